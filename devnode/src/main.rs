@@ -1,0 +1,2 @@
+//! A node for demos and tests.
+fn main() {}
