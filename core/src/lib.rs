@@ -1,1 +1,15 @@
-//! Pure logic of Miroir.
+//! Pure logic of Miroir: no I/O, no clock, no host. It builds for the host and for wasm32.
+//!
+//! Every operation on the data plane is a state machine ([`operation::Operation`]): it returns the callouts it wants
+//! as data, digests their answers, and ends in a reply. The filter (and a test) is what carries them.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+pub mod error;
+pub mod http;
+pub mod placement;
+pub mod protocol;
+pub mod shard;
+pub mod topology;

@@ -1,0 +1,190 @@
+//! Placement: which nodes hold each shard's replicas. Weighted rendezvous hashing with bounded load, on top of what is
+//! there: only what must move moves.
+
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A node that replicas can be placed on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacementNode {
+    /// The node's name: what is hashed, so a node keeps its shards whatever its position.
+    pub name: String,
+    /// Its share of the load, relative to the other nodes'; not positive means none.
+    pub weight: f64,
+    /// Replicas of a shard go to different zones where there are enough.
+    pub zone: Option<String>,
+}
+
+impl PlacementNode {
+    /// A node of weight 1 without a zone.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), weight: 1.0, zone: None }
+    }
+}
+
+/// For each shard, the names of the nodes that hold it, best first.
+pub type Placement = Vec<Vec<String>>;
+
+/// Places `replication` replicas of each of `shards` shards, keeping what `previous` says wherever it can stay.
+///
+/// A shard has fewer replicas than asked only where there are fewer nodes of positive weight. No node holds more than
+/// `ceil(shards * replication * weight / total weight) + 1` replicas, as long as that leaves room for all.
+#[must_use]
+pub fn place(shards: u16, replication: usize, nodes: &[PlacementNode], previous: &Placement) -> Placement {
+    let nodes: Vec<&PlacementNode> = nodes.iter().filter(|node| node.weight > 0.0).collect();
+    let mut plan = Plan::new(shards, replication.min(nodes.len()), &nodes, previous);
+    plan.fill();
+    plan.spread();
+    plan.into_placement()
+}
+
+/// How much a node wants a shard: weighted rendezvous hashing, `-weight / ln(hash in (0, 1))`.
+///
+/// Source: Schindelhauer and Schomaker, *Weighted Distributed Hash Tables* (2005), logarithmic method.
+fn score(shard: usize, node: &PlacementNode) -> f64 {
+    let hash = xxh3_64(format!("{shard}/{}", node.name).as_bytes());
+    // 53 bits fill a double exactly; the half keeps it off 0 and 1.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    let unit = ((hash >> 11) as f64 + 0.5) / 9_007_199_254_740_992.0;
+    -node.weight / unit.ln()
+}
+
+struct Plan<'a> {
+    nodes: &'a [&'a PlacementNode],
+    replication: usize,
+    /// For each shard, positions in `nodes`.
+    replicas: Vec<Vec<usize>>,
+    loads: BTreeMap<usize, usize>,
+    bounds: Vec<usize>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        shards: u16,
+        replication: usize,
+        nodes: &'a [&'a PlacementNode],
+        previous: &Placement,
+    ) -> Self {
+        let total: f64 = nodes.iter().map(|node| node.weight).sum();
+        let copies = f64::from(shards) * f64::from(u32::try_from(replication).unwrap_or(u32::MAX));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+        let bounds = nodes.iter().map(|node| (copies * node.weight / total).ceil() as usize).collect();
+        let mut plan = Self {
+            nodes,
+            replication,
+            replicas: vec![Vec::new(); usize::from(shards)],
+            loads: BTreeMap::new(),
+            bounds,
+        };
+        for shard in 0..plan.replicas.len() {
+            let kept = previous.get(shard).into_iter().flatten();
+            let kept: Vec<usize> =
+                kept.filter_map(|name| nodes.iter().position(|node| &node.name == name)).collect();
+            for node in kept.into_iter().take(replication) {
+                plan.add(shard, node);
+            }
+        }
+        plan
+    }
+
+    fn held(&self, shard: usize) -> &[usize] {
+        self.replicas.get(shard).map_or(&[], Vec::as_slice)
+    }
+
+    fn load(&self, node: usize) -> usize {
+        self.loads.get(&node).copied().unwrap_or(0)
+    }
+
+    fn has_room(&self, node: usize, slack: usize) -> bool {
+        self.load(node) < self.bounds.get(node).copied().unwrap_or(0) + slack
+    }
+
+    fn add(&mut self, shard: usize, node: usize) {
+        if let Some(held) = self.replicas.get_mut(shard)
+            && !held.contains(&node)
+        {
+            held.push(node);
+            *self.loads.entry(node).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, shard: usize, node: usize) {
+        if let Some(held) = self.replicas.get_mut(shard) {
+            held.retain(|other| *other != node);
+            self.loads.entry(node).and_modify(|load| *load = load.saturating_sub(1));
+        }
+    }
+
+    fn score(&self, shard: usize, node: usize) -> f64 {
+        self.nodes.get(node).map_or(0.0, |node| score(shard, node))
+    }
+
+    /// Whether no replica of the shard, but for one on `leaving`, is in this node's zone.
+    fn is_new_zone(&self, shard: usize, node: usize, leaving: Option<usize>) -> bool {
+        let zone = |node: usize| self.nodes.get(node).and_then(|node| node.zone.as_deref());
+        let wanted = zone(node);
+        wanted.is_none()
+            || self.held(shard).iter().all(|&other| Some(other) == leaving || zone(other) != wanted)
+    }
+
+    /// The best node for one more replica: a new zone first, room first, then the highest score.
+    fn candidate(&self, shard: usize, leaving: Option<usize>, slack: usize) -> Option<usize> {
+        (0..self.nodes.len())
+            .filter(|node| !self.held(shard).contains(node) && self.has_room(*node, slack))
+            .max_by(|&a, &b| {
+                let key = |node| (self.is_new_zone(shard, node, leaving), self.score(shard, node));
+                key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)
+            })
+    }
+
+    /// Gives every shard its replicas.
+    fn fill(&mut self) {
+        for shard in 0..self.replicas.len() {
+            while self.held(shard).len() < self.replication {
+                let found = self
+                    .candidate(shard, None, 0)
+                    .or_else(|| self.candidate(shard, None, 1))
+                    .or_else(|| self.candidate(shard, None, usize::from(u16::MAX)));
+                match found {
+                    Some(node) => self.add(shard, node),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Moves replicas off nodes above their bound, those that want them least first.
+    fn spread(&mut self) {
+        for node in 0..self.nodes.len() {
+            let mut shards: Vec<usize> =
+                (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
+            shards.sort_by(|&a, &b| self.score(a, node).total_cmp(&self.score(b, node)));
+            for shard in shards {
+                if self.load(node) <= self.bounds.get(node).copied().unwrap_or(0) {
+                    break;
+                }
+                if let Some(target) = self.candidate(shard, Some(node), 0)
+                    && (self.is_new_zone(shard, target, Some(node)) || !self.is_new_zone(shard, node, Some(node)))
+                {
+                    self.remove(shard, node);
+                    self.add(shard, target);
+                }
+            }
+        }
+    }
+
+    fn into_placement(self) -> Placement {
+        let mut placement = Vec::with_capacity(self.replicas.len());
+        for shard in 0..self.replicas.len() {
+            let mut held = self.held(shard).to_vec();
+            held.sort_by(|&a, &b| self.score(shard, b).total_cmp(&self.score(shard, a)));
+            let names = held.iter().filter_map(|&node| self.nodes.get(node));
+            placement.push(names.map(|node| node.name.clone()).collect());
+        }
+        placement
+    }
+}
+
+#[cfg(test)]
+mod tests;

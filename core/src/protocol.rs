@@ -1,0 +1,135 @@
+//! What gateways and the control plane say to each other: begin and commit of a write.
+//!
+//! Both are `POST` with JSON to the control plane's cluster, and carry the cluster's secret in [`SECRET_HEADER`].
+
+use crate::{error::ErrorBody, shard::Shard};
+use serde::{Deserialize, Serialize};
+
+/// Path of *begin*. 200 carries a [`BeginReply`]; any other status is a Meilisearch error for the client.
+pub const BEGIN_PATH: &str = "/_miroir/begin";
+/// Path of *commit*. 200 carries the task summary that the client gets with 202; any other status is an error.
+pub const COMMIT_PATH: &str = "/_miroir/commit";
+/// Carries the cluster's secret on every internal request. A gateway removes it from what clients send.
+pub const SECRET_HEADER: &str = "x-miroir-secret";
+
+/// A write that a gateway has split and would send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Begin {
+    /// Random, a number for each worker's VM: whose epoch key the write goes under.
+    pub gateway: String,
+    /// The version of the topology that the gateway split it with.
+    pub topology_version: u64,
+    /// Index uid, as the client wrote it.
+    pub index: String,
+    /// What is to be done.
+    pub operation: WriteOperation,
+    /// The shards touched, ascending. Every shard, where the operation goes to all.
+    pub shards: Vec<Shard>,
+    /// The client's `Authorization` header, to be checked by the control plane.
+    pub authorization: Option<String>,
+    /// The client's `customMetadata`; kept in the ledger.
+    pub custom_metadata: Option<String>,
+}
+
+/// The mutations of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum WriteOperation {
+    /// Add documents, replacing (`POST`) or updating (`PUT`) those that exist.
+    AddDocuments {
+        /// `true` for `PUT`.
+        update: bool,
+        /// Documents in the payload.
+        documents: u64,
+        /// The client's `primaryKey` parameter.
+        requested_primary_key: Option<String>,
+        /// The key that the gateway split by: the topology's, else the requested, else the inferred one.
+        primary_key: Option<String>,
+        /// Why the payload would fail on a node; then no document is sent, and the task fails with this.
+        failure: Option<ErrorBody>,
+    },
+    /// Delete documents by id.
+    DeleteDocuments {
+        /// Ids in the request.
+        ids: u64,
+        /// The key that the gateway hashed by.
+        primary_key: Option<String>,
+    },
+    /// Delete the documents that a filter finds.
+    DeleteByFilter {
+        /// The client's filter, shown in the task.
+        filter: serde_json::Value,
+    },
+    /// Delete all documents.
+    DeleteAll,
+}
+
+/// The control plane's answer to a [`Begin`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum BeginReply {
+    /// Send it, under this uid; the shards are locked until the commit.
+    Send {
+        /// The task's uid; goes to the nodes as `customMetadata`.
+        uid: u32,
+        /// The gateway's epoch key, to be sent to the nodes as the bearer.
+        key: String,
+        /// The index's primary key; sent with every document addition.
+        primary_key: Option<String>,
+        /// Names of the nodes that [`Self::Send::writers`] counts in.
+        nodes: Vec<String>,
+        /// For each shard of the begin, in its order, the positions in `nodes` of its writers.
+        writers: Vec<Vec<u16>>,
+    },
+    /// The index's primary key is this one: split again by it, and begin again.
+    Split {
+        /// The index's primary key.
+        primary_key: String,
+    },
+    /// Nothing is to be sent: the task is in the ledger and will tell why. The client gets 202 with this summary.
+    Recorded {
+        /// Meilisearch's task summary.
+        task: serde_json::Value,
+    },
+}
+
+/// What became of a write's callouts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Commit {
+    /// From [`BeginReply::Send`].
+    pub uid: u32,
+    /// One entry for each node that was asked.
+    pub results: Vec<NodeResult>,
+}
+
+/// What one node did with a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeResult {
+    /// The node's name.
+    pub node: String,
+    /// What it said.
+    pub outcome: NodeOutcome,
+}
+
+/// A node's answer to its part of a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum NodeOutcome {
+    /// 202: the node queued it.
+    Enqueued {
+        /// The node's own task uid.
+        task_uid: u32,
+    },
+    /// The node answered otherwise: it has not taken the write.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The node's error, where it sent one.
+        error: Option<ErrorBody>,
+    },
+    /// No whole answer: the node may or may not have taken the write.
+    Unknown,
+}

@@ -1,0 +1,115 @@
+//! The topology as it is written: the filter's plugin configuration, JSON.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The newest schema that this build reads.
+pub const SCHEMA: u32 = 1;
+
+/// The filter's configuration. The control plane publishes it; a person can write it by hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TopologyConfig {
+    /// Version of this format: [`SCHEMA`].
+    pub schema: u32,
+    /// Grows with every publication.
+    pub version: u64,
+    /// Meilisearch nodes; their positions here are what `placement` counts in.
+    pub nodes: Vec<NodeConfig>,
+    /// For each shard, the positions of the nodes whose replicas may be read. Its length is the number of shards.
+    pub placement: Vec<Vec<u16>>,
+    /// The index catalogue.
+    #[serde(default)]
+    pub indexes: BTreeMap<String, IndexConfig>,
+    /// The control plane; without one the cluster is read-only.
+    #[serde(default)]
+    pub control: Option<ControlConfig>,
+    /// The key to read under where clients send none: for clusters that their user runs without a master key.
+    #[serde(default)]
+    pub read_key: Option<String>,
+    /// How nodes are chosen for a search.
+    #[serde(default)]
+    pub fan_out: FanOut,
+    /// What a search answers when a shard has no replica left.
+    #[serde(default)]
+    pub on_missing_shards: OnMissingShards,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// One Meilisearch node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The node's name in the cluster.
+    pub name: String,
+    /// The Envoy cluster that reaches it.
+    pub cluster: String,
+}
+
+/// What the filter needs of an index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IndexConfig {
+    /// Absent until the first document says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_key: Option<String>,
+}
+
+/// How the filter reaches the control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ControlConfig {
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// Proves to the control plane that a request comes from a gateway.
+    pub secret: String,
+}
+
+/// How nodes are chosen for a search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FanOut {
+    /// As few nodes as hold all shards.
+    #[default]
+    Fewest,
+    /// All nodes, an even share each.
+    Spread,
+}
+
+/// What a search answers when a shard has no replica left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnMissingShards {
+    /// What the other shards say, with the header `X-Miroir-Missing-Shards`.
+    #[default]
+    Partial,
+    /// 503.
+    Error,
+}
+
+/// Bounds on time and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// How long a node may take for its part of a search or a read, milliseconds.
+    pub search_timeout_ms: u64,
+    /// How long a node may take to acknowledge its part of a write, milliseconds.
+    pub write_timeout_ms: u64,
+    /// How long the control plane may take for a begin (it may wait for locks) or a commit, milliseconds.
+    pub control_timeout_ms: u64,
+    /// The largest body a client may send, bytes, as Meilisearch's `--http-payload-size-limit`.
+    pub max_payload_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            search_timeout_ms: 5_000,
+            write_timeout_ms: 60_000,
+            control_timeout_ms: 60_000,
+            max_payload_bytes: 104_857_600,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The topology: what the configuration says, once it cannot be wrong.
+
+mod config;
+
+pub use config::{
+    ControlConfig, FanOut, IndexConfig, Limits, NodeConfig, OnMissingShards, SCHEMA, TopologyConfig,
+};
+
+use crate::shard::{MAX_SHARDS, Shard};
+use std::collections::HashSet;
+
+/// A valid topology.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topology {
+    config: TopologyConfig,
+}
+
+/// Everything that is wrong with a configuration, each error naming its key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid topology: {}", .0.join("; "))]
+pub struct InvalidTopology(pub Vec<String>);
+
+impl Topology {
+    /// Reads the filter's configuration.
+    ///
+    /// # Errors
+    /// All that is wrong, at once; unreadable JSON is one error.
+    pub fn from_json(json: &[u8]) -> Result<Self, InvalidTopology> {
+        let config = serde_json::from_slice(json)
+            .map_err(|error| InvalidTopology(vec![format!("not a topology: {error}")]))?;
+        Self::validate(config)
+    }
+
+    /// Makes sure that nothing in it can be wrong.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn validate(config: TopologyConfig) -> Result<Self, InvalidTopology> {
+        let mut errors = Vec::new();
+        if config.schema != SCHEMA {
+            errors.push(format!("schema: this build reads {SCHEMA}, not {}", config.schema));
+        }
+        if config.nodes.is_empty() {
+            errors.push("nodes: at least one node is needed".to_owned());
+        }
+        let mut names = HashSet::new();
+        let mut clusters = HashSet::new();
+        for (position, node) in config.nodes.iter().enumerate() {
+            if node.name.is_empty() {
+                errors.push(format!("nodes[{position}].name: must not be empty"));
+            } else if !names.insert(node.name.as_str()) {
+                errors.push(format!("nodes[{position}].name: `{}` is there twice", node.name));
+            }
+            if node.cluster.is_empty() {
+                errors.push(format!("nodes[{position}].cluster: must not be empty"));
+            } else if !clusters.insert(node.cluster.as_str()) {
+                errors.push(format!("nodes[{position}].cluster: `{}` is there twice", node.cluster));
+            }
+        }
+        if config.placement.is_empty() || config.placement.len() > usize::from(MAX_SHARDS) {
+            errors.push(format!(
+                "placement: {} shards, must be 1 to {MAX_SHARDS}",
+                config.placement.len()
+            ));
+        }
+        for (shard, replicas) in config.placement.iter().enumerate() {
+            let mut seen = HashSet::new();
+            for node in replicas {
+                if usize::from(*node) >= config.nodes.len() {
+                    errors.push(format!("placement[{shard}]: there is no node {node}"));
+                } else if !seen.insert(node) {
+                    errors.push(format!("placement[{shard}]: node {node} is there twice"));
+                }
+            }
+        }
+        for (key, value) in [
+            ("searchTimeoutMs", config.limits.search_timeout_ms),
+            ("writeTimeoutMs", config.limits.write_timeout_ms),
+            ("controlTimeoutMs", config.limits.control_timeout_ms),
+            ("maxPayloadBytes", config.limits.max_payload_bytes),
+        ] {
+            if value == 0 {
+                errors.push(format!("limits.{key}: must not be 0"));
+            }
+        }
+        if let Some(control) = &config.control {
+            for (key, value) in [("cluster", &control.cluster), ("secret", &control.secret)] {
+                if value.is_empty() {
+                    errors.push(format!("control.{key}: must not be empty"));
+                }
+            }
+        }
+        if errors.is_empty() { Ok(Self { config }) } else { Err(InvalidTopology(errors)) }
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn config(&self) -> &TopologyConfig {
+        &self.config
+    }
+
+    /// Grows with every publication.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.config.version
+    }
+
+    /// Number of shards, 1 to 512.
+    #[must_use]
+    pub fn shard_count(&self) -> u16 {
+        u16::try_from(self.config.placement.len()).unwrap_or(MAX_SHARDS)
+    }
+
+    /// All shards, ascending.
+    pub fn shards(&self) -> impl Iterator<Item = Shard> + use<> {
+        (0..self.shard_count()).map(Shard)
+    }
+
+    /// The nodes whose replicas of a shard may be read, as positions in [`TopologyConfig::nodes`].
+    #[must_use]
+    pub fn readable(&self, shard: Shard) -> &[u16] {
+        self.config.placement.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)
+    }
+
+    /// A node by its position.
+    #[must_use]
+    pub fn node(&self, node: u16) -> Option<&NodeConfig> {
+        self.config.nodes.get(usize::from(node))
+    }
+
+    /// The position of the node with this name.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<u16> {
+        let position = self.config.nodes.iter().position(|node| node.name == name)?;
+        u16::try_from(position).ok()
+    }
+
+    /// The primary key of an index, where the catalogue knows it.
+    #[must_use]
+    pub fn primary_key(&self, index: &str) -> Option<&str> {
+        self.config.indexes.get(index)?.primary_key.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_whole_configuration_is_read() {
+        let topology = Topology::from_json(
+            br#"{"schema":1,"version":7,"nodes":[{"name":"a","cluster":"ca"},{"name":"b","cluster":"cb"}],
+                 "placement":[[0,1],[1]],"indexes":{"movies":{"primaryKey":"id"}},
+                 "control":{"cluster":"control","secret":"s"},"limits":{"searchTimeoutMs":100}}"#,
+        )
+        .unwrap();
+        assert_eq!(topology.version(), 7);
+        assert_eq!(topology.readable(Shard(0)), [0, 1]);
+        assert_eq!(topology.primary_key("movies"), Some("id"));
+        assert_eq!(topology.config().limits.search_timeout_ms, 100);
+        assert_eq!(topology.config().limits.max_payload_bytes, 104_857_600);
+        assert_eq!(topology.node_named("b"), Some(1));
+    }
+
+    #[test]
+    fn every_error_is_named_at_once() {
+        let error = Topology::from_json(
+            br#"{"schema":9,"version":1,"nodes":[{"name":"a","cluster":"x"},{"name":"a","cluster":"x"}],
+                 "placement":[[0,0],[4]],"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0}}"#,
+        )
+        .unwrap_err();
+        for key in [
+            "schema:", "nodes[1].name", "nodes[1].cluster", "placement[0]", "placement[1]",
+            "control.cluster", "control.secret", "limits.writeTimeoutMs",
+        ] {
+            assert!(error.0.iter().any(|text| text.starts_with(key)), "{key} not in {:?}", error.0);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let error = Topology::from_json(br#"{"schema":1,"version":1,"nodes":[],"placement":[],"shards":4}"#)
+            .unwrap_err();
+        assert!(error.to_string().contains("unknown field `shards`"), "{error}");
+    }
+}
