@@ -69,7 +69,7 @@ impl JsonScanner {
     /// Reads the rest, and says whether a document has the reserved field.
     pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<bool, ApiError> {
         let (segment, bytes) = body.last();
-        if self.state != State::Broken {
+        if !matches!(self.state, State::Broken | State::Ignored) {
             self.scan(segment, bytes, entries);
         }
         let ended = matches!(self.state, State::End | State::Between) && self.settled == bytes.len();
