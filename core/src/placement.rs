@@ -62,12 +62,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(
-        shards: u16,
-        replication: usize,
-        nodes: &'a [&'a PlacementNode],
-        previous: &Placement,
-    ) -> Self {
+    fn new(shards: u16, replication: usize, nodes: &'a [&'a PlacementNode], previous: &Placement) -> Self {
         let total: f64 = nodes.iter().map(|node| node.weight).sum();
         let copies = f64::from(shards) * f64::from(u32::try_from(replication).unwrap_or(u32::MAX));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
@@ -137,8 +132,15 @@ impl<'a> Plan<'a> {
     }
 
     /// The best of `nodes` for one more replica: a new zone first, room first, then the highest score.
-    fn candidate(&self, shard: usize, nodes: &[usize], leaving: Option<usize>, slack: usize) -> Option<usize> {
-        let free = nodes.iter().filter(|node| !self.held(shard).contains(node) && self.has_room(**node, slack));
+    fn candidate(
+        &self,
+        shard: usize,
+        nodes: &[usize],
+        leaving: Option<usize>,
+        slack: usize,
+    ) -> Option<usize> {
+        let free =
+            nodes.iter().filter(|node| !self.held(shard).contains(node) && self.has_room(**node, slack));
         free.copied().max_by(|&a, &b| {
             let key = |node| (self.is_new_zone(shard, node, leaving), self.score(shard, node));
             key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)
@@ -196,7 +198,8 @@ impl<'a> Plan<'a> {
                     break;
                 }
                 if let Some(target) = self.candidate(shard, targets, Some(node), 0)
-                    && (self.is_new_zone(shard, target, Some(node)) || !self.is_new_zone(shard, node, Some(node)))
+                    && (self.is_new_zone(shard, target, Some(node))
+                        || !self.is_new_zone(shard, node, Some(node)))
                 {
                     self.remove(shard, node);
                     self.add(shard, target);

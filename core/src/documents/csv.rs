@@ -64,10 +64,9 @@ fn value(field: &str, kind: Kind, line: usize) -> Result<Value, ApiError> {
         Kind::Number | Kind::Boolean if trimmed.is_empty() => Ok(Value::Null),
         Kind::Number => match trimmed.parse::<i64>() {
             Ok(integer) => Ok(Value::from(integer)),
-            Err(_) => trimmed
-                .parse::<f64>()
-                .map(Value::from)
-                .map_err(|error| malformed(&format!("Error parsing number {field:?} at line {line}: {error}"))),
+            Err(_) => trimmed.parse::<f64>().map(Value::from).map_err(|error| {
+                malformed(&format!("Error parsing number {field:?} at line {line}: {error}"))
+            }),
         },
         Kind::Boolean => trimmed
             .parse::<bool>()

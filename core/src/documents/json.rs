@@ -3,6 +3,7 @@
 use super::{Body, Entry, Format, PrimaryKey};
 use crate::{
     error::{ApiError, Code},
+    json::Text,
     shard::{Shard, TAG_FIELD},
 };
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -82,7 +83,8 @@ impl JsonScanner {
     fn scan(&mut self, segment: u32, bytes: &[u8], entries: &mut Vec<Entry>) {
         loop {
             let rest = bytes.get(self.settled..).unwrap_or_default();
-            self.settled += rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
+            self.settled +=
+                rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
             let Some(&byte) = bytes.get(self.settled) else { return };
             self.state = match (self.state, byte) {
                 (State::Start, b'[') => State::First,
@@ -172,13 +174,13 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = Found { id: None, reserved: false };
-        while let Some(key) = map.next_key::<super::primary_key::Text<'de>>()? {
-            if Some(key.as_str()) == self.key {
+        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+            if Some(key.as_ref()) == self.key {
                 // The last of several, as Meilisearch keeps it.
                 let value: &'de RawValue = map.next_value()?;
                 found.id = super::primary_key::id_text(value).ok();
             } else {
-                found.reserved |= key.as_str() == TAG_FIELD;
+                found.reserved |= key == TAG_FIELD;
                 map.next_value::<IgnoredAny>()?;
             }
         }
@@ -195,7 +197,12 @@ fn diagnose(format: Format, body: &Body) -> ApiError {
         _ => diagnose_json(body),
     };
     error.map_or_else(
-        || ApiError::new(Code::MALFORMED_PAYLOAD, format!("The `{}` payload provided is malformed.", format.name())),
+        || {
+            ApiError::new(
+                Code::MALFORMED_PAYLOAD,
+                format!("The `{}` payload provided is malformed.", format.name()),
+            )
+        },
         |error| malformed(format, &error),
     )
 }

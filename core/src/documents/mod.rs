@@ -9,6 +9,7 @@ mod reader;
 pub use body::Body;
 pub use primary_key::{PrimaryKey, infer_primary_key};
 pub use reader::DocumentReader;
+pub(crate) use reader::payload_too_large;
 
 use crate::{
     error::{ApiError, Code, ErrorBody},

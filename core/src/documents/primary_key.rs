@@ -2,8 +2,10 @@
 //!
 //! Source: Meilisearch 1.50, `milli/src/documents/primary_key.rs` and `milli/src/update/new/indexer/guess_primary_key.rs`.
 
-use crate::error::{ApiError, Code, ErrorBody};
-use serde::Deserialize;
+use crate::{
+    error::{ApiError, Code, ErrorBody},
+    json::Text,
+};
 use serde_json::{Map, Value, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -13,17 +15,6 @@ const MAX_ID_LENGTH: usize = 511;
 /// The name of an index's primary key, which may point into nested objects: `user.id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrimaryKey(String);
-
-/// A JSON string that borrows from its input unless it has escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Text<'_> {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 

@@ -127,7 +127,7 @@ fn the_limit_holds() {
         error.body.message,
         "The provided payload reached the size limit. The maximum accepted payload size is 1 KiB."
     );
-    assert!(reader::payload_too_large(104_857_600).body.message.ends_with("size is 100 MiB."));
+    assert!(payload_too_large(104_857_600).body.message.ends_with("size is 100 MiB."));
 }
 
 #[test]
@@ -138,10 +138,13 @@ fn ids_are_checked_as_meilisearch_does() {
     assert_eq!(id(r#"{"id":-7}"#).unwrap(), "-7");
     assert_eq!(id(r#"{"id":"a-B_9"}"#).unwrap(), "a-B_9");
     let long = format!(r#"{{"id":"{}"}}"#, "a".repeat(512));
-    for bad in [r#"{"id":1.5}"#, r#"{"id":null}"#, r#"{"id":[1]}"#, r#"{"id":""}"#, r#"{"id":"a b"}"#, &long] {
+    for bad in [r#"{"id":1.5}"#, r#"{"id":null}"#, r#"{"id":[1]}"#, r#"{"id":""}"#, r#"{"id":"a b"}"#, &long]
+    {
         assert_eq!(id(bad).unwrap_err().body.code, "invalid_document_id", "{bad}");
     }
-    assert!(id(r#"{"id":1.5}"#).unwrap_err().body.message.starts_with("Document identifier `1.5` is invalid."));
+    assert!(
+        id(r#"{"id":1.5}"#).unwrap_err().body.message.starts_with("Document identifier `1.5` is invalid.")
+    );
     assert_eq!(
         id(r#"{"name":"x"}"#).unwrap_err().body.message,
         "Document doesn't have a `id` attribute: `{\"name\":\"x\"}`."
@@ -181,7 +184,10 @@ fn the_reserved_field_is_refused() {
 
 #[test]
 fn content_types_are_checked() {
-    assert_eq!(Format::from_content_type(Some("application/json; charset=utf-8"), None).unwrap(), Format::Json);
+    assert_eq!(
+        Format::from_content_type(Some("application/json; charset=utf-8"), None).unwrap(),
+        Format::Json
+    );
     assert_eq!(
         Format::from_content_type(Some("text/csv"), Some(b';')).unwrap(),
         Format::Csv { delimiter: b';' }
