@@ -1,6 +1,9 @@
 //! Facet distributions and statistics of several nodes, as one.
 
-use crate::json::{RawObject, write_string};
+use crate::{
+    json::{RawObject, write_string},
+    shard::TAG_FIELD,
+};
 use serde_json::{Map, Value, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -20,7 +23,7 @@ pub fn merge_distributions(parts: &[&RawValue], order: impl Fn(&str) -> FacetOrd
     let mut facets: BTreeMap<Cow<'_, str>, Counts<'_>> = BTreeMap::new();
     for part in parts {
         let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
-        for (facet, values) in members {
+        for (facet, values) in members.into_iter().filter(|(facet, _)| facet != TAG_FIELD) {
             let counts = facets.entry(facet).or_default();
             let Ok(RawObject(values)) = serde_json::from_str(values.get()) else { continue };
             for (value, count) in values {
@@ -62,7 +65,7 @@ pub fn merge_stats(parts: &[&RawValue]) -> Map<String, Value> {
     let mut merged: BTreeMap<String, (Value, Value)> = BTreeMap::new();
     for part in parts {
         let Ok(stats) = serde_json::from_str::<Map<String, Value>>(part.get()) else { continue };
-        for (facet, stat) in stats {
+        for (facet, stat) in stats.into_iter().filter(|(facet, _)| facet != TAG_FIELD) {
             let (Some(min), Some(max)) = (stat.get("min"), stat.get("max")) else { continue };
             let entry = merged.entry(facet).or_insert_with(|| (min.clone(), max.clone()));
             if min.as_f64() < entry.0.as_f64() {
@@ -97,6 +100,12 @@ mod tests {
         let parts = [r#"{"genre":{"a":1,"b":5},"empty":{}}"#, r#"{"genre":{"b":1,"c":9},"empty":{}}"#];
         assert_eq!(merged(&parts, false, 100), r#"{"empty":{},"genre":{"a":1,"b":6,"c":9}}"#);
         assert_eq!(merged(&parts, true, 2), r#"{"empty":{},"genre":{"c":9,"b":6}}"#);
+    }
+
+    #[test]
+    fn the_tag_is_no_facet() {
+        let parts = [r#"{"_miroir_shard":{",,,":3},"genre":{"a":1}}"#];
+        assert_eq!(merged(&parts, false, 100), r#"{"genre":{"a":1}}"#);
     }
 
     #[test]
