@@ -90,6 +90,8 @@ struct Entry {
 pub struct Documents {
     body: Body,
     entries: Vec<Entry>,
+    /// The key that the entries' shards follow from.
+    key: Option<PrimaryKey>,
 }
 
 impl Documents {
@@ -111,15 +113,21 @@ impl Documents {
         self.entries.first().map(|entry| self.body.slice(*entry))
     }
 
-    /// Gives every document its shard.
+    /// Gives every document its shard, where reading has not given it already.
     ///
     /// # Errors
     /// The error that the whole payload's task fails with on a node: an id that is missing, invalid, or there twice.
     pub fn assign(&mut self, primary_key: &PrimaryKey, shards: u16) -> Result<(), ErrorBody> {
-        for position in 0..self.entries.len() {
-            let Some(entry) = self.entries.get_mut(position) else { break };
-            let id = primary_key.document_id(self.body.slice(*entry)).map_err(|error| error.body)?;
-            entry.shard = Some(Shard::of_document(&id, shards));
+        if self.key.as_ref() != Some(primary_key) {
+            self.key = Some(primary_key.clone());
+            self.entries.iter_mut().for_each(|entry| entry.shard = None);
+        }
+        for entry in &mut self.entries {
+            if entry.shard.is_none() {
+                let document = self.body.slice(*entry);
+                let id = primary_key.document_id(document).map_err(|error| error.body)?;
+                entry.shard = Some(Shard::of_document(&id, shards));
+            }
         }
         Ok(())
     }

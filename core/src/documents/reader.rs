@@ -27,7 +27,8 @@ impl DocumentReader {
             Format::Json | Format::Ndjson => Some(JsonScanner::new(format, primary_key.cloned(), shards)),
             Format::Csv { .. } => None,
         };
-        Self { format, documents: Documents::default(), scanner, limit }
+        let documents = Documents { key: primary_key.cloned(), ..Documents::default() };
+        Self { format, documents, scanner, limit }
     }
 
     /// Takes the next chunk.

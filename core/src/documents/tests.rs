@@ -232,3 +232,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn another_key_assigns_again() {
+    let mut documents = read(Format::Json, br#"[{"id":1,"other":"a"}]"#, Some("id"), 9).unwrap();
+    documents.assign(&PrimaryKey::new("id"), 64).unwrap();
+    assert_eq!(documents.shards(), [Shard::of_document("1", 64)]);
+    documents.assign(&PrimaryKey::new("other"), 64).unwrap();
+    assert_eq!(documents.shards(), [Shard::of_document("a", 64)]);
+    assert_eq!(documents.assign(&PrimaryKey::new("none"), 64).unwrap_err().code, "missing_document_id");
+    assert_eq!(documents.assign(&PrimaryKey::new("none"), 64).unwrap_err().code, "missing_document_id");
+}
