@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod locks;
 pub mod node;
 pub mod ops;
+pub mod playground;
 pub mod publish;
 pub mod repair;
 pub mod scrub;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use miroir_control::cli::{Cli, run};
+use miroir_control::cli::{Cli, Command, run};
 use std::io::IsTerminal;
 
 fn main() -> anyhow::Result<()> {
@@ -14,9 +14,11 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the async runtime could not be started")?;
+    let mut builder = match cli.command {
+        // Children are told to die with the thread that made them: it must be one that lives as long as the process.
+        Command::Playground(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.enable_all().build().context("the async runtime could not be started")?;
     runtime.block_on(run(cli)).map_err(anyhow::Error::from)
 }

@@ -88,7 +88,8 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     for uid in there_uids.difference(&wanted_uids) {
         to.ask("DELETE", &format!("/keys/{uid}"), None).await?;
     }
-    for key in wanted.iter().filter(|key| !there_uids.contains(&uid(key))) {
+    // Lists show the newest first: made in the other order, they come in the same.
+    for key in wanted.iter().rev().filter(|key| !there_uids.contains(&uid(key))) {
         let mut body = key.clone();
         if let Some(object) = body.as_object_mut() {
             object.retain(|name, _| {

@@ -37,7 +37,7 @@ pub fn value(value: &mut Value) {
             }
         }
         Value::Array(array) => {
-            array.retain(|member| member != TAG_FIELD);
+            *array = array.iter().filter_map(crate::settings_tag::without_tag).collect();
             array.iter_mut().for_each(self::value);
         }
         Value::String(text) if text.contains(TAG_FIELD) => *text = message(text),
@@ -84,6 +84,9 @@ mod tests {
             "filterableAttributes": [crate::settings_tag::tag_rule(), "x"], "list": ["_miroir_shard", "y"]});
         value(&mut said);
         assert_eq!(said, json!({"a": [{"b": 2}], "filterableAttributes": ["x"], "list": ["y"]}));
+        let mut alone = json!([crate::settings_tag::tag_rule(), "genre"]);
+        value(&mut alone);
+        assert_eq!(alone, json!(["genre"]));
     }
 
     #[test]

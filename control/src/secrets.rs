@@ -54,7 +54,7 @@ impl Secrets {
             gateway_secret: pick("MIROIR_SECRET", kept.as_ref().map(|kept| &kept.gateway_secret)),
             admin_token: pick("MIROIR_TOKEN", kept.as_ref().map(|kept| &kept.admin_token)),
         };
-        secrets.store(&path)?;
+        secrets.store(data)?;
         Ok(secrets)
     }
 
@@ -68,7 +68,12 @@ impl Secrets {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    fn store(&self, path: &Path) -> Result<()> {
+    /// Keeps them in the data folder, for the owner only.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn store(&self, data: &Path) -> Result<()> {
+        let path = &data.join(FILE);
         let temporary = path.with_extension("tmp");
         let _ = std::fs::remove_file(&temporary);
         let mut file = std::fs::OpenOptions::new()

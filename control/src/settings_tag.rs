@@ -37,7 +37,8 @@ pub fn scrub_rules(rules: &mut Value) {
 }
 
 /// A rule without the tag; `None` if nothing is left of it.
-fn without_tag(rule: &Value) -> Option<Value> {
+#[must_use]
+pub fn without_tag(rule: &Value) -> Option<Value> {
     if rule.as_str() == Some(TAG_FIELD) {
         return None;
     }

@@ -125,7 +125,7 @@ async fn write(
     let task = NewTask {
         index: Some(index.to_owned()),
         kind: "settingsUpdate".to_owned(),
-        details: Some(change.clone().unwrap_or_else(|| json!({}))),
+        details: Some(change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }))),
         custom_metadata: None,
     };
     let is_known = cluster.view().indexes.contains_key(index);

@@ -6,6 +6,7 @@ mod status;
 
 use crate::{
     error::Result,
+    playground::{self, PlaygroundArgs},
     serve::{self, ServeArgs},
 };
 use clap::{Parser, Subcommand};
@@ -25,6 +26,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane
     Serve(ServeArgs),
+    /// Run a whole cluster on this machine: nodes, control plane and Envoy
+    Playground(PlaygroundArgs),
+    /// Run a program that dies with its parent; the playground's own
+    #[command(hide = true)]
+    Child(playground::child::ChildArgs),
     /// Show the cluster's nodes and state
     Status(QueryArgs),
     /// Show where each shard's replicas are
@@ -52,13 +58,15 @@ pub struct QueryArgs {
 pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::serve(args).await,
+        Command::Playground(args) => playground::run(args).await,
+        Command::Child(args) => Err(playground::child::exec(&args)),
         Command::Status(args) => status::run(&args).await,
         Command::Shards(args) => shards::run(&args).await,
     }
 }
 
 /// A table in the CLI's style.
-fn table(header: &[&str]) -> comfy_table::Table {
+pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     table

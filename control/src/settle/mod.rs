@@ -155,6 +155,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             }
             match judge(&pending.parts) {
                 Verdict::Pending { started_at: Some(at) } if pending.task.started_at.is_none() => {
+                    // The clocks of nodes are their own, and steps may have come before the uid.
+                    let at = at.max(pending.task.enqueued_at);
                     pending.task.started_at = Some(at);
                     started.push((*uid, at));
                 }
@@ -264,7 +266,7 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
         status: over.status,
         details: details(&task, &over, cluster.config.replication as u64),
         error: over.error.clone(),
-        started_at: over.started_at,
+        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
     };
     cluster
@@ -291,6 +293,9 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
 fn details(task: &Task, over: &Over, replication: u64) -> Option<Value> {
     let mut details = task.details.clone().unwrap_or_else(|| json!({}));
     if over.status != "succeeded" {
+        if task.kind == "indexDeletion" && over.details.is_some() {
+            return over.details.clone();
+        }
         return nothing_done(task.details.as_ref());
     }
     if let Some(received) = details.get("receivedDocuments").cloned() {

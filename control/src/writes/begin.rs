@@ -72,6 +72,8 @@ async fn begin_locked(
                 return Ok(BeginReply::Split { primary_key: known.clone() });
             }
             if let Some(failure) = failure {
+                // Meilisearch creates the index before it looks at the documents.
+                catalogue::ensure_index(cluster, &begin.index, None).await?;
                 return record(cluster, &begin, failure.clone()).await;
             }
             extras = catalogue::ensure_index(cluster, &begin.index, primary_key.as_deref()).await?;
