@@ -1,2 +1,24 @@
-//! The control plane.
-fn main() {}
+//! The `miroir` binary: the control plane and its command line.
+
+use anyhow::Context;
+use clap::Parser;
+use miroir_control::cli::{Cli, Command, run};
+use std::io::IsTerminal;
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("MIROIR_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let mut builder = match cli.command {
+        // Children are told to die with the thread that made them: it must be one that lives as long as the process.
+        Command::Playground(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.enable_all().build().context("the async runtime could not be started")?;
+    runtime.block_on(run(cli)).map_err(anyhow::Error::from)
+}

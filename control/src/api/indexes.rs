@@ -1,0 +1,170 @@
+//! Creating, changing, deleting and swapping indexes: on all nodes, under one task of the ledger.
+
+use super::{Sent, Shared, accepted};
+use crate::{
+    catalogue,
+    error::{Error, Result},
+    ledger::{
+        intents::{Effect, NodeRequest},
+        tasks::NewTask,
+    },
+    locks::Scope,
+    ops::{self, AtOnce, Operation},
+    writes::begin::check_index_uid,
+};
+use axum::{extract::Path, response::Response};
+use miroir_core::error::{ApiError, Code};
+use serde_json::{Value, json};
+
+fn main(sent: &Sent, body: Option<Value>) -> NodeRequest {
+    NodeRequest { method: sent.request.method.clone(), path: sent.request.path.clone(), body, main: true }
+}
+
+/// `POST /indexes`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
+    let Some((body, uid)) = sent.json().and_then(|body| {
+        let uid = body.get("uid")?.as_str()?.to_owned();
+        check_index_uid(&uid).ok().map(|()| (body, uid))
+    }) else {
+        return refused(&cluster, &sent).await;
+    };
+    let primary_key = body.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
+    let mut requests = vec![main(&sent, Some(body))];
+    if !cluster.view().indexes.contains_key(&uid) {
+        requests.push(catalogue::tag_settings(&uid));
+    }
+    let operation = Operation {
+        task: NewTask {
+            index: Some(uid.clone()),
+            kind: "indexCreation".to_owned(),
+            details: Some(json!({ "primaryKey": primary_key })),
+            custom_metadata: None,
+        },
+        scope: Scope::indexes([uid.as_str()]),
+        requests,
+        authorization: sent.request.authorization.clone(),
+        at_once: AtOnce::Created { index: uid, primary_key },
+        effect: Effect::None,
+    };
+    run(&cluster, &sent, operation).await
+}
+
+/// `PATCH /indexes/{index}`: another primary key, another name.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    let body = sent.json().filter(Value::is_object);
+    let Some(body) = body.filter(|_| check_index_uid(&index).is_ok()) else {
+        return refused(&cluster, &sent).await;
+    };
+    let text = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+    let (primary_key, rename) = (text("primaryKey"), text("uid"));
+    let mut details = json!({ "primaryKey": primary_key });
+    if let Some(rename) = &rename {
+        details["oldIndexUid"] = json!(index);
+        details["newIndexUid"] = json!(rename);
+    }
+    let operation = Operation {
+        task: NewTask {
+            index: Some(index.clone()),
+            kind: "indexUpdate".to_owned(),
+            details: Some(details),
+            custom_metadata: None,
+        },
+        scope: Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())),
+        requests: vec![main(&sent, Some(body))],
+        authorization: sent.request.authorization.clone(),
+        at_once: AtOnce::Nothing,
+        effect: Effect::UpdateIndex { index, primary_key, rename },
+    };
+    run(&cluster, &sent, operation).await
+}
+
+/// `DELETE /indexes/{index}`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    let operation = Operation {
+        task: NewTask {
+            index: Some(index.clone()),
+            kind: "indexDeletion".to_owned(),
+            details: Some(json!({"deletedDocuments": null})),
+            custom_metadata: None,
+        },
+        scope: Scope::indexes([index.as_str()]),
+        requests: vec![main(&sent, None)],
+        authorization: sent.request.authorization.clone(),
+        at_once: AtOnce::Deleted { index },
+        effect: Effect::None,
+    };
+    run(&cluster, &sent, operation).await
+}
+
+/// `POST /swap-indexes`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
+    let body = sent.json();
+    let pairs = body.as_ref().and_then(Value::as_array).and_then(|swaps| {
+        swaps
+            .iter()
+            .map(|swap| {
+                let names = swap.get("indexes")?.as_array()?;
+                let [left, right] = names.as_slice() else { return None };
+                let rename = swap.get("rename").and_then(Value::as_bool).unwrap_or(false);
+                Some((left.as_str()?.to_owned(), right.as_str()?.to_owned(), rename))
+            })
+            .collect::<Option<Vec<_>>>()
+    });
+    let Some(pairs) = pairs else { return refused(&cluster, &sent).await };
+    let names: Vec<&str> =
+        pairs.iter().flat_map(|(left, right, _)| [left.as_str(), right.as_str()]).collect();
+    let swaps: Vec<Value> = pairs
+        .iter()
+        .map(|(left, right, rename)| json!({"indexes": [left, right], "rename": rename}))
+        .collect();
+    let operation = Operation {
+        task: NewTask {
+            index: None,
+            kind: "indexSwap".to_owned(),
+            details: Some(json!({ "swaps": swaps })),
+            custom_metadata: None,
+        },
+        scope: Scope::indexes(names),
+        requests: vec![main(&sent, body)],
+        authorization: sent.request.authorization.clone(),
+        at_once: AtOnce::Nothing,
+        effect: Effect::Swap { pairs },
+    };
+    run(&cluster, &sent, operation).await
+}
+
+/// Runs an operation; one that comes without a key where keys are needed is refused by a node, before anything.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn run(cluster: &Shared, sent: &Sent, operation: Operation) -> Result<Response> {
+    if sent.request.anonymous {
+        return refused(cluster, sent).await;
+    }
+    Ok(accepted(&ops::run(cluster, operation).await?))
+}
+
+/// Lets a node refuse what it must refuse, in its own words.
+///
+/// # Errors
+/// No node answers; or it took what it should not have.
+pub async fn refused(cluster: &Shared, sent: &Sent) -> Result<Response> {
+    let answer = cluster.ask_any(&sent.request).await?;
+    if answer.is_success() {
+        tracing::error!(path = sent.request.path, "a node took a request that it should have refused");
+        return Err(Error::from(ApiError::new(Code::BAD_REQUEST, "The request cannot be understood.")));
+    }
+    Ok(super::pass_on(&answer))
+}

@@ -1,0 +1,129 @@
+//! API keys: the same on all nodes, with the same uids, so that their texts are the same. Also the experimental features,
+//! which travel the same way.
+
+use super::{Sent, Shared, pass_on};
+use crate::{
+    catalogue,
+    cluster::Cluster,
+    epochs::INTERNAL,
+    error::{Error, Result, api_error},
+    locks::Scope,
+    node::{NodeAnswer, Request},
+};
+use axum::{
+    Json,
+    body::Bytes,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// A cluster that its user runs without a master key has no keys, though its nodes have.
+fn needs_master_key(cluster: &Cluster) -> Result<()> {
+    if cluster.options.user_master_key {
+        return Ok(());
+    }
+    let message = "Meilisearch is running without a master key. To access this API endpoint, you must have set a \
+                   master key at launch.";
+    Err(api_error(401, "auth", "missing_master_key", message).into())
+}
+
+fn is_internal(key: &Value) -> bool {
+    key.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(INTERNAL))
+}
+
+/// `GET /keys`, without the cluster's own.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
+    needs_master_key(&cluster)?;
+    // The client's own request first, for its errors, its limit and its offset.
+    let answer = cluster.ask_any(&sent.request).await?;
+    let asked = answer.json();
+    let number = |name: &str| asked.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    let (Some(offset), Some(limit)) = (number("offset"), number("limit")) else {
+        return Ok(pass_on(&answer));
+    };
+    let all = cluster.ask_any(&Request::own("GET", "/keys?limit=1000000", None)).await?.json();
+    let keys: Vec<Value> = all.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+    let keys: Vec<Value> = keys.into_iter().filter(|key| !is_internal(key)).collect();
+    let page: Vec<&Value> = keys.iter().skip(offset).take(limit).collect();
+    Ok(Json(json!({"results": page, "offset": offset, "limit": limit, "total": keys.len()})).into_response())
+}
+
+/// `GET /keys/{key}`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn get(cluster: Shared, sent: Sent) -> Result<Response> {
+    needs_master_key(&cluster)?;
+    let answer = cluster.ask_any(&sent.request).await?;
+    if is_internal(&answer.json()) {
+        let key = sent.request.path.rsplit('/').next().unwrap_or_default();
+        let message = format!("API key `{key}` not found.");
+        return Err(api_error(404, "invalid_request", "api_key_not_found", message).into());
+    }
+    Ok(pass_on(&answer))
+}
+
+/// `POST /keys`: with a uid of ours where the client gives none, so that all nodes make the same key.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
+    needs_master_key(&cluster)?;
+    if let Some(Value::Object(mut body)) = sent.json()
+        && body.get("uid").is_none_or(Value::is_null)
+    {
+        body.insert("uid".to_owned(), json!(Uuid::new_v4().hyphenated().to_string()));
+        sent.request.body = Bytes::from(Value::Object(body).to_string());
+    }
+    everywhere(&cluster, sent).await
+}
+
+/// `PATCH` and `DELETE /keys/{key}`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn change(cluster: Shared, sent: Sent) -> Result<Response> {
+    needs_master_key(&cluster)?;
+    everywhere(&cluster, sent).await
+}
+
+/// `PATCH /experimental-features`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
+    everywhere(&cluster, sent).await
+}
+
+/// The first node judges; what it takes, the others get under the master key. Who misses it is behind.
+async fn everywhere(cluster: &Shared, sent: Sent) -> Result<Response> {
+    let cluster = cluster.0.clone();
+    let work = async move {
+        let _guard = cluster.locks.lock(Scope::indexes([])).await;
+        let mut missed = Vec::new();
+        let mut first: Option<NodeAnswer> = None;
+        for node in cluster.current() {
+            let mut request = sent.request.clone();
+            if first.is_some() {
+                request.authorization = None;
+                request.anonymous = false;
+            }
+            match node.send(&request).await {
+                Ok(answer) if first.is_none() && !answer.is_success() => return Ok(pass_on(&answer)),
+                // 404 and 409: it is as it should be already.
+                Ok(answer) if answer.is_success() || [404, 409].contains(&answer.status) => {
+                    first.get_or_insert(answer);
+                }
+                Ok(_) | Err(_) => missed.push(node.name.clone()),
+            }
+        }
+        cluster.keys.clear();
+        catalogue::mark_behind(&cluster, &missed).await?;
+        first.map(|answer| pass_on(&answer)).ok_or(Error::NoNode)
+    };
+    tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
+}

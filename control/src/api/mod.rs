@@ -1,0 +1,147 @@
+//! The HTTP server: Meilisearch's routes that the filter lets through, and `/_miroir/*`.
+
+pub mod admin;
+pub mod indexes;
+pub mod internal;
+pub mod keys;
+pub mod proxy;
+pub mod settings;
+pub mod stats;
+pub mod tasks;
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    node::{NodeAnswer, Request},
+    scrub,
+};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{any, delete, get, patch, post},
+};
+use miroir_core::error::{ApiError, Code};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What handlers share.
+pub type Shared = axum::extract::State<Arc<Cluster>>;
+
+/// All routes.
+pub fn router(cluster: Arc<Cluster>) -> Router {
+    Router::new()
+        .route(miroir_core::protocol::BEGIN_PATH, post(internal::begin))
+        .route(miroir_core::protocol::COMMIT_PATH, post(internal::commit))
+        .route("/_miroir/status", get(admin::status))
+        .route("/_miroir/shards", get(admin::shards))
+        .route("/health", get(health))
+        .route("/stats", get(stats::all))
+        .route("/indexes", get(proxy::read).post(indexes::create))
+        .route(
+            "/indexes/{index}",
+            get(proxy::read).merge(patch(indexes::update)).merge(delete(indexes::delete)),
+        )
+        .route("/indexes/{index}/stats", get(stats::one))
+        .route(
+            "/indexes/{index}/settings",
+            get(proxy::read).merge(patch(settings::update)).merge(delete(settings::reset)),
+        )
+        .route("/indexes/{index}/settings/{name}", get(proxy::read).fallback(settings::one))
+        .route("/swap-indexes", post(indexes::swap))
+        .route("/tasks", get(tasks::list).merge(delete(tasks::delete)))
+        .route("/tasks/cancel", post(tasks::cancel))
+        .route("/tasks/{uid}", get(tasks::get))
+        .route("/keys", get(keys::list).merge(post(keys::create)))
+        .route("/keys/{key}", get(keys::get).fallback(keys::change))
+        .route("/experimental-features", get(proxy::read).fallback(keys::features))
+        .fallback(any(proxy::other))
+        .method_not_allowed_fallback(proxy::read)
+        .layer(DefaultBodyLimit::disable())
+        .layer(tower_http::cors::CorsLayer::permissive().max_age(std::time::Duration::from_secs(86_400)))
+        .with_state(cluster)
+}
+
+/// 503 until clients can be served: the gateways' `/health` is this one.
+async fn health(cluster: Shared) -> Response {
+    if cluster.is_ready() {
+        return Json(json!({"status": "available"})).into_response();
+    }
+    Error::from(ApiError::new(Code::UNAVAILABLE, "the cluster is starting")).into_response()
+}
+
+/// What a client sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// As for a node, with the client's `Authorization`, or the master key where the user has none.
+    pub request: Request,
+    /// The client's `Authorization`.
+    pub authorization: Option<String>,
+}
+
+impl FromRequest<Arc<Cluster>> for Sent {
+    type Rejection = Response;
+
+    async fn from_request(request: axum::extract::Request, cluster: &Arc<Cluster>) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let header = |name: &str| {
+            parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let authorization = header("authorization");
+        let with_keys = cluster.options.user_master_key;
+        let mut sent = Self {
+            request: Request {
+                method: parts.method.to_string(),
+                path: parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+                authorization: authorization.clone().filter(|_| with_keys),
+                anonymous: with_keys && authorization.is_none(),
+                content_type: header("content-type"),
+                body: Bytes::new(),
+            },
+            authorization,
+        };
+        let whole = axum::extract::Request::from_parts(parts, body);
+        sent.request.body = Bytes::from_request(whole, cluster).await.map_err(IntoResponse::into_response)?;
+        Ok(sent)
+    }
+}
+
+impl Sent {
+    /// The body as JSON.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.request.body).ok()
+    }
+
+    /// Lets a node judge the request as it is.
+    ///
+    /// # Errors
+    /// No node answers.
+    pub async fn natively(&self, cluster: &Cluster) -> Result<Response> {
+        Ok(pass_on(&cluster.ask_any(&self.request).await?))
+    }
+}
+
+/// A node's answer, without the tag.
+#[must_use]
+pub fn pass_on(answer: &NodeAnswer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    match serde_json::from_slice::<Value>(&answer.body) {
+        Ok(mut body) => {
+            scrub::value(&mut body);
+            (status, Json(body)).into_response()
+        }
+        Err(_) => {
+            let content_type = answer.content_type.clone().unwrap_or_else(|| "text/plain".to_owned());
+            (status, [("content-type", content_type)], answer.body.clone()).into_response()
+        }
+    }
+}
+
+/// 202 with a task's summary.
+#[must_use]
+pub fn accepted(task: &crate::ledger::tasks::Task) -> Response {
+    (StatusCode::ACCEPTED, Json(task.summary())).into_response()
+}

@@ -1,0 +1,180 @@
+//! Writing settings: on all nodes, with the tag's rule kept first among the filterable attributes.
+
+use super::{Sent, Shared, indexes};
+use crate::{
+    auth, catalogue,
+    error::{Result, api_error, index_not_found},
+    ledger::{
+        intents::{Effect, NodeRequest},
+        tasks::{self, Ending, NewTask},
+    },
+    locks::Scope,
+    ops::{AtOnce, Operation},
+    settings_tag::{FILTERABLE, forbidden_tokens, tag_rule, with_tag},
+    time,
+    writes::begin::check_index_uid,
+};
+use axum::{extract::Path, response::Response};
+use serde_json::{Map, Value, json};
+
+/// `PATCH /indexes/{index}/settings`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    let Some(Value::Object(client)) = sent.json() else { return indexes::refused(&cluster, &sent).await };
+    let mut body = client.clone();
+    if let Some(value) = body.get_mut(FILTERABLE) {
+        match with_tag(value) {
+            Some(with_tag) => *value = with_tag,
+            None => return indexes::refused(&cluster, &sent).await,
+        }
+    }
+    let sets_rule = body.contains_key(FILTERABLE);
+    let request = request("PATCH", format!("/indexes/{index}/settings"), Value::Object(body));
+    write(&cluster, &sent, &index, request, sets_rule, Some(Value::Object(client))).await
+}
+
+/// `DELETE /indexes/{index}/settings`: all that a node tells is reset, but for the tag's rule, without which nothing is
+/// found.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    let path = format!("/indexes/{index}/settings");
+    let names = if cluster.view().indexes.contains_key(&index) {
+        cluster.ask_any(&crate::node::Request::own("GET", path.clone(), None)).await?.json()
+    } else {
+        json!({})
+    };
+    let mut body: Map<String, Value> =
+        names.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
+    body.insert(FILTERABLE.to_owned(), json!([tag_rule()]));
+    write(&cluster, &sent, &index, request("PATCH", path, Value::Object(body)), true, None).await
+}
+
+/// `PUT`, `PATCH` and `DELETE /indexes/{index}/settings/{name}`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn one(
+    cluster: Shared,
+    Path((index, name)): Path<(String, String)>,
+    sent: Sent,
+) -> Result<Response> {
+    let method = sent.request.method.clone();
+    if !["PUT", "PATCH", "DELETE"].contains(&method.as_str()) {
+        return indexes::refused(&cluster, &sent).await;
+    }
+    let path = format!("/indexes/{index}/settings/{name}");
+    let attribute = camel_case(&name);
+    let sets_rule = attribute == FILTERABLE && method != "PATCH";
+    let value = if method == "DELETE" { Some(Value::Null) } else { sent.json() };
+    let Some(value) = value else { return indexes::refused(&cluster, &sent).await };
+    let request = if sets_rule {
+        let Some(with_tag) = with_tag(&value) else { return indexes::refused(&cluster, &sent).await };
+        request("PUT", path, with_tag)
+    } else {
+        NodeRequest {
+            method,
+            path,
+            body: Some(value.clone()).filter(|_| sent.request.method != "DELETE"),
+            main: true,
+        }
+    };
+    let change = json!({ attribute: value });
+    write(&cluster, &sent, &index, request, sets_rule, Some(change)).await
+}
+
+fn request(method: &str, path: String, body: Value) -> NodeRequest {
+    NodeRequest { method: method.to_owned(), path, body: Some(body), main: true }
+}
+
+/// `filterable-attributes` is `filterableAttributes`.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('-');
+    let mut text = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        text.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        text.push_str(letters.as_str());
+    }
+    text
+}
+
+async fn write(
+    cluster: &Shared,
+    sent: &Sent,
+    index: &str,
+    request: NodeRequest,
+    sets_rule: bool,
+    change: Option<Value>,
+) -> Result<Response> {
+    let header = sent.authorization.as_deref();
+    let grant = auth::authorize(cluster, header, "settings.update", Some(index)).await?;
+    check_index_uid(index)?;
+    let tokens = change.as_ref().and_then(|change| change.get("nonSeparatorTokens"));
+    if let Some(token) = tokens.map(forbidden_tokens).unwrap_or_default().first() {
+        // Shard tags are made of these characters, which must stay separators, or every search would see them.
+        let message = format!(
+            "Invalid value at `.nonSeparatorTokens`: `{token}` is reserved by the cluster: it must stay a separator."
+        );
+        let code = "invalid_settings_non_separator_tokens";
+        return Err(api_error(400, "invalid_request", code, message).into());
+    }
+    let task = NewTask {
+        index: Some(index.to_owned()),
+        kind: "settingsUpdate".to_owned(),
+        details: Some(change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }))),
+        custom_metadata: None,
+    };
+    let is_known = cluster.view().indexes.contains_key(index);
+    if !is_known && !grant.may_create(index) {
+        // Nodes get requests under the master key, and would create it.
+        let error = index_not_found(index).body;
+        let task = cluster
+            .ledger
+            .call(move |connection| {
+                let task = tasks::insert(connection, &task)?;
+                let now = time::now();
+                let ending = Ending {
+                    status: "failed",
+                    details: None,
+                    error: Some(error),
+                    started_at: Some(now),
+                    finished_at: now,
+                };
+                tasks::finish(connection, task.uid, &ending)?;
+                Ok(task)
+            })
+            .await?;
+        return Ok(super::accepted(&task));
+    }
+    let mut requests = vec![request];
+    if !is_known && !sets_rule {
+        requests.push(catalogue::tag_settings(index));
+    }
+    // A new index is in the catalogue before its settings are: a crash between leaves nothing that nodes do not have.
+    let at_once = AtOnce::Settings { index: index.to_owned(), change, creates: !is_known };
+    let operation = Operation {
+        task,
+        scope: Scope::indexes([index]),
+        requests,
+        authorization: sent.request.authorization.clone(),
+        at_once,
+        effect: Effect::None,
+    };
+    indexes::run(cluster, sent, operation).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_name_settings() {
+        assert_eq!(camel_case("filterable-attributes"), FILTERABLE);
+        assert_eq!(camel_case("search-cutoff-ms"), "searchCutoffMs");
+        assert_eq!(camel_case("embedders"), "embedders");
+    }
+}

@@ -1,0 +1,141 @@
+//! Statistics: a node's own shape, with documents counted once, whatever replicas there are.
+
+use super::{Sent, Shared, pass_on};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    node::{Node, Request},
+};
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use futures_util::future::join_all;
+use miroir_core::shard::{Shard, TAG_FIELD, tag_filter};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// `GET /stats`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
+    let answer = cluster.ask_any(&sent.request).await?;
+    let mut stats = answer.json();
+    let Some(indexes) =
+        stats.get("indexes").and_then(Value::as_object).cloned().filter(|_| answer.is_success())
+    else {
+        return Ok(pass_on(&answer));
+    };
+    let query = query(&sent);
+    let of_nodes = everywhere(&cluster, &format!("/stats{query}")).await;
+    // Sizes are bytes on all disks together; a client that wants them worded gets one node's.
+    for name in ["databaseSize", "usedDatabaseSize"] {
+        if stats.get(name).is_some_and(Value::is_number) {
+            stats[name] = json!(sum(of_nodes.iter(), name));
+        }
+    }
+    let last =
+        of_nodes.iter().filter_map(|stats| stats.get("lastUpdate")?.as_str()).max().map(ToOwned::to_owned);
+    stats["lastUpdate"] = json!(last);
+    let whole = indexes.iter().map(async |(uid, own)| {
+        let of_index: Vec<Value> =
+            of_nodes.iter().filter_map(|stats| stats.get("indexes")?.get(uid).cloned()).collect();
+        (uid.clone(), merge(&cluster, uid, own.clone(), &of_index).await)
+    });
+    stats["indexes"] = Value::Object(join_all(whole).await.into_iter().collect());
+    Ok(Json(stats).into_response())
+}
+
+/// `GET /indexes/{index}/stats`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn one(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    let answer = cluster.ask_any(&sent.request).await?;
+    if !answer.is_success() {
+        return Ok(pass_on(&answer));
+    }
+    let of_nodes = everywhere(&cluster, &format!("/indexes/{index}/stats{}", query(&sent))).await;
+    Ok(Json(merge(&cluster, &index, answer.json(), &of_nodes).await).into_response())
+}
+
+fn query(sent: &Sent) -> String {
+    sent.request.path.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default()
+}
+
+async fn everywhere(cluster: &Cluster, path: &str) -> Vec<Value> {
+    let request = Request::own("GET", path, None);
+    let nodes = cluster.current();
+    let asked = nodes.iter().map(async |node| node.send(&request).await);
+    join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .filter(|answer| answer.is_success())
+        .map(|a| a.json())
+        .collect()
+}
+
+fn sum<'a>(values: impl Iterator<Item = &'a Value>, name: &str) -> u64 {
+    values.filter_map(|value| value.get(name)?.as_u64()).sum()
+}
+
+/// One index's statistics out of all nodes'.
+///
+/// Documents are counted exactly, each shard on one replica. What nodes tell only over all their copies (fields,
+/// embeddings) is scaled by documents to copies: exact while all shards have as many copies, a good guess otherwise.
+async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -> Value {
+    let mut stats = own;
+    let copies = sum(of_nodes.iter(), "numberOfDocuments");
+    let documents = match count(cluster, index).await {
+        Ok(documents) => documents,
+        Err(error) => {
+            tracing::warn!(index, %error, "documents could not be counted by shard");
+            copies / cluster.config.replication.max(1) as u64
+        }
+    };
+    let scale = |count: u64| if copies == 0 { 0 } else { (count * documents + copies / 2) / copies };
+    stats["numberOfDocuments"] = json!(documents);
+    stats["isIndexing"] = json!(of_nodes.iter().any(|stats| stats["isIndexing"] == json!(true)));
+    for name in ["numberOfEmbeddings", "numberOfEmbeddedDocuments"] {
+        if stats.get(name).is_some() {
+            stats[name] = json!(scale(sum(of_nodes.iter(), name)));
+        }
+    }
+    if stats.get("rawDocumentDbSize").is_some_and(Value::is_number) {
+        stats["rawDocumentDbSize"] = json!(sum(of_nodes.iter(), "rawDocumentDbSize"));
+    }
+    let mut fields: BTreeMap<&str, u64> = BTreeMap::new();
+    for (name, count) in
+        of_nodes.iter().filter_map(|stats| stats.get("fieldDistribution")?.as_object()).flatten()
+    {
+        if name != TAG_FIELD {
+            *fields.entry(name).or_default() += count.as_u64().unwrap_or(0);
+        }
+    }
+    let fields: Map<String, Value> =
+        fields.into_iter().map(|(name, count)| (name.to_owned(), json!(scale(count)))).collect();
+    stats["fieldDistribution"] = Value::Object(fields);
+    stats
+}
+
+/// Counts the documents of an index: each shard on one active replica of a node that answers.
+async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
+    let view = cluster.view();
+    let mut asked: BTreeMap<&str, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+    for shard in view.shards() {
+        let node = view.active(shard).filter_map(|name| cluster.node(name)).find(|node| node.is_up());
+        if let Some(node) = node {
+            asked.entry(&node.name).or_insert_with(|| (node.clone(), Vec::new())).1.push(shard);
+        }
+    }
+    let path = format!("/indexes/{index}/documents/fetch");
+    let counts = asked.values().map(async |(node, shards)| {
+        let body = json!({"filter": tag_filter(shards), "limit": 0});
+        let answer = node.ask("POST", &path, Some(&body)).await?;
+        answer.get("total").and_then(Value::as_u64).ok_or(Error::NoNode)
+    });
+    join_all(counts).await.into_iter().sum()
+}

@@ -1,0 +1,181 @@
+//! Tasks: answered from the ledger, after nodes were asked for what is not settled.
+
+use super::{Sent, Shared};
+use crate::{
+    auth,
+    error::{Result, api_error},
+    ledger::tasks::{self as stored, Query},
+    time,
+};
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use miroir_core::error::{ApiError, Code};
+use serde_json::{Value, json};
+
+/// `GET /tasks`.
+///
+/// # Errors
+/// A node's refusal of the client's query.
+pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
+    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
+    let Some(mut query) = read(&sent.request.path, true) else {
+        // Nodes check the same parameters, and word it as clients know it.
+        return sent.natively(&cluster).await;
+    };
+    query.visible = grant.visible();
+    cluster.settler.refresh().await;
+    let limit = query.limit;
+    // One more, to know whether there is more after this page.
+    query.limit = limit.saturating_add(1);
+    let (mut tasks, total) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let next = if tasks.len() > limit as usize { tasks.pop().map(|task| task.uid) } else { None };
+    let results: Vec<Value> = tasks.iter().map(stored::Task::view).collect();
+    let from = tasks.first().map(|task| task.uid);
+    Ok(Json(json!({"results": results, "total": total, "limit": limit, "from": from, "next": next}))
+        .into_response())
+}
+
+/// `GET /tasks/{uid}`.
+///
+/// # Errors
+/// There is no such task, or the key does not see it.
+pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
+    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
+    let Ok(number) = uid.parse::<u32>() else {
+        let message = format!("Task uid `{uid}` is invalid. It should only contain numeric characters.");
+        return Err(api_error(400, "invalid_request", "invalid_task_uids", message).into());
+    };
+    cluster.settler.refresh().await;
+    let query = Query { limit: 1, uids: Some(vec![number]), visible: grant.visible(), ..Query::default() };
+    let (tasks, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    match tasks.first() {
+        Some(task) => Ok(Json(task.view()).into_response()),
+        None => {
+            Err(api_error(404, "invalid_request", "task_not_found", format!("Task `{number}` not found."))
+                .into())
+        }
+    }
+}
+
+/// `POST /tasks/cancel`.
+///
+/// # Errors
+/// Always, for now.
+pub async fn cancel(sent: Sent) -> Result<Response> {
+    not_yet(&sent)
+}
+
+/// `DELETE /tasks`.
+///
+/// # Errors
+/// Always, for now.
+pub async fn delete(sent: Sent) -> Result<Response> {
+    not_yet(&sent)
+}
+
+fn not_yet(sent: &Sent) -> Result<Response> {
+    let path = sent.request.path.split('?').next().unwrap_or_default();
+    let message = format!("`{} {path}` is not supported by the cluster yet.", sent.request.method);
+    Err(ApiError::new(Code::BAD_REQUEST, message).into())
+}
+
+/// Reads the query of `GET /tasks`; `None` where a node would refuse it.
+fn read(path: &str, paged: bool) -> Option<Query> {
+    let mut query = Query { limit: 20, ..Query::default() };
+    let text = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+        let is_star = value.split(',').any(|part| part == "*");
+        let numbers = || value.split(',').map(|part| part.trim().parse().ok()).collect::<Option<Vec<u32>>>();
+        match name.as_ref() {
+            "limit" if paged => query.limit = value.parse().ok()?,
+            "from" if paged => query.from = Some(value.parse().ok()?),
+            "reverse" if paged => query.reverse = value.parse().ok()?,
+            "uids" if !is_star => query.uids = Some(numbers()?),
+            // A task is its own batch here.
+            "batchUids" if !is_star => query.uids = Some(numbers()?),
+            "canceledBy" if !is_star => query.canceled_by = Some(numbers()?),
+            "statuses" if !is_star => query.statuses = Some(among(&value, &STATUSES)?),
+            "types" if !is_star => query.types = Some(among(&value, &TYPES)?),
+            "indexUids" if !is_star => {
+                let uids: Vec<String> = value.split(',').map(ToOwned::to_owned).collect();
+                if uids.iter().any(|uid| crate::writes::begin::check_index_uid(uid).is_err()) {
+                    return None;
+                }
+                query.indexes = Some(uids);
+            }
+            "uids" | "batchUids" | "canceledBy" | "statuses" | "types" | "indexUids" => {}
+            name => {
+                let (after, column) = DATES.iter().find_map(|(parameter, column)| {
+                    let after = name.strip_prefix("after") == Some(parameter);
+                    let before = name.strip_prefix("before") == Some(parameter);
+                    (after || before).then_some((after, *column))
+                })?;
+                if value != "*" {
+                    query.dates.push((column, after, time::parse_filter(&value, after)?));
+                }
+            }
+        }
+    }
+    Some(query)
+}
+
+const DATES: [(&str, &str); 3] =
+    [("EnqueuedAt", "enqueued_at"), ("StartedAt", "started_at"), ("FinishedAt", "finished_at")];
+
+const STATUSES: [&str; 5] = ["enqueued", "processing", "succeeded", "failed", "canceled"];
+
+/// Source: Meilisearch 1.50, `Kind`.
+const TYPES: [&str; 18] = [
+    "documentAdditionOrUpdate",
+    "documentEdition",
+    "documentDeletion",
+    "settingsUpdate",
+    "indexCreation",
+    "indexDeletion",
+    "indexUpdate",
+    "indexSwap",
+    "taskCancelation",
+    "taskDeletion",
+    "dumpCreation",
+    "snapshotCreation",
+    "export",
+    "upgradeDatabase",
+    "indexCompaction",
+    "networkTopologyChange",
+    "dsrUpdate",
+    "dsrClear",
+];
+
+/// Names out of a list of names, in any case.
+fn among(value: &str, names: &[&str]) -> Option<Vec<String>> {
+    value
+        .split(',')
+        .map(|part| names.iter().find(|name| name.eq_ignore_ascii_case(part)).map(|name| (*name).to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_as_meilisearch_reads_them() {
+        let query = read(
+            "/tasks?limit=3&from=9&reverse=true&uids=1,2&statuses=Succeeded,failed&types=*&indexUids=a,b\
+             &afterEnqueuedAt=2024-01-01&canceledBy=4",
+            true,
+        )
+        .unwrap();
+        assert_eq!((query.limit, query.from, query.reverse), (3, Some(9), true));
+        assert_eq!(query.uids, Some(vec![1, 2]));
+        assert_eq!(query.statuses.unwrap(), ["succeeded", "failed"]);
+        assert_eq!(query.types, None);
+        assert_eq!(query.dates, [("enqueued_at", true, time::parse("2024-01-02T00:00:00Z").unwrap())]);
+        for refused in ["limit=x", "unknown=1", "types=nope", "indexUids=a%20b", "beforeStartedAt=soon"] {
+            assert!(read(&format!("/tasks?{refused}"), true).is_none(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Who may do what: the rules of Meilisearch's API keys, for what the control plane answers without a node.
+//!
+//! Tenant tokens open searches only, so that here they are unknown keys.
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result, api_error},
+    node::Request,
+    secrets,
+    time::{self, Nanos},
+};
+use miroir_core::error::ApiError;
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long a key may be used after it was deleted.
+const CACHED: Duration = Duration::from_secs(3);
+
+/// An API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    actions: Vec<String>,
+    indexes: Vec<String>,
+    expires_at: Option<Nanos>,
+}
+
+/// What a request may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// The master key, or a cluster without one.
+    All,
+    /// An API key.
+    Key(Arc<Key>),
+}
+
+impl Grant {
+    /// Index patterns that it sees; `None` for all.
+    #[must_use]
+    pub fn visible(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Key(key) if !key.indexes.iter().any(|pattern| pattern == "*") => Some(key.indexes.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether a write may create this index.
+    #[must_use]
+    pub fn may_create(&self, index: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Key(key) => key.allows_index(index) && key.allows_action("indexes.create"),
+        }
+    }
+}
+
+impl Key {
+    /// Reads Meilisearch's key object.
+    #[must_use]
+    pub fn read(object: &Value) -> Self {
+        let texts = |name: &str| {
+            let list = object.get(name).and_then(Value::as_array).into_iter().flatten();
+            list.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+        };
+        Self {
+            actions: texts("actions"),
+            indexes: texts("indexes"),
+            expires_at: object.get("expiresAt").and_then(Value::as_str).and_then(time::parse),
+        }
+    }
+
+    fn allows_index(&self, index: &str) -> bool {
+        self.indexes.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => index.starts_with(prefix),
+            None => pattern == index,
+        })
+    }
+
+    fn allows_action(&self, action: &str) -> bool {
+        self.actions.iter().any(|pattern| match pattern.as_str() {
+            "*" => true,
+            "*.get" => action.ends_with(".get") && action != "keys.get",
+            pattern => match pattern.strip_suffix(".*") {
+                Some(group) => action.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')),
+                None => pattern == action,
+            },
+        })
+    }
+
+    /// Checks an action, on an index where the route names one.
+    ///
+    /// # Errors
+    /// 403 in Meilisearch's words.
+    pub fn check(&self, action: &str, index: Option<&str>, now: Nanos) -> Result<(), ApiError> {
+        if let Some(index) = index.filter(|index| !self.allows_index(index)) {
+            let mut allowed = self.indexes.clone();
+            allowed.sort_unstable();
+            return Err(invalid(format!(
+                "The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."
+            )));
+        }
+        if self.allows_action(action) && self.expires_at.is_none_or(|end| now < end) {
+            return Ok(());
+        }
+        Err(invalid("The provided API key is invalid."))
+    }
+}
+
+fn invalid(message: impl Into<String>) -> ApiError {
+    api_error(403, "auth", "invalid_api_key", message)
+}
+
+fn missing() -> ApiError {
+    api_error(
+        401,
+        "auth",
+        "missing_authorization_header",
+        "The Authorization header is missing. It must use the bearer authorization method.",
+    )
+}
+
+/// The token of an `Authorization` header.
+fn bearer(header: Option<&str>) -> Result<&str, ApiError> {
+    let header = header.ok_or_else(missing)?;
+    match header.split_once(' ') {
+        Some(("Bearer", token)) => Ok(token),
+        None if header == "Bearer" => Err(invalid("The provided API key is invalid.")),
+        _ => Err(missing()),
+    }
+}
+
+/// Keys that were asked for a moment ago; `None` for those that do not exist.
+#[derive(Debug, Default)]
+pub struct KeyCache {
+    keys: Mutex<HashMap<String, (Instant, Option<Arc<Key>>)>>,
+}
+
+impl KeyCache {
+    fn get(&self, token: &str) -> Option<Option<Arc<Key>>> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(token).filter(|(asked, _)| asked.elapsed() < CACHED).map(|(_, key)| key.clone())
+    }
+
+    fn put(&self, token: &str, key: Option<Arc<Key>>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() > 10_000 {
+            keys.clear();
+        }
+        keys.insert(token.to_owned(), (Instant::now(), key));
+    }
+
+    /// Forgets everything: keys have changed.
+    pub fn clear(&self) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Checks a client's `Authorization` for an action, on an index where the route names one.
+///
+/// # Errors
+/// 401 or 403 in Meilisearch's words; or no node can be asked.
+pub async fn authorize(
+    cluster: &Cluster,
+    header: Option<&str>,
+    action: &str,
+    index: Option<&str>,
+) -> Result<Grant> {
+    if !cluster.options.user_master_key {
+        return Ok(Grant::All);
+    }
+    let token = bearer(header)?;
+    if secrets::same(token, &cluster.secrets.master_key) {
+        return Ok(Grant::All);
+    }
+    let key = match cluster.keys.get(token) {
+        Some(key) => key,
+        None => {
+            let key = look_up(cluster, token).await?.map(Arc::new);
+            cluster.keys.put(token, key.clone());
+            key
+        }
+    };
+    let key = key.ok_or_else(|| invalid("The provided API key is invalid."))?;
+    key.check(action, index, time::now())?;
+    Ok(Grant::Key(key))
+}
+
+async fn look_up(cluster: &Cluster, token: &str) -> Result<Option<Key>> {
+    let encoded = percent_encoding::utf8_percent_encode(token, percent_encoding::NON_ALPHANUMERIC);
+    let request = Request::own("GET", format!("/keys/{encoded}"), None);
+    let answer = cluster.ask_any(&request).await?;
+    match answer.status {
+        200 => {
+            let object = answer.json();
+            // The route takes uids too, which are no secrets.
+            let is_key = object.get("key").and_then(Value::as_str) == Some(token);
+            Ok(is_key.then(|| Key::read(&object)))
+        }
+        400..500 => Ok(None),
+        status => Err(Error::Other(format!("a node answered {status} when asked for a key"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn key(actions: &[&str], indexes: &[&str], expires_at: Value) -> Key {
+        Key::read(&json!({"actions": actions, "indexes": indexes, "expiresAt": expires_at}))
+    }
+
+    #[test]
+    fn actions_and_their_groups() {
+        let allows = |actions: &[&str], action: &str| key(actions, &["*"], json!(null)).allows_action(action);
+        assert!(allows(&["*"], "documents.add"));
+        assert!(allows(&["documents.*"], "documents.delete"));
+        assert!(allows(&["documents.add"], "documents.add"));
+        assert!(allows(&["*.get"], "tasks.get"));
+        assert!(!allows(&["*.get"], "keys.get"));
+        assert!(!allows(&["*.get", "search"], "documents.add"));
+        assert!(!allows(&["documents.get"], "documents.add"));
+    }
+
+    #[test]
+    fn index_patterns_and_expiry() {
+        let check = |indexes: &[&str], index: &str| {
+            key(&["*"], indexes, json!(null)).check("documents.add", Some(index), 0)
+        };
+        assert!(check(&["*"], "movies").is_ok());
+        assert!(check(&["mov*"], "movies").is_ok());
+        assert!(check(&["movies"], "movies").is_ok());
+        let refused = check(&["b", "a*"], "movies").unwrap_err();
+        assert_eq!(
+            refused.body.message,
+            "The API key cannot acces the index `movies`, authorized indexes are [\"a*\", \"b\"]."
+        );
+        let key = key(&["*"], &["*"], json!("2024-01-01T00:00:00Z"));
+        let end = time::parse("2024-01-01T00:00:00Z").unwrap();
+        assert!(key.check("documents.add", None, end - 1).is_ok());
+        assert_eq!(key.check("documents.add", None, end).unwrap_err().status, 403);
+    }
+
+    #[test]
+    fn headers_as_meilisearch_reads_them() {
+        assert_eq!(bearer(None).unwrap_err().body.code, "missing_authorization_header");
+        assert_eq!(bearer(Some("Basic x")).unwrap_err().status, 401);
+        assert_eq!(bearer(Some("Bearer")).unwrap_err().body.code, "invalid_api_key");
+        assert_eq!(bearer(Some("Bearer abc")).unwrap(), "abc");
+    }
+
+    #[test]
+    fn only_keys_of_all_indexes_see_all() {
+        assert_eq!(Grant::All.visible(), None);
+        assert_eq!(
+            Grant::Key(Arc::new(key(&["*"], &["a*"], json!(null)))).visible(),
+            Some(vec!["a*".to_owned()])
+        );
+        assert!(!Grant::Key(Arc::new(key(&["documents.add"], &["*"], json!(null)))).may_create("x"));
+    }
+}

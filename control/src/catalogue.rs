@@ -1,0 +1,143 @@
+//! The index catalogue: indexes on all nodes, with the tag filterable.
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    ledger::intents::{NodeRequest, NodeTask},
+    node::{Node, Request},
+    settings_tag::{FILTERABLE, tag_rule},
+    time,
+    view::Index,
+};
+use futures_util::future::join_all;
+use serde_json::json;
+
+/// The requests that create an index on a node, with the tag filterable. Nodes' queues keep their order, so nothing has
+/// to be waited for between them.
+#[must_use]
+pub fn creation(index: &str, primary_key: Option<&str>) -> [NodeRequest; 2] {
+    let create = json!({"uid": index, "primaryKey": primary_key});
+    [
+        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false },
+        tag_settings(index),
+    ]
+}
+
+/// The request that makes the tag filterable on a node, for an index without filterable attributes of its own.
+#[must_use]
+pub fn tag_settings(index: &str) -> NodeRequest {
+    let settings = json!({ FILTERABLE: [tag_rule()] });
+    NodeRequest {
+        method: "PATCH".into(),
+        path: format!("/indexes/{index}/settings"),
+        body: Some(settings),
+        main: false,
+    }
+}
+
+/// Sends requests to a node, one after the other, under the master key.
+///
+/// # Errors
+/// The node did not take one of them.
+pub async fn send_all(node: &Node, requests: &[NodeRequest]) -> Result<Vec<NodeTask>> {
+    let mut tasks = Vec::new();
+    for request in requests {
+        let answer =
+            node.send(&Request::own(&request.method, request.path.clone(), request.body.as_ref())).await?;
+        let node_task =
+            answer.task_uid().filter(|_| answer.is_success()).ok_or_else(|| Error::Unexpected {
+                node: node.name.clone(),
+                status: answer.status,
+                request: format!("{} {}", request.method, request.path),
+                body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
+            })?;
+        tasks.push(NodeTask { node: node.name.clone(), node_task, main: request.main, shards: Vec::new() });
+    }
+    Ok(tasks)
+}
+
+/// Sends requests to these nodes at once. Nodes that did not take them all, and all that are not current, are behind.
+///
+/// # Errors
+/// No node took them; or the ledger failed.
+pub async fn send_everywhere(
+    cluster: &Cluster,
+    nodes: &[std::sync::Arc<Node>],
+    requests: &[NodeRequest],
+) -> Result<Vec<NodeTask>> {
+    let sent = nodes.iter().map(async |node| (node, send_all(node, requests).await));
+    let mut tasks = Vec::new();
+    let mut missed: Vec<String> = Vec::new();
+    let mut failure = None;
+    for (node, result) in join_all(sent).await {
+        match result {
+            Ok(of_node) => tasks.extend(of_node),
+            Err(error) => {
+                tracing::warn!(node = node.name, %error, "a node missed an operation on an index");
+                missed.push(node.name.clone());
+                failure = Some(error);
+            }
+        }
+    }
+    if let Some(failure) = failure.filter(|_| tasks.is_empty()) {
+        return Err(failure);
+    }
+    mark_behind(cluster, &missed).await?;
+    Ok(tasks)
+}
+
+/// Marks nodes as behind, and all that are away.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
+    let away: Vec<&String> =
+        cluster.nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
+    cluster
+        .change(|view| {
+            for node in missed.iter().chain(away) {
+                view.mark_behind(node);
+            }
+        })
+        .await
+}
+
+/// Makes sure that an index exists, on all nodes and with this primary key, and returns the node tasks to wait for.
+///
+/// An index that has another primary key keeps it: the caller looks again.
+///
+/// # Errors
+/// No node took it; or the ledger failed.
+pub async fn ensure_index(
+    cluster: &Cluster,
+    index: &str,
+    primary_key: Option<&str>,
+) -> Result<Vec<NodeTask>> {
+    let _one = cluster.creating.lock().await;
+    let known = cluster.view().indexes.get(index).cloned();
+    let requests: Vec<NodeRequest> = match (&known, primary_key) {
+        (None, _) => creation(index, primary_key).into(),
+        (Some(Index { primary_key: None, .. }), Some(key)) => vec![NodeRequest {
+            method: "PATCH".into(),
+            path: format!("/indexes/{index}"),
+            body: Some(json!({"primaryKey": key})),
+            main: false,
+        }],
+        _ => return Ok(Vec::new()),
+    };
+    let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
+    let now = time::now();
+    cluster
+        .change(|view| {
+            let entry = view.indexes.entry(index.to_owned()).or_insert_with(|| Index {
+                created_at: now,
+                updated_at: now,
+                ..Index::default()
+            });
+            if entry.primary_key.is_none() {
+                entry.primary_key = primary_key.map(ToOwned::to_owned);
+            }
+        })
+        .await?;
+    Ok(tasks)
+}

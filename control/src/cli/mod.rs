@@ -1,0 +1,73 @@
+//! The command line.
+
+mod client;
+mod shards;
+mod status;
+
+use crate::{
+    error::Result,
+    playground::{self, PlaygroundArgs},
+    serve::{self, ServeArgs},
+};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Miroir turns ordinary Meilisearch nodes into one larger, redundant Meilisearch.
+#[derive(Debug, Parser)]
+#[command(name = "miroir", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane
+    Serve(ServeArgs),
+    /// Run a whole cluster on this machine: nodes, control plane and Envoy
+    Playground(PlaygroundArgs),
+    /// Run a program that dies with its parent; the playground's own
+    #[command(hide = true)]
+    Child(playground::child::ChildArgs),
+    /// Show the cluster's nodes and state
+    Status(QueryArgs),
+    /// Show where each shard's replicas are
+    Shards(QueryArgs),
+}
+
+/// How a command finds its control plane.
+#[derive(Clone, Debug, clap::Args)]
+pub struct QueryArgs {
+    /// The control plane's URL; its token is in MIROIR_TOKEN, or in --data
+    #[arg(long, env = "MIROIR_CONTROL")]
+    pub control: Option<String>,
+    /// The data folder of a playground, or of a control plane on this machine
+    #[arg(long, env = "MIROIR_DATA")]
+    pub data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever goes wrong.
+pub async fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Playground(args) => playground::run(args).await,
+        Command::Child(args) => Err(playground::child::exec(&args)),
+        Command::Status(args) => status::run(&args).await,
+        Command::Shards(args) => shards::run(&args).await,
+    }
+}
+
+/// A table in the CLI's style.
+pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table
+}

@@ -1,0 +1,22 @@
+//! `miroir shards`.
+
+use super::{QueryArgs, client, table};
+use crate::{api::admin::ShardStatus, error::Result};
+
+/// Prints where each shard's replicas are.
+///
+/// # Errors
+/// The control plane cannot be asked.
+pub async fn run(args: &QueryArgs) -> Result<()> {
+    let shards: Vec<ShardStatus> = client::get(args, "/_miroir/shards").await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&shards)?);
+        return Ok(());
+    }
+    let mut rows = table(&["shard", "active", "stale"]);
+    for shard in shards {
+        rows.add_row([shard.shard.to_string(), shard.active.join(" "), shard.stale.join(" ")]);
+    }
+    println!("{rows}");
+    Ok(())
+}

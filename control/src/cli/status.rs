@@ -1,0 +1,51 @@
+//! `miroir status`.
+
+use super::{QueryArgs, client, table};
+use crate::{api::admin::Status, error::Result};
+
+/// Prints the cluster's nodes and state.
+///
+/// # Errors
+/// The control plane cannot be asked.
+pub async fn run(args: &QueryArgs) -> Result<()> {
+    let status: Status = client::get(args, "/_miroir/status").await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    let mut nodes = table(&["node", "state", "for", "version", "active", "stale", "url"]);
+    for node in &status.nodes {
+        let state = match (node.up, node.behind) {
+            (false, _) => "away",
+            (true, true) => "catching up",
+            (true, false) => "up",
+        };
+        nodes.add_row([
+            node.name.clone(),
+            state.to_owned(),
+            format!("{} s", node.since_seconds),
+            node.version.clone().unwrap_or_else(|| "?".to_owned()),
+            node.active.to_string(),
+            node.stale.to_string(),
+            node.url.clone(),
+        ]);
+    }
+    println!("{nodes}");
+    println!(
+        "{} shards × {} replicas, {} indexes, topology version {}{}",
+        status.shards,
+        status.replication,
+        status.indexes,
+        status.topology_version,
+        if status.ready { "" } else { ", not ready yet" }
+    );
+    println!(
+        "{} shards without a replica, {} stale replicas, {} open writes, {} waiting, {} unsettled tasks",
+        status.shards_missing,
+        status.replicas_stale,
+        status.open_writes,
+        status.waiting,
+        status.unsettled_tasks
+    );
+    Ok(())
+}

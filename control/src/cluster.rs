@@ -1,0 +1,184 @@
+//! The state that all parts of the control plane share.
+
+use crate::{
+    auth::KeyCache,
+    config::ClusterConfig,
+    epochs::Epochs,
+    error::{Error, Result},
+    ledger::{Ledger, catalogue},
+    locks::Locks,
+    node::{Node, NodeAnswer, Request},
+    publish::Publisher,
+    secrets::Secrets,
+    settle::Settler,
+    view::View,
+    writes::OpenWrites,
+};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// What flags say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The user runs the cluster with a master key, and clients send keys.
+    pub user_master_key: bool,
+    /// A begin without a commit is recovered after this long.
+    pub commit_timeout: Duration,
+    /// How long a callout of a gateway may still be on its way after its key was deleted.
+    pub callout_timeout: Duration,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Flags.
+    pub options: Options,
+    /// The cluster's description.
+    pub config: ClusterConfig,
+    /// Secrets.
+    pub secrets: Secrets,
+    /// What survives a crash.
+    pub ledger: Ledger,
+    /// All nodes, in the topology's order.
+    pub nodes: Vec<Arc<Node>>,
+    /// Who may change what.
+    pub locks: Locks,
+    /// Writes between begin and commit.
+    pub open: OpenWrites,
+    /// Tasks that nodes have not ended.
+    pub settler: Settler,
+    /// API keys that were asked for lately.
+    pub keys: KeyCache,
+    /// Gateways' keys.
+    pub epochs: Epochs,
+    /// Writes the topology out.
+    pub publisher: Publisher,
+    /// Held while an index is created by a write: writes to other shards may want it too.
+    pub creating: tokio::sync::Mutex<()>,
+    view: Mutex<Arc<View>>,
+    changing: tokio::sync::Mutex<()>,
+    ready: AtomicBool,
+}
+
+impl Cluster {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        options: Options,
+        config: ClusterConfig,
+        secrets: Secrets,
+        ledger: Ledger,
+        publisher: Publisher,
+        view: View,
+    ) -> Self {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(1))
+            .pool_max_idle_per_host(32)
+            .build()
+            .unwrap_or_default();
+        let nodes = config
+            .nodes
+            .iter()
+            .map(|node| Arc::new(Node::new(node.clone(), http.clone(), secrets.master_key.clone())));
+        Self {
+            nodes: nodes.collect(),
+            options,
+            config,
+            secrets,
+            ledger,
+            locks: Locks::default(),
+            open: OpenWrites::default(),
+            settler: Settler::default(),
+            keys: KeyCache::default(),
+            epochs: Epochs::default(),
+            publisher,
+            creating: tokio::sync::Mutex::default(),
+            view: Mutex::new(Arc::new(view)),
+            changing: tokio::sync::Mutex::default(),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// What the cluster looks like now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what the cluster looks like: in the ledger, then here, then for the gateways. No change, no version.
+    ///
+    /// # Errors
+    /// The ledger failed: nothing has changed. Or the topology could not be written out: that is only logged, since the
+    /// change is made; the next one writes all of it.
+    pub async fn change(&self, change: impl FnOnce(&mut View)) -> Result<()> {
+        let _one = self.changing.lock().await;
+        let old = self.view();
+        let mut new = View::clone(&old);
+        change(&mut new);
+        if new == *old {
+            return Ok(());
+        }
+        new.version += 1;
+        let new = Arc::new(new);
+        let stored = new.clone();
+        self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        if let Err(error) = self.publish() {
+            tracing::error!(%error, "the topology could not be published");
+        }
+        Ok(())
+    }
+
+    /// Writes the topology out as it is.
+    ///
+    /// # Errors
+    /// It is not valid, or a file cannot be written.
+    pub fn publish(&self) -> Result<()> {
+        self.publisher.publish(&self.config, &self.view())
+    }
+
+    /// A node by its name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Nodes that answer and have missed nothing, in the topology's order.
+    #[must_use]
+    pub fn current(&self) -> Vec<Arc<Node>> {
+        let view = self.view();
+        self.nodes.iter().filter(|node| node.is_up() && !view.behind.contains(&node.name)).cloned().collect()
+    }
+
+    /// Asks one current node after the other until one answers.
+    ///
+    /// # Errors
+    /// None did.
+    pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
+        let mut failure = Error::NoNode;
+        for node in self.current() {
+            match node.send(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether clients can be served: said by `/health`.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// From now on, clients can be served.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,127 @@
+//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence.
+
+use crate::{
+    cluster::Cluster,
+    error::Result,
+    ledger::catalogue::{self, Epoch},
+    node::{Node, Request},
+};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+/// Names of internal keys start so; clients do not see them.
+pub const INTERNAL: &str = "miroir:";
+
+/// The live epochs, by gateway.
+#[derive(Debug, Default)]
+pub struct Epochs {
+    live: Mutex<HashMap<String, Uuid>>,
+}
+
+/// The body that creates an epoch key.
+fn epoch_key(uid: Uuid, gateway: &str) -> Value {
+    json!({
+        "uid": uid.hyphenated().to_string(),
+        "name": format!("{INTERNAL}epoch"),
+        "description": format!("Writes of the gateway {gateway}"),
+        "actions": ["documents.add", "documents.delete", "documents.get", "indexes.create"],
+        "indexes": ["*"],
+        "expiresAt": null
+    })
+}
+
+/// Creates an API key on a node, unless it is there.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
+    let answer = node.send(&Request::own("POST", "/keys", Some(body))).await?;
+    if answer.is_success() || answer.status == 409 {
+        return Ok(());
+    }
+    Err(crate::error::Error::Unexpected {
+        node: node.name.clone(),
+        status: answer.status,
+        request: "POST /keys".to_owned(),
+        body: String::from_utf8_lossy(&answer.body).into_owned(),
+    })
+}
+
+impl Epochs {
+    /// The text of a gateway's key; made on all nodes that answer, if there is none.
+    ///
+    /// # Errors
+    /// The ledger failed. A node that fails is only logged: it refuses this gateway's callouts, and is repaired.
+    pub async fn key(&self, cluster: &Cluster, gateway: &str) -> Result<String> {
+        let mut live = self.live.lock().await;
+        if let Some(uid) = live.get(gateway) {
+            return Ok(cluster.secrets.key_text(*uid));
+        }
+        let uid = Uuid::new_v4();
+        let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: false };
+        cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
+        let body = epoch_key(uid, gateway);
+        join_all(cluster.nodes.iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
+        live.insert(gateway.to_owned(), uid);
+        Ok(cluster.secrets.key_text(uid))
+    }
+
+    /// Deletes a gateway's key on all nodes; its next begin makes another one.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn fence(&self, cluster: &Cluster, gateway: &str) -> Result<()> {
+        if let Some(uid) = self.live.lock().await.remove(gateway) {
+            let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: true };
+            cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
+            join_all(cluster.nodes.iter().filter(|node| node.is_up()).map(|node| delete(node, uid))).await;
+        }
+        Ok(())
+    }
+
+    /// At a start: fences all keys of before. Gateways get theirs with their next begin.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn fence_all(&self, cluster: &Cluster) -> Result<()> {
+        let epochs = cluster.ledger.call(catalogue::epochs).await?;
+        for mut epoch in epochs.into_iter().filter(|epoch| !epoch.fenced) {
+            epoch.fenced = true;
+            cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a node that was away the keys that it misses, and takes the fenced ones.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+        let live = self.live.lock().await;
+        for (gateway, uid) in live.iter() {
+            create(node, &epoch_key(*uid, gateway)).await;
+        }
+        for epoch in cluster.ledger.call(catalogue::epochs).await? {
+            if epoch.fenced {
+                delete(node, epoch.key).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn create(node: &Node, body: &Value) {
+    if let Err(error) = create_key(node, body).await {
+        tracing::warn!(node = node.name, %error, "an epoch key could not be made");
+    }
+}
+
+async fn delete(node: &Node, uid: Uuid) {
+    let path = format!("/keys/{}", uid.hyphenated());
+    if let Err(error) = node.send(&Request::own("DELETE", path, None)).await {
+        tracing::warn!(node = node.name, %error, "an epoch key could not be deleted");
+    }
+}

@@ -1,0 +1,34 @@
+//! Watches nodes, and brings back those that were away.
+
+use crate::{cluster::Cluster, repair};
+use futures_util::future::join_all;
+use std::{sync::Arc, time::Duration};
+
+/// Checks every node each second, for ever; a node that comes back catches up, and then its stale replicas are repaired.
+pub async fn watch(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before: Vec<bool> = cluster.nodes.iter().map(|node| node.is_up()).collect();
+        let came = check(&cluster).await;
+        for (node, was_up) in cluster.nodes.iter().zip(before) {
+            if was_up && !node.is_up() {
+                tracing::warn!(node = node.name, error = node.health().error, "a node is away");
+            }
+        }
+        for name in came {
+            tracing::info!(node = name, "a node is back");
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                if let Err(error) = repair::catch_up(&cluster, &name).await {
+                    tracing::warn!(node = name, %error, "a node could not catch up yet");
+                }
+            });
+        }
+    }
+}
+
+/// Checks every node once, and returns the names of those that have come.
+pub async fn check(cluster: &Cluster) -> Vec<String> {
+    let checks = cluster.nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
+    join_all(checks).await.into_iter().flatten().collect()
+}

@@ -1,0 +1,163 @@
+//! The topology's truth: placement, indexes, nodes that are behind, epoch keys.
+
+use super::{meta, set_meta};
+use crate::{
+    error::Result,
+    view::{Index, Replica, View},
+};
+use rusqlite::{Connection, params};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// The view that was stored last; `None` in a new ledger.
+///
+/// # Errors
+/// The database failed.
+pub fn load(connection: &Connection) -> Result<Option<View>> {
+    let Some(version) = meta(connection, "version")?.and_then(|text| text.parse().ok()) else {
+        return Ok(None);
+    };
+    let shards: usize = meta(connection, "shards")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut replicas = vec![Vec::new(); shards];
+    let mut statement =
+        connection.prepare("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let shard: usize = row.get(0)?;
+        if let Some(replicas) = replicas.get_mut(shard) {
+            replicas.push(Replica { node: row.get(1)?, active: row.get::<_, String>(2)? == "active" });
+        }
+    }
+    let indexes = connection
+        .prepare("SELECT uid, primary_key, created_at, updated_at FROM indexes")?
+        .query_map([], |row| {
+            let index = Index { primary_key: row.get(1)?, created_at: row.get(2)?, updated_at: row.get(3)? };
+            Ok((row.get(0)?, index))
+        })?
+        .collect::<rusqlite::Result<BTreeMap<_, _>>>()?;
+    let behind = connection
+        .prepare("SELECT node FROM behind")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    Ok(Some(View { version, replicas, indexes, behind }))
+}
+
+/// Stores what differs between two views.
+///
+/// # Errors
+/// The database failed.
+pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
+    set_meta(connection, "version", &new.version.to_string())?;
+    if old.replicas != new.replicas {
+        set_meta(connection, "shards", &new.replicas.len().to_string())?;
+        connection.execute("DELETE FROM placement", [])?;
+        let mut insert = connection
+            .prepare_cached("INSERT INTO placement (shard, position, node, state) VALUES (?1, ?2, ?3, ?4)")?;
+        for (shard, replicas) in new.replicas.iter().enumerate() {
+            for (position, replica) in replicas.iter().enumerate() {
+                let state = if replica.active { "active" } else { "stale" };
+                insert.execute(params![shard, position, replica.node, state])?;
+            }
+        }
+    }
+    for uid in old.indexes.keys().filter(|uid| !new.indexes.contains_key(*uid)) {
+        connection.execute("DELETE FROM indexes WHERE uid = ?1", [uid])?;
+        connection.execute("DELETE FROM settings WHERE index_uid = ?1", [uid])?;
+    }
+    for (uid, index) in new.indexes.iter().filter(|(uid, index)| old.indexes.get(*uid) != Some(index)) {
+        connection.execute(
+            "INSERT OR REPLACE INTO indexes (uid, primary_key, created_at, updated_at) VALUES (?1, ?2, ?3, ?4)",
+            params![uid, index.primary_key, index.created_at, index.updated_at],
+        )?;
+    }
+    if old.behind != new.behind {
+        connection.execute("DELETE FROM behind", [])?;
+        for node in &new.behind {
+            connection.execute("INSERT INTO behind (node) VALUES (?1)", [node])?;
+        }
+    }
+    Ok(())
+}
+
+/// An epoch key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// The API key's uid.
+    pub key: Uuid,
+    /// Whose it is.
+    pub gateway: String,
+    /// To be deleted on every node.
+    pub fenced: bool,
+}
+
+/// All epochs.
+///
+/// # Errors
+/// The database failed.
+pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
+    let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Epoch {
+            key: Uuid::parse_str(&row.get::<_, String>(0)?).unwrap_or_default(),
+            gateway: row.get(1)?,
+            fenced: row.get::<_, String>(2)? == "fenced",
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Stores an epoch.
+///
+/// # Errors
+/// The database failed.
+pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
+    connection.execute(
+        "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
+        params![
+            epoch.key.hyphenated().to_string(),
+            epoch.gateway,
+            if epoch.fenced { "fenced" } else { "live" }
+        ],
+    )?;
+    Ok(())
+}
+
+/// Merges what a client set into what it had set: `null` resets one setting, `None` all of them.
+///
+/// # Errors
+/// The database failed.
+pub fn merge_settings(
+    connection: &Connection,
+    index: &str,
+    change: Option<&serde_json::Value>,
+) -> Result<()> {
+    let Some(change) = change.and_then(|change| change.as_object()) else {
+        connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
+        return Ok(());
+    };
+    let mut settings = settings(connection, index)?;
+    for (name, value) in change {
+        if value.is_null() {
+            settings.remove(name);
+        } else {
+            settings.insert(name.clone(), value.clone());
+        }
+    }
+    connection.execute(
+        "INSERT OR REPLACE INTO settings (index_uid, body) VALUES (?1, ?2)",
+        params![index, serde_json::to_string(&settings)?],
+    )?;
+    Ok(())
+}
+
+/// What clients have set on an index.
+///
+/// # Errors
+/// The database failed.
+pub fn settings(connection: &Connection, index: &str) -> Result<serde_json::Map<String, serde_json::Value>> {
+    use rusqlite::OptionalExtension;
+    let text: Option<String> = connection
+        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| row.get(0))
+        .optional()?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}

@@ -1,0 +1,218 @@
+//! Mutations on their way: between begin and commit, and from there until they are settled.
+
+use crate::error::Result;
+use miroir_core::{protocol::WriteOperation, shard::Shard};
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is being done under a uid: enough to finish it after a crash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Intent {
+    /// A gateway sends documents.
+    Write {
+        /// Whose epoch key it goes under.
+        gateway: String,
+        /// Index uid.
+        index: String,
+        /// What is done.
+        operation: WriteOperation,
+        /// The writers that the gateway was told, by shard.
+        writers: BTreeMap<Shard, Vec<String>>,
+    },
+    /// The control plane itself asks all nodes.
+    Broadcast {
+        /// In order, for each node.
+        requests: Vec<NodeRequest>,
+        /// What the catalogue learns when it has succeeded.
+        effect: Effect,
+    },
+}
+
+/// A request to a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeRequest {
+    /// Upper case.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// JSON, or nothing.
+    pub body: Option<serde_json::Value>,
+    /// Whether the client's task is this one; else a step that only has to be over.
+    pub main: bool,
+}
+
+/// What a mutation does to the catalogue, once it has succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Effect {
+    /// Nothing.
+    #[default]
+    None,
+    /// Another primary key, another name.
+    UpdateIndex {
+        /// Index uid.
+        index: String,
+        /// The new primary key, where it changes.
+        primary_key: Option<String>,
+        /// The new name, where it changes.
+        rename: Option<String>,
+    },
+    /// Indexes change places.
+    Swap {
+        /// Left, right, and whether it is a renaming.
+        pairs: Vec<(String, String, bool)>,
+    },
+}
+
+/// A node's task behind a client's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTask {
+    /// The node's name.
+    pub node: String,
+    /// Its own uid.
+    pub node_task: u32,
+    /// Whether its end decides the client's task.
+    pub main: bool,
+    /// The shards it writes; empty for all.
+    pub shards: Vec<Shard>,
+}
+
+/// Writes an intent as open.
+///
+/// # Errors
+/// The database failed.
+pub fn open(connection: &Connection, uid: u32, intent: &Intent) -> Result<()> {
+    connection
+        .prepare_cached("INSERT INTO intents (uid, state, body) VALUES (?1, 'open', ?2)")?
+        .execute(params![uid, serde_json::to_string(intent)?])?;
+    Ok(())
+}
+
+/// Marks an intent as sent, with what nodes call it.
+///
+/// # Errors
+/// The database failed.
+pub fn sent(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> Result<()> {
+    connection.prepare_cached("UPDATE intents SET state = 'sent' WHERE uid = ?1")?.execute([uid])?;
+    add_node_tasks(connection, uid, tasks)
+}
+
+/// Adds what nodes call it.
+///
+/// # Errors
+/// The database failed.
+pub fn add_node_tasks(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO node_tasks (uid, node, node_task, step, shards, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'enqueued')",
+    )?;
+    for task in tasks {
+        let step = if task.main { "main" } else { "extra" };
+        statement.execute(params![
+            uid,
+            task.node,
+            task.node_task,
+            step,
+            serde_json::to_string(&task.shards)?
+        ])?;
+    }
+    Ok(())
+}
+
+/// What nodes call a task.
+///
+/// # Errors
+/// The database failed.
+pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>> {
+    let mut statement =
+        connection.prepare_cached("SELECT node, node_task, step, shards FROM node_tasks WHERE uid = ?1")?;
+    let rows = statement.query_map([uid], |row| {
+        Ok(NodeTask {
+            node: row.get(0)?,
+            node_task: row.get(1)?,
+            main: row.get::<_, String>(2)? == "main",
+            shards: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Forgets an intent: its task has ended.
+///
+/// # Errors
+/// The database failed.
+pub fn close(connection: &Connection, uid: u32) -> Result<()> {
+    connection.prepare_cached("DELETE FROM intents WHERE uid = ?1")?.execute([uid])?;
+    connection.prepare_cached("UPDATE node_tasks SET state = 'settled' WHERE uid = ?1")?.execute([uid])?;
+    Ok(())
+}
+
+/// An intent as a restart finds it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The client's task uid.
+    pub uid: u32,
+    /// Whether it was sent; else it was open.
+    pub sent: bool,
+    /// What it is.
+    pub intent: Intent,
+    /// What nodes call it.
+    pub tasks: Vec<NodeTask>,
+}
+
+/// All intents, oldest first.
+///
+/// # Errors
+/// The database failed.
+pub fn all(connection: &Connection) -> Result<Vec<Found>> {
+    let mut statement = connection.prepare("SELECT uid, state, body FROM intents ORDER BY uid")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?
+        .collect::<rusqlite::Result<Vec<(u32, String, String)>>>()?;
+    rows.into_iter()
+        .map(|(uid, state, body)| {
+            let tasks = all_node_tasks(connection, uid)?;
+            Ok(Found { uid, sent: state == "sent", intent: serde_json::from_str(&body)?, tasks })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Ledger, tasks};
+
+    #[tokio::test]
+    async fn an_open_intent_is_found_after_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let intent = Intent::Write {
+            gateway: "g".into(),
+            index: "movies".into(),
+            operation: WriteOperation::DeleteAll,
+            writers: BTreeMap::from([(Shard(3), vec!["a".to_owned(), "b".to_owned()])]),
+        };
+        ledger
+            .call(move |connection| {
+                let task = tasks::insert(connection, &tasks::NewTask::default())?;
+                open(connection, task.uid, &intent)
+            })
+            .await
+            .unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let found = ledger.call(all).await.unwrap();
+        assert_eq!((found.len(), found[0].uid, found[0].sent), (1, 0, false));
+        let Intent::Write { writers, .. } = &found[0].intent else { panic!("not a write") };
+        assert_eq!(writers[&Shard(3)], ["a", "b"]);
+        let task = NodeTask { node: "a".into(), node_task: 7, main: true, shards: vec![Shard(3)] };
+        let expected = task.clone();
+        ledger.call(move |connection| sent(connection, 0, &[task])).await.unwrap();
+        let found = ledger.call(all).await.unwrap();
+        assert!(found[0].sent);
+        assert_eq!(found[0].tasks, [expected]);
+        ledger.call(|connection| close(connection, 0)).await.unwrap();
+        assert!(ledger.call(all).await.unwrap().is_empty());
+    }
+}

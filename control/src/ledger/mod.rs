@@ -1,0 +1,152 @@
+//! The ledger: everything that must survive a crash, in one SQLite file (WAL, `synchronous = FULL`).
+//!
+//! One thread owns the connection. It takes all the calls that wait and commits them as one transaction, each under
+//! its own savepoint: many writers share one `fsync`, and the failure of one call undoes that call only.
+
+pub mod catalogue;
+pub mod intents;
+pub mod tasks;
+
+use crate::error::{Error, Result};
+use rusqlite::Connection;
+use std::{
+    path::Path,
+    sync::mpsc::{Receiver, Sender, channel},
+};
+use tokio::sync::oneshot;
+
+/// Calls that share a commit at most.
+const GROUP: usize = 256;
+
+type Finish = Box<dyn FnOnce(bool) + Send>;
+type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
+
+/// A handle on the ledger's thread.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    jobs: Sender<Job>,
+}
+
+impl Ledger {
+    /// Opens the ledger in a folder, or makes one.
+    ///
+    /// # Errors
+    /// The database cannot be opened.
+    pub fn open(data: &Path) -> Result<Self> {
+        let connection = Connection::open(data.join("ledger.sqlite"))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.execute_batch(include_str!("schema.sql"))?;
+        let (jobs, queue) = channel();
+        std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || run(&connection, &queue))
+            .map_err(Error::file(data))?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `call` on the ledger's thread, and returns once what it wrote is on disk.
+    ///
+    /// # Errors
+    /// What `call` says; or the commit failed, and nothing is written.
+    pub async fn call<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = call(connection);
+            let keep = result.is_ok();
+            let finish: Finish = Box::new(move |committed| {
+                // Nobody waits if the caller was cancelled; what is written stays.
+                let _ = reply.send(if committed || result.is_err() {
+                    result
+                } else {
+                    Err(Error::Other("the ledger could not commit".to_owned()))
+                });
+            });
+            (keep, finish)
+        });
+        self.jobs.send(job).map_err(|_| Error::LedgerClosed)?;
+        answer.await.map_err(|_| Error::LedgerClosed)?
+    }
+}
+
+fn run(connection: &Connection, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
+        let begun = connection.execute_batch("BEGIN IMMEDIATE").is_ok();
+        let mut finishes = Vec::new();
+        for job in jobs {
+            let _ = connection.execute_batch("SAVEPOINT call");
+            let (keep, finish) = job(connection);
+            let _ = connection.execute_batch(if keep {
+                "RELEASE call"
+            } else {
+                "ROLLBACK TO call; RELEASE call"
+            });
+            finishes.push(finish);
+        }
+        let committed = begun
+            && connection
+                .execute_batch("COMMIT")
+                .inspect_err(|error| {
+                    tracing::error!(%error, "the ledger could not commit");
+                    let _ = connection.execute_batch("ROLLBACK");
+                })
+                .is_ok();
+        for finish in finishes {
+            finish(committed);
+        }
+    }
+}
+
+/// Reads a value of the `meta` table.
+///
+/// # Errors
+/// The database failed.
+pub fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+    use rusqlite::OptionalExtension;
+    Ok(connection
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()?)
+}
+
+/// Writes a value of the `meta` table.
+///
+/// # Errors
+/// The database failed.
+pub fn set_meta(connection: &Connection, key: &str, value: &str) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+        )?
+        .execute([key, value])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_call_undoes_itself_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let good = ledger.call(|connection| set_meta(connection, "a", "1"));
+        let bad = ledger.call(|connection| {
+            set_meta(connection, "b", "2")?;
+            Err::<(), _>(Error::NoNode)
+        });
+        let (good, bad) = tokio::join!(good, bad);
+        assert!(good.is_ok() && bad.is_err());
+        drop(ledger);
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let read =
+            ledger.call(|connection| Ok((meta(connection, "a")?, meta(connection, "b")?))).await.unwrap();
+        assert_eq!(read, (Some("1".to_owned()), None));
+    }
+}

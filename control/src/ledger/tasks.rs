@@ -1,0 +1,361 @@
+//! Tasks as clients see them, and the node tasks behind them.
+
+use super::{meta, set_meta};
+use crate::{
+    error::{Error, Result},
+    time::{self, Nanos},
+};
+use miroir_core::error::ErrorBody;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Value as Sql};
+use serde_json::{Value, json};
+
+/// A task before it has a uid.
+#[derive(Clone, Debug, Default)]
+pub struct NewTask {
+    /// `None` for global tasks.
+    pub index: Option<String>,
+    /// Meilisearch's task type.
+    pub kind: String,
+    /// As for an enqueued task.
+    pub details: Option<Value>,
+    /// The client's.
+    pub custom_metadata: Option<String>,
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The client's task uid.
+    pub uid: u32,
+    /// `None` for global tasks.
+    pub index: Option<String>,
+    /// Meilisearch's task type.
+    pub kind: String,
+    /// `enqueued`, `processing`, `succeeded`, `failed`, `canceled`.
+    pub status: String,
+    /// Of Meilisearch's task object.
+    pub details: Option<Value>,
+    /// Of Meilisearch's task object.
+    pub error: Option<Value>,
+    /// The uid of the task that cancelled this one.
+    pub canceled_by: Option<u32>,
+    /// The client's.
+    pub custom_metadata: Option<String>,
+    /// When it got its uid.
+    pub enqueued_at: Nanos,
+    /// When the first node began.
+    pub started_at: Option<Nanos>,
+    /// When the last node ended.
+    pub finished_at: Option<Nanos>,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// `succeeded`, `failed`, `canceled`.
+    pub status: &'static str,
+    /// Replaces the details, where there are any.
+    pub details: Option<Value>,
+    /// Why it failed.
+    pub error: Option<ErrorBody>,
+    /// When the first node began.
+    pub started_at: Option<Nanos>,
+    /// When the last node ended.
+    pub finished_at: Nanos,
+}
+
+impl Task {
+    /// Meilisearch's task object.
+    #[must_use]
+    pub fn view(&self) -> Value {
+        let mut view = json!({
+            "uid": self.uid,
+            "batchUid": self.started_at.map(|_| self.uid),
+            "indexUid": self.index,
+            "status": self.status,
+            "type": self.kind,
+            "canceledBy": self.canceled_by,
+        });
+        let Some(object) = view.as_object_mut() else { return view };
+        if let Some(details) = &self.details {
+            object.insert("details".to_owned(), details.clone());
+        }
+        let duration =
+            self.started_at.zip(self.finished_at).and_then(|(start, end)| time::duration(start, end));
+        object.insert("error".to_owned(), json!(self.error));
+        object.insert("duration".to_owned(), json!(duration));
+        object.insert("enqueuedAt".to_owned(), json!(time::format(self.enqueued_at)));
+        object.insert("startedAt".to_owned(), json!(self.started_at.map(time::format)));
+        object.insert("finishedAt".to_owned(), json!(self.finished_at.map(time::format)));
+        if let Some(metadata) = &self.custom_metadata {
+            object.insert("customMetadata".to_owned(), json!(metadata));
+        }
+        view
+    }
+
+    /// Meilisearch's task summary, the body of a 202: as it was when the task was enqueued.
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        let mut view = json!({
+            "taskUid": self.uid,
+            "indexUid": self.index,
+            "status": "enqueued",
+            "type": self.kind,
+            "enqueuedAt": time::format(self.enqueued_at),
+        });
+        if let (Some(metadata), Some(object)) = (&self.custom_metadata, view.as_object_mut()) {
+            object.insert("customMetadata".to_owned(), json!(metadata));
+        }
+        view
+    }
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Self {
+            uid: row.get(0)?,
+            index: row.get(1)?,
+            kind: row.get(2)?,
+            status: row.get(3)?,
+            details: json(row.get(4)?),
+            error: json(row.get(5)?),
+            canceled_by: row.get(6)?,
+            custom_metadata: row.get(7)?,
+            enqueued_at: row.get(8)?,
+            started_at: row.get(9)?,
+            finished_at: row.get(10)?,
+        })
+    }
+}
+
+const COLUMNS: &str = "uid, index_uid, type, status, details, error, canceled_by, custom_metadata, enqueued_at, \
+                       started_at, finished_at";
+
+/// Gives a task the next uid. Uids start at 0, as Meilisearch's do, and are never given twice.
+///
+/// # Errors
+/// The database failed, or all 32-bit uids are used.
+pub fn insert(connection: &Connection, task: &NewTask) -> Result<Task> {
+    let next: u64 = meta(connection, "next_task")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let uid = u32::try_from(next).map_err(|_| Error::Other("no task uid is left".to_owned()))?;
+    set_meta(connection, "next_task", &(next + 1).to_string())?;
+    let enqueued_at = time::now();
+    connection
+        .prepare_cached(
+            "INSERT INTO tasks (uid, index_uid, type, status, details, custom_metadata, enqueued_at)
+             VALUES (?1, ?2, ?3, 'enqueued', ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            uid,
+            task.index,
+            task.kind,
+            task.details.as_ref().map(Value::to_string),
+            task.custom_metadata,
+            enqueued_at
+        ])?;
+    Ok(Task {
+        uid,
+        index: task.index.clone(),
+        kind: task.kind.clone(),
+        status: "enqueued".to_owned(),
+        details: task.details.clone(),
+        error: None,
+        canceled_by: None,
+        custom_metadata: task.custom_metadata.clone(),
+        enqueued_at,
+        started_at: None,
+        finished_at: None,
+    })
+}
+
+/// Removes a task that nothing was done for: nodes refused it as it was asked.
+///
+/// # Errors
+/// The database failed.
+pub fn forget(connection: &Connection, uid: u32) -> Result<()> {
+    connection.execute("DELETE FROM tasks WHERE uid = ?1", [uid])?;
+    connection.execute("DELETE FROM intents WHERE uid = ?1", [uid])?;
+    connection.execute("DELETE FROM node_tasks WHERE uid = ?1", [uid])?;
+    Ok(())
+}
+
+/// One task.
+///
+/// # Errors
+/// The database failed.
+pub fn get(connection: &Connection, uid: u32) -> Result<Option<Task>> {
+    Ok(connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM tasks WHERE uid = ?1"))?
+        .query_row([uid], Task::from_row)
+        .optional()?)
+}
+
+/// Marks a task as begun, unless it has ended.
+///
+/// # Errors
+/// The database failed.
+pub fn start(connection: &Connection, uid: u32, started_at: Nanos) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET status = 'processing', started_at = ?2 WHERE uid = ?1 AND status = 'enqueued'",
+        )?
+        .execute(params![uid, started_at])?;
+    Ok(())
+}
+
+/// Ends a task. A terminal state is written once: `false` if there was one already.
+///
+/// # Errors
+/// The database failed.
+pub fn finish(connection: &Connection, uid: u32, ending: &Ending) -> Result<bool> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE tasks SET status = ?2, details = coalesce(?3, details), error = ?4,
+             started_at = coalesce(?5, started_at), finished_at = ?6
+             WHERE uid = ?1 AND status IN ('enqueued', 'processing')",
+        )?
+        .execute(params![
+            uid,
+            ending.status,
+            ending.details.as_ref().map(Value::to_string),
+            ending.error.as_ref().map(serde_json::to_string).transpose()?,
+            ending.started_at,
+            ending.finished_at
+        ])?;
+    Ok(changed == 1)
+}
+
+/// What `GET /tasks` can ask for. Empty lists and `None` mean everything.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Rows at most.
+    pub limit: u32,
+    /// The first uid of the page.
+    pub from: Option<u32>,
+    /// Oldest first.
+    pub reverse: bool,
+    /// These uids only.
+    pub uids: Option<Vec<u32>>,
+    /// These statuses only.
+    pub statuses: Option<Vec<String>>,
+    /// These types only.
+    pub types: Option<Vec<String>>,
+    /// These indexes only.
+    pub indexes: Option<Vec<String>>,
+    /// Cancelled by one of these only.
+    pub canceled_by: Option<Vec<u32>>,
+    /// Patterns of the indexes that the key may see; tasks without an index are hidden then.
+    pub visible: Option<Vec<String>>,
+    /// Column, whether after, moment.
+    pub dates: Vec<(&'static str, bool, Nanos)>,
+}
+
+/// A page of tasks, and how many there are in all.
+///
+/// # Errors
+/// The database failed.
+pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> {
+    let mut wheres: Vec<String> = vec!["1".to_owned()];
+    let mut values: Vec<Sql> = Vec::new();
+    let mut among = |column: &str, list: Option<Vec<Sql>>| {
+        if let Some(list) = list {
+            wheres.push(format!("{column} IN ({})", vec!["?"; list.len()].join(",")));
+            values.extend(list);
+        }
+    };
+    let numbers = |list: &Option<Vec<u32>>| {
+        list.as_ref().map(|list| list.iter().map(|n| Sql::Integer(i64::from(*n))).collect())
+    };
+    let texts =
+        |list: &Option<Vec<String>>| list.as_ref().map(|list| list.iter().cloned().map(Sql::Text).collect());
+    among("uid", numbers(&query.uids));
+    among("canceled_by", numbers(&query.canceled_by));
+    among("status", texts(&query.statuses));
+    among("type", texts(&query.types));
+    among("index_uid", texts(&query.indexes));
+    if let Some(patterns) = &query.visible {
+        let mut any = vec!["0".to_owned()];
+        for pattern in patterns {
+            // GLOB knows `*` as index patterns do; an index uid has no character that GLOB would take for its own.
+            any.push("index_uid GLOB ?".to_owned());
+            values.push(Sql::Text(pattern.clone()));
+        }
+        wheres.push(format!("({})", any.join(" OR ")));
+    }
+    for (column, after, moment) in &query.dates {
+        wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
+        values.push(Sql::Integer(*moment));
+    }
+    let total: u64 = connection.query_row(
+        &format!("SELECT count(*) FROM tasks WHERE {}", wheres.join(" AND ")),
+        rusqlite::params_from_iter(&values),
+        |row| row.get(0),
+    )?;
+    if let Some(from) = query.from {
+        wheres.push(format!("uid {} ?", if query.reverse { ">=" } else { "<=" }));
+        values.push(Sql::Integer(i64::from(from)));
+    }
+    let order = if query.reverse { "ASC" } else { "DESC" };
+    let mut statement = connection.prepare(&format!(
+        "SELECT {COLUMNS} FROM tasks WHERE {} ORDER BY uid {order} LIMIT {}",
+        wheres.join(" AND "),
+        query.limit
+    ))?;
+    let rows = statement.query_map(rusqlite::params_from_iter(&values), Task::from_row)?;
+    Ok((rows.collect::<rusqlite::Result<_>>()?, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+
+    fn addition(index: &str) -> NewTask {
+        NewTask {
+            index: Some(index.into()),
+            kind: "documentAdditionOrUpdate".into(),
+            details: Some(json!({"receivedDocuments": 1, "indexedDocuments": null})),
+            custom_metadata: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn uids_go_on_after_a_crash_and_ends_are_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let first = ledger.call(|connection| insert(connection, &addition("a"))).await.unwrap();
+        let second = ledger.call(|connection| insert(connection, &addition("b"))).await.unwrap();
+        assert_eq!((first.uid, second.uid), (0, 1));
+        ledger.call(move |connection| forget(connection, 1)).await.unwrap();
+        // No clean shutdown: a second handle on the same file, as after a crash.
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let third = ledger.call(|connection| insert(connection, &addition("b"))).await.unwrap();
+        assert_eq!(third.uid, 2, "a uid is never given twice");
+        let ending =
+            |status| Ending { status, details: None, error: None, started_at: Some(5), finished_at: 9 };
+        assert!(ledger.call(move |c| finish(c, 0, &ending("succeeded"))).await.unwrap());
+        assert!(!ledger.call(move |c| finish(c, 0, &ending("failed"))).await.unwrap());
+        let task = ledger.call(|c| get(c, 0)).await.unwrap().unwrap();
+        assert_eq!(task.view()["status"], "succeeded");
+        assert_eq!(task.view()["duration"], "PT0.000000004S");
+    }
+
+    #[tokio::test]
+    async fn lists_are_filtered_and_paged() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        for index in ["a", "b", "abc", "a"] {
+            ledger.call(move |c| insert(c, &addition(index))).await.unwrap();
+        }
+        let uids = async |query: Query| {
+            let (tasks, total) = ledger.call(move |c| list(c, &query)).await.unwrap();
+            (tasks.iter().map(|task| task.uid).collect::<Vec<_>>(), total)
+        };
+        let all = Query { limit: 10, ..Query::default() };
+        assert_eq!(uids(all.clone()).await, (vec![3, 2, 1, 0], 4));
+        assert_eq!(uids(Query { limit: 2, from: Some(2), ..all.clone() }).await, (vec![2, 1], 4));
+        assert_eq!(uids(Query { reverse: true, from: Some(2), ..all.clone() }).await, (vec![2, 3], 4));
+        assert_eq!(uids(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await, (vec![3, 0], 2));
+        assert_eq!(uids(Query { visible: Some(vec!["ab*".into()]), ..all.clone() }).await, (vec![2], 1));
+        assert_eq!(uids(Query { uids: Some(vec![]), ..all }).await, (vec![], 0));
+    }
+}

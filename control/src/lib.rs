@@ -1,0 +1,27 @@
+//! Miroir's control plane: the ledger of writes and tasks, the index catalogue, the topology's publisher, the command
+//! line on top of its API, and a playground that runs a whole cluster on one machine.
+
+pub mod api;
+pub mod auth;
+pub mod catalogue;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod epochs;
+pub mod error;
+pub mod health;
+pub mod ledger;
+pub mod locks;
+pub mod node;
+pub mod ops;
+pub mod playground;
+pub mod publish;
+pub mod repair;
+pub mod scrub;
+pub mod secrets;
+pub mod serve;
+pub mod settings_tag;
+pub mod settle;
+pub mod time;
+pub mod view;
+pub mod writes;

@@ -1,0 +1,222 @@
+//! A Meilisearch node: the one HTTP client, and what is known of the node's health.
+
+use crate::error::{Error, Result};
+use axum::body::Bytes;
+use miroir_core::error::ErrorBody;
+use serde_json::Value;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long a node may take for a request of the control plane's own.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One Meilisearch node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Where it listens.
+    pub url: url::Url,
+    /// The Envoy cluster that reaches it.
+    pub cluster: String,
+    http: reqwest::Client,
+    master_key: String,
+    health: Mutex<Health>,
+}
+
+/// What the health loop saw last.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// It answers `/health` with 200.
+    pub up: bool,
+    /// Since when it does, or does not.
+    pub since: Instant,
+    /// Its version, once it told.
+    pub version: Option<String>,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct NodeAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl NodeAnswer {
+    /// The body as JSON; null where it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// 2xx.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The uid of the task that was enqueued.
+    #[must_use]
+    pub fn task_uid(&self) -> Option<u32> {
+        self.json().get("taskUid")?.as_u64().and_then(|uid| u32::try_from(uid).ok())
+    }
+
+    /// The body as a Meilisearch error.
+    #[must_use]
+    pub fn error(&self) -> Option<ErrorBody> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+/// A request, with everything that a client may have sent.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Upper case.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The `Authorization` header; `None` for the master key.
+    pub authorization: Option<String>,
+    /// Sends no `Authorization` at all, whatever the above says.
+    pub anonymous: bool,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Request {
+    /// A request of the control plane's own, under the master key.
+    #[must_use]
+    pub fn own(method: &str, path: impl Into<String>, body: Option<&Value>) -> Self {
+        Self {
+            method: method.to_owned(),
+            path: path.into(),
+            content_type: body.map(|_| "application/json".to_owned()),
+            body: body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Node {
+    /// A node that has not been heard of yet.
+    #[must_use]
+    pub fn new(config: crate::config::NodeConfig, http: reqwest::Client, master_key: String) -> Self {
+        let health = Health { up: false, since: Instant::now(), version: None, error: None };
+        Self {
+            name: config.name,
+            url: config.url,
+            cluster: config.cluster,
+            http,
+            master_key,
+            health: Mutex::new(health),
+        }
+    }
+
+    /// Sends a request and reads the whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// No whole answer came.
+    pub async fn send(&self, request: &Request) -> Result<NodeAnswer> {
+        self.send_within(request, TIMEOUT).await
+    }
+
+    /// The same, with a bound of the caller's.
+    ///
+    /// # Errors
+    /// No whole answer came in time.
+    pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
+        let unreachable = |source| Error::Unreachable { node: self.name.clone(), source };
+        let method = reqwest::Method::from_bytes(request.method.as_bytes())
+            .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
+        let url = format!("{}{}", self.url.as_str().trim_end_matches('/'), request.path);
+        let mut builder = self.http.request(method, url).timeout(timeout).body(request.body.clone());
+        match &request.authorization {
+            _ if request.anonymous => {}
+            Some(authorization) => builder = builder.header("authorization", authorization),
+            None => builder = builder.bearer_auth(&self.master_key),
+        }
+        if let Some(content_type) = &request.content_type {
+            builder = builder.header("content-type", content_type);
+        }
+        let answer = builder.send().await.map_err(unreachable)?;
+        let status = answer.status().as_u16();
+        let content_type =
+            answer.headers().get("content-type").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let body = answer.bytes().await.map_err(unreachable)?;
+        Ok(NodeAnswer { status, content_type, body })
+    }
+
+    /// Asks under the master key for JSON, and takes nothing but success.
+    ///
+    /// # Errors
+    /// No answer, or another status than 2xx.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let answer = self.send(&Request::own(method, path, body)).await?;
+        if answer.is_success() {
+            return Ok(answer.json());
+        }
+        Err(Error::Unexpected {
+            node: self.name.clone(),
+            status: answer.status,
+            request: format!("{method} {path}"),
+            body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
+        })
+    }
+
+    /// What the health loop saw last.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It answered its last health check.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).up
+    }
+
+    /// How long it has been away.
+    #[must_use]
+    pub fn away(&self) -> Option<Duration> {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        (!health.up).then(|| health.since.elapsed())
+    }
+
+    /// Asks for its health; `true` if it has come back, or come for the first time.
+    pub async fn check(&self) -> bool {
+        let request = Request { anonymous: true, ..Request::own("GET", "/health", None) };
+        let result = match self.send_within(&request, Duration::from_secs(2)).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(format!("/health answered {}", answer.status)),
+            Err(error) => Err(error.to_string()),
+        };
+        let known = self.health().version.is_some() && self.is_up();
+        let version = if result.is_ok() && !known {
+            let version = self.ask("GET", "/version", None).await.ok();
+            version.and_then(|version| version.get("pkgVersion")?.as_str().map(ToOwned::to_owned))
+        } else {
+            None
+        };
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let came = result.is_ok() && !health.up;
+        if health.up != result.is_ok() {
+            health.up = result.is_ok();
+            health.since = Instant::now();
+        }
+        if version.is_some() {
+            health.version = version;
+        }
+        health.error = result.err();
+        came
+    }
+}

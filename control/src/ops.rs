@@ -1,0 +1,271 @@
+//! Operations on whole indexes: one ledger task, the same requests to all nodes.
+
+use crate::{
+    catalogue,
+    cluster::Cluster,
+    error::{Error, Result, api_error},
+    ledger::{
+        intents::{self, Effect, Intent, NodeRequest, NodeTask},
+        tasks::{self, NewTask, Task},
+    },
+    locks::Scope,
+    node::{NodeAnswer, Request},
+    scrub,
+    view::{Index, View},
+};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// An operation, before it has a uid.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// The client's task.
+    pub task: NewTask,
+    /// What it touches.
+    pub scope: Scope,
+    /// Request by request, for every node. The first is the client's own, as rewritten.
+    pub requests: Vec<NodeRequest>,
+    /// The client's `Authorization`, so that the first node judges it natively; `None` for the master key.
+    pub authorization: Option<String>,
+    /// What the catalogue learns once nodes have taken it.
+    pub at_once: AtOnce,
+    /// What the catalogue learns once it has succeeded; locks are held until then, if there is any.
+    pub effect: Effect,
+}
+
+/// A change of the catalogue that is true as soon as nodes have the request in their queues.
+#[derive(Clone, Debug, Default)]
+pub enum AtOnce {
+    /// None.
+    #[default]
+    Nothing,
+    /// An index is there.
+    Created {
+        /// Index uid.
+        index: String,
+        /// Its primary key.
+        primary_key: Option<String>,
+    },
+    /// An index is gone.
+    Deleted {
+        /// Index uid.
+        index: String,
+    },
+    /// Settings as the client set them; `None` resets all.
+    Settings {
+        /// Index uid.
+        index: String,
+        /// The change.
+        change: Option<Value>,
+        /// The index is created by it.
+        creates: bool,
+    },
+}
+
+/// Runs an operation, and returns its task.
+///
+/// # Errors
+/// A node's own error, if the first node refuses the client's request; or no node answers.
+pub async fn run(cluster: &Arc<Cluster>, operation: Operation) -> Result<Task> {
+    let guard = cluster.locks.lock(operation.scope.clone()).await;
+    let cluster = cluster.clone();
+    // A client that leaves must not leave nodes different.
+    tokio::spawn(async move { run_locked(&cluster, operation, guard).await })
+        .await
+        .map_err(|error| Error::Other(error.to_string()))?
+}
+
+async fn run_locked(
+    cluster: &Arc<Cluster>,
+    operation: Operation,
+    guard: crate::locks::LockGuard,
+) -> Result<Task> {
+    let Operation { task, requests, authorization, at_once, effect, .. } = operation;
+    let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
+    let task = cluster
+        .ledger
+        .call(move |connection| {
+            let task = tasks::insert(connection, &task)?;
+            intents::open(connection, task.uid, &intent)?;
+            Ok(task)
+        })
+        .await?;
+    let uid = task.uid;
+    let node_tasks = match send(cluster, &requests, authorization).await {
+        Ok(node_tasks) => node_tasks,
+        Err(error) => {
+            cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
+            return Err(error);
+        }
+    };
+    let stored = node_tasks.clone();
+    let change = at_once.clone();
+    cluster
+        .ledger
+        .call(move |connection| {
+            intents::sent(connection, uid, &stored)?;
+            if let AtOnce::Settings { index, change, .. } = &change {
+                crate::ledger::catalogue::merge_settings(connection, index, change.as_ref())?;
+            }
+            Ok(())
+        })
+        .await?;
+    let now = task.enqueued_at;
+    cluster
+        .change(|view| match at_once {
+            AtOnce::Created { index, primary_key } => {
+                view.indexes.entry(index).or_insert(Index { primary_key, created_at: now, updated_at: now });
+            }
+            AtOnce::Deleted { index } => {
+                view.indexes.remove(&index);
+            }
+            AtOnce::Settings { index, creates: true, .. } => {
+                view.indexes.entry(index).or_insert(Index {
+                    created_at: now,
+                    updated_at: now,
+                    ..Index::default()
+                });
+            }
+            AtOnce::Nothing | AtOnce::Settings { .. } => {}
+        })
+        .await?;
+    let guard = Some(guard).filter(|_| effect != Effect::None);
+    cluster.settler.add(task.clone(), node_tasks, effect, guard);
+    Ok(task)
+}
+
+/// The first node judges the client's request; what it takes, all others get under the master key.
+async fn send(
+    cluster: &Cluster,
+    requests: &[NodeRequest],
+    authorization: Option<String>,
+) -> Result<Vec<NodeTask>> {
+    let nodes = cluster.current();
+    let Some((main, rest)) = requests.split_first() else { return Ok(Vec::new()) };
+    let request =
+        Request { authorization, ..Request::own(&main.method, main.path.clone(), main.body.as_ref()) };
+    let mut missed = Vec::new();
+    let mut tasks = Vec::new();
+    let mut others = nodes.iter();
+    let mut failure = Error::NoNode;
+    for node in others.by_ref() {
+        let answer = match node.send(&request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                missed.push(node.name.clone());
+                failure = error;
+                continue;
+            }
+        };
+        let Some(node_task) = answer.task_uid().filter(|_| answer.is_success()) else {
+            return Err(refusal(&answer));
+        };
+        tasks.push(NodeTask { node: node.name.clone(), node_task, main: main.main, shards: Vec::new() });
+        match catalogue::send_all(node, rest).await {
+            Ok(extras) => tasks.extend(extras),
+            Err(error) => {
+                tracing::warn!(node = node.name, %error, "a node missed a step");
+                missed.push(node.name.clone());
+            }
+        }
+        break;
+    }
+    if tasks.is_empty() {
+        return Err(failure);
+    }
+    let others: Vec<_> = others.cloned().collect();
+    if !others.is_empty() {
+        match catalogue::send_everywhere(cluster, &others, requests).await {
+            Ok(more) => tasks.extend(more),
+            Err(error) => {
+                tracing::warn!(%error, "all other nodes missed an operation");
+                missed.extend(others.iter().map(|node| node.name.clone()));
+            }
+        }
+    }
+    catalogue::mark_behind(cluster, &missed).await?;
+    Ok(tasks)
+}
+
+/// A node's refusal, in its own words but for the tag.
+#[must_use]
+pub fn refusal(answer: &NodeAnswer) -> Error {
+    match answer.error() {
+        Some(error) => {
+            let message = scrub::message(&error.message);
+            let message = scrub::shift_position(&message, ".filterableAttributes[");
+            api_error(answer.status, &error.kind, &error.code, message).into()
+        }
+        None => Error::Other(format!("a node answered {}", answer.status)),
+    }
+}
+
+/// What a mutation does to the catalogue, once it has succeeded.
+pub fn apply(view: &mut View, effect: &Effect, now: i64) {
+    match effect {
+        Effect::None => {}
+        Effect::UpdateIndex { index, primary_key, rename } => {
+            if let Some(entry) = view.indexes.get_mut(index) {
+                entry.updated_at = now;
+                if primary_key.is_some() {
+                    entry.primary_key.clone_from(primary_key);
+                }
+            }
+            if let Some(rename) = rename
+                && let Some(entry) = view.indexes.remove(index)
+            {
+                view.indexes.insert(rename.clone(), entry);
+            }
+        }
+        Effect::Swap { pairs } => {
+            for (left, right, rename) in pairs {
+                let (from, to) = (view.indexes.remove(left), view.indexes.remove(right));
+                if let Some(from) = from {
+                    view.indexes.insert(right.clone(), from);
+                }
+                if let Some(to) = to.filter(|_| !rename) {
+                    view.indexes.insert(left.clone(), to);
+                }
+            }
+        }
+    }
+}
+
+/// Sends an operation again that a crash found open. Nodes that had it before fail the second: that decides nothing.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], effect: Effect) -> Result<()> {
+    let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
+        return Ok(());
+    };
+    let node_tasks = catalogue::send_everywhere(cluster, &cluster.current(), requests).await?;
+    let stored = node_tasks.clone();
+    cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
+    cluster.settler.add(task, node_tasks, effect, None);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renames_and_swaps_move_the_catalogue() {
+        let index = |key: &str| Index { primary_key: Some(key.into()), ..Index::default() };
+        let mut view = View::default();
+        view.indexes.insert("a".into(), index("ka"));
+        view.indexes.insert("b".into(), index("kb"));
+        apply(&mut view, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] }, 1);
+        assert_eq!(view.indexes["a"].primary_key.as_deref(), Some("kb"));
+        let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("c".into()) };
+        apply(&mut view, &rename, 2);
+        assert_eq!(view.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
+        apply(
+            &mut view,
+            &Effect::UpdateIndex { index: "b".into(), primary_key: Some("x".into()), rename: None },
+            3,
+        );
+        assert_eq!(view.indexes["b"].primary_key.as_deref(), Some("x"));
+    }
+}

@@ -1,0 +1,80 @@
+//! Streams what fails: ends that nobody asked for, and errors out of logs.
+
+use super::supervisor::Supervisor;
+use std::{
+    collections::HashMap,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Marks of a line that somebody should read: Envoy's, tracing's, Rust's.
+const MARKS: [&str; 5] = ["[error]", "[critical]", " ERROR ", "panicked at", "fatal"];
+
+/// Watches processes and logs, for ever.
+pub async fn stream(supervisor: &Supervisor) {
+    // What was written before is known, or was said.
+    let mut read: HashMap<PathBuf, u64> = supervisor
+        .logs()
+        .into_values()
+        .map(|path| {
+            let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            (path, length)
+        })
+        .collect();
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for process in supervisor.reap() {
+            eprintln!(
+                "{}: {} — `miroir playground start {}` starts it again",
+                process.name, process.state, process.name
+            );
+        }
+        for (name, path) in supervisor.logs() {
+            let from = read.entry(path.clone()).or_insert(0);
+            for line in new_lines(&path, from) {
+                if MARKS.iter().any(|mark| line.contains(mark)) {
+                    eprintln!("{name}: {line}");
+                }
+            }
+        }
+    }
+}
+
+/// The whole lines that came since.
+fn new_lines(path: &Path, from: &mut u64) -> Vec<String> {
+    let mut text = Vec::new();
+    let read = std::fs::File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(*from))?;
+        file.take(1 << 20).read_to_end(&mut text)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    let whole = match text.iter().rposition(|byte| *byte == b'\n') {
+        Some(end) => end + 1,
+        // A line longer than the buffer would be waited for for ever.
+        None if text.len() == 1 << 20 => text.len(),
+        None => 0,
+    };
+    text.truncate(whole);
+    *from += whole as u64;
+    String::from_utf8_lossy(&text).lines().map(ToOwned::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lines_are_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut from = 0;
+        std::fs::write(&path, "one\ntw").unwrap();
+        assert_eq!(new_lines(&path, &mut from), ["one"]);
+        assert!(new_lines(&path, &mut from).is_empty());
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        assert_eq!(new_lines(&path, &mut from), ["two"]);
+    }
+}

@@ -1,0 +1,108 @@
+//! How `miroir playground ps`, `kill` and `start` talk to the playground that runs: HTTP on the loopback, with a token.
+
+use super::{
+    args::{Action, OfArgs},
+    state::State,
+    supervisor::{ProcessView, Supervisor},
+};
+use crate::{
+    api::admin::TOKEN_HEADER,
+    error::{Error, Result},
+    secrets,
+};
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State as Shared},
+    http::StatusCode,
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use std::sync::Arc;
+
+/// The playground's routes.
+pub fn router(supervisor: Arc<Supervisor>, token: String) -> Router {
+    Router::new()
+        .route("/processes", get(list))
+        .route("/processes/{name}/kill", post(kill))
+        .route("/processes/{name}/start", post(start))
+        .with_state(supervisor)
+        .layer(from_fn_with_state(token, check))
+}
+
+async fn check(Shared(token): Shared<String>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if secrets::same(given, &token) {
+        return next.run(request).await;
+    }
+    StatusCode::FORBIDDEN.into_response()
+}
+
+async fn list(supervisor: Shared<Arc<Supervisor>>) -> Json<Vec<ProcessView>> {
+    Json(supervisor.list())
+}
+
+async fn kill(supervisor: Shared<Arc<Supervisor>>, Path(name): Path<String>) -> Response {
+    answer(supervisor.kill(&name), &supervisor)
+}
+
+async fn start(supervisor: Shared<Arc<Supervisor>>, Path(name): Path<String>) -> Response {
+    answer(supervisor.start(&name), &supervisor)
+}
+
+fn answer(result: Result<()>, supervisor: &Supervisor) -> Response {
+    match result {
+        Ok(()) => Json(supervisor.list()).into_response(),
+        Err(error) => (StatusCode::CONFLICT, error.to_string()).into_response(),
+    }
+}
+
+/// Does what a command says, on the playground that runs.
+///
+/// # Errors
+/// None runs there, or it refuses.
+pub async fn act(action: &Action) -> Result<()> {
+    let (of, method, path) = match action {
+        Action::Ps(of) => (of, reqwest::Method::GET, "/processes".to_owned()),
+        Action::Kill { name, of } => (of, reqwest::Method::POST, format!("/processes/{name}/kill")),
+        Action::Start { name, of } => (of, reqwest::Method::POST, format!("/processes/{name}/start")),
+    };
+    let processes = ask(of, method, &path).await?;
+    if of.json {
+        println!("{}", serde_json::to_string_pretty(&processes)?);
+        return Ok(());
+    }
+    let mut table = crate::cli::table(&["name", "state", "for", "pid", "address"]);
+    for process in processes {
+        table.add_row([
+            process.name,
+            process.state,
+            format!("{} s", process.seconds),
+            process.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+            process.address,
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+async fn ask(of: &OfArgs, method: reqwest::Method, path: &str) -> Result<Vec<ProcessView>> {
+    let state = State::read(&of.data)?;
+    let none =
+        |error: reqwest::Error| Error::Other(format!("no playground runs in {}: {error}", of.data.display()));
+    let answer = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .map_err(none)?
+        .request(method, format!("{}{path}", state.admin))
+        .header(TOKEN_HEADER, &state.token)
+        .send()
+        .await
+        .map_err(none)?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(none)?;
+    if !status.is_success() {
+        return Err(Error::Other(String::from_utf8_lossy(&body).into_owned()));
+    }
+    Ok(serde_json::from_slice(&body)?)
+}

@@ -1,0 +1,216 @@
+//! The playground's processes: started, watched, killed, started again; none outlives it.
+
+use crate::error::{Error, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How to start a process.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// `meili-0`, `gateway-0`, `control`.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Added to the environment.
+    pub env: Vec<(String, String)>,
+    /// Where it runs.
+    pub folder: PathBuf,
+    /// Where its output goes.
+    pub log: PathBuf,
+    /// Where it listens.
+    pub address: String,
+}
+
+/// A process at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessView {
+    /// Its name.
+    pub name: String,
+    /// `running`, `killed`, `exited: …`.
+    pub state: String,
+    /// While it runs.
+    pub pid: Option<u32>,
+    /// Where it listens.
+    pub address: String,
+    /// Since its start or its end.
+    pub seconds: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    spec: Spec,
+    child: Option<Child>,
+    state: String,
+    since: Instant,
+}
+
+/// All processes, in the order of their start.
+#[derive(Debug, Default)]
+pub struct Supervisor {
+    processes: Mutex<Vec<Process>>,
+}
+
+impl Supervisor {
+    fn processes(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a new process.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn add(&self, spec: Spec) -> Result<()> {
+        let child = spawn(&spec)?;
+        let state = "running".to_owned();
+        self.processes().push(Process { spec, child: Some(child), state, since: Instant::now() });
+        Ok(())
+    }
+
+    /// Kills a process at once.
+    ///
+    /// # Errors
+    /// There is none of that name that runs.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let mut processes = self.processes();
+        let process = find(&mut processes, name)?;
+        let child = process.child.as_mut().ok_or_else(|| Error::Other(format!("`{name}` does not run")))?;
+        child.kill().map_err(Error::file(name))?;
+        child.wait().map_err(Error::file(name))?;
+        process.child = None;
+        process.state = "killed".to_owned();
+        process.since = Instant::now();
+        Ok(())
+    }
+
+    /// Starts a process that does not run.
+    ///
+    /// # Errors
+    /// There is none of that name, or it runs, or it cannot be started.
+    pub fn start(&self, name: &str) -> Result<()> {
+        let mut processes = self.processes();
+        let process = find(&mut processes, name)?;
+        if process.child.is_some() {
+            return Err(Error::Other(format!("`{name}` runs")));
+        }
+        process.child = Some(spawn(&process.spec)?);
+        process.state = "running".to_owned();
+        process.since = Instant::now();
+        Ok(())
+    }
+
+    /// All processes.
+    #[must_use]
+    pub fn list(&self) -> Vec<ProcessView> {
+        let processes = self.processes();
+        let view = |process: &Process| ProcessView {
+            name: process.spec.name.clone(),
+            state: process.state.clone(),
+            pid: process.child.as_ref().map(Child::id),
+            address: process.spec.address.clone(),
+            seconds: process.since.elapsed().as_secs(),
+        };
+        processes.iter().map(view).collect()
+    }
+
+    /// Where each process writes.
+    #[must_use]
+    pub fn logs(&self) -> BTreeMap<String, PathBuf> {
+        self.processes().iter().map(|process| (process.spec.name.clone(), process.spec.log.clone())).collect()
+    }
+
+    /// Processes that have ended though nobody asked them to, since the last call.
+    pub fn reap(&self) -> Vec<ProcessView> {
+        let mut ended = Vec::new();
+        for process in self.processes().iter_mut() {
+            let Some(child) = &mut process.child else { continue };
+            if let Ok(Some(status)) = child.try_wait() {
+                process.child = None;
+                process.state = format!("exited: {status}");
+                process.since = Instant::now();
+                ended.push(process.spec.name.clone());
+            }
+        }
+        self.list().into_iter().filter(|view| ended.contains(&view.name)).collect()
+    }
+
+    /// Ends all processes, the last started first: politely, and after some seconds not.
+    pub async fn stop(&self) {
+        let mut last = self.list();
+        last.reverse();
+        for process in &last {
+            if let Some(pid) = process.pid.and_then(|pid| i32::try_from(pid).ok()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            self.reap();
+            if self.list().iter().all(|process| process.pid.is_none()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for process in self.list().iter().filter(|process| process.pid.is_some()) {
+            let _ = self.kill(&process.name);
+        }
+    }
+}
+
+/// However the playground's function ends, its processes end with it.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        for process in self.processes().iter_mut() {
+            if let Some(child) = &mut process.child {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+fn find<'a>(processes: &'a mut [Process], name: &str) -> Result<&'a mut Process> {
+    let names: Vec<String> = processes.iter().map(|process| process.spec.name.clone()).collect();
+    processes
+        .iter_mut()
+        .find(|process| process.spec.name == name)
+        .ok_or_else(|| Error::Other(format!("there is no `{name}`; there are {}", names.join(", "))))
+}
+
+/// Its own process group keeps a terminal's Ctrl-C away from it; the kernel kills it when this process dies.
+fn spawn(spec: &Spec) -> Result<Child> {
+    let own = std::env::current_exe().map_err(Error::file("this program"))?;
+    std::fs::create_dir_all(&spec.folder).map_err(Error::file(&spec.folder))?;
+    let log = OpenOptions::new().create(true).append(true).open(&spec.log).map_err(Error::file(&spec.log))?;
+    let errors = log.try_clone().map_err(Error::file(&spec.log))?;
+    Command::new(own)
+        .arg("child")
+        .args(["--parent", &std::process::id().to_string(), "--"])
+        .arg(&spec.program)
+        .args(&spec.args)
+        // What configures this program must not configure those that it starts.
+        .env_remove("MIROIR_DATA")
+        .env_remove("MEILI_MASTER_KEY")
+        .envs(spec.env.iter().cloned())
+        .current_dir(&spec.folder)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
+        .map_err(Error::file(&spec.program))
+}

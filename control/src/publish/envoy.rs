@@ -1,0 +1,102 @@
+//! Envoy's resources as JSON. Source of names: Envoy 1.40's API reference (`envoy.config.cluster.v3.Cluster`,
+//! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
+
+use crate::{config::NodeConfig, error::Result};
+use miroir_core::topology::TopologyConfig;
+use serde_json::{Value, json};
+
+/// The type of a cluster resource.
+const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+/// The type of the filter's configuration.
+const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+
+/// `cds.json`: a cluster a node, and the control plane's.
+#[must_use]
+pub fn clusters(nodes: &[NodeConfig], control: &str, version: &str) -> Value {
+    let mut resources: Vec<Value> = nodes
+        .iter()
+        .map(|node| {
+            let port = node.url.port_or_known_default().unwrap_or(80);
+            cluster(&node.cluster, node.url.host_str().unwrap_or_default(), port, true)
+        })
+        .collect();
+    let (host, port) = control.rsplit_once(':').unwrap_or((control, "80"));
+    resources.push(cluster(super::CONTROL_CLUSTER, host, port.parse().unwrap_or(80), false));
+    json!({"version_info": version, "type_url": CLUSTER, "resources": resources})
+}
+
+fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_ip = host.parse::<std::net::IpAddr>().is_ok();
+    // The filter decides about failures itself: nothing here may queue, refuse or retry on its own.
+    let thresholds = json!({
+        "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000, "max_retries": 0
+    });
+    let mut cluster = json!({
+        "@type": CLUSTER,
+        "name": name,
+        "type": if is_ip { "STATIC" } else { "STRICT_DNS" },
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": 1_048_576,
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {
+                "address": {"socket_address": {"address": host, "port_value": port}}
+            }}]}]
+        }
+    });
+    if node && let Some(cluster) = cluster.as_object_mut() {
+        cluster.insert(
+            "health_checks".to_owned(),
+            json!([{
+                "timeout": "1s", "interval": "1s", "no_traffic_interval": "1s",
+                "unhealthy_threshold": 2, "healthy_threshold": 1,
+                "http_health_check": {"path": "/health"}
+            }]),
+        );
+        cluster.insert(
+            "outlier_detection".to_owned(),
+            json!({
+                "consecutive_5xx": 1000, "consecutive_gateway_failure": 3, "enforcing_consecutive_gateway_failure": 100,
+                "interval": "1s", "base_ejection_time": "1s", "max_ejection_time": "5s", "max_ejection_percent": 100
+            }),
+        );
+        // With one endpoint a cluster, "panic" would send requests to a node that is known to be away.
+        cluster.insert("common_lb_config".to_owned(), json!({"healthy_panic_threshold": {"value": 0}}));
+    }
+    cluster
+}
+
+/// `ecds.json`: the filter with its topology.
+///
+/// # Errors
+/// The topology cannot be written as JSON.
+pub fn filter(topology: &TopologyConfig, wasm: &str, version: &str) -> Result<Value> {
+    Ok(json!({
+        "version_info": version,
+        "type_url": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        "resources": [{
+            "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            "name": super::FILTER,
+            "typed_config": {
+                "@type": WASM,
+                "config": {
+                    "name": super::FILTER,
+                    "root_id": super::FILTER,
+                    "vm_config": {
+                        "vm_id": super::FILTER,
+                        "runtime": "envoy.wasm.runtime.v8",
+                        "code": {"local": {"filename": wasm}}
+                    },
+                    "configuration": {
+                        "@type": "type.googleapis.com/google.protobuf.StringValue",
+                        "value": serde_json::to_string(topology)?
+                    },
+                    "failure_policy": "FAIL_RELOAD",
+                    "allow_on_headers_stop_iteration": true
+                }
+            }
+        }]
+    }))
+}

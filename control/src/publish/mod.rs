@@ -1,0 +1,157 @@
+//! Publishing the topology: the filter's configuration (ECDS) and the clusters (CDS), as files that Envoy watches.
+
+pub mod envoy;
+
+use crate::{
+    config::ClusterConfig,
+    error::{Error, Result},
+    view::View,
+};
+use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// The Envoy cluster of the control plane.
+pub const CONTROL_CLUSTER: &str = "miroir_control";
+/// The name of the filter's configuration.
+pub const FILTER: &str = "miroir";
+
+/// Where and how to publish.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    /// The folder that Envoy watches.
+    pub folder: Option<PathBuf>,
+    /// The filter's module, as Envoy sees it.
+    pub wasm: String,
+    /// Where Envoy reaches the control plane, `host:port`.
+    pub control: String,
+    /// The gateways' secret.
+    pub secret: String,
+    /// The key to read under where the user has no master key.
+    pub read_key: Option<String>,
+}
+
+impl Publisher {
+    /// The topology that a view says.
+    ///
+    /// # Errors
+    /// It would not be valid: nothing is published then.
+    pub fn topology(&self, cluster: &ClusterConfig, view: &View) -> Result<Topology> {
+        let position = |name: &str| {
+            let found = cluster.nodes.iter().position(|node| node.name == name);
+            found.and_then(|position| u16::try_from(position).ok())
+        };
+        let config = TopologyConfig {
+            schema: SCHEMA,
+            version: view.version,
+            nodes: cluster
+                .nodes
+                .iter()
+                .map(|node| NodeConfig { name: node.name.clone(), cluster: node.cluster.clone() })
+                .collect(),
+            placement: view.shards().map(|shard| view.active(shard).filter_map(position).collect()).collect(),
+            indexes: view
+                .indexes
+                .iter()
+                .map(|(uid, index)| (uid.clone(), IndexConfig { primary_key: index.primary_key.clone() }))
+                .collect(),
+            control: Some(ControlConfig { cluster: CONTROL_CLUSTER.to_owned(), secret: self.secret.clone() }),
+            read_key: self.read_key.clone(),
+            fan_out: cluster.fan_out,
+            on_missing_shards: cluster.on_missing_shards,
+            limits: cluster.limits,
+        };
+        Topology::validate(config).map_err(|error| Error::Config(error.0))
+    }
+
+    /// Writes both files.
+    ///
+    /// # Errors
+    /// The topology is not valid, or a file cannot be written.
+    pub fn publish(&self, cluster: &ClusterConfig, view: &View) -> Result<()> {
+        let topology = self.topology(cluster, view)?;
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let version = view.version.to_string();
+        // Clusters first: the filter's configuration names them.
+        replace(folder, "cds.json", &envoy::clusters(&cluster.nodes, &self.control, &version))?;
+        replace(folder, "ecds.json", &envoy::filter(topology.config(), &self.wasm, &version)?)
+    }
+}
+
+/// Replaces a file by renaming: who reads it sees the old or the new one, whole. A file that says the same is left.
+fn replace(folder: &Path, name: &str, value: &serde_json::Value) -> Result<()> {
+    let path = folder.join(name);
+    let text = serde_json::to_vec_pretty(value)?;
+    let temporary = folder.join(format!(".{name}.tmp"));
+    let write = || {
+        use std::os::unix::fs::OpenOptionsExt;
+        // It holds the gateways' secret: the owner's alone.
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&text)?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().map_err(Error::file(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::ClusterFile,
+        view::{Index, Replica},
+    };
+
+    #[test]
+    fn files_carry_a_valid_topology_of_active_replicas() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file =
+            ClusterFile::from_flags(&["a=http://127.0.0.1:1".into(), "b=http://meili-b:2".into()]).unwrap();
+        file.shards = 2;
+        let cluster = file.validate().unwrap();
+        let publisher = Publisher {
+            folder: Some(folder.path().to_owned()),
+            wasm: "/filter.wasm".into(),
+            control: "127.0.0.1:9".into(),
+            secret: "s".into(),
+            read_key: None,
+        };
+        let replica = |node: &str, active| Replica { node: node.into(), active };
+        let view = View {
+            version: 4,
+            replicas: vec![
+                vec![replica("b", true), replica("a", true)],
+                vec![replica("a", true), replica("b", false)],
+            ],
+            indexes: [("movies".to_owned(), Index { primary_key: Some("id".into()), ..Index::default() })]
+                .into(),
+            ..View::default()
+        };
+        publisher.publish(&cluster, &view).unwrap();
+        let read = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
+        };
+        let ecds = read("ecds.json");
+        let text = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
+        let topology = Topology::from_json(text.as_bytes()).unwrap();
+        assert_eq!((topology.version(), topology.primary_key("movies")), (4, Some("id")));
+        assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
+        let cds = read("cds.json");
+        let names: Vec<_> =
+            cds["resources"].as_array().unwrap().iter().map(|r| (&r["name"], &r["type"])).collect();
+        assert_eq!(
+            names,
+            [
+                (&"a".into(), &"STATIC".into()),
+                (&"b".into(), &"STRICT_DNS".into()),
+                (&"miroir_control".into(), &"STATIC".into()),
+            ] as [(&serde_json::Value, &serde_json::Value); 3]
+        );
+    }
+}

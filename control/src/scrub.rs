@@ -1,0 +1,100 @@
+//! Takes the shard tag out of what nodes say.
+
+use miroir_core::shard::TAG_FIELD;
+use serde_json::Value;
+
+/// Takes the tag out of a sentence: lists of attributes lose it, a condition on it is taken away.
+#[must_use]
+pub fn message(text: &str) -> String {
+    if !text.contains(TAG_FIELD) {
+        return text.to_owned();
+    }
+    let mut text = text.to_owned();
+    for (from, to) in [
+        ("`_miroir_shard, ", "`"),
+        (", _miroir_shard`", "`"),
+        (", _miroir_shard,", ","),
+        ("`_miroir_shard`, ", ""),
+        (", `_miroir_shard`", ""),
+        ("_miroir_shard, ", ""),
+        (", _miroir_shard", ""),
+    ] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it.
+pub fn value(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.shift_remove(TAG_FIELD);
+            for (name, member) in object.iter_mut() {
+                if name == crate::settings_tag::FILTERABLE {
+                    crate::settings_tag::scrub_rules(member);
+                }
+                self::value(member);
+            }
+        }
+        Value::Array(array) => {
+            *array = array.iter().filter_map(crate::settings_tag::without_tag).collect();
+            array.iter_mut().for_each(self::value);
+        }
+        Value::String(text) if text.contains(TAG_FIELD) => *text = message(text),
+        _ => {}
+    }
+}
+
+/// A message about the position of a filterable attribute counts the tag's rule, which the client did not send.
+#[must_use]
+pub fn shift_position(text: &str, before: &str) -> String {
+    let Some((head, tail)) = text.split_once(before) else { return text.to_owned() };
+    let digits: String = tail.chars().take_while(char::is_ascii_digit).collect();
+    match digits.parse::<usize>() {
+        Ok(position) if position > 0 => {
+            format!("{head}{before}{}{}", position - 1, tail.get(digits.len()..).unwrap_or_default())
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sentences_lose_the_tag() {
+        for (said, shown) in [
+            (
+                "Available filterable attributes patterns are: `_miroir_shard, genre`.",
+                "Available filterable attributes patterns are: `genre`.",
+            ),
+            ("are: `genre, _miroir_shard`.", "are: `genre`."),
+            ("are: `a, _miroir_shard, b`.", "are: `a, b`."),
+            ("nothing of it", "nothing of it"),
+        ] {
+            assert_eq!(message(said), shown);
+        }
+    }
+
+    #[test]
+    fn json_loses_the_tag() {
+        let mut said = json!({"_miroir_shard": ",,,", "a": [{"_miroir_shard": 1, "b": 2}],
+            "filterableAttributes": [crate::settings_tag::tag_rule(), "x"], "list": ["_miroir_shard", "y"]});
+        value(&mut said);
+        assert_eq!(said, json!({"a": [{"b": 2}], "filterableAttributes": ["x"], "list": ["y"]}));
+        let mut alone = json!([crate::settings_tag::tag_rule(), "genre"]);
+        value(&mut alone);
+        assert_eq!(alone, json!(["genre"]));
+    }
+
+    #[test]
+    fn positions_are_the_clients() {
+        assert_eq!(
+            shift_position("at `.filterableAttributes[1].x`", ".filterableAttributes["),
+            "at `.filterableAttributes[0].x`"
+        );
+        assert_eq!(shift_position("at `.other[1]`", ".filterableAttributes["), "at `.other[1]`");
+    }
+}

@@ -1,0 +1,143 @@
+//! The cluster's secrets: from the environment, else from the data folder, else made and kept there, readable by the
+//! owner only. Never from arguments, which other users of a machine can read.
+
+use crate::error::{Error, Result};
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use uuid::Uuid;
+
+/// File name in the data folder.
+pub const FILE: &str = "secrets.json";
+
+/// What the control plane must not tell.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Secrets {
+    /// The nodes' master key; the client's too, where the user runs the cluster with one.
+    pub master_key: String,
+    /// Proves that a request comes from a gateway.
+    pub gateway_secret: String,
+    /// Opens `/_miroir/status` and the like.
+    pub admin_token: String,
+}
+
+/// Shows nothing, so that a log cannot.
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+impl Secrets {
+    /// Loads what is there and makes what is missing.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn load(data: &Path) -> Result<Self> {
+        let path = data.join(FILE);
+        let kept: Option<Self> = match std::fs::read(&path) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::file(&path)(error)),
+        };
+        let pick = |name: &str, kept: Option<&String>| {
+            std::env::var(name)
+                .ok()
+                .filter(|value| !value.is_empty())
+                .or_else(|| kept.cloned())
+                .unwrap_or_else(random)
+        };
+        let secrets = Self {
+            master_key: pick("MIROIR_MASTER_KEY", kept.as_ref().map(|kept| &kept.master_key)),
+            gateway_secret: pick("MIROIR_SECRET", kept.as_ref().map(|kept| &kept.gateway_secret)),
+            admin_token: pick("MIROIR_TOKEN", kept.as_ref().map(|kept| &kept.admin_token)),
+        };
+        secrets.store(data)?;
+        Ok(secrets)
+    }
+
+    /// Reads the admin token of the control plane that lives in `data`.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn read(data: &Path) -> Result<Self> {
+        let path = data.join(FILE);
+        let bytes = std::fs::read(&path).map_err(Error::file(&path))?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    /// Keeps them in the data folder, for the owner only.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn store(&self, data: &Path) -> Result<()> {
+        let path = &data.join(FILE);
+        let temporary = path.with_extension("tmp");
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(Error::file(&temporary))?;
+        file.write_all(&serde_json::to_vec_pretty(self)?).map_err(Error::file(&temporary))?;
+        file.sync_all().map_err(Error::file(&temporary))?;
+        std::fs::rename(&temporary, path).map_err(Error::file(path))
+    }
+
+    /// The text of the API key with this uid: Meilisearch derives it from the master key, so it is one on all nodes.
+    ///
+    /// Format: lower-case hex of HMAC-SHA256(master key, hyphenated uid).
+    #[must_use]
+    pub fn key_text(&self, uid: Uuid) -> String {
+        // HMAC takes keys of any length: the error cannot happen.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.master_key.as_bytes()) else {
+            return String::new();
+        };
+        mac.update(uid.hyphenated().to_string().as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    }
+}
+
+/// 244 random bits, in hexadecimal.
+#[must_use]
+pub fn random() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
+
+/// Compares without telling by its duration how much is right.
+#[must_use]
+pub fn same(left: &str, right: &str) -> bool {
+    left.len() == right.len()
+        && left.bytes().zip(right.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn secrets_survive_and_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Secrets::load(folder.path()).unwrap();
+        assert_eq!(Secrets::load(folder.path()).unwrap().master_key, made.master_key);
+        let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_is_what_meilisearch_derives() {
+        let secrets = Secrets {
+            master_key: "masterKey".into(),
+            gateway_secret: String::new(),
+            admin_token: String::new(),
+        };
+        let uid = Uuid::parse_str("74c9c733-3368-4738-bbe5-1d18a5fecb37").unwrap();
+        let text = secrets.key_text(uid);
+        assert_eq!(text.len(), 64);
+        assert!(same(&text, &text.clone()) && !same(&text, "no"));
+    }
+}

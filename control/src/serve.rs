@@ -1,0 +1,325 @@
+//! `miroir serve`: from flags to a running control plane.
+
+use crate::{
+    api,
+    cluster::{Cluster, Options},
+    config::{ClusterConfig, ClusterFile},
+    epochs::{INTERNAL, create_key},
+    error::{Error, Result},
+    health,
+    ledger::{
+        self, Ledger, catalogue,
+        intents::{self, Effect, Intent},
+        tasks,
+    },
+    locks::Scope,
+    publish::Publisher,
+    repair,
+    secrets::Secrets,
+    settle,
+    view::{Replica, View},
+    writes::recovery,
+};
+use miroir_core::placement::{PlacementNode, place};
+use serde_json::json;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+/// Flags of `miroir serve`. Secrets come from the environment (`MIROIR_MASTER_KEY`, `MIROIR_SECRET`, `MIROIR_TOKEN`) or
+/// from the data folder, where those that are missing are made and kept.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Where to listen; gateways and the CLI come here
+    #[arg(long, env = "MIROIR_LISTEN", default_value = "127.0.0.1:7799")]
+    pub listen: SocketAddr,
+    /// Folder of the ledger and of the secrets
+    #[arg(long, env = "MIROIR_DATA", default_value = "miroir-data")]
+    pub data: PathBuf,
+    /// The cluster's description, JSON or YAML
+    #[arg(long, env = "MIROIR_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// A node, NAME=URL; instead of --config, once for each
+    #[arg(long = "node", conflicts_with = "config")]
+    pub nodes: Vec<String>,
+    /// Shards; used at the first start only
+    #[arg(long)]
+    pub shards: Option<u16>,
+    /// Replicas a shard; used at the first start only
+    #[arg(long)]
+    pub replication: Option<usize>,
+    /// Folder that Envoy watches: cds.json and ecds.json are written there
+    #[arg(long, env = "MIROIR_PUBLISH_DIR")]
+    pub publish_dir: Option<PathBuf>,
+    /// The filter's module, as Envoy sees it
+    #[arg(long, env = "MIROIR_WASM", default_value = "/etc/miroir/miroir_filter.wasm")]
+    pub wasm: String,
+    /// Where Envoy reaches this control plane, HOST:PORT, if that is not where it listens
+    #[arg(long, env = "MIROIR_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Clients use the cluster without keys
+    #[arg(long, env = "MIROIR_NO_MASTER_KEY")]
+    pub no_master_key: bool,
+    /// A begin without a commit is recovered after this many milliseconds [default: the write timeout and 5 s]
+    #[arg(long)]
+    pub commit_timeout_ms: Option<u64>,
+    /// How long a gateway's callout may be on its way after its key was deleted, milliseconds [default: the write timeout]
+    #[arg(long)]
+    pub callout_timeout_ms: Option<u64>,
+}
+
+/// Runs the control plane until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// The configuration is wrong, or the ledger or the port cannot be had.
+pub async fn serve(args: ServeArgs) -> Result<()> {
+    let listener = TcpListener::bind(args.listen).await.map_err(Error::file(args.listen.to_string()))?;
+    let address = listener.local_addr().map_err(Error::file("listener"))?;
+    let cluster = open(&args, address).await?;
+    let state = json!({"control": format!("http://{}", reachable(address)), "pid": std::process::id()});
+    let path = args.data.join("control.json");
+    std::fs::write(&path, state.to_string()).map_err(Error::file(&path))?;
+    let app = api::router(cluster.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    tracing::info!(%address, "listening");
+    let starting = tokio::spawn(start(cluster));
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(Error::file("SIGTERM"))?;
+    let failed = async {
+        match starting.await {
+            Ok(Ok(())) => std::future::pending().await,
+            Ok(Err(error)) => error,
+            Err(error) => Error::Other(error.to_string()),
+        }
+    };
+    // Nothing has to be drained: what is in the ledger is taken up again by the next start.
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        error = failed => Err(error),
+        ended = server => ended.map_err(|error| Error::Other(error.to_string()))?.map_err(Error::file("server")),
+    }
+}
+
+fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
+    let mut file = match &args.config {
+        Some(path) => ClusterFile::read(path)?,
+        None => ClusterFile::from_flags(&args.nodes)?,
+    };
+    if args.config.is_none() {
+        file.replication = file.replication.min(file.nodes.len().max(1));
+    }
+    file.shards = args.shards.unwrap_or(file.shards);
+    file.replication = args.replication.unwrap_or(file.replication);
+    file.validate()
+}
+
+/// Opens the ledger, and makes what a first start needs.
+///
+/// # Errors
+/// The configuration is wrong, or does not go with the ledger; or the ledger cannot be opened.
+pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>> {
+    let mut config = describe(args)?;
+    for folder in std::iter::once(&args.data).chain(&args.publish_dir) {
+        std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    }
+    let secrets = Secrets::load(&args.data)?;
+    let ledger = Ledger::open(&args.data)?;
+    let first = first_view(&config);
+    let (view, read_key) = ledger
+        .call(move |connection| {
+            let view = match catalogue::load(connection)? {
+                Some(view) => view,
+                None => {
+                    catalogue::store(connection, &View::default(), &first)?;
+                    first
+                }
+            };
+            let read_key = match ledger::meta(connection, "read_key")? {
+                Some(uid) => Uuid::parse_str(&uid).unwrap_or_default(),
+                None => {
+                    let uid = Uuid::new_v4();
+                    ledger::set_meta(connection, "read_key", &uid.hyphenated().to_string())?;
+                    uid
+                }
+            };
+            Ok((view, read_key))
+        })
+        .await?;
+    check(&config, &view)?;
+    config.shards = u16::try_from(view.replicas.len()).unwrap_or(config.shards);
+    config.replication = view.replicas.iter().map(Vec::len).max().unwrap_or(config.replication);
+    let publisher = Publisher {
+        folder: args.publish_dir.clone(),
+        wasm: absolute(&args.wasm),
+        control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
+        secret: secrets.gateway_secret.clone(),
+        read_key: args.no_master_key.then(|| secrets.key_text(read_key)),
+    };
+    let write_timeout = config.limits.write_timeout_ms;
+    let options = Options {
+        user_master_key: !args.no_master_key,
+        commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),
+        callout_timeout: Duration::from_millis(args.callout_timeout_ms.unwrap_or(write_timeout)),
+    };
+    Ok(Arc::new(Cluster::new(options, config, secrets, ledger, publisher, view)))
+}
+
+fn first_view(config: &ClusterConfig) -> View {
+    let nodes: Vec<PlacementNode> = config.nodes.iter().map(|node| PlacementNode::new(&node.name)).collect();
+    let placement = place(config.shards, config.replication, &nodes, &Vec::new());
+    let replicas = placement
+        .into_iter()
+        .map(|nodes| nodes.into_iter().map(|node| Replica { node, active: true }).collect())
+        .collect();
+    View { version: 1, replicas, ..View::default() }
+}
+
+/// The ledger's truth and the configuration must speak of the same nodes.
+fn check(config: &ClusterConfig, view: &View) -> Result<()> {
+    let mut errors: Vec<String> = view
+        .replicas
+        .iter()
+        .flatten()
+        .filter(|replica| !config.nodes.iter().any(|node| node.name == replica.node))
+        .map(|replica| format!("nodes: `{}` holds shards, and is missing", replica.node))
+        .collect();
+    errors.sort_unstable();
+    errors.dedup();
+    if view.replicas.len() != usize::from(config.shards) {
+        tracing::warn!(
+            ledger = view.replicas.len(),
+            configured = config.shards,
+            "the number of shards stays the ledger's"
+        );
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::Config(errors)) }
+}
+
+/// An address that others can connect to: not the unspecified one.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+}
+
+fn absolute(path: &str) -> String {
+    std::path::absolute(Path::new(path)).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+}
+
+/// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
+    wait_for_nodes(&cluster).await;
+    bootstrap_keys(&cluster).await?;
+    cluster.epochs.fence_all(&cluster).await?;
+    for node in cluster.nodes.iter().filter(|node| node.is_up()) {
+        cluster.epochs.catch_up(&cluster, node).await?;
+    }
+    take_up(&cluster).await?;
+    tokio::spawn(settle::run(cluster.clone()));
+    tokio::spawn(recovery::watch(cluster.clone()));
+    tokio::spawn(health::watch(cluster.clone()));
+    tokio::spawn(repair::watch(cluster.clone()));
+    cluster.publish()?;
+    cluster.set_ready();
+    tracing::info!(version = cluster.view().version, "ready");
+    Ok(())
+}
+
+/// Waits until every shard can be read; and, for some seconds, for all nodes.
+async fn wait_for_nodes(cluster: &Cluster) {
+    let begun = Instant::now();
+    loop {
+        health::check(cluster).await;
+        let view = cluster.view();
+        let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
+        let readable = view.shards().all(|shard| view.active(shard).any(is_up));
+        let whole = cluster.nodes.iter().all(|node| node.is_up());
+        if whole || (readable && begun.elapsed() > Duration::from_secs(10)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Makes the API keys equal on all nodes: the first node's defaults are everybody's. Once in a cluster's life; nodes that
+/// are away then catch up later.
+async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
+    let done = cluster.ledger.call(|connection| ledger::meta(connection, "keys")).await?.is_some();
+    if done {
+        return Ok(());
+    }
+    let up: Vec<_> = cluster.nodes.iter().filter(|node| node.is_up()).collect();
+    let Some((first, others)) = up.split_first() else { return Err(Error::NoNode) };
+    let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
+    let read_key = json!({
+        "uid": uid,
+        "name": format!("{INTERNAL}read"),
+        "description": "Reads of gateways, where clients send no keys",
+        "actions": ["search", "documents.get"],
+        "indexes": ["*"],
+        "expiresAt": null
+    });
+    create_key(first, &read_key).await?;
+    for node in others {
+        repair::sync_keys(first, node).await?;
+    }
+    crate::catalogue::mark_behind(cluster, &[]).await?;
+    cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
+}
+
+/// Takes up what was on its way when the control plane went down.
+async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
+    let mut open = Vec::new();
+    for found in cluster.ledger.call(intents::all).await? {
+        let uid = found.uid;
+        match (&found.intent, found.sent) {
+            (Intent::Write { .. }, false) => open.extend(recovery::reopen(cluster, found).await?),
+            (Intent::Broadcast { requests, effect }, false) => {
+                if let Err(error) = crate::ops::redo(cluster, uid, requests, effect.clone()).await {
+                    tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
+                }
+            }
+            (intent, true) => {
+                let effect = match intent {
+                    Intent::Broadcast { effect, .. } => effect.clone(),
+                    Intent::Write { .. } => Effect::None,
+                };
+                let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+                if let Some(task) = task {
+                    // What others must not overtake keeps its locks.
+                    let scope = match &effect {
+                        Effect::None => None,
+                        Effect::UpdateIndex { index, rename, .. } => {
+                            Some(Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())))
+                        }
+                        Effect::Swap { pairs } => Some(Scope::indexes(
+                            pairs.iter().flat_map(|(left, right, _)| [left.as_str(), right.as_str()]),
+                        )),
+                    };
+                    let guard = match scope {
+                        Some(scope) => Some(cluster.locks.lock(scope).await),
+                        None => None,
+                    };
+                    cluster.settler.add(task, found.tasks, effect, guard);
+                }
+            }
+        }
+    }
+    if !open.is_empty() {
+        tracing::warn!(writes = open.len(), "writes without a commit are recovered");
+        let cluster = cluster.clone();
+        tokio::spawn(async move {
+            if let Err(error) = recovery::recover(&cluster, open).await {
+                tracing::error!(%error, "writes could not be recovered; the next start will");
+            }
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The shard tag among an index's settings: always filterable, first among the rules, and never shown.
+
+use miroir_core::shard::{Shard, TAG_FIELD};
+use serde_json::{Value, json};
+
+/// The setting that holds the tag's rule.
+pub const FILTERABLE: &str = "filterableAttributes";
+
+/// The rule that makes the tag filterable by equality, and nothing else.
+#[must_use]
+pub fn tag_rule() -> Value {
+    json!({
+        "attributePatterns": [TAG_FIELD],
+        "features": {"facetSearch": false, "filter": {"equality": true, "comparison": false}}
+    })
+}
+
+/// Filterable attributes as nodes get them: the tag's rule first, then the client's, none of which names the tag.
+///
+/// `None` if the client's value is not one that can be rewritten: a node is to refuse it, in its own words.
+#[must_use]
+pub fn with_tag(client: &Value) -> Option<Value> {
+    let mut rules = vec![tag_rule()];
+    match client {
+        Value::Null => {}
+        Value::Array(client) => rules.extend(client.iter().filter_map(without_tag)),
+        _ => return None,
+    }
+    Some(Value::Array(rules))
+}
+
+/// Takes the tag out of filterable attributes as a node tells them.
+pub fn scrub_rules(rules: &mut Value) {
+    if let Value::Array(rules) = rules {
+        *rules = rules.iter().filter_map(without_tag).collect();
+    }
+}
+
+/// A rule without the tag; `None` if nothing is left of it.
+#[must_use]
+pub fn without_tag(rule: &Value) -> Option<Value> {
+    if rule.as_str() == Some(TAG_FIELD) {
+        return None;
+    }
+    let Some(patterns) = rule.get("attributePatterns").and_then(Value::as_array) else {
+        return Some(rule.clone());
+    };
+    if !patterns.iter().any(|pattern| pattern == TAG_FIELD) {
+        return Some(rule.clone());
+    }
+    let left: Vec<Value> = patterns.iter().filter(|pattern| *pattern != TAG_FIELD).cloned().collect();
+    if left.is_empty() {
+        return None;
+    }
+    let mut rule = rule.clone();
+    rule["attributePatterns"] = Value::Array(left);
+    Some(rule)
+}
+
+/// The characters of tags among a client's `nonSeparatorTokens`: they would make tags searchable text.
+#[must_use]
+pub fn forbidden_tokens(tokens: &Value) -> Vec<String> {
+    // The last characters of the first eight tags are the whole alphabet.
+    let alphabet: String = (0..8).filter_map(|slot| Shard(slot).tag().pop()).collect();
+    tokens
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .filter(|token| !token.is_empty() && token.chars().all(|letter| alphabet.contains(letter)))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_comes_first_whatever_the_client_sets() {
+        for (client, rest) in [
+            (json!(null), json!([])),
+            (json!([]), json!([])),
+            (json!(["genre", "year"]), json!(["genre", "year"])),
+            (json!(["*"]), json!(["*"])),
+            (json!(["_miroir_shard", "genre"]), json!(["genre"])),
+            (
+                json!([{"attributePatterns": ["*"], "features": {}}]),
+                json!([{"attributePatterns": ["*"], "features": {}}]),
+            ),
+            (json!([{"attributePatterns": ["_miroir_shard"]}]), json!([])),
+            (json!([{"attributePatterns": ["a*", "_miroir_shard"]}]), json!([{"attributePatterns": ["a*"]}])),
+            (json!([7]), json!([7])),
+        ] {
+            let set = with_tag(&client).unwrap();
+            assert_eq!(set[0], tag_rule());
+            assert_eq!(set.as_array().unwrap()[1..], *rest.as_array().unwrap(), "{client}");
+            let mut shown = set;
+            scrub_rules(&mut shown);
+            assert_eq!(shown, rest);
+        }
+        assert_eq!(with_tag(&json!("genre")), None, "a node is to refuse it");
+    }
+
+    #[test]
+    fn tokens_that_would_show_the_tag_are_found() {
+        assert_eq!(forbidden_tokens(&json!([",", "@", "(", ";;", "}{"])), [",", "(", ";;", "}{"]);
+        for token in [",", ";", "(", ")", "[", "]", "{", "}"] {
+            assert_eq!(forbidden_tokens(&json!([token])).len(), 1, "{token}");
+        }
+        assert!(forbidden_tokens(&json!(null)).is_empty());
+    }
+}

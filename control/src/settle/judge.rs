@@ -1,0 +1,257 @@
+//! From what nodes say of their tasks to what the client's task is. Pure.
+
+use crate::time::Nanos;
+use miroir_core::{error::ErrorBody, shard::Shard};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// A node's task, as far as it is known.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The node's name.
+    pub node: String,
+    /// Its own uid.
+    pub node_task: u32,
+    /// Whether its end decides the client's task; else it only has to be over.
+    pub main: bool,
+    /// The shards it writes; empty for all.
+    pub shards: Vec<Shard>,
+    /// What the node said last.
+    pub seen: Seen,
+}
+
+/// What a node says of its task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// How far it is.
+    pub state: State,
+    /// When it began.
+    pub started_at: Option<Nanos>,
+    /// When it ended.
+    pub finished_at: Option<Nanos>,
+    /// Meilisearch's details.
+    pub details: Option<Value>,
+    /// Why it failed.
+    pub error: Option<ErrorBody>,
+}
+
+/// How far a node's task is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Enqueued.
+    #[default]
+    Waiting,
+    /// Begun.
+    Processing,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly, or forgotten by the node.
+    Failed,
+    /// Cancelled.
+    Canceled,
+    /// The node is away, and the task had not ended.
+    Away,
+}
+
+impl State {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
+    }
+}
+
+/// What the client's task is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Not over; when the first node began.
+    Pending {
+        /// When the first node began.
+        started_at: Option<Nanos>,
+    },
+    /// Over.
+    Over(Box<Over>),
+}
+
+/// How it ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Over {
+    /// `succeeded`, `failed`, `canceled`.
+    pub status: &'static str,
+    /// Why it failed.
+    pub error: Option<ErrorBody>,
+    /// When the first node began.
+    pub started_at: Option<Nanos>,
+    /// When the last node ended.
+    pub finished_at: Option<Nanos>,
+    /// Documents deleted, each counted once.
+    pub deleted: Option<u64>,
+    /// The details of a node that ended as the client's task did.
+    pub details: Option<Value>,
+    /// Replicas that ended otherwise than the others of their shard.
+    pub stale: BTreeSet<(Shard, String)>,
+    /// Nodes that ended otherwise than the others.
+    pub behind: BTreeSet<String>,
+}
+
+/// Decides. A node that is away is waited for only where nobody else can speak for its shards.
+#[must_use]
+pub fn judge(parts: &[Part]) -> Verdict {
+    let started_at = parts.iter().filter_map(|part| part.seen.started_at).min();
+    let unfinished = parts.iter().any(|part| !part.seen.state.is_over() && part.seen.state != State::Away);
+    if unfinished {
+        return Verdict::Pending { started_at };
+    }
+    let mut over = Over { status: "succeeded", started_at, ..Over::default() };
+    let decides = parts.iter().any(|part| part.main);
+    let main: Vec<&Part> = parts.iter().filter(|part| part.main).collect();
+    let groups: Vec<Option<Shard>> = if main.iter().all(|part| part.shards.is_empty()) {
+        vec![None]
+    } else {
+        let shards: BTreeSet<Shard> = main.iter().flat_map(|part| part.shards.iter().copied()).collect();
+        shards.into_iter().map(Some).collect()
+    };
+    for group in groups.into_iter().filter(|_| decides) {
+        let of_group: Vec<&&Part> =
+            main.iter().filter(|part| group.is_none_or(|shard| part.shards.contains(&shard))).collect();
+        // The best end is the truth: what one replica has taken, the others are to have too.
+        let truth = [State::Succeeded, State::Canceled, State::Failed]
+            .into_iter()
+            .find(|state| of_group.iter().any(|part| part.seen.state == *state));
+        let Some(truth) = truth else { return Verdict::Pending { started_at } };
+        for part in of_group.iter().filter(|part| part.seen.state != truth) {
+            match group {
+                Some(shard) => over.stale.insert((shard, part.node.clone())),
+                None => over.behind.insert(part.node.clone()),
+            };
+        }
+        match truth {
+            State::Failed => over.status = "failed",
+            State::Canceled if over.status != "failed" => over.status = "canceled",
+            _ => {}
+        }
+    }
+    // Steps that only have to be over: creating the index, setting its primary key.
+    let extras = parts.iter().filter(|part| !part.main);
+    let some_succeeded = extras.clone().any(|part| part.seen.state == State::Succeeded);
+    for part in extras.filter(|part| some_succeeded && part.seen.state != State::Succeeded) {
+        if part.seen.state == State::Away {
+            over.behind.insert(part.node.clone());
+        }
+    }
+    over.finished_at = parts.iter().filter_map(|part| part.seen.finished_at).max();
+    if over.status == "failed" {
+        over.error = main.iter().find_map(|part| part.seen.error.clone());
+    }
+    over.details = main
+        .iter()
+        .find(|part| state_name(part.seen.state) == over.status)
+        .and_then(|part| part.seen.details.clone());
+    over.deleted = deleted(&main);
+    Verdict::Over(Box::new(over))
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Succeeded => "succeeded",
+        State::Canceled => "canceled",
+        _ => "failed",
+    }
+}
+
+/// Documents deleted, each counted once.
+///
+/// Nodes count what they deleted over all their shards together. Where each shard was written by the same number of
+/// replicas, that many nodes counted each document: exact. Where some replicas missed it, this is a mean, rounded.
+fn deleted(main: &[&Part]) -> Option<u64> {
+    let done: Vec<&&Part> = main.iter().filter(|part| part.seen.state == State::Succeeded).collect();
+    let counts: Vec<u64> = done
+        .iter()
+        .filter_map(|part| part.seen.details.as_ref()?.get("deletedDocuments")?.as_u64())
+        .collect();
+    if counts.is_empty() {
+        return None;
+    }
+    let shards: BTreeSet<Shard> = done.iter().flat_map(|part| part.shards.iter().copied()).collect();
+    let copies: usize = done.iter().map(|part| part.shards.len()).sum();
+    let sum: u64 = counts.iter().sum();
+    if shards.is_empty() || copies == 0 {
+        return Some(sum);
+    }
+    let (shards, copies) = (shards.len() as u64, copies as u64);
+    Some((sum * shards + copies / 2) / copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn part(node: &str, shards: &[u16], state: State) -> Part {
+        let seen = Seen {
+            state,
+            started_at: Some(10),
+            finished_at: Some(20),
+            details: Some(json!({"deletedDocuments": 6})),
+            error: (state == State::Failed).then(|| crate::error::index_not_found("x").body),
+        };
+        let shards = shards.iter().copied().map(Shard).collect();
+        Part { node: node.into(), node_task: 0, main: true, shards, seen }
+    }
+
+    fn over(parts: &[Part]) -> Over {
+        match judge(parts) {
+            Verdict::Over(over) => *over,
+            Verdict::Pending { .. } => panic!("pending"),
+        }
+    }
+
+    #[test]
+    fn all_replicas_must_have_succeeded() {
+        let parts = [part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Processing)];
+        assert_eq!(judge(&parts), Verdict::Pending { started_at: Some(10) });
+        let over = over(&[part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Succeeded)]);
+        assert_eq!((over.status, over.deleted, over.finished_at), ("succeeded", Some(6), Some(20)));
+        assert!(over.stale.is_empty());
+    }
+
+    #[test]
+    fn a_replica_that_ends_otherwise_is_stale() {
+        let over = over(&[
+            part("a", &[0, 1], State::Succeeded),
+            part("b", &[1], State::Failed),
+            part("c", &[0], State::Succeeded),
+        ]);
+        assert_eq!(over.status, "succeeded");
+        assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
+    }
+
+    #[test]
+    fn a_shard_that_all_refuse_fails_the_task() {
+        let over = over(&[part("a", &[0], State::Failed), part("b", &[1], State::Succeeded)]);
+        assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "index_not_found"));
+        assert!(over.stale.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_away_blocks_only_what_nobody_else_has() {
+        let stood_in = over(&[part("a", &[0], State::Away), part("b", &[0], State::Succeeded)]);
+        assert_eq!((stood_in.status, stood_in.stale.len()), ("succeeded", 1));
+        let alone = [part("a", &[0], State::Away), part("b", &[1], State::Succeeded)];
+        assert!(matches!(judge(&alone), Verdict::Pending { .. }));
+    }
+
+    #[test]
+    fn steps_are_waited_for_but_decide_nothing() {
+        let mut step = part("b", &[], State::Waiting);
+        step.main = false;
+        let main = part("a", &[0], State::Succeeded);
+        assert!(matches!(judge(&[main.clone(), step.clone()]), Verdict::Pending { .. }));
+        step.seen.state = State::Failed;
+        assert_eq!(over(&[main, step]).status, "succeeded");
+    }
+
+    #[test]
+    fn operations_on_all_nodes_leave_those_behind_that_differ() {
+        let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
+        assert_eq!((over.status, over.behind), ("succeeded", BTreeSet::from(["b".to_owned()])));
+    }
+}

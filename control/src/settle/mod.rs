@@ -1,0 +1,325 @@
+//! Settling: asks nodes what became of their tasks, until the client's task has ended.
+
+pub mod judge;
+
+use crate::{
+    cluster::Cluster,
+    error::Result,
+    ledger::{
+        intents::{self, Effect, NodeTask},
+        tasks::{self, Ending, Task},
+    },
+    locks::LockGuard,
+    scrub, settings_tag, time,
+    writes::begin::nothing_done,
+};
+use futures_util::future::join_all;
+use judge::{Over, Part, Seen, State, Verdict, judge};
+use miroir_core::error::ErrorBody;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// A node that is away longer than this is not waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Node tasks a request: their uids travel in the query.
+const CHUNK: usize = 200;
+
+#[derive(Debug)]
+struct Pending {
+    task: Task,
+    parts: Vec<Part>,
+    effect: Effect,
+    /// Held where others must not go on before the end is known.
+    guard: Option<LockGuard>,
+}
+
+/// Tasks that nodes have not ended.
+#[derive(Debug)]
+pub struct Settler {
+    pending: Mutex<BTreeMap<u32, Pending>>,
+    wake: Notify,
+    rounds: watch::Sender<u64>,
+}
+
+impl Default for Settler {
+    fn default() -> Self {
+        Self { pending: Mutex::default(), wake: Notify::new(), rounds: watch::Sender::new(0) }
+    }
+}
+
+impl Settler {
+    /// Adds a task. `guard` is held until it has ended.
+    pub fn add(&self, task: Task, node_tasks: Vec<NodeTask>, effect: Effect, guard: Option<LockGuard>) {
+        let parts = node_tasks
+            .into_iter()
+            .map(|task| Part {
+                node: task.node,
+                node_task: task.node_task,
+                main: task.main,
+                shards: task.shards,
+                seen: Seen::default(),
+            })
+            .collect();
+        self.pending().insert(task.uid, Pending { task, parts, effect, guard });
+        self.wake.notify_one();
+    }
+
+    /// How many tasks are pending.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.pending().len()
+    }
+
+    /// Asks the nodes now, if anything is pending, and waits for their answers for a moment.
+    pub async fn refresh(&self) {
+        if self.pending().is_empty() {
+            return;
+        }
+        let mut rounds = self.rounds.subscribe();
+        self.wake.notify_one();
+        let _ = tokio::time::timeout(Duration::from_millis(500), rounds.changed()).await;
+    }
+
+    /// Waits until a node has ended everything that is pending for it now.
+    pub async fn drained(&self, node: &str) {
+        let waited_for: Vec<u32> = {
+            let pending = self.pending();
+            pending
+                .iter()
+                .filter(|(_, p)| p.parts.iter().any(|part| part.node == node))
+                .map(|(uid, _)| *uid)
+                .collect()
+        };
+        while waited_for.iter().any(|uid| self.pending().contains_key(uid)) {
+            self.refresh().await;
+        }
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Settles, for ever.
+pub async fn run(cluster: Arc<Cluster>) {
+    let mut pause = FAST;
+    loop {
+        if cluster.settler.count() == 0 {
+            cluster.settler.wake.notified().await;
+            pause = FAST;
+        }
+        let before = cluster.settler.count();
+        if let Err(error) = round(&cluster).await {
+            tracing::error!(%error, "tasks could not be settled; the next round will");
+        }
+        cluster.settler.rounds.send_modify(|rounds| *rounds += 1);
+        // Long indexing is asked for ever less often; an end, or somebody who asks, makes it quick again.
+        pause = if cluster.settler.count() < before { FAST } else { (pause * 5 / 4).min(SLOW) };
+        if tokio::time::timeout(pause, cluster.settler.wake.notified()).await.is_ok() {
+            pause = FAST;
+        }
+    }
+}
+
+const FAST: Duration = Duration::from_millis(20);
+const SLOW: Duration = Duration::from_millis(500);
+
+async fn round(cluster: &Arc<Cluster>) -> Result<()> {
+    let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
+    for pending in cluster.settler.pending().values() {
+        for part in &pending.parts {
+            if matches!(part.seen.state, State::Waiting | State::Processing | State::Away) {
+                wanted.entry(part.node.clone()).or_default().push(part.node_task);
+            }
+        }
+    }
+    let asked = wanted.into_iter().map(async |(node, uids)| {
+        let seen = ask(cluster, &node, &uids).await;
+        (node, seen)
+    });
+    let seen: HashMap<String, HashMap<u32, Seen>> = join_all(asked).await.into_iter().collect();
+    let mut started = Vec::new();
+    let mut over = Vec::new();
+    {
+        let mut pending = cluster.settler.pending();
+        for (uid, pending) in pending.iter_mut() {
+            for part in &mut pending.parts {
+                if let Some(seen) = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task)) {
+                    part.seen = seen.clone();
+                }
+            }
+            match judge(&pending.parts) {
+                Verdict::Pending { started_at: Some(at) } if pending.task.started_at.is_none() => {
+                    // The clocks of nodes are their own, and steps may have come before the uid.
+                    let at = at.max(pending.task.enqueued_at);
+                    pending.task.started_at = Some(at);
+                    started.push((*uid, at));
+                }
+                Verdict::Pending { .. } => {}
+                Verdict::Over(verdict) => over.push((*uid, verdict)),
+            }
+        }
+    }
+    if !started.is_empty() {
+        cluster
+            .ledger
+            .call(move |connection| {
+                started.iter().try_for_each(|(uid, at)| tasks::start(connection, *uid, *at))
+            })
+            .await?;
+    }
+    join_all(over.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await.into_iter().collect()
+}
+
+/// What a node says of some of its tasks. A node that is away says it for them; one that hiccups says nothing.
+async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> {
+    let mut seen = HashMap::new();
+    let Some(node) = cluster.node(node) else { return seen };
+    if node.away().is_some_and(|away| away > PATIENCE) {
+        let away = Seen { state: State::Away, ..Seen::default() };
+        return uids.iter().map(|uid| (*uid, away.clone())).collect();
+    }
+    for chunk in uids.chunks(CHUNK) {
+        let list: Vec<String> = chunk.iter().map(u32::to_string).collect();
+        let path = format!("/tasks?limit={}&uids={}", chunk.len(), list.join(","));
+        let Ok(answer) = node.ask("GET", &path, None).await else { continue };
+        // What a node has forgotten will not end: its disk was lost, or its tasks were deleted.
+        let forgotten = Seen {
+            state: State::Failed,
+            error: Some(
+                miroir_core::error::ApiError::new(
+                    miroir_core::error::Code::INTERNAL,
+                    "a node has lost its tasks",
+                )
+                .body,
+            ),
+            ..Seen::default()
+        };
+        seen.extend(chunk.iter().map(|uid| (*uid, forgotten.clone())));
+        for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(uid) = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok())
+            {
+                seen.insert(uid, read(task));
+            }
+        }
+    }
+    seen
+}
+
+fn read(task: &Value) -> Seen {
+    let moment = |name: &str| task.get(name).and_then(Value::as_str).and_then(time::parse);
+    let mut error: Option<ErrorBody> =
+        task.get("error").and_then(|error| serde_json::from_value(error.clone()).ok());
+    if let Some(error) = &mut error {
+        error.message = scrub::message(&error.message);
+    }
+    Seen {
+        state: match task.get("status").and_then(Value::as_str) {
+            Some("succeeded") => State::Succeeded,
+            Some("failed") => State::Failed,
+            Some("canceled") => State::Canceled,
+            Some("processing") => State::Processing,
+            _ => State::Waiting,
+        },
+        started_at: moment("startedAt"),
+        finished_at: moment("finishedAt"),
+        details: task.get("details").filter(|details| !details.is_null()).cloned(),
+        error,
+    }
+}
+
+async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
+    let (task, effect) = match cluster.settler.pending().get(&uid) {
+        Some(pending) => (pending.task.clone(), pending.effect.clone()),
+        None => return Ok(()),
+    };
+    // First the truth about replicas and indexes, and its publication: only then has the client's task ended.
+    let succeeded = over.status == "succeeded";
+    let now = time::now();
+    let index = task.index.clone();
+    cluster
+        .change(|view| {
+            for (shard, node) in &over.stale {
+                tracing::warn!(
+                    uid,
+                    shard = shard.0,
+                    node,
+                    "a replica ended a write otherwise than the others"
+                );
+                view.mark_stale(*shard, node);
+            }
+            for node in &over.behind {
+                tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
+                view.mark_behind(node);
+            }
+            if succeeded {
+                crate::ops::apply(view, &effect, now);
+            }
+        })
+        .await?;
+    let ending = Ending {
+        status: over.status,
+        details: details(&task, &over, cluster.config.replication as u64),
+        error: over.error.clone(),
+        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
+        finished_at: over.finished_at.unwrap_or(now),
+    };
+    cluster
+        .ledger
+        .call(move |connection| {
+            tasks::finish(connection, uid, &ending)?;
+            intents::close(connection, uid)?;
+            if let (true, Some(index)) = (succeeded, &index) {
+                connection.execute(
+                    "UPDATE indexes SET updated_at = ?2 WHERE uid = ?1",
+                    rusqlite::params![index, ending.finished_at],
+                )?;
+            }
+            Ok(())
+        })
+        .await?;
+    let done = cluster.settler.pending().remove(&uid);
+    drop(done.and_then(|pending| pending.guard));
+    Ok(())
+}
+
+/// The details of an ended task: the ledger's, with counts that count each document once, and the node's where the
+/// control plane does not know better.
+fn details(task: &Task, over: &Over, replication: u64) -> Option<Value> {
+    let mut details = task.details.clone().unwrap_or_else(|| json!({}));
+    if over.status != "succeeded" {
+        if task.kind == "indexDeletion" && over.details.is_some() {
+            return over.details.clone();
+        }
+        return nothing_done(task.details.as_ref());
+    }
+    if let Some(received) = details.get("receivedDocuments").cloned() {
+        details["indexedDocuments"] = received;
+        return Some(details);
+    }
+    if details.get("deletedDocuments").is_some() {
+        let deleted = over.deleted.unwrap_or(0);
+        // An index is deleted on all nodes, and each says how many documents it had: every replica counted.
+        let copies = if task.kind == "indexDeletion" { replication.max(1) } else { 1 };
+        details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
+        return Some(details);
+    }
+    if task.kind == "settingsUpdate"
+        && let Some(mut told) = over.details.clone()
+    {
+        scrub::value(&mut told);
+        // A reset is told as one, not as the empty list that nodes got.
+        if let (Some(set), Some(told)) =
+            (details.get(settings_tag::FILTERABLE), told.get_mut(settings_tag::FILTERABLE))
+        {
+            *told = set.clone();
+        }
+        return Some(told);
+    }
+    task.details.clone()
+}

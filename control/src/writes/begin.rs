@@ -1,0 +1,239 @@
+//! *Begin*: authorises a write, waits for its locks, and gives it a uid, writers and a key.
+
+use super::OpenWrite;
+use crate::{
+    auth::{self, Grant},
+    catalogue,
+    cluster::Cluster,
+    error::{Error, Result, api_error, index_not_found},
+    ledger::{
+        intents::{self, Intent},
+        tasks::{self, Ending, NewTask},
+    },
+    locks::{LockGuard, Scope},
+    time,
+};
+use miroir_core::{
+    error::{ApiError, Code, ErrorBody},
+    protocol::{Begin, BeginReply, WriteOperation},
+    shard::Shard,
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+/// Answers a gateway's begin.
+///
+/// # Errors
+/// What the client is told instead of 202.
+pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
+    let action = match begin.operation {
+        WriteOperation::AddDocuments { .. } => "documents.add",
+        _ => "documents.delete",
+    };
+    let grant = auth::authorize(cluster, begin.authorization.as_deref(), action, Some(&begin.index)).await?;
+    check_index_uid(&begin.index)?;
+    let known = cluster.view().shards().count();
+    if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
+        return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
+    }
+    let guard = cluster.locks.lock(Scope::shards(&begin.index, &begin.shards)).await;
+    // From here on a gateway that leaves must not stop it half-way.
+    let cluster = cluster.clone();
+    tokio::spawn(async move { begin_locked(&cluster, begin, grant, guard).await })
+        .await
+        .map_err(|error| Error::Other(error.to_string()))?
+}
+
+async fn begin_locked(
+    cluster: &Arc<Cluster>,
+    begin: Begin,
+    grant: Grant,
+    guard: LockGuard,
+) -> Result<BeginReply> {
+    if cluster.current().is_empty() {
+        return Err(Error::NoNode);
+    }
+    let index = cluster.view().indexes.get(&begin.index).cloned();
+    let known_key = index.as_ref().and_then(|index| index.primary_key.clone());
+    let mut extras = Vec::new();
+    let primary_key = match &begin.operation {
+        WriteOperation::AddDocuments { requested_primary_key, primary_key, failure, .. } => {
+            if index.is_none() && !grant.may_create(&begin.index) {
+                return record(cluster, &begin, index_not_found(&begin.index).body).await;
+            }
+            if let (Some(known), Some(requested)) = (&known_key, requested_primary_key)
+                && known != requested
+            {
+                return record(cluster, &begin, primary_key_exists(&begin.index, known)).await;
+            }
+            if let Some(known) = &known_key
+                && primary_key.as_ref() != Some(known)
+            {
+                return Ok(BeginReply::Split { primary_key: known.clone() });
+            }
+            if let Some(failure) = failure {
+                // Meilisearch creates the index before it looks at the documents.
+                catalogue::ensure_index(cluster, &begin.index, None).await?;
+                return record(cluster, &begin, failure.clone()).await;
+            }
+            extras = catalogue::ensure_index(cluster, &begin.index, primary_key.as_deref()).await?;
+            // Another write, to other shards, may have created it meanwhile, with another key.
+            let known_key =
+                cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
+            if let Some(known) = &known_key
+                && primary_key.as_ref() != Some(known)
+            {
+                return Ok(BeginReply::Split { primary_key: known.clone() });
+            }
+            known_key
+        }
+        operation => {
+            if index.is_none() {
+                return record(cluster, &begin, index_not_found(&begin.index).body).await;
+            }
+            if let (WriteOperation::DeleteDocuments { primary_key, .. }, Some(known)) =
+                (operation, &known_key)
+                && primary_key.as_ref().is_some_and(|key| key != known)
+            {
+                return Ok(BeginReply::Split { primary_key: known.clone() });
+            }
+            known_key
+        }
+    };
+    let key = cluster.epochs.key(cluster, &begin.gateway).await?;
+    let writers = writers(cluster, &begin.shards).await?;
+    let new = new_task(&begin);
+    let intent = Intent::Write {
+        gateway: begin.gateway.clone(),
+        index: begin.index.clone(),
+        operation: begin.operation.clone(),
+        writers: writers.clone(),
+    };
+    let task = cluster
+        .ledger
+        .call(move |connection| {
+            let task = tasks::insert(connection, &new)?;
+            intents::open(connection, task.uid, &intent)?;
+            intents::add_node_tasks(connection, task.uid, &extras)?;
+            Ok(task)
+        })
+        .await?;
+    let nodes: Vec<String> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    let position = |name: &String| {
+        nodes.iter().position(|node| node == name).and_then(|position| u16::try_from(position).ok())
+    };
+    let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();
+    let uid = task.uid;
+    cluster.open.insert(OpenWrite {
+        task,
+        gateway: begin.gateway,
+        index: begin.index,
+        operation: begin.operation,
+        writers,
+        guard,
+        since: Instant::now(),
+    });
+    Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions })
+}
+
+/// The writers of each shard now. Replicas on nodes that are away are stale from here on, where others can stand in:
+/// they would only hold the write up, and miss it.
+async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<String>>> {
+    cluster
+        .change(|view| {
+            for shard in shards {
+                let active: Vec<String> = view.active(*shard).map(ToOwned::to_owned).collect();
+                let is_up = |name: &String| cluster.node(name).is_some_and(|node| node.is_up());
+                if active.iter().any(is_up) {
+                    for name in active.iter().filter(|name| !is_up(name)) {
+                        view.mark_stale(*shard, name);
+                    }
+                }
+            }
+        })
+        .await?;
+    let view = cluster.view();
+    Ok(shards.iter().map(|shard| (*shard, view.active(*shard).map(ToOwned::to_owned).collect())).collect())
+}
+
+/// Meilisearch's rule for index uids.
+///
+/// # Errors
+/// `invalid_index_uid`, in Meilisearch's words.
+pub fn check_index_uid(uid: &str) -> Result<(), ApiError> {
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    if !uid.is_empty() && uid.len() <= 400 && uid.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(api_error(
+        400,
+        "invalid_request",
+        "invalid_index_uid",
+        format!(
+            "`{uid}` is not a valid index uid. Index uid can be an integer or a string containing only alphanumeric \
+             characters, hyphens (-) and underscores (_), and can not be more than 512 bytes."
+        ),
+    ))
+}
+
+fn primary_key_exists(index: &str, known: &str) -> ErrorBody {
+    let message = format!("Index `{index}`: Index already has a primary key: `{known}`.");
+    ApiError::new(Code::INDEX_PRIMARY_KEY_ALREADY_EXISTS, message).body
+}
+
+fn new_task(begin: &Begin) -> NewTask {
+    let (kind, details) = match &begin.operation {
+        WriteOperation::AddDocuments { documents, .. } => {
+            ("documentAdditionOrUpdate", json!({"receivedDocuments": documents, "indexedDocuments": null}))
+        }
+        WriteOperation::DeleteDocuments { ids, .. } => (
+            "documentDeletion",
+            json!({"providedIds": ids, "deletedDocuments": null, "originalFilter": null}),
+        ),
+        WriteOperation::DeleteByFilter { filter } => (
+            "documentDeletion",
+            json!({"providedIds": 0, "deletedDocuments": null, "originalFilter": filter.to_string()}),
+        ),
+        WriteOperation::DeleteAll => ("documentDeletion", json!({"deletedDocuments": null})),
+    };
+    NewTask {
+        index: Some(begin.index.clone()),
+        kind: kind.to_owned(),
+        details: Some(details),
+        custom_metadata: begin.custom_metadata.clone(),
+    }
+}
+
+/// Details of a task that did nothing: counts that were open are 0.
+#[must_use]
+pub fn nothing_done(details: Option<&Value>) -> Option<Value> {
+    let mut details = details?.clone();
+    for name in ["indexedDocuments", "deletedDocuments", "editedDocuments"] {
+        if let Some(count) = details.get_mut(name).filter(|count| count.is_null()) {
+            *count = json!(0);
+        }
+    }
+    Some(details)
+}
+
+/// Puts a task into the ledger that fails with this error, without any node.
+async fn record(cluster: &Cluster, begin: &Begin, error: ErrorBody) -> Result<BeginReply> {
+    let new = new_task(begin);
+    let task = cluster
+        .ledger
+        .call(move |connection| {
+            let task = tasks::insert(connection, &new)?;
+            let now = time::now();
+            let ending = Ending {
+                status: "failed",
+                details: nothing_done(task.details.as_ref()),
+                error: Some(error),
+                started_at: Some(now),
+                finished_at: now,
+            };
+            tasks::finish(connection, task.uid, &ending)?;
+            Ok(task)
+        })
+        .await?;
+    Ok(BeginReply::Recorded { task: task.summary() })
+}

@@ -1,0 +1,177 @@
+//! *Commit*: what nodes took becomes what is true.
+
+use super::{OpenWrite, begin::nothing_done, recovery};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result, api_error},
+    ledger::{
+        intents::{self, NodeTask},
+        tasks::{self, Ending},
+    },
+    scrub, time,
+};
+use miroir_core::{
+    error::{ApiError, Code},
+    protocol::{Commit, NodeOutcome},
+    shard::Shard,
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Answers a gateway's commit with the client's task summary.
+///
+/// # Errors
+/// What the client is told instead of 202.
+pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
+    let uid = commit.uid;
+    let Some(write) = cluster.open.take(uid) else {
+        // A second commit, or one that comes after its recovery: the ledger knows.
+        let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+        return task.map(|task| task.summary()).ok_or_else(|| {
+            ApiError::new(Code::INTERNAL, format!("there is no write {uid} to be committed")).into()
+        });
+    };
+    // A gateway that leaves now must not tear it.
+    let cluster = cluster.clone();
+    tokio::spawn(async move { decide(&cluster, write, commit).await })
+        .await
+        .map_err(|error| Error::Other(error.to_string()))?
+}
+
+async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Result<Value> {
+    let mut taken = BTreeMap::new();
+    let mut refusals = Vec::new();
+    let mut unknown = BTreeSet::new();
+    for result in commit.results {
+        match result.outcome {
+            NodeOutcome::Enqueued { task_uid } => {
+                taken.insert(result.node, task_uid);
+            }
+            NodeOutcome::Refused { status, error } => refusals.push((result.node, status, error)),
+            NodeOutcome::Unknown => {
+                unknown.insert(result.node);
+            }
+        }
+    }
+    // A request that every node refuses as it stands is the client's mistake: the client gets a node's own words.
+    // 401 and 403 are not: they are about the gateway's key.
+    if taken.is_empty()
+        && unknown.is_empty()
+        && let Some((_, status, Some(error))) =
+            refusals.iter().find(|(_, status, error)| is_clients(*status) && error.is_some())
+        && refusals.iter().all(|(_, status, _)| is_clients(*status))
+    {
+        let uid = write.task.uid;
+        cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
+        let error = api_error(*status, &error.kind, &error.code, scrub::message(&error.message));
+        return Err(error.into());
+    }
+    let untaken = |taken: &BTreeMap<String, u32>| {
+        write.writers.values().any(|writers| {
+            !writers.iter().any(|node| taken.contains_key(node))
+                && writers.iter().any(|node| unknown.contains(node))
+        })
+    };
+    // A shard that nobody has taken for sure, but somebody may have: the nodes know.
+    if untaken(&taken) {
+        let mut pause = Duration::from_millis(50);
+        for _ in 0..7 {
+            tokio::time::sleep(pause).await;
+            taken.extend(
+                recovery::find(cluster, &unknown, &BTreeSet::from([write.task.uid]))
+                    .await
+                    .remove(&write.task.uid)
+                    .unwrap_or_default(),
+            );
+            if !untaken(&taken) {
+                break;
+            }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+    let summary = write.task.summary();
+    apply(cluster, write, &taken).await?;
+    Ok(summary)
+}
+
+fn is_clients(status: u16) -> bool {
+    (400..500).contains(&status) && status != 401 && status != 403 && status != 408 && status != 429
+}
+
+/// Makes what nodes took the truth: replicas that missed it are stale, and published as such, before locks are released.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn apply(cluster: &Arc<Cluster>, write: OpenWrite, taken: &BTreeMap<String, u32>) -> Result<()> {
+    let uid = write.task.uid;
+    let mut lost: Vec<Shard> = Vec::new();
+    let mut missed: Vec<(Shard, String)> = Vec::new();
+    let mut tasks_of: BTreeMap<&String, Vec<Shard>> = BTreeMap::new();
+    for (shard, writers) in &write.writers {
+        let (took, not): (Vec<_>, Vec<_>) = writers.iter().partition(|node| taken.contains_key(*node));
+        if took.is_empty() {
+            lost.push(*shard);
+            continue;
+        }
+        for node in took {
+            tasks_of.entry(node).or_default().push(*shard);
+        }
+        missed.extend(not.into_iter().map(|node| (*shard, node.clone())));
+    }
+    let node_tasks: Vec<NodeTask> = tasks_of
+        .into_iter()
+        .filter_map(|(node, shards)| {
+            let node_task = *taken.get(node)?;
+            Some(NodeTask { node: node.clone(), node_task, main: true, shards })
+        })
+        .collect();
+    if !missed.is_empty() {
+        tracing::warn!(uid, replicas = missed.len(), "replicas missed a write");
+        cluster
+            .change(|view| {
+                for (shard, node) in &missed {
+                    view.mark_stale(*shard, node);
+                }
+            })
+            .await?;
+    }
+    let failure = (!lost.is_empty()).then(|| {
+        let names: Vec<String> = lost.iter().map(|shard| shard.0.to_string()).collect();
+        tracing::error!(uid, shards = names.join(","), "shards took no part of a write");
+        let now = time::now();
+        Ending {
+            status: "failed",
+            details: nothing_done(write.task.details.as_ref()),
+            error: Some(
+                ApiError::new(
+                    Code::INTERNAL,
+                    format!(
+                        "The documents of {} shard(s) were not written, since no replica took them: {}.",
+                        names.len(),
+                        names.join(", ")
+                    ),
+                )
+                .body,
+            ),
+            started_at: Some(now),
+            finished_at: now,
+        }
+    });
+    let found = cluster
+        .ledger
+        .call(move |connection| {
+            intents::sent(connection, uid, &node_tasks)?;
+            if let Some(failure) = &failure {
+                tasks::finish(connection, uid, failure)?;
+            }
+            Ok(intents::all_node_tasks(connection, uid)?)
+        })
+        .await?;
+    cluster.settler.add(write.task, found, intents::Effect::None, None);
+    drop(write.guard);
+    Ok(())
+}
