@@ -1,2 +1,2 @@
-//! A node for demos and tests.
+//! x
 fn main() {}
