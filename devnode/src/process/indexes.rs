@@ -70,7 +70,9 @@ pub fn delete(node: &Node, task: &mut Task, outcome: &mut Outcome, uid: &str) ->
     let deleted = index.number_of_documents(&index.read_txn()?)?;
     task.set_detail("deletedDocuments", deleted);
     outcome.renames.set(uid, None);
-    outcome.changes.remove(settings::EXTRAS, uid);
+    if let Some(folder) = node.indexes.folder_of(uid) {
+        outcome.changes.remove(settings::EXTRAS, &folder.to_string());
+    }
     Ok(())
 }
 
@@ -108,12 +110,12 @@ pub fn swap(node: &Node, outcome: &mut Outcome, swaps: &[Swap]) -> Result<()> {
 pub fn settings(node: &Node, outcome: &mut Outcome, uid: &str, body: Value, may_create: bool) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let wanted = settings::read(body.clone())?;
-    let index = match node.indexes.folder_of(uid) {
-        Some(folder) => node.indexes.open(folder)?,
+    let (folder, index) = match node.indexes.folder_of(uid) {
+        Some(folder) => (folder, node.indexes.open(folder)?),
         None if may_create => {
             let (folder, index) = node.indexes.create()?;
             outcome.renames.set(uid, Some(folder));
-            index
+            (folder, index)
         }
         None => return Err(ApiError::index_not_found(uid)),
     };
@@ -121,7 +123,7 @@ pub fn settings(node: &Node, outcome: &mut Outcome, uid: &str, body: Value, may_
     let mut builder = Settings::new(&mut wtxn, &index, &node.indexer);
     settings::apply(wanted, &mut builder);
     builder.execute(|_| (), must_stop(node)).map_err(in_index)?;
-    settings::record_extras(node, &mut outcome.changes, uid, &body)?;
+    settings::record_extras(node, &mut outcome.changes, folder, &body)?;
     wtxn.commit()?;
     Ok(())
 }
