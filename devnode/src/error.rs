@@ -29,6 +29,8 @@ macro_rules! codes {
         }
 
         /// One unit type for each code, for use as a type parameter.
+        // The table of codes is whole; some codes are never a field's own.
+        #[allow(dead_code)]
         pub mod marker {
             use super::{Code, MarkerCode};
             $(

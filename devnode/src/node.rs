@@ -75,7 +75,7 @@ impl Node {
         let queue =
             Queue::load(&store, folder.join("update_files"), options.experimental_max_number_of_batched_tasks)?;
         let features = store.section::<Features>("features")?.pop().map(|(_, features)| features).unwrap_or_default();
-        let pool = ThreadPoolNoAbortBuilder::new_for_indexing().build().map_err(ApiError::internal)?;
+        let pool = ThreadPoolNoAbortBuilder::new().thread_name(|i| format!("indexing-{i}")).build().map_err(ApiError::internal)?;
         let indexer = IndexerConfig { thread_pool: Some(pool), ..IndexerConfig::default() };
         Ok(Self { options, store, keys, indexes, queue, indexer, features: RwLock::new(features) })
     }

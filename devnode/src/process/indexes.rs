@@ -67,7 +67,8 @@ fn set_primary_key(node: &Node, index: &Index, uid: &str, primary_key: String) -
 /// Deletes an index.
 pub fn delete(node: &Node, task: &mut Task, outcome: &mut Outcome, uid: &str) -> Result<()> {
     let index = node.indexes.get(uid)?;
-    let deleted = index.number_of_documents(&index.read_txn()?)?;
+    let rtxn = index.read_txn()?;
+    let deleted = index.number_of_documents(&rtxn)?;
     task.set_detail("deletedDocuments", deleted);
     outcome.renames.set(uid, None);
     if let Some(folder) = node.indexes.folder_of(uid) {

@@ -21,7 +21,7 @@ use crate::validate::{InvalidJson, Unparsable};
 
 /// How a search takes part in a federation.
 #[derive(Debug, Clone, PartialEq, Deserr)]
-#[deserr(error = InvalidJson<code::InvalidMultiSearchFederationOptions>, rename_all = camelCase, deny_unknown_fields)]
+#[deserr(error = InvalidJson, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct FederationOptions {
     #[deserr(default = Weight(1.0), error = InvalidJson<code::InvalidMultiSearchWeight>)]
@@ -47,7 +47,7 @@ impl TryFrom<f64> for Weight {
 
 /// How the searches are merged.
 #[derive(Debug, Clone, PartialEq, Deserr)]
-#[deserr(error = InvalidJson<code::InvalidMultiSearchFederated>, rename_all = camelCase, deny_unknown_fields)]
+#[deserr(error = InvalidJson, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Federation {
     #[deserr(default = DEFAULT_LIMIT, error = InvalidJson<code::InvalidSearchLimit>)]
