@@ -32,7 +32,7 @@ pub struct Features {
     pub multimodal: bool,
     pub foreign_keys: bool,
     pub disable_documents_fetch_queue: bool,
-    pub legacy_search: Option<bool>,
+    pub legacy_search: bool,
     pub render_route: bool,
 }
 
@@ -42,7 +42,8 @@ impl Features {
         if on {
             return Ok(());
         }
-        let message = format!("{action} requires enabling the `{feature}` experimental feature. See {issue}");
+        let message =
+            format!("{action} requires enabling the `{feature}` experimental feature. See {issue}");
         Err(ApiError::new(Code::FeatureNotEnabled, message))
     }
 }
@@ -72,12 +73,33 @@ impl Node {
         let store = Store::open(&folder.join("devnode.redb"))?;
         let keys = Keys::load(&store, options.master_key.clone())?;
         let indexes = Indexes::load(&store, folder.join("indexes"))?;
-        let queue =
-            Queue::load(&store, folder.join("update_files"), options.experimental_max_number_of_batched_tasks)?;
-        let features = store.section::<Features>("features")?.pop().map(|(_, features)| features).unwrap_or_default();
-        let pool = ThreadPoolNoAbortBuilder::new().thread_name(|i| format!("indexing-{i}")).build().map_err(ApiError::internal)?;
-        let indexer = IndexerConfig { thread_pool: Some(pool), ..IndexerConfig::default() };
-        Ok(Self { options, store, keys, indexes, queue, indexer, features: RwLock::new(features) })
+        let queue = Queue::load(
+            &store,
+            folder.join("update_files"),
+            options.experimental_max_number_of_batched_tasks,
+        )?;
+        let features = store
+            .section::<Features>("features")?
+            .pop()
+            .map(|(_, features)| features)
+            .unwrap_or_default();
+        let pool = ThreadPoolNoAbortBuilder::new()
+            .thread_name(|i| format!("indexing-{i}"))
+            .build()
+            .map_err(ApiError::internal)?;
+        let indexer = IndexerConfig {
+            thread_pool: Some(pool),
+            ..IndexerConfig::default()
+        };
+        Ok(Self {
+            options,
+            store,
+            keys,
+            indexes,
+            queue,
+            indexer,
+            features: RwLock::new(features),
+        })
     }
 
     /// The experimental features now.
@@ -90,7 +112,10 @@ impl Node {
         let mut changes = Changes::default();
         changes.put("features", "all", &features)?;
         self.store.commit(changes)?;
-        *self.features.write().unwrap_or_else(PoisonError::into_inner) = features;
+        *self
+            .features
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = features;
         Ok(())
     }
 }

@@ -6,8 +6,11 @@ use std::ops::{ControlFlow, Deref};
 use std::str::FromStr;
 
 use deserr::errors::{JsonError, QueryParamError};
-use deserr::{DeserializeError, Deserr, ErrorKind, IntoValue, MergeWithError, Value, ValueKind, ValuePointerRef};
 use deserr::take_cf_content;
+use deserr::{
+    DeserializeError, Deserr, ErrorKind, IntoValue, MergeWithError, Value, ValueKind,
+    ValuePointerRef,
+};
 
 use crate::error::marker::BadRequest;
 use crate::error::{ApiError, Code, MarkerCode};
@@ -35,7 +38,11 @@ pub type InvalidQuery<C = BadRequest> = Invalid<InQuery, C>;
 impl<P, C> Invalid<P, C> {
     /// An error with exactly this message and code.
     pub fn new(message: String, code: Code) -> Self {
-        Self { message, code, marker: PhantomData }
+        Self {
+            message,
+            code,
+            marker: PhantomData,
+        }
     }
 }
 
@@ -48,32 +55,52 @@ impl<P, C> From<Invalid<P, C>> for ApiError {
 impl<C: MarkerCode> InvalidJson<C> {
     /// For `missing_field_error`: the field is missing, under this type's code.
     pub fn missing(field: &str, location: ValuePointerRef<'_>) -> Self {
-        take_cf_content(Self::error::<Infallible>(None, ErrorKind::MissingField { field }, location))
+        take_cf_content(Self::error::<Infallible>(
+            None,
+            ErrorKind::MissingField { field },
+            location,
+        ))
     }
 }
 
 impl<P, C1, C2> MergeWithError<Invalid<P, C2>> for Invalid<P, C1> {
-    fn merge(_: Option<Self>, other: Invalid<P, C2>, _: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
+    fn merge(
+        _: Option<Self>,
+        other: Invalid<P, C2>,
+        _: ValuePointerRef<'_>,
+    ) -> ControlFlow<Self, Self> {
         // Only the first error is ever told.
         ControlFlow::Break(Self::new(other.message, other.code))
     }
 }
 
 impl<P, C> MergeWithError<Infallible> for Invalid<P, C> {
-    fn merge(_: Option<Self>, other: Infallible, _: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
+    fn merge(
+        _: Option<Self>,
+        other: Infallible,
+        _: ValuePointerRef<'_>,
+    ) -> ControlFlow<Self, Self> {
         match other {}
     }
 }
 
 impl<C: MarkerCode> DeserializeError for InvalidJson<C> {
-    fn error<V: IntoValue>(_: Option<Self>, error: ErrorKind<'_, V>, at: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
+    fn error<V: IntoValue>(
+        _: Option<Self>,
+        error: ErrorKind<'_, V>,
+        at: ValuePointerRef<'_>,
+    ) -> ControlFlow<Self, Self> {
         let message = take_cf_content(JsonError::error(None, error, at)).to_string();
         ControlFlow::Break(Self::new(message, C::CODE))
     }
 }
 
 impl<C: MarkerCode> DeserializeError for InvalidQuery<C> {
-    fn error<V: IntoValue>(_: Option<Self>, error: ErrorKind<'_, V>, at: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
+    fn error<V: IntoValue>(
+        _: Option<Self>,
+        error: ErrorKind<'_, V>,
+        at: ValuePointerRef<'_>,
+    ) -> ControlFlow<Self, Self> {
         let message = take_cf_content(QueryParamError::error(None, error, at)).to_string();
         ControlFlow::Break(Self::new(message, C::CODE))
     }
@@ -146,7 +173,9 @@ integer_params!(usize, u32);
 impl FromParam for bool {
     fn from_param(text: &str) -> Result<Self, Unparsable> {
         text.parse().map_err(|_| {
-            Unparsable(format!("could not parse `{text}` as a boolean, expected either `true` or `false`"))
+            Unparsable(format!(
+                "could not parse `{text}` as a boolean, expected either `true` or `false`"
+            ))
         })
     }
 }
@@ -159,7 +188,8 @@ impl FromParam for String {
 
 impl FromParam for f32 {
     fn from_param(text: &str) -> Result<Self, Unparsable> {
-        text.parse().map_err(|error: std::num::ParseFloatError| Unparsable(error.to_string()))
+        text.parse()
+            .map_err(|error: std::num::ParseFloatError| Unparsable(error.to_string()))
     }
 }
 
@@ -169,20 +199,31 @@ impl FromParam for crate::uid::IndexUid {
     }
 }
 
-fn text_of<V: IntoValue, E: DeserializeError>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<String, E> {
+fn text_of<V: IntoValue, E: DeserializeError>(
+    value: Value<V>,
+    at: ValuePointerRef<'_>,
+) -> Result<String, E> {
     match value {
         Value::String(text) => Ok(text),
         actual => {
-            let kind = ErrorKind::IncorrectValueKind { actual, accepted: &[ValueKind::String] };
+            let kind = ErrorKind::IncorrectValueKind {
+                actual,
+                accepted: &[ValueKind::String],
+            };
             Err(take_cf_content(E::error(None, kind, at)))
         }
     }
 }
 
 impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> for Param<T> {
-    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        at: ValuePointerRef<'_>,
+    ) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
-        T::from_param(&text).map(Param).map_err(|error| take_cf_content(E::merge(None, error, at)))
+        T::from_param(&text)
+            .map(Param)
+            .map_err(|error| take_cf_content(E::merge(None, error, at)))
     }
 }
 
@@ -191,13 +232,18 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
 pub struct List<T>(pub Vec<T>);
 
 impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> for List<T> {
-    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        at: ValuePointerRef<'_>,
+    ) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
         if text.is_empty() {
             return Ok(List(Vec::new()));
         }
         let items: Result<Vec<T>, _> = text.split(',').map(T::from_param).collect();
-        items.map(List).map_err(|error| take_cf_content(E::merge(None, error, at)))
+        items
+            .map(List)
+            .map_err(|error| take_cf_content(E::merge(None, error, at)))
     }
 }
 
@@ -212,15 +258,19 @@ impl<T> Default for StarList<T> {
 }
 
 impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> for StarList<T> {
-    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(
+        value: Value<V>,
+        at: ValuePointerRef<'_>,
+    ) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
         let mut items = Vec::new();
-        for (i, part) in text.split(',').enumerate() {
+        for part in text.split(',') {
             if part == "*" {
                 return Ok(Self(None));
             }
-            let place = at.push_index(i);
-            items.push(T::from_param(part).map_err(|error| take_cf_content(E::merge(None, error, place)))?);
+            items.push(
+                T::from_param(part).map_err(|error| take_cf_content(E::merge(None, error, at)))?,
+            );
         }
         Ok(Self(Some(items)))
     }
@@ -228,18 +278,29 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
 
 /// The error for a field that is not known.
 pub fn unknown_field(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> InvalidJson {
-    take_cf_content(InvalidJson::error::<Infallible>(None, ErrorKind::UnknownKey { key: field, accepted }, at))
+    take_cf_content(InvalidJson::error::<Infallible>(
+        None,
+        ErrorKind::UnknownKey {
+            key: field,
+            accepted,
+        },
+        at,
+    ))
 }
 
 /// The sentence for a field that cannot be changed.
 pub fn immutable_field(field: &str, accepted: &[&str]) -> String {
     let accepted: Vec<_> = accepted.iter().map(|name| format!("`{name}`")).collect();
-    format!("Immutable field `{field}`: expected one of {}", accepted.join(", "))
+    format!(
+        "Immutable field `{field}`: expected one of {}",
+        accepted.join(", ")
+    )
 }
 
 /// Reads a JSON body.
 pub fn json<T: Deserr<InvalidJson>>(body: &[u8]) -> Result<T, ApiError> {
-    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     deserr::deserialize::<T, _, InvalidJson>(value).map_err(ApiError::from)
 }
 
@@ -248,15 +309,24 @@ pub fn malformed(error: &serde_json::Error) -> ApiError {
     if error.is_eof() && error.line() == 1 && error.column() == 0 {
         return ApiError::new(Code::MissingPayload, "A json payload is missing.");
     }
-    ApiError::new(Code::MalformedPayload, format!("The json payload provided is malformed. `{error}`."))
+    ApiError::new(
+        Code::MalformedPayload,
+        format!("The json payload provided is malformed. `{error}`."),
+    )
 }
 
 /// Reads a query string.
 pub fn query<T: Deserr<InvalidQuery>>(query: &str) -> Result<T, ApiError> {
     let pairs: serde_json::Map<_, _> = form_urlencoded::parse(query.as_bytes())
-        .map(|(key, value)| (key.into_owned(), serde_json::Value::String(value.into_owned())))
+        .map(|(key, value)| {
+            (
+                key.into_owned(),
+                serde_json::Value::String(value.into_owned()),
+            )
+        })
         .collect();
-    deserr::deserialize::<T, _, InvalidQuery>(serde_json::Value::Object(pairs)).map_err(ApiError::from)
+    deserr::deserialize::<T, _, InvalidQuery>(serde_json::Value::Object(pairs))
+        .map_err(ApiError::from)
 }
 
 #[cfg(test)]
@@ -274,10 +344,16 @@ mod tests {
     #[test]
     fn errors_are_told_as_meilisearch_tells_them() {
         let error = json::<Body>(br#"{"limit":"x"}"#).unwrap_err();
-        assert_eq!(error.message, "Invalid value type at `.limit`: expected a positive integer, but found a string: `\"x\"`");
+        assert_eq!(
+            error.message,
+            "Invalid value type at `.limit`: expected a positive integer, but found a string: `\"x\"`"
+        );
         assert_eq!(error.code, "invalid_search_limit");
         let error = json::<Body>(br#"{"limits":1}"#).unwrap_err();
-        assert_eq!(error.message, "Unknown field `limits`: did you mean `limit`? expected one of `limit`");
+        assert_eq!(
+            error.message,
+            "Unknown field `limits`: did you mean `limit`? expected one of `limit`"
+        );
         assert_eq!(error.code, "bad_request");
         assert_eq!(json::<Body>(b"").unwrap_err().code, "missing_payload");
         assert_eq!(json::<Body>(b"{").unwrap_err().code, "malformed_payload");

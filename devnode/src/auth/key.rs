@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::actions::{Action, Scope};
 use crate::error::marker::{
-    BadRequest, InvalidApiKeyActions, InvalidApiKeyDescription, InvalidApiKeyExpiresAt, InvalidApiKeyIndexes,
-    InvalidApiKeyName, InvalidApiKeyUid, MissingApiKeyActions, MissingApiKeyExpiresAt, MissingApiKeyIndexes,
+    BadRequest, InvalidApiKeyActions, InvalidApiKeyDescription, InvalidApiKeyExpiresAt,
+    InvalidApiKeyIndexes, InvalidApiKeyName, InvalidApiKeyUid, MissingApiKeyActions,
+    MissingApiKeyExpiresAt, MissingApiKeyIndexes,
 };
 use crate::error::{ApiError, Code, Result};
 use crate::uid::IndexPattern;
@@ -64,7 +65,9 @@ pub struct KeyView {
 /// The text of the key with this uid: `hex(HMAC-SHA256(master key, hyphenated uid))`.
 pub fn key_text(uid: Uuid, master_key: &str) -> String {
     // HMAC takes keys of any length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(master_key.as_bytes()) else { return String::new() };
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(master_key.as_bytes()) else {
+        return String::new();
+    };
     mac.update(uid.hyphenated().to_string().as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
@@ -95,12 +98,16 @@ impl Key {
             ),
             Self::default_key(
                 "Default Read-Only Admin API Key",
-                &format!("Use it to read information across the whole database. {caution} this key on a public frontend"),
+                &format!(
+                    "Use it to read information across the whole database. {caution} this key on a public frontend"
+                ),
                 vec![Action::AllGet, Action::KeysGet],
             ),
             Self::default_key(
                 "Default Admin API Key",
-                &format!("Use it for anything that is not a search operation. {caution} it on a public frontend"),
+                &format!(
+                    "Use it for anything that is not a search operation. {caution} it on a public frontend"
+                ),
                 vec![Action::All],
             ),
             Self::default_key(
@@ -124,7 +131,11 @@ impl Key {
                 Some(index) => self.indexes.iter().any(|pattern| pattern.matches(index)),
                 None => action.scope() == Scope::ByHandler,
             };
-        granted && covered && self.expires_at.is_none_or(|end| OffsetDateTime::now_utc() < end)
+        granted
+            && covered
+            && self
+                .expires_at
+                .is_none_or(|end| OffsetDateTime::now_utc() < end)
     }
 
     /// The key as clients see it.
@@ -179,7 +190,10 @@ impl NewKey {
             created_at: now,
             updated_at: now,
         };
-        let global = key.actions.iter().find(|action| action.scope() == Scope::Global);
+        let global = key
+            .actions
+            .iter()
+            .find(|action| action.scope() == Scope::Global);
         match global {
             Some(action) if !key.all_indexes() => {
                 let action = format!("\"{}\"", action.name());
@@ -219,7 +233,11 @@ impl KeyPatch {
     }
 }
 
-fn deny_immutable(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> InvalidJson<BadRequest> {
+fn deny_immutable(
+    field: &str,
+    accepted: &[&str],
+    at: ValuePointerRef<'_>,
+) -> InvalidJson<BadRequest> {
     let code = match field {
         "uid" => Code::ImmutableApiKeyUid,
         "actions" => Code::ImmutableApiKeyActions,
@@ -233,15 +251,24 @@ fn deny_immutable(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> In
 }
 
 /// Reads the end of a key's life: a date or date-time in the future.
-fn parse_expiration(text: Option<String>) -> std::result::Result<Option<OffsetDateTime>, Unparsable> {
+fn parse_expiration(
+    text: Option<String>,
+) -> std::result::Result<Option<OffsetDateTime>, Unparsable> {
     let Some(text) = text else { return Ok(None) };
-    let with_t = format_description!("[year repr:full base:calendar]-[month repr:numerical]-[day]T[hour]:[minute]:[second]");
-    let with_space = format_description!("[year repr:full base:calendar]-[month repr:numerical]-[day] [hour]:[minute]:[second]");
+    let with_t = format_description!(
+        "[year repr:full base:calendar]-[month repr:numerical]-[day]T[hour]:[minute]:[second]"
+    );
+    let with_space = format_description!(
+        "[year repr:full base:calendar]-[month repr:numerical]-[day] [hour]:[minute]:[second]"
+    );
     let day = format_description!("[year repr:full base:calendar]-[month repr:numerical]-[day]");
     let end = OffsetDateTime::parse(&text, &Rfc3339)
         .or_else(|_| PrimitiveDateTime::parse(&text, with_t).map(PrimitiveDateTime::assume_utc))
         .or_else(|_| PrimitiveDateTime::parse(&text, with_space).map(PrimitiveDateTime::assume_utc))
-        .or_else(|_| Date::parse(&text, day).map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc()));
+        .or_else(|_| {
+            Date::parse(&text, day)
+                .map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc())
+        });
     match end {
         Ok(end) if end > OffsetDateTime::now_utc() => Ok(Some(end)),
         _ => Err(Unparsable(format!(
@@ -268,9 +295,16 @@ mod tests {
     #[test]
     fn a_key_limited_to_indexes_cannot_be_global() {
         let body = br#"{"actions":["version"],"indexes":["a"],"expiresAt":null}"#;
-        let error = crate::validate::json::<NewKey>(body).unwrap().into_key().unwrap_err();
+        let error = crate::validate::json::<NewKey>(body)
+            .unwrap()
+            .into_key()
+            .unwrap_err();
         assert_eq!(error.code, "index_scoped_api_key_with_global_action");
-        let error = crate::validate::json::<NewKey>(br#"{"indexes":["a"],"expiresAt":null}"#).unwrap_err();
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("missing_api_key_actions", "Missing field `actions`"));
+        let error =
+            crate::validate::json::<NewKey>(br#"{"indexes":["a"],"expiresAt":null}"#).unwrap_err();
+        assert_eq!(
+            (error.code.as_str(), error.message.as_str()),
+            ("missing_api_key_actions", "Missing field `actions`")
+        );
     }
 }

@@ -14,7 +14,12 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 
 /// A stored document with all its fields.
-pub fn whole(index: &Index, rtxn: &heed::RoTxn<'_>, fields: &FieldsIdsMap, id: u32) -> Result<Map<String, Value>> {
+pub fn whole(
+    index: &Index,
+    rtxn: &heed::RoTxn<'_>,
+    fields: &FieldsIdsMap,
+    id: u32,
+) -> Result<Map<String, Value>> {
     let stored = index.document(rtxn, id)?;
     let ids: Vec<_> = stored.iter().map(|(field, _)| field).collect();
     Ok(obkv_to_json(&ids, fields, stored)?)
@@ -38,11 +43,15 @@ pub fn show_vectors(
     };
     let user_provided = |name: &str| -> Result<bool> {
         let configs = index.embedding_configs(rtxn)?;
-        Ok(configs.iter().any(|config| config.name == name && config.user_provided.contains(id)))
+        Ok(configs
+            .iter()
+            .any(|config| config.name == name && config.user_provided.contains(id)))
     };
     for (name, embeddings) in index.embeddings(rtxn, id)? {
-        let vector =
-            ExplicitVectors { embeddings: Some(embeddings.into()), regenerate: !user_provided(&name)? };
+        let vector = ExplicitVectors {
+            embeddings: Some(embeddings.into()),
+            regenerate: !user_provided(&name)?,
+        };
         vectors.insert(name, serde_json::to_value(vector)?);
     }
     document.insert(RESERVED_VECTORS_FIELD_NAME.into(), Value::Object(vectors));

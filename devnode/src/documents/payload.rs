@@ -26,11 +26,18 @@ impl Format {
             );
             return Err(ApiError::new(Code::MissingContentType, message));
         };
-        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         match (essence.as_str(), delimiter) {
             ("application/json", None) => Ok(Self::Json),
             ("application/x-ndjson", None) => Ok(Self::Ndjson),
-            ("text/csv", delimiter) => Ok(Self::Csv { delimiter: delimiter.unwrap_or(b',') }),
+            ("text/csv", delimiter) => Ok(Self::Csv {
+                delimiter: delimiter.unwrap_or(b','),
+            }),
             ("application/json" | "application/x-ndjson", Some(_)) => Err(ApiError::new(
                 Code::InvalidContentType,
                 format!(
@@ -39,7 +46,11 @@ impl Format {
                 ),
             )),
             _ => {
-                let shown = if essence.contains('/') { essence.as_str() } else { content_type };
+                let shown = if essence.contains('/') {
+                    essence.as_str()
+                } else {
+                    content_type
+                };
                 Err(ApiError::new(
                     Code::InvalidContentType,
                     format!(
@@ -61,7 +72,10 @@ impl Format {
     /// Reads a payload: the documents one after the other, and how many there are.
     pub fn read(self, payload: &[u8]) -> Result<(Vec<u8>, u64)> {
         if payload.is_empty() {
-            return Err(ApiError::new(Code::MissingPayload, format!("A {} payload is missing.", self.name())));
+            return Err(ApiError::new(
+                Code::MissingPayload,
+                format!("A {} payload is missing.", self.name()),
+            ));
         }
         match self {
             Self::Json => read_json(payload).map_err(|error| self.malformed_json(&error)),
@@ -73,7 +87,12 @@ impl Format {
         }
     }
 
-    fn malformed_json(self, error: &serde_json::Error) -> ApiError {
+    fn malformed_json(self, error: &Malformed) -> ApiError {
+        let error = match error {
+            // Meilisearch takes this for a fault of its own, and clients may have learned to expect that.
+            Malformed::NotAnObject(error) => return ApiError::internal(error),
+            Malformed::Payload(error) => error,
+        };
         const KEPT: (usize, usize) = (50, 85);
         let mut message = if error.is_data() {
             "data are neither an object nor a list of objects".to_string()
@@ -87,24 +106,50 @@ impl Format {
             message.replace_range(KEPT.0..message.len() - KEPT.1, "...");
         }
         let name = self.name();
-        let message =
-            format!("The `{name}` payload provided is malformed. `Couldn't serialize document value: {message}`.");
+        let message = format!(
+            "The `{name}` payload provided is malformed. `Couldn't serialize document value: {message}`."
+        );
         ApiError::new(Code::MalformedPayload, message)
     }
 }
 
-/// A JSON object whose values are checked but kept as they are.
-fn check_object(raw: &RawValue) -> serde_json::Result<()> {
-    serde_json::from_str::<std::collections::HashMap<String, IgnoredAny>>(raw.get()).map(drop)
+/// What is wrong with a JSON payload.
+enum Malformed {
+    /// It is not JSON, or neither a list nor an object.
+    Payload(serde_json::Error),
+    /// One of its documents is not an object.
+    NotAnObject(serde_json::Error),
 }
 
-fn read_json(payload: &[u8]) -> serde_json::Result<(Vec<u8>, u64)> {
+impl From<serde_json::Error> for Malformed {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Payload(error)
+    }
+}
+
+/// Checks that a document is an object; its values stay as they are.
+fn check_object(raw: &RawValue) -> std::result::Result<(), Malformed> {
+    type Fields = std::collections::HashMap<String, IgnoredAny>;
+    serde_json::from_str::<Fields>(raw.get())
+        .map(drop)
+        .map_err(Malformed::NotAnObject)
+}
+
+fn read_json(payload: &[u8]) -> std::result::Result<(Vec<u8>, u64), Malformed> {
     let mut written = Vec::with_capacity(payload.len());
     let mut count = 0;
     let documents: Vec<&RawValue> = match serde_json::from_slice(payload) {
         Ok(documents) => documents,
-        Err(error) if error.is_data() => vec![serde_json::from_slice(payload)?],
-        Err(error) => return Err(error),
+        Err(error) if error.is_data() => {
+            let single: &RawValue = serde_json::from_slice(payload)?;
+            return match check_object(single) {
+                Ok(()) => Ok((single.get().as_bytes().to_vec(), 1)),
+                Err(Malformed::NotAnObject(error) | Malformed::Payload(error)) => {
+                    Err(Malformed::Payload(error))
+                }
+            };
+        }
+        Err(error) => return Err(error.into()),
     };
     for document in documents {
         check_object(document)?;
@@ -114,7 +159,7 @@ fn read_json(payload: &[u8]) -> serde_json::Result<(Vec<u8>, u64)> {
     Ok((written, count))
 }
 
-fn read_ndjson(payload: &[u8]) -> serde_json::Result<(Vec<u8>, u64)> {
+fn read_ndjson(payload: &[u8]) -> std::result::Result<(Vec<u8>, u64), Malformed> {
     let mut count = 0;
     for document in serde_json::Deserializer::from_slice(payload).into_iter::<&RawValue>() {
         check_object(document?)?;
@@ -131,7 +176,9 @@ enum Column {
 }
 
 fn read_csv(payload: &[u8], delimiter: u8) -> std::result::Result<(Vec<u8>, u64), String> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(payload);
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_reader(payload);
     let headers = reader.headers().map_err(|error| error.to_string())?.clone();
     let columns: Vec<(&str, Column)> = headers
         .iter()
@@ -183,11 +230,19 @@ mod tests {
     #[test]
     fn reads_all_formats() {
         assert_eq!(Format::Json.read(b"[{\"a\":1},{\"a\": 2}]").unwrap().1, 2);
-        assert_eq!(Format::Json.read(b"{\"a\":1}").unwrap(), (b"{\"a\":1}".to_vec(), 1));
+        assert_eq!(
+            Format::Json.read(b"{\"a\":1}").unwrap(),
+            (b"{\"a\":1}".to_vec(), 1)
+        );
         assert_eq!(Format::Ndjson.read(b"{\"a\":1}\n{\"a\":2}\n").unwrap().1, 2);
-        let (documents, count) = Format::Csv { delimiter: b';' }.read(b"id:number;b:boolean;c\n1;true;x\n2;;\n").unwrap();
+        let (documents, count) = Format::Csv { delimiter: b';' }
+            .read(b"id:number;b:boolean;c\n1;true;x\n2;;\n")
+            .unwrap();
         let text = String::from_utf8(documents).unwrap();
-        assert_eq!((text.as_str(), count), (r#"{"id":1,"b":true,"c":"x"}{"id":2,"b":null,"c":null}"#, 2));
+        assert_eq!(
+            (text.as_str(), count),
+            (r#"{"id":1,"b":true,"c":"x"}{"id":2,"b":null,"c":null}"#, 2)
+        );
     }
 
     #[test]
@@ -197,11 +252,25 @@ mod tests {
             error.message,
             "The `json` payload provided is malformed. `Couldn't serialize document value: EOF while parsing a value at line 1 column 9`."
         );
-        let error = Format::Json.read(b"[1]").unwrap_err();
-        assert!(error.message.contains("data are neither an object nor a list of objects"));
-        assert_eq!(Format::Ndjson.read(b"").unwrap_err().message, "A ndjson payload is missing.");
+        assert_eq!(Format::Json.read(b"[1]").unwrap_err().code, "internal");
+        let error = Format::Json.read(b"3").unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("data are neither an object nor a list of objects")
+        );
+        assert_eq!(
+            Format::Ndjson.read(b"").unwrap_err().message,
+            "A ndjson payload is missing."
+        );
         let error = Format::of_request(Some("text/plain"), None).unwrap_err();
-        assert_eq!((error.code.as_str(), error.status), ("invalid_content_type", 415));
-        assert_eq!(Format::of_request(None, None).unwrap_err().code, "missing_content_type");
+        assert_eq!(
+            (error.code.as_str(), error.status),
+            ("invalid_content_type", 415)
+        );
+        assert_eq!(
+            Format::of_request(None, None).unwrap_err().code,
+            "missing_content_type"
+        );
     }
 }

@@ -22,8 +22,12 @@ pub fn select(document: &Map<String, Value>, names: &BTreeSet<&str>) -> Map<Stri
             continue;
         }
         match value {
-            Value::Array(items) => drop(kept.insert(key.clone(), Value::Array(select_in_array(items, &inner)))),
-            Value::Object(object) => drop(kept.insert(key.clone(), Value::Object(select(object, &inner)))),
+            Value::Array(items) => {
+                drop(kept.insert(key.clone(), Value::Array(select_in_array(items, &inner))))
+            }
+            Value::Object(object) => {
+                drop(kept.insert(key.clone(), Value::Object(select(object, &inner))))
+            }
             _ => {}
         }
     }
@@ -69,9 +73,15 @@ fn walk_object(
     change: &mut impl FnMut(&str, &[usize], &mut Value),
 ) {
     for (key, value) in object {
-        let name = if base.is_empty() { key.clone() } else { format!("{base}.{key}") };
+        let name = if base.is_empty() {
+            key.clone()
+        } else {
+            format!("{base}.{key}")
+        };
         // Above a name there may be leaves further down; below a name everything is meant.
-        let wanted = names.iter().any(|wanted| *wanted == name || below(wanted, &name).is_some() || below(&name, wanted).is_some());
+        let wanted = names.iter().any(|wanted| {
+            *wanted == name || below(wanted, &name).is_some() || below(&name, wanted).is_some()
+        });
         if wanted {
             walk_value(value, &name, indices, names, change);
         }
@@ -95,7 +105,9 @@ fn walk_value(
             }
         }
         leaf => {
-            let meant = names.iter().any(|wanted| *wanted == name || below(name, wanted).is_some());
+            let meant = names
+                .iter()
+                .any(|wanted| *wanted == name || below(name, wanted).is_some());
             if meant {
                 change(name, indices, leaf);
             }
@@ -115,16 +127,29 @@ mod tests {
 
     #[test]
     fn selects_through_objects_arrays_and_dotted_keys() {
-        let document = object(json!({ "a": { "b": 1, "c": 2 }, "d": [{ "b": 1 }, { "c": 2 }, 3], "a.b": 4, "e": 5 }));
+        let document = object(
+            json!({ "a": { "b": 1, "c": 2 }, "d": [{ "b": 1 }, { "c": 2 }, 3], "a.b": 4, "e": 5 }),
+        );
         let selected = select(&document, &["a.b", "d.b"].into());
-        assert_eq!(Value::Object(selected), json!({ "a": { "b": 1 }, "d": [{ "b": 1 }], "a.b": 4 }));
+        assert_eq!(
+            Value::Object(selected),
+            json!({ "a": { "b": 1 }, "d": [{ "b": 1 }], "a.b": 4 })
+        );
     }
 
     #[test]
     fn visits_leaves_with_their_places() {
         let mut document = object(json!({ "a": { "b": ["x", ["y"]] }, "c": 1 }));
         let mut seen = Vec::new();
-        for_each_leaf(&mut document, &["a"], &mut |name, at, value| seen.push((name.to_string(), at.to_vec(), value.clone())));
-        assert_eq!(seen, [("a.b".into(), vec![0], json!("x")), ("a.b".into(), vec![1, 0], json!("y"))]);
+        for_each_leaf(&mut document, &["a"], &mut |name, at, value| {
+            seen.push((name.to_string(), at.to_vec(), value.clone()))
+        });
+        assert_eq!(
+            seen,
+            [
+                ("a.b".into(), vec![0], json!("x")),
+                ("a.b".into(), vec![1, 0], json!("y"))
+            ]
+        );
     }
 }

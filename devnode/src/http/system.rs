@@ -36,7 +36,12 @@ pub async fn stats(call: Call) -> Answer {
         let mut indexes = BTreeMap::new();
         let mut used = 0;
         let mut last_update: Option<OffsetDateTime> = None;
-        for uid in node.indexes.names().into_iter().filter(|uid| rights.covers(uid)) {
+        for uid in node
+            .indexes
+            .names()
+            .into_iter()
+            .filter(|uid| rights.covers(uid))
+        {
             let index = node.indexes.get(&uid)?;
             let rtxn = index.read_txn()?;
             last_update = last_update.max(Some(index.updated_at(&rtxn)?));
@@ -103,7 +108,7 @@ pub async fn set_features(call: Call) -> Answer {
     let old = call.node.features();
     macro_rules! merged {
         ($($name:ident),*) => {
-            Features { $($name: patch.$name.unwrap_or(old.$name),)* legacy_search: patch.legacy_search.or(old.legacy_search) }
+            Features { $($name: patch.$name.unwrap_or(old.$name),)* }
         };
     }
     let features = merged!(
@@ -120,6 +125,7 @@ pub async fn set_features(call: Call) -> Answer {
         multimodal,
         foreign_keys,
         disable_documents_fetch_queue,
+        legacy_search,
         render_route
     );
     call.node.set_features(features)?;

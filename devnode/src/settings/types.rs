@@ -11,7 +11,8 @@ use milli_core::proximity::ProximityPrecision;
 use milli_core::update::Setting;
 use milli_core::vector::settings::EmbeddingSettings;
 use milli_core::{
-    AttributePatterns, Criterion, CriterionError, FilterableAttributesRule, LocalizedAttributesRule, OrderBy,
+    AttributePatterns, Criterion, CriterionError, FilterableAttributesRule,
+    LocalizedAttributesRule, OrderBy,
 };
 use serde_json::Value;
 
@@ -134,7 +135,10 @@ pub struct MinWordSizes {
     pub two_typos: Setting<u8>,
 }
 
-fn check_sizes<E: DeserializeError>(sizes: MinWordSizes, at: ValuePointerRef<'_>) -> Result<MinWordSizes, E> {
+fn check_sizes<E: DeserializeError>(
+    sizes: MinWordSizes,
+    at: ValuePointerRef<'_>,
+) -> Result<MinWordSizes, E> {
     if let (Setting::Set(one), Setting::Set(two)) = (sizes.one_typo, sizes.two_typos)
         && one > two
     {
@@ -143,7 +147,11 @@ fn check_sizes<E: DeserializeError>(sizes: MinWordSizes, at: ValuePointerRef<'_>
              `255`, and `twoTypos` should be greater or equals to `oneTypo` but found `oneTypo: {one}` and twoTypos: \
              {two}`."
         );
-        return Err(take_cf_content(E::error::<Infallible>(None, ErrorKind::Unexpected { msg }, at)));
+        return Err(take_cf_content(E::error::<Infallible>(
+            None,
+            ErrorKind::Unexpected { msg },
+            at,
+        )));
     }
     Ok(sizes)
 }
@@ -203,10 +211,10 @@ impl From<Localized> for LocalizedAttributesRule {
     }
 }
 
-/// A ranking rule: the client's name for it, and the engine's rule.
+/// The engine's ranking rule for the client's.
 #[derive(Debug, Clone, Deserr)]
 #[deserr(try_from(&String) = FromStr::from_str -> CriterionError)]
-pub struct RankingRule(pub String, pub Criterion);
+pub struct RankingRule(pub Criterion);
 
 impl FromStr for RankingRule {
     type Err = CriterionError;
@@ -215,11 +223,8 @@ impl FromStr for RankingRule {
         let criterion = match name {
             // Newer versions split `attribute` into these two.
             "attributeRank" | "wordPosition" => Criterion::Attribute,
-            name => name.parse().map_err(|error| match error {
-                CriterionError::InvalidName { name } => CriterionError::InvalidName { name },
-                other => other,
-            })?,
+            name => name.parse()?,
         };
-        Ok(Self(name.to_string(), criterion))
+        Ok(Self(criterion))
     }
 }

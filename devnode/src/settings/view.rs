@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use milli_core::vector::settings::EmbeddingSettings;
-use milli_core::{DEFAULT_VALUES_PER_FACET, Index, OrderBy, heed};
+use milli_core::{DEFAULT_VALUES_PER_FACET, FilterableAttributesRule, Index, OrderBy, heed};
 use serde_json::{Map, Value, json};
 
 use super::{NAMES, extras};
@@ -11,11 +11,14 @@ use crate::error::{ApiError, Result};
 use crate::node::Node;
 
 /// Hits beyond this one cannot be reached, unless the settings say otherwise.
-pub const DEFAULT_MAX_TOTAL_HITS: usize = 1000;
+const DEFAULT_MAX_TOTAL_HITS: usize = 1000;
 
 /// All settings of an index.
 pub fn view(node: &Node, uid: &str) -> Result<Map<String, Value>> {
-    let folder = node.indexes.folder_of(uid).ok_or_else(|| ApiError::index_not_found(uid))?;
+    let folder = node
+        .indexes
+        .folder_of(uid)
+        .ok_or_else(|| ApiError::index_not_found(uid))?;
     let index = node.indexes.open(folder)?;
     let rtxn = index.read_txn()?;
     let extras = extras(node, folder)?;
@@ -25,12 +28,24 @@ pub fn view(node: &Node, uid: &str) -> Result<Map<String, Value>> {
     }
     let features = node.features();
     if features.foreign_keys {
-        settings.insert("foreignKeys".into(), extras.get("foreignKeys").cloned().unwrap_or_else(|| json!([])));
+        settings.insert(
+            "foreignKeys".into(),
+            extras
+                .get("foreignKeys")
+                .cloned()
+                .unwrap_or_else(|| json!([])),
+        );
     }
     if features.chat_completions {
-        settings.insert("chat".into(), extras.get("chat").cloned().unwrap_or_else(|| json!({})));
+        settings.insert(
+            "chat".into(),
+            extras.get("chat").cloned().unwrap_or_else(|| json!({})),
+        );
     }
-    Ok(NAMES.iter().filter_map(|name| settings.shift_remove_entry(*name)).collect())
+    Ok(NAMES
+        .iter()
+        .filter_map(|name| settings.shift_remove_entry(*name))
+        .collect())
 }
 
 fn of_engine(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<Map<String, Value>> {
@@ -46,23 +61,42 @@ fn of_engine(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<Map<String, Value>
     sortable.sort_unstable();
     let mut exact_attributes: Vec<_> = index.exact_attributes(rtxn)?;
     exact_attributes.sort_unstable();
-    let orders: BTreeMap<_, _> = index.sort_facet_values_by(rtxn)?.into_iter().map(|(name, order)| {
-        (name, if matches!(order, OrderBy::Count) { "count" } else { "alpha" })
-    }).collect();
+    let orders: BTreeMap<_, _> = index
+        .sort_facet_values_by(rtxn)?
+        .into_iter()
+        .map(|(name, order)| {
+            (
+                name,
+                if matches!(order, OrderBy::Count) {
+                    "count"
+                } else {
+                    "alpha"
+                },
+            )
+        })
+        .collect();
     let mut embedders = BTreeMap::new();
     for config in index.embedding_configs(rtxn)? {
-        embedders.insert(config.name, serde_json::to_value(EmbeddingSettings::from(config.config))?);
+        embedders.insert(
+            config.name,
+            serde_json::to_value(EmbeddingSettings::from(config.config))?,
+        );
     }
-    let localized = index.localized_attributes_rules(rtxn)?.map(|rules| {
-        rules
+    let localized =
+        index.localized_attributes_rules(rtxn)?.map(|rules| {
+            rules
             .into_iter()
             .map(|rule| {
                 let locales: Vec<_> = rule.locales.iter().map(|language| language.code()).collect();
                 json!({ "attributePatterns": rule.attribute_patterns.patterns, "locales": locales })
             })
             .collect::<Vec<_>>()
-    });
-    let rules: Vec<_> = index.criteria(rtxn)?.iter().map(ToString::to_string).collect();
+        });
+    let rules: Vec<_> = index
+        .criteria(rtxn)?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let value = json!({
         "displayedAttributes": index.displayed_fields(rtxn)?.unwrap_or_else(|| vec!["*"]),
         "searchableAttributes": index.user_defined_searchable_fields(rtxn)?.unwrap_or_else(|| vec!["*"]),
@@ -109,13 +143,18 @@ fn of_engine(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<Map<String, Value>
 pub fn canonical(body: &Value) -> Map<String, Value> {
     let mut shown = Map::new();
     for name in NAMES {
-        let Some(value) = body.get(name) else { continue };
+        let Some(value) = body.get(name) else {
+            continue;
+        };
         let value = match (name, value) {
             ("displayedAttributes" | "searchableAttributes", Value::Null) => json!(["*"]),
-            ("sortableAttributes" | "stopWords" | "nonSeparatorTokens" | "separatorTokens" | "dictionary", list) => {
-                sorted(list)
-            }
+            (
+                "sortableAttributes" | "stopWords" | "nonSeparatorTokens" | "separatorTokens"
+                | "dictionary",
+                list,
+            ) => sorted(list),
             ("embedders", embedders) => hide_secrets(embedders.clone()),
+            ("filterableAttributes", rules) => with_features(rules),
             (_, other) => other.clone(),
         };
         shown.insert(name.into(), value);
@@ -123,8 +162,18 @@ pub fn canonical(body: &Value) -> Map<String, Value> {
     shown
 }
 
+/// Filterable rules with the features that the client left out.
+fn with_features(rules: &Value) -> Value {
+    let parsed: Option<Vec<FilterableAttributesRule>> = serde_json::from_value(rules.clone()).ok();
+    parsed
+        .and_then(|rules| serde_json::to_value(rules).ok())
+        .unwrap_or_else(|| rules.clone())
+}
+
 fn sorted(list: &Value) -> Value {
-    let Value::Array(items) = list else { return list.clone() };
+    let Value::Array(items) = list else {
+        return list.clone();
+    };
     let mut items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
     items.sort_unstable();
     items.dedup();
@@ -133,7 +182,11 @@ fn sorted(list: &Value) -> Value {
 
 /// Cuts API keys of embedders down to a few letters.
 fn hide_secrets(mut embedders: Value) -> Value {
-    for embedder in embedders.as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
+    for embedder in embedders
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|map| map.values_mut())
+    {
         if let Some(Value::String(key)) = embedder.get_mut("apiKey") {
             let (kept, mask) = match key.len() {
                 0..10 => (0, "XXX..."),
