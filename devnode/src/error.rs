@@ -19,6 +19,8 @@ pub trait MarkerCode: Default {
 macro_rules! codes {
     ($($name:ident $status:literal $kind:literal,)*) => {
         /// Every error code that this node can answer with.
+        // The names are the codes of clients.
+        #[allow(clippy::enum_variant_names)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code { $($name),* }
 

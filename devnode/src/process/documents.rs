@@ -79,12 +79,6 @@ fn write_additions(
 ) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let rtxn = index.read_txn()?;
-    if let (Some(wanted), Some(current)) = (primary_key, index.primary_key(&rtxn)?)
-        && wanted != current
-    {
-        let error = milli_core::UserError::PrimaryKeyCannotBeChanged(current.to_string());
-        return Err(in_index(error.into()));
-    }
     let mut payloads = Vec::with_capacity(additions.len());
     for addition in additions {
         let mut bytes = std::fs::read(node.queue.file(addition.file))?;

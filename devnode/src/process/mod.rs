@@ -75,6 +75,8 @@ fn must_stop(node: &Node) -> impl Fn() -> bool + Sync + '_ {
 }
 
 /// Writes changes of documents with the engine's indexer.
+// These are the inputs of the engine's own function.
+#[allow(clippy::too_many_arguments)]
 fn index_changes<'pl, C>(
     node: &Node,
     index: &Index,

@@ -17,6 +17,9 @@ use super::{geo_point, languages, number};
 use crate::documents::{pointer, show_vectors, whole};
 use crate::error::Result;
 
+/// Where words matched, by field.
+type Positions = BTreeMap<String, Vec<MatchBounds>>;
+
 /// A found document.
 #[derive(Debug, Serialize)]
 pub struct Hit {
@@ -25,7 +28,7 @@ pub struct Hit {
     #[serde(rename = "_formatted", skip_serializing_if = "Map::is_empty")]
     formatted: Map<String, Value>,
     #[serde(rename = "_matchesPosition", skip_serializing_if = "Option::is_none")]
-    matches_position: Option<BTreeMap<String, Vec<MatchBounds>>>,
+    matches_position: Option<Positions>,
     #[serde(rename = "_rankingScore", skip_serializing_if = "Option::is_none")]
     ranking_score: Option<f64>,
     #[serde(
@@ -158,10 +161,7 @@ impl<'a> HitMaker<'a> {
         &self,
         matcher: &MatcherBuilder<'_>,
         whole: &Map<String, Value>,
-    ) -> (
-        Option<BTreeMap<String, Vec<MatchBounds>>>,
-        Map<String, Value>,
-    ) {
+    ) -> (Option<Positions>, Map<String, Value>) {
         let with_positions = self.query.show_matches_position;
         if !with_positions && self.formats.is_empty() {
             return (None, Map::new());

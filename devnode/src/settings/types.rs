@@ -33,7 +33,9 @@ pub struct Settings {
     pub filterable_attributes: Setting<Vec<FilterableAttributesRule>>,
     #[deserr(default, error = InvalidJson<code::InvalidSettingsSortableAttributes>)]
     pub sortable_attributes: Setting<BTreeSet<String>>,
+    // Only remembered, as they came.
     #[deserr(default)]
+    #[allow(dead_code)]
     foreign_keys: Setting<Value>,
     #[deserr(default, error = InvalidJson<code::InvalidSettingsRankingRules>)]
     pub ranking_rules: Setting<Vec<RankingRule>>,
@@ -68,6 +70,7 @@ pub struct Settings {
     #[deserr(default, error = InvalidJson<code::InvalidSettingsPrefixSearch>)]
     pub prefix_search: Setting<Prefixes>,
     #[deserr(default, error = InvalidJson<code::InvalidSettingsIndexChat>)]
+    #[allow(dead_code)]
     chat: Setting<Value>,
 }
 
