@@ -247,6 +247,19 @@ fn errors_are_those_of_meilisearch() {
         (status, &error["code"]),
         (400, &json!("invalid_search_limit"))
     );
+    node.call(
+        "PATCH",
+        "/experimental-features",
+        Some(json!({ "editDocumentsByFunction": true })),
+    );
+    let error = node.post(
+        "/indexes/a/documents/edit",
+        json!({ "function": "doc.x = " }),
+    );
+    assert_eq!(
+        error["message"],
+        "Script is incomplete (line 1, position 9)"
+    );
     let (status, error) = node.call("POST", "/indexes/none/search", Some(json!({})));
     assert_eq!(
         (status, error),

@@ -217,6 +217,9 @@ pub async fn edit(Path(index): Path<String>, call: Call) -> Answer {
     if let Some(filter) = &filter {
         filter::parse(filter, Code::InvalidDocumentFilter, call.node.features())?;
     }
+    if let Err(error) = milli_core::rhai::Engine::new().compile(&function) {
+        return Err(ApiError::new(Code::BadRequest, error.to_string()));
+    }
     let context = match context {
         None => None,
         Some(Value::Object(context)) => Some(context),

@@ -269,7 +269,6 @@ pub fn edit(
     let parsed = filter
         .map(|filter| filter::parse(filter, Code::InvalidDocumentFilter, node.features()))
         .transpose()?;
-    let before = index.number_of_documents(&rtxn)?;
     let documents = match parsed.flatten() {
         Some(filter) => filter
             .evaluate(&rtxn, &index)
@@ -300,9 +299,9 @@ pub fn edit(
         embedders,
     )
     .map_err(in_index)?;
-    let deleted = before.saturating_sub(index.number_of_documents(&wtxn)?);
     wtxn.commit()?;
-    task.set_detail("deletedDocuments", deleted);
-    task.set_detail("editedDocuments", edited.saturating_sub(deleted));
+    // Meilisearch tells the number of candidates as both.
+    task.set_detail("deletedDocuments", edited);
+    task.set_detail("editedDocuments", edited);
     Ok(())
 }
