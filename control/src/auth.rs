@@ -132,10 +132,13 @@ fn bearer(header: Option<&str>) -> Result<&str, ApiError> {
     }
 }
 
+/// When a key was asked for, and what it is.
+type Asked = (Instant, Option<Arc<Key>>);
+
 /// Keys that were asked for a moment ago; `None` for those that do not exist.
 #[derive(Debug, Default)]
 pub struct KeyCache {
-    keys: Mutex<HashMap<String, (Instant, Option<Arc<Key>>)>>,
+    keys: Mutex<HashMap<String, Asked>>,
 }
 
 impl KeyCache {

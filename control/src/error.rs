@@ -20,7 +20,7 @@ pub enum Error {
     #[error("the ledger is closed")]
     LedgerClosed,
     /// A node gave no whole answer.
-    #[error("node `{node}` did not answer: {source}")]
+    #[error("node `{node}` did not answer")]
     Unreachable {
         /// The node's name.
         node: String,

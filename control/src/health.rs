@@ -1,10 +1,10 @@
 //! Watches nodes, and brings back those that were away.
 
-use crate::{cluster::Cluster, repair};
+use crate::cluster::Cluster;
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 
-/// Checks every node each second, for ever; a node that comes back catches up, and then its stale replicas are repaired.
+/// Checks every node each second, for ever; a node that comes back gets its epoch keys at once.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -17,12 +17,12 @@ pub async fn watch(cluster: Arc<Cluster>) {
         }
         for name in came {
             tracing::info!(node = name, "a node is back");
-            let cluster = cluster.clone();
-            tokio::spawn(async move {
-                if let Err(error) = repair::catch_up(&cluster, &name).await {
-                    tracing::warn!(node = name, %error, "a node could not catch up yet");
-                }
-            });
+            // The rest of what it missed is repair's.
+            if let Some(node) = cluster.node(&name)
+                && let Err(error) = cluster.epochs.catch_up(&cluster, node).await
+            {
+                tracing::warn!(node = name, %error, "a node could not get its epoch keys yet");
+            }
         }
     }
 }

@@ -3,9 +3,19 @@
 use anyhow::Context;
 use clap::Parser;
 use miroir_control::cli::{Cli, Command, run};
-use std::io::IsTerminal;
+use std::{io::IsTerminal, process::ExitCode};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(

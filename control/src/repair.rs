@@ -8,15 +8,17 @@ use crate::{
     epochs::create_key,
     error::{Error, Result},
     locks::Scope,
-    node::{Node, Request},
+    node::Node,
     settings_tag::{self, FILTERABLE},
 };
-use miroir_core::shard::{Shard, TAG_FIELD, tag_filter};
+use miroir_core::shard::{Shard, tag_filter};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Documents a page of a copy.
 const PAGE: u64 = 1000;
+/// Shards that are copied together: locked together, too.
+const BATCH: usize = 16;
 
 /// Gives a node what it missed of keys, indexes and settings.
 ///
@@ -139,9 +141,9 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 tracing::warn!(node = node.name, %error, "a node could not catch up yet");
                 continue;
             }
-            for shard in cluster.view().stale_on(&node.name) {
-                if let Err(error) = repair(&cluster, shard, node).await {
-                    tracing::warn!(node = node.name, shard = shard.0, %error, "a replica could not be repaired yet");
+            while let Some((source, shards)) = next_batch(&cluster, node) {
+                if let Err(error) = repair(&cluster, &shards, &source, node).await {
+                    tracing::warn!(node = node.name, %error, "replicas could not be repaired yet");
                     break;
                 }
             }
@@ -149,68 +151,89 @@ pub async fn watch(cluster: Arc<Cluster>) {
     }
 }
 
-/// Copies a shard of all indexes from a readable replica, and makes the target's active.
-async fn repair(cluster: &Arc<Cluster>, shard: Shard, target: &Arc<Node>) -> Result<()> {
-    let guard = cluster.locks.lock(Scope::shard(shard)).await;
+/// Some stale replicas of a node that one other node can give back.
+fn next_batch(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let view = cluster.view();
-    let source = view
-        .active(shard)
-        .filter_map(|name| cluster.node(name))
-        .find(|node| node.is_up() && node.name != target.name)
-        .ok_or(Error::NoNode)?;
+    let source_of = |shard: Shard| {
+        let mut active = view.active(shard).filter_map(|name| cluster.node(name));
+        active.find(|node| node.is_up() && node.name != target.name)
+    };
+    let stale = view.stale_on(&target.name);
+    let source = stale.iter().find_map(|shard| source_of(*shard))?.clone();
+    let of_source =
+        stale.into_iter().filter(|shard| source_of(*shard).is_some_and(|node| node.name == source.name));
+    Some((source.clone(), of_source.take(BATCH).collect()))
+}
+
+/// Copies shards of all indexes from a readable replica, and makes the target's active.
+async fn repair(
+    cluster: &Arc<Cluster>,
+    shards: &[Shard],
+    source: &Arc<Node>,
+    target: &Arc<Node>,
+) -> Result<()> {
+    let scope = Scope { indexes: None, shards: Some(shards.iter().copied().collect()) };
+    let guard = cluster.locks.lock(scope).await;
+    let view = cluster.view();
+    // While it waited, the source may have become stale itself.
+    let is_active = |shard: &Shard| view.active(*shard).any(|name| name == source.name);
+    let shards: Vec<Shard> = shards.iter().copied().filter(is_active).collect();
     // What the source has taken must be indexed, or it would be missed.
     cluster.settler.drained(&source.name).await;
     for (index, known) in &view.indexes {
-        copy(index, known.primary_key.as_deref(), shard, source, target).await?;
+        copy(index, known.primary_key.as_deref(), &shards, source, target).await?;
     }
-    cluster.change(|view| view.mark_active(shard, &target.name)).await?;
+    cluster.change(|view| shards.iter().for_each(|shard| view.mark_active(*shard, &target.name))).await?;
     drop(guard);
-    tracing::info!(node = target.name, shard = shard.0, "a replica was repaired");
+    tracing::info!(node = target.name, from = source.name, shards = shards.len(), "replicas were repaired");
     Ok(())
 }
 
-/// Replaces one shard of one index on the target by what the source has. Copies carry vectors.
+/// Replaces some shards of one index on the target by what the source has. Copies carry vectors, and their tags.
 async fn copy(
     index: &str,
     primary_key: Option<&str>,
-    shard: Shard,
+    shards: &[Shard],
     source: &Node,
     target: &Node,
 ) -> Result<()> {
-    let filter = tag_filter(&[shard]);
+    let filter = tag_filter(shards);
+    let fetch = format!("/indexes/{index}/documents/fetch");
+    let count = async |node: &Node| {
+        let counted = node.ask("POST", &fetch, Some(&json!({"filter": filter, "limit": 0}))).await?;
+        Ok::<_, Error>(counted.get("total").and_then(Value::as_u64))
+    };
+    if count(source).await? == Some(0) && count(target).await? == Some(0) {
+        return Ok(());
+    }
     let body = json!({ "filter": filter });
     let deleted = target.ask("POST", &format!("/indexes/{index}/documents/delete"), Some(&body)).await?;
     let mut last = deleted.get("taskUid").and_then(Value::as_u64);
+    let query = primary_key.map(|key| {
+        let key = percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC);
+        format!("?primaryKey={key}")
+    });
+    let path = format!("/indexes/{index}/documents{}", query.unwrap_or_default());
     let mut offset = 0;
     loop {
         let body = json!({"filter": filter, "offset": offset, "limit": PAGE, "retrieveVectors": true});
-        let page = source.ask("POST", &format!("/indexes/{index}/documents/fetch"), Some(&body)).await?;
-        let mut documents = page.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
-        if documents.is_empty() {
+        let mut page = source.ask("POST", &fetch, Some(&body)).await?;
+        let documents = page.get_mut("results").map(Value::take).unwrap_or_default();
+        let fetched = documents.as_array().map_or(0, Vec::len);
+        if fetched == 0 {
             break;
         }
-        offset += documents.len() as u64;
-        for document in &mut documents {
-            document[TAG_FIELD] = json!(shard.tag());
-        }
-        let query = primary_key.map(|key| {
-            format!(
-                "?primaryKey={}",
-                percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC)
-            )
-        });
-        let path = format!("/indexes/{index}/documents{}", query.unwrap_or_default());
-        let answer = target.send(&Request::own("POST", path, Some(&Value::Array(documents)))).await?;
-        last = Some(answer.task_uid().map(u64::from).ok_or_else(|| Error::Unexpected {
-            node: target.name.clone(),
-            status: answer.status,
-            request: "POST documents".to_owned(),
-            body: String::from_utf8_lossy(&answer.body).into_owned(),
-        })?);
+        offset += fetched as u64;
+        let added = target.ask("POST", &path, Some(&documents)).await?;
+        last = added.get("taskUid").and_then(Value::as_u64).or(last);
     }
-    match last {
-        // One queue, in order: what was sent last ends last. A failed page fails the copy.
-        Some(last) => wait(target, last).await,
-        None => Ok(()),
+    // One queue, in order: what was sent last ends last.
+    if let Some(last) = last {
+        wait(target, last).await?;
     }
+    let (there, here) = (count(source).await?, count(target).await?);
+    if there == here {
+        return Ok(());
+    }
+    Err(Error::Other(format!("index `{index}`: the copy has {here:?} documents of {there:?}")))
 }

@@ -96,7 +96,7 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
             copies / cluster.config.replication.max(1) as u64
         }
     };
-    let scale = |count: u64| if copies == 0 { 0 } else { (count * documents + copies / 2) / copies };
+    let scale = |count: u64| (count * documents + copies / 2).checked_div(copies).unwrap_or(0);
     stats["numberOfDocuments"] = json!(documents);
     stats["isIndexing"] = json!(of_nodes.iter().any(|stats| stats["isIndexing"] == json!(true)));
     for name in ["numberOfEmbeddings", "numberOfEmbeddedDocuments"] {

@@ -4,7 +4,6 @@ use crate::error::Result;
 use miroir_core::{protocol::WriteOperation, shard::Shard};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What is being done under a uid: enough to finish it after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,7 +18,7 @@ pub enum Intent {
         /// What is done.
         operation: WriteOperation,
         /// The writers that the gateway was told, by shard.
-        writers: BTreeMap<Shard, Vec<String>>,
+        writers: Vec<(Shard, Vec<String>)>,
     },
     /// The control plane itself asks all nodes.
     Broadcast {
@@ -171,12 +170,20 @@ pub fn all(connection: &Connection) -> Result<Vec<Found>> {
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?
         .collect::<rusqlite::Result<Vec<(u32, String, String)>>>()?;
-    rows.into_iter()
-        .map(|(uid, state, body)| {
-            let tasks = all_node_tasks(connection, uid)?;
-            Ok(Found { uid, sent: state == "sent", intent: serde_json::from_str(&body)?, tasks })
-        })
-        .collect()
+    let mut found = Vec::new();
+    for (uid, state, body) in rows {
+        match serde_json::from_str(&body) {
+            Ok(intent) => {
+                let tasks = all_node_tasks(connection, uid)?;
+                found.push(Found { uid, sent: state == "sent", intent, tasks });
+            }
+            // One row that a newer build wrote must not keep everything else from starting.
+            Err(error) => {
+                tracing::error!(uid, %error, "an intent in the ledger cannot be read: it is left alone")
+            }
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -192,7 +199,7 @@ mod tests {
             gateway: "g".into(),
             index: "movies".into(),
             operation: WriteOperation::DeleteAll,
-            writers: BTreeMap::from([(Shard(3), vec!["a".to_owned(), "b".to_owned()])]),
+            writers: vec![(Shard(3), vec!["a".to_owned(), "b".to_owned()])],
         };
         ledger
             .call(move |connection| {
@@ -205,7 +212,7 @@ mod tests {
         let found = ledger.call(all).await.unwrap();
         assert_eq!((found.len(), found[0].uid, found[0].sent), (1, 0, false));
         let Intent::Write { writers, .. } = &found[0].intent else { panic!("not a write") };
-        assert_eq!(writers[&Shard(3)], ["a", "b"]);
+        assert_eq!(*writers, [(Shard(3), vec!["a".to_owned(), "b".to_owned()])]);
         let task = NodeTask { node: "a".into(), node_task: 7, main: true, shards: vec![Shard(3)] };
         let expected = task.clone();
         ledger.call(move |connection| sent(connection, 0, &[task])).await.unwrap();

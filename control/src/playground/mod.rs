@@ -44,7 +44,7 @@ pub async fn run(args: PlaygroundArgs) -> Result<()> {
         Some(action) => socket::act(action).await,
         None => {
             let (folder, _temporary) = folder(args.run.data.as_deref())?;
-            let supervisor = Arc::new(Supervisor::default());
+            let supervisor = Arc::new(Supervisor::new()?);
             let parent = parent_id();
             let result = tokio::select! {
                 result = up(&args.run, &folder, &supervisor) => result,

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::OpenOptions,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -60,12 +60,23 @@ struct Process {
 }
 
 /// All processes, in the order of their start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Supervisor {
+    /// This program, as it was found at the start: a newer build may take its place while it runs.
+    own: PathBuf,
     processes: Mutex<Vec<Process>>,
 }
 
 impl Supervisor {
+    /// Nothing runs yet.
+    ///
+    /// # Errors
+    /// This program cannot be found.
+    pub fn new() -> Result<Self> {
+        let own = std::env::current_exe().map_err(Error::file("this program"))?;
+        Ok(Self { own, processes: Mutex::default() })
+    }
+
     fn processes(&self) -> MutexGuard<'_, Vec<Process>> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +86,7 @@ impl Supervisor {
     /// # Errors
     /// It cannot be started.
     pub fn add(&self, spec: Spec) -> Result<()> {
-        let child = spawn(&spec)?;
+        let child = spawn(&self.own, &spec)?;
         let state = "running".to_owned();
         self.processes().push(Process { spec, child: Some(child), state, since: Instant::now() });
         Ok(())
@@ -107,7 +118,7 @@ impl Supervisor {
         if process.child.is_some() {
             return Err(Error::Other(format!("`{name}` runs")));
         }
-        process.child = Some(spawn(&process.spec)?);
+        process.child = Some(spawn(&self.own, &process.spec)?);
         process.state = "running".to_owned();
         process.since = Instant::now();
         Ok(())
@@ -192,8 +203,7 @@ fn find<'a>(processes: &'a mut [Process], name: &str) -> Result<&'a mut Process>
 }
 
 /// Its own process group keeps a terminal's Ctrl-C away from it; the kernel kills it when this process dies.
-fn spawn(spec: &Spec) -> Result<Child> {
-    let own = std::env::current_exe().map_err(Error::file("this program"))?;
+fn spawn(own: &Path, spec: &Spec) -> Result<Child> {
     std::fs::create_dir_all(&spec.folder).map_err(Error::file(&spec.folder))?;
     let log = OpenOptions::new().create(true).append(true).open(&spec.log).map_err(Error::file(&spec.log))?;
     let errors = log.try_clone().map_err(Error::file(&spec.log))?;

@@ -107,7 +107,7 @@ async fn begin_locked(
         gateway: begin.gateway.clone(),
         index: begin.index.clone(),
         operation: begin.operation.clone(),
-        writers: writers.clone(),
+        writers: writers.clone().into_iter().collect(),
     };
     let task = cluster
         .ledger

@@ -168,7 +168,7 @@ pub async fn apply(cluster: &Arc<Cluster>, write: OpenWrite, taken: &BTreeMap<St
             if let Some(failure) = &failure {
                 tasks::finish(connection, uid, failure)?;
             }
-            Ok(intents::all_node_tasks(connection, uid)?)
+            intents::all_node_tasks(connection, uid)
         })
         .await?;
     cluster.settler.add(write.task, found, intents::Effect::None, None);

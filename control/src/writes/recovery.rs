@@ -85,6 +85,7 @@ pub async fn reopen(cluster: &Arc<Cluster>, found: Found) -> Result<Option<OpenW
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
         return Ok(None);
     };
+    let writers: BTreeMap<Shard, Vec<String>> = writers.into_iter().collect();
     let shards: Vec<Shard> = writers.keys().copied().collect();
     let guard = cluster.locks.lock(Scope::shards(&index, &shards)).await;
     Ok(Some(OpenWrite { task, gateway, index, operation, writers, guard, since: Instant::now() }))
