@@ -48,11 +48,7 @@ pub struct Options {
     pub http_payload_size_limit: u64,
 
     /// Accepted: this node commits at most this many document additions at once.
-    #[arg(
-        long,
-        env = "MEILI_EXPERIMENTAL_MAX_NUMBER_OF_BATCHED_TASKS",
-        default_value_t = 1000
-    )]
+    #[arg(long, env = "MEILI_EXPERIMENTAL_MAX_NUMBER_OF_BATCHED_TASKS", default_value_t = 1000)]
     pub experimental_max_number_of_batched_tasks: usize,
 }
 
@@ -83,13 +79,10 @@ fn without_ignored(args: impl IntoIterator<Item = String>) -> Vec<String> {
 /// Parses a number of bytes with an optional decimal or binary unit.
 fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size; write for example `100 MB`"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("`{text}` is not a size; write for example `100 MB`"))?;
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kb" => 1_000,
@@ -99,9 +92,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "g" | "gb" => 1_000_000_000,
         "gib" => 1 << 30,
         other => {
-            return Err(format!(
-                "`{other}` is not a unit of size; use B, kB, MB, GB, KiB, MiB or GiB"
-            ));
+            return Err(format!("`{other}` is not a unit of size; use B, kB, MB, GB, KiB, MiB or GiB"));
         }
     };
     Ok((number * factor as f64) as u64)
@@ -121,18 +112,7 @@ mod tests {
 
     #[test]
     fn unknown_experimental_flags_are_dropped_with_their_values() {
-        let args = [
-            "x",
-            "--experimental-a",
-            "5",
-            "--experimental-b",
-            "--db-path",
-            "d",
-            "--experimental-c=1",
-        ];
-        assert_eq!(
-            without_ignored(args.map(String::from)),
-            ["x", "--db-path", "d"]
-        );
+        let args = ["x", "--experimental-a", "5", "--experimental-b", "--db-path", "d", "--experimental-c=1"];
+        assert_eq!(without_ignored(args.map(String::from)), ["x", "--db-path", "d"]);
     }
 }

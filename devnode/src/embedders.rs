@@ -20,15 +20,8 @@ pub fn of_index(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<EmbeddingConfig
             .map_err(milli_core::vector::Error::from)
             .map_err(milli_core::UserError::from)
             .map_err(ApiError::from)?;
-        let prompt = config
-            .config
-            .prompt
-            .try_into()
-            .map_err(milli_core::Error::from)?;
-        embedders.insert(
-            config.name,
-            (Arc::new(embedder), Arc::new(prompt), quantized),
-        );
+        let prompt = config.config.prompt.try_into().map_err(milli_core::Error::from)?;
+        embedders.insert(config.name, (Arc::new(embedder), Arc::new(prompt), quantized));
     }
     Ok(EmbeddingConfigs::new(embedders))
 }

@@ -338,16 +338,14 @@ pub fn engine_code(error: &MilliError) -> Code {
             U::NoSpaceLeftOnDevice => Code::NoSpaceLeftOnDevice,
             U::MaxDatabaseSizeReached => Code::DatabaseSizeLimitReached,
             U::AttributeLimitReached => Code::MaxFieldsLimitExceeded,
-            U::InvalidFilter(_)
-            | U::InvalidFilterExpression(..)
-            | U::FilterOperatorNotAllowed { .. } => Code::InvalidSearchFilter,
+            U::InvalidFilter(_) | U::InvalidFilterExpression(..) | U::FilterOperatorNotAllowed { .. } => {
+                Code::InvalidSearchFilter
+            }
             U::MissingDocumentId { .. } => Code::MissingDocumentId,
             U::InvalidDocumentId { .. } | U::TooManyDocumentIds { .. } => Code::InvalidDocumentId,
             U::MissingDocumentField(_) => Code::InvalidDocumentFields,
             U::NoPrimaryKeyCandidateFound => Code::IndexPrimaryKeyNoCandidateFound,
-            U::MultiplePrimaryKeyCandidatesFound { .. } => {
-                Code::IndexPrimaryKeyMultipleCandidatesFound
-            }
+            U::MultiplePrimaryKeyCandidatesFound { .. } => Code::IndexPrimaryKeyMultipleCandidatesFound,
             U::PrimaryKeyCannotBeChanged(_) => Code::IndexPrimaryKeyAlreadyExists,
             U::InvalidDistinctAttribute { .. } => Code::InvalidSearchDistinct,
             U::SortRankingRuleMissing | U::InvalidSortableAttribute { .. } | U::SortError(_) => {
@@ -425,13 +423,7 @@ mod tests {
     fn code_names_are_snake_case_and_linked() {
         let error = ApiError::new(Code::InvalidSearchQ, "no");
         assert_eq!(error.code, "invalid_search_q");
-        assert_eq!(
-            error.link,
-            "https://docs.meilisearch.com/errors#invalid_search_q"
-        );
-        assert_eq!(
-            (error.status, error.kind.as_str()),
-            (400, "invalid_request")
-        );
+        assert_eq!(error.link, "https://docs.meilisearch.com/errors#invalid_search_q");
+        assert_eq!((error.status, error.kind.as_str()), (400, "invalid_request"));
     }
 }

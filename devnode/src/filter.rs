@@ -9,14 +9,12 @@ use crate::node::Features;
 /// Reads a filter: a string, or arrays of strings. An empty one is none.
 pub fn parse(filter: &Value, code: Code, features: Features) -> Result<Option<Filter<'_>>> {
     let parsed = match filter {
-        Value::String(_) | Value::Array(_) => {
-            Filter::from_json(filter).map_err(|error| match error {
-                Error::UserError(UserError::InvalidFilterExpression(expected, found)) => {
-                    bad_syntax(expected, &found, code)
-                }
-                error => ApiError::from(error).recoded(code),
-            })?
-        }
+        Value::String(_) | Value::Array(_) => Filter::from_json(filter).map_err(|error| match error {
+            Error::UserError(UserError::InvalidFilterExpression(expected, found)) => {
+                bad_syntax(expected, &found, code)
+            }
+            error => ApiError::from(error).recoded(code),
+        })?,
         other => return Err(bad_syntax(&["String", "Array"], other, code)),
     };
     if let Some(token) = parsed.as_ref().and_then(Filter::use_contains_operator) {

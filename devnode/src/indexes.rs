@@ -51,37 +51,22 @@ impl Indexes {
         let names: BTreeMap<String, Uuid> = store.section(SECTION)?.into_iter().collect();
         for entry in std::fs::read_dir(&folder)? {
             let entry = entry?;
-            let known = names
-                .values()
-                .any(|uuid| entry.file_name().to_str() == Some(&uuid.to_string()));
+            let known = names.values().any(|uuid| entry.file_name().to_str() == Some(&uuid.to_string()));
             if !known {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok(Self {
-            folder,
-            names: RwLock::new(names),
-            open: RwLock::default(),
-        })
+        Ok(Self { folder, names: RwLock::new(names), open: RwLock::default() })
     }
 
     /// The folder behind a name.
     pub fn folder_of(&self, name: &str) -> Option<Uuid> {
-        self.names
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .copied()
+        self.names.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
     /// All names, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.names
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .cloned()
-            .collect()
+        self.names.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// The index with this name.
@@ -100,12 +85,7 @@ impl Indexes {
 
     /// Opens the index of a folder, once.
     pub fn open(&self, uuid: Uuid) -> Result<Index> {
-        if let Some(index) = self
-            .open
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&uuid)
-        {
+        if let Some(index) = self.open.read().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
             return Ok(index.clone());
         }
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
@@ -136,10 +116,7 @@ impl Indexes {
             lost.retain(|uuid| !names.values().any(|kept| kept == uuid));
         }
         for uuid in lost {
-            self.open
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&uuid);
+            self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
             // Searches that still run keep the files alive; a folder left behind is removed at the next start.
             if let Err(error) = std::fs::remove_dir_all(self.folder.join(uuid.to_string())) {
                 tracing::warn!("could not remove the folder of a deleted index: {error}");

@@ -98,43 +98,21 @@ pub struct Locale(pub Language);
 
 impl Locale {
     fn from_code(code: &str) -> Option<Self> {
-        let long = CODES
-            .iter()
-            .find(|(short, _)| *short == code)
-            .map_or(code, |(_, long)| long);
-        NAMES
-            .contains(&long)
-            .then(|| Language::from_code(long))
-            .flatten()
-            .map(Self)
+        let long = CODES.iter().find(|(short, _)| *short == code).map_or(code, |(_, long)| long);
+        NAMES.contains(&long).then(|| Language::from_code(long)).flatten().map(Self)
     }
 }
 
 impl<E: deserr::DeserializeError> Deserr<E> for Locale {
-    fn deserialize_from_value<V: IntoValue>(
-        value: Value<V>,
-        at: ValuePointerRef<'_>,
-    ) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
         let error = match value {
             Value::String(code) => match Self::from_code(&code) {
                 Some(locale) => return Ok(locale),
-                None => E::error::<V>(
-                    None,
-                    ErrorKind::UnknownValue {
-                        value: &code,
-                        accepted: &NAMES,
-                    },
-                    at,
-                ),
+                None => E::error::<V>(None, ErrorKind::UnknownValue { value: &code, accepted: &NAMES }, at),
             },
-            actual => E::error(
-                None,
-                ErrorKind::IncorrectValueKind {
-                    actual,
-                    accepted: &[ValueKind::String],
-                },
-                at,
-            ),
+            actual => {
+                E::error(None, ErrorKind::IncorrectValueKind { actual, accepted: &[ValueKind::String] }, at)
+            }
         };
         Err(take_cf_content(error))
     }
@@ -145,10 +123,7 @@ impl FromParam for Locale {
         Self::from_code(text).ok_or_else(|| {
             let mut names = NAMES.to_vec();
             names.sort_by(|left, right| left.len().cmp(&right.len()).then(left.cmp(right)));
-            Unparsable(format!(
-                "Unsupported locale `{text}`, expected one of {}",
-                names.join(", ")
-            ))
+            Unparsable(format!("Unsupported locale `{text}`, expected one of {}", names.join(", ")))
         })
     }
 }

@@ -37,16 +37,9 @@ use {arroy as _, smartstring as _};
 
 fn main() -> ExitCode {
     let options = Options::read();
-    let filter = EnvFilter::try_new(format!(
-        "warn,miroir_devnode={}",
-        options.log_level.to_lowercase()
-    ))
-    .unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .init();
+    let filter = EnvFilter::try_new(format!("warn,miroir_devnode={}", options.log_level.to_lowercase()))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(false).init();
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,9 +56,7 @@ fn run(options: Options) -> Result<()> {
             "in production, give a master key of at least 16 bytes with --master-key",
         ));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let address = options.http_addr.clone();
     let node = Arc::new(Node::open(options)?);
     let worker = worker::start(node.clone())?;

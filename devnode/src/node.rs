@@ -42,8 +42,7 @@ impl Features {
         if on {
             return Ok(());
         }
-        let message =
-            format!("{action} requires enabling the `{feature}` experimental feature. See {issue}");
+        let message = format!("{action} requires enabling the `{feature}` experimental feature. See {issue}");
         Err(ApiError::new(Code::FeatureNotEnabled, message))
     }
 }
@@ -78,28 +77,14 @@ impl Node {
             folder.join("update_files"),
             options.experimental_max_number_of_batched_tasks,
         )?;
-        let features = store
-            .section::<Features>("features")?
-            .pop()
-            .map(|(_, features)| features)
-            .unwrap_or_default();
+        let features =
+            store.section::<Features>("features")?.pop().map(|(_, features)| features).unwrap_or_default();
         let pool = ThreadPoolNoAbortBuilder::new()
             .thread_name(|i| format!("indexing-{i}"))
             .build()
             .map_err(ApiError::internal)?;
-        let indexer = IndexerConfig {
-            thread_pool: Some(pool),
-            ..IndexerConfig::default()
-        };
-        Ok(Self {
-            options,
-            store,
-            keys,
-            indexes,
-            queue,
-            indexer,
-            features: RwLock::new(features),
-        })
+        let indexer = IndexerConfig { thread_pool: Some(pool), ..IndexerConfig::default() };
+        Ok(Self { options, store, keys, indexes, queue, indexer, features: RwLock::new(features) })
     }
 
     /// The experimental features now.
@@ -112,10 +97,7 @@ impl Node {
         let mut changes = Changes::default();
         changes.put("features", "all", &features)?;
         self.store.commit(changes)?;
-        *self
-            .features
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = features;
+        *self.features.write().unwrap_or_else(PoisonError::into_inner) = features;
         Ok(())
     }
 }

@@ -39,8 +39,7 @@ impl Changes {
 
     /// Writes a row of a section.
     pub fn put<T: Serialize>(&mut self, section: &'static str, key: &str, value: &T) -> Result<()> {
-        self.rows
-            .push((section, key.into(), Some(serde_json::to_vec(value)?)));
+        self.rows.push((section, key.into(), Some(serde_json::to_vec(value)?)));
         Ok(())
     }
 

@@ -34,9 +34,7 @@ impl FromStr for IndexUid {
     type Err = BadIndexUid;
 
     fn from_str(uid: &str) -> Result<Self, BadIndexUid> {
-        let valid = uid
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let valid = uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !valid || uid.is_empty() || uid.len() > 512 {
             Err(BadIndexUid(uid.into()))
         } else {
@@ -66,9 +64,7 @@ impl From<BadIndexUid> for ApiError {
 }
 
 /// An index name, or a prefix of one followed by `*`.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, deserr::Deserr,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, deserr::Deserr)]
 #[serde(transparent)]
 #[deserr(try_from(String) = TryFrom::try_from -> BadIndexPattern)]
 pub struct IndexPattern(String);
@@ -128,10 +124,6 @@ mod tests {
         let pattern = IndexPattern::try_from("pro_*".to_string()).unwrap();
         assert!(pattern.matches("pro_a") && !pattern.matches("pr"));
         assert!(IndexPattern::try_from("a b*".to_string()).is_err());
-        assert!(
-            !IndexPattern::try_from("pro".to_string())
-                .unwrap()
-                .matches("pro_a")
-        );
+        assert!(!IndexPattern::try_from("pro".to_string()).unwrap().matches("pro_a"));
     }
 }

@@ -8,8 +8,7 @@ use std::str::FromStr;
 use deserr::errors::{JsonError, QueryParamError};
 use deserr::take_cf_content;
 use deserr::{
-    DeserializeError, Deserr, ErrorKind, IntoValue, MergeWithError, Value, ValueKind,
-    ValuePointerRef,
+    DeserializeError, Deserr, ErrorKind, IntoValue, MergeWithError, Value, ValueKind, ValuePointerRef,
 };
 
 use crate::error::marker::BadRequest;
@@ -38,11 +37,7 @@ pub type InvalidQuery<C = BadRequest> = Invalid<InQuery, C>;
 impl<P, C> Invalid<P, C> {
     /// An error with exactly this message and code.
     pub fn new(message: String, code: Code) -> Self {
-        Self {
-            message,
-            code,
-            marker: PhantomData,
-        }
+        Self { message, code, marker: PhantomData }
     }
 }
 
@@ -55,31 +50,19 @@ impl<P, C> From<Invalid<P, C>> for ApiError {
 impl<C: MarkerCode> InvalidJson<C> {
     /// For `missing_field_error`: the field is missing, under this type's code.
     pub fn missing(field: &str, location: ValuePointerRef<'_>) -> Self {
-        take_cf_content(Self::error::<Infallible>(
-            None,
-            ErrorKind::MissingField { field },
-            location,
-        ))
+        take_cf_content(Self::error::<Infallible>(None, ErrorKind::MissingField { field }, location))
     }
 }
 
 impl<P, C1, C2> MergeWithError<Invalid<P, C2>> for Invalid<P, C1> {
-    fn merge(
-        _: Option<Self>,
-        other: Invalid<P, C2>,
-        _: ValuePointerRef<'_>,
-    ) -> ControlFlow<Self, Self> {
+    fn merge(_: Option<Self>, other: Invalid<P, C2>, _: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
         // Only the first error is ever told.
         ControlFlow::Break(Self::new(other.message, other.code))
     }
 }
 
 impl<P, C> MergeWithError<Infallible> for Invalid<P, C> {
-    fn merge(
-        _: Option<Self>,
-        other: Infallible,
-        _: ValuePointerRef<'_>,
-    ) -> ControlFlow<Self, Self> {
+    fn merge(_: Option<Self>, other: Infallible, _: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
         match other {}
     }
 }
@@ -173,9 +156,7 @@ integer_params!(usize, u32);
 impl FromParam for bool {
     fn from_param(text: &str) -> Result<Self, Unparsable> {
         text.parse().map_err(|_| {
-            Unparsable(format!(
-                "could not parse `{text}` as a boolean, expected either `true` or `false`"
-            ))
+            Unparsable(format!("could not parse `{text}` as a boolean, expected either `true` or `false`"))
         })
     }
 }
@@ -188,8 +169,7 @@ impl FromParam for String {
 
 impl FromParam for f32 {
     fn from_param(text: &str) -> Result<Self, Unparsable> {
-        text.parse()
-            .map_err(|error: std::num::ParseFloatError| Unparsable(error.to_string()))
+        text.parse().map_err(|error: std::num::ParseFloatError| Unparsable(error.to_string()))
     }
 }
 
@@ -199,31 +179,20 @@ impl FromParam for crate::uid::IndexUid {
     }
 }
 
-fn text_of<V: IntoValue, E: DeserializeError>(
-    value: Value<V>,
-    at: ValuePointerRef<'_>,
-) -> Result<String, E> {
+fn text_of<V: IntoValue, E: DeserializeError>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<String, E> {
     match value {
         Value::String(text) => Ok(text),
         actual => {
-            let kind = ErrorKind::IncorrectValueKind {
-                actual,
-                accepted: &[ValueKind::String],
-            };
+            let kind = ErrorKind::IncorrectValueKind { actual, accepted: &[ValueKind::String] };
             Err(take_cf_content(E::error(None, kind, at)))
         }
     }
 }
 
 impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> for Param<T> {
-    fn deserialize_from_value<V: IntoValue>(
-        value: Value<V>,
-        at: ValuePointerRef<'_>,
-    ) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
-        T::from_param(&text)
-            .map(Param)
-            .map_err(|error| take_cf_content(E::merge(None, error, at)))
+        T::from_param(&text).map(Param).map_err(|error| take_cf_content(E::merge(None, error, at)))
     }
 }
 
@@ -232,18 +201,13 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
 pub struct List<T>(pub Vec<T>);
 
 impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> for List<T> {
-    fn deserialize_from_value<V: IntoValue>(
-        value: Value<V>,
-        at: ValuePointerRef<'_>,
-    ) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
         if text.is_empty() {
             return Ok(List(Vec::new()));
         }
         let items: Result<Vec<T>, _> = text.split(',').map(T::from_param).collect();
-        items
-            .map(List)
-            .map_err(|error| take_cf_content(E::merge(None, error, at)))
+        items.map(List).map_err(|error| take_cf_content(E::merge(None, error, at)))
     }
 }
 
@@ -258,19 +222,14 @@ impl<T> Default for StarList<T> {
 }
 
 impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> for StarList<T> {
-    fn deserialize_from_value<V: IntoValue>(
-        value: Value<V>,
-        at: ValuePointerRef<'_>,
-    ) -> Result<Self, E> {
+    fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
         let mut items = Vec::new();
         for part in text.split(',') {
             if part == "*" {
                 return Ok(Self(None));
             }
-            items.push(
-                T::from_param(part).map_err(|error| take_cf_content(E::merge(None, error, at)))?,
-            );
+            items.push(T::from_param(part).map_err(|error| take_cf_content(E::merge(None, error, at)))?);
         }
         Ok(Self(Some(items)))
     }
@@ -280,10 +239,7 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
 pub fn unknown_field(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> InvalidJson {
     take_cf_content(InvalidJson::error::<Infallible>(
         None,
-        ErrorKind::UnknownKey {
-            key: field,
-            accepted,
-        },
+        ErrorKind::UnknownKey { key: field, accepted },
         at,
     ))
 }
@@ -291,16 +247,12 @@ pub fn unknown_field(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) ->
 /// The sentence for a field that cannot be changed.
 pub fn immutable_field(field: &str, accepted: &[&str]) -> String {
     let accepted: Vec<_> = accepted.iter().map(|name| format!("`{name}`")).collect();
-    format!(
-        "Immutable field `{field}`: expected one of {}",
-        accepted.join(", ")
-    )
+    format!("Immutable field `{field}`: expected one of {}", accepted.join(", "))
 }
 
 /// Reads a JSON body.
 pub fn json<T: Deserr<InvalidJson>>(body: &[u8]) -> Result<T, ApiError> {
-    let value: serde_json::Value =
-        serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     deserr::deserialize::<T, _, InvalidJson>(value).map_err(ApiError::from)
 }
 
@@ -309,24 +261,15 @@ pub fn malformed(error: &serde_json::Error) -> ApiError {
     if error.is_eof() && error.line() == 1 && error.column() == 0 {
         return ApiError::new(Code::MissingPayload, "A json payload is missing.");
     }
-    ApiError::new(
-        Code::MalformedPayload,
-        format!("The json payload provided is malformed. `{error}`."),
-    )
+    ApiError::new(Code::MalformedPayload, format!("The json payload provided is malformed. `{error}`."))
 }
 
 /// Reads a query string.
 pub fn query<T: Deserr<InvalidQuery>>(query: &str) -> Result<T, ApiError> {
     let pairs: serde_json::Map<_, _> = form_urlencoded::parse(query.as_bytes())
-        .map(|(key, value)| {
-            (
-                key.into_owned(),
-                serde_json::Value::String(value.into_owned()),
-            )
-        })
+        .map(|(key, value)| (key.into_owned(), serde_json::Value::String(value.into_owned())))
         .collect();
-    deserr::deserialize::<T, _, InvalidQuery>(serde_json::Value::Object(pairs))
-        .map_err(ApiError::from)
+    deserr::deserialize::<T, _, InvalidQuery>(serde_json::Value::Object(pairs)).map_err(ApiError::from)
 }
 
 #[cfg(test)]
@@ -350,10 +293,7 @@ mod tests {
         );
         assert_eq!(error.code, "invalid_search_limit");
         let error = json::<Body>(br#"{"limits":1}"#).unwrap_err();
-        assert_eq!(
-            error.message,
-            "Unknown field `limits`: did you mean `limit`? expected one of `limit`"
-        );
+        assert_eq!(error.message, "Unknown field `limits`: did you mean `limit`? expected one of `limit`");
         assert_eq!(error.code, "bad_request");
         assert_eq!(json::<Body>(b"").unwrap_err().code, "missing_payload");
         assert_eq!(json::<Body>(b"{").unwrap_err().code, "malformed_payload");

@@ -27,22 +27,19 @@ pub struct Outcome {
 
 /// Starts the worker.
 pub fn start(node: Arc<Node>) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("worker".into())
-        .spawn(move || {
-            while let Some(batch) = node.queue.next_batch() {
-                if let Err(error) = run(&node, batch) {
-                    tracing::error!("could not end a batch, it will be tried again: {error}");
-                    node.queue.give_back();
-                    std::thread::sleep(std::time::Duration::from_secs(1));
-                }
+    std::thread::Builder::new().name("worker".into()).spawn(move || {
+        while let Some(batch) = node.queue.next_batch() {
+            if let Err(error) = run(&node, batch) {
+                tracing::error!("could not end a batch, it will be tried again: {error}");
+                node.queue.give_back();
+                std::thread::sleep(std::time::Duration::from_secs(1));
             }
-        })
+        }
+    })
 }
 
 fn run(node: &Node, mut batch: Batch) -> Result<()> {
-    let processed =
-        std::panic::catch_unwind(AssertUnwindSafe(|| process::batch(node, &mut batch.tasks)));
+    let processed = std::panic::catch_unwind(AssertUnwindSafe(|| process::batch(node, &mut batch.tasks)));
     let outcome = match processed {
         Ok(Ok(outcome)) => outcome,
         _ if node.queue.must_stop.load(Ordering::Relaxed) => {
@@ -51,10 +48,8 @@ fn run(node: &Node, mut batch: Batch) -> Result<()> {
         }
         Ok(Err(error)) => fail(&mut batch.tasks, &error),
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or(panic.downcast_ref::<&str>().copied());
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             let message = format!(
                 "An unexpected crash occurred when processing the task: {}",
                 text.unwrap_or("no message")
@@ -64,22 +59,13 @@ fn run(node: &Node, mut batch: Batch) -> Result<()> {
     };
     for task in &mut batch.tasks {
         if task.status == Status::Enqueued {
-            task.status = if task.error.is_some() {
-                Status::Failed
-            } else {
-                Status::Succeeded
-            };
+            task.status = if task.error.is_some() { Status::Failed } else { Status::Succeeded };
         }
         if task.status == Status::Failed {
             task.zero_counts();
         }
     }
-    let Outcome {
-        renames,
-        mut changes,
-        removed,
-        canceled,
-    } = outcome;
+    let Outcome { renames, mut changes, removed, canceled } = outcome;
     batch.tasks.extend(canceled);
     renames.record(&mut changes)?;
     node.queue.finish(&node.store, changes, batch, &removed)?;

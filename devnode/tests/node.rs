@@ -19,42 +19,25 @@ struct Node {
 impl Node {
     fn start(folder: &Path, master_key: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_miroir-devnode"));
-        command
-            .args(["--http-addr", "127.0.0.1:0", "--no-analytics", "--db-path"])
-            .arg(folder.join("db"));
-        command
-            .env_remove("MEILI_MASTER_KEY")
-            .stderr(Stdio::piped());
+        command.args(["--http-addr", "127.0.0.1:0", "--no-analytics", "--db-path"]).arg(folder.join("db"));
+        command.env_remove("MEILI_MASTER_KEY").stderr(Stdio::piped());
         if let Some(key) = master_key {
             command.args(["--master-key", key]);
         }
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let url = loop {
-            let line = lines
-                .next()
-                .expect("the node ended before it listened")
-                .unwrap();
+            let line = lines.next().expect("the node ended before it listened").unwrap();
             if let Some((_, url)) = line.split_once("listening on ") {
                 break url.to_string();
             }
         };
         // Whoever writes to a pipe that nobody reads stops.
         std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            process,
-            url,
-            token: master_key.map(String::from),
-        }
+        Self { process, url, token: master_key.map(String::from) }
     }
 
-    fn send(
-        &self,
-        method: &str,
-        path: &str,
-        content_type: &str,
-        body: Option<&str>,
-    ) -> (u16, Value) {
+    fn send(&self, method: &str, path: &str, content_type: &str, body: Option<&str>) -> (u16, Value) {
         let mut request = ureq::request(method, &format!("{}{path}", self.url));
         if let Some(token) = &self.token {
             request = request.set("Authorization", &format!("Bearer {token}"));
@@ -73,12 +56,7 @@ impl Node {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.send(
-            method,
-            path,
-            "application/json",
-            body.map(|body| body.to_string()).as_deref(),
-        )
+        self.send(method, path, "application/json", body.map(|body| body.to_string()).as_deref())
     }
 
     fn get(&self, path: &str) -> Value {
@@ -91,9 +69,7 @@ impl Node {
 
     /// Waits until a task is over.
     fn wait(&self, summary: &Value) -> Value {
-        let uid = summary["taskUid"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("not a task: {summary}"));
+        let uid = summary["taskUid"].as_u64().unwrap_or_else(|| panic!("not a task: {summary}"));
         let end = Instant::now() + Duration::from_secs(120);
         loop {
             let task = self.get(&format!("/tasks/{uid}"));
@@ -132,37 +108,20 @@ fn documents_are_added_read_searched_and_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path(), None);
     assert_eq!(node.get("/health"), json!({ "status": "available" }));
-    let settings =
-        json!({ "filterableAttributes": ["year", "genres"], "sortableAttributes": ["year"] });
-    let task = node
-        .call("PATCH", "/indexes/films/settings", Some(settings))
-        .1;
+    let settings = json!({ "filterableAttributes": ["year", "genres"], "sortableAttributes": ["year"] });
+    let task = node.call("PATCH", "/indexes/films/settings", Some(settings)).1;
     node.succeed(&task);
     let summary = node.post("/indexes/films/documents?customMetadata=mine", films());
-    assert_eq!(
-        (&summary["indexUid"], &summary["status"]),
-        (&json!("films"), &json!("enqueued"))
-    );
+    assert_eq!((&summary["indexUid"], &summary["status"]), (&json!("films"), &json!("enqueued")));
     let task = node.succeed(&summary);
-    assert_eq!(
-        task["details"],
-        json!({ "receivedDocuments": 3, "indexedDocuments": 3 })
-    );
+    assert_eq!(task["details"], json!({ "receivedDocuments": 3, "indexedDocuments": 3 }));
     assert_eq!(task["customMetadata"], "mine");
     assert_eq!(node.get("/indexes/films")["primaryKey"], "id");
 
-    assert_eq!(
-        node.get("/indexes/films/documents/2?fields=title"),
-        json!({ "title": "Aliens" })
-    );
-    let page = node.post(
-        "/indexes/films/documents/fetch",
-        json!({ "filter": "genres = space", "fields": ["id"] }),
-    );
-    assert_eq!(
-        page,
-        json!({ "results": [{ "id": 1 }, { "id": 2 }], "offset": 0, "limit": 20, "total": 2 })
-    );
+    assert_eq!(node.get("/indexes/films/documents/2?fields=title"), json!({ "title": "Aliens" }));
+    let page =
+        node.post("/indexes/films/documents/fetch", json!({ "filter": "genres = space", "fields": ["id"] }));
+    assert_eq!(page, json!({ "results": [{ "id": 1 }, { "id": 2 }], "offset": 0, "limit": 20, "total": 2 }));
     let sorted = node.post(
         "/indexes/films/documents/fetch",
         json!({ "sort": ["year:desc"], "fields": ["id"], "limit": 2 }),
@@ -177,28 +136,13 @@ fn documents_are_added_read_searched_and_deleted() {
     let answer = node.post("/indexes/films/search", query);
     assert_eq!(answer["estimatedTotalHits"], 2, "{answer}");
     assert_eq!(answer["hits"][0]["id"], 1);
-    assert_eq!(
-        answer["hits"][0]["_formatted"],
-        json!({ "id": "1", "title": "<em>Alien</em>" })
-    );
-    assert_eq!(
-        answer["hits"][0]["_matchesPosition"],
-        json!({ "title": [{ "start": 0, "length": 5 }] })
-    );
-    assert_eq!(
-        answer["facetDistribution"]["genres"],
-        json!({ "action": 1, "horror": 1, "space": 2 })
-    );
+    assert_eq!(answer["hits"][0]["_formatted"], json!({ "id": "1", "title": "<em>Alien</em>" }));
+    assert_eq!(answer["hits"][0]["_matchesPosition"], json!({ "title": [{ "start": 0, "length": 5 }] }));
+    assert_eq!(answer["facetDistribution"]["genres"], json!({ "action": 1, "horror": 1, "space": 2 }));
     let paged = node.get("/indexes/films/search?q=&hitsPerPage=2&page=2");
-    assert_eq!(
-        (&paged["totalHits"], &paged["totalPages"]),
-        (&json!(3), &json!(2))
-    );
+    assert_eq!((&paged["totalHits"], &paged["totalPages"]), (&json!(3), &json!(2)));
 
-    let deleted = node.post(
-        "/indexes/films/documents/delete",
-        json!({ "filter": "year = 1979" }),
-    );
+    let deleted = node.post("/indexes/films/documents/delete", json!({ "filter": "year = 1979" }));
     let task = node.succeed(&deleted);
     assert_eq!(
         task["details"],
@@ -206,14 +150,7 @@ fn documents_are_added_read_searched_and_deleted() {
     );
     node.succeed(&node.post("/indexes/films/documents/delete-batch", json!([2, "none"])));
     assert_eq!(node.get("/indexes/films/stats")["numberOfDocuments"], 1);
-    let csv = node
-        .send(
-            "PUT",
-            "/indexes/films/documents",
-            "text/csv",
-            Some("id:number,title\n3,Hot\n"),
-        )
-        .1;
+    let csv = node.send("PUT", "/indexes/films/documents", "text/csv", Some("id:number,title\n3,Hot\n")).1;
     node.succeed(&csv);
     assert_eq!(node.get("/indexes/films/documents/3")["year"], 1995);
     node.succeed(&node.call("DELETE", "/indexes/films", None).1);
@@ -226,40 +163,16 @@ fn errors_are_those_of_meilisearch() {
     let node = Node::start(folder.path(), None);
     let failed = node.wait(&node.post("/indexes/a/documents", json!([{ "id": "not good!" }])));
     assert_eq!(failed["error"]["code"], "invalid_document_id");
-    assert_eq!(
-        failed["details"],
-        json!({ "receivedDocuments": 1, "indexedDocuments": 0 })
-    );
+    assert_eq!(failed["details"], json!({ "receivedDocuments": 1, "indexedDocuments": 0 }));
     let failed = node.wait(&node.post("/indexes/a/documents", json!([{ "name": 1 }])));
-    assert_eq!(
-        failed["error"]["code"],
-        "index_primary_key_no_candidate_found"
-    );
-    let (status, error) = node.send(
-        "POST",
-        "/indexes/a/documents",
-        "application/json",
-        Some("[{"),
-    );
+    assert_eq!(failed["error"]["code"], "index_primary_key_no_candidate_found");
+    let (status, error) = node.send("POST", "/indexes/a/documents", "application/json", Some("[{"));
     assert_eq!((status, &error["code"]), (400, &json!("malformed_payload")));
     let (status, error) = node.call("POST", "/indexes/a/search", Some(json!({ "limit": "x" })));
-    assert_eq!(
-        (status, &error["code"]),
-        (400, &json!("invalid_search_limit"))
-    );
-    node.call(
-        "PATCH",
-        "/experimental-features",
-        Some(json!({ "editDocumentsByFunction": true })),
-    );
-    let error = node.post(
-        "/indexes/a/documents/edit",
-        json!({ "function": "doc.x = " }),
-    );
-    assert_eq!(
-        error["message"],
-        "Script is incomplete (line 1, position 9)"
-    );
+    assert_eq!((status, &error["code"]), (400, &json!("invalid_search_limit")));
+    node.call("PATCH", "/experimental-features", Some(json!({ "editDocumentsByFunction": true })));
+    let error = node.post("/indexes/a/documents/edit", json!({ "function": "doc.x = " }));
+    assert_eq!(error["message"], "Script is incomplete (line 1, position 9)");
     let (status, error) = node.call("POST", "/indexes/none/search", Some(json!({})));
     assert_eq!(
         (status, error),
@@ -276,10 +189,7 @@ fn errors_are_those_of_meilisearch() {
     let error = node.post("/indexes/a/search", json!({ "filter": "x = 1" }));
     assert_eq!(error["code"], "invalid_search_filter");
     assert!(
-        error["message"]
-            .as_str()
-            .unwrap()
-            .starts_with("Index `a`: Attribute `x` is not filterable."),
+        error["message"].as_str().unwrap().starts_with("Index `a`: Attribute `x` is not filterable."),
         "{error}"
     );
     assert_eq!(node.call("GET", "/nowhere", None).0, 404);
@@ -296,10 +206,7 @@ fn tasks_are_listed_canceled_and_deleted() {
     let failed = node.wait(&node.post("/indexes", json!({ "uid": "a" })));
     assert_eq!(failed["error"]["code"], "index_already_exists");
     let list = node.get("/tasks?statuses=failed&limit=1");
-    assert_eq!(
-        (&list["total"], &list["results"][0]["uid"]),
-        (&json!(1), &failed["uid"])
-    );
+    assert_eq!((&list["total"], &list["results"][0]["uid"]), (&json!(1), &failed["uid"]));
     let page = node.get("/tasks?limit=2");
     assert_eq!((&page["from"], &page["next"]), (&json!(2), &json!(0)));
     node.succeed(&node.post("/swap-indexes", json!([{ "indexes": ["a", "b"] }])));
@@ -323,19 +230,13 @@ fn keys_limit_their_bearers() {
         json!({ "uid": "6062abda-a5aa-4414-ac91-ecd7944c0f8d", "actions": ["search"], "indexes": ["a*"], "expiresAt": null }),
     );
     node.token = key["key"].as_str().map(String::from);
-    assert_eq!(
-        node.post("/indexes/a/search", json!({}))["estimatedTotalHits"],
-        3
-    );
+    assert_eq!(node.post("/indexes/a/search", json!({}))["estimatedTotalHits"], 3);
     let (status, error) = node.call("POST", "/indexes/b/search", Some(json!({})));
     assert_eq!((status, &error["code"]), (403, &json!("invalid_api_key")));
     assert_eq!(node.call("GET", "/indexes/a/documents", None).0, 403);
     node.token = None;
     let (status, error) = node.call("GET", "/version", None);
-    assert_eq!(
-        (status, &error["code"]),
-        (401, &json!("missing_authorization_header"))
-    );
+    assert_eq!((status, &error["code"]), (401, &json!("missing_authorization_header")));
     assert_eq!(node.call("GET", "/health", None).0, 200);
 }
 
@@ -345,10 +246,7 @@ fn what_was_accepted_survives_a_kill() {
     let mut node = Node::start(folder.path(), None);
     let mut last = Value::Null;
     for n in 0..20 {
-        last = node.post(
-            "/indexes/a/documents",
-            json!([{ "id": n, "text": format!("number {n}") }]),
-        );
+        last = node.post("/indexes/a/documents", json!([{ "id": n, "text": format!("number {n}") }]));
     }
     node.process.kill().unwrap();
     node.process.wait().unwrap();
@@ -363,11 +261,7 @@ fn vectors_and_several_searches() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path(), None);
     let embedders = json!({ "mine": { "source": "userProvided", "dimensions": 2 } });
-    node.succeed(
-        &node
-            .call("PATCH", "/indexes/a/settings/embedders", Some(embedders))
-            .1,
-    );
+    node.succeed(&node.call("PATCH", "/indexes/a/settings/embedders", Some(embedders)).1);
     let documents = json!([
         { "id": 1, "name": "one", "_vectors": { "mine": [1.0, 0.0] } },
         { "id": 2, "name": "two", "_vectors": { "mine": [0.0, 1.0] } },
@@ -381,15 +275,9 @@ fn vectors_and_several_searches() {
     let queries = json!([{ "indexUid": "a", "q": "one" }, { "indexUid": "a", "q": "two" }]);
     let plain = node.post("/multi-search", json!({ "queries": queries }));
     assert_eq!(plain["results"][1]["hits"][0]["id"], 2, "{plain}");
-    let merged = node.post(
-        "/multi-search",
-        json!({ "queries": queries, "federation": {} }),
-    );
+    let merged = node.post("/multi-search", json!({ "queries": queries, "federation": {} }));
     assert_eq!(merged["estimatedTotalHits"], 2, "{merged}");
     assert_eq!(merged["hits"][0]["_federation"]["queriesPosition"], 0);
     let error = node.post("/multi-search", json!({ "queries": [{ "indexUid": "b" }] }));
-    assert_eq!(
-        error["message"],
-        "Inside `.queries[0]`: Index `b` not found."
-    );
+    assert_eq!(error["message"], "Inside `.queries[0]`: Index `b` not found.");
 }

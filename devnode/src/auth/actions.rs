@@ -105,10 +105,7 @@ actions! {
 impl Action {
     /// The action with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::EVERY
-            .iter()
-            .copied()
-            .find(|action| action.name() == name)
+        Self::EVERY.iter().copied().find(|action| action.name() == name)
     }
 
     /// Whether a key that has `self` may do `wanted`.
@@ -117,9 +114,7 @@ impl Action {
             "*" => true,
             "*.get" => wanted.is_read(),
             own if own == wanted.name() => true,
-            own => own
-                .strip_suffix('*')
-                .is_some_and(|group| wanted.name().starts_with(group)),
+            own => own.strip_suffix('*').is_some_and(|group| wanted.name().starts_with(group)),
         }
     }
 }
@@ -133,8 +128,7 @@ impl serde::Serialize for Action {
 impl<'de> serde::Deserialize<'de> for Action {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::from_name(&name)
-            .ok_or_else(|| serde::de::Error::custom(format!("unknown action `{name}`")))
+        Self::from_name(&name).ok_or_else(|| serde::de::Error::custom(format!("unknown action `{name}`")))
     }
 }
 
@@ -148,18 +142,13 @@ impl<E: deserr::DeserializeError> deserr::Deserr<E> for Action {
                 Some(action) => return Ok(action),
                 None => E::error::<V>(
                     None,
-                    deserr::ErrorKind::UnknownValue {
-                        value: &name,
-                        accepted: &Self::NAMES,
-                    },
+                    deserr::ErrorKind::UnknownValue { value: &name, accepted: &Self::NAMES },
                     at,
                 ),
             },
             actual => {
-                let kind = deserr::ErrorKind::IncorrectValueKind {
-                    actual,
-                    accepted: &[deserr::ValueKind::String],
-                };
+                let kind =
+                    deserr::ErrorKind::IncorrectValueKind { actual, accepted: &[deserr::ValueKind::String] };
                 E::error(None, kind, at)
             }
         };
@@ -177,9 +166,6 @@ mod tests {
         assert!(!Action::DocumentsAll.grants(Action::IndexesGet));
         assert!(Action::AllGet.grants(Action::Search) && !Action::AllGet.grants(Action::KeysGet));
         assert!(Action::All.grants(Action::KeysDelete));
-        assert_eq!(
-            Action::from_name("documents.add"),
-            Some(Action::DocumentsAdd)
-        );
+        assert_eq!(Action::from_name("documents.add"), Some(Action::DocumentsAdd));
     }
 }

@@ -12,9 +12,8 @@ use uuid::Uuid;
 
 use super::actions::{Action, Scope};
 use crate::error::marker::{
-    BadRequest, InvalidApiKeyActions, InvalidApiKeyDescription, InvalidApiKeyExpiresAt,
-    InvalidApiKeyIndexes, InvalidApiKeyName, InvalidApiKeyUid, MissingApiKeyActions,
-    MissingApiKeyExpiresAt, MissingApiKeyIndexes,
+    BadRequest, InvalidApiKeyActions, InvalidApiKeyDescription, InvalidApiKeyExpiresAt, InvalidApiKeyIndexes,
+    InvalidApiKeyName, InvalidApiKeyUid, MissingApiKeyActions, MissingApiKeyExpiresAt, MissingApiKeyIndexes,
 };
 use crate::error::{ApiError, Code, Result};
 use crate::uid::IndexPattern;
@@ -131,11 +130,7 @@ impl Key {
                 Some(index) => self.indexes.iter().any(|pattern| pattern.matches(index)),
                 None => action.scope() == Scope::ByHandler,
             };
-        granted
-            && covered
-            && self
-                .expires_at
-                .is_none_or(|end| OffsetDateTime::now_utc() < end)
+        granted && covered && self.expires_at.is_none_or(|end| OffsetDateTime::now_utc() < end)
     }
 
     /// The key as clients see it.
@@ -192,10 +187,7 @@ impl NewKey {
             created_at: now,
             updated_at: now,
         };
-        let global = key
-            .actions
-            .iter()
-            .find(|action| action.scope() == Scope::Global);
+        let global = key.actions.iter().find(|action| action.scope() == Scope::Global);
         match global {
             Some(action) if !key.all_indexes() => {
                 let action = format!("\"{}\"", action.name());
@@ -235,11 +227,7 @@ impl KeyPatch {
     }
 }
 
-fn deny_immutable(
-    field: &str,
-    accepted: &[&str],
-    at: ValuePointerRef<'_>,
-) -> InvalidJson<BadRequest> {
+fn deny_immutable(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> InvalidJson<BadRequest> {
     let code = match field {
         "uid" => Code::ImmutableApiKeyUid,
         "actions" => Code::ImmutableApiKeyActions,
@@ -253,9 +241,7 @@ fn deny_immutable(
 }
 
 /// Reads the end of a key's life: a date or date-time in the future.
-fn parse_expiration(
-    text: Option<String>,
-) -> std::result::Result<Option<OffsetDateTime>, Unparsable> {
+fn parse_expiration(text: Option<String>) -> std::result::Result<Option<OffsetDateTime>, Unparsable> {
     let Some(text) = text else { return Ok(None) };
     let with_t = format_description!(
         "[year repr:full base:calendar]-[month repr:numerical]-[day]T[hour]:[minute]:[second]"
@@ -268,8 +254,7 @@ fn parse_expiration(
         .or_else(|_| PrimitiveDateTime::parse(&text, with_t).map(PrimitiveDateTime::assume_utc))
         .or_else(|_| PrimitiveDateTime::parse(&text, with_space).map(PrimitiveDateTime::assume_utc))
         .or_else(|_| {
-            Date::parse(&text, day)
-                .map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc())
+            Date::parse(&text, day).map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc())
         });
     match end {
         Ok(end) if end > OffsetDateTime::now_utc() => Ok(Some(end)),
@@ -297,13 +282,9 @@ mod tests {
     #[test]
     fn a_key_limited_to_indexes_cannot_be_global() {
         let body = br#"{"actions":["version"],"indexes":["a"],"expiresAt":null}"#;
-        let error = crate::validate::json::<NewKey>(body)
-            .unwrap()
-            .into_key()
-            .unwrap_err();
+        let error = crate::validate::json::<NewKey>(body).unwrap().into_key().unwrap_err();
         assert_eq!(error.code, "index_scoped_api_key_with_global_action");
-        let error =
-            crate::validate::json::<NewKey>(br#"{"indexes":["a"],"expiresAt":null}"#).unwrap_err();
+        let error = crate::validate::json::<NewKey>(br#"{"indexes":["a"],"expiresAt":null}"#).unwrap_err();
         assert_eq!(
             (error.code.as_str(), error.message.as_str()),
             ("missing_api_key_actions", "Missing field `actions`")

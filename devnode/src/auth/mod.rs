@@ -41,16 +41,12 @@ impl Rights {
     }
 
     fn key_covers(&self, index: &str) -> bool {
-        self.key_indexes
-            .as_ref()
-            .is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(index)))
+        self.key_indexes.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(index)))
     }
 
     /// Whether the caller may touch every index.
     pub fn covers_all(&self) -> bool {
-        self.key_indexes
-            .as_ref()
-            .is_none_or(|patterns| patterns.iter().any(IndexPattern::is_all))
+        self.key_indexes.as_ref().is_none_or(|patterns| patterns.iter().any(IndexPattern::is_all))
             && self.rules.as_ref().is_none_or(SearchRules::covers_all)
     }
 
@@ -69,11 +65,8 @@ impl Keys {
     /// Loads the keys; a new database gets the default ones.
     pub fn load(store: &Store, master_key: Option<String>) -> Result<Self> {
         let master_key = master_key.filter(|key| !key.is_empty());
-        let mut keys: BTreeMap<Uuid, Key> = store
-            .section::<Key>(SECTION)?
-            .into_iter()
-            .map(|(_, key)| (key.uid, key))
-            .collect();
+        let mut keys: BTreeMap<Uuid, Key> =
+            store.section::<Key>(SECTION)?.into_iter().map(|(_, key)| (key.uid, key)).collect();
         if keys.is_empty() && master_key.is_some() {
             let mut changes = Changes::default();
             for key in Key::defaults() {
@@ -82,10 +75,7 @@ impl Keys {
             }
             store.commit(changes)?;
         }
-        Ok(Self {
-            master_key,
-            keys: RwLock::new(keys),
-        })
+        Ok(Self { master_key, keys: RwLock::new(keys) })
     }
 
     /// The master key, if the node has one.
@@ -106,21 +96,14 @@ impl Keys {
             Ok(uid) => self.read().get(&uid).cloned(),
             Err(_) => self.by_text(uid_or_text),
         };
-        found.ok_or_else(|| {
-            ApiError::new(
-                Code::ApiKeyNotFound,
-                format!("API key `{uid_or_text}` not found."),
-            )
-        })
+        found
+            .ok_or_else(|| ApiError::new(Code::ApiKeyNotFound, format!("API key `{uid_or_text}` not found.")))
     }
 
     /// Adds a new key.
     pub fn add(&self, store: &Store, key: Key) -> Result<Key> {
         if self.read().contains_key(&key.uid) {
-            let message = format!(
-                "`uid` field value `{}` is already an existing API key.",
-                key.uid
-            );
+            let message = format!("`uid` field value `{}` is already an existing API key.", key.uid);
             return Err(ApiError::new(Code::ApiKeyAlreadyExists, message));
         }
         self.put(store, key)
@@ -145,16 +128,9 @@ impl Keys {
     }
 
     /// Decides whether the bearer of `token` may do `action`, on `index` if the route names one.
-    pub fn authorize(
-        &self,
-        token: Option<&str>,
-        action: Action,
-        index: Option<&str>,
-    ) -> Result<Rights> {
-        let needs_master_key = matches!(
-            action,
-            Action::KeysGet | Action::KeysAdd | Action::KeysUpdate | Action::KeysDelete
-        );
+    pub fn authorize(&self, token: Option<&str>, action: Action, index: Option<&str>) -> Result<Rights> {
+        let needs_master_key =
+            matches!(action, Action::KeysGet | Action::KeysAdd | Action::KeysUpdate | Action::KeysDelete);
         let Some(master_key) = self.master_key() else {
             return if needs_master_key {
                 Err(ApiError::new(
@@ -178,10 +154,9 @@ impl Keys {
         let refuse = |message: String| ApiError::new(Code::InvalidApiKey, message);
         let invalid = || refuse("The provided API key is invalid.".into());
         let (key, rules) = match tenant::read(token, action, |uid| key_text(uid, master_key)) {
-            tenant::Outcome::Valid(uid, rules) => (
-                self.read().get(&uid).cloned().ok_or_else(invalid)?,
-                Some(rules),
-            ),
+            tenant::Outcome::Valid(uid, rules) => {
+                (self.read().get(&uid).cloned().ok_or_else(invalid)?, Some(rules))
+            }
             tenant::Outcome::NotAToken => (self.by_text(token).ok_or_else(invalid)?, None),
             tenant::Outcome::Refused(message) => return Err(refuse(message)),
         };
@@ -193,31 +168,20 @@ impl Keys {
         if let Some(index) = index {
             check_index(&rights, &key, index).map_err(refuse)?;
         }
-        if key.allows(action, index) {
-            Ok(rights)
-        } else {
-            Err(invalid())
-        }
+        if key.allows(action, index) { Ok(rights) } else { Err(invalid()) }
     }
 
     fn by_text(&self, text: &str) -> Option<Key> {
         let master_key = self.master_key()?;
-        self.read()
-            .values()
-            .find(|key| key_text(key.uid, master_key) == text)
-            .cloned()
+        self.read().values().find(|key| key_text(key.uid, master_key) == text).cloned()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Uuid, Key>> {
-        self.keys
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Uuid, Key>> {
-        self.keys
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -232,14 +196,10 @@ fn check_index(rights: &Rights, key: &Key, index: &str) -> std::result::Result<(
     if rights.key_covers(index) {
         Ok(())
     } else if rights.rules.is_some() {
-        Err(format!(
-            "The API key used to generate this tenant token cannot acces the index `{index}`."
-        ))
+        Err(format!("The API key used to generate this tenant token cannot acces the index `{index}`."))
     } else {
         let mut allowed: Vec<_> = key.indexes.iter().map(IndexPattern::as_str).collect();
         allowed.sort_unstable();
-        Err(format!(
-            "The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."
-        ))
+        Err(format!("The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."))
     }
 }

@@ -50,11 +50,7 @@ impl SearchRules {
 
     /// The covered indexes, sorted, for messages.
     pub fn indexes(&self) -> Vec<String> {
-        let mut names: Vec<_> = self
-            .patterns()
-            .iter()
-            .map(|pattern| pattern.as_str().to_string())
-            .collect();
+        let mut names: Vec<_> = self.patterns().iter().map(|pattern| pattern.as_str().to_string()).collect();
         names.sort_unstable();
         names
     }
@@ -63,8 +59,7 @@ impl SearchRules {
     pub fn filter(&self, index: &str) -> Option<Value> {
         let Self::Map(rules) = self else { return None };
         let matching = rules.iter().filter(|(pattern, _)| pattern.matches(index));
-        let (_, rule) =
-            matching.max_by_key(|(pattern, _)| (!pattern.is_all(), pattern.as_str().len()))?;
+        let (_, rule) = matching.max_by_key(|(pattern, _)| (!pattern.is_all(), pattern.as_str().len()))?;
         rule.as_ref().and_then(|rule| rule.filter.clone())
     }
 }
@@ -95,18 +90,14 @@ pub enum Outcome {
 /// Reads and checks a token. Only searches can be done with one.
 pub fn read(token: &str, action: Action, key_text: impl Fn(Uuid) -> String) -> Outcome {
     let parts: Vec<&str> = token.split('.').collect();
-    let (Action::Search | Action::ChatCompletions, &[header, claims, signature]) =
-        (action, parts.as_slice())
+    let (Action::Search | Action::ChatCompletions, &[header, claims, signature]) = (action, parts.as_slice())
     else {
         return Outcome::NotAToken;
     };
-    let undecodable =
-        |what: String| Outcome::Refused(format!("Could not decode tenant token, {what}."));
-    let (Ok(header_json), Ok(claims_json), Ok(signature)) = (
-        URL_SAFE_NO_PAD.decode(header),
-        URL_SAFE_NO_PAD.decode(claims),
-        URL_SAFE_NO_PAD.decode(signature),
-    ) else {
+    let undecodable = |what: String| Outcome::Refused(format!("Could not decode tenant token, {what}."));
+    let (Ok(header_json), Ok(claims_json), Ok(signature)) =
+        (URL_SAFE_NO_PAD.decode(header), URL_SAFE_NO_PAD.decode(claims), URL_SAFE_NO_PAD.decode(signature))
+    else {
         return undecodable("Base64 error: Invalid padding".into());
     };
     let header: Header = match serde_json::from_slice(&header_json) {
@@ -118,10 +109,7 @@ pub fn read(token: &str, action: Action, key_text: impl Fn(Uuid) -> String) -> O
         Err(error) => return undecodable(format!("JSON error: {error}")),
     };
     let secret = key_text(claims.api_key_uid);
-    let signed = token
-        .rsplit_once('.')
-        .map_or("", |(signed, _)| signed)
-        .as_bytes();
+    let signed = token.rsplit_once('.').map_or("", |(signed, _)| signed).as_bytes();
     let genuine = match header.alg.as_str() {
         "HS256" => verify::<Hmac<Sha256>>(&secret, signed, &signature),
         "HS384" => verify::<Hmac<Sha384>>(&secret, signed, &signature),
@@ -133,9 +121,9 @@ pub fn read(token: &str, action: Action, key_text: impl Fn(Uuid) -> String) -> O
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     match claims.exp {
-        Some(exp) if now > exp => Outcome::Refused(format!(
-            "Tenant token expired. Was valid up to `{exp}` and we're now `{now}`."
-        )),
+        Some(exp) if now > exp => {
+            Outcome::Refused(format!("Tenant token expired. Was valid up to `{exp}` and we're now `{now}`."))
+        }
         _ => Outcome::Valid(claims.api_key_uid, claims.search_rules),
     }
 }
@@ -160,10 +148,7 @@ mod tests {
         );
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(signed.as_bytes());
-        format!(
-            "{signed}.{}",
-            URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
-        )
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
     }
 
     #[test]
@@ -181,14 +166,8 @@ mod tests {
             }
             _ => panic!("the token is good"),
         }
-        assert!(matches!(
-            read(&token, Action::Search, |_| "other".into()),
-            Outcome::Refused(_)
-        ));
-        assert!(matches!(
-            read(&token, Action::DocumentsGet, |_| "secret".into()),
-            Outcome::NotAToken
-        ));
+        assert!(matches!(read(&token, Action::Search, |_| "other".into()), Outcome::Refused(_)));
+        assert!(matches!(read(&token, Action::DocumentsGet, |_| "secret".into()), Outcome::NotAToken));
         let expired = sign(&claims.replace("null}", "1}"), "secret");
         assert!(
             matches!(read(&expired, Action::Search, |_| "secret".into()), Outcome::Refused(m) if m.contains("expired"))

@@ -43,15 +43,11 @@ pub fn show_vectors(
     };
     let user_provided = |name: &str| -> Result<bool> {
         let configs = index.embedding_configs(rtxn)?;
-        Ok(configs
-            .iter()
-            .any(|config| config.name == name && config.user_provided.contains(id)))
+        Ok(configs.iter().any(|config| config.name == name && config.user_provided.contains(id)))
     };
     for (name, embeddings) in index.embeddings(rtxn, id)? {
-        let vector = ExplicitVectors {
-            embeddings: Some(embeddings.into()),
-            regenerate: !user_provided(&name)?,
-        };
+        let vector =
+            ExplicitVectors { embeddings: Some(embeddings.into()), regenerate: !user_provided(&name)? };
         vectors.insert(name, serde_json::to_value(vector)?);
     }
     document.insert(RESERVED_VECTORS_FIELD_NAME.into(), Value::Object(vectors));

@@ -26,18 +26,11 @@ impl Format {
             );
             return Err(ApiError::new(Code::MissingContentType, message));
         };
-        let essence = content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match (essence.as_str(), delimiter) {
             ("application/json", None) => Ok(Self::Json),
             ("application/x-ndjson", None) => Ok(Self::Ndjson),
-            ("text/csv", delimiter) => Ok(Self::Csv {
-                delimiter: delimiter.unwrap_or(b','),
-            }),
+            ("text/csv", delimiter) => Ok(Self::Csv { delimiter: delimiter.unwrap_or(b',') }),
             ("application/json" | "application/x-ndjson", Some(_)) => Err(ApiError::new(
                 Code::InvalidContentType,
                 format!(
@@ -46,11 +39,7 @@ impl Format {
                 ),
             )),
             _ => {
-                let shown = if essence.contains('/') {
-                    essence.as_str()
-                } else {
-                    content_type
-                };
+                let shown = if essence.contains('/') { essence.as_str() } else { content_type };
                 Err(ApiError::new(
                     Code::InvalidContentType,
                     format!(
@@ -130,9 +119,7 @@ impl From<serde_json::Error> for Malformed {
 /// Checks that a document is an object; its values stay as they are.
 fn check_object(raw: &RawValue) -> std::result::Result<(), Malformed> {
     type Fields = std::collections::HashMap<String, IgnoredAny>;
-    serde_json::from_str::<Fields>(raw.get())
-        .map(drop)
-        .map_err(Malformed::NotAnObject)
+    serde_json::from_str::<Fields>(raw.get()).map(drop).map_err(Malformed::NotAnObject)
 }
 
 fn read_json(payload: &[u8]) -> std::result::Result<(Vec<u8>, u64), Malformed> {
@@ -176,9 +163,7 @@ enum Column {
 }
 
 fn read_csv(payload: &[u8], delimiter: u8) -> std::result::Result<(Vec<u8>, u64), String> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .from_reader(payload);
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(payload);
     let headers = reader.headers().map_err(|error| error.to_string())?.clone();
     let columns: Vec<(&str, Column)> = headers
         .iter()
@@ -230,19 +215,12 @@ mod tests {
     #[test]
     fn reads_all_formats() {
         assert_eq!(Format::Json.read(b"[{\"a\":1},{\"a\": 2}]").unwrap().1, 2);
-        assert_eq!(
-            Format::Json.read(b"{\"a\":1}").unwrap(),
-            (b"{\"a\":1}".to_vec(), 1)
-        );
+        assert_eq!(Format::Json.read(b"{\"a\":1}").unwrap(), (b"{\"a\":1}".to_vec(), 1));
         assert_eq!(Format::Ndjson.read(b"{\"a\":1}\n{\"a\":2}\n").unwrap().1, 2);
-        let (documents, count) = Format::Csv { delimiter: b';' }
-            .read(b"id:number;b:boolean;c\n1;true;x\n2;;\n")
-            .unwrap();
+        let (documents, count) =
+            Format::Csv { delimiter: b';' }.read(b"id:number;b:boolean;c\n1;true;x\n2;;\n").unwrap();
         let text = String::from_utf8(documents).unwrap();
-        assert_eq!(
-            (text.as_str(), count),
-            (r#"{"id":1,"b":true,"c":"x"}{"id":2,"b":null,"c":null}"#, 2)
-        );
+        assert_eq!((text.as_str(), count), (r#"{"id":1,"b":true,"c":"x"}{"id":2,"b":null,"c":null}"#, 2));
     }
 
     #[test]
@@ -254,23 +232,10 @@ mod tests {
         );
         assert_eq!(Format::Json.read(b"[1]").unwrap_err().code, "internal");
         let error = Format::Json.read(b"3").unwrap_err();
-        assert!(
-            error
-                .message
-                .contains("data are neither an object nor a list of objects")
-        );
-        assert_eq!(
-            Format::Ndjson.read(b"").unwrap_err().message,
-            "A ndjson payload is missing."
-        );
+        assert!(error.message.contains("data are neither an object nor a list of objects"));
+        assert_eq!(Format::Ndjson.read(b"").unwrap_err().message, "A ndjson payload is missing.");
         let error = Format::of_request(Some("text/plain"), None).unwrap_err();
-        assert_eq!(
-            (error.code.as_str(), error.status),
-            ("invalid_content_type", 415)
-        );
-        assert_eq!(
-            Format::of_request(None, None).unwrap_err().code,
-            "missing_content_type"
-        );
+        assert_eq!((error.code.as_str(), error.status), ("invalid_content_type", 415));
+        assert_eq!(Format::of_request(None, None).unwrap_err().code, "missing_content_type");
     }
 }

@@ -25,9 +25,7 @@ pub fn select(document: &Map<String, Value>, names: &BTreeSet<&str>) -> Map<Stri
             Value::Array(items) => {
                 drop(kept.insert(key.clone(), Value::Array(select_in_array(items, &inner))))
             }
-            Value::Object(object) => {
-                drop(kept.insert(key.clone(), Value::Object(select(object, &inner))))
-            }
+            Value::Object(object) => drop(kept.insert(key.clone(), Value::Object(select(object, &inner)))),
             _ => {}
         }
     }
@@ -73,11 +71,7 @@ fn walk_object(
     change: &mut impl FnMut(&str, &[usize], &mut Value),
 ) {
     for (key, value) in object {
-        let name = if base.is_empty() {
-            key.clone()
-        } else {
-            format!("{base}.{key}")
-        };
+        let name = if base.is_empty() { key.clone() } else { format!("{base}.{key}") };
         // Above a name there may be leaves further down; below a name everything is meant.
         let wanted = names.iter().any(|wanted| {
             *wanted == name || below(wanted, &name).is_some() || below(&name, wanted).is_some()
@@ -105,9 +99,7 @@ fn walk_value(
             }
         }
         leaf => {
-            let meant = names
-                .iter()
-                .any(|wanted| *wanted == name || below(name, wanted).is_some());
+            let meant = names.iter().any(|wanted| *wanted == name || below(name, wanted).is_some());
             if meant {
                 change(name, indices, leaf);
             }
@@ -127,14 +119,10 @@ mod tests {
 
     #[test]
     fn selects_through_objects_arrays_and_dotted_keys() {
-        let document = object(
-            json!({ "a": { "b": 1, "c": 2 }, "d": [{ "b": 1 }, { "c": 2 }, 3], "a.b": 4, "e": 5 }),
-        );
+        let document =
+            object(json!({ "a": { "b": 1, "c": 2 }, "d": [{ "b": 1 }, { "c": 2 }, 3], "a.b": 4, "e": 5 }));
         let selected = select(&document, &["a.b", "d.b"].into());
-        assert_eq!(
-            Value::Object(selected),
-            json!({ "a": { "b": 1 }, "d": [{ "b": 1 }], "a.b": 4 })
-        );
+        assert_eq!(Value::Object(selected), json!({ "a": { "b": 1 }, "d": [{ "b": 1 }], "a.b": 4 }));
     }
 
     #[test]
@@ -144,12 +132,6 @@ mod tests {
         for_each_leaf(&mut document, &["a"], &mut |name, at, value| {
             seen.push((name.to_string(), at.to_vec(), value.clone()))
         });
-        assert_eq!(
-            seen,
-            [
-                ("a.b".into(), vec![0], json!("x")),
-                ("a.b".into(), vec![1, 0], json!("y"))
-            ]
-        );
+        assert_eq!(seen, [("a.b".into(), vec![0], json!("x")), ("a.b".into(), vec![1, 0], json!("y"))]);
     }
 }

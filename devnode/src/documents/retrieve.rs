@@ -36,19 +36,11 @@ pub struct Page {
 }
 
 /// One document by its id.
-pub fn one(
-    index: &Index,
-    id: &str,
-    fields: Option<&[String]>,
-    vectors: bool,
-) -> Result<Map<String, Value>> {
+pub fn one(index: &Index, id: &str, fields: Option<&[String]>, vectors: bool) -> Result<Map<String, Value>> {
     let rtxn = index.read_txn()?;
     match index.external_documents_ids().get(&rtxn, id)? {
         Some(internal) => shown(index, &rtxn, internal, fields, vectors),
-        None => Err(ApiError::new(
-            Code::DocumentNotFound,
-            format!("Document `{id}` not found."),
-        )),
+        None => Err(ApiError::new(Code::DocumentNotFound, format!("Document `{id}` not found."))),
     }
 }
 
@@ -72,33 +64,14 @@ pub fn page(index: &Index, features: Features, browse: Browse) -> Result<Page> {
     }
     let total = found.len();
     let ids: Vec<u32> = match sort {
-        Some(sort) if !sort.is_empty() => {
-            sorted(index, &rtxn, sort, &found, browse.offset, browse.limit)?
-        }
-        _ => found
-            .iter()
-            .skip(browse.offset)
-            .take(browse.limit)
-            .collect(),
+        Some(sort) if !sort.is_empty() => sorted(index, &rtxn, sort, &found, browse.offset, browse.limit)?,
+        _ => found.iter().skip(browse.offset).take(browse.limit).collect(),
     };
     let results: Result<_> = ids
         .into_iter()
-        .map(|id| {
-            shown(
-                index,
-                &rtxn,
-                id,
-                browse.fields.as_deref(),
-                browse.retrieve_vectors,
-            )
-        })
+        .map(|id| shown(index, &rtxn, id, browse.fields.as_deref(), browse.retrieve_vectors))
         .collect();
-    Ok(Page {
-        results: results?,
-        offset: browse.offset,
-        limit: browse.limit,
-        total,
-    })
+    Ok(Page { results: results?, offset: browse.offset, limit: browse.limit, total })
 }
 
 fn shown(
@@ -121,18 +94,15 @@ fn shown(
 fn by_ids(index: &Index, rtxn: &heed::RoTxn<'_>, ids: &[Value]) -> Result<RoaringBitmap> {
     let mut found = RoaringBitmap::new();
     for (i, id) in ids.iter().enumerate() {
-        let id =
-            milli_core::documents::validate_document_id_value(id.clone()).map_err(|error| {
-                ApiError::new(Code::InvalidDocumentIds, format!("In `.ids[{i}]`: {error}"))
-            })?;
+        let id = milli_core::documents::validate_document_id_value(id.clone())
+            .map_err(|error| ApiError::new(Code::InvalidDocumentIds, format!("In `.ids[{i}]`: {error}")))?;
         found.extend(index.external_documents_ids().get(rtxn, &id)?);
     }
     Ok(found)
 }
 
 fn sort_criteria(sort: &[String]) -> Result<Vec<AscDesc>> {
-    let parsed: std::result::Result<_, _> =
-        sort.iter().map(|text| AscDesc::from_str(text)).collect();
+    let parsed: std::result::Result<_, _> = sort.iter().map(|text| AscDesc::from_str(text)).collect();
     parsed.map_err(|error| {
         let error = milli_core::Error::from(SortError::from(error));
         ApiError::from(error).recoded(Code::InvalidDocumentSort)
@@ -150,17 +120,7 @@ fn sorted(
     limit: usize,
 ) -> Result<Vec<u32>> {
     let mut search = Search::new(rtxn, index);
-    search
-        .sort_criteria(sort)
-        .limit(index.documents_ids(rtxn)?.len() as usize);
-    let order = search
-        .execute()
-        .map_err(|error| ApiError::from(error).recoded(Code::InvalidDocumentSort))?;
-    Ok(order
-        .documents_ids
-        .into_iter()
-        .filter(|id| wanted.contains(*id))
-        .skip(offset)
-        .take(limit)
-        .collect())
+    search.sort_criteria(sort).limit(index.documents_ids(rtxn)?.len() as usize);
+    let order = search.execute().map_err(|error| ApiError::from(error).recoded(Code::InvalidDocumentSort))?;
+    Ok(order.documents_ids.into_iter().filter(|id| wanted.contains(*id)).skip(offset).take(limit).collect())
 }

@@ -39,14 +39,10 @@ struct WithMetadata {
 }
 
 fn read_delimiter(c: char) -> Result<Option<u8>, InvalidQuery<code::InvalidDocumentCsvDelimiter>> {
-    u8::try_from(c)
-        .ok()
-        .filter(u8::is_ascii)
-        .map(Some)
-        .ok_or_else(|| {
-            let message = format!("csv delimiter must be an ascii character. Found: `{c}`");
-            InvalidQuery::new(message, Code::InvalidDocumentCsvDelimiter)
-        })
+    u8::try_from(c).ok().filter(u8::is_ascii).map(Some).ok_or_else(|| {
+        let message = format!("csv delimiter must be an ascii character. Found: `{c}`");
+        InvalidQuery::new(message, Code::InvalidDocumentCsvDelimiter)
+    })
 }
 
 fn read_skip(text: &String) -> Result<Option<bool>, InvalidQuery<code::InvalidSkipCreation>> {
@@ -91,8 +87,7 @@ async fn add(index: String, call: Call, replace: bool) -> Answer {
         skip_new: params.skip_creation.unwrap_or(false),
     });
     let details = json!({ "receivedDocuments": count, "indexedDocuments": null });
-    call.enqueue(work, object(details), params.custom_metadata)
-        .await
+    call.enqueue(work, object(details), params.custom_metadata).await
 }
 
 /// Writes a file that is whole or absent after a kill, and on disk when this returns.
@@ -118,24 +113,14 @@ fn object(value: Value) -> Option<Map<String, Value>> {
 pub async fn clear(Path(index): Path<String>, call: Call) -> Answer {
     call.allow_index(Action::DocumentsDelete, &index)?;
     let params: WithMetadata = call.params()?;
-    call.enqueue(
-        Work::Clear { index },
-        object(json!({ "deletedDocuments": null })),
-        params.custom_metadata,
-    )
-    .await
+    call.enqueue(Work::Clear { index }, object(json!({ "deletedDocuments": null })), params.custom_metadata)
+        .await
 }
 
 async fn delete_ids(call: Call, index: String, ids: Vec<String>) -> Answer {
     let params: WithMetadata = call.params()?;
-    let details =
-        json!({ "providedIds": ids.len(), "deletedDocuments": null, "originalFilter": null });
-    call.enqueue(
-        Work::DeleteIds { index, ids },
-        object(details),
-        params.custom_metadata,
-    )
-    .await
+    let details = json!({ "providedIds": ids.len(), "deletedDocuments": null, "originalFilter": null });
+    call.enqueue(Work::DeleteIds { index, ids }, object(details), params.custom_metadata).await
 }
 
 /// `DELETE /indexes/{index}/documents/{id}`
@@ -148,15 +133,11 @@ pub async fn delete_one(Path((index, id)): Path<(String, String)>, call: Call) -
 pub async fn delete_batch(Path(index): Path<String>, call: Call) -> Answer {
     call.allow_index(Action::DocumentsDelete, &index)?;
     call.check_json_type()?;
-    let ids: Vec<Value> =
-        serde_json::from_slice(&call.body).map_err(|error| match error.is_data() {
-            true => ApiError::new(Code::BadRequest, format!("Json deserialize error: {error}")),
-            false => validate::malformed(&error),
-        })?;
-    let ids = ids
-        .into_iter()
-        .map(|id| id.as_str().map_or_else(|| id.to_string(), String::from))
-        .collect();
+    let ids: Vec<Value> = serde_json::from_slice(&call.body).map_err(|error| match error.is_data() {
+        true => ApiError::new(Code::BadRequest, format!("Json deserialize error: {error}")),
+        false => validate::malformed(&error),
+    })?;
+    let ids = ids.into_iter().map(|id| id.as_str().map_or_else(|| id.to_string(), String::from)).collect();
     delete_ids(call, index, ids).await
 }
 
@@ -173,19 +154,10 @@ pub async fn delete_by_filter(Path(index): Path<String>, call: Call) -> Answer {
     let params: WithMetadata = call.params()?;
     let ByFilter { filter } = call.json()?;
     if filter::parse(&filter, Code::InvalidDocumentFilter, call.node.features())?.is_none() {
-        return Err(ApiError::new(
-            Code::InvalidDocumentFilter,
-            "Sending an empty filter is forbidden.",
-        ));
+        return Err(ApiError::new(Code::InvalidDocumentFilter, "Sending an empty filter is forbidden."));
     }
-    let details =
-        json!({ "providedIds": 0, "deletedDocuments": null, "originalFilter": filter.to_string() });
-    call.enqueue(
-        Work::DeleteByFilter { index, filter },
-        object(details),
-        params.custom_metadata,
-    )
-    .await
+    let details = json!({ "providedIds": 0, "deletedDocuments": null, "originalFilter": filter.to_string() });
+    call.enqueue(Work::DeleteByFilter { index, filter }, object(details), params.custom_metadata).await
 }
 
 #[derive(Debug, Deserr)]
@@ -209,11 +181,7 @@ pub async fn edit(Path(index): Path<String>, call: Call) -> Answer {
         "edit documents by function",
         "https://github.com/orgs/meilisearch/discussions/762",
     )?;
-    let Edit {
-        filter,
-        context,
-        function,
-    } = call.json()?;
+    let Edit { filter, context, function } = call.json()?;
     if let Some(filter) = &filter {
         filter::parse(filter, Code::InvalidDocumentFilter, call.node.features())?;
     }
@@ -237,14 +205,8 @@ pub async fn edit(Path(index): Path<String>, call: Call) -> Answer {
         "context": context,
         "function": function,
     });
-    let work = Work::Edit {
-        index,
-        filter,
-        context,
-        function,
-    };
-    call.enqueue(work, object(details), params.custom_metadata)
-        .await
+    let work = Work::Edit { index, filter, context, function };
+    call.enqueue(work, object(details), params.custom_metadata).await
 }
 
 #[derive(Debug, Deserr)]
@@ -278,12 +240,8 @@ pub async fn list(Path(index): Path<String>, call: Call) -> Answer {
         limit: params.limit.0,
         fields: params.fields.0,
         retrieve_vectors: params.retrieve_vectors.0,
-        ids: params
-            .ids
-            .map(|ids| ids.0.into_iter().map(Value::String).collect()),
-        filter: params
-            .filter
-            .map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+        ids: params.ids.map(|ids| ids.0.into_iter().map(Value::String).collect()),
+        filter: params.filter.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
         sort: params.sort.map(|sort| split_sort(&sort)),
     };
     page(call, index, browse).await
@@ -318,9 +276,7 @@ pub async fn fetch(Path(index): Path<String>, call: Call) -> Answer {
     let browse = Browse {
         offset: body.offset,
         limit: body.limit,
-        fields: body
-            .fields
-            .filter(|fields| !fields.iter().any(|field| field == "*")),
+        fields: body.fields.filter(|fields| !fields.iter().any(|field| field == "*")),
         retrieve_vectors: body.retrieve_vectors,
         ids: body.ids,
         filter: body.filter,
@@ -333,18 +289,12 @@ pub async fn fetch(Path(index): Path<String>, call: Call) -> Answer {
 fn check_network(call: &Call, given: bool) -> Result<()> {
     let issue = "https://github.com/orgs/meilisearch/discussions/805";
     let action = "passing `useNetwork` in a documents query";
-    Features::require(
-        !given || call.node.features().network,
-        action,
-        "network",
-        issue,
-    )
+    Features::require(!given || call.node.features().network, action, "network", issue)
 }
 
 async fn page(call: Call, uid: String, browse: Browse) -> Result<Response> {
     let node = call.node.clone();
-    let page =
-        blocking(move || retrieve::page(&node.indexes.get(&uid)?, node.features(), browse)).await?;
+    let page = blocking(move || retrieve::page(&node.indexes.get(&uid)?, node.features(), browse)).await?;
     ok(&page)
 }
 
@@ -366,12 +316,7 @@ pub async fn one(Path((index, id)): Path<(String, String)>, call: Call) -> Answe
     check_network(&call, params.use_network.is_some())?;
     let node = call.node.clone();
     let document = blocking(move || {
-        retrieve::one(
-            &node.indexes.get(&index)?,
-            &id,
-            params.fields.0.as_deref(),
-            params.retrieve_vectors.0,
-        )
+        retrieve::one(&node.indexes.get(&index)?, &id, params.fields.0.as_deref(), params.retrieve_vectors.0)
     })
     .await?;
     ok(&document)

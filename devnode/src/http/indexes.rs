@@ -55,16 +55,9 @@ pub async fn list(call: Call) -> Answer {
     let params: ListParams = call.params()?;
     let node = call.node.clone();
     let page = blocking(move || {
-        let uids: Vec<_> = node
-            .indexes
-            .names()
-            .into_iter()
-            .filter(|uid| rights.covers(uid))
-            .collect();
-        let views: Result<Vec<View>> = uids
-            .into_iter()
-            .map(|uid| View::new(uid.clone(), &node.indexes.get(&uid)?))
-            .collect();
+        let uids: Vec<_> = node.indexes.names().into_iter().filter(|uid| rights.covers(uid)).collect();
+        let views: Result<Vec<View>> =
+            uids.into_iter().map(|uid| View::new(uid.clone(), &node.indexes.get(&uid)?)).collect();
         Ok(Paged::new(views?, params.offset.0, params.limit.0))
     })
     .await?;
@@ -85,21 +78,10 @@ pub async fn create(call: Call) -> Answer {
     let rights = call.allow(Action::IndexesAdd, None)?;
     let NewIndex { uid, primary_key } = call.json()?;
     if !rights.covers(uid.as_str()) {
-        return Err(ApiError::new(
-            Code::InvalidApiKey,
-            "The provided API key is invalid.",
-        ));
+        return Err(ApiError::new(Code::InvalidApiKey, "The provided API key is invalid."));
     }
     let details = json!({ "primaryKey": primary_key });
-    call.enqueue(
-        Work::CreateIndex {
-            index: uid.to_string(),
-            primary_key,
-        },
-        object(details),
-        None,
-    )
-    .await
+    call.enqueue(Work::CreateIndex { index: uid.to_string(), primary_key }, object(details), None).await
 }
 
 fn object(value: Value) -> Option<Map<String, Value>> {
@@ -145,27 +127,13 @@ pub async fn update(Path(index): Path<String>, call: Call) -> Answer {
         details.insert("oldIndexUid".into(), json!(index));
         details.insert("newIndexUid".into(), json!(uid.as_str()));
     }
-    call.enqueue(
-        Work::UpdateIndex {
-            index,
-            primary_key,
-            new_uid: uid,
-        },
-        Some(details),
-        None,
-    )
-    .await
+    call.enqueue(Work::UpdateIndex { index, primary_key, new_uid: uid }, Some(details), None).await
 }
 
 /// `DELETE /indexes/{index}`
 pub async fn delete(Path(index): Path<String>, call: Call) -> Answer {
     call.allow_index(Action::IndexesDelete, &index)?;
-    call.enqueue(
-        Work::DeleteIndex { index },
-        object(json!({ "deletedDocuments": null })),
-        None,
-    )
-    .await
+    call.enqueue(Work::DeleteIndex { index }, object(json!({ "deletedDocuments": null })), None).await
 }
 
 #[derive(Debug, Deserr)]
@@ -193,29 +161,19 @@ pub async fn swap(call: Call) -> Answer {
             return Err(ApiError::new(Code::InvalidSwapIndexes, message));
         };
         if !rights.covers(left.as_str()) || !rights.covers(right.as_str()) {
-            return Err(ApiError::new(
-                Code::InvalidApiKey,
-                "The provided API key is invalid.",
-            ));
+            return Err(ApiError::new(Code::InvalidApiKey, "The provided API key is invalid."));
         }
-        swaps.push(Swap {
-            indexes: (left.to_string(), right.to_string()),
-            rename,
-        });
+        swaps.push(Swap { indexes: (left.to_string(), right.to_string()), rename });
     }
     check_duplicates(&swaps)?;
     let details = json!({ "swaps": swaps });
-    call.enqueue(Work::SwapIndexes { swaps }, object(details), None)
-        .await
+    call.enqueue(Work::SwapIndexes { swaps }, object(details), None).await
 }
 
 fn check_duplicates(swaps: &[Swap]) -> Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     let mut twice = std::collections::BTreeSet::new();
-    for name in swaps
-        .iter()
-        .flat_map(|swap| [&swap.indexes.0, &swap.indexes.1])
-    {
+    for name in swaps.iter().flat_map(|swap| [&swap.indexes.0, &swap.indexes.1]) {
         if !seen.insert(name) {
             twice.insert(format!("`{name}`"));
         }

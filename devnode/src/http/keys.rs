@@ -28,13 +28,7 @@ fn master_key(call: &Call) -> &str {
 pub async fn list(call: Call) -> Answer {
     call.allow(Action::KeysGet, None)?;
     let params: ListParams = call.params()?;
-    let views = call
-        .node
-        .keys
-        .list()
-        .iter()
-        .map(|key| key.view(master_key(&call)))
-        .collect();
+    let views = call.node.keys.list().iter().map(|key| key.view(master_key(&call))).collect();
     ok(&Paged::new(views, params.offset.0, params.limit.0))
 }
 

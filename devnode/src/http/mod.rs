@@ -39,15 +39,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/health", get(system::health))
         .route("/version", get(system::version))
         .route("/stats", get(system::stats))
-        .route(
-            "/experimental-features",
-            get(system::features).patch(system::set_features),
-        )
+        .route("/experimental-features", get(system::features).patch(system::set_features))
         .route("/keys", get(keys::list).post(keys::create))
-        .route(
-            "/keys/{key}",
-            get(keys::one).patch(keys::patch).delete(keys::delete),
-        )
+        .route("/keys/{key}", get(keys::one).patch(keys::patch).delete(keys::delete))
         .route("/tasks", get(tasks::list).delete(tasks::delete))
         .route("/tasks/cancel", post(tasks::cancel))
         .route("/tasks/{uid}", get(tasks::one))
@@ -56,56 +50,28 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/swap-indexes", post(indexes::swap))
         .route("/multi-search", post(search::multi))
         .route("/indexes", get(indexes::list).post(indexes::create))
-        .route(
-            "/indexes/{index}",
-            get(indexes::one)
-                .patch(indexes::update)
-                .delete(indexes::delete),
-        )
+        .route("/indexes/{index}", get(indexes::one).patch(indexes::update).delete(indexes::delete))
         .route("/indexes/{index}/stats", get(indexes::stats))
-        .route(
-            "/indexes/{index}/search",
-            get(search::by_params).post(search::by_body),
-        )
+        .route("/indexes/{index}/search", get(search::by_params).post(search::by_body))
         .route("/indexes/{index}/facet-search", post(search::facets))
-        .route(
-            "/indexes/{index}/similar",
-            get(search::similar_by_params).post(search::similar_by_body),
-        )
+        .route("/indexes/{index}/similar", get(search::similar_by_params).post(search::similar_by_body))
         .route(
             "/indexes/{index}/settings",
-            get(settings::all)
-                .patch(settings::patch_all)
-                .delete(settings::reset_all),
+            get(settings::all).patch(settings::patch_all).delete(settings::reset_all),
         )
         .route(
             "/indexes/{index}/settings/{name}",
-            get(settings::one)
-                .put(settings::set_one)
-                .patch(settings::set_one)
-                .delete(settings::reset_one),
+            get(settings::one).put(settings::set_one).patch(settings::set_one).delete(settings::reset_one),
         )
         .route(
             "/indexes/{index}/documents",
-            get(documents::list)
-                .post(documents::replace)
-                .put(documents::update)
-                .delete(documents::clear),
+            get(documents::list).post(documents::replace).put(documents::update).delete(documents::clear),
         )
         .route("/indexes/{index}/documents/fetch", post(documents::fetch))
         .route("/indexes/{index}/documents/edit", post(documents::edit))
-        .route(
-            "/indexes/{index}/documents/delete",
-            post(documents::delete_by_filter),
-        )
-        .route(
-            "/indexes/{index}/documents/delete-batch",
-            post(documents::delete_batch),
-        )
-        .route(
-            "/indexes/{index}/documents/{id}",
-            get(documents::one).delete(documents::delete_one),
-        );
+        .route("/indexes/{index}/documents/delete", post(documents::delete_by_filter))
+        .route("/indexes/{index}/documents/delete-batch", post(documents::delete_batch))
+        .route("/indexes/{index}/documents/{id}", get(documents::one).delete(documents::delete_one));
     routes
         .layer(RequestDecompressionLayer::new())
         .layer(axum::extract::DefaultBodyLimit::disable())
@@ -165,10 +131,9 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>> {
     };
     match value.to_str().unwrap_or_default().split_once(' ') {
         Some(("Bearer", token)) => Ok(Some(token.to_string())),
-        None if value == "Bearer" => Err(ApiError::new(
-            Code::InvalidApiKey,
-            "The provided API key is invalid.",
-        )),
+        None if value == "Bearer" => {
+            Err(ApiError::new(Code::InvalidApiKey, "The provided API key is invalid."))
+        }
         _ => Err(ApiError::new(
             Code::MissingAuthorizationHeader,
             "The Authorization header is missing. It must use the bearer authorization method.",
@@ -214,10 +179,7 @@ impl Call {
     /// Refuses bodies that say that they are not JSON.
     pub fn check_json_type(&self) -> Result<()> {
         let content_type = self.content_type();
-        let essence = content_type
-            .and_then(|text| text.split(';').next())
-            .unwrap_or_default()
-            .trim();
+        let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         if essence.eq_ignore_ascii_case("application/json") {
             return Ok(());
         }
@@ -264,19 +226,13 @@ impl Call {
         custom_metadata: Option<String>,
     ) -> Answer {
         let node = self.node.clone();
-        let task = blocking(move || {
-            node.queue
-                .register(&node.store, work, details, custom_metadata)
-        })
-        .await?;
+        let task = blocking(move || node.queue.register(&node.store, work, details, custom_metadata)).await?;
         reply(StatusCode::ACCEPTED, &Summary::from(&task))
     }
 }
 
 /// Runs something that blocks away from the threads that serve connections.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await?
 }
 
@@ -304,12 +260,7 @@ impl<T> Paged<T> {
     /// Cuts the page out of the whole list.
     pub fn new(all: Vec<T>, offset: usize, limit: usize) -> Self {
         let total = all.len();
-        Self {
-            results: all.into_iter().skip(offset).take(limit).collect(),
-            offset,
-            limit,
-            total,
-        }
+        Self { results: all.into_iter().skip(offset).take(limit).collect(), offset, limit, total }
     }
 }
 

@@ -39,12 +39,7 @@ async fn one(uid: String, call: Call, rights: Rights, mut query: SearchQuery) ->
     let answer = blocking(move || {
         let index = node.indexes.get(&uid)?;
         search::search(
-            &Request {
-                uid: &uid,
-                index: &index,
-                features: node.features(),
-                with_metadata,
-            },
+            &Request { uid: &uid, index: &index, features: node.features(), with_metadata },
             &query,
         )
     })
@@ -58,12 +53,7 @@ pub async fn facets(Path(index): Path<String>, call: Call) -> Answer {
     let query: FacetQuery = call.json()?;
     let node = call.node.clone();
     let answer = blocking(move || {
-        facet::search(
-            &node.indexes.get(&index)?,
-            node.features(),
-            query,
-            rights.filter(&index),
-        )
+        facet::search(&node.indexes.get(&index)?, node.features(), query, rights.filter(&index))
     })
     .await?;
     ok(&answer)
@@ -87,12 +77,7 @@ async fn similar_to(uid: String, call: Call, rights: Rights, query: SimilarQuery
     let node = call.node.clone();
     let answer = blocking(move || {
         let index = node.indexes.get(&uid)?;
-        let request = Request {
-            uid: &uid,
-            index: &index,
-            features: node.features(),
-            with_metadata: false,
-        };
+        let request = Request { uid: &uid, index: &index, features: node.features(), with_metadata: false };
         similar::search(&request, query, rights.filter(&uid))
     })
     .await?;
@@ -123,10 +108,7 @@ struct Results {
 /// `POST /multi-search`
 pub async fn multi(call: Call) -> Answer {
     let rights = call.allow(Action::Search, None)?;
-    let MultiSearch {
-        queries,
-        federation,
-    } = call.json()?;
+    let MultiSearch { queries, federation } = call.json()?;
     let with_metadata = call.header_is_true(METADATA_HEADER);
     let proxied = call.header_is_true(PROXY_HEADER);
     if proxied {
@@ -147,10 +129,7 @@ pub async fn multi(call: Call) -> Answer {
         let (uid, mut query, options) = query.split();
         let uid = uid.to_string();
         if !rights.covers(&uid) {
-            return Err(at(ApiError::new(
-                Code::InvalidApiKey,
-                "The provided API key is invalid.",
-            )));
+            return Err(at(ApiError::new(Code::InvalidApiKey, "The provided API key is invalid.")));
         }
         query.add_filter(rights.filter(&uid));
         searches.push((position, uid, query, options));
@@ -162,19 +141,12 @@ pub async fn multi(call: Call) -> Answer {
                 let mut results = Vec::new();
                 for (position, uid, query, _) in searches {
                     let answered = node.indexes.get(&uid).and_then(|index| {
-                        let request = Request {
-                            uid: &uid,
-                            index: &index,
-                            features: node.features(),
-                            with_metadata,
-                        };
+                        let request =
+                            Request { uid: &uid, index: &index, features: node.features(), with_metadata };
                         search::search(&request, &query)
                     });
                     let answer = answered.map_err(|error| inside(position, error))?;
-                    results.push(Indexed {
-                        index_uid: uid,
-                        answer,
-                    });
+                    results.push(Indexed { index_uid: uid, answer });
                 }
                 Ok(Results { results })
             })
@@ -185,22 +157,13 @@ pub async fn multi(call: Call) -> Answer {
             let answer = blocking(move || {
                 let mut opened = Vec::new();
                 for (position, uid, ..) in &searches {
-                    opened.push(
-                        node.indexes
-                            .get(uid)
-                            .map_err(|error| inside(*position, error))?,
-                    );
+                    opened.push(node.indexes.get(uid).map_err(|error| inside(*position, error))?);
                 }
                 let parts: Vec<Part<'_>> = searches
                     .iter()
                     .zip(&opened)
                     .map(|((position, uid, query, options), index)| Part {
-                        request: Request {
-                            uid,
-                            index,
-                            features: node.features(),
-                            with_metadata,
-                        },
+                        request: Request { uid, index, features: node.features(), with_metadata },
                         query: query.clone(),
                         weight: options.as_ref().map_or(1.0, |options| options.weight.0),
                         position: options
@@ -219,16 +182,8 @@ pub async fn multi(call: Call) -> Answer {
 
 /// An error of one query of several. An unknown index is then the body's fault, not the route's.
 fn inside(position: usize, error: ApiError) -> ApiError {
-    let status = if error.code == "index_not_found" {
-        400
-    } else {
-        error.status
-    };
-    ApiError {
-        message: format!("Inside `.queries[{position}]`: {}", error.message),
-        status,
-        ..error
-    }
+    let status = if error.code == "index_not_found" { 400 } else { error.status };
+    ApiError { message: format!("Inside `.queries[{position}]`: {}", error.message), status, ..error }
 }
 
 /// Refuses options that belong to the federation, or that need one.

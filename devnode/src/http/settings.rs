@@ -22,8 +22,7 @@ pub async fn all(Path(index): Path<String>, call: Call) -> Answer {
 pub async fn patch_all(Path(index): Path<String>, call: Call) -> Answer {
     let rights = call.allow_index(Action::SettingsUpdate, &index)?;
     call.check_json_type()?;
-    let body: Value =
-        serde_json::from_slice(&call.body).map_err(|error| validate::malformed(&error))?;
+    let body: Value = serde_json::from_slice(&call.body).map_err(|error| validate::malformed(&error))?;
     settings::read(body.clone())?;
     settings::check_features(&body, call.node.features())?;
     let may_create = rights.may_create(&index);
@@ -35,33 +34,15 @@ pub async fn reset_all(Path(index): Path<String>, call: Call) -> Answer {
     let rights = call.allow_index(Action::SettingsUpdate, &index)?;
     let may_create = rights.may_create(&index);
     let known = NAMES.iter().filter(|name| **name != "vectorStore");
-    let body: Map<String, Value> = known
-        .map(|name| ((*name).to_string(), Value::Null))
-        .collect();
+    let body: Map<String, Value> = known.map(|name| ((*name).to_string(), Value::Null)).collect();
     enqueue(call, index, Value::Object(body), true, may_create).await
 }
 
-async fn enqueue(
-    call: Call,
-    index: String,
-    body: Value,
-    is_deletion: bool,
-    may_create: bool,
-) -> Answer {
+async fn enqueue(call: Call, index: String, body: Value, is_deletion: bool, may_create: bool) -> Answer {
     let details = canonical(&body);
     // A reset needs an index; it makes none.
     let may_create = may_create && !is_deletion;
-    call.enqueue(
-        Work::Settings {
-            index,
-            settings: body,
-            is_deletion,
-            may_create,
-        },
-        Some(details),
-        None,
-    )
-    .await
+    call.enqueue(Work::Settings { index, settings: body, is_deletion, may_create }, Some(details), None).await
 }
 
 /// The setting behind a route's name, such as `stop-words`.
@@ -98,21 +79,13 @@ pub async fn set_one(
     let Some(name) = setting(&route) else {
         return Ok(StatusCode::NOT_FOUND.into_response());
     };
-    let patched = [
-        "typoTolerance",
-        "faceting",
-        "pagination",
-        "embedders",
-        "chat",
-    ]
-    .contains(&name);
+    let patched = ["typoTolerance", "faceting", "pagination", "embedders", "chat"].contains(&name);
     if patched != (method == axum::http::Method::PATCH) {
         return Ok(StatusCode::METHOD_NOT_ALLOWED.into_response());
     }
     let rights = call.allow_index(Action::SettingsUpdate, &index)?;
     call.check_json_type()?;
-    let value: Value =
-        serde_json::from_slice(&call.body).map_err(|error| validate::malformed(&error))?;
+    let value: Value = serde_json::from_slice(&call.body).map_err(|error| validate::malformed(&error))?;
     settings::check_one(name, value.clone())?;
     let body = Value::Object([(name.to_string(), value)].into_iter().collect());
     settings::read(body.clone())?;

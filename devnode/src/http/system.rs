@@ -36,12 +36,7 @@ pub async fn stats(call: Call) -> Answer {
         let mut indexes = BTreeMap::new();
         let mut used = 0;
         let mut last_update: Option<OffsetDateTime> = None;
-        for uid in node
-            .indexes
-            .names()
-            .into_iter()
-            .filter(|uid| rights.covers(uid))
-        {
+        for uid in node.indexes.names().into_iter().filter(|uid| rights.covers(uid)) {
             let index = node.indexes.get(&uid)?;
             let rtxn = index.read_txn()?;
             last_update = last_update.max(Some(index.updated_at(&rtxn)?));

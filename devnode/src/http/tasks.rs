@@ -26,11 +26,7 @@ struct Listed<T> {
 /// Whether the caller may see the task: all its indexes, or everything if it has none.
 fn visible(rights: &Rights, task: &Task) -> bool {
     let indexes = task.work.indexes();
-    if indexes.is_empty() {
-        rights.covers_all()
-    } else {
-        indexes.iter().all(|index| rights.covers(index))
-    }
+    if indexes.is_empty() { rights.covers_all() } else { indexes.iter().all(|index| rights.covers(index)) }
 }
 
 /// `GET /tasks`
@@ -40,13 +36,7 @@ pub async fn list(call: Call) -> Answer {
     let found = call.node.queue.find(&page, |task| visible(&rights, task));
     let results: Vec<TaskView> = found.tasks.iter().map(TaskView::from).collect();
     let from = found.tasks.first().map(|task| task.uid);
-    ok(&Listed {
-        results,
-        total: found.total,
-        limit: page.limit.0,
-        from,
-        next: found.next,
-    })
+    ok(&Listed { results, total: found.total, limit: page.limit.0, from, next: found.next })
 }
 
 fn uid(text: &str, code: Code, what: &str) -> Result<u32> {
@@ -62,17 +52,9 @@ fn uid(text: &str, code: Code, what: &str) -> Result<u32> {
 pub async fn one(Path(text): Path<String>, call: Call) -> Answer {
     let rights = call.allow(Action::TasksGet, None)?;
     let uid = uid(&text, Code::InvalidTaskUids, "Task")?;
-    match call
-        .node
-        .queue
-        .get(uid)
-        .filter(|task| visible(&rights, task))
-    {
+    match call.node.queue.get(uid).filter(|task| visible(&rights, task)) {
         Some(task) => ok(&TaskView::from(&task)),
-        None => Err(ApiError::new(
-            Code::TaskNotFound,
-            format!("Task `{uid}` not found."),
-        )),
+        None => Err(ApiError::new(Code::TaskNotFound, format!("Task `{uid}` not found."))),
     }
 }
 
@@ -92,10 +74,7 @@ fn selected(call: &Call, action: Action) -> Result<Vec<u32>> {
         );
         return Err(ApiError::new(code, message));
     }
-    let found = call
-        .node
-        .queue
-        .find(&Page::from(selection), |task| visible(&rights, task));
+    let found = call.node.queue.find(&Page::from(selection), |task| visible(&rights, task));
     let mut uids: Vec<u32> = found.tasks.iter().map(|task| task.uid).collect();
     uids.sort_unstable();
     Ok(uids)
@@ -105,22 +84,16 @@ fn selected(call: &Call, action: Action) -> Result<Vec<u32>> {
 pub async fn cancel(call: Call) -> Answer {
     let uids = selected(&call, Action::TasksCancel)?;
     let query = call.raw_query();
-    let details =
-        json!({ "matchedTasks": uids.len(), "canceledTasks": null, "originalFilter": query });
-    enqueue(call, Work::CancelTasks { query, uids }, details)
-        .await
-        .map(as_ok)
+    let details = json!({ "matchedTasks": uids.len(), "canceledTasks": null, "originalFilter": query });
+    enqueue(call, Work::CancelTasks { query, uids }, details).await.map(as_ok)
 }
 
 /// `DELETE /tasks`
 pub async fn delete(call: Call) -> Answer {
     let uids = selected(&call, Action::TasksDelete)?;
     let query = call.raw_query();
-    let details =
-        json!({ "matchedTasks": uids.len(), "deletedTasks": null, "originalFilter": query });
-    enqueue(call, Work::DeleteTasks { query, uids }, details)
-        .await
-        .map(as_ok)
+    let details = json!({ "matchedTasks": uids.len(), "deletedTasks": null, "originalFilter": query });
+    enqueue(call, Work::DeleteTasks { query, uids }, details).await.map(as_ok)
 }
 
 async fn enqueue(call: Call, work: Work, details: serde_json::Value) -> Answer {
@@ -147,10 +120,7 @@ fn grouped(tasks: Vec<Task>) -> BTreeMap<u32, Vec<Task>> {
 pub async fn batches(call: Call) -> Answer {
     let rights = call.allow(Action::TasksGet, None)?;
     let mut page: Page = call.params()?;
-    let (limit, from) = (
-        std::mem::replace(&mut page.limit.0, u32::MAX),
-        page.from.take(),
-    );
+    let (limit, from) = (std::mem::replace(&mut page.limit.0, u32::MAX), page.from.take());
     let reverse = page.reverse.is_some_and(|reverse| reverse.0);
     let found = call.node.queue.find(&page, |task| visible(&rights, task));
     let mut all: Vec<(u32, Vec<Task>)> = grouped(found.tasks).into_iter().collect();
@@ -159,9 +129,9 @@ pub async fn batches(call: Call) -> Answer {
     }
     let total = all.len();
     let from = from.map(|from| from.0);
-    let mut rest = all.into_iter().filter(|(uid, _)| {
-        from.is_none_or(|from| if reverse { *uid >= from } else { *uid <= from })
-    });
+    let mut rest = all
+        .into_iter()
+        .filter(|(uid, _)| from.is_none_or(|from| if reverse { *uid >= from } else { *uid <= from }));
     let mut shown = Vec::new();
     for (uid, _) in rest.by_ref().take(limit as usize) {
         // A batch is shown whole, whichever of its tasks matched.
@@ -169,17 +139,8 @@ pub async fn batches(call: Call) -> Answer {
     }
     let next = rest.next().map(|(uid, _)| uid);
     let from = shown.first().map(|(uid, _)| *uid);
-    let results: Vec<BatchView> = shown
-        .iter()
-        .map(|(uid, tasks)| BatchView::new(*uid, tasks))
-        .collect();
-    ok(&Listed {
-        results,
-        total,
-        limit,
-        from,
-        next,
-    })
+    let results: Vec<BatchView> = shown.iter().map(|(uid, tasks)| BatchView::new(*uid, tasks)).collect();
+    ok(&Listed { results, total, limit, from, next })
 }
 
 fn whole_batch(call: &Call, uid: u32) -> Result<Vec<Task>> {
@@ -193,10 +154,7 @@ pub async fn batch(Path(text): Path<String>, call: Call) -> Answer {
     let uid = uid(&text, Code::InvalidBatchUids, "Batch")?;
     let tasks = whole_batch(&call, uid)?;
     if tasks.is_empty() || !tasks.iter().any(|task| visible(&rights, task)) {
-        return Err(ApiError::new(
-            Code::BatchNotFound,
-            format!("Batch `{uid}` not found."),
-        ));
+        return Err(ApiError::new(Code::BatchNotFound, format!("Batch `{uid}` not found.")));
     }
     ok(&BatchView::new(uid, &tasks))
 }

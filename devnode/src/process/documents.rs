@@ -27,13 +27,7 @@ pub fn add(node: &Node, tasks: &mut [Task], outcome: &mut Outcome) -> Result<()>
             _ => None,
         })
         .collect();
-    let Some(Addition {
-        index: uid,
-        primary_key,
-        may_create,
-        ..
-    }) = additions.first().cloned()
-    else {
+    let Some(Addition { index: uid, primary_key, may_create, .. }) = additions.first().cloned() else {
         return Ok(());
     };
     let (created, index) = match node.indexes.folder_of(&uid) {
@@ -48,14 +42,7 @@ pub fn add(node: &Node, tasks: &mut [Task], outcome: &mut Outcome) -> Result<()>
         // The index exists from now on, even if none of its documents is good.
         outcome.renames.set(&uid, Some(folder));
     }
-    let written = write_additions(
-        node,
-        &index,
-        &uid,
-        primary_key.as_deref(),
-        &additions,
-        tasks,
-    );
+    let written = write_additions(node, &index, &uid, primary_key.as_deref(), &additions, tasks);
     if let Err(error) = written {
         if must_stop(node)() {
             return Err(error);
@@ -118,11 +105,8 @@ fn write_additions(
             }
             None => {
                 any_good = true;
-                let received = task
-                    .details
-                    .as_ref()
-                    .and_then(|details| details.get("receivedDocuments"))
-                    .cloned();
+                let received =
+                    task.details.as_ref().and_then(|details| details.get("receivedDocuments")).cloned();
                 task.set_detail("indexedDocuments", received.unwrap_or(Value::from(0)));
             }
         }
@@ -130,19 +114,9 @@ fn write_additions(
     if any_good {
         let embedders = embedders::of_index(index, &rtxn)?;
         let mut wtxn = index.write_txn()?;
-        let new_primary_key =
-            new_primary_key.filter(|_| !matches!(index.primary_key(&rtxn), Ok(Some(_))));
-        index_changes(
-            node,
-            index,
-            &mut wtxn,
-            &old_fields,
-            new_fields,
-            new_primary_key,
-            &changes,
-            embedders,
-        )
-        .map_err(in_index)?;
+        let new_primary_key = new_primary_key.filter(|_| !matches!(index.primary_key(&rtxn), Ok(Some(_))));
+        index_changes(node, index, &mut wtxn, &old_fields, new_fields, new_primary_key, &changes, embedders)
+            .map_err(in_index)?;
         wtxn.commit()?;
     }
     Ok(())
@@ -164,8 +138,7 @@ fn only_known(
 ) -> Result<Vec<u8>> {
     let key = primary_key.or(index.primary_key(rtxn)?);
     let mut kept = Vec::new();
-    for document in serde_json::Deserializer::from_slice(payload).into_iter::<Map<String, Value>>()
-    {
+    for document in serde_json::Deserializer::from_slice(payload).into_iter::<Map<String, Value>>() {
         let document = document?;
         let id = key.and_then(|key| document.get(key)).map(|id| match id {
             Value::String(text) => text.trim().to_string(),
@@ -199,21 +172,13 @@ pub fn delete_by_filter(node: &Node, task: &mut Task, uid: &str, filter: &Value)
     let index = node.indexes.get(uid)?;
     let rtxn = index.read_txn()?;
     let found = match filter::parse(filter, Code::InvalidDocumentFilter, node.features())? {
-        Some(filter) => filter
-            .evaluate(&rtxn, &index)
-            .map_err(|error| filter::error(error, uid))?,
+        Some(filter) => filter.evaluate(&rtxn, &index).map_err(|error| filter::error(error, uid))?,
         None => RoaringBitmap::new(),
     };
     delete(node, task, uid, &index, found)
 }
 
-fn delete(
-    node: &Node,
-    task: &mut Task,
-    uid: &str,
-    index: &Index,
-    found: RoaringBitmap,
-) -> Result<()> {
+fn delete(node: &Node, task: &mut Task, uid: &str, index: &Index, found: RoaringBitmap) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let rtxn = index.read_txn()?;
     task.set_detail("deletedDocuments", found.len());
@@ -229,17 +194,8 @@ fn delete(
     let changes = deletion.into_changes(&alloc, primary_key);
     let embedders = embedders::of_index(index, &rtxn)?;
     let mut wtxn = index.write_txn()?;
-    index_changes(
-        node,
-        index,
-        &mut wtxn,
-        &old_fields,
-        new_fields,
-        None,
-        &changes,
-        embedders,
-    )
-    .map_err(in_index)?;
+    index_changes(node, index, &mut wtxn, &old_fields, new_fields, None, &changes, embedders)
+        .map_err(in_index)?;
     wtxn.commit()?;
     Ok(())
 }
@@ -270,9 +226,7 @@ pub fn edit(
         .map(|filter| filter::parse(filter, Code::InvalidDocumentFilter, node.features()))
         .transpose()?;
     let documents = match parsed.flatten() {
-        Some(filter) => filter
-            .evaluate(&rtxn, &index)
-            .map_err(|error| filter::error(error, uid))?,
+        Some(filter) => filter.evaluate(&rtxn, &index).map_err(|error| filter::error(error, uid))?,
         None => index.documents_ids(&rtxn)?,
     };
     let edited = documents.len();
@@ -283,22 +237,12 @@ pub fn edit(
     let old_fields = index.fields_ids_map(&rtxn)?;
     let mut new_fields = old_fields.clone();
     let primary_key = PrimaryKey::new_or_insert(name, &mut new_fields)?;
-    let changes = UpdateByFunction::new(documents, context, function)
-        .into_changes(&primary_key)
-        .map_err(in_index)?;
+    let changes =
+        UpdateByFunction::new(documents, context, function).into_changes(&primary_key).map_err(in_index)?;
     let embedders = embedders::of_index(&index, &rtxn)?;
     let mut wtxn = index.write_txn()?;
-    index_changes(
-        node,
-        &index,
-        &mut wtxn,
-        &old_fields,
-        new_fields,
-        None,
-        &changes,
-        embedders,
-    )
-    .map_err(in_index)?;
+    index_changes(node, &index, &mut wtxn, &old_fields, new_fields, None, &changes, embedders)
+        .map_err(in_index)?;
     wtxn.commit()?;
     // Meilisearch tells the number of candidates as both.
     task.set_detail("deletedDocuments", edited);

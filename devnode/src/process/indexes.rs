@@ -12,19 +12,11 @@ use crate::tasks::{Swap, Task};
 use crate::worker::Outcome;
 
 fn already_exists(uid: &str) -> ApiError {
-    ApiError::new(
-        Code::IndexAlreadyExists,
-        format!("Index `{uid}` already exists."),
-    )
+    ApiError::new(Code::IndexAlreadyExists, format!("Index `{uid}` already exists."))
 }
 
 /// Makes an index.
-pub fn create(
-    node: &Node,
-    outcome: &mut Outcome,
-    uid: &str,
-    primary_key: Option<String>,
-) -> Result<()> {
+pub fn create(node: &Node, outcome: &mut Outcome, uid: &str, primary_key: Option<String>) -> Result<()> {
     if node.indexes.folder_of(uid).is_some() {
         return Err(already_exists(uid));
     }
@@ -80,9 +72,7 @@ pub fn delete(node: &Node, task: &mut Task, outcome: &mut Outcome, uid: &str) ->
     task.set_detail("deletedDocuments", deleted);
     outcome.renames.set(uid, None);
     if let Some(folder) = node.indexes.folder_of(uid) {
-        outcome
-            .changes
-            .remove(settings::EXTRAS, &folder.to_string());
+        outcome.changes.remove(settings::EXTRAS, &folder.to_string());
     }
     Ok(())
 }
@@ -90,11 +80,7 @@ pub fn delete(node: &Node, task: &mut Task, outcome: &mut Outcome, uid: &str) ->
 /// Swaps names of indexes.
 pub fn swap(node: &Node, outcome: &mut Outcome, swaps: &[Swap]) -> Result<()> {
     let mut missing: Vec<&str> = Vec::new();
-    for Swap {
-        indexes: (left, right),
-        rename,
-    } in swaps
-    {
+    for Swap { indexes: (left, right), rename } in swaps {
         if *rename && node.indexes.folder_of(right).is_some() {
             let message = format!(
                 "Cannot rename `{left}` to `{right}` as the index already exists. Hint: You can remove `{right}` first \
@@ -103,8 +89,7 @@ pub fn swap(node: &Node, outcome: &mut Outcome, swaps: &[Swap]) -> Result<()> {
             return Err(ApiError::new(Code::IndexAlreadyExists, message));
         }
         missing.extend((node.indexes.folder_of(left).is_none()).then_some(left.as_str()));
-        missing
-            .extend((!rename && node.indexes.folder_of(right).is_none()).then_some(right.as_str()));
+        missing.extend((!rename && node.indexes.folder_of(right).is_none()).then_some(right.as_str()));
     }
     missing.sort_unstable();
     match missing.as_slice() {
@@ -118,11 +103,7 @@ pub fn swap(node: &Node, outcome: &mut Outcome, swaps: &[Swap]) -> Result<()> {
             ));
         }
     }
-    for Swap {
-        indexes: (left, right),
-        ..
-    } in swaps
-    {
+    for Swap { indexes: (left, right), .. } in swaps {
         outcome.renames.set(left, node.indexes.folder_of(right));
         outcome.renames.set(right, node.indexes.folder_of(left));
     }
@@ -130,13 +111,7 @@ pub fn swap(node: &Node, outcome: &mut Outcome, swaps: &[Swap]) -> Result<()> {
 }
 
 /// Changes settings.
-pub fn settings(
-    node: &Node,
-    outcome: &mut Outcome,
-    uid: &str,
-    body: Value,
-    may_create: bool,
-) -> Result<()> {
+pub fn settings(node: &Node, outcome: &mut Outcome, uid: &str, body: Value, may_create: bool) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let wanted = settings::read(body.clone())?;
     let (folder, index) = match node.indexes.folder_of(uid) {

@@ -19,10 +19,7 @@ use crate::worker::Outcome;
 /// Processes tasks that belong together. An error is that of all of them.
 pub fn batch(node: &Node, tasks: &mut [Task]) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    if tasks
-        .iter()
-        .all(|task| matches!(task.work, Work::AddDocuments(_)))
-    {
+    if tasks.iter().all(|task| matches!(task.work, Work::AddDocuments(_))) {
         documents::add(node, tasks, &mut outcome)?;
         return Ok(outcome);
     }
@@ -34,30 +31,16 @@ pub fn batch(node: &Node, tasks: &mut [Task]) -> Result<Outcome> {
                 documents::delete_by_filter(node, task, &index, &filter)?
             }
             Work::Clear { index } => documents::clear(node, task, &index)?,
-            Work::Edit {
-                index,
-                filter,
-                context,
-                function,
-            } => {
+            Work::Edit { index, filter, context, function } => {
                 documents::edit(node, task, &index, filter.as_ref(), context, function)?;
             }
-            Work::Settings {
-                index,
-                settings,
-                may_create,
-                ..
-            } => {
+            Work::Settings { index, settings, may_create, .. } => {
                 indexes::settings(node, &mut outcome, &index, settings, may_create)?;
             }
             Work::CreateIndex { index, primary_key } => {
                 indexes::create(node, &mut outcome, &index, primary_key)?
             }
-            Work::UpdateIndex {
-                index,
-                primary_key,
-                new_uid,
-            } => {
+            Work::UpdateIndex { index, primary_key, new_uid } => {
                 indexes::update(node, task, &mut outcome, &index, primary_key, new_uid)?;
             }
             Work::DeleteIndex { index } => indexes::delete(node, task, &mut outcome, &index)?,

@@ -69,12 +69,7 @@ pub fn search(
     let rtxn = index.read_txn()?;
     if query.use_network.is_some() {
         let issue = "https://github.com/orgs/meilisearch/discussions/805";
-        Features::require(
-            features.network,
-            "passing `useNetwork` in a search query",
-            "network",
-            issue,
-        )?;
+        Features::require(features.network, "passing `useNetwork` in a search query", "network", issue)?;
     }
     if !index.facet_search(&rtxn)? {
         let message = "The facet search is disabled for this index";
@@ -108,12 +103,9 @@ pub fn search(
         search.filter(filter);
     }
     let rules = index.localized_attributes_rules(&rtxn)?.unwrap_or_default();
-    let of_facet = rules
-        .into_iter()
-        .find(|rule| rule.match_str(&facet_name) == PatternMatch::Match);
+    let of_facet = rules.into_iter().find(|rule| rule.match_str(&facet_name) == PatternMatch::Match);
     let asked = plain.locales.as_deref().map(languages);
-    let mut values =
-        SearchForFacetValues::new(facet_name, search, matches!(kind, Kind::Hybrid(..)));
+    let mut values = SearchForFacetValues::new(facet_name, search, matches!(kind, Kind::Hybrid(..)));
     if let Some(text) = &facet_query {
         values.query(text);
     }
@@ -122,18 +114,11 @@ pub fn search(
     }
     if let Some(rule) = of_facet {
         let known = rule.locales.into_iter();
-        values.locales(
-            known
-                .filter(|one| asked.as_ref().is_none_or(|asked| asked.contains(one)))
-                .collect(),
-        );
+        values.locales(known.filter(|one| asked.as_ref().is_none_or(|asked| asked.contains(one))).collect());
     }
     let found = values.execute()?;
     Ok(FacetAnswer {
-        facet_hits: found
-            .into_iter()
-            .map(|hit| json!({ "value": hit.value, "count": hit.count }))
-            .collect(),
+        facet_hits: found.into_iter().map(|hit| json!({ "value": hit.value, "count": hit.count })).collect(),
         facet_query,
         processing_time_ms: start.elapsed().as_millis(),
     })

@@ -41,11 +41,7 @@ impl TryFrom<f64> for Weight {
     type Error = Unparsable;
     fn try_from(value: f64) -> Result<Self, Unparsable> {
         let message = "the value of `weight` is invalid, expected a positive float (>= 0.0).";
-        if value < 0.0 {
-            Err(Unparsable(message.into()))
-        } else {
-            Ok(Self(value))
-        }
+        if value < 0.0 { Err(Unparsable(message.into())) } else { Ok(Self(value)) }
     }
 }
 
@@ -123,20 +119,12 @@ struct Scored {
 }
 
 /// Runs the searches and merges their hits. `proxied` adds what another node needs to merge further.
-pub fn search(
-    parts: &[Part<'_>],
-    federation: &Federation,
-    proxied: bool,
-) -> Result<FederatedAnswer> {
+pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Result<FederatedAnswer> {
     let start = Instant::now();
     let paged = federation.page.or(federation.hits_per_page).is_some();
     let (offset, limit) = if paged {
         let limit = federation.hits_per_page.unwrap_or(DEFAULT_LIMIT);
-        federation
-            .page
-            .unwrap_or(1)
-            .checked_sub(1)
-            .map_or((0, 0), |page| (limit * page, limit))
+        federation.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit * page, limit))
     } else {
         (federation.offset, federation.limit)
     };
@@ -160,19 +148,12 @@ pub fn search(
         }
         let result = found.result;
         let maker = HitMaker::new(part.request.index, &rtxn, &query)?;
-        let hits = maker.make_all(
-            result.matching_words,
-            &result.documents_ids,
-            &result.document_scores,
-        )?;
-        for ((mut hit, details), id) in hits
-            .into_iter()
-            .zip(&result.document_scores)
-            .zip(&result.documents_ids)
+        let hits = maker.make_all(result.matching_words, &result.documents_ids, &result.document_scores)?;
+        for ((mut hit, details), id) in
+            hits.into_iter().zip(&result.document_scores).zip(&result.documents_ids)
         {
             let score = ScoreDetails::global_score(details.iter()) * part.weight;
-            let values: Vec<_> =
-                ScoreDetails::weighted_score_values(details.iter(), part.weight).collect();
+            let values: Vec<_> = ScoreDetails::weighted_score_values(details.iter(), part.weight).collect();
             let mut about = json!({
                 "indexUid": part.request.uid,
                 "queriesPosition": part.position,
@@ -182,13 +163,7 @@ pub fn search(
                 about.insert("weightedScoreValues".into(), serde_json::to_value(&values)?);
             }
             hit.document.insert("_federation".into(), about);
-            scored.push(Scored {
-                hit,
-                score,
-                values,
-                id: (part.request.uid.to_string(), *id),
-                order,
-            });
+            scored.push(Scored { hit, score, values, id: (part.request.uid.to_string(), *id), order });
         }
         let of_index = candidates.entry(part.request.uid.to_string()).or_default();
         let before = of_index.len();
@@ -198,35 +173,21 @@ pub fn search(
     scored.sort_by(|left, right| compare(right, left).then(left.order.cmp(&right.order)));
     let mut seen = BTreeSet::new();
     scored.retain(|scored| seen.insert(scored.id.clone()));
-    let hits = scored
-        .into_iter()
-        .skip(offset)
-        .take(limit)
-        .map(|scored| scored.hit)
-        .collect();
+    let hits = scored.into_iter().skip(offset).take(limit).map(|scored| scored.hit).collect();
     let (facets, facets_by_index) = all_facets(parts, federation, &candidates)?;
-    let metadata = parts
-        .first()
-        .is_some_and(|part| part.request.with_metadata)
-        .then(|| {
-            let about = |part: &Part<'_>| Metadata {
-                query: part.query.q.clone(),
-                query_uid: Uuid::now_v7(),
-                index_uid: part.request.uid.to_string(),
-                primary_key: None,
-            };
-            parts.iter().map(about).collect()
-        });
+    let metadata = parts.first().is_some_and(|part| part.request.with_metadata).then(|| {
+        let about = |part: &Part<'_>| Metadata {
+            query: part.query.q.clone(),
+            query_uid: Uuid::now_v7(),
+            index_uid: part.request.uid.to_string(),
+            primary_key: None,
+        };
+        parts.iter().map(about).collect()
+    });
     Ok(FederatedAnswer {
         hits,
         processing_time_ms: start.elapsed().as_millis(),
-        pages: Pages::new(
-            federation.page,
-            federation.hits_per_page,
-            offset,
-            limit,
-            totals as usize,
-        ),
+        pages: Pages::new(federation.page, federation.hits_per_page, offset, limit, totals as usize),
         facets,
         facets_by_index,
         request_uid: Uuid::now_v7(),
@@ -238,11 +199,7 @@ pub fn search(
 /// Compares two hits: by the values of their ranking rules where these can be compared, else by their scores.
 fn compare(left: &Scored, right: &Scored) -> Ordering {
     use WeightedScoreValue as V;
-    let by_score = || {
-        left.score
-            .partial_cmp(&right.score)
-            .unwrap_or(Ordering::Equal)
-    };
+    let by_score = || left.score.partial_cmp(&right.score).unwrap_or(Ordering::Equal);
     let near = |a: f64, b: f64| (a - b).abs() <= f64::EPSILON;
     let mut pairs = (left.values.iter(), right.values.iter());
     loop {
@@ -262,16 +219,9 @@ fn compare(left: &Scored, right: &Scored) -> Ordering {
                     return order;
                 }
             }
-            (
-                Some(V::GeoSort {
-                    asc: a,
-                    distance: x,
-                }),
-                Some(V::GeoSort {
-                    asc: b,
-                    distance: y,
-                }),
-            ) if a == b => {
+            (Some(V::GeoSort { asc: a, distance: x }), Some(V::GeoSort { asc: b, distance: y }))
+                if a == b =>
+            {
                 let order = match (x, y) {
                     (None, None) => Ordering::Equal,
                     (None, Some(_)) => Ordering::Less,
@@ -303,10 +253,7 @@ fn all_facets(
         };
         let rtxn = part.request.index.read_txn()?;
         let found = candidates.get(uid.as_str()).cloned().unwrap_or_default();
-        by_index.insert(
-            uid.as_str().to_string(),
-            facets(part.request.index, &rtxn, names, found)?,
-        );
+        by_index.insert(uid.as_str().to_string(), facets(part.request.index, &rtxn, names, found)?);
     }
     let Some(merge) = &federation.merge_facets else {
         let shown = by_index
@@ -328,10 +275,7 @@ fn all_facets(
         }
         for (name, more) in facets.facet_stats.unwrap_or_default() {
             let merged = stats.entry(name).or_insert(more);
-            *merged = Stats {
-                min: merged.min.min(more.min),
-                max: merged.max.max(more.max),
-            };
+            *merged = Stats { min: merged.min.min(more.min), max: merged.max.max(more.max) };
         }
     }
     for counts in distribution.values_mut() {
@@ -340,11 +284,5 @@ fn all_facets(
             counts.truncate(max);
         }
     }
-    Ok((
-        Facets {
-            facet_distribution: Some(distribution),
-            facet_stats: Some(stats),
-        },
-        BTreeMap::new(),
-    ))
+    Ok((Facets { facet_distribution: Some(distribution), facet_stats: Some(stats) }, BTreeMap::new()))
 }

@@ -6,8 +6,8 @@ use milli_core::constants::{RESERVED_GEO_FIELD_NAME, RESERVED_VECTORS_FIELD_NAME
 use milli_core::score_details::ScoreDetails;
 use milli_core::tokenizer::{Language, TokenizerBuilder};
 use milli_core::{
-    FieldsIdsMap, FormatOptions, Index, LocalizedAttributesRule, MatchBounds, MatcherBuilder,
-    MatchingWords, PatternMatch, distance_between_two_points, heed, is_faceted_by,
+    FieldsIdsMap, FormatOptions, Index, LocalizedAttributesRule, MatchBounds, MatcherBuilder, MatchingWords,
+    PatternMatch, distance_between_two_points, heed, is_faceted_by,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -31,10 +31,7 @@ pub struct Hit {
     matches_position: Option<Positions>,
     #[serde(rename = "_rankingScore", skip_serializing_if = "Option::is_none")]
     ranking_score: Option<f64>,
-    #[serde(
-        rename = "_rankingScoreDetails",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "_rankingScoreDetails", skip_serializing_if = "Option::is_none")]
     ranking_score_details: Option<Map<String, Value>>,
 }
 
@@ -55,28 +52,21 @@ pub struct HitMaker<'a> {
 
 impl<'a> HitMaker<'a> {
     /// Prepares what all hits of the search share.
-    pub fn new(
-        index: &'a Index,
-        rtxn: &'a heed::RoTxn<'a>,
-        query: &'a SearchQuery,
-    ) -> Result<Self> {
+    pub fn new(index: &'a Index, rtxn: &'a heed::RoTxn<'a>, query: &'a SearchQuery) -> Result<Self> {
         let fields = index.fields_ids_map(rtxn)?;
         let all = || fields.names().map(String::from).collect::<BTreeSet<_>>();
         let displayed_ids = index.displayed_fields_ids(rtxn)?;
         let name_of = |id: &u16| fields.name(*id).map(String::from);
-        let displayed = displayed_ids
-            .as_ref()
-            .map_or_else(all, |ids| ids.iter().filter_map(name_of).collect());
+        let displayed =
+            displayed_ids.as_ref().map_or_else(all, |ids| ids.iter().filter_map(name_of).collect());
         let vectors_hidden = match index.displayed_fields(rtxn)? {
             Some(names) => !names.contains(&RESERVED_VECTORS_FIELD_NAME),
             None => false,
         };
         let retrieved = match &query.attributes_to_retrieve {
-            Some(names) if !names.contains("*") => displayed
-                .iter()
-                .filter(|name| names.contains(*name))
-                .cloned()
-                .collect(),
+            Some(names) if !names.contains("*") => {
+                displayed.iter().filter(|name| names.contains(*name)).cloned().collect()
+            }
             _ => displayed.clone(),
         };
         let formats = formats(query, &fields, &displayed, &retrieved);
@@ -103,13 +93,11 @@ impl<'a> HitMaker<'a> {
         scores: &[Vec<ScoreDetails>],
     ) -> Result<Vec<Hit>> {
         let dictionary = self.index.dictionary(self.rtxn)?;
-        let dictionary: Option<Vec<&str>> = dictionary
-            .as_ref()
-            .map(|words| words.iter().map(String::as_str).collect());
+        let dictionary: Option<Vec<&str>> =
+            dictionary.as_ref().map(|words| words.iter().map(String::as_str).collect());
         let separators = self.index.allowed_separators(self.rtxn)?;
-        let separators: Option<Vec<&str>> = separators
-            .as_ref()
-            .map(|words| words.iter().map(String::as_str).collect());
+        let separators: Option<Vec<&str>> =
+            separators.as_ref().map(|words| words.iter().map(String::as_str).collect());
         let mut tokenizer = TokenizerBuilder::default();
         tokenizer.create_char_map(true);
         if let Some(separators) = &separators {
@@ -146,10 +134,7 @@ impl<'a> HitMaker<'a> {
             document,
             formatted,
             matches_position,
-            ranking_score: self
-                .query
-                .show_ranking_score
-                .then(|| ScoreDetails::global_score(score.iter())),
+            ranking_score: self.query.show_ranking_score.then(|| ScoreDetails::global_score(score.iter())),
             ranking_score_details: self
                 .query
                 .show_ranking_score_details
@@ -180,19 +165,12 @@ impl<'a> HitMaker<'a> {
                 .formats
                 .iter()
                 .filter(|(rule, format)| {
-                    format.should_format()
-                        && (is_faceted_by(rule, name) || is_faceted_by(name, rule))
+                    format.should_format() && (is_faceted_by(rule, name) || is_faceted_by(name, rule))
                 })
                 .map(|(_, format)| *format)
                 .reduce(FormatOptions::merge);
-            let localized = self
-                .localized
-                .iter()
-                .find(|rule| rule.match_str(name) == PatternMatch::Match);
-            let languages = self
-                .languages
-                .as_deref()
-                .or(localized.map(LocalizedAttributesRule::locales));
+            let localized = self.localized.iter().find(|rule| rule.match_str(name) == PatternMatch::Match);
+            let languages = self.languages.as_deref().or(localized.map(LocalizedAttributesRule::locales));
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
@@ -205,15 +183,11 @@ impl<'a> HitMaker<'a> {
                     positions.insert(name.to_string(), bounds);
                 }
             }
-            let formatted =
-                format.map_or_else(|| text.clone(), |format| found.format(format).into_owned());
+            let formatted = format.map_or_else(|| text.clone(), |format| found.format(format).into_owned());
             *value = Value::String(formatted);
         });
         let kept = self.formats.keys().map(String::as_str).collect();
-        (
-            with_positions.then_some(positions),
-            pointer::select(&document, &kept),
-        )
+        (with_positions.then_some(positions), pointer::select(&document, &kept))
     }
 }
 
@@ -235,21 +209,15 @@ fn formats(
         }
     }
     for attribute in query.attributes_to_crop.iter().flatten() {
-        let (name, length) = match attribute
-            .rsplit_once(':')
-            .map(|(name, length)| (name, length.parse::<usize>()))
-        {
-            Some((name, Ok(length))) => (name, length),
-            Some((name, Err(_))) => (name, query.crop_length),
-            None => (attribute.as_str(), query.crop_length),
-        };
+        let (name, length) =
+            match attribute.rsplit_once(':').map(|(name, length)| (name, length.parse::<usize>())) {
+                Some((name, Ok(length))) => (name, length),
+                Some((name, Err(_))) => (name, query.crop_length),
+                None => (attribute.as_str(), query.crop_length),
+            };
         if name == "*" {
             for name in displayed {
-                formats
-                    .entry(name.clone())
-                    .or_default()
-                    .crop
-                    .get_or_insert(length);
+                formats.entry(name.clone()).or_default().crop.get_or_insert(length);
             }
         } else if fields.id(name).is_some() && displayed.contains(name) {
             formats.entry(name.into()).or_default().crop = Some(length);

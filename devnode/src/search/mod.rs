@@ -16,8 +16,7 @@ use milli_core::score_details::ScoringStrategy;
 use milli_core::tokenizer::Language;
 use milli_core::vector::Embedder;
 use milli_core::{
-    AscDesc, DEFAULT_VALUES_PER_FACET, Index, Search, SearchResult, SortError, TimeBudget,
-    UserError, heed,
+    AscDesc, DEFAULT_VALUES_PER_FACET, Index, Search, SearchResult, SortError, TimeBudget, UserError, heed,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -71,18 +70,9 @@ pub struct Metadata {
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub enum Pages {
     /// By page, with exact totals.
-    Numbered {
-        hits_per_page: usize,
-        page: usize,
-        total_pages: usize,
-        total_hits: usize,
-    },
+    Numbered { hits_per_page: usize, page: usize, total_pages: usize, total_hits: usize },
     /// By offset, with an estimate.
-    Window {
-        limit: usize,
-        offset: usize,
-        estimated_total_hits: usize,
-    },
+    Window { limit: usize, offset: usize, estimated_total_hits: usize },
 }
 
 impl Pages {
@@ -94,21 +84,13 @@ impl Pages {
         total: usize,
     ) -> Self {
         if page.or(hits_per_page).is_none() {
-            return Self::Window {
-                limit,
-                offset,
-                estimated_total_hits: total,
-            };
+            return Self::Window { limit, offset, estimated_total_hits: total };
         }
         let hits_per_page = hits_per_page.unwrap_or(DEFAULT_LIMIT);
         Self::Numbered {
             hits_per_page,
             page: page.unwrap_or(1),
-            total_pages: if hits_per_page == 0 {
-                0
-            } else {
-                total.div_ceil(hits_per_page)
-            },
+            total_pages: if hits_per_page == 0 { 0 } else { total.div_ceil(hits_per_page) },
             total_hits: total,
         }
     }
@@ -146,13 +128,8 @@ struct EmbedderChoice {
 
 impl EmbedderChoice {
     fn find(index: &Index, rtxn: &heed::RoTxn<'_>, name: &str, unknown: UserError) -> Result<Self> {
-        let (embedder, _, quantized) =
-            embedders::of_index(index, rtxn)?.get(name).ok_or(unknown)?;
-        Ok(Self {
-            name: name.to_string(),
-            embedder,
-            quantized,
-        })
+        let (embedder, _, quantized) = embedders::of_index(index, rtxn)?.get(name).ok_or(unknown)?;
+        Ok(Self { name: name.to_string(), embedder, quantized })
     }
 }
 
@@ -160,7 +137,8 @@ impl Kind {
     fn of(index: &Index, rtxn: &heed::RoTxn<'_>, query: &SearchQuery) -> Result<Self> {
         let Some(hybrid) = &query.hybrid else {
             if query.vector.is_some() || query.media.is_some() {
-                let message = "Invalid request: missing `hybrid` parameter when `vector` or `media` are present.";
+                let message =
+                    "Invalid request: missing `hybrid` parameter when `vector` or `media` are present.";
                 return Err(ApiError::new(Code::MissingSearchHybrid, message));
             }
             return Ok(Self::Keyword);
@@ -173,24 +151,11 @@ impl Kind {
         let unknown = UserError::InvalidSearchEmbedder(hybrid.embedder.clone());
         let choice = EmbedderChoice::find(index, rtxn, &hybrid.embedder, unknown)?;
         let dimensions = choice.embedder.dimensions();
-        if let Some(found) = query
-            .vector
-            .as_ref()
-            .map(Vec::len)
-            .filter(|found| *found != dimensions)
-        {
-            return Err(UserError::InvalidVectorDimensions {
-                expected: dimensions,
-                found,
-            }
-            .into());
+        if let Some(found) = query.vector.as_ref().map(Vec::len).filter(|found| *found != dimensions) {
+            return Err(UserError::InvalidVectorDimensions { expected: dimensions, found }.into());
         }
         let semantic = ratio == 1.0 || query.q.is_none();
-        Ok(if semantic {
-            Self::Semantic(choice)
-        } else {
-            Self::Hybrid(choice, ratio)
-        })
+        Ok(if semantic { Self::Semantic(choice) } else { Self::Hybrid(choice, ratio) })
     }
 }
 
@@ -221,19 +186,9 @@ pub fn search(request: &Request<'_>, query: &SearchQuery) -> Result<Answer> {
     check_features(query, request.features)?;
     let rtxn = request.index.read_txn()?;
     let found = find(request, &rtxn, query, None, false)?;
-    let Found {
-        result,
-        semantic_hits,
-        offset,
-        limit,
-        max_total,
-    } = found;
+    let Found { result, semantic_hits, offset, limit, max_total } = found;
     let maker = HitMaker::new(request.index, &rtxn, query)?;
-    let hits = maker.make_all(
-        result.matching_words,
-        &result.documents_ids,
-        &result.document_scores,
-    )?;
+    let hits = maker.make_all(result.matching_words, &result.documents_ids, &result.document_scores)?;
     let total = (result.candidates.len() as usize).min(max_total);
     let facets = match &query.facets {
         Some(names) => facets(request.index, &rtxn, names, result.candidates)?,
@@ -251,10 +206,7 @@ pub fn search(request: &Request<'_>, query: &SearchQuery) -> Result<Answer> {
     Ok(Answer {
         hits,
         query: query.q.clone().unwrap_or_default(),
-        query_vector: query
-            .vector
-            .clone()
-            .filter(|_| query.retrieve_vectors && semantic_hits.is_some()),
+        query_vector: query.vector.clone().filter(|_| query.retrieve_vectors && semantic_hits.is_some()),
         processing_time_ms: took.as_millis(),
         pages,
         facets,
@@ -272,21 +224,11 @@ pub fn search(request: &Request<'_>, query: &SearchQuery) -> Result<Answer> {
 fn check_features(query: &SearchQuery, features: Features) -> Result<()> {
     if query.use_network.is_some() {
         let issue = "https://github.com/orgs/meilisearch/discussions/805";
-        Features::require(
-            features.network,
-            "passing `useNetwork` in a search query",
-            "network",
-            issue,
-        )?;
+        Features::require(features.network, "passing `useNetwork` in a search query", "network", issue)?;
     }
     if query.media.is_some() {
         let issue = "https://github.com/orgs/meilisearch/discussions/846";
-        Features::require(
-            features.multimodal,
-            "passing `media` in a search query",
-            "multimodal",
-            issue,
-        )?;
+        Features::require(features.multimodal, "passing `media` in a search query", "multimodal", issue)?;
     }
     Ok(())
 }
@@ -304,22 +246,16 @@ fn find(
     let kind = Kind::of(index, rtxn, query)?;
     let mut search = Search::new(rtxn, index);
     let cutoff = index.search_cutoff(rtxn)?;
-    search.time_budget(cutoff.map_or_else(TimeBudget::default, |ms| {
-        TimeBudget::new(Duration::from_millis(ms))
-    }));
+    search.time_budget(
+        cutoff.map_or_else(TimeBudget::default, |ms| TimeBudget::new(Duration::from_millis(ms))),
+    );
     prepare(&mut search, query);
     let detailed = detailed
         || query.show_ranking_score
         || query.show_ranking_score_details
         || query.ranking_score_threshold.is_some();
-    search.scoring_strategy(if detailed {
-        ScoringStrategy::Detailed
-    } else {
-        ScoringStrategy::Skip
-    });
-    let max_total = index
-        .pagination_max_total_hits(rtxn)?
-        .map_or(DEFAULT_MAX_TOTAL_HITS, |max| max as usize);
+    search.scoring_strategy(if detailed { ScoringStrategy::Detailed } else { ScoringStrategy::Skip });
+    let max_total = index.pagination_max_total_hits(rtxn)?.map_or(DEFAULT_MAX_TOTAL_HITS, |max| max as usize);
     let (offset, limit) = window.unwrap_or_else(|| own_window(query));
     let first = offset.min(max_total);
     search.offset(first).limit(limit.min(max_total - first));
@@ -331,9 +267,7 @@ fn find(
     if let Some(sort) = &query.sort {
         let parsed: std::result::Result<Vec<_>, _> =
             sort.iter().map(|text| AscDesc::from_str(text)).collect();
-        search.sort_criteria(
-            parsed.map_err(|error| milli_core::Error::from(SortError::from(error)))?,
-        );
+        search.sort_criteria(parsed.map_err(|error| milli_core::Error::from(SortError::from(error)))?);
     }
     let (result, semantic_hits) = match kind {
         Kind::Keyword => {
@@ -352,29 +286,16 @@ fn find(
         }
         Kind::Hybrid(choice, ratio) => {
             query.q.as_ref().map(|q| search.query(q));
-            search.semantic(
-                choice.name,
-                choice.embedder,
-                choice.quantized,
-                query.vector.clone(),
-            );
+            search.semantic(choice.name, choice.embedder, choice.quantized, query.vector.clone());
             search.execute_hybrid(ratio).map_err(in_index)?
         }
     };
-    Ok(Found {
-        result,
-        semantic_hits,
-        offset,
-        limit,
-        max_total,
-    })
+    Ok(Found { result, semantic_hits, offset, limit, max_total })
 }
 
 fn embed(embedder: &Embedder, text: &str) -> Result<Vec<f32>> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let vector = embedder
-        .embed_search(text, Some(deadline))
-        .map_err(milli_core::vector::Error::from);
+    let vector = embedder.embed_search(text, Some(deadline)).map_err(milli_core::vector::Error::from);
     Ok(vector.map_err(UserError::from)?)
 }
 
@@ -404,16 +325,9 @@ fn own_window(query: &SearchQuery) -> (usize, usize) {
     if query.is_paged() {
         let limit = query.hits_per_page.unwrap_or(DEFAULT_LIMIT);
         // Page 0 holds nothing.
-        query
-            .page
-            .unwrap_or(1)
-            .checked_sub(1)
-            .map_or((0, 0), |page| (limit.saturating_mul(page), limit))
+        query.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit.saturating_mul(page), limit))
     } else {
-        (
-            query.offset.unwrap_or(0),
-            query.limit.unwrap_or(DEFAULT_LIMIT),
-        )
+        (query.offset.unwrap_or(0), query.limit.unwrap_or(DEFAULT_LIMIT))
     }
 }
 
@@ -426,28 +340,17 @@ fn facets(
 ) -> Result<Facets> {
     let orders = index.sort_facet_values_by(rtxn)?;
     let mut distribution = index.facets_distribution(rtxn);
-    let max = index
-        .max_values_per_facet(rtxn)?
-        .map_or(DEFAULT_VALUES_PER_FACET, |max| max as usize);
+    let max = index.max_values_per_facet(rtxn)?.map_or(DEFAULT_VALUES_PER_FACET, |max| max as usize);
     distribution.max_values_per_facet(max);
     if names.iter().all(|name| name != "*") {
         distribution.facets(names.iter().map(|name| (name, orders.get(name))));
     }
-    distribution
-        .candidates(candidates)
-        .default_order_by(orders.get("*"));
-    let counts = distribution
-        .execute()
-        .map_err(|error| facet_error(error, names))?;
+    distribution.candidates(candidates).default_order_by(orders.get("*"));
+    let counts = distribution.execute().map_err(|error| facet_error(error, names))?;
     let stats = distribution.compute_stats()?;
     Ok(Facets {
         facet_distribution: Some(counts),
-        facet_stats: Some(
-            stats
-                .into_iter()
-                .map(|(name, (min, max))| (name, Stats { min, max }))
-                .collect(),
-        ),
+        facet_stats: Some(stats.into_iter().map(|(name, (min, max))| (name, Stats { min, max })).collect()),
     })
 }
 
@@ -462,28 +365,20 @@ fn facet_error(error: milli_core::Error, names: &[String]) -> ApiError {
     else {
         return error.into();
     };
-    let first = names
-        .iter()
-        .find(|name| invalid_facets_name.contains(*name))
-        .cloned();
+    let first = names.iter().find(|name| invalid_facets_name.contains(*name)).cloned();
     let invalid_facets_name = first.map_or(invalid_facets_name, |name| [name].into());
-    let error: ApiError = UserError::InvalidFacetsDistribution {
-        invalid_facets_name,
-        valid_patterns,
-        matching_rule_indices,
-    }
-    .into();
+    let error: ApiError =
+        UserError::InvalidFacetsDistribution { invalid_facets_name, valid_patterns, matching_rule_indices }
+            .into();
     let message = error.message.replacen(": Attribute `", ": Pattern `", 1);
     ApiError { message, ..error }
 }
 
 /// The point of the first geographic sort of a query.
 fn geo_point(sorts: &[String]) -> Option<[f64; 2]> {
-    sorts
-        .iter()
-        .find_map(|sort| match AscDesc::from_str(sort).ok()? {
-            AscDesc::Asc(member) | AscDesc::Desc(member) => member.geo_point().copied(),
-        })
+    sorts.iter().find_map(|sort| match AscDesc::from_str(sort).ok()? {
+        AscDesc::Asc(member) | AscDesc::Desc(member) => member.geo_point().copied(),
+    })
 }
 
 fn number(value: Option<&Value>) -> Option<f64> {

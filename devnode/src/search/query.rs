@@ -45,12 +45,9 @@ impl TryFrom<f64> for Threshold {
     type Error = Unparsable;
     fn try_from(value: f64) -> Result<Self, Unparsable> {
         let message =
-            "the value of `rankingScoreThreshold` is invalid, expected a float between `0.0` and `1.0`.".to_string();
-        if (0.0..=1.0).contains(&value) {
-            Ok(Self(value))
-        } else {
-            Err(Unparsable(message))
-        }
+            "the value of `rankingScoreThreshold` is invalid, expected a float between `0.0` and `1.0`."
+                .to_string();
+        if (0.0..=1.0).contains(&value) { Ok(Self(value)) } else { Err(Unparsable(message)) }
     }
 }
 
@@ -63,13 +60,8 @@ impl TryFrom<f32> for SemanticRatio {
     type Error = Unparsable;
     fn try_from(value: f32) -> Result<Self, Unparsable> {
         let message =
-            "the value of `semanticRatio` is invalid, expected a float between `0.0` and `1.0`."
-                .to_string();
-        if (0.0..=1.0).contains(&value) {
-            Ok(Self(value))
-        } else {
-            Err(Unparsable(message))
-        }
+            "the value of `semanticRatio` is invalid, expected a float between `0.0` and `1.0`.".to_string();
+        if (0.0..=1.0).contains(&value) { Ok(Self(value)) } else { Err(Unparsable(message)) }
     }
 }
 
@@ -306,32 +298,27 @@ pub struct SearchParams {
 }
 
 fn read_threshold(text: Option<String>) -> Result<Option<Threshold>, Unparsable> {
-    text.map(|text| Threshold::try_from(text.parse::<f64>().unwrap_or(f64::NAN)))
-        .transpose()
+    text.map(|text| Threshold::try_from(text.parse::<f64>().unwrap_or(f64::NAN))).transpose()
 }
 
 fn read_ratio(text: Option<String>) -> Result<Option<SemanticRatio>, Unparsable> {
-    text.map(|text| SemanticRatio::try_from(text.parse::<f32>().unwrap_or(f32::NAN)))
-        .transpose()
+    text.map(|text| SemanticRatio::try_from(text.parse::<f32>().unwrap_or(f32::NAN))).transpose()
 }
 
 impl TryFrom<SearchParams> for SearchQuery {
     type Error = ApiError;
 
     fn try_from(params: SearchParams) -> Result<Self> {
-        let filter = params
-            .filter
-            .map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
+        let filter = params.filter.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
         let hybrid = match (params.hybrid_embedder, params.hybrid_semantic_ratio) {
             (None, None) => None,
             (None, Some(_)) => {
                 let message = "`hybridEmbedder` is mandatory when `hybridSemanticRatio` is present";
                 return Err(ApiError::new(Code::InvalidSearchHybridQuery, message));
             }
-            (Some(embedder), ratio) => Some(Hybrid {
-                semantic_ratio: ratio.unwrap_or(SemanticRatio(0.5)),
-                embedder,
-            }),
+            (Some(embedder), ratio) => {
+                Some(Hybrid { semantic_ratio: ratio.unwrap_or(SemanticRatio(0.5)), embedder })
+            }
         };
         if params.vector.is_some() && hybrid.is_none() {
             let message = "`hybridEmbedder` is mandatory when `vector` is present";
@@ -343,15 +330,11 @@ impl TryFrom<SearchParams> for SearchQuery {
             limit: Some(params.limit.0),
             page: params.page.map(|page| page.0),
             hits_per_page: params.hits_per_page.map(|hits| hits.0),
-            attributes_to_retrieve: params
-                .attributes_to_retrieve
-                .map(|list| list.0.into_iter().collect()),
+            attributes_to_retrieve: params.attributes_to_retrieve.map(|list| list.0.into_iter().collect()),
             attributes_to_crop: params.attributes_to_crop.map(|list| list.0),
             crop_length: params.crop_length.0,
             crop_marker: params.crop_marker,
-            attributes_to_highlight: params
-                .attributes_to_highlight
-                .map(|list| list.0.into_iter().collect()),
+            attributes_to_highlight: params.attributes_to_highlight.map(|list| list.0.into_iter().collect()),
             highlight_pre_tag: params.highlight_pre_tag,
             highlight_post_tag: params.highlight_post_tag,
             show_matches_position: params.show_matches_position.0,

@@ -69,8 +69,7 @@ pub struct SimilarParams {
 }
 
 fn read_threshold(text: Option<String>) -> Result<Option<Threshold>, Unparsable> {
-    text.map(|text| Threshold::try_from(text.parse::<f64>().unwrap_or(f64::NAN)))
-        .transpose()
+    text.map(|text| Threshold::try_from(text.parse::<f64>().unwrap_or(f64::NAN))).transpose()
 }
 
 impl From<SimilarParams> for SimilarQuery {
@@ -79,13 +78,9 @@ impl From<SimilarParams> for SimilarQuery {
             id: Value::String(params.id.0),
             offset: params.offset.0,
             limit: params.limit.0,
-            filter: params
-                .filter
-                .map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+            filter: params.filter.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
             embedder: params.embedder,
-            attributes_to_retrieve: params
-                .attributes_to_retrieve
-                .map(|list| list.0.into_iter().collect()),
+            attributes_to_retrieve: params.attributes_to_retrieve.map(|list| list.0.into_iter().collect()),
             retrieve_vectors: params.retrieve_vectors.0,
             show_ranking_score: params.show_ranking_score.0,
             show_ranking_score_details: params.show_ranking_score_details.0,
@@ -106,32 +101,16 @@ pub struct SimilarAnswer {
 }
 
 /// Finds similar documents. `rule` is a filter that the caller's token adds.
-pub fn search(
-    request: &Request<'_>,
-    query: SimilarQuery,
-    rule: Option<Value>,
-) -> Result<SimilarAnswer> {
+pub fn search(request: &Request<'_>, query: SimilarQuery, rule: Option<Value>) -> Result<SimilarAnswer> {
     let start = Instant::now();
     let index = request.index;
     let rtxn = index.read_txn()?;
     let unknown = UserError::InvalidSimilarEmbedder(query.embedder.clone());
     let choice = EmbedderChoice::find(index, &rtxn, &query.embedder, unknown)?;
-    let id = milli_core::documents::validate_document_id_value(query.id).map_err(|error| {
-        ApiError::new(
-            Code::InvalidSimilarId,
-            format!("Invalid value at `.id`: {error}"),
-        )
-    })?;
-    let not_found = || {
-        ApiError::new(
-            Code::NotFoundSimilarId,
-            format!("Document `{id}` not found."),
-        )
-    };
-    let internal = index
-        .external_documents_ids()
-        .get(&rtxn, &id)?
-        .ok_or_else(not_found)?;
+    let id = milli_core::documents::validate_document_id_value(query.id)
+        .map_err(|error| ApiError::new(Code::InvalidSimilarId, format!("Invalid value at `.id`: {error}")))?;
+    let not_found = || ApiError::new(Code::NotFoundSimilarId, format!("Document `{id}` not found."));
+    let internal = index.external_documents_ids().get(&rtxn, &id)?.ok_or_else(not_found)?;
     let mut plain: SearchQuery = crate::validate::json(b"{}")?;
     plain.filter = query.filter;
     plain.add_filter(rule);
@@ -140,16 +119,8 @@ pub fn search(
     plain.show_ranking_score = query.show_ranking_score;
     plain.show_ranking_score_details = query.show_ranking_score_details;
     let (name, embedder) = (choice.name, choice.embedder);
-    let mut similar = Similar::new(
-        internal,
-        query.offset,
-        query.limit,
-        index,
-        &rtxn,
-        name,
-        embedder,
-        choice.quantized,
-    );
+    let mut similar =
+        Similar::new(internal, query.offset, query.limit, index, &rtxn, name, embedder, choice.quantized);
     if let Some(filter) = &plain.filter
         && let Some(filter) = filter::parse(filter, Code::InvalidSimilarFilter, request.features)?
     {
@@ -169,9 +140,8 @@ pub fn search(
         &result.documents_ids,
         &result.document_scores,
     )?;
-    let max = index
-        .pagination_max_total_hits(&rtxn)?
-        .map_or(super::DEFAULT_MAX_TOTAL_HITS, |max| max as usize);
+    let max =
+        index.pagination_max_total_hits(&rtxn)?.map_or(super::DEFAULT_MAX_TOTAL_HITS, |max| max as usize);
     let total = (result.candidates.len() as usize).min(max);
     Ok(SimilarAnswer {
         hits,

@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 pub use self::types::Settings;
 use self::types::{
-    FacetValuesSort, Faceting, Localized, Pagination, Prefixes, Proximity, RankingRule,
-    TypoTolerance,
+    FacetValuesSort, Faceting, Localized, Pagination, Prefixes, Proximity, RankingRule, TypoTolerance,
 };
 pub use self::view::{canonical, view};
 use crate::error::marker as code;
@@ -71,12 +70,8 @@ pub fn check_one(name: &str, body: Value) -> Result<()> {
     }
     type Words = BTreeSet<String>;
     match name {
-        "displayedAttributes" => {
-            check::<Vec<String>, code::InvalidSettingsDisplayedAttributes>(body)
-        }
-        "searchableAttributes" => {
-            check::<Vec<String>, code::InvalidSettingsSearchableAttributes>(body)
-        }
+        "displayedAttributes" => check::<Vec<String>, code::InvalidSettingsDisplayedAttributes>(body),
+        "searchableAttributes" => check::<Vec<String>, code::InvalidSettingsSearchableAttributes>(body),
         "filterableAttributes" => {
             check::<Vec<FilterableAttributesRule>, code::InvalidSettingsFilterableAttributes>(body)
         }
@@ -92,14 +87,11 @@ pub fn check_one(name: &str, body: Value) -> Result<()> {
         "typoTolerance" => check::<TypoTolerance, code::InvalidSettingsTypoTolerance>(body),
         "faceting" => check::<Faceting, code::InvalidSettingsFaceting>(body),
         "pagination" => check::<Pagination, code::InvalidSettingsPagination>(body),
-        "embedders" => check::<
-            BTreeMap<String, Setting<EmbeddingSettings>>,
-            code::InvalidSettingsEmbedders,
-        >(body),
-        "searchCutoffMs" => check::<u64, code::InvalidSettingsSearchCutoffMs>(body),
-        "localizedAttributes" => {
-            check::<Vec<Localized>, code::InvalidSettingsLocalizedAttributes>(body)
+        "embedders" => {
+            check::<BTreeMap<String, Setting<EmbeddingSettings>>, code::InvalidSettingsEmbedders>(body)
         }
+        "searchCutoffMs" => check::<u64, code::InvalidSettingsSearchCutoffMs>(body),
+        "localizedAttributes" => check::<Vec<Localized>, code::InvalidSettingsLocalizedAttributes>(body),
         "facetSearch" => check::<bool, code::InvalidSettingsFacetSearch>(body),
         "prefixSearch" => check::<Prefixes, code::InvalidSettingsPrefixSearch>(body),
         _ => Ok(()),
@@ -143,11 +135,7 @@ pub fn record_extras(node: &Node, changes: &mut Changes, folder: Uuid, body: &Va
 pub fn extras(node: &Node, folder: Uuid) -> Result<Map<String, Value>> {
     let rows = node.store.section::<Map<String, Value>>(EXTRAS)?;
     let folder = folder.to_string();
-    Ok(rows
-        .into_iter()
-        .find(|(key, _)| *key == folder)
-        .map(|(_, extras)| extras)
-        .unwrap_or_default())
+    Ok(rows.into_iter().find(|(key, _)| *key == folder).map(|(_, extras)| extras).unwrap_or_default())
 }
 
 /// Gives settings to the engine.
@@ -168,98 +156,37 @@ pub fn apply(settings: Settings, builder: &mut Builder<'_, '_, '_>) {
         Setting::Set(names) if names.iter().any(|name| name == "*") => Setting::Reset,
         other => other,
     };
-    give!(
-        without_wildcard(settings.displayed_attributes),
-        set_displayed_fields,
-        reset_displayed_fields
-    );
-    give!(
-        without_wildcard(settings.searchable_attributes),
-        set_searchable_fields,
-        reset_searchable_fields
-    );
-    give!(
-        settings.filterable_attributes,
-        set_filterable_fields,
-        reset_filterable_fields
-    );
-    give!(
-        settings.sortable_attributes,
-        set_sortable_fields,
-        reset_sortable_fields,
-        |names: BTreeSet<_>| { names.into_iter().collect() }
-    );
-    give!(
-        settings.ranking_rules,
-        set_criteria,
-        reset_criteria,
-        criteria
-    );
+    give!(without_wildcard(settings.displayed_attributes), set_displayed_fields, reset_displayed_fields);
+    give!(without_wildcard(settings.searchable_attributes), set_searchable_fields, reset_searchable_fields);
+    give!(settings.filterable_attributes, set_filterable_fields, reset_filterable_fields);
+    give!(settings.sortable_attributes, set_sortable_fields, reset_sortable_fields, |names: BTreeSet<_>| {
+        names.into_iter().collect()
+    });
+    give!(settings.ranking_rules, set_criteria, reset_criteria, criteria);
     give!(settings.stop_words, set_stop_words, reset_stop_words);
-    give!(
-        settings.non_separator_tokens,
-        set_non_separator_tokens,
-        reset_non_separator_tokens
-    );
-    give!(
-        settings.separator_tokens,
-        set_separator_tokens,
-        reset_separator_tokens
-    );
+    give!(settings.non_separator_tokens, set_non_separator_tokens, reset_non_separator_tokens);
+    give!(settings.separator_tokens, set_separator_tokens, reset_separator_tokens);
     give!(settings.dictionary, set_dictionary, reset_dictionary);
     give!(settings.synonyms, set_synonyms, reset_synonyms);
-    give!(
-        settings.distinct_attribute,
-        set_distinct_field,
-        reset_distinct_field
-    );
-    give!(
-        settings.proximity_precision,
-        set_proximity_precision,
-        reset_proximity_precision,
-        Proximity::into
-    );
-    give!(
-        settings.search_cutoff_ms,
-        set_search_cutoff,
-        reset_search_cutoff
-    );
+    give!(settings.distinct_attribute, set_distinct_field, reset_distinct_field);
+    give!(settings.proximity_precision, set_proximity_precision, reset_proximity_precision, Proximity::into);
+    give!(settings.search_cutoff_ms, set_search_cutoff, reset_search_cutoff);
     give!(settings.facet_search, set_facet_search, reset_facet_search);
-    give!(
-        settings.prefix_search,
-        set_prefix_search,
-        reset_prefix_search,
-        Prefixes::into
-    );
-    give!(
-        settings.embedders,
-        set_embedder_settings,
-        reset_embedder_settings
-    );
+    give!(settings.prefix_search, set_prefix_search, reset_prefix_search, Prefixes::into);
+    give!(settings.embedders, set_embedder_settings, reset_embedder_settings);
     give!(
         settings.localized_attributes,
         set_localized_attributes_rules,
         reset_localized_attributes_rules,
-        |rules: Vec<Localized>| rules
-            .into_iter()
-            .map(LocalizedAttributesRule::from)
-            .collect()
+        |rules: Vec<Localized>| rules.into_iter().map(LocalizedAttributesRule::from).collect()
     );
     match settings.typo_tolerance {
         Setting::Set(typos) => {
             give!(typos.enabled, set_autorize_typos, reset_authorize_typos);
             match typos.min_word_size_for_typos {
                 Setting::Set(sizes) => {
-                    give!(
-                        sizes.one_typo,
-                        set_min_word_len_one_typo,
-                        reset_min_word_len_one_typo
-                    );
-                    give!(
-                        sizes.two_typos,
-                        set_min_word_len_two_typos,
-                        reset_min_word_len_two_typos
-                    );
+                    give!(sizes.one_typo, set_min_word_len_one_typo, reset_min_word_len_one_typo);
+                    give!(sizes.two_typos, set_min_word_len_two_typos, reset_min_word_len_two_typos);
                 }
                 Setting::Reset => {
                     builder.reset_min_word_len_one_typo();
@@ -274,11 +201,7 @@ pub fn apply(settings: Settings, builder: &mut Builder<'_, '_, '_>) {
                 reset_exact_attributes,
                 |names: BTreeSet<_>| { names.into_iter().collect() }
             );
-            give!(
-                typos.disable_on_numbers,
-                set_disable_on_numbers,
-                reset_disable_on_numbers
-            );
+            give!(typos.disable_on_numbers, set_disable_on_numbers, reset_disable_on_numbers);
         }
         Setting::Reset => {
             builder.reset_authorize_typos();
@@ -292,20 +215,13 @@ pub fn apply(settings: Settings, builder: &mut Builder<'_, '_, '_>) {
     }
     match settings.faceting {
         Setting::Set(faceting) => {
-            give!(
-                faceting.max_values_per_facet,
-                set_max_values_per_facet,
-                reset_max_values_per_facet
-            );
+            give!(faceting.max_values_per_facet, set_max_values_per_facet, reset_max_values_per_facet);
             give!(
                 faceting.sort_facet_values_by,
                 set_sort_facet_values_by,
                 reset_sort_facet_values_by,
                 |orders: BTreeMap<String, FacetValuesSort>| {
-                    orders
-                        .into_iter()
-                        .map(|(name, order)| (name, OrderBy::from(order)))
-                        .collect()
+                    orders.into_iter().map(|(name, order)| (name, OrderBy::from(order))).collect()
                 }
             );
         }

@@ -11,8 +11,7 @@ use milli_core::proximity::ProximityPrecision;
 use milli_core::update::Setting;
 use milli_core::vector::settings::EmbeddingSettings;
 use milli_core::{
-    AttributePatterns, Criterion, CriterionError, FilterableAttributesRule,
-    LocalizedAttributesRule, OrderBy,
+    AttributePatterns, Criterion, CriterionError, FilterableAttributesRule, LocalizedAttributesRule, OrderBy,
 };
 use serde_json::Value;
 
@@ -138,10 +137,7 @@ pub struct MinWordSizes {
     pub two_typos: Setting<u8>,
 }
 
-fn check_sizes<E: DeserializeError>(
-    sizes: MinWordSizes,
-    at: ValuePointerRef<'_>,
-) -> Result<MinWordSizes, E> {
+fn check_sizes<E: DeserializeError>(sizes: MinWordSizes, at: ValuePointerRef<'_>) -> Result<MinWordSizes, E> {
     if let (Setting::Set(one), Setting::Set(two)) = (sizes.one_typo, sizes.two_typos)
         && one > two
     {
@@ -150,11 +146,7 @@ fn check_sizes<E: DeserializeError>(
              `255`, and `twoTypos` should be greater or equals to `oneTypo` but found `oneTypo: {one}` and twoTypos: \
              {two}`."
         );
-        return Err(take_cf_content(E::error::<Infallible>(
-            None,
-            ErrorKind::Unexpected { msg },
-            at,
-        )));
+        return Err(take_cf_content(E::error::<Infallible>(None, ErrorKind::Unexpected { msg }, at)));
     }
     Ok(sizes)
 }

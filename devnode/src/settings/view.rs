@@ -15,10 +15,7 @@ const DEFAULT_MAX_TOTAL_HITS: usize = 1000;
 
 /// All settings of an index.
 pub fn view(node: &Node, uid: &str) -> Result<Map<String, Value>> {
-    let folder = node
-        .indexes
-        .folder_of(uid)
-        .ok_or_else(|| ApiError::index_not_found(uid))?;
+    let folder = node.indexes.folder_of(uid).ok_or_else(|| ApiError::index_not_found(uid))?;
     let index = node.indexes.open(folder)?;
     let rtxn = index.read_txn()?;
     let extras = extras(node, folder)?;
@@ -28,24 +25,13 @@ pub fn view(node: &Node, uid: &str) -> Result<Map<String, Value>> {
     }
     let features = node.features();
     if features.foreign_keys {
-        settings.insert(
-            "foreignKeys".into(),
-            extras
-                .get("foreignKeys")
-                .cloned()
-                .unwrap_or_else(|| json!([])),
-        );
+        settings
+            .insert("foreignKeys".into(), extras.get("foreignKeys").cloned().unwrap_or_else(|| json!([])));
     }
     if features.chat_completions {
-        settings.insert(
-            "chat".into(),
-            extras.get("chat").cloned().unwrap_or_else(|| json!({})),
-        );
+        settings.insert("chat".into(), extras.get("chat").cloned().unwrap_or_else(|| json!({})));
     }
-    Ok(NAMES
-        .iter()
-        .filter_map(|name| settings.shift_remove_entry(*name))
-        .collect())
+    Ok(NAMES.iter().filter_map(|name| settings.shift_remove_entry(*name)).collect())
 }
 
 fn of_engine(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<Map<String, Value>> {
@@ -64,39 +50,22 @@ fn of_engine(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<Map<String, Value>
     let orders: BTreeMap<_, _> = index
         .sort_facet_values_by(rtxn)?
         .into_iter()
-        .map(|(name, order)| {
-            (
-                name,
-                if matches!(order, OrderBy::Count) {
-                    "count"
-                } else {
-                    "alpha"
-                },
-            )
-        })
+        .map(|(name, order)| (name, if matches!(order, OrderBy::Count) { "count" } else { "alpha" }))
         .collect();
     let mut embedders = BTreeMap::new();
     for config in index.embedding_configs(rtxn)? {
-        embedders.insert(
-            config.name,
-            serde_json::to_value(EmbeddingSettings::from(config.config))?,
-        );
+        embedders.insert(config.name, serde_json::to_value(EmbeddingSettings::from(config.config))?);
     }
-    let localized =
-        index.localized_attributes_rules(rtxn)?.map(|rules| {
-            rules
+    let localized = index.localized_attributes_rules(rtxn)?.map(|rules| {
+        rules
             .into_iter()
             .map(|rule| {
                 let locales: Vec<_> = rule.locales.iter().map(|language| language.code()).collect();
                 json!({ "attributePatterns": rule.attribute_patterns.patterns, "locales": locales })
             })
             .collect::<Vec<_>>()
-        });
-    let rules: Vec<_> = index
-        .criteria(rtxn)?
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    });
+    let rules: Vec<_> = index.criteria(rtxn)?.iter().map(ToString::to_string).collect();
     let value = json!({
         "displayedAttributes": index.displayed_fields(rtxn)?.unwrap_or_else(|| vec!["*"]),
         "searchableAttributes": index.user_defined_searchable_fields(rtxn)?.unwrap_or_else(|| vec!["*"]),
@@ -149,8 +118,7 @@ pub fn canonical(body: &Value) -> Map<String, Value> {
         let value = match (name, value) {
             ("displayedAttributes" | "searchableAttributes", Value::Null) => json!(["*"]),
             (
-                "sortableAttributes" | "stopWords" | "nonSeparatorTokens" | "separatorTokens"
-                | "dictionary",
+                "sortableAttributes" | "stopWords" | "nonSeparatorTokens" | "separatorTokens" | "dictionary",
                 list,
             ) => sorted(list),
             ("embedders", embedders) => hide_secrets(embedders.clone()),
@@ -165,9 +133,7 @@ pub fn canonical(body: &Value) -> Map<String, Value> {
 /// Filterable rules with the features that the client left out.
 fn with_features(rules: &Value) -> Value {
     let parsed: Option<Vec<FilterableAttributesRule>> = serde_json::from_value(rules.clone()).ok();
-    parsed
-        .and_then(|rules| serde_json::to_value(rules).ok())
-        .unwrap_or_else(|| rules.clone())
+    parsed.and_then(|rules| serde_json::to_value(rules).ok()).unwrap_or_else(|| rules.clone())
 }
 
 fn sorted(list: &Value) -> Value {
@@ -182,11 +148,7 @@ fn sorted(list: &Value) -> Value {
 
 /// Cuts API keys of embedders down to a few letters.
 fn hide_secrets(mut embedders: Value) -> Value {
-    for embedder in embedders
-        .as_object_mut()
-        .into_iter()
-        .flat_map(|map| map.values_mut())
-    {
+    for embedder in embedders.as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
         if let Some(Value::String(key)) = embedder.get_mut("apiKey") {
             let (kept, mask) = match key.len() {
                 0..10 => (0, "XXX..."),

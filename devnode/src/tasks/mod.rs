@@ -62,52 +62,17 @@ pub struct Swap {
 #[allow(missing_docs)]
 pub enum Work {
     AddDocuments(Addition),
-    DeleteIds {
-        index: String,
-        ids: Vec<String>,
-    },
-    DeleteByFilter {
-        index: String,
-        filter: Value,
-    },
-    Clear {
-        index: String,
-    },
-    Edit {
-        index: String,
-        filter: Option<Value>,
-        context: Option<Map<String, Value>>,
-        function: String,
-    },
-    Settings {
-        index: String,
-        settings: Value,
-        is_deletion: bool,
-        may_create: bool,
-    },
-    CreateIndex {
-        index: String,
-        primary_key: Option<String>,
-    },
-    UpdateIndex {
-        index: String,
-        primary_key: Option<String>,
-        new_uid: Option<String>,
-    },
-    DeleteIndex {
-        index: String,
-    },
-    SwapIndexes {
-        swaps: Vec<Swap>,
-    },
-    CancelTasks {
-        query: String,
-        uids: Vec<u32>,
-    },
-    DeleteTasks {
-        query: String,
-        uids: Vec<u32>,
-    },
+    DeleteIds { index: String, ids: Vec<String> },
+    DeleteByFilter { index: String, filter: Value },
+    Clear { index: String },
+    Edit { index: String, filter: Option<Value>, context: Option<Map<String, Value>>, function: String },
+    Settings { index: String, settings: Value, is_deletion: bool, may_create: bool },
+    CreateIndex { index: String, primary_key: Option<String> },
+    UpdateIndex { index: String, primary_key: Option<String>, new_uid: Option<String> },
+    DeleteIndex { index: String },
+    SwapIndexes { swaps: Vec<Swap> },
+    CancelTasks { query: String, uids: Vec<u32> },
+    DeleteTasks { query: String, uids: Vec<u32> },
 }
 
 /// Documents to add to an index, or to merge into it.
@@ -212,28 +177,19 @@ pub struct Task {
 impl Task {
     /// Writes a detail that the task already shows; others are not added.
     pub fn set_detail(&mut self, name: &str, value: impl Into<Value>) {
-        if let Some(slot) = self
-            .details
-            .as_mut()
-            .and_then(|details| details.get_mut(name))
-        {
+        if let Some(slot) = self.details.as_mut().and_then(|details| details.get_mut(name)) {
             *slot = value.into();
         }
     }
 
     /// Counts that are still unknown become 0: nothing was done.
     pub fn zero_counts(&mut self) {
-        for name in [
-            "indexedDocuments",
-            "editedDocuments",
-            "deletedDocuments",
-            "canceledTasks",
-            "deletedTasks",
-        ] {
+        for name in
+            ["indexedDocuments", "editedDocuments", "deletedDocuments", "canceledTasks", "deletedTasks"]
+        {
             let details = self.details.as_mut();
-            if let Some(slot) = details
-                .and_then(|details| details.get_mut(name))
-                .filter(|value| value.is_null())
+            if let Some(slot) =
+                details.and_then(|details| details.get_mut(name)).filter(|value| value.is_null())
             {
                 *slot = 0.into();
             }

@@ -10,8 +10,8 @@ use super::{Kind, Status, Task};
 use crate::error::marker::{
     InvalidBatchUids, InvalidIndexUid, InvalidTaskAfterEnqueuedAt, InvalidTaskAfterFinishedAt,
     InvalidTaskAfterStartedAt, InvalidTaskBeforeEnqueuedAt, InvalidTaskBeforeFinishedAt,
-    InvalidTaskBeforeStartedAt, InvalidTaskCanceledBy, InvalidTaskFrom, InvalidTaskLimit,
-    InvalidTaskReverse, InvalidTaskStatuses, InvalidTaskTypes, InvalidTaskUids,
+    InvalidTaskBeforeStartedAt, InvalidTaskCanceledBy, InvalidTaskFrom, InvalidTaskLimit, InvalidTaskReverse,
+    InvalidTaskStatuses, InvalidTaskTypes, InvalidTaskUids,
 };
 use crate::uid::IndexUid;
 use crate::validate::{FromParam, InvalidQuery, Param, StarList, Unparsable};
@@ -109,9 +109,7 @@ impl Page {
     /// Whether the task is meant, apart from `limit` and `from`.
     pub fn matches(&self, task: &Task) -> bool {
         fn among<T: PartialEq>(list: &StarList<T>, value: Option<&T>) -> bool {
-            list.0
-                .as_ref()
-                .is_none_or(|items| value.is_some_and(|value| items.contains(value)))
+            list.0.as_ref().is_none_or(|items| value.is_some_and(|value| items.contains(value)))
         }
         let indexes = task.work.indexes();
         let in_index = self
@@ -120,21 +118,9 @@ impl Page {
             .as_ref()
             .is_none_or(|uids| uids.iter().any(|uid| indexes.contains(&uid.as_str())));
         let dated = [
-            (
-                &self.after_enqueued_at,
-                &self.before_enqueued_at,
-                Some(task.enqueued_at),
-            ),
-            (
-                &self.after_started_at,
-                &self.before_started_at,
-                task.started_at,
-            ),
-            (
-                &self.after_finished_at,
-                &self.before_finished_at,
-                task.finished_at,
-            ),
+            (&self.after_enqueued_at, &self.before_enqueued_at, Some(task.enqueued_at)),
+            (&self.after_started_at, &self.before_started_at, task.started_at),
+            (&self.after_finished_at, &self.before_finished_at, task.finished_at),
         ]
         .into_iter()
         .all(|(after, before, date)| {
@@ -158,25 +144,19 @@ impl Page {
 }
 
 fn quoted(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl FromParam for Status {
     fn from_param(text: &str) -> Result<Self, Unparsable> {
         const NAMES: [&str; 5] = ["enqueued", "processing", "succeeded", "failed", "canceled"];
         let known = NAMES.iter().find(|name| name.eq_ignore_ascii_case(text));
-        known
-            .and_then(|name| serde_json::from_value(Value::from(*name)).ok())
-            .ok_or_else(|| {
-                Unparsable(format!(
-                    "`{text}` is not a valid task status. Available statuses are {}.",
-                    quoted(&NAMES)
-                ))
-            })
+        known.and_then(|name| serde_json::from_value(Value::from(*name)).ok()).ok_or_else(|| {
+            Unparsable(format!(
+                "`{text}` is not a valid task status. Available statuses are {}.",
+                quoted(&NAMES)
+            ))
+        })
     }
 }
 

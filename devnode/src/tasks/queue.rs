@@ -63,11 +63,8 @@ impl Queue {
     /// Loads the tasks of the store, and drops payloads that no task waits for.
     pub fn load(store: &Store, files: PathBuf, max_batch: usize) -> Result<Self> {
         std::fs::create_dir_all(&files)?;
-        let tasks: BTreeMap<u32, Task> = store
-            .tasks::<Task>()?
-            .into_iter()
-            .map(|task| (task.uid, task))
-            .collect();
+        let tasks: BTreeMap<u32, Task> =
+            store.tasks::<Task>()?.into_iter().map(|task| (task.uid, task)).collect();
         let wanted: Vec<String> = tasks
             .values()
             .filter(|task| !task.status.is_final())
@@ -78,20 +75,13 @@ impl Queue {
             .collect();
         for entry in std::fs::read_dir(&files)? {
             let entry = entry?;
-            if !wanted
-                .iter()
-                .any(|name| entry.file_name().to_str() == Some(name))
-            {
+            if !wanted.iter().any(|name| entry.file_name().to_str() == Some(name)) {
                 std::fs::remove_file(entry.path())?;
             }
         }
         let counters: BTreeMap<String, u32> = store.section("counters")?.into_iter().collect();
         let after_last = tasks.keys().next_back().map_or(0, |last| last + 1);
-        let after_batch = tasks
-            .values()
-            .filter_map(|task| task.batch_uid)
-            .max()
-            .map_or(0, |last| last + 1);
+        let after_batch = tasks.values().filter_map(|task| task.batch_uid).max().map_or(0, |last| last + 1);
         let state = State {
             next_uid: counters.get("task").copied().unwrap_or(0).max(after_last),
             next_batch: counters.get("batch").copied().unwrap_or(0).max(after_batch),
@@ -164,36 +154,16 @@ impl Queue {
             if !uids.is_empty() {
                 self.must_stop.store(false, Ordering::Relaxed);
                 let (batch, started_at) = (state.next_batch, OffsetDateTime::now_utc());
-                let tasks = uids
-                    .iter()
-                    .filter_map(|uid| state.tasks.get(uid).cloned())
-                    .collect();
-                state.processing = Some(Processing {
-                    uids,
-                    batch,
-                    started_at,
-                });
-                return Some(Batch {
-                    uid: batch,
-                    started_at,
-                    tasks,
-                });
+                let tasks = uids.iter().filter_map(|uid| state.tasks.get(uid).cloned()).collect();
+                state.processing = Some(Processing { uids, batch, started_at });
+                return Some(Batch { uid: batch, started_at, tasks });
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Ends a batch: its tasks' ends, and what else must change with them, become durable together.
-    pub fn finish(
-        &self,
-        store: &Store,
-        mut changes: Changes,
-        batch: Batch,
-        removed: &[u32],
-    ) -> Result<()> {
+    pub fn finish(&self, store: &Store, mut changes: Changes, batch: Batch, removed: &[u32]) -> Result<()> {
         let mut state = self.lock();
         let finished_at = OffsetDateTime::now_utc();
         let mut tasks = batch.tasks;
@@ -242,10 +212,7 @@ impl Queue {
     /// The task with this uid.
     pub fn get(&self, uid: u32) -> Option<Task> {
         let state = self.lock();
-        state
-            .tasks
-            .get(&uid)
-            .map(|task| as_seen(task, state.processing.as_ref()))
+        state.tasks.get(&uid).map(|task| as_seen(task, state.processing.as_ref()))
     }
 
     /// The tasks that `allowed` and the query accept, the newest first.
@@ -264,33 +231,18 @@ impl Queue {
         }
         let total = matching.len();
         let from = query.from.map(|from| from.0);
-        let mut page = matching.into_iter().filter(|task| {
-            from.is_none_or(|from| {
-                if reverse {
-                    task.uid >= from
-                } else {
-                    task.uid <= from
-                }
-            })
-        });
+        let mut page = matching
+            .into_iter()
+            .filter(|task| from.is_none_or(|from| if reverse { task.uid >= from } else { task.uid <= from }));
         let tasks: Vec<Task> = page.by_ref().take(query.limit.0 as usize).collect();
-        Found {
-            total,
-            tasks,
-            next: page.next().map(|task| task.uid),
-        }
+        Found { total, tasks, next: page.next().map(|task| task.uid) }
     }
 
     /// Whether a task of this index is being processed.
     pub fn is_indexing(&self, index: &str) -> bool {
         let state = self.lock();
-        let processing = state
-            .processing
-            .iter()
-            .flat_map(|processing| &processing.uids);
-        processing
-            .filter_map(|uid| state.tasks.get(uid))
-            .any(|task| task.work.indexes().contains(&index))
+        let processing = state.processing.iter().flat_map(|processing| &processing.uids);
+        processing.filter_map(|uid| state.tasks.get(uid)).any(|task| task.work.indexes().contains(&index))
     }
 }
 
@@ -308,11 +260,7 @@ fn as_seen(task: &Task, processing: Option<&Processing>) -> Task {
 /// Chooses the next tasks: cancelations, then deletions of tasks, then the oldest task, together with the additions
 /// to its index that follow it without anything between.
 fn pick(tasks: &BTreeMap<u32, Task>, max: usize) -> Vec<u32> {
-    let waiting = || {
-        tasks
-            .values()
-            .filter(|task| task.status == Status::Enqueued)
-    };
+    let waiting = || tasks.values().filter(|task| task.status == Status::Enqueued);
     let urgent = waiting()
         .find(|task| matches!(task.work, Work::CancelTasks { .. }))
         .or_else(|| waiting().find(|task| matches!(task.work, Work::DeleteTasks { .. })));
@@ -326,9 +274,7 @@ fn pick(tasks: &BTreeMap<u32, Task>, max: usize) -> Vec<u32> {
         return vec![first.uid];
     };
     waiting()
-        .filter(|task| {
-            task.work.indexes().contains(&addition.index.as_str()) || task.work.index().is_none()
-        })
+        .filter(|task| task.work.indexes().contains(&addition.index.as_str()) || task.work.index().is_none())
         .take_while(|task| {
             matches!(&task.work, Work::AddDocuments(next) if next.replace == addition.replace
                 && next.primary_key == addition.primary_key

@@ -74,10 +74,7 @@ impl From<&Task> for TaskView {
             canceled_by: task.canceled_by,
             details: task.details.clone(),
             error: task.error.clone(),
-            duration: task
-                .started_at
-                .zip(task.finished_at)
-                .map(|(start, end)| end - start),
+            duration: task.started_at.zip(task.finished_at).map(|(start, end)| end - start),
             enqueued_at: task.enqueued_at,
             started_at: task.started_at,
             finished_at: task.finished_at,
@@ -117,11 +114,7 @@ impl BatchView {
                 *indexes.entry(index.to_string()).or_default() += 1;
             }
             for (name, value) in task.details.iter().flatten() {
-                let sum = details
-                    .get(name)
-                    .and_then(Value::as_u64)
-                    .zip(value.as_u64())
-                    .map(|(a, b)| a + b);
+                let sum = details.get(name).and_then(Value::as_u64).zip(value.as_u64()).map(|(a, b)| a + b);
                 details.insert(name.clone(), sum.map_or_else(|| value.clone(), Value::from));
             }
         }
@@ -147,10 +140,7 @@ impl BatchView {
 }
 
 /// Writes a duration as ISO 8601 has it, with 0, 3, 6 or 9 digits after the point.
-fn iso_duration<S: Serializer>(
-    duration: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn iso_duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) if !duration.is_negative() => serializer.serialize_str(&iso(*duration)),
         _ => serializer.serialize_none(),
@@ -161,11 +151,7 @@ fn iso(duration: Duration) -> String {
     let days = duration.whole_days();
     let seconds = duration.whole_seconds() - days * 86_400;
     let nanos = duration.subsec_nanoseconds();
-    let date = if days == 0 {
-        String::new()
-    } else {
-        format!("{days}D")
-    };
+    let date = if days == 0 { String::new() } else { format!("{days}D") };
     let time = match nanos {
         0 if seconds == 0 && days != 0 => String::new(),
         0 => format!("T{seconds}S"),
@@ -186,9 +172,6 @@ mod tests {
         assert_eq!(iso(Duration::milliseconds(1500)), "PT1.500S");
         assert_eq!(iso(Duration::microseconds(7)), "PT0.000007S");
         assert_eq!(iso(Duration::days(2)), "P2D");
-        assert_eq!(
-            iso(Duration::days(1) + Duration::nanoseconds(1)),
-            "P1DT0.000000001S"
-        );
+        assert_eq!(iso(Duration::days(1) + Duration::nanoseconds(1)), "P1DT0.000000001S");
     }
 }
