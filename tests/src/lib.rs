@@ -1,1 +1,38 @@
-//! End-to-end tests.
+//! What the end-to-end tests stand on: a sandbox that runs `miroir playground` (real Envoy, the control plane, nodes) in a
+//! temporary folder on free ports, and one node beside it to compare with.
+//!
+//! The programs are those of `make build`; nodes are `miroir-devnode`, or real ones where `MEILISEARCH_BIN` names a binary.
+
+mod client;
+mod node;
+mod sandbox;
+
+pub use client::{Answer, Client, PATIENCE};
+pub use node::Node;
+pub use sandbox::{MASTER_KEY, Options, Sandbox};
+
+use std::path::PathBuf;
+
+/// Where `make build` puts the programs.
+#[must_use]
+pub fn programs() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release")
+}
+
+/// The program to run as a node.
+#[must_use]
+pub fn node_program() -> PathBuf {
+    std::env::var_os("MEILISEARCH_BIN").map_or_else(|| programs().join("miroir-devnode"), PathBuf::from)
+}
+
+/// Waits for a condition.
+///
+/// # Panics
+/// It does not come within [`PATIENCE`].
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

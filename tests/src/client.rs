@@ -1,0 +1,170 @@
+//! A client of the Meilisearch API, for a cluster and for a node alike.
+
+use reqwest::{Method, blocking};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// How long any one thing may take.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Speaks to one address under one key.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: String,
+    key: Option<String>,
+    http: blocking::Client,
+}
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Header values that are text.
+    pub headers: Vec<(String, String)>,
+    /// The body; null where it is not JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The first value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Client {
+    /// A client of `url` under `key`.
+    ///
+    /// # Panics
+    /// The HTTP client cannot be made.
+    #[must_use]
+    pub fn new(url: impl Into<String>, key: Option<&str>) -> Self {
+        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
+        Self { url: url.into(), key: key.map(str::to_owned), http: http.expect("a client") }
+    }
+
+    /// The same client under another key, or none.
+    #[must_use]
+    pub fn under(&self, key: Option<&str>) -> Self {
+        Self { key: key.map(str::to_owned), ..self.clone() }
+    }
+
+    /// Sends bytes; an error is a connection that gave no answer.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: Option<&str>,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Answer> {
+        let method = Method::from_bytes(method.as_bytes())?;
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let answer = request.send()?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().iter();
+        let headers = headers
+            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+            .collect();
+        let body = serde_json::from_slice(&answer.bytes()?).unwrap_or_default();
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Panics
+    /// No answer came.
+    #[must_use]
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: Option<&str>,
+        body: impl Into<Vec<u8>>,
+    ) -> Answer {
+        match self.try_send(method, path, content_type, body.into()) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    /// `GET`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, None, Vec::new())
+    }
+
+    /// Sends JSON.
+    #[must_use]
+    pub fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.send(method, path, Some("application/json"), body.to_string())
+    }
+
+    /// Waits for the task of a 202 to end, and gives it.
+    ///
+    /// # Panics
+    /// The answer is no 202, or the task does not end.
+    #[must_use]
+    pub fn ended(&self, accepted: &Answer) -> Value {
+        assert_eq!(accepted.status, 202, "{}", accepted.body);
+        let path = format!("/tasks/{}", accepted.body["taskUid"]);
+        let begun = Instant::now();
+        loop {
+            let task = self.get(&path).body;
+            if ["succeeded", "failed", "canceled"].contains(&task["status"].as_str().unwrap_or_default()) {
+                return task;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end: {task}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for the task of a 202 to succeed, and gives it.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn succeeded(&self, accepted: &Answer) -> Value {
+        let task = self.ended(accepted);
+        assert_eq!(task["status"], "succeeded", "{task}");
+        task
+    }
+
+    /// Adds documents, and waits until they can be found.
+    pub fn add(&self, index: &str, documents: &Value) {
+        self.succeeded(&self.json("POST", &format!("/indexes/{index}/documents"), documents));
+    }
+
+    /// Makes an index with settings.
+    pub fn create(&self, index: &str, primary_key: &str, settings: &Value) {
+        let body = serde_json::json!({ "uid": index, "primaryKey": primary_key });
+        self.succeeded(&self.json("POST", "/indexes", &body));
+        self.succeeded(&self.json("PATCH", &format!("/indexes/{index}/settings"), settings));
+    }
+
+    /// Searches.
+    ///
+    /// # Panics
+    /// The answer is no 200.
+    #[must_use]
+    pub fn search(&self, index: &str, query: &Value) -> Value {
+        let answer = self.json("POST", &format!("/indexes/{index}/search"), query);
+        assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+        answer.body
+    }
+
+    /// How many documents an index has.
+    #[must_use]
+    pub fn count(&self, index: &str) -> u64 {
+        self.get(&format!("/indexes/{index}/stats")).body["numberOfDocuments"].as_u64().unwrap_or(0)
+    }
+}

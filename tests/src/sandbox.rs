@@ -1,0 +1,217 @@
+//! A whole cluster: `miroir playground` in a temporary folder.
+
+use crate::{Client, node_program, programs, wait_until};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+use tempfile::TempDir;
+
+/// The master key of every cluster and node in the tests.
+pub const MASTER_KEY: &str = "a-master-key-for-tests";
+
+/// What a cluster is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Meilisearch nodes.
+    pub nodes: u16,
+    /// Replicas a shard.
+    pub replication: u16,
+    /// Shards.
+    pub shards: u16,
+    /// Gateways.
+    pub gateways: u16,
+    /// Whether clients need [`MASTER_KEY`].
+    pub master_key: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, replication: 2, shards: 16, gateways: 1, master_key: true }
+    }
+}
+
+/// A cluster that runs; it ends with this value, whether the test went well or not.
+#[derive(Debug)]
+pub struct Sandbox {
+    playground: Child,
+    options: Options,
+    listen: String,
+    data: TempDir,
+    /// Speaks to the first gateway, under the master key where there is one.
+    pub client: Client,
+}
+
+impl Sandbox {
+    /// Starts a cluster and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not start: its log says why.
+    #[must_use]
+    pub fn start(options: Options) -> Self {
+        let data = TempDir::new().expect("a temporary folder");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|probe| probe.local_addr())
+            .expect("a free port")
+            .port();
+        let listen = format!("127.0.0.1:{port}");
+        let playground = spawn(options, &listen, data.path());
+        let key = options.master_key.then_some(MASTER_KEY);
+        let client = Client::new(format!("http://{listen}"), key);
+        let mut sandbox = Self { playground, options, listen, data, client };
+        sandbox.wait_ready();
+        sandbox
+    }
+
+    fn wait_ready(&mut self) {
+        let client = self.client.clone();
+        wait_until("the cluster is ready", || {
+            if let Ok(Some(status)) = self.playground.try_wait() {
+                let log = std::fs::read_to_string(self.data().join("playground.log")).unwrap_or_default();
+                panic!("the playground ended with {status}:\n{log}");
+            }
+            client.try_send("GET", "/health", None, Vec::new()).is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// The playground's data folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// Runs `miroir` on this cluster.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    #[must_use]
+    pub fn miroir(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(programs().join("miroir"));
+        command.args(arguments).arg("--data").arg(self.data()).output().expect("miroir runs")
+    }
+
+    /// Runs `miroir` on this cluster for its JSON.
+    ///
+    /// # Panics
+    /// It fails.
+    #[must_use]
+    pub fn miroir_json(&self, arguments: &[&str]) -> Value {
+        let output = self.miroir(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Kills a process of the cluster (SIGKILL).
+    ///
+    /// # Panics
+    /// There is no such process.
+    pub fn kill(&self, name: &str) {
+        let output = self.miroir(&["playground", "kill", name]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts a process that was killed.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn revive(&self, name: &str) {
+        let output = self.miroir(&["playground", "start", name]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The processes: name, process id where it runs, and address.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Value> {
+        self.miroir_json(&["playground", "ps"]).as_array().cloned().unwrap_or_default()
+    }
+
+    /// Speaks to one node, past Envoy, under the master key that nodes have.
+    ///
+    /// # Panics
+    /// There is no such node.
+    #[must_use]
+    pub fn node(&self, number: u16) -> Client {
+        let name = format!("meili-{number}");
+        let found = self.processes().into_iter().find(|process| process["name"] == name.as_str());
+        let address = found.and_then(|process| process["address"].as_str().map(str::to_owned));
+        Client::new(address.expect("a node"), Some(MASTER_KEY))
+    }
+
+    /// Documents of an index on all nodes: every replica counts.
+    #[must_use]
+    pub fn copies(&self, index: &str) -> u64 {
+        (0..self.options.nodes).map(|node| self.node(node).count(index)).sum()
+    }
+
+    /// Waits until no replica is stale and every node is up.
+    pub fn wait_repaired(&self) {
+        wait_until("every replica is repaired", || {
+            let status = self.miroir_json(&["status"]);
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            nodes.iter().all(|node| node["up"] == true && node["stale"] == 0)
+        });
+    }
+
+    /// Ends the playground with a signal, and waits for its end.
+    ///
+    /// # Panics
+    /// It cannot be signalled.
+    pub fn stop(&mut self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.playground.id()).expect("a process id"));
+        kill(id, signal).expect("it is signalled");
+        self.playground.wait().expect("it ends");
+    }
+
+    /// Starts the playground again on the same data, after [`Self::stop`].
+    pub fn restart(&mut self) {
+        self.playground = spawn(self.options, &self.listen, self.data.path());
+        self.wait_ready();
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let id = i32::try_from(self.playground.id()).map(Pid::from_raw);
+        // It may have ended already. A playground that is terminated takes its processes with it.
+        let _ = id.map(|id| kill(id, Signal::SIGTERM));
+        let _ = self.playground.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.data.path().join("playground.log")).unwrap_or_default();
+            eprintln!("the playground said:\n{log}");
+            let control = std::fs::read_to_string(self.data().join("logs/control.log")).unwrap_or_default();
+            eprintln!("the control plane said:\n{control}");
+        }
+    }
+}
+
+fn spawn(options: Options, listen: &str, folder: &Path) -> Child {
+    let log =
+        || File::options().create(true).append(true).open(folder.join("playground.log")).expect("a log");
+    let mut command = Command::new(programs().join("miroir"));
+    command
+        .arg("playground")
+        .args(["--nodes", &options.nodes.to_string()])
+        .args(["--replication", &options.replication.to_string()])
+        .args(["--shards", &options.shards.to_string()])
+        .args(["--gateways", &options.gateways.to_string()])
+        .args(["--listen", listen])
+        .arg("--node-bin")
+        .arg(node_program())
+        .arg("--data")
+        .arg(folder.join("data"))
+        .env_remove("MEILI_MASTER_KEY")
+        .stdin(Stdio::null())
+        .stdout(log())
+        .stderr(log());
+    if options.master_key {
+        command.env("MEILI_MASTER_KEY", MASTER_KEY);
+    }
+    command.spawn().expect("miroir: run `make build` first")
+}

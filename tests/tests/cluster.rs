@@ -1,0 +1,187 @@
+//! The cluster as a whole: its control plane, its topology, and what happens when parts of it die.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Options, Sandbox, wait_until};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+fn names(processes: &[Value]) -> Vec<&str> {
+    processes.iter().filter_map(|process| process["name"].as_str()).collect()
+}
+
+#[test]
+fn indexes_settings_and_statistics_show_nothing_of_the_shards() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.create(
+        "movies",
+        "id",
+        &json!({"filterableAttributes": ["genre"], "sortableAttributes": ["year"]}),
+    );
+    client.add(
+        "movies",
+        &json!((0..50).map(|id| json!({"id": id, "genre": "x", "year": id})).collect::<Vec<_>>()),
+    );
+
+    let settings = client.get("/indexes/movies/settings").body;
+    assert_eq!(settings["filterableAttributes"], json!(["genre"]));
+    assert_eq!(settings["sortableAttributes"], json!(["year"]));
+    client.succeeded(&client.json(
+        "PUT",
+        "/indexes/movies/settings/filterable-attributes",
+        &json!(["year", "genre"]),
+    ));
+    assert_eq!(client.get("/indexes/movies/settings/filterable-attributes").body, json!(["genre", "year"]));
+    client.succeeded(&client.send("DELETE", "/indexes/movies/settings", None, ""));
+    assert_eq!(client.get("/indexes/movies/settings").body["filterableAttributes"], json!([]));
+    assert_eq!(client.search("movies", &json!({}))["estimatedTotalHits"], 50, "the tag is filterable still");
+
+    let indexes = client.get("/indexes").body;
+    assert_eq!((&indexes["total"], &indexes["results"][0]["uid"]), (&json!(1), &json!("movies")));
+    let stats = client.get("/stats").body;
+    assert_eq!(stats["indexes"]["movies"]["numberOfDocuments"], 50);
+    assert_eq!(stats["indexes"]["movies"]["fieldDistribution"], json!({"genre": 50, "id": 50, "year": 50}));
+    assert!(client.get("/version").body["pkgVersion"].is_string());
+    assert_eq!(client.get("/health").body, json!({"status": "available"}));
+
+    let tasks = client.get("/tasks").body;
+    let uids: Vec<u64> =
+        tasks["results"].as_array().unwrap().iter().map(|task| task["uid"].as_u64().unwrap()).collect();
+    assert_eq!(uids, (0..uids.len() as u64).rev().collect::<Vec<_>>(), "uids have no gaps");
+    let additions = client.get("/tasks?types=documentAdditionOrUpdate&statuses=succeeded").body;
+    assert_eq!(additions["total"], 1);
+    assert_eq!(client.get("/tasks/999").body["code"], "task_not_found");
+
+    let text = [&settings, &indexes, &stats, &tasks].map(Value::to_string).join("");
+    assert!(!text.contains("_miroir_shard"), "{text}");
+}
+
+#[test]
+fn clients_have_no_business_with_internal_routes() {
+    let cluster = Sandbox::start(Options::default());
+    for path in
+        ["/_miroir/begin", "/_miroir/status", "/_miroir/commit", "//_miroir/begin", "/%5Fmiroir/begin"]
+    {
+        let status = cluster.client.json("POST", path, &json!({})).status;
+        assert!((400..500).contains(&status), "{path}: {status}");
+    }
+}
+
+#[test]
+fn a_node_that_dies_is_read_no_more_where_it_missed_a_write_and_is_repaired() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.add("books", &json!((0..200).map(|id| json!({"id": id, "v": 1})).collect::<Vec<_>>()));
+    cluster.kill("meili-2");
+    client.add("books", &json!((100..300).map(|id| json!({"id": id, "v": 2})).collect::<Vec<_>>()));
+    assert_eq!(client.search("books", &json!({"limit": 0}))["estimatedTotalHits"], 300);
+    let stale: u64 = cluster.miroir_json(&["status"])["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["stale"].as_u64().unwrap())
+        .sum();
+    assert!(stale > 0, "the dead node's replicas missed a write");
+    cluster.revive("meili-2");
+    cluster.wait_repaired();
+    assert_eq!(cluster.copies("books"), 600);
+    // Now the others' copies are not needed.
+    cluster.kill("meili-0");
+    for id in [0, 150, 299] {
+        let expected = if id < 100 { 1 } else { 2 };
+        assert_eq!(
+            client.get(&format!("/indexes/books/documents/{id}")).body,
+            json!({"id": id, "v": expected})
+        );
+    }
+    assert_eq!(client.search("books", &json!({"limit": 0}))["estimatedTotalHits"], 300);
+}
+
+#[test]
+fn without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.add("books", &json!([{"id": 1, "name": "one"}]));
+    cluster.kill("control");
+    assert_eq!(client.search("books", &json!({"q": "one"}))["estimatedTotalHits"], 1);
+    assert_eq!(client.get("/indexes/books/documents/1").status, 200);
+    let refused = client.json("POST", "/indexes/books/documents", &json!([{"id": 2}]));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")), "{}", refused.body);
+    cluster.revive("control");
+    wait_until("writes are taken again", || {
+        client.json("POST", "/indexes/books/documents", &json!([{"id": 2}])).status == 202
+    });
+    wait_until("what was written is found", || client.count("books") == 2);
+}
+
+#[test]
+fn an_invalid_topology_is_refused_and_the_last_good_one_stays() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.add("books", &json!([{"id": 1}]));
+    let file = cluster.data().join("xds/ecds.json");
+    let good: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut bad = good.clone();
+    bad["version_info"] = json!("bad");
+    let configuration = "/resources/0/typed_config/config/configuration/value";
+    *bad.pointer_mut(configuration).unwrap() =
+        json!(r#"{"schema":1,"version":99,"nodes":[{"name":"","cluster":""}],"placement":[[7]]}"#);
+    let temporary = file.with_extension("test");
+    std::fs::write(&temporary, bad.to_string()).unwrap();
+    std::fs::rename(&temporary, &file).unwrap();
+    let log = cluster.data().join("logs/gateway-0.log");
+    wait_until("Envoy's log names every error", || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        ["nodes[0].name", "nodes[0].cluster", "placement[0]"].iter().all(|key| log.contains(key))
+    });
+    assert_eq!(client.search("books", &json!({}))["estimatedTotalHits"], 1);
+    client.add("books", &json!([{"id": 2}]));
+}
+
+#[test]
+fn two_gateways_are_one_cluster() {
+    let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
+    let processes = cluster.processes();
+    assert_eq!(names(&processes), ["meili-0", "meili-1", "meili-2", "control", "gateway-0", "gateway-1"]);
+    let address = processes[5]["address"].as_str().unwrap();
+    let other = miroir_tests::Client::new(address, Some(miroir_tests::MASTER_KEY));
+    cluster.client.add("books", &json!([{"id": 1, "v": "first"}]));
+    other.add("books", &json!([{"id": 1, "v": "second"}]));
+    cluster.kill("gateway-1");
+    assert_eq!(cluster.client.get("/indexes/books/documents/1").body["v"], "second");
+}
+
+#[test]
+fn data_survives_a_restart_and_nothing_survives_the_playground() {
+    let mut cluster = Sandbox::start(Options { master_key: false, ..Options::default() });
+    cluster.client.add("books", &json!([{"id": 1, "name": "kept"}]));
+    let ids = |cluster: &Sandbox| -> Vec<u64> {
+        cluster.processes().iter().filter_map(|process| process["pid"].as_u64()).collect()
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let running = ids(&cluster);
+        assert_eq!(running.len(), 5);
+        cluster.stop(signal);
+        wait_until("every process is gone", || {
+            running.iter().all(|id| {
+                let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            })
+        });
+        cluster.restart();
+        assert_eq!(cluster.client.search("books", &json!({"q": "kept"}))["estimatedTotalHits"], 1);
+    }
+}
+
+#[test]
+fn the_command_line_prints_tables() {
+    let cluster = Sandbox::start(Options::default());
+    for (arguments, expected) in [(["status"], "topology version"), (["shards"], "meili-2")] {
+        let output = cluster.miroir(&arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(expected), "{text}");
+    }
+    let shards = cluster.miroir_json(&["shards"]);
+    let active = |shard: &Value| shard["active"].as_array().map_or(0, Vec::len);
+    assert_eq!(shards.as_array().unwrap().iter().map(active).collect::<Vec<_>>(), vec![2; 16]);
+}

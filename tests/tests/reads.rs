@@ -1,0 +1,190 @@
+//! A cluster answers what one node with the same documents answers.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Client, Node, Options, Sandbox};
+use serde_json::{Value, json};
+
+const WORDS: [&str; 12] = [
+    "river", "mountain", "castle", "garden", "silver", "northern", "forest", "bridge", "harbour", "ancient",
+    "crystal", "meadow",
+];
+
+/// Documents with text, facets, numbers, coordinates and gaps.
+fn documents() -> Vec<Value> {
+    (0..600usize)
+        .map(|id| {
+            let word = |step: usize| WORDS[(id * step + id / 7) % WORDS.len()];
+            let mut document = json!({
+                "id": id,
+                "title": format!("{} {} {}", word(5), word(7), id % 40),
+                "text": format!("the {} by the {} and a {}", word(1), word(11), word(3)),
+                "genre": word(2),
+                "tags": [word(3), word(4)],
+                "rank": id * 37 % 600,
+                "_geo": {"lat": 40.0 + (id % 50) as f64 / 10.0, "lng": 2.0 + (id % 70) as f64 / 10.0},
+            });
+            if id % 3 == 0 {
+                document["price"] = json!((id * 31 % 97) as f64 / 2.0);
+            }
+            document
+        })
+        .collect()
+}
+
+fn settings() -> Value {
+    json!({
+        "searchableAttributes": ["title", "text"],
+        "filterableAttributes": ["genre", "tags", "price", "rank", "_geo"],
+        "sortableAttributes": ["price", "rank", "title", "_geo"],
+    })
+}
+
+/// Queries whose order is total, so that answers can be compared hit by hit.
+fn queries() -> Vec<Value> {
+    let total = "rank:asc";
+    vec![
+        json!({"sort": [total]}),
+        json!({"q": "river", "sort": [total]}),
+        json!({"q": "montain", "sort": [total], "showRankingScore": true}),
+        json!({"q": "silver castle", "sort": [total], "limit": 50, "offset": 5}),
+        json!({"q": "silver castle", "sort": [total], "matchingStrategy": "all", "limit": 100}),
+        json!({"q": "\"by the\"", "sort": [total], "limit": 7, "offset": 13}),
+        json!({"q": "ancient", "filter": "price > 10 AND genre = river", "sort": [total]}),
+        json!({"q": "", "filter": [["genre = river", "genre = castle"], "rank < 300"], "sort": [total]}),
+        json!({"q": "", "sort": ["price:asc", total], "limit": 250}),
+        json!({"q": "", "sort": ["price:desc", total], "limit": 250}),
+        json!({"q": "garden", "sort": ["title:asc", total], "attributesToRetrieve": ["title", "rank"]}),
+        json!({"q": "", "sort": ["_geoPoint(42.2, 4.4):asc", total], "limit": 30}),
+        json!({"q": "bridge", "sort": ["_geoPoint(42.2, 4.4):desc", total], "limit": 30}),
+        json!({"q": "", "filter": "_geoRadius(42.2, 4.4, 60000)", "sort": [total], "limit": 600}),
+        json!({"q": "harbour", "page": 2, "hitsPerPage": 9, "sort": [total]}),
+        json!({"q": "harbour", "page": 40, "hitsPerPage": 9, "sort": [total]}),
+        json!({"q": "", "hitsPerPage": 0}),
+        json!({"q": "meadow", "facets": ["genre", "tags", "price"], "sort": [total]}),
+        json!({"q": "", "facets": ["*"], "limit": 0}),
+        json!({"q": "crystal river", "sort": [total], "attributesToHighlight": ["*"], "attributesToCrop": ["text"],
+               "cropLength": 3, "showMatchesPosition": true}),
+        json!({"q": "nothing at all like this"}),
+    ]
+}
+
+/// What may differ: times and ids of requests.
+fn comparable(mut answer: Value) -> Value {
+    if let Some(answer) = answer.as_object_mut() {
+        answer.remove("processingTimeMs");
+        answer.remove("requestUid");
+    }
+    answer
+}
+
+fn fill(client: &Client, documents: &[Value]) {
+    client.create("things", "id", &settings());
+    for batch in documents.chunks(150) {
+        client.add("things", &json!(batch));
+    }
+}
+
+fn compare(cluster: &Client, node: &Client) {
+    for query in queries() {
+        let (one, other) = (cluster.search("things", &query), node.search("things", &query));
+        assert_eq!(comparable(one), comparable(other), "{query}");
+    }
+}
+
+#[test]
+fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies() {
+    let cluster = Sandbox::start(Options::default());
+    let node = Node::start();
+    let documents = documents();
+    fill(&cluster.client, &documents);
+    fill(&node.client, &documents);
+    compare(&cluster.client, &node.client);
+
+    // The same by GET.
+    for query in [
+        "q=river&sort=rank:asc&limit=5&facets=genre",
+        "q=castle&sort=_geoPoint(42.2,%204.4):asc,rank:asc&filter=price%20%3E%203&page=1&hitsPerPage=3",
+    ] {
+        let path = format!("/indexes/things/search?{query}");
+        assert_eq!(
+            comparable(cluster.client.get(&path).body),
+            comparable(node.client.get(&path).body),
+            "{query}"
+        );
+    }
+
+    // A document, part of one, and none.
+    for path in [
+        "/indexes/things/documents/77",
+        "/indexes/things/documents/77?fields=title,rank",
+        "/indexes/things/documents/none",
+    ] {
+        let (one, other) = (cluster.client.get(path), node.client.get(path));
+        assert_eq!((one.status, one.body), (other.status, other.body), "{path}");
+    }
+
+    // Errors are a node's own.
+    for body in [
+        json!({"filter": "nope = 1"}),
+        json!({"filter": "genre ="}),
+        json!({"sort": ["genre:asc"]}),
+        json!({"limit": "three"}),
+        json!({"unknown": 1}),
+        json!({"facets": ["nope"]}),
+    ] {
+        let ask = |client: &Client| client.json("POST", "/indexes/things/search", &body);
+        let (one, other) = (ask(&cluster.client), ask(&node.client));
+        assert_eq!((one.status, one.body), (other.status, other.body), "{body}");
+    }
+    for path in ["/indexes/none/search", "/indexes/things/search?limit=x", "/indexes/none/documents/1"] {
+        let (one, other) = (cluster.client.get(path), node.client.get(path));
+        assert_eq!((one.status, one.body), (other.status, other.body), "{path}");
+    }
+    for key in [None, Some("wrong")] {
+        let ask = |client: &Client| client.under(key).json("POST", "/indexes/things/search", &json!({}));
+        let (one, other) = (ask(&cluster.client), ask(&node.client));
+        assert_eq!((one.status, one.body), (other.status, other.body), "{key:?}");
+    }
+
+    // No node is special.
+    for name in ["meili-0", "meili-1", "meili-2"] {
+        cluster.kill(name);
+        compare(&cluster.client, &node.client);
+        cluster.revive(name);
+        cluster.wait_repaired();
+    }
+}
+
+#[test]
+fn all_pages_of_a_query_hold_every_document_once_whatever_the_ties() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.add(
+        "ties",
+        &json!((0..200).map(|id| json!({"id": id, "text": "all the same"})).collect::<Vec<_>>()),
+    );
+    for query in ["", "same"] {
+        let mut seen: Vec<u64> = Vec::new();
+        for page in 0..10 {
+            let answer = client.search("ties", &json!({"q": query, "offset": page * 20, "limit": 20}));
+            assert_eq!(answer["estimatedTotalHits"], 200);
+            seen.extend(answer["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_u64().unwrap()));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..200).collect::<Vec<_>>(), "{query:?}");
+    }
+}
+
+#[test]
+fn a_shard_without_a_replica_makes_the_answer_partial_and_says_so() {
+    let cluster = Sandbox::start(Options { replication: 1, ..Options::default() });
+    let client = &cluster.client;
+    client.add("things", &json!((0..100).map(|id| json!({"id": id})).collect::<Vec<_>>()));
+    let held = cluster.node(1).count("things");
+    cluster.kill("meili-1");
+    let answer = client.json("POST", "/indexes/things/search", &json!({"limit": 100}));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body["estimatedTotalHits"], 100 - held);
+    let missing = answer.header("x-miroir-missing-shards").unwrap();
+    assert!((4..=7).contains(&missing.split(',').count()), "{missing}");
+}

@@ -1,0 +1,136 @@
+//! Documents go in, in every form, each to as many nodes as there are replicas.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Options, Sandbox};
+use serde_json::{Value, json};
+
+#[test]
+fn every_form_of_a_payload_is_written_to_every_replica() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    let forms: [(&str, &str, &str); 4] = [
+        ("array", "application/json", r#"[{"id":1,"name":"one","n":1.50},{"id":"b-2","name":"two"}]"#),
+        ("object", "application/json", r#"{"id":1,"name":"one","n":1.50}"#),
+        (
+            "ndjson",
+            "application/x-ndjson",
+            "{\"id\":1,\"name\":\"one\",\"n\":1.50}\n\n{\"id\":\"b-2\",\"name\":\"two\"}\n",
+        ),
+        ("csv", "text/csv", "id:number,name,n:number\n1,one,1.50\n2,two,\n"),
+    ];
+    for (index, content_type, payload) in forms {
+        let accepted =
+            client.send("POST", &format!("/indexes/{index}/documents"), Some(content_type), payload);
+        let task = client.succeeded(&accepted);
+        let count = if index == "object" { 1 } else { 2 };
+        assert_eq!(task["type"], "documentAdditionOrUpdate");
+        assert_eq!(task["details"], json!({"receivedDocuments": count, "indexedDocuments": count}));
+        let document = client.get(&format!("/indexes/{index}/documents/1"));
+        assert_eq!((document.status, document.body), (200, json!({"id": 1, "name": "one", "n": 1.5})));
+        assert_eq!(client.count(index), count);
+        assert_eq!(cluster.copies(index), 2 * count, "{index}: two replicas");
+    }
+
+    // PUT keeps what it does not name, POST does not.
+    let path = "/indexes/array/documents";
+    client.succeeded(&client.json("PUT", path, &json!([{"id": 1, "more": true}])));
+    assert_eq!(
+        client.get("/indexes/array/documents/1").body,
+        json!({"id": 1, "name": "one", "n": 1.5, "more": true})
+    );
+    client.succeeded(&client.json("POST", path, &json!([{"id": 1, "less": true}])));
+    assert_eq!(client.get("/indexes/array/documents/1").body, json!({"id": 1, "less": true}));
+
+    // Deletions.
+    client.succeeded(&client.json("POST", "/indexes/array/documents/delete-batch", &json!([1, "nobody"])));
+    assert_eq!(client.get("/indexes/array/documents/1").status, 404);
+    client.succeeded(&client.send("DELETE", "/indexes/array/documents/b-2", None, ""));
+    assert_eq!(cluster.copies("array"), 0);
+}
+
+#[test]
+fn a_large_payload_is_split_and_counted_once() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    let documents: Vec<Value> =
+        (0..20_000).map(|id| json!({"id": id, "text": format!("document number {id} of many")})).collect();
+    client.add("many", &json!(documents));
+    assert_eq!(client.count("many"), 20_000);
+    assert_eq!(cluster.copies("many"), 40_000);
+    for node in 0..3 {
+        let held = cluster.node(node).count("many");
+        assert!((9_000..18_000).contains(&held), "node {node} holds {held}");
+    }
+}
+
+#[test]
+fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.create("books", "id", &json!({}));
+    let path = "/indexes/books/documents";
+
+    let mut large = b"[".to_vec();
+    let padding = "x".repeat(4_000);
+    while large.len() < 60 << 20 {
+        large.extend_from_slice(format!(r#"{{"id":{},"text":"{padding}"}},"#, large.len()).as_bytes());
+    }
+    large.extend_from_slice(br#"{"id":}]"#);
+    let answer = client.send("POST", path, Some("application/json"), large);
+    assert_eq!(
+        (answer.status, answer.body["code"].as_str()),
+        (400, Some("malformed_payload")),
+        "{}",
+        answer.body
+    );
+    assert!(
+        answer.body["message"].as_str().unwrap().contains("expected value at line 1 column"),
+        "{}",
+        answer.body
+    );
+
+    let too_large = vec![b' '; (100 << 20) + 1];
+    let answer = client.send("POST", path, Some("application/json"), too_large);
+    assert_eq!((answer.status, answer.body["code"].as_str()), (413, Some("payload_too_large")));
+
+    let synchronous = [
+        ("application/json", "", 400, "missing_payload"),
+        ("application/json", "3", 400, "malformed_payload"),
+        ("text/plain", "[]", 415, "invalid_content_type"),
+        ("application/json", r#"[{"id":1,"_miroir_shard":"x"}]"#, 400, "bad_request"),
+    ];
+    for (content_type, payload, status, code) in synchronous {
+        let answer = client.send("POST", path, Some(content_type), payload);
+        assert_eq!(
+            (answer.status, answer.body["code"].as_str()),
+            (status, Some(code)),
+            "{payload}: {}",
+            answer.body
+        );
+    }
+    let answer = client.send("POST", path, None, "[]");
+    assert_eq!((answer.status, answer.body["code"].as_str()), (415, Some("missing_content_type")));
+
+    let failing = [
+        (r#"[{"id":1},{"name":"x"}]"#, "missing_document_id"),
+        (r#"[{"id":1},{"id":"a b"}]"#, "invalid_document_id"),
+        (r#"[{"id":1},{"id":1.5}]"#, "invalid_document_id"),
+    ];
+    for (payload, code) in failing {
+        let task = client.ended(&client.send("POST", path, Some("application/json"), payload));
+        assert_eq!(
+            (task["status"].as_str(), task["error"]["code"].as_str()),
+            (Some("failed"), Some(code)),
+            "{task}"
+        );
+    }
+    assert_eq!(cluster.copies("books"), 0, "no node has taken anything");
+
+    for (key, status, code) in
+        [(None, 401, "missing_authorization_header"), (Some("wrong"), 403, "invalid_api_key")]
+    {
+        let answer = client.under(key).json("POST", path, &json!([{"id": 1}]));
+        assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)));
+    }
+    assert_eq!(cluster.copies("books"), 0);
+}
