@@ -83,7 +83,7 @@ fn not_yet(sent: &Sent) -> Result<Response> {
 }
 
 /// Reads the query of `GET /tasks`; `None` where a node would refuse it.
-fn read(path: &str, paged: bool) -> Option<Query> {
+pub(super) fn read(path: &str, paged: bool) -> Option<Query> {
     let mut query = Query { limit: 20, ..Query::default() };
     let text = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
