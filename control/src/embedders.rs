@@ -49,6 +49,24 @@ pub fn with_template(embedders: &mut Value) {
     }
 }
 
+/// Hides embedders' keys in a task's details, as Meilisearch does (`hide_secret` in `meilisearch-types`).
+pub fn hide_secrets(value: &mut Value) {
+    for (name, member) in value.as_object_mut().into_iter().flatten() {
+        match member {
+            Value::String(secret) if name == "apiKey" => {
+                let (shown, hidden) = match secret.len() {
+                    0..10 => (0, "XXX..."),
+                    10..20 => (2, "XXXX..."),
+                    20..30 => (3, "XXXXX..."),
+                    _ => (5, "XXXXXX..."),
+                };
+                *secret = secret.chars().take(shown).chain(hidden.chars()).collect();
+            }
+            member => hide_secrets(member),
+        }
+    }
+}
+
 /// What a client is shown for a template: the default for ours.
 #[must_use]
 pub fn shown(text: &str) -> Option<&'static str> {
@@ -58,6 +76,14 @@ pub fn shown(text: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_hidden() {
+        let mut details =
+            json!({"embedders": {"a": {"apiKey": "short"}, "b": {"apiKey": "0123456789abcdef"}}});
+        hide_secrets(&mut details);
+        assert_eq!(details, json!({"embedders": {"a": {"apiKey": "XXX..."}, "b": {"apiKey": "01XXXX..."}}}));
+    }
 
     #[test]
     fn only_default_templates_change() {

@@ -3,7 +3,7 @@
 use super::{Sent, Shared, indexes};
 use crate::{
     auth, catalogue,
-    embedders::{EMBEDDERS, with_template},
+    embedders::{EMBEDDERS, hide_secrets, with_template},
     error::{Result, api_error, index_not_found},
     ledger::{
         intents::{Effect, NodeRequest},
@@ -125,10 +125,12 @@ async fn write(
         let code = "invalid_settings_non_separator_tokens";
         return Err(api_error(400, "invalid_request", code, message).into());
     }
+    let mut details = change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }));
+    hide_secrets(&mut details);
     let task = NewTask {
         index: Some(index.to_owned()),
         kind: "settingsUpdate".to_owned(),
-        details: Some(change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }))),
+        details: Some(details),
         custom_metadata: None,
     };
     let is_known = cluster.view().indexes.contains_key(index);

@@ -69,6 +69,10 @@ impl Settler {
         self.wake.notify_one();
     }
 
+    fn kind(&self, uid: u32) -> Option<String> {
+        self.pending().get(&uid).map(|pending| pending.task.kind.clone())
+    }
+
     /// How many tasks are pending.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -83,6 +87,18 @@ impl Settler {
         let mut rounds = self.rounds.subscribe();
         self.wake.notify_one();
         let _ = tokio::time::timeout(Duration::from_millis(500), rounds.changed()).await;
+    }
+
+    /// Marks pending tasks as cancelled by another, and returns what nodes are to cancel. Tasks end as their nodes' do.
+    pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
+        let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (_, pending) in self.pending().iter_mut().filter(|(uid, _)| uids.contains(uid)) {
+            pending.task.canceled_by = Some(by);
+            for part in pending.parts.iter().filter(|part| part.main) {
+                parts.entry(part.node.clone()).or_default().push(part.node_task);
+            }
+        }
+        parts
     }
 
     /// Waits until a node has ended everything that is pending for it now.
@@ -173,7 +189,15 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             })
             .await?;
     }
-    join_all(over.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await.into_iter().collect()
+    // A cancelation counts what it cancelled: it ends after that.
+    let (cancelations, others): (Vec<_>, Vec<_>) = over
+        .into_iter()
+        .partition(|(uid, _)| cluster.settler.kind(*uid).as_deref() == Some("taskCancelation"));
+    for group in [others, cancelations] {
+        let ended = join_all(group.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await;
+        ended.into_iter().collect::<Result<()>>()?;
+    }
+    Ok(())
 }
 
 /// What a node says of some of its tasks. A node that is away says it for them; one that hiccups says nothing.
@@ -272,7 +296,16 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     cluster
         .ledger
         .call(move |connection| {
+            let mut ending = ending;
+            if task.kind == "taskCancelation"
+                && let Some(details) = &mut ending.details
+            {
+                details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
+            }
             tasks::finish(connection, uid, &ending)?;
+            if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
+                tasks::set_canceled_by(connection, uid, by)?;
+            }
             intents::close(connection, uid)?;
             if let (true, Some(index)) = (succeeded, &index) {
                 connection.execute(
