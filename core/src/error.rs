@@ -43,6 +43,8 @@ codes! {
     INDEX_PRIMARY_KEY_MULTIPLE_CANDIDATES_FOUND = "index_primary_key_multiple_candidates_found", "invalid_request", 400;
     /// The index already has another primary key.
     INDEX_PRIMARY_KEY_ALREADY_EXISTS = "index_primary_key_already_exists", "invalid_request", 400;
+    /// A `csvDelimiter` that is not one ASCII character.
+    INVALID_DOCUMENT_CSV_DELIMITER = "invalid_document_csv_delimiter", "invalid_request", 400;
     /// No such index.
     INDEX_NOT_FOUND = "index_not_found", "invalid_request", 404;
     /// No such document.

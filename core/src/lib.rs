@@ -7,9 +7,20 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod document_read;
+pub mod documents;
 pub mod error;
+pub mod fan_out;
 pub mod http;
+pub mod intake;
+mod json;
+pub mod operation;
 pub mod placement;
 pub mod protocol;
+mod query;
+pub mod route;
+pub mod scrub;
+pub mod search;
 pub mod shard;
 pub mod topology;
+pub mod write;

@@ -34,8 +34,8 @@ pub type Placement = Vec<Vec<String>>;
 pub fn place(shards: u16, replication: usize, nodes: &[PlacementNode], previous: &Placement) -> Placement {
     let nodes: Vec<&PlacementNode> = nodes.iter().filter(|node| node.weight > 0.0).collect();
     let mut plan = Plan::new(shards, replication.min(nodes.len()), &nodes, previous);
-    plan.fill();
     plan.spread();
+    plan.fill();
     plan.into_placement()
 }
 
@@ -55,17 +55,14 @@ struct Plan<'a> {
     replication: usize,
     /// For each shard, positions in `nodes`.
     replicas: Vec<Vec<usize>>,
+    /// The replicas that were there before, which only [`Plan::spread`] may move.
+    kept: Vec<Vec<usize>>,
     loads: BTreeMap<usize, usize>,
     bounds: Vec<usize>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(
-        shards: u16,
-        replication: usize,
-        nodes: &'a [&'a PlacementNode],
-        previous: &Placement,
-    ) -> Self {
+    fn new(shards: u16, replication: usize, nodes: &'a [&'a PlacementNode], previous: &Placement) -> Self {
         let total: f64 = nodes.iter().map(|node| node.weight).sum();
         let copies = f64::from(shards) * f64::from(u32::try_from(replication).unwrap_or(u32::MAX));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
@@ -74,6 +71,7 @@ impl<'a> Plan<'a> {
             nodes,
             replication,
             replicas: vec![Vec::new(); usize::from(shards)],
+            kept: Vec::new(),
             loads: BTreeMap::new(),
             bounds,
         };
@@ -85,6 +83,7 @@ impl<'a> Plan<'a> {
                 plan.add(shard, node);
             }
         }
+        plan.kept.clone_from(&plan.replicas);
         plan
     }
 
@@ -98,6 +97,10 @@ impl<'a> Plan<'a> {
 
     fn has_room(&self, node: usize, slack: usize) -> bool {
         self.load(node) < self.bounds.get(node).copied().unwrap_or(0) + slack
+    }
+
+    fn is_over(&self, node: usize, tolerance: usize) -> bool {
+        !self.has_room(node, tolerance + 1)
     }
 
     fn add(&mut self, shard: usize, node: usize) {
@@ -128,24 +131,31 @@ impl<'a> Plan<'a> {
             || self.held(shard).iter().all(|&other| Some(other) == leaving || zone(other) != wanted)
     }
 
-    /// The best node for one more replica: a new zone first, room first, then the highest score.
-    fn candidate(&self, shard: usize, leaving: Option<usize>, slack: usize) -> Option<usize> {
-        (0..self.nodes.len())
-            .filter(|node| !self.held(shard).contains(node) && self.has_room(*node, slack))
-            .max_by(|&a, &b| {
-                let key = |node| (self.is_new_zone(shard, node, leaving), self.score(shard, node));
-                key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)
-            })
+    /// The best of `nodes` for one more replica: a new zone first, room first, then the highest score.
+    fn candidate(
+        &self,
+        shard: usize,
+        nodes: &[usize],
+        leaving: Option<usize>,
+        slack: usize,
+    ) -> Option<usize> {
+        let free =
+            nodes.iter().filter(|node| !self.held(shard).contains(node) && self.has_room(**node, slack));
+        free.copied().max_by(|&a, &b| {
+            let key = |node| (self.is_new_zone(shard, node, leaving), self.score(shard, node));
+            key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)
+        })
     }
 
     /// Gives every shard its replicas.
     fn fill(&mut self) {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
         for shard in 0..self.replicas.len() {
             while self.held(shard).len() < self.replication {
-                let found = self
-                    .candidate(shard, None, 0)
-                    .or_else(|| self.candidate(shard, None, 1))
-                    .or_else(|| self.candidate(shard, None, usize::from(u16::MAX)));
+                let found = [0, 1].into_iter().find_map(|slack| self.candidate(shard, &all, None, slack));
+                let found = found
+                    .or_else(|| self.make_room(shard))
+                    .or_else(|| self.candidate(shard, &all, None, usize::from(u16::MAX)));
                 match found {
                     Some(node) => self.add(shard, node),
                     None => break,
@@ -154,18 +164,42 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Moves replicas off nodes above their bound, those that want them least first.
+    /// Where the only nodes with room already hold the shard: hands another shard's replica to one of them, and gives
+    /// the node that it left.
+    fn make_room(&mut self, shard: usize) -> Option<usize> {
+        let roomy: Vec<usize> =
+            self.held(shard).iter().copied().filter(|&node| self.has_room(node, 0)).collect();
+        for other in 0..self.replicas.len() {
+            let kept = self.kept.get(other).map_or(&[][..], Vec::as_slice);
+            let mut movable = self.held(other).iter().copied().filter(|node| !kept.contains(node));
+            let full = movable.find(|node| !self.held(shard).contains(node));
+            let target = roomy.iter().copied().find(|node| !self.held(other).contains(node));
+            if let (Some(full), Some(target)) = (full, target) {
+                self.remove(other, full);
+                self.add(other, target);
+                return Some(full);
+            }
+        }
+        None
+    }
+
+    /// Moves replicas off nodes above their bound, those that want them least first: to new nodes where there are any,
+    /// else (weights changed) to any node, and then one above the bound is let be.
     fn spread(&mut self) {
-        for node in 0..self.nodes.len() {
+        let (new, old): (Vec<usize>, Vec<usize>) =
+            (0..self.nodes.len()).partition(|&node| self.load(node) == 0);
+        let (targets, tolerance) = if new.is_empty() { (&old, 1) } else { (&new, 0) };
+        for &node in &old {
             let mut shards: Vec<usize> =
                 (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
             shards.sort_by(|&a, &b| self.score(a, node).total_cmp(&self.score(b, node)));
             for shard in shards {
-                if self.load(node) <= self.bounds.get(node).copied().unwrap_or(0) {
+                if !self.is_over(node, tolerance) {
                     break;
                 }
-                if let Some(target) = self.candidate(shard, Some(node), 0)
-                    && (self.is_new_zone(shard, target, Some(node)) || !self.is_new_zone(shard, node, Some(node)))
+                if let Some(target) = self.candidate(shard, targets, Some(node), 0)
+                    && (self.is_new_zone(shard, target, Some(node))
+                        || !self.is_new_zone(shard, node, Some(node)))
                 {
                     self.remove(shard, node);
                     self.add(shard, target);

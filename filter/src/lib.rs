@@ -1,1 +1,19 @@
-//! The Proxy-Wasm plugin.
+//! The Proxy-Wasm plugin: a thin shell that maps Envoy's callbacks to `miroir-core`'s state machines and back.
+//!
+//! A panic kills the worker's VM and every request in it, so nothing here panics: what the host refuses counts as a failed
+//! callout.
+#![allow(missing_docs, reason = "nothing is public but what the macro makes")]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod callouts;
+mod gateway;
+mod stream;
+mod writes;
+
+use gateway::Gateway;
+use proxy_wasm::{traits::RootContext, types::LogLevel};
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|context_id| -> Box<dyn RootContext> { Box::new(Gateway::new(context_id)) });
+}}

@@ -35,6 +35,9 @@ use supervisor::{Spec, Supervisor};
 /// How long everything may take to come up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Asked for to see whether a search goes through; nobody has such an index.
+const PROBE_INDEX: &str = "miroir-probe";
+
 /// Runs a playground, or acts on one that runs.
 ///
 /// # Errors
@@ -146,14 +149,14 @@ async fn start(args: &RunArgs, plan: &Plan, supervisor: &Supervisor, progress: &
         if args.no_filter {
             until_ok(&format!("http://{}/health", connectable(*listen)), None, &name).await?;
         } else {
-            let url = format!("http://{}/multi-search", connectable(*listen));
+            let url = format!("http://{}/indexes/{PROBE_INDEX}/search", connectable(*listen));
             until_ok(&url, Some(&plan.secrets.master_key), &name).await?;
         }
     }
     Ok(())
 }
 
-/// Waits until a request succeeds: `GET`, or an empty search under a key.
+/// Waits until a request succeeds: `GET`; or, under a key, a search, which a node answers for an index that is not there.
 async fn until_ok(url: &str, search_key: Option<&str>, name: &str) -> Result<()> {
     let http =
         reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap_or_default();
@@ -161,11 +164,16 @@ async fn until_ok(url: &str, search_key: Option<&str>, name: &str) -> Result<()>
     let mut last = String::new();
     while begun.elapsed() < PATIENCE {
         let request = match search_key {
-            Some(key) => http.post(url).bearer_auth(key).json(&json!({"queries": []})),
+            Some(key) => http.post(url).bearer_auth(key).json(&json!({})),
             None => http.get(url),
         };
         last = match request.send().await {
             Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) if search_key.is_some() => match answer.text().await {
+                Ok(text) if text.contains("index_not_found") => return Ok(()),
+                Ok(text) => text,
+                Err(error) => error.to_string(),
+            },
             Ok(answer) => answer.status().to_string(),
             Err(error) => error.to_string(),
         };

@@ -55,7 +55,12 @@ impl Publisher {
             indexes: view
                 .indexes
                 .iter()
-                .map(|(uid, index)| (uid.clone(), IndexConfig { primary_key: index.primary_key.clone() }))
+                .map(|(uid, index)| {
+                    (
+                        uid.clone(),
+                        IndexConfig { primary_key: index.primary_key.clone(), ..IndexConfig::default() },
+                    )
+                })
                 .collect(),
             control: Some(ControlConfig { cluster: CONTROL_CLUSTER.to_owned(), secret: self.secret.clone() }),
             read_key: self.read_key.clone(),

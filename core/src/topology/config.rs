@@ -49,12 +49,49 @@ pub struct NodeConfig {
 }
 
 /// What the filter needs of an index.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IndexConfig {
     /// Absent until the first document says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub primary_key: Option<String>,
+    /// The setting `pagination.maxTotalHits`.
+    pub max_total_hits: u64,
+    /// The setting `faceting.maxValuesPerFacet`.
+    pub max_values_per_facet: u64,
+    /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
+}
+
+/// How the values of a facet are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FacetValuesSort {
+    /// By name.
+    Alpha,
+    /// By count, most first.
+    Count,
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        Self {
+            primary_key: None,
+            max_total_hits: 1_000,
+            max_values_per_facet: 100,
+            sort_facet_values_by: BTreeMap::new(),
+        }
+    }
+}
+
+impl IndexConfig {
+    /// Whether the values of this facet are ordered by count.
+    #[must_use]
+    pub fn sort_facet_values_by_count(&self, facet: &str) -> bool {
+        let setting = self.sort_facet_values_by.get(facet).or_else(|| self.sort_facet_values_by.get("*"));
+        setting == Some(&FacetValuesSort::Count)
+    }
 }
 
 /// How the filter reaches the control plane.

@@ -3,7 +3,8 @@
 mod config;
 
 pub use config::{
-    ControlConfig, FanOut, IndexConfig, Limits, NodeConfig, OnMissingShards, SCHEMA, TopologyConfig,
+    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnMissingShards, SCHEMA,
+    TopologyConfig,
 };
 
 use crate::shard::{MAX_SHARDS, Shard};
@@ -58,10 +59,7 @@ impl Topology {
             }
         }
         if config.placement.is_empty() || config.placement.len() > usize::from(MAX_SHARDS) {
-            errors.push(format!(
-                "placement: {} shards, must be 1 to {MAX_SHARDS}",
-                config.placement.len()
-            ));
+            errors.push(format!("placement: {} shards, must be 1 to {MAX_SHARDS}", config.placement.len()));
         }
         for (shard, replicas) in config.placement.iter().enumerate() {
             let mut seen = HashSet::new();
@@ -135,6 +133,12 @@ impl Topology {
         u16::try_from(position).ok()
     }
 
+    /// What is known of an index; Meilisearch's defaults where it is not in the catalogue.
+    #[must_use]
+    pub fn index(&self, index: &str) -> IndexConfig {
+        self.config.indexes.get(index).cloned().unwrap_or_default()
+    }
+
     /// The primary key of an index, where the catalogue knows it.
     #[must_use]
     pub fn primary_key(&self, index: &str) -> Option<&str> {
@@ -172,8 +176,14 @@ mod tests {
         )
         .unwrap_err();
         for key in [
-            "schema:", "nodes[1].name", "nodes[1].cluster", "placement[0]", "placement[1]",
-            "control.cluster", "control.secret", "limits.writeTimeoutMs",
+            "schema:",
+            "nodes[1].name",
+            "nodes[1].cluster",
+            "placement[0]",
+            "placement[1]",
+            "control.cluster",
+            "control.secret",
+            "limits.writeTimeoutMs",
         ] {
             assert!(error.0.iter().any(|text| text.starts_with(key)), "{key} not in {:?}", error.0);
         }

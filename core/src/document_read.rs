@@ -1,0 +1,69 @@
+//! The machine of reading one document: the replicas of its shard, one after the other.
+
+use crate::{
+    error::{ApiError, Code},
+    fan_out,
+    http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
+    operation::{Progress, forwarded_headers},
+    scrub,
+    search::native_reply,
+    shard::Shard,
+    topology::Topology,
+};
+use std::{collections::BTreeSet, sync::Arc};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// `GET /indexes/{uid}/documents/{id}`.
+#[derive(Debug)]
+pub struct DocumentRead {
+    topology: Arc<Topology>,
+    head: RequestHead,
+    shard: Shard,
+    failed: BTreeSet<u16>,
+    asked: Option<u16>,
+}
+
+impl DocumentRead {
+    /// Starts reading the document of this id, as text.
+    #[must_use]
+    pub fn start(topology: Arc<Topology>, head: RequestHead, id: &str) -> Progress<Self> {
+        let shard = Shard::of_document(id, topology.shard_count());
+        Self { topology, head, shard, failed: BTreeSet::new(), asked: None }.ask()
+    }
+
+    /// Digests the answer to the callout under way.
+    #[must_use]
+    pub fn digest(mut self, _: CallId, outcome: Outcome) -> Progress<Self> {
+        match outcome {
+            Outcome::Answered(Answer { status: 200, body, .. }) => {
+                Progress::Done(Reply::json(200, scrub::document(&body)))
+            }
+            Outcome::Answered(answer) if answer.status < 500 => Progress::Done(native_reply(answer)),
+            _ => {
+                self.failed.extend(self.asked.take());
+                self.ask()
+            }
+        }
+    }
+
+    fn ask(mut self) -> Progress<Self> {
+        let seed = xxh3_64(self.head.path.as_bytes());
+        let plan = fan_out::plan(&self.topology, [self.shard], &self.failed, seed);
+        let Some((node, _)) = plan.asks.first() else {
+            let message = format!("No replica answers for shard {}.", self.shard.0);
+            return Progress::Done(ApiError::new(Code::UNAVAILABLE, message).reply());
+        };
+        self.asked = Some(*node);
+        let config = self.topology.config();
+        let call = Callout {
+            id: CallId(u32::try_from(self.failed.len()).unwrap_or(u32::MAX)),
+            upstream: Upstream::Node(*node),
+            method: "GET",
+            path: self.head.path.clone(),
+            headers: forwarded_headers(&self.head, config.read_key.as_deref()),
+            body: Vec::new(),
+            timeout_ms: config.limits.search_timeout_ms,
+        };
+        Progress::Pending { machine: self, calls: vec![call] }
+    }
+}

@@ -1,0 +1,270 @@
+//! JSON and NDJSON, scanned as they stream in.
+
+use super::{Body, Entry, Format, PrimaryKey};
+use crate::{
+    error::{ApiError, Code},
+    json::Text,
+    shard::{Shard, TAG_FIELD},
+};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, error::Category, value::RawValue};
+use std::{borrow::Cow, fmt, io::Read};
+
+/// Where the scanner is between two documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing but white space so far.
+    Start,
+    /// After `[`.
+    First,
+    /// After a document of an array.
+    Separator,
+    /// After `,`.
+    Next,
+    /// Between the documents of NDJSON.
+    Between,
+    /// After the only object.
+    End,
+    /// After the array: Meilisearch's reader stops there, and does not see what follows.
+    Ignored,
+    /// Something is wrong: [`JsonScanner::finish`] will tell what, once the payload is whole.
+    Broken,
+}
+
+/// Finds documents, and hashes their ids where the primary key is known and not nested.
+#[derive(Debug)]
+pub(super) struct JsonScanner {
+    state: State,
+    format: Format,
+    primary_key: Option<PrimaryKey>,
+    shards: u16,
+    /// Bytes of the last segment that have been dealt with.
+    settled: usize,
+    /// Do not try again before the segment has this many bytes: a large document is parsed a few times, not for
+    /// every chunk.
+    retry_at: usize,
+    reserved: bool,
+}
+
+impl JsonScanner {
+    pub fn new(format: Format, primary_key: Option<PrimaryKey>, shards: u16) -> Self {
+        let state = if format == Format::Ndjson { State::Between } else { State::Start };
+        let primary_key = primary_key.filter(|key| !key.is_nested());
+        Self { state, format, primary_key, shards, settled: 0, retry_at: 0, reserved: false }
+    }
+
+    pub fn push(&mut self, chunk: &[u8], body: &mut Body, entries: &mut Vec<Entry>) {
+        let before = self.settled;
+        self.settled = body.push(chunk, self.settled);
+        if self.settled < before {
+            self.retry_at = self.retry_at.saturating_sub(before);
+        }
+        let (segment, bytes) = body.last();
+        if matches!(self.state, State::Broken | State::Ignored) {
+            self.settled = bytes.len();
+        } else if bytes.len() >= self.retry_at {
+            self.scan(segment, bytes, entries);
+        }
+    }
+
+    /// Reads the rest, and says whether a document has the reserved field.
+    pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<bool, ApiError> {
+        let (segment, bytes) = body.last();
+        if !matches!(self.state, State::Broken | State::Ignored) {
+            self.scan(segment, bytes, entries);
+        }
+        let ended = matches!(self.state, State::End | State::Between) && self.settled == bytes.len();
+        if ended || self.state == State::Ignored {
+            return Ok(self.reserved);
+        }
+        Err(diagnose(self.format, body))
+    }
+
+    fn scan(&mut self, segment: u32, bytes: &[u8], entries: &mut Vec<Entry>) {
+        loop {
+            let rest = bytes.get(self.settled..).unwrap_or_default();
+            self.settled +=
+                rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
+            let Some(&byte) = bytes.get(self.settled) else { return };
+            self.state = match (self.state, byte) {
+                (State::Start, b'[') => State::First,
+                (State::First | State::Separator, b']') => State::Ignored,
+                (State::Separator, b',') => State::Next,
+                (State::Start | State::First | State::Next | State::Between, b'{') => {
+                    match self.document(segment, bytes) {
+                        Some(Ok(entry)) => {
+                            entries.push(entry);
+                            self.settled = entry.end as usize;
+                            self.state = match self.state {
+                                State::Start => State::End,
+                                State::Between => State::Between,
+                                _ => State::Separator,
+                            };
+                            continue;
+                        }
+                        Some(Err(())) => State::Broken,
+                        None => return,
+                    }
+                }
+                _ => State::Broken,
+            };
+            if matches!(self.state, State::Broken | State::Ignored) {
+                return;
+            }
+            self.settled += 1;
+        }
+    }
+
+    /// The document that starts at `settled`; `None` where it is not whole yet.
+    fn document(&mut self, segment: u32, bytes: &[u8]) -> Option<Result<Entry, ()>> {
+        let rest = bytes.get(self.settled..).unwrap_or_default();
+        let mut reader = serde_json::Deserializer::from_slice(rest);
+        let key = self.primary_key.as_ref().map(PrimaryKey::name);
+        match (DocumentSeed { key }).deserialize(&mut reader) {
+            Ok(found) => {
+                let length = reader.into_iter::<IgnoredAny>().byte_offset();
+                self.reserved |= found.reserved;
+                self.retry_at = 0;
+                // The parser skips over values without looking for UTF-8; a node does look.
+                if rest.get(..length).is_none_or(|document| std::str::from_utf8(document).is_err()) {
+                    return Some(Err(()));
+                }
+                let (Ok(start), Ok(end)) =
+                    (u32::try_from(self.settled), u32::try_from(self.settled + length))
+                else {
+                    return Some(Err(()));
+                };
+                let shard = found.id.map(|id| Shard::of_document(&id, self.shards));
+                Some(Ok(Entry { segment, start, end, shard }))
+            }
+            Err(error) if error.is_eof() => {
+                self.retry_at = self.settled + 2 * rest.len();
+                None
+            }
+            Err(_) => Some(Err(())),
+        }
+    }
+}
+
+/// What one pass over a document finds.
+struct Found<'de> {
+    /// The primary key's value as text, where it is a valid one.
+    id: Option<Cow<'de, str>>,
+    reserved: bool,
+}
+
+struct DocumentSeed<'a> {
+    key: Option<&'a str>,
+}
+
+impl<'de> DeserializeSeed<'de> for DocumentSeed<'_> {
+    type Value = Found<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DocumentSeed<'_> {
+    type Value = Found<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a document")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Found { id: None, reserved: false };
+        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+            if Some(key.as_ref()) == self.key {
+                // The last of several, as Meilisearch keeps it.
+                let value: &'de RawValue = map.next_value()?;
+                found.id = super::primary_key::id_text(value).ok();
+            } else {
+                found.reserved |= key == TAG_FIELD;
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a payload again as Meilisearch reads it, to say what is wrong with it as Meilisearch says it.
+///
+/// Source: `meilisearch-types/src/document_formats.rs`, `read_json` and `read_ndjson`.
+fn diagnose(format: Format, body: &Body) -> ApiError {
+    let error = match format {
+        Format::Ndjson => diagnose_ndjson(body.reader()),
+        _ => diagnose_json(body),
+    };
+    error.map_or_else(
+        || {
+            ApiError::new(
+                Code::MALFORMED_PAYLOAD,
+                format!("The `{}` payload provided is malformed.", format.name()),
+            )
+        },
+        |error| malformed(format, &error),
+    )
+}
+
+fn diagnose_json(body: &Body) -> Option<serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(body.reader()));
+    match reader.deserialize_seq(Elements) {
+        Ok(found) => found,
+        Err(error) if error.classify() == Category::Data => {
+            serde_json::from_slice::<Map<String, Value>>(&body.concat()).err()
+        }
+        Err(error) => Some(error),
+    }
+}
+
+fn diagnose_ndjson(body: impl Read) -> Option<serde_json::Error> {
+    let reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(body));
+    for value in reader.into_iter::<Box<RawValue>>() {
+        let checked = value.and_then(|value| serde_json::from_str::<Map<String, Value>>(value.get()));
+        if let Err(error) = checked {
+            return Some(error);
+        }
+    }
+    None
+}
+
+struct Elements;
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Option<serde_json::Error>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a nonempty sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        while let Some(value) = sequence.next_element::<Box<RawValue>>()? {
+            if let Err(error) = serde_json::from_str::<Map<String, Value>>(value.get()) {
+                return Ok(Some(error));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Meilisearch's sentence for a payload that cannot be parsed, cut in the middle where it is long.
+fn malformed(format: Format, error: &serde_json::Error) -> ApiError {
+    const PREFIX: usize = 50;
+    const SUFFIX: usize = 85;
+    let mut message = match error.classify() {
+        Category::Data => "data are neither an object nor a list of objects".to_owned(),
+        _ => error.to_string(),
+    };
+    if message.len() > PREFIX + SUFFIX + 3 {
+        let suffix = message.get(message.len() - SUFFIX..).unwrap_or_default();
+        message = format!("{}...{suffix}", message.get(..PREFIX).unwrap_or_default());
+    }
+    ApiError::new(
+        Code::MALFORMED_PAYLOAD,
+        format!(
+            "The `{}` payload provided is malformed. `Couldn't serialize document value: {message}`.",
+            format.name()
+        ),
+    )
+}

@@ -1,0 +1,172 @@
+//! A client's documents: read as they stream in, kept byte for byte, each with its shard.
+
+mod body;
+mod csv;
+mod json;
+mod primary_key;
+mod reader;
+
+pub use body::Body;
+pub use primary_key::{PrimaryKey, infer_primary_key};
+pub use reader::DocumentReader;
+pub(crate) use reader::payload_too_large;
+
+use crate::{
+    error::{ApiError, Code, ErrorBody},
+    shard::{Shard, TAG_FIELD},
+};
+
+/// How a payload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An array of objects, or one object.
+    Json,
+    /// One object after the other.
+    Ndjson,
+    /// A table with a header.
+    Csv {
+        /// What separates fields.
+        delimiter: u8,
+    },
+}
+
+impl Format {
+    /// As Meilisearch's messages call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv { .. } => "csv",
+        }
+    }
+
+    /// The format that a document route's `Content-Type` and `csvDelimiter` name.
+    ///
+    /// # Errors
+    /// Meilisearch's `missing_content_type` and `invalid_content_type`.
+    pub fn from_content_type(content_type: Option<&str>, delimiter: Option<u8>) -> Result<Self, ApiError> {
+        const ACCEPTED: &str = "`application/json`, `application/x-ndjson`, `text/csv`";
+        let Some(content_type) = content_type else {
+            return Err(ApiError::new(
+                Code::MISSING_CONTENT_TYPE,
+                format!(
+                    "A Content-Type header is missing. Accepted values for the Content-Type header are: {ACCEPTED}"
+                ),
+            ));
+        };
+        let mime = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match (mime.as_str(), delimiter) {
+            ("application/json", None) => Ok(Self::Json),
+            ("application/x-ndjson", None) => Ok(Self::Ndjson),
+            ("text/csv", delimiter) => Ok(Self::Csv { delimiter: delimiter.unwrap_or(b',') }),
+            ("application/json" | "application/x-ndjson", Some(_)) => Err(ApiError::new(
+                Code::INVALID_CONTENT_TYPE,
+                format!(
+                    "The Content-Type `{mime}` does not support the use of a csv delimiter. The csv delimiter can only be used with the Content-Type `text/csv`."
+                ),
+            )),
+            _ => Err(ApiError::new(
+                Code::INVALID_CONTENT_TYPE,
+                format!(
+                    "The Content-Type `{mime}` is invalid. Accepted values for the Content-Type header are: {ACCEPTED}"
+                ),
+            )),
+        }
+    }
+}
+
+/// Where a document lies in its [`Body`], and its shard once it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    segment: u32,
+    start: u32,
+    end: u32,
+    shard: Option<Shard>,
+}
+
+/// The documents of one payload, in the client's order.
+#[derive(Debug, Default)]
+pub struct Documents {
+    body: Body,
+    entries: Vec<Entry>,
+    /// The key that the entries' shards follow from.
+    key: Option<PrimaryKey>,
+}
+
+impl Documents {
+    /// How many documents there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The first document's bytes.
+    #[must_use]
+    pub fn first(&self) -> Option<&[u8]> {
+        self.entries.first().map(|entry| self.body.slice(*entry))
+    }
+
+    /// Gives every document its shard, where reading has not given it already.
+    ///
+    /// # Errors
+    /// The error that the whole payload's task fails with on a node: an id that is missing, invalid, or there twice.
+    pub fn assign(&mut self, primary_key: &PrimaryKey, shards: u16) -> Result<(), ErrorBody> {
+        if self.key.as_ref() != Some(primary_key) {
+            self.key = Some(primary_key.clone());
+            self.entries.iter_mut().for_each(|entry| entry.shard = None);
+        }
+        for entry in &mut self.entries {
+            if entry.shard.is_none() {
+                let document = self.body.slice(*entry);
+                let id = primary_key.document_id(document).map_err(|error| error.body)?;
+                entry.shard = Some(Shard::of_document(&id, shards));
+            }
+        }
+        Ok(())
+    }
+
+    /// The shards of all documents, ascending, each once. Empty before [`Self::assign`].
+    #[must_use]
+    pub fn shards(&self) -> Vec<Shard> {
+        let mut shards: Vec<Shard> = self.entries.iter().filter_map(|entry| entry.shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    }
+
+    /// The documents of some shards as a JSON array, each with its tag; in the client's order.
+    #[must_use]
+    pub fn tagged(&self, wanted: impl Fn(Shard) -> bool) -> Vec<u8> {
+        const OVERHEAD: usize = r#","_miroir_shard":",,,"},"#.len();
+        let chosen = || self.entries.iter().filter_map(|entry| Some((entry, entry.shard?)));
+        let chosen = || chosen().filter(|(_, shard)| wanted(*shard));
+        let size: usize = chosen().map(|(entry, _)| (entry.end - entry.start) as usize + OVERHEAD).sum();
+        let mut array = Vec::with_capacity(size + 2);
+        for (entry, shard) in chosen() {
+            array.push(if array.is_empty() { b'[' } else { b',' });
+            let document = self.body.slice(*entry);
+            // A document here is an object with at least its primary key, so it ends in `}` and is not empty.
+            array.extend_from_slice(document.strip_suffix(b"}").unwrap_or(document));
+            array.extend_from_slice(b",\"");
+            array.extend_from_slice(TAG_FIELD.as_bytes());
+            array.extend_from_slice(b"\":\"");
+            array.extend_from_slice(shard.tag().as_bytes());
+            array.extend_from_slice(b"\"}");
+        }
+        if array.is_empty() {
+            array.push(b'[');
+        }
+        array.push(b']');
+        array
+    }
+}
+
+#[cfg(test)]
+mod tests;

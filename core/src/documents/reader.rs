@@ -1,0 +1,110 @@
+//! Takes a payload in as it comes, and gives its documents at the end.
+
+use super::{Documents, Format, PrimaryKey, csv, json::JsonScanner};
+use crate::{
+    error::{ApiError, Code},
+    shard::TAG_FIELD,
+};
+
+/// Reads one payload. Feed it every chunk, then call [`Self::finish`].
+///
+/// JSON and NDJSON are scanned as they come; CSV, and a payload with an error in it, are read when they are whole, as
+/// Meilisearch does, so that the error says the same.
+#[derive(Debug)]
+pub struct DocumentReader {
+    format: Format,
+    documents: Documents,
+    scanner: Option<JsonScanner>,
+    limit: u64,
+}
+
+impl DocumentReader {
+    /// A reader of this format. `primary_key` and the number of `shards` let each document be hashed as it is scanned,
+    /// where the key is known from the start. `limit` is the most bytes a payload may have.
+    #[must_use]
+    pub fn new(format: Format, primary_key: Option<&PrimaryKey>, shards: u16, limit: u64) -> Self {
+        let scanner = match format {
+            Format::Json | Format::Ndjson => Some(JsonScanner::new(format, primary_key.cloned(), shards)),
+            Format::Csv { .. } => None,
+        };
+        let documents = Documents { key: primary_key.cloned(), ..Documents::default() };
+        Self { format, documents, scanner, limit }
+    }
+
+    /// Takes the next chunk.
+    ///
+    /// # Errors
+    /// `payload_too_large` once there is more than the limit; the reader is of no use after that.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
+        let length = self.documents.body.len() as u64 + chunk.len() as u64;
+        if length > self.limit {
+            return Err(payload_too_large(self.limit));
+        }
+        match &mut self.scanner {
+            Some(scanner) => scanner.push(chunk, &mut self.documents.body, &mut self.documents.entries),
+            None => {
+                let settled = self.documents.body.last().1.len();
+                self.documents.body.push(chunk, settled);
+            }
+        }
+        Ok(())
+    }
+
+    /// The payload is whole.
+    ///
+    /// # Errors
+    /// What Meilisearch refuses at once: a payload that is missing or malformed; and the reserved field.
+    pub fn finish(mut self) -> Result<Documents, ApiError> {
+        if self.documents.body.is_empty() {
+            let message = format!("A {} payload is missing.", self.format.name());
+            return Err(ApiError::new(Code::MISSING_PAYLOAD, message));
+        }
+        match (self.format, self.scanner.take()) {
+            (Format::Csv { delimiter }, _) => csv::read(&self.documents.body, delimiter),
+            (_, Some(scanner)) => {
+                let reserved = scanner.finish(&self.documents.body, &mut self.documents.entries)?;
+                if reserved { Err(reserved_field()) } else { Ok(self.documents) }
+            }
+            (_, None) => Ok(self.documents),
+        }
+    }
+}
+
+/// Meilisearch's message, which writes the limit in its largest fitting unit, binary where it divides evenly.
+///
+/// Source: the crate `byte-unit`, `get_appropriate_unit`.
+pub(crate) fn payload_too_large(limit: u64) -> ApiError {
+    let (step, units) = if limit.is_multiple_of(1024) {
+        (1024, ["B", "KiB", "MiB", "GiB", "TiB"])
+    } else {
+        (1000, ["B", "KB", "MB", "GB", "TB"])
+    };
+    let mut unit = 0;
+    let mut scale = 1u64;
+    while unit + 1 < units.len() && limit >= scale.saturating_mul(step) {
+        scale = scale.saturating_mul(step);
+        unit += 1;
+    }
+    let unit = units.get(unit).copied().unwrap_or("B");
+    let amount = if limit.is_multiple_of(scale) {
+        (limit / scale).to_string()
+    } else {
+        #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+        let amount = limit as f64 / scale as f64;
+        amount.to_string()
+    };
+    ApiError::new(
+        Code::PAYLOAD_TOO_LARGE,
+        format!(
+            "The provided payload reached the size limit. The maximum accepted payload size is {amount} {unit}."
+        ),
+    )
+}
+
+/// The tag is the cluster's own: a client's value would be lost.
+pub(super) fn reserved_field() -> ApiError {
+    ApiError::new(
+        Code::BAD_REQUEST,
+        format!("The field `{TAG_FIELD}` is reserved by the cluster: rename it in your documents."),
+    )
+}

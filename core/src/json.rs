@@ -1,0 +1,85 @@
+//! JSON objects that are read one level deep, so that what is inside is passed on byte for byte.
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt};
+
+/// An object's members in their order, values as they were written.
+#[derive(Debug, Default)]
+pub struct RawObject<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A string that borrows from its input unless it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+impl<'a> RawObject<'a> {
+    /// The value of a member.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// A member, read.
+    #[must_use]
+    pub fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.get(name)?.get()).ok()
+    }
+
+    /// Writes the object; `write` writes a member's value, or says `false` to leave the member out.
+    pub fn write_filtered(
+        &self,
+        out: &mut Vec<u8>,
+        mut write: impl FnMut(&str, &RawValue, &mut Vec<u8>) -> bool,
+    ) {
+        out.push(b'{');
+        let mut first = true;
+        for (name, value) in &self.0 {
+            let before = out.len();
+            if !first {
+                out.push(b',');
+            }
+            write_string(name, out);
+            out.push(b':');
+            if write(name, value, out) {
+                first = false;
+            } else {
+                out.truncate(before);
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+/// Writes a JSON string.
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    // Writing text to memory does not fail.
+    if serde_json::to_writer(&mut *out, text).is_err() {
+        out.extend_from_slice(b"\"\"");
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = RawObject<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Text(name)) = map.next_key()? {
+                    members.push((name, map.next_value()?));
+                }
+                Ok(RawObject(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}

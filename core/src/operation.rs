@@ -1,0 +1,96 @@
+//! Operations: state machines without a host. `start` and `digest` consume the machine, and give either the callouts that
+//! are wanted or the reply.
+
+use crate::{
+    document_read::DocumentRead,
+    http::{CallId, Callout, Outcome, Reply, RequestHead},
+    search::Search,
+    write::Write,
+};
+
+/// What a machine says after each step.
+#[derive(Debug)]
+pub enum Progress<M> {
+    /// Not done: send these, and digest what becomes of each. `calls` may be empty while earlier ones are under way.
+    Pending {
+        /// Goes on with the answers.
+        machine: M,
+        /// To be sent now.
+        calls: Vec<Callout>,
+    },
+    /// Done; answers to calls that are still under way are of no interest.
+    Done(Reply),
+}
+
+impl<M> Progress<M> {
+    /// The same progress of an outer machine.
+    pub fn map<N>(self, wrap: impl FnOnce(M) -> N) -> Progress<N> {
+        match self {
+            Self::Pending { machine, calls } => Progress::Pending { machine: wrap(machine), calls },
+            Self::Done(reply) => Progress::Done(reply),
+        }
+    }
+}
+
+/// Any operation of the data plane.
+#[derive(Debug)]
+pub enum Operation {
+    /// A search in one index.
+    Search(Box<Search>),
+    /// One document by its id.
+    DocumentRead(DocumentRead),
+    /// A mutation of documents.
+    Write(Box<Write>),
+}
+
+impl Operation {
+    /// Digests what became of one callout.
+    #[must_use]
+    pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
+        match self {
+            Self::Search(machine) => {
+                machine.digest(id, outcome).map(|machine| Self::Search(Box::new(machine)))
+            }
+            Self::DocumentRead(machine) => machine.digest(id, outcome).map(Self::DocumentRead),
+            Self::Write(machine) => machine.digest(id, outcome).map(|machine| Self::Write(Box::new(machine))),
+        }
+    }
+
+    /// The operation's name in metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Search(_) => "search",
+            Self::DocumentRead(_) => "document_read",
+            Self::Write(_) => "write",
+        }
+    }
+}
+
+/// The headers that travel from a client's read to the nodes: what a node needs to judge the request, and the trace.
+///
+/// `read_key` stands in where the client sends no key.
+#[must_use]
+pub fn forwarded_headers(head: &RequestHead, read_key: Option<&str>) -> Vec<(String, String)> {
+    const FORWARDED: [&str; 13] = [
+        "authorization",
+        "meili-include-metadata",
+        "x-meilisearch-client",
+        "x-meilisearch-api-key",
+        "user-agent",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "b3",
+    ];
+    let mut headers: Vec<(String, String)> =
+        head.headers.iter().filter(|(name, _)| FORWARDED.contains(&name.as_str())).cloned().collect();
+    if let (None, Some(key)) = (head.header("authorization"), read_key) {
+        headers.push(("authorization".to_owned(), format!("Bearer {key}")));
+    }
+    headers
+}

@@ -1,0 +1,182 @@
+//! Several nodes' answers as one: a stable merge of their hits, sums of their totals.
+
+use super::{
+    answer::{Hit, NodeAnswer},
+    facets::{FacetOrder, merge_distributions, merge_stats},
+    request::{Paging, SearchRequest},
+};
+use crate::{scrub, topology::IndexConfig};
+use serde_json::value::RawValue;
+use std::cmp::Ordering;
+
+/// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
+#[must_use]
+pub fn merge(request: &SearchRequest, index: &IndexConfig, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
+    let (offset, limit) = request.paging.window();
+    let cap = |count: u64| count.min(index.max_total_hits);
+    let end = cap(offset.saturating_add(limit));
+    let hits = ranked(parts, usize::try_from(end).unwrap_or(usize::MAX));
+    let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let total = |name: &str| cap(parts.iter().map(|part| part.number(name)).fold(0, u64::saturating_add));
+    let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
+
+    let mut out = Vec::with_capacity(256 + hits.len() * 1024);
+    let Some(first) = parts.first() else { return out };
+    first.members.write_filtered(&mut out, |name, value, out| {
+        let number = match (name, request.paging) {
+            ("hits", _) => {
+                write_hits(hits, request.show_details, out);
+                return true;
+            }
+            ("facetDistribution", _) => {
+                merge_distributions(&raw(name), |facet| facet_order(index, facet), out);
+                return true;
+            }
+            ("facetStats", _) => {
+                let stats = serde_json::to_vec(&merge_stats(&raw(name))).unwrap_or_default();
+                out.extend_from_slice(&stats);
+                return true;
+            }
+            ("offset", Paging::Offset { offset, .. }) => offset,
+            ("limit", Paging::Offset { limit, .. }) => limit,
+            ("page", Paging::Page { page, .. }) => page,
+            ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
+            ("estimatedTotalHits" | "totalHits", _) => total(name),
+            ("totalPages", Paging::Page { hits_per_page, .. }) => total("totalHits")
+                .checked_add(hits_per_page.saturating_sub(1))
+                .map_or(0, |hits| hits.checked_div(hits_per_page).unwrap_or(0)),
+            ("semanticHitCount", _) => parts.iter().map(|part| part.number(name)).sum(),
+            ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
+            _ => {
+                out.extend_from_slice(value.get().as_bytes());
+                return true;
+            }
+        };
+        out.extend_from_slice(number.to_string().as_bytes());
+        true
+    });
+    out
+}
+
+fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
+    let by_count = index.sort_facet_values_by_count(facet);
+    FacetOrder { by_count, limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX) }
+}
+
+/// The first `end` hits over all parts. Each part's own order is kept, its ties too; ties between parts go to the
+/// earlier part.
+fn ranked<'p, 'a>(parts: &'p [NodeAnswer<'a>], end: usize) -> Vec<&'p Hit<'a>> {
+    let mut heads: Vec<&'p [Hit<'a>]> = parts.iter().map(|part| part.hits.as_slice()).collect();
+    let mut ranked = Vec::with_capacity(end.min(heads.iter().map(|hits| hits.len()).sum()));
+    while ranked.len() < end {
+        let mut best: Option<(&'p Hit<'a>, &mut &'p [Hit<'a>])> = None;
+        for head in &mut heads {
+            let Some(hit) = head.first() else { continue };
+            if best.as_ref().is_none_or(|(first, _)| hit.rank.compare(&first.rank) == Ordering::Less) {
+                best = Some((hit, head));
+            }
+        }
+        let Some((hit, head)) = best else { break };
+        ranked.push(hit);
+        *head = head.get(1..).unwrap_or_default();
+    }
+    ranked
+}
+
+fn write_hits(hits: &[&Hit<'_>], show_details: bool, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (position, hit) in hits.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        scrub::write_hit(&hit.fields, show_details, out);
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn node(hits: &[(u32, f64)], total: u64) -> String {
+        let hits: Vec<Value> = hits
+            .iter()
+            .map(|(id, score)| {
+                json!({"id": id, "_miroir_shard": ",,,",
+                       "_rankingScoreDetails": {"words": {"order": 0, "score": score}}})
+            })
+            .collect();
+        json!({"hits": hits, "query": "q", "processingTimeMs": total, "limit": 3, "offset": 0,
+               "estimatedTotalHits": total, "later": [1]})
+        .to_string()
+    }
+
+    fn merged(body: &str, nodes: &[String]) -> Value {
+        let parts: Vec<NodeAnswer<'_>> =
+            nodes.iter().map(|node| NodeAnswer::read(node.as_bytes()).unwrap()).collect();
+        let request = SearchRequest::from_body(body.as_bytes()).unwrap();
+        serde_json::from_slice(&merge(&request, &IndexConfig::default(), &parts)).unwrap()
+    }
+
+    fn ids(answer: &Value) -> Vec<u64> {
+        answer["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_u64().unwrap()).collect()
+    }
+
+    #[test]
+    fn hits_are_merged_and_totals_added() {
+        let nodes = [node(&[(1, 0.9), (2, 0.5)], 20), node(&[(3, 0.9), (4, 0.7), (5, 0.1)], 30)];
+        let answer = merged(r#"{"limit":3,"offset":1}"#, &nodes);
+        assert_eq!(ids(&answer), [3, 4, 2]);
+        assert_eq!(
+            answer,
+            json!({"hits": [{"id":3},{"id":4},{"id":2}], "query":"q", "processingTimeMs":30, "limit":3, "offset":1,
+                   "estimatedTotalHits":50, "later":[1]})
+        );
+    }
+
+    #[test]
+    fn pages_do_not_overlap_whatever_the_ties() {
+        let nodes = [node(&[(1, 0.5), (2, 0.5), (3, 0.5)], 3), node(&[(4, 0.5), (5, 0.5)], 2)];
+        let all: Vec<u64> = (0..5)
+            .flat_map(|offset| ids(&merged(&format!(r#"{{"limit":1,"offset":{offset}}}"#), &nodes)))
+            .collect();
+        assert_eq!(all, [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn details_are_shown_only_to_who_asks() {
+        let answer = merged(r#"{"showRankingScoreDetails":true}"#, &[node(&[(1, 0.5)], 1)]);
+        assert_eq!(answer["hits"][0]["_rankingScoreDetails"]["words"]["score"], 0.5);
+        assert!(merged("{}", &[node(&[(1, 0.5)], 1)])["hits"][0].get("_rankingScoreDetails").is_none());
+    }
+
+    #[test]
+    fn totals_stop_at_max_total_hits() {
+        let answer = merged("{}", &[node(&[], 900), node(&[], 300)]);
+        assert_eq!(answer["estimatedTotalHits"], 1000);
+    }
+
+    #[test]
+    fn pages_are_counted() {
+        let page = |total: u64| {
+            json!({"hits":[],"query":"","processingTimeMs":1,"hitsPerPage":0,"page":1,"totalPages":9,"totalHits":total})
+                .to_string()
+        };
+        let answer = merged(r#"{"page":2,"hitsPerPage":4}"#, &[page(5), page(4)]);
+        assert_eq!(answer["totalHits"], 9);
+        assert_eq!(answer["totalPages"], 3);
+        assert_eq!(answer["page"], 2);
+        assert_eq!(answer["hitsPerPage"], 4);
+        assert_eq!(merged(r#"{"hitsPerPage":0}"#, &[page(5)])["totalPages"], 0);
+    }
+
+    #[test]
+    fn what_is_not_an_answer_is_told() {
+        for body in ["", "[]", "{}", r#"{"hits":3}"#, r#"{"hits":[{"id":1}]}"#, r#"{"hits":["#] {
+            assert!(NodeAnswer::read(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

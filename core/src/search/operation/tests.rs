@@ -1,0 +1,134 @@
+use super::*;
+use crate::topology::TopologyConfig;
+use serde_json::{Value, json};
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// Three nodes, three shards, two replicas each.
+fn topology(on_missing: OnMissingShards) -> Arc<Topology> {
+    let config: TopologyConfig = serde_json::from_value(json!({
+        "schema": 1, "version": 1,
+        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"},{"name":"c","cluster":"c"}],
+        "placement": [[0,1],[1,2],[2,0]], "onMissingShards": on_missing,
+    }))
+    .unwrap();
+    Arc::new(Topology::validate(config).unwrap())
+}
+
+/// Nodes without a network: each holds one document a shard of its own.
+struct Nodes {
+    down: BTreeSet<u16>,
+    garbage: BTreeSet<u16>,
+    asked: Vec<(u16, String, String)>,
+}
+
+impl Nodes {
+    fn new() -> Self {
+        Self { down: BTreeSet::new(), garbage: BTreeSet::new(), asked: Vec::new() }
+    }
+
+    fn answer(&mut self, call: &Callout) -> Outcome {
+        let Upstream::Node(node) = call.upstream else { return Outcome::Failed };
+        let body = String::from_utf8(call.body.clone()).unwrap();
+        self.asked.push((node, call.path.clone(), body.clone()));
+        if self.down.contains(&node) {
+            return Outcome::Failed;
+        }
+        let status = |status, body: Value| {
+            Outcome::Answered(Answer { status, headers: Vec::new(), body: body.to_string().into_bytes() })
+        };
+        if self.garbage.contains(&node) {
+            return status(200, json!({"hits": "half a bo"}));
+        }
+        if body.contains("wrong") {
+            let native = !body.contains("_miroir_shard IN");
+            let message = if native { "Available: `_miroir_shard, x`." } else { "other" };
+            return status(400, json!({"message": message, "code": "invalid_search_filter"}));
+        }
+        let hits: Vec<Value> = (0..3u16)
+            .filter(|shard| body.contains(&Shard(*shard).tag()))
+            .map(|shard| json!({"id": shard, "_miroir_shard": "x", "_rankingScoreDetails": {}}))
+            .collect();
+        status(200, json!({"estimatedTotalHits": hits.len(), "hits": hits, "limit": 20, "offset": 0}))
+    }
+}
+
+fn run(nodes: &mut Nodes, on_missing: OnMissingShards, body: &str) -> Reply {
+    let head = RequestHead {
+        method: "POST".into(),
+        path: "/indexes/movies/search".into(),
+        headers: vec![("authorization".into(), "Bearer key".into()), ("cookie".into(), "no".into())],
+    };
+    let request = SearchRequest::from_body(body.as_bytes()).ok();
+    let mut progress =
+        Search::start(topology(on_missing), "movies".into(), head, body.as_bytes().to_vec(), request);
+    let mut queue: Vec<Callout> = Vec::new();
+    loop {
+        match progress {
+            Progress::Done(reply) => return reply,
+            Progress::Pending { machine, calls } => {
+                queue.extend(calls);
+                let call = queue.pop().expect("a machine that is not done has calls under way");
+                assert!(call.headers.contains(&("authorization".into(), "Bearer key".into())));
+                assert!(!call.headers.iter().any(|(name, _)| name == "cookie"));
+                let outcome = nodes.answer(&call);
+                progress = machine.digest(call.id, outcome);
+            }
+        }
+    }
+}
+
+fn ids(reply: &Reply) -> Vec<u64> {
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    let mut ids: Vec<u64> =
+        body["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_u64().unwrap()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn every_shard_answers_once() {
+    let mut nodes = Nodes::new();
+    let reply = run(&mut nodes, OnMissingShards::Partial, "{}");
+    assert_eq!(ids(&reply), [0, 1, 2]);
+    assert_eq!(nodes.asked.len(), 2, "two of three nodes hold everything");
+}
+
+#[test]
+fn a_dead_node_is_planned_around_within_the_request() {
+    for node in 0..3 {
+        let mut nodes = Nodes::new();
+        nodes.down.insert(node);
+        let reply = run(&mut nodes, OnMissingShards::Error, r#"{"q":"x"}"#);
+        assert_eq!(ids(&reply), [0, 1, 2], "without node {node}");
+        let mut nodes = Nodes::new();
+        nodes.garbage.insert(node);
+        assert_eq!(ids(&run(&mut nodes, OnMissingShards::Error, r#"{"q":"x"}"#)), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn a_shard_without_a_replica_makes_the_answer_partial_or_an_error() {
+    let mut nodes = Nodes::new();
+    nodes.down.extend([0, 1]);
+    let reply = run(&mut nodes, OnMissingShards::Partial, "{}");
+    assert_eq!((reply.status, ids(&reply)), (200, vec![1, 2]));
+    assert!(reply.headers.contains(&(MISSING_SHARDS_HEADER.into(), "0".into())), "{:?}", reply.headers);
+    let reply = run(&mut nodes, OnMissingShards::Error, "{}");
+    assert_eq!(reply.status, 503);
+    assert!(reply.headers.contains(&("retry-after".into(), "10".into())));
+    nodes.down.insert(2);
+    assert_eq!(run(&mut nodes, OnMissingShards::Partial, "{}").status, 503);
+}
+
+#[test]
+fn errors_are_a_nodes_own_answer_to_the_clients_own_request() {
+    let mut nodes = Nodes::new();
+    let reply = run(&mut nodes, OnMissingShards::Partial, r#"{"filter":"wrong"}"#);
+    assert_eq!(reply.status, 400);
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["message"], "Available: `x`.");
+    assert_eq!(nodes.asked.last().unwrap().2, r#"{"filter":"wrong"}"#);
+    let reply = run(&mut Nodes::new(), OnMissingShards::Partial, r#"{"limit":"wrong"}"#);
+    assert_eq!(reply.status, 400, "what cannot be read here is for a node to refuse");
+}

@@ -1,0 +1,86 @@
+//! `GET /indexes/{uid}/search`: the query string as the body of the same `POST`.
+//!
+//! Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
+
+use super::request::Unreadable;
+use crate::query::pairs;
+use serde_json::{Map, Value};
+
+/// The body that asks the same.
+///
+/// # Errors
+/// A parameter that is not known, there twice, or of the wrong type: a node can say what is wrong.
+pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
+    let mut body = Map::new();
+    for (name, text) in pairs(query) {
+        let value = match name.as_str() {
+            "q" | "cropMarker" | "highlightPreTag" | "highlightPostTag" | "matchingStrategy" | "distinct" => {
+                Value::from(text)
+            }
+            "offset" | "limit" | "page" | "hitsPerPage" | "cropLength" => {
+                Value::from(text.parse::<u64>().map_err(|_| Unreadable)?)
+            }
+            "showMatchesPosition"
+            | "showRankingScore"
+            | "showRankingScoreDetails"
+            | "retrieveVectors"
+            | "showPerformanceDetails" => Value::from(text.parse::<bool>().map_err(|_| Unreadable)?),
+            "rankingScoreThreshold" => Value::from(text.parse::<f64>().map_err(|_| Unreadable)?),
+            "attributesToRetrieve"
+            | "attributesToCrop"
+            | "attributesToHighlight"
+            | "facets"
+            | "attributesToSearchOn"
+            | "locales" => text.split(',').map(Value::from).collect(),
+            "sort" => sort_parameters(&text).into_iter().map(Value::from).collect(),
+            "filter" => serde_json::from_str(&text).unwrap_or(Value::from(text)),
+            _ => return Err(Unreadable),
+        };
+        if body.insert(name, value).is_some() {
+            return Err(Unreadable);
+        }
+    }
+    Ok(body)
+}
+
+/// Splits at commas, but not those inside `_geoPoint(…)`.
+fn sort_parameters(text: &str) -> Vec<String> {
+    let mut parameters: Vec<String> = Vec::new();
+    let mut inside = false;
+    for part in text.trim_matches('"').split(',').map(str::trim) {
+        match parameters.last_mut() {
+            Some(last) if inside => {
+                last.push(',');
+                last.push_str(part);
+                inside = !(part.ends_with("):asc") || part.ends_with("):desc"));
+            }
+            _ => {
+                inside = part.starts_with("_geoPoint(");
+                parameters.push(part.to_owned());
+            }
+        }
+    }
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn parameters_become_a_body() {
+        let body = body_of_query("q=a%20b+c&limit=3&facets=x,y&sort=_geoPoint(1,2):asc,p:desc&filter=a%20%3D%201&showRankingScore=true").unwrap();
+        assert_eq!(
+            Value::Object(body),
+            json!({"q":"a b c","limit":3,"facets":["x","y"],"sort":["_geoPoint(1,2):asc","p:desc"],
+                   "filter":"a = 1","showRankingScore":true})
+        );
+        assert_eq!(body_of_query("filter=[\"a=1\",[\"b=2\"]]").unwrap()["filter"], json!(["a=1", ["b=2"]]));
+        for bad in ["limit=x", "unknown=1", "q=a&q=b", "showRankingScore=1"] {
+            assert!(body_of_query(bad).is_err(), "{bad}");
+        }
+    }
+}

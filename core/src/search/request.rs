@@ -1,0 +1,210 @@
+//! A search as a client asks for it, and what a node is asked instead.
+
+use crate::shard::{Shard, tag_filter};
+use serde_json::{Map, Value, value::RawValue, value::to_raw_value};
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Meilisearch's `limit` and `hitsPerPage` where none is given.
+const DEFAULT_LIMIT: u64 = 20;
+
+/// The parameters that say which part of the hits is wanted.
+const PAGING: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
+
+/// Which part of the hits is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paging {
+    /// `offset` and `limit`, with an estimated total.
+    Offset {
+        /// Hits to leave out.
+        offset: u64,
+        /// Hits to give.
+        limit: u64,
+    },
+    /// `page` and `hitsPerPage`, with an exact total.
+    Page {
+        /// From 1; 0 gives no hits.
+        page: u64,
+        /// Hits a page.
+        hits_per_page: u64,
+    },
+}
+
+impl Paging {
+    /// Hits before the wanted ones, and the number of wanted ones.
+    #[must_use]
+    pub fn window(self) -> (u64, u64) {
+        match self {
+            Self::Offset { offset, limit } => (offset, limit),
+            Self::Page { page: 0, .. } => (0, 0),
+            Self::Page { page, hits_per_page } => ((page - 1).saturating_mul(hits_per_page), hits_per_page),
+        }
+    }
+}
+
+/// The body cannot be understood: a node can say why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// One query. Parameters that are not known here are kept, and passed on as they are.
+#[derive(Clone, Debug)]
+pub struct SearchRequest {
+    parameters: BTreeMap<String, Box<RawValue>>,
+    /// Which part of the hits is wanted.
+    pub paging: Paging,
+    /// Whether the client wants `_rankingScoreDetails`.
+    pub show_details: bool,
+}
+
+impl SearchRequest {
+    /// Reads the body of `POST /indexes/{uid}/search`; an empty one asks for everything.
+    ///
+    /// # Errors
+    /// Where a node would refuse it.
+    pub fn from_body(body: &[u8]) -> Result<Self, Unreadable> {
+        let body = if body.is_empty() { b"{}" } else { body };
+        Self::new(serde_json::from_slice(body).map_err(|_| Unreadable)?)
+    }
+
+    /// A query of these parameters.
+    ///
+    /// # Errors
+    /// Where a node would refuse it.
+    pub fn new(parameters: BTreeMap<String, Box<RawValue>>) -> Result<Self, Unreadable> {
+        fn read<T: serde::de::DeserializeOwned>(
+            parameters: &BTreeMap<String, Box<RawValue>>,
+            name: &str,
+        ) -> Result<Option<T>, Unreadable> {
+            let Some(value) = parameters.get(name) else { return Ok(None) };
+            serde_json::from_str(value.get()).map_err(|_| Unreadable)
+        }
+        let page: Option<u64> = read(&parameters, "page")?;
+        let hits_per_page: Option<u64> = read(&parameters, "hitsPerPage")?;
+        let offset: Option<u64> = read(&parameters, "offset")?;
+        let limit: Option<u64> = read(&parameters, "limit")?;
+        let paging = if page.is_some() || hits_per_page.is_some() {
+            Paging::Page { page: page.unwrap_or(1), hits_per_page: hits_per_page.unwrap_or(DEFAULT_LIMIT) }
+        } else {
+            Paging::Offset { offset: offset.unwrap_or(0), limit: limit.unwrap_or(DEFAULT_LIMIT) }
+        };
+        let show_details = read(&parameters, "showRankingScoreDetails")?.unwrap_or(false);
+        Ok(Self { parameters, paging, show_details })
+    }
+
+    /// A number that follows from the query without its paging, so that all pages of a query come from the same
+    /// replicas.
+    #[must_use]
+    pub fn seed(&self, index: &str, topology_version: u64) -> u64 {
+        let mut hash = Xxh3::with_seed(topology_version);
+        hash.update(index.as_bytes());
+        for (name, value) in self.parameters.iter().filter(|(name, _)| !PAGING.contains(&name.as_str())) {
+            hash.update(name.as_bytes());
+            hash.update(&[0]);
+            hash.update(value.get().as_bytes());
+            hash.update(&[0]);
+        }
+        hash.digest()
+    }
+
+    /// The query for one node: from the first hit on, of these shards only, with what merging needs.
+    #[must_use]
+    pub fn for_shards(&self, shards: &[Shard]) -> Vec<u8> {
+        let mut parameters: BTreeMap<&str, &RawValue> = self
+            .parameters
+            .iter()
+            .filter(|(name, _)| !PAGING.contains(&name.as_str()))
+            .map(|(name, value)| (name.as_str(), value.as_ref()))
+            .collect();
+        let (offset, limit) = self.paging.window();
+        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit) };
+        let added: Vec<(&str, Option<Box<RawValue>>)> = match self.paging {
+            Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
+            Paging::Page { .. } => {
+                vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
+            }
+        };
+        let added: Vec<(&str, Option<Box<RawValue>>)> = added
+            .into_iter()
+            .chain([("filter", self.filter(shards)), ("showRankingScoreDetails", to_raw_value(&true).ok())])
+            .collect();
+        for (name, value) in &added {
+            if let Some(value) = value {
+                parameters.insert(name, value);
+            }
+        }
+        serde_json::to_vec(&parameters).unwrap_or_default()
+    }
+
+    /// The client's filter and the shards': an array, whose members Meilisearch joins by AND.
+    fn filter(&self, shards: &[Shard]) -> Option<Box<RawValue>> {
+        let mut members: Vec<Box<RawValue>> = Vec::new();
+        if let Some(filter) = self.parameters.get("filter").filter(|filter| filter.get() != "null") {
+            match serde_json::from_str::<Vec<Box<RawValue>>>(filter.get()) {
+                Ok(client) => members = client,
+                Err(_) => members.push(filter.clone()),
+            }
+        }
+        members.push(to_raw_value(&tag_filter(shards)).ok()?);
+        to_raw_value(&members).ok()
+    }
+}
+
+impl TryFrom<Map<String, Value>> for SearchRequest {
+    type Error = Unreadable;
+
+    fn try_from(parameters: Map<String, Value>) -> Result<Self, Unreadable> {
+        let raw = parameters
+            .into_iter()
+            .map(|(name, value)| Ok((name, to_raw_value(&value).map_err(|_| Unreadable)?)))
+            .collect::<Result<_, Unreadable>>()?;
+        Self::new(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn asked(body: &str) -> Value {
+        let request = SearchRequest::from_body(body.as_bytes()).unwrap();
+        serde_json::from_slice(&request.for_shards(&[Shard(0)])).unwrap()
+    }
+
+    #[test]
+    fn a_node_is_asked_from_the_first_hit_on() {
+        assert_eq!(
+            asked(r#"{"q":"a","offset":40,"limit":10,"unknown":{"x":1}}"#),
+            json!({"q":"a","limit":50,"unknown":{"x":1},"showRankingScoreDetails":true,
+                   "filter":["_miroir_shard IN [\",,,\"]"]})
+        );
+        assert_eq!(asked(r#"{"page":3,"hitsPerPage":5}"#)["hitsPerPage"], 15);
+        assert_eq!(asked(r#"{"page":0}"#)["hitsPerPage"], 0);
+        assert_eq!(asked(r#"{"limit":0,"offset":3}"#)["limit"], 0);
+        assert_eq!(asked("")["limit"], 20);
+    }
+
+    #[test]
+    fn the_clients_filter_is_kept() {
+        let tag = "_miroir_shard IN [\",,,\"]";
+        assert_eq!(asked(r#"{"filter":"a = 1 OR b = 2"}"#)["filter"], json!(["a = 1 OR b = 2", tag]));
+        assert_eq!(asked(r#"{"filter":["a = 1",["b = 2"]]}"#)["filter"], json!(["a = 1", ["b = 2"], tag]));
+        assert_eq!(asked(r#"{"filter":null}"#)["filter"], json!([tag]));
+    }
+
+    #[test]
+    fn the_seed_does_not_depend_on_the_page() {
+        let seed = |body: &str| SearchRequest::from_body(body.as_bytes()).unwrap().seed("movies", 3);
+        assert_eq!(seed(r#"{"q":"a","offset":20}"#), seed(r#"{"limit":5,"q":"a"}"#));
+        assert_ne!(seed(r#"{"q":"a"}"#), seed(r#"{"q":"b"}"#));
+    }
+
+    #[test]
+    fn what_a_node_would_refuse_is_unreadable() {
+        for body in [r#"{"limit":"x"}"#, r#"{"limit":-1}"#, "[]", "{", r#"{"page":1.5}"#] {
+            assert!(SearchRequest::from_body(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The machine of a write: begin at the control plane, one callout a node, commit; only then the client hears 202.
+
+mod payload;
+
+pub use payload::{DocumentsPayload, Payload};
+
+use crate::{
+    error::{ApiError, Code, ErrorBody},
+    http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
+    operation::Progress,
+    protocol::{BEGIN_PATH, Begin, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, SECRET_HEADER},
+    shard::Shard,
+    topology::Topology,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// How often a commit is sent before the client is told that nobody knows.
+const COMMIT_ATTEMPTS: u32 = 3;
+/// How often a payload is split again because the index's primary key turns out to be another.
+const SPLIT_ATTEMPTS: u32 = 2;
+
+/// What the nodes are given as `customMetadata`, so that they can be asked later what became of a write.
+#[must_use]
+pub fn mark(uid: u32) -> String {
+    format!("miroir:{uid}")
+}
+
+/// Who writes what, on whose behalf.
+#[derive(Clone, Debug, Default)]
+pub struct WriteContext {
+    /// Whose epoch key the write goes under.
+    pub gateway: String,
+    /// Index uid.
+    pub index: String,
+    /// The client's `Authorization`.
+    pub authorization: Option<String>,
+    /// The client's `customMetadata`.
+    pub custom_metadata: Option<String>,
+}
+
+/// A mutation of documents.
+#[derive(Debug)]
+pub struct Write {
+    topology: Arc<Topology>,
+    context: WriteContext,
+    payload: Payload,
+    state: State,
+    next_call: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    Beginning { attempt: u32, shards: Vec<Shard> },
+    Sending { uid: u32, pending: BTreeMap<CallId, String>, results: Vec<NodeResult> },
+    Committing { commit: Commit, attempt: u32 },
+}
+
+impl Write {
+    /// Starts with *begin*.
+    #[must_use]
+    pub fn start(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Self> {
+        let state = State::Beginning { attempt: 0, shards: Vec::new() };
+        Self { topology, context, payload, state, next_call: 0 }.begin(0)
+    }
+
+    /// Digests what became of one callout.
+    #[must_use]
+    pub fn digest(mut self, id: CallId, outcome: Outcome) -> Progress<Self> {
+        match &mut self.state {
+            State::Beginning { attempt, shards } => {
+                let (attempt, shards) = (*attempt, std::mem::take(shards));
+                self.digest_begin(attempt, &shards, outcome)
+            }
+            State::Sending { pending, results, .. } => {
+                if let Some(node) = pending.remove(&id) {
+                    results.push(NodeResult { node, outcome: node_outcome(&outcome) });
+                }
+                self.commit_when_all_answered(Vec::new())
+            }
+            State::Committing { commit, attempt } => {
+                let (commit, attempt) = (commit.clone(), *attempt);
+                self.digest_commit(commit, attempt, outcome)
+            }
+        }
+    }
+
+    fn begin(mut self, attempt: u32) -> Progress<Self> {
+        let shards = self.payload.shards(&self.topology);
+        let begin = Begin {
+            gateway: self.context.gateway.clone(),
+            topology_version: self.topology.version(),
+            index: self.context.index.clone(),
+            operation: self.payload.operation(&self.topology, &self.context.index),
+            shards: shards.clone(),
+            authorization: self.context.authorization.clone(),
+            custom_metadata: self.context.custom_metadata.clone(),
+        };
+        self.state = State::Beginning { attempt, shards };
+        self.ask_control(BEGIN_PATH, &begin)
+    }
+
+    fn digest_begin(mut self, attempt: u32, shards: &[Shard], outcome: Outcome) -> Progress<Self> {
+        let reply = match outcome {
+            Outcome::Answered(Answer { status: 200, body, .. }) => serde_json::from_slice(&body),
+            Outcome::Answered(answer) if is_meilisearch_error(&answer) => {
+                return Progress::Done(refused(answer));
+            }
+            _ => return Progress::Done(no_control_plane().reply()),
+        };
+        match reply {
+            Ok(BeginReply::Send { uid, key, primary_key, nodes, writers }) => {
+                self.send(uid, &key, primary_key.as_deref(), &nodes, shards, &writers)
+            }
+            Ok(BeginReply::Recorded { task }) => Progress::Done(accepted(&task)),
+            Ok(BeginReply::Split { primary_key }) if attempt < SPLIT_ATTEMPTS => {
+                match self.payload.split_again(&primary_key, self.topology.shard_count()) {
+                    Ok(()) => self.begin(attempt + 1),
+                    Err(error) => Progress::Done(error.reply()),
+                }
+            }
+            Ok(BeginReply::Split { .. }) | Err(_) => Progress::Done(no_control_plane().reply()),
+        }
+    }
+
+    fn send(
+        mut self,
+        uid: u32,
+        key: &str,
+        primary_key: Option<&str>,
+        nodes: &[String],
+        shards: &[Shard],
+        writers: &[Vec<u16>],
+    ) -> Progress<Self> {
+        let mut pending = BTreeMap::new();
+        let mut results = Vec::new();
+        let mut calls = Vec::new();
+        for (position, name) in nodes.iter().enumerate() {
+            let writes = |shard: Shard| {
+                let slot = shards.binary_search(&shard).ok();
+                let nodes = slot.and_then(|slot| writers.get(slot));
+                nodes.is_some_and(|nodes| nodes.iter().any(|node| usize::from(*node) == position))
+            };
+            if !shards.iter().any(|shard| writes(*shard)) {
+                continue;
+            }
+            // A node that is newer than this gateway's topology: the control plane will repair it.
+            let Some(node) = self.topology.node_named(name) else {
+                let outcome = NodeOutcome::Refused { status: 0, error: None };
+                results.push(NodeResult { node: name.clone(), outcome });
+                continue;
+            };
+            let (method, path, body) =
+                self.payload.part(&self.context.index, primary_key, &mark(uid), writes);
+            let id = self.next_id();
+            pending.insert(id, name.clone());
+            let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];
+            if !body.is_empty() {
+                headers.push(("content-type".to_owned(), "application/json".to_owned()));
+            }
+            calls.push(Callout {
+                id,
+                upstream: Upstream::Node(node),
+                method,
+                path,
+                headers,
+                body,
+                timeout_ms: self.topology.config().limits.write_timeout_ms,
+            });
+        }
+        self.state = State::Sending { uid, pending, results };
+        self.commit_when_all_answered(calls)
+    }
+
+    fn commit_when_all_answered(mut self, calls: Vec<Callout>) -> Progress<Self> {
+        match &mut self.state {
+            State::Sending { uid, pending, results } if pending.is_empty() => {
+                let commit = Commit { uid: *uid, results: std::mem::take(results) };
+                self.commit(commit, 0)
+            }
+            _ => Progress::Pending { machine: self, calls },
+        }
+    }
+
+    fn commit(mut self, commit: Commit, attempt: u32) -> Progress<Self> {
+        self.state = State::Committing { commit: commit.clone(), attempt };
+        self.ask_control(COMMIT_PATH, &commit)
+    }
+
+    fn digest_commit(self, commit: Commit, attempt: u32, outcome: Outcome) -> Progress<Self> {
+        match outcome {
+            Outcome::Answered(Answer { status: 200, body, .. }) => Progress::Done(Reply::json(202, body)),
+            Outcome::Answered(answer) if is_meilisearch_error(&answer) => Progress::Done(refused(answer)),
+            _ if attempt + 1 < COMMIT_ATTEMPTS => self.commit(commit, attempt + 1),
+            _ => Progress::Done(no_control_plane().reply()),
+        }
+    }
+
+    fn ask_control(mut self, path: &str, body: &impl Serialize) -> Progress<Self> {
+        let config = self.topology.config();
+        let Some(secret) = config.control.as_ref().map(|control| control.secret.clone()) else {
+            return Progress::Done(no_control_plane().reply());
+        };
+        let timeout_ms = config.limits.control_timeout_ms;
+        let call = Callout {
+            id: self.next_id(),
+            upstream: Upstream::Control,
+            method: "POST",
+            path: path.to_owned(),
+            headers: vec![
+                ("content-type".to_owned(), "application/json".to_owned()),
+                (SECRET_HEADER.to_owned(), secret),
+            ],
+            body: serde_json::to_vec(body).unwrap_or_default(),
+            timeout_ms,
+        };
+        Progress::Pending { machine: self, calls: vec![call] }
+    }
+
+    fn next_id(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+}
+
+/// What a node's answer says of its part.
+fn node_outcome(outcome: &Outcome) -> NodeOutcome {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Summary {
+        task_uid: u32,
+    }
+    match outcome {
+        Outcome::Answered(answer) if answer.status == 202 => match serde_json::from_slice(&answer.body) {
+            Ok(Summary { task_uid }) => NodeOutcome::Enqueued { task_uid },
+            Err(_) => NodeOutcome::Unknown,
+        },
+        Outcome::Answered(answer) if (400..500).contains(&answer.status) => {
+            NodeOutcome::Refused { status: answer.status, error: serde_json::from_slice(&answer.body).ok() }
+        }
+        // A 5xx can come from a proxy after the node took it.
+        _ => NodeOutcome::Unknown,
+    }
+}
+
+fn is_meilisearch_error(answer: &Answer) -> bool {
+    answer.status >= 400 && serde_json::from_slice::<ErrorBody>(&answer.body).is_ok()
+}
+
+/// The control plane's error, for the client.
+fn refused(answer: Answer) -> Reply {
+    let retry_after = answer.header("retry-after").map(str::to_owned);
+    let reply = Reply::json(answer.status, answer.body);
+    match retry_after {
+        Some(value) => reply.with_header("retry-after", value),
+        None => reply,
+    }
+}
+
+fn accepted(task: &serde_json::Value) -> Reply {
+    Reply::json(202, serde_json::to_vec(task).unwrap_or_default())
+}
+
+fn no_control_plane() -> ApiError {
+    ApiError::new(
+        Code::UNAVAILABLE,
+        "The control plane does not answer: writes are not taken now. Try again later.",
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! What a write carries, and each node's part of it.
+
+use crate::{
+    documents::{Documents, PrimaryKey, infer_primary_key},
+    error::{ApiError, Code, ErrorBody},
+    protocol::WriteOperation,
+    query::encode,
+    shard::Shard,
+    topology::Topology,
+};
+use serde_json::{Value, value::RawValue};
+
+/// A mutation, with all that its callouts need.
+#[derive(Debug)]
+pub enum Payload {
+    /// Add or update documents.
+    Documents(DocumentsPayload),
+    /// Delete documents by id.
+    Ids {
+        /// The ids as they were written, each with its shard.
+        ids: Vec<(Box<RawValue>, Shard)>,
+    },
+    /// Delete what a filter finds: the client's body.
+    Filter {
+        /// The whole body.
+        body: Vec<u8>,
+        /// Its `filter`.
+        filter: Value,
+    },
+    /// Delete all documents.
+    All,
+}
+
+/// Documents to add, split by a primary key.
+#[derive(Debug)]
+pub struct DocumentsPayload {
+    documents: Documents,
+    update: bool,
+    requested: Option<String>,
+    key: Option<PrimaryKey>,
+    failure: Option<ErrorBody>,
+    /// The client's `skipCreation`, as it was written.
+    skip_creation: Option<String>,
+}
+
+impl DocumentsPayload {
+    /// Splits documents by `known`, the index's primary key, else the one that the client asks for, else the one that
+    /// Meilisearch would infer.
+    #[must_use]
+    pub fn split(
+        documents: Documents,
+        update: bool,
+        known: Option<&str>,
+        requested: Option<String>,
+        skip_creation: Option<String>,
+        shards: u16,
+    ) -> Self {
+        let key = match known.or(requested.as_deref()) {
+            Some(name) => Ok(PrimaryKey::new(name)),
+            None => infer_primary_key(documents.first()),
+        };
+        let mut payload = Self { documents, update, requested, key: None, failure: None, skip_creation };
+        match key {
+            Ok(key) => payload.split_by(key, shards),
+            Err(failure) => payload.failure = Some(failure),
+        }
+        payload
+    }
+
+    fn split_by(&mut self, key: PrimaryKey, shards: u16) {
+        self.failure = self.documents.assign(&key, shards).err();
+        self.key = Some(key);
+    }
+}
+
+impl Payload {
+    /// Reads the body of a batch deletion: an array of ids. `None` where a node would refuse it.
+    #[must_use]
+    pub fn ids(body: &[u8], shards: u16) -> Option<Self> {
+        let values: Vec<Box<RawValue>> = serde_json::from_slice(body).ok()?;
+        let ids = values
+            .into_iter()
+            .map(|value| {
+                let text = match serde_json::from_str(value.get()).ok()? {
+                    Value::String(text) => text,
+                    Value::Number(number) if !number.is_f64() => number.to_string(),
+                    _ => return None,
+                };
+                let shard = Shard::of_document(&text, shards);
+                Some((value, shard))
+            })
+            .collect::<Option<_>>()?;
+        Some(Self::Ids { ids })
+    }
+
+    /// Reads the body of a deletion by filter. `None` where a node would refuse it.
+    #[must_use]
+    pub fn filter(body: Vec<u8>) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            filter: Value,
+        }
+        let Body { filter } = serde_json::from_slice(&body).ok()?;
+        Some(Self::Filter { body, filter })
+    }
+
+    /// What the control plane is told.
+    #[must_use]
+    pub fn operation(&self, topology: &Topology, index: &str) -> WriteOperation {
+        match self {
+            Self::Documents(payload) => WriteOperation::AddDocuments {
+                update: payload.update,
+                documents: payload.documents.len() as u64,
+                requested_primary_key: payload.requested.clone(),
+                primary_key: payload.key.as_ref().map(|key| key.name().to_owned()),
+                failure: payload.failure.clone(),
+            },
+            Self::Ids { ids } => WriteOperation::DeleteDocuments {
+                ids: ids.len() as u64,
+                primary_key: topology.primary_key(index).map(str::to_owned),
+            },
+            Self::Filter { filter, .. } => WriteOperation::DeleteByFilter { filter: filter.clone() },
+            Self::All => WriteOperation::DeleteAll,
+        }
+    }
+
+    /// The shards it touches, ascending.
+    #[must_use]
+    pub fn shards(&self, topology: &Topology) -> Vec<Shard> {
+        match self {
+            Self::Documents(payload) if payload.failure.is_some() => Vec::new(),
+            Self::Documents(payload) => payload.documents.shards(),
+            Self::Ids { ids } => {
+                let mut shards: Vec<Shard> = ids.iter().map(|(_, shard)| *shard).collect();
+                shards.sort_unstable();
+                shards.dedup();
+                shards
+            }
+            Self::Filter { .. } | Self::All => topology.shards().collect(),
+        }
+    }
+
+    /// The index has another primary key than this was split by.
+    ///
+    /// # Errors
+    /// Where it has nothing to do with primary keys, or was split by this key before.
+    pub fn split_again(&mut self, primary_key: &str, shards: u16) -> Result<(), ApiError> {
+        match self {
+            Self::Documents(payload) if payload.key.as_ref().is_none_or(|key| key.name() != primary_key) => {
+                payload.split_by(PrimaryKey::new(primary_key), shards);
+                Ok(())
+            }
+            _ => Err(ApiError::new(Code::INTERNAL, "the control plane asks to split again by the same key")),
+        }
+    }
+
+    /// One node's part: method, path and JSON body. `mine` says which shards the node writes; `mark` goes along as
+    /// `customMetadata`.
+    #[must_use]
+    pub fn part(
+        &self,
+        index: &str,
+        primary_key: Option<&str>,
+        mark: &str,
+        mine: impl Fn(Shard) -> bool,
+    ) -> (&'static str, String, Vec<u8>) {
+        let route = format!("/indexes/{}/documents", encode(index));
+        let mark = format!("customMetadata={}", encode(mark));
+        match self {
+            Self::Documents(payload) => {
+                let mut path = format!("{route}?{mark}");
+                for (name, value) in
+                    [("primaryKey", primary_key), ("skipCreation", payload.skip_creation.as_deref())]
+                {
+                    if let Some(value) = value {
+                        path.push_str(&format!("&{name}={}", encode(value)));
+                    }
+                }
+                (if payload.update { "PUT" } else { "POST" }, path, payload.documents.tagged(mine))
+            }
+            Self::Ids { ids } => {
+                let mine: Vec<&RawValue> =
+                    ids.iter().filter(|(_, shard)| mine(*shard)).map(|(id, _)| id.as_ref()).collect();
+                let body = serde_json::to_vec(&mine).unwrap_or_default();
+                ("POST", format!("{route}/delete-batch?{mark}"), body)
+            }
+            Self::Filter { body, .. } => ("POST", format!("{route}/delete?{mark}"), body.clone()),
+            Self::All => ("DELETE", format!("{route}?{mark}"), Vec::new()),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+use super::*;
+use crate::documents::{DocumentReader, Format};
+use serde_json::{Value, json};
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+fn topology(known: Option<&str>) -> Arc<Topology> {
+    let config = json!({
+        "schema": 1, "version": 5,
+        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
+        "placement": [[0,1],[0,1],[0,1],[0,1]],
+        "indexes": known.map_or(json!({}), |key| json!({"movies": {"primaryKey": key}})),
+        "control": {"cluster": "control", "secret": "s3cret"},
+    });
+    Arc::new(Topology::from_json(config.to_string().as_bytes()).unwrap())
+}
+
+fn start(known: Option<&str>, payload: &str) -> Progress<Write> {
+    let topology = topology(known);
+    let mut reader = DocumentReader::new(Format::Json, None, 4, 1 << 20);
+    reader.push(payload.as_bytes()).unwrap();
+    let documents = reader.finish().unwrap();
+    let payload = DocumentsPayload::split(documents, false, known, None, None, 4);
+    let context = WriteContext {
+        gateway: "g".into(),
+        index: "movies".into(),
+        authorization: Some("Bearer client".into()),
+        custom_metadata: None,
+    };
+    Write::start(topology, context, Payload::Documents(payload))
+}
+
+fn pending(progress: Progress<Write>) -> (Write, Vec<Callout>) {
+    match progress {
+        Progress::Pending { machine, calls } => (machine, calls),
+        Progress::Done(reply) => panic!("done with {reply:?}"),
+    }
+}
+
+fn done(progress: Progress<Write>) -> Reply {
+    match progress {
+        Progress::Done(reply) => reply,
+        Progress::Pending { calls, .. } => panic!("still wants {calls:?}"),
+    }
+}
+
+fn answered(status: u16, body: Value) -> Outcome {
+    Outcome::Answered(Answer { status, headers: Vec::new(), body: body.to_string().into_bytes() })
+}
+
+fn body(call: &Callout) -> Value {
+    serde_json::from_slice(&call.body).unwrap()
+}
+
+fn send_reply(shards: usize) -> Outcome {
+    answered(
+        200,
+        json!({"decision": "send", "uid": 42, "key": "epoch", "primaryKey": "id",
+               "nodes": ["a", "b"], "writers": vec![vec![0, 1]; shards]}),
+    )
+}
+
+#[test]
+fn begin_nodes_commit_and_only_then_202() {
+    let (machine, calls) = pending(start(Some("id"), r#"[{"id":1},{"id":2}]"#));
+    assert_eq!(calls.len(), 1);
+    assert_eq!((calls[0].upstream, calls[0].path.as_str()), (Upstream::Control, BEGIN_PATH));
+    assert!(calls[0].headers.contains(&(SECRET_HEADER.into(), "s3cret".into())));
+    let begin = body(&calls[0]);
+    assert_eq!(begin["operation"]["documents"], 2);
+    assert_eq!(begin["authorization"], "Bearer client");
+    let shards = begin["shards"].as_array().unwrap().len();
+
+    let (machine, calls) = pending(machine.digest(calls[0].id, send_reply(shards)));
+    assert_eq!(calls.len(), 2);
+    for call in &calls {
+        assert_eq!(call.path, "/indexes/movies/documents?customMetadata=miroir%3A42&primaryKey=id");
+        assert!(call.headers.contains(&("authorization".into(), "Bearer epoch".into())));
+        assert_eq!(body(call).as_array().unwrap().len(), 2);
+    }
+    let (machine, none) = pending(machine.digest(calls[1].id, answered(202, json!({"taskUid": 7}))));
+    assert!(none.is_empty());
+    let (machine, commit) = pending(machine.digest(calls[0].id, Outcome::Failed));
+    assert_eq!(commit[0].path, COMMIT_PATH);
+    assert_eq!(
+        body(&commit[0]),
+        json!({"uid": 42, "results": [
+            {"node": "b", "outcome": {"kind": "enqueued", "taskUid": 7}},
+            {"node": "a", "outcome": {"kind": "unknown"}}]})
+    );
+    let reply = done(machine.digest(commit[0].id, answered(200, json!({"taskUid": 42}))));
+    assert_eq!((reply.status, reply.body), (202, br#"{"taskUid":42}"#.to_vec()));
+}
+
+#[test]
+fn a_payload_that_would_fail_is_recorded_and_never_sent() {
+    let (machine, calls) = pending(start(Some("id"), r#"[{"id":1},{"name":"x"}]"#));
+    let begin = body(&calls[0]);
+    assert_eq!(begin["operation"]["failure"]["code"], "missing_document_id");
+    assert_eq!(begin["shards"], json!([]));
+    let recorded = answered(200, json!({"decision": "recorded", "task": {"taskUid": 3}}));
+    let reply = done(machine.digest(calls[0].id, recorded));
+    assert_eq!((reply.status, reply.body), (202, br#"{"taskUid":3}"#.to_vec()));
+}
+
+#[test]
+fn another_primary_key_splits_again() {
+    let (machine, calls) = pending(start(None, r#"[{"movie_id":1,"other":2}]"#));
+    assert_eq!(body(&calls[0])["operation"]["primaryKey"], "movie_id");
+    let split = || answered(200, json!({"decision": "split", "primaryKey": "other"}));
+    let (machine, calls) = pending(machine.digest(calls[0].id, split()));
+    assert_eq!(body(&calls[0])["operation"]["primaryKey"], "other");
+    assert_eq!(done(machine.digest(calls[0].id, split())).status, 500, "the same key twice is a fault");
+}
+
+#[test]
+fn without_a_control_plane_writes_are_refused_and_can_be_tried_again() {
+    let (machine, calls) = pending(start(Some("id"), r#"[{"id":1}]"#));
+    let reply = done(machine.digest(calls[0].id, Outcome::Failed));
+    assert_eq!(reply.status, 503);
+    assert!(reply.headers.contains(&("retry-after".into(), "10".into())));
+    let (machine, calls) = pending(start(Some("id"), r#"[{"id":1}]"#));
+    let error = json!({"message": "m", "code": "invalid_api_key", "type": "auth", "link": "l"});
+    assert_eq!(done(machine.digest(calls[0].id, answered(403, error))).status, 403);
+}
+
+#[test]
+fn a_commit_is_sent_again() {
+    let (machine, calls) = pending(start(Some("id"), r#"[{"id":1}]"#));
+    let (mut machine, nodes) = pending(machine.digest(calls[0].id, send_reply(1)));
+    let mut commit = Vec::new();
+    for call in &nodes {
+        let (next, calls) = pending(machine.digest(call.id, answered(202, json!({"taskUid": 7}))));
+        (machine, commit) = (next, calls);
+    }
+    for _ in 1..COMMIT_ATTEMPTS {
+        (machine, commit) = pending(machine.digest(commit[0].id, Outcome::Failed));
+    }
+    assert_eq!(done(machine.digest(commit[0].id, Outcome::Failed)).status, 503);
+}
+
+#[test]
+fn ids_and_filters_are_split() {
+    let payload = Payload::ids(br#"[1,"2","a"]"#, 4).unwrap();
+    let one = Shard::of_document("1", 4);
+    let (method, path, body) = payload.part("movies", None, "miroir:1", |shard| shard == one);
+    assert_eq!(
+        (method, path.as_str()),
+        ("POST", "/indexes/movies/documents/delete-batch?customMetadata=miroir%3A1")
+    );
+    assert!(String::from_utf8(body).unwrap().starts_with("[1"));
+    assert!(Payload::ids(b"[1.5]", 4).is_none());
+    assert!(Payload::ids(b"{}", 4).is_none());
+    assert!(Payload::filter(br#"{"filter":"a = 1"}"#.to_vec()).is_some());
+    assert!(Payload::filter(br#"{"x":1}"#.to_vec()).is_none());
+}

@@ -1,0 +1,429 @@
+//! The crate's one error type, which is also the body of every error answer.
+//!
+//! Codes, HTTP statuses, types and links are Meilisearch's: clients branch on them.
+
+use std::fmt;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use milli_core::{Error as MilliError, InternalError, UserError};
+use serde::{Deserialize, Serialize};
+
+/// A code known at compile time, so that a deserialization error can carry it in its type.
+pub trait MarkerCode: Default {
+    /// The code itself.
+    const CODE: Code;
+}
+
+macro_rules! codes {
+    ($($name:ident $status:literal $kind:literal,)*) => {
+        /// Every error code that this node can answer with.
+        // The names are the codes of clients.
+        #[allow(clippy::enum_variant_names)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($name),* }
+
+        impl Code {
+            fn parts(self) -> (&'static str, u16, &'static str) {
+                match self { $(Code::$name => (stringify!($name), $status, $kind)),* }
+            }
+        }
+
+        /// One unit type for each code, for use as a type parameter.
+        // The table of codes is whole; some codes are never a field's own.
+        #[allow(dead_code)]
+        pub mod marker {
+            use super::{Code, MarkerCode};
+            $(
+                #[derive(Debug, Default, Clone, Copy)]
+                pub struct $name;
+                impl MarkerCode for $name { const CODE: Code = Code::$name; }
+            )*
+        }
+    };
+}
+
+codes! {
+    ApiKeyAlreadyExists 409 "invalid_request",
+    ApiKeyNotFound 404 "invalid_request",
+    IndexScopedApiKeyWithGlobalAction 400 "invalid_request",
+    BadParameter 400 "invalid_request",
+    BadRequest 400 "invalid_request",
+    DatabaseSizeLimitReached 500 "internal",
+    DocumentNotFound 404 "invalid_request",
+    DuplicateIndexFound 400 "invalid_request",
+    ImmutableApiKeyActions 400 "invalid_request",
+    ImmutableApiKeyCreatedAt 400 "invalid_request",
+    ImmutableApiKeyExpiresAt 400 "invalid_request",
+    ImmutableApiKeyIndexes 400 "invalid_request",
+    ImmutableApiKeyKey 400 "invalid_request",
+    ImmutableApiKeyUid 400 "invalid_request",
+    ImmutableApiKeyUpdatedAt 400 "invalid_request",
+    ImmutableIndexCreatedAt 400 "invalid_request",
+    ImmutableIndexUpdatedAt 400 "invalid_request",
+    IndexAlreadyExists 409 "invalid_request",
+    IndexCreationFailed 500 "internal",
+    IndexNotFound 404 "invalid_request",
+    IndexPrimaryKeyAlreadyExists 400 "invalid_request",
+    IndexPrimaryKeyMultipleCandidatesFound 400 "invalid_request",
+    IndexPrimaryKeyNoCandidateFound 400 "invalid_request",
+    Internal 500 "internal",
+    InvalidApiKey 403 "auth",
+    InvalidApiKeyActions 400 "invalid_request",
+    InvalidApiKeyDescription 400 "invalid_request",
+    InvalidApiKeyExpiresAt 400 "invalid_request",
+    InvalidApiKeyIndexes 400 "invalid_request",
+    InvalidApiKeyLimit 400 "invalid_request",
+    InvalidApiKeyName 400 "invalid_request",
+    InvalidApiKeyOffset 400 "invalid_request",
+    InvalidApiKeyUid 400 "invalid_request",
+    InvalidContentType 415 "invalid_request",
+    InvalidDocumentCsvDelimiter 400 "invalid_request",
+    InvalidDocumentFields 400 "invalid_request",
+    InvalidDocumentRetrieveVectors 400 "invalid_request",
+    MissingDocumentFilter 400 "invalid_request",
+    MissingDocumentEditionFunction 400 "invalid_request",
+    InconsistentDocumentChangeHeaders 400 "invalid_request",
+    InvalidDocumentFilter 400 "invalid_request",
+    InvalidDocumentSort 400 "invalid_request",
+    InvalidDocumentUseNetwork 400 "invalid_request",
+    InvalidDocumentGeoField 400 "invalid_request",
+    InvalidDocumentGeojsonField 400 "invalid_request",
+    InvalidHeaderValue 400 "invalid_request",
+    InvalidVectorDimensions 400 "invalid_request",
+    InvalidVectorsType 400 "invalid_request",
+    InvalidDocumentId 400 "invalid_request",
+    InvalidDocumentIds 400 "invalid_request",
+    InvalidDocumentLimit 400 "invalid_request",
+    InvalidDocumentOffset 400 "invalid_request",
+    InvalidSearchEmbedder 400 "invalid_request",
+    InvalidSimilarEmbedder 400 "invalid_request",
+    InvalidSearchHybridQuery 400 "invalid_request",
+    InvalidIndexLimit 400 "invalid_request",
+    InvalidIndexOffset 400 "invalid_request",
+    InvalidIndexPrimaryKey 400 "invalid_request",
+    InvalidIndexCustomMetadata 400 "invalid_request",
+    InvalidSkipCreation 400 "invalid_request",
+    InvalidIndexUid 400 "invalid_request",
+    InvalidMultiSearchFacets 400 "invalid_request",
+    InvalidMultiSearchFacetsByIndex 400 "invalid_request",
+    InvalidMultiSearchFacetOrder 400 "invalid_request",
+    InvalidMultiSearchQueryShowPerformanceDetails 400 "invalid_request",
+    InvalidMultiSearchFederated 400 "invalid_request",
+    InvalidMultiSearchFederationOptions 400 "invalid_request",
+    InvalidMultiSearchMaxValuesPerFacet 400 "invalid_request",
+    InvalidMultiSearchMergeFacets 400 "invalid_request",
+    InvalidMultiSearchQueryFacets 400 "invalid_request",
+    InvalidMultiSearchDistinct 400 "invalid_request",
+    InvalidMultiSearchQueryPagination 400 "invalid_request",
+    InvalidMultiSearchQueryRankingRules 400 "invalid_request",
+    InvalidMultiSearchQueryPosition 400 "invalid_request",
+    InvalidMultiSearchRemote 400 "invalid_request",
+    InvalidMultiSearchWeight 400 "invalid_request",
+    InvalidSearchAttributesToSearchOn 400 "invalid_request",
+    InvalidSearchAttributesToCrop 400 "invalid_request",
+    InvalidSearchAttributesToHighlight 400 "invalid_request",
+    InvalidSimilarAttributesToRetrieve 400 "invalid_request",
+    InvalidSimilarRetrieveVectors 400 "invalid_request",
+    InvalidSearchAttributesToRetrieve 400 "invalid_request",
+    InvalidSearchRankingScoreThreshold 400 "invalid_request",
+    InvalidSimilarRankingScoreThreshold 400 "invalid_request",
+    InvalidSearchRetrieveVectors 400 "invalid_request",
+    InvalidSearchCropLength 400 "invalid_request",
+    InvalidSearchCropMarker 400 "invalid_request",
+    InvalidSearchFacets 400 "invalid_request",
+    InvalidSearchSemanticRatio 400 "invalid_request",
+    InvalidSearchLocales 400 "invalid_request",
+    InvalidFacetSearchExhaustiveFacetCount 400 "invalid_request",
+    InvalidFacetSearchFacetName 400 "invalid_request",
+    InvalidSimilarId 400 "invalid_request",
+    InvalidSearchFilter 400 "invalid_request",
+    InvalidSimilarFilter 400 "invalid_request",
+    InvalidSearchHighlightPostTag 400 "invalid_request",
+    InvalidSearchHighlightPreTag 400 "invalid_request",
+    InvalidSearchHitsPerPage 400 "invalid_request",
+    InvalidSimilarLimit 400 "invalid_request",
+    InvalidSearchLimit 400 "invalid_request",
+    InvalidSearchMatchingStrategy 400 "invalid_request",
+    InvalidSimilarOffset 400 "invalid_request",
+    InvalidSearchOffset 400 "invalid_request",
+    InvalidSearchPage 400 "invalid_request",
+    InvalidSearchQ 400 "invalid_request",
+    InvalidFacetSearchQuery 400 "invalid_request",
+    InvalidFacetSearchName 400 "invalid_request",
+    FacetSearchDisabled 400 "invalid_request",
+    InvalidSearchVector 400 "invalid_request",
+    InvalidSearchMedia 400 "invalid_request",
+    InvalidSearchShowMatchesPosition 400 "invalid_request",
+    InvalidSearchShowRankingScore 400 "invalid_request",
+    InvalidSimilarShowRankingScore 400 "invalid_request",
+    InvalidSearchShowRankingScoreDetails 400 "invalid_request",
+    InvalidSearchShowPerformanceDetails 400 "invalid_request",
+    InvalidSearchUseNetwork 400 "invalid_request",
+    InvalidSimilarShowRankingScoreDetails 400 "invalid_request",
+    InvalidSimilarShowPerformanceDetails 400 "invalid_request",
+    InvalidSearchSort 400 "invalid_request",
+    InvalidSearchDistinct 400 "invalid_request",
+    InvalidSearchPersonalize 400 "invalid_request",
+    InvalidSearchPersonalizeUserContext 400 "invalid_request",
+    InvalidSearchMediaAndVector 400 "invalid_request",
+    InvalidSettingsDisplayedAttributes 400 "invalid_request",
+    InvalidSettingsDistinctAttribute 400 "invalid_request",
+    InvalidSettingsProximityPrecision 400 "invalid_request",
+    InvalidSettingsFacetSearch 400 "invalid_request",
+    InvalidSettingsPrefixSearch 400 "invalid_request",
+    InvalidSettingsFaceting 400 "invalid_request",
+    InvalidSettingsFilterableAttributes 400 "invalid_request",
+    InvalidSettingsForeignKeys 400 "invalid_request",
+    InvalidSettingsPagination 400 "invalid_request",
+    InvalidSettingsSearchCutoffMs 400 "invalid_request",
+    InvalidSettingsEmbedders 400 "invalid_request",
+    InvalidSettingsRankingRules 400 "invalid_request",
+    InvalidSettingsSearchableAttributes 400 "invalid_request",
+    InvalidSettingsSortableAttributes 400 "invalid_request",
+    InvalidSettingsStopWords 400 "invalid_request",
+    InvalidSettingsNonSeparatorTokens 400 "invalid_request",
+    InvalidSettingsSeparatorTokens 400 "invalid_request",
+    InvalidSettingsDictionary 400 "invalid_request",
+    InvalidSettingsSynonyms 400 "invalid_request",
+    InvalidSettingsTypoTolerance 400 "invalid_request",
+    InvalidSettingsLocalizedAttributes 400 "invalid_request",
+    InvalidState 500 "internal",
+    InvalidStatsShowInternalDatabaseSizes 400 "invalid_request",
+    InvalidStatsSizeFormat 400 "invalid_request",
+    InvalidStoreFile 500 "internal",
+    InvalidSwapDuplicateIndexFound 400 "invalid_request",
+    InvalidSwapIndexes 400 "invalid_request",
+    InvalidSwapRename 400 "invalid_request",
+    InvalidTaskAfterEnqueuedAt 400 "invalid_request",
+    InvalidTaskAfterFinishedAt 400 "invalid_request",
+    InvalidTaskAfterStartedAt 400 "invalid_request",
+    InvalidTaskBeforeEnqueuedAt 400 "invalid_request",
+    InvalidTaskBeforeFinishedAt 400 "invalid_request",
+    InvalidTaskBeforeStartedAt 400 "invalid_request",
+    InvalidTaskCanceledBy 400 "invalid_request",
+    InvalidTaskFrom 400 "invalid_request",
+    InvalidTaskLimit 400 "invalid_request",
+    InvalidTaskReverse 400 "invalid_request",
+    InvalidTaskStatuses 400 "invalid_request",
+    InvalidTaskTypes 400 "invalid_request",
+    InvalidTaskUids 400 "invalid_request",
+    InvalidBatchUids 400 "invalid_request",
+    IoError 422 "system",
+    FeatureNotEnabled 400 "invalid_request",
+    MalformedPayload 400 "invalid_request",
+    MaxFieldsLimitExceeded 400 "invalid_request",
+    MissingApiKeyActions 400 "invalid_request",
+    MissingApiKeyExpiresAt 400 "invalid_request",
+    MissingApiKeyIndexes 400 "invalid_request",
+    MissingAuthorizationHeader 401 "auth",
+    MissingContentType 415 "invalid_request",
+    MissingDocumentId 400 "invalid_request",
+    MissingFacetSearchFacetName 400 "invalid_request",
+    MissingIndexUid 400 "invalid_request",
+    MissingMasterKey 401 "auth",
+    MissingPayload 400 "invalid_request",
+    MissingSearchHybrid 400 "invalid_request",
+    MissingSwapIndexes 400 "invalid_request",
+    MissingTaskFilters 400 "invalid_request",
+    NoSpaceLeftOnDevice 422 "system",
+    NotLeader 400 "invalid_request",
+    PayloadTooLarge 413 "invalid_request",
+    TooManySearchRequests 503 "system",
+    TaskNotFound 404 "invalid_request",
+    TaskFileNotFound 404 "invalid_request",
+    BatchNotFound 404 "invalid_request",
+    TooManyOpenFiles 422 "system",
+    TooManyVectors 400 "invalid_request",
+    UnretrievableDocument 400 "internal",
+    UnretrievableErrorCode 400 "invalid_request",
+    UnsupportedMediaType 415 "invalid_request",
+    VectorEmbeddingError 400 "invalid_request",
+    NotFoundSimilarId 400 "invalid_request",
+    InvalidDocumentEditionContext 400 "invalid_request",
+    InvalidDocumentEditionFunctionFilter 400 "invalid_request",
+    EditDocumentsByFunctionError 400 "invalid_request",
+    InvalidSettingsIndexChat 400 "invalid_request",
+    RequiresEnterpriseEdition 451 "invalid_request",
+}
+
+impl Code {
+    /// The code as clients see it: the variant's name in snake case.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for (i, c) in self.parts().0.char_indices() {
+            if c.is_ascii_uppercase() && i > 0 {
+                name.push('_');
+            }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
+    }
+}
+
+/// An error as a client sees it, alone or inside a failed task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The HTTP status of the answer; not part of the body.
+    #[serde(skip, default = "internal_status")]
+    pub status: u16,
+    /// The sentence for humans.
+    pub message: String,
+    /// The code for programs.
+    pub code: String,
+    /// `invalid_request`, `auth`, `internal` or `system`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where the code is documented.
+    pub link: String,
+}
+
+fn internal_status() -> u16 {
+    500
+}
+
+impl ApiError {
+    /// An error with this code and message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let (_, status, kind) = code.parts();
+        let name = code.name();
+        Self {
+            status,
+            message: message.into(),
+            link: format!("https://docs.meilisearch.com/errors#{name}"),
+            code: name,
+            kind: kind.to_string(),
+        }
+    }
+
+    /// An error that is nobody's fault but this node's.
+    pub fn internal(error: impl fmt::Display) -> Self {
+        Self::new(Code::Internal, error.to_string())
+    }
+
+    /// `Index x not found.`
+    pub fn index_not_found(uid: &str) -> Self {
+        Self::new(Code::IndexNotFound, format!("Index `{uid}` not found."))
+    }
+
+    /// The same error with `Index x: ` before its message, as failed tasks and searches have it.
+    pub fn in_index(mut self, uid: &str) -> Self {
+        self.message = format!("Index `{uid}`: {}", self.message);
+        self
+    }
+
+    /// The same message under another code.
+    pub fn recoded(self, code: Code) -> Self {
+        Self::new(code, self.message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self)).into_response()
+    }
+}
+
+/// Which code the engine's error has.
+pub fn engine_code(error: &MilliError) -> Code {
+    use UserError as U;
+    match error {
+        MilliError::InternalError(InternalError::Store(_)) => Code::DatabaseSizeLimitReached,
+        MilliError::InternalError(_) | MilliError::IoError(_) => Code::Internal,
+        MilliError::UserError(user) => match user {
+            U::InvalidStoreFile => Code::InvalidStoreFile,
+            U::NoSpaceLeftOnDevice => Code::NoSpaceLeftOnDevice,
+            U::MaxDatabaseSizeReached => Code::DatabaseSizeLimitReached,
+            U::AttributeLimitReached => Code::MaxFieldsLimitExceeded,
+            U::InvalidFilter(_) | U::InvalidFilterExpression(..) | U::FilterOperatorNotAllowed { .. } => {
+                Code::InvalidSearchFilter
+            }
+            U::MissingDocumentId { .. } => Code::MissingDocumentId,
+            U::InvalidDocumentId { .. } | U::TooManyDocumentIds { .. } => Code::InvalidDocumentId,
+            U::MissingDocumentField(_) => Code::InvalidDocumentFields,
+            U::NoPrimaryKeyCandidateFound => Code::IndexPrimaryKeyNoCandidateFound,
+            U::MultiplePrimaryKeyCandidatesFound { .. } => Code::IndexPrimaryKeyMultipleCandidatesFound,
+            U::PrimaryKeyCannotBeChanged(_) => Code::IndexPrimaryKeyAlreadyExists,
+            U::InvalidDistinctAttribute { .. } => Code::InvalidSearchDistinct,
+            U::SortRankingRuleMissing | U::InvalidSortableAttribute { .. } | U::SortError(_) => {
+                Code::InvalidSearchSort
+            }
+            U::InvalidFacetsDistribution { .. } => Code::InvalidSearchFacets,
+            U::InvalidSearchableAttribute { .. } => Code::InvalidSearchAttributesToSearchOn,
+            U::InvalidFacetSearchFacetName { .. } => Code::InvalidFacetSearchFacetName,
+            U::CriterionError(_) => Code::InvalidSettingsRankingRules,
+            U::InvalidGeoField(_) => Code::InvalidDocumentGeoField,
+            U::InvalidVectorDimensions { .. } | U::InvalidIndexingVectorDimensions { .. } => {
+                Code::InvalidVectorDimensions
+            }
+            U::InvalidVectorsMapType { .. } | U::InvalidVectorsEmbedderConf { .. } => {
+                Code::InvalidVectorsType
+            }
+            U::TooManyVectors(..) => Code::TooManyVectors,
+            U::InvalidMinTypoWordLenSetting(..) => Code::InvalidSettingsTypoTolerance,
+            U::InvalidSearchEmbedder(_) => Code::InvalidSearchEmbedder,
+            U::InvalidSimilarEmbedder(_) => Code::InvalidSimilarEmbedder,
+            U::VectorEmbeddingError(_) | U::DocumentEmbeddingError(_) => Code::VectorEmbeddingError,
+            U::DocumentEditionCannotModifyPrimaryKey
+            | U::DocumentEditionDocumentMustBeObject
+            | U::DocumentEditionRuntimeError(_)
+            | U::DocumentEditionCompilationError(_) => Code::EditDocumentsByFunctionError,
+            U::SerdeJson(_)
+            | U::EnvAlreadyOpened
+            | U::DocumentLimitReached
+            | U::UnknownInternalDocumentId { .. } => Code::Internal,
+            // What is left is about the configuration of embedders.
+            _ => Code::InvalidSettingsEmbedders,
+        },
+    }
+}
+
+impl From<MilliError> for ApiError {
+    fn from(error: MilliError) -> Self {
+        Self::new(engine_code(&error), error.to_string())
+    }
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> Self {
+        MilliError::from(error).into()
+    }
+}
+
+macro_rules! internal_from {
+    ($($error:ty),* $(,)?) => { $(
+        impl From<$error> for ApiError {
+            fn from(error: $error) -> Self { Self::internal(error) }
+        }
+    )* };
+}
+internal_from!(
+    milli_core::heed::Error,
+    std::io::Error,
+    serde_json::Error,
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    tokio::task::JoinError,
+);
+
+/// What every fallible function of this crate returns.
+pub type Result<T, E = ApiError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_names_are_snake_case_and_linked() {
+        let error = ApiError::new(Code::InvalidSearchQ, "no");
+        assert_eq!(error.code, "invalid_search_q");
+        assert_eq!(error.link, "https://docs.meilisearch.com/errors#invalid_search_q");
+        assert_eq!((error.status, error.kind.as_str()), (400, "invalid_request"));
+    }
+}

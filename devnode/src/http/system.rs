@@ -1,0 +1,128 @@
+//! The node itself: health, version, sizes, experimental features.
+
+use std::collections::BTreeMap;
+
+use deserr::Deserr;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::indexes::Stats;
+use super::{Answer, Call, blocking, ok};
+use crate::auth::Action;
+use crate::indexes::Indexes;
+use crate::node::Features;
+use crate::validate::InvalidJson;
+
+/// The version whose API this node speaks.
+const API_VERSION: &str = "1.50.0";
+
+/// `GET /health`
+pub async fn health() -> Answer {
+    ok(&json!({ "status": "available" }))
+}
+
+/// `GET /version`
+pub async fn version(call: Call) -> Answer {
+    call.allow(Action::Version, None)?;
+    ok(&json!({ "commitSha": "devnode", "commitDate": "unknown", "pkgVersion": API_VERSION }))
+}
+
+/// `GET /stats`
+pub async fn stats(call: Call) -> Answer {
+    let rights = call.allow(Action::StatsGet, None)?;
+    let node = call.node.clone();
+    let stats = blocking(move || {
+        let mut indexes = BTreeMap::new();
+        let mut used = 0;
+        let mut last_update: Option<OffsetDateTime> = None;
+        for uid in node.indexes.names().into_iter().filter(|uid| rights.covers(uid)) {
+            let index = node.indexes.get(&uid)?;
+            let rtxn = index.read_txn()?;
+            last_update = last_update.max(Some(index.updated_at(&rtxn)?));
+            used += index.used_size()?;
+            indexes.insert(uid.clone(), Stats::new(&node, &uid)?);
+        }
+        let last_update = last_update.and_then(|date| date.format(&Rfc3339).ok());
+        Ok(json!({
+            "databaseSize": Indexes::size_on_disk(&node.options.db_path),
+            "usedDatabaseSize": used,
+            "lastUpdate": last_update,
+            "indexes": indexes,
+        }))
+    })
+    .await?;
+    ok(&stats)
+}
+
+/// `GET /experimental-features`
+pub async fn features(call: Call) -> Answer {
+    call.allow(Action::ExperimentalFeaturesGet, None)?;
+    ok(&call.node.features())
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = InvalidJson, rename_all = camelCase, deny_unknown_fields)]
+struct Patch {
+    #[deserr(default)]
+    metrics: Option<bool>,
+    #[deserr(default)]
+    logs_route: Option<bool>,
+    #[deserr(default)]
+    edit_documents_by_function: Option<bool>,
+    #[deserr(default)]
+    contains_filter: Option<bool>,
+    #[deserr(default)]
+    dynamic_search_rules: Option<bool>,
+    #[deserr(default)]
+    network: Option<bool>,
+    #[deserr(default)]
+    get_task_documents_route: Option<bool>,
+    #[deserr(default)]
+    task_queue_compaction_route: Option<bool>,
+    #[deserr(default)]
+    composite_embedders: Option<bool>,
+    #[deserr(default)]
+    chat_completions: Option<bool>,
+    #[deserr(default)]
+    multimodal: Option<bool>,
+    #[deserr(default)]
+    foreign_keys: Option<bool>,
+    #[deserr(default)]
+    disable_documents_fetch_queue: Option<bool>,
+    #[deserr(default)]
+    legacy_search: Option<bool>,
+    #[deserr(default)]
+    render_route: Option<bool>,
+}
+
+/// `PATCH /experimental-features`
+pub async fn set_features(call: Call) -> Answer {
+    call.allow(Action::ExperimentalFeaturesUpdate, None)?;
+    let patch: Patch = call.json()?;
+    let old = call.node.features();
+    macro_rules! merged {
+        ($($name:ident),*) => {
+            Features { $($name: patch.$name.unwrap_or(old.$name),)* }
+        };
+    }
+    let features = merged!(
+        metrics,
+        logs_route,
+        edit_documents_by_function,
+        contains_filter,
+        dynamic_search_rules,
+        network,
+        get_task_documents_route,
+        task_queue_compaction_route,
+        composite_embedders,
+        chat_completions,
+        multimodal,
+        foreign_keys,
+        disable_documents_fetch_queue,
+        legacy_search,
+        render_route
+    );
+    call.node.set_features(features)?;
+    ok(&features)
+}

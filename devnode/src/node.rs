@@ -1,0 +1,103 @@
+//! The node: everything that handlers and the worker share.
+
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use milli_core::ThreadPoolNoAbortBuilder;
+use milli_core::update::IndexerConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::Keys;
+use crate::cli::Options;
+use crate::error::{ApiError, Code, Result};
+use crate::indexes::Indexes;
+use crate::store::{Changes, Store};
+use crate::tasks::queue::Queue;
+
+/// The switches of `/experimental-features`. Most are only remembered: this node has nothing behind them.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Features {
+    pub metrics: bool,
+    pub logs_route: bool,
+    pub edit_documents_by_function: bool,
+    pub contains_filter: bool,
+    pub dynamic_search_rules: bool,
+    pub network: bool,
+    pub get_task_documents_route: bool,
+    pub task_queue_compaction_route: bool,
+    pub composite_embedders: bool,
+    pub chat_completions: bool,
+    pub multimodal: bool,
+    pub foreign_keys: bool,
+    pub disable_documents_fetch_queue: bool,
+    pub legacy_search: bool,
+    pub render_route: bool,
+}
+
+impl Features {
+    /// Refuses something whose feature is off.
+    pub fn require(on: bool, action: &str, feature: &str, issue: &str) -> Result<()> {
+        if on {
+            return Ok(());
+        }
+        let message = format!("{action} requires enabling the `{feature}` experimental feature. See {issue}");
+        Err(ApiError::new(Code::FeatureNotEnabled, message))
+    }
+}
+
+/// A running node.
+pub struct Node {
+    /// The command line.
+    pub options: Options,
+    /// What is durable besides the indexes.
+    pub store: Store,
+    /// Who may do what.
+    pub keys: Keys,
+    /// The indexes.
+    pub indexes: Indexes,
+    /// The tasks.
+    pub queue: Queue,
+    /// The engine's resources for writing.
+    pub indexer: IndexerConfig,
+    features: RwLock<Features>,
+}
+
+impl Node {
+    /// Opens or creates the database.
+    pub fn open(options: Options) -> Result<Self> {
+        let folder: PathBuf = options.db_path.clone();
+        std::fs::create_dir_all(&folder)?;
+        let store = Store::open(&folder.join("devnode.redb"))?;
+        let keys = Keys::load(&store, options.master_key.clone())?;
+        let indexes = Indexes::load(&store, folder.join("indexes"))?;
+        let queue = Queue::load(
+            &store,
+            folder.join("update_files"),
+            options.experimental_max_number_of_batched_tasks,
+        )?;
+        let features =
+            store.section::<Features>("features")?.pop().map(|(_, features)| features).unwrap_or_default();
+        let pool = ThreadPoolNoAbortBuilder::new()
+            .thread_name(|i| format!("indexing-{i}"))
+            .build()
+            .map_err(ApiError::internal)?;
+        let indexer = IndexerConfig { thread_pool: Some(pool), ..IndexerConfig::default() };
+        Ok(Self { options, store, keys, indexes, queue, indexer, features: RwLock::new(features) })
+    }
+
+    /// The experimental features now.
+    pub fn features(&self) -> Features {
+        *self.features.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Switches experimental features, durably.
+    pub fn set_features(&self, features: Features) -> Result<()> {
+        let mut changes = Changes::default();
+        changes.put("features", "all", &features)?;
+        self.store.commit(changes)?;
+        *self.features.write().unwrap_or_else(PoisonError::into_inner) = features;
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! Core's callouts as Envoy's HTTP calls, and their answers back.
+
+use miroir_core::{
+    http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
+    operation::{Operation, Progress},
+    topology::Topology,
+};
+use proxy_wasm::{
+    hostcalls,
+    types::{BufferType, MapType},
+};
+use std::{collections::VecDeque, time::Duration};
+
+/// An operation whose wanted callouts have been sent.
+pub enum Driven {
+    /// It waits for answers.
+    Waiting(Operation),
+    /// It is done.
+    Done(Reply),
+}
+
+/// Sends what an operation wants from the context that is active now, until it waits or is done. `sent` hears Envoy's
+/// token of each callout.
+pub fn drive(
+    topology: &Topology,
+    mut progress: Progress<Operation>,
+    mut sent: impl FnMut(u32, CallId),
+) -> Driven {
+    let mut unsent = VecDeque::new();
+    loop {
+        let machine = match progress {
+            Progress::Done(reply) => return Driven::Done(reply),
+            Progress::Pending { machine, calls } => {
+                for call in calls {
+                    match dispatch(topology, &call) {
+                        Some(token) => sent(token, call.id),
+                        None => unsent.push_back(call.id),
+                    }
+                }
+                machine
+            }
+        };
+        match unsent.pop_front() {
+            Some(id) => progress = machine.digest(id, Outcome::Failed),
+            None => return Driven::Waiting(machine),
+        }
+    }
+}
+
+/// Sends a callout; gives Envoy's token, or `None` where it cannot be sent (a cluster that Envoy does not have).
+fn dispatch(topology: &Topology, call: &Callout) -> Option<u32> {
+    let config = topology.config();
+    let (cluster, authority) = match call.upstream {
+        Upstream::Node(node) => topology.node(node).map(|node| (&*node.cluster, &*node.name)),
+        Upstream::Control => config.control.as_ref().map(|control| (&*control.cluster, "miroir")),
+    }?;
+    let mut headers = vec![(":method", call.method), (":path", &*call.path), (":authority", authority)];
+    headers.extend(call.headers.iter().map(|(name, value)| (&**name, &**value)));
+    let body = (!call.body.is_empty()).then_some(call.body.as_slice());
+    let timeout = Duration::from_millis(call.timeout_ms);
+    match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {
+        Ok(token) => Some(token),
+        Err(status) => {
+            log::warn!("callout to cluster {cluster} cannot be sent: {status:?}");
+            None
+        }
+    }
+}
+
+/// The answer to the callout that Envoy tells of. A callout that failed has no headers; they must not be read then.
+pub fn outcome(headers: usize, body_size: usize) -> Outcome {
+    if headers == 0 {
+        return Outcome::Failed;
+    }
+    let headers = read_headers(MapType::HttpCallResponseHeaders);
+    let status =
+        headers.iter().find(|(name, _)| name == ":status").and_then(|(_, status)| status.parse().ok());
+    let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_size);
+    match (status, body) {
+        (Some(status), Ok(body)) => {
+            Outcome::Answered(Answer { status, headers, body: body.unwrap_or_default() })
+        }
+        _ => Outcome::Failed,
+    }
+}
+
+/// All headers of a map, names in lower case as Envoy keeps them.
+pub fn read_headers(map: MapType) -> Vec<(String, String)> {
+    let headers = hostcalls::get_map_bytes(map).unwrap_or_default();
+    headers.into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect()
+}
+
+/// Answers the stream whose context is in effect.
+pub fn send_reply(reply: &Reply) {
+    let headers = reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, Some(&reply.body)) {
+        log::error!("a reply cannot be sent: {status:?}");
+    }
+}

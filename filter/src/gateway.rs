@@ -1,0 +1,84 @@
+//! The root context: the topology that this configuration says, and the writes under way.
+
+use crate::{callouts::outcome, stream::Stream, writes::Writes};
+use miroir_core::topology::Topology;
+use proxy_wasm::{
+    hostcalls,
+    traits::{Context, HttpContext, RootContext},
+    types::{BufferType, ContextType},
+};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+thread_local! {
+    /// Names this worker's VM to the control plane; it outlives configurations.
+    static VM: String = random_name();
+}
+
+/// One plugin configuration in one worker.
+pub struct Gateway {
+    context_id: u32,
+    topology: Option<Arc<Topology>>,
+    writes: Rc<RefCell<Writes>>,
+}
+
+impl Gateway {
+    pub fn new(context_id: u32) -> Self {
+        Self { context_id, topology: None, writes: Rc::new(RefCell::new(Writes::new(context_id))) }
+    }
+}
+
+impl Context for Gateway {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        if let Some(topology) = &self.topology {
+            self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size));
+        }
+    }
+}
+
+impl RootContext for Gateway {
+    /// `false` makes Envoy refuse the configuration and keep the one that it has.
+    fn on_configure(&mut self, size: usize) -> bool {
+        let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
+        match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
+            Ok(topology) => {
+                log::info!("topology {} is in force", topology.version());
+                self.topology = Some(Arc::new(topology));
+            }
+            Err(invalid) => {
+                for error in invalid.0 {
+                    log::error!("the topology is refused: {error}");
+                }
+                return false;
+            }
+        }
+        let queue = VM.with(|vm| format!("miroir/{vm}/{}", self.context_id));
+        self.writes.borrow_mut().open_queue(&queue)
+    }
+
+    fn on_queue_ready(&mut self, _: u32) {
+        if let Some(topology) = &self.topology {
+            self.writes.borrow_mut().start_waiting(topology);
+        }
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let topology = self.topology.clone()?;
+        let vm = VM.with(Clone::clone);
+        Some(Box::new(Stream::new(context_id, vm, topology, Rc::clone(&self.writes))))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// 64 random bits, in hexadecimal digits.
+fn random_name() -> String {
+    getrandom::u64().map_or_else(
+        |error| {
+            log::error!("no random numbers: {error}; writes of this worker cannot be told from another's");
+            "0".to_owned()
+        },
+        |bits| format!("{bits:016x}"),
+    )
+}

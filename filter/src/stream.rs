@@ -1,0 +1,158 @@
+//! One client's request.
+
+use crate::{
+    callouts::{Driven, drive, outcome, read_headers, send_reply},
+    writes::Writes,
+};
+use miroir_core::{
+    http::{CallId, RequestHead},
+    intake::{Collector, Intake},
+    operation::{Operation, Progress},
+    protocol::SECRET_HEADER,
+    topology::Topology,
+};
+use proxy_wasm::{
+    hostcalls,
+    traits::{Context, HttpContext},
+    types::{Action, BufferType, MapType},
+};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+
+/// Where a request is.
+enum State {
+    /// It goes on to the next filter, untouched.
+    Passing,
+    /// Its body comes in.
+    Collecting(Box<Collector>),
+    /// Its operation waits for answers.
+    Waiting(Operation),
+    /// It is answered, or the root context answers it.
+    Left,
+}
+
+/// The context of one request.
+pub struct Stream {
+    context_id: u32,
+    vm: String,
+    topology: Arc<Topology>,
+    writes: Rc<RefCell<Writes>>,
+    state: State,
+    calls: HashMap<u32, CallId>,
+}
+
+impl Stream {
+    pub fn new(context_id: u32, vm: String, topology: Arc<Topology>, writes: Rc<RefCell<Writes>>) -> Self {
+        Self { context_id, vm, topology, writes, state: State::Passing, calls: HashMap::new() }
+    }
+
+    /// The body is whole.
+    fn start(&mut self) {
+        match std::mem::replace(&mut self.state, State::Left) {
+            State::Collecting(collector) if collector.is_write() => {
+                self.writes.borrow_mut().hand_over(self.context_id, *collector);
+            }
+            State::Collecting(collector) => self.advance(collector.finish()),
+            state => self.state = state,
+        }
+    }
+
+    fn advance(&mut self, progress: Progress<Operation>) {
+        let calls = &mut self.calls;
+        match drive(&self.topology, progress, |token, id| {
+            calls.insert(token, id);
+        }) {
+            Driven::Waiting(operation) => self.state = State::Waiting(operation),
+            Driven::Done(reply) => send_reply(&reply),
+        }
+    }
+
+    fn action(&self) -> Action {
+        match self.state {
+            State::Passing => Action::Continue,
+            _ => Action::Pause,
+        }
+    }
+}
+
+impl Context for Stream {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        let Some(id) = self.calls.remove(&token) else { return };
+        match std::mem::replace(&mut self.state, State::Left) {
+            State::Waiting(operation) => self.advance(operation.digest(id, outcome(headers, body_size))),
+            state => self.state = state,
+        }
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        match Intake::of(Arc::clone(&self.topology), &self.vm, request_head()) {
+            Intake::Pass => {
+                // Nobody but a gateway may carry the secret, and this request is a client's.
+                let removed = hostcalls::set_map_value(MapType::HttpRequestHeaders, SECRET_HEADER, None);
+                if removed.is_err() {
+                    log::warn!("{SECRET_HEADER} cannot be removed");
+                }
+            }
+            Intake::Reply(reply) => {
+                self.state = State::Left;
+                send_reply(&reply);
+            }
+            Intake::Collect(collector) => {
+                self.state = State::Collecting(collector);
+                if end_of_stream {
+                    self.start();
+                }
+            }
+        }
+        self.action()
+    }
+
+    /// Takes every chunk out of Envoy's buffer as it comes, so that Envoy never holds a whole payload.
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let State::Collecting(collector) = &mut self.state {
+            let chunk = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten();
+            if let Err(reply) = collector.push(&chunk.unwrap_or_default()) {
+                self.state = State::Left;
+                send_reply(&reply);
+                return Action::Pause;
+            }
+        }
+        if !matches!(self.state, State::Passing) && size > 0 {
+            let drained = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, size, &[]);
+            if drained.is_err() {
+                log::error!("the request's buffer cannot be drained");
+            }
+        }
+        if end_of_stream {
+            self.start();
+        }
+        self.action()
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.start();
+        self.action()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A write's answer can come while its own stream is being dropped: then nobody is told.
+        if let Ok(mut writes) = self.writes.try_borrow_mut() {
+            writes.forget_stream(self.context_id);
+        }
+    }
+}
+
+fn request_head() -> RequestHead {
+    let mut head = RequestHead::default();
+    for (name, value) in read_headers(MapType::HttpRequestHeaders) {
+        match name.as_str() {
+            ":method" => head.method = value,
+            ":path" => head.path = value,
+            _ => head.headers.push((name, value)),
+        }
+    }
+    head
+}

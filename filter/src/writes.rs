@@ -1,0 +1,94 @@
+//! Writes under way. Their callouts come from the root context, so that a client that leaves, or a stream's timeout, does
+//! not tear a write in two.
+
+use crate::callouts::{Driven, drive, send_reply};
+use miroir_core::{
+    http::{CallId, Outcome, Reply},
+    intake::Collector,
+    operation::{Operation, Progress},
+    topology::Topology,
+};
+use proxy_wasm::hostcalls;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// All writes of one root context.
+#[derive(Default)]
+pub struct Writes {
+    /// The root context's own id.
+    root: u32,
+    /// Wakes the root context; `None` before it is configured.
+    queue: Option<u32>,
+    /// Whole payloads that wait for the root context, with their streams.
+    waiting: VecDeque<(u32, Collector)>,
+    /// By stream, which is also the operation's name: a stream has one write.
+    running: HashMap<u32, Operation>,
+    /// Envoy's tokens.
+    calls: HashMap<u32, (u32, CallId)>,
+    /// Streams whose client is still there.
+    live: HashSet<u32>,
+}
+
+impl Writes {
+    pub fn new(root: u32) -> Self {
+        Self { root, ..Self::default() }
+    }
+
+    /// Makes the queue that wakes the root context; its name must be no other's.
+    pub fn open_queue(&mut self, name: &str) -> bool {
+        self.queue = hostcalls::register_shared_queue(name).ok();
+        self.queue.is_some()
+    }
+
+    /// Hands a whole payload over to the root context.
+    pub fn hand_over(&mut self, stream: u32, collector: Collector) {
+        self.live.insert(stream);
+        self.waiting.push_back((stream, collector));
+        let woken = self.queue.map(|queue| hostcalls::enqueue_shared_queue(queue, Some(b"write")));
+        if !matches!(woken, Some(Ok(()))) {
+            log::error!("the root context cannot be woken: a write waits for its next tick");
+        }
+    }
+
+    /// The stream's client has left, or has its answer. Its write goes on.
+    pub fn forget_stream(&mut self, stream: u32) {
+        self.live.remove(&stream);
+    }
+
+    /// Starts what waits. To be called in the root context.
+    pub fn start_waiting(&mut self, topology: &Topology) {
+        if let Some(queue) = self.queue {
+            while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
+        }
+        while let Some((stream, collector)) = self.waiting.pop_front() {
+            self.advance(topology, stream, collector.finish());
+        }
+    }
+
+    /// Digests an answer. To be called in the root context.
+    pub fn digest(&mut self, topology: &Topology, token: u32, outcome: Outcome) {
+        let Some((stream, id)) = self.calls.remove(&token) else { return };
+        let Some(operation) = self.running.remove(&stream) else { return };
+        self.advance(topology, stream, operation.digest(id, outcome));
+    }
+
+    fn advance(&mut self, topology: &Topology, stream: u32, progress: Progress<Operation>) {
+        let calls = &mut self.calls;
+        match drive(topology, progress, |token, id| {
+            calls.insert(token, (stream, id));
+        }) {
+            Driven::Waiting(operation) => {
+                self.running.insert(stream, operation);
+            }
+            Driven::Done(reply) => self.answer(stream, &reply),
+        }
+    }
+
+    fn answer(&mut self, stream: u32, reply: &Reply) {
+        if self.live.remove(&stream) && hostcalls::set_effective_context(stream).is_ok() {
+            send_reply(reply);
+            if let Err(status) = hostcalls::set_effective_context(self.root) {
+                log::error!("cannot return to the root context: {status:?}");
+            }
+        }
+    }
+}
