@@ -4,7 +4,7 @@
 mod support;
 
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
-use miroir_core::shard::Shard;
+use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
 use support::{FakeNode, addition, control};
 
@@ -40,8 +40,10 @@ async fn a_write_is_begun_committed_and_settled() {
     assert_eq!(task["details"], json!({"receivedDocuments": 2, "indexedDocuments": 2}));
     assert_eq!(task["customMetadata"], "the client's");
     // Published with the primary key that the write brought.
-    let ecds = std::fs::read_to_string(folder.path().join("xds/ecds.json")).unwrap();
-    assert!(ecds.contains(r#"{\"movies\":{\"primaryKey\":\"id\"}}"#), "{ecds}");
+    let ecds = std::fs::read(folder.path().join("xds/ecds.json")).unwrap();
+    let ecds: Value = serde_json::from_slice(&ecds).unwrap();
+    let topology = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
+    assert_eq!(Topology::from_json(topology.as_bytes()).unwrap().primary_key("movies"), Some("id"));
 }
 
 #[tokio::test]

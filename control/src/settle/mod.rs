@@ -6,11 +6,13 @@ use crate::{
     cluster::Cluster,
     error::Result,
     ledger::{
+        catalogue as stored,
         intents::{self, Effect, NodeTask},
         tasks::{self, Ending, Task},
     },
     locks::LockGuard,
     scrub, settings_tag, time,
+    view::Index,
     writes::begin::nothing_done,
 };
 use futures_util::future::join_all;
@@ -266,6 +268,18 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     let succeeded = over.status == "succeeded";
     let now = time::now();
     let index = task.index.clone();
+    let settings = match &index {
+        Some(index) if succeeded && task.kind == "settingsUpdate" => {
+            let uid = index.clone();
+            Some(cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?)
+        }
+        _ => None,
+    };
+    // Before the view: what the view loses of indexes, the ledger loses with their settings.
+    let moves = if succeeded { effect.moves() } else { Vec::new() };
+    if !moves.is_empty() {
+        cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
+    }
     cluster
         .change(|view| {
             for (shard, node) in &over.stale {
@@ -283,6 +297,10 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
             }
             if succeeded {
                 crate::ops::apply(view, &effect, now);
+                let changed = index.as_ref().and_then(|index| view.indexes.get_mut(index));
+                if let (Some(changed), Some(settings)) = (changed, settings) {
+                    changed.settings = Index::published(settings);
+                }
             }
         })
         .await?;
