@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod embedders;
 pub mod epochs;
 pub mod error;
 pub mod health;

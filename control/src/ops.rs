@@ -114,7 +114,12 @@ async fn run_locked(
     cluster
         .change(|view| match at_once {
             AtOnce::Created { index, primary_key } => {
-                view.indexes.entry(index).or_insert(Index { primary_key, created_at: now, updated_at: now });
+                view.indexes.entry(index).or_insert(Index {
+                    primary_key,
+                    created_at: now,
+                    updated_at: now,
+                    ..Index::default()
+                });
             }
             AtOnce::Deleted { index } => {
                 view.indexes.remove(&index);

@@ -5,8 +5,10 @@
 use crate::{
     catalogue,
     cluster::Cluster,
+    embedders::{EMBEDDERS, with_template},
     epochs::create_key,
     error::{Error, Result},
+    ledger::catalogue as stored,
     locks::Scope,
     node::Node,
     settings_tag::{self, FILTERABLE},
@@ -54,6 +56,13 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
         settings[FILTERABLE] = filterable;
+        // Nodes do not show the keys of embedders: what clients set is in the ledger.
+        let uid = index.clone();
+        let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+        if let Some(embedders) = set.get(EMBEDDERS) {
+            settings[EMBEDDERS] = embedders.clone();
+            with_template(&mut settings[EMBEDDERS]);
+        }
         if !there.contains(index) {
             let primary_key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
             catalogue::send_all(&node, &catalogue::creation(index, primary_key.as_deref())).await?;

@@ -40,7 +40,9 @@ pub fn value(value: &mut Value) {
             *array = array.iter().filter_map(crate::settings_tag::without_tag).collect();
             array.iter_mut().for_each(self::value);
         }
-        Value::String(text) if text.contains(TAG_FIELD) => *text = message(text),
+        Value::String(text) if text.contains(TAG_FIELD) => {
+            *text = crate::embedders::shown(text).map_or_else(|| message(text), ToOwned::to_owned);
+        }
         _ => {}
     }
 }

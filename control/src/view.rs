@@ -30,10 +30,25 @@ pub struct Replica {
 pub struct Index {
     /// Absent until the first document says it.
     pub primary_key: Option<String>,
+    /// The settings that gateways need, as clients have set them: those that nodes have applied.
+    pub settings: serde_json::Map<String, serde_json::Value>,
     /// When it was created.
     pub created_at: i64,
     /// When a mutation of it ended last.
     pub updated_at: i64,
+}
+
+/// The settings that gateways need.
+const PUBLISHED: [&str; 2] = ["pagination", "faceting"];
+
+impl Index {
+    /// Out of all that clients have set on an index, what gateways need.
+    #[must_use]
+    pub fn published(
+        all: serde_json::Map<String, serde_json::Value>,
+    ) -> serde_json::Map<String, serde_json::Value> {
+        all.into_iter().filter(|(name, _)| PUBLISHED.contains(&name.as_str())).collect()
+    }
 }
 
 impl View {

@@ -1,6 +1,7 @@
 //! The HTTP server: Meilisearch's routes that the filter lets through, and `/_miroir/*`.
 
 pub mod admin;
+pub mod batches;
 pub mod indexes;
 pub mod internal;
 pub mod keys;
@@ -54,6 +55,8 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/tasks", get(tasks::list).merge(delete(tasks::delete)))
         .route("/tasks/cancel", post(tasks::cancel))
         .route("/tasks/{uid}", get(tasks::get))
+        .route("/batches", get(batches::list))
+        .route("/batches/{uid}", get(batches::get))
         .route("/keys", get(keys::list).merge(post(keys::create)))
         .route("/keys/{key}", get(keys::get).fallback(keys::change))
         .route("/experimental-features", get(proxy::read).fallback(keys::features))

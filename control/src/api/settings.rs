@@ -3,6 +3,7 @@
 use super::{Sent, Shared, indexes};
 use crate::{
     auth, catalogue,
+    embedders::{EMBEDDERS, hide_secrets, with_template},
     error::{Result, api_error, index_not_found},
     ledger::{
         intents::{Effect, NodeRequest},
@@ -29,6 +30,9 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
             Some(with_tag) => *value = with_tag,
             None => return indexes::refused(&cluster, &sent).await,
         }
+    }
+    if let Some(embedders) = body.get_mut(EMBEDDERS) {
+        with_template(embedders);
     }
     let sets_rule = body.contains_key(FILTERABLE);
     let request = request("PATCH", format!("/indexes/{index}/settings"), Value::Object(body));
@@ -75,12 +79,11 @@ pub async fn one(
         let Some(with_tag) = with_tag(&value) else { return indexes::refused(&cluster, &sent).await };
         request("PUT", path, with_tag)
     } else {
-        NodeRequest {
-            method,
-            path,
-            body: Some(value.clone()).filter(|_| sent.request.method != "DELETE"),
-            main: true,
+        let mut body = value.clone();
+        if attribute == EMBEDDERS {
+            with_template(&mut body);
         }
+        NodeRequest { method, path, body: Some(body).filter(|_| sent.request.method != "DELETE"), main: true }
     };
     let change = json!({ attribute: value });
     write(&cluster, &sent, &index, request, sets_rule, Some(change)).await
@@ -122,10 +125,12 @@ async fn write(
         let code = "invalid_settings_non_separator_tokens";
         return Err(api_error(400, "invalid_request", code, message).into());
     }
+    let mut details = change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }));
+    hide_secrets(&mut details);
     let task = NewTask {
         index: Some(index.to_owned()),
         kind: "settingsUpdate".to_owned(),
-        details: Some(change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }))),
+        details: Some(details),
         custom_metadata: None,
     };
     let is_known = cluster.view().indexes.contains_key(index);

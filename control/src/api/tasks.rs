@@ -4,7 +4,10 @@ use super::{Sent, Shared};
 use crate::{
     auth,
     error::{Result, api_error},
-    ledger::tasks::{self as stored, Query},
+    ledger::{
+        intents::{self, Effect, Intent, NodeTask},
+        tasks::{self as stored, Ending, NewTask, Query},
+    },
     time,
 };
 use axum::{
@@ -12,7 +15,7 @@ use axum::{
     extract::Path,
     response::{IntoResponse, Response},
 };
-use miroir_core::error::{ApiError, Code};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 /// `GET /tasks`.
@@ -60,30 +63,138 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
     }
 }
 
-/// `POST /tasks/cancel`.
+/// `POST /tasks/cancel`: nodes cancel their parts, and the tasks end as nodes say.
 ///
 /// # Errors
-/// Always, for now.
-pub async fn cancel(sent: Sent) -> Result<Response> {
-    not_yet(&sent)
+/// The query is empty, or not one.
+pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
+    let (mut query, text) = match select(&cluster, &sent, "tasks.cancel", "cancel").await? {
+        Ok(selected) => selected,
+        Err(refusal) => return Ok(refusal),
+    };
+    query.statuses = Some(match query.statuses.take() {
+        Some(statuses) => statuses.into_iter().filter(|s| UNFINISHED.contains(&s.as_str())).collect(),
+        None => UNFINISHED.map(ToOwned::to_owned).to_vec(),
+    });
+    let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let new = NewTask {
+        index: None,
+        kind: "taskCancelation".to_owned(),
+        details: Some(json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": text})),
+        custom_metadata: None,
+    };
+    // After a crash it ends with what it has cancelled until then.
+    let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
+    let task = cluster
+        .ledger
+        .call(move |connection| {
+            let task = stored::insert(connection, &new)?;
+            intents::open(connection, task.uid, &intent)?;
+            Ok(task)
+        })
+        .await?;
+    let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
+    let parts = cluster.settler.cancel(&uids, task.uid);
+    let asked = parts.into_iter().map(async |(node, node_tasks)| {
+        let node = cluster.node(&node)?;
+        let list: Vec<String> = node_tasks.iter().map(u32::to_string).collect();
+        let path = format!("/tasks/cancel?uids={}", list.join(","));
+        let answer = node.ask("POST", &path, None).await.ok()?;
+        let node_task = answer.get("taskUid")?.as_u64().and_then(|uid| u32::try_from(uid).ok())?;
+        Some(NodeTask { node: node.name.clone(), node_task, main: true, shards: Vec::new() })
+    });
+    let node_tasks: Vec<NodeTask> = join_all(asked).await.into_iter().flatten().collect();
+    let summary = task.summary();
+    if node_tasks.is_empty() {
+        let details = json!({"matchedTasks": matched.len(), "canceledTasks": 0, "originalFilter": text});
+        end(&cluster, task.uid, details, Vec::new()).await?;
+    } else {
+        let (uid, stored) = (task.uid, node_tasks.clone());
+        cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
+        cluster.settler.add(task, node_tasks, Effect::None, None);
+    }
+    Ok(Json(summary).into_response())
 }
 
-/// `DELETE /tasks`.
+/// `DELETE /tasks`: ended tasks leave the ledger.
 ///
 /// # Errors
-/// Always, for now.
-pub async fn delete(sent: Sent) -> Result<Response> {
-    not_yet(&sent)
+/// The query is empty, or not one.
+pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
+    let (mut query, text) = match select(&cluster, &sent, "tasks.delete", "delete").await? {
+        Ok(selected) => selected,
+        Err(refusal) => return Ok(refusal),
+    };
+    cluster.settler.refresh().await;
+    query.limit = u32::MAX;
+    let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let matching = matched.len();
+    let ended: Vec<u32> = matched
+        .iter()
+        .filter(|task| !UNFINISHED.contains(&task.status.as_str()))
+        .map(|task| task.uid)
+        .collect();
+    let new = NewTask {
+        index: None,
+        kind: "taskDeletion".to_owned(),
+        details: Some(json!({"matchedTasks": matching, "deletedTasks": null, "originalFilter": text})),
+        custom_metadata: None,
+    };
+    let task = cluster.ledger.call(move |connection| stored::insert(connection, &new)).await?;
+    let details = json!({"matchedTasks": matching, "deletedTasks": ended.len(), "originalFilter": text});
+    end(&cluster, task.uid, details, ended).await?;
+    Ok(Json(task.summary()).into_response())
 }
 
-fn not_yet(sent: &Sent) -> Result<Response> {
-    let path = sent.request.path.split('?').next().unwrap_or_default();
-    let message = format!("`{} {path}` is not supported by the cluster yet.", sent.request.method);
-    Err(ApiError::new(Code::BAD_REQUEST, message).into())
+const UNFINISHED: [&str; 2] = ["enqueued", "processing"];
+
+/// The tasks that a cancelation or deletion asks for, and its query's text; or what the client is told instead.
+async fn select(
+    cluster: &Shared,
+    sent: &Sent,
+    action: &str,
+    verb: &str,
+) -> Result<Result<(Query, String), Response>> {
+    let grant = auth::authorize(cluster, sent.authorization.as_deref(), action, None).await?;
+    let Some(mut query) = read(&sent.request.path, false) else {
+        return Ok(Err(sent.natively(cluster).await?));
+    };
+    let text = sent.request.path.split_once('?').map(|(_, text)| text).unwrap_or_default();
+    if text.is_empty() {
+        let message = format!(
+            "Query parameters to filter the tasks to {verb} are missing. Available query parameters are: `uids`, \
+             `indexUids`, `statuses`, `types`, `canceledBy`, `beforeEnqueuedAt`, `afterEnqueuedAt`, \
+             `beforeStartedAt`, `afterStartedAt`, `beforeFinishedAt`, `afterFinishedAt`."
+        );
+        return Err(api_error(400, "invalid_request", "missing_task_filters", message).into());
+    }
+    query.limit = u32::MAX;
+    query.visible = grant.visible();
+    Ok(Ok((query, format!("?{text}"))))
+}
+
+/// Ends a task that needs no node, and forgets others with it.
+async fn end(cluster: &Shared, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
+    let now = time::now();
+    let ending = Ending {
+        status: "succeeded",
+        details: Some(details),
+        error: None,
+        started_at: Some(now),
+        finished_at: now,
+    };
+    cluster
+        .ledger
+        .call(move |connection| {
+            forgotten.iter().try_for_each(|uid| stored::forget(connection, *uid))?;
+            stored::finish(connection, uid, &ending)?;
+            intents::close(connection, uid)
+        })
+        .await
 }
 
 /// Reads the query of `GET /tasks`; `None` where a node would refuse it.
-fn read(path: &str, paged: bool) -> Option<Query> {
+pub(super) fn read(path: &str, paged: bool) -> Option<Query> {
     let mut query = Query { limit: 20, ..Query::default() };
     let text = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {

@@ -28,13 +28,17 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
             replicas.push(Replica { node: row.get(1)?, active: row.get::<_, String>(2)? == "active" });
         }
     }
-    let indexes = connection
+    let mut indexes = connection
         .prepare("SELECT uid, primary_key, created_at, updated_at FROM indexes")?
         .query_map([], |row| {
-            let index = Index { primary_key: row.get(1)?, created_at: row.get(2)?, updated_at: row.get(3)? };
+            let (created_at, updated_at) = (row.get(2)?, row.get(3)?);
+            let index = Index { primary_key: row.get(1)?, created_at, updated_at, ..Index::default() };
             Ok((row.get(0)?, index))
         })?
-        .collect::<rusqlite::Result<BTreeMap<_, _>>>()?;
+        .collect::<rusqlite::Result<BTreeMap<String, Index>>>()?;
+    for (uid, index) in &mut indexes {
+        index.settings = Index::published(settings(connection, uid)?);
+    }
     let behind = connection
         .prepare("SELECT node FROM behind")?
         .query_map([], |row| row.get(0))?
@@ -122,6 +126,30 @@ pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
     Ok(())
 }
 
+/// Settings that are changed member by member, and to what depth; all others are replaced.
+const DEPTHS: [(&str, u8); 5] =
+    [("pagination", 1), ("faceting", 1), ("typoTolerance", 1), ("chat", 1), ("embedders", 2)];
+
+fn merge(
+    settings: &mut serde_json::Map<String, serde_json::Value>,
+    name: &str,
+    value: &serde_json::Value,
+    depth: u8,
+) {
+    if value.is_null() {
+        settings.remove(name);
+    } else if let (1.., Some(members)) = (depth, value.as_object()) {
+        let entry = settings.entry(name).or_insert_with(|| serde_json::json!({}));
+        if let Some(entry) = entry.as_object_mut() {
+            for (name, value) in members {
+                merge(entry, name, value, depth - 1);
+            }
+        }
+    } else {
+        settings.insert(name.to_owned(), value.clone());
+    }
+}
+
 /// Merges what a client set into what it had set: `null` resets one setting, `None` all of them.
 ///
 /// # Errors
@@ -137,16 +165,33 @@ pub fn merge_settings(
     };
     let mut settings = settings(connection, index)?;
     for (name, value) in change {
-        if value.is_null() {
-            settings.remove(name);
-        } else {
-            settings.insert(name.clone(), value.clone());
-        }
+        let depth = DEPTHS.iter().find(|(group, _)| group == name).map_or(0, |(_, depth)| *depth);
+        merge(&mut settings, name, value, depth);
     }
     connection.execute(
         "INSERT OR REPLACE INTO settings (index_uid, body) VALUES (?1, ?2)",
         params![index, serde_json::to_string(&settings)?],
     )?;
+    Ok(())
+}
+
+/// Settings follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
+///
+/// # Errors
+/// The database failed.
+pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) -> Result<()> {
+    for (from, to, exchange) in pairs {
+        let (left, right) = (settings(connection, from)?, settings(connection, to)?);
+        for (index, moved) in [(to, Some(left)), (from, exchange.then_some(right))] {
+            connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
+            if let Some(moved) = moved.filter(|moved| !moved.is_empty()) {
+                connection.execute(
+                    "INSERT INTO settings (index_uid, body) VALUES (?1, ?2)",
+                    params![index, serde_json::to_string(&moved)?],
+                )?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -160,4 +205,35 @@ pub fn settings(connection: &Connection, index: &str) -> Result<serde_json::Map<
         .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| row.get(0))
         .optional()?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn settings_are_merged_reset_and_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let read = ledger
+            .call(|connection| {
+                let set = |change| merge_settings(connection, "a", Some(&change));
+                set(json!({"faceting": {"maxValuesPerFacet": 5}, "stopWords": ["x"], "synonyms": {"a": ["b"]}}))?;
+                set(json!({"faceting": {"sortFacetValuesBy": {"*": "count"}}, "stopWords": null, "synonyms": {}}))?;
+                let merged = settings(connection, "a")?;
+                move_settings(connection, &[("a".to_owned(), "b".to_owned(), true)])?;
+                let moved = (settings(connection, "a")?, settings(connection, "b")?);
+                merge_settings(connection, "b", None)?;
+                Ok((merged, moved, settings(connection, "b")?))
+            })
+            .await
+            .unwrap();
+        let (merged, (left, right), reset) = read;
+        let expected = json!({"faceting": {"maxValuesPerFacet": 5, "sortFacetValuesBy": {"*": "count"}}, "synonyms": {}});
+        assert_eq!(serde_json::Value::Object(merged.clone()), expected);
+        assert!(left.is_empty() && reset.is_empty());
+        assert_eq!(right, merged);
+    }
 }

@@ -65,6 +65,22 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Which indexes' settings go where: from, to, and whether `to` comes back.
+    #[must_use]
+    pub fn moves(&self) -> Vec<(String, String, bool)> {
+        match self {
+            Self::UpdateIndex { index, rename: Some(rename), .. } => {
+                vec![(index.clone(), rename.clone(), false)]
+            }
+            Self::Swap { pairs } => {
+                pairs.iter().map(|(left, right, rename)| (left.clone(), right.clone(), !rename)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A node's task behind a client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTask {

@@ -224,6 +224,23 @@ pub fn finish(connection: &Connection, uid: u32, ending: &Ending) -> Result<bool
     Ok(changed == 1)
 }
 
+/// Notes which task cancelled another.
+///
+/// # Errors
+/// The database failed.
+pub fn set_canceled_by(connection: &Connection, uid: u32, by: u32) -> Result<()> {
+    connection.execute("UPDATE tasks SET canceled_by = ?2 WHERE uid = ?1", [uid, by])?;
+    Ok(())
+}
+
+/// How many tasks another has cancelled.
+///
+/// # Errors
+/// The database failed.
+pub fn count_canceled(connection: &Connection, by: u32) -> Result<u64> {
+    Ok(connection.query_row("SELECT count(*) FROM tasks WHERE canceled_by = ?1", [by], |row| row.get(0))?)
+}
+
 /// What `GET /tasks` can ask for. Empty lists and `None` mean everything.
 #[derive(Clone, Debug, Default)]
 pub struct Query {

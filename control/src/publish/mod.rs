@@ -5,7 +5,7 @@ pub mod envoy;
 use crate::{
     config::ClusterConfig,
     error::{Error, Result},
-    view::View,
+    view::{Index, View},
 };
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
 use std::{
@@ -52,16 +52,7 @@ impl Publisher {
                 .map(|node| NodeConfig { name: node.name.clone(), cluster: node.cluster.clone() })
                 .collect(),
             placement: view.shards().map(|shard| view.active(shard).filter_map(position).collect()).collect(),
-            indexes: view
-                .indexes
-                .iter()
-                .map(|(uid, index)| {
-                    (
-                        uid.clone(),
-                        IndexConfig { primary_key: index.primary_key.clone(), ..IndexConfig::default() },
-                    )
-                })
-                .collect(),
+            indexes: view.indexes.iter().map(|(uid, index)| (uid.clone(), index_config(index))).collect(),
             control: Some(ControlConfig { cluster: CONTROL_CLUSTER.to_owned(), secret: self.secret.clone() }),
             read_key: self.read_key.clone(),
             fan_out: cluster.fan_out,
@@ -83,6 +74,22 @@ impl Publisher {
         replace(folder, "cds.json", &envoy::clusters(&cluster.nodes, &self.control, &version))?;
         replace(folder, "ecds.json", &envoy::filter(topology.config(), &self.wasm, &version)?)
     }
+}
+
+/// What gateways need of an index. Settings that are not as Meilisearch takes them are not there: nodes checked them.
+fn index_config(index: &Index) -> IndexConfig {
+    let mut config = IndexConfig { primary_key: index.primary_key.clone(), ..IndexConfig::default() };
+    let setting = |group: &str, name: &str| index.settings.get(group)?.get(name).cloned();
+    if let Some(hits) = setting("pagination", "maxTotalHits").and_then(|hits| hits.as_u64()) {
+        config.max_total_hits = hits;
+    }
+    if let Some(values) = setting("faceting", "maxValuesPerFacet").and_then(|values| values.as_u64()) {
+        config.max_values_per_facet = values;
+    }
+    if let Some(Ok(sorts)) = setting("faceting", "sortFacetValuesBy").map(serde_json::from_value) {
+        config.sort_facet_values_by = sorts;
+    }
+    config
 }
 
 /// Replaces a file by renaming: who reads it sees the old or the new one, whole. A file that says the same is left.
@@ -113,6 +120,15 @@ mod tests {
         view::{Index, Replica},
     };
 
+    fn movies() -> Index {
+        let settings = serde_json::json!({
+            "pagination": {"maxTotalHits": 5},
+            "faceting": {"maxValuesPerFacet": 7, "sortFacetValuesBy": {"*": "count"}}
+        });
+        let settings = settings.as_object().cloned().unwrap();
+        Index { primary_key: Some("id".into()), settings, ..Index::default() }
+    }
+
     #[test]
     fn files_carry_a_valid_topology_of_active_replicas() {
         let folder = tempfile::tempdir().unwrap();
@@ -134,8 +150,7 @@ mod tests {
                 vec![replica("b", true), replica("a", true)],
                 vec![replica("a", true), replica("b", false)],
             ],
-            indexes: [("movies".to_owned(), Index { primary_key: Some("id".into()), ..Index::default() })]
-                .into(),
+            indexes: [("movies".to_owned(), movies())].into(),
             ..View::default()
         };
         publisher.publish(&cluster, &view).unwrap();
@@ -146,6 +161,9 @@ mod tests {
         let text = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
         let topology = Topology::from_json(text.as_bytes()).unwrap();
         assert_eq!((topology.version(), topology.primary_key("movies")), (4, Some("id")));
+        let movies = &topology.config().indexes["movies"];
+        assert_eq!((movies.max_total_hits, movies.max_values_per_facet), (5, 7));
+        assert_eq!(movies.sort_facet_values_by.len(), 1);
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");
         let names: Vec<_> =

@@ -6,11 +6,13 @@ use crate::{
     cluster::Cluster,
     error::Result,
     ledger::{
+        catalogue as stored,
         intents::{self, Effect, NodeTask},
         tasks::{self, Ending, Task},
     },
     locks::LockGuard,
     scrub, settings_tag, time,
+    view::Index,
     writes::begin::nothing_done,
 };
 use futures_util::future::join_all;
@@ -69,6 +71,10 @@ impl Settler {
         self.wake.notify_one();
     }
 
+    fn kind(&self, uid: u32) -> Option<String> {
+        self.pending().get(&uid).map(|pending| pending.task.kind.clone())
+    }
+
     /// How many tasks are pending.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -83,6 +89,18 @@ impl Settler {
         let mut rounds = self.rounds.subscribe();
         self.wake.notify_one();
         let _ = tokio::time::timeout(Duration::from_millis(500), rounds.changed()).await;
+    }
+
+    /// Marks pending tasks as cancelled by another, and returns what nodes are to cancel. Tasks end as their nodes' do.
+    pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
+        let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (_, pending) in self.pending().iter_mut().filter(|(uid, _)| uids.contains(uid)) {
+            pending.task.canceled_by = Some(by);
+            for part in pending.parts.iter().filter(|part| part.main) {
+                parts.entry(part.node.clone()).or_default().push(part.node_task);
+            }
+        }
+        parts
     }
 
     /// Waits until a node has ended everything that is pending for it now.
@@ -173,7 +191,15 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             })
             .await?;
     }
-    join_all(over.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await.into_iter().collect()
+    // A cancelation counts what it cancelled: it ends after that.
+    let (cancelations, others): (Vec<_>, Vec<_>) = over
+        .into_iter()
+        .partition(|(uid, _)| cluster.settler.kind(*uid).as_deref() == Some("taskCancelation"));
+    for group in [others, cancelations] {
+        let ended = join_all(group.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await;
+        ended.into_iter().collect::<Result<()>>()?;
+    }
+    Ok(())
 }
 
 /// What a node says of some of its tasks. A node that is away says it for them; one that hiccups says nothing.
@@ -242,6 +268,18 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     let succeeded = over.status == "succeeded";
     let now = time::now();
     let index = task.index.clone();
+    let settings = match &index {
+        Some(index) if succeeded && task.kind == "settingsUpdate" => {
+            let uid = index.clone();
+            Some(cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?)
+        }
+        _ => None,
+    };
+    // Before the view: what the view loses of indexes, the ledger loses with their settings.
+    let moves = if succeeded { effect.moves() } else { Vec::new() };
+    if !moves.is_empty() {
+        cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
+    }
     cluster
         .change(|view| {
             for (shard, node) in &over.stale {
@@ -259,6 +297,10 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
             }
             if succeeded {
                 crate::ops::apply(view, &effect, now);
+                let changed = index.as_ref().and_then(|index| view.indexes.get_mut(index));
+                if let (Some(changed), Some(settings)) = (changed, settings) {
+                    changed.settings = Index::published(settings);
+                }
             }
         })
         .await?;
@@ -272,7 +314,16 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     cluster
         .ledger
         .call(move |connection| {
+            let mut ending = ending;
+            if task.kind == "taskCancelation"
+                && let Some(details) = &mut ending.details
+            {
+                details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
+            }
             tasks::finish(connection, uid, &ending)?;
+            if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
+                tasks::set_canceled_by(connection, uid, by)?;
+            }
             intents::close(connection, uid)?;
             if let (true, Some(index)) = (succeeded, &index) {
                 connection.execute(

@@ -1,0 +1,109 @@
+//! Embedders whose template is Meilisearch's default: it would embed every field, the shard tag too. They get the same
+//! template without the tag, and clients are shown the default.
+
+use miroir_core::shard::TAG_FIELD;
+use serde_json::{Value, json};
+
+/// The setting.
+pub const EMBEDDERS: &str = "embedders";
+
+/// Meilisearch 1.50's default template (`default_template_text` in `milli/src/prompt`).
+const DEFAULT: &str = "{% for field in fields %}{% if field.is_searchable and field.value != nil %}\
+                       {{ field.name }}: {{ field.value }}\n{% endif %}{% endfor %}";
+
+/// Sources that embed text by a template.
+const TEXT_SOURCES: [&str; 4] = ["openAi", "huggingFace", "ollama", "rest"];
+
+/// The default template, but for the tag.
+#[must_use]
+pub fn template() -> String {
+    DEFAULT.replace(
+        "field.value != nil %}",
+        &format!("field.value != nil and field.name != \"{TAG_FIELD}\" %}}"),
+    )
+}
+
+/// Gives embedders that would take the default template ours. Anything that is not as expected is left to nodes.
+///
+/// A change that names no source and no template touches neither: the embedder keeps what it has.
+pub fn with_template(embedders: &mut Value) {
+    for (_, embedder) in embedders.as_object_mut().into_iter().flatten() {
+        // Composite embedders hold two of them.
+        for part in ["indexingEmbedder", "searchEmbedder"] {
+            if let Some(part) = embedder.get_mut(part).filter(|part| part.is_object()) {
+                let mut alone = json!({ "part": part.take() });
+                with_template(&mut alone);
+                *part = alone["part"].take();
+            }
+        }
+        let source = embedder.get("source").and_then(Value::as_str);
+        let takes_template = match embedder.get("documentTemplate") {
+            None => source.is_some_and(|source| TEXT_SOURCES.contains(&source)),
+            // A source of null is reset to openAi.
+            Some(Value::Null) => source.is_none_or(|source| TEXT_SOURCES.contains(&source)),
+            Some(_) => false,
+        };
+        if takes_template && let Some(embedder) = embedder.as_object_mut() {
+            embedder.insert("documentTemplate".to_owned(), json!(template()));
+        }
+    }
+}
+
+/// Hides embedders' keys in a task's details, as Meilisearch does (`hide_secret` in `meilisearch-types`).
+pub fn hide_secrets(value: &mut Value) {
+    for (name, member) in value.as_object_mut().into_iter().flatten() {
+        match member {
+            Value::String(secret) if name == "apiKey" => {
+                let (shown, hidden) = match secret.len() {
+                    0..10 => (0, "XXX..."),
+                    10..20 => (2, "XXXX..."),
+                    20..30 => (3, "XXXXX..."),
+                    _ => (5, "XXXXXX..."),
+                };
+                *secret = secret.chars().take(shown).chain(hidden.chars()).collect();
+            }
+            member => hide_secrets(member),
+        }
+    }
+}
+
+/// What a client is shown for a template: the default for ours.
+#[must_use]
+pub fn shown(text: &str) -> Option<&'static str> {
+    (text == template()).then_some(DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_hidden() {
+        let mut details =
+            json!({"embedders": {"a": {"apiKey": "short"}, "b": {"apiKey": "0123456789abcdef"}}});
+        hide_secrets(&mut details);
+        assert_eq!(details, json!({"embedders": {"a": {"apiKey": "XXX..."}, "b": {"apiKey": "01XXXX..."}}}));
+    }
+
+    #[test]
+    fn only_default_templates_change() {
+        let mut embedders = json!({
+            "a": {"source": "openAi"}, "b": {"source": "userProvided", "dimensions": 3},
+            "c": {"source": "rest", "documentTemplate": "{{doc.title}}"}, "d": {"documentTemplate": null},
+            "e": {"apiKey": "x"}, "f": null,
+            "g": {"source": "composite", "indexingEmbedder": {"source": "ollama"}, "searchEmbedder": {"source": "rest"}},
+        });
+        with_template(&mut embedders);
+        let ours = json!(template());
+        assert!(template().contains("nil and field.name != \"_miroir_shard\" %}{{"));
+        assert_eq!(embedders["a"]["documentTemplate"], ours);
+        assert_eq!(embedders["b"], json!({"source": "userProvided", "dimensions": 3}));
+        assert_eq!(embedders["c"]["documentTemplate"], "{{doc.title}}");
+        assert_eq!(embedders["d"]["documentTemplate"], ours);
+        assert_eq!(embedders["e"], json!({"apiKey": "x"}));
+        assert_eq!(embedders["g"]["indexingEmbedder"]["documentTemplate"], ours);
+        assert_eq!(embedders["g"]["searchEmbedder"]["documentTemplate"], ours);
+        assert_eq!(embedders["g"].get("documentTemplate"), None);
+        assert_eq!(shown(&template()), Some(DEFAULT));
+    }
+}

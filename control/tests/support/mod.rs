@@ -1,0 +1,216 @@
+//! A node that takes everything, and a control plane over two of them.
+
+use axum::{
+    Json, Router,
+    extract::{Query, Request, State},
+    http::StatusCode,
+    routing::{any, get},
+};
+use miroir_control::{
+    api,
+    cluster::Cluster,
+    serve::{self, ServeArgs},
+};
+use miroir_core::protocol::{Begin, BeginReply, WriteOperation};
+use miroir_core::shard::Shard;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// What a fake node was asked.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Method, path, body.
+    pub requests: Vec<(String, String, Value)>,
+    /// Its tasks.
+    pub tasks: Vec<Value>,
+    /// How tasks end from now on.
+    pub ends: Option<&'static str>,
+}
+
+/// A fake node.
+pub struct FakeNode {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it was asked.
+    pub memory: Arc<Mutex<Memory>>,
+}
+
+impl FakeNode {
+    /// Starts one.
+    pub async fn start() -> Self {
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        let app = Router::new()
+            .route("/health", get(|| async { Json(json!({"status": "available"})) }))
+            .route("/version", get(|| async { Json(json!({"pkgVersion": "0.0.0"})) }))
+            .route("/tasks", get(tasks))
+            .fallback(any(take))
+            .with_state(memory.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { address, memory }
+    }
+
+    /// A gateway's callout.
+    pub async fn add_documents(&self, index: &str, uid: u32, key: &str) -> u32 {
+        let answer: Value = reqwest::Client::new()
+            .post(format!("http://{}/indexes/{index}/documents?customMetadata=miroir:{uid}", self.address))
+            .bearer_auth(key)
+            .json(&json!([{"id": 1}]))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        u32::try_from(answer["taskUid"].as_u64().unwrap()).unwrap()
+    }
+
+    /// The requests of a method and path that it has seen.
+    pub fn seen(&self, method: &str, path: &str) -> Vec<Value> {
+        let memory = self.memory.lock().unwrap();
+        let matching = memory.requests.iter().filter(|(m, p, _)| m == method && p == path);
+        matching.map(|(_, _, body)| body.clone()).collect()
+    }
+}
+
+async fn tasks(
+    memory: State<Arc<Mutex<Memory>>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Json<Value> {
+    let memory = memory.lock().unwrap();
+    let uids: Option<Vec<u64>> =
+        query.get("uids").map(|uids| uids.split(',').map(|uid| uid.parse().unwrap()).collect());
+    let is_asked =
+        |task: &&Value| uids.as_ref().is_none_or(|uids| uids.contains(&task["uid"].as_u64().unwrap()));
+    Json(json!({"results": memory.tasks.iter().filter(is_asked).collect::<Vec<_>>()}))
+}
+
+async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCode, Json<Value>) {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let mut memory = memory.lock().unwrap();
+    memory.requests.push((parts.method.to_string(), parts.uri.path().to_owned(), body));
+    if parts.uri.path().starts_with("/keys") {
+        let status = if parts.method == "POST" { StatusCode::CREATED } else { StatusCode::OK };
+        return (status, Json(json!({"results": []})));
+    }
+    let metadata = parts.uri.query().and_then(|query| query.split("customMetadata=").nth(1));
+    let uid = memory.tasks.len();
+    let end = memory.ends.unwrap_or("succeeded");
+    let error = (end == "failed").then(|| {
+        json!({"message": "nodes know `_miroir_shard, x`", "code": "internal", "type": "internal", "link": ""})
+    });
+    let moment = "2024-01-01T00:00:00Z";
+    memory.tasks.push(json!({
+        "uid": uid, "status": end, "customMetadata": metadata, "error": error,
+        "startedAt": moment, "finishedAt": moment, "details": {"deletedDocuments": 3},
+    }));
+    (StatusCode::ACCEPTED, Json(json!({"taskUid": uid, "status": "enqueued"})))
+}
+
+/// A control plane under test.
+pub struct Control {
+    /// Its state.
+    pub cluster: Arc<Cluster>,
+    /// Where it listens.
+    pub url: String,
+}
+
+/// Starts a control plane over these nodes, two replicas a shard, without keys for clients.
+pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
+    let nodes = nodes.iter().enumerate().map(|(n, node)| format!("n{n}=http://{}", node.address)).collect();
+    let args = ServeArgs {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        data: data.to_owned(),
+        config: None,
+        nodes,
+        shards: Some(4),
+        replication: Some(2),
+        publish_dir: Some(data.join("xds")),
+        wasm: "filter.wasm".into(),
+        advertise: None,
+        no_master_key: true,
+        commit_timeout_ms: Some(300),
+        callout_timeout_ms: Some(20),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cluster = serve::open(&args, address).await.unwrap();
+    let app = api::router(cluster.clone());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    serve::start(cluster.clone()).await.unwrap();
+    Control { cluster, url: format!("http://{address}") }
+}
+
+impl Control {
+    /// Asks the control plane as a gateway does.
+    pub async fn internal(&self, path: &str, body: &impl serde::Serialize) -> (u16, Value) {
+        let answer = reqwest::Client::new()
+            .post(format!("{}{path}", self.url))
+            .header(miroir_core::protocol::SECRET_HEADER, &self.cluster.secrets.gateway_secret)
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Begins an addition to some shards, and expects to be told to send it: the uid and the key.
+    pub async fn begin(&self, index: &str, shards: &[u16]) -> (u32, String) {
+        let (status, reply) =
+            self.internal(miroir_core::protocol::BEGIN_PATH, &addition(index, shards)).await;
+        assert_eq!(status, 200, "{reply}");
+        match serde_json::from_value(reply).unwrap() {
+            BeginReply::Send { uid, key, primary_key, .. } => {
+                assert_eq!(primary_key.as_deref(), Some("id"));
+                (uid, key)
+            }
+            other => panic!("not to be sent: {other:?}"),
+        }
+    }
+
+    /// A task as clients see it.
+    pub async fn task(&self, uid: u32) -> Value {
+        reqwest::get(format!("{}/tasks/{uid}", self.url)).await.unwrap().json().await.unwrap()
+    }
+
+    /// A task, once it has ended.
+    pub async fn ended(&self, uid: u32) -> Value {
+        let begun = Instant::now();
+        loop {
+            let task = self.task(uid).await;
+            if !["enqueued", "processing"].contains(&task["status"].as_str().unwrap()) {
+                return task;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{task} has not ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A gateway's begin of two documents.
+pub fn addition(index: &str, shards: &[u16]) -> Begin {
+    Begin {
+        gateway: "g".into(),
+        topology_version: 1,
+        index: index.into(),
+        operation: WriteOperation::AddDocuments {
+            update: false,
+            documents: 2,
+            requested_primary_key: None,
+            primary_key: Some("id".into()),
+            failure: None,
+        },
+        shards: shards.iter().copied().map(Shard).collect(),
+        authorization: None,
+        custom_metadata: Some("the client's".into()),
+    }
+}

@@ -1,0 +1,147 @@
+//! Begin, commit, settle and recovery, over nodes that take everything.
+#![allow(missing_docs, reason = "tests")]
+
+mod support;
+
+use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
+use miroir_core::{shard::Shard, topology::Topology};
+use serde_json::{Value, json};
+use support::{FakeNode, addition, control};
+
+fn enqueued(node: &str, task_uid: u32) -> NodeResult {
+    NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
+}
+
+#[tokio::test]
+async fn a_write_is_begun_committed_and_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, key) = control.begin("movies", &[0, 2]).await;
+    for node in [&a, &b] {
+        // The index is there before its documents, the tag is filterable, and the gateway's key opens the node.
+        assert_eq!(node.seen("POST", "/indexes"), [json!({"uid": "movies", "primaryKey": "id"})]);
+        let settings = node.seen("PATCH", "/indexes/movies/settings");
+        assert_eq!(settings[0]["filterableAttributes"][0]["attributePatterns"], json!(["_miroir_shard"]));
+        let keys = node.seen("POST", "/keys");
+        let text = |key: &Value| {
+            control.cluster.secrets.key_text(uuid::Uuid::parse_str(key["uid"].as_str().unwrap()).unwrap())
+        };
+        assert!(keys.iter().any(|made| text(made) == key));
+    }
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    let (status, summary) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    assert_eq!((status, &summary["status"], &summary["taskUid"]), (200, &json!("enqueued"), &json!(uid)));
+    let task = control.ended(uid).await;
+    assert_eq!(task["status"], "succeeded");
+    assert_eq!(task["details"], json!({"receivedDocuments": 2, "indexedDocuments": 2}));
+    assert_eq!(task["customMetadata"], "the client's");
+    // Published with the primary key that the write brought.
+    let ecds = std::fs::read(folder.path().join("xds/ecds.json")).unwrap();
+    let ecds: Value = serde_json::from_slice(&ecds).unwrap();
+    let topology = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
+    assert_eq!(Topology::from_json(topology.as_bytes()).unwrap().primary_key("movies"), Some("id"));
+}
+
+#[tokio::test]
+async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, key) = control.begin("movies", &[1]).await;
+    let version = control.cluster.view().version;
+    let taken = enqueued("n0", a.add_documents("movies", uid, &key).await);
+    let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
+    // Repair would bring it back at once: it is kept from its locks.
+    let _held = control.cluster.locks.lock(miroir_control::locks::Scope::shards("other", &[Shard(1)])).await;
+    control.internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed] }).await;
+    let view = control.cluster.view();
+    assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
+    assert!(view.version > version);
+    assert_eq!(control.ended(uid).await["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn what_nodes_refuse_is_told_in_their_words_without_the_tag() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, key) = control.begin("movies", &[0]).await;
+    for node in [&a, &b] {
+        node.memory.lock().unwrap().ends = Some("failed");
+    }
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let task = control.ended(uid).await;
+    assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("nodes know `x`")));
+    assert_eq!(task["details"]["indexedDocuments"], 0);
+    assert!(control.cluster.view().stale_on("n1").is_empty(), "both ended alike");
+}
+
+#[tokio::test]
+async fn a_begin_without_a_commit_is_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, key) = control.begin("movies", &[3]).await;
+    // The gateway reaches one node, and dies.
+    a.add_documents("movies", uid, &key).await;
+    let other = addition("movies", &[3]);
+    let next =
+        tokio::time::timeout(std::time::Duration::from_millis(100), control.internal(BEGIN_PATH, &other));
+    assert!(next.await.is_err(), "its shard is locked");
+    let task = control.ended(uid).await;
+    assert_eq!(task["status"], "succeeded", "one replica has it: {task}");
+    let fenced = a
+        .memory
+        .lock()
+        .unwrap()
+        .requests
+        .iter()
+        .any(|(method, path, _)| method == "DELETE" && path.starts_with("/keys/"));
+    assert!(fenced, "late callouts are kept out");
+    let (_, new_key) = control.begin("movies", &[3]).await;
+    assert_ne!(new_key, key);
+}
+
+#[tokio::test]
+async fn an_open_begin_survives_a_crash_of_the_control_plane() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let first = control(folder.path(), &[&a, &b]).await;
+    let (written, key) = first.begin("movies", &[0]).await;
+    let (unwritten, _) = first.begin("movies", &[1]).await;
+    for node in [&a, &b] {
+        node.add_documents("movies", written, &key).await;
+    }
+    // No shutdown: a second control plane opens what the first left.
+    let second = control(folder.path(), &[&a, &b]).await;
+    assert_eq!(second.ended(written).await["status"], "succeeded");
+    let task = second.ended(unwritten).await;
+    assert_eq!(task["status"], "failed");
+    assert!(task["error"]["message"].as_str().unwrap().ends_with("no replica took them: 1."), "{task}");
+    let (later, _) = second.begin("movies", &[0, 1]).await;
+    assert!(later > unwritten);
+}
+
+#[tokio::test]
+async fn only_gateways_may_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = FakeNode::start().await;
+    let b = FakeNode::start().await;
+    let control = control(folder.path(), &[&a, &b]).await;
+    let answer = reqwest::Client::new()
+        .post(format!("{}{BEGIN_PATH}", control.url))
+        .json(&addition("movies", &[0]))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 403);
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "invalid_api_key");
+}
