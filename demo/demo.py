@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ MIROIR = ROOT / "target" / "release" / "miroir"
 DOCUMENTS = 6_000
 BATCH = 1_000
 PATIENCE = 180  # seconds for any one step
+ADDRESS = "One Meilisearch, at "  # how the playground tells where it is
 READY = "Logs are in"  # how the playground's last line begins
 
 
@@ -81,12 +81,15 @@ def start(listen, data):
     """Starts the playground, shows what it says, and comes back when it is ready."""
     command = [MIROIR, "playground", "--nodes", "3", "--replication", "2", "--listen", listen, "--data", data]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    url = None
     for line in process.stdout:
         print(line, end="", flush=True)
+        if line.startswith(ADDRESS):
+            url = line.removeprefix(ADDRESS).split()[0].rstrip(".")
         if line.startswith(READY):
             # What it says later is shown as it comes.
             threading.Thread(target=shutil.copyfileobj, args=(process.stdout, sys.stdout), daemon=True).start()
-            return process, Cluster(f"http://{listen}")
+            return process, Cluster(url)
     raise Wrong(f"the playground ended with status {process.wait()}")
 
 
@@ -177,17 +180,11 @@ def survive(cluster, data, before):
     raise Wrong("the node that came back is not repaired")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the last step")
     arguments = parser.parse_args()
-    listen = os.environ.get("LISTEN") or f"127.0.0.1:{free_port() if arguments.once else 7700}"
+    listen = os.environ.get("LISTEN") or f"127.0.0.1:{0 if arguments.once else 7700}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="miroir-demo-") as data:
         process = None
@@ -199,7 +196,7 @@ def main():
             before = search(cluster)
             survive(cluster, data, before)
             if not arguments.once:
-                headline(f"It stays up at http://{listen}: try it, kill other nodes. Ctrl-C ends it.")
+                headline(f"It stays up at {cluster.url}: try it, kill other nodes. Ctrl-C ends it.")
                 process.wait()
             return 0
         except Wrong as error:

@@ -4,6 +4,7 @@ use crate::{Client, MASTER_KEY, node_program, wait_until};
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 use tempfile::TempDir;
 
@@ -24,11 +25,7 @@ impl Node {
     #[must_use]
     pub fn start() -> Self {
         let data = TempDir::new().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|probe| probe.local_addr())
-            .expect("a free port")
-            .port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new(node_program())
             .args(["--env", "development", "--no-analytics", "--http-addr", &address])
             .arg("--db-path")
@@ -53,4 +50,14 @@ impl Drop for Node {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// A port that nobody listens on, below the range that the kernel gives to outgoing connections.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() * 37 % 10_000).unwrap_or(0);
+    (0..10_000)
+        .map(|_| 10_000 + (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }

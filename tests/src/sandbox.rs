@@ -8,7 +8,6 @@ use nix::{
 use serde_json::Value;
 use std::{
     fs::File,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -43,7 +42,6 @@ impl Default for Options {
 pub struct Sandbox {
     playground: Child,
     options: Options,
-    listen: String,
     data: TempDir,
     /// Speaks to the first gateway, under the master key where there is one.
     pub client: Client,
@@ -57,27 +55,31 @@ impl Sandbox {
     #[must_use]
     pub fn start(options: Options) -> Self {
         let data = TempDir::new().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|probe| probe.local_addr())
-            .expect("a free port")
-            .port();
-        let listen = format!("127.0.0.1:{port}");
-        let playground = spawn(options, &listen, data.path());
-        let key = options.master_key.then_some(MASTER_KEY);
-        let client = Client::new(format!("http://{listen}"), key);
-        let mut sandbox = Self { playground, options, listen, data, client };
+        let playground = spawn(options, data.path());
+        let mut sandbox = Self { playground, options, data, client: Client::new("", None) };
         sandbox.wait_ready();
         sandbox
     }
 
     fn wait_ready(&mut self) {
-        let client = self.client.clone();
+        let state = self.data().join("playground.json");
+        let key = self.options.master_key.then_some(MASTER_KEY);
         wait_until("the cluster is ready", || {
             if let Ok(Some(status)) = self.playground.try_wait() {
-                let log = std::fs::read_to_string(self.data().join("playground.log")).unwrap_or_default();
+                let log =
+                    std::fs::read_to_string(self.data.path().join("playground.log")).unwrap_or_default();
                 panic!("the playground ended with {status}:\n{log}");
             }
-            client.try_send("GET", "/health", None, Vec::new()).is_ok_and(|answer| answer.status == 200)
+            let state: Value = std::fs::read(&state)
+                .ok()
+                .and_then(|state| serde_json::from_slice(&state).ok())
+                .unwrap_or_default();
+            // A state that an earlier playground left says where that one was.
+            if state["pid"] != self.playground.id() {
+                return false;
+            }
+            self.client = Client::new(state["url"].as_str().unwrap_or_default(), key);
+            self.client.try_send("GET", "/health", None, Vec::new()).is_ok_and(|answer| answer.status == 200)
         });
     }
 
@@ -171,7 +173,7 @@ impl Sandbox {
 
     /// Starts the playground again on the same data, after [`Self::stop`].
     pub fn restart(&mut self) {
-        self.playground = spawn(self.options, &self.listen, self.data.path());
+        self.playground = spawn(self.options, self.data.path());
         self.wait_ready();
     }
 }
@@ -191,7 +193,7 @@ impl Drop for Sandbox {
     }
 }
 
-fn spawn(options: Options, listen: &str, folder: &Path) -> Child {
+fn spawn(options: Options, folder: &Path) -> Child {
     let log =
         || File::options().create(true).append(true).open(folder.join("playground.log")).expect("a log");
     let mut command = Command::new(programs().join("miroir"));
@@ -201,7 +203,7 @@ fn spawn(options: Options, listen: &str, folder: &Path) -> Child {
         .args(["--replication", &options.replication.to_string()])
         .args(["--shards", &options.shards.to_string()])
         .args(["--gateways", &options.gateways.to_string()])
-        .args(["--listen", listen])
+        .args(["--listen", "127.0.0.1:0"])
         .arg("--node-bin")
         .arg(node_program())
         .arg("--data")

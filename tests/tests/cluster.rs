@@ -31,7 +31,7 @@ fn indexes_settings_and_statistics_show_nothing_of_the_shards() {
         "/indexes/movies/settings/filterable-attributes",
         &json!(["year", "genre"]),
     ));
-    assert_eq!(client.get("/indexes/movies/settings/filterable-attributes").body, json!(["genre", "year"]));
+    assert_eq!(client.get("/indexes/movies/settings/filterable-attributes").body, json!(["year", "genre"]));
     client.succeeded(&client.send("DELETE", "/indexes/movies/settings", None, ""));
     assert_eq!(client.get("/indexes/movies/settings").body["filterableAttributes"], json!([]));
     assert_eq!(client.search("movies", &json!({}))["estimatedTotalHits"], 50, "the tag is filterable still");

@@ -34,7 +34,8 @@ fn documents() -> Vec<Value> {
 fn settings() -> Value {
     json!({
         "searchableAttributes": ["title", "text"],
-        "filterableAttributes": ["genre", "tags", "price", "rank", "_geo"],
+        // Not `rank`: it has more values than a facet shows.
+        "filterableAttributes": ["genre", "tags", "price", "_geo"],
         "sortableAttributes": ["price", "rank", "title", "_geo"],
     })
 }
@@ -50,7 +51,7 @@ fn queries() -> Vec<Value> {
         json!({"q": "silver castle", "sort": [total], "matchingStrategy": "all", "limit": 100}),
         json!({"q": "\"by the\"", "sort": [total], "limit": 7, "offset": 13}),
         json!({"q": "ancient", "filter": "price > 10 AND genre = river", "sort": [total]}),
-        json!({"q": "", "filter": [["genre = river", "genre = castle"], "rank < 300"], "sort": [total]}),
+        json!({"q": "", "filter": [["genre = river", "genre = castle"], "price < 30"], "sort": [total]}),
         json!({"q": "", "sort": ["price:asc", total], "limit": 250}),
         json!({"q": "", "sort": ["price:desc", total], "limit": 250}),
         json!({"q": "garden", "sort": ["title:asc", total], "attributesToRetrieve": ["title", "rank"]}),

@@ -124,7 +124,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// All processes.
+    /// All processes: nodes, the control plane, gateways, each kind by number.
     #[must_use]
     pub fn list(&self) -> Vec<ProcessView> {
         let processes = self.processes();
@@ -135,7 +135,12 @@ impl Supervisor {
             address: process.spec.address.clone(),
             seconds: process.since.elapsed().as_secs(),
         };
-        processes.iter().map(view).collect()
+        let mut views: Vec<ProcessView> = processes.iter().map(view).collect();
+        // Gateways are started last one first.
+        views.sort_by_key(|view| {
+            (view.name.starts_with("gateway-"), view.name == "control", view.name.len(), view.name.clone())
+        });
+        views
     }
 
     /// Where each process writes.
