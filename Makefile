@@ -42,9 +42,9 @@ filter: wasm-targets
 	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_PANIC=abort \
 		$(CARGO) build --release -p miroir-filter --target wasm32-wasip1
 
-# The same packages as `cargo test` builds: another choice would unify features otherwise, and build everything twice.
+# Tests and benchmarks too: without them features would be unified otherwise, and `make test` would build it all again.
 programs:
-	$(CARGO) build --release
+	$(CARGO) build --release --all-targets
 
 core-on-wasm: wasm-targets $(BINDGEN_RUNNER)
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(CURDIR)/$(BINDGEN_RUNNER) \

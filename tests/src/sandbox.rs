@@ -119,13 +119,19 @@ impl Sandbox {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Starts a process that was killed.
+    /// Starts a process that was killed; a node answers again when this returns.
     ///
     /// # Panics
     /// It cannot be started.
     pub fn revive(&self, name: &str) {
         let output = self.miroir(&["playground", "start", name]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        if let Some(number) = name.strip_prefix("meili-").and_then(|number| number.parse().ok()) {
+            let node = self.node(number);
+            wait_until("the node answers again", || {
+                node.try_send("GET", "/health", None, Vec::new()).is_ok_and(|answer| answer.status == 200)
+            });
+        }
     }
 
     /// The processes: name, process id where it runs, and address.
@@ -152,13 +158,32 @@ impl Sandbox {
         (0..self.options.nodes).map(|node| self.node(node).count(index)).sum()
     }
 
-    /// Waits until no replica is stale and every node is up.
+    /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
+    ///
+    /// # Panics
+    /// That does not come.
     pub fn wait_repaired(&self) {
         wait_until("every replica is repaired", || {
             let status = self.miroir_json(&["status"]);
             let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
             nodes.iter().all(|node| node["up"] == true && node["stale"] == 0)
         });
+        let state = std::fs::read(self.data().join("playground.json")).expect("the playground's state");
+        let state: Value = serde_json::from_slice(&state).expect("JSON");
+        for gateway in 0..self.options.gateways {
+            let admin = &state["ports"][format!("admin-{gateway}")];
+            let admin = Client::new(format!("http://127.0.0.1:{admin}"), None);
+            wait_until("Envoy uses every node", || {
+                let clusters = admin.get("/clusters?format=json").body;
+                let clusters = clusters["cluster_statuses"].as_array().cloned().unwrap_or_default();
+                let hosts =
+                    || clusters.iter().flat_map(|cluster| cluster["host_statuses"].as_array()).flatten();
+                hosts().count() > usize::from(self.options.nodes)
+                    && hosts().all(|host| {
+                        host["health_status"] == serde_json::json!({"eds_health_status": "HEALTHY"})
+                    })
+            });
+        }
     }
 
     /// Ends the playground with a signal, and waits for its end.

@@ -50,7 +50,7 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
         cluster.insert(
             "health_checks".to_owned(),
             json!([{
-                "timeout": "1s", "interval": "1s", "no_traffic_interval": "1s",
+                "timeout": "1s", "interval": "1s", "no_traffic_interval": "1s", "unhealthy_interval": "0.25s",
                 "unhealthy_threshold": 2, "healthy_threshold": 1,
                 "http_health_check": {"path": "/health"}
             }]),
@@ -59,11 +59,15 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
             "outlier_detection".to_owned(),
             json!({
                 "consecutive_5xx": 1000, "consecutive_gateway_failure": 3, "enforcing_consecutive_gateway_failure": 100,
-                "interval": "1s", "base_ejection_time": "1s", "max_ejection_time": "5s", "max_ejection_percent": 100
+                "interval": "0.25s", "base_ejection_time": "0.25s", "max_ejection_time": "0.25s", "max_ejection_percent": 100
             }),
         );
-        // With one endpoint a cluster, "panic" would send requests to a node that is known to be away.
-        cluster.insert("common_lb_config".to_owned(), json!({"healthy_panic_threshold": {"value": 0}}));
+        // With one endpoint a cluster, "panic" would send requests to a node that is known to be away; and workers hear
+        // of a node that is back at once, not within the second that Envoy waits to merge such news.
+        cluster.insert(
+            "common_lb_config".to_owned(),
+            json!({"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}),
+        );
     }
     cluster
 }
