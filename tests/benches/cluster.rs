@@ -61,7 +61,10 @@ fn main() {
     client.create("places", "id", &settings);
     let documents = documents();
     let written = timed(|| client.add("places", &json!(documents)));
-    println!("{DOCUMENTS} documents written to two nodes each and searchable after {:.2} s", written.as_secs_f64());
+    println!(
+        "{DOCUMENTS} documents written to two nodes each and searchable after {:.2} s",
+        written.as_secs_f64()
+    );
 
     let published: Value =
         serde_json::from_slice(&std::fs::read(cluster.data().join("xds/ecds.json")).unwrap()).unwrap();
