@@ -7,7 +7,7 @@ use miroir_core::{
 };
 use proxy_wasm::{
     hostcalls,
-    types::{BufferType, MapType},
+    types::{BufferType, MapType, Status},
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -60,8 +60,12 @@ fn dispatch(topology: &Topology, call: &Callout) -> Option<u32> {
     let timeout = Duration::from_millis(call.timeout_ms);
     match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {
         Ok(token) => Some(token),
+        // No endpoint is healthy: that is Envoy's to tell, and would be told for every request.
+        Err(Status::InternalFailure) => None,
         Err(status) => {
-            log::warn!("callout to cluster {cluster} cannot be sent: {status:?}");
+            log::warn!(
+                "callout to cluster {cluster} cannot be sent: {status:?}; does Envoy have this cluster?"
+            );
             None
         }
     }
