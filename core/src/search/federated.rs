@@ -17,7 +17,7 @@ use crate::{
     read::{Gathered, NodeRequest, Part, Portion, Question},
     scrub,
     shard::Shard,
-    topology::{IndexConfig, Topology},
+    topology::Topology,
 };
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -32,6 +32,8 @@ pub struct Federated {
     federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
     merge_facets: Option<Option<u64>>,
+    /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
+    mixed_orders: bool,
     queries: Vec<IndexQuery>,
 }
 
@@ -68,6 +70,11 @@ impl Federated {
             Some(value) => Some(serde_json::from_str::<MergeFacets>(value.get()).ok()?.max_values_per_facet),
             None => None,
         };
+        let facet_indexes: BTreeMap<String, Box<RawValue>> = match parameters.get("facetsByIndex") {
+            Some(value) => serde_json::from_str(value.get()).ok()?,
+            None => BTreeMap::new(),
+        };
+        let facet_indexes: Vec<String> = facet_indexes.into_keys().collect();
         let federation = SearchRequest::new(parameters).ok()?;
         if queries.iter().any(|(_, request)| request.has_paging) {
             return None;
@@ -77,12 +84,11 @@ impl Federated {
             let distinct = federation.distinct.clone().or_else(|| request.distinct.clone());
             IndexQuery::with_distinct(index, config, request, distinct)
         });
-        Some(Box::new(Self { queries: queries.collect(), federation, merge_facets }))
-    }
-
-    fn config(&self, index: &str) -> IndexConfig {
-        let query = self.queries.iter().find(|query| query.index == index);
-        query.map(|query| query.config.clone()).unwrap_or_default()
+        let queries: Vec<IndexQuery> = queries.collect();
+        let orders = facet_indexes.iter().map(|index| topology.index(index).sort_facet_values_by);
+        let orders: Vec<_> = orders.collect();
+        let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
+        Some(Box::new(Self { queries, federation, merge_facets, mixed_orders }))
     }
 
     fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
@@ -119,7 +125,7 @@ impl Federated {
     }
 
     /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
-    fn write_facets(&self, parts: &[&RawValue], out: &mut Vec<u8>) {
+    fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
         let mut indexes: BTreeMap<String, (Vec<&RawValue>, Vec<&RawValue>)> = BTreeMap::new();
         for part in parts {
             let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
@@ -132,7 +138,7 @@ impl Federated {
         }
         let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         for (position, (index, (distributions, stats))) in indexes.iter().enumerate() {
-            let config = self.config(index);
+            let config = topology.index(index);
             let mut distribution = Vec::new();
             merge_distributions(distributions, None, |facet| facet_order(&config, facet), &mut distribution);
             let stats = serde_json::to_vec(&merge_stats(stats, None)).unwrap_or_default();
@@ -162,7 +168,7 @@ impl Federated {
                         .is_ok_and(|part| part.get(facet).is_some())
                 })
             });
-            indexes.next().is_some_and(|(index, _)| self.config(index).sort_facet_values_by_count(facet))
+            indexes.next().is_some_and(|(index, _)| topology.index(index).sort_facet_values_by_count(facet))
         };
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         out.extend_from_slice(b"\"facetDistribution\":");
@@ -185,7 +191,9 @@ impl Question for Federated {
         let (offset, limit) = self.federation.paging.window();
         let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
         let mut parameters = self.federation.without_paging();
-        parameters.remove("mergeFacets");
+        if !self.mixed_orders {
+            parameters.remove("mergeFacets");
+        }
         let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
             Paging::Page { .. } => {
@@ -205,7 +213,7 @@ impl Question for Federated {
         NodeRequest { path: "/multi-search".to_owned(), body }
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
             match self.read(part.body) {
@@ -254,7 +262,7 @@ impl Question for Federated {
                 out.push(b',');
             }
             if name == "facetsByIndex" {
-                self.write_facets(&raw(name), &mut out);
+                self.write_facets(topology, &raw(name), &mut out);
                 wrote_facets = true;
                 continue;
             }
@@ -263,6 +271,16 @@ impl Question for Federated {
             let number = match (name.as_ref(), self.federation.paging) {
                 ("hits", _) => {
                     write_list(hits, &mut out, |hit, out| self.write_hit(hit, out));
+                    continue;
+                }
+                ("facetDistribution", _) => {
+                    let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
+                    let order = FacetOrder { by_count: false, limit: limit.unwrap_or(usize::MAX) };
+                    merge_distributions(&raw(name), None, |_| order, &mut out);
+                    continue;
+                }
+                ("facetStats", _) => {
+                    out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
                     continue;
                 }
                 ("offset", Paging::Offset { offset, .. }) => offset,
@@ -290,7 +308,7 @@ impl Question for Federated {
         let facets = raw("facetsByIndex");
         if !wrote_facets && !facets.is_empty() {
             out.push(b',');
-            self.write_facets(&facets, &mut out);
+            self.write_facets(topology, &facets, &mut out);
         }
         out.push(b'}');
         Gathered::Reply(Reply::json(200, out))

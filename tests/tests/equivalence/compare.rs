@@ -67,3 +67,27 @@ fn without_times(mut answer: Value) -> Value {
     }
     answer
 }
+
+/// Where two values differ first.
+pub fn difference(cluster: &Value, node: &Value) -> String {
+    fn at(path: &str, one: &Value, other: &Value) -> Option<String> {
+        match (one, other) {
+            _ if one == other => None,
+            (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+                let mut members = one.iter().zip(other).enumerate();
+                members.find_map(|(position, (one, other))| at(&format!("{path}[{position}]"), one, other))
+            }
+            (Value::Object(one), Value::Object(other)) if one.keys().all(|key| other.contains_key(key)) => {
+                let extra = other.keys().find(|key| !one.contains_key(*key));
+                let mut members = one.iter();
+                let found = members.find_map(|(key, one)| at(&format!("{path}.{key}"), one, &other[key]));
+                found.or_else(|| extra.map(|key| format!("{path}.{key} is missing")))
+            }
+            _ => {
+                let short = |value: &Value| value.to_string().chars().take(700).collect::<String>();
+                Some(format!("{path}:\n  cluster: {}\n  node:    {}", short(one), short(other)))
+            }
+        }
+    }
+    at("", &without_times(cluster.clone()), &without_times(node.clone())).unwrap_or_default()
+}

@@ -8,7 +8,7 @@ mod documents;
 mod queries;
 mod random;
 
-use compare::{Agreement, compare};
+use compare::{Agreement, compare, difference};
 use miroir_tests::{Client, Node, Options, Sandbox};
 use queries::{KINDS, Request};
 use random::Random;
@@ -71,54 +71,45 @@ fn ranks(node: &Client, request: &Request) -> BTreeMap<String, String> {
     ranks
 }
 
-fn run(cluster: &Client, node: &Client, count: u64, seed: u64, tally: &mut Tally) {
+fn run(cluster: &Client, node: &Client, count: u64, seed: u64) -> Tally {
+    let mut tally = Tally::new();
     let mut random = Random(seed);
     for position in 0..count {
         let kind = KINDS[position as usize % KINDS.len()];
-        let request = queries::request(kind, &mut random);
-        let (one, other) = (ask(cluster, &request), ask(node, &request));
-        let agreement = if one.0 != other.0 {
-            Agreement::No
-        } else {
-            match compare(&one.1, &other.1, &|_| None) {
-                Agreement::No => {
-                    let ranks = ranks(node, &request);
-                    let listed = request.kind == "list" && request.body["sort"].is_null();
-                    compare(&one.1, &other.1, &|hit| {
-                        if listed { Some(String::new()) } else { ranks.get(&hit["id"].to_string()).cloned() }
-                    })
-                }
-                agreement => agreement,
-            }
-        };
-        let entry = tally.entry(kind).or_default();
-        entry.0 += 1;
-        match agreement {
-            Agreement::Exact => entry.1 += 1,
-            Agreement::Ties => entry.2 += 1,
-            Agreement::No => {
-                println!("{kind}: {} {} {}", request.method, request.path, request.body);
-                println!(
-                    "  cluster: {} {}\n  node:    {} {}",
-                    one.0,
-                    shown(&one.1),
-                    other.0,
-                    shown(&other.1)
-                );
-            }
-        }
+        check(cluster, node, &queries::request(kind, &mut random), &mut tally);
     }
+    for request in documents::INDEXES.iter().flat_map(|index| queries::errors(index)) {
+        check(cluster, node, &request, &mut tally);
+    }
+    tally
 }
 
-fn shown(body: &Value) -> String {
-    let text = body.to_string();
-    text.chars().take(number("MIROIR_EQUIVALENCE_SHOW", 600) as usize).collect()
+fn check(cluster: &Client, node: &Client, request: &Request, tally: &mut Tally) {
+    let (one, other) = (ask(cluster, request), ask(node, request));
+    let agreement = match compare(&one.1, &other.1, &|_| None) {
+        _ if one.0 != other.0 => Agreement::No,
+        Agreement::No => {
+            let ranks = ranks(node, request);
+            compare(&one.1, &other.1, &|hit| ranks.get(&hit["id"].to_string()).cloned())
+        }
+        agreement => agreement,
+    };
+    let entry = tally.entry(request.kind).or_default();
+    entry.0 += 1;
+    match agreement {
+        Agreement::Exact => entry.1 += 1,
+        Agreement::Ties => entry.2 += 1,
+        Agreement::No => {
+            println!("{}: {} {} {}", request.kind, request.method, request.path, request.body);
+            println!("  {} {} {}", one.0, other.0, difference(&one.1, &other.1));
+        }
+    }
 }
 
 fn report(title: &str, tally: &Tally) -> Vec<String> {
     println!("{title}\n{:<14} {:>8} {:>8} {:>8} {:>9}", "kind", "requests", "equal", "but ties", "agreement");
     let mut wanting = Vec::new();
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain(["errors"]) {
         let (all, equal, ties) = tally.get(kind).copied().unwrap_or_default();
         let percent = f64::from(equal + ties) * 100.0 / f64::from(all.max(1));
         println!("{kind:<14} {all:>8} {equal:>8} {ties:>8} {percent:>8.1}%");
@@ -137,12 +128,8 @@ fn a_cluster_cannot_be_told_from_one_node() {
     fill(&cluster.client);
     fill(&node.client);
     let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 480), number("MIROIR_EQUIVALENCE_SEED", 1));
-    let mut healthy = Tally::new();
-    run(&cluster.client, &node.client, count, seed, &mut healthy);
-    let mut wanting = report("healthy", &healthy);
+    let mut wanting = report("healthy", &run(&cluster.client, &node.client, count, seed));
     cluster.kill("meili-1");
-    let mut killed = Tally::new();
-    run(&cluster.client, &node.client, count / 2, seed + 1, &mut killed);
-    wanting.extend(report("one node killed", &killed));
+    wanting.extend(report("one node killed", &run(&cluster.client, &node.client, count / 2, seed + 1)));
     assert!(wanting.is_empty(), "{wanting:#?}");
 }
