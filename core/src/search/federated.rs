@@ -34,6 +34,8 @@ pub struct Federated {
     merge_facets: Option<Option<u64>>,
     /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
     mixed_orders: bool,
+    /// `facetsByIndex`.
+    facets: BTreeMap<String, Option<Vec<String>>>,
     queries: Vec<IndexQuery>,
 }
 
@@ -70,11 +72,10 @@ impl Federated {
             Some(value) => Some(serde_json::from_str::<MergeFacets>(value.get()).ok()?.max_values_per_facet),
             None => None,
         };
-        let facet_indexes: BTreeMap<String, Box<RawValue>> = match parameters.get("facetsByIndex") {
+        let facets: BTreeMap<String, Option<Vec<String>>> = match parameters.get("facetsByIndex") {
             Some(value) => serde_json::from_str(value.get()).ok()?,
             None => BTreeMap::new(),
         };
-        let facet_indexes: Vec<String> = facet_indexes.into_keys().collect();
         let federation = SearchRequest::new(parameters).ok()?;
         if queries.iter().any(|(_, request)| request.has_paging) {
             return None;
@@ -85,10 +86,10 @@ impl Federated {
             IndexQuery::with_distinct(index, config, request, distinct)
         });
         let queries: Vec<IndexQuery> = queries.collect();
-        let orders = facet_indexes.iter().map(|index| topology.index(index).sort_facet_values_by);
+        let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
-        Some(Box::new(Self { queries, federation, merge_facets, mixed_orders }))
+        Some(Box::new(Self { queries, federation, merge_facets, mixed_orders, facets }))
     }
 
     fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
@@ -124,6 +125,16 @@ impl Federated {
         });
     }
 
+    /// How `mergeFacets` orders and cuts a facet: as the first index that it is asked of.
+    fn merged_order(&self, topology: &Topology, facet: &str) -> FacetOrder {
+        let asks =
+            |asked: &Option<Vec<String>>| asked.iter().flatten().any(|name| name == facet || name == "*");
+        let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
+        let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
+        let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
+        FacetOrder { by_count, limit: limit.unwrap_or(usize::MAX) }
+    }
+
     /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
     fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
         let mut indexes: BTreeMap<String, (Vec<&RawValue>, Vec<&RawValue>)> = BTreeMap::new();
@@ -154,26 +165,16 @@ impl Federated {
             out.extend(stats);
             out.push(b'}');
         }
-        let Some(limit) = self.merge_facets else {
+        if self.merge_facets.is_none() {
             out.extend_from_slice(if indexes.is_empty() { b"\"facetsByIndex\":{}" } else { b"}" });
             return;
-        };
+        }
         let raw = |bytes: &Vec<u8>| serde_json::from_slice::<Box<RawValue>>(bytes).ok();
         let distributions: Vec<Box<RawValue>> = merged.iter().filter_map(|(bytes, _)| raw(bytes)).collect();
         let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
-        let by_count = |facet: &str| {
-            let mut indexes = indexes.iter().filter(|(_, (distributions, _))| {
-                distributions.iter().any(|part| {
-                    serde_json::from_str::<RawObject<'_>>(part.get())
-                        .is_ok_and(|part| part.get(facet).is_some())
-                })
-            });
-            indexes.next().is_some_and(|(index, _)| topology.index(index).sort_facet_values_by_count(facet))
-        };
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         out.extend_from_slice(b"\"facetDistribution\":");
         let parts: Vec<&RawValue> = distributions.iter().map(|part| &**part).collect();
-        merge_distributions(&parts, None, |facet| FacetOrder { by_count: by_count(facet), limit }, out);
+        merge_distributions(&parts, None, |facet| self.merged_order(topology, facet), out);
         out.extend_from_slice(b",\"facetStats\":");
         let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
         out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());
@@ -191,15 +192,17 @@ impl Question for Federated {
         let (offset, limit) = self.federation.paging.window();
         let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
         let mut parameters = self.federation.without_paging();
-        if !self.mixed_orders {
-            parameters.remove("mergeFacets");
-        }
+        parameters.remove("mergeFacets");
         let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
             Paging::Page { .. } => {
                 vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
             }
         };
+        let uncut = to_raw_value(&serde_json::Map::new()).ok();
+        if let Some(uncut) = uncut.as_deref().filter(|_| self.merge_facets.is_some() && self.mixed_orders) {
+            parameters.insert("mergeFacets", uncut);
+        }
         for (name, value) in &added {
             if let Some(value) = value {
                 parameters.insert(name, value);
@@ -274,9 +277,12 @@ impl Question for Federated {
                     continue;
                 }
                 ("facetDistribution", _) => {
-                    let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
-                    let order = FacetOrder { by_count: false, limit: limit.unwrap_or(usize::MAX) };
-                    merge_distributions(&raw(name), None, |_| order, &mut out);
+                    merge_distributions(
+                        &raw(name),
+                        None,
+                        |facet| self.merged_order(topology, facet),
+                        &mut out,
+                    );
                     continue;
                 }
                 ("facetStats", _) => {

@@ -58,9 +58,9 @@ pub struct Weighted(Rule);
 impl Weighted {
     /// The values of a hit with these details, whose score times `weight` is `score`.
     ///
-    /// Without sorts this is the score alone, exactly. Around a sort Meilisearch multiplies the rules' own numbers, of
-    /// which the details show ratios only: there the groups are in the right order, but for rules whose ratios differ
-    /// while their products do not.
+    /// Where all rules but sorts stand together, as they do without sorts, their score is the hit's, exactly. Where a sort
+    /// parts them, Meilisearch multiplies the rules' own numbers, of which the details show ratios only: the scores of
+    /// the groups are near then, not exact.
     #[must_use]
     pub fn of(details: &Map<String, Value>, weight: f64, score: f64) -> Vec<Self> {
         let mut rules: Vec<(u64, Rule, f64)> = details
@@ -72,9 +72,6 @@ impl Weighted {
             })
             .collect();
         rules.sort_by_key(|(order, ..)| *order);
-        if rules.iter().all(|(_, rule, _)| matches!(rule, Rule::Scores(_))) {
-            return vec![Self(Rule::Scores(vec![score]))];
-        }
         let mut weighted: Vec<Self> = Vec::new();
         let mut share = 1.0;
         for (_, rule, score) in rules {
@@ -89,6 +86,10 @@ impl Weighted {
                 }
                 (rule, _) => weighted.push(Self(rule)),
             }
+        }
+        let mut groups = weighted.iter_mut().filter(|Self(rule)| matches!(rule, Rule::Scores(_)));
+        if let (Some(Self(group)), None) = (groups.next(), groups.next()) {
+            *group = Rule::Scores(vec![score]);
         }
         weighted
     }

@@ -23,9 +23,16 @@ impl Selection {
         };
         let mut hidden: Vec<String> = Vec::new();
         for name in needed {
-            if !asked.iter().chain(&hidden).any(|shown| covers(shown, name)) {
-                hidden.push((*name).to_owned());
+            if asked.iter().chain(&hidden).any(|shown| covers(shown, name)) {
+                continue;
             }
+            // A node that displays `a` shows it when it is asked for `a`, not when it is asked for `a.b`.
+            let root = name.split('.').next().unwrap_or(name);
+            let shares_root = |field: &String| field.split('.').next() == Some(root);
+            if root != *name && !asked.iter().any(shares_root) {
+                hidden.push(root.to_owned());
+            }
+            hidden.push((*name).to_owned());
         }
         if hidden.is_empty() {
             return Self::default();
@@ -119,7 +126,7 @@ mod tests {
         assert_eq!(shown(&["t"], &["*"], &["id"], hit), r#"{"t":2,"_formatted":{"id":"1","t":"2"}}"#);
         assert_eq!(shown(&["t", "id"], &[], &["id"], hit), hit);
         assert_eq!(shown(&["a.c"], &[], &["a.b"], r#"{"a":{"b":1,"c":2}}"#), r#"{"a":{"c":2}}"#);
-        assert_eq!(shown(&["x"], &[], &["a.b"], r#"{"a":{"b":1},"x":3}"#), r#"{"x":3}"#);
+        assert_eq!(shown(&["x"], &[], &["a.b"], r#"{"a":{"b":1},"x":3,"a.b":4}"#), r#"{"x":3}"#);
         assert_eq!(shown(&["a"], &[], &["a.b"], r#"{"a":{"b":1}}"#), r#"{"a":{"b":1}}"#);
     }
 

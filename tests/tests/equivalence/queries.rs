@@ -242,10 +242,10 @@ fn list(kind: &'static str, index: &str, random: &mut Random) -> Request {
         body["ids"] = json!((0..30).map(|_| random.below(900).to_string()).collect::<Vec<_>>());
     }
     if sorted {
-        body["sort"] = json!(
-            random
-                .some(&["price:asc", "price:desc", "rank:desc", "genre:asc", "_geoPoint(41.5, 4.1):desc"], 2)
-        );
+        let sorts = ["price:asc", "price:desc", "genre:asc", "_geoPoint(41.5, 4.1):desc"];
+        let mut sorts = random.some(&sorts, 2);
+        sorts.push("rank:desc");
+        body["sort"] = json!(sorts);
     }
     Request { kind, method: "POST", path: format!("/indexes/{index}/documents/fetch"), body }
 }
@@ -357,7 +357,7 @@ pub fn errors(index: &str) -> Vec<Request> {
         ("POST", list.clone(), json!({"limit": "x"})),
         ("POST", list.clone(), json!({"fields": "title"})),
         ("POST", list.clone(), json!({"filter": "_miroir_shard EXISTS"})),
-        ("POST", list, json!({"fields": ["_miroir_shard", "id"], "limit": 3})),
+        ("POST", list, json!({"fields": ["_miroir_shard", "id"], "ids": [7]})),
         ("GET", format!("/indexes/{index}/documents?limit=x"), Value::Null),
         ("GET", "/indexes/none/documents".into(), Value::Null),
         ("POST", facets.clone(), json!({"facetName": "title"})),
