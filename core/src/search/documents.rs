@@ -5,6 +5,7 @@
 
 use super::{
     answer::DocumentId,
+    geo::{Place, compare_distances},
     merge::{ranked, write_list},
     query_string::sort_parameters,
     rank::missing_last,
@@ -28,9 +29,6 @@ use serde_json::{
 use std::{cmp::Ordering, collections::BTreeMap};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Mean radius of the earth, metres.
-const EARTH: f64 = 6_371_000.0;
-
 /// A list of documents.
 #[derive(Debug)]
 pub struct DocumentList {
@@ -46,7 +44,7 @@ pub struct DocumentList {
 #[derive(Debug)]
 enum Sort {
     Field { path: String, ascending: bool },
-    Distance { latitude: f64, longitude: f64, ascending: bool },
+    Distance { from: Place, ascending: bool },
 }
 
 #[derive(Debug)]
@@ -197,12 +195,10 @@ impl Sort {
             "desc" => false,
             _ => return None,
         };
-        let Some(point) = path.strip_prefix("_geoPoint") else {
-            return Some(Self::Field { path: path.to_owned(), ascending });
-        };
-        let (latitude, longitude) = point.trim().strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-        let (latitude, longitude) = (latitude.trim().parse().ok()?, longitude.trim().parse().ok()?);
-        Some(Self::Distance { latitude, longitude, ascending })
+        if path.starts_with("_geoPoint") {
+            return Some(Self::Distance { from: Place::of_point(path)?, ascending });
+        }
+        Some(Self::Field { path: path.to_owned(), ascending })
     }
 
     /// A document's place: its first value in this direction, where it has several.
@@ -212,15 +208,16 @@ impl Sort {
                 let values = values_at(document, path).into_iter();
                 SortKey::Field(values.min_by(|one, other| one.compare(other, *ascending)), *ascending)
             }
-            Self::Distance { latitude, longitude, ascending } => {
+            Self::Distance { from, ascending } => {
                 let coordinate = |value: &Value| {
                     value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
                 };
                 let place: Option<Value> = document.read("_geo");
-                let place = place
-                    .as_ref()
-                    .and_then(|place| Some((coordinate(place.get("lat")?)?, coordinate(place.get("lng")?)?)));
-                SortKey::Distance(place.map(|place| distance((*latitude, *longitude), place)), *ascending)
+                let place = place.as_ref().and_then(|place| {
+                    let latitude = coordinate(place.get("lat")?)?;
+                    Some(Place { latitude, longitude: coordinate(place.get("lng")?)? })
+                });
+                SortKey::Distance(place.map(|place| from.distance(place)), *ascending)
             }
         }
     }
@@ -233,7 +230,9 @@ impl SortKey {
                 missing_last(one.as_ref(), two.as_ref(), |one, two| one.compare(two, *ascending))
             }
             (Self::Distance(one, ascending), Self::Distance(two, _)) => {
-                missing_last(one.as_ref(), two.as_ref(), |one, two| directed(one.total_cmp(two), *ascending))
+                missing_last(one.as_ref(), two.as_ref(), |one, two| {
+                    directed(compare_distances(*one, *two), *ascending)
+                })
             }
             _ => Ordering::Equal,
         }
@@ -248,14 +247,6 @@ impl Document<'_> {
             _ => Ordering::Equal,
         })
     }
-}
-
-/// Metres between two places on a sphere (haversine).
-fn distance(one: (f64, f64), other: (f64, f64)) -> f64 {
-    let (from, to) = (one.0.to_radians(), other.0.to_radians());
-    let half = |from: f64, to: f64| ((to - from) / 2.0).sin().powi(2);
-    let square = half(from, to) + from.cos() * to.cos() * half(one.1.to_radians(), other.1.to_radians());
-    2.0 * EARTH * square.sqrt().min(1.0).asin()
 }
 
 /// The query string of the `GET` as the body of the `POST`.

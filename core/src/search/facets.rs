@@ -19,6 +19,8 @@ type Counts<'a> = BTreeMap<String, (Cow<'a, str>, u64)>;
 pub struct FacetOrder {
     /// By count, most first, then by name; else by name.
     pub by_count: bool,
+    /// By the bytes of the name, where it is by name.
+    pub by_bytes: bool,
     /// The most values to show.
     pub limit: usize,
 }
@@ -62,6 +64,8 @@ fn write_counts(counts: &Counts<'_>, order: FacetOrder, out: &mut Vec<u8>) {
     if order.by_count {
         // A stable sort: values of one count stay in the order of their names.
         values.sort_by(|(_, one), (_, other)| other.cmp(one));
+    } else if order.by_bytes {
+        values.sort_by(|(one, _), (other, _)| one.cmp(other));
     }
     out.push(b'{');
     for (position, (value, count)) in values.into_iter().take(order.limit).enumerate() {
@@ -120,7 +124,7 @@ mod tests {
     fn merged(parts: &[&str], by_count: bool, limit: usize) -> String {
         let parts: Vec<&RawValue> = parts.iter().map(|part| serde_json::from_str(part).unwrap()).collect();
         let mut out = Vec::new();
-        merge_distributions(&parts, None, |_| FacetOrder { by_count, limit }, &mut out);
+        merge_distributions(&parts, None, |_| FacetOrder { by_count, by_bytes: false, limit }, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -132,7 +132,7 @@ impl Federated {
         let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
         let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
         let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
-        FacetOrder { by_count, limit: limit.unwrap_or(usize::MAX) }
+        FacetOrder { by_count, by_bytes: true, limit: limit.unwrap_or(usize::MAX) }
     }
 
     /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.

@@ -141,7 +141,11 @@ impl<'d> Seen<'d> {
 /// How an index orders and cuts the values of a facet.
 pub(super) fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
     let by_count = index.sort_facet_values_by_count(facet);
-    FacetOrder { by_count, limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX) }
+    FacetOrder {
+        by_count,
+        by_bytes: false,
+        limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX),
+    }
 }
 
 /// The first `end` over all lists that `wanted` takes. Each list's own order is kept, its ties too; ties between lists go

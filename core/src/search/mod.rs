@@ -5,6 +5,7 @@ pub mod documents;
 pub mod facet_search;
 pub mod facets;
 pub mod federated;
+pub mod geo;
 pub mod merge;
 pub mod multi;
 pub mod query;

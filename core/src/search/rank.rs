@@ -4,7 +4,10 @@
 //! Nothing here is a list of rules: a rule is known by the shape of its details, so new rules work.
 //! Source: Meilisearch 1.50, `milli/src/score_details.rs`.
 
-use super::values::{FacetValue, directed};
+use super::{
+    geo::{Place, compare_distances},
+    values::{FacetValue, directed},
+};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 
@@ -127,7 +130,14 @@ impl Rule {
         let number = |key: &str| detail.get(key).and_then(Value::as_f64);
         let ascending = name.ends_with(":asc");
         if detail.contains_key("distance") {
-            return Self::Distance { ascending, metres: number("distance") };
+            // The details round; the place that they tell does not.
+            let place = detail.get("value").and_then(|place| {
+                let coordinate = |name: &str| place.get(name).and_then(Value::as_f64);
+                Some(Place { latitude: coordinate("lat")?, longitude: coordinate("lng")? })
+            });
+            let from = name.rsplit_once(':').and_then(|(point, _)| Place::of_point(point));
+            let exact = place.zip(from).map(|(place, from)| from.distance(place));
+            return Self::Distance { ascending, metres: exact.or_else(|| number("distance")) };
         }
         if let Some(value) = detail.get("value") {
             return Self::Sort { ascending, value: FacetValue::of(value) };
@@ -166,7 +176,9 @@ impl Rule {
                 missing_last(one.as_ref(), two.as_ref(), |one, two| one.compare(two, *ascending))
             }
             (Self::Distance { ascending, metres: one }, Self::Distance { metres: two, .. }) => {
-                missing_last(one.as_ref(), two.as_ref(), |one, two| directed(one.total_cmp(two), *ascending))
+                missing_last(one.as_ref(), two.as_ref(), |one, two| {
+                    directed(compare_distances(*one, *two), *ascending)
+                })
             }
             _ => Ordering::Equal,
         }
