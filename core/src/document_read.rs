@@ -5,8 +5,8 @@ use crate::{
     fan_out,
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
     operation::{Progress, forwarded_headers},
+    read::native_reply,
     scrub,
-    search::native_reply,
     shard::Shard,
     topology::Topology,
 };

@@ -7,8 +7,9 @@ use crate::{
     http::{Reply, RequestHead},
     operation::{Operation, Progress},
     query::pairs,
+    read::Read,
     route::{Route, WriteKind},
-    search::{Search, query_string::body_of_query, request::SearchRequest},
+    search::{DocumentList, FacetSearch, MultiSearch, Search},
     topology::Topology,
     write::{DocumentsPayload, Payload, Write, WriteContext},
 };
@@ -35,7 +36,7 @@ pub struct Collector {
 
 #[derive(Debug)]
 enum Kind {
-    Search { index: String, body: Vec<u8> },
+    Read { route: Route, body: Vec<u8> },
     DocumentRead { id: String },
     Documents { reader: DocumentReader, update: bool, context: WriteContext },
     Write { kind: WriteKind, body: Vec<u8>, context: WriteContext },
@@ -50,7 +51,10 @@ impl Intake {
             Route::Internal => {
                 return Self::Reply(ApiError::new(Code::NOT_FOUND, "Not found").reply());
             }
-            Route::Search { index } => Kind::Search { index, body: Vec::new() },
+            route @ (Route::Search { .. }
+            | Route::MultiSearch
+            | Route::FacetSearch { .. }
+            | Route::DocumentList { .. }) => Kind::Read { route, body: Vec::new() },
             Route::DocumentRead { id } => Kind::DocumentRead { id },
             Route::Write { index, kind } => {
                 let context = WriteContext {
@@ -81,7 +85,7 @@ impl Collector {
         let limit = self.topology.config().limits.max_payload_bytes;
         match &mut self.kind {
             Kind::Documents { reader, .. } => reader.push(chunk).map_err(|error| error.reply()),
-            Kind::Search { body, .. } | Kind::Write { body, .. } => {
+            Kind::Read { body, .. } | Kind::Write { body, .. } => {
                 if (body.len() + chunk.len()) as u64 > limit {
                     return Err(payload_too_large(limit).reply());
                 }
@@ -103,15 +107,7 @@ impl Collector {
     pub fn finish(self) -> Progress<Operation> {
         let Self { topology, head, kind } = self;
         match kind {
-            Kind::Search { index, body } => {
-                let request = if head.method == "GET" {
-                    body_of_query(head.query()).and_then(SearchRequest::try_from)
-                } else {
-                    SearchRequest::from_body(&body)
-                };
-                Search::start(topology, index, head, body, request.ok())
-                    .map(|machine| Operation::Search(Box::new(machine)))
-            }
+            Kind::Read { route, body } => start_read(topology, route, head, body),
             Kind::DocumentRead { id } => {
                 DocumentRead::start(topology, head, &id).map(Operation::DocumentRead)
             }
@@ -138,6 +134,28 @@ impl Collector {
             },
         }
     }
+}
+
+fn start_read(
+    topology: Arc<Topology>,
+    route: Route,
+    head: RequestHead,
+    body: Vec<u8>,
+) -> Progress<Operation> {
+    let name = match route {
+        Route::MultiSearch => "multi_search",
+        Route::FacetSearch { .. } => "facet_search",
+        Route::DocumentList { .. } => "document_list",
+        _ => "search",
+    };
+    Read::start(topology, head, body, |topology, head, body| match route {
+        Route::Search { index } => Search::of(topology, &index, head, body),
+        Route::MultiSearch => MultiSearch::of(topology, body),
+        Route::FacetSearch { index } => FacetSearch::of(topology, &index, body),
+        Route::DocumentList { index } => DocumentList::of(topology, &index, head, body),
+        _ => None,
+    })
+    .map(|machine| Operation::Read(name, Box::new(machine)))
 }
 
 fn start_write(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Operation> {

@@ -18,6 +18,7 @@ pub mod operation;
 pub mod placement;
 pub mod protocol;
 mod query;
+pub mod read;
 pub mod route;
 pub mod scrub;
 pub mod search;

@@ -4,7 +4,7 @@
 use crate::{
     document_read::DocumentRead,
     http::{CallId, Callout, Outcome, Reply, RequestHead},
-    search::Search,
+    read::Read,
     write::Write,
 };
 
@@ -35,8 +35,8 @@ impl<M> Progress<M> {
 /// Any operation of the data plane.
 #[derive(Debug)]
 pub enum Operation {
-    /// A search in one index.
-    Search(Box<Search>),
+    /// A read of many shards; its name.
+    Read(&'static str, Box<Read>),
     /// One document by its id.
     DocumentRead(DocumentRead),
     /// A mutation of documents.
@@ -48,8 +48,8 @@ impl Operation {
     #[must_use]
     pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match self {
-            Self::Search(machine) => {
-                machine.digest(id, outcome).map(|machine| Self::Search(Box::new(machine)))
+            Self::Read(name, machine) => {
+                machine.digest(id, outcome).map(|machine| Self::Read(name, Box::new(machine)))
             }
             Self::DocumentRead(machine) => machine.digest(id, outcome).map(Self::DocumentRead),
             Self::Write(machine) => machine.digest(id, outcome).map(|machine| Self::Write(Box::new(machine))),
@@ -60,7 +60,7 @@ impl Operation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Search(_) => "search",
+            Self::Read(name, _) => name,
             Self::DocumentRead(_) => "document_read",
             Self::Write(_) => "write",
         }

@@ -10,6 +10,18 @@ pub enum Route {
         /// Index uid, decoded.
         index: String,
     },
+    /// `POST /multi-search`.
+    MultiSearch,
+    /// `POST /indexes/{uid}/facet-search`.
+    FacetSearch {
+        /// Index uid, decoded.
+        index: String,
+    },
+    /// `GET /indexes/{uid}/documents` or `POST /indexes/{uid}/documents/fetch`.
+    DocumentList {
+        /// Index uid, decoded.
+        index: String,
+    },
     /// `GET /indexes/{uid}/documents/{id}`.
     DocumentRead {
         /// Document id, decoded.
@@ -62,6 +74,13 @@ impl Route {
             ("GET" | "POST", ["indexes", index, "search"]) => {
                 decode_segment(index).map(|index| Self::Search { index })
             }
+            ("POST", ["multi-search"]) => Some(Self::MultiSearch),
+            ("POST", ["indexes", index, "facet-search"]) => {
+                decode_segment(index).map(|index| Self::FacetSearch { index })
+            }
+            ("GET", ["indexes", index, "documents"]) | ("POST", ["indexes", index, "documents", "fetch"]) => {
+                decode_segment(index).map(|index| Self::DocumentList { index })
+            }
             ("POST", ["indexes", index, "documents"]) => write(index, WriteKind::Add { update: false }),
             ("PUT", ["indexes", index, "documents"]) => write(index, WriteKind::Add { update: true }),
             ("DELETE", ["indexes", index, "documents"]) => write(index, WriteKind::DeleteAll),
@@ -101,7 +120,7 @@ mod tests {
                 "/indexes/my%20index/documents/7",
                 Route::Write { index: index(), kind: WriteKind::DeleteOne { id: "7".into() } },
             ),
-            ("GET", "/indexes/x/documents", Route::ControlPlane),
+            ("GET", "/indexes/x/documents", Route::DocumentList { index: "x".into() }),
             ("GET", "/_miroir/begin", Route::Internal),
             ("DELETE", "/indexes/x/search", Route::ControlPlane),
             ("GET", "/", Route::ControlPlane),

@@ -2,6 +2,7 @@
 
 use crate::{json::RawObject, shard::TAG_FIELD};
 use memchr::memmem;
+use serde_json::{Value, value::RawValue};
 
 /// A document or hit without the tag, in `_formatted` and `_matchesPosition` too. Everything else stays byte for byte.
 #[must_use]
@@ -9,36 +10,43 @@ pub fn document(json: &[u8]) -> Vec<u8> {
     match serde_json::from_slice::<RawObject<'_>>(json) {
         Ok(object) if mentions_tag(json) => {
             let mut out = Vec::with_capacity(json.len());
-            write_hit(&object, true, &mut out);
+            write_hit(&object, true, &mut out, as_is);
             out
         }
         _ => json.to_vec(),
     }
 }
 
-/// Writes a hit without the tag, and without `_rankingScoreDetails` unless the client wants them.
-pub(crate) fn write_hit(hit: &RawObject<'_>, show_details: bool, out: &mut Vec<u8>) {
+/// Writes a hit without the tag, and without `_rankingScoreDetails` unless the client wants them; `write` writes a member.
+pub(crate) fn write_hit(
+    hit: &RawObject<'_>,
+    show_details: bool,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&str, &RawValue, &mut Vec<u8>) -> bool,
+) {
     hit.write_filtered(out, |name, value, out| match name {
         TAG_FIELD => false,
         "_rankingScoreDetails" if !show_details => false,
         "_formatted" | "_matchesPosition" if mentions_tag(value.get().as_bytes()) => {
-            match serde_json::from_str::<RawObject<'_>>(value.get()) {
-                Ok(inner) => inner.write_filtered(out, |name, value, out| {
-                    if name == TAG_FIELD {
-                        return false;
-                    }
-                    out.extend_from_slice(value.get().as_bytes());
-                    true
-                }),
-                Err(_) => out.extend_from_slice(value.get().as_bytes()),
+            let mut untagged = Vec::with_capacity(value.get().len());
+            if let Ok(inner) = serde_json::from_str::<RawObject<'_>>(value.get()) {
+                inner.write_filtered(&mut untagged, |name, value, out| {
+                    name != TAG_FIELD && as_is(name, value, out)
+                });
             }
-            true
+            match serde_json::from_slice::<&RawValue>(&untagged) {
+                Ok(value) => write(name, value, out),
+                Err(_) => false,
+            }
         }
-        _ => {
-            out.extend_from_slice(value.get().as_bytes());
-            true
-        }
+        _ => write(name, value, out),
     });
+}
+
+/// Writes a member as it was written.
+pub(crate) fn as_is(_: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(value.get().as_bytes());
+    true
 }
 
 /// A message without the tag: in lists of attribute names, and alone.
@@ -64,6 +72,50 @@ pub fn error(body: &[u8]) -> Vec<u8> {
         Ok(utf8) if mentions_tag(body) => text(utf8).into_bytes(),
         _ => body.to_vec(),
     }
+}
+
+/// Stands in for the tag's name where a client uses it: as long, so that positions in messages hold, and nobody's.
+const ALIAS: &str = "_miroir_5hard";
+
+/// A client's body in which the tag's name is a name that no document has, so that a node treats it as it treats an
+/// attribute that it has never heard of; `None` where it does not mention the tag.
+#[must_use]
+pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
+    if mentions_tag(body) {
+        return Some(replace(body, TAG_FIELD, ALIAS));
+    }
+    // The name may be spelt with escapes.
+    memmem::find(body, b"\\u00")?;
+    let plain = serde_json::to_vec(&serde_json::from_slice::<Value>(body).ok()?).ok()?;
+    mentions_tag(&plain).then(|| replace(&plain, TAG_FIELD, ALIAS))
+}
+
+/// The same for a path with its query.
+#[must_use]
+pub fn disguise_path(path: &str) -> Option<String> {
+    let plain =
+        if path.contains('%') { path.replace("%5F", "_").replace("%5f", "_") } else { path.to_owned() };
+    plain.contains(TAG_FIELD).then(|| plain.replace(TAG_FIELD, ALIAS))
+}
+
+/// Puts the tag's name back into the answer to a disguised request; the tag itself must be out of it.
+#[must_use]
+pub fn reveal(body: &[u8]) -> Vec<u8> {
+    replace(body, ALIAS, TAG_FIELD)
+}
+
+fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((before, after)) = memmem::find(rest, from.as_bytes())
+        .and_then(|at| Some((rest.get(..at)?, rest.get(at + from.len()..)?)))
+    {
+        out.extend_from_slice(before);
+        out.extend_from_slice(to.as_bytes());
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    out
 }
 
 /// Whether the tag's name stands anywhere in it.

@@ -1,8 +1,9 @@
 //! One node's answer to its part of a search.
 
-use super::rank::Rank;
+use super::rank::{Rank, Weighted};
 use crate::json::RawObject;
 use serde_json::{Map, Value, value::RawValue};
+use std::{cell::OnceCell, cmp::Ordering};
 
 /// A hit, with what says its place.
 #[derive(Debug)]
@@ -11,6 +12,62 @@ pub struct Hit<'a> {
     pub fields: RawObject<'a>,
     /// What the ranking rules say of it.
     pub rank: Rank,
+    id: OnceCell<Option<DocumentId>>,
+}
+
+/// A document's id, for the order of hits that no ranking rule tells apart.
+///
+/// One node gives them in the order in which it took the documents. A cluster does not know that order, but where ids
+/// were given in ascending order, as most are, the order of the ids is the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DocumentId {
+    /// A number, also where it is written as a string.
+    Number(i64),
+    /// Any other.
+    Text(String),
+}
+
+impl DocumentId {
+    /// The id of a document with this primary key.
+    #[must_use]
+    pub fn of(document: &RawObject<'_>, primary_key: &str) -> Option<Self> {
+        match document.read(primary_key)? {
+            Value::Number(number) => number.as_i64().map(Self::Number),
+            Value::String(text) => Some(text.parse().map_or(Self::Text(text), Self::Number)),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Hit<'a> {
+    /// A hit of these members.
+    #[must_use]
+    pub fn new(fields: RawObject<'a>, rank: Rank) -> Self {
+        Self { fields, rank, id: OnceCell::new() }
+    }
+
+    /// A hit of a federated search, with what it is compared by to the hits of other queries.
+    #[must_use]
+    pub fn weighted(
+        fields: RawObject<'a>,
+        details: &Map<String, Value>,
+        weight: f64,
+        score: f64,
+    ) -> (Self, Vec<Weighted>) {
+        let hit = Self::new(fields, Rank::from_details(details));
+        (hit, Weighted::of(details, weight, score))
+    }
+
+    /// The order of two hits that no ranking rule tells apart: by their ids, where both show theirs.
+    #[must_use]
+    pub fn compare_ids(&self, other: &Self, primary_key: Option<&str>) -> Ordering {
+        let Some(key) = primary_key else { return Ordering::Equal };
+        let id = |hit: &Self| hit.id.get_or_init(|| DocumentId::of(&hit.fields, key)).clone();
+        match (id(self), id(other)) {
+            (Some(one), Some(other)) => one.cmp(&other),
+            _ => Ordering::Equal,
+        }
+    }
 }
 
 /// An answer whose hits are read one level deep.
@@ -38,7 +95,7 @@ impl<'a> NodeAnswer<'a> {
             .into_iter()
             .map(|fields| {
                 let details: Option<Map<String, Value>> = fields.read("_rankingScoreDetails");
-                Ok(Hit { rank: Rank::from_details(&details.ok_or(NotAnAnswer)?), fields })
+                Ok(Hit::new(fields, Rank::from_details(&details.ok_or(NotAnAnswer)?)))
             })
             .collect::<Result<_, NotAnAnswer>>()?;
         Ok(Self { members, hits })

@@ -1,33 +1,49 @@
 //! Facet distributions and statistics of several nodes, as one.
 
+use super::values::normalized;
 use crate::{
     json::{RawObject, write_string},
     shard::TAG_FIELD,
 };
 use serde_json::{Map, Value, value::RawValue};
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
 
-type Counts<'a> = BTreeMap<Cow<'a, str>, u64>;
+/// By normalised name: one spelling, and the count.
+type Counts<'a> = BTreeMap<String, (Cow<'a, str>, u64)>;
 
 /// How the values of one facet are ordered and cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FacetOrder {
     /// By count, most first, then by name; else by name.
     pub by_count: bool,
+    /// By the bytes of the name, where it is by name.
+    pub by_bytes: bool,
     /// The most values to show.
     pub limit: usize,
 }
 
-/// Adds up the counts of each value, and writes them in the order asked for.
-pub fn merge_distributions(parts: &[&RawValue], order: impl Fn(&str) -> FacetOrder, out: &mut Vec<u8>) {
+/// Adds up the counts of each value, and writes them in the order asked for, without the facet `hidden`.
+pub fn merge_distributions(
+    parts: &[&RawValue],
+    hidden: Option<&str>,
+    order: impl Fn(&str) -> FacetOrder,
+    out: &mut Vec<u8>,
+) {
     let mut facets: BTreeMap<Cow<'_, str>, Counts<'_>> = BTreeMap::new();
     for part in parts {
         let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
-        for (facet, values) in members.into_iter().filter(|(facet, _)| facet != TAG_FIELD) {
+        for (facet, values) in members {
+            if facet == TAG_FIELD || Some(&*facet) == hidden {
+                continue;
+            }
             let counts = facets.entry(facet).or_default();
             let Ok(RawObject(values)) = serde_json::from_str(values.get()) else { continue };
             for (value, count) in values {
-                *counts.entry(value).or_default() += serde_json::from_str::<u64>(count.get()).unwrap_or(0);
+                let count = serde_json::from_str::<u64>(count.get()).unwrap_or(0);
+                counts.entry(normalized(&value)).or_insert((value, 0)).1 += count;
             }
         }
     }
@@ -44,10 +60,12 @@ pub fn merge_distributions(parts: &[&RawValue], order: impl Fn(&str) -> FacetOrd
 }
 
 fn write_counts(counts: &Counts<'_>, order: FacetOrder, out: &mut Vec<u8>) {
-    let mut values: Vec<(&Cow<'_, str>, &u64)> = counts.iter().collect();
+    let mut values: Vec<&(Cow<'_, str>, u64)> = counts.values().collect();
     if order.by_count {
         // A stable sort: values of one count stay in the order of their names.
         values.sort_by(|(_, one), (_, other)| other.cmp(one));
+    } else if order.by_bytes {
+        values.sort_by(|(one, _), (other, _)| one.cmp(other));
     }
     out.push(b'{');
     for (position, (value, count)) in values.into_iter().take(order.limit).enumerate() {
@@ -61,11 +79,14 @@ fn write_counts(counts: &Counts<'_>, order: FacetOrder, out: &mut Vec<u8>) {
 }
 
 /// The smallest `min` and the largest `max` of each facet, as they were written.
-pub fn merge_stats(parts: &[&RawValue]) -> Map<String, Value> {
+pub fn merge_stats(parts: &[&RawValue], hidden: Option<&str>) -> Map<String, Value> {
     let mut merged: BTreeMap<String, (Value, Value)> = BTreeMap::new();
     for part in parts {
         let Ok(stats) = serde_json::from_str::<Map<String, Value>>(part.get()) else { continue };
-        for (facet, stat) in stats.into_iter().filter(|(facet, _)| facet != TAG_FIELD) {
+        for (facet, stat) in stats {
+            if facet == TAG_FIELD || Some(&*facet) == hidden {
+                continue;
+            }
             let (Some(min), Some(max)) = (stat.get("min"), stat.get("max")) else { continue };
             let entry = merged.entry(facet).or_insert_with(|| (min.clone(), max.clone()));
             if min.as_f64() < entry.0.as_f64() {
@@ -82,6 +103,18 @@ pub fn merge_stats(parts: &[&RawValue]) -> Map<String, Value> {
         .collect()
 }
 
+/// How often a value of this facet is told by a part that is not the first to tell it.
+pub fn repeated_values(parts: &[&RawValue], facet: &str) -> u64 {
+    let mut seen: HashSet<Cow<'_, str>> = HashSet::new();
+    let mut repeated = 0;
+    for part in parts {
+        let Ok(facets) = serde_json::from_str::<RawObject<'_>>(part.get()) else { continue };
+        let Some(RawObject(values)) = facets.read(facet) else { continue };
+        repeated += values.into_iter().map(|(value, _)| u64::from(!seen.insert(value))).sum::<u64>();
+    }
+    repeated
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,7 +124,7 @@ mod tests {
     fn merged(parts: &[&str], by_count: bool, limit: usize) -> String {
         let parts: Vec<&RawValue> = parts.iter().map(|part| serde_json::from_str(part).unwrap()).collect();
         let mut out = Vec::new();
-        merge_distributions(&parts, |_| FacetOrder { by_count, limit }, &mut out);
+        merge_distributions(&parts, None, |_| FacetOrder { by_count, by_bytes: false, limit }, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -114,7 +147,7 @@ mod tests {
             [r#"{"p":{"min":1.5,"max":3.0}}"#, r#"{"p":{"min":2.0,"max":7.0},"q":{"min":0.0,"max":0.0}}"#];
         let parts: Vec<&RawValue> = parts.iter().map(|part| serde_json::from_str(part).unwrap()).collect();
         assert_eq!(
-            Value::Object(merge_stats(&parts)),
+            Value::Object(merge_stats(&parts, None)),
             serde_json::json!({"p":{"min":1.5,"max":7.0},"q":{"min":0.0,"max":0.0}})
         );
     }

@@ -2,94 +2,186 @@
 
 use super::{
     answer::{Hit, NodeAnswer},
-    facets::{FacetOrder, merge_distributions, merge_stats},
+    facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
     request::{Paging, SearchRequest},
+    selection::Selection,
+    values::{FacetValue, values_at},
 };
-use crate::{scrub, topology::IndexConfig};
+use crate::{json::RawObject, scrub, topology::IndexConfig};
 use serde_json::value::RawValue;
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::HashSet};
 
 /// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
 #[must_use]
 pub fn merge(request: &SearchRequest, index: &IndexConfig, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
-    let (offset, limit) = request.paging.window();
-    let cap = |count: u64| count.min(index.max_total_hits);
-    let end = cap(offset.saturating_add(limit));
-    let hits = ranked(parts, usize::try_from(end).unwrap_or(usize::MAX));
-    let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
-    let total = |name: &str| cap(parts.iter().map(|part| part.number(name)).fold(0, u64::saturating_add));
-    let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
+    let merging = Merging { index, distinct: None, selection: &Selection::default(), added_facet: None };
+    merging.merge(request, parts)
+}
 
-    let mut out = Vec::with_capacity(256 + hits.len() * 1024);
-    let Some(first) = parts.first() else { return out };
-    first.members.write_filtered(&mut out, |name, value, out| {
-        let number = match (name, request.paging) {
-            ("hits", _) => {
-                write_hits(hits, request.show_details, out);
-                return true;
-            }
-            ("facetDistribution", _) => {
-                merge_distributions(&raw(name), |facet| facet_order(index, facet), out);
-                return true;
-            }
-            ("facetStats", _) => {
-                let stats = serde_json::to_vec(&merge_stats(&raw(name))).unwrap_or_default();
-                out.extend_from_slice(&stats);
-                return true;
-            }
-            ("offset", Paging::Offset { offset, .. }) => offset,
-            ("limit", Paging::Offset { limit, .. }) => limit,
-            ("page", Paging::Page { page, .. }) => page,
-            ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
-            ("estimatedTotalHits" | "totalHits", _) => total(name),
-            ("totalPages", Paging::Page { hits_per_page, .. }) => total("totalHits")
-                .checked_add(hits_per_page.saturating_sub(1))
-                .map_or(0, |hits| hits.checked_div(hits_per_page).unwrap_or(0)),
-            ("semanticHitCount", _) => parts.iter().map(|part| part.number(name)).sum(),
-            ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
-            _ => {
-                out.extend_from_slice(value.get().as_bytes());
-                return true;
-            }
+/// What merging has to know besides the query.
+#[derive(Clone, Copy, Debug)]
+pub struct Merging<'m> {
+    /// Settings of the index.
+    pub index: &'m IndexConfig,
+    /// The attribute of which no two hits may have the same value.
+    pub distinct: Option<&'m str>,
+    /// Fields that the client does not see.
+    pub selection: &'m Selection,
+    /// A facet that was asked for in addition.
+    pub added_facet: Option<&'m str>,
+}
+
+impl Merging<'_> {
+    /// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
+    #[must_use]
+    pub fn merge(&self, request: &SearchRequest, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
+        let (offset, limit) = request.paging.window();
+        let cap = |count: u64| count.min(self.index.max_total_hits);
+        let end = cap(offset.saturating_add(limit));
+        let lists = parts.iter().map(|part| part.hits.as_slice()).collect();
+        let primary_key = self.index.primary_key.as_deref();
+        let compare = |one: &Hit<'_>, other: &Hit<'_>| {
+            one.rank.compare(&other.rank).then_with(|| one.compare_ids(other, primary_key))
         };
-        out.extend_from_slice(number.to_string().as_bytes());
+        let mut seen = Seen::new(self.distinct);
+        let end = usize::try_from(end).unwrap_or(usize::MAX);
+        let hits = ranked(lists, end, compare, |hit| seen.is_new(&hit.fields));
+        let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
+        let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
+        let total = |name: &str| {
+            let sum = parts.iter().map(|part| part.number(name)).fold(0, u64::saturating_add);
+            cap(sum.saturating_sub(repeated))
+        };
+        let hidden_facet = self.added_facet.filter(|facet| !request.asks_for_facet(facet));
+
+        let mut out = Vec::with_capacity(256 + hits.len() * 1024);
+        let Some(first) = parts.first() else { return out };
+        first.members.write_filtered(&mut out, |name, value, out| {
+            let number = match (name, request.paging) {
+                ("hits", _) => {
+                    self.write_hits(hits, request.show_details, out);
+                    return true;
+                }
+                ("facetDistribution" | "facetStats", _) if request.facets.is_none() => return false,
+                ("facetDistribution", _) => {
+                    merge_distributions(
+                        &raw(name),
+                        hidden_facet,
+                        |facet| facet_order(self.index, facet),
+                        out,
+                    );
+                    return true;
+                }
+                ("facetStats", _) => {
+                    let stats =
+                        serde_json::to_vec(&merge_stats(&raw(name), hidden_facet)).unwrap_or_default();
+                    out.extend_from_slice(&stats);
+                    return true;
+                }
+                ("offset", Paging::Offset { offset, .. }) => offset,
+                ("limit", Paging::Offset { limit, .. }) => limit,
+                ("page", Paging::Page { page, .. }) => page,
+                ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
+                ("estimatedTotalHits" | "totalHits", _) => total(name),
+                ("totalPages", Paging::Page { hits_per_page, .. }) => {
+                    pages(total("totalHits"), hits_per_page)
+                }
+                ("semanticHitCount", _) => parts.iter().map(|part| part.number(name)).sum(),
+                ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
+                _ => {
+                    out.extend_from_slice(value.get().as_bytes());
+                    return true;
+                }
+            };
+            out.extend_from_slice(number.to_string().as_bytes());
+            true
+        });
+        out
+    }
+
+    fn write_hits(&self, hits: &[&Hit<'_>], show_details: bool, out: &mut Vec<u8>) {
+        write_list(hits, out, |hit, out| {
+            scrub::write_hit(&hit.fields, show_details, out, |name, value, out| {
+                self.selection.write(name, value, out)
+            });
+        });
+    }
+}
+
+/// Pages of this size that hold so many hits.
+pub(super) fn pages(hits: u64, hits_per_page: u64) -> u64 {
+    hits.saturating_add(hits_per_page.saturating_sub(1)).checked_div(hits_per_page).unwrap_or(0)
+}
+
+/// The distinct values that earlier hits have taken.
+#[derive(Debug)]
+pub(super) struct Seen<'d> {
+    attribute: Option<&'d str>,
+    values: HashSet<String>,
+}
+
+impl<'d> Seen<'d> {
+    pub(super) fn new(attribute: Option<&'d str>) -> Self {
+        Self { attribute, values: HashSet::new() }
+    }
+
+    /// Whether no earlier document has any of this one's values; they are taken then.
+    pub(super) fn is_new(&mut self, document: &RawObject<'_>) -> bool {
+        let Some(attribute) = self.attribute else { return true };
+        let values: Vec<String> = values_at(document, attribute).iter().map(FacetValue::key).collect();
+        if values.iter().any(|value| self.values.contains(value)) {
+            return false;
+        }
+        self.values.extend(values);
         true
-    });
-    out
+    }
 }
 
-fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
+/// How an index orders and cuts the values of a facet.
+pub(super) fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
     let by_count = index.sort_facet_values_by_count(facet);
-    FacetOrder { by_count, limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX) }
+    FacetOrder {
+        by_count,
+        by_bytes: false,
+        limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX),
+    }
 }
 
-/// The first `end` hits over all parts. Each part's own order is kept, its ties too; ties between parts go to the
-/// earlier part.
-fn ranked<'p, 'a>(parts: &'p [NodeAnswer<'a>], end: usize) -> Vec<&'p Hit<'a>> {
-    let mut heads: Vec<&'p [Hit<'a>]> = parts.iter().map(|part| part.hits.as_slice()).collect();
-    let mut ranked = Vec::with_capacity(end.min(heads.iter().map(|hits| hits.len()).sum()));
+/// The first `end` over all lists that `wanted` takes. Each list's own order is kept, its ties too; ties between lists go
+/// to the earlier list.
+pub(crate) fn ranked<'p, T>(
+    mut lists: Vec<&'p [T]>,
+    end: usize,
+    compare: impl Fn(&T, &T) -> Ordering,
+    mut wanted: impl FnMut(&T) -> bool,
+) -> Vec<&'p T> {
+    let mut ranked = Vec::with_capacity(end.min(lists.iter().map(|list| list.len()).sum()));
     while ranked.len() < end {
-        let mut best: Option<(&'p Hit<'a>, &mut &'p [Hit<'a>])> = None;
-        for head in &mut heads {
-            let Some(hit) = head.first() else { continue };
-            if best.as_ref().is_none_or(|(first, _)| hit.rank.compare(&first.rank) == Ordering::Less) {
-                best = Some((hit, head));
+        let mut best: Option<(&'p T, &mut &'p [T])> = None;
+        for list in &mut lists {
+            let Some(head) = list.first() else { continue };
+            if best.as_ref().is_none_or(|(first, _)| compare(head, first) == Ordering::Less) {
+                best = Some((head, list));
             }
         }
-        let Some((hit, head)) = best else { break };
-        ranked.push(hit);
-        *head = head.get(1..).unwrap_or_default();
+        let Some((head, list)) = best else { break };
+        if wanted(head) {
+            ranked.push(head);
+        }
+        *list = list.get(1..).unwrap_or_default();
     }
     ranked
 }
 
-fn write_hits(hits: &[&Hit<'_>], show_details: bool, out: &mut Vec<u8>) {
+/// Writes a JSON array.
+pub(crate) fn write_list<T>(members: &[T], out: &mut Vec<u8>, mut write: impl FnMut(&T, &mut Vec<u8>)) {
     out.push(b'[');
-    for (position, hit) in hits.iter().enumerate() {
+    for (position, member) in members.iter().enumerate() {
         if position > 0 {
             out.push(b',');
         }
-        scrub::write_hit(&hit.fields, show_details, out);
+        write(member, out);
     }
     out.push(b']');
 }

@@ -1,12 +1,22 @@
-//! The read path of a search: what is asked of the nodes, and their answers as one.
+//! The read path of searches: what is asked of the nodes, and their answers as one.
 
 pub mod answer;
+pub mod documents;
+pub mod facet_search;
 pub mod facets;
+pub mod federated;
+pub mod geo;
 pub mod merge;
-mod operation;
+pub mod multi;
+pub mod query;
 pub mod query_string;
 pub mod rank;
 pub mod request;
+pub mod selection;
+pub mod single;
+pub mod values;
 
-pub(crate) use operation::native_reply;
-pub use operation::{MISSING_SHARDS_HEADER, Search};
+pub use documents::DocumentList;
+pub use facet_search::FacetSearch;
+pub use multi::MultiSearch;
+pub use single::Search;

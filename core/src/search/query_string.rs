@@ -44,7 +44,7 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
 }
 
 /// Splits at commas, but not those inside `_geoPoint(…)`.
-fn sort_parameters(text: &str) -> Vec<String> {
+pub(super) fn sort_parameters(text: &str) -> Vec<String> {
     let mut parameters: Vec<String> = Vec::new();
     let mut inside = false;
     for part in text.trim_matches('"').split(',').map(str::trim) {

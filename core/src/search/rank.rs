@@ -4,6 +4,10 @@
 //! Nothing here is a list of rules: a rule is known by the shape of its details, so new rules work.
 //! Source: Meilisearch 1.50, `milli/src/score_details.rs`.
 
+use super::{
+    geo::{Place, compare_distances},
+    values::{FacetValue, directed},
+};
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 
@@ -17,17 +21,9 @@ enum Rule {
     /// More is better, first number first.
     Scores(Vec<f64>),
     /// A sort on an attribute.
-    Sort { ascending: bool, value: SortValue },
+    Sort { ascending: bool, value: Option<FacetValue> },
     /// A sort on a distance, in metres; a document without a place comes last.
     Distance { ascending: bool, metres: Option<f64> },
-}
-
-/// What a document is sorted by: numbers before strings, missing last, in both directions.
-#[derive(Clone, Debug, PartialEq)]
-enum SortValue {
-    Number(f64),
-    Text(String),
-    Missing,
 }
 
 impl Rank {
@@ -58,15 +54,93 @@ impl Rank {
     }
 }
 
+/// What a federated search compares hits of different queries by: scores of groups of rules, and what lies between them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighted(Rule);
+
+impl Weighted {
+    /// The values of a hit with these details, whose score times `weight` is `score`.
+    ///
+    /// Where all rules but sorts stand together, as they do without sorts, their score is the hit's, exactly. Where a sort
+    /// parts them, Meilisearch multiplies the rules' own numbers, of which the details show ratios only: the scores of
+    /// the groups are near then, not exact.
+    #[must_use]
+    pub fn of(details: &Map<String, Value>, weight: f64, score: f64) -> Vec<Self> {
+        let mut rules: Vec<(u64, Rule, f64)> = details
+            .iter()
+            .filter_map(|(name, detail)| {
+                let detail = detail.as_object()?;
+                let score = detail.get("score").and_then(Value::as_f64).unwrap_or(0.0);
+                Some((detail.get("order")?.as_u64()?, Rule::read(name, detail), score))
+            })
+            .collect();
+        rules.sort_by_key(|(order, ..)| *order);
+        let mut weighted: Vec<Self> = Vec::new();
+        let mut share = 1.0;
+        for (_, rule, score) in rules {
+            match (rule, weighted.last_mut()) {
+                (Rule::Scores(_), Some(Self(Rule::Scores(sum)))) => {
+                    share *= 1e-3;
+                    sum.iter_mut().for_each(|sum| *sum += score * weight * share);
+                }
+                (Rule::Scores(_), _) => {
+                    share = 1.0;
+                    weighted.push(Self(Rule::Scores(vec![score * weight])));
+                }
+                (rule, _) => weighted.push(Self(rule)),
+            }
+        }
+        let mut groups = weighted.iter_mut().filter(|Self(rule)| matches!(rule, Rule::Scores(_)));
+        if let (Some(Self(group)), None) = (groups.next(), groups.next()) {
+            *group = Rule::Scores(vec![score]);
+        }
+        weighted
+    }
+
+    /// `Less` where `one` goes first; `None` where the values cannot be compared, and the whole score decides.
+    #[must_use]
+    pub fn compare(one: &[Self], other: &[Self]) -> Option<Ordering> {
+        for (position, (Self(left), Self(right))) in one.iter().zip(other).enumerate() {
+            let ordering = match (left, right) {
+                (Rule::Scores(one), Rule::Scores(two)) => {
+                    let close = one.iter().zip(two).all(|(one, two)| (one - two).abs() <= f64::EPSILON);
+                    if close { Ordering::Equal } else { left.compare(right) }
+                }
+                (Rule::Sort { ascending, .. }, Rule::Sort { ascending: same, .. })
+                | (Rule::Distance { ascending, .. }, Rule::Distance { ascending: same, .. })
+                    if ascending == same =>
+                {
+                    left.compare(right)
+                }
+                _ => {
+                    let left = |list: &[Self]| list.len() - position;
+                    return Some(left(other).cmp(&left(one))).filter(|ordering| ordering.is_ne());
+                }
+            };
+            if ordering.is_ne() {
+                return Some(ordering);
+            }
+        }
+        Some(other.len().cmp(&one.len()))
+    }
+}
+
 impl Rule {
     fn read(name: &str, detail: &Map<String, Value>) -> Self {
         let number = |key: &str| detail.get(key).and_then(Value::as_f64);
         let ascending = name.ends_with(":asc");
         if detail.contains_key("distance") {
-            return Self::Distance { ascending, metres: number("distance") };
+            // The details round; the place that they tell does not.
+            let place = detail.get("value").and_then(|place| {
+                let coordinate = |name: &str| place.get(name).and_then(Value::as_f64);
+                Some(Place { latitude: coordinate("lat")?, longitude: coordinate("lng")? })
+            });
+            let from = name.rsplit_once(':').and_then(|(point, _)| Place::of_point(point));
+            let exact = place.zip(from).map(|(place, from)| from.distance(place));
+            return Self::Distance { ascending, metres: exact.or_else(|| number("distance")) };
         }
         if let Some(value) = detail.get("value") {
-            return Self::Sort { ascending, value: SortValue::read(value) };
+            return Self::Sort { ascending, value: FacetValue::of(value) };
         }
         if name == "skipped" {
             return Self::Scores(vec![f64::NEG_INFINITY]);
@@ -99,48 +173,28 @@ impl Rule {
                 differing.find(|ordering| ordering.is_ne()).unwrap_or(Ordering::Equal)
             }
             (Self::Sort { ascending, value: one }, Self::Sort { value: two, .. }) => {
-                one.compare(two, *ascending)
+                missing_last(one.as_ref(), two.as_ref(), |one, two| one.compare(two, *ascending))
             }
             (Self::Distance { ascending, metres: one }, Self::Distance { metres: two, .. }) => {
-                match (one, two) {
-                    (Some(one), Some(two)) => directed(one.total_cmp(two), *ascending),
-                    (one, two) => two.is_some().cmp(&one.is_some()),
-                }
+                missing_last(one.as_ref(), two.as_ref(), |one, two| {
+                    directed(compare_distances(*one, *two), *ascending)
+                })
             }
             _ => Ordering::Equal,
         }
     }
 }
 
-impl SortValue {
-    fn read(value: &Value) -> Self {
-        match value {
-            Value::Number(number) => Self::Number(number.as_f64().unwrap_or(f64::NAN)),
-            // Facet strings are compared without case and outer white space.
-            Value::String(text) => Self::Text(text.trim().to_lowercase()),
-            _ => Self::Missing,
-        }
+/// Values are compared; what has none comes last.
+pub(super) fn missing_last<T>(
+    one: Option<T>,
+    other: Option<T>,
+    compare: impl FnOnce(T, T) -> Ordering,
+) -> Ordering {
+    match (one, other) {
+        (Some(one), Some(other)) => compare(one, other),
+        (one, other) => other.is_some().cmp(&one.is_some()),
     }
-
-    fn compare(&self, other: &Self, ascending: bool) -> Ordering {
-        match (self, other) {
-            (Self::Number(one), Self::Number(two)) => directed(one.total_cmp(two), ascending),
-            (Self::Text(one), Self::Text(two)) => directed(one.cmp(two), ascending),
-            _ => self.kind().cmp(&other.kind()),
-        }
-    }
-
-    fn kind(&self) -> u8 {
-        match self {
-            Self::Number(_) => 0,
-            Self::Text(_) => 1,
-            Self::Missing => 2,
-        }
-    }
-}
-
-fn directed(ordering: Ordering, ascending: bool) -> Ordering {
-    if ascending { ordering } else { ordering.reverse() }
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use xxhash_rust::xxh3::Xxh3;
 /// Meilisearch's `limit` and `hitsPerPage` where none is given.
 const DEFAULT_LIMIT: u64 = 20;
 
+/// No node is asked for more: its own arithmetic is to stay in its range.
+pub(crate) const MOST_HITS: u64 = 1 << 24;
+
 /// The parameters that say which part of the hits is wanted.
 const PAGING: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
 
@@ -54,6 +57,27 @@ pub struct SearchRequest {
     pub paging: Paging,
     /// Whether the client wants `_rankingScoreDetails`.
     pub show_details: bool,
+    /// `attributesToRetrieve`; `None` for all.
+    pub retrieve: Option<Vec<String>>,
+    /// Attributes that `_formatted` shows whether they are retrieved or not.
+    pub formatted: Vec<String>,
+    /// The parameter `distinct`.
+    pub distinct: Option<String>,
+    /// The facets whose distribution the client wants.
+    pub facets: Option<Vec<String>>,
+    /// The factor of its scores in a federated search.
+    pub weight: f64,
+    /// Whether the client wants pages of its own choice; a federated query has none.
+    pub has_paging: bool,
+}
+
+/// What a node is asked besides what the client asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Additions<'a> {
+    /// Fields to retrieve instead of the client's.
+    pub fields: Option<&'a [String]>,
+    /// A facet to count besides the client's.
+    pub facet: Option<&'a str>,
 }
 
 impl SearchRequest {
@@ -87,8 +111,26 @@ impl SearchRequest {
         } else {
             Paging::Offset { offset: offset.unwrap_or(0), limit: limit.unwrap_or(DEFAULT_LIMIT) }
         };
-        let show_details = read(&parameters, "showRankingScoreDetails")?.unwrap_or(false);
-        Ok(Self { parameters, paging, show_details })
+        let has_paging = PAGING.iter().any(|name| parameters.contains_key(*name));
+        let names = |name| read::<Option<Vec<String>>>(&parameters, name).map(Option::flatten);
+        let mut formatted = names("attributesToHighlight")?.unwrap_or_default();
+        for field in names("attributesToCrop")?.unwrap_or_default() {
+            formatted.push(field.rsplit_once(':').map_or(field.as_str(), |(field, _)| field).to_owned());
+        }
+        let options: Option<BTreeMap<String, Value>> =
+            read::<Option<_>>(&parameters, "federationOptions")?.flatten();
+        let weight = options.as_ref().and_then(|options| options.get("weight")).and_then(Value::as_f64);
+        Ok(Self {
+            weight: weight.unwrap_or(1.0),
+            paging,
+            show_details: read(&parameters, "showRankingScoreDetails")?.unwrap_or(false),
+            retrieve: names("attributesToRetrieve")?,
+            formatted,
+            distinct: read::<Option<String>>(&parameters, "distinct")?.flatten(),
+            facets: names("facets")?,
+            has_paging,
+            parameters,
+        })
     }
 
     /// A number that follows from the query without its paging, so that all pages of a query come from the same
@@ -106,27 +148,60 @@ impl SearchRequest {
         hash.digest()
     }
 
+    /// Whether the client wants the distribution of this facet.
+    #[must_use]
+    pub fn asks_for_facet(&self, facet: &str) -> bool {
+        self.facets.iter().flatten().any(|asked| asked == "*" || asked == facet)
+    }
+
     /// The query for one node: from the first hit on, of these shards only, with what merging needs.
     #[must_use]
-    pub fn for_shards(&self, shards: &[Shard]) -> Vec<u8> {
-        let mut parameters: BTreeMap<&str, &RawValue> = self
-            .parameters
-            .iter()
-            .filter(|(name, _)| !PAGING.contains(&name.as_str()))
-            .map(|(name, value)| (name.as_str(), value.as_ref()))
-            .collect();
+    pub fn for_shards(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         let (offset, limit) = self.paging.window();
-        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit) };
-        let added: Vec<(&str, Option<Box<RawValue>>)> = match self.paging {
+        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        let paging = match self.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
             Paging::Page { .. } => {
                 vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
             }
         };
-        let added: Vec<(&str, Option<Box<RawValue>>)> = added
-            .into_iter()
-            .chain([("filter", self.filter(shards)), ("showRankingScoreDetails", to_raw_value(&true).ok())])
-            .collect();
+        self.write(shards, additions, &PAGING, paging)
+    }
+
+    /// The same query as a part of a federated search, which has its paging elsewhere.
+    #[must_use]
+    pub fn for_federation(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
+        self.write(shards, additions, &[], Vec::new())
+    }
+
+    /// What the client asks, but for the part of the hits.
+    #[must_use]
+    pub fn without_paging(&self) -> BTreeMap<&str, &RawValue> {
+        self.without(&PAGING)
+    }
+
+    fn without(&self, left_out: &[&str]) -> BTreeMap<&str, &RawValue> {
+        let kept = self.parameters.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+        kept.map(|(name, value)| (name.as_str(), value.as_ref())).collect()
+    }
+
+    fn write(
+        &self,
+        shards: &[Shard],
+        additions: Additions<'_>,
+        left_out: &[&str],
+        mut added: Vec<(&'static str, Option<Box<RawValue>>)>,
+    ) -> Vec<u8> {
+        let mut parameters = self.without(left_out);
+        added.push(("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), shards)));
+        added.push(("showRankingScoreDetails", to_raw_value(&true).ok()));
+        if let Some(fields) = additions.fields {
+            added.push(("attributesToRetrieve", to_raw_value(fields).ok()));
+        }
+        if let Some(facet) = additions.facet {
+            let facets = self.facets.iter().flatten().map(String::as_str).chain([facet]);
+            added.push(("facets", to_raw_value(&facets.collect::<Vec<_>>()).ok()));
+        }
         for (name, value) in &added {
             if let Some(value) = value {
                 parameters.insert(name, value);
@@ -134,19 +209,20 @@ impl SearchRequest {
         }
         serde_json::to_vec(&parameters).unwrap_or_default()
     }
+}
 
-    /// The client's filter and the shards': an array, whose members Meilisearch joins by AND.
-    fn filter(&self, shards: &[Shard]) -> Option<Box<RawValue>> {
-        let mut members: Vec<Box<RawValue>> = Vec::new();
-        if let Some(filter) = self.parameters.get("filter").filter(|filter| filter.get() != "null") {
-            match serde_json::from_str::<Vec<Box<RawValue>>>(filter.get()) {
-                Ok(client) => members = client,
-                Err(_) => members.push(filter.clone()),
-            }
+/// The client's filter and the shards': an array, whose members Meilisearch joins by AND.
+#[must_use]
+pub fn with_shards(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<RawValue>> {
+    let mut members: Vec<Box<RawValue>> = Vec::new();
+    if let Some(filter) = filter.filter(|filter| filter.get() != "null") {
+        match serde_json::from_str::<Vec<Box<RawValue>>>(filter.get()) {
+            Ok(client) => members = client,
+            Err(_) => members.push(filter.to_owned()),
         }
-        members.push(to_raw_value(&tag_filter(shards)).ok()?);
-        to_raw_value(&members).ok()
     }
+    members.push(to_raw_value(&tag_filter(shards)).ok()?);
+    to_raw_value(&members).ok()
 }
 
 impl TryFrom<Map<String, Value>> for SearchRequest {
@@ -170,7 +246,7 @@ mod tests {
 
     fn asked(body: &str) -> Value {
         let request = SearchRequest::from_body(body.as_bytes()).unwrap();
-        serde_json::from_slice(&request.for_shards(&[Shard(0)])).unwrap()
+        serde_json::from_slice(&request.for_shards(&[Shard(0)], Additions::default())).unwrap()
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub struct IndexConfig {
     /// Absent until the first document says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub primary_key: Option<String>,
+    /// The setting `distinctAttribute`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct_attribute: Option<String>,
     /// The setting `pagination.maxTotalHits`.
     pub max_total_hits: u64,
     /// The setting `faceting.maxValuesPerFacet`.
@@ -78,6 +81,7 @@ impl Default for IndexConfig {
     fn default() -> Self {
         Self {
             primary_key: None,
+            distinct_attribute: None,
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::topology::TopologyConfig;
+use crate::{search::Search, topology::TopologyConfig};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -59,9 +59,10 @@ fn run(nodes: &mut Nodes, on_missing: OnMissingShards, body: &str) -> Reply {
         path: "/indexes/movies/search".into(),
         headers: vec![("authorization".into(), "Bearer key".into()), ("cookie".into(), "no".into())],
     };
-    let request = SearchRequest::from_body(body.as_bytes()).ok();
     let mut progress =
-        Search::start(topology(on_missing), "movies".into(), head, body.as_bytes().to_vec(), request);
+        Read::start(topology(on_missing), head, body.as_bytes().to_vec(), |topology, head, body| {
+            Search::of(topology, "movies", head, body)
+        });
     let mut queue: Vec<Callout> = Vec::new();
     loop {
         match progress {

@@ -1,0 +1,267 @@
+//! The machine of every read that concerns many shards: scatter, plan again around nodes that fail, gather.
+
+mod question;
+
+pub use question::{Gathered, NodeRequest, Part, Portion, Question};
+
+use crate::{
+    error::{ApiError, Code},
+    fan_out::{self, FanOutPlan},
+    http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
+    operation::{Progress, forwarded_headers},
+    scrub,
+    shard::Shard,
+    topology::{OnMissingShards, Topology},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+/// Names the shards that an answer lacks, as numbers with commas.
+pub const MISSING_SHARDS_HEADER: &str = "x-miroir-missing-shards";
+
+/// Seeds are taken modulo this: plans of many queries spread evenly, and a thousand queries cost this many plans at most.
+const DISTINCT_PLANS: u64 = 64;
+
+/// A read.
+#[derive(Debug)]
+pub struct Read {
+    topology: Arc<Topology>,
+    head: RequestHead,
+    body: Vec<u8>,
+    /// `None` where the request cannot be understood here: a node says why.
+    question: Option<Box<dyn Question>>,
+    seeds: Vec<u64>,
+    pending: BTreeMap<CallId, Ask>,
+    /// Answers by the call that brought them, so that the merge does not depend on who was faster.
+    parts: BTreeMap<CallId, (u16, Vec<Portion>, Vec<u8>)>,
+    failed: BTreeSet<u16>,
+    missing: BTreeSet<Shard>,
+    /// The answer to give if the client's own request finds no fault on a node.
+    refusal: Option<Answer>,
+    /// The client's request mentioned the tag: answers are to be revealed.
+    disguised: bool,
+    next_call: u32,
+}
+
+#[derive(Debug)]
+enum Ask {
+    /// Parts of the question.
+    Portions(u16, Vec<Portion>),
+    /// The client's own request, for a node's own error.
+    Native(u16),
+}
+
+impl Read {
+    /// Starts a read. `head` and `body` are the client's; `understand` says what they mean, `None` where they cannot be
+    /// understood, and then a node says why.
+    #[must_use]
+    pub fn start(
+        topology: Arc<Topology>,
+        mut head: RequestHead,
+        mut body: Vec<u8>,
+        understand: impl FnOnce(&Topology, &RequestHead, &[u8]) -> Option<Box<dyn Question>>,
+    ) -> Progress<Self> {
+        let (plain_path, plain_body) = (scrub::disguise_path(&head.path), scrub::disguise(&body));
+        let disguised = plain_path.is_some() || plain_body.is_some();
+        head.path = plain_path.unwrap_or(head.path);
+        body = plain_body.unwrap_or(body);
+        let question = understand(&topology, &head, &body);
+        let machine = Self {
+            topology,
+            head,
+            body,
+            question: None,
+            seeds: Vec::new(),
+            pending: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            refusal: None,
+            disguised,
+            next_call: 0,
+        };
+        match question {
+            Some(question) => machine.put(question),
+            None => machine.ask_natively(None),
+        }
+    }
+
+    /// Digests what became of one callout.
+    #[must_use]
+    pub fn digest(mut self, id: CallId, outcome: Outcome) -> Progress<Self> {
+        let Some(ask) = self.pending.remove(&id) else {
+            return Progress::Pending { machine: self, calls: Vec::new() };
+        };
+        match (ask, outcome) {
+            (Ask::Native(node), outcome) => self.digest_native(node, outcome),
+            (Ask::Portions(node, portions), Outcome::Answered(answer)) if answer.status == 200 => {
+                self.parts.insert(id, (node, portions, answer.body));
+                self.scatter(Vec::new())
+            }
+            (Ask::Portions(node, _), Outcome::Answered(answer)) if is_refusal(answer.status) => {
+                let asked = self.pending.values().any(|ask| matches!(ask, Ask::Native(_)));
+                self.refusal.get_or_insert(answer);
+                if asked {
+                    return Progress::Pending { machine: self, calls: Vec::new() };
+                }
+                self.ask_natively(Some(node))
+            }
+            (Ask::Portions(node, portions), _) => {
+                self.failed.insert(node);
+                self.scatter(portions)
+            }
+        }
+    }
+
+    /// Puts a question to the nodes.
+    fn put(mut self, question: Box<dyn Question>) -> Progress<Self> {
+        self.seeds = question.seeds(&self.topology).iter().map(|seed| seed % DISTINCT_PLANS).collect();
+        self.question = Some(question);
+        self.parts.clear();
+        self.pending.clear();
+        let shards: Vec<Shard> = self.topology.shards().collect();
+        let units = 0..self.seeds.len();
+        let portions = units.map(|unit| Portion { unit, shards: shards.clone() }).collect();
+        self.scatter(portions)
+    }
+
+    /// Asks for these; gathers once nothing is under way.
+    fn scatter(mut self, portions: Vec<Portion>) -> Progress<Self> {
+        let mut plans: HashMap<(u64, Vec<Shard>), FanOutPlan> = HashMap::new();
+        let mut by_node: BTreeMap<u16, Vec<Portion>> = BTreeMap::new();
+        for Portion { unit, shards } in portions {
+            let seed = self.seeds.get(unit).copied().unwrap_or(0);
+            let plan = plans.entry((seed, shards)).or_insert_with_key(|(seed, shards)| {
+                fan_out::plan(&self.topology, shards.iter().copied(), &self.failed, *seed)
+            });
+            self.missing.extend(&plan.missing);
+            for (node, shards) in &plan.asks {
+                by_node.entry(*node).or_default().push(Portion { unit, shards: shards.clone() });
+            }
+        }
+        let mut calls = Vec::with_capacity(by_node.len());
+        for (node, portions) in by_node {
+            let Some(NodeRequest { path, body }) = self.question.as_ref().map(|it| it.ask(&portions)) else {
+                continue;
+            };
+            calls.push(self.call(Ask::Portions(node, portions), "POST", path, body, true));
+        }
+        if self.pending.is_empty() { self.gather() } else { Progress::Pending { machine: self, calls } }
+    }
+
+    fn gather(mut self) -> Progress<Self> {
+        let answered: BTreeSet<usize> =
+            self.parts.values().flat_map(|(_, portions, _)| portions.iter().map(|it| it.unit)).collect();
+        let refuse = self.topology.config().on_missing_shards == OnMissingShards::Error;
+        if answered.len() < self.seeds.len() || (refuse && !self.missing.is_empty()) {
+            return Progress::Done(self.unavailable());
+        }
+        let parts: Vec<Part<'_>> =
+            self.parts.values().map(|(_, portions, body)| Part { portions, body }).collect();
+        let gathered = match &self.question {
+            Some(question) => question.gather(&self.topology, &parts),
+            None => return Progress::Done(self.unavailable()),
+        };
+        match gathered {
+            Gathered::Reply(reply) => Progress::Done(self.with_missing(self.revealed(reply))),
+            Gathered::Next(question) => self.put(question),
+            Gathered::Broken(position) => {
+                let Some(id) = self.parts.keys().nth(position).copied() else {
+                    return Progress::Done(self.unavailable());
+                };
+                let Some((node, portions, _)) = self.parts.remove(&id) else {
+                    return Progress::Done(self.unavailable());
+                };
+                self.failed.insert(node);
+                self.scatter(portions)
+            }
+        }
+    }
+
+    fn unavailable(&self) -> Reply {
+        let (missing, all) = (self.missing.len(), self.topology.shard_count());
+        let message = format!("No replica answers for {missing} of {all} shards.");
+        self.with_missing(ApiError::new(Code::UNAVAILABLE, message).reply())
+    }
+
+    fn with_missing(&self, reply: Reply) -> Reply {
+        if self.missing.is_empty() {
+            return reply;
+        }
+        let missing: Vec<String> = self.missing.iter().map(|shard| shard.0.to_string()).collect();
+        reply.with_header(MISSING_SHARDS_HEADER, missing.join(","))
+    }
+
+    fn revealed(&self, mut reply: Reply) -> Reply {
+        if self.disguised {
+            reply.body = scrub::reveal(&reply.body);
+        }
+        reply
+    }
+
+    /// Sends the client's own request to a node, for the node's own words.
+    fn ask_natively(mut self, preferred: Option<u16>) -> Progress<Self> {
+        let nodes = 0..u16::try_from(self.topology.config().nodes.len()).unwrap_or(u16::MAX);
+        let node = preferred.or_else(|| nodes.into_iter().find(|node| !self.failed.contains(node)));
+        let Some(node) = node else {
+            let error = ApiError::new(Code::UNAVAILABLE, "No node answers.");
+            let reply = self.refusal.take().map_or_else(|| error.reply(), native_reply);
+            return Progress::Done(self.revealed(reply));
+        };
+        let method = if self.head.method == "GET" { "GET" } else { "POST" };
+        let call = self.call(Ask::Native(node), method, self.head.path.clone(), self.body.clone(), false);
+        Progress::Pending { machine: self, calls: vec![call] }
+    }
+
+    fn digest_native(mut self, node: u16, outcome: Outcome) -> Progress<Self> {
+        match (outcome, self.refusal.take()) {
+            (Outcome::Answered(answer), _) if is_refusal(answer.status) => {
+                Progress::Done(self.revealed(native_reply(answer)))
+            }
+            // The node took what could not be understood here: its answer would be a part of the truth only.
+            (Outcome::Answered(Answer { status: 200, .. }), None) => Progress::Done(
+                ApiError::new(Code::INTERNAL, "A node takes this query, but the cluster cannot read it.")
+                    .reply(),
+            ),
+            (Outcome::Answered(Answer { status: 200, .. }), Some(refusal)) => {
+                match self.question.take().and_then(|question| question.simpler()) {
+                    Some(simpler) => self.put(simpler),
+                    None => Progress::Done(self.revealed(native_reply(refusal))),
+                }
+            }
+            (_, refusal) => {
+                self.refusal = refusal;
+                self.failed.insert(node);
+                self.ask_natively(None)
+            }
+        }
+    }
+
+    fn call(&mut self, ask: Ask, method: &'static str, path: String, body: Vec<u8>, json: bool) -> Callout {
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        let (Ask::Portions(node, _) | Ask::Native(node)) = ask;
+        self.pending.insert(id, ask);
+        let config = self.topology.config();
+        let mut headers = forwarded_headers(&self.head, config.read_key.as_deref());
+        let content_type = if json { Some("application/json") } else { self.head.header("content-type") };
+        headers.extend(content_type.map(|value| ("content-type".to_owned(), value.to_owned())));
+        let timeout_ms = config.limits.search_timeout_ms;
+        Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
+    }
+}
+
+/// Whether the node found fault with the request, not with itself.
+fn is_refusal(status: u16) -> bool {
+    (400..500).contains(&status) && !matches!(status, 408 | 429)
+}
+
+/// A node's error, for the client.
+pub(crate) fn native_reply(answer: Answer) -> Reply {
+    Reply::json(answer.status, scrub::error(&answer.body))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! What a read is: what nodes are asked for some shards, and what their answers mean together.
+
+use crate::{http::Reply, shard::Shard, topology::Topology};
+use std::fmt::Debug;
+
+/// A part of a question (one query of a multi-search; the whole of anything else) for some shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Counts the parts of the question.
+    pub unit: usize,
+    /// The shards asked for.
+    pub shards: Vec<Shard>,
+}
+
+/// A request to a node; always `POST` with JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRequest {
+    /// Path and query.
+    pub path: String,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// One node's answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// What the node was asked for.
+    pub portions: &'a [Portion],
+    /// The body of its 200.
+    pub body: &'a [u8],
+}
+
+/// What the answers mean together.
+#[derive(Debug)]
+pub enum Gathered {
+    /// The answer.
+    Reply(Reply),
+    /// The part at this position cannot be read: its node is broken.
+    Broken(usize),
+    /// The answers lead to another question.
+    Next(Box<dyn Question>),
+}
+
+/// A read that several nodes answer together.
+pub trait Question: Debug {
+    /// A number for each unit, that follows from it without its paging: it chooses the replicas, so that the pages of one
+    /// question come from the same ones.
+    fn seeds(&self, topology: &Topology) -> Vec<u64>;
+
+    /// What one node is asked; [`super::Read`] makes sure that each shard of each unit is asked for once.
+    fn ask(&self, portions: &[Portion]) -> NodeRequest;
+
+    /// The same without what was added to make the answer more exact, for when nodes refuse this one but take the
+    /// client's own request.
+    fn simpler(&self) -> Option<Box<dyn Question>> {
+        None
+    }
+
+    /// The nodes' answers as one; at least one for each unit.
+    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered;
+}

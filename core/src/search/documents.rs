@@ -1,0 +1,271 @@
+//! `GET /indexes/{uid}/documents` and `POST /indexes/{uid}/documents/fetch`.
+//!
+//! One node lists documents in the order in which it took them. A cluster does not know that order: it merges by id, which
+//! is the same where ids were given in ascending order. Each node's own order is kept, and pages never overlap.
+
+use super::{
+    answer::DocumentId,
+    geo::{Place, compare_distances},
+    merge::{ranked, write_list},
+    query_string::sort_parameters,
+    rank::missing_last,
+    request::{MOST_HITS, with_shards},
+    selection::Selection,
+    values::{FacetValue, directed, values_at},
+};
+use crate::{
+    http::{Reply, RequestHead},
+    json::RawObject,
+    query::{encode, pairs},
+    read::{Gathered, NodeRequest, Part, Portion, Question},
+    scrub,
+    shard::Shard,
+    topology::Topology,
+};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+use std::{cmp::Ordering, collections::BTreeMap};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A list of documents.
+#[derive(Debug)]
+pub struct DocumentList {
+    index: String,
+    primary_key: Option<String>,
+    parameters: BTreeMap<String, Box<RawValue>>,
+    offset: u64,
+    limit: u64,
+    sorts: Vec<Sort>,
+    selection: Selection,
+}
+
+#[derive(Debug)]
+enum Sort {
+    Field { path: String, ascending: bool },
+    Distance { from: Place, ascending: bool },
+}
+
+#[derive(Debug)]
+enum SortKey {
+    Field(Option<FacetValue>, bool),
+    Distance(Option<f64>, bool),
+}
+
+struct Document<'a> {
+    fields: RawObject<'a>,
+    keys: Vec<SortKey>,
+    id: Option<DocumentId>,
+}
+
+impl DocumentList {
+    /// What a request asks; `None` where a node would refuse it.
+    #[must_use]
+    pub fn of(
+        topology: &Topology,
+        index: &str,
+        head: &RequestHead,
+        body: &[u8],
+    ) -> Option<Box<dyn Question>> {
+        let from_query;
+        let body = if head.method == "GET" {
+            from_query = serde_json::to_vec(&body_of_query(head.query())?).ok()?;
+            &from_query
+        } else {
+            body
+        };
+        let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+        let number = |name: &str, default: u64| match parameters.get(name) {
+            Some(value) => serde_json::from_str(value.get()).ok(),
+            None => Some(default),
+        };
+        let names = |name: &str| match parameters.get(name) {
+            Some(value) => serde_json::from_str::<Option<Vec<String>>>(value.get()).ok(),
+            None => Some(None),
+        };
+        let sorts: Vec<Sort> =
+            names("sort")?.iter().flatten().map(|sort| Sort::of(sort)).collect::<Option<_>>()?;
+        let primary_key = topology.primary_key(index).map(str::to_owned);
+        let paths = sorts.iter().map(|sort| match sort {
+            Sort::Field { path, .. } => path.as_str(),
+            Sort::Distance { .. } => "_geo",
+        });
+        let needed: Vec<&str> = primary_key.as_deref().into_iter().chain(paths).collect();
+        let selection = Selection::new(names("fields")?.as_deref(), &[], &needed);
+        Some(Box::new(Self {
+            index: index.to_owned(),
+            primary_key,
+            offset: number("offset", 0)?,
+            limit: number("limit", 20)?,
+            sorts,
+            selection,
+            parameters,
+        }))
+    }
+
+    fn read<'a>(&self, members: &RawObject<'a>) -> Option<Vec<Document<'a>>> {
+        let documents: Vec<RawObject<'a>> = members.read("results")?;
+        let read = documents.into_iter().map(|fields| Document {
+            keys: self.sorts.iter().map(|sort| sort.key(&fields)).collect(),
+            id: self.primary_key.as_deref().and_then(|key| DocumentId::of(&fields, key)),
+            fields,
+        });
+        Some(read.collect())
+    }
+}
+
+impl Question for DocumentList {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        let mut hash = Xxh3::with_seed(topology.version());
+        hash.update(self.index.as_bytes());
+        for (name, value) in
+            self.parameters.iter().filter(|(name, _)| !["offset", "limit"].contains(&name.as_str()))
+        {
+            hash.update(name.as_bytes());
+            hash.update(value.get().as_bytes());
+        }
+        vec![hash.digest()]
+    }
+
+    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let limit = if self.limit == 0 { 0 } else { self.offset.saturating_add(self.limit).min(MOST_HITS) };
+        let added: Vec<(&str, Option<Box<RawValue>>)> = vec![
+            ("offset", to_raw_value(&0).ok()),
+            ("limit", to_raw_value(&limit).ok()),
+            ("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards)),
+            ("fields", self.selection.fields().and_then(|fields| to_raw_value(fields).ok())),
+        ];
+        let mut parameters: BTreeMap<&str, &RawValue> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        let path = format!("/indexes/{}/documents/fetch", encode(&self.index));
+        NodeRequest { path, body: serde_json::to_vec(&parameters).unwrap_or_default() }
+    }
+
+    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        let mut answers = Vec::with_capacity(parts.len());
+        for (position, part) in parts.iter().enumerate() {
+            let members = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let documents = members.as_ref().and_then(|members| self.read(members));
+            match (members, documents) {
+                (Some(members), Some(documents)) => answers.push((members, documents)),
+                _ => return Gathered::Broken(position),
+            }
+        }
+        let end = usize::try_from(self.offset.saturating_add(self.limit)).unwrap_or(usize::MAX);
+        let lists = answers.iter().map(|(_, documents)| documents.as_slice()).collect();
+        let documents = ranked(lists, end, Document::compare, |_| true);
+        let documents =
+            documents.get(usize::try_from(self.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
+        let mut out = Vec::new();
+        first.write_filtered(&mut out, |name, value, out| {
+            let number = match name {
+                "results" => {
+                    write_list(documents, out, |document, out| {
+                        scrub::write_hit(&document.fields, true, out, |name, value, out| {
+                            self.selection.write(name, value, out)
+                        });
+                    });
+                    return true;
+                }
+                "offset" => self.offset,
+                "limit" => self.limit,
+                "total" => answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum(),
+                _ => {
+                    out.extend_from_slice(value.get().as_bytes());
+                    return true;
+                }
+            };
+            out.extend_from_slice(number.to_string().as_bytes());
+            true
+        });
+        Gathered::Reply(Reply::json(200, out))
+    }
+}
+
+impl Sort {
+    /// Reads `field:asc` or `_geoPoint(latitude, longitude):desc`.
+    fn of(text: &str) -> Option<Self> {
+        let (path, direction) = text.rsplit_once(':')?;
+        let ascending = match direction {
+            "asc" => true,
+            "desc" => false,
+            _ => return None,
+        };
+        if path.starts_with("_geoPoint") {
+            return Some(Self::Distance { from: Place::of_point(path)?, ascending });
+        }
+        Some(Self::Field { path: path.to_owned(), ascending })
+    }
+
+    /// A document's place: its first value in this direction, where it has several.
+    fn key(&self, document: &RawObject<'_>) -> SortKey {
+        match self {
+            Self::Field { path, ascending } => {
+                let values = values_at(document, path).into_iter();
+                SortKey::Field(values.min_by(|one, other| one.compare(other, *ascending)), *ascending)
+            }
+            Self::Distance { from, ascending } => {
+                let coordinate = |value: &Value| {
+                    value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
+                };
+                let place: Option<Value> = document.read("_geo");
+                let place = place.as_ref().and_then(|place| {
+                    let latitude = coordinate(place.get("lat")?)?;
+                    Some(Place { latitude, longitude: coordinate(place.get("lng")?)? })
+                });
+                SortKey::Distance(place.map(|place| from.distance(place)), *ascending)
+            }
+        }
+    }
+}
+
+impl SortKey {
+    fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Field(one, ascending), Self::Field(two, _)) => {
+                missing_last(one.as_ref(), two.as_ref(), |one, two| one.compare(two, *ascending))
+            }
+            (Self::Distance(one, ascending), Self::Distance(two, _)) => {
+                missing_last(one.as_ref(), two.as_ref(), |one, two| {
+                    directed(compare_distances(*one, *two), *ascending)
+                })
+            }
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+impl Document<'_> {
+    fn compare(&self, other: &Self) -> Ordering {
+        let keys = self.keys.iter().zip(&other.keys).map(|(one, two)| one.compare(two));
+        keys.into_iter().find(|ordering| ordering.is_ne()).unwrap_or_else(|| match (&self.id, &other.id) {
+            (Some(one), Some(two)) => one.cmp(two),
+            _ => Ordering::Equal,
+        })
+    }
+}
+
+/// The query string of the `GET` as the body of the `POST`.
+fn body_of_query(query: &str) -> Option<Value> {
+    let mut body = serde_json::Map::new();
+    for (name, text) in pairs(query) {
+        let list = || text.split(',').map(Value::from).collect::<Value>();
+        let value = match name.as_str() {
+            "offset" | "limit" => json!(text.parse::<u64>().ok()?),
+            "retrieveVectors" => json!(text.parse::<bool>().ok()?),
+            "fields" if text.split(',').any(|field| field == "*") => continue,
+            "fields" | "ids" => list(),
+            "filter" => serde_json::from_str(&text).unwrap_or_else(|_| json!(text)),
+            "sort" => sort_parameters(&text).into_iter().collect(),
+            _ => return None,
+        };
+        if body.insert(name, value).is_some() {
+            return None;
+        }
+    }
+    Some(Value::Object(body))
+}

@@ -1,0 +1,119 @@
+//! `POST /indexes/{uid}/facet-search`: the values of one facet, with their counts added up.
+//!
+//! Source: Meilisearch 1.50, `milli/src/search/facet/search.rs`.
+
+use super::{
+    facets::FacetOrder,
+    merge::{facet_order, write_list},
+    request::with_shards,
+    values::{normalized, without_marks},
+};
+use crate::{
+    http::Reply,
+    json::{RawObject, write_string},
+    query::encode,
+    read::{Gathered, NodeRequest, Part, Portion, Question},
+    shard::Shard,
+    topology::{IndexConfig, Topology},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// A search among the values of a facet.
+#[derive(Debug)]
+pub struct FacetSearch {
+    index: String,
+    config: IndexConfig,
+    facet: String,
+    /// With a query values come in the order of their letters without accents.
+    has_query: bool,
+    parameters: BTreeMap<String, Box<RawValue>>,
+}
+
+#[derive(Clone, Deserialize)]
+struct FacetHit {
+    value: String,
+    count: u64,
+}
+
+impl FacetSearch {
+    /// What a body asks; `None` where a node would refuse it.
+    #[must_use]
+    pub fn of(topology: &Topology, index: &str, body: &[u8]) -> Option<Box<dyn Question>> {
+        let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+        let facet = serde_json::from_str(parameters.get("facetName")?.get()).ok()?;
+        let has_query = parameters.get("facetQuery").is_some_and(|query| query.get() != "null");
+        let config = topology.index(index);
+        Some(Box::new(Self { index: index.to_owned(), config, facet, has_query, parameters }))
+    }
+
+    fn sort(&self, hits: &mut [FacetHit], order: FacetOrder) {
+        if order.by_count {
+            hits.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| other.value.cmp(&one.value)));
+        } else {
+            hits.sort_by_cached_key(|hit| {
+                let value = normalized(&hit.value);
+                (if self.has_query { without_marks(&value) } else { String::new() }, value)
+            });
+        }
+    }
+}
+
+impl Question for FacetSearch {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        let body = serde_json::to_vec(&self.parameters).unwrap_or_default();
+        vec![xxh3_64_with_seed(&body, topology.version())]
+    }
+
+    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let filter = with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards);
+        let mut parameters: BTreeMap<&str, &RawValue> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        parameters.extend(filter.as_deref().map(|filter| ("filter", filter)));
+        let path = format!("/indexes/{}/facet-search", encode(&self.index));
+        NodeRequest { path, body: serde_json::to_vec(&parameters).unwrap_or_default() }
+    }
+
+    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        let mut answers = Vec::with_capacity(parts.len());
+        for (position, part) in parts.iter().enumerate() {
+            let members = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let hits = members.as_ref().and_then(|members| members.read::<Vec<FacetHit>>("facetHits"));
+            match (members, hits) {
+                (Some(members), Some(hits)) => answers.push((members, hits)),
+                _ => return Gathered::Broken(position),
+            }
+        }
+        // Values that are the same without case are one value, whichever spelling a node shows.
+        let mut values: BTreeMap<String, FacetHit> = BTreeMap::new();
+        for hit in answers.iter().flat_map(|(_, hits)| hits) {
+            let value = values.entry(normalized(&hit.value));
+            value.and_modify(|known| known.count += hit.count).or_insert_with(|| hit.clone());
+        }
+        let order = facet_order(&self.config, &self.facet);
+        let mut hits: Vec<FacetHit> = values.into_values().collect();
+        self.sort(&mut hits, order);
+        hits.truncate(order.limit);
+        let mut out = Vec::new();
+        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
+        first.write_filtered(&mut out, |name, value, out| {
+            match name {
+                "facetHits" => write_list(&hits, out, |hit, out| {
+                    out.extend_from_slice(b"{\"value\":");
+                    write_string(&hit.value, out);
+                    out.extend_from_slice(format!(",\"count\":{}}}", hit.count).as_bytes());
+                }),
+                "processingTimeMs" => {
+                    let times = answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name));
+                    out.extend_from_slice(times.max().unwrap_or(0).to_string().as_bytes());
+                }
+                _ => out.extend_from_slice(value.get().as_bytes()),
+            }
+            true
+        });
+        Gathered::Reply(Reply::json(200, out))
+    }
+}

@@ -1,0 +1,326 @@
+//! `POST /multi-search` with `federation`: the hits of many queries in one list.
+//!
+//! All queries are asked on the same replicas, so that a node finds a document that two queries match once.
+//! Source: Meilisearch 1.50, `meilisearch/src/search/federated/`.
+
+use super::{
+    answer::Hit,
+    facets::{FacetOrder, merge_distributions, merge_stats},
+    merge::{Seen, facet_order, pages, ranked, write_list},
+    query::IndexQuery,
+    rank::Weighted,
+    request::{MOST_HITS, Paging, SearchRequest},
+};
+use crate::{
+    http::Reply,
+    json::{RawObject, write_string},
+    read::{Gathered, NodeRequest, Part, Portion, Question},
+    scrub,
+    shard::Shard,
+    topology::Topology,
+};
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap},
+};
+
+/// A federated search.
+#[derive(Debug)]
+pub struct Federated {
+    federation: SearchRequest,
+    /// `mergeFacets`, and its `maxValuesPerFacet`.
+    merge_facets: Option<Option<u64>>,
+    /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
+    mixed_orders: bool,
+    /// `facetsByIndex`.
+    facets: BTreeMap<String, Option<Vec<String>>>,
+    queries: Vec<IndexQuery>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MergeFacets {
+    max_values_per_facet: Option<u64>,
+}
+
+/// `_federation` in a hit.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    queries_position: usize,
+    weighted_ranking_score: f64,
+}
+
+struct FederatedHit<'a> {
+    hit: Hit<'a>,
+    place: Place,
+    weighted: Vec<Weighted>,
+}
+
+impl Federated {
+    /// What a body asks; `None` where a node would refuse it, or has to say whether it does.
+    #[must_use]
+    pub fn of(
+        topology: &Topology,
+        federation: &RawValue,
+        queries: Vec<(String, SearchRequest)>,
+    ) -> Option<Box<dyn Question>> {
+        let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_str(federation.get()).ok()?;
+        let merge_facets = match parameters.get("mergeFacets").filter(|value| value.get() != "null") {
+            Some(value) => Some(serde_json::from_str::<MergeFacets>(value.get()).ok()?.max_values_per_facet),
+            None => None,
+        };
+        let facets: BTreeMap<String, Option<Vec<String>>> = match parameters.get("facetsByIndex") {
+            Some(value) => serde_json::from_str(value.get()).ok()?,
+            None => BTreeMap::new(),
+        };
+        let federation = SearchRequest::new(parameters).ok()?;
+        if queries.iter().any(|(_, request)| request.has_paging) {
+            return None;
+        }
+        let queries = queries.into_iter().map(|(index, request)| {
+            let config = topology.index(&index);
+            let distinct = federation.distinct.clone().or_else(|| request.distinct.clone());
+            IndexQuery::with_distinct(index, config, request, distinct)
+        });
+        let queries: Vec<IndexQuery> = queries.collect();
+        let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
+        let orders: Vec<_> = orders.collect();
+        let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
+        Some(Box::new(Self { queries, federation, merge_facets, mixed_orders, facets }))
+    }
+
+    fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
+        let members: RawObject<'a> = serde_json::from_slice(body).ok()?;
+        let hits: Vec<RawObject<'a>> = members.read("hits")?;
+        let hits = hits.into_iter().map(|fields| {
+            let place: Place = fields.read("_federation")?;
+            let weight = self.queries.get(place.queries_position)?.request.weight;
+            let details = fields.read("_rankingScoreDetails")?;
+            let (hit, weighted) = Hit::weighted(fields, &details, weight, place.weighted_ranking_score);
+            Some(FederatedHit { hit, place, weighted })
+        });
+        Some((members, hits.collect::<Option<_>>()?))
+    }
+
+    fn compare(&self, one: &FederatedHit<'_>, other: &FederatedHit<'_>) -> Ordering {
+        let (place, other_place) = (&one.place, &other.place);
+        let primary_key =
+            || self.queries.get(place.queries_position).and_then(|query| query.config.primary_key.as_deref());
+        if place.queries_position == other_place.queries_position {
+            let ranks = one.hit.rank.compare(&other.hit.rank);
+            return ranks.then_with(|| one.hit.compare_ids(&other.hit, primary_key()));
+        }
+        Weighted::compare(&one.weighted, &other.weighted)
+            .unwrap_or_else(|| other_place.weighted_ranking_score.total_cmp(&place.weighted_ranking_score))
+            .then_with(|| place.queries_position.cmp(&other_place.queries_position))
+    }
+
+    fn write_hit(&self, hit: &FederatedHit<'_>, out: &mut Vec<u8>) {
+        let Some(query) = self.queries.get(hit.place.queries_position) else { return };
+        scrub::write_hit(&hit.hit.fields, query.request.show_details, out, |name, value, out| {
+            query.selection.write(name, value, out)
+        });
+    }
+
+    /// How `mergeFacets` orders and cuts a facet: as the first index that it is asked of.
+    fn merged_order(&self, topology: &Topology, facet: &str) -> FacetOrder {
+        let asks =
+            |asked: &Option<Vec<String>>| asked.iter().flatten().any(|name| name == facet || name == "*");
+        let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
+        let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
+        let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
+        FacetOrder { by_count, by_bytes: true, limit: limit.unwrap_or(usize::MAX) }
+    }
+
+    /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
+    fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
+        let mut indexes: BTreeMap<String, (Vec<&RawValue>, Vec<&RawValue>)> = BTreeMap::new();
+        for part in parts {
+            let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
+            for (index, facets) in members {
+                let Ok(facets) = serde_json::from_str::<RawObject<'_>>(facets.get()) else { continue };
+                let (distributions, stats) = indexes.entry(index.into_owned()).or_default();
+                distributions.extend(facets.get("distribution"));
+                stats.extend(facets.get("stats"));
+            }
+        }
+        let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for (position, (index, (distributions, stats))) in indexes.iter().enumerate() {
+            let config = topology.index(index);
+            let mut distribution = Vec::new();
+            merge_distributions(distributions, None, |facet| facet_order(&config, facet), &mut distribution);
+            let stats = serde_json::to_vec(&merge_stats(stats, None)).unwrap_or_default();
+            if self.merge_facets.is_some() {
+                merged.push((distribution, stats));
+                continue;
+            }
+            out.extend_from_slice(if position == 0 { b"\"facetsByIndex\":{" } else { b"," });
+            write_string(index, out);
+            out.extend_from_slice(b":{\"distribution\":");
+            out.extend(distribution);
+            out.extend_from_slice(b",\"stats\":");
+            out.extend(stats);
+            out.push(b'}');
+        }
+        if self.merge_facets.is_none() {
+            out.extend_from_slice(if indexes.is_empty() { b"\"facetsByIndex\":{}" } else { b"}" });
+            return;
+        }
+        let raw = |bytes: &Vec<u8>| serde_json::from_slice::<Box<RawValue>>(bytes).ok();
+        let distributions: Vec<Box<RawValue>> = merged.iter().filter_map(|(bytes, _)| raw(bytes)).collect();
+        let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
+        out.extend_from_slice(b"\"facetDistribution\":");
+        let parts: Vec<&RawValue> = distributions.iter().map(|part| &**part).collect();
+        merge_distributions(&parts, None, |facet| self.merged_order(topology, facet), out);
+        out.extend_from_slice(b",\"facetStats\":");
+        let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
+        out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());
+    }
+}
+
+impl Question for Federated {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        let seed = |seed: u64, query: &IndexQuery| seed.rotate_left(5) ^ query.seed(topology.version());
+        vec![self.queries.iter().fold(self.federation.seed("", topology.version()), seed)]
+    }
+
+    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let (offset, limit) = self.federation.paging.window();
+        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        let mut parameters = self.federation.without_paging();
+        parameters.remove("mergeFacets");
+        let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
+            Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
+            Paging::Page { .. } => {
+                vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
+            }
+        };
+        let uncut = to_raw_value(&serde_json::Map::new()).ok();
+        if let Some(uncut) = uncut.as_deref().filter(|_| self.merge_facets.is_some() && self.mixed_orders) {
+            parameters.insert("mergeFacets", uncut);
+        }
+        for (name, value) in &added {
+            if let Some(value) = value {
+                parameters.insert(name, value);
+            }
+        }
+        let mut body = b"{\"federation\":".to_vec();
+        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
+        body.extend_from_slice(b",\"queries\":");
+        write_list(&self.queries, &mut body, |query, out| out.extend(query.for_federation(&shards)));
+        body.push(b'}');
+        NodeRequest { path: "/multi-search".to_owned(), body }
+    }
+
+    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+        let mut answers = Vec::with_capacity(parts.len());
+        for (position, part) in parts.iter().enumerate() {
+            match self.read(part.body) {
+                Some(answer) => answers.push(answer),
+                None => return Gathered::Broken(position),
+            }
+        }
+        let (offset, limit) = self.federation.paging.window();
+        let end = usize::try_from(offset.saturating_add(limit)).unwrap_or(usize::MAX);
+        let everywhere = self.federation.distinct.as_deref();
+        let (mut seen, mut rejected) = (Seen::new(everywhere), 0);
+        let mut seen_by_query: HashMap<usize, Seen<'_>> = HashMap::new();
+        let lists = answers.iter().map(|(_, hits)| hits.as_slice()).collect();
+        let hits = ranked(
+            lists,
+            end,
+            |one, other| self.compare(one, other),
+            |hit| {
+                let position = hit.place.queries_position;
+                let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
+                let is_new = match everywhere {
+                    Some(_) => seen.is_new(&hit.hit.fields),
+                    None => seen_by_query
+                        .entry(position)
+                        .or_insert_with(|| Seen::new(of_query))
+                        .is_new(&hit.hit.fields),
+                };
+                rejected += u64::from(!is_new);
+                is_new
+            },
+        );
+        let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let sum =
+            |name: &str| -> u64 { answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum() };
+        let raw = |name: &str| {
+            answers.iter().filter_map(|(answer, _)| answer.get(name)).collect::<Vec<&RawValue>>()
+        };
+        let total = |name: &str| sum(name).saturating_sub(rejected);
+
+        let mut out = Vec::with_capacity(256 + hits.len() * 1024);
+        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
+        out.push(b'{');
+        let mut wrote_facets = false;
+        for (position, (name, value)) in first.0.iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            if name == "facetsByIndex" {
+                self.write_facets(topology, &raw(name), &mut out);
+                wrote_facets = true;
+                continue;
+            }
+            write_string(name, &mut out);
+            out.push(b':');
+            let number = match (name.as_ref(), self.federation.paging) {
+                ("hits", _) => {
+                    write_list(hits, &mut out, |hit, out| self.write_hit(hit, out));
+                    continue;
+                }
+                ("facetDistribution", _) => {
+                    merge_distributions(
+                        &raw(name),
+                        None,
+                        |facet| self.merged_order(topology, facet),
+                        &mut out,
+                    );
+                    continue;
+                }
+                ("facetStats", _) => {
+                    out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
+                    continue;
+                }
+                ("offset", Paging::Offset { offset, .. }) => offset,
+                ("limit", Paging::Offset { limit, .. }) => limit,
+                ("page", Paging::Page { page, .. }) => page,
+                ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
+                ("estimatedTotalHits" | "totalHits", _) => total(name),
+                ("totalPages", Paging::Page { hits_per_page, .. }) => {
+                    pages(total("totalHits"), hits_per_page)
+                }
+                ("semanticHitCount", _) => hits
+                    .iter()
+                    .filter(|hit| hit.hit.fields.read("_rankingScoreDetails").is_some_and(is_semantic))
+                    .count() as u64,
+                ("processingTimeMs", _) => {
+                    answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max().unwrap_or(0)
+                }
+                _ => {
+                    out.extend_from_slice(value.get().as_bytes());
+                    continue;
+                }
+            };
+            out.extend_from_slice(number.to_string().as_bytes());
+        }
+        let facets = raw("facetsByIndex");
+        if !wrote_facets && !facets.is_empty() {
+            out.push(b',');
+            self.write_facets(topology, &facets, &mut out);
+        }
+        out.push(b'}');
+        Gathered::Reply(Reply::json(200, out))
+    }
+}
+
+fn is_semantic(details: RawObject<'_>) -> bool {
+    details.get("vectorSort").is_some()
+}

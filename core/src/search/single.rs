@@ -1,0 +1,58 @@
+//! `GET` and `POST /indexes/{uid}/search`.
+
+use super::{query::IndexQuery, query_string::body_of_query, request::SearchRequest};
+use crate::{
+    http::{Reply, RequestHead},
+    query::encode,
+    read::{Gathered, NodeRequest, Part, Portion, Question},
+    shard::Shard,
+    topology::Topology,
+};
+
+/// A search in one index.
+#[derive(Debug)]
+pub struct Search(IndexQuery);
+
+impl Search {
+    /// What a request asks; `None` where a node would refuse it.
+    #[must_use]
+    pub fn of(
+        topology: &Topology,
+        index: &str,
+        head: &RequestHead,
+        body: &[u8],
+    ) -> Option<Box<dyn Question>> {
+        let request = if head.method == "GET" {
+            body_of_query(head.query()).and_then(SearchRequest::try_from)
+        } else {
+            SearchRequest::from_body(body)
+        };
+        Some(Box::new(Self(IndexQuery::new(index.to_owned(), topology.index(index), request.ok()?))))
+    }
+}
+
+impl Question for Search {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        vec![self.0.seed(topology.version())]
+    }
+
+    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        NodeRequest {
+            path: format!("/indexes/{}/search", encode(&self.0.index)),
+            body: self.0.for_shards(&shards),
+        }
+    }
+
+    fn simpler(&self) -> Option<Box<dyn Question>> {
+        Some(Box::new(Self(self.0.simpler()?)))
+    }
+
+    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body).collect();
+        match self.0.merge(&bodies) {
+            Ok(body) => Gathered::Reply(Reply::json(200, body)),
+            Err(position) => Gathered::Broken(position),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Numbers that follow from a seed (SplitMix64): the same run on every machine.
+
+/// A source of numbers.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub fn one_in(&mut self, chance: usize) -> bool {
+        self.below(chance) == 0
+    }
+
+    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    pub fn some<T: Clone>(&mut self, choices: &[T], at_most: usize) -> Vec<T> {
+        (0..1 + self.below(at_most)).map(|_| self.of(choices).clone()).collect()
+    }
+}
