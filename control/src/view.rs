@@ -39,7 +39,7 @@ pub struct Index {
 }
 
 /// The settings that gateways need.
-const PUBLISHED: [&str; 2] = ["pagination", "faceting"];
+const PUBLISHED: [&str; 3] = ["distinctAttribute", "faceting", "pagination"];
 
 impl Index {
     /// Out of all that clients have set on an index, what gateways need.

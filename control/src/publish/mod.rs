@@ -89,6 +89,8 @@ fn index_config(index: &Index) -> IndexConfig {
     if let Some(Ok(sorts)) = setting("faceting", "sortFacetValuesBy").map(serde_json::from_value) {
         config.sort_facet_values_by = sorts;
     }
+    let distinct = index.settings.get("distinctAttribute").and_then(|attribute| attribute.as_str());
+    config.distinct_attribute = distinct.map(str::to_owned);
     config
 }
 
@@ -122,6 +124,7 @@ mod tests {
 
     fn movies() -> Index {
         let settings = serde_json::json!({
+            "distinctAttribute": "series",
             "pagination": {"maxTotalHits": 5},
             "faceting": {"maxValuesPerFacet": 7, "sortFacetValuesBy": {"*": "count"}}
         });
@@ -164,6 +167,7 @@ mod tests {
         let movies = &topology.config().indexes["movies"];
         assert_eq!((movies.max_total_hits, movies.max_values_per_facet), (5, 7));
         assert_eq!(movies.sort_facet_values_by.len(), 1);
+        assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");
         let names: Vec<_> =
