@@ -67,7 +67,9 @@ impl Read {
         let disguised = plain_path.is_some() || plain_body.is_some();
         head.path = plain_path.unwrap_or(head.path);
         body = plain_body.unwrap_or(body);
-        let question = understand(&topology, &head, &body);
+        // A node judges other types of bodies; what it is asked here is always JSON.
+        let readable = head.method == "GET" || head.header("content-type").is_some_and(is_json);
+        let question = if readable { understand(&topology, &head, &body) } else { None };
         let machine = Self {
             topology,
             head,
@@ -251,6 +253,11 @@ impl Read {
         let timeout_ms = config.limits.search_timeout_ms;
         Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
     }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// Whether the node found fault with the request, not with itself.
