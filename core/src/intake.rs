@@ -9,7 +9,7 @@ use crate::{
     query::pairs,
     read::Read,
     route::{Route, WriteKind},
-    search::{DocumentList, FacetSearch, MultiSearch, Search},
+    search::{DocumentList, FacetSearch, MultiSearch, Search, Similar},
     topology::Topology,
     write::{DocumentsPayload, Payload, Write, WriteContext},
 };
@@ -54,6 +54,7 @@ impl Intake {
             route @ (Route::Search { .. }
             | Route::MultiSearch
             | Route::FacetSearch { .. }
+            | Route::Similar { .. }
             | Route::DocumentList { .. }) => Kind::Read { route, body: Vec::new() },
             Route::DocumentRead { id } => Kind::DocumentRead { id },
             Route::Write { index, kind } => {
@@ -145,6 +146,7 @@ fn start_read(
     let name = match route {
         Route::MultiSearch => "multi_search",
         Route::FacetSearch { .. } => "facet_search",
+        Route::Similar { .. } => "similar",
         Route::DocumentList { .. } => "document_list",
         _ => "search",
     };
@@ -152,6 +154,7 @@ fn start_read(
         Route::Search { index } => Search::of(topology, &index, head, body),
         Route::MultiSearch => MultiSearch::of(topology, body),
         Route::FacetSearch { index } => FacetSearch::of(topology, &index, body),
+        Route::Similar { index } => Similar::of(&index, head, body),
         Route::DocumentList { index } => DocumentList::of(topology, &index, head, body),
         _ => None,
     })

@@ -17,6 +17,11 @@ pub enum Route {
         /// Index uid, decoded.
         index: String,
     },
+    /// `GET` or `POST /indexes/{uid}/similar`.
+    Similar {
+        /// Index uid, decoded.
+        index: String,
+    },
     /// `GET /indexes/{uid}/documents` or `POST /indexes/{uid}/documents/fetch`.
     DocumentList {
         /// Index uid, decoded.
@@ -75,6 +80,9 @@ impl Route {
                 decode_segment(index).map(|index| Self::Search { index })
             }
             ("POST", ["multi-search"]) => Some(Self::MultiSearch),
+            ("GET" | "POST", ["indexes", index, "similar"]) => {
+                decode_segment(index).map(|index| Self::Similar { index })
+            }
             ("POST", ["indexes", index, "facet-search"]) => {
                 decode_segment(index).map(|index| Self::FacetSearch { index })
             }

@@ -40,6 +40,10 @@ pub struct Read {
     missing: BTreeSet<Shard>,
     /// The answer to give if the client's own request finds no fault on a node.
     refusal: Option<Answer>,
+    /// The node that knows best what is wrong with the client's own request.
+    owner: Option<u16>,
+    /// A node's own 200 is an answer too.
+    takes_native: bool,
     /// The client's request mentioned the tag: answers are to be revealed.
     disguised: bool,
     next_call: u32,
@@ -67,7 +71,9 @@ impl Read {
         let disguised = plain_path.is_some() || plain_body.is_some();
         head.path = plain_path.unwrap_or(head.path);
         body = plain_body.unwrap_or(body);
-        let question = understand(&topology, &head, &body);
+        // A node judges other types of bodies; what it is asked here is always JSON.
+        let readable = head.method == "GET" || head.header("content-type").is_some_and(is_json);
+        let question = if readable { understand(&topology, &head, &body) } else { None };
         let machine = Self {
             topology,
             head,
@@ -79,6 +85,8 @@ impl Read {
             failed: BTreeSet::new(),
             missing: BTreeSet::new(),
             refusal: None,
+            owner: None,
+            takes_native: false,
             disguised,
             next_call: 0,
         };
@@ -166,7 +174,15 @@ impl Read {
         };
         match gathered {
             Gathered::Reply(reply) => Progress::Done(self.with_missing(self.revealed(reply))),
-            Gathered::Next(question) => self.put(question),
+            Gathered::Next(question, owner) => {
+                self.owner = self.node_of(owner);
+                self.put(question)
+            }
+            Gathered::Native(owner) => {
+                self.owner = owner.and_then(|owner| self.node_of(owner));
+                self.takes_native = true;
+                self.ask_natively(None)
+            }
             Gathered::Broken(position) => {
                 let Some(id) = self.parts.keys().nth(position).copied() else {
                     return Progress::Done(self.unavailable());
@@ -178,6 +194,11 @@ impl Read {
                 self.scatter(portions)
             }
         }
+    }
+
+    /// The node that brought a part.
+    fn node_of(&self, position: usize) -> Option<u16> {
+        self.parts.values().nth(position).map(|(node, ..)| *node)
     }
 
     fn unavailable(&self) -> Reply {
@@ -204,7 +225,8 @@ impl Read {
     /// Sends the client's own request to a node, for the node's own words.
     fn ask_natively(mut self, preferred: Option<u16>) -> Progress<Self> {
         let nodes = 0..u16::try_from(self.topology.config().nodes.len()).unwrap_or(u16::MAX);
-        let node = preferred.or_else(|| nodes.into_iter().find(|node| !self.failed.contains(node)));
+        let owner = self.owner.filter(|owner| !self.failed.contains(owner));
+        let node = owner.or(preferred).or_else(|| nodes.into_iter().find(|node| !self.failed.contains(node)));
         let Some(node) = node else {
             let error = ApiError::new(Code::UNAVAILABLE, "No node answers.");
             let reply = self.refusal.take().map_or_else(|| error.reply(), native_reply);
@@ -218,6 +240,9 @@ impl Read {
     fn digest_native(mut self, node: u16, outcome: Outcome) -> Progress<Self> {
         match (outcome, self.refusal.take()) {
             (Outcome::Answered(answer), _) if is_refusal(answer.status) => {
+                Progress::Done(self.revealed(native_reply(answer)))
+            }
+            (Outcome::Answered(answer), None) if answer.status == 200 && self.takes_native => {
                 Progress::Done(self.revealed(native_reply(answer)))
             }
             // The node took what could not be understood here: its answer would be a part of the truth only.
@@ -251,6 +276,11 @@ impl Read {
         let timeout_ms = config.limits.search_timeout_ms;
         Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
     }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// Whether the node found fault with the request, not with itself.

@@ -37,8 +37,10 @@ pub enum Gathered {
     Reply(Reply),
     /// The part at this position cannot be read: its node is broken.
     Broken(usize),
-    /// The answers lead to another question.
-    Next(Box<dyn Question>),
+    /// The answers lead to another question; the node of the part at this position is the one to ask for native errors.
+    Next(Box<dyn Question>, usize),
+    /// A node has to say what is wrong: that of the part at this position, or any.
+    Native(Option<usize>),
 }
 
 /// A read that several nodes answer together.

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{search::Search, topology::TopologyConfig};
+use crate::{
+    search::{MultiSearch, Search},
+    topology::TopologyConfig,
+};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -45,24 +48,44 @@ impl Nodes {
             let message = if native { "Available: `_miroir_shard, x`." } else { "other" };
             return status(400, json!({"message": message, "code": "invalid_search_filter"}));
         }
-        let hits: Vec<Value> = (0..3u16)
-            .filter(|shard| body.contains(&Shard(*shard).tag()))
-            .map(|shard| json!({"id": shard, "_miroir_shard": "x", "_rankingScoreDetails": {}}))
-            .collect();
-        status(200, json!({"estimatedTotalHits": hits.len(), "hits": hits, "limit": 20, "offset": 0}))
+        let search = |body: &str| {
+            let hits: Vec<Value> = (0..3u16)
+                .filter(|shard| body.contains(&Shard(*shard).tag()))
+                .map(|shard| json!({"id": shard, "_miroir_shard": "x", "_rankingScoreDetails": {}}))
+                .collect();
+            json!({"estimatedTotalHits": hits.len(), "hits": hits, "limit": 20, "offset": 0})
+        };
+        let body: Value = serde_json::from_str(&body).unwrap();
+        match body["queries"].as_array() {
+            Some(queries) => {
+                let results: Vec<Value> = queries.iter().map(|query| search(&query.to_string())).collect();
+                status(200, json!({ "results": results }))
+            }
+            None => status(200, search(&body.to_string())),
+        }
     }
 }
 
 fn run(nodes: &mut Nodes, on_missing: OnMissingShards, body: &str) -> Reply {
+    ask(nodes, on_missing, body, |topology, head, body| Search::of(topology, "movies", head, body))
+}
+
+fn ask(
+    nodes: &mut Nodes,
+    on_missing: OnMissingShards,
+    body: &str,
+    understand: impl FnOnce(&Topology, &RequestHead, &[u8]) -> Option<Box<dyn Question>>,
+) -> Reply {
     let head = RequestHead {
         method: "POST".into(),
         path: "/indexes/movies/search".into(),
-        headers: vec![("authorization".into(), "Bearer key".into()), ("cookie".into(), "no".into())],
+        headers: vec![
+            ("authorization".into(), "Bearer key".into()),
+            ("content-type".into(), "application/json; charset=utf-8".into()),
+            ("cookie".into(), "no".into()),
+        ],
     };
-    let mut progress =
-        Read::start(topology(on_missing), head, body.as_bytes().to_vec(), |topology, head, body| {
-            Search::of(topology, "movies", head, body)
-        });
+    let mut progress = Read::start(topology(on_missing), head, body.as_bytes().to_vec(), understand);
     let mut queue: Vec<Callout> = Vec::new();
     loop {
         match progress {
@@ -132,4 +155,43 @@ fn errors_are_a_nodes_own_answer_to_the_clients_own_request() {
     assert_eq!(nodes.asked.last().unwrap().2, r#"{"filter":"wrong"}"#);
     let reply = run(&mut Nodes::new(), OnMissingShards::Partial, r#"{"limit":"wrong"}"#);
     assert_eq!(reply.status, 400, "what cannot be read here is for a node to refuse");
+}
+
+#[test]
+fn many_queries_cost_one_callout_a_node() {
+    let queries: Vec<Value> = (0..1000).map(|n| json!({"indexUid": "movies", "q": format!("{n}")})).collect();
+    let body = json!({ "queries": queries }).to_string();
+    for down in [None, Some(0), Some(1), Some(2)] {
+        let mut nodes = Nodes::new();
+        nodes.down.extend(down);
+        let understand = |topology: &Topology, _: &RequestHead, body: &[u8]| MultiSearch::of(topology, body);
+        let reply = ask(&mut nodes, OnMissingShards::Error, &body, understand);
+        assert_eq!(reply.status, 200);
+        let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+        let results = answer["results"].as_array().unwrap();
+        assert_eq!(results.len(), 1000);
+        assert!(results.iter().all(|result| result["hits"].as_array().unwrap().len() == 3));
+        // Three nodes; where one is down, its part goes to the other two.
+        assert_eq!(nodes.asked.len(), if down.is_some() { 5 } else { 3 });
+    }
+}
+
+#[test]
+fn the_tag_is_an_unknown_attribute_to_clients() {
+    let mut nodes = Nodes::new();
+    let filter = json!({"filter": "_miroir_shard = wrong"}).to_string();
+    assert_eq!(run(&mut nodes, OnMissingShards::Partial, &filter).status, 400);
+    assert!(nodes.asked.iter().all(|(_, _, body)| !body.contains("_miroir_shard = ")));
+}
+
+#[test]
+fn a_body_of_another_type_is_for_a_node_to_judge() {
+    let head =
+        RequestHead { method: "POST".into(), path: "/indexes/movies/search".into(), headers: Vec::new() };
+    let understand =
+        |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
+    match Read::start(topology(OnMissingShards::Partial), head, b"{}".to_vec(), understand) {
+        Progress::Pending { calls, .. } => assert_eq!((calls.len(), &*calls[0].body), (1, b"{}".as_slice())),
+        Progress::Done(reply) => panic!("{reply:?}"),
+    }
 }

@@ -31,9 +31,15 @@ impl DocumentId {
     /// The id of a document with this primary key.
     #[must_use]
     pub fn of(document: &RawObject<'_>, primary_key: &str) -> Option<Self> {
-        match document.read(primary_key)? {
+        Self::of_value(&document.read(primary_key)?)
+    }
+
+    /// An id, as it is written.
+    #[must_use]
+    pub fn of_value(value: &Value) -> Option<Self> {
+        match value {
             Value::Number(number) => number.as_i64().map(Self::Number),
-            Value::String(text) => Some(text.parse().map_or(Self::Text(text), Self::Number)),
+            Value::String(text) => Some(text.parse().map_or_else(|_| Self::Text(text.clone()), Self::Number)),
             _ => None,
         }
     }

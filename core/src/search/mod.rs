@@ -13,10 +13,12 @@ pub mod query_string;
 pub mod rank;
 pub mod request;
 pub mod selection;
+pub mod similar;
 pub mod single;
 pub mod values;
 
 pub use documents::DocumentList;
 pub use facet_search::FacetSearch;
 pub use multi::MultiSearch;
+pub use similar::Similar;
 pub use single::Search;
