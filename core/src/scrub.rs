@@ -65,13 +65,39 @@ pub fn text(text: &str) -> String {
     text
 }
 
-/// An error body without the tag.
+/// An error body without the tag, and with the numbers of the rules in `filterableAttributes` as the client knows them.
 #[must_use]
 pub fn error(body: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(body) {
-        Ok(utf8) if mentions_tag(body) => text(utf8).into_bytes(),
+        Ok(utf8) if mentions_tag(body) => {
+            let mut text = text(utf8);
+            for attributes in ["attribute", "attributes"] {
+                let nothing_left = format!("Available filterable {attributes} patterns are: .");
+                text =
+                    text.replace(&nothing_left, "This index does not have configured filterable attributes.");
+            }
+            text.into_bytes()
+        }
+        Ok(utf8) if utf8.contains("filterableAttributes") => rules_without_ours(utf8).into_bytes(),
         _ => body.to_vec(),
     }
+}
+
+/// The tag's own rule comes first in `filterableAttributes`, so a node counts the client's rules from 1.
+fn rules_without_ours(message: &str) -> String {
+    let mut parts = message.split("rule #");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
+        let (number, rest) = part.split_at(end);
+        out.push_str("rule #");
+        match number.parse::<u64>() {
+            Ok(number) => out.push_str(&number.saturating_sub(1).to_string()),
+            Err(_) => out.push_str(number),
+        }
+        out.push_str(rest);
+    }
+    out
 }
 
 /// Stands in for the tag's name where a client uses it: as long, so that positions in messages hold, and nobody's.
@@ -139,6 +165,33 @@ mod tests {
         );
         assert_eq!(document(br#"{ "id" : 1 }"#), br#"{ "id" : 1 }"#);
         assert_eq!(document(br#"{"_miroir_shard":",,,"}"#), b"{}");
+    }
+
+    #[test]
+    fn errors_read_as_if_there_were_no_tag() {
+        let mended = |body: &str| String::from_utf8(error(body.as_bytes())).unwrap();
+        assert_eq!(
+            mended(
+                "`c` is not filterable. Available filterable attribute patterns are: `_miroir_shard`.\\n2:3"
+            ),
+            "`c` is not filterable. This index does not have configured filterable attributes.\\n2:3"
+        );
+        assert_eq!(
+            mended("matches rule #1 in filterableAttributes: in rule #1, before rule #12"),
+            "matches rule #0 in filterableAttributes: in rule #0, before rule #11"
+        );
+    }
+
+    #[test]
+    fn names_are_disguised_and_revealed() {
+        let plain = br#"{"filter":"_miroir_shard = 1"}"#;
+        let disguised = disguise(plain).unwrap();
+        assert!(!mentions_tag(&disguised));
+        assert_eq!(disguised.len(), plain.len());
+        assert_eq!(reveal(&disguised), plain);
+        assert_eq!(disguise(br#"{"filter":"\u005fmiroir_shard = 1"}"#), Some(disguised));
+        assert_eq!(disguise(br#"{"q":"\u00e9"}"#), None);
+        assert!(!disguise_path("/x?filter=%5Fmiroir_shard").unwrap().contains(TAG_FIELD));
     }
 
     #[test]

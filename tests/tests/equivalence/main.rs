@@ -36,6 +36,9 @@ fn fill(client: &Client) {
             client.add(index, &json!(batch));
         }
     }
+    // Without any setting.
+    client.create("bare", "id", &json!({}));
+    client.add("bare", &json!([{"id": 1, "a": 2}]));
 }
 
 fn ask(client: &Client, request: &Request) -> (u16, Value) {
