@@ -2,7 +2,11 @@
 //! sub-requests that it makes, sent to the nodes directly. Both are taken in turns, so the machine's noise hits both.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
-use miroir_core::{fan_out, search::request::{Additions, SearchRequest}, topology::Topology};
+use miroir_core::{
+    fan_out,
+    search::request::{Additions, SearchRequest},
+    topology::Topology,
+};
 use miroir_tests::{Client, Options, Sandbox};
 use serde_json::{Value, json};
 use std::{
@@ -50,7 +54,8 @@ fn parts(topology: &Topology, query: &Value) -> Vec<(u16, Value)> {
     let request = SearchRequest::from_body(query.to_string().as_bytes()).unwrap();
     let seed = request.seed("places", topology.version());
     let plan = fan_out::plan(topology, topology.shards(), &BTreeSet::new(), seed);
-    let body = |shards: &[_]| serde_json::from_slice(&request.for_shards(shards, Additions::default())).unwrap();
+    let body =
+        |shards: &[_]| serde_json::from_slice(&request.for_shards(shards, Additions::default())).unwrap();
     plan.asks.iter().map(|(node, shards)| (*node, body(shards))).collect()
 }
 
