@@ -25,11 +25,12 @@ demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a
 test: build $(VENV)/bin/envoy core-on-wasm ## Every test: units, core on wasm32, end to end through Envoy
 	$(CARGO) test --release
 
+# In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets ## Formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy -p miroir-filter --target wasm32-wasip1 -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	$(CARGO) clippy --release --all-targets -- -D warnings
+	$(CARGO) clippy --release -p miroir-filter --target wasm32-wasip1 -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
 	$(PYTHON) -m py_compile demo/demo.py
 
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md

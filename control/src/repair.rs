@@ -183,12 +183,12 @@ async fn repair(
 ) -> Result<()> {
     let scope = Scope { indexes: None, shards: Some(shards.iter().copied().collect()) };
     let guard = cluster.locks.lock(scope).await;
+    // What the source has taken must be indexed, or it would be missed.
+    cluster.settler.drained(&source.name).await;
     let view = cluster.view();
     // While it waited, the source may have become stale itself.
     let is_active = |shard: &Shard| view.active(*shard).any(|name| name == source.name);
     let shards: Vec<Shard> = shards.iter().copied().filter(is_active).collect();
-    // What the source has taken must be indexed, or it would be missed.
-    cluster.settler.drained(&source.name).await;
     for (index, known) in &view.indexes {
         copy(index, known.primary_key.as_deref(), &shards, source, target).await?;
     }

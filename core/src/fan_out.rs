@@ -125,6 +125,7 @@ mod tests {
         .unwrap()
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     fn asked(plan: &FanOutPlan) -> Vec<Shard> {
         let mut shards: Vec<Shard> = plan.asks.iter().flat_map(|(_, shards)| shards.clone()).collect();
         shards.sort_unstable();

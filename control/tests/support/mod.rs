@@ -2,9 +2,9 @@
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{Path as UrlPath, Query, Request, State},
     http::StatusCode,
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use miroir_control::{
     api,
@@ -49,6 +49,8 @@ impl FakeNode {
             .route("/health", get(|| async { Json(json!({"status": "available"})) }))
             .route("/version", get(|| async { Json(json!({"pkgVersion": "0.0.0"})) }))
             .route("/tasks", get(tasks))
+            .route("/tasks/{uid}", get(task))
+            .route("/indexes/{index}/documents/fetch", post(fetch))
             .fallback(any(take))
             .with_state(memory.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,6 +94,15 @@ async fn tasks(
     Json(json!({"results": memory.tasks.iter().filter(is_asked).collect::<Vec<_>>()}))
 }
 
+async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -> Json<Value> {
+    Json(memory.lock().unwrap().tasks[uid].clone())
+}
+
+/// It keeps no documents.
+async fn fetch() -> Json<Value> {
+    Json(json!({"results": [], "offset": 0, "limit": 20, "total": 0}))
+}
+
 async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCode, Json<Value>) {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -126,6 +137,11 @@ pub struct Control {
 
 /// Starts a control plane over these nodes, two replicas a shard, without keys for clients.
 pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
+    control_that_waits(data, nodes, Duration::from_secs(60)).await
+}
+
+/// As [`control`]; commits are overdue after this long.
+pub async fn control_that_waits(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
     let nodes = nodes.iter().enumerate().map(|(n, node)| format!("n{n}=http://{}", node.address)).collect();
     let args = ServeArgs {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -138,7 +154,7 @@ pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
         wasm: "filter.wasm".into(),
         advertise: None,
         no_master_key: true,
-        commit_timeout_ms: Some(300),
+        commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
         callout_timeout_ms: Some(20),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,6 +8,7 @@ fn nodes(count: usize) -> Vec<PlacementNode> {
     (0..count).map(|number| PlacementNode::new(format!("meili-{number}"))).collect()
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 fn loads(placement: &Placement) -> BTreeMap<&str, usize> {
     let mut loads = BTreeMap::new();
     for name in placement.iter().flatten() {
