@@ -11,6 +11,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use serde_json::json;
+use std::time::Duration;
 
 /// The requests that create an index on a node, with the tag filterable. Nodes' queues keep their order, so nothing has
 /// to be waited for between them.
@@ -86,6 +87,25 @@ pub async fn send_everywhere(
     Ok(tasks)
 }
 
+/// Waits, for a moment, until nodes have ended these tasks.
+pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let over = tasks.iter().map(async |task| {
+        let Some(node) = cluster.node(&task.node) else { return };
+        let path = format!("/tasks/{}", task.node_task);
+        while let Ok(task) = node.ask("GET", &path, None).await {
+            let status = task.get("status").and_then(serde_json::Value::as_str).unwrap_or_default();
+            if !["enqueued", "processing"].contains(&status) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    if tokio::time::timeout(PATIENCE, join_all(over)).await.is_err() {
+        tracing::warn!("nodes are slow to create an index");
+    }
+}
+
 /// Marks nodes as behind, and all that are away.
 ///
 /// # Errors
@@ -113,7 +133,7 @@ pub async fn ensure_index(
     index: &str,
     primary_key: Option<&str>,
 ) -> Result<Vec<NodeTask>> {
-    let _one = cluster.creating.lock().await;
+    let _one = cluster.creating.lock(index).await;
     let known = cluster.view().indexes.get(index).cloned();
     let requests: Vec<NodeRequest> = match (&known, primary_key) {
         (None, _) => creation(index, primary_key).into(),

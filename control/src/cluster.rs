@@ -15,6 +15,7 @@ use crate::{
     writes::OpenWrites,
 };
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +32,25 @@ pub struct Options {
     pub commit_timeout: Duration,
     /// How long a callout of a gateway may still be on its way after its key was deleted.
     pub callout_timeout: Duration,
+}
+
+/// A lock for each index that is being created.
+#[derive(Debug, Default)]
+pub struct Creating {
+    indexes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Creating {
+    /// Waits for the index's turn.
+    pub async fn lock(&self, index: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody else has it, or waits for it: it is of no use any more.
+            indexes.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(indexes.entry(index.to_owned()).or_default())
+        };
+        lock.lock_owned().await
+    }
 }
 
 /// The control plane.
@@ -58,8 +78,8 @@ pub struct Cluster {
     pub epochs: Epochs,
     /// Writes the topology out.
     pub publisher: Publisher,
-    /// Held while an index is created by a write: writes to other shards may want it too.
-    pub creating: tokio::sync::Mutex<()>,
+    /// Held while an index is created by a write: writes to its other shards may want it too.
+    pub creating: Creating,
     view: Mutex<Arc<View>>,
     changing: tokio::sync::Mutex<()>,
     ready: AtomicBool,
@@ -98,7 +118,7 @@ impl Cluster {
             keys: KeyCache::default(),
             epochs: Epochs::default(),
             publisher,
-            creating: tokio::sync::Mutex::default(),
+            creating: Creating::default(),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),

@@ -2,9 +2,9 @@
 
 use crate::{
     cluster::Cluster,
-    error::Result,
+    error::{Error, Result},
     ledger::catalogue::{self, Epoch},
-    node::{Node, Request},
+    node::{Node, NodeAnswer, Request},
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn epoch_key(uid: Uuid, gateway: &str) -> Value {
         "uid": uid.hyphenated().to_string(),
         "name": format!("{INTERNAL}epoch"),
         "description": format!("Writes of the gateway {gateway}"),
-        "actions": ["documents.add", "documents.delete", "documents.get", "indexes.create"],
+        "actions": ["documents.*", "indexes.create"],
         "indexes": ["*"],
         "expiresAt": null
     })
@@ -38,16 +38,12 @@ fn epoch_key(uid: Uuid, gateway: &str) -> Value {
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
-    let answer = node.send(&Request::own("POST", "/keys", Some(body))).await?;
+    let request = Request::own("POST", "/keys", Some(body));
+    let answer = node.send(&request).await?;
     if answer.is_success() || answer.status == 409 {
         return Ok(());
     }
-    Err(crate::error::Error::Unexpected {
-        node: node.name.clone(),
-        status: answer.status,
-        request: "POST /keys".to_owned(),
-        body: String::from_utf8_lossy(&answer.body).into_owned(),
-    })
+    Err(unexpected(node, &request, &answer))
 }
 
 impl Epochs {
@@ -69,7 +65,8 @@ impl Epochs {
         Ok(cluster.secrets.key_text(uid))
     }
 
-    /// Deletes a gateway's key on all nodes; its next begin makes another one.
+    /// Deletes a gateway's key on all nodes; its next begin makes another one. A node that cannot be reached keeps it
+    /// until it has caught up: what it takes under it until then is replaced by repair, which comes after.
     ///
     /// # Errors
     /// The ledger failed.
@@ -77,7 +74,13 @@ impl Epochs {
         if let Some(uid) = self.live.lock().await.remove(gateway) {
             let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: true };
             cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
-            join_all(cluster.nodes.iter().filter(|node| node.is_up()).map(|node| delete(node, uid))).await;
+            let nodes = cluster.nodes.iter().filter(|node| node.is_up());
+            let fenced = nodes.map(async |node| (node, delete(node, uid).await));
+            for (node, result) in join_all(fenced).await {
+                if let Err(error) = result {
+                    tracing::warn!(node = node.name, %error, "an epoch key could not be deleted yet");
+                }
+            }
         }
         Ok(())
     }
@@ -98,7 +101,7 @@ impl Epochs {
     /// Gives a node that was away the keys that it misses, and takes the fenced ones.
     ///
     /// # Errors
-    /// The ledger failed.
+    /// The ledger failed; or the node still has a fenced key.
     pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let live = self.live.lock().await;
         for (gateway, uid) in live.iter() {
@@ -106,7 +109,7 @@ impl Epochs {
         }
         for epoch in cluster.ledger.call(catalogue::epochs).await? {
             if epoch.fenced {
-                delete(node, epoch.key).await;
+                delete(node, epoch.key).await?;
             }
         }
         Ok(())
@@ -119,9 +122,20 @@ async fn create(node: &Node, body: &Value) {
     }
 }
 
-async fn delete(node: &Node, uid: Uuid) {
-    let path = format!("/keys/{}", uid.hyphenated());
-    if let Err(error) = node.send(&Request::own("DELETE", path, None)).await {
-        tracing::warn!(node = node.name, %error, "an epoch key could not be deleted");
+async fn delete(node: &Node, uid: Uuid) -> Result<()> {
+    let request = Request::own("DELETE", format!("/keys/{}", uid.hyphenated()), None);
+    let answer = node.send(&request).await?;
+    if answer.is_success() || answer.status == 404 {
+        return Ok(());
+    }
+    Err(unexpected(node, &request, &answer))
+}
+
+fn unexpected(node: &Node, request: &Request, answer: &NodeAnswer) -> Error {
+    Error::Unexpected {
+        node: node.name.clone(),
+        status: answer.status,
+        request: format!("{} {}", request.method, request.path),
+        body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
     }
 }

@@ -89,6 +89,8 @@ pub struct Request {
     pub anonymous: bool,
     /// `Content-Type`.
     pub content_type: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
     /// The body.
     pub body: Bytes,
 }
@@ -147,6 +149,9 @@ impl Node {
         }
         if let Some(content_type) = &request.content_type {
             builder = builder.header("content-type", content_type);
+        }
+        if let Some(encoding) = &request.content_encoding {
+            builder = builder.header("content-encoding", encoding);
         }
         let answer = builder.send().await.map_err(unreachable)?;
         let status = answer.status().as_u16();

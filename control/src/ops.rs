@@ -11,6 +11,7 @@ use crate::{
     locks::Scope,
     node::{NodeAnswer, Request},
     scrub,
+    settle::Unsettled,
     view::{Index, View},
 };
 use serde_json::Value;
@@ -135,7 +136,7 @@ async fn run_locked(
         })
         .await?;
     let guard = Some(guard).filter(|_| effect != Effect::None);
-    cluster.settler.add(task.clone(), node_tasks, effect, guard);
+    cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard });
     Ok(task)
 }
 
@@ -247,7 +248,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
     let node_tasks = catalogue::send_everywhere(cluster, &cluster.current(), requests).await?;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    cluster.settler.add(task, node_tasks, effect, None);
+    cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
     Ok(())
 }
 

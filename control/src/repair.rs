@@ -150,6 +150,13 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 tracing::warn!(node = node.name, %error, "a node could not catch up yet");
                 continue;
             }
+            // Keys that were fenced while it was away must be gone before its copies are replaced.
+            if next_batch(&cluster, node).is_some()
+                && let Err(error) = cluster.epochs.catch_up(&cluster, node).await
+            {
+                tracing::warn!(node = node.name, %error, "a node could not get its epoch keys yet");
+                continue;
+            }
             while let Some((source, shards)) = next_batch(&cluster, node) {
                 if let Err(error) = repair(&cluster, &shards, &source, node).await {
                     tracing::warn!(node = node.name, %error, "replicas could not be repaired yet");

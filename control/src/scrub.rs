@@ -11,6 +11,11 @@ pub fn message(text: &str) -> String {
     }
     let mut text = text.to_owned();
     for (from, to) in [
+        // Nothing is filterable but the tag.
+        (
+            " Available filterable attribute patterns are: `_miroir_shard`.",
+            " This index does not have configured filterable attributes.",
+        ),
         ("`_miroir_shard, ", "`"),
         (", _miroir_shard`", "`"),
         (", _miroir_shard,", ","),
@@ -22,6 +27,18 @@ pub fn message(text: &str) -> String {
         text = text.replace(from, to);
     }
     text
+}
+
+/// An edit's function is sent with lines before the client's: what a node says of lines counts them.
+#[must_use]
+pub fn shift_lines(text: &str, before: u32) -> String {
+    let Some((head, tail)) = text.split_once("(line ") else { return text.to_owned() };
+    let digits: String = tail.chars().take_while(char::is_ascii_digit).collect();
+    let rest = tail.get(digits.len()..).unwrap_or_default();
+    match digits.parse::<u32>() {
+        Ok(line) if line > before => format!("{head}(line {}{rest}", line - before),
+        _ => text.to_owned(),
+    }
 }
 
 /// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it.
@@ -96,6 +113,10 @@ mod tests {
         assert_eq!(
             shift_position("at `.filterableAttributes[1].x`", ".filterableAttributes["),
             "at `.filterableAttributes[0].x`"
+        );
+        assert_eq!(
+            shift_lines("Syntax error: expecting ';' (line 3, position 5)", 1),
+            "Syntax error: expecting ';' (line 2, position 5)"
         );
         assert_eq!(shift_position("at `.other[1]`", ".filterableAttributes["), "at `.other[1]`");
     }

@@ -16,9 +16,9 @@ use crate::{
     publish::Publisher,
     repair,
     secrets::Secrets,
-    settle,
+    settle::{self, Unsettled},
     view::{Replica, View},
-    writes::recovery,
+    writes::{commit, recovery},
 };
 use miroir_core::placement::{PlacementNode, place};
 use serde_json::json;
@@ -287,9 +287,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 }
             }
             (intent, true) => {
-                let effect = match intent {
-                    Intent::Broadcast { effect, .. } => effect.clone(),
-                    Intent::Write { .. } => Effect::None,
+                let (effect, indexed) = match intent {
+                    Intent::Broadcast { effect, .. } => (effect.clone(), None),
+                    Intent::Write { operation, .. } => (Effect::None, commit::indexed(operation)),
                 };
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
                 if let Some(task) = task {
@@ -307,7 +307,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                         Some(scope) => Some(cluster.locks.lock(scope).await),
                         None => None,
                     };
-                    cluster.settler.add(task, found.tasks, effect, guard);
+                    cluster.settler.add(Unsettled { task, node_tasks: found.tasks, effect, indexed, guard });
                 }
             }
         }

@@ -30,7 +30,7 @@ fn split(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(payload.len() as u64)).sample_size(20);
     group.bench_function("json, 1 KB documents, 16 KiB chunks, one node's two thirds", |bencher| {
         bencher.iter(|| {
-            let mut reader = DocumentReader::new(Format::Json, Some(&key), SHARDS, u64::MAX);
+            let mut reader = DocumentReader::new(Format::Json, Some(&key), u64::MAX);
             for chunk in payload.chunks(16 << 10) {
                 let _ = reader.push(chunk);
             }

@@ -2,7 +2,8 @@
 
 use crate::{
     document_read::DocumentRead,
-    documents::{DocumentReader, Format, PrimaryKey, payload_too_large},
+    documents::{Body, DocumentReader, Format, PrimaryKey, payload_too_large},
+    encoding::Encoding,
     error::{ApiError, Code},
     http::{Reply, RequestHead},
     operation::{Operation, Progress},
@@ -11,7 +12,7 @@ use crate::{
     route::{Route, WriteKind},
     search::{DocumentList, FacetSearch, MultiSearch, Search, Similar},
     topology::Topology,
-    write::{DocumentsPayload, Payload, Write, WriteContext},
+    write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Write, WriteContext},
 };
 use std::sync::Arc;
 
@@ -22,8 +23,10 @@ pub enum Intake {
     Pass,
     /// Answer at once.
     Reply(Reply),
-    /// Take the body in.
+    /// Take the body in, then start.
     Collect(Box<Collector>),
+    /// Start now; the body is of no interest.
+    Start(Box<Collector>),
 }
 
 /// Takes a body in, chunk by chunk, then starts the operation.
@@ -31,26 +34,54 @@ pub enum Intake {
 pub struct Collector {
     topology: Arc<Topology>,
     head: RequestHead,
+    /// How the body is compressed, and what came of it.
+    encoded: Option<(Encoding, Body)>,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Read { route: Route, body: Vec<u8> },
-    DocumentRead { id: String },
-    Documents { reader: DocumentReader, update: bool, context: WriteContext },
-    Write { kind: WriteKind, body: Vec<u8>, context: WriteContext },
+    Read {
+        route: Route,
+        body: Vec<u8>,
+    },
+    DocumentRead {
+        id: String,
+    },
+    Documents {
+        reader: DocumentReader,
+        update: bool,
+        context: WriteContext,
+    },
+    Write {
+        kind: WriteKind,
+        body: Vec<u8>,
+        context: WriteContext,
+    },
+    /// What is refused without a look at the body, and whether a node may say why.
+    Refused {
+        error: ApiError,
+        ask_node: bool,
+    },
+}
+
+impl Kind {
+    fn too_large(limit: u64) -> Self {
+        Self::Refused { error: payload_too_large(limit), ask_node: false }
+    }
 }
 
 impl Intake {
     /// Looks at a request's headers. `gateway` names this worker's VM.
     #[must_use]
     pub fn of(topology: Arc<Topology>, gateway: &str, head: RequestHead) -> Self {
+        let limit = topology.config().limits.max_payload_bytes;
         let kind = match Route::of(&head.method, head.route()) {
             Route::ControlPlane => return Self::Pass,
             Route::Internal => {
                 return Self::Reply(ApiError::new(Code::NOT_FOUND, "Not found").reply());
             }
+            Route::Write { .. } if declared_length(&head) > limit => Kind::too_large(limit),
             route @ (Route::Search { .. }
             | Route::MultiSearch
             | Route::FacetSearch { .. }
@@ -64,37 +95,52 @@ impl Intake {
                     authorization: head.header("authorization").map(str::to_owned),
                     custom_metadata: parameter(&head, "customMetadata"),
                 };
-                match kind {
-                    WriteKind::Add { update } => match document_reader(&topology, &head, &context.index) {
-                        Ok(reader) => Kind::Documents { reader, update, context },
-                        Err(error) => return Self::Reply(error.reply()),
-                    },
-                    kind => Kind::Write { kind, body: Vec::new(), context },
-                }
+                write(&topology, &head, kind, context)
+                    .unwrap_or_else(|error| Kind::Refused { error, ask_node: true })
             }
         };
-        Self::Collect(Box::new(Collector { topology, head, kind }))
+        let encoded =
+            Encoding::of(head.header("content-encoding")).map(|encoding| (encoding, Body::default()));
+        let start = matches!(kind, Kind::Refused { .. });
+        let collector = Box::new(Collector { topology, head, encoded, kind });
+        if start { Self::Start(collector) } else { Self::Collect(collector) }
     }
 }
 
 impl Collector {
-    /// Takes the next chunk of the body.
-    ///
-    /// # Errors
-    /// The answer to a body that is too large.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<(), Reply> {
+    /// Takes the next chunk of the body; `false` when no more is wanted, and the operation is to be started.
+    pub fn push(&mut self, chunk: &[u8]) -> bool {
         let limit = self.topology.config().limits.max_payload_bytes;
-        match &mut self.kind {
-            Kind::Documents { reader, .. } => reader.push(chunk).map_err(|error| error.reply()),
-            Kind::Read { body, .. } | Kind::Write { body, .. } => {
-                if (body.len() + chunk.len()) as u64 > limit {
-                    return Err(payload_too_large(limit).reply());
-                }
-                body.extend_from_slice(chunk);
-                Ok(())
+        let taken = match &mut self.encoded {
+            Some((_, body)) => {
+                let settled = body.last().1.len();
+                body.push(chunk, settled);
+                body.len() as u64 <= limit
             }
-            Kind::DocumentRead { .. } => Ok(()),
+            None => self.kind.push(chunk, limit),
+        };
+        if !taken {
+            self.encoded = None;
+            self.kind = Kind::too_large(limit);
         }
+        taken
+    }
+
+    /// The body's bytes, as its head announces them; 0 where it does not.
+    #[must_use]
+    pub fn declared(&self) -> u64 {
+        declared_length(&self.head)
+    }
+
+    /// Bytes of the body that are held.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        let plain = match &self.kind {
+            Kind::Documents { reader, .. } => reader.len(),
+            Kind::Read { body, .. } | Kind::Write { body, .. } => body.len(),
+            Kind::DocumentRead { .. } | Kind::Refused { .. } => 0,
+        };
+        (plain + self.encoded.as_ref().map_or(0, |(_, body)| body.len())) as u64
     }
 
     /// Whether the operation must outlive the client's connection.
@@ -105,8 +151,31 @@ impl Collector {
 
     /// The body is whole: starts the operation.
     #[must_use]
-    pub fn finish(self) -> Progress<Operation> {
-        let Self { topology, head, kind } = self;
+    pub fn finish(mut self) -> Progress<Operation> {
+        if let Some((encoding, body)) = self.encoded.take() {
+            let limit = self.topology.config().limits.max_payload_bytes;
+            let mut taken = true;
+            let decoded = encoding.decode(body.reader(), |chunk| {
+                taken = self.kind.push(chunk, limit);
+                taken
+            });
+            if !taken {
+                self.kind = Kind::too_large(limit);
+            } else if decoded.is_err() {
+                let error = ApiError::new(
+                    Code::BAD_REQUEST,
+                    "The provided payload is incomplete and cannot be parsed",
+                );
+                return refuse(&self.topology, &self.head, error, Some(body));
+            }
+            // From here on, the body is what it was before it was compressed.
+            self.head.headers.retain(|(name, _)| name != "content-encoding");
+        }
+        self.start()
+    }
+
+    fn start(self) -> Progress<Operation> {
+        let Self { topology, head, kind, .. } = self;
         match kind {
             Kind::Read { route, body } => start_read(topology, route, head, body),
             Kind::DocumentRead { id } => {
@@ -115,7 +184,11 @@ impl Collector {
             Kind::Documents { reader, update, context } => {
                 let documents = match reader.finish() {
                     Ok(documents) => documents,
-                    Err(error) => return Progress::Done(error.reply()),
+                    Err((error, body)) => {
+                        // The reserved field is nothing that a node could know of.
+                        let body = (error.body.code != Code::BAD_REQUEST.name()).then_some(body);
+                        return refuse(&topology, &head, error, body);
+                    }
                 };
                 let payload = DocumentsPayload::split(
                     documents,
@@ -127,14 +200,47 @@ impl Collector {
                 );
                 start_write(topology, context, Payload::Documents(payload))
             }
-            Kind::Write { kind, body, context } => match write_payload(&topology, kind, body) {
+            Kind::Write { kind, body, context } => match write_payload(&topology, kind, &body) {
                 Some(payload) => start_write(topology, context, payload),
-                None => Progress::Done(
-                    ApiError::new(Code::BAD_REQUEST, "The body of this deletion cannot be read.").reply(),
-                ),
+                None => {
+                    let error = ApiError::new(Code::BAD_REQUEST, "The body of this request cannot be read.");
+                    let mut refused = Body::default();
+                    refused.push(&body, 0);
+                    refuse(&topology, &head, error, Some(refused))
+                }
             },
+            Kind::Refused { error, ask_node } => {
+                refuse(&topology, &head, error, ask_node.then(Body::default))
+            }
         }
     }
+}
+
+impl Kind {
+    /// Takes the next chunk of the body as it is; `false` once there is too much.
+    fn push(&mut self, chunk: &[u8], limit: u64) -> bool {
+        match self {
+            Self::Documents { reader, .. } => reader.push(chunk).is_ok(),
+            Self::Read { body, .. } | Self::Write { body, .. } => {
+                let fits = (body.len() + chunk.len()) as u64 <= limit;
+                if fits {
+                    body.extend_from_slice(chunk);
+                }
+                fits
+            }
+            Self::DocumentRead { .. } | Self::Refused { .. } => true,
+        }
+    }
+}
+
+fn refuse(
+    topology: &Topology,
+    head: &RequestHead,
+    error: ApiError,
+    body: Option<Body>,
+) -> Progress<Operation> {
+    let body = body.filter(|body| body.len() <= MAX_REFUSED_BODY).map(|body| body.concat());
+    Refusal::start(topology, head, error, body).map(Operation::Refusal)
 }
 
 fn start_read(
@@ -165,16 +271,43 @@ fn start_write(topology: Arc<Topology>, context: WriteContext, payload: Payload)
     Write::start(topology, context, payload).map(|machine| Operation::Write(Box::new(machine)))
 }
 
-fn write_payload(topology: &Topology, kind: WriteKind, body: Vec<u8>) -> Option<Payload> {
+fn write_payload(topology: &Topology, kind: WriteKind, body: &[u8]) -> Option<Payload> {
     match kind {
         WriteKind::DeleteOne { id } => {
             let body = serde_json::to_vec(&[id]).ok()?;
             Payload::ids(&body, topology.shard_count())
         }
-        WriteKind::DeleteBatch => Payload::ids(&body, topology.shard_count()),
-        WriteKind::DeleteByFilter => Payload::filter(body),
+        WriteKind::DeleteBatch => Payload::ids(body, topology.shard_count()),
+        WriteKind::DeleteByFilter => Payload::filter(body.to_vec()),
+        WriteKind::Edit => Payload::edit(body),
         WriteKind::DeleteAll | WriteKind::Add { .. } => Some(Payload::All),
     }
+}
+
+/// Looks at all of a write but its body. The errors are those that a node says better.
+fn write(
+    topology: &Topology,
+    head: &RequestHead,
+    kind: WriteKind,
+    context: WriteContext,
+) -> Result<Kind, ApiError> {
+    let is_addition = matches!(kind, WriteKind::Add { .. });
+    let known: &[&str] = match is_addition {
+        true => &["primaryKey", "csvDelimiter", "customMetadata", "skipCreation"],
+        false => &["customMetadata"],
+    };
+    if let Some((name, _)) = pairs(head.query()).find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(ApiError::new(Code::BAD_REQUEST, format!("Unknown parameter `{name}`")));
+    }
+    if let WriteKind::Add { update } = kind {
+        let reader = document_reader(topology, head, &context.index)?;
+        return Ok(Kind::Documents { reader, update, context });
+    }
+    let has_body = !matches!(kind, WriteKind::DeleteOne { .. } | WriteKind::DeleteAll);
+    if has_body && Format::from_content_type(head.header("content-type"), None)? != Format::Json {
+        return Err(ApiError::new(Code::INVALID_CONTENT_TYPE, "The Content-Type is invalid."));
+    }
+    Ok(Kind::Write { kind, body: Vec::new(), context })
 }
 
 fn document_reader(topology: &Topology, head: &RequestHead, index: &str) -> Result<DocumentReader, ApiError> {
@@ -183,23 +316,23 @@ fn document_reader(topology: &Topology, head: &RequestHead, index: &str) -> Resu
         Some(text) => match text.as_bytes() {
             [byte] if byte.is_ascii() => Some(*byte),
             _ => {
-                let message = format!(
-                    "Invalid value in parameter `csvDelimiter`: expected a string of one character, but found the following string of {} characters: `{text}`",
-                    text.chars().count()
-                );
+                let message = format!("Invalid value in parameter `csvDelimiter`: `{text}`");
                 return Err(ApiError::new(Code::INVALID_DOCUMENT_CSV_DELIMITER, message));
             }
         },
     };
+    if let Some(text) = parameter(head, "skipCreation").filter(|text| text != "true" && text != "false") {
+        let message = format!("Invalid value in parameter `skipCreation`: `{text}`");
+        return Err(ApiError::new(Code::BAD_REQUEST, message));
+    }
     let format = Format::from_content_type(head.header("content-type"), delimiter)?;
     let requested = parameter(head, "primaryKey");
     let key = topology.primary_key(index).map(str::to_owned).or(requested).map(PrimaryKey::new);
-    let limit = topology.config().limits.max_payload_bytes;
-    let declared = head.header("content-length").and_then(|length| length.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(payload_too_large(limit));
-    }
-    Ok(DocumentReader::new(format, key.as_ref(), topology.shard_count(), limit))
+    Ok(DocumentReader::new(format, key.as_ref(), topology.config().limits.max_payload_bytes))
+}
+
+fn declared_length(head: &RequestHead) -> u64 {
+    head.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
 /// A parameter of the query string; the last of several.

@@ -9,6 +9,7 @@
 
 pub mod document_read;
 pub mod documents;
+mod encoding;
 pub mod error;
 pub mod fan_out;
 pub mod http;

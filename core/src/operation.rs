@@ -5,7 +5,7 @@ use crate::{
     document_read::DocumentRead,
     http::{CallId, Callout, Outcome, Reply, RequestHead},
     read::Read,
-    write::Write,
+    write::{Refusal, Write},
 };
 
 /// What a machine says after each step.
@@ -41,6 +41,8 @@ pub enum Operation {
     DocumentRead(DocumentRead),
     /// A mutation of documents.
     Write(Box<Write>),
+    /// A mutation that cannot be taken.
+    Refusal(Refusal),
 }
 
 impl Operation {
@@ -53,6 +55,16 @@ impl Operation {
             }
             Self::DocumentRead(machine) => machine.digest(id, outcome).map(Self::DocumentRead),
             Self::Write(machine) => machine.digest(id, outcome).map(|machine| Self::Write(Box::new(machine))),
+            Self::Refusal(machine) => machine.digest(outcome).map(Self::Refusal),
+        }
+    }
+
+    /// The body of a wanted callout that is only made when it is sent; to be asked for once.
+    #[must_use]
+    pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
+        match self {
+            Self::Write(machine) => machine.late_body(id),
+            Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -63,6 +75,7 @@ impl Operation {
             Self::Read(name, _) => name,
             Self::DocumentRead(_) => "document_read",
             Self::Write(_) => "write",
+            Self::Refusal(_) => "refusal",
         }
     }
 }

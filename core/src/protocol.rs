@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 pub const BEGIN_PATH: &str = "/_miroir/begin";
 /// Path of *commit*. 200 carries the task summary that the client gets with 202; any other status is an error.
 pub const COMMIT_PATH: &str = "/_miroir/commit";
+/// A write that a gateway cannot take goes here, after this prefix under its own method, path, query, headers and body: the
+/// control plane checks the client's key, then lets a node say what is wrong. 204 where no node finds anything wrong.
+pub const REFUSAL_PREFIX: &str = "/_miroir/refusal";
+/// The same without the body, and without asking a node: 204 where the client's key allows the write.
+pub const AUTHORIZATION_PREFIX: &str = "/_miroir/authorization";
 /// Carries the cluster's secret on every internal request. A gateway removes it from what clients send.
 pub const SECRET_HEADER: &str = "x-miroir-secret";
 
@@ -42,6 +47,8 @@ pub enum WriteOperation {
         update: bool,
         /// Documents in the payload.
         documents: u64,
+        /// Different ids among them: what Meilisearch counts as indexed.
+        distinct: u64,
         /// The client's `primaryKey` parameter.
         requested_primary_key: Option<String>,
         /// The key that the gateway split by: the topology's, else the requested, else the inferred one.
@@ -60,6 +67,15 @@ pub enum WriteOperation {
     DeleteByFilter {
         /// The client's filter, shown in the task.
         filter: serde_json::Value,
+    },
+    /// Edit documents by a function.
+    Edit {
+        /// The client's filter; shown in the task, as the rest.
+        filter: Option<serde_json::Value>,
+        /// The client's context.
+        context: Option<serde_json::Value>,
+        /// The client's function.
+        function: String,
     },
     /// Delete all documents.
     DeleteAll,

@@ -62,6 +62,8 @@ pub enum WriteKind {
     DeleteBatch,
     /// `POST /indexes/{uid}/documents/delete`.
     DeleteByFilter,
+    /// `POST /indexes/{uid}/documents/edit`.
+    Edit,
     /// `DELETE /indexes/{uid}/documents`.
     DeleteAll,
 }
@@ -94,6 +96,7 @@ impl Route {
             ("DELETE", ["indexes", index, "documents"]) => write(index, WriteKind::DeleteAll),
             ("POST", ["indexes", index, "documents", "delete-batch"]) => write(index, WriteKind::DeleteBatch),
             ("POST", ["indexes", index, "documents", "delete"]) => write(index, WriteKind::DeleteByFilter),
+            ("POST", ["indexes", index, "documents", "edit"]) => write(index, WriteKind::Edit),
             ("GET", ["indexes", _, "documents", id]) => {
                 decode_segment(id).map(|id| Self::DocumentRead { id })
             }

@@ -23,8 +23,19 @@ impl Shard {
     /// alike. `shards` is the cluster's number of shards; zero is taken as one.
     #[must_use]
     pub fn of_document(id: &str, shards: u16) -> Self {
-        let slot = xxh3_64(id.as_bytes()) % u64::from(shards.max(1));
-        Self(u16::try_from(slot).unwrap_or(0))
+        Self::of_hash(Self::hash(id), shards)
+    }
+
+    /// What a document's shard follows from: `xxh3_64` of its id.
+    #[must_use]
+    pub fn hash(id: &str) -> u64 {
+        xxh3_64(id.as_bytes())
+    }
+
+    /// The shard of an id's [`Self::hash`].
+    #[must_use]
+    pub fn of_hash(hash: u64, shards: u16) -> Self {
+        Self(u16::try_from(hash % u64::from(shards.max(1))).unwrap_or(0))
     }
 
     /// The value of [`TAG_FIELD`] for this shard: three characters out of `,;()[]{}`.

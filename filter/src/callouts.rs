@@ -30,8 +30,11 @@ pub fn drive(
     loop {
         let machine = match progress {
             Progress::Done(reply) => return Driven::Done(reply),
-            Progress::Pending { machine, calls } => {
-                for call in calls {
+            Progress::Pending { mut machine, calls } => {
+                for mut call in calls {
+                    if let Some(body) = machine.late_body(call.id) {
+                        call.body = body;
+                    }
                     match dispatch(topology, &call) {
                         Some(token) => sent(token, call.id),
                         None => unsent.push_back(call.id),

@@ -5,7 +5,8 @@ use crate::{
     writes::Writes,
 };
 use miroir_core::{
-    http::{CallId, RequestHead},
+    error::{ApiError, Code},
+    http::{CallId, Reply, RequestHead},
     intake::{Collector, Intake},
     operation::{Operation, Progress},
     protocol::SECRET_HEADER,
@@ -45,7 +46,18 @@ impl Stream {
         Self { context_id, vm, topology, writes, state: State::Passing, calls: HashMap::new() }
     }
 
-    /// The body is whole.
+    /// Whether this worker may hold so many bytes for this request; if not, the client is told.
+    fn hold(&mut self, bytes: u64) -> bool {
+        let limit = self.topology.config().limits.max_buffered_bytes;
+        let held = self.writes.borrow_mut().buffered.hold(self.context_id, bytes, limit);
+        if !held {
+            self.state = State::Left;
+            send_reply(&too_many_payloads());
+        }
+        held
+    }
+
+    /// The body is whole, or of no interest.
     fn start(&mut self) {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Collecting(collector) if collector.is_write() => {
@@ -99,10 +111,16 @@ impl HttpContext for Stream {
                 send_reply(&reply);
             }
             Intake::Collect(collector) => {
-                self.state = State::Collecting(collector);
-                if end_of_stream {
-                    self.start();
+                if self.hold(collector.declared()) {
+                    self.state = State::Collecting(collector);
+                    if end_of_stream {
+                        self.start();
+                    }
                 }
+            }
+            Intake::Start(collector) => {
+                self.state = State::Collecting(collector);
+                self.start();
             }
         }
         self.action()
@@ -112,9 +130,11 @@ impl HttpContext for Stream {
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if let State::Collecting(collector) = &mut self.state {
             let chunk = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten();
-            if let Err(reply) = collector.push(&chunk.unwrap_or_default()) {
-                self.state = State::Left;
-                send_reply(&reply);
+            let wants_more = collector.push(&chunk.unwrap_or_default());
+            let held = collector.held();
+            if !wants_more {
+                self.start();
+            } else if !self.hold(held) {
                 return Action::Pause;
             }
         }
@@ -143,6 +163,11 @@ impl Drop for Stream {
             writes.forget_stream(self.context_id);
         }
     }
+}
+
+fn too_many_payloads() -> Reply {
+    let message = "The gateway holds as many payloads as it may. Try again later.";
+    ApiError::new(Code::UNAVAILABLE, message).reply()
 }
 
 fn request_head() -> RequestHead {

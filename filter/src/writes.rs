@@ -1,7 +1,10 @@
 //! Writes under way. Their callouts come from the root context, so that a client that leaves, or a stream's timeout, does
 //! not tear a write in two.
 
-use crate::callouts::{Driven, drive, send_reply};
+use crate::{
+    buffered::Buffered,
+    callouts::{Driven, drive, send_reply},
+};
 use miroir_core::{
     http::{CallId, Outcome, Reply},
     intake::Collector,
@@ -26,6 +29,8 @@ pub struct Writes {
     calls: HashMap<u32, (u32, CallId)>,
     /// Streams whose client is still there.
     live: HashSet<u32>,
+    /// Bodies of all streams: those that come in, and those of writes under way.
+    pub buffered: Buffered,
 }
 
 impl Writes {
@@ -52,6 +57,10 @@ impl Writes {
     /// The stream's client has left, or has its answer. Its write goes on.
     pub fn forget_stream(&mut self, stream: u32) {
         self.live.remove(&stream);
+        if !self.running.contains_key(&stream) && !self.waiting.iter().any(|(waiting, _)| *waiting == stream)
+        {
+            self.buffered.release(stream);
+        }
     }
 
     /// Starts what waits. To be called in the root context.
@@ -79,7 +88,10 @@ impl Writes {
             Driven::Waiting(operation) => {
                 self.running.insert(stream, operation);
             }
-            Driven::Done(reply) => self.answer(stream, &reply),
+            Driven::Done(reply) => {
+                self.buffered.release(stream);
+                self.answer(stream, &reply);
+            }
         }
     }
 

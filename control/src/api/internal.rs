@@ -1,15 +1,24 @@
 //! Begin and commit, for gateways that know the secret.
 
-use super::Shared;
+use super::{Sent, Shared};
 use crate::{
     cluster::Cluster,
     error::{Result, api_error},
-    secrets, writes,
+    secrets,
+    writes::{
+        self,
+        refusal::{Refused, split},
+    },
 };
-use axum::{Json, body::Bytes, http::HeaderMap};
+use axum::{
+    Json,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
 use miroir_core::{
     error::{ApiError, Code},
-    protocol::{BeginReply, SECRET_HEADER},
+    protocol::{AUTHORIZATION_PREFIX, BeginReply, REFUSAL_PREFIX, SECRET_HEADER},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,6 +39,34 @@ pub async fn begin(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<J
 pub async fn commit(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Value>> {
     let commit = read(&cluster, &headers, &body)?;
     writes::commit::commit(&cluster, commit).await.map(Json)
+}
+
+/// Any method of `/_miroir/refusal/…`: a write that a gateway cannot take.
+///
+/// # Errors
+/// What the client is told.
+pub async fn refusal(cluster: Shared, headers: HeaderMap, sent: Sent) -> Result<Response> {
+    let refused = refused(&cluster, &headers, sent, REFUSAL_PREFIX)?;
+    refused.authorize(&cluster).await?;
+    Ok(match refused.judge(&cluster).await? {
+        Some(task) => (StatusCode::ACCEPTED, Json(task)).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+/// Any method of `/_miroir/authorization/…`: whether the client's key allows a write.
+///
+/// # Errors
+/// What the client is told.
+pub async fn authorization(cluster: Shared, headers: HeaderMap, sent: Sent) -> Result<StatusCode> {
+    refused(&cluster, &headers, sent, AUTHORIZATION_PREFIX)?.authorize(&cluster).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn refused(cluster: &Cluster, headers: &HeaderMap, sent: Sent, prefix: &str) -> Result<Refused> {
+    require(headers, SECRET_HEADER, &cluster.secrets.gateway_secret)?;
+    let (index, rest) = split(sent.request.path.strip_prefix(prefix).unwrap_or_default())?;
+    Ok(Refused { index, rest, request: sent.request, authorization: sent.authorization })
 }
 
 fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Bytes) -> Result<T> {

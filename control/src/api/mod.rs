@@ -36,6 +36,11 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
     Router::new()
         .route(miroir_core::protocol::BEGIN_PATH, post(internal::begin))
         .route(miroir_core::protocol::COMMIT_PATH, post(internal::commit))
+        .route(&format!("{}/{{*path}}", miroir_core::protocol::REFUSAL_PREFIX), any(internal::refusal))
+        .route(
+            &format!("{}/{{*path}}", miroir_core::protocol::AUTHORIZATION_PREFIX),
+            any(internal::authorization),
+        )
         .route("/_miroir/status", get(admin::status))
         .route("/_miroir/shards", get(admin::shards))
         .route("/health", get(health))
@@ -101,6 +106,7 @@ impl FromRequest<Arc<Cluster>> for Sent {
                 authorization: authorization.clone().filter(|_| with_keys),
                 anonymous: with_keys && authorization.is_none(),
                 content_type: header("content-type"),
+                content_encoding: header("content-encoding"),
                 body: Bytes::new(),
             },
             authorization,

@@ -8,6 +8,7 @@ use crate::{
         intents::{self, Effect, Intent, NodeTask},
         tasks::{self as stored, Ending, NewTask, Query},
     },
+    settle::Unsettled,
     time,
 };
 use axum::{
@@ -111,7 +112,8 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     } else {
         let (uid, stored) = (task.uid, node_tasks.clone());
         cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-        cluster.settler.add(task, node_tasks, Effect::None, None);
+        let effect = Effect::None;
+        cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
     }
     Ok(Json(summary).into_response())
 }

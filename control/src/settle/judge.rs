@@ -84,6 +84,8 @@ pub struct Over {
     pub finished_at: Option<Nanos>,
     /// Documents deleted, each counted once.
     pub deleted: Option<u64>,
+    /// Documents edited by a function, each counted once.
+    pub edited: Option<u64>,
     /// The details of a node that ended as the client's task did.
     pub details: Option<Value>,
     /// Replicas that ended otherwise than the others of their shard.
@@ -145,7 +147,8 @@ pub fn judge(parts: &[Part]) -> Verdict {
         .iter()
         .find(|part| state_name(part.seen.state) == over.status)
         .and_then(|part| part.seen.details.clone());
-    over.deleted = deleted(&main);
+    over.deleted = counted(&main, "deletedDocuments");
+    over.edited = counted(&main, "editedDocuments");
     Verdict::Over(Box::new(over))
 }
 
@@ -157,16 +160,14 @@ fn state_name(state: State) -> &'static str {
     }
 }
 
-/// Documents deleted, each counted once.
+/// Documents that nodes count in their details, each counted once.
 ///
-/// Nodes count what they deleted over all their shards together. Where each shard was written by the same number of
+/// Nodes count what they did over all their shards together. Where each shard was written by the same number of
 /// replicas, that many nodes counted each document: exact. Where some replicas missed it, this is a mean, rounded.
-fn deleted(main: &[&Part]) -> Option<u64> {
+fn counted(main: &[&Part], detail: &str) -> Option<u64> {
     let done: Vec<&&Part> = main.iter().filter(|part| part.seen.state == State::Succeeded).collect();
-    let counts: Vec<u64> = done
-        .iter()
-        .filter_map(|part| part.seen.details.as_ref()?.get("deletedDocuments")?.as_u64())
-        .collect();
+    let counts: Vec<u64> =
+        done.iter().filter_map(|part| part.seen.details.as_ref()?.get(detail)?.as_u64()).collect();
     if counts.is_empty() {
         return None;
     }

@@ -31,12 +31,27 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Node tasks a request: their uids travel in the query.
 const CHUNK: usize = 200;
 
+/// A task to be settled.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// As the ledger has it.
+    pub task: Task,
+    /// What nodes call it.
+    pub node_tasks: Vec<NodeTask>,
+    /// What the catalogue learns when it has succeeded.
+    pub effect: Effect,
+    /// How many documents are indexed when it has succeeded, for an addition.
+    pub indexed: Option<u64>,
+    /// Held until it has ended, where others must not go on before.
+    pub guard: Option<LockGuard>,
+}
+
 #[derive(Debug)]
 struct Pending {
     task: Task,
     parts: Vec<Part>,
     effect: Effect,
-    /// Held where others must not go on before the end is known.
+    indexed: Option<u64>,
     guard: Option<LockGuard>,
 }
 
@@ -55,8 +70,9 @@ impl Default for Settler {
 }
 
 impl Settler {
-    /// Adds a task. `guard` is held until it has ended.
-    pub fn add(&self, task: Task, node_tasks: Vec<NodeTask>, effect: Effect, guard: Option<LockGuard>) {
+    /// Adds a task.
+    pub fn add(&self, unsettled: Unsettled) {
+        let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
         let parts = node_tasks
             .into_iter()
             .map(|task| Part {
@@ -67,7 +83,7 @@ impl Settler {
                 seen: Seen::default(),
             })
             .collect();
-        self.pending().insert(task.uid, Pending { task, parts, effect, guard });
+        self.pending().insert(task.uid, Pending { task, parts, effect, indexed, guard });
         self.wake.notify_one();
     }
 
@@ -260,8 +276,8 @@ fn read(task: &Value) -> Seen {
 }
 
 async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
-    let (task, effect) = match cluster.settler.pending().get(&uid) {
-        Some(pending) => (pending.task.clone(), pending.effect.clone()),
+    let (task, effect, indexed) = match cluster.settler.pending().get(&uid) {
+        Some(pending) => (pending.task.clone(), pending.effect.clone(), pending.indexed),
         None => return Ok(()),
     };
     // First the truth about replicas and indexes, and its publication: only then has the client's task ended.
@@ -306,8 +322,8 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
         .await?;
     let ending = Ending {
         status: over.status,
-        details: details(&task, &over, cluster.config.replication as u64),
-        error: over.error.clone(),
+        details: details(&task, &over, indexed, cluster.config.replication as u64),
+        error: over.error.clone().map(|error| told(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
     };
@@ -339,9 +355,17 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     Ok(())
 }
 
+/// An error as the client is told it: positions in an edit's function are the client's own.
+fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
+    if task.kind == "documentEdition" {
+        error.message = scrub::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
+    }
+    error
+}
+
 /// The details of an ended task: the ledger's, with counts that count each document once, and the node's where the
 /// control plane does not know better.
-fn details(task: &Task, over: &Over, replication: u64) -> Option<Value> {
+fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> Option<Value> {
     let mut details = task.details.clone().unwrap_or_else(|| json!({}));
     if over.status != "succeeded" {
         if task.kind == "indexDeletion" && over.details.is_some() {
@@ -350,7 +374,12 @@ fn details(task: &Task, over: &Over, replication: u64) -> Option<Value> {
         return nothing_done(task.details.as_ref());
     }
     if let Some(received) = details.get("receivedDocuments").cloned() {
-        details["indexedDocuments"] = received;
+        details["indexedDocuments"] = indexed.map_or(received, Value::from);
+        return Some(details);
+    }
+    if task.kind == "documentEdition" {
+        details["deletedDocuments"] = json!(over.deleted.unwrap_or(0));
+        details["editedDocuments"] = json!(over.edited.unwrap_or(0));
         return Some(details);
     }
     if details.get("deletedDocuments").is_some() {

@@ -1,6 +1,6 @@
 //! *Begin*: authorises a write, waits for its locks, and gives it a uid, writers and a key.
 
-use super::OpenWrite;
+use super::{OpenWrite, refusal};
 use crate::{
     auth::{self, Grant},
     catalogue,
@@ -11,6 +11,7 @@ use crate::{
         tasks::{self, Ending, NewTask},
     },
     locks::{LockGuard, Scope},
+    node::Request,
     time,
 };
 use miroir_core::{
@@ -28,10 +29,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
     let action = match begin.operation {
         WriteOperation::AddDocuments { .. } => "documents.add",
+        WriteOperation::Edit { .. } => "documents.*",
         _ => "documents.delete",
     };
     let grant = auth::authorize(cluster, begin.authorization.as_deref(), action, Some(&begin.index)).await?;
     check_index_uid(&begin.index)?;
+    if let Some((rest, body)) = judged_by_node(&begin.operation) {
+        refusal::check(cluster, rest, Request::own("POST", "", Some(&body))).await?;
+    }
     let known = cluster.view().shards().count();
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
         return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
@@ -64,7 +69,7 @@ async fn begin_locked(
             if let (Some(known), Some(requested)) = (&known_key, requested_primary_key)
                 && known != requested
             {
-                return record(cluster, &begin, primary_key_exists(&begin.index, known)).await;
+                return record(cluster, &begin, primary_key_exists(known)).await;
             }
             if let Some(known) = &known_key
                 && primary_key.as_ref() != Some(known)
@@ -73,7 +78,8 @@ async fn begin_locked(
             }
             if let Some(failure) = failure {
                 // Meilisearch creates the index before it looks at the documents.
-                catalogue::ensure_index(cluster, &begin.index, None).await?;
+                let made = catalogue::ensure_index(cluster, &begin.index, None).await?;
+                catalogue::wait_until_over(cluster, &made).await;
                 return record(cluster, &begin, failure.clone()).await;
             }
             extras = catalogue::ensure_index(cluster, &begin.index, primary_key.as_deref()).await?;
@@ -176,9 +182,26 @@ pub fn check_index_uid(uid: &str) -> Result<(), ApiError> {
     ))
 }
 
-fn primary_key_exists(index: &str, known: &str) -> ErrorBody {
-    let message = format!("Index `{index}`: Index already has a primary key: `{known}`.");
+fn primary_key_exists(known: &str) -> ErrorBody {
+    let message = format!("Index already has a primary key: `{known}`.");
     ApiError::new(Code::INDEX_PRIMARY_KEY_ALREADY_EXISTS, message).body
+}
+
+/// What a node is asked before there is a task: route and body. Filters and functions have errors that only nodes know.
+fn judged_by_node(operation: &WriteOperation) -> Option<(&'static str, Value)> {
+    match operation {
+        WriteOperation::DeleteByFilter { filter } => Some(("/documents/delete", json!({"filter": filter}))),
+        WriteOperation::Edit { filter, context, function } => {
+            let mut body = json!({ "function": function });
+            for (name, value) in [("filter", filter), ("context", context)] {
+                if let Some(value) = value {
+                    body[name] = value.clone();
+                }
+            }
+            Some(("/documents/edit", body))
+        }
+        _ => None,
+    }
 }
 
 fn new_task(begin: &Begin) -> NewTask {
@@ -193,6 +216,16 @@ fn new_task(begin: &Begin) -> NewTask {
         WriteOperation::DeleteByFilter { filter } => (
             "documentDeletion",
             json!({"providedIds": 0, "deletedDocuments": null, "originalFilter": filter.to_string()}),
+        ),
+        WriteOperation::Edit { filter, context, function } => (
+            "documentEdition",
+            json!({
+                "deletedDocuments": null,
+                "editedDocuments": null,
+                "context": context,
+                "function": function,
+                "originalFilter": filter.as_ref().map(Value::to_string),
+            }),
         ),
         WriteOperation::DeleteAll => ("documentDeletion", json!({"deletedDocuments": null})),
     };

@@ -8,11 +8,13 @@ use crate::{
         intents::{self, NodeTask},
         tasks::{self, Ending},
     },
-    scrub, time,
+    scrub,
+    settle::Unsettled,
+    time,
 };
 use miroir_core::{
     error::{ApiError, Code},
-    protocol::{Commit, NodeOutcome},
+    protocol::{Commit, NodeOutcome, WriteOperation},
     shard::Shard,
 };
 use serde_json::Value;
@@ -70,23 +72,22 @@ async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Res
         let error = api_error(*status, &error.kind, &error.code, scrub::message(&error.message));
         return Err(error.into());
     }
+    let asked = unknown.clone();
     let untaken = |taken: &BTreeMap<String, u32>| {
         write.writers.values().any(|writers| {
             !writers.iter().any(|node| taken.contains_key(node))
-                && writers.iter().any(|node| unknown.contains(node))
+                && writers.iter().any(|node| asked.contains(node))
         })
     };
-    // A shard that nobody has taken for sure, but somebody may have: the nodes know.
+    // A shard that nobody has taken for sure, but somebody may have: the nodes know, once nothing more can come.
     if untaken(&taken) {
+        cluster.epochs.fence(cluster, &write.gateway).await?;
         let mut pause = Duration::from_millis(50);
         for _ in 0..7 {
             tokio::time::sleep(pause).await;
-            taken.extend(
-                recovery::find(cluster, &unknown, &BTreeSet::from([write.task.uid]))
-                    .await
-                    .remove(&write.task.uid)
-                    .unwrap_or_default(),
-            );
+            let mut found = recovery::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
+            taken.extend(found.taken.remove(&write.task.uid).unwrap_or_default());
+            unknown = found.silent;
             if !untaken(&taken) {
                 break;
             }
@@ -94,8 +95,17 @@ async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Res
         }
     }
     let summary = write.task.summary();
-    apply(cluster, write, &taken).await?;
+    apply(cluster, write, &taken, &unknown).await?;
     Ok(summary)
+}
+
+/// How many documents an addition indexes.
+#[must_use]
+pub fn indexed(operation: &WriteOperation) -> Option<u64> {
+    match operation {
+        WriteOperation::AddDocuments { distinct, .. } => Some(*distinct),
+        _ => None,
+    }
 }
 
 fn is_clients(status: u16) -> bool {
@@ -103,10 +113,17 @@ fn is_clients(status: u16) -> bool {
 }
 
 /// Makes what nodes took the truth: replicas that missed it are stale, and published as such, before locks are released.
+/// So are those of a shard that nobody took for sure, on nodes that are `silent` and may have taken it, as far as another
+/// replica can stand in: whatever that one has is then what all get.
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn apply(cluster: &Arc<Cluster>, write: OpenWrite, taken: &BTreeMap<String, u32>) -> Result<()> {
+pub async fn apply(
+    cluster: &Arc<Cluster>,
+    write: OpenWrite,
+    taken: &BTreeMap<String, u32>,
+    silent: &BTreeSet<String>,
+) -> Result<()> {
     let uid = write.task.uid;
     let mut lost: Vec<Shard> = Vec::new();
     let mut missed: Vec<(Shard, String)> = Vec::new();
@@ -115,6 +132,9 @@ pub async fn apply(cluster: &Arc<Cluster>, write: OpenWrite, taken: &BTreeMap<St
         let (took, not): (Vec<_>, Vec<_>) = writers.iter().partition(|node| taken.contains_key(*node));
         if took.is_empty() {
             lost.push(*shard);
+            missed.extend(
+                writers.iter().filter(|node| silent.contains(*node)).map(|node| (*shard, node.clone())),
+            );
             continue;
         }
         for node in took {
@@ -171,7 +191,13 @@ pub async fn apply(cluster: &Arc<Cluster>, write: OpenWrite, taken: &BTreeMap<St
             intents::all_node_tasks(connection, uid)
         })
         .await?;
-    cluster.settler.add(write.task, found, intents::Effect::None, None);
+    cluster.settler.add(Unsettled {
+        task: write.task,
+        node_tasks: found,
+        effect: intents::Effect::None,
+        indexed: indexed(&write.operation),
+        guard: None,
+    });
     drop(write.guard);
     Ok(())
 }

@@ -3,6 +3,7 @@
 pub mod begin;
 pub mod commit;
 pub mod recovery;
+pub mod refusal;
 
 use crate::{ledger::tasks::Task, locks::LockGuard};
 use miroir_core::{protocol::WriteOperation, shard::Shard};

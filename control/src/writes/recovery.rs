@@ -4,8 +4,10 @@ use super::{OpenWrite, commit, metadata};
 use crate::{
     cluster::Cluster,
     error::Result,
-    ledger::intents::Intent,
-    ledger::{intents::Found, tasks},
+    ledger::{
+        intents::{self, Intent},
+        tasks,
+    },
     locks::Scope,
 };
 use futures_util::future::join_all;
@@ -20,28 +22,37 @@ use std::{
 /// How far back nodes are asked, in tasks.
 const RECENT: u32 = 1000;
 
-/// What nodes took, by the ledger's uid: node → its task.
-pub type Taken = HashMap<u32, BTreeMap<String, u32>>;
+/// What nodes say that they have taken.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// By the ledger's uid: node → its task.
+    pub taken: HashMap<u32, BTreeMap<String, u32>>,
+    /// The nodes that did not answer: they may have taken anything.
+    pub silent: BTreeSet<String>,
+}
 
 /// Asks nodes which of their recent tasks carry these uids.
-pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Taken {
+pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
     let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
     let asked = cluster.nodes.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
         let answer = node.ask("GET", &format!("/tasks?limit={RECENT}"), None).await;
         (node.name.clone(), answer)
     });
-    let mut taken = Taken::new();
+    let mut found = Found::default();
     for (node, answer) in join_all(asked).await {
-        let Ok(answer) = answer else { continue };
+        let Ok(answer) = answer else {
+            found.silent.insert(node);
+            continue;
+        };
         for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
             let uid = task.get("customMetadata").and_then(Value::as_str).and_then(|text| wanted.get(text));
             let node_task = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
             if let (Some(uid), Some(node_task)) = (uid, node_task) {
-                taken.entry(*uid).or_default().insert(node.clone(), node_task);
+                found.taken.entry(*uid).or_default().insert(node.clone(), node_task);
             }
         }
     }
-    taken
+    found
 }
 
 /// Recovers writes: fences their gateways, waits for the last callouts, and commits what nodes say they have.
@@ -60,17 +71,17 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
     let nodes: BTreeSet<String> =
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
-    let mut taken = find(cluster, &nodes, &uids).await;
+    let mut found = find(cluster, &nodes, &uids).await;
     for write in writes {
         let uid = write.task.uid;
-        let taken = taken.remove(&uid).unwrap_or_default();
+        let taken = found.taken.remove(&uid).unwrap_or_default();
         tracing::warn!(
             uid,
             gateway = write.gateway,
             nodes = taken.len(),
             "a write without a commit was recovered"
         );
-        commit::apply(cluster, write, &taken).await?;
+        commit::apply(cluster, write, &taken, &found.silent).await?;
     }
     Ok(())
 }
@@ -79,7 +90,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn reopen(cluster: &Arc<Cluster>, found: Found) -> Result<Option<OpenWrite>> {
+pub async fn reopen(cluster: &Arc<Cluster>, found: intents::Found) -> Result<Option<OpenWrite>> {
     let uid = found.uid;
     let Intent::Write { gateway, index, operation, writers } = found.intent else { return Ok(None) };
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {

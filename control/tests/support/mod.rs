@@ -221,6 +221,7 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
         operation: WriteOperation::AddDocuments {
             update: false,
             documents: 2,
+            distinct: 2,
             requested_primary_key: None,
             primary_key: Some("id".into()),
             failure: None,

@@ -51,7 +51,7 @@ pub(super) fn read(body: &Body, delimiter: u8) -> Result<Documents, ApiError> {
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(settled)) else {
             return Err(ApiError::new(Code::INTERNAL, "a CSV record is over 4 GiB"));
         };
-        documents.entries.push(Entry { segment, start, end, shard: None });
+        documents.entries.push(Entry { segment, start, end, id: None });
     }
     Ok(documents)
 }

@@ -6,7 +6,7 @@ use crate::{
     json::Text,
     shard::{Shard, TAG_FIELD},
 };
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, error::Category, value::RawValue};
 use std::{borrow::Cow, fmt, io::Read};
 
@@ -37,7 +37,6 @@ pub(super) struct JsonScanner {
     state: State,
     format: Format,
     primary_key: Option<PrimaryKey>,
-    shards: u16,
     /// Bytes of the last segment that have been dealt with.
     settled: usize,
     /// Do not try again before the segment has this many bytes: a large document is parsed a few times, not for
@@ -47,10 +46,10 @@ pub(super) struct JsonScanner {
 }
 
 impl JsonScanner {
-    pub fn new(format: Format, primary_key: Option<PrimaryKey>, shards: u16) -> Self {
+    pub fn new(format: Format, primary_key: Option<PrimaryKey>) -> Self {
         let state = if format == Format::Ndjson { State::Between } else { State::Start };
         let primary_key = primary_key.filter(|key| !key.is_nested());
-        Self { state, format, primary_key, shards, settled: 0, retry_at: 0, reserved: false }
+        Self { state, format, primary_key, settled: 0, retry_at: 0, reserved: false }
     }
 
     pub fn push(&mut self, chunk: &[u8], body: &mut Body, entries: &mut Vec<Entry>) {
@@ -125,17 +124,13 @@ impl JsonScanner {
                 let length = reader.into_iter::<IgnoredAny>().byte_offset();
                 self.reserved |= found.reserved;
                 self.retry_at = 0;
-                // The parser skips over values without looking for UTF-8; a node does look.
-                if rest.get(..length).is_none_or(|document| std::str::from_utf8(document).is_err()) {
-                    return Some(Err(()));
-                }
                 let (Ok(start), Ok(end)) =
                     (u32::try_from(self.settled), u32::try_from(self.settled + length))
                 else {
                     return Some(Err(()));
                 };
-                let shard = found.id.map(|id| Shard::of_document(&id, self.shards));
-                Some(Ok(Entry { segment, start, end, shard }))
+                let id = found.id.map(|id| Shard::hash(&id));
+                Some(Ok(Entry { segment, start, end, id }))
             }
             Err(error) if error.is_eof() => {
                 self.retry_at = self.settled + 2 * rest.len();
@@ -181,10 +176,62 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                 found.id = super::primary_key::id_text(value).ok();
             } else {
                 found.reserved |= key == TAG_FIELD;
-                map.next_value::<IgnoredAny>()?;
+                map.next_value::<Checked>()?;
             }
         }
         Ok(found)
+    }
+}
+
+/// A value that nodes can index: passing over it would not see numbers out of range, escapes of half a character, or
+/// nesting beyond the parser's limit, which make the whole task fail on the one node that has the document.
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self, A::Error> {
+        while sequence.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     shard::{Shard, TAG_FIELD},
 };
+use std::collections::BTreeSet;
 
 /// How a payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +77,13 @@ impl Format {
     }
 }
 
-/// Where a document lies in its [`Body`], and its shard once it is known.
+/// Where a document lies in its [`Body`], and its id's hash once it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     segment: u32,
     start: u32,
     end: u32,
-    shard: Option<Shard>,
+    id: Option<u64>,
 }
 
 /// The documents of one payload, in the client's order.
@@ -90,8 +91,10 @@ struct Entry {
 pub struct Documents {
     body: Body,
     entries: Vec<Entry>,
-    /// The key that the entries' shards follow from.
+    /// The key that the entries' ids are of.
     key: Option<PrimaryKey>,
+    /// Shards of the cluster; 0 before [`Self::assign`].
+    shards: u16,
 }
 
 impl Documents {
@@ -120,32 +123,44 @@ impl Documents {
     pub fn assign(&mut self, primary_key: &PrimaryKey, shards: u16) -> Result<(), ErrorBody> {
         if self.key.as_ref() != Some(primary_key) {
             self.key = Some(primary_key.clone());
-            self.entries.iter_mut().for_each(|entry| entry.shard = None);
+            self.entries.iter_mut().for_each(|entry| entry.id = None);
         }
+        self.shards = shards;
         for entry in &mut self.entries {
-            if entry.shard.is_none() {
+            if entry.id.is_none() {
                 let document = self.body.slice(*entry);
                 let id = primary_key.document_id(document).map_err(|error| error.body)?;
-                entry.shard = Some(Shard::of_document(&id, shards));
+                entry.id = Some(Shard::hash(&id));
             }
         }
         Ok(())
     }
 
+    /// How many different ids there are; 0 before [`Self::assign`].
+    #[must_use]
+    pub fn distinct(&self) -> usize {
+        let mut ids: Vec<u64> = self.entries.iter().filter_map(|entry| entry.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.len()
+    }
+
+    fn shard(&self, entry: &Entry) -> Option<Shard> {
+        entry.id.filter(|_| self.shards > 0).map(|id| Shard::of_hash(id, self.shards))
+    }
+
     /// The shards of all documents, ascending, each once. Empty before [`Self::assign`].
     #[must_use]
     pub fn shards(&self) -> Vec<Shard> {
-        let mut shards: Vec<Shard> = self.entries.iter().filter_map(|entry| entry.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        shards
+        let shards: BTreeSet<Shard> = self.entries.iter().filter_map(|entry| self.shard(entry)).collect();
+        shards.into_iter().collect()
     }
 
     /// The documents of some shards as a JSON array, each with its tag; in the client's order.
     #[must_use]
     pub fn tagged(&self, wanted: impl Fn(Shard) -> bool) -> Vec<u8> {
         const OVERHEAD: usize = r#","_miroir_shard":",,,"},"#.len();
-        let chosen = || self.entries.iter().filter_map(|entry| Some((entry, entry.shard?)));
+        let chosen = || self.entries.iter().filter_map(|entry| Some((entry, self.shard(entry)?)));
         let chosen = || chosen().filter(|(_, shard)| wanted(*shard));
         let size: usize = chosen().map(|(entry, _)| (entry.end - entry.start) as usize + OVERHEAD).sum();
         let mut array = Vec::with_capacity(size + 2);

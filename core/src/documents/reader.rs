@@ -1,6 +1,6 @@
 //! Takes a payload in as it comes, and gives its documents at the end.
 
-use super::{Documents, Format, PrimaryKey, csv, json::JsonScanner};
+use super::{Body, Documents, Format, PrimaryKey, csv, json::JsonScanner};
 use crate::{
     error::{ApiError, Code},
     shard::TAG_FIELD,
@@ -19,12 +19,12 @@ pub struct DocumentReader {
 }
 
 impl DocumentReader {
-    /// A reader of this format. `primary_key` and the number of `shards` let each document be hashed as it is scanned,
-    /// where the key is known from the start. `limit` is the most bytes a payload may have.
+    /// A reader of this format. `primary_key` lets each id be hashed as it is scanned, where the key is known from the
+    /// start. `limit` is the most bytes a payload may have.
     #[must_use]
-    pub fn new(format: Format, primary_key: Option<&PrimaryKey>, shards: u16, limit: u64) -> Self {
+    pub fn new(format: Format, primary_key: Option<&PrimaryKey>, limit: u64) -> Self {
         let scanner = match format {
-            Format::Json | Format::Ndjson => Some(JsonScanner::new(format, primary_key.cloned(), shards)),
+            Format::Json | Format::Ndjson => Some(JsonScanner::new(format, primary_key.cloned())),
             Format::Csv { .. } => None,
         };
         let documents = Documents { key: primary_key.cloned(), ..Documents::default() };
@@ -50,23 +50,40 @@ impl DocumentReader {
         Ok(())
     }
 
+    /// Bytes taken so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.documents.body.len()
+    }
+
     /// The payload is whole.
     ///
     /// # Errors
-    /// What Meilisearch refuses at once: a payload that is missing or malformed; and the reserved field.
-    pub fn finish(mut self) -> Result<Documents, ApiError> {
+    /// What Meilisearch refuses at once: a payload that is missing or malformed; and the reserved field. With it comes the
+    /// payload.
+    pub fn finish(mut self) -> Result<Documents, (ApiError, Body)> {
+        match self.read() {
+            Ok(Some(documents)) => Ok(documents),
+            Ok(None) => Ok(self.documents),
+            Err(error) => Err((error, self.documents.body)),
+        }
+    }
+
+    /// `None` where the documents lie in the payload as it is.
+    fn read(&mut self) -> Result<Option<Documents>, ApiError> {
         if self.documents.body.is_empty() {
             let message = format!("A {} payload is missing.", self.format.name());
             return Err(ApiError::new(Code::MISSING_PAYLOAD, message));
         }
-        match (self.format, self.scanner.take()) {
-            (Format::Csv { delimiter }, _) => csv::read(&self.documents.body, delimiter),
-            (_, Some(scanner)) => {
-                let reserved = scanner.finish(&self.documents.body, &mut self.documents.entries)?;
-                if reserved { Err(reserved_field()) } else { Ok(self.documents) }
-            }
-            (_, None) => Ok(self.documents),
+        if let Format::Csv { delimiter } = self.format {
+            return csv::read(&self.documents.body, delimiter).map(Some);
         }
+        if let Some(scanner) = self.scanner.take()
+            && scanner.finish(&self.documents.body, &mut self.documents.entries)?
+        {
+            return Err(reserved_field());
+        }
+        Ok(None)
     }
 }
 

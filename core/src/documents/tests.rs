@@ -10,11 +10,11 @@ const LIMIT: u64 = 100 << 20;
 /// Reads a payload in chunks of `step` bytes.
 fn read(format: Format, payload: &[u8], key: Option<&str>, step: usize) -> Result<Documents, ApiError> {
     let key = key.map(PrimaryKey::new);
-    let mut reader = DocumentReader::new(format, key.as_ref(), 64, LIMIT);
+    let mut reader = DocumentReader::new(format, key.as_ref(), LIMIT);
     for chunk in payload.chunks(step.max(1)) {
         reader.push(chunk)?;
     }
-    reader.finish()
+    reader.finish().map_err(|(error, _)| error)
 }
 
 fn parsed(documents: &mut Documents, key: &str) -> Vec<Value> {
@@ -119,7 +119,7 @@ fn a_document_larger_than_a_segment_is_whole() {
 
 #[test]
 fn the_limit_holds() {
-    let mut reader = DocumentReader::new(Format::Json, None, 64, 1024);
+    let mut reader = DocumentReader::new(Format::Json, None, 1024);
     reader.push(&[b' '; 1024]).unwrap();
     let error = reader.push(b" ").unwrap_err();
     assert_eq!(error.status, 413);

@@ -142,6 +142,9 @@ pub struct Limits {
     pub control_timeout_ms: u64,
     /// The largest body a client may send, bytes, as Meilisearch's `--http-payload-size-limit`.
     pub max_payload_bytes: u64,
+    /// The bodies that one worker of a gateway holds at once, bytes; requests above that get 503. Envoy holds up to as
+    /// much again for each replica while it sends them on.
+    pub max_buffered_bytes: u64,
 }
 
 impl Default for Limits {
@@ -151,6 +154,7 @@ impl Default for Limits {
             write_timeout_ms: 60_000,
             control_timeout_ms: 60_000,
             max_payload_bytes: 104_857_600,
+            max_buffered_bytes: 268_435_456,
         }
     }
 }

@@ -81,6 +81,9 @@ impl Topology {
                 errors.push(format!("limits.{key}: must not be 0"));
             }
         }
+        if config.limits.max_buffered_bytes < config.limits.max_payload_bytes {
+            errors.push("limits.maxBufferedBytes: must not be less than maxPayloadBytes".to_owned());
+        }
         if let Some(control) = &config.control {
             for (key, value) in [("cluster", &control.cluster), ("secret", &control.secret)] {
                 if value.is_empty() {

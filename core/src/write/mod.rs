@@ -1,8 +1,12 @@
 //! The machine of a write: begin at the control plane, one callout a node, commit; only then the client hears 202.
 
+mod edit;
 mod payload;
+mod refusal;
 
+pub use edit::{Edit, LINES_BEFORE as EDIT_LINES_BEFORE};
 pub use payload::{DocumentsPayload, Payload};
+pub use refusal::{MAX_BODY as MAX_REFUSED_BODY, Refusal};
 
 use crate::{
     error::{ApiError, Code, ErrorBody},
@@ -13,7 +17,10 @@ use crate::{
     topology::Topology,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// How often a commit is sent before the client is told that nobody knows.
 const COMMIT_ATTEMPTS: u32 = 3;
@@ -52,8 +59,15 @@ pub struct Write {
 #[derive(Debug)]
 enum State {
     Beginning { attempt: u32, shards: Vec<Shard> },
-    Sending { uid: u32, pending: BTreeMap<CallId, String>, results: Vec<NodeResult> },
+    Sending { uid: u32, pending: BTreeMap<CallId, Part>, unsent: usize, results: Vec<NodeResult> },
     Committing { commit: Commit, attempt: u32 },
+}
+
+/// What one node is sent.
+#[derive(Debug)]
+struct Part {
+    node: String,
+    shards: BTreeSet<Shard>,
 }
 
 impl Write {
@@ -73,8 +87,8 @@ impl Write {
                 self.digest_begin(attempt, &shards, outcome)
             }
             State::Sending { pending, results, .. } => {
-                if let Some(node) = pending.remove(&id) {
-                    results.push(NodeResult { node, outcome: node_outcome(&outcome) });
+                if let Some(part) = pending.remove(&id) {
+                    results.push(NodeResult { node: part.node, outcome: node_outcome(&outcome) });
                 }
                 self.commit_when_all_answered(Vec::new())
             }
@@ -83,6 +97,20 @@ impl Write {
                 self.digest_commit(commit, attempt, outcome)
             }
         }
+    }
+
+    /// The body of a callout to a node. It is made when it is sent, so that one is in memory at a time, and once: with the
+    /// last one, the payload is let go.
+    #[must_use]
+    pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
+        let State::Sending { pending, unsent, .. } = &mut self.state else { return None };
+        let shards = &pending.get(&id)?.shards;
+        let body = self.payload.body(|shard| shards.contains(&shard));
+        *unsent = unsent.saturating_sub(1);
+        if *unsent == 0 {
+            self.payload = Payload::All;
+        }
+        Some(body)
     }
 
     fn begin(mut self, attempt: u32) -> Progress<Self> {
@@ -136,12 +164,12 @@ impl Write {
         let mut results = Vec::new();
         let mut calls = Vec::new();
         for (position, name) in nodes.iter().enumerate() {
-            let writes = |shard: Shard| {
-                let slot = shards.binary_search(&shard).ok();
-                let nodes = slot.and_then(|slot| writers.get(slot));
-                nodes.is_some_and(|nodes| nodes.iter().any(|node| usize::from(*node) == position))
-            };
-            if !shards.iter().any(|shard| writes(*shard)) {
+            let written = shards.iter().zip(writers);
+            let written: BTreeSet<Shard> = written
+                .filter(|(_, nodes)| nodes.iter().any(|node| usize::from(*node) == position))
+                .map(|(shard, _)| *shard)
+                .collect();
+            if written.is_empty() {
                 continue;
             }
             // A node that is newer than this gateway's topology: the control plane will repair it.
@@ -150,12 +178,11 @@ impl Write {
                 results.push(NodeResult { node: name.clone(), outcome });
                 continue;
             };
-            let (method, path, body) =
-                self.payload.part(&self.context.index, primary_key, &mark(uid), writes);
+            let (method, path) = self.payload.request(&self.context.index, primary_key, &mark(uid));
             let id = self.next_id();
-            pending.insert(id, name.clone());
+            pending.insert(id, Part { node: name.clone(), shards: written });
             let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];
-            if !body.is_empty() {
+            if method != "DELETE" {
                 headers.push(("content-type".to_owned(), "application/json".to_owned()));
             }
             calls.push(Callout {
@@ -164,17 +191,17 @@ impl Write {
                 method,
                 path,
                 headers,
-                body,
+                body: Vec::new(),
                 timeout_ms: self.topology.config().limits.write_timeout_ms,
             });
         }
-        self.state = State::Sending { uid, pending, results };
+        self.state = State::Sending { uid, unsent: pending.len(), pending, results };
         self.commit_when_all_answered(calls)
     }
 
     fn commit_when_all_answered(mut self, calls: Vec<Callout>) -> Progress<Self> {
         match &mut self.state {
-            State::Sending { uid, pending, results } if pending.is_empty() => {
+            State::Sending { uid, pending, results, .. } if pending.is_empty() => {
                 let commit = Commit { uid: *uid, results: std::mem::take(results) };
                 self.commit(commit, 0)
             }
@@ -189,37 +216,53 @@ impl Write {
 
     fn digest_commit(self, commit: Commit, attempt: u32, outcome: Outcome) -> Progress<Self> {
         match outcome {
-            Outcome::Answered(Answer { status: 200, body, .. }) => Progress::Done(Reply::json(202, body)),
-            Outcome::Answered(answer) if is_meilisearch_error(&answer) => Progress::Done(refused(answer)),
-            _ if attempt + 1 < COMMIT_ATTEMPTS => self.commit(commit, attempt + 1),
-            _ => Progress::Done(no_control_plane().reply()),
+            Outcome::Failed if attempt + 1 < COMMIT_ATTEMPTS => self.commit(commit, attempt + 1),
+            Outcome::Answered(answer)
+                if answer.status != 200
+                    && !is_meilisearch_error(&answer)
+                    && attempt + 1 < COMMIT_ATTEMPTS =>
+            {
+                self.commit(commit, attempt + 1)
+            }
+            outcome => Progress::Done(answered_or_unavailable(outcome, 200)),
         }
     }
 
     fn ask_control(mut self, path: &str, body: &impl Serialize) -> Progress<Self> {
-        let config = self.topology.config();
-        let Some(secret) = config.control.as_ref().map(|control| control.secret.clone()) else {
-            return Progress::Done(no_control_plane().reply());
-        };
-        let timeout_ms = config.limits.control_timeout_ms;
-        let call = Callout {
-            id: self.next_id(),
-            upstream: Upstream::Control,
-            method: "POST",
-            path: path.to_owned(),
-            headers: vec![
-                ("content-type".to_owned(), "application/json".to_owned()),
-                (SECRET_HEADER.to_owned(), secret),
-            ],
-            body: serde_json::to_vec(body).unwrap_or_default(),
-            timeout_ms,
-        };
+        let id = self.next_id();
+        let mut call = ask_control(&self.topology, id, path.to_owned());
+        call.headers.push(("content-type".to_owned(), "application/json".to_owned()));
+        call.body = serde_json::to_vec(body).unwrap_or_default();
         Progress::Pending { machine: self, calls: vec![call] }
     }
 
     fn next_id(&mut self) -> CallId {
         self.next_call += 1;
         CallId(self.next_call)
+    }
+}
+
+/// A request to the control plane, still without a body. Without a control plane it is one that fails.
+fn ask_control(topology: &Topology, id: CallId, path: String) -> Callout {
+    let config = topology.config();
+    let secret = config.control.as_ref().map(|control| (SECRET_HEADER.to_owned(), control.secret.clone()));
+    Callout {
+        id,
+        upstream: Upstream::Control,
+        method: "POST",
+        path,
+        headers: secret.into_iter().collect(),
+        body: Vec::new(),
+        timeout_ms: config.limits.control_timeout_ms,
+    }
+}
+
+/// The control plane's answer of this status, or its error, for the client; 503 where it gives neither.
+fn answered_or_unavailable(outcome: Outcome, status: u16) -> Reply {
+    match outcome {
+        Outcome::Answered(answer) if answer.status == status => Reply::json(202, answer.body),
+        Outcome::Answered(answer) if is_meilisearch_error(&answer) => refused(answer),
+        _ => no_control_plane().reply(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a write carries, and each node's part of it.
 
+use super::Edit;
 use crate::{
     documents::{Documents, PrimaryKey, infer_primary_key},
     error::{ApiError, Code, ErrorBody},
@@ -27,6 +28,8 @@ pub enum Payload {
         /// Its `filter`.
         filter: Value,
     },
+    /// Edit what a filter finds by a function.
+    Edit(Edit),
     /// Delete all documents.
     All,
 }
@@ -60,6 +63,9 @@ impl DocumentsPayload {
             None => infer_primary_key(documents.first()),
         };
         let mut payload = Self { documents, update, requested, key: None, failure: None, skip_creation };
+        if payload.documents.is_empty() {
+            return payload;
+        }
         match key {
             Ok(key) => payload.split_by(key, shards),
             Err(failure) => payload.failure = Some(failure),
@@ -74,7 +80,8 @@ impl DocumentsPayload {
 }
 
 impl Payload {
-    /// Reads the body of a batch deletion: an array of ids. `None` where a node would refuse it.
+    /// Reads the body of a batch deletion: an array of ids, of which Meilisearch takes any JSON as text. `None` where a
+    /// node would refuse it.
     #[must_use]
     pub fn ids(body: &[u8], shards: u16) -> Option<Self> {
         let values: Vec<Box<RawValue>> = serde_json::from_slice(body).ok()?;
@@ -83,14 +90,19 @@ impl Payload {
             .map(|value| {
                 let text = match serde_json::from_str(value.get()).ok()? {
                     Value::String(text) => text,
-                    Value::Number(number) if !number.is_f64() => number.to_string(),
-                    _ => return None,
+                    other => other.to_string(),
                 };
                 let shard = Shard::of_document(&text, shards);
                 Some((value, shard))
             })
             .collect::<Option<_>>()?;
         Some(Self::Ids { ids })
+    }
+
+    /// Reads the body of an edit by function. `None` where a node would refuse it.
+    #[must_use]
+    pub fn edit(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok().map(Self::Edit)
     }
 
     /// Reads the body of a deletion by filter. `None` where a node would refuse it.
@@ -112,6 +124,7 @@ impl Payload {
             Self::Documents(payload) => WriteOperation::AddDocuments {
                 update: payload.update,
                 documents: payload.documents.len() as u64,
+                distinct: payload.documents.distinct() as u64,
                 requested_primary_key: payload.requested.clone(),
                 primary_key: payload.key.as_ref().map(|key| key.name().to_owned()),
                 failure: payload.failure.clone(),
@@ -121,6 +134,11 @@ impl Payload {
                 primary_key: topology.primary_key(index).map(str::to_owned),
             },
             Self::Filter { filter, .. } => WriteOperation::DeleteByFilter { filter: filter.clone() },
+            Self::Edit(edit) => WriteOperation::Edit {
+                filter: edit.filter.clone(),
+                context: edit.context.clone(),
+                function: edit.function.clone(),
+            },
             Self::All => WriteOperation::DeleteAll,
         }
     }
@@ -137,7 +155,7 @@ impl Payload {
                 shards.dedup();
                 shards
             }
-            Self::Filter { .. } | Self::All => topology.shards().collect(),
+            Self::Filter { .. } | Self::Edit(_) | Self::All => topology.shards().collect(),
         }
     }
 
@@ -155,16 +173,9 @@ impl Payload {
         }
     }
 
-    /// One node's part: method, path and JSON body. `mine` says which shards the node writes; `mark` goes along as
-    /// `customMetadata`.
+    /// How nodes are asked: method and path. `mark` goes along as `customMetadata`.
     #[must_use]
-    pub fn part(
-        &self,
-        index: &str,
-        primary_key: Option<&str>,
-        mark: &str,
-        mine: impl Fn(Shard) -> bool,
-    ) -> (&'static str, String, Vec<u8>) {
+    pub fn request(&self, index: &str, primary_key: Option<&str>, mark: &str) -> (&'static str, String) {
         let route = format!("/indexes/{}/documents", encode(index));
         let mark = format!("customMetadata={}", encode(mark));
         match self {
@@ -177,16 +188,28 @@ impl Payload {
                         path.push_str(&format!("&{name}={}", encode(value)));
                     }
                 }
-                (if payload.update { "PUT" } else { "POST" }, path, payload.documents.tagged(mine))
+                (if payload.update { "PUT" } else { "POST" }, path)
             }
+            Self::Ids { .. } => ("POST", format!("{route}/delete-batch?{mark}")),
+            Self::Filter { .. } => ("POST", format!("{route}/delete?{mark}")),
+            Self::Edit(_) => ("POST", format!("{route}/edit?{mark}")),
+            Self::All => ("DELETE", format!("{route}?{mark}")),
+        }
+    }
+
+    /// One node's part, JSON; empty where nothing is sent along. `mine` says which shards the node writes.
+    #[must_use]
+    pub fn body(&self, mine: impl Fn(Shard) -> bool) -> Vec<u8> {
+        match self {
+            Self::Documents(payload) => payload.documents.tagged(mine),
             Self::Ids { ids } => {
                 let mine: Vec<&RawValue> =
                     ids.iter().filter(|(_, shard)| mine(*shard)).map(|(id, _)| id.as_ref()).collect();
-                let body = serde_json::to_vec(&mine).unwrap_or_default();
-                ("POST", format!("{route}/delete-batch?{mark}"), body)
+                serde_json::to_vec(&mine).unwrap_or_default()
             }
-            Self::Filter { body, .. } => ("POST", format!("{route}/delete?{mark}"), body.clone()),
-            Self::All => ("DELETE", format!("{route}?{mark}"), Vec::new()),
+            Self::Filter { body, .. } => body.clone(),
+            Self::Edit(edit) => edit.for_node(),
+            Self::All => Vec::new(),
         }
     }
 }

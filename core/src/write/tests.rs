@@ -1,5 +1,6 @@
 use super::*;
 use crate::documents::{DocumentReader, Format};
+use crate::http::RequestHead;
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -17,7 +18,7 @@ fn topology(known: Option<&str>) -> Arc<Topology> {
 
 fn start(known: Option<&str>, payload: &str) -> Progress<Write> {
     let topology = topology(known);
-    let mut reader = DocumentReader::new(Format::Json, None, 4, 1 << 20);
+    let mut reader = DocumentReader::new(Format::Json, None, 1 << 20);
     reader.push(payload.as_bytes()).unwrap();
     let documents = reader.finish().unwrap();
     let payload = DocumentsPayload::split(documents, false, known, None, None, 4);
@@ -71,9 +72,10 @@ fn begin_nodes_commit_and_only_then_202() {
     assert_eq!(begin["authorization"], "Bearer client");
     let shards = begin["shards"].as_array().unwrap().len();
 
-    let (machine, calls) = pending(machine.digest(calls[0].id, send_reply(shards)));
+    let (mut machine, mut calls) = pending(machine.digest(calls[0].id, send_reply(shards)));
     assert_eq!(calls.len(), 2);
-    for call in &calls {
+    for call in &mut calls {
+        call.body = machine.late_body(call.id).unwrap();
         assert_eq!(call.path, "/indexes/movies/documents?customMetadata=miroir%3A42&primaryKey=id");
         assert!(call.headers.contains(&("authorization".into(), "Bearer epoch".into())));
         assert_eq!(body(call).as_array().unwrap().len(), 2);
@@ -140,16 +142,52 @@ fn a_commit_is_sent_again() {
 }
 
 #[test]
+fn what_cannot_be_taken_is_refused_in_a_nodes_words() {
+    let head = RequestHead {
+        method: "PUT".into(),
+        path: "/indexes/movies/documents?primaryKey=id".into(),
+        headers: vec![("authorization".into(), "Bearer client".into())],
+    };
+    let error = || ApiError::new(Code::MALFORMED_PAYLOAD, "the gateway's words");
+    let start =
+        |body: Option<&[u8]>| match Refusal::start(&topology(None), &head, error(), body.map(<[u8]>::to_vec))
+        {
+            Progress::Pending { machine, calls } => (machine, calls),
+            Progress::Done(reply) => panic!("done with {reply:?}"),
+        };
+    let reply = |machine: Refusal, outcome| match machine.digest(outcome) {
+        Progress::Done(reply) => reply,
+        Progress::Pending { .. } => panic!("a refusal asks once"),
+    };
+    let (machine, calls) = start(Some(b"{"));
+    assert_eq!(
+        (calls[0].method, calls[0].path.as_str(), calls[0].body.as_slice()),
+        ("PUT", "/_miroir/refusal/indexes/movies/documents?primaryKey=id", b"{".as_slice())
+    );
+    assert!(calls[0].headers.contains(&("authorization".into(), "Bearer client".into())));
+    let native = json!({"message": "a node's words", "code": "malformed_payload", "type": "t", "link": "l"});
+    assert_eq!(reply(machine, answered(400, native.clone())).body, native.to_string().into_bytes());
+
+    let (machine, calls) = start(None);
+    assert_eq!(calls[0].path, "/_miroir/authorization/indexes/movies/documents?primaryKey=id");
+    assert_eq!(reply(machine, answered(204, json!(null))), error().reply());
+    // A node would take it, and its task would fail.
+    assert_eq!(reply(start(None).0, answered(202, json!({"taskUid": 3}))).status, 202);
+    assert_eq!(reply(start(None).0, Outcome::Failed).status, 503);
+}
+
+#[test]
 fn ids_and_filters_are_split() {
     let payload = Payload::ids(br#"[1,"2","a"]"#, 4).unwrap();
     let one = Shard::of_document("1", 4);
-    let (method, path, body) = payload.part("movies", None, "miroir:1", |shard| shard == one);
+    let (method, path) = payload.request("movies", None, "miroir:1");
+    let body = payload.body(|shard| shard == one);
     assert_eq!(
         (method, path.as_str()),
         ("POST", "/indexes/movies/documents/delete-batch?customMetadata=miroir%3A1")
     );
     assert!(String::from_utf8(body).unwrap().starts_with("[1"));
-    assert!(Payload::ids(b"[1.5]", 4).is_none());
+    assert!(Payload::ids(b"[1.5,null,{}]", 4).is_some(), "any JSON is an id, as text");
     assert!(Payload::ids(b"{}", 4).is_none());
     assert!(Payload::filter(br#"{"filter":"a = 1"}"#.to_vec()).is_some());
     assert!(Payload::filter(br#"{"x":1}"#.to_vec()).is_none());

@@ -105,9 +105,8 @@ fn write_additions(
             }
             None => {
                 any_good = true;
-                let received =
-                    task.details.as_ref().and_then(|details| details.get("receivedDocuments")).cloned();
-                task.set_detail("indexedDocuments", received.unwrap_or(Value::from(0)));
+                // Different ids of the payload.
+                task.set_detail("indexedDocuments", stats.document_count);
             }
         }
     }

@@ -1,0 +1,177 @@
+//! What is wrong with a write, in a node's own words: the client's request goes to a node, but for an index that nobody
+//! has, so that nothing comes of it even where the node takes it.
+
+use super::begin::{begin, check_index_uid};
+use crate::{
+    auth,
+    cluster::Cluster,
+    error::{Error, Result},
+    node::{NodeAnswer, Request},
+    ops::refusal,
+};
+use miroir_core::{
+    error::ErrorBody,
+    protocol::{Begin, BeginReply, WriteOperation},
+};
+use serde_json::Value;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a task of such an index is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client's write, as its gateway has sent it on.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Index uid, as the client wrote it.
+    pub index: String,
+    /// The rest of the path behind the index, with the query.
+    pub rest: String,
+    /// The request; its path is of no interest.
+    pub request: Request,
+    /// The client's `Authorization`.
+    pub authorization: Option<String>,
+}
+
+impl Refused {
+    /// Checks the client's key.
+    ///
+    /// # Errors
+    /// 401 or 403 in Meilisearch's words.
+    pub async fn authorize(&self, cluster: &Cluster) -> Result<()> {
+        let route = self.rest.split('?').next().unwrap_or_default();
+        let action = match (self.request.method.as_str(), route) {
+            ("POST", "/documents/edit") => "documents.*",
+            ("POST" | "PUT", "/documents") => "documents.add",
+            _ => "documents.delete",
+        };
+        auth::authorize(cluster, self.authorization.as_deref(), action, Some(&self.index)).await?;
+        Ok(())
+    }
+
+    /// Lets a node say what is wrong. `Some` with a task's summary where the node takes the request and its task fails;
+    /// `None` where nothing is wrong.
+    ///
+    /// # Errors
+    /// A node's error; or no node answers.
+    pub async fn judge(self, cluster: &Arc<Cluster>) -> Result<Option<Value>> {
+        let is_addition = self.rest.split('?').next() == Some("/documents");
+        if is_addition {
+            check_index_uid(&self.index)?;
+        }
+        let (probe, answer) = ask(cluster, &self.rest, self.request.clone()).await?;
+        if !answer.is_success() {
+            return Err(refusal(&answer));
+        }
+        check_index_uid(&self.index)?;
+        let failure = if is_addition { task_failure(cluster, &probe, &answer).await } else { None };
+        let Some((documents, mut failure)) = failure else { return Ok(None) };
+        failure.message = failure.message.replace(&probe, &self.index);
+        let begin_failed = Begin {
+            gateway: String::new(),
+            topology_version: 0,
+            index: self.index,
+            operation: WriteOperation::AddDocuments {
+                update: self.request.method == "PUT",
+                documents,
+                distinct: 0,
+                requested_primary_key: None,
+                primary_key: None,
+                failure: Some(failure),
+            },
+            shards: Vec::new(),
+            authorization: self.authorization,
+            custom_metadata: None,
+        };
+        match begin(cluster, begin_failed).await? {
+            BeginReply::Recorded { task } => Ok(Some(task)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Asks a node about a request to a route of an index, without anything coming of it.
+///
+/// # Errors
+/// A node's error; or no node answers.
+pub async fn check(cluster: &Cluster, rest: &str, request: Request) -> Result<()> {
+    let (_, answer) = ask(cluster, rest, request).await?;
+    if answer.is_success() { Ok(()) } else { Err(refusal(&answer)) }
+}
+
+/// The uid of the index that nobody has, and the answer.
+async fn ask(cluster: &Cluster, rest: &str, request: Request) -> Result<(String, NodeAnswer)> {
+    let probe = format!("miroir-{}", Uuid::new_v4().simple());
+    let path = format!("/indexes/{probe}{rest}");
+    let request = Request { path, authorization: None, anonymous: false, ..request };
+    let answer = cluster.ask_any(&request).await?;
+    Ok((probe, answer))
+}
+
+/// Waits for the task that a node has made of it, removes the index, and gives how many documents there were and the
+/// error, if it failed.
+async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Option<(u64, ErrorBody)> {
+    let uid = answer.task_uid()?;
+    // Which node took it is not known here; only that one has the index.
+    let mut failure = None;
+    for node in cluster.current() {
+        let task = ended(&node, uid, probe).await;
+        let Some(task) = task else { continue };
+        let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
+        failure = task
+            .get("error")
+            .and_then(|error| serde_json::from_value(error.clone()).ok())
+            .map(|error| (documents.unwrap_or(0), error));
+        if let Err(error) = node.ask("DELETE", &format!("/indexes/{probe}"), None).await {
+            tracing::warn!(node = node.name, index = probe, %error, "an index made for a question stays");
+        }
+        break;
+    }
+    failure
+}
+
+/// A node's task, once it has ended; `None` where it is of another index.
+async fn ended(node: &crate::node::Node, uid: u32, index: &str) -> Option<Value> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let task = node.ask("GET", &format!("/tasks/{uid}"), None).await.ok()?;
+        if task.get("indexUid").and_then(Value::as_str) != Some(index) {
+            return None;
+        }
+        if ["succeeded", "failed", "canceled"].contains(&task.get("status").and_then(Value::as_str)?) {
+            return Some(task);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    None
+}
+
+/// Reads the path that a gateway puts behind a prefix: index and rest.
+///
+/// # Errors
+/// It is no path of an index.
+pub fn split(path: &str) -> Result<(String, String)> {
+    let rest = path.strip_prefix("/indexes/");
+    let (index, _) = rest
+        .and_then(|rest| rest.split_once('/'))
+        .ok_or_else(|| Error::Other(format!("`{path}` is no path of an index")))?;
+    let decoded = percent_encoding::percent_decode_str(index).decode_utf8_lossy().into_owned();
+    Ok((decoded, path.get("/indexes/".len() + index.len()..).unwrap_or_default().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_behind_the_index() {
+        assert_eq!(
+            split("/indexes/a%20b/documents/edit?x=1").unwrap(),
+            ("a b".to_owned(), "/documents/edit?x=1".to_owned())
+        );
+        assert!(split("/tasks").is_err());
+    }
+}
