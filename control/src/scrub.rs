@@ -1,4 +1,4 @@
-//! Takes the shard tag out of what nodes say.
+//! Takes the shard tag out of what nodes say, and what else is the cluster's own.
 
 use miroir_core::shard::TAG_FIELD;
 use serde_json::Value;
@@ -24,11 +24,13 @@ pub fn message(text: &str) -> String {
     text
 }
 
-/// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it.
+/// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it. Limits are shown as
+/// clients have set them.
 pub fn value(value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.shift_remove(TAG_FIELD);
+            crate::facet_values::without_room(object);
             for (name, member) in object.iter_mut() {
                 if name == crate::settings_tag::FILTERABLE {
                     crate::settings_tag::scrub_rules(member);

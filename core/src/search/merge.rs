@@ -67,6 +67,8 @@ impl Merging<'_> {
                 ("facetDistribution", _) => {
                     merge_distributions(
                         &raw(name),
+                        &merge_stats(&raw("facetStats"), hidden_facet),
+                        total("estimatedTotalHits").max(total("totalHits")),
                         hidden_facet,
                         |facet| facet_order(self.index, facet),
                         out,
@@ -143,7 +145,7 @@ pub(super) fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
     let by_count = index.sort_facet_values_by_count(facet);
     FacetOrder {
         by_count,
-        by_bytes: false,
+        together: false,
         limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX),
     }
 }
