@@ -135,6 +135,12 @@ impl Federated {
         let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
         let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
         let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
+        let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
+        if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
+            // The facet of one index is cut as there.
+            let order = facet_order(&topology.index(index), facet);
+            return FacetOrder { limit: order.limit.min(limit.unwrap_or(usize::MAX)), ..order };
+        }
         FacetOrder { by_count, together: true, limit: limit.unwrap_or(usize::MAX) }
     }
 

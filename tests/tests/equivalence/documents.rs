@@ -13,14 +13,15 @@ pub const WORDS: [&str; 40] = [
 pub const GENRES: [&str; 9] =
     ["Drama", "comedy", "Sci-Fi", "École", "horror", "éclair", "Zebra", "action", "10 stories"];
 
-/// Those with explicit searchable attributes; their documents are alike in their fields.
+/// With explicit searchable attributes. The first has rules for languages and an embedder that gets its vectors from the
+/// client; the second its own ranking rules, synonyms, stop words, fields that it does not show, facets by count.
 pub const INDEXES: [&str; 2] = ["things", "others"];
 
 /// Written in any order of the ids, over many payloads, with updates between; every setting that can be is as it is
 /// where a client sets none.
 pub const SCATTERED: &str = "scattered";
 
-/// With the setting `distinctAttribute`, rules for languages, and an embedder that gets its vectors from the client.
+/// With the setting `distinctAttribute`.
 pub const UNIQUE: &str = "unique";
 
 /// All of them.
@@ -64,7 +65,7 @@ fn document(index: &str, id: usize, random: &mut Random) -> Value {
         document["_geo"] = json!({"lat": 40.0 + random.below(500) as f64 / 100.0,
                                   "lng": 2.0 + random.below(700) as f64 / 100.0});
     }
-    if index == UNIQUE {
+    if index == "things" {
         document["_vectors"] = match random.below(6) {
             0 => json!({"mine": null}),
             _ => json!({"mine": vector(random)}),
@@ -101,6 +102,8 @@ pub fn settings(index: &str) -> Value {
             "searchableAttributes": ["title", "text"],
             "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested", "_geo"],
             "sortableAttributes": ["price", "rank", "title", "genre", "nested.level", "_geo"],
+            "localizedAttributes": [{"attributePatterns": ["t*"], "locales": ["fra", "eng"]}],
+            "embedders": {"mine": {"source": "userProvided", "dimensions": 3}},
         }),
         "others" => json!({
             "rankingRules": ["words", "typo", "sort", "proximity", "attribute", "exactness", "rank:desc"],
@@ -113,7 +116,6 @@ pub fn settings(index: &str) -> Value {
             "stopWords": ["of", "and"],
             "faceting": {"sortFacetValuesBy": {"*": "count", "genre": "alpha"}, "maxValuesPerFacet": 20},
             "typoTolerance": {"minWordSizeForTypos": {"oneTypo": 4, "twoTypos": 7}},
-            "pagination": {"maxTotalHits": 500},
         }),
         SCATTERED => json!({
             "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
@@ -124,8 +126,6 @@ pub fn settings(index: &str) -> Value {
             "filterableAttributes": ["id", "genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
             "sortableAttributes": ["price", "rank", "genre", "_geo"],
             "distinctAttribute": "group",
-            "localizedAttributes": [{"attributePatterns": ["t*"], "locales": ["fra", "eng"]}],
-            "embedders": {"mine": {"source": "userProvided", "dimensions": 3}},
         }),
     }
 }

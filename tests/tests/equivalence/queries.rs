@@ -16,7 +16,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 38] = [
+pub const KINDS: [&str; 37] = [
     "placeholder",
     "plain",
     "typo",
@@ -40,7 +40,6 @@ pub const KINDS: [&str; 38] = [
     "distinct",
     "distinct setting",
     "distinct lists",
-    "distinct facets",
     "threshold",
     "locales",
     "vector",
@@ -60,16 +59,15 @@ pub const KINDS: [&str; 38] = [
 pub fn request(kind: &'static str, random: &mut Random) -> Request {
     let index = match kind {
         "all attributes" | "insertion order" => SCATTERED,
-        "distinct setting" | "locales" | "vector" => UNIQUE,
+        "distinct setting" => UNIQUE,
+        "locales" | "vector" => "things",
         "facets by count" => "others",
         // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
         "list" => "things",
         // Placeholder searches have an order of insertion only.
         "placeholder" => *random.of(&["things", "others"]),
         "attributes" | "scores" | "geo" | "formats" | "filter" | "pages" | "facet search cut"
-        | "all pages" | "facets cut" | "tenant tokens" | "list sorted" => {
-            *random.of(&["things", "others", SCATTERED])
-        }
+        | "all pages" | "facets cut" | "tenant tokens" => *random.of(&["things", "others", SCATTERED]),
         _ => *random.of(&INDEXES),
     };
     let post = |path: String, body: Value| Request { kind, method: "POST", path, body };
@@ -146,7 +144,6 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "distinct",
         "distinct setting",
         "distinct lists",
-        "distinct facets",
         "tenant tokens",
         "vector",
         "all pages",
@@ -241,10 +238,6 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             if random.one_in(2) {
                 put("page", json!(1 + random.below(3)));
             }
-        }
-        "distinct facets" => {
-            put("distinct", json!(random.of(&["group", "nested.brand"])));
-            put("facets", json!(["genre", "tags"]));
         }
         "distinct setting" if random.one_in(2) => {
             put("attributesToRetrieve", json!(["title"]));
