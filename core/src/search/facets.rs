@@ -8,6 +8,7 @@ use crate::{
 use serde_json::{Map, Value, value::RawValue};
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::{BTreeMap, HashSet},
 };
 
@@ -112,7 +113,7 @@ impl<'a> Facet<'a> {
             // Of values with one count Meilisearch's heap gives the last first, as far as its tree of values shows them.
             for values in [&mut numbers, &mut strings] {
                 values.reverse();
-                values.sort_by(|(_, one), (_, other)| other.count.cmp(&one.count));
+                values.sort_by_key(|(_, value)| Reverse(value.count));
             }
         }
         let shown = numbers.len().min(order.limit);
