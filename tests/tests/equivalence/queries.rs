@@ -148,9 +148,8 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "vector",
         "all pages",
     ];
-    if !["placeholder", "insertion order"].contains(&kind)
-        && !(without_words.contains(&kind) && random.one_in(2))
-    {
+    let empty = ["placeholder", "insertion order"].contains(&kind);
+    if !(empty || without_words.contains(&kind) && random.one_in(2)) {
         query.insert("q".into(), json!(text(random)));
     }
     let mut put = |name: &str, value: Value| drop(query.insert(name.into(), value));
