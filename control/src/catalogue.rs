@@ -3,6 +3,7 @@
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
+    facet_values::{self, FACETING},
     ledger::intents::{NodeRequest, NodeTask},
     node::{Node, Request},
     settings_tag::{FILTERABLE, tag_rule},
@@ -10,28 +11,41 @@ use crate::{
     view::Index,
 };
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The requests that create an index on a node, with the tag filterable. Nodes' queues keep their order, so nothing has
+/// The requests that create an index on a node, with what every index has. Nodes' queues keep their order, so nothing has
 /// to be waited for between them.
 #[must_use]
 pub fn creation(index: &str, primary_key: Option<&str>) -> [NodeRequest; 2] {
     let create = json!({"uid": index, "primaryKey": primary_key});
     [
         NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false },
-        tag_settings(index),
+        patch(index, &initial()),
     ]
 }
 
-/// The request that makes the tag filterable on a node, for an index without filterable attributes of its own.
+/// The request that gives a new index on a node what every index has, but for what its first settings have said already.
 #[must_use]
-pub fn tag_settings(index: &str) -> NodeRequest {
-    let settings = json!({ FILTERABLE: [tag_rule()] });
+pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Option<NodeRequest> {
+    let mut settings = initial();
+    settings.retain(|name, _| if name == FACETING { !has_limit } else { !has_rules });
+    (!settings.is_empty()).then(|| patch(index, &settings))
+}
+
+/// The tag is filterable, and nodes tell more facet values than clients see.
+fn initial() -> Map<String, Value> {
+    Map::from_iter([
+        (FILTERABLE.to_owned(), json!([tag_rule()])),
+        (FACETING.to_owned(), facet_values::initial()),
+    ])
+}
+
+fn patch(index: &str, settings: &Map<String, Value>) -> NodeRequest {
     NodeRequest {
         method: "PATCH".into(),
         path: format!("/indexes/{index}/settings"),
-        body: Some(settings),
+        body: Some(json!(settings)),
         main: false,
     }
 }
@@ -94,7 +108,7 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
         let Some(node) = cluster.node(&task.node) else { return };
         let path = format!("/tasks/{}", task.node_task);
         while let Ok(task) = node.ask("GET", &path, None).await {
-            let status = task.get("status").and_then(serde_json::Value::as_str).unwrap_or_default();
+            let status = task.get("status").and_then(Value::as_str).unwrap_or_default();
             if !["enqueued", "processing"].contains(&status) {
                 return;
             }

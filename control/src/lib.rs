@@ -10,6 +10,7 @@ pub mod config;
 pub mod embedders;
 pub mod epochs;
 pub mod error;
+pub mod facet_values;
 pub mod health;
 pub mod ledger;
 pub mod locks;

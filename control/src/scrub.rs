@@ -1,4 +1,4 @@
-//! Takes the shard tag out of what nodes say.
+//! Takes the shard tag out of what nodes say, and what else is the cluster's own.
 
 use miroir_core::shard::TAG_FIELD;
 use serde_json::Value;
@@ -41,11 +41,13 @@ pub fn shift_lines(text: &str, before: u32) -> String {
     }
 }
 
-/// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it.
+/// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it. Limits are shown as
+/// clients have set them.
 pub fn value(value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.shift_remove(TAG_FIELD);
+            crate::facet_values::without_room(object);
             for (name, member) in object.iter_mut() {
                 if name == crate::settings_tag::FILTERABLE {
                     crate::settings_tag::scrub_rules(member);

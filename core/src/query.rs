@@ -13,10 +13,10 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// A segment of a path, decoded; `None` where it is not UTF-8.
+/// A segment of a path, decoded; what is not UTF-8 is replaced, as nodes replace it.
 #[must_use]
-pub fn decode_segment(segment: &str) -> Option<String> {
-    percent_decode_str(segment).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+pub fn decode_segment(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
 /// Text as it can stand in a path segment or a query value.

@@ -76,20 +76,16 @@ impl Route {
         if segments.first().is_some_and(|first| *first == "_miroir") {
             return Self::Internal;
         }
-        let write = |index: &str, kind| decode_segment(index).map(|index| Self::Write { index, kind });
-        let found = match (method, segments.as_slice()) {
-            ("GET" | "POST", ["indexes", index, "search"]) => {
-                decode_segment(index).map(|index| Self::Search { index })
-            }
-            ("POST", ["multi-search"]) => Some(Self::MultiSearch),
-            ("GET" | "POST", ["indexes", index, "similar"]) => {
-                decode_segment(index).map(|index| Self::Similar { index })
-            }
+        let write = |index: &str, kind| Self::Write { index: decode_segment(index), kind };
+        match (method, segments.as_slice()) {
+            ("GET" | "POST", ["indexes", index, "search"]) => Self::Search { index: decode_segment(index) },
+            ("POST", ["multi-search"]) => Self::MultiSearch,
+            ("GET" | "POST", ["indexes", index, "similar"]) => Self::Similar { index: decode_segment(index) },
             ("POST", ["indexes", index, "facet-search"]) => {
-                decode_segment(index).map(|index| Self::FacetSearch { index })
+                Self::FacetSearch { index: decode_segment(index) }
             }
             ("GET", ["indexes", index, "documents"]) | ("POST", ["indexes", index, "documents", "fetch"]) => {
-                decode_segment(index).map(|index| Self::DocumentList { index })
+                Self::DocumentList { index: decode_segment(index) }
             }
             ("POST", ["indexes", index, "documents"]) => write(index, WriteKind::Add { update: false }),
             ("PUT", ["indexes", index, "documents"]) => write(index, WriteKind::Add { update: true }),
@@ -97,15 +93,12 @@ impl Route {
             ("POST", ["indexes", index, "documents", "delete-batch"]) => write(index, WriteKind::DeleteBatch),
             ("POST", ["indexes", index, "documents", "delete"]) => write(index, WriteKind::DeleteByFilter),
             ("POST", ["indexes", index, "documents", "edit"]) => write(index, WriteKind::Edit),
-            ("GET", ["indexes", _, "documents", id]) => {
-                decode_segment(id).map(|id| Self::DocumentRead { id })
-            }
+            ("GET", ["indexes", _, "documents", id]) => Self::DocumentRead { id: decode_segment(id) },
             ("DELETE", ["indexes", index, "documents", id]) => {
-                decode_segment(id).and_then(|id| write(index, WriteKind::DeleteOne { id }))
+                write(index, WriteKind::DeleteOne { id: decode_segment(id) })
             }
-            _ => None,
-        };
-        found.unwrap_or(Self::ControlPlane)
+            _ => Self::ControlPlane,
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! What Envoy, the filter and the merge add to a search: the time through the cluster, against the slowest of the very
 //! sub-requests that it makes, sent to the nodes directly. Both are taken in turns, so the machine's noise hits both.
+//!
+//! Then what the two fan-out policies cost the nodes: the sub-requests of many queries, sent at once as the filter does, by
+//! one caller and by several. Policies take turns too.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use miroir_core::{
     fan_out,
     search::request::{Additions, SearchRequest},
-    topology::Topology,
+    topology::{FanOut, Topology},
 };
 use miroir_tests::{Client, Options, Sandbox};
 use serde_json::{Value, json};
@@ -17,6 +20,10 @@ use std::{
 const DOCUMENTS: usize = 5_000;
 const ROUNDS: usize = 60;
 const WARM_UP: usize = 5;
+/// For the policies: searches a turn, turns, and callers at once.
+const SEARCHES: usize = 60;
+const TURNS: usize = 8;
+const CALLERS: [usize; 2] = [1, 8];
 
 const WORDS: [&str; 8] = ["river", "mountain", "castle", "garden", "silver", "northern", "forest", "bridge"];
 
@@ -59,6 +66,53 @@ fn parts(topology: &Topology, query: &Value) -> Vec<(u16, Value)> {
     plan.asks.iter().map(|(node, shards)| (*node, body(shards))).collect()
 }
 
+/// Sends the sub-requests of a query at once, and waits for them all.
+fn search(topology: &Topology, nodes: &[Client], query: &Value) {
+    std::thread::scope(|scope| {
+        for (node, body) in parts(topology, query) {
+            scope.spawn(move || drop(nodes[usize::from(node)].search("places", &body)));
+        }
+    });
+}
+
+/// How long a search takes under each policy, and how many there are in a second.
+fn policies(published: &Topology, nodes: &[Client]) {
+    let topologies = [FanOut::Fewest, FanOut::Spread].map(|fan_out| {
+        Topology::validate(miroir_core::topology::TopologyConfig { fan_out, ..published.config().clone() })
+            .unwrap()
+    });
+    println!("{:<10} {:>8} {:>10} {:>14}", "policy", "callers", "search ms", "searches a s");
+    for callers in CALLERS {
+        let mut times = [Vec::new(), Vec::new()];
+        let mut spans = [Duration::ZERO; 2];
+        for turn in 0..TURNS {
+            for (policy, topology) in topologies.iter().enumerate() {
+                let caller = |caller: usize| {
+                    let search = |round: usize| {
+                        // Each query another one: plans differ.
+                        let price = (turn * SEARCHES + round) * callers + caller;
+                        let query = json!({"q": "garden silver", "filter": format!("price != {price}")});
+                        timed(|| search(topology, nodes, &query))
+                    };
+                    (0..SEARCHES / callers).map(search).collect::<Vec<_>>()
+                };
+                spans[policy] += timed(|| {
+                    times[policy].extend(std::thread::scope(|scope| {
+                        let callers: Vec<_> =
+                            (0..callers).map(|at| scope.spawn(move || caller(at))).collect();
+                        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect::<Vec<_>>()
+                    }));
+                });
+            }
+        }
+        for (policy, name) in ["fewest", "spread"].into_iter().enumerate() {
+            let rate = times[policy].len() as f64 / spans[policy].as_secs_f64();
+            let time = median(times[policy].clone()).as_secs_f64() * 1e3;
+            println!("{name:<10} {callers:>8} {time:>10.2} {rate:>14.0}");
+        }
+    }
+}
+
 fn main() {
     let cluster = Sandbox::start(Options::default());
     let client = &cluster.client;
@@ -96,4 +150,5 @@ fn main() {
         let (through, direct) = (median(through).as_secs_f64(), median(direct).as_secs_f64());
         println!("{name:<18} {:>10.2} {:>14.2} {:>7.2}", through * 1e3, direct * 1e3, through / direct);
     }
+    policies(&topology, &nodes);
 }

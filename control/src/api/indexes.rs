@@ -34,7 +34,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     let primary_key = body.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
     let mut requests = vec![main(&sent, Some(body))];
     if !cluster.view().indexes.contains_key(&uid) {
-        requests.push(catalogue::tag_settings(&uid));
+        requests.extend(catalogue::initial_settings(&uid, false, false));
     }
     let operation = Operation {
         task: NewTask {

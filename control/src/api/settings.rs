@@ -5,6 +5,7 @@ use crate::{
     auth, catalogue,
     embedders::{EMBEDDERS, hide_secrets, with_template},
     error::{Result, api_error, index_not_found},
+    facet_values::{self, FACETING},
     ledger::{
         intents::{Effect, NodeRequest},
         tasks::{self, Ending, NewTask},
@@ -34,6 +35,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     if let Some(embedders) = body.get_mut(EMBEDDERS) {
         with_template(embedders);
     }
+    facet_values::with_room(&mut body);
     let sets_rule = body.contains_key(FILTERABLE);
     let request = request("PATCH", format!("/indexes/{index}/settings"), Value::Object(body));
     write(&cluster, &sent, &index, request, sets_rule, Some(Value::Object(client))).await
@@ -54,6 +56,7 @@ pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Re
     let mut body: Map<String, Value> =
         names.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
     body.insert(FILTERABLE.to_owned(), json!([tag_rule()]));
+    body.insert(FACETING.to_owned(), facet_values::reset());
     write(&cluster, &sent, &index, request("PATCH", path, Value::Object(body)), true, None).await
 }
 
@@ -78,6 +81,10 @@ pub async fn one(
     let request = if sets_rule {
         let Some(with_tag) = with_tag(&value) else { return indexes::refused(&cluster, &sent).await };
         request("PUT", path, with_tag)
+    } else if attribute == FACETING && method != "PUT" {
+        let mut body = Map::from_iter([(attribute.clone(), value.clone())]);
+        facet_values::with_room(&mut body);
+        request("PATCH", path, body.remove(FACETING).unwrap_or_default())
     } else {
         let mut body = value.clone();
         if attribute == EMBEDDERS {
@@ -156,8 +163,9 @@ async fn write(
         return Ok(super::accepted(&task));
     }
     let mut requests = vec![request];
-    if !is_known && !sets_rule {
-        requests.push(catalogue::tag_settings(index));
+    let sets_limit = change.as_ref().is_some_and(facet_values::sets_limit);
+    if !is_known {
+        requests.extend(catalogue::initial_settings(index, sets_rule, sets_limit));
     }
     // A new index is in the catalogue before its settings are: a crash between leaves nothing that nodes do not have.
     let at_once = AtOnce::Settings { index: index.to_owned(), change, creates: !is_known };

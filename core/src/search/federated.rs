@@ -20,7 +20,10 @@ use crate::{
     topology::Topology,
 };
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Map,
+    value::{RawValue, to_raw_value},
+};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, HashMap},
@@ -132,7 +135,13 @@ impl Federated {
         let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
         let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
         let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
-        FacetOrder { by_count, by_bytes: true, limit: limit.unwrap_or(usize::MAX) }
+        let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
+        if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
+            // The facet of one index is cut as there.
+            let order = facet_order(&topology.index(index), facet);
+            return FacetOrder { limit: order.limit.min(limit.unwrap_or(usize::MAX)), ..order };
+        }
+        FacetOrder { by_count, together: true, limit: limit.unwrap_or(usize::MAX) }
     }
 
     /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
@@ -151,8 +160,10 @@ impl Federated {
         for (position, (index, (distributions, stats))) in indexes.iter().enumerate() {
             let config = topology.index(index);
             let mut distribution = Vec::new();
-            merge_distributions(distributions, None, |facet| facet_order(&config, facet), &mut distribution);
-            let stats = serde_json::to_vec(&merge_stats(stats, None)).unwrap_or_default();
+            let stats = merge_stats(stats, None);
+            let order = |facet: &str| facet_order(&config, facet);
+            merge_distributions(distributions, &stats, 0, None, order, &mut distribution);
+            let stats = serde_json::to_vec(&stats).unwrap_or_default();
             if self.merge_facets.is_some() {
                 merged.push((distribution, stats));
                 continue;
@@ -174,7 +185,8 @@ impl Federated {
         let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
         out.extend_from_slice(b"\"facetDistribution\":");
         let parts: Vec<&RawValue> = distributions.iter().map(|part| &**part).collect();
-        merge_distributions(&parts, None, |facet| self.merged_order(topology, facet), out);
+        let order = |facet: &str| self.merged_order(topology, facet);
+        merge_distributions(&parts, &Map::new(), 0, None, order, out);
         out.extend_from_slice(b",\"facetStats\":");
         let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
         out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());
@@ -199,7 +211,7 @@ impl Question for Federated {
                 vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
             }
         };
-        let uncut = to_raw_value(&serde_json::Map::new()).ok();
+        let uncut = to_raw_value(&Map::new()).ok();
         if let Some(uncut) = uncut.as_deref().filter(|_| self.merge_facets.is_some() && self.mixed_orders) {
             parameters.insert("mergeFacets", uncut);
         }
@@ -277,12 +289,8 @@ impl Question for Federated {
                     continue;
                 }
                 ("facetDistribution", _) => {
-                    merge_distributions(
-                        &raw(name),
-                        None,
-                        |facet| self.merged_order(topology, facet),
-                        &mut out,
-                    );
+                    let order = |facet: &str| self.merged_order(topology, facet);
+                    merge_distributions(&raw(name), &Map::new(), 0, None, order, &mut out);
                     continue;
                 }
                 ("facetStats", _) => {

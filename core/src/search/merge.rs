@@ -51,7 +51,10 @@ impl Merging<'_> {
         let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
         let total = |name: &str| {
             let sum = parts.iter().map(|part| part.number(name)).fold(0, u64::saturating_add);
-            cap(sum.saturating_sub(repeated))
+            let sum = sum.saturating_sub(repeated);
+            // A node that counts further than it gives hits does not stop there, and so no more does the cluster.
+            let stops = parts.iter().all(|part| part.number(name) <= self.index.max_total_hits);
+            if stops { cap(sum) } else { sum }
         };
         let hidden_facet = self.added_facet.filter(|facet| !request.asks_for_facet(facet));
 
@@ -67,6 +70,8 @@ impl Merging<'_> {
                 ("facetDistribution", _) => {
                     merge_distributions(
                         &raw(name),
+                        &merge_stats(&raw("facetStats"), hidden_facet),
+                        total("estimatedTotalHits").max(total("totalHits")),
                         hidden_facet,
                         |facet| facet_order(self.index, facet),
                         out,
@@ -87,7 +92,7 @@ impl Merging<'_> {
                 ("totalPages", Paging::Page { hits_per_page, .. }) => {
                     pages(total("totalHits"), hits_per_page)
                 }
-                ("semanticHitCount", _) => parts.iter().map(|part| part.number(name)).sum(),
+                ("semanticHitCount", _) => hits.iter().filter(|hit| is_semantic(hit)).count() as u64,
                 ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
                 _ => {
                     out.extend_from_slice(value.get().as_bytes());
@@ -107,6 +112,12 @@ impl Merging<'_> {
             });
         });
     }
+}
+
+/// Whether a hit was found by its vector.
+fn is_semantic(hit: &Hit<'_>) -> bool {
+    let details: Option<RawObject<'_>> = hit.fields.read("_rankingScoreDetails");
+    details.is_some_and(|details| details.get("vectorSort").is_some())
 }
 
 /// Pages of this size that hold so many hits.
@@ -143,7 +154,7 @@ pub(super) fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
     let by_count = index.sort_facet_values_by_count(facet);
     FacetOrder {
         by_count,
-        by_bytes: false,
+        together: false,
         limit: usize::try_from(index.max_values_per_facet).unwrap_or(usize::MAX),
     }
 }
@@ -249,6 +260,8 @@ mod tests {
     fn totals_stop_at_max_total_hits() {
         let answer = merged("{}", &[node(&[], 900), node(&[], 300)]);
         assert_eq!(answer["estimatedTotalHits"], 1000);
+        let answer = merged("{}", &[node(&[], 1900), node(&[], 300)]);
+        assert_eq!(answer["estimatedTotalHits"], 2200, "this version of Meilisearch counts further");
     }
 
     #[test]

@@ -101,6 +101,12 @@ impl SearchRequest {
             let Some(value) = parameters.get(name) else { return Ok(None) };
             serde_json::from_str(value.get()).map_err(|_| Unreadable)
         }
+        // Nodes refuse `null` for these, and would not see it.
+        for name in ["offset", "limit", "showRankingScoreDetails"] {
+            if parameters.get(name).is_some_and(|value| value.get() == "null") {
+                return Err(Unreadable);
+            }
+        }
         let page: Option<u64> = read(&parameters, "page")?;
         let hits_per_page: Option<u64> = read(&parameters, "hitsPerPage")?;
         let offset: Option<u64> = read(&parameters, "offset")?;
@@ -278,7 +284,9 @@ mod tests {
 
     #[test]
     fn what_a_node_would_refuse_is_unreadable() {
-        for body in ["", r#"{"limit":"x"}"#, r#"{"limit":-1}"#, "[]", "{", r#"{"page":1.5}"#] {
+        for body in
+            ["", r#"{"limit":"x"}"#, r#"{"limit":-1}"#, "[]", "{", r#"{"page":1.5}"#, r#"{"offset":null}"#]
+        {
             assert!(SearchRequest::from_body(body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -1,22 +1,23 @@
 //! Whether two answers are the same, but for what no client can rely on.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// How two answers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
     /// In everything.
     Exact,
-    /// In everything but the order of hits that the ranking rules do not tell apart.
+    /// In everything but the order of what is not told apart: hits by the ranking rules, facet values by their counts.
     Ties,
     /// Not.
     No,
 }
 
-/// Compares two bodies. `key` tells of a hit what the ranking rules say.
-pub fn compare(cluster: &Value, node: &Value, key: &dyn Fn(&Value) -> Option<String>) -> Agreement {
+/// Compares two bodies. `key` tells what the ranking rules say of a hit of the result at a position.
+pub fn compare(cluster: &Value, node: &Value, key: &dyn Fn(usize, &Value) -> Option<String>) -> Agreement {
     let (cluster, node) = (without_times(cluster.clone()), without_times(node.clone()));
-    if cluster == node {
+    if same(&cluster, &node) {
         return Agreement::Exact;
     }
     let pairs = match (&cluster["results"], &node["results"]) {
@@ -28,37 +29,117 @@ pub fn compare(cluster: &Value, node: &Value, key: &dyn Fn(&Value) -> Option<Str
         }
         _ => vec![(cluster, node)],
     };
-    if pairs.into_iter().all(|(cluster, node)| ties(cluster, node, key)) {
+    if pairs
+        .into_iter()
+        .enumerate()
+        .all(|(position, (cluster, node))| ties(cluster, node, &|hit| key(position, hit)))
+    {
         Agreement::Ties
     } else {
         Agreement::No
     }
 }
 
+/// The same values, and the same order of members, but for those of documents, whose order is that in which a node met
+/// their fields first.
+fn same(one: &Value, other: &Value) -> bool {
+    one == other && shape(one) == shape(other)
+}
+
+fn shape(value: &Value) -> Vec<&str> {
+    let mut names = Vec::new();
+    if let Value::Object(members) = value {
+        for (name, value) in members {
+            names.push(name.as_str());
+            match value {
+                Value::Array(results) if name == "results" => {
+                    names.extend(results.iter().filter(|result| result["hits"].is_array()).flat_map(shape));
+                }
+                value => names.extend(shape(value)),
+            }
+        }
+    }
+    names
+}
+
 fn ties(mut cluster: Value, mut node: Value, key: &dyn Fn(&Value) -> Option<String>) -> bool {
     let name = if cluster["hits"].is_array() { "hits" } else { "results" };
     let (one, other) = (cluster[name].take(), node[name].take());
-    let (Value::Array(one), Value::Array(other)) = (one, other) else { return cluster == node };
-    if cluster != node || one.len() != other.len() {
+    if !facets_tie(&mut cluster, &mut node) || !same(&cluster, &node) {
+        return false;
+    }
+    if one == other {
+        return true;
+    }
+    let (Value::Array(one), Value::Array(other)) = (one, other) else { return false };
+    let mut seen = HashSet::new();
+    if one.len() != other.len() || !one.iter().all(|hit| seen.insert(hit.to_string()) || other.contains(hit))
+    {
         return false;
     }
     let keys = |hits: &[Value]| hits.iter().map(key).collect::<Option<Vec<_>>>();
-    let twice = one
-        .iter()
-        .enumerate()
-        .any(|(position, hit)| one[..position].contains(hit) && !other[..].contains(hit));
-    match (keys(&one), keys(&other)) {
-        (Some(one), Some(other)) => one == other && !twice,
-        _ => false,
+    matches!((keys(&one), keys(&other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Takes facets out of both; `false` where they differ in more than the order of values of one count.
+fn facets_tie(cluster: &mut Value, node: &mut Value) -> bool {
+    let mut taken = |pointer: &str| {
+        let take = |answer: &mut Value| answer.pointer_mut(pointer).map(Value::take).unwrap_or_default();
+        (take(cluster), take(node))
+    };
+    let (one, other) = taken("/facetHits");
+    let counted = |hits: &Value| -> Map<String, Value> {
+        let hits = hits.as_array().into_iter().flatten();
+        hits.map(|hit| (hit["value"].to_string(), hit["count"].clone())).collect()
+    };
+    let mut tie = counts_tie(&counted(&one), &counted(&other));
+    let mut all = vec![taken("/facetDistribution")];
+    for index in crate::documents::ALL {
+        all.push(taken(&format!("/facetsByIndex/{index}/distribution")));
     }
+    for (one, other) in all {
+        tie &= match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                one.keys().eq(other.keys())
+                    && one.iter().all(|(facet, values)| match (values, &other[facet]) {
+                        (Value::Object(one), Value::Object(other)) => counts_tie(one, other),
+                        _ => false,
+                    })
+            }
+            (one, other) => one == other,
+        };
+    }
+    tie
+}
+
+/// Values of one facet: numbers come first, then strings; each by count, and of those with the last count any.
+fn counts_tie(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    if one.iter().eq(other.iter()) {
+        return true;
+    }
+    let numbers = |values: &Map<String, Value>| {
+        values.iter().take_while(|(value, _)| value.parse::<f64>().is_ok()).count()
+    };
+    let split = numbers(one);
+    if split != numbers(other) || !one.values().eq(other.values()) {
+        return false;
+    }
+    [(0, split), (split, one.len())].into_iter().all(|(start, end)| {
+        let counts: Vec<u64> = one.values().take(end).skip(start).filter_map(Value::as_u64).collect();
+        let Some(last) = counts.last() else { return true };
+        counts.is_sorted_by(|one, other| one >= other)
+            && one.iter().take(end).skip(start).all(|(value, count)| {
+                other.get(value).map_or(count.as_u64() == Some(*last), |other| other == count)
+            })
+    })
 }
 
 /// Times and ids of requests differ from run to run.
 fn without_times(mut answer: Value) -> Value {
     let mut clean = |answer: &mut Value| {
         if let Some(answer) = answer.as_object_mut() {
-            answer.remove("processingTimeMs");
-            answer.remove("requestUid");
+            answer.shift_remove("processingTimeMs");
+            answer.shift_remove("requestUid");
         }
     };
     clean(&mut answer);
@@ -72,16 +153,13 @@ fn without_times(mut answer: Value) -> Value {
 pub fn difference(cluster: &Value, node: &Value) -> String {
     fn at(path: &str, one: &Value, other: &Value) -> Option<String> {
         match (one, other) {
-            _ if one == other => None,
+            _ if one == other && shape(one) == shape(other) => None,
             (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
                 let mut members = one.iter().zip(other).enumerate();
                 members.find_map(|(position, (one, other))| at(&format!("{path}[{position}]"), one, other))
             }
-            (Value::Object(one), Value::Object(other)) if one.keys().all(|key| other.contains_key(key)) => {
-                let extra = other.keys().find(|key| !one.contains_key(*key));
-                let mut members = one.iter();
-                let found = members.find_map(|(key, one)| at(&format!("{path}.{key}"), one, &other[key]));
-                found.or_else(|| extra.map(|key| format!("{path}.{key} is missing")))
+            (Value::Object(one), Value::Object(other)) if one.keys().eq(other.keys()) => {
+                one.iter().find_map(|(key, one)| at(&format!("{path}.{key}"), one, &other[key]))
             }
             _ => {
                 let short = |value: &Value| value.to_string().chars().take(700).collect::<String>();

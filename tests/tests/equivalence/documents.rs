@@ -1,4 +1,4 @@
-//! What is searched: two indexes with the same kind of documents and different settings.
+//! What is searched: indexes with the same kind of documents and different settings.
 
 use crate::random::Random;
 use serde_json::{Value, json};
@@ -13,8 +13,22 @@ pub const WORDS: [&str; 40] = [
 pub const GENRES: [&str; 9] =
     ["Drama", "comedy", "Sci-Fi", "École", "horror", "éclair", "Zebra", "action", "10 stories"];
 
-/// Both indexes.
+/// With explicit searchable attributes. The first has rules for languages and an embedder that gets its vectors from the
+/// client; the second its own ranking rules, synonyms, stop words, fields that it does not show, facets by count.
 pub const INDEXES: [&str; 2] = ["things", "others"];
+
+/// Written in any order of the ids, over many payloads, with updates between; every setting that can be is as it is
+/// where a client sets none.
+pub const SCATTERED: &str = "scattered";
+
+/// With the setting `distinctAttribute`.
+pub const UNIQUE: &str = "unique";
+
+/// All of them.
+pub const ALL: [&str; 4] = ["things", "others", SCATTERED, UNIQUE];
+
+/// Values of the facet `maker`: more than a facet shows.
+pub const MAKERS: usize = 260;
 
 fn words(random: &mut Random, count: usize) -> String {
     // Squared: some words are common, some rare.
@@ -22,62 +36,96 @@ fn words(random: &mut Random, count: usize) -> String {
     (0..count).map(|_| word()).collect::<Vec<_>>().join(" ")
 }
 
-/// Documents in the order in which they are to be added.
-pub fn documents(index: &str, count: usize) -> Vec<Value> {
+/// Three numbers of a coarse grid: some documents are equally near.
+pub fn vector(random: &mut Random) -> Value {
+    json!((0..3).map(|_| random.below(9) as f64 / 4.0 - 1.0 + 0.01).collect::<Vec<_>>())
+}
+
+fn document(index: &str, id: usize, random: &mut Random) -> Value {
+    let length = 3 + random.below(4);
+    let mut document = json!({
+        "id": if index == SCATTERED { json!(format!("k-{id}")) } else { json!(id) },
+        "title": words(random, length),
+        "text": words(random, 12),
+        "genre": random.of(&GENRES),
+        "tags": random.some(&["new", "old", "Rare", "common", "classic", "b-side"], 3),
+        // A total order, so that the sequence of hits does not depend on ties.
+        "rank": if index == "others" { id * 37 % 901 } else { random.below(200) },
+        "group": random.below(60),
+        "maker": format!("Maker {}", random.below(MAKERS) * random.below(MAKERS) / MAKERS),
+        "nested": {"brand": format!("brand-{}", random.below(12)), "level": random.below(5)},
+        "unlisted": random.below(10),
+    });
+    if random.one_in(2) {
+        document["price"] = json!(random.below(400) as f64 / 4.0 - 5.0);
+    } else if random.one_in(5) {
+        document["price"] = json!("on request");
+    }
+    if !random.one_in(4) {
+        document["_geo"] = json!({"lat": 40.0 + random.below(500) as f64 / 100.0,
+                                  "lng": 2.0 + random.below(700) as f64 / 100.0});
+    }
+    if index == "things" {
+        document["_vectors"] = match random.below(6) {
+            0 => json!({"mine": null}),
+            _ => json!({"mine": vector(random)}),
+        };
+    }
+    document
+}
+
+/// The payloads that fill an index, each with its method.
+pub fn payloads(index: &str, count: usize) -> Vec<(&'static str, Value)> {
     let mut random = Random(index.len() as u64 * 7919);
-    let mut documents: Vec<Value> = (0..count)
-        .map(|id| {
-            let length = 3 + random.below(4);
-            let mut document = json!({
-                "id": id,
-                "title": words(&mut random, length),
-                "text": words(&mut random, 12),
-                "genre": random.of(&GENRES),
-                "tags": random.some(&["new", "old", "Rare", "common", "classic", "b-side"], 3),
-                // A total order, so that the sequence of hits does not depend on ties.
-                "rank": if index == "others" { id * 37 % 901 } else { random.below(200) },
-                "group": random.below(60),
-                "nested": {"brand": format!("brand-{}", random.below(12)), "level": random.below(5)},
-                "unlisted": random.below(10),
-            });
-            if random.one_in(2) {
-                document["price"] = json!(random.below(400) as f64 / 4.0);
-            } else if random.one_in(5) {
-                document["price"] = json!("on request");
-            }
-            if !random.one_in(4) {
-                document["_geo"] = json!({"lat": 40.0 + random.below(500) as f64 / 100.0,
-                                          "lng": 2.0 + random.below(700) as f64 / 100.0});
-            }
-            document
-        })
-        .collect();
-    if index == "others" {
+    let mut documents: Vec<Value> = (0..count).map(|id| document(index, id, &mut random)).collect();
+    if index == "others" || index == SCATTERED {
         for position in (1..documents.len()).rev() {
             documents.swap(position, random.below(position + 1));
         }
     }
-    documents
+    let mut payloads: Vec<(&'static str, Value)> =
+        documents.chunks(1 + count / 4).map(|batch| ("POST", json!(batch))).collect();
+    if index == SCATTERED {
+        let ids: Vec<usize> = (0..80).map(|_| random.below(count)).collect();
+        let replaced: Vec<Value> = ids[..40].iter().map(|id| document(index, *id, &mut random)).collect();
+        let changed: Vec<Value> =
+            ids[40..].iter().map(|id| json!({"id": format!("k-{id}"), "group": 7})).collect();
+        payloads.push(("POST", json!(replaced)));
+        payloads.push(("PUT", json!(changed)));
+    }
+    payloads
 }
 
 pub fn settings(index: &str) -> Value {
-    if index == "things" {
-        json!({
+    match index {
+        "things" => json!({
             "searchableAttributes": ["title", "text"],
-            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "nested", "_geo"],
+            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested", "_geo"],
             "sortableAttributes": ["price", "rank", "title", "genre", "nested.level", "_geo"],
-            "faceting": {"maxValuesPerFacet": 1000},
-        })
-    } else {
-        json!({
+            "localizedAttributes": [{"attributePatterns": ["t*"], "locales": ["fra", "eng"]}],
+            "embedders": {"mine": {"source": "userProvided", "dimensions": 3}},
+        }),
+        "others" => json!({
             "rankingRules": ["words", "typo", "sort", "proximity", "attribute", "exactness", "rank:desc"],
-            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "nested.brand", "_geo"],
+            "searchableAttributes": ["title", "text", "genre"],
+            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
             "sortableAttributes": ["price", "rank", "genre", "unlisted", "_geo"],
-            "displayedAttributes": ["id", "title", "text", "genre", "tags", "rank", "price", "group", "nested", "_geo"],
+            "displayedAttributes":
+                ["id", "title", "text", "genre", "tags", "rank", "price", "group", "maker", "nested", "_geo"],
             "synonyms": {"river": ["sea"], "castle": ["village harbour"]},
             "stopWords": ["of", "and"],
-            "faceting": {"sortFacetValuesBy": {"*": "count", "genre": "alpha"}, "maxValuesPerFacet": 1000},
+            "faceting": {"sortFacetValuesBy": {"*": "count", "genre": "alpha"}, "maxValuesPerFacet": 20},
             "typoTolerance": {"minWordSizeForTypos": {"oneTypo": 4, "twoTypos": 7}},
-        })
+        }),
+        SCATTERED => json!({
+            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
+            "sortableAttributes": ["price", "rank", "genre", "_geo"],
+        }),
+        _ => json!({
+            "searchableAttributes": ["title", "text"],
+            "filterableAttributes": ["id", "genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
+            "sortableAttributes": ["price", "rank", "genre", "_geo"],
+            "distinctAttribute": "group",
+        }),
     }
 }

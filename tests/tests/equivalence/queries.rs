@@ -1,7 +1,7 @@
 //! What is asked, by kind.
 
 use crate::{
-    documents::{GENRES, INDEXES, WORDS},
+    documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector},
     random::Random,
 };
 use serde_json::{Map, Value, json};
@@ -15,8 +15,8 @@ pub struct Request {
     pub body: Value,
 }
 
-/// Every kind of request.
-pub const KINDS: [&str; 23] = [
+/// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
+pub const KINDS: [&str; 37] = [
     "placeholder",
     "plain",
     "typo",
@@ -24,33 +24,59 @@ pub const KINDS: [&str; 23] = [
     "negative",
     "strategy",
     "attributes",
+    "all attributes",
     "filter",
     "sort",
     "geo",
     "facets",
+    "facets by count",
+    "facets cut",
     "pages",
     "deep pages",
+    "all pages",
     "formats",
     "fields",
+    "scores",
     "distinct",
+    "distinct setting",
+    "distinct lists",
     "threshold",
+    "locales",
+    "vector",
+    "tenant tokens",
     "get",
     "multi-search",
     "federated",
+    "federated sorts",
+    "federated distinct",
     "list",
     "list sorted",
+    "insertion order",
     "facet search",
+    "facet search cut",
 ];
 
 pub fn request(kind: &'static str, random: &mut Random) -> Request {
-    let index = *random.of(&INDEXES);
+    let index = match kind {
+        "all attributes" | "insertion order" => SCATTERED,
+        "distinct setting" => UNIQUE,
+        "locales" | "vector" => "things",
+        "facets by count" => "others",
+        // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
+        "list" => "things",
+        // Placeholder searches have an order of insertion only.
+        "placeholder" => *random.of(&["things", "others"]),
+        "attributes" | "scores" | "geo" | "formats" | "filter" | "pages" | "facet search cut"
+        | "all pages" | "facets cut" | "tenant tokens" => *random.of(&["things", "others", SCATTERED]),
+        _ => *random.of(&INDEXES),
+    };
     let post = |path: String, body: Value| Request { kind, method: "POST", path, body };
     match kind {
         "multi-search" => {
             let queries: Vec<Value> = (0..1 + random.below(6))
                 .map(|_| {
-                    let kind = *random
-                        .of(&["plain", "filter", "sort", "facets", "pages", "formats", "fields", "geo"]);
+                    let kinds = ["plain", "filter", "sort", "facets", "pages", "formats", "fields", "geo"];
+                    let kind = *random.of(&kinds);
                     let index = *random.of(&INDEXES);
                     let mut query = query(kind, index, random);
                     query.insert("indexUid".into(), index.into());
@@ -59,9 +85,14 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
                 .collect();
             post("/multi-search".into(), json!({ "queries": queries }))
         }
-        "federated" => post("/multi-search".into(), federated(random)),
+        "federated" | "federated sorts" | "federated distinct" => {
+            post("/multi-search".into(), federated(kind, random))
+        }
         "list" | "list sorted" => list(kind, index, random),
-        "facet search" => post(format!("/indexes/{index}/facet-search"), facet_search(random)),
+        "insertion order" if random.one_in(2) => list(kind, index, random),
+        "facet search" | "facet search cut" => {
+            post(format!("/indexes/{index}/facet-search"), facet_search(kind, random))
+        }
         "get" => get(index, random),
         _ => post(format!("/indexes/{index}/search"), Value::Object(query(kind, index, random))),
     }
@@ -103,7 +134,22 @@ fn filter(random: &mut Random) -> Value {
 
 fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
     let mut query = Map::new();
-    if kind != "placeholder" && !(["filter", "sort", "facets", "geo"].contains(&kind) && random.one_in(2)) {
+    let without_words = [
+        "filter",
+        "sort",
+        "facets",
+        "facets by count",
+        "facets cut",
+        "geo",
+        "distinct",
+        "distinct setting",
+        "distinct lists",
+        "tenant tokens",
+        "vector",
+        "all pages",
+    ];
+    let empty = ["placeholder", "insertion order"].contains(&kind);
+    if !(empty || without_words.contains(&kind) && random.one_in(2)) {
         query.insert("q".into(), json!(text(random)));
     }
     let mut put = |name: &str, value: Value| drop(query.insert(name.into(), value));
@@ -121,7 +167,26 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "negative" => put("q", json!(format!("{} -{}", random.of(&WORDS), random.of(&WORDS)))),
         "strategy" => put("matchingStrategy", json!(random.of(&["all", "last"]))),
         "attributes" => put("attributesToSearchOn", json!([random.of(&["title", "text"])])),
-        "filter" => put("filter", filter(random)),
+        "filter" | "tenant tokens" => put("filter", filter(random)),
+        "locales" => {
+            put("q", json!(random.of(&["l'école", "ecole", "strasse", "rivers", "the sea"])));
+            put("locales", json!(random.of(&[["fra", "eng"], ["deu", "eng"], ["fra", "fra"]])));
+        }
+        "vector" => {
+            put("vector", vector(random));
+            put("hybrid", json!({"embedder": "mine", "semanticRatio": 1.0}));
+            if random.one_in(3) {
+                put("filter", filter(random));
+            }
+            if random.one_in(3) {
+                put("retrieveVectors", json!(true));
+            }
+            put("showRankingScore", json!(random.one_in(2)));
+        }
+        "scores" => {
+            put("showRankingScore", json!(true));
+            put("showRankingScoreDetails", json!(true));
+        }
         "sort" => put("sort", json!(random.some(sorts, 2))),
         "geo" => {
             let direction = random.of(&["asc", "desc"]);
@@ -131,7 +196,14 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             }
         }
         "facets" => {
-            let facets = ["genre", "tags", "price", "rank", "nested.brand"];
+            let facets = ["genre", "tags", "group", "nested.brand", "_geo"];
+            put("facets", json!(random.some(&facets[..4], 3)));
+            if random.one_in(3) {
+                put("filter", filter(random));
+            }
+        }
+        "facets by count" | "facets cut" => {
+            let facets = ["price", "rank", "maker", "group", "tags"];
             let facets = if random.one_in(4) { vec!["*"] } else { random.some(&facets, 3) };
             put("facets", json!(facets));
             if random.one_in(3) {
@@ -160,30 +232,51 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             }
         }
         "distinct" => {
-            put("distinct", json!(random.of(&["group", "genre", "nested.brand", "rank"])));
+            put("distinct", json!(random.of(&["group", "genre", "nested.brand", "rank", "maker", "price"])));
             put("attributesToRetrieve", json!(random.of(&[vec!["*"], vec!["title"], vec!["group", "id"]])));
             if random.one_in(2) {
                 put("page", json!(1 + random.below(3)));
             }
         }
-        "threshold" => put("rankingScoreThreshold", json!(random.below(9) as f64 / 10.0)),
+        "distinct setting" if random.one_in(2) => {
+            put("attributesToRetrieve", json!(["title"]));
+            put("page", json!(1 + random.below(3)));
+        }
+        // Several values a document: which documents go depends on which came first, tie by tie.
+        "distinct lists" => put("distinct", json!("tags")),
+        "threshold" => {
+            put("rankingScoreThreshold", json!(random.below(10) as f64 / 10.0));
+            if random.one_in(2) {
+                put("page", json!(1 + random.below(3)));
+            }
+        }
         _ => {}
     }
-    if kind != "pages" && kind != "deep pages" && random.one_in(2) && !query.contains_key("page") {
+    if kind == "all pages" {
+        // The first of ten pages: the others are asked for in turn.
+        query.insert("limit".into(), json!(2 + random.below(20)));
+    } else if kind != "pages" && kind != "deep pages" && random.one_in(2) && !query.contains_key("page") {
         query.insert("limit".into(), json!(random.below(60)));
         query.insert("offset".into(), json!(random.below(20)));
     }
     query
 }
 
-fn federated(random: &mut Random) -> Value {
+fn federated(kind: &str, random: &mut Random) -> Value {
     let mut queries = Vec::new();
     for _ in 0..1 + random.below(4) {
-        let kind = *random.of(&["plain", "typo", "filter", "formats"]);
+        let of_query = match kind {
+            "federated sorts" => "sort",
+            _ => *random.of(&["plain", "typo", "filter", "formats"]),
+        };
         let index = *random.of(&INDEXES);
-        let mut query = query(kind, index, random);
+        let mut query = query(of_query, index, random);
         for paging in ["limit", "offset", "page", "hitsPerPage"] {
             query.remove(paging);
+        }
+        if kind == "federated sorts" {
+            // The same directions in all queries: hits of different queries are compared by their values.
+            query.insert("sort".into(), json!(["price:asc", "rank:desc"]));
         }
         query.insert("indexUid".into(), index.into());
         if random.one_in(2) {
@@ -200,11 +293,14 @@ fn federated(random: &mut Random) -> Value {
         }
         _ => federation["offset"] = json!(random.below(10)),
     }
-    if random.one_in(2) {
-        federation["facetsByIndex"] = json!({"things": ["tags", "group"], "others": ["genre"]});
-        if random.one_in(2) {
-            // Facets in the order of their names: of values with the same count one node keeps any.
-            federation["mergeFacets"] = json!({"maxValuesPerFacet": 5 + random.below(30)});
+    if kind == "federated distinct" {
+        federation["distinct"] = json!(random.of(&["group", "genre", "rank"]));
+    } else if random.one_in(2) {
+        federation["facetsByIndex"] = json!({"things": ["tags", "group", "maker"], "others": ["genre"]});
+        match random.below(3) {
+            0 => federation["mergeFacets"] = json!({"maxValuesPerFacet": 5 + random.below(30)}),
+            1 => federation["facetsByIndex"] = json!({"things": ["rank"], "others": ["rank", "maker"]}),
+            _ => {}
         }
     }
     json!({ "federation": federation, "queries": queries })
@@ -212,8 +308,6 @@ fn federated(random: &mut Random) -> Value {
 
 fn list(kind: &'static str, index: &str, random: &mut Random) -> Request {
     let sorted = kind == "list sorted";
-    // One node lists in the order of insertion, which a cluster cannot know where it is not the order of the ids.
-    let index = if sorted { index } else { "things" };
     if random.one_in(3) {
         let mut path =
             format!("/indexes/{index}/documents?limit={}&offset={}", random.below(50), random.below(700));
@@ -240,7 +334,14 @@ fn list(kind: &'static str, index: &str, random: &mut Random) -> Request {
         body["fields"] = json!(random.some(&["title", "nested.level", "id", "genre"], 2));
     }
     if random.one_in(4) {
-        body["ids"] = json!((0..30).map(|_| random.below(900).to_string()).collect::<Vec<_>>());
+        body["ids"] = json!(
+            (0..30)
+                .map(|_| {
+                    let id = random.below(900).to_string();
+                    if index == SCATTERED { format!("k-{id}") } else { id }
+                })
+                .collect::<Vec<_>>()
+        );
     }
     if sorted {
         let sorts = ["price:asc", "price:desc", "genre:asc", "_geoPoint(41.5, 4.1):desc"];
@@ -251,10 +352,20 @@ fn list(kind: &'static str, index: &str, random: &mut Random) -> Request {
     Request { kind, method: "POST", path: format!("/indexes/{index}/documents/fetch"), body }
 }
 
-fn facet_search(random: &mut Random) -> Value {
+fn facet_search(kind: &str, random: &mut Random) -> Value {
     let mut body = json!({"facetName": random.of(&["genre", "tags", "nested.brand"])});
     if !random.one_in(3) {
         body["facetQuery"] = json!(random.of(&["d", "eco", "com", "brand", "rare", "x", "brand-1", "horor"]));
+    }
+    if kind == "facet search cut" {
+        body = json!({"facetName": "maker"});
+        if !random.one_in(3) {
+            body["facetQuery"] =
+                json!(format!("{} {}", random.of(&["m", "maker", "Makre"]), random.below(MAKERS)));
+        }
+        if random.one_in(2) {
+            body["facetQuery"] = json!(random.of(&["m", "ma", "maker"]));
+        }
     }
     if random.one_in(3) {
         body["q"] = json!(text(random));
@@ -281,98 +392,4 @@ fn get(index: &str, random: &mut Random) -> Request {
         }
     }
     Request { kind: "get", method: "GET", path, body: Value::Null }
-}
-
-/// Requests that a node refuses, or that look as if it might.
-pub fn errors(index: &str) -> Vec<Request> {
-    let search = format!("/indexes/{index}/search");
-    let list = format!("/indexes/{index}/documents/fetch");
-    let facets = format!("/indexes/{index}/facet-search");
-    let multi = || "/multi-search".to_owned();
-    let cases: Vec<(&'static str, String, Value)> = vec![
-        ("POST", search.clone(), json!({"filter": "nope = 1"})),
-        ("POST", search.clone(), json!({"filter": "genre ="})),
-        ("POST", search.clone(), json!({"filter": "_miroir_shard = 1"})),
-        ("POST", search.clone(), json!({"filter": "_miroir_shard EXISTS AND genre = x"})),
-        ("POST", search.clone(), json!({"sort": ["_miroir_shard:asc"]})),
-        ("POST", search.clone(), json!({"facets": ["_miroir_shard"]})),
-        ("POST", search.clone(), json!({"distinct": "_miroir_shard"})),
-        ("POST", search.clone(), json!({"attributesToSearchOn": ["_miroir_shard"]})),
-        (
-            "POST",
-            search.clone(),
-            json!({"attributesToRetrieve": ["_miroir_shard"], "limit": 2, "q": "river"}),
-        ),
-        ("POST", search.clone(), json!({"sort": ["text:asc"]})),
-        ("POST", search.clone(), json!({"sort": ["rank"]})),
-        ("POST", search.clone(), json!({"facets": ["nope"]})),
-        ("POST", search.clone(), json!({"distinct": "title"})),
-        ("POST", search.clone(), json!({"attributesToSearchOn": ["price", "nope"]})),
-        ("POST", search.clone(), json!({"limit": -1})),
-        ("POST", search.clone(), json!({"limit": "three"})),
-        ("POST", search.clone(), json!({"unknown": 1})),
-        ("POST", search.clone(), json!({"hybrid": {"embedder": "none"}, "q": "x"})),
-        ("POST", search.clone(), json!({"rankingScoreThreshold": 3})),
-        ("POST", search.clone(), json!({"locales": ["xx"]})),
-        ("POST", search.clone(), json!([1])),
-        ("POST", search.clone(), json!({"limit": 9_223_372_036_854_775_808_u64, "q": "river lantern"})),
-        ("POST", "/indexes/bare/search".into(), json!({"filter": "a = 1"})),
-        ("POST", "/indexes/bare/search".into(), json!({"facets": ["a"]})),
-        ("POST", "/indexes/bare/search".into(), json!({"distinct": "a"})),
-        ("POST", "/indexes/bare/search".into(), json!({"sort": ["a:asc"]})),
-        ("POST", "/indexes/bare/facet-search".into(), json!({"facetName": "a"})),
-        ("POST", "/indexes/bare/documents/fetch".into(), json!({"filter": "a = 1"})),
-        ("POST", "/indexes/none/search".into(), json!({})),
-        ("POST", "/indexes/bad%20name/search".into(), json!({})),
-        ("GET", format!("{search}?limit=x"), Value::Null),
-        ("GET", format!("{search}?filter=_miroir_shard%20%3D%201"), Value::Null),
-        ("GET", format!("{search}?filter=%5Fmiroir%5Fshard%20%3D%201"), Value::Null),
-        ("GET", format!("{search}?unknown=1"), Value::Null),
-        (
-            "POST",
-            multi(),
-            json!({"queries": [{"indexUid": index, "filter": "nope = 1"}, {"indexUid": index}]}),
-        ),
-        ("POST", multi(), json!({"queries": [{"indexUid": index}, {"indexUid": "none"}]})),
-        ("POST", multi(), json!({"queries": [{"q": "x"}]})),
-        ("POST", multi(), json!({"queries": []})),
-        ("POST", multi(), json!({})),
-        ("POST", multi(), json!({"federation": {}, "queries": []})),
-        ("POST", multi(), json!({"queries": [{"indexUid": index, "federationOptions": {"weight": 2}}]})),
-        ("POST", multi(), json!({"federation": {}, "queries": [{"indexUid": index, "limit": 3}]})),
-        ("POST", multi(), json!({"federation": {}, "queries": [{"indexUid": index, "facets": ["genre"]}]})),
-        (
-            "POST",
-            multi(),
-            json!({"federation": {"facetsByIndex": {"things": ["nope"]}}, "queries": [{"indexUid": "things"}]}),
-        ),
-        (
-            "POST",
-            multi(),
-            json!({"federation": {"facetsByIndex": {"things": ["genre"], "others": ["tags", "genre", "rank"]}, "mergeFacets": {}},
-                                 "queries": [{"indexUid": "things"}, {"indexUid": "others"}]}),
-        ),
-        (
-            "POST",
-            multi(),
-            json!({"federation": {"facetsByIndex": {"things": ["rank"], "others": ["rank"]}, "mergeFacets": {}},
-                                 "queries": [{"indexUid": "things"}, {"indexUid": "others"}]}),
-        ),
-        ("POST", list.clone(), json!({"filter": "nope = 1"})),
-        ("POST", list.clone(), json!({"sort": ["nope:asc"]})),
-        ("POST", list.clone(), json!({"sort": ["rank"]})),
-        ("POST", list.clone(), json!({"limit": "x"})),
-        ("POST", list.clone(), json!({"fields": "title"})),
-        ("POST", list.clone(), json!({"filter": "_miroir_shard EXISTS"})),
-        ("POST", list, json!({"fields": ["_miroir_shard", "id"], "ids": [7]})),
-        ("GET", format!("/indexes/{index}/documents?limit=x"), Value::Null),
-        ("GET", "/indexes/none/documents".into(), Value::Null),
-        ("POST", facets.clone(), json!({"facetName": "title"})),
-        ("POST", facets.clone(), json!({"facetName": "nope"})),
-        ("POST", facets.clone(), json!({})),
-        ("POST", facets.clone(), json!({"facetName": "_miroir_shard"})),
-        ("POST", facets, json!({"facetName": "genre", "filter": "nope = 1"})),
-        ("GET", format!("/indexes/{index}/documents/none"), Value::Null),
-    ];
-    cases.into_iter().map(|(method, path, body)| Request { kind: "errors", method, path, body }).collect()
 }

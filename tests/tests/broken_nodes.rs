@@ -1,0 +1,148 @@
+//! A node that answers badly, or not at all: its shards are asked of other replicas, within the same request.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Client, Options, PATIENCE, Sandbox, wait_until};
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Stall,
+    Reset,
+    InternalError,
+    Unavailable,
+    HalfABody,
+    NotJson,
+    AnotherAnswer,
+}
+
+/// Stands where a node was: healthy, but it does not search.
+struct BrokenNode {
+    fault: Arc<Mutex<Fault>>,
+    searches: Arc<AtomicUsize>,
+}
+
+impl BrokenNode {
+    fn listen(address: &str) -> Self {
+        let (fault, searches) = (Arc::new(Mutex::new(Fault::Reset)), Arc::new(AtomicUsize::new(0)));
+        let mut listener = None;
+        wait_until("the node's port is free", || {
+            listener = TcpListener::bind(address).ok();
+            listener.is_some()
+        });
+        let node = Self { fault: Arc::clone(&fault), searches: Arc::clone(&searches) };
+        std::thread::spawn(move || {
+            for stream in listener.unwrap().incoming().flatten() {
+                let (fault, searches) = (Arc::clone(&fault), Arc::clone(&searches));
+                // A connection ends when its peer is done with it.
+                std::thread::spawn(move || drop(serve(&stream, &fault, &searches)));
+            }
+        });
+        node
+    }
+}
+
+fn serve(stream: &TcpStream, fault: &Mutex<Fault>, searches: &AtomicUsize) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+        reader.read_exact(&mut vec![0; length])?;
+        let mut answer = |status: &str, length: usize, body: &str| {
+            write!(
+                writer,
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            )
+        };
+        if !head.contains("search") {
+            let body = r#"{"status":"available"}"#;
+            answer("200 OK", body.len(), body)?;
+            continue;
+        }
+        searches.fetch_add(1, Ordering::Relaxed);
+        let fault = *fault.lock().unwrap();
+        match fault {
+            Fault::Stall => std::thread::sleep(PATIENCE),
+            Fault::Reset => return Ok(()),
+            Fault::InternalError => answer("500 Internal Server Error", 2, "{}")?,
+            Fault::Unavailable => answer("503 Service Unavailable", 0, "")?,
+            Fault::HalfABody => {
+                answer("200 OK", 5_000, r#"{"hits":[{"id":1,"#)?;
+                return Ok(());
+            }
+            Fault::NotJson => answer("200 OK", 13, "<html></html>")?,
+            Fault::AnotherAnswer => answer("200 OK", 13, r#"{"results":1}"#)?,
+        }
+    }
+}
+
+fn hits(client: &Client, query: &Value) -> (Value, Option<String>) {
+    let answer = client.json("POST", "/indexes/things/search", query);
+    assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+    let missing = answer.header("x-miroir-missing-shards").map(str::to_owned);
+    (json!([answer.body["hits"], answer.body["estimatedTotalHits"]]), missing)
+}
+
+#[test]
+fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.create("things", "id", &json!({"filterableAttributes": ["rank"]}));
+    client.add("things", &json!((0..120).map(|id| json!({"id": id, "rank": id})).collect::<Vec<_>>()));
+    // Different queries choose different nodes: two of three each.
+    let queries: Vec<Value> =
+        (0..8).map(|rank| json!({"filter": format!("rank >= {rank}"), "limit": 200})).collect();
+    let expected: Vec<_> = queries.iter().map(|query| hits(client, query)).collect();
+    let process = cluster.processes().into_iter().find(|process| process["name"] == "meili-1").unwrap();
+    let address = process["address"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    cluster.kill("meili-1");
+    let broken = BrokenNode::listen(&address);
+    for fault in [
+        Fault::Reset,
+        Fault::InternalError,
+        Fault::Unavailable,
+        Fault::HalfABody,
+        Fault::NotJson,
+        Fault::AnotherAnswer,
+        Fault::Stall,
+    ] {
+        *broken.fault.lock().unwrap() = fault;
+        let before = broken.searches.load(Ordering::Relaxed);
+        // Envoy leaves a node out for moments after some of these: until the node was asked.
+        let begun = Instant::now();
+        while broken.searches.load(Ordering::Relaxed) == before {
+            assert!(begun.elapsed() < PATIENCE, "{fault:?}: the node is never asked");
+            for (query, expected) in queries.iter().zip(&expected) {
+                let asked = Instant::now();
+                assert_eq!(hits(client, query), *expected, "{fault:?}: {query}");
+                // The time that a node has, and that of the other.
+                assert!(asked.elapsed() < Duration::from_secs(12), "{fault:?}");
+                if fault == Fault::Stall && broken.searches.load(Ordering::Relaxed) > before {
+                    break;
+                }
+            }
+        }
+    }
+    // Shards that the broken node shares with one that is gone have no replica left.
+    *broken.fault.lock().unwrap() = Fault::NotJson;
+    cluster.kill("meili-2");
+    let (_, missing) = hits(client, &json!({}));
+    let missing = missing.expect("a header that names the missing shards");
+    assert!((1..16).contains(&missing.split(',').count()), "{missing}");
+}
