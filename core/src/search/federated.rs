@@ -6,6 +6,7 @@
 use super::{
     answer::Hit,
     facets::{FacetOrder, merge_distributions, merge_stats},
+    federated_hybrid::Decision,
     merge::{Seen, facet_order, pages, ranked, write_list},
     query::IndexQuery,
     rank::Weighted,
@@ -27,7 +28,7 @@ use std::{
 };
 
 /// A federated search.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Federated {
     federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
@@ -37,6 +38,8 @@ pub struct Federated {
     /// `facetsByIndex`.
     facets: BTreeMap<String, Option<Vec<String>>>,
     queries: Vec<IndexQuery>,
+    /// A hybrid query has become one by keywords only.
+    by_keywords: bool,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +92,27 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
-        Some(Box::new(Self { queries, federation, merge_facets, mixed_orders, facets }))
+        let federated = Self { queries, federation, merge_facets, mixed_orders, facets, by_keywords: false };
+        Some(Decision::of(federated))
+    }
+
+    /// The queries.
+    pub(super) fn queries(&self) -> &[IndexQuery] {
+        &self.queries
+    }
+
+    /// How many hits a node is asked for.
+    pub(super) fn hits(&self) -> u64 {
+        let (offset, limit) = self.federation.paging.window();
+        if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) }
+    }
+
+    /// Makes a hybrid query one by keywords only.
+    pub(super) fn by_keywords(&mut self, position: usize) {
+        if let Some(query) = self.queries.get_mut(position) {
+            query.request = query.request.keywords();
+            self.by_keywords = true;
+        }
     }
 
     fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
@@ -110,6 +133,10 @@ impl Federated {
         let primary_key =
             || self.queries.get(place.queries_position).and_then(|query| query.config.primary_key.as_deref());
         if place.queries_position == other_place.queries_position {
+            let hybrid = self.queries.get(place.queries_position).and_then(|query| query.request.hybrid);
+            if let Some(ordering) = hybrid.and_then(|hybrid| hybrid.compare(&one.hit, &other.hit)) {
+                return ordering;
+            }
             let ranks = one.hit.rank.compare(&other.hit.rank);
             return ranks.then_with(|| one.hit.compare_ids(&other.hit, primary_key()));
         }
@@ -120,8 +147,9 @@ impl Federated {
 
     fn write_hit(&self, hit: &FederatedHit<'_>, out: &mut Vec<u8>) {
         let Some(query) = self.queries.get(hit.place.queries_position) else { return };
+        let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
         scrub::write_hit(&hit.hit.fields, query.request.show_details, out, |name, value, out| {
-            query.selection.write(name, value, out)
+            !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
         });
     }
 
@@ -189,8 +217,7 @@ impl Question for Federated {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
-        let (offset, limit) = self.federation.paging.window();
-        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        let hits = self.hits();
         let mut parameters = self.federation.without_paging();
         parameters.remove("mergeFacets");
         let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
@@ -297,10 +324,9 @@ impl Question for Federated {
                 ("totalPages", Paging::Page { hits_per_page, .. }) => {
                     pages(total("totalHits"), hits_per_page)
                 }
-                ("semanticHitCount", _) => hits
-                    .iter()
-                    .filter(|hit| hit.hit.fields.read("_rankingScoreDetails").is_some_and(is_semantic))
-                    .count() as u64,
+                ("semanticHitCount", _) => {
+                    hits.iter().filter(|hit| hit.hit.rank.is_semantic()).count() as u64
+                }
                 ("processingTimeMs", _) => {
                     answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max().unwrap_or(0)
                 }
@@ -316,11 +342,10 @@ impl Question for Federated {
             out.push(b',');
             self.write_facets(topology, &facets, &mut out);
         }
+        if self.by_keywords && first.get("semanticHitCount").is_none() {
+            out.extend_from_slice(b",\"semanticHitCount\":0");
+        }
         out.push(b'}');
         Gathered::Reply(Reply::json(200, out))
     }
-}
-
-fn is_semantic(details: RawObject<'_>) -> bool {
-    details.get("vectorSort").is_some()
 }

@@ -3,6 +3,7 @@
 use super::{
     answer::{Hit, NodeAnswer},
     facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
+    hybrid::Hybrid,
     request::{Paging, SearchRequest},
     selection::Selection,
     values::{FacetValue, values_at},
@@ -35,17 +36,56 @@ impl Merging<'_> {
     /// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
     #[must_use]
     pub fn merge(&self, request: &SearchRequest, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
+        let Some(first) = parts.first() else { return Vec::new() };
+        self.write(request, &first.members, parts)
+    }
+
+    /// The same for a hybrid search whose `keywords` are good enough: its `parts` say only what an answer looks like.
+    #[must_use]
+    pub fn merge_keywords(
+        &self,
+        request: &SearchRequest,
+        parts: &[NodeAnswer<'_>],
+        keywords: &[NodeAnswer<'_>],
+    ) -> Vec<u8> {
+        let Some(first) = parts.first() else { return Vec::new() };
+        let members = first.members.0.iter().filter(|(name, _)| name != "queryVector").cloned();
+        self.write(request, &RawObject(members.collect()), keywords)
+    }
+
+    /// Whether the keyword hits of these nodes need no semantic ones.
+    #[must_use]
+    pub fn good_enough(&self, hybrid: Hybrid, request: &SearchRequest, keywords: &[NodeAnswer<'_>]) -> bool {
+        let (end, hits) = self.ranked(request, keywords);
+        hybrid.good_enough(end, hits.into_iter())
+    }
+
+    /// How many hits are asked for from the first one on, and these.
+    fn ranked<'p, 'a>(
+        &self,
+        request: &SearchRequest,
+        parts: &'p [NodeAnswer<'a>],
+    ) -> (usize, Vec<&'p Hit<'a>>) {
         let (offset, limit) = request.paging.window();
-        let cap = |count: u64| count.min(self.index.max_total_hits);
-        let end = cap(offset.saturating_add(limit));
+        let end = offset.saturating_add(limit).min(self.index.max_total_hits);
+        let end = if limit == 0 { 0 } else { usize::try_from(end).unwrap_or(usize::MAX) };
         let lists = parts.iter().map(|part| part.hits.as_slice()).collect();
         let primary_key = self.index.primary_key.as_deref();
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
-            one.rank.compare(&other.rank).then_with(|| one.compare_ids(other, primary_key))
+            let mixed = request.hybrid.and_then(|hybrid| hybrid.compare(one, other));
+            mixed.unwrap_or_else(|| {
+                one.rank.compare(&other.rank).then_with(|| one.compare_ids(other, primary_key))
+            })
         };
         let mut seen = Seen::new(self.distinct);
-        let end = usize::try_from(end).unwrap_or(usize::MAX);
-        let hits = ranked(lists, end, compare, |hit| seen.is_new(&hit.fields));
+        (end, ranked(lists, end, compare, |hit| seen.is_new(&hit.fields)))
+    }
+
+    /// An answer with these members.
+    fn write(&self, request: &SearchRequest, members: &RawObject<'_>, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
+        let (offset, _) = request.paging.window();
+        let cap = |count: u64| count.min(self.index.max_total_hits);
+        let (_, hits) = self.ranked(request, parts);
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
         let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
@@ -56,11 +96,10 @@ impl Merging<'_> {
         let hidden_facet = self.added_facet.filter(|facet| !request.asks_for_facet(facet));
 
         let mut out = Vec::with_capacity(256 + hits.len() * 1024);
-        let Some(first) = parts.first() else { return out };
-        first.members.write_filtered(&mut out, |name, value, out| {
+        members.write_filtered(&mut out, |name, value, out| {
             let number = match (name, request.paging) {
                 ("hits", _) => {
-                    self.write_hits(hits, request.show_details, out);
+                    self.write_hits(hits, request, out);
                     return true;
                 }
                 ("facetDistribution" | "facetStats", _) if request.facets.is_none() => return false,
@@ -87,7 +126,7 @@ impl Merging<'_> {
                 ("totalPages", Paging::Page { hits_per_page, .. }) => {
                     pages(total("totalHits"), hits_per_page)
                 }
-                ("semanticHitCount", _) => parts.iter().map(|part| part.number(name)).sum(),
+                ("semanticHitCount", _) => hits.iter().filter(|hit| hit.rank.is_semantic()).count() as u64,
                 ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
                 _ => {
                     out.extend_from_slice(value.get().as_bytes());
@@ -100,10 +139,11 @@ impl Merging<'_> {
         out
     }
 
-    fn write_hits(&self, hits: &[&Hit<'_>], show_details: bool, out: &mut Vec<u8>) {
+    fn write_hits(&self, hits: &[&Hit<'_>], request: &SearchRequest, out: &mut Vec<u8>) {
+        let hides_score = request.hybrid.is_some() && !request.show_score;
         write_list(hits, out, |hit, out| {
-            scrub::write_hit(&hit.fields, show_details, out, |name, value, out| {
-                self.selection.write(name, value, out)
+            scrub::write_hit(&hit.fields, request.show_details, out, |name, value, out| {
+                !(hides_score && name == "_rankingScore") && self.selection.write(name, value, out)
             });
         });
     }

@@ -1,6 +1,11 @@
 //! `POST /multi-search`: many queries for one callout a node.
 
-use super::{federated::Federated, query::IndexQuery, request::SearchRequest};
+use super::{
+    federated::Federated,
+    merge::write_list,
+    query::{IndexQuery, Merged},
+    request::SearchRequest,
+};
 use crate::{
     http::Reply,
     json::RawObject,
@@ -52,15 +57,9 @@ impl Question for MultiSearch {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let mut body = b"{\"queries\":[".to_vec();
-        for (position, Portion { unit, shards }) in portions.iter().enumerate() {
-            if position > 0 {
-                body.push(b',');
-            }
-            body.extend(self.0.get(*unit).map(|query| query.for_shards(shards)).unwrap_or_default());
-        }
-        body.extend_from_slice(b"]}");
-        NodeRequest { path: "/multi-search".to_owned(), body }
+        let queries =
+            portions.iter().filter_map(|it| Some(self.0.get(it.unit)?.for_shards(&it.shards))).flatten();
+        multi_search(&queries.collect::<Vec<_>>())
     }
 
     fn simpler(&self) -> Option<Box<dyn Question>> {
@@ -70,33 +69,77 @@ impl Question for MultiSearch {
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
-        let mut answers: Vec<Vec<(usize, &[u8])>> = vec![Vec::new(); self.0.len()];
+        let mut answers: Vec<Answers<'_>> = self.0.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {
-            let results = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
-            let results: Option<Vec<&RawValue>> = results.and_then(|answer| answer.read("results"));
-            let Some(results) = results.filter(|results| results.len() == part.portions.len()) else {
-                return Gathered::Broken(position);
-            };
-            for (portion, result) in part.portions.iter().zip(results) {
-                if let Some(answers) = answers.get_mut(portion.unit) {
-                    answers.push((position, result.get().as_bytes()));
+            let queries = part.portions.iter().map(|portion| self.0.get(portion.unit));
+            let Some(mut results) = results(part.body) else { return Gathered::Broken(position) };
+            results.reverse();
+            for (portion, query) in part.portions.iter().zip(queries) {
+                let (Some(query), Some(answers)) = (query, answers.get_mut(portion.unit)) else { continue };
+                if !answers.take(query, position, &mut results) {
+                    return Gathered::Broken(position);
                 }
+            }
+            if !results.is_empty() {
+                return Gathered::Broken(position);
             }
         }
         let mut body = b"{\"results\":[".to_vec();
+        let mut instead: BTreeMap<usize, IndexQuery> = BTreeMap::new();
         for (unit, (query, answers)) in self.0.iter().zip(&answers).enumerate() {
             if unit > 0 {
                 body.push(b',');
             }
-            let bodies: Vec<&[u8]> = answers.iter().map(|(_, body)| *body).collect();
-            match query.merge(&bodies) {
-                Ok(result) => body.extend(result),
-                Err(broken) => {
-                    return Gathered::Broken(answers.get(broken).map_or(0, |(position, _)| *position));
-                }
+            match query.merge(&answers.own, &answers.keywords) {
+                Ok(Merged::Body(result)) => body.extend(result),
+                Ok(Merged::Instead(query)) => drop(instead.insert(unit, *query)),
+                Err(broken) => return Gathered::Broken(answers.positions.get(broken).copied().unwrap_or(0)),
             }
+        }
+        if !instead.is_empty() {
+            let queries = self.0.iter().enumerate();
+            let queries = queries.map(|(unit, query)| instead.remove(&unit).unwrap_or_else(|| query.clone()));
+            return Gathered::Next(Box::new(Self(queries.collect())), 0);
         }
         body.extend_from_slice(b"]}");
         Gathered::Reply(Reply::json(200, body))
     }
+}
+
+/// What nodes answered to one query.
+#[derive(Debug, Default)]
+pub(super) struct Answers<'a> {
+    /// To the client's query.
+    pub own: Vec<&'a [u8]>,
+    /// To the same by keywords only, where that is asked.
+    pub keywords: Vec<&'a [u8]>,
+    /// Which parts brought them.
+    pub positions: Vec<usize>,
+}
+
+impl<'a> Answers<'a> {
+    /// Takes a node's results of this query, which are the last ones; `false` where some are not there.
+    pub fn take(&mut self, query: &IndexQuery, position: usize, results: &mut Vec<&'a RawValue>) -> bool {
+        let mut next = || results.pop().map(|result| result.get().as_bytes());
+        self.positions.push(position);
+        self.own.extend(next());
+        if query.asks_keywords() {
+            self.keywords.extend(next());
+        }
+        let wanted = self.positions.len();
+        self.own.len() == wanted && (self.keywords.len() == wanted || !query.asks_keywords())
+    }
+}
+
+/// These queries for one callout.
+pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
+    let mut body = b"{\"queries\":".to_vec();
+    write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
+    body.push(b'}');
+    NodeRequest { path: "/multi-search".to_owned(), body }
+}
+
+/// The results of a multi-search.
+pub(super) fn results(body: &[u8]) -> Option<Vec<&RawValue>> {
+    serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("results")
 }

@@ -11,9 +11,15 @@ use super::{
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 
+/// The rule of vector searches.
+const SIMILARITY: &str = "vectorSort";
+
 /// What all ranking rules say of one hit, first rule first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rank(Vec<Rule>);
+pub struct Rank {
+    rules: Vec<Rule>,
+    semantic: bool,
+}
 
 /// One rule's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,15 +45,24 @@ impl Rank {
             })
             .collect();
         rules.sort_by_key(|(order, _)| *order);
-        Self(rules.into_iter().map(|(_, rule)| rule).collect())
+        Self {
+            rules: rules.into_iter().map(|(_, rule)| rule).collect(),
+            semantic: details.contains_key(SIMILARITY),
+        }
+    }
+
+    /// Whether the hit was found by a vector.
+    #[must_use]
+    pub fn is_semantic(&self) -> bool {
+        self.semantic
     }
 
     /// `Less` where this hit goes first; `Equal` where no rule tells.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
-        self.0
+        self.rules
             .iter()
-            .zip(&other.0)
+            .zip(&other.rules)
             .map(|(one, other)| one.compare(other))
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal)
@@ -97,6 +112,32 @@ impl Weighted {
         weighted
     }
 
+    /// The same to compare hits of a keyword search to those of a vector search: with several groups, the first has the
+    /// whole score, which is near its own and nearer than what the rules' ratios tell.
+    #[must_use]
+    pub fn of_source(details: &Map<String, Value>, weight: f64, score: f64) -> Vec<Self> {
+        let mut weighted = Self::of(details, weight, score * weight);
+        if let Some(Self(group)) = weighted.iter_mut().find(|Self(rule)| matches!(rule, Rule::Scores(_))) {
+            *group = Rule::Scores(vec![score * weight]);
+        }
+        weighted
+    }
+
+    /// The score, where it is one.
+    #[must_use]
+    pub fn as_score(&self) -> Option<f64> {
+        match &self.0 {
+            Rule::Scores(scores) => scores.first().copied(),
+            _ => None,
+        }
+    }
+
+    /// The order of two sorts.
+    #[must_use]
+    pub fn compare_value(&self, other: &Self) -> Ordering {
+        self.0.compare(&other.0)
+    }
+
     /// `Less` where `one` goes first; `None` where the values cannot be compared, and the whole score decides.
     #[must_use]
     pub fn compare(one: &[Self], other: &[Self]) -> Option<Ordering> {
@@ -142,6 +183,10 @@ impl Rule {
         if let Some(value) = detail.get("value") {
             return Self::Sort { ascending, value: FacetValue::of(value) };
         }
+        if name == SIMILARITY {
+            // A document without a vector is found, and has no similarity.
+            return Self::Scores(vec![number("similarity").unwrap_or(f64::NEG_INFINITY)]);
+        }
         if name == "skipped" {
             return Self::Scores(vec![f64::NEG_INFINITY]);
         }
@@ -156,7 +201,6 @@ impl Rule {
             number("matchingWords"),
             number("attributeRankingOrderScore"),
             number("queryWordDistanceScore"),
-            number("similarity"),
         ];
         let scores: Vec<f64> = parts.into_iter().flatten().collect();
         if scores.is_empty() {

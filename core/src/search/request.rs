@@ -1,5 +1,6 @@
 //! A search as a client asks for it, and what a node is asked instead.
 
+use super::hybrid::Hybrid;
 use crate::shard::{Shard, tag_filter};
 use serde_json::{Map, Value, value::RawValue, value::to_raw_value};
 use std::collections::BTreeMap;
@@ -13,6 +14,22 @@ pub(crate) const MOST_HITS: u64 = 1 << 24;
 
 /// The parameters that say which part of the hits is wanted.
 const PAGING: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
+
+/// The parameters that say what is shown of a hit, and what is counted besides.
+const SHAPING: [&str; 12] = [
+    "attributesToRetrieve",
+    "attributesToHighlight",
+    "attributesToCrop",
+    "cropLength",
+    "cropMarker",
+    "highlightPreTag",
+    "highlightPostTag",
+    "showMatchesPosition",
+    "retrieveVectors",
+    "facets",
+    "showPerformanceDetails",
+    "personalize",
+];
 
 /// Which part of the hits is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +86,10 @@ pub struct SearchRequest {
     pub weight: f64,
     /// Whether the client wants pages of its own choice; a federated query has none.
     pub has_paging: bool,
+    /// Whether the client wants `_rankingScore`.
+    pub show_score: bool,
+    /// Set where keyword and semantic answers are to be mixed.
+    pub hybrid: Option<Hybrid>,
 }
 
 /// What a node is asked besides what the client asks.
@@ -78,6 +99,8 @@ pub struct Additions<'a> {
     pub fields: Option<&'a [String]>,
     /// A facet to count besides the client's.
     pub facet: Option<&'a str>,
+    /// How many hits to give instead of the client's.
+    pub hits: Option<u64>,
 }
 
 impl SearchRequest {
@@ -128,8 +151,45 @@ impl SearchRequest {
             distinct: read::<Option<String>>(&parameters, "distinct")?.flatten(),
             facets: names("facets")?,
             has_paging,
+            show_score: read(&parameters, "showRankingScore")?.unwrap_or(false),
+            hybrid: Hybrid::of(&parameters),
             parameters,
         })
+    }
+
+    /// The same query by keywords only.
+    #[must_use]
+    pub fn keywords(&self) -> Self {
+        let mut keywords = self.clone();
+        for name in ["hybrid", "vector", "media"] {
+            keywords.parameters.remove(name);
+        }
+        keywords
+    }
+
+    /// The scores of this query's first hits by keywords.
+    #[must_use]
+    pub fn keyword_scores(&self, hits: u64) -> Self {
+        let mut scores = self.keywords();
+        for name in SHAPING {
+            scores.parameters.remove(name);
+        }
+        scores.parameters.remove("federationOptions");
+        scores.paging = Paging::Offset { offset: 0, limit: hits };
+        scores.retrieve = Some(Vec::new());
+        scores.formatted.clear();
+        scores.facets = None;
+        if let Ok(nothing) = to_raw_value::<[&str; 0]>(&[]) {
+            scores.parameters.insert("attributesToRetrieve".to_owned(), nothing);
+        }
+        scores
+    }
+
+    /// The same query, as a multi-search has it.
+    pub fn name_index(&mut self, index: &str) {
+        if let Ok(index) = to_raw_value(index) {
+            self.parameters.insert("indexUid".to_owned(), index);
+        }
     }
 
     /// A number that follows from the query without its paging, so that all pages of a query come from the same
@@ -158,6 +218,7 @@ impl SearchRequest {
     pub fn for_shards(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         let (offset, limit) = self.paging.window();
         let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        let hits = additions.hits.unwrap_or(hits);
         let paging = match self.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
             Paging::Page { .. } => {
@@ -194,6 +255,9 @@ impl SearchRequest {
         let mut parameters = self.without(left_out);
         added.push(("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), shards)));
         added.push(("showRankingScoreDetails", to_raw_value(&true).ok()));
+        if self.hybrid.is_some() {
+            added.push(("showRankingScore", to_raw_value(&true).ok()));
+        }
         if let Some(fields) = additions.fields {
             added.push(("attributesToRetrieve", to_raw_value(fields).ok()));
         }

@@ -132,7 +132,8 @@ impl Question for Near {
             *limit = limit.saturating_add(1);
         }
         let path = format!("/indexes/{}/search", encode(&self.query.index));
-        NodeRequest { path, body: query.for_shards(&shards) }
+        // Its ratio is 1: there is one query.
+        NodeRequest { path, body: query.for_shards(&shards).pop().unwrap_or_default() }
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
