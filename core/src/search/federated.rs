@@ -255,7 +255,7 @@ impl Question for Federated {
         let end = usize::try_from(offset.saturating_add(limit)).unwrap_or(usize::MAX);
         let everywhere = self.federation.distinct.as_deref();
         let (mut seen, mut rejected) = (Seen::new(everywhere), 0);
-        let mut seen_by_query: HashMap<usize, Seen<'_>> = HashMap::new();
+        let mut seen_by_query: HashMap<usize, Seen> = HashMap::new();
         let lists = answers.iter().map(|(_, hits)| hits.as_slice()).collect();
         let hits = ranked(
             lists,

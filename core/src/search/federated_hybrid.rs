@@ -2,7 +2,7 @@
 
 use super::{
     federated::Federated,
-    multi::{Answers, multi_search, results},
+    multi::{Answers, multi_search, read_results},
     query::IndexQuery,
 };
 use crate::{
@@ -48,10 +48,10 @@ impl Question for Decision {
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
         let mut answers: Vec<Answers<'_>> = self.open.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {
-            let Some(mut results) = results(part.body) else { return Gathered::Broken(position) };
+            let Some(mut results) = read_results(part.body) else { return Gathered::Broken(position) };
             results.reverse();
             for ((_, query), answers) in self.open.iter().zip(&mut answers) {
-                if !answers.take(query, position, &mut results) {
+                if !answers.take(query, &[], position, &mut results) {
                     return Gathered::Broken(position);
                 }
             }

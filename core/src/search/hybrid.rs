@@ -93,3 +93,120 @@ fn compare_values(one: &[Weighted], other: &[Weighted]) -> Ordering {
 fn score(hit: &Hit<'_>) -> f64 {
     hit.fields.read("_rankingScore").unwrap_or(0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        search::query::{IndexQuery, Merged},
+        search::request::SearchRequest,
+        shard::Shard,
+        topology::IndexConfig,
+    };
+    use serde_json::json;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn query(body: &Value) -> IndexQuery {
+        let request = SearchRequest::from_body(body.to_string().as_bytes()).unwrap();
+        IndexQuery::new("movies".into(), IndexConfig::default(), request)
+    }
+
+    fn answer(hits: &[Value], semantic: u64) -> String {
+        json!({"hits": hits, "query": "q", "queryVector": [1.0], "processingTimeMs": 1, "limit": 2, "offset": 0,
+               "estimatedTotalHits": hits.len() * 10, "semanticHitCount": semantic})
+        .to_string()
+    }
+
+    fn word(id: u64, score: f64) -> Value {
+        json!({"id": id, "_rankingScore": score,
+               "_rankingScoreDetails": {"proximity": {"order": 0, "score": score}}})
+    }
+
+    fn near(id: u64, score: f64) -> Value {
+        json!({"id": id, "_rankingScore": score,
+               "_rankingScoreDetails": {"vectorSort": {"order": 0, "similarity": score}}})
+    }
+
+    fn bytes(list: &[String]) -> Vec<&[u8]> {
+        list.iter().map(String::as_bytes).collect()
+    }
+
+    fn merged(query: &IndexQuery, own: &[String], keywords: &[String]) -> Option<Value> {
+        match query.merge(&bytes(own), &bytes(keywords)).unwrap() {
+            Merged::Body(body) => Some(serde_json::from_slice(&body).unwrap()),
+            Merged::Instead(_) => None,
+        }
+    }
+
+    fn ids(answer: &Value) -> Vec<u64> {
+        answer["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_u64().unwrap()).collect()
+    }
+
+    #[test]
+    fn keywords_are_asked_for_only_where_they_can_be_good_enough() {
+        let asked = |body: Value| query(&body).for_shards(&[Shard(0)]).len();
+        let hybrid = |ratio: f64| json!({"q": "a", "vector": [1], "hybrid": {"embedder": "e", "semanticRatio": ratio}});
+        assert_eq!([0.0, 0.1, 0.5, 0.55, 0.6, 1.0].map(|ratio| asked(hybrid(ratio))), [1, 2, 2, 1, 1, 1]);
+        assert_eq!(asked(json!({"q": "a", "hybrid": {"embedder": "e"}})), 2, "the ratio is 0.5");
+        assert_eq!(asked(json!({"q": " ", "vector": [1], "hybrid": {"embedder": "e"}})), 1);
+        assert_eq!(asked(json!({"vector": [1], "hybrid": {"embedder": "e"}})), 1);
+        assert_eq!(asked(json!({"q": "a"})), 1);
+        let bodies = query(&hybrid(0.5)).for_shards(&[Shard(0)]);
+        let [own, keywords] = [0, 1].map(|at| serde_json::from_slice::<Value>(&bodies[at]).unwrap());
+        assert_eq!(own["hybrid"]["semanticRatio"], 0.5);
+        assert_eq!((&keywords["hybrid"], &keywords["vector"]), (&Value::Null, &Value::Null));
+        assert_eq!(own["showRankingScore"], true);
+    }
+
+    #[test]
+    fn good_keyword_hits_of_all_nodes_together_need_no_semantic_ones() {
+        let query = query(&json!({"q": "a", "limit": 2, "hybrid": {"embedder": "e"}}));
+        // Neither node has two good hits, both together have.
+        let own = [answer(&[near(9, 0.99), word(1, 0.95)], 1), answer(&[near(8, 0.98), word(2, 0.96)], 1)];
+        let keywords = [answer(&[word(1, 0.95)], 0), answer(&[word(2, 0.96)], 0)];
+        let answer = merged(&query, &own, &keywords).unwrap();
+        assert_eq!(ids(&answer), [2, 1]);
+        assert_eq!((&answer["semanticHitCount"], &answer["estimatedTotalHits"]), (&json!(0), &json!(20)));
+        assert_eq!(
+            (&answer["queryVector"], &answer["hits"][0]["_rankingScore"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+
+    #[test]
+    fn else_hits_are_mixed_by_their_shares() {
+        let body = json!({"q": "a", "limit": 3, "showRankingScore": true,
+                          "hybrid": {"embedder": "e", "semanticRatio": 0.4}});
+        let own = [
+            answer(&[word(1, 0.9), near(2, 0.8), near(3, 0.7)], 2),
+            answer(&[near(4, 0.75), word(5, 0.4)], 1),
+        ];
+        let keywords = [answer(&[word(1, 0.9)], 0), answer(&[word(5, 0.4)], 0)];
+        let answer = merged(&query(&body), &own, &keywords).unwrap();
+        assert_eq!(ids(&answer), [1, 2, 4]);
+        assert_eq!((&answer["semanticHitCount"], &answer["estimatedTotalHits"]), (&json!(2), &json!(50)));
+        assert_eq!(answer["hits"][0]["_rankingScore"], 0.9);
+        assert_eq!(answer["queryVector"], json!([1.0]));
+    }
+
+    #[test]
+    fn a_node_that_decided_otherwise_is_asked_again() {
+        let sorted = |id: u64, rank: u64, score: f64| {
+            json!({"id": id, "_rankingScore": score,
+                   "_rankingScoreDetails": {"rank:asc": {"order": 0, "value": rank},
+                                            "words": {"order": 1, "score": score}}})
+        };
+        let query = query(&json!({"q": "a", "limit": 1, "hybrid": {"embedder": "e"}}));
+        let own = [answer(&[sorted(1, 5, 0.95)], 0), answer(&[sorted(2, 3, 0.2)], 0)];
+        assert!(merged(&query, &own, &own).is_none());
+        match query.merge(&bytes(&own), &bytes(&own)) {
+            Ok(Merged::Instead(again)) => {
+                let bodies = again.for_shards(&[Shard(0)]);
+                assert_eq!(bodies.len(), 1);
+                assert_eq!(serde_json::from_slice::<Value>(&bodies[0]).unwrap()["limit"], 1000);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -6,7 +6,7 @@ use super::{
     hybrid::Hybrid,
     request::{Paging, SearchRequest},
     selection::Selection,
-    values::{FacetValue, values_at},
+    values::values_at,
 };
 use crate::{json::RawObject, scrub, topology::IndexConfig};
 use serde_json::value::RawValue;
@@ -99,7 +99,8 @@ impl Merging<'_> {
         members.write_filtered(&mut out, |name, value, out| {
             let number = match (name, request.paging) {
                 ("hits", _) => {
-                    self.write_hits(hits, request, out);
+                    let fields: Vec<&RawObject<'_>> = hits.iter().map(|hit| &hit.fields).collect();
+                    self.write_hits(&fields, request, out);
                     return true;
                 }
                 ("facetDistribution" | "facetStats", _) if request.facets.is_none() => return false,
@@ -139,10 +140,11 @@ impl Merging<'_> {
         out
     }
 
-    fn write_hits(&self, hits: &[&Hit<'_>], request: &SearchRequest, out: &mut Vec<u8>) {
+    /// Writes hits as the client sees them.
+    pub(super) fn write_hits(&self, hits: &[&RawObject<'_>], request: &SearchRequest, out: &mut Vec<u8>) {
         let hides_score = request.hybrid.is_some() && !request.show_score;
         write_list(hits, out, |hit, out| {
-            scrub::write_hit(&hit.fields, request.show_details, out, |name, value, out| {
+            scrub::write_hit(hit, request.show_details, out, |name, value, out| {
                 !(hides_score && name == "_rankingScore") && self.selection.write(name, value, out)
             });
         });
@@ -155,21 +157,30 @@ pub(super) fn pages(hits: u64, hits_per_page: u64) -> u64 {
 }
 
 /// The distinct values that earlier hits have taken.
-#[derive(Debug)]
-pub(super) struct Seen<'d> {
-    attribute: Option<&'d str>,
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    attribute: Option<String>,
     values: HashSet<String>,
 }
 
-impl<'d> Seen<'d> {
-    pub(super) fn new(attribute: Option<&'d str>) -> Self {
-        Self { attribute, values: HashSet::new() }
+impl Seen {
+    pub(super) fn new(attribute: Option<&str>) -> Self {
+        Self { attribute: attribute.map(str::to_owned), values: HashSet::new() }
+    }
+
+    /// The values of a document that count.
+    pub(super) fn values(&self, document: &RawObject<'_>) -> Vec<String> {
+        let values = self.attribute.iter().flat_map(|attribute| values_at(document, attribute));
+        values.map(|value| value.key()).collect()
     }
 
     /// Whether no earlier document has any of this one's values; they are taken then.
     pub(super) fn is_new(&mut self, document: &RawObject<'_>) -> bool {
-        let Some(attribute) = self.attribute else { return true };
-        let values: Vec<String> = values_at(document, attribute).iter().map(FacetValue::key).collect();
+        self.are_new(self.values(document))
+    }
+
+    /// The same for its [`Self::values`].
+    pub(super) fn are_new(&mut self, values: Vec<String>) -> bool {
         if values.iter().any(|value| self.values.contains(value)) {
             return false;
         }

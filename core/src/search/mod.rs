@@ -1,6 +1,7 @@
 //! The read path of searches: what is asked of the nodes, and their answers as one.
 
 pub mod answer;
+pub mod deep;
 pub mod documents;
 pub mod facet_search;
 pub mod facets;

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::{shard::Shard, topology::IndexConfig};
 
+/// Offsets from which on pages are fetched in two steps.
+const DEEP: u64 = 500;
+
 /// A query with what the topology knows of its index.
 #[derive(Clone, Debug)]
 pub struct IndexQuery {
@@ -104,7 +107,46 @@ impl IndexQuery {
             .is_some_and(|hybrid| self.merging().good_enough(hybrid, &self.request, &parts)))
     }
 
-    fn merging(&self) -> Merging<'_> {
+    /// Whether scores are fetched first, and then the fields of the page's hits only: from the offset on where the hits
+    /// before the page weigh more than another round.
+    #[must_use]
+    pub fn is_deep(&self) -> bool {
+        let (offset, limit) = self.request.paging.window();
+        offset >= DEEP && limit > 0 && !self.request.has("hybrid")
+    }
+
+    /// This query for hits that show nothing but what merging needs.
+    #[must_use]
+    pub fn scan(&self) -> Self {
+        let request = self.request.without_fields();
+        let query =
+            Self::with_distinct(self.index.clone(), self.config.clone(), request, self.distinct.clone());
+        Self { count_distinct: self.count_distinct, ..query }
+    }
+
+    /// The first `hits` of one node, with totals and facets.
+    #[must_use]
+    pub fn first(&self, shards: &[Shard], hits: u64) -> Vec<u8> {
+        self.request.for_shards(shards, Additions { hits: Some(hits), ..self.additions() })
+    }
+
+    /// The hits of one node from `offset` on, without facets.
+    #[must_use]
+    pub fn window(&self, shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
+        let additions = Additions { facet: None, ..self.additions() };
+        self.request.clone().without_facets().window(shards, additions, offset, limit)
+    }
+
+    /// The position after the last hit that is wanted.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let (offset, limit) = self.request.paging.window();
+        offset.saturating_add(limit).min(self.config.max_total_hits)
+    }
+
+    /// How hits of this query are merged.
+    #[must_use]
+    pub fn merging(&self) -> Merging<'_> {
         Merging {
             index: &self.config,
             distinct: self.distinct.as_deref(),

@@ -15,8 +15,8 @@ pub(crate) const MOST_HITS: u64 = 1 << 24;
 /// The parameters that say which part of the hits is wanted.
 const PAGING: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
 
-/// The parameters that say what is shown of a hit, and what is counted besides.
-const SHAPING: [&str; 12] = [
+/// The parameters that say what is shown of a hit.
+const SHAPING: [&str; 11] = [
     "attributesToRetrieve",
     "attributesToHighlight",
     "attributesToCrop",
@@ -26,7 +26,6 @@ const SHAPING: [&str; 12] = [
     "highlightPostTag",
     "showMatchesPosition",
     "retrieveVectors",
-    "facets",
     "showPerformanceDetails",
     "personalize",
 ];
@@ -170,19 +169,46 @@ impl SearchRequest {
     /// The scores of this query's first hits by keywords.
     #[must_use]
     pub fn keyword_scores(&self, hits: u64) -> Self {
-        let mut scores = self.keywords();
-        for name in SHAPING {
-            scores.parameters.remove(name);
-        }
+        let mut scores = self.keywords().without_fields();
         scores.parameters.remove("federationOptions");
         scores.paging = Paging::Offset { offset: 0, limit: hits };
-        scores.retrieve = Some(Vec::new());
-        scores.formatted.clear();
-        scores.facets = None;
-        if let Ok(nothing) = to_raw_value::<[&str; 0]>(&[]) {
-            scores.parameters.insert("attributesToRetrieve".to_owned(), nothing);
+        scores.without_facets()
+    }
+
+    /// The same query for hits that show nothing but their scores.
+    #[must_use]
+    pub fn without_fields(&self) -> Self {
+        let mut bare = self.clone();
+        for name in SHAPING {
+            bare.parameters.remove(name);
         }
-        scores
+        bare.retrieve = Some(Vec::new());
+        bare.formatted.clear();
+        if let Ok(nothing) = to_raw_value::<[&str; 0]>(&[]) {
+            bare.parameters.insert("attributesToRetrieve".to_owned(), nothing);
+        }
+        bare
+    }
+
+    /// The same query without facets.
+    #[must_use]
+    pub fn without_facets(mut self) -> Self {
+        self.parameters.remove("facets");
+        self.facets = None;
+        self
+    }
+
+    /// Whether a parameter is there.
+    #[must_use]
+    pub fn has(&self, parameter: &str) -> bool {
+        self.parameters.contains_key(parameter)
+    }
+
+    /// The query for one node's hits from `offset` on.
+    #[must_use]
+    pub fn window(&self, shards: &[Shard], additions: Additions<'_>, offset: u64, limit: u64) -> Vec<u8> {
+        let window = vec![("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
+        self.write(shards, additions, &PAGING, window)
     }
 
     /// The same query, as a multi-search has it.
