@@ -2,16 +2,18 @@
 
 use super::rank::{Rank, Weighted};
 use crate::json::RawObject;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Value, value::RawValue};
 use std::{cell::OnceCell, cmp::Ordering};
+
+const DETAILS: &str = "_rankingScoreDetails";
 
 /// A hit, with what says its place.
 #[derive(Debug)]
 pub struct Hit<'a> {
     /// The hit's members, as the node wrote them.
     pub fields: RawObject<'a>,
-    /// What the ranking rules say of it.
-    pub rank: Rank,
+    /// Read when it is compared: most hits of a node never are.
+    rank: OnceCell<Rank>,
     id: OnceCell<Option<DocumentId>>,
 }
 
@@ -48,20 +50,25 @@ impl DocumentId {
 impl<'a> Hit<'a> {
     /// A hit of these members.
     #[must_use]
-    pub fn new(fields: RawObject<'a>, rank: Rank) -> Self {
-        Self { fields, rank, id: OnceCell::new() }
+    pub fn new(fields: RawObject<'a>) -> Self {
+        Self { fields, rank: OnceCell::new(), id: OnceCell::new() }
+    }
+
+    /// What the ranking rules say of it.
+    #[must_use]
+    pub fn rank(&self) -> &Rank {
+        self.rank.get_or_init(|| self.fields.get(DETAILS).map(Rank::read).unwrap_or_default())
     }
 
     /// A hit of a federated search, with what it is compared by to the hits of other queries.
     #[must_use]
     pub fn weighted(
         fields: RawObject<'a>,
-        details: &Map<String, Value>,
+        details: &RawValue,
         weight: f64,
         score: f64,
     ) -> (Self, Vec<Weighted>) {
-        let hit = Self::new(fields, Rank::from_details(details));
-        (hit, Weighted::of(details, weight, score))
+        (Self::new(fields), Weighted::of(details, weight, score))
     }
 
     /// The order of two hits that no ranking rule tells apart: by their ids, where both show theirs.
@@ -100,8 +107,8 @@ impl<'a> NodeAnswer<'a> {
         let hits = hits
             .into_iter()
             .map(|fields| {
-                let details: Option<Map<String, Value>> = fields.read("_rankingScoreDetails");
-                Ok(Hit::new(fields, Rank::from_details(&details.ok_or(NotAnAnswer)?)))
+                let details = fields.get(DETAILS).filter(|details| details.get().starts_with('{'));
+                details.map(|_| Hit::new(fields)).ok_or(NotAnAnswer)
             })
             .collect::<Result<_, NotAnAnswer>>()?;
         Ok(Self { members, hits })

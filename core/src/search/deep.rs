@@ -130,7 +130,7 @@ impl Page {
         for hit in hits {
             let id = key.and_then(|key| DocumentId::of(&hit.fields, key));
             let distinct = self.seen.values(&hit.fields);
-            source.waiting.push_back(Scored { rank: hit.rank, id, distinct });
+            source.waiting.push_back(Scored { rank: hit.rank().clone(), id, distinct });
         }
     }
 

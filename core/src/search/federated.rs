@@ -121,8 +121,8 @@ impl Federated {
         let hits = hits.into_iter().map(|fields| {
             let place: Place = fields.read("_federation")?;
             let weight = self.queries.get(place.queries_position)?.request.weight;
-            let details = fields.read("_rankingScoreDetails")?;
-            let (hit, weighted) = Hit::weighted(fields, &details, weight, place.weighted_ranking_score);
+            let details = fields.get("_rankingScoreDetails")?;
+            let (hit, weighted) = Hit::weighted(fields, details, weight, place.weighted_ranking_score);
             Some(FederatedHit { hit, place, weighted })
         });
         Some((members, hits.collect::<Option<_>>()?))
@@ -137,7 +137,7 @@ impl Federated {
             if let Some(ordering) = hybrid.and_then(|hybrid| hybrid.compare(&one.hit, &other.hit)) {
                 return ordering;
             }
-            let ranks = one.hit.rank.compare(&other.hit.rank);
+            let ranks = one.hit.rank().compare(other.hit.rank());
             return ranks.then_with(|| one.hit.compare_ids(&other.hit, primary_key()));
         }
         Weighted::compare(&one.weighted, &other.weighted)
@@ -325,7 +325,7 @@ impl Question for Federated {
                     pages(total("totalHits"), hits_per_page)
                 }
                 ("semanticHitCount", _) => {
-                    hits.iter().filter(|hit| hit.hit.rank.is_semantic()).count() as u64
+                    hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64
                 }
                 ("processingTimeMs", _) => {
                     answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max().unwrap_or(0)

@@ -57,16 +57,17 @@ impl Hybrid {
     /// Whether one hit goes first, by its score; `None` where both come from the same search, and their ranks decide.
     #[must_use]
     pub fn compare(self, one: &Hit<'_>, other: &Hit<'_>) -> Option<Ordering> {
-        if one.rank.is_semantic() == other.rank.is_semantic() {
+        if one.rank().is_semantic() == other.rank().is_semantic() {
             return None;
         }
         let values = |hit: &Hit<'_>| {
-            let share = if hit.rank.is_semantic() { self.ratio } else { 1.0 - self.ratio };
-            let details: Map<String, Value> = hit.fields.read("_rankingScoreDetails").unwrap_or_default();
-            Weighted::of_source(&details, f64::from(share), score(hit))
+            let share = if hit.rank().is_semantic() { self.ratio } else { 1.0 - self.ratio };
+            let details = hit.fields.get("_rankingScoreDetails");
+            let weighted = details.map(|details| Weighted::of_source(details, f64::from(share), score(hit)));
+            weighted.unwrap_or_default()
         };
         // Of equal hits the semantic one goes first.
-        let semantic_first = other.rank.is_semantic().cmp(&one.rank.is_semantic());
+        let semantic_first = other.rank().is_semantic().cmp(&one.rank().is_semantic());
         Some(compare_values(&values(one), &values(other)).then(semantic_first))
     }
 }

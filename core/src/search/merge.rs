@@ -74,7 +74,7 @@ impl Merging<'_> {
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
             let mixed = request.hybrid.and_then(|hybrid| hybrid.compare(one, other));
             mixed.unwrap_or_else(|| {
-                one.rank.compare(&other.rank).then_with(|| one.compare_ids(other, primary_key))
+                one.rank().compare(other.rank()).then_with(|| one.compare_ids(other, primary_key))
             })
         };
         let mut seen = Seen::new(self.distinct);
@@ -127,7 +127,7 @@ impl Merging<'_> {
                 ("totalPages", Paging::Page { hits_per_page, .. }) => {
                     pages(total("totalHits"), hits_per_page)
                 }
-                ("semanticHitCount", _) => hits.iter().filter(|hit| hit.rank.is_semantic()).count() as u64,
+                ("semanticHitCount", _) => hits.iter().filter(|hit| hit.rank().is_semantic()).count() as u64,
                 ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
                 _ => {
                     out.extend_from_slice(value.get().as_bytes());

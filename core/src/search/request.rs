@@ -54,6 +54,8 @@ impl Paging {
     #[must_use]
     pub fn window(self) -> (u64, u64) {
         match self {
+            // A node counts to the end of the page in 64 bits, and finds an end before the page's beginning then.
+            Self::Offset { offset, limit } if offset.checked_add(limit).is_none() => (offset, 0),
             Self::Offset { offset, limit } => (offset, limit),
             Self::Page { page: 0, .. } => (0, 0),
             Self::Page { page, hits_per_page } => ((page - 1).saturating_mul(hits_per_page), hits_per_page),
@@ -121,10 +123,10 @@ impl SearchRequest {
             name: &str,
         ) -> Result<Option<T>, Unreadable> {
             let Some(value) = parameters.get(name) else { return Ok(None) };
-            serde_json::from_str(value.get()).map_err(|_| Unreadable)
+            serde_json::from_str(value.get()).map(Some).map_err(|_| Unreadable)
         }
-        let page: Option<u64> = read(&parameters, "page")?;
-        let hits_per_page: Option<u64> = read(&parameters, "hitsPerPage")?;
+        let page = read::<Option<u64>>(&parameters, "page")?.flatten();
+        let hits_per_page = read::<Option<u64>>(&parameters, "hitsPerPage")?.flatten();
         let offset: Option<u64> = read(&parameters, "offset")?;
         let limit: Option<u64> = read(&parameters, "limit")?;
         let paging = if page.is_some() || hits_per_page.is_some() {
@@ -349,6 +351,9 @@ mod tests {
         assert_eq!(asked(r#"{"page":0}"#)["hitsPerPage"], 0);
         assert_eq!(asked(r#"{"limit":0,"offset":3}"#)["limit"], 0);
         assert_eq!(asked("{}")["limit"], 20);
+        assert_eq!(asked(r#"{"page":null,"hitsPerPage":null,"attributesToRetrieve":null}"#)["limit"], 20);
+        assert_eq!(asked(r#"{"limit":18446744073709551615}"#)["limit"], MOST_HITS);
+        assert_eq!(asked(r#"{"limit":18446744073709551615,"offset":20}"#)["limit"], 0, "as a node counts");
     }
 
     #[test]
@@ -368,7 +373,16 @@ mod tests {
 
     #[test]
     fn what_a_node_would_refuse_is_unreadable() {
-        for body in ["", r#"{"limit":"x"}"#, r#"{"limit":-1}"#, "[]", "{", r#"{"page":1.5}"#] {
+        for body in [
+            "",
+            r#"{"limit":"x"}"#,
+            r#"{"limit":null}"#,
+            r#"{"showRankingScoreDetails":null}"#,
+            r#"{"limit":-1}"#,
+            "[]",
+            "{",
+            r#"{"page":1.5}"#,
+        ] {
             assert!(SearchRequest::from_body(body.as_bytes()).is_err(), "{body}");
         }
     }
