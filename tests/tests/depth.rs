@@ -62,9 +62,10 @@ fn hybrid_searches_are_decided_over_all_nodes() {
     let mut semantic = 0;
     for seed in 0..60u64 {
         let ratio = [0.0, 0.1, 0.3, 0.5, 0.54, 0.56, 0.9, 1.0][seed as usize % 8];
+        let (limit, offset) = [(1, 0), (5, 0), (20, 7)][seed as usize % 3];
         let query = json!({"q": words(seed + 20_000, 1 + seed % 3), "vector": vector(seed + 40_000),
-            "hybrid": {"embedder": "e", "semanticRatio": ratio}, "limit": [1, 5, 20][seed as usize % 3],
-            "offset": [0, 0, 7][seed as usize % 3], "showRankingScore": true});
+            "hybrid": {"embedder": "e", "semanticRatio": ratio}, "limit": limit,
+            "offset": offset, "showRankingScore": true});
         let (one, other) = (
             answer(&cluster.client, "/indexes/things/search", &query),
             answer(&node.client, "/indexes/things/search", &query),

@@ -1,9 +1,13 @@
 //! One node's answer to its part of a search.
 
 use super::rank::{Rank, Weighted};
-use crate::json::RawObject;
+use crate::json::{RawObject, Text};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Value, value::RawValue};
-use std::{cell::OnceCell, cmp::Ordering};
+use std::{cell::OnceCell, cmp::Ordering, fmt};
 
 const DETAILS: &str = "_rankingScoreDetails";
 
@@ -75,18 +79,21 @@ impl<'a> Hit<'a> {
     #[must_use]
     pub fn compare_ids(&self, other: &Self, primary_key: Option<&str>) -> Ordering {
         let Some(key) = primary_key else { return Ordering::Equal };
-        let id = |hit: &Self| hit.id.get_or_init(|| DocumentId::of(&hit.fields, key)).clone();
-        match (id(self), id(other)) {
-            (Some(one), Some(other)) => one.cmp(&other),
+        match (self.id(key), other.id(key)) {
+            (Some(one), Some(other)) => one.cmp(other),
             _ => Ordering::Equal,
         }
+    }
+
+    fn id(&self, primary_key: &str) -> Option<&DocumentId> {
+        self.id.get_or_init(|| DocumentId::of(&self.fields, primary_key)).as_ref()
     }
 }
 
 /// An answer whose hits are read one level deep.
 #[derive(Debug)]
 pub struct NodeAnswer<'a> {
-    /// All members but `hits`, in the node's order.
+    /// All members in the node's order; `hits` is null here.
     pub members: RawObject<'a>,
     /// In the node's order.
     pub hits: Vec<Hit<'a>>,
@@ -102,9 +109,9 @@ impl<'a> NodeAnswer<'a> {
     /// # Errors
     /// Anything that is not the answer to a search.
     pub fn read(body: &'a [u8]) -> Result<Self, NotAnAnswer> {
-        let members: RawObject<'a> = serde_json::from_slice(body).map_err(|_| NotAnAnswer)?;
-        let hits: Vec<RawObject<'a>> = members.read("hits").ok_or(NotAnAnswer)?;
+        let Members { members, hits } = serde_json::from_slice(body).map_err(|_| NotAnAnswer)?;
         let hits = hits
+            .ok_or(NotAnAnswer)?
             .into_iter()
             .map(|fields| {
                 let details = fields.get(DETAILS).filter(|details| details.get().starts_with('{'));
@@ -124,5 +131,39 @@ impl<'a> NodeAnswer<'a> {
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&'a RawValue> {
         self.members.get(name)
+    }
+}
+
+/// An answer's members and hits, read in one pass.
+struct Members<'a> {
+    members: RawObject<'a>,
+    hits: Option<Vec<RawObject<'a>>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a search's answer")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut answer = Members { members: RawObject::default(), hits: None };
+                while let Some(Text(name)) = map.next_key()? {
+                    let value = if name == "hits" {
+                        answer.hits = Some(map.next_value()?);
+                        RawValue::NULL
+                    } else {
+                        map.next_value()?
+                    };
+                    answer.members.0.push((name, value));
+                }
+                Ok(answer)
+            }
+        }
+        deserializer.deserialize_map(Visit)
     }
 }
