@@ -256,25 +256,36 @@ impl Question for Federated {
         let everywhere = self.federation.distinct.as_deref();
         let (mut seen, mut rejected) = (Seen::new(everywhere), 0);
         let mut seen_by_query: HashMap<usize, Seen> = HashMap::new();
-        let lists = answers.iter().map(|(_, hits)| hits.as_slice()).collect();
-        let hits = ranked(
-            lists,
-            end,
-            |one, other| self.compare(one, other),
-            |hit| {
-                let position = hit.place.queries_position;
-                let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
-                let is_new = match everywhere {
-                    Some(_) => seen.is_new(&hit.hit.fields),
-                    None => seen_by_query
-                        .entry(position)
-                        .or_insert_with(|| Seen::new(of_query))
-                        .is_new(&hit.hit.fields),
-                };
-                rejected += u64::from(!is_new);
-                is_new
-            },
-        );
+        // As one node does: each query's hits in their order first, which in a hybrid one is not that of their scores.
+        let mut lists: Vec<Vec<Vec<&FederatedHit<'_>>>> = vec![Vec::new(); self.queries.len()];
+        for (_, hits) in &answers {
+            lists.iter_mut().for_each(|lists| lists.push(Vec::new()));
+            for hit in hits {
+                let lists = lists.get_mut(hit.place.queries_position);
+                if let Some(list) = lists.and_then(|lists| lists.last_mut()) {
+                    list.push(hit);
+                }
+            }
+        }
+        let compare = |one: &&FederatedHit<'_>, other: &&FederatedHit<'_>| self.compare(one, other);
+        let by_query = lists.iter().map(|lists| {
+            let lists = lists.iter().map(Vec::as_slice).collect();
+            ranked(lists, usize::MAX, compare, |_| true).into_iter().copied().collect()
+        });
+        let by_query: Vec<Vec<&FederatedHit<'_>>> = by_query.collect();
+        let hits = ranked(by_query.iter().map(Vec::as_slice).collect(), end, compare, |hit| {
+            let position = hit.place.queries_position;
+            let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
+            let is_new = match everywhere {
+                Some(_) => seen.is_new(&hit.hit.fields),
+                None => seen_by_query
+                    .entry(position)
+                    .or_insert_with(|| Seen::new(of_query))
+                    .is_new(&hit.hit.fields),
+            };
+            rejected += u64::from(!is_new);
+            is_new
+        });
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let sum =
             |name: &str| -> u64 { answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum() };
