@@ -58,16 +58,16 @@ enum Kind {
         body: Vec<u8>,
         context: WriteContext,
     },
-    /// What is refused without a look at the body, and whether a node may say why.
+    /// What is refused without a look at the body. A node says why, where there is a body for it.
     Refused {
         error: ApiError,
-        ask_node: bool,
+        body: Option<Body>,
     },
 }
 
 impl Kind {
     fn too_large(limit: u64) -> Self {
-        Self::Refused { error: payload_too_large(limit), ask_node: false }
+        Self::Refused { error: payload_too_large(limit), body: None }
     }
 }
 
@@ -96,12 +96,12 @@ impl Intake {
                     custom_metadata: parameter(&head, "customMetadata"),
                 };
                 write(&topology, &head, kind, context)
-                    .unwrap_or_else(|error| Kind::Refused { error, ask_node: true })
+                    .unwrap_or_else(|error| Kind::Refused { error, body: Some(Body::default()) })
             }
         };
         let encoded =
             Encoding::of(head.header("content-encoding")).map(|encoding| (encoding, Body::default()));
-        let start = matches!(kind, Kind::Refused { .. });
+        let start = matches!(kind, Kind::Refused { body: None, .. });
         let collector = Box::new(Collector { topology, head, encoded, kind });
         if start { Self::Start(collector) } else { Self::Collect(collector) }
     }
@@ -136,9 +136,10 @@ impl Collector {
     #[must_use]
     pub fn held(&self) -> u64 {
         let plain = match &self.kind {
-            Kind::Documents { reader, .. } => reader.len(),
+            Kind::Documents { reader, .. } => reader.held(),
             Kind::Read { body, .. } | Kind::Write { body, .. } => body.len(),
-            Kind::DocumentRead { .. } | Kind::Refused { .. } => 0,
+            Kind::Refused { body, .. } => body.as_ref().map_or(0, Body::len),
+            Kind::DocumentRead { .. } => 0,
         };
         (plain + self.encoded.as_ref().map_or(0, |(_, body)| body.len())) as u64
     }
@@ -184,7 +185,8 @@ impl Collector {
             Kind::Documents { reader, update, context } => {
                 let documents = match reader.finish() {
                     Ok(documents) => documents,
-                    Err((error, body)) => {
+                    Err(refused) => {
+                        let (error, body) = *refused;
                         // The reserved field is nothing that a node could know of.
                         let body = (error.body.code != Code::BAD_REQUEST.name()).then_some(body);
                         return refuse(&topology, &head, error, body);
@@ -209,9 +211,7 @@ impl Collector {
                     refuse(&topology, &head, error, Some(refused))
                 }
             },
-            Kind::Refused { error, ask_node } => {
-                refuse(&topology, &head, error, ask_node.then(Body::default))
-            }
+            Kind::Refused { error, body } => refuse(&topology, &head, error, body),
         }
     }
 }
@@ -228,7 +228,15 @@ impl Kind {
                 }
                 fits
             }
-            Self::DocumentRead { .. } | Self::Refused { .. } => true,
+            Self::Refused { body, .. } => {
+                *body = body.take().filter(|body| body.len() + chunk.len() <= MAX_REFUSED_BODY);
+                if let Some(body) = body {
+                    let settled = body.last().1.len();
+                    body.push(chunk, settled);
+                }
+                true
+            }
+            Self::DocumentRead { .. } => true,
         }
     }
 }

@@ -52,7 +52,7 @@ impl DocumentReader {
 
     /// Bytes taken so far.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.documents.body.len()
     }
 
@@ -61,11 +61,11 @@ impl DocumentReader {
     /// # Errors
     /// What Meilisearch refuses at once: a payload that is missing or malformed; and the reserved field. With it comes the
     /// payload.
-    pub fn finish(mut self) -> Result<Documents, (ApiError, Body)> {
+    pub fn finish(mut self) -> Result<Documents, Box<(ApiError, Body)>> {
         match self.read() {
             Ok(Some(documents)) => Ok(documents),
             Ok(None) => Ok(self.documents),
-            Err(error) => Err((error, self.documents.body)),
+            Err(error) => Err(Box::new((error, self.documents.body))),
         }
     }
 

@@ -14,7 +14,7 @@ fn read(format: Format, payload: &[u8], key: Option<&str>, step: usize) -> Resul
     for chunk in payload.chunks(step.max(1)) {
         reader.push(chunk)?;
     }
-    reader.finish().map_err(|(error, _)| error)
+    reader.finish().map_err(|refused| refused.0)
 }
 
 fn parsed(documents: &mut Documents, key: &str) -> Vec<Value> {

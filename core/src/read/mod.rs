@@ -36,6 +36,8 @@ pub struct Read {
     pending: BTreeMap<CallId, Ask>,
     /// Answers by the call that brought them, so that the merge does not depend on who was faster.
     parts: BTreeMap<CallId, (u16, Vec<Portion>, Vec<u8>)>,
+    /// The nodes of a question that goes to the same nodes again; empty for any other.
+    pinned: Vec<(u16, Vec<Portion>)>,
     failed: BTreeSet<u16>,
     missing: BTreeSet<Shard>,
     /// The answer to give if the client's own request finds no fault on a node.
@@ -82,6 +84,7 @@ impl Read {
             seeds: Vec::new(),
             pending: BTreeMap::new(),
             parts: BTreeMap::new(),
+            pinned: Vec::new(),
             failed: BTreeSet::new(),
             missing: BTreeSet::new(),
             refusal: None,
@@ -116,10 +119,7 @@ impl Read {
                 }
                 self.ask_natively(Some(node))
             }
-            (Ask::Portions(node, portions), _) => {
-                self.failed.insert(node);
-                self.scatter(portions)
-            }
+            (Ask::Portions(node, portions), _) => self.without(node, portions),
         }
     }
 
@@ -129,6 +129,7 @@ impl Read {
         self.question = Some(question);
         self.parts.clear();
         self.pending.clear();
+        self.pinned.clear();
         let shards: Vec<Shard> = self.topology.shards().collect();
         let units = 0..self.seeds.len();
         let portions = units.map(|unit| Portion { unit, shards: shards.clone() }).collect();
@@ -163,7 +164,8 @@ impl Read {
         let answered: BTreeSet<usize> =
             self.parts.values().flat_map(|(_, portions, _)| portions.iter().map(|it| it.unit)).collect();
         let refuse = self.topology.config().on_missing_shards == OnMissingShards::Error;
-        if answered.len() < self.seeds.len() || (refuse && !self.missing.is_empty()) {
+        let unanswered = self.pinned.is_empty() && answered.len() < self.seeds.len();
+        if unanswered || (refuse && !self.missing.is_empty()) {
             return Progress::Done(self.unavailable());
         }
         let parts: Vec<Part<'_>> =
@@ -178,6 +180,7 @@ impl Read {
                 self.owner = self.node_of(owner);
                 self.put(question)
             }
+            Gathered::Again(question) => self.put_again(question),
             Gathered::Native(owner) => {
                 self.owner = owner.and_then(|owner| self.node_of(owner));
                 self.takes_native = true;
@@ -190,10 +193,38 @@ impl Read {
                 let Some((node, portions, _)) = self.parts.remove(&id) else {
                     return Progress::Done(self.unavailable());
                 };
-                self.failed.insert(node);
-                self.scatter(portions)
+                self.without(node, portions)
             }
         }
+    }
+
+    /// Plans again what a node was asked for that failed.
+    fn without(mut self, node: u16, portions: Vec<Portion>) -> Progress<Self> {
+        self.failed.insert(node);
+        if self.pinned.is_empty() {
+            return self.scatter(portions);
+        }
+        match self.question.take().and_then(|question| question.restart()) {
+            Some(question) => self.put(question),
+            None => Progress::Done(self.unavailable()),
+        }
+    }
+
+    /// Asks the same nodes for the same portions.
+    fn put_again(mut self, question: Box<dyn Question>) -> Progress<Self> {
+        let parts = std::mem::take(&mut self.parts);
+        if self.pinned.is_empty() {
+            self.pinned = parts.into_values().map(|(node, portions, _)| (node, portions)).collect();
+        }
+        let mut calls = Vec::new();
+        for (node, portions) in self.pinned.clone() {
+            if question.concerns(&portions) {
+                let NodeRequest { path, body } = question.ask(&portions);
+                calls.push(self.call(Ask::Portions(node, portions), "POST", path, body, true));
+            }
+        }
+        self.question = Some(question);
+        if self.pending.is_empty() { self.gather() } else { Progress::Pending { machine: self, calls } }
     }
 
     /// The node that brought a part.
@@ -293,5 +324,7 @@ pub(crate) fn native_reply(answer: Answer) -> Reply {
     Reply::json(answer.status, scrub::error(&answer.body))
 }
 
+#[cfg(test)]
+mod deep_tests;
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,8 @@ pub enum Gathered {
     Broken(usize),
     /// The answers lead to another question; the node of the part at this position is the one to ask for native errors.
     Next(Box<dyn Question>, usize),
+    /// The answers lead to another question, to the nodes that were asked, each for the same portions.
+    Again(Box<dyn Question>),
     /// A node has to say what is wrong: that of the part at this position, or any.
     Native(Option<usize>),
 }
@@ -51,6 +53,16 @@ pub trait Question: Debug {
 
     /// What one node is asked; [`super::Read`] makes sure that each shard of each unit is asked for once.
     fn ask(&self, portions: &[Portion]) -> NodeRequest;
+
+    /// Whether there is anything to ask of the node that these portions were asked of; for [`Gathered::Again`].
+    fn concerns(&self, _: &[Portion]) -> bool {
+        true
+    }
+
+    /// What to ask from the start where a node fails that no other can stand in for, after [`Gathered::Again`].
+    fn restart(&self) -> Option<Box<dyn Question>> {
+        None
+    }
 
     /// The same without what was added to make the answer more exact, for when nodes refuse this one but take the
     /// client's own request.

@@ -1,17 +1,23 @@
 //! One node's answer to its part of a search.
 
 use super::rank::{Rank, Weighted};
-use crate::json::RawObject;
-use serde_json::{Map, Value, value::RawValue};
-use std::{cell::OnceCell, cmp::Ordering};
+use crate::json::{RawObject, Text};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
+use std::{cell::OnceCell, cmp::Ordering, fmt};
+
+const DETAILS: &str = "_rankingScoreDetails";
 
 /// A hit, with what says its place.
 #[derive(Debug)]
 pub struct Hit<'a> {
     /// The hit's members, as the node wrote them.
     pub fields: RawObject<'a>,
-    /// What the ranking rules say of it.
-    pub rank: Rank,
+    /// Read when it is compared: most hits of a node never are.
+    rank: OnceCell<Rank>,
     id: OnceCell<Option<DocumentId>>,
 }
 
@@ -48,38 +54,46 @@ impl DocumentId {
 impl<'a> Hit<'a> {
     /// A hit of these members.
     #[must_use]
-    pub fn new(fields: RawObject<'a>, rank: Rank) -> Self {
-        Self { fields, rank, id: OnceCell::new() }
+    pub fn new(fields: RawObject<'a>) -> Self {
+        Self { fields, rank: OnceCell::new(), id: OnceCell::new() }
+    }
+
+    /// What the ranking rules say of it.
+    #[must_use]
+    pub fn rank(&self) -> &Rank {
+        self.rank.get_or_init(|| self.fields.get(DETAILS).map(Rank::read).unwrap_or_default())
     }
 
     /// A hit of a federated search, with what it is compared by to the hits of other queries.
     #[must_use]
     pub fn weighted(
         fields: RawObject<'a>,
-        details: &Map<String, Value>,
+        details: &RawValue,
         weight: f64,
         score: f64,
     ) -> (Self, Vec<Weighted>) {
-        let hit = Self::new(fields, Rank::from_details(details));
-        (hit, Weighted::of(details, weight, score))
+        (Self::new(fields), Weighted::of(details, weight, score))
     }
 
     /// The order of two hits that no ranking rule tells apart: by their ids, where both show theirs.
     #[must_use]
     pub fn compare_ids(&self, other: &Self, primary_key: Option<&str>) -> Ordering {
         let Some(key) = primary_key else { return Ordering::Equal };
-        let id = |hit: &Self| hit.id.get_or_init(|| DocumentId::of(&hit.fields, key)).clone();
-        match (id(self), id(other)) {
-            (Some(one), Some(other)) => one.cmp(&other),
+        match (self.id(key), other.id(key)) {
+            (Some(one), Some(other)) => one.cmp(other),
             _ => Ordering::Equal,
         }
+    }
+
+    fn id(&self, primary_key: &str) -> Option<&DocumentId> {
+        self.id.get_or_init(|| DocumentId::of(&self.fields, primary_key)).as_ref()
     }
 }
 
 /// An answer whose hits are read one level deep.
 #[derive(Debug)]
 pub struct NodeAnswer<'a> {
-    /// All members but `hits`, in the node's order.
+    /// All members in the node's order; `hits` is null here.
     pub members: RawObject<'a>,
     /// In the node's order.
     pub hits: Vec<Hit<'a>>,
@@ -95,13 +109,13 @@ impl<'a> NodeAnswer<'a> {
     /// # Errors
     /// Anything that is not the answer to a search.
     pub fn read(body: &'a [u8]) -> Result<Self, NotAnAnswer> {
-        let members: RawObject<'a> = serde_json::from_slice(body).map_err(|_| NotAnAnswer)?;
-        let hits: Vec<RawObject<'a>> = members.read("hits").ok_or(NotAnAnswer)?;
+        let Members { members, hits } = serde_json::from_slice(body).map_err(|_| NotAnAnswer)?;
         let hits = hits
+            .ok_or(NotAnAnswer)?
             .into_iter()
             .map(|fields| {
-                let details: Option<Map<String, Value>> = fields.read("_rankingScoreDetails");
-                Ok(Hit::new(fields, Rank::from_details(&details.ok_or(NotAnAnswer)?)))
+                let details = fields.get(DETAILS).filter(|details| details.get().starts_with('{'));
+                details.map(|_| Hit::new(fields)).ok_or(NotAnAnswer)
             })
             .collect::<Result<_, NotAnAnswer>>()?;
         Ok(Self { members, hits })
@@ -117,5 +131,39 @@ impl<'a> NodeAnswer<'a> {
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&'a RawValue> {
         self.members.get(name)
+    }
+}
+
+/// An answer's members and hits, read in one pass.
+struct Members<'a> {
+    members: RawObject<'a>,
+    hits: Option<Vec<RawObject<'a>>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a search's answer")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut answer = Members { members: RawObject::default(), hits: None };
+                while let Some(Text(name)) = map.next_key()? {
+                    let value = if name == "hits" {
+                        answer.hits = Some(map.next_value()?);
+                        RawValue::NULL
+                    } else {
+                        map.next_value()?
+                    };
+                    answer.members.0.push((name, value));
+                }
+                Ok(answer)
+            }
+        }
+        deserializer.deserialize_map(Visit)
     }
 }

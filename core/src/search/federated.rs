@@ -6,6 +6,7 @@
 use super::{
     answer::Hit,
     facets::{FacetOrder, merge_distributions, merge_stats},
+    federated_hybrid::Decision,
     merge::{Seen, facet_order, pages, ranked, write_list},
     query::IndexQuery,
     rank::Weighted,
@@ -30,7 +31,7 @@ use std::{
 };
 
 /// A federated search.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Federated {
     federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
@@ -40,6 +41,8 @@ pub struct Federated {
     /// `facetsByIndex`.
     facets: BTreeMap<String, Option<Vec<String>>>,
     queries: Vec<IndexQuery>,
+    /// A hybrid query has become one by keywords only.
+    by_keywords: bool,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +95,27 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
-        Some(Box::new(Self { queries, federation, merge_facets, mixed_orders, facets }))
+        let federated = Self { queries, federation, merge_facets, mixed_orders, facets, by_keywords: false };
+        Some(Decision::of(federated))
+    }
+
+    /// The queries.
+    pub(super) fn queries(&self) -> &[IndexQuery] {
+        &self.queries
+    }
+
+    /// How many hits a node is asked for.
+    pub(super) fn hits(&self) -> u64 {
+        let (offset, limit) = self.federation.paging.window();
+        if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) }
+    }
+
+    /// Makes a hybrid query one by keywords only.
+    pub(super) fn by_keywords(&mut self, position: usize) {
+        if let Some(query) = self.queries.get_mut(position) {
+            query.request = query.request.keywords();
+            self.by_keywords = true;
+        }
     }
 
     fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
@@ -101,8 +124,8 @@ impl Federated {
         let hits = hits.into_iter().map(|fields| {
             let place: Place = fields.read("_federation")?;
             let weight = self.queries.get(place.queries_position)?.request.weight;
-            let details = fields.read("_rankingScoreDetails")?;
-            let (hit, weighted) = Hit::weighted(fields, &details, weight, place.weighted_ranking_score);
+            let details = fields.get("_rankingScoreDetails")?;
+            let (hit, weighted) = Hit::weighted(fields, details, weight, place.weighted_ranking_score);
             Some(FederatedHit { hit, place, weighted })
         });
         Some((members, hits.collect::<Option<_>>()?))
@@ -113,7 +136,11 @@ impl Federated {
         let primary_key =
             || self.queries.get(place.queries_position).and_then(|query| query.config.primary_key.as_deref());
         if place.queries_position == other_place.queries_position {
-            let ranks = one.hit.rank.compare(&other.hit.rank);
+            let hybrid = self.queries.get(place.queries_position).and_then(|query| query.request.hybrid);
+            if let Some(ordering) = hybrid.and_then(|hybrid| hybrid.compare(&one.hit, &other.hit)) {
+                return ordering;
+            }
+            let ranks = one.hit.rank().compare(other.hit.rank());
             return ranks.then_with(|| one.hit.compare_ids(&other.hit, primary_key()));
         }
         Weighted::compare(&one.weighted, &other.weighted)
@@ -123,8 +150,9 @@ impl Federated {
 
     fn write_hit(&self, hit: &FederatedHit<'_>, out: &mut Vec<u8>) {
         let Some(query) = self.queries.get(hit.place.queries_position) else { return };
+        let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
         scrub::write_hit(&hit.hit.fields, query.request.show_details, out, |name, value, out| {
-            query.selection.write(name, value, out)
+            !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
         });
     }
 
@@ -201,8 +229,7 @@ impl Question for Federated {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
-        let (offset, limit) = self.federation.paging.window();
-        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        let hits = self.hits();
         let mut parameters = self.federation.without_paging();
         parameters.remove("mergeFacets");
         let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
@@ -240,26 +267,37 @@ impl Question for Federated {
         let end = usize::try_from(offset.saturating_add(limit)).unwrap_or(usize::MAX);
         let everywhere = self.federation.distinct.as_deref();
         let (mut seen, mut rejected) = (Seen::new(everywhere), 0);
-        let mut seen_by_query: HashMap<usize, Seen<'_>> = HashMap::new();
-        let lists = answers.iter().map(|(_, hits)| hits.as_slice()).collect();
-        let hits = ranked(
-            lists,
-            end,
-            |one, other| self.compare(one, other),
-            |hit| {
-                let position = hit.place.queries_position;
-                let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
-                let is_new = match everywhere {
-                    Some(_) => seen.is_new(&hit.hit.fields),
-                    None => seen_by_query
-                        .entry(position)
-                        .or_insert_with(|| Seen::new(of_query))
-                        .is_new(&hit.hit.fields),
-                };
-                rejected += u64::from(!is_new);
-                is_new
-            },
-        );
+        let mut seen_by_query: HashMap<usize, Seen> = HashMap::new();
+        // As one node does: each query's hits in their order first, which in a hybrid one is not that of their scores.
+        let mut lists: Vec<Vec<Vec<&FederatedHit<'_>>>> = vec![Vec::new(); self.queries.len()];
+        for (_, hits) in &answers {
+            lists.iter_mut().for_each(|lists| lists.push(Vec::new()));
+            for hit in hits {
+                let lists = lists.get_mut(hit.place.queries_position);
+                if let Some(list) = lists.and_then(|lists| lists.last_mut()) {
+                    list.push(hit);
+                }
+            }
+        }
+        let compare = |one: &&FederatedHit<'_>, other: &&FederatedHit<'_>| self.compare(one, other);
+        let by_query = lists.iter().map(|lists| {
+            let lists = lists.iter().map(Vec::as_slice).collect();
+            ranked(lists, usize::MAX, compare, |_| true).into_iter().copied().collect()
+        });
+        let by_query: Vec<Vec<&FederatedHit<'_>>> = by_query.collect();
+        let hits = ranked(by_query.iter().map(Vec::as_slice).collect(), end, compare, |hit| {
+            let position = hit.place.queries_position;
+            let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
+            let is_new = match everywhere {
+                Some(_) => seen.is_new(&hit.hit.fields),
+                None => seen_by_query
+                    .entry(position)
+                    .or_insert_with(|| Seen::new(of_query))
+                    .is_new(&hit.hit.fields),
+            };
+            rejected += u64::from(!is_new);
+            is_new
+        });
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let sum =
             |name: &str| -> u64 { answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum() };
@@ -305,10 +343,9 @@ impl Question for Federated {
                 ("totalPages", Paging::Page { hits_per_page, .. }) => {
                     pages(total("totalHits"), hits_per_page)
                 }
-                ("semanticHitCount", _) => hits
-                    .iter()
-                    .filter(|hit| hit.hit.fields.read("_rankingScoreDetails").is_some_and(is_semantic))
-                    .count() as u64,
+                ("semanticHitCount", _) => {
+                    hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64
+                }
                 ("processingTimeMs", _) => {
                     answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max().unwrap_or(0)
                 }
@@ -324,11 +361,10 @@ impl Question for Federated {
             out.push(b',');
             self.write_facets(topology, &facets, &mut out);
         }
+        if self.by_keywords && first.get("semanticHitCount").is_none() {
+            out.extend_from_slice(b",\"semanticHitCount\":0");
+        }
         out.push(b'}');
         Gathered::Reply(Reply::json(200, out))
     }
-}
-
-fn is_semantic(details: RawObject<'_>) -> bool {
-    details.get("vectorSort").is_some()
 }

@@ -3,9 +3,10 @@
 use super::{
     answer::{Hit, NodeAnswer},
     facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
+    hybrid::Hybrid,
     request::{Paging, SearchRequest},
     selection::Selection,
-    values::{FacetValue, values_at},
+    values::values_at,
 };
 use crate::{json::RawObject, scrub, topology::IndexConfig};
 use serde_json::value::RawValue;
@@ -35,17 +36,56 @@ impl Merging<'_> {
     /// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
     #[must_use]
     pub fn merge(&self, request: &SearchRequest, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
+        let Some(first) = parts.first() else { return Vec::new() };
+        self.write(request, &first.members, parts)
+    }
+
+    /// The same for a hybrid search whose `keywords` are good enough: its `parts` say only what an answer looks like.
+    #[must_use]
+    pub fn merge_keywords(
+        &self,
+        request: &SearchRequest,
+        parts: &[NodeAnswer<'_>],
+        keywords: &[NodeAnswer<'_>],
+    ) -> Vec<u8> {
+        let Some(first) = parts.first() else { return Vec::new() };
+        let members = first.members.0.iter().filter(|(name, _)| name != "queryVector").cloned();
+        self.write(request, &RawObject(members.collect()), keywords)
+    }
+
+    /// Whether the keyword hits of these nodes need no semantic ones.
+    #[must_use]
+    pub fn good_enough(&self, hybrid: Hybrid, request: &SearchRequest, keywords: &[NodeAnswer<'_>]) -> bool {
+        let (end, hits) = self.ranked(request, keywords);
+        hybrid.good_enough(end, hits.into_iter())
+    }
+
+    /// How many hits are asked for from the first one on, and these.
+    fn ranked<'p, 'a>(
+        &self,
+        request: &SearchRequest,
+        parts: &'p [NodeAnswer<'a>],
+    ) -> (usize, Vec<&'p Hit<'a>>) {
         let (offset, limit) = request.paging.window();
-        let cap = |count: u64| count.min(self.index.max_total_hits);
-        let end = cap(offset.saturating_add(limit));
+        let end = offset.saturating_add(limit).min(self.index.max_total_hits);
+        let end = if limit == 0 { 0 } else { usize::try_from(end).unwrap_or(usize::MAX) };
         let lists = parts.iter().map(|part| part.hits.as_slice()).collect();
         let primary_key = self.index.primary_key.as_deref();
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
-            one.rank.compare(&other.rank).then_with(|| one.compare_ids(other, primary_key))
+            let mixed = request.hybrid.and_then(|hybrid| hybrid.compare(one, other));
+            mixed.unwrap_or_else(|| {
+                one.rank().compare(other.rank()).then_with(|| one.compare_ids(other, primary_key))
+            })
         };
         let mut seen = Seen::new(self.distinct);
-        let end = usize::try_from(end).unwrap_or(usize::MAX);
-        let hits = ranked(lists, end, compare, |hit| seen.is_new(&hit.fields));
+        (end, ranked(lists, end, compare, |hit| seen.is_new(&hit.fields)))
+    }
+
+    /// An answer with these members.
+    fn write(&self, request: &SearchRequest, members: &RawObject<'_>, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
+        let (offset, _) = request.paging.window();
+        let cap = |count: u64| count.min(self.index.max_total_hits);
+        let (_, hits) = self.ranked(request, parts);
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
         let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
@@ -59,11 +99,11 @@ impl Merging<'_> {
         let hidden_facet = self.added_facet.filter(|facet| !request.asks_for_facet(facet));
 
         let mut out = Vec::with_capacity(256 + hits.len() * 1024);
-        let Some(first) = parts.first() else { return out };
-        first.members.write_filtered(&mut out, |name, value, out| {
+        members.write_filtered(&mut out, |name, value, out| {
             let number = match (name, request.paging) {
                 ("hits", _) => {
-                    self.write_hits(hits, request.show_details, out);
+                    let fields: Vec<&RawObject<'_>> = hits.iter().map(|hit| &hit.fields).collect();
+                    self.write_hits(&fields, request, out);
                     return true;
                 }
                 ("facetDistribution" | "facetStats", _) if request.facets.is_none() => return false,
@@ -92,7 +132,7 @@ impl Merging<'_> {
                 ("totalPages", Paging::Page { hits_per_page, .. }) => {
                     pages(total("totalHits"), hits_per_page)
                 }
-                ("semanticHitCount", _) => hits.iter().filter(|hit| is_semantic(hit)).count() as u64,
+                ("semanticHitCount", _) => hits.iter().filter(|hit| hit.rank().is_semantic()).count() as u64,
                 ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
                 _ => {
                     out.extend_from_slice(value.get().as_bytes());
@@ -105,19 +145,15 @@ impl Merging<'_> {
         out
     }
 
-    fn write_hits(&self, hits: &[&Hit<'_>], show_details: bool, out: &mut Vec<u8>) {
+    /// Writes hits as the client sees them.
+    pub(super) fn write_hits(&self, hits: &[&RawObject<'_>], request: &SearchRequest, out: &mut Vec<u8>) {
+        let hides_score = request.hybrid.is_some() && !request.show_score;
         write_list(hits, out, |hit, out| {
-            scrub::write_hit(&hit.fields, show_details, out, |name, value, out| {
-                self.selection.write(name, value, out)
+            scrub::write_hit(hit, request.show_details, out, |name, value, out| {
+                !(hides_score && name == "_rankingScore") && self.selection.write(name, value, out)
             });
         });
     }
-}
-
-/// Whether a hit was found by its vector.
-fn is_semantic(hit: &Hit<'_>) -> bool {
-    let details: Option<RawObject<'_>> = hit.fields.read("_rankingScoreDetails");
-    details.is_some_and(|details| details.get("vectorSort").is_some())
 }
 
 /// Pages of this size that hold so many hits.
@@ -126,21 +162,30 @@ pub(super) fn pages(hits: u64, hits_per_page: u64) -> u64 {
 }
 
 /// The distinct values that earlier hits have taken.
-#[derive(Debug)]
-pub(super) struct Seen<'d> {
-    attribute: Option<&'d str>,
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    attribute: Option<String>,
     values: HashSet<String>,
 }
 
-impl<'d> Seen<'d> {
-    pub(super) fn new(attribute: Option<&'d str>) -> Self {
-        Self { attribute, values: HashSet::new() }
+impl Seen {
+    pub(super) fn new(attribute: Option<&str>) -> Self {
+        Self { attribute: attribute.map(str::to_owned), values: HashSet::new() }
+    }
+
+    /// The values of a document that count.
+    pub(super) fn values(&self, document: &RawObject<'_>) -> Vec<String> {
+        let values = self.attribute.iter().flat_map(|attribute| values_at(document, attribute));
+        values.map(|value| value.key()).collect()
     }
 
     /// Whether no earlier document has any of this one's values; they are taken then.
     pub(super) fn is_new(&mut self, document: &RawObject<'_>) -> bool {
-        let Some(attribute) = self.attribute else { return true };
-        let values: Vec<String> = values_at(document, attribute).iter().map(FacetValue::key).collect();
+        self.are_new(self.values(document))
+    }
+
+    /// The same for its [`Self::values`].
+    pub(super) fn are_new(&mut self, values: Vec<String>) -> bool {
         if values.iter().any(|value| self.values.contains(value)) {
             return false;
         }

@@ -1,11 +1,14 @@
 //! The read path of searches: what is asked of the nodes, and their answers as one.
 
 pub mod answer;
+pub mod deep;
 pub mod documents;
 pub mod facet_search;
 pub mod facets;
 pub mod federated;
+mod federated_hybrid;
 pub mod geo;
+pub mod hybrid;
 pub mod merge;
 pub mod multi;
 pub mod query;

@@ -1,18 +1,33 @@
 //! `POST /multi-search`: many queries for one callout a node.
 
-use super::{federated::Federated, query::IndexQuery, request::SearchRequest};
+use super::{
+    answer::NodeAnswer,
+    deep::{Deep, DeepResult, Page, first_chunk},
+    federated::Federated,
+    merge::write_list,
+    query::{IndexQuery, Merged},
+    request::SearchRequest,
+};
 use crate::{
     http::Reply,
     json::RawObject,
     read::{Gathered, NodeRequest, Part, Portion, Question},
+    scrub,
+    shard::Shard,
     topology::Topology,
 };
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// Several searches, each with an answer of its own.
-#[derive(Debug)]
-pub struct MultiSearch(Vec<IndexQuery>);
+#[derive(Clone, Debug)]
+pub struct MultiSearch {
+    queries: Vec<IndexQuery>,
+    /// It is one search, which needs more than one query of a node.
+    single: bool,
+    /// Shards of the cluster.
+    shards: u16,
+}
 
 impl MultiSearch {
     /// What a body asks; `None` where a node would refuse it.
@@ -42,61 +57,156 @@ impl MultiSearch {
             let config = topology.index(&index);
             IndexQuery::new(index, config, request)
         });
-        Some(Box::new(Self(queries.collect())))
+        let shards = topology.shard_count();
+        Some(Box::new(Self { queries: queries.collect(), single: false, shards }))
+    }
+
+    /// One search, by multi-searches.
+    #[must_use]
+    pub fn single(topology: &Topology, mut query: IndexQuery) -> Self {
+        query.request.name_index(&query.index);
+        Self { queries: vec![query], single: true, shards: topology.shard_count() }
+    }
+
+    /// The answer of these results.
+    pub(super) fn reply(&self, results: &[Vec<u8>]) -> Gathered {
+        let mut body = Vec::with_capacity(64 + results.iter().map(Vec::len).sum::<usize>());
+        match results {
+            [result] if self.single => match serde_json::from_slice::<RawObject<'_>>(result) {
+                Ok(result) => result.write_filtered(&mut body, |name, value, out| {
+                    name != "indexUid" && scrub::as_is(name, value, out)
+                }),
+                Err(_) => return Gathered::Broken(0),
+            },
+            _ => {
+                body.extend_from_slice(b"{\"results\":");
+                write_list(results, &mut body, |result, out| out.extend_from_slice(result));
+                body.push(b'}');
+            }
+        }
+        Gathered::Reply(Reply::json(200, body))
+    }
+
+    fn ask_one(&self, portion: &Portion) -> Option<Vec<Vec<u8>>> {
+        let query = self.queries.get(portion.unit)?;
+        if query.is_deep() {
+            let hits = first_chunk(query, &portion.shards, self.shards);
+            return Some(vec![query.scan().first(&portion.shards, hits)]);
+        }
+        Some(query.for_shards(&portion.shards))
+    }
+
+    fn deep_result(&self, query: &IndexQuery, answers: &Answers<'_>) -> Result<DeepResult, usize> {
+        let mut read = Vec::with_capacity(answers.own.len());
+        for (position, (body, shards)) in answers.own.iter().zip(&answers.shards).enumerate() {
+            let answer = NodeAnswer::read(body).map_err(|_| position)?;
+            read.push((shards.clone(), first_chunk(query, shards, self.shards), answer));
+        }
+        Ok(DeepResult::Page(Box::new(Page::new(query, read))))
     }
 }
 
 impl Question for MultiSearch {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.0.iter().map(|query| query.seed(topology.version())).collect()
+        self.queries.iter().map(|query| query.seed(topology.version())).collect()
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let mut body = b"{\"queries\":[".to_vec();
-        for (position, Portion { unit, shards }) in portions.iter().enumerate() {
-            if position > 0 {
-                body.push(b',');
-            }
-            body.extend(self.0.get(*unit).map(|query| query.for_shards(shards)).unwrap_or_default());
-        }
-        body.extend_from_slice(b"]}");
-        NodeRequest { path: "/multi-search".to_owned(), body }
+        let queries = portions.iter().filter_map(|portion| self.ask_one(portion)).flatten();
+        multi_search(&queries.collect::<Vec<_>>())
     }
 
     fn simpler(&self) -> Option<Box<dyn Question>> {
-        self.0.iter().find_map(IndexQuery::simpler)?;
-        let queries = self.0.iter().map(|query| query.simpler().unwrap_or_else(|| query.clone()));
-        Some(Box::new(Self(queries.collect())))
+        self.queries.iter().find_map(IndexQuery::simpler)?;
+        let queries = self.queries.iter().map(|query| query.simpler().unwrap_or_else(|| query.clone()));
+        Some(Box::new(Self { queries: queries.collect(), ..*self }))
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
-        let mut answers: Vec<Vec<(usize, &[u8])>> = vec![Vec::new(); self.0.len()];
+        let mut answers: Vec<Answers<'_>> = self.queries.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {
-            let results = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
-            let results: Option<Vec<&RawValue>> = results.and_then(|answer| answer.read("results"));
-            let Some(results) = results.filter(|results| results.len() == part.portions.len()) else {
+            let queries = part.portions.iter().map(|portion| self.queries.get(portion.unit));
+            let Some(mut results) = read_results(part.body) else { return Gathered::Broken(position) };
+            results.reverse();
+            for (portion, query) in part.portions.iter().zip(queries) {
+                let (Some(query), Some(answers)) = (query, answers.get_mut(portion.unit)) else { continue };
+                if !answers.take(query, &portion.shards, position, &mut results) {
+                    return Gathered::Broken(position);
+                }
+            }
+            if !results.is_empty() {
                 return Gathered::Broken(position);
-            };
-            for (portion, result) in part.portions.iter().zip(results) {
-                if let Some(answers) = answers.get_mut(portion.unit) {
-                    answers.push((position, result.get().as_bytes()));
-                }
             }
         }
-        let mut body = b"{\"results\":[".to_vec();
-        for (unit, (query, answers)) in self.0.iter().zip(&answers).enumerate() {
-            if unit > 0 {
-                body.push(b',');
-            }
-            let bodies: Vec<&[u8]> = answers.iter().map(|(_, body)| *body).collect();
-            match query.merge(&bodies) {
-                Ok(result) => body.extend(result),
-                Err(broken) => {
-                    return Gathered::Broken(answers.get(broken).map_or(0, |(position, _)| *position));
+        let mut results = Vec::with_capacity(self.queries.len());
+        let mut instead: BTreeMap<usize, IndexQuery> = BTreeMap::new();
+        for (unit, (query, answers)) in self.queries.iter().zip(&answers).enumerate() {
+            let broken = |position: usize| answers.positions.get(position).copied().unwrap_or(0);
+            if query.is_deep() {
+                match self.deep_result(query, answers) {
+                    Ok(result) => results.push(result),
+                    Err(position) => return Gathered::Broken(broken(position)),
                 }
+                continue;
+            }
+            match query.merge(&answers.own, &answers.keywords) {
+                Ok(Merged::Body(result)) => results.push(DeepResult::Done(result)),
+                Ok(Merged::Instead(query)) => drop(instead.insert(unit, *query)),
+                Err(position) => return Gathered::Broken(broken(position)),
             }
         }
-        body.extend_from_slice(b"]}");
-        Gathered::Reply(Reply::json(200, body))
+        if !instead.is_empty() {
+            let queries = self.queries.iter().enumerate();
+            let queries = queries.map(|(unit, query)| instead.remove(&unit).unwrap_or_else(|| query.clone()));
+            return Gathered::Next(Box::new(Self { queries: queries.collect(), ..*self }), 0);
+        }
+        Deep::go_on(self.clone(), results)
     }
+}
+
+/// What nodes answered to one query.
+#[derive(Debug, Default)]
+pub(super) struct Answers<'a> {
+    /// To the client's query.
+    pub own: Vec<&'a [u8]>,
+    /// To the same by keywords only, where that is asked.
+    pub keywords: Vec<&'a [u8]>,
+    /// Which parts brought them.
+    pub positions: Vec<usize>,
+    /// For which shards.
+    pub shards: Vec<Vec<Shard>>,
+}
+
+impl<'a> Answers<'a> {
+    /// Takes a node's results of this query, which are the last ones; `false` where some are not there.
+    pub fn take(
+        &mut self,
+        query: &IndexQuery,
+        shards: &[Shard],
+        position: usize,
+        results: &mut Vec<&'a RawValue>,
+    ) -> bool {
+        let mut next = || results.pop().map(|result| result.get().as_bytes());
+        self.positions.push(position);
+        self.shards.push(shards.to_vec());
+        self.own.extend(next());
+        if query.asks_keywords() {
+            self.keywords.extend(next());
+        }
+        let wanted = self.positions.len();
+        self.own.len() == wanted && (self.keywords.len() == wanted || !query.asks_keywords())
+    }
+}
+
+/// These queries for one callout.
+pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
+    let mut body = b"{\"queries\":".to_vec();
+    write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
+    body.push(b'}');
+    NodeRequest { path: "/multi-search".to_owned(), body }
+}
+
+/// The results of a multi-search.
+pub(super) fn read_results(body: &[u8]) -> Option<Vec<&RawValue>> {
+    serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("results")
 }

@@ -2,11 +2,15 @@
 
 use super::{
     answer::{NodeAnswer, NotAnAnswer},
+    hybrid::Hybrid,
     merge::Merging,
     request::{Additions, SearchRequest},
     selection::Selection,
 };
 use crate::{shard::Shard, topology::IndexConfig};
+
+/// Offsets from which on pages are fetched in two steps.
+const DEEP: u64 = 500;
 
 /// A query with what the topology knows of its index.
 #[derive(Clone, Debug)]
@@ -23,6 +27,17 @@ pub struct IndexQuery {
     pub selection: Selection,
     /// Whether the distinct attribute is to be counted as a facet, so that totals are exact.
     count_distinct: bool,
+    /// Nodes are to find keyword hits not good enough: they are asked for so many.
+    forced: Option<u64>,
+}
+
+/// What the nodes' answers to one query mean together.
+#[derive(Debug)]
+pub enum Merged {
+    /// The answer.
+    Body(Vec<u8>),
+    /// A node decided otherwise than all nodes together: this is to be asked instead.
+    Instead(Box<IndexQuery>),
 }
 
 impl IndexQuery {
@@ -44,7 +59,8 @@ impl IndexQuery {
         let needed: Vec<&str> =
             [&config.primary_key, &distinct].into_iter().flatten().map(String::as_str).collect();
         let selection = Selection::new(request.retrieve.as_deref(), &request.formatted, &needed);
-        Self { index, config, request, count_distinct: distinct.is_some(), distinct, selection }
+        let count_distinct = distinct.is_some();
+        Self { index, config, request, distinct, selection, count_distinct, forced: None }
     }
 
     /// The same without what a node may refuse; `None` where nothing was added.
@@ -60,10 +76,89 @@ impl IndexQuery {
         self.request.seed(&self.index, topology_version)
     }
 
-    /// The query for one node.
+    /// The queries for one node: the client's, and where [`Self::asks_keywords`] the same by keywords only.
     #[must_use]
-    pub fn for_shards(&self, shards: &[Shard]) -> Vec<u8> {
-        self.request.for_shards(shards, self.additions())
+    pub fn for_shards(&self, shards: &[Shard]) -> Vec<Vec<u8>> {
+        let mut queries = vec![self.request.for_shards(shards, self.additions())];
+        if self.asks_keywords() {
+            queries.push(self.request.keywords().for_shards(shards, self.additions()));
+        }
+        queries
+    }
+
+    /// This query by keywords only, for the scores of its first hits.
+    #[must_use]
+    pub fn keyword_scores(&self, hits: u64) -> Self {
+        let request = self.request.keyword_scores(hits);
+        let query =
+            Self::with_distinct(self.index.clone(), self.config.clone(), request, self.distinct.clone());
+        Self { count_distinct: false, forced: Some(hits), ..query }
+    }
+
+    /// Whether these hits of [`Self::keyword_scores`] are good enough.
+    ///
+    /// # Errors
+    /// The position of an answer that cannot be read.
+    pub fn keywords_good_enough(&self, bodies: &[&[u8]]) -> Result<bool, usize> {
+        let parts = read(bodies)?;
+        Ok(self
+            .request
+            .hybrid
+            .is_some_and(|hybrid| self.merging().good_enough(hybrid, &self.request, &parts)))
+    }
+
+    /// Whether scores are fetched first, and then the fields of the page's hits only: from the offset on where the hits
+    /// before the page weigh more than another round.
+    #[must_use]
+    pub fn is_deep(&self) -> bool {
+        let (offset, limit) = self.request.paging.window();
+        offset >= DEEP && limit > 0 && !self.request.has("hybrid")
+    }
+
+    /// This query for hits that show nothing but what merging needs.
+    #[must_use]
+    pub fn scan(&self) -> Self {
+        let request = self.request.without_fields();
+        let query =
+            Self::with_distinct(self.index.clone(), self.config.clone(), request, self.distinct.clone());
+        Self { count_distinct: self.count_distinct, ..query }
+    }
+
+    /// The first `hits` of one node, with totals and facets.
+    #[must_use]
+    pub fn first(&self, shards: &[Shard], hits: u64) -> Vec<u8> {
+        self.request.for_shards(shards, Additions { hits: Some(hits), ..self.additions() })
+    }
+
+    /// The hits of one node from `offset` on, without facets.
+    #[must_use]
+    pub fn window(&self, shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
+        let additions = Additions { facet: None, ..self.additions() };
+        self.request.clone().without_facets().window(shards, additions, offset, limit)
+    }
+
+    /// The position after the last hit that is wanted.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let (offset, limit) = self.request.paging.window();
+        offset.saturating_add(limit).min(self.config.max_total_hits)
+    }
+
+    /// How hits of this query are merged.
+    #[must_use]
+    pub fn merging(&self) -> Merging<'_> {
+        Merging {
+            index: &self.config,
+            distinct: self.distinct.as_deref(),
+            selection: &self.selection,
+            added_facet: self.added_facet(),
+        }
+    }
+
+    /// Whether nodes are asked for their keyword hits too: whether these are good enough is for all of them to say.
+    #[must_use]
+    pub fn asks_keywords(&self) -> bool {
+        self.forced.is_none() && self.request.hybrid.is_some_and(Hybrid::is_open)
     }
 
     /// The query for one node, as a part of a federated search.
@@ -73,31 +168,42 @@ impl IndexQuery {
         self.request.for_federation(shards, additions)
     }
 
-    /// The nodes' answers as one.
+    /// The nodes' answers as one. `keywords` are their keyword hits, in the same order, where they are asked for.
     ///
     /// # Errors
     /// The position of an answer that cannot be read.
-    pub fn merge(&self, bodies: &[&[u8]]) -> Result<Vec<u8>, usize> {
-        let read = bodies
-            .iter()
-            .enumerate()
-            .map(|(position, body)| NodeAnswer::read(body).map_err(|NotAnAnswer| position));
-        let parts = read.collect::<Result<Vec<_>, usize>>()?;
-        let merging = Merging {
-            index: &self.config,
-            distinct: self.distinct.as_deref(),
-            selection: &self.selection,
-            added_facet: self.added_facet(),
+    pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]]) -> Result<Merged, usize> {
+        let parts = read(bodies)?;
+        let merging = self.merging();
+        let Some(hybrid) = self.request.hybrid.filter(|_| self.asks_keywords()) else {
+            return Ok(Merged::Body(merging.merge(&self.request, &parts)));
         };
-        Ok(merging.merge(&self.request, &parts))
+        let keywords = read(keywords)?;
+        if merging.good_enough(hybrid, &self.request, &keywords) {
+            return Ok(Merged::Body(merging.merge_keywords(&self.request, &parts, &keywords)));
+        }
+        // With sorts first, a node's best hits can be good enough where the best of all are not.
+        let disagree = |part| merging.good_enough(hybrid, &self.request, std::slice::from_ref(part));
+        if keywords.iter().any(disagree) {
+            let (offset, limit) = self.request.paging.window();
+            let forced = offset.saturating_add(limit).saturating_mul(4).saturating_add(1000);
+            let forced = Some(forced.min(self.config.max_total_hits));
+            return Ok(Merged::Instead(Box::new(Self { forced, ..self.clone() })));
+        }
+        Ok(Merged::Body(merging.merge(&self.request, &parts)))
     }
 
     fn additions(&self) -> Additions<'_> {
-        Additions { fields: self.selection.fields(), facet: self.added_facet() }
+        Additions { fields: self.selection.fields(), facet: self.added_facet(), hits: self.forced }
     }
 
     fn added_facet(&self) -> Option<&str> {
         let facet = self.distinct.as_deref().filter(|_| self.count_distinct)?;
         (!self.request.asks_for_facet(facet)).then_some(facet)
     }
+}
+
+fn read<'a>(bodies: &[&'a [u8]]) -> Result<Vec<NodeAnswer<'a>>, usize> {
+    let read = bodies.iter().enumerate();
+    read.map(|(position, body)| NodeAnswer::read(body).map_err(|NotAnAnswer| position)).collect()
 }

@@ -4,7 +4,7 @@
 
 use super::request::Unreadable;
 use crate::query::pairs;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The body that asks the same.
 ///
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 /// A parameter that is not known, there twice, or of the wrong type: a node can say what is wrong.
 pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
     let mut body = Map::new();
+    let (mut embedder, mut ratio) = (None, None);
     for (name, text) in pairs(query) {
         let value = match name.as_str() {
             "q" | "cropMarker" | "highlightPreTag" | "highlightPostTag" | "matchingStrategy" | "distinct" => {
@@ -25,6 +26,18 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
             | "showRankingScoreDetails"
             | "retrieveVectors"
             | "showPerformanceDetails" => Value::from(text.parse::<bool>().map_err(|_| Unreadable)?),
+            "vector" => {
+                let numbers = text.split(',').map(|number| number.parse::<f64>());
+                numbers.collect::<Result<Vec<_>, _>>().map_err(|_| Unreadable)?.into()
+            }
+            "hybridEmbedder" if embedder.is_none() => {
+                embedder = Some(text);
+                continue;
+            }
+            "hybridSemanticRatio" if ratio.is_none() => {
+                ratio = Some(text.parse::<f64>().map_err(|_| Unreadable)?);
+                continue;
+            }
             "rankingScoreThreshold" => Value::from(text.parse::<f64>().map_err(|_| Unreadable)?),
             "attributesToRetrieve"
             | "attributesToCrop"
@@ -39,6 +52,16 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
         if body.insert(name, value).is_some() {
             return Err(Unreadable);
         }
+    }
+    match (embedder, ratio) {
+        (Some(embedder), Some(ratio)) => {
+            body.insert("hybrid".to_owned(), json!({ "embedder": embedder, "semanticRatio": ratio }));
+        }
+        (Some(embedder), None) => {
+            body.insert("hybrid".to_owned(), json!({ "embedder": embedder }));
+        }
+        (None, Some(_)) => return Err(Unreadable),
+        (None, None) => {}
     }
     Ok(body)
 }
@@ -66,7 +89,6 @@ pub(super) fn sort_parameters(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -78,8 +100,12 @@ mod tests {
             json!({"q":"a b c","limit":3,"facets":["x","y"],"sort":["_geoPoint(1,2):asc","p:desc"],
                    "filter":"a = 1","showRankingScore":true})
         );
+        assert_eq!(
+            Value::Object(body_of_query("vector=0.5,1&hybridSemanticRatio=0.3&hybridEmbedder=e").unwrap()),
+            json!({"vector": [0.5, 1.0], "hybrid": {"embedder": "e", "semanticRatio": 0.3}})
+        );
         assert_eq!(body_of_query("filter=[\"a=1\",[\"b=2\"]]").unwrap()["filter"], json!(["a=1", ["b=2"]]));
-        for bad in ["limit=x", "unknown=1", "q=a&q=b", "showRankingScore=1"] {
+        for bad in ["limit=x", "unknown=1", "q=a&q=b", "showRankingScore=1", "hybridSemanticRatio=1"] {
             assert!(body_of_query(bad).is_err(), "{bad}");
         }
     }

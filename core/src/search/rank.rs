@@ -8,12 +8,45 @@ use super::{
     geo::{Place, compare_distances},
     values::{FacetValue, directed},
 };
-use serde_json::{Map, Value};
+use crate::json::RawObject;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, value::RawValue};
 use std::cmp::Ordering;
+
+/// The rule of vector searches.
+const SIMILARITY: &str = "vectorSort";
 
 /// What all ranking rules say of one hit, first rule first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rank(Vec<Rule>);
+pub struct Rank {
+    rules: Vec<Rule>,
+    semantic: bool,
+}
+
+/// One rule's details.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail<'a> {
+    order: u64,
+    score: Option<f64>,
+    typo_count: Option<f64>,
+    #[serde(borrow)]
+    match_type: Option<&'a RawValue>,
+    matching_words: Option<f64>,
+    attribute_ranking_order_score: Option<f64>,
+    query_word_distance_score: Option<f64>,
+    similarity: Option<f64>,
+    /// Also where it is null.
+    #[serde(borrow, default, deserialize_with = "present")]
+    value: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    distance: Option<&'a RawValue>,
+}
+
+/// A member that is there, whatever its value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
 
 /// One rule's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,25 +62,33 @@ enum Rule {
 impl Rank {
     /// Reads a hit's `_rankingScoreDetails`. What is not understood counts as equal.
     #[must_use]
-    pub fn from_details(details: &Map<String, Value>) -> Self {
+    pub fn read(details: &RawValue) -> Self {
+        let Ok(RawObject(details)) = serde_json::from_str(details.get()) else { return Self::default() };
+        let mut semantic = false;
         let mut rules: Vec<(u64, Rule)> = details
             .iter()
             .filter_map(|(name, detail)| {
-                let detail = detail.as_object()?;
-                let order = detail.get("order")?.as_u64()?;
-                Some((order, Rule::read(name, detail)))
+                semantic |= name == SIMILARITY;
+                let detail: Detail<'_> = serde_json::from_str(detail.get()).ok()?;
+                Some((detail.order, Rule::read(name, &detail)))
             })
             .collect();
         rules.sort_by_key(|(order, _)| *order);
-        Self(rules.into_iter().map(|(_, rule)| rule).collect())
+        Self { rules: rules.into_iter().map(|(_, rule)| rule).collect(), semantic }
+    }
+
+    /// Whether the hit was found by a vector.
+    #[must_use]
+    pub fn is_semantic(&self) -> bool {
+        self.semantic
     }
 
     /// `Less` where this hit goes first; `Equal` where no rule tells.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
-        self.0
+        self.rules
             .iter()
-            .zip(&other.0)
+            .zip(&other.rules)
             .map(|(one, other)| one.compare(other))
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal)
@@ -65,13 +106,13 @@ impl Weighted {
     /// parts them, Meilisearch multiplies the rules' own numbers, of which the details show ratios only: the scores of
     /// the groups are near then, not exact.
     #[must_use]
-    pub fn of(details: &Map<String, Value>, weight: f64, score: f64) -> Vec<Self> {
+    pub fn of(details: &RawValue, weight: f64, score: f64) -> Vec<Self> {
+        let Ok(RawObject(details)) = serde_json::from_str(details.get()) else { return Vec::new() };
         let mut rules: Vec<(u64, Rule, f64)> = details
             .iter()
             .filter_map(|(name, detail)| {
-                let detail = detail.as_object()?;
-                let score = detail.get("score").and_then(Value::as_f64).unwrap_or(0.0);
-                Some((detail.get("order")?.as_u64()?, Rule::read(name, detail), score))
+                let detail: Detail<'_> = serde_json::from_str(detail.get()).ok()?;
+                Some((detail.order, Rule::read(name, &detail), detail.score.unwrap_or(0.0)))
             })
             .collect();
         rules.sort_by_key(|(order, ..)| *order);
@@ -95,6 +136,32 @@ impl Weighted {
             *group = Rule::Scores(vec![score]);
         }
         weighted
+    }
+
+    /// The same to compare hits of a keyword search to those of a vector search: with several groups, the first has the
+    /// whole score, which is near its own and nearer than what the rules' ratios tell.
+    #[must_use]
+    pub fn of_source(details: &RawValue, weight: f64, score: f64) -> Vec<Self> {
+        let mut weighted = Self::of(details, weight, score * weight);
+        if let Some(Self(group)) = weighted.iter_mut().find(|Self(rule)| matches!(rule, Rule::Scores(_))) {
+            *group = Rule::Scores(vec![score * weight]);
+        }
+        weighted
+    }
+
+    /// The score, where it is one.
+    #[must_use]
+    pub fn as_score(&self) -> Option<f64> {
+        match &self.0 {
+            Rule::Scores(scores) => scores.first().copied(),
+            _ => None,
+        }
+    }
+
+    /// The order of two sorts.
+    #[must_use]
+    pub fn compare_value(&self, other: &Self) -> Ordering {
+        self.0.compare(&other.0)
     }
 
     /// `Less` where `one` goes first; `None` where the values cannot be compared, and the whole score decides.
@@ -126,44 +193,49 @@ impl Weighted {
 }
 
 impl Rule {
-    fn read(name: &str, detail: &Map<String, Value>) -> Self {
-        let number = |key: &str| detail.get(key).and_then(Value::as_f64);
+    fn read(name: &str, detail: &Detail<'_>) -> Self {
         let ascending = name.ends_with(":asc");
-        if detail.contains_key("distance") {
+        let parsed = |raw: Option<&RawValue>| serde_json::from_str::<Value>(raw?.get()).ok();
+        if let Some(distance) = detail.distance {
             // The details round; the place that they tell does not.
-            let place = detail.get("value").and_then(|place| {
+            let place = parsed(detail.value).and_then(|place| {
                 let coordinate = |name: &str| place.get(name).and_then(Value::as_f64);
                 Some(Place { latitude: coordinate("lat")?, longitude: coordinate("lng")? })
             });
             let from = name.rsplit_once(':').and_then(|(point, _)| Place::of_point(point));
             let exact = place.zip(from).map(|(place, from)| from.distance(place));
-            return Self::Distance { ascending, metres: exact.or_else(|| number("distance")) };
+            return Self::Distance { ascending, metres: exact.or_else(|| parsed(Some(distance))?.as_f64()) };
         }
-        if let Some(value) = detail.get("value") {
-            return Self::Sort { ascending, value: FacetValue::of(value) };
+        if detail.value.is_some() {
+            return Self::Sort {
+                ascending,
+                value: FacetValue::of(&parsed(detail.value).unwrap_or_default()),
+            };
+        }
+        if name == SIMILARITY {
+            // A document without a vector is found, and has no similarity.
+            return Self::Scores(vec![detail.similarity.unwrap_or(f64::NEG_INFINITY)]);
         }
         if name == "skipped" {
             return Self::Scores(vec![f64::NEG_INFINITY]);
         }
-        let matched = |kind: &Value| match kind.as_str() {
-            Some("exactMatch") => 2.0,
-            Some("matchesStart") => 1.0,
+        let matched = |kind: &RawValue| match kind.get() {
+            r#""exactMatch""# => 2.0,
+            r#""matchesStart""# => 1.0,
             _ => 0.0,
         };
         let parts = [
-            number("typoCount").map(|typos| -typos),
-            detail.get("matchType").map(matched),
-            number("matchingWords"),
-            number("attributeRankingOrderScore"),
-            number("queryWordDistanceScore"),
-            number("similarity"),
+            detail.typo_count.map(|typos| -typos),
+            detail.match_type.map(matched),
+            detail.matching_words,
+            detail.attribute_ranking_order_score,
+            detail.query_word_distance_score,
         ];
-        let scores: Vec<f64> = parts.into_iter().flatten().collect();
+        let mut scores: Vec<f64> = parts.into_iter().flatten().collect();
         if scores.is_empty() {
-            Self::Scores(number("score").into_iter().collect())
-        } else {
-            Self::Scores(scores)
+            scores.extend(detail.score);
         }
+        Self::Scores(scores)
     }
 
     fn compare(&self, other: &Self) -> Ordering {
@@ -205,7 +277,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn rank(details: Value) -> Rank {
-        Rank::from_details(details.as_object().unwrap())
+        Rank::read(&serde_json::value::to_raw_value(&details).unwrap())
     }
 
     fn sorted(name: &str, values: [Value; 5]) -> Vec<Value> {

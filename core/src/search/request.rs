@@ -1,5 +1,6 @@
 //! A search as a client asks for it, and what a node is asked instead.
 
+use super::hybrid::Hybrid;
 use crate::shard::{Shard, tag_filter};
 use serde_json::{Map, Value, value::RawValue, value::to_raw_value};
 use std::collections::BTreeMap;
@@ -13,6 +14,21 @@ pub(crate) const MOST_HITS: u64 = 1 << 24;
 
 /// The parameters that say which part of the hits is wanted.
 const PAGING: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
+
+/// The parameters that say what is shown of a hit.
+const SHAPING: [&str; 11] = [
+    "attributesToRetrieve",
+    "attributesToHighlight",
+    "attributesToCrop",
+    "cropLength",
+    "cropMarker",
+    "highlightPreTag",
+    "highlightPostTag",
+    "showMatchesPosition",
+    "retrieveVectors",
+    "showPerformanceDetails",
+    "personalize",
+];
 
 /// Which part of the hits is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +54,8 @@ impl Paging {
     #[must_use]
     pub fn window(self) -> (u64, u64) {
         match self {
+            // A node counts to the end of the page in 64 bits, and finds an end before the page's beginning then.
+            Self::Offset { offset, limit } if offset.checked_add(limit).is_none() => (offset, 0),
             Self::Offset { offset, limit } => (offset, limit),
             Self::Page { page: 0, .. } => (0, 0),
             Self::Page { page, hits_per_page } => ((page - 1).saturating_mul(hits_per_page), hits_per_page),
@@ -69,6 +87,10 @@ pub struct SearchRequest {
     pub weight: f64,
     /// Whether the client wants pages of its own choice; a federated query has none.
     pub has_paging: bool,
+    /// Whether the client wants `_rankingScore`.
+    pub show_score: bool,
+    /// Set where keyword and semantic answers are to be mixed.
+    pub hybrid: Option<Hybrid>,
 }
 
 /// What a node is asked besides what the client asks.
@@ -78,6 +100,8 @@ pub struct Additions<'a> {
     pub fields: Option<&'a [String]>,
     /// A facet to count besides the client's.
     pub facet: Option<&'a str>,
+    /// How many hits to give instead of the client's.
+    pub hits: Option<u64>,
 }
 
 impl SearchRequest {
@@ -99,16 +123,10 @@ impl SearchRequest {
             name: &str,
         ) -> Result<Option<T>, Unreadable> {
             let Some(value) = parameters.get(name) else { return Ok(None) };
-            serde_json::from_str(value.get()).map_err(|_| Unreadable)
+            serde_json::from_str(value.get()).map(Some).map_err(|_| Unreadable)
         }
-        // Nodes refuse `null` for these, and would not see it.
-        for name in ["offset", "limit", "showRankingScoreDetails"] {
-            if parameters.get(name).is_some_and(|value| value.get() == "null") {
-                return Err(Unreadable);
-            }
-        }
-        let page: Option<u64> = read(&parameters, "page")?;
-        let hits_per_page: Option<u64> = read(&parameters, "hitsPerPage")?;
+        let page = read::<Option<u64>>(&parameters, "page")?.flatten();
+        let hits_per_page = read::<Option<u64>>(&parameters, "hitsPerPage")?.flatten();
         let offset: Option<u64> = read(&parameters, "offset")?;
         let limit: Option<u64> = read(&parameters, "limit")?;
         let paging = if page.is_some() || hits_per_page.is_some() {
@@ -134,8 +152,72 @@ impl SearchRequest {
             distinct: read::<Option<String>>(&parameters, "distinct")?.flatten(),
             facets: names("facets")?,
             has_paging,
+            show_score: read(&parameters, "showRankingScore")?.unwrap_or(false),
+            hybrid: Hybrid::of(&parameters),
             parameters,
         })
+    }
+
+    /// The same query by keywords only.
+    #[must_use]
+    pub fn keywords(&self) -> Self {
+        let mut keywords = self.clone();
+        for name in ["hybrid", "vector", "media"] {
+            keywords.parameters.remove(name);
+        }
+        keywords
+    }
+
+    /// The scores of this query's first hits by keywords.
+    #[must_use]
+    pub fn keyword_scores(&self, hits: u64) -> Self {
+        let mut scores = self.keywords().without_fields();
+        scores.parameters.remove("federationOptions");
+        scores.paging = Paging::Offset { offset: 0, limit: hits };
+        scores.without_facets()
+    }
+
+    /// The same query for hits that show nothing but their scores.
+    #[must_use]
+    pub fn without_fields(&self) -> Self {
+        let mut bare = self.clone();
+        for name in SHAPING {
+            bare.parameters.remove(name);
+        }
+        bare.retrieve = Some(Vec::new());
+        bare.formatted.clear();
+        if let Ok(nothing) = to_raw_value::<[&str; 0]>(&[]) {
+            bare.parameters.insert("attributesToRetrieve".to_owned(), nothing);
+        }
+        bare
+    }
+
+    /// The same query without facets.
+    #[must_use]
+    pub fn without_facets(mut self) -> Self {
+        self.parameters.remove("facets");
+        self.facets = None;
+        self
+    }
+
+    /// Whether a parameter is there.
+    #[must_use]
+    pub fn has(&self, parameter: &str) -> bool {
+        self.parameters.contains_key(parameter)
+    }
+
+    /// The query for one node's hits from `offset` on.
+    #[must_use]
+    pub fn window(&self, shards: &[Shard], additions: Additions<'_>, offset: u64, limit: u64) -> Vec<u8> {
+        let window = vec![("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
+        self.write(shards, additions, &PAGING, window)
+    }
+
+    /// The same query, as a multi-search has it.
+    pub fn name_index(&mut self, index: &str) {
+        if let Ok(index) = to_raw_value(index) {
+            self.parameters.insert("indexUid".to_owned(), index);
+        }
     }
 
     /// A number that follows from the query without its paging, so that all pages of a query come from the same
@@ -164,6 +246,7 @@ impl SearchRequest {
     pub fn for_shards(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         let (offset, limit) = self.paging.window();
         let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        let hits = additions.hits.unwrap_or(hits);
         let paging = match self.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
             Paging::Page { .. } => {
@@ -200,6 +283,9 @@ impl SearchRequest {
         let mut parameters = self.without(left_out);
         added.push(("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), shards)));
         added.push(("showRankingScoreDetails", to_raw_value(&true).ok()));
+        if self.hybrid.is_some() {
+            added.push(("showRankingScore", to_raw_value(&true).ok()));
+        }
         if let Some(fields) = additions.fields {
             added.push(("attributesToRetrieve", to_raw_value(fields).ok()));
         }
@@ -265,6 +351,9 @@ mod tests {
         assert_eq!(asked(r#"{"page":0}"#)["hitsPerPage"], 0);
         assert_eq!(asked(r#"{"limit":0,"offset":3}"#)["limit"], 0);
         assert_eq!(asked("{}")["limit"], 20);
+        assert_eq!(asked(r#"{"page":null,"hitsPerPage":null,"attributesToRetrieve":null}"#)["limit"], 20);
+        assert_eq!(asked(r#"{"limit":18446744073709551615}"#)["limit"], MOST_HITS);
+        assert_eq!(asked(r#"{"limit":18446744073709551615,"offset":20}"#)["limit"], 0, "as a node counts");
     }
 
     #[test]
@@ -284,9 +373,16 @@ mod tests {
 
     #[test]
     fn what_a_node_would_refuse_is_unreadable() {
-        for body in
-            ["", r#"{"limit":"x"}"#, r#"{"limit":-1}"#, "[]", "{", r#"{"page":1.5}"#, r#"{"offset":null}"#]
-        {
+        for body in [
+            "",
+            r#"{"limit":"x"}"#,
+            r#"{"limit":null}"#,
+            r#"{"showRankingScoreDetails":null}"#,
+            r#"{"limit":-1}"#,
+            "[]",
+            "{",
+            r#"{"page":1.5}"#,
+        ] {
             assert!(SearchRequest::from_body(body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -132,7 +132,8 @@ impl Question for Near {
             *limit = limit.saturating_add(1);
         }
         let path = format!("/indexes/{}/search", encode(&self.query.index));
-        NodeRequest { path, body: query.for_shards(&shards) }
+        // Its ratio is 1: there is one query.
+        NodeRequest { path, body: query.for_shards(&shards).pop().unwrap_or_default() }
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
@@ -158,7 +159,7 @@ impl Question for Near {
         };
         let lists = answers.iter().map(|answer| answer.hits.as_slice()).collect();
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
-            one.rank.compare(&other.rank).then_with(|| one.compare_ids(other, key))
+            one.rank().compare(other.rank()).then_with(|| one.compare_ids(other, key))
         };
         let end = usize::try_from(offset.saturating_add(limit)).unwrap_or(usize::MAX);
         let hits = ranked(lists, end, compare, wanted);

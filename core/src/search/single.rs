@@ -1,6 +1,11 @@
 //! `GET` and `POST /indexes/{uid}/search`.
 
-use super::{query::IndexQuery, query_string::body_of_query, request::SearchRequest};
+use super::{
+    multi::MultiSearch,
+    query::{IndexQuery, Merged},
+    query_string::body_of_query,
+    request::SearchRequest,
+};
 use crate::{
     http::{Reply, RequestHead},
     query::encode,
@@ -27,7 +32,11 @@ impl Search {
         } else {
             SearchRequest::from_body(body)
         };
-        Some(Box::new(Self(IndexQuery::new(index.to_owned(), topology.index(index), request.ok()?))))
+        let query = IndexQuery::new(index.to_owned(), topology.index(index), request.ok()?);
+        if query.asks_keywords() || query.is_deep() {
+            return Some(Box::new(MultiSearch::single(topology, query)));
+        }
+        Some(Box::new(Self(query)))
     }
 }
 
@@ -38,10 +47,8 @@ impl Question for Search {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
-        NodeRequest {
-            path: format!("/indexes/{}/search", encode(&self.0.index)),
-            body: self.0.for_shards(&shards),
-        }
+        let path = format!("/indexes/{}/search", encode(&self.0.index));
+        NodeRequest { path, body: self.0.for_shards(&shards).pop().unwrap_or_default() }
     }
 
     fn simpler(&self) -> Option<Box<dyn Question>> {
@@ -50,8 +57,9 @@ impl Question for Search {
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
         let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body).collect();
-        match self.0.merge(&bodies) {
-            Ok(body) => Gathered::Reply(Reply::json(200, body)),
+        match self.0.merge(&bodies, &[]) {
+            Ok(Merged::Body(body)) => Gathered::Reply(Reply::json(200, body)),
+            Ok(Merged::Instead(query)) => Gathered::Next(Box::new(Self(*query)), 0),
             Err(position) => Gathered::Broken(position),
         }
     }

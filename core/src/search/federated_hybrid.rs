@@ -1,0 +1,69 @@
+//! Hybrid queries of a federated search: whether their keyword hits are good enough is decided over all nodes first.
+
+use super::{
+    federated::Federated,
+    multi::{Answers, multi_search, read_results},
+    query::IndexQuery,
+};
+use crate::{
+    read::{Gathered, NodeRequest, Part, Portion, Question},
+    shard::Shard,
+    topology::Topology,
+};
+
+/// Asks for the scores of the hits by keywords, then the federated search itself.
+#[derive(Debug)]
+pub struct Decision {
+    federated: Federated,
+    /// The open queries by keywords only, with their positions.
+    open: Vec<(usize, IndexQuery)>,
+}
+
+impl Decision {
+    /// The federated search, after this decision where one is open.
+    pub fn of(federated: Federated) -> Box<dyn Question> {
+        let hits = federated.hits();
+        let open: Vec<(usize, IndexQuery)> = federated
+            .queries()
+            .iter()
+            .enumerate()
+            .filter(|(_, query)| hits > 0 && query.asks_keywords())
+            .map(|(position, query)| (position, query.keyword_scores(hits)))
+            .collect();
+        if open.is_empty() { Box::new(federated) } else { Box::new(Self { federated, open }) }
+    }
+}
+
+impl Question for Decision {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        self.federated.seeds(topology)
+    }
+
+    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let queries = self.open.iter().flat_map(|(_, query)| query.for_shards(&shards));
+        multi_search(&queries.collect::<Vec<_>>())
+    }
+
+    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        let mut answers: Vec<Answers<'_>> = self.open.iter().map(|_| Answers::default()).collect();
+        for (position, part) in parts.iter().enumerate() {
+            let Some(mut results) = read_results(part.body) else { return Gathered::Broken(position) };
+            results.reverse();
+            for ((_, query), answers) in self.open.iter().zip(&mut answers) {
+                if !answers.take(query, &[], position, &mut results) {
+                    return Gathered::Broken(position);
+                }
+            }
+        }
+        let mut decided = self.federated.clone();
+        for ((position, query), answers) in self.open.iter().zip(&answers) {
+            match query.keywords_good_enough(&answers.own) {
+                Ok(true) => decided.by_keywords(*position),
+                Ok(false) => {}
+                Err(broken) => return Gathered::Broken(answers.positions.get(broken).copied().unwrap_or(0)),
+            }
+        }
+        Gathered::Next(Box::new(decided), 0)
+    }
+}
