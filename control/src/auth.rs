@@ -20,6 +20,11 @@ use std::{
 /// How long a key may be used after it was deleted.
 const CACHED: Duration = Duration::from_secs(3);
 
+/// What only keys of all actions may do, such as edits by function: `documents.*` is not enough.
+///
+/// Source: Meilisearch 1.50, `meilisearch-auth/src/store.rs`.
+pub const EVERYTHING: &str = "*";
+
 /// An API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -226,6 +231,8 @@ mod tests {
         assert!(!allows(&["*.get"], "keys.get"));
         assert!(!allows(&["*.get", "search"], "documents.add"));
         assert!(!allows(&["documents.get"], "documents.add"));
+        assert!(allows(&["*"], EVERYTHING));
+        assert!(!allows(&["documents.*", "*.get"], EVERYTHING));
     }
 
     #[test]

@@ -21,13 +21,26 @@ pub struct Epochs {
     live: Mutex<HashMap<String, Uuid>>,
 }
 
+/// The name under which a gateway edits by function: nodes want a key of all actions for that, which is one of its own.
+#[must_use]
+pub fn editor(gateway: &str) -> String {
+    format!("{gateway}{EDITOR}")
+}
+
+const EDITOR: &str = "/edit";
+
 /// The body that creates an epoch key.
 fn epoch_key(uid: Uuid, gateway: &str) -> Value {
+    let actions = if gateway.ends_with(EDITOR) {
+        json!(["*"])
+    } else {
+        json!(["documents.add", "documents.delete", "documents.get", "indexes.create"])
+    };
     json!({
         "uid": uid.hyphenated().to_string(),
         "name": format!("{INTERNAL}epoch"),
         "description": format!("Writes of the gateway {gateway}"),
-        "actions": ["documents.*", "indexes.create"],
+        "actions": actions,
         "indexes": ["*"],
         "expiresAt": null
     })

@@ -62,6 +62,17 @@ impl Client {
         content_type: Option<&str>,
         body: Vec<u8>,
     ) -> anyhow::Result<Answer> {
+        self.try_send_encoded(method, path, content_type, None, body)
+    }
+
+    fn try_send_encoded(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: Option<&str>,
+        encoding: Option<&str>,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Answer> {
         let method = Method::from_bytes(method.as_bytes())?;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
         if let Some(key) = &self.key {
@@ -69,6 +80,9 @@ impl Client {
         }
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type);
+        }
+        if let Some(encoding) = encoding {
+            request = request.header("content-encoding", encoding);
         }
         let answer = request.send()?;
         let status = answer.status().as_u16();
@@ -93,6 +107,25 @@ impl Client {
         body: impl Into<Vec<u8>>,
     ) -> Answer {
         match self.try_send(method, path, content_type, body.into()) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    /// Sends bytes that are compressed already.
+    ///
+    /// # Panics
+    /// No answer came.
+    #[must_use]
+    pub fn encoded(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: Option<&str>,
+        encoding: Option<&str>,
+        body: Vec<u8>,
+    ) -> Answer {
+        match self.try_send_encoded(method, path, content_type, encoding, body) {
             Ok(answer) => answer,
             Err(error) => panic!("{method} {path}: {error}"),
         }

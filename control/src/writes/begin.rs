@@ -5,6 +5,7 @@ use crate::{
     auth::{self, Grant},
     catalogue,
     cluster::Cluster,
+    epochs,
     error::{Error, Result, api_error, index_not_found},
     ledger::{
         intents::{self, Intent},
@@ -29,7 +30,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
     let action = match begin.operation {
         WriteOperation::AddDocuments { .. } => "documents.add",
-        WriteOperation::Edit { .. } => "documents.*",
+        WriteOperation::Edit { .. } => auth::EVERYTHING,
         _ => "documents.delete",
     };
     let grant = auth::authorize(cluster, begin.authorization.as_deref(), action, Some(&begin.index)).await?;
@@ -106,11 +107,13 @@ async fn begin_locked(
             known_key
         }
     };
-    let key = cluster.epochs.key(cluster, &begin.gateway).await?;
+    let edits = matches!(begin.operation, WriteOperation::Edit { .. });
+    let gateway = if edits { epochs::editor(&begin.gateway) } else { begin.gateway.clone() };
+    let key = cluster.epochs.key(cluster, &gateway).await?;
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let intent = Intent::Write {
-        gateway: begin.gateway.clone(),
+        gateway: gateway.clone(),
         index: begin.index.clone(),
         operation: begin.operation.clone(),
         writers: writers.clone().into_iter().collect(),
@@ -132,7 +135,7 @@ async fn begin_locked(
     let uid = task.uid;
     cluster.open.insert(OpenWrite {
         task,
-        gateway: begin.gateway,
+        gateway,
         index: begin.index,
         operation: begin.operation,
         writers,

@@ -44,7 +44,7 @@ impl Refused {
     pub async fn authorize(&self, cluster: &Cluster) -> Result<()> {
         let route = self.rest.split('?').next().unwrap_or_default();
         let action = match (self.request.method.as_str(), route) {
-            ("POST", "/documents/edit") => "documents.*",
+            ("POST", "/documents/edit") => auth::EVERYTHING,
             ("POST" | "PUT", "/documents") => "documents.add",
             _ => "documents.delete",
         };

@@ -1,0 +1,341 @@
+//! Payloads of every form, good and bad: a cluster answers, and keeps, what one node does.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Client, Node, Options, Sandbox};
+use serde_json::{Value, json};
+use std::{
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// One request to a route of an index of its own.
+struct Case {
+    name: String,
+    method: &'static str,
+    /// Behind `/indexes/{uid}`.
+    route: String,
+    content_type: Option<&'static str>,
+    encoding: Option<&'static str>,
+    body: Vec<u8>,
+    /// What is in the index before.
+    before: Option<&'static str>,
+}
+
+fn case(name: &str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Case {
+    Case {
+        name: name.to_owned(),
+        method: "POST",
+        route: "/documents".to_owned(),
+        content_type: Some(content_type),
+        encoding: None,
+        body: body.into(),
+        before: None,
+    }
+}
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
+
+fn json_payloads() -> Vec<Case> {
+    let ids = [
+        "1.5",
+        "null",
+        "{}",
+        "[1]",
+        "true",
+        r#""a b""#,
+        r#""""#,
+        "-5",
+        "18446744073709551615",
+        "0",
+        "-0",
+        "1.0",
+        "1e2",
+        r#""é""#,
+        r#""007""#,
+        r#""\u0061b""#,
+    ];
+    let ids = ids.iter().map(|id| case(&format!("id {id}"), JSON, format!(r#"[{{"id":{id}}}]"#)));
+    let long = |length: usize| {
+        case(&format!("id of {length}"), JSON, json!([{"id": "a".repeat(length)}]).to_string())
+    };
+    let nested = |depth: usize| format!(r#"[{{"id":1,"a":{}{}}}]"#, "[".repeat(depth), "]".repeat(depth));
+    let others: [(&str, Vec<u8>); 42] = [
+        ("nothing", "".into()),
+        ("blank", "   ".into()),
+        ("null", "null".into()),
+        ("number", "3".into()),
+        ("text", r#""x""#.into()),
+        ("empty array", "[]".into()),
+        ("empty object", "{}".into()),
+        ("cut", r#"[{"id":1},{"id":2"#.into()),
+        ("after the end", r#"[{"id":1}]x"#.into()),
+        ("comma at the end", r#"[{"id":1},]"#.into()),
+        ("a member twice", r#"[{"id":1,"a":1,"a":2}]"#.into()),
+        ("the id twice", r#"[{"id":1,"id":2}]"#.into()),
+        ("two objects", r#"{"id":1}{"id":2}"#.into()),
+        ("no id", r#"[{"name":"a"}]"#.into()),
+        ("two candidates", r#"[{"aid":1,"bid":2}]"#.into()),
+        ("one candidate", r#"[{"book_id":1,"t":2}]"#.into()),
+        ("another case", r#"[{"ID":7}]"#.into()),
+        ("a nested id", r#"[{"a":{"id":3}}]"#.into()),
+        ("one id thrice", r#"[{"id":1,"a":1},{"id":1,"b":2},{"id":"1","c":3}]"#.into()),
+        ("the second has no id", r#"[{"id":1},{"a":1}]"#.into()),
+        ("bad coordinates", r#"[{"id":1,"_geo":"x"}]"#.into()),
+        ("good coordinates", r#"[{"id":1,"_geo":{"lat":1,"lng":2}}]"#.into()),
+        ("unknown vectors", r#"[{"id":1,"_vectors":{"a":[1,2]}}]"#.into()),
+        ("nested 100", nested(100).into()),
+        ("nested 200", nested(200).into()),
+        ("nested 500,000", nested(500_000).into()),
+        ("no UTF-8", b"[{\"id\":1,\"a\":\"\xff\"}]".to_vec()),
+        ("byte order mark", b"\xef\xbb\xbf[{\"id\":1}]".to_vec()),
+        ("control character", b"[{\"id\":1,\"a\":\"\x01\"}]".to_vec()),
+        ("half a character", r#"[{"id":1,"a":"\ud800"}]"#.into()),
+        ("zero character", r#"[{"id":1,"a":"\u0000"}]"#.into()),
+        ("number out of range", r#"[{"id":1,"a":1e400}]"#.into()),
+        (
+            "long numbers",
+            r#"[{"id":1,"a":0.1000000000000000055511151231257827,"b":12345678901234567890123}]"#.into(),
+        ),
+        ("white space", "\n\n [ {\"id\" : 1 } ] \n".into()),
+        ("dots in names", r#"[{"id":1,"a.b":2,"a":{"b":3}}]"#.into()),
+        ("half a token", r#"[{"id":1,"a":tru}]"#.into()),
+        ("half an escape", r#"[{"id":1,"a":"\u00"}]"#.into()),
+        ("no colon", r#"[{"id" 1}]"#.into()),
+        (
+            "a comment",
+            r#"[{"id":1} // one
+]"#
+            .into(),
+        ),
+        ("single quotes", "[{'id':1}]".into()),
+        ("not a number", r#"[{"id":1,"a":NaN}]"#.into()),
+        ("leading zero", r#"[{"id":1,"a":01}]"#.into()),
+    ];
+    let others = others.into_iter().map(|(name, body)| case(name, JSON, body));
+    ids.chain([long(511), long(512), long(600)]).chain(others).collect()
+}
+
+fn tables_and_lines() -> Vec<Case> {
+    let lines: [(&str, &[u8]); 8] = [
+        ("nothing", b""),
+        ("CRLF and blank lines", b"{\"id\":1}\r\n\r\n{\"id\":2}\r\n"),
+        ("a bad line", b"{\"id\":1}\n{\"id\":}\n"),
+        ("two a line", b"{\"id\":1}{\"id\":2}"),
+        ("cut", b"{\"id\":1}\n{\"id\":2"),
+        ("blank", b"\n\n"),
+        ("byte order mark", b"\xef\xbb\xbf{\"id\":1}"),
+        ("no id", b"{\"a\":1}\n"),
+    ];
+    let tables: [(&str, &[u8]); 20] = [
+        ("nothing", b""),
+        ("a header", b"id,a\n"),
+        ("a header without an end", b"id,a"),
+        ("quoted line end", b"id,a\n1,\"x\ny\"\n"),
+        ("byte order mark", b"\xef\xbb\xbfid,a\n1,b\n"),
+        ("a header twice", b"id,a,a\n1,b,c\n"),
+        ("types", b"id:number,price:number,ok:boolean,s:string\n1,2.5,true,3\n2,,,\n"),
+        ("no number", b"id,price:number\n1,x\n"),
+        ("no boolean", b"id,b:boolean\n1,yes\n"),
+        ("unknown type", b"id,b:foo\n1,yes\n"),
+        ("a short row", b"id,a,b\n1,2\n"),
+        ("a long row", b"id,a\n1,2,3\n"),
+        ("CRLF", b"id,a\r\n1,2\r\n"),
+        ("quotes", b"id,a\n1,\"x\"\"y\"\n"),
+        ("an open quote", b"id,a\n1,\"x\n"),
+        ("no id", b"a,b\n1,2\n"),
+        ("an empty id", b"id,a\n,2\n"),
+        ("no UTF-8", b"id,a\n1,\xff\n"),
+        ("spaces", b" id , a \n1, 2\n"),
+        ("blank lines", b"id,a\n\n1,2\n\n"),
+    ];
+    let lines = lines.into_iter().map(|(name, body)| case(name, NDJSON, body));
+    lines.chain(tables.into_iter().map(|(name, body)| case(name, CSV, body))).collect()
+}
+
+fn parameters_and_headers() -> Vec<Case> {
+    const DOCUMENT: &str = r#"[{"id":1,"key":"k","a":{"b":"z"}}]"#;
+    let queries = [
+        "?primaryKey=key",
+        "?primaryKey=a.b",
+        "?foo=1",
+        "?csvDelimiter=;",
+        "?skipCreation=true",
+        "?skipCreation=x",
+        "?customMetadata=hello",
+    ];
+    let queries =
+        queries.map(|query| Case { route: format!("/documents{query}"), ..case(query, JSON, DOCUMENT) });
+    let delimiters = ["?csvDelimiter=;", "?csvDelimiter=ab", "?csvDelimiter=", "?csvDelimiter=%C3%A9"];
+    let delimiters = delimiters
+        .map(|query| Case { route: format!("/documents{query}"), ..case(query, CSV, "id;a\n1;2\n") });
+    let types = [
+        None,
+        Some("text/plain"),
+        Some("application/json; charset=utf-8"),
+        Some("APPLICATION/JSON"),
+        Some(""),
+    ];
+    let types = types.map(|content_type| Case { content_type, ..case("content type", JSON, DOCUMENT) });
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(DOCUMENT.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let encoded = [Case { encoding: Some("gzip"), ..case("gzip", JSON, gzip) }];
+    queries.into_iter().chain(delimiters).chain(types).chain(encoded).collect()
+}
+
+fn deletions_and_edits() -> Vec<Case> {
+    const BEFORE: &str = r#"[{"id":1,"a":1},{"id":2,"a":2},{"id":3}]"#;
+    let bodies = [
+        ("/documents/delete-batch", "[1,2]"),
+        ("/documents/delete-batch", r#"["1","x",1]"#),
+        ("/documents/delete-batch", r#"[1.5,null,{},[1],true,"a b"]"#),
+        ("/documents/delete-batch", "[]"),
+        ("/documents/delete-batch", "{}"),
+        ("/documents/delete-batch", "[1"),
+        ("/documents/delete-batch", ""),
+        ("/documents/delete-batch?foo=1", "[1]"),
+        ("/documents/delete", r#"{"filter":"id = 1"}"#),
+        ("/documents/delete", r#"{"filter":["id = 1",["id = 2","id = 3"]]}"#),
+        ("/documents/delete", r#"{"filter":"id ="}"#),
+        ("/documents/delete", r#"{"filter":3}"#),
+        ("/documents/delete", r#"{"filter":""}"#),
+        ("/documents/delete", "{}"),
+        ("/documents/delete", r#"{"filter":"id = 1","x":1}"#),
+        ("/documents/delete", r#"{"filter":"#),
+        ("/documents/delete", "[]"),
+        ("/documents/edit", "{}"),
+        ("/documents/edit", r#"{"function":"doc.a = 1"}"#),
+        ("/documents/edit", r#"{"function":"doc.keys().len()","filter":"id ="}"#),
+    ];
+    let bodies = bodies.map(|(route, body)| Case {
+        route: route.to_owned(),
+        before: Some(BEFORE),
+        ..case(route, JSON, body)
+    });
+    let deleted = ["/documents/1", "/documents/nobody", "/documents/a%20b", "/documents"].map(|route| Case {
+        method: "DELETE",
+        route: route.to_owned(),
+        content_type: None,
+        before: Some(BEFORE),
+        ..case(route, JSON, "")
+    });
+    let again = [
+        ("PUT", "/documents", r#"[{"id":1,"z":{"a":1}},{"id":1,"y":null},{"id":9}]"#),
+        ("PUT", "/documents?skipCreation=true", r#"[{"id":1,"n":1},{"id":99,"n":1}]"#),
+        ("POST", "/documents?primaryKey=key", r#"[{"id":2,"key":"b"}]"#),
+        ("POST", "/documents?primaryKey=id", r#"[{"id":2,"key":"b"}]"#),
+        ("POST", "/documents", r#"[{"key":"b"}]"#),
+        ("POST", "/documents", "[]"),
+    ];
+    let again = again.map(|(method, route, body)| Case {
+        method,
+        route: route.to_owned(),
+        before: Some(BEFORE),
+        ..case(route, JSON, body)
+    });
+    bodies.into_iter().chain(deleted).chain(again).collect()
+}
+
+/// An answer and all that follows from it, without what differs from run to run.
+fn told(client: &Client, index: &str, case: &Case) -> Value {
+    if let Some(before) = case.before {
+        client.add(index, &serde_json::from_str(before).unwrap());
+    }
+    let path = format!("/indexes/{index}{}", case.route);
+    let answer = client.encoded(case.method, &path, case.content_type, case.encoding, case.body.clone());
+    let task = (answer.status == 202).then(|| {
+        let task = client.ended(&answer);
+        json!({"status": task["status"], "type": task["type"], "details": task["details"], "error": task["error"]})
+    });
+    let mut body = answer.body;
+    for name in ["taskUid", "enqueuedAt"] {
+        body.as_object_mut().map(|body| body.remove(name));
+    }
+    let fetched = client.json("POST", &format!("/indexes/{index}/documents/fetch"), &json!({"limit": 100}));
+    let mut documents = fetched.body["results"].as_array().cloned().unwrap_or_default();
+    documents.sort_by_key(Value::to_string);
+    json!({"status": answer.status, "body": body, "task": task, "documents": documents, "total": fetched.body["total"]})
+}
+
+fn compare(cluster: &Client, node: &Client, key: &str, cases: &[Case]) {
+    let next = AtomicUsize::new(0);
+    let different = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(number) else { break };
+                    let index = format!("{key}-{number}");
+                    let (one, many) = (told(node, &index, case), told(cluster, &index, case));
+                    if one != many {
+                        different.fetch_add(1, Ordering::Relaxed);
+                        let shown =
+                            String::from_utf8_lossy(&case.body[..case.body.len().min(200)]).into_owned();
+                        eprintln!("{} {} {shown}\n  node    {one}\n  cluster {many}", case.name, case.route);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(different.into_inner(), 0, "of {} requests", cases.len());
+}
+
+#[test]
+fn a_cluster_takes_and_refuses_what_one_node_does() {
+    let cluster = Sandbox::start(Options::default());
+    let node = Node::start();
+    let cases: Vec<Case> =
+        [json_payloads(), tables_and_lines(), parameters_and_headers(), deletions_and_edits()]
+            .into_iter()
+            .flatten()
+            .collect();
+    compare(&cluster.client, &node.client, "master", &cases);
+
+    // The key comes before the payload.
+    for wrong in [None, Some("wrong")] {
+        let (cluster, node) = (cluster.client.under(wrong), node.client.under(wrong));
+        for case in cases.iter().filter(|case| case.before.is_none()).step_by(9) {
+            let path = format!("/indexes/movies{}", case.route);
+            let answer = |client: &Client| {
+                let answer =
+                    client.encoded(case.method, &path, case.content_type, case.encoding, case.body.clone());
+                (answer.status, answer.body)
+            };
+            assert_eq!(answer(&cluster), answer(&node), "{} under {wrong:?}", case.name);
+        }
+    }
+
+    // Edits by function: the tag is neither seen nor lost.
+    for client in [&cluster.client, &node.client] {
+        let features = json!({"editDocumentsByFunction": true});
+        assert_eq!(client.json("PATCH", "/experimental-features", &features).status, 200);
+        client.create("edited", "id", &json!({"filterableAttributes": ["id", "n"]}));
+        client.add("edited", &json!((0..50).map(|id| json!({"id": id, "n": id % 5})).collect::<Vec<_>>()));
+    }
+    let edits = [
+        json!({"function": "doc.n += 1; doc.names = doc.keys().len()"}),
+        json!({"function": "if doc.id > 40 { doc = (); }"}),
+        json!({"function": "if doc.id % 2 == 0 { return; } doc = #{id: doc.id, by: context.who}", "context": {"who": "x"}}),
+        json!({"function": "doc.m = doc.id;", "filter": "n = 3"}),
+        json!({"function": "let x = doc.none.none"}),
+        json!({"function": "doc.a = ;"}),
+    ];
+    for edit in edits {
+        let told = |client: &Client| {
+            let answer = client.json("POST", "/indexes/edited/documents/edit", &edit);
+            let task = (answer.status == 202).then(|| client.ended(&answer));
+            let task = task.map(|task| json!([task["status"], task["details"], task["error"]]));
+            let fetch = json!({"limit": 100});
+            let mut documents =
+                client.json("POST", "/indexes/edited/documents/fetch", &fetch).body["results"].take();
+            if let Some(documents) = documents.as_array_mut() {
+                documents.sort_by_key(|document| document["id"].as_u64());
+            }
+            (answer.status, task, documents)
+        };
+        assert_eq!(told(&cluster.client), told(&node.client), "{edit}");
+    }
+}
