@@ -103,7 +103,7 @@ pub async fn send_everywhere(
 
 /// Waits, for a moment, until nodes have ended these tasks.
 pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(20);
     let over = tasks.iter().map(async |task| {
         let Some(node) = cluster.node(&task.node) else { return };
         let path = format!("/tasks/{}", task.node_task);

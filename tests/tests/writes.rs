@@ -1,8 +1,13 @@
 //! Documents go in, in every form, each to as many nodes as there are replicas.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-use miroir_tests::{Options, Sandbox};
+use miroir_tests::{MASTER_KEY, Options, Sandbox};
 use serde_json::{Value, json};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 #[test]
 fn every_form_of_a_payload_is_written_to_every_replica() {
@@ -133,4 +138,49 @@ fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written() {
         assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)));
     }
     assert_eq!(cluster.copies("books"), 0);
+}
+
+#[test]
+fn a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.create("books", "id", &json!({}));
+    // Two workers, 256 MiB each: at most four of these are held.
+    let address = client.url().trim_start_matches("http://").to_owned();
+    let announce = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let head = format!(
+            "POST /indexes/books/documents HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {MASTER_KEY}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n[{{\"id\":1,",
+            100 << 20
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+        stream
+    };
+    let mut uploads: Vec<TcpStream> = (0..6).map(|_| announce()).collect();
+    let mut refused = 0;
+    for upload in &mut uploads {
+        let mut answer = [0; 4096];
+        let length = upload.read(&mut answer).unwrap_or(0);
+        let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+        if !answer.is_empty() {
+            assert!(answer.starts_with("http/1.1 503"), "{answer}");
+            assert!(answer.contains("retry-after: 10") && answer.contains("many payloads"), "{answer}");
+            refused += 1;
+        }
+    }
+    assert!((2..6).contains(&refused), "{refused} of 6 were refused");
+    // Those that wait for their bodies hold no lock.
+    client.add("books", &json!([{"id": 1}, {"id": 2}]));
+    assert_eq!(client.count("books"), 2);
+    // What was held is let go with its client.
+    drop(uploads);
+    let body = format!("[{{\"id\":3}}{}]", " ".repeat(90 << 20));
+    for _ in 0..4 {
+        let accepted =
+            client.send("POST", "/indexes/books/documents", Some("application/json"), body.clone());
+        client.succeeded(&accepted);
+    }
+    assert_eq!(client.count("books"), 3);
 }

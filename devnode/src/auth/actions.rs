@@ -108,12 +108,13 @@ impl Action {
         Self::EVERY.iter().copied().find(|action| action.name() == name)
     }
 
-    /// Whether a key that has `self` may do `wanted`.
+    /// Whether a key that has `self` may do `wanted`. A group stands for its members, and not for itself: Meilisearch's routes
+    /// that want `documents.*` open to `*` alone.
     pub fn grants(self, wanted: Action) -> bool {
         match self.name() {
             "*" => true,
             "*.get" => wanted.is_read(),
-            own if own == wanted.name() => true,
+            own if own == wanted.name() => !own.ends_with('*'),
             own => own.strip_suffix('*').is_some_and(|group| wanted.name().starts_with(group)),
         }
     }
@@ -163,6 +164,7 @@ mod tests {
     #[test]
     fn groups_grant_their_members() {
         assert!(Action::DocumentsAll.grants(Action::DocumentsAdd));
+        assert!(!Action::DocumentsAll.grants(Action::DocumentsAll));
         assert!(!Action::DocumentsAll.grants(Action::IndexesGet));
         assert!(Action::AllGet.grants(Action::Search) && !Action::AllGet.grants(Action::KeysGet));
         assert!(Action::All.grants(Action::KeysDelete));
