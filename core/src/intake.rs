@@ -25,8 +25,6 @@ pub enum Intake {
     Reply(Reply),
     /// Take the body in, then start.
     Collect(Box<Collector>),
-    /// Start now; the body is of no interest.
-    Start(Box<Collector>),
 }
 
 /// Takes a body in, chunk by chunk, then starts the operation.
@@ -101,15 +99,14 @@ impl Intake {
         };
         let encoded =
             Encoding::of(head.header("content-encoding")).map(|encoding| (encoding, Body::default()));
-        let start = matches!(kind, Kind::Refused { body: None, .. });
-        let collector = Box::new(Collector { topology, head, encoded, kind });
-        if start { Self::Start(collector) } else { Self::Collect(collector) }
+        Self::Collect(Box::new(Collector { topology, head, encoded, kind }))
     }
 }
 
 impl Collector {
-    /// Takes the next chunk of the body; `false` when no more is wanted, and the operation is to be started.
-    pub fn push(&mut self, chunk: &[u8]) -> bool {
+    /// Takes the next chunk of the body. A body that is too large is read to its end, and let go: a client that is answered
+    /// before it has sent everything may not hear the answer.
+    pub fn push(&mut self, chunk: &[u8]) {
         let limit = self.topology.config().limits.max_payload_bytes;
         let taken = match &mut self.encoded {
             Some((_, body)) => {
@@ -123,13 +120,15 @@ impl Collector {
             self.encoded = None;
             self.kind = Kind::too_large(limit);
         }
-        taken
     }
 
-    /// The body's bytes, as its head announces them; 0 where it does not.
+    /// The bytes to be held, as the head announces them; 0 where it does not.
     #[must_use]
     pub fn declared(&self) -> u64 {
-        declared_length(&self.head)
+        match self.kind {
+            Kind::Refused { .. } => 0,
+            _ => declared_length(&self.head),
+        }
     }
 
     /// Bytes of the body that are held.

@@ -57,7 +57,7 @@ impl Stream {
         held
     }
 
-    /// The body is whole, or of no interest.
+    /// The body is whole.
     fn start(&mut self) {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Collecting(collector) if collector.is_write() => {
@@ -118,10 +118,6 @@ impl HttpContext for Stream {
                     }
                 }
             }
-            Intake::Start(collector) => {
-                self.state = State::Collecting(collector);
-                self.start();
-            }
         }
         self.action()
     }
@@ -130,11 +126,9 @@ impl HttpContext for Stream {
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if let State::Collecting(collector) = &mut self.state {
             let chunk = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten();
-            let wants_more = collector.push(&chunk.unwrap_or_default());
+            collector.push(&chunk.unwrap_or_default());
             let held = collector.held();
-            if !wants_more {
-                self.start();
-            } else if !self.hold(held) {
+            if !self.hold(held) {
                 return Action::Pause;
             }
         }
