@@ -9,7 +9,7 @@ pub fn message(text: &str) -> String {
     if !text.contains(TAG_FIELD) {
         return text.to_owned();
     }
-    let mut text = text.to_owned();
+    let mut text = without_member(text);
     for (from, to) in [
         // Nothing is filterable but the tag.
         (
@@ -27,6 +27,18 @@ pub fn message(text: &str) -> String {
         text = text.replace(from, to);
     }
     text
+}
+
+/// Documents that a sentence shows lose the tag, which is their last member.
+fn without_member(text: &str) -> String {
+    let member = format!(",\"{TAG_FIELD}\":\"");
+    let mut parts = text.split(&member);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // The tag is three characters, none of them a quote, and the quote that ends it.
+        shown.push_str(part.get(4..).unwrap_or_default());
+    }
+    shown
 }
 
 /// An edit's function is sent with lines before the client's: what a node says of lines counts them.
@@ -94,6 +106,7 @@ mod tests {
             ("are: `genre, _miroir_shard`.", "are: `genre`."),
             ("are: `a, _miroir_shard, b`.", "are: `a, b`."),
             ("nothing of it", "nothing of it"),
+            ("`{\"id\":2,\"_miroir_shard\":\",,[\"}`.", "`{\"id\":2}`."),
         ] {
             assert_eq!(message(said), shown);
         }

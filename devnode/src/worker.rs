@@ -68,9 +68,7 @@ fn run(node: &Node, mut batch: Batch) -> Result<()> {
     let Outcome { renames, mut changes, removed, canceled } = outcome;
     batch.tasks.extend(canceled);
     renames.record(&mut changes)?;
-    node.queue.finish(&node.store, changes, batch, &removed)?;
-    node.indexes.apply(renames);
-    Ok(())
+    node.queue.finish(&node.store, changes, batch, &removed, || node.indexes.apply(renames))
 }
 
 /// All tasks of the batch fail for one reason.

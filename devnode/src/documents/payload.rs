@@ -125,7 +125,9 @@ fn check_object(raw: &RawValue) -> std::result::Result<(), Malformed> {
 fn read_json(payload: &[u8]) -> std::result::Result<(Vec<u8>, u64), Malformed> {
     let mut written = Vec::with_capacity(payload.len());
     let mut count = 0;
-    let documents: Vec<&RawValue> = match serde_json::from_slice(payload) {
+    // What follows the list is not looked at.
+    let mut reader = serde_json::Deserializer::from_slice(payload);
+    let documents: Vec<&RawValue> = match serde::Deserialize::deserialize(&mut reader) {
         Ok(documents) => documents,
         Err(error) if error.is_data() => {
             let single: &RawValue = serde_json::from_slice(payload)?;

@@ -97,7 +97,7 @@ fn write_additions(
         )
         .map_err(in_index)?;
     let mut any_good = false;
-    for (task, stats) in tasks.iter_mut().zip(stats) {
+    for ((task, addition), stats) in tasks.iter_mut().zip(additions).zip(stats) {
         match stats.error {
             Some(error) => {
                 task.status = Status::Failed;
@@ -105,8 +105,10 @@ fn write_additions(
             }
             None => {
                 any_good = true;
-                // Different ids of the payload.
-                task.set_detail("indexedDocuments", stats.document_count);
+                // Different ids of the payload, also those that are skipped.
+                let received = || task.details.as_ref()?.get("receivedDocuments").cloned();
+                let count = received().filter(|_| addition.skip_new);
+                task.set_detail("indexedDocuments", count.unwrap_or(stats.document_count.into()));
             }
         }
     }

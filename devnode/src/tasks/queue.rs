@@ -162,8 +162,16 @@ impl Queue {
         }
     }
 
-    /// Ends a batch: its tasks' ends, and what else must change with them, become durable together.
-    pub fn finish(&self, store: &Store, mut changes: Changes, batch: Batch, removed: &[u32]) -> Result<()> {
+    /// Ends a batch: its tasks' ends, and what else must change with them, become durable together. `durable` is called
+    /// before clients can see that the tasks have ended.
+    pub fn finish(
+        &self,
+        store: &Store,
+        mut changes: Changes,
+        batch: Batch,
+        removed: &[u32],
+        durable: impl FnOnce(),
+    ) -> Result<()> {
         let mut state = self.lock();
         let finished_at = OffsetDateTime::now_utc();
         let mut tasks = batch.tasks;
@@ -181,6 +189,7 @@ impl Queue {
         changes.put("counters", "batch", &(batch.uid + 1))?;
         changes.put("counters", "task", &state.next_uid)?;
         store.commit(changes)?;
+        durable();
         state.next_batch = batch.uid + 1;
         state.processing = None;
         for task in tasks {
