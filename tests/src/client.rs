@@ -45,6 +45,12 @@ impl Client {
         Self { url: url.into(), key: key.map(str::to_owned), http: http.expect("a client") }
     }
 
+    /// Where it sends.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The same client under another key, or none.
     #[must_use]
     pub fn under(&self, key: Option<&str>) -> Self {

@@ -5,6 +5,7 @@
 pub struct Random(pub u64);
 
 impl Random {
+    /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -18,14 +19,17 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
+    /// `true` once in so many times.
     pub fn one_in(&mut self, chance: usize) -> bool {
         self.below(chance) == 0
     }
 
+    /// One of these.
     pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
+    /// Some of these, perhaps the same twice.
     pub fn some<T: Clone>(&mut self, choices: &[T], at_most: usize) -> Vec<T> {
         (0..1 + self.below(at_most)).map(|_| self.of(choices).clone()).collect()
     }
