@@ -201,16 +201,28 @@ impl Sandbox {
         (0..self.options.nodes).map(|node| self.node(node).count(index)).sum()
     }
 
+    /// Waits until no replica is stale, and every node is up, to the control plane.
+    ///
+    /// # Panics
+    /// That does not come.
+    pub fn wait_repaired_by_control(&self) {
+        wait_until("every replica is repaired", || {
+            let output = self.miroir(&["status", "--json"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            !nodes.is_empty()
+                && nodes
+                    .iter()
+                    .all(|node| node["up"] == true && node["behind"] == false && node["stale"] == 0)
+        });
+    }
+
     /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
     ///
     /// # Panics
     /// That does not come.
     pub fn wait_repaired(&self) {
-        wait_until("every replica is repaired", || {
-            let status = self.miroir_json(&["status"]);
-            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-            nodes.iter().all(|node| node["up"] == true && node["stale"] == 0)
-        });
+        self.wait_repaired_by_control();
         let state = std::fs::read(self.data().join("playground.json")).expect("the playground's state");
         let state: Value = serde_json::from_slice(&state).expect("JSON");
         for gateway in 0..self.options.gateways {
