@@ -146,3 +146,29 @@ async fn only_gateways_may_begin() {
     assert_eq!(answer.status().as_u16(), 403);
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "invalid_api_key");
 }
+
+#[tokio::test]
+async fn writes_are_cancelled_on_nodes_and_swaps_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, key) = control.begin("movies", &[0]).await;
+    for node in [&a, &b] {
+        node.memory.lock().unwrap().ends = Some("enqueued");
+    }
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let swap = reqwest::Client::new()
+        .post(format!("{}/swap-indexes", control.url))
+        .json(&json!([{"indexes": ["movies", "books"]}]))
+        .send()
+        .await
+        .unwrap();
+    let swap: Value = swap.json().await.unwrap();
+    let swap = u32::try_from(swap["taskUid"].as_u64().unwrap()).unwrap();
+    assert_eq!(control.cluster.settler.cancel(&[uid, swap], 9).values().map(Vec::len).sum::<usize>(), 2);
+    assert!(control.cluster.settler.cancel(&[swap], 9).is_empty());
+}

@@ -229,7 +229,9 @@ impl Sandbox {
             let admin = &state["ports"][format!("admin-{gateway}")];
             let admin = Client::new(format!("http://127.0.0.1:{admin}"), None);
             wait_until("Envoy uses every node", || {
-                let clusters = admin.get("/clusters?format=json").body;
+                // A gateway that was started a moment ago does not listen yet.
+                let answer = admin.try_send("GET", "/clusters?format=json", None, Vec::new());
+                let clusters = answer.map(|answer| answer.body).unwrap_or_default();
                 let clusters = clusters["cluster_statuses"].as_array().cloned().unwrap_or_default();
                 let hosts =
                     || clusters.iter().flat_map(|cluster| cluster["host_statuses"].as_array()).flatten();

@@ -93,6 +93,7 @@ fn a_gateway_is_killed_between_begin_and_commit() {
     let begun = Instant::now();
     cluster.client.add("books", &books(2, 40));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    cluster.revive("gateway-1");
     assert_eq!(consistent(&cluster, 2), 40);
 }
 
