@@ -65,7 +65,7 @@ fn nothing_acknowledged_is_lost() {
                     log.lock().unwrap().push(Written { key, version: (!delete).then_some(version), heard });
                     // An unknown end is waited for: what comes later must be later.
                     if heard != Heard::Nothing {
-                        thread::sleep(Duration::from_millis(random.next() % 30));
+                        thread::sleep(Duration::from_millis(random.draw() % 30));
                     } else {
                         thread::sleep(Duration::from_millis(200));
                     }
@@ -82,13 +82,13 @@ fn nothing_acknowledged_is_lost() {
             let victim = victims.swap_remove(random.below(victims.len()));
             *kills.entry(victim.to_owned()).or_default() += 1;
             cluster.kill(victim);
-            thread::sleep(Duration::from_millis(200 + random.next() % 2_500));
+            thread::sleep(Duration::from_millis(200 + random.draw() % 2_500));
             cluster.revive(victim);
             if victim.starts_with("meili") {
                 // One at a time: a second loss would be more than two replicas can stand.
                 cluster.wait_repaired_by_control();
             }
-            thread::sleep(Duration::from_millis(random.next() % 1_500));
+            thread::sleep(Duration::from_millis(random.draw() % 1_500));
         }
     });
     wait_until("the cluster answers", || {

@@ -50,7 +50,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
             let mut random = Random(seed * 1_000 + WRITERS);
             while Instant::now() < until {
                 disturb(&client, &mut random);
-                thread::sleep(Duration::from_millis(random.next() % 150));
+                thread::sleep(Duration::from_millis(random.draw() % 150));
             }
         });
     });
