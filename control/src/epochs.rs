@@ -8,9 +8,12 @@ use crate::{
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 use tokio::sync::Mutex;
 use uuid::Uuid;
+
+/// How long a node may take to make a key: begins wait for it, and a node that hangs must not hold them up.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Names of internal keys start so; clients do not see them.
 pub const INTERNAL: &str = "miroir:";
@@ -52,7 +55,7 @@ fn epoch_key(uid: Uuid, gateway: &str) -> Value {
 /// The node did not answer, or refused.
 pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
     let request = Request::own("POST", "/keys", Some(body));
-    let answer = node.send(&request).await?;
+    let answer = node.send_within(&request, PATIENCE).await?;
     if answer.is_success() || answer.status == 409 {
         return Ok(());
     }

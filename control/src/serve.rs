@@ -280,7 +280,10 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     for found in cluster.ledger.call(intents::all).await? {
         let uid = found.uid;
         match (&found.intent, found.sent) {
-            (Intent::Write { .. }, false) => open.extend(recovery::reopen(cluster, found).await?),
+            (Intent::Write { .. }, false) => {
+                let write = recovery::reopen(cluster, found, &open).await?;
+                open.extend(write);
+            }
             (Intent::Broadcast { requests, effect }, false) => {
                 if let Err(error) = crate::ops::redo(cluster, uid, requests, effect.clone()).await {
                     tracing::error!(uid, %error, "an operation could not be taken up; the next start will");

@@ -4,11 +4,12 @@
 mod support;
 
 use miroir_control::locks::Scope;
+use miroir_control::serve;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::{FakeNode, addition, control, control_that_waits};
+use support::{FakeNode, addition, control, control_that_starts, control_that_waits};
 
 fn enqueued(node: &str, task_uid: u32) -> NodeResult {
     NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
@@ -145,4 +146,57 @@ async fn only_gateways_may_begin() {
         .unwrap();
     assert_eq!(answer.status().as_u16(), 403);
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "invalid_api_key");
+}
+
+#[tokio::test]
+async fn writes_are_cancelled_on_nodes_and_swaps_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, key) = control.begin("movies", &[0]).await;
+    for node in [&a, &b] {
+        node.memory.lock().unwrap().ends = Some("enqueued");
+    }
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let swap = reqwest::Client::new()
+        .post(format!("{}/swap-indexes", control.url))
+        .json(&json!([{"indexes": ["movies", "books"]}]))
+        .send()
+        .await
+        .unwrap();
+    let swap: Value = swap.json().await.unwrap();
+    let swap = u32::try_from(swap["taskUid"].as_u64().unwrap()).unwrap();
+    assert_eq!(control.cluster.settler.cancel(&[uid, swap], 9).values().map(Vec::len).sum::<usize>(), 2);
+    assert!(control.cluster.settler.cancel(&[swap], 9).is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let first = control(folder.path(), &[&a, &b]).await;
+    let (left, _) = first.begin("movies", &[0]).await;
+    let second = control_that_starts(folder.path(), &[&a, &b], Duration::from_secs(60)).await;
+    let (status, refused) = second.internal(BEGIN_PATH, &addition("movies", &[0])).await;
+    assert_eq!((status, &refused["message"]), (503, &json!("the cluster is starting")));
+    // Two that an earlier build left for one shard do not wait for each other.
+    let twice = "INSERT INTO intents SELECT uid + 1, state, body FROM intents";
+    let task = miroir_control::ledger::tasks::NewTask::default();
+    let insert = second.cluster.ledger.call(move |connection| {
+        miroir_control::ledger::tasks::insert(connection, &task)?;
+        Ok(connection.execute(twice, [])?)
+    });
+    assert_eq!(insert.await.unwrap(), 1);
+    tokio::time::timeout(Duration::from_secs(20), serve::start(second.cluster.clone()))
+        .await
+        .unwrap()
+        .unwrap();
+    for uid in [left, left + 1] {
+        assert_eq!(second.ended(uid).await["status"], "failed");
+    }
+    second.begin("movies", &[0]).await;
 }

@@ -5,18 +5,25 @@
 
 mod client;
 mod node;
+mod random;
+mod replicas;
 mod sandbox;
+mod upload;
 
 pub use client::{Answer, Client, PATIENCE};
 pub use node::Node;
+pub use random::Random;
 pub use sandbox::{MASTER_KEY, Options, Sandbox};
+pub use upload::Upload;
 
 use std::path::PathBuf;
 
-/// Where `make build` puts the programs.
+/// Where the programs are: beside the tests, in the folder of the same profile (`make build` makes those of the release).
 #[must_use]
 pub fn programs() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release")
+    let own = std::env::current_exe().unwrap_or_default();
+    // A test is in the folder `deps` of its profile.
+    own.ancestors().nth(2).map_or_else(PathBuf::new, PathBuf::from)
 }
 
 /// The program to run as a node.

@@ -29,11 +29,13 @@ pub struct Options {
     pub gateways: u16,
     /// Whether clients need [`MASTER_KEY`].
     pub master_key: bool,
+    /// How long a node may take to acknowledge its part of a write, milliseconds: recoveries wait as long.
+    pub write_timeout_ms: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, replication: 2, shards: 16, gateways: 1, master_key: true }
+        Self { nodes: 3, replication: 2, shards: 16, gateways: 1, master_key: true, write_timeout_ms: 10_000 }
     }
 }
 
@@ -146,10 +148,51 @@ impl Sandbox {
     /// There is no such node.
     #[must_use]
     pub fn node(&self, number: u16) -> Client {
-        let name = format!("meili-{number}");
-        let found = self.processes().into_iter().find(|process| process["name"] == name.as_str());
-        let address = found.and_then(|process| process["address"].as_str().map(str::to_owned));
-        Client::new(address.expect("a node"), Some(MASTER_KEY))
+        Client::new(self.address(&format!("meili-{number}")), Some(MASTER_KEY))
+    }
+
+    /// Speaks to one gateway, under the master key where there is one.
+    ///
+    /// # Panics
+    /// There is no such gateway.
+    #[must_use]
+    pub fn gateway(&self, number: u16) -> Client {
+        let key = self.options.master_key.then_some(MASTER_KEY);
+        Client::new(self.address(&format!("gateway-{number}")), key)
+    }
+
+    /// Where a process listens.
+    ///
+    /// # Panics
+    /// There is no such process.
+    #[must_use]
+    pub fn address(&self, name: &str) -> String {
+        self.process(name)["address"].as_str().expect("an address").to_owned()
+    }
+
+    fn process(&self, name: &str) -> Value {
+        self.processes().into_iter().find(|process| process["name"] == name).expect("a process of that name")
+    }
+
+    /// Stops a process where it is (SIGSTOP): it keeps its connections, and answers nobody.
+    ///
+    /// # Panics
+    /// There is no such process that runs.
+    pub fn freeze(&self, name: &str) {
+        self.signal(name, Signal::SIGSTOP);
+    }
+
+    /// Lets a process go on that was stopped with [`Self::freeze`].
+    ///
+    /// # Panics
+    /// There is no such process that runs.
+    pub fn thaw(&self, name: &str) {
+        self.signal(name, Signal::SIGCONT);
+    }
+
+    fn signal(&self, name: &str, signal: Signal) {
+        let id = self.process(name)["pid"].as_i64().and_then(|id| i32::try_from(id).ok());
+        kill(Pid::from_raw(id.expect("it runs")), signal).expect("it is signalled");
     }
 
     /// Documents of an index on all nodes: every replica counts.
@@ -158,23 +201,37 @@ impl Sandbox {
         (0..self.options.nodes).map(|node| self.node(node).count(index)).sum()
     }
 
+    /// Waits until no replica is stale, and every node is up, to the control plane.
+    ///
+    /// # Panics
+    /// That does not come.
+    pub fn wait_repaired_by_control(&self) {
+        wait_until("every replica is repaired", || {
+            let output = self.miroir(&["status", "--json"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            !nodes.is_empty()
+                && nodes
+                    .iter()
+                    .all(|node| node["up"] == true && node["behind"] == false && node["stale"] == 0)
+        });
+    }
+
     /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
     ///
     /// # Panics
     /// That does not come.
     pub fn wait_repaired(&self) {
-        wait_until("every replica is repaired", || {
-            let status = self.miroir_json(&["status"]);
-            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-            nodes.iter().all(|node| node["up"] == true && node["stale"] == 0)
-        });
+        self.wait_repaired_by_control();
         let state = std::fs::read(self.data().join("playground.json")).expect("the playground's state");
         let state: Value = serde_json::from_slice(&state).expect("JSON");
         for gateway in 0..self.options.gateways {
             let admin = &state["ports"][format!("admin-{gateway}")];
             let admin = Client::new(format!("http://127.0.0.1:{admin}"), None);
             wait_until("Envoy uses every node", || {
-                let clusters = admin.get("/clusters?format=json").body;
+                // A gateway that was started a moment ago does not listen yet.
+                let answer = admin.try_send("GET", "/clusters?format=json", None, Vec::new());
+                let clusters = answer.map(|answer| answer.body).unwrap_or_default();
                 let clusters = clusters["cluster_statuses"].as_array().cloned().unwrap_or_default();
                 let hosts =
                     || clusters.iter().flat_map(|cluster| cluster["host_statuses"].as_array()).flatten();
@@ -228,6 +285,7 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .args(["--replication", &options.replication.to_string()])
         .args(["--shards", &options.shards.to_string()])
         .args(["--gateways", &options.gateways.to_string()])
+        .args(["--write-timeout-ms", &options.write_timeout_ms.to_string()])
         .args(["--listen", "127.0.0.1:0"])
         .arg("--node-bin")
         .arg(node_program())

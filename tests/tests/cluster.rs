@@ -105,8 +105,21 @@ fn without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again() {
     cluster.kill("control");
     assert_eq!(client.search("books", &json!({"q": "one"}))["estimatedTotalHits"], 1);
     assert_eq!(client.get("/indexes/books/documents/1").status, 200);
-    let refused = client.json("POST", "/indexes/books/documents", &json!([{"id": 2}]));
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")), "{}", refused.body);
+    for (method, path) in [
+        ("POST", "/indexes/books/documents"),
+        ("POST", "/indexes/books/documents/delete-batch"),
+        ("POST", "/indexes"),
+        ("PATCH", "/indexes/books/settings"),
+        ("POST", "/swap-indexes"),
+    ] {
+        let refused = client.json(method, path, &json!([{"id": 2}]));
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")), "{path}: {refused:?}");
+        assert_eq!(refused.header("content-type"), Some("application/json"), "{path}");
+        let mut keys: Vec<&String> = refused.body.as_object().unwrap().keys().collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["code", "link", "message", "type"], "{path}");
+        assert!(!refused.body["message"].as_str().unwrap().is_empty(), "{path}");
+    }
     cluster.revive("control");
     wait_until("writes are taken again", || {
         client.json("POST", "/indexes/books/documents", &json!([{"id": 2}])).status == 202

@@ -21,6 +21,7 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest},
     http::StatusCode,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{any, delete, get, patch, post},
 };
@@ -67,17 +68,23 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/experimental-features", get(proxy::read).fallback(keys::features))
         .fallback(any(proxy::other))
         .method_not_allowed_fallback(proxy::read)
+        .layer(from_fn_with_state(cluster.clone(), ready))
         .layer(DefaultBodyLimit::disable())
         .layer(tower_http::cors::CorsLayer::permissive().max_age(std::time::Duration::from_secs(86_400)))
         .with_state(cluster)
 }
 
-/// 503 until clients can be served: the gateways' `/health` is this one.
-async fn health(cluster: Shared) -> Response {
-    if cluster.is_ready() {
-        return Json(json!({"status": "available"})).into_response();
+/// 503 until clients can be served; the gateways' `/health` is no exception. What a crash left has its locks again by then:
+/// a write that came before would not wait for them. Only the command line is answered at any time.
+async fn ready(cluster: Shared, request: axum::extract::Request, next: Next) -> Response {
+    if cluster.is_ready() || ["/_miroir/status", "/_miroir/shards"].contains(&request.uri().path()) {
+        return next.run(request).await;
     }
     Error::from(ApiError::new(Code::UNAVAILABLE, "the cluster is starting")).into_response()
+}
+
+async fn health() -> Response {
+    Json(json!({"status": "available"})).into_response()
 }
 
 /// What a client sent.

@@ -337,7 +337,9 @@ impl Plan {
             .collect();
         let replication = args.replication.unwrap_or(2.min(usize::from(args.nodes)));
         // A gateway that is killed here is meant to be watched: its writes are not waited for long.
-        let limits = json!({"searchTimeoutMs": 5000, "writeTimeoutMs": 10000, "controlTimeoutMs": 30000});
+        let limits = json!({
+            "searchTimeoutMs": 5000, "writeTimeoutMs": args.write_timeout_ms, "controlTimeoutMs": 30000
+        });
         let cluster =
             json!({"nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits});
         let config = self.data.join("cluster.json");

@@ -45,6 +45,9 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
 }
 
 async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Result<Value> {
+    if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
+        tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node took a write");
+    }
     let mut taken = BTreeMap::new();
     let mut refusals = Vec::new();
     let mut unknown = BTreeSet::new();

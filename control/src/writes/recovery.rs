@@ -86,18 +86,26 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
     Ok(())
 }
 
-/// Takes up an open write that a restart found.
+/// Takes up an open write that a restart found. `reopened` are those before it: where they have its locks already, it does
+/// not wait for them, since all are recovered together.
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn reopen(cluster: &Arc<Cluster>, found: intents::Found) -> Result<Option<OpenWrite>> {
+pub async fn reopen(
+    cluster: &Arc<Cluster>,
+    found: intents::Found,
+    reopened: &[OpenWrite],
+) -> Result<Option<OpenWrite>> {
     let uid = found.uid;
     let Intent::Write { gateway, index, operation, writers } = found.intent else { return Ok(None) };
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
         return Ok(None);
     };
     let writers: BTreeMap<Shard, Vec<String>> = writers.into_iter().collect();
-    let shards: Vec<Shard> = writers.keys().copied().collect();
+    let is_held = |shard: &Shard| {
+        reopened.iter().any(|before| before.index == index && before.writers.contains_key(shard))
+    };
+    let shards: Vec<Shard> = writers.keys().copied().filter(|shard| !is_held(shard)).collect();
     let guard = cluster.locks.lock(Scope::shards(&index, &shards)).await;
     Ok(Some(OpenWrite { task, gateway, index, operation, writers, guard, since: Instant::now() }))
 }

@@ -142,6 +142,13 @@ pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
 
 /// As [`control`]; commits are overdue after this long.
 pub async fn control_that_waits(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
+    let control = control_that_starts(data, nodes, commit_timeout).await;
+    serve::start(control.cluster.clone()).await.unwrap();
+    control
+}
+
+/// As [`control_that_waits`], before it has started: it listens only.
+pub async fn control_that_starts(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
     let nodes = nodes.iter().enumerate().map(|(n, node)| format!("n{n}=http://{}", node.address)).collect();
     let args = ServeArgs {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -162,7 +169,6 @@ pub async fn control_that_waits(data: &Path, nodes: &[&FakeNode], commit_timeout
     let cluster = serve::open(&args, address).await.unwrap();
     let app = api::router(cluster.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
-    serve::start(cluster.clone()).await.unwrap();
     Control { cluster, url: format!("http://{address}") }
 }
 

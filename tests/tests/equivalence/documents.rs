@@ -1,6 +1,6 @@
 //! What is searched: indexes with the same kind of documents and different settings.
 
-use crate::random::Random;
+use miroir_tests::Random;
 use serde_json::{Value, json};
 
 pub const WORDS: [&str; 40] = [

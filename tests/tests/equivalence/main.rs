@@ -7,14 +7,12 @@ mod compare;
 mod documents;
 mod errors;
 mod queries;
-mod random;
 mod token;
 
 use compare::{Agreement, compare, difference};
 use documents::{SCATTERED, UNIQUE};
-use miroir_tests::{Client, Node, Options, Sandbox};
+use miroir_tests::{Client, Node, Options, Random, Sandbox};
 use queries::{KINDS, Request};
-use random::Random;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,9 +1,7 @@
 //! What is asked, by kind.
 
-use crate::{
-    documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector},
-    random::Random,
-};
+use crate::documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
+use miroir_tests::Random;
 use serde_json::{Map, Value, json};
 
 /// A request, and what it is compared by.

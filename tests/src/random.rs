@@ -5,7 +5,8 @@
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    /// The next 64 bits.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -15,17 +16,20 @@ impl Random {
 
     /// Below `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.draw() % end as u64) as usize
     }
 
+    /// `true` once in so many times.
     pub fn one_in(&mut self, chance: usize) -> bool {
         self.below(chance) == 0
     }
 
+    /// One of these.
     pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
+    /// Some of these, perhaps the same twice.
     pub fn some<T: Clone>(&mut self, choices: &[T], at_most: usize) -> Vec<T> {
         (0..1 + self.below(at_most)).map(|_| self.of(choices).clone()).collect()
     }

@@ -1,0 +1,74 @@
+//! Whether the copies of a shard are the same.
+
+use crate::{Sandbox, wait_until};
+use miroir_core::shard::{Shard, TAG_FIELD, tag_filter};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Documents by id.
+pub type Documents = BTreeMap<String, Value>;
+
+impl Sandbox {
+    /// Waits until no write is under way, and no task is without an end.
+    ///
+    /// # Panics
+    /// That does not come.
+    pub fn wait_settled(&self) {
+        wait_until("every write is settled", || {
+            let output = self.miroir(&["status", "--json"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let idle = ["openWrites", "waiting", "unsettledTasks"].iter().all(|key| status[*key] == 0);
+            // Between those a write is nowhere but in the ledger.
+            idle && self.client.get("/tasks?statuses=enqueued,processing&limit=0").body["total"] == 0
+        });
+    }
+
+    /// Compares all active replicas of all shards of an index, and returns what they hold: documents by id, with tags
+    /// left out.
+    ///
+    /// # Panics
+    /// Two replicas differ, or a document is where it does not belong.
+    #[must_use]
+    pub fn identical(&self, index: &str, primary_key: &str) -> Documents {
+        let shards = self.miroir_json(&["shards"]);
+        let mut all = Documents::new();
+        for placed in shards.as_array().into_iter().flatten() {
+            let number = placed["shard"].as_u64().and_then(|number| u16::try_from(number).ok());
+            let shard = Shard(number.expect("a shard's number"));
+            let mut first: Option<(&str, Documents)> = None;
+            for node in placed["active"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                let held = self.held(node, index, primary_key, shard);
+                match &first {
+                    None => first = Some((node, held)),
+                    Some((other, expected)) => assert_eq!(
+                        &held, expected,
+                        "shard {} of `{index}`: {node} holds the first, {other} the second",
+                        shard.0
+                    ),
+                }
+            }
+            for (id, mut document) in first.expect("an active replica").1 {
+                let count = u16::try_from(shards.as_array().map_or(0, Vec::len)).expect("at most 512");
+                assert_eq!(Shard::of_document(&id, count), shard, "{document}");
+                document.as_object_mut().map(|fields| fields.remove(TAG_FIELD));
+                all.insert(id, document);
+            }
+        }
+        all
+    }
+
+    /// What a node holds of a shard.
+    fn held(&self, node: &str, index: &str, primary_key: &str, shard: Shard) -> Documents {
+        let number = node.strip_prefix("meili-").and_then(|number| number.parse().ok());
+        let node = self.node(number.expect("a node's name"));
+        let query = json!({"filter": tag_filter(&[shard]), "limit": 1_000_000, "retrieveVectors": true});
+        let answer = node.json("POST", &format!("/indexes/{index}/documents/fetch"), &query);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let documents = answer.body["results"].as_array().cloned().unwrap_or_default();
+        let id = |document: &Value| match &document[primary_key] {
+            Value::String(id) => id.clone(),
+            id => id.to_string(),
+        };
+        documents.into_iter().map(|document| (id(&document), document)).collect()
+    }
+}

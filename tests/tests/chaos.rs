@@ -1,0 +1,176 @@
+//! Nothing acknowledged is lost: writers write while nodes, the control plane and gateways are killed at random.
+//!
+//! `MIROIR_CHAOS_SECONDS` says how long (15), `MIROIR_CHAOS_SEED` which (1).
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Client, Options, Random, Sandbox, wait_until};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+const VICTIMS: [&str; 6] = ["meili-0", "meili-1", "meili-2", "control", "gateway-0", "gateway-1"];
+const WRITERS: u64 = 4;
+/// Each writer has keys of its own, so that what must be there follows from its own writes.
+const KEYS: usize = 12;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// A write of one document, as its client has seen it.
+#[derive(Clone, Debug)]
+struct Written {
+    key: String,
+    /// Absent for a deletion.
+    version: Option<u64>,
+    heard: Heard,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Heard {
+    /// 202, with the task's uid.
+    Accepted(u64),
+    /// An error that says that nothing was written.
+    Refused(u16),
+    /// No answer, or one that leaves it open (503).
+    Nothing,
+}
+
+#[test]
+fn nothing_acknowledged_is_lost() {
+    let cluster =
+        Sandbox::start(Options { gateways: 2, shards: 8, write_timeout_ms: 2_000, ..Options::default() });
+    let (seed, seconds) = (number("MIROIR_CHAOS_SEED", 1), number("MIROIR_CHAOS_SECONDS", 15));
+    cluster.client.create("books", "id", &json!({}));
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let log = Mutex::new(Vec::new());
+    let gateways = [cluster.gateway(0), cluster.gateway(1)];
+    let mut kills = BTreeMap::<String, u32>::new();
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (log, gateways) = (&log, &gateways);
+            scope.spawn(move || {
+                let mut random = Random(seed * 1_000 + writer);
+                let mut version = 0;
+                while Instant::now() < until {
+                    version += 1;
+                    let key = format!("{writer}-{}", random.below(KEYS));
+                    let client = random.of(gateways);
+                    let delete = random.one_in(4);
+                    let heard = write(client, &key, (!delete).then_some(version));
+                    log.lock().unwrap().push(Written { key, version: (!delete).then_some(version), heard });
+                    // An unknown end is waited for: what comes later must be later.
+                    if heard != Heard::Nothing {
+                        thread::sleep(Duration::from_millis(random.draw() % 30));
+                    } else {
+                        thread::sleep(Duration::from_millis(200));
+                    }
+                }
+            });
+        }
+        let mut random = Random(seed * 1_000 + WRITERS);
+        let mut victims = Vec::new();
+        while Instant::now() < until {
+            if victims.is_empty() {
+                // Each once, in any order.
+                victims = VICTIMS.to_vec();
+            }
+            let victim = victims.swap_remove(random.below(victims.len()));
+            *kills.entry(victim.to_owned()).or_default() += 1;
+            cluster.kill(victim);
+            thread::sleep(Duration::from_millis(200 + random.draw() % 2_500));
+            cluster.revive(victim);
+            if victim.starts_with("meili") {
+                // One at a time: a second loss would be more than two replicas can stand.
+                cluster.wait_repaired_by_control();
+            }
+            thread::sleep(Duration::from_millis(random.draw() % 1_500));
+        }
+    });
+    wait_until("the cluster answers", || {
+        cluster
+            .client
+            .try_send("GET", "/tasks?limit=1", None, Vec::new())
+            .is_ok_and(|answer| answer.status == 200)
+    });
+    cluster.wait_settled();
+    cluster.wait_repaired();
+    let held = cluster.identical("books", "id");
+    let log = log.into_inner().unwrap();
+    let counted = judge(&cluster.client, &log, &held);
+    println!("kills: {kills:?}; {} documents; {counted}", held.len());
+    assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
+}
+
+fn write(client: &Client, key: &str, version: Option<u64>) -> Heard {
+    let answer = match version {
+        Some(version) => client.try_send(
+            "POST",
+            "/indexes/books/documents",
+            Some("application/json"),
+            json!([{"id": key, "v": version}]).to_string().into(),
+        ),
+        None => client.try_send("DELETE", &format!("/indexes/books/documents/{key}"), None, Vec::new()),
+    };
+    match answer {
+        Ok(answer) if answer.status == 202 => Heard::Accepted(answer.body["taskUid"].as_u64().unwrap()),
+        // Envoy itself says 502 and 504.
+        Ok(answer) if [502, 503, 504].contains(&answer.status) => Heard::Nothing,
+        Ok(answer) => Heard::Refused(answer.status),
+        Err(_) => Heard::Nothing,
+    }
+}
+
+/// Compares what is held with what the writers have heard, key by key.
+fn judge(client: &Client, log: &[Written], held: &BTreeMap<String, Value>) -> String {
+    let mut counts = BTreeMap::<&str, u32>::new();
+    let mut keys = BTreeMap::<&str, Vec<(Option<u64>, bool)>>::new();
+    for written in log {
+        // The second says whether it is certain to have been written.
+        let end = match written.heard {
+            Heard::Accepted(task) => {
+                let task = client.get(&format!("/tasks/{task}")).body;
+                match task["status"].as_str() {
+                    Some("succeeded") => Some(true),
+                    Some("failed") => None,
+                    _ => panic!("{written:?}: {task}"),
+                }
+            }
+            Heard::Refused(_) => None,
+            Heard::Nothing => Some(false),
+        };
+        *counts
+            .entry(match (end, written.heard) {
+                (Some(true), _) => "succeeded",
+                (Some(false), _) => "unknown",
+                (None, Heard::Refused(_)) => "refused",
+                (None, _) => "failed",
+            })
+            .or_default() += 1;
+        if let Some(certain) = end {
+            keys.entry(&written.key).or_default().push((written.version, certain));
+        }
+    }
+    for (key, writes) in keys {
+        // The last that is certain, or any later one that nobody knows of.
+        let last = writes.iter().rposition(|(_, certain)| *certain);
+        let mut possible: Vec<Option<u64>> =
+            writes[last.unwrap_or(0)..].iter().map(|(version, _)| *version).collect();
+        if last.is_none() {
+            possible.push(None);
+        }
+        let found = held.get(key).map(|document| document["v"].as_u64().unwrap());
+        assert!(
+            possible.contains(&found),
+            "{key}: {found:?} is held, which is none of {possible:?}: {writes:?}"
+        );
+    }
+    for id in held.keys() {
+        assert!(log.iter().any(|written| &written.key == id), "nobody wrote {id}");
+    }
+    format!("writes: {counts:?}")
+}

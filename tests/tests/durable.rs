@@ -1,0 +1,193 @@
+//! Durable intent: whoever is killed or stopped while a write is on its way, no copy differs afterwards, and nothing is
+//! stuck.
+//!
+//! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+use miroir_tests::{Answer, Client, Options, Sandbox, Upload, wait_until};
+use serde_json::{Value, json};
+use std::{
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+const PATH: &str = "/indexes/books/documents";
+
+/// Two gateways; recoveries come after some seconds. Every shard has documents, and every worker has written: the first
+/// write of a worker waits for its key, on all nodes.
+fn cluster() -> Sandbox {
+    let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms: 4_000, ..Options::default() });
+    cluster.client.create("books", "id", &json!({}));
+    for _ in 0..10 {
+        for gateway in 0..2 {
+            // A new connection: any worker may take it.
+            let answer = cluster.gateway(gateway).json("POST", PATH, &json!([{"id": 0}]));
+            assert_eq!(answer.status, 202, "{}", answer.body);
+        }
+    }
+    cluster.client.add("books", &books(0, 40));
+    cluster
+}
+
+fn books(version: u64, count: u64) -> Value {
+    (0..count).map(|id| json!({"id": id, "v": version})).collect()
+}
+
+/// Sends a write that somebody waits for.
+fn send(client: Client, documents: Value) -> JoinHandle<Option<Answer>> {
+    thread::spawn(move || {
+        client.try_send("POST", PATH, Some("application/json"), documents.to_string().into()).ok()
+    })
+}
+
+fn wait_status(cluster: &Sandbox, key: &str, count: u64) {
+    wait_until(&format!("{key} is {count}"), || cluster.miroir_json(&["status"])[key] == count);
+}
+
+/// All copies are the same, nothing is under way, and every document has this version; how many there are.
+fn consistent(cluster: &Sandbox, version: u64) -> usize {
+    cluster.wait_settled();
+    cluster.wait_repaired();
+    let documents = cluster.identical("books", "id");
+    for document in documents.values() {
+        assert_eq!(document["v"], version, "{document}");
+    }
+    documents.len()
+}
+
+#[test]
+fn the_control_plane_is_killed_between_begin_and_commit() {
+    let cluster = cluster();
+    cluster.freeze("meili-0");
+    let write = send(cluster.gateway(0), books(1, 40));
+    wait_status(&cluster, "openWrites", 1);
+    cluster.kill("control");
+    cluster.revive("control");
+    cluster.thaw("meili-0");
+    // The client has heard nothing that is not true: either that it is taken, or that nobody knows.
+    let answer = write.join().unwrap().unwrap();
+    assert!([202, 503].contains(&answer.status), "{}", answer.body);
+    wait_until("the control plane is back", || {
+        cluster.miroir(&["status"]).status.success() && cluster.client.get("/tasks").status == 200
+    });
+    assert_eq!(consistent(&cluster, 1), 40);
+    let task = &cluster.client.get("/tasks?limit=1").body["results"][0];
+    assert_eq!((&task["type"], &task["status"]), (&json!("documentAdditionOrUpdate"), &json!("succeeded")));
+    cluster.client.add("books", &books(2, 40));
+    assert_eq!(consistent(&cluster, 2), 40);
+}
+
+#[test]
+fn a_gateway_is_killed_between_begin_and_commit() {
+    let cluster = cluster();
+    cluster.freeze("meili-1");
+    let write = send(cluster.gateway(1), books(1, 40));
+    wait_status(&cluster, "openWrites", 1);
+    cluster.kill("gateway-1");
+    cluster.thaw("meili-1");
+    assert!(write.join().unwrap().is_none(), "its gateway is gone");
+    // Another index waits for nothing of it.
+    assert_eq!(cluster.client.json("POST", "/indexes/films/documents", &books(1, 10)).status, 202);
+    assert_eq!(cluster.miroir_json(&["status"])["openWrites"], 1);
+    // The same shards wait for the recovery, and no longer.
+    let begun = Instant::now();
+    cluster.client.add("books", &books(2, 40));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    cluster.revive("gateway-1");
+    assert_eq!(consistent(&cluster, 2), 40);
+}
+
+#[test]
+fn a_gateway_sleeps_through_the_recovery_of_its_write() {
+    let cluster = cluster();
+    // The first write holds the locks, so that the second waits for its begin when its gateway falls asleep.
+    cluster.freeze("meili-2");
+    let first = send(cluster.gateway(0), books(1, 40));
+    wait_status(&cluster, "openWrites", 1);
+    let second =
+        send(cluster.gateway(1), json!((0..60).map(|id| json!({"id": id, "v": 2})).collect::<Vec<_>>()));
+    wait_status(&cluster, "waiting", 1);
+    cluster.freeze("gateway-1");
+    cluster.thaw("meili-2");
+    assert_eq!(first.join().unwrap().unwrap().status, 202);
+    // The second is begun, and its gateway does not know. It is given up.
+    wait_status(&cluster, "openWrites", 1);
+    wait_status(&cluster, "openWrites", 0);
+    cluster.client.add("books", &books(3, 40));
+    let versions = cluster.client.get("/tasks?limit=2").body;
+    assert_eq!(versions["results"][1]["status"], "failed", "{versions}");
+    // It sends what it has, under a key that is gone.
+    cluster.thaw("gateway-1");
+    let answer = second.join().unwrap().unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert_eq!(cluster.client.ended(&answer)["status"], "failed");
+    assert_eq!(consistent(&cluster, 3), 40);
+    // It goes on under a new one.
+    cluster.gateway(1).add("books", &books(4, 40));
+    assert_eq!(consistent(&cluster, 4), 40);
+}
+
+#[test]
+fn a_client_that_leaves_tears_nothing() {
+    let cluster = cluster();
+    let tasks = || cluster.client.get("/tasks?limit=0").body["total"].as_u64().unwrap();
+    let before = tasks();
+    // In the middle of its upload: it was nothing.
+    let body = books(1, 40).to_string();
+    for part in [0, 1, body.len() / 2, body.len() - 1] {
+        let mut upload = Upload::start(&cluster.address("gateway-0"), PATH, body.len());
+        upload.send(&body.as_bytes()[..part]);
+    }
+    cluster.client.add("books", &books(2, 40));
+    assert_eq!(tasks(), before + 1);
+    assert_eq!(consistent(&cluster, 2), 40);
+    // After it, while a node takes it: it is written, everywhere.
+    cluster.freeze("meili-0");
+    let body = books(3, 40).to_string();
+    let before = tasks();
+    let mut upload = Upload::start(&cluster.address("gateway-0"), PATH, body.len());
+    upload.send(body.as_bytes());
+    wait_until("it is begun", || tasks() > before);
+    drop(upload);
+    cluster.thaw("meili-0");
+    assert_eq!(consistent(&cluster, 3), 40);
+}
+
+#[test]
+fn a_node_is_killed_while_it_takes_a_write() {
+    let cluster = cluster();
+    cluster.freeze("meili-2");
+    let write = send(cluster.gateway(0), books(1, 40));
+    wait_status(&cluster, "openWrites", 1);
+    cluster.kill("meili-2");
+    let answer = write.join().unwrap().unwrap();
+    cluster.client.succeeded(&answer);
+    // It is read no more as soon as the client knows of the write.
+    assert_eq!(cluster.client.search("books", &json!({"limit": 100}))["hits"].as_array().unwrap().len(), 40);
+    for hit in cluster.client.search("books", &json!({"limit": 100}))["hits"].as_array().unwrap() {
+        assert_eq!(hit["v"], 1, "{hit}");
+    }
+    cluster.client.add("books", &books(2, 40));
+    cluster.revive("meili-2");
+    cluster.client.add("books", &books(3, 40));
+    assert_eq!(consistent(&cluster, 3), 40);
+}
+
+#[test]
+fn a_slow_upload_holds_up_nobody() {
+    let cluster = cluster();
+    let body = books(1, 40).to_string();
+    let (first, rest) = body.as_bytes().split_at(body.len() / 2);
+    let mut upload = Upload::start(&cluster.address("gateway-0"), PATH, body.len());
+    upload.send(first);
+    let begun = Instant::now();
+    cluster.client.add("films", &books(1, 40));
+    cluster.client.add("books", &books(2, 40));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(consistent(&cluster, 2), 40);
+    // It comes last, and is written last.
+    upload.send(rest);
+    let answer = upload.answer();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert_eq!(consistent(&cluster, 1), 40);
+}
