@@ -31,6 +31,8 @@ pub struct Publisher {
     pub secret: String,
     /// The key to read under where the user has no master key.
     pub read_key: Option<String>,
+    /// The key of gateways' own reads.
+    pub internal_key: String,
 }
 
 impl Publisher {
@@ -55,6 +57,7 @@ impl Publisher {
             indexes: view.indexes.iter().map(|(uid, index)| (uid.clone(), index_config(index))).collect(),
             control: Some(ControlConfig { cluster: CONTROL_CLUSTER.to_owned(), secret: self.secret.clone() }),
             read_key: self.read_key.clone(),
+            internal_key: Some(self.internal_key.clone()),
             fan_out: cluster.fan_out,
             on_missing_shards: cluster.on_missing_shards,
             limits: cluster.limits,
@@ -145,6 +148,7 @@ mod tests {
             control: "127.0.0.1:9".into(),
             secret: "s".into(),
             read_key: None,
+            internal_key: "k".into(),
         };
         let replica = |node: &str, active| Replica { node: node.into(), active };
         let view = View {

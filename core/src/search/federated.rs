@@ -252,7 +252,7 @@ impl Question for Federated {
         body.extend_from_slice(b",\"queries\":");
         write_list(&self.queries, &mut body, |query, out| out.extend(query.for_federation(&shards)));
         body.push(b'}');
-        NodeRequest { path: "/multi-search".to_owned(), body }
+        NodeRequest::new("/multi-search", body)
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {

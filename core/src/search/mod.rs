@@ -23,5 +23,5 @@ pub mod values;
 pub use documents::DocumentList;
 pub use facet_search::FacetSearch;
 pub use multi::MultiSearch;
-pub use similar::Similar;
+pub use similar::similar;
 pub use single::Search;

@@ -45,7 +45,11 @@ impl MultiSearch {
         }
         let queries = queries?
             .into_iter()
-            .map(|parameters| {
+            .map(|mut parameters| {
+                // These may be null here, where those of a search of its own may not.
+                parameters.retain(|name, value| {
+                    !(["offset", "limit"].contains(&name.as_str()) && value.get() == "null")
+                });
                 let index: String = serde_json::from_str(parameters.get("indexUid")?.get()).ok()?;
                 Some((index, SearchRequest::new(parameters).ok()?))
             })
@@ -203,7 +207,7 @@ pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
     let mut body = b"{\"queries\":".to_vec();
     write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
     body.push(b'}');
-    NodeRequest { path: "/multi-search".to_owned(), body }
+    NodeRequest::new("/multi-search", body)
 }
 
 /// The results of a multi-search.

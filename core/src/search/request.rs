@@ -134,7 +134,8 @@ impl SearchRequest {
         } else {
             Paging::Offset { offset: offset.unwrap_or(0), limit: limit.unwrap_or(DEFAULT_LIMIT) }
         };
-        let has_paging = PAGING.iter().any(|name| parameters.contains_key(*name));
+        let is_there = |name: &&str| parameters.get(*name).is_some_and(|value| value.get() != "null");
+        let has_paging = PAGING.iter().any(is_there);
         let names = |name| read::<Option<Vec<String>>>(&parameters, name).map(Option::flatten);
         let mut formatted = names("attributesToHighlight")?.unwrap_or_default();
         for field in names("attributesToCrop")?.unwrap_or_default() {

@@ -48,7 +48,7 @@ impl Question for Search {
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
         let path = format!("/indexes/{}/search", encode(&self.0.index));
-        NodeRequest { path, body: self.0.for_shards(&shards).pop().unwrap_or_default() }
+        NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }
 
     fn simpler(&self) -> Option<Box<dyn Question>> {

@@ -27,6 +27,11 @@ pub struct TopologyConfig {
     /// The key to read under where clients send none: for clusters that their user runs without a master key.
     #[serde(default)]
     pub read_key: Option<String>,
+    /// The key for what gateways read on behalf of clients that have no right to all of it, such as the vector of the
+    /// document that others are to be similar to; with the actions `search` and `documents.get`. Without it that needs the
+    /// clients' own right.
+    #[serde(default)]
+    pub internal_key: Option<String>,
     /// How nodes are chosen for a search.
     #[serde(default)]
     pub fan_out: FanOut,
@@ -134,7 +139,8 @@ pub enum OnMissingShards {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// How long a node may take for its part of a search or a read, milliseconds.
+    /// How long a node may take for its part of a search or a read of ordinary size, milliseconds; see
+    /// [`Limits::search_timeout_of`].
     pub search_timeout_ms: u64,
     /// How long a node may take to acknowledge its part of a write, milliseconds.
     pub write_timeout_ms: u64,
@@ -156,5 +162,16 @@ impl Default for Limits {
             max_payload_bytes: 104_857_600,
             max_buffered_bytes: 268_435_456,
         }
+    }
+}
+
+impl Limits {
+    /// How long a node may take for its part of a read whose path and body have so many bytes, milliseconds: long lists of
+    /// queries and long filters take long. Each whole kibibyte gives a fifth more, up to 60 times.
+    #[must_use]
+    pub fn search_timeout_of(&self, bytes: usize) -> u64 {
+        let kibibytes = u64::try_from(bytes / 1024).unwrap_or(u64::MAX);
+        let fifths = kibibytes.saturating_add(5).min(300);
+        (self.search_timeout_ms / 5).max(1).saturating_mul(fifths).max(self.search_timeout_ms)
     }
 }
