@@ -92,6 +92,9 @@ fn index_config(index: &Index) -> IndexConfig {
     if let Some(Ok(sorts)) = setting("faceting", "sortFacetValuesBy").map(serde_json::from_value) {
         config.sort_facet_values_by = sorts;
     }
+    if let Some(rules) = index.settings.get("rankingRules").and_then(|rules| rules.as_array()) {
+        config.ranking_rules = rules.iter().filter_map(|rule| rule.as_str().map(str::to_owned)).collect();
+    }
     let distinct = index.settings.get("distinctAttribute").and_then(|attribute| attribute.as_str());
     config.distinct_attribute = distinct.map(str::to_owned);
     config
@@ -128,6 +131,7 @@ mod tests {
     fn movies() -> Index {
         let settings = serde_json::json!({
             "distinctAttribute": "series",
+            "rankingRules": ["words", "sort", "year:desc"],
             "pagination": {"maxTotalHits": 5},
             "faceting": {"maxValuesPerFacet": 7, "sortFacetValuesBy": {"*": "count"}}
         });
@@ -171,6 +175,7 @@ mod tests {
         let movies = &topology.config().indexes["movies"];
         assert_eq!((movies.max_total_hits, movies.max_values_per_facet), (5, 7));
         assert_eq!(movies.sort_facet_values_by.len(), 1);
+        assert_eq!(movies.ranking_rules, ["words", "sort", "year:desc"]);
         assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");

@@ -261,7 +261,8 @@ impl Read {
         match (query, Route::of(&self.head.method, self.head.route())) {
             (Some(query), Route::MultiSearch) => {
                 let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-                let index = body.get("queries").and_then(|queries| queries.get(query)?.get("indexUid")?.as_str());
+                let index =
+                    body.get("queries").and_then(|queries| queries.get(query)?.get("indexUid")?.as_str());
                 reply(index.unwrap_or_default(), format!("Inside `.queries[{query}]`: "), 400)
             }
             (
@@ -316,7 +317,9 @@ impl Read {
             (Outcome::Answered(Answer { status: 200, .. }), Some(refusal)) => {
                 match self.question.take().and_then(|question| question.simpler()) {
                     Some(simpler) => self.put(simpler),
-                    None if scrub::mentions_tag(&refusal.body) => Progress::Done(self.not_there_yet(&refusal)),
+                    None if scrub::mentions_tag(&refusal.body) => {
+                        Progress::Done(self.not_there_yet(&refusal))
+                    }
                     None => Progress::Done(self.revealed(native_reply(refusal))),
                 }
             }

@@ -15,6 +15,7 @@ pub mod query;
 pub mod query_string;
 pub mod rank;
 pub mod request;
+mod reveal;
 pub mod selection;
 pub mod similar;
 pub mod single;

@@ -7,6 +7,7 @@ use super::{
     merge::write_list,
     query::{IndexQuery, Merged},
     request::SearchRequest,
+    reveal::{Revealed, Sorting},
 };
 use crate::{
     http::Reply,
@@ -17,7 +18,7 @@ use crate::{
     topology::Topology,
 };
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Several searches, each with an answer of its own.
 #[derive(Clone, Debug)]
@@ -110,6 +111,16 @@ impl MultiSearch {
     }
 }
 
+impl Sorting for MultiSearch {
+    fn queries(&self) -> Vec<&IndexQuery> {
+        self.queries.iter().collect()
+    }
+
+    fn with(&self, revealed: &Arc<Revealed>) -> Self {
+        Self { queries: self.queries.iter().map(|query| query.with(revealed)).collect(), ..*self }
+    }
+}
+
 impl Question for MultiSearch {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         self.queries.iter().map(|query| query.seed(topology.version())).collect()
@@ -127,6 +138,14 @@ impl Question for MultiSearch {
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        if let Some(reveal) = self.hidden(parts) {
+            // The first hits of a deep page do not tell which ones are to be read.
+            if self.queries.iter().any(IndexQuery::is_deep) {
+                let queries = self.queries.iter().map(IndexQuery::whole).collect();
+                return Gathered::Next(Box::new(Self { queries, ..*self }), 0);
+            }
+            return Gathered::Again(reveal);
+        }
         let mut answers: Vec<Answers<'_>> = self.queries.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {
             let queries = part.portions.iter().map(|portion| self.queries.get(portion.unit));

@@ -81,6 +81,8 @@ pub struct SearchRequest {
     pub formatted: Vec<String>,
     /// The parameter `distinct`.
     pub distinct: Option<String>,
+    /// The parameter `sort`.
+    pub sort: Vec<String>,
     /// The facets whose distribution the client wants.
     pub facets: Option<Vec<String>>,
     /// The factor of its scores in a federated search.
@@ -151,6 +153,7 @@ impl SearchRequest {
             retrieve: names("attributesToRetrieve")?,
             formatted,
             distinct: read::<Option<String>>(&parameters, "distinct")?.flatten(),
+            sort: names("sort")?.unwrap_or_default(),
             facets: names("facets")?,
             has_paging,
             show_score: read(&parameters, "showRankingScore")?.unwrap_or(false),

@@ -63,6 +63,9 @@ pub struct IndexConfig {
     /// The setting `distinctAttribute`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distinct_attribute: Option<String>,
+    /// The setting `rankingRules`; empty for Meilisearch's default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranking_rules: Vec<String>,
     /// The setting `pagination.maxTotalHits`.
     pub max_total_hits: u64,
     /// The setting `faceting.maxValuesPerFacet`.
@@ -87,6 +90,7 @@ impl Default for IndexConfig {
         Self {
             primary_key: None,
             distinct_attribute: None,
+            ranking_rules: Vec::new(),
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
@@ -95,6 +99,26 @@ impl Default for IndexConfig {
 }
 
 impl IndexConfig {
+    /// The attributes by which a query with this `sort` is sorted, and whether in ascending order: those of the query and
+    /// those that are ranking rules, in the order of the rules, each attribute once. Distances are not among them.
+    #[must_use]
+    pub fn sorts(&self, sort: &[String]) -> Vec<(String, bool)> {
+        let default = ["sort".to_owned()];
+        let rules = if self.ranking_rules.is_empty() { &default[..] } else { &self.ranking_rules };
+        let mut sorts: Vec<(String, bool)> = Vec::new();
+        for rule in rules {
+            let rules = if rule == "sort" { sort } else { std::slice::from_ref(rule) };
+            for rule in rules {
+                let Some((attribute, direction)) = rule.rsplit_once(':') else { continue };
+                let is_new = sorts.iter().all(|(known, _)| known != attribute);
+                if is_new && ["asc", "desc"].contains(&direction) && !attribute.starts_with("_geoPoint") {
+                    sorts.push((attribute.to_owned(), direction == "asc"));
+                }
+            }
+        }
+        sorts
+    }
+
     /// Whether the values of this facet are ordered by count.
     #[must_use]
     pub fn sort_facet_values_by_count(&self, facet: &str) -> bool {
