@@ -20,6 +20,11 @@ pub fn last_pairs(query: &str) -> BTreeMap<String, String> {
     pairs(query).collect()
 }
 
+/// The members of a list with commas, but empty ones: as nodes read one.
+pub fn members(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').filter(|member| !member.is_empty())
+}
+
 /// A segment of a path, decoded; what is not UTF-8 is replaced, as nodes replace it.
 #[must_use]
 pub fn decode_segment(segment: &str) -> String {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     json::RawObject,
-    query::{encode, last_pairs},
+    query::{encode, last_pairs, members},
     read::{Gathered, NodeRequest, Part, Portion, Question},
     scrub,
     shard::Shard,
@@ -253,7 +253,7 @@ impl Document<'_> {
 fn body_of_query(query: &str) -> Option<Value> {
     let mut body = serde_json::Map::new();
     for (name, text) in last_pairs(query) {
-        let list = || text.split(',').map(Value::from).collect::<Value>();
+        let list = || members(&text).map(Value::from).collect::<Value>();
         let value = match name.as_str() {
             "offset" | "limit" => json!(text.parse::<u64>().ok()?),
             "retrieveVectors" => json!(text.parse::<bool>().ok()?),

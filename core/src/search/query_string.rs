@@ -3,7 +3,7 @@
 //! Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
 
 use super::request::Unreadable;
-use crate::query::last_pairs;
+use crate::query::{last_pairs, members};
 use serde_json::{Map, Value, json};
 
 /// The body that asks the same.
@@ -27,7 +27,7 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
             | "retrieveVectors"
             | "showPerformanceDetails" => Value::from(text.parse::<bool>().map_err(|_| Unreadable)?),
             "vector" => {
-                let numbers = text.split(',').map(|number| number.parse::<f64>());
+                let numbers = members(&text).map(|number| number.parse::<f64>());
                 numbers.collect::<Result<Vec<_>, _>>().map_err(|_| Unreadable)?.into()
             }
             "hybridEmbedder" => {
@@ -44,7 +44,7 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
             | "attributesToHighlight"
             | "facets"
             | "attributesToSearchOn"
-            | "locales" => text.split(',').map(Value::from).collect(),
+            | "locales" => members(&text).map(Value::from).collect(),
             "sort" => sort_parameters(&text).into_iter().map(Value::from).collect(),
             "filter" => serde_json::from_str(&text).unwrap_or(Value::from(text)),
             _ => return Err(Unreadable),
@@ -104,6 +104,7 @@ mod tests {
         );
         assert_eq!(body_of_query("filter=[\"a=1\",[\"b=2\"]]").unwrap()["filter"], json!(["a=1", ["b=2"]]));
         assert_eq!(Value::Object(body_of_query("limit=x&limit=2").unwrap()), json!({"limit": 2}));
+        assert_eq!(Value::Object(body_of_query("locales=,fra,").unwrap()), json!({"locales": ["fra"]}));
         for bad in ["limit=x", "unknown=1", "showRankingScore=1", "hybridSemanticRatio=1"] {
             assert!(body_of_query(bad).is_err(), "{bad}");
         }

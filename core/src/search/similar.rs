@@ -12,7 +12,7 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     json::{RawObject, write_string},
-    query::{encode, last_pairs},
+    query::{encode, last_pairs, members},
     read::{Gathered, Key, NodeRequest, Part, Portion, Question},
     scrub,
     shard::Shard,
@@ -305,7 +305,7 @@ fn body_of_query(query: &str) -> Option<Value> {
                 json!(text.parse::<bool>().ok()?)
             }
             "rankingScoreThreshold" => json!(text.parse::<f64>().ok()?),
-            "attributesToRetrieve" => text.split(',').map(Value::from).collect(),
+            "attributesToRetrieve" => members(&text).map(Value::from).collect(),
             "filter" => serde_json::from_str(&text).unwrap_or_else(|_| json!(text)),
             _ => return None,
         };

@@ -176,19 +176,17 @@ pub fn errors(index: &str) -> Vec<Request> {
         "q=%FF",
         "distinct=title",
         "cropLength=x",
-        "limit=1&limit=2",
-        "limit=x&limit=2",
-        "limit=2&limit=x",
-        "q=river&q=lantern&sort=rank:asc",
-        "hybridEmbedder=none",
+        "limit=x&limit=0",
+        "limit=0&limit=x",
+        "q=river&q=lantern",
+        "hybridEmbedder=none&limit=0",
         "hybridEmbedder=none&q=river",
-        "locales=",
-        "page=1&&hitsPerPage=3",
+        "q=lantern&locales=",
+        "q=river&page=1&&hitsPerPage=3",
         "useNetwork=true",
         "useNetwork=x",
         "personalizeUserContext=a",
         "vector=1,2,3",
-        "&",
     ] {
         cases.push(("GET", format!("{search}?{query}"), Value::Null));
     }
@@ -201,8 +199,8 @@ pub fn errors(index: &str) -> Vec<Request> {
         "ids=a%20b",
         "retrieveVectors=x",
         "unknown=1",
-        "limit=1&limit=2",
-        "fields=id&fields=id,title",
+        "limit=1&limit=2&ids=7",
+        "fields=id&fields=id,title&ids=3&ids=7",
     ] {
         cases.push(("GET", format!("/indexes/{index}/documents?{query}"), Value::Null));
     }
