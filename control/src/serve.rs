@@ -160,6 +160,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
         secret: secrets.gateway_secret.clone(),
         read_key: args.no_master_key.then(|| secrets.key_text(read_key)),
+        internal_key: secrets.key_text(read_key),
     };
     let write_timeout = config.limits.write_timeout_ms;
     let options = Options {
@@ -261,7 +262,7 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     let read_key = json!({
         "uid": uid,
         "name": format!("{INTERNAL}read"),
-        "description": "Reads of gateways, where clients send no keys",
+        "description": "Reads of gateways themselves",
         "actions": ["search", "documents.get"],
         "indexes": ["*"],
         "expiresAt": null

@@ -39,7 +39,7 @@ pub struct Index {
 }
 
 /// The settings that gateways need.
-const PUBLISHED: [&str; 3] = ["distinctAttribute", "faceting", "pagination"];
+const PUBLISHED: [&str; 4] = ["distinctAttribute", "faceting", "pagination", "rankingRules"];
 
 impl Index {
     /// Out of all that clients have set on an index, what gateways need.

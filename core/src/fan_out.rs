@@ -118,6 +118,7 @@ mod tests {
             indexes: BTreeMap::new(),
             control: None,
             read_key: None,
+            internal_key: None,
             fan_out,
             on_missing_shards: crate::topology::OnMissingShards::Partial,
             limits: crate::topology::Limits::default(),

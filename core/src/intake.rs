@@ -10,7 +10,7 @@ use crate::{
     query::pairs,
     read::Read,
     route::{Route, WriteKind},
-    search::{DocumentList, FacetSearch, MultiSearch, Search, Similar},
+    search::{DocumentList, FacetSearch, MultiSearch, Search, similar},
     topology::Topology,
     write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Write, WriteContext},
 };
@@ -267,7 +267,7 @@ fn start_read(
         Route::Search { index } => Search::of(topology, &index, head, body),
         Route::MultiSearch => MultiSearch::of(topology, body),
         Route::FacetSearch { index } => FacetSearch::of(topology, &index, body),
-        Route::Similar { index } => Similar::of(&index, head, body),
+        Route::Similar { index } => similar(topology, &index, head, body),
         Route::DocumentList { index } => DocumentList::of(topology, &index, head, body),
         _ => None,
     })

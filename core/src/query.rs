@@ -1,6 +1,7 @@
 //! Query strings: `application/x-www-form-urlencoded`.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::collections::BTreeMap;
 
 /// What stays as it is in a path segment or a query value (RFC 3986, unreserved).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -11,6 +12,17 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(name), decode(value))
     })
+}
+
+/// The decoded pairs of a query string; of those with one name the last, as nodes take them.
+#[must_use]
+pub fn last_pairs(query: &str) -> BTreeMap<String, String> {
+    pairs(query).collect()
+}
+
+/// The members of a list with commas, but empty ones: as nodes read one.
+pub fn members(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').filter(|member| !member.is_empty())
 }
 
 /// A segment of a path, decoded; what is not UTF-8 is replaced, as nodes replace it.

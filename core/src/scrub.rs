@@ -103,10 +103,26 @@ fn rules_without_ours(message: &str) -> String {
 /// Stands in for the tag's name where a client uses it: as long, so that positions in messages hold, and nobody's.
 const ALIAS: &str = "_miroir_5hard";
 
+/// A pattern of facets that no attribute but the tag fits has one letter of another case for nodes: then it fits none. Words
+/// in a query are the same in any case.
+fn patterns() -> impl Iterator<Item = (String, String)> {
+    // No field of Meilisearch's own begins with these.
+    (2..=TAG_FIELD.len()).filter_map(|length| {
+        let prefix = TAG_FIELD.get(..length)?;
+        Some((format!("{prefix}*"), format!("_M{}*", prefix.get(2..)?)))
+    })
+}
+
 /// A client's body in which the tag's name is a name that no document has, so that a node treats it as it treats an
 /// attribute that it has never heard of; `None` where it does not mention the tag.
 #[must_use]
 pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
+    for (pattern, other) in patterns().map(|(one, other)| (format!("\"{one}\""), format!("\"{other}\""))) {
+        if memmem::find(body, pattern.as_bytes()).is_some() {
+            let body = replace(body, &pattern, &other);
+            return Some(disguise(&body).unwrap_or(body));
+        }
+    }
     if mentions_tag(body) {
         return Some(replace(body, TAG_FIELD, ALIAS));
     }
@@ -119,15 +135,30 @@ pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
 /// The same for a path with its query.
 #[must_use]
 pub fn disguise_path(path: &str) -> Option<String> {
-    let plain =
-        if path.contains('%') { path.replace("%5F", "_").replace("%5f", "_") } else { path.to_owned() };
-    plain.contains(TAG_FIELD).then(|| plain.replace(TAG_FIELD, ALIAS))
+    let mut plain = path.to_owned();
+    if path.contains('%') {
+        for (escape, letter) in [("%5F", "_"), ("%5f", "_"), ("%2A", "*"), ("%2a", "*")] {
+            plain = plain.replace(escape, letter);
+        }
+    }
+    let names = patterns().chain([(TAG_FIELD.to_owned(), ALIAS.to_owned())]);
+    let names: Vec<_> = names.filter(|(name, _)| plain.contains(name)).collect();
+    for (name, other) in &names {
+        plain = plain.replace(name, other);
+    }
+    (!names.is_empty()).then_some(plain)
 }
 
 /// Puts the tag's name back into the answer to a disguised request; the tag itself must be out of it.
 #[must_use]
 pub fn reveal(body: &[u8]) -> Vec<u8> {
-    replace(body, ALIAS, TAG_FIELD)
+    let mut body = replace(body, ALIAS, TAG_FIELD);
+    for (pattern, other) in patterns() {
+        if memmem::find(&body, other.as_bytes()).is_some() {
+            body = replace(&body, &other, &pattern);
+        }
+    }
+    body
 }
 
 fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
@@ -192,6 +223,12 @@ mod tests {
         assert_eq!(disguise(br#"{"filter":"\u005fmiroir_shard = 1"}"#), Some(disguised));
         assert_eq!(disguise(br#"{"q":"\u00e9"}"#), None);
         assert!(!disguise_path("/x?filter=%5Fmiroir_shard").unwrap().contains(TAG_FIELD));
+        let facets = br#"{"facets":["_miroir*"]}"#;
+        let disguised = disguise(facets).unwrap();
+        assert_eq!(disguised, br#"{"facets":["_Miroir*"]}"#);
+        assert_eq!(reveal(&disguised), facets);
+        assert_eq!(disguise_path("/x?facets=%5Fm%2A").unwrap(), "/x?facets=_M*");
+        assert_eq!(disguise(br#"{"facets":["_*","*"]}"#), None);
     }
 
     #[test]

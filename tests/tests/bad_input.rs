@@ -144,11 +144,10 @@ fn bad_input_is_answered_as_by_one_node_and_harms_nobody() {
     ] {
         check(path, &|client| client.json("POST", path, &body));
     }
+    // A node takes longer for this than for a request of ordinary size.
+    let filters: Vec<String> = (0..4_000).map(|rank| format!("rank != {}", 1_000 + rank)).collect();
+    let filters = json!({"filter": filters, "limit": 2});
+    check("4,000 filters", &|client| client.json("POST", "/indexes/things/search", &filters));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-
-    // A node takes longer for this than a cluster waits: its time grows with the square of the number.
-    let filters: Vec<String> = (0..10_000).map(|rank| format!("rank != {}", 1_000 + rank)).collect();
-    let answer = cluster.client.json("POST", "/indexes/things/search", &json!({"filter": filters}));
-    assert!([200, 503].contains(&answer.status), "{}", answer.body);
     assert_eq!(cluster.client.get("/health").status, 200);
 }

@@ -31,6 +31,8 @@ pub struct Publisher {
     pub secret: String,
     /// The key to read under where the user has no master key.
     pub read_key: Option<String>,
+    /// The key of gateways' own reads.
+    pub internal_key: String,
 }
 
 impl Publisher {
@@ -55,6 +57,7 @@ impl Publisher {
             indexes: view.indexes.iter().map(|(uid, index)| (uid.clone(), index_config(index))).collect(),
             control: Some(ControlConfig { cluster: CONTROL_CLUSTER.to_owned(), secret: self.secret.clone() }),
             read_key: self.read_key.clone(),
+            internal_key: Some(self.internal_key.clone()),
             fan_out: cluster.fan_out,
             on_missing_shards: cluster.on_missing_shards,
             limits: cluster.limits,
@@ -88,6 +91,9 @@ fn index_config(index: &Index) -> IndexConfig {
     }
     if let Some(Ok(sorts)) = setting("faceting", "sortFacetValuesBy").map(serde_json::from_value) {
         config.sort_facet_values_by = sorts;
+    }
+    if let Some(rules) = index.settings.get("rankingRules").and_then(|rules| rules.as_array()) {
+        config.ranking_rules = rules.iter().filter_map(|rule| rule.as_str().map(str::to_owned)).collect();
     }
     let distinct = index.settings.get("distinctAttribute").and_then(|attribute| attribute.as_str());
     config.distinct_attribute = distinct.map(str::to_owned);
@@ -125,6 +131,7 @@ mod tests {
     fn movies() -> Index {
         let settings = serde_json::json!({
             "distinctAttribute": "series",
+            "rankingRules": ["words", "sort", "year:desc"],
             "pagination": {"maxTotalHits": 5},
             "faceting": {"maxValuesPerFacet": 7, "sortFacetValuesBy": {"*": "count"}}
         });
@@ -145,6 +152,7 @@ mod tests {
             control: "127.0.0.1:9".into(),
             secret: "s".into(),
             read_key: None,
+            internal_key: "k".into(),
         };
         let replica = |node: &str, active| Replica { node: node.into(), active };
         let view = View {
@@ -167,6 +175,7 @@ mod tests {
         let movies = &topology.config().indexes["movies"];
         assert_eq!((movies.max_total_hits, movies.max_values_per_facet), (5, 7));
         assert_eq!(movies.sort_facet_values_by.len(), 1);
+        assert_eq!(movies.ranking_rules, ["words", "sort", "year:desc"]);
         assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");

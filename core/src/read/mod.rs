@@ -2,17 +2,19 @@
 
 mod question;
 
-pub use question::{Gathered, NodeRequest, Part, Portion, Question};
+pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question};
 
 use crate::{
     error::{ApiError, Code},
     fan_out::{self, FanOutPlan},
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
     operation::{Progress, forwarded_headers},
+    route::Route,
     scrub,
     shard::Shard,
     topology::{OnMissingShards, Topology},
 };
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -126,11 +128,11 @@ impl Read {
     /// Puts a question to the nodes.
     fn put(mut self, question: Box<dyn Question>) -> Progress<Self> {
         self.seeds = question.seeds(&self.topology).iter().map(|seed| seed % DISTINCT_PLANS).collect();
+        let shards = question.shards(&self.topology);
         self.question = Some(question);
         self.parts.clear();
         self.pending.clear();
         self.pinned.clear();
-        let shards: Vec<Shard> = self.topology.shards().collect();
         let units = 0..self.seeds.len();
         let portions = units.map(|unit| Portion { unit, shards: shards.clone() }).collect();
         self.scatter(portions)
@@ -152,10 +154,9 @@ impl Read {
         }
         let mut calls = Vec::with_capacity(by_node.len());
         for (node, portions) in by_node {
-            let Some(NodeRequest { path, body }) = self.question.as_ref().map(|it| it.ask(&portions)) else {
-                continue;
-            };
-            calls.push(self.call(Ask::Portions(node, portions), "POST", path, body, true));
+            if let Some(request) = self.question.as_ref().map(|question| question.ask(&portions)) {
+                calls.push(self.ask(node, portions, request));
+            }
         }
         if self.pending.is_empty() { self.gather() } else { Progress::Pending { machine: self, calls } }
     }
@@ -219,8 +220,8 @@ impl Read {
         let mut calls = Vec::new();
         for (node, portions) in self.pinned.clone() {
             if question.concerns(&portions) {
-                let NodeRequest { path, body } = question.ask(&portions);
-                calls.push(self.call(Ask::Portions(node, portions), "POST", path, body, true));
+                let request = question.ask(&portions);
+                calls.push(self.ask(node, portions, request));
             }
         }
         self.question = Some(question);
@@ -246,6 +247,35 @@ impl Read {
         reply.with_header(MISSING_SHARDS_HEADER, missing.join(","))
     }
 
+    /// Nodes have an index, but cannot filter by the tag yet: it has just been made, and to clients it is not there yet.
+    fn not_there_yet(&self, refusal: &Answer) -> Reply {
+        let refusal: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+        let message = refusal.get("message").and_then(Value::as_str).unwrap_or_default();
+        // `Inside `.queries[3]`: …` in a multi-search.
+        let query = message.strip_prefix("Inside `.queries[").and_then(|rest| rest.split_once(']'));
+        let query = query.and_then(|(query, _)| query.parse::<usize>().ok());
+        let reply = |index: &str, place: String, status: u16| {
+            let error = ApiError::new(Code::INDEX_NOT_FOUND, format!("{place}Index `{index}` not found."));
+            ApiError { status, ..error }.reply()
+        };
+        match (query, Route::of(&self.head.method, self.head.route())) {
+            (Some(query), Route::MultiSearch) => {
+                let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+                let index =
+                    body.get("queries").and_then(|queries| queries.get(query)?.get("indexUid")?.as_str());
+                reply(index.unwrap_or_default(), format!("Inside `.queries[{query}]`: "), 400)
+            }
+            (
+                _,
+                Route::Search { index }
+                | Route::FacetSearch { index }
+                | Route::Similar { index }
+                | Route::DocumentList { index },
+            ) => reply(&index, String::new(), Code::INDEX_NOT_FOUND.status()),
+            _ => self.unavailable(),
+        }
+    }
+
     fn revealed(&self, mut reply: Reply) -> Reply {
         if self.disguised {
             reply.body = scrub::reveal(&reply.body);
@@ -264,7 +294,10 @@ impl Read {
             return Progress::Done(self.revealed(reply));
         };
         let method = if self.head.method == "GET" { "GET" } else { "POST" };
-        let call = self.call(Ask::Native(node), method, self.head.path.clone(), self.body.clone(), false);
+        let (path, body) = (self.head.path.clone(), self.body.clone());
+        let headers = forwarded_headers(&self.head, self.topology.config().read_key.as_deref());
+        let content_type = self.head.header("content-type").map(str::to_owned);
+        let call = self.call(Ask::Native(node), method, path, body, headers, content_type);
         Progress::Pending { machine: self, calls: vec![call] }
     }
 
@@ -284,6 +317,9 @@ impl Read {
             (Outcome::Answered(Answer { status: 200, .. }), Some(refusal)) => {
                 match self.question.take().and_then(|question| question.simpler()) {
                     Some(simpler) => self.put(simpler),
+                    None if scrub::mentions_tag(&refusal.body) => {
+                        Progress::Done(self.not_there_yet(&refusal))
+                    }
                     None => Progress::Done(self.revealed(native_reply(refusal))),
                 }
             }
@@ -295,16 +331,34 @@ impl Read {
         }
     }
 
-    fn call(&mut self, ask: Ask, method: &'static str, path: String, body: Vec<u8>, json: bool) -> Callout {
+    /// Asks a node for its part of the question.
+    fn ask(&mut self, node: u16, portions: Vec<Portion>, request: NodeRequest) -> Callout {
+        let NodeRequest { path, body, key } = request;
+        let config = self.topology.config();
+        let headers = match (key, &config.internal_key) {
+            (Key::Internal, Some(key)) => vec![("authorization".to_owned(), format!("Bearer {key}"))],
+            _ => forwarded_headers(&self.head, config.read_key.as_deref()),
+        };
+        let content_type = Some("application/json".to_owned());
+        self.call(Ask::Portions(node, portions), "POST", path, body, headers, content_type)
+    }
+
+    fn call(
+        &mut self,
+        ask: Ask,
+        method: &'static str,
+        path: String,
+        body: Vec<u8>,
+        mut headers: Vec<(String, String)>,
+        content_type: Option<String>,
+    ) -> Callout {
         let id = CallId(self.next_call);
         self.next_call += 1;
         let (Ask::Portions(node, _) | Ask::Native(node)) = ask;
         self.pending.insert(id, ask);
-        let config = self.topology.config();
-        let mut headers = forwarded_headers(&self.head, config.read_key.as_deref());
-        let content_type = if json { Some("application/json") } else { self.head.header("content-type") };
-        headers.extend(content_type.map(|value| ("content-type".to_owned(), value.to_owned())));
-        let timeout_ms = config.limits.search_timeout_ms;
+        headers.extend(content_type.map(|value| ("content-type".to_owned(), value)));
+        let bytes = self.head.path.len().saturating_add(self.body.len());
+        let timeout_ms = self.topology.config().limits.search_timeout_of(bytes);
         Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
     }
 }

@@ -19,6 +19,25 @@ pub struct NodeRequest {
     pub path: String,
     /// JSON.
     pub body: Vec<u8>,
+    /// Who asks.
+    pub key: Key,
+}
+
+/// Under which key a node is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// The client's: the node judges it.
+    Client,
+    /// The gateway's own, for what a client has a right to only in part: to be asked once a node has judged the client's.
+    Internal,
+}
+
+impl NodeRequest {
+    /// A request under the client's key.
+    #[must_use]
+    pub fn new(path: impl Into<String>, body: Vec<u8>) -> Self {
+        Self { path: path.into(), body, key: Key::Client }
+    }
 }
 
 /// One node's answer.
@@ -50,6 +69,11 @@ pub trait Question: Debug {
     /// A number for each unit, that follows from it without its paging: it chooses the replicas, so that the pages of one
     /// question come from the same ones.
     fn seeds(&self, topology: &Topology) -> Vec<u64>;
+
+    /// The shards that it concerns.
+    fn shards(&self, topology: &Topology) -> Vec<Shard> {
+        topology.shards().collect()
+    }
 
     /// What one node is asked; [`super::Read`] makes sure that each shard of each unit is asked for once.
     fn ask(&self, portions: &[Portion]) -> NodeRequest;

@@ -195,3 +195,99 @@ fn a_body_of_another_type_is_for_a_node_to_judge() {
         Progress::Done(reply) => panic!("{reply:?}"),
     }
 }
+
+#[test]
+fn an_index_whose_tag_is_not_filterable_yet_is_not_there_yet() {
+    let head = |path: &str| RequestHead {
+        method: "POST".into(),
+        path: path.into(),
+        headers: vec![("content-type".into(), "application/json".into())],
+    };
+    let answers = |head: RequestHead, body: &str, refusal: &str| {
+        let route = Route::of("POST", head.route());
+        let understand = |topology: &Topology, head: &RequestHead, body: &[u8]| match route {
+            Route::MultiSearch => MultiSearch::of(topology, body),
+            _ => Search::of(topology, "movies", head, body),
+        };
+        let mut progress =
+            Read::start(topology(OnMissingShards::Partial), head, body.as_bytes().to_vec(), understand);
+        let mut queue: Vec<Callout> = Vec::new();
+        loop {
+            match progress {
+                Progress::Done(reply) => return (reply.status, String::from_utf8(reply.body).unwrap()),
+                Progress::Pending { machine, calls } => {
+                    queue.extend(calls);
+                    let call = queue.pop().unwrap();
+                    let sharded = String::from_utf8(call.body).unwrap().contains("_miroir_shard IN");
+                    let (status, body) = match sharded {
+                        true => (400, json!({"message": refusal})),
+                        false => (200, json!({"hits": []})),
+                    };
+                    let body = body.to_string().into_bytes();
+                    let outcome = Outcome::Answered(Answer { status, headers: Vec::new(), body });
+                    progress = machine.digest(call.id, outcome);
+                }
+            }
+        }
+    };
+    let refusal = "Attribute `_miroir_shard` is not filterable.\n2:15 \"_miroir_shard\" IN [\",,,\"]";
+    let (status, body) = answers(head("/indexes/movies/search"), "{}", refusal);
+    assert_eq!(status, 404);
+    assert!(body.contains("Index `movies` not found.") && body.contains("index_not_found"), "{body}");
+    let queries = json!({"queries": [{"indexUid": "movies"}, {"indexUid": "new"}]}).to_string();
+    let refusal = format!("Inside `.queries[1]`: Index `new`: {refusal}");
+    let (status, body) = answers(head("/multi-search"), &queries, &refusal);
+    assert_eq!(status, 400);
+    assert!(body.contains("Inside `.queries[1]`: Index `new` not found."), "{body}");
+}
+
+#[test]
+fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
+    let config = json!({
+        "schema": 1, "version": 1, "internalKey": "own",
+        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
+        "placement": [[0],[1]], "indexes": {"movies": {"primaryKey": "id"}},
+    });
+    let topology = Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap());
+    let head = RequestHead {
+        method: "POST".into(),
+        path: "/indexes/movies/search".into(),
+        headers: vec![
+            ("authorization".into(), "Bearer client".into()),
+            ("content-type".into(), "application/json".into()),
+        ],
+    };
+    let understand =
+        |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
+    let mut progress = Read::start(topology, head, br#"{"sort":["year:desc"]}"#.to_vec(), understand);
+    let years = [[7, 3], [5, 1]];
+    let (mut queue, mut reads): (Vec<Callout>, u32) = (Vec::new(), 0);
+    let reply = loop {
+        match progress {
+            Progress::Done(reply) => break reply,
+            Progress::Pending { machine, calls } => {
+                queue.extend(calls);
+                let call = queue.pop().unwrap();
+                let Upstream::Node(node) = call.upstream else { panic!("a node is asked") };
+                let ids = [0, 1].map(|hit| usize::from(node) * 2 + hit);
+                let is_read = call.path.ends_with("/documents/fetch");
+                let key = if is_read { "Bearer own" } else { "Bearer client" };
+                assert!(call.headers.contains(&("authorization".into(), key.into())), "{call:?}");
+                reads += u32::from(is_read);
+                let details = json!({"<hidden-rule-0>": {"order": 0, "value": "<hidden>"}});
+                let body = match is_read {
+                    true => {
+                        json!({"results": ids.map(|id| json!({"id": id, "year": years[id / 2][id % 2]}))})
+                    }
+                    false => json!({"hits": ids.map(|id| json!({"id": id, "_rankingScoreDetails": details})),
+                                    "estimatedTotalHits": 2, "limit": 20, "offset": 0}),
+                };
+                let body = body.to_string().into_bytes();
+                let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
+                progress = machine.digest(call.id, outcome);
+            }
+        }
+    };
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reads, &body["hits"]), (2, &json!([{"id": 0}, {"id": 2}, {"id": 1}, {"id": 3}])));
+}

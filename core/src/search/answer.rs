@@ -1,6 +1,6 @@
 //! One node's answer to its part of a search.
 
-use super::rank::{Rank, Weighted};
+use super::rank::{HIDDEN, Rank, Sorted};
 use crate::json::{RawObject, Text};
 use serde::{
     Deserialize, Deserializer,
@@ -25,7 +25,7 @@ pub struct Hit<'a> {
 ///
 /// One node gives them in the order in which it took the documents. A cluster does not know that order, but where ids
 /// were given in ascending order, as most are, the order of the ids is the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DocumentId {
     /// A number, also where it is written as a string.
     Number(i64),
@@ -61,18 +61,21 @@ impl<'a> Hit<'a> {
     /// What the ranking rules say of it.
     #[must_use]
     pub fn rank(&self) -> &Rank {
-        self.rank.get_or_init(|| self.fields.get(DETAILS).map(Rank::read).unwrap_or_default())
+        self.rank.get_or_init(|| self.fields.get(DETAILS).map(|it| Rank::read(it, None)).unwrap_or_default())
     }
 
-    /// A hit of a federated search, with what it is compared by to the hits of other queries.
+    /// Whether the details hide what the hit is sorted by.
     #[must_use]
-    pub fn weighted(
-        fields: RawObject<'a>,
-        details: &RawValue,
-        weight: f64,
-        score: f64,
-    ) -> (Self, Vec<Weighted>) {
-        (Self::new(fields), Weighted::of(details, weight, score))
+    pub fn is_hidden(&self) -> bool {
+        self.fields.get(DETAILS).is_some_and(|details| details.get().contains(HIDDEN))
+    }
+
+    /// Tells what the details hide; to be called before ranks are compared.
+    pub fn reveal(&self, sorted: Sorted<'_>) {
+        if let Some(details) = self.fields.get(DETAILS) {
+            // A rank that is known already stays.
+            let _ = self.rank.set(Rank::read(details, Some(sorted)));
+        }
     }
 
     /// The order of two hits that no ranking rule tells apart: by their ids, where both show theirs.
@@ -85,7 +88,9 @@ impl<'a> Hit<'a> {
         }
     }
 
-    fn id(&self, primary_key: &str) -> Option<&DocumentId> {
+    /// The document's id, where it is shown.
+    #[must_use]
+    pub fn id(&self, primary_key: &str) -> Option<&DocumentId> {
         self.id.get_or_init(|| DocumentId::of(&self.fields, primary_key)).as_ref()
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     json::RawObject,
-    query::{encode, pairs},
+    query::{encode, last_pairs, members},
     read::{Gathered, NodeRequest, Part, Portion, Question},
     scrub,
     shard::Shard,
@@ -141,7 +141,7 @@ impl Question for DocumentList {
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
         let path = format!("/indexes/{}/documents/fetch", encode(&self.index));
-        NodeRequest { path, body: serde_json::to_vec(&parameters).unwrap_or_default() }
+        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
@@ -252,8 +252,8 @@ impl Document<'_> {
 /// The query string of the `GET` as the body of the `POST`.
 fn body_of_query(query: &str) -> Option<Value> {
     let mut body = serde_json::Map::new();
-    for (name, text) in pairs(query) {
-        let list = || text.split(',').map(Value::from).collect::<Value>();
+    for (name, text) in last_pairs(query) {
+        let list = || members(&text).map(Value::from).collect::<Value>();
         let value = match name.as_str() {
             "offset" | "limit" => json!(text.parse::<u64>().ok()?),
             "retrieveVectors" => json!(text.parse::<bool>().ok()?),
@@ -263,9 +263,7 @@ fn body_of_query(query: &str) -> Option<Value> {
             "sort" => sort_parameters(&text).into_iter().collect(),
             _ => return None,
         };
-        if body.insert(name, value).is_some() {
-            return None;
-        }
+        body.insert(name, value);
     }
     Some(Value::Object(body))
 }

@@ -74,7 +74,7 @@ impl Question for FacetSearch {
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(filter.as_deref().map(|filter| ("filter", filter)));
         let path = format!("/indexes/{}/facet-search", encode(&self.index));
-        NodeRequest { path, body: serde_json::to_vec(&parameters).unwrap_or_default() }
+        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {

@@ -11,6 +11,7 @@ use super::{
     query::IndexQuery,
     rank::Weighted,
     request::{MOST_HITS, Paging, SearchRequest},
+    reveal::{Revealed, Sorting},
 };
 use crate::{
     http::Reply,
@@ -28,6 +29,7 @@ use serde_json::{
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, HashMap},
+    sync::Arc,
 };
 
 /// A federated search.
@@ -123,9 +125,12 @@ impl Federated {
         let hits: Vec<RawObject<'a>> = members.read("hits")?;
         let hits = hits.into_iter().map(|fields| {
             let place: Place = fields.read("_federation")?;
-            let weight = self.queries.get(place.queries_position)?.request.weight;
+            let query = self.queries.get(place.queries_position)?;
             let details = fields.get("_rankingScoreDetails")?;
-            let (hit, weighted) = Hit::weighted(fields, details, weight, place.weighted_ranking_score);
+            let hit = Hit::new(fields);
+            query.reveal(&hit);
+            let (weight, score) = (query.request.weight, place.weighted_ranking_score);
+            let weighted = Weighted::of(details, weight, score, query.sorted(&hit));
             Some(FederatedHit { hit, place, weighted })
         });
         Some((members, hits.collect::<Option<_>>()?))
@@ -221,6 +226,16 @@ impl Federated {
     }
 }
 
+impl Sorting for Federated {
+    fn queries(&self) -> Vec<&IndexQuery> {
+        self.queries.iter().collect()
+    }
+
+    fn with(&self, revealed: &Arc<Revealed>) -> Self {
+        Self { queries: self.queries.iter().map(|query| query.with(revealed)).collect(), ..self.clone() }
+    }
+}
+
 impl Question for Federated {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         let seed = |seed: u64, query: &IndexQuery| seed.rotate_left(5) ^ query.seed(topology.version());
@@ -252,10 +267,13 @@ impl Question for Federated {
         body.extend_from_slice(b",\"queries\":");
         write_list(&self.queries, &mut body, |query, out| out.extend(query.for_federation(&shards)));
         body.push(b'}');
-        NodeRequest { path: "/multi-search".to_owned(), body }
+        NodeRequest::new("/multi-search", body)
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+        if let Some(reveal) = self.hidden(parts) {
+            return Gathered::Again(reveal);
+        }
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
             match self.read(part.body) {

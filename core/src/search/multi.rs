@@ -7,6 +7,7 @@ use super::{
     merge::write_list,
     query::{IndexQuery, Merged},
     request::SearchRequest,
+    reveal::{Revealed, Sorting},
 };
 use crate::{
     http::Reply,
@@ -17,7 +18,7 @@ use crate::{
     topology::Topology,
 };
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Several searches, each with an answer of its own.
 #[derive(Clone, Debug)]
@@ -45,7 +46,11 @@ impl MultiSearch {
         }
         let queries = queries?
             .into_iter()
-            .map(|parameters| {
+            .map(|mut parameters| {
+                // These may be null here, where those of a search of its own may not.
+                parameters.retain(|name, value| {
+                    !(["offset", "limit"].contains(&name.as_str()) && value.get() == "null")
+                });
                 let index: String = serde_json::from_str(parameters.get("indexUid")?.get()).ok()?;
                 Some((index, SearchRequest::new(parameters).ok()?))
             })
@@ -106,6 +111,16 @@ impl MultiSearch {
     }
 }
 
+impl Sorting for MultiSearch {
+    fn queries(&self) -> Vec<&IndexQuery> {
+        self.queries.iter().collect()
+    }
+
+    fn with(&self, revealed: &Arc<Revealed>) -> Self {
+        Self { queries: self.queries.iter().map(|query| query.with(revealed)).collect(), ..*self }
+    }
+}
+
 impl Question for MultiSearch {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         self.queries.iter().map(|query| query.seed(topology.version())).collect()
@@ -123,6 +138,14 @@ impl Question for MultiSearch {
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        if let Some(reveal) = self.hidden(parts) {
+            // The first hits of a deep page do not tell which ones are to be read.
+            if self.queries.iter().any(IndexQuery::is_deep) {
+                let queries = self.queries.iter().map(IndexQuery::whole).collect();
+                return Gathered::Next(Box::new(Self { queries, ..*self }), 0);
+            }
+            return Gathered::Again(reveal);
+        }
         let mut answers: Vec<Answers<'_>> = self.queries.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {
             let queries = part.portions.iter().map(|portion| self.queries.get(portion.unit));
@@ -203,7 +226,7 @@ pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
     let mut body = b"{\"queries\":".to_vec();
     write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
     body.push(b'}');
-    NodeRequest { path: "/multi-search".to_owned(), body }
+    NodeRequest::new("/multi-search", body)
 }
 
 /// The results of a multi-search.

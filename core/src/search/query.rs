@@ -1,13 +1,16 @@
 //! One query in one index: what nodes are asked, and their answers as one.
 
 use super::{
-    answer::{NodeAnswer, NotAnAnswer},
+    answer::{Hit, NodeAnswer, NotAnAnswer},
     hybrid::Hybrid,
     merge::Merging,
+    rank::Sorted,
     request::{Additions, SearchRequest},
+    reveal::Revealed,
     selection::Selection,
 };
 use crate::{shard::Shard, topology::IndexConfig};
+use std::sync::Arc;
 
 /// Offsets from which on pages are fetched in two steps.
 const DEEP: u64 = 500;
@@ -29,6 +32,12 @@ pub struct IndexQuery {
     count_distinct: bool,
     /// Nodes are to find keyword hits not good enough: they are asked for so many.
     forced: Option<u64>,
+    /// The attributes that hits are sorted by.
+    sorts: Vec<(String, bool)>,
+    /// What hits are sorted by, where details hide it.
+    revealed: Option<Arc<Revealed>>,
+    /// All hits are asked for at once, on whatever page they are.
+    whole: bool,
 }
 
 /// What the nodes' answers to one query mean together.
@@ -60,7 +69,19 @@ impl IndexQuery {
             [&config.primary_key, &distinct].into_iter().flatten().map(String::as_str).collect();
         let selection = Selection::new(request.retrieve.as_deref(), &request.formatted, &needed);
         let count_distinct = distinct.is_some();
-        Self { index, config, request, distinct, selection, count_distinct, forced: None }
+        let sorts = config.sorts(&request.sort);
+        Self {
+            sorts,
+            index,
+            config,
+            request,
+            distinct,
+            selection,
+            count_distinct,
+            forced: None,
+            revealed: None,
+            whole: false,
+        }
     }
 
     /// The same without what a node may refuse; `None` where nothing was added.
@@ -68,6 +89,24 @@ impl IndexQuery {
     pub fn simpler(&self) -> Option<Self> {
         self.added_facet()?;
         Some(Self { count_distinct: false, ..self.clone() })
+    }
+
+    /// The same with what its hits are sorted by.
+    #[must_use]
+    pub fn with(&self, revealed: &Arc<Revealed>) -> Self {
+        Self { revealed: Some(Arc::clone(revealed)), ..self.clone() }
+    }
+
+    /// The same with all its hits asked for at once.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        Self { whole: true, ..self.clone() }
+    }
+
+    /// Whether [`Self::with`] has been called.
+    #[must_use]
+    pub fn is_revealed(&self) -> bool {
+        self.revealed.is_some()
     }
 
     /// Chooses the replicas.
@@ -100,7 +139,7 @@ impl IndexQuery {
     /// # Errors
     /// The position of an answer that cannot be read.
     pub fn keywords_good_enough(&self, bodies: &[&[u8]]) -> Result<bool, usize> {
-        let parts = read(bodies)?;
+        let parts = self.read(bodies)?;
         Ok(self
             .request
             .hybrid
@@ -112,7 +151,7 @@ impl IndexQuery {
     #[must_use]
     pub fn is_deep(&self) -> bool {
         let (offset, limit) = self.request.paging.window();
-        offset >= DEEP && limit > 0 && !self.request.has("hybrid")
+        offset >= DEEP && limit > 0 && !self.request.has("hybrid") && !self.whole
     }
 
     /// This query for hits that show nothing but what merging needs.
@@ -173,12 +212,12 @@ impl IndexQuery {
     /// # Errors
     /// The position of an answer that cannot be read.
     pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]]) -> Result<Merged, usize> {
-        let parts = read(bodies)?;
+        let parts = self.read(bodies)?;
         let merging = self.merging();
         let Some(hybrid) = self.request.hybrid.filter(|_| self.asks_keywords()) else {
             return Ok(Merged::Body(merging.merge(&self.request, &parts)));
         };
-        let keywords = read(keywords)?;
+        let keywords = self.read(keywords)?;
         if merging.good_enough(hybrid, &self.request, &keywords) {
             return Ok(Merged::Body(merging.merge_keywords(&self.request, &parts, &keywords)));
         }
@@ -201,9 +240,34 @@ impl IndexQuery {
         let facet = self.distinct.as_deref().filter(|_| self.count_distinct)?;
         (!self.request.asks_for_facet(facet)).then_some(facet)
     }
-}
 
-fn read<'a>(bodies: &[&'a [u8]]) -> Result<Vec<NodeAnswer<'a>>, usize> {
-    let read = bodies.iter().enumerate();
-    read.map(|(position, body)| NodeAnswer::read(body).map_err(|NotAnAnswer| position)).collect()
+    fn read<'a>(&self, bodies: &[&'a [u8]]) -> Result<Vec<NodeAnswer<'a>>, usize> {
+        let read = bodies.iter().enumerate().map(|(position, body)| {
+            let answer = NodeAnswer::read(body).map_err(|NotAnAnswer| position)?;
+            answer.hits.iter().for_each(|hit| self.reveal(hit));
+            Ok(answer)
+        });
+        read.collect()
+    }
+
+    /// Tells what the details of a hit hide, where it is known.
+    pub fn reveal(&self, hit: &Hit<'_>) {
+        if let Some(sorted) = self.sorted(hit) {
+            hit.reveal(sorted);
+        }
+    }
+
+    /// What a hit whose details hide it is sorted by, where it is known.
+    #[must_use]
+    pub fn sorted(&self, hit: &Hit<'_>) -> Option<Sorted<'_>> {
+        let revealed = self.revealed.as_ref().filter(|_| hit.is_hidden())?;
+        let id = hit.id(self.config.primary_key.as_deref()?)?;
+        Some(Sorted { by: &self.sorts, values: revealed.values(&self.index, id)? })
+    }
+
+    /// The attributes that hits are sorted by.
+    #[must_use]
+    pub fn sorts(&self) -> &[(String, bool)] {
+        &self.sorts
+    }
 }

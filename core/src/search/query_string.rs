@@ -3,17 +3,17 @@
 //! Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
 
 use super::request::Unreadable;
-use crate::query::pairs;
+use crate::query::{last_pairs, members};
 use serde_json::{Map, Value, json};
 
 /// The body that asks the same.
 ///
 /// # Errors
-/// A parameter that is not known, there twice, or of the wrong type: a node can say what is wrong.
+/// A parameter that is not known, or of the wrong type: a node can say what is wrong.
 pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
     let mut body = Map::new();
     let (mut embedder, mut ratio) = (None, None);
-    for (name, text) in pairs(query) {
+    for (name, text) in last_pairs(query) {
         let value = match name.as_str() {
             "q" | "cropMarker" | "highlightPreTag" | "highlightPostTag" | "matchingStrategy" | "distinct" => {
                 Value::from(text)
@@ -27,14 +27,14 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
             | "retrieveVectors"
             | "showPerformanceDetails" => Value::from(text.parse::<bool>().map_err(|_| Unreadable)?),
             "vector" => {
-                let numbers = text.split(',').map(|number| number.parse::<f64>());
+                let numbers = members(&text).map(|number| number.parse::<f64>());
                 numbers.collect::<Result<Vec<_>, _>>().map_err(|_| Unreadable)?.into()
             }
-            "hybridEmbedder" if embedder.is_none() => {
+            "hybridEmbedder" => {
                 embedder = Some(text);
                 continue;
             }
-            "hybridSemanticRatio" if ratio.is_none() => {
+            "hybridSemanticRatio" => {
                 ratio = Some(text.parse::<f64>().map_err(|_| Unreadable)?);
                 continue;
             }
@@ -44,14 +44,12 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
             | "attributesToHighlight"
             | "facets"
             | "attributesToSearchOn"
-            | "locales" => text.split(',').map(Value::from).collect(),
+            | "locales" => members(&text).map(Value::from).collect(),
             "sort" => sort_parameters(&text).into_iter().map(Value::from).collect(),
             "filter" => serde_json::from_str(&text).unwrap_or(Value::from(text)),
             _ => return Err(Unreadable),
         };
-        if body.insert(name, value).is_some() {
-            return Err(Unreadable);
-        }
+        body.insert(name, value);
     }
     match (embedder, ratio) {
         (Some(embedder), Some(ratio)) => {
@@ -105,7 +103,9 @@ mod tests {
             json!({"vector": [0.5, 1.0], "hybrid": {"embedder": "e", "semanticRatio": 0.3}})
         );
         assert_eq!(body_of_query("filter=[\"a=1\",[\"b=2\"]]").unwrap()["filter"], json!(["a=1", ["b=2"]]));
-        for bad in ["limit=x", "unknown=1", "q=a&q=b", "showRankingScore=1", "hybridSemanticRatio=1"] {
+        assert_eq!(Value::Object(body_of_query("limit=x&limit=2").unwrap()), json!({"limit": 2}));
+        assert_eq!(Value::Object(body_of_query("locales=,fra,").unwrap()), json!({"locales": ["fra"]}));
+        for bad in ["limit=x", "unknown=1", "showRankingScore=1", "hybridSemanticRatio=1"] {
             assert!(body_of_query(bad).is_err(), "{bad}");
         }
     }

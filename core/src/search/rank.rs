@@ -11,10 +11,22 @@ use super::{
 use crate::json::RawObject;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap};
 
 /// The rule of vector searches.
 const SIMILARITY: &str = "vectorSort";
+
+/// Details name a sort on an attribute that is not displayed so, and do not tell its value.
+pub const HIDDEN: &str = "<hidden-rule-";
+
+/// The attributes that hits are sorted by, whether they are displayed or not, and one hit's values of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Sorted<'s> {
+    /// Attributes, and whether in ascending order, as [`crate::topology::IndexConfig::sorts`] gives them.
+    pub by: &'s [(String, bool)],
+    /// The values, by attribute.
+    pub values: &'s HashMap<String, Vec<FacetValue>>,
+}
 
 /// What all ranking rules say of one hit, first rule first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,19 +74,10 @@ enum Rule {
 impl Rank {
     /// Reads a hit's `_rankingScoreDetails`. What is not understood counts as equal.
     #[must_use]
-    pub fn read(details: &RawValue) -> Self {
+    pub fn read(details: &RawValue, sorted: Option<Sorted<'_>>) -> Self {
         let Ok(RawObject(details)) = serde_json::from_str(details.get()) else { return Self::default() };
-        let mut semantic = false;
-        let mut rules: Vec<(u64, Rule)> = details
-            .iter()
-            .filter_map(|(name, detail)| {
-                semantic |= name == SIMILARITY;
-                let detail: Detail<'_> = serde_json::from_str(detail.get()).ok()?;
-                Some((detail.order, Rule::read(name, &detail)))
-            })
-            .collect();
-        rules.sort_by_key(|(order, _)| *order);
-        Self { rules: rules.into_iter().map(|(_, rule)| rule).collect(), semantic }
+        let semantic = details.iter().any(|(name, _)| name == SIMILARITY);
+        Self { rules: rules(&details, sorted).into_iter().map(|(rule, _)| rule).collect(), semantic }
     }
 
     /// Whether the hit was found by a vector.
@@ -95,6 +98,28 @@ impl Rank {
     }
 }
 
+/// The rules of these details and their scores, first rule first.
+fn rules(details: &[(Cow<'_, str>, &RawValue)], sorted: Option<Sorted<'_>>) -> Vec<(Rule, f64)> {
+    let mut rules: Vec<(u64, bool, Rule, f64)> = details
+        .iter()
+        .filter_map(|(name, detail)| {
+            let detail: Detail<'_> = serde_json::from_str(detail.get()).ok()?;
+            let score = detail.score.unwrap_or(0.0);
+            Some((detail.order, name.starts_with(HIDDEN), Rule::read(name, &detail), score))
+        })
+        .collect();
+    rules.sort_by_key(|(order, ..)| *order);
+    let sorts = rules.iter_mut().filter(|(_, _, rule, _)| matches!(rule, Rule::Sort { .. }));
+    for ((_, is_hidden, rule, _), (attribute, ascending)) in sorts.zip(sorted.iter().flat_map(|it| it.by)) {
+        if *is_hidden {
+            let values = sorted.and_then(|sorted| sorted.values.get(attribute)).into_iter().flatten();
+            let value = values.min_by(|one, other| one.compare(other, *ascending)).cloned();
+            *rule = Rule::Sort { ascending: *ascending, value };
+        }
+    }
+    rules.into_iter().map(|(_, _, rule, score)| (rule, score)).collect()
+}
+
 /// What a federated search compares hits of different queries by: scores of groups of rules, and what lies between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighted(Rule);
@@ -106,19 +131,11 @@ impl Weighted {
     /// parts them, Meilisearch multiplies the rules' own numbers, of which the details show ratios only: the scores of
     /// the groups are near then, not exact.
     #[must_use]
-    pub fn of(details: &RawValue, weight: f64, score: f64) -> Vec<Self> {
+    pub fn of(details: &RawValue, weight: f64, score: f64, sorted: Option<Sorted<'_>>) -> Vec<Self> {
         let Ok(RawObject(details)) = serde_json::from_str(details.get()) else { return Vec::new() };
-        let mut rules: Vec<(u64, Rule, f64)> = details
-            .iter()
-            .filter_map(|(name, detail)| {
-                let detail: Detail<'_> = serde_json::from_str(detail.get()).ok()?;
-                Some((detail.order, Rule::read(name, &detail), detail.score.unwrap_or(0.0)))
-            })
-            .collect();
-        rules.sort_by_key(|(order, ..)| *order);
         let mut weighted: Vec<Self> = Vec::new();
         let mut share = 1.0;
-        for (_, rule, score) in rules {
+        for (rule, score) in rules(&details, sorted) {
             match (rule, weighted.last_mut()) {
                 (Rule::Scores(_), Some(Self(Rule::Scores(sum)))) => {
                     share *= 1e-3;
@@ -142,7 +159,7 @@ impl Weighted {
     /// whole score, which is near its own and nearer than what the rules' ratios tell.
     #[must_use]
     pub fn of_source(details: &RawValue, weight: f64, score: f64) -> Vec<Self> {
-        let mut weighted = Self::of(details, weight, score * weight);
+        let mut weighted = Self::of(details, weight, score * weight, None);
         if let Some(Self(group)) = weighted.iter_mut().find(|Self(rule)| matches!(rule, Rule::Scores(_))) {
             *group = Rule::Scores(vec![score * weight]);
         }
@@ -277,7 +294,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn rank(details: Value) -> Rank {
-        Rank::read(&serde_json::value::to_raw_value(&details).unwrap())
+        Rank::read(&serde_json::value::to_raw_value(&details).unwrap(), None)
     }
 
     fn sorted(name: &str, values: [Value; 5]) -> Vec<Value> {

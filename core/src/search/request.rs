@@ -81,6 +81,8 @@ pub struct SearchRequest {
     pub formatted: Vec<String>,
     /// The parameter `distinct`.
     pub distinct: Option<String>,
+    /// The parameter `sort`.
+    pub sort: Vec<String>,
     /// The facets whose distribution the client wants.
     pub facets: Option<Vec<String>>,
     /// The factor of its scores in a federated search.
@@ -134,7 +136,8 @@ impl SearchRequest {
         } else {
             Paging::Offset { offset: offset.unwrap_or(0), limit: limit.unwrap_or(DEFAULT_LIMIT) }
         };
-        let has_paging = PAGING.iter().any(|name| parameters.contains_key(*name));
+        let is_there = |name: &&str| parameters.get(*name).is_some_and(|value| value.get() != "null");
+        let has_paging = PAGING.iter().any(is_there);
         let names = |name| read::<Option<Vec<String>>>(&parameters, name).map(Option::flatten);
         let mut formatted = names("attributesToHighlight")?.unwrap_or_default();
         for field in names("attributesToCrop")?.unwrap_or_default() {
@@ -150,6 +153,7 @@ impl SearchRequest {
             retrieve: names("attributesToRetrieve")?,
             formatted,
             distinct: read::<Option<String>>(&parameters, "distinct")?.flatten(),
+            sort: names("sort")?.unwrap_or_default(),
             facets: names("facets")?,
             has_paging,
             show_score: read(&parameters, "showRankingScore")?.unwrap_or(false),

@@ -1,18 +1,19 @@
-//! `GET` and `POST /indexes/{uid}/similar`: the vector of the document, from the node that owns it, then a search by it.
+//! `GET` and `POST /indexes/{uid}/similar`: the vector of the document, from a node that owns it, then a search by it.
 //!
-//! The first step reads the document, so a key needs the right to get documents besides the right to search.
+//! The node judges the request first, under the client's key: a key needs the right to search only, and a tenant token must
+//! let it see the document. The vector is then read under the gateway's own key.
 
 use super::{
     answer::{DocumentId, Hit, NodeAnswer},
     merge::{ranked, write_list},
     query::IndexQuery,
-    request::{Paging, SearchRequest},
+    request::{Paging, SearchRequest, with_shards},
 };
 use crate::{
     http::{Reply, RequestHead},
     json::{RawObject, write_string},
-    query::{encode, pairs},
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    query::{encode, last_pairs, members},
+    read::{Gathered, Key, NodeRequest, Part, Portion, Question},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Parameters that a search takes too, in the same sense.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     "offset",
     "limit",
     "filter",
@@ -33,17 +34,28 @@ const KNOWN: [&str; 8] = [
     "retrieveVectors",
     "showRankingScore",
     "showRankingScoreDetails",
+    "showPerformanceDetails",
     "rankingScoreThreshold",
 ];
 
-/// Where the vector of the document is.
-#[derive(Debug)]
-pub struct Similar {
+/// What a client asks.
+#[derive(Clone, Debug)]
+struct Similar {
     index: String,
     id: Value,
     embedder: String,
     parameters: BTreeMap<String, Box<RawValue>>,
+    /// The shard of the document.
+    shard: Shard,
 }
+
+/// Whether a node that owns the document takes the request.
+#[derive(Debug)]
+struct Judgement(Similar);
+
+/// What the vector of the document is.
+#[derive(Debug)]
+struct Vector(Similar);
 
 /// Which documents are near that vector.
 #[derive(Debug)]
@@ -52,27 +64,54 @@ struct Near {
     id: Value,
 }
 
+/// How many documents there are besides one that has no vector.
+#[derive(Debug)]
+struct Alone(Similar);
+
+/// What a request asks; `None` where a node would refuse it.
+#[must_use]
+pub fn similar(
+    topology: &Topology,
+    index: &str,
+    head: &RequestHead,
+    body: &[u8],
+) -> Option<Box<dyn Question>> {
+    let from_query;
+    let body = if head.method == "GET" {
+        from_query = serde_json::to_vec(&body_of_query(head.query())?).ok()?;
+        &from_query
+    } else {
+        body
+    };
+    let mut parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+    let embedder = serde_json::from_str(parameters.remove("embedder")?.get()).ok()?;
+    let id: Value = serde_json::from_str(parameters.remove("id")?.get()).ok()?;
+    if !(id.is_string() || id.is_u64() || id.is_i64())
+        || !parameters.keys().all(|name| KNOWN.contains(&name.as_str()))
+    {
+        return None;
+    }
+    SearchRequest::new(parameters.clone()).ok()?;
+    let shard = Shard::of_document(&text(&id), topology.shard_count());
+    Some(Box::new(Judgement(Similar { index: index.to_owned(), id, embedder, parameters, shard })))
+}
+
+/// An id as text.
+fn text(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
+}
+
 impl Similar {
-    /// What a request asks; `None` where a node would refuse it.
-    #[must_use]
-    pub fn of(index: &str, head: &RequestHead, body: &[u8]) -> Option<Box<dyn Question>> {
-        let from_query;
-        let body = if head.method == "GET" {
-            from_query = serde_json::to_vec(&body_of_query(head.query())?).ok()?;
-            &from_query
-        } else {
-            body
-        };
-        let mut parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
-        let embedder = serde_json::from_str(parameters.remove("embedder")?.get()).ok()?;
-        let id: Value = serde_json::from_str(parameters.remove("id")?.get()).ok()?;
-        if !(id.is_string() || id.is_u64() || id.is_i64())
-            || !parameters.keys().all(|name| KNOWN.contains(&name.as_str()))
-        {
-            return None;
+    /// The client's request for no hits, with this filter.
+    fn without_hits(&self, filter: Option<&RawValue>) -> NodeRequest {
+        let mut body: BTreeMap<&str, Value> = BTreeMap::new();
+        for (name, value) in &self.parameters {
+            body.insert(name, serde_json::from_str(value.get()).unwrap_or_default());
         }
-        SearchRequest::new(parameters.clone()).ok()?;
-        Some(Box::new(Self { index: index.to_owned(), id, embedder, parameters }))
+        body.extend(filter.map(|filter| ("filter", serde_json::from_str(filter.get()).unwrap_or_default())));
+        body.extend([("id", self.id.clone()), ("embedder", json!(self.embedder)), ("limit", json!(0))]);
+        let path = format!("/indexes/{}/similar", encode(&self.index));
+        NodeRequest::new(path, serde_json::to_vec(&body).unwrap_or_default())
     }
 
     fn near(&self, topology: &Topology, vector: &Value) -> Option<Box<dyn Question>> {
@@ -84,38 +123,105 @@ impl Similar {
         let query = IndexQuery::with_distinct(self.index.clone(), topology.index(&self.index), request, None);
         Some(Box::new(Near { query, id: self.id.clone() }))
     }
-}
 
-impl Question for Similar {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         vec![xxh3_64_with_seed(self.index.as_bytes(), topology.version())]
     }
+}
+
+impl Question for Judgement {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        self.0.seeds(topology)
+    }
+
+    fn shards(&self, _: &Topology) -> Vec<Shard> {
+        vec![self.0.shard]
+    }
 
     fn ask(&self, _: &[Portion]) -> NodeRequest {
-        let body = json!({"ids": [self.id], "retrieveVectors": true, "limit": 1});
-        let path = format!("/indexes/{}/documents/fetch", encode(&self.index));
-        NodeRequest { path, body: body.to_string().into_bytes() }
+        self.0.without_hits(None)
+    }
+
+    fn gather(&self, _: &Topology, _: &[Part<'_>]) -> Gathered {
+        Gathered::Next(Box::new(Vector(self.0.clone())), 0)
+    }
+}
+
+impl Question for Vector {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        self.0.seeds(topology)
+    }
+
+    fn shards(&self, _: &Topology) -> Vec<Shard> {
+        vec![self.0.shard]
+    }
+
+    fn ask(&self, _: &[Portion]) -> NodeRequest {
+        let body = json!({"ids": [self.0.id], "retrieveVectors": true, "limit": 1});
+        let path = format!("/indexes/{}/documents/fetch", encode(&self.0.index));
+        NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body.to_string().into_bytes()) }
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        let mut owner = None;
-        for (position, part) in parts.iter().enumerate() {
-            let Ok(answer) = serde_json::from_slice::<Value>(part.body) else {
-                return Gathered::Broken(position);
-            };
-            let Some(document) = answer.get("results").and_then(|results| results.get(0)) else { continue };
-            let vectors = document.get("_vectors").and_then(|vectors| vectors.get(&self.embedder));
-            let vectors = vectors.map(|vectors| vectors.get("embeddings").unwrap_or(vectors));
-            let first = vectors.and_then(|vectors| vectors.get(0));
-            let vector = if first.is_some_and(Value::is_array) { first } else { vectors };
-            if let Some(vector) = vector.filter(|vector| vector.get(0).is_some())
-                && let Some(question) = self.near(topology, vector)
-            {
-                return Gathered::Next(question, position);
-            }
-            owner = Some(position);
+        let answer = parts.first().and_then(|part| serde_json::from_slice::<Value>(part.body).ok());
+        let Some(answer) = answer else { return Gathered::Broken(0) };
+        let document = answer.get("results").and_then(|results| results.get(0));
+        let vectors = document.and_then(|document| document.get("_vectors")?.get(&self.0.embedder));
+        let vectors = vectors.map(|vectors| vectors.get("embeddings").unwrap_or(vectors));
+        let first = vectors.and_then(|vectors| vectors.get(0));
+        let vector = if first.is_some_and(Value::is_array) { first } else { vectors };
+        let vector = vector.filter(|vector| vector.get(0).is_some());
+        match vector.and_then(|vector| self.0.near(topology, vector)) {
+            Some(near) => Gathered::Next(near, 0),
+            None => Gathered::Next(Box::new(Alone(self.0.clone())), 0),
         }
-        Gathered::Native(owner)
+    }
+}
+
+impl Question for Alone {
+    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+        self.0.seeds(topology)
+    }
+
+    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let filter = with_shards(self.0.parameters.get("filter").map(|filter| &**filter), &shards);
+        // The node that has the document does not count it.
+        if shards.contains(&self.0.shard) {
+            return self.0.without_hits(filter.as_deref());
+        }
+        let body = json!({"filter": filter, "limit": 0});
+        NodeRequest::new(format!("/indexes/{}/search", encode(&self.0.index)), body.to_string().into_bytes())
+    }
+
+    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+        let (mut total, mut time, mut frame) = (0u64, 0, None);
+        for (position, part) in parts.iter().enumerate() {
+            let answer = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let count = answer.as_ref().and_then(|answer| answer.read::<u64>("estimatedTotalHits"));
+            let (Some(answer), Some(count)) = (answer, count) else { return Gathered::Broken(position) };
+            total = total.saturating_add(count);
+            time = time.max(answer.read("processingTimeMs").unwrap_or(0));
+            if answer.get("id").is_some() {
+                frame = Some(answer);
+            }
+        }
+        // Its shard has no replica left.
+        let Some(frame) = frame else { return Gathered::Native(None) };
+        let total = total.min(topology.index(&self.0.index).max_total_hits);
+        let limit = self.0.parameters.get("limit").map_or("20", |limit| limit.get());
+        let mut out = Vec::new();
+        frame.write_filtered(&mut out, |name, value, out| {
+            let text = match name {
+                "estimatedTotalHits" => total.to_string(),
+                "processingTimeMs" => time.to_string(),
+                "limit" => limit.to_owned(),
+                _ => value.get().to_owned(),
+            };
+            out.extend_from_slice(text.as_bytes());
+            true
+        });
+        Gathered::Reply(Reply::json(200, out))
     }
 }
 
@@ -133,7 +239,7 @@ impl Question for Near {
         }
         let path = format!("/indexes/{}/search", encode(&self.query.index));
         // Its ratio is 1: there is one query.
-        NodeRequest { path, body: query.for_shards(&shards).pop().unwrap_or_default() }
+        NodeRequest::new(path, query.for_shards(&shards).pop().unwrap_or_default())
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
@@ -174,11 +280,16 @@ impl Question for Near {
             });
         });
         out.extend_from_slice(b",\"id\":");
-        write_string(self.id.as_str().unwrap_or(&self.id.to_string()), &mut out);
+        write_string(&text(&self.id), &mut out);
         let rest = format!(
-            ",\"processingTimeMs\":{time},\"limit\":{limit},\"offset\":{offset},\"estimatedTotalHits\":{total}}}"
+            ",\"processingTimeMs\":{time},\"limit\":{limit},\"offset\":{offset},\"estimatedTotalHits\":{total}"
         );
         out.extend_from_slice(rest.as_bytes());
+        if let Some(details) = answers.iter().find_map(|answer| answer.member("performanceDetails")) {
+            out.extend_from_slice(b",\"performanceDetails\":");
+            out.extend_from_slice(details.get().as_bytes());
+        }
+        out.push(b'}');
         Gathered::Reply(Reply::json(200, out))
     }
 }
@@ -186,21 +297,19 @@ impl Question for Near {
 /// The query string of the `GET` as the body of the `POST`.
 fn body_of_query(query: &str) -> Option<Value> {
     let mut body = serde_json::Map::new();
-    for (name, text) in pairs(query) {
+    for (name, text) in last_pairs(query) {
         let value = match name.as_str() {
             "id" | "embedder" => json!(text),
             "offset" | "limit" => json!(text.parse::<u64>().ok()?),
-            "retrieveVectors" | "showRankingScore" | "showRankingScoreDetails" => {
+            "retrieveVectors" | "showRankingScore" | "showRankingScoreDetails" | "showPerformanceDetails" => {
                 json!(text.parse::<bool>().ok()?)
             }
             "rankingScoreThreshold" => json!(text.parse::<f64>().ok()?),
-            "attributesToRetrieve" => text.split(',').map(Value::from).collect(),
+            "attributesToRetrieve" => members(&text).map(Value::from).collect(),
             "filter" => serde_json::from_str(&text).unwrap_or_else(|_| json!(text)),
             _ => return None,
         };
-        if body.insert(name, value).is_some() {
-            return None;
-        }
+        body.insert(name, value);
     }
     Some(Value::Object(body))
 }

@@ -5,6 +5,7 @@ use super::{
     query::{IndexQuery, Merged},
     query_string::body_of_query,
     request::SearchRequest,
+    reveal::{Revealed, Sorting},
 };
 use crate::{
     http::{Reply, RequestHead},
@@ -13,9 +14,10 @@ use crate::{
     shard::Shard,
     topology::Topology,
 };
+use std::sync::Arc;
 
 /// A search in one index.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Search(IndexQuery);
 
 impl Search {
@@ -40,6 +42,16 @@ impl Search {
     }
 }
 
+impl Sorting for Search {
+    fn queries(&self) -> Vec<&IndexQuery> {
+        vec![&self.0]
+    }
+
+    fn with(&self, revealed: &Arc<Revealed>) -> Self {
+        Self(self.0.with(revealed))
+    }
+}
+
 impl Question for Search {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         vec![self.0.seed(topology.version())]
@@ -48,7 +60,7 @@ impl Question for Search {
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
         let path = format!("/indexes/{}/search", encode(&self.0.index));
-        NodeRequest { path, body: self.0.for_shards(&shards).pop().unwrap_or_default() }
+        NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }
 
     fn simpler(&self) -> Option<Box<dyn Question>> {
@@ -56,6 +68,9 @@ impl Question for Search {
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+        if let Some(reveal) = self.hidden(parts) {
+            return Gathered::Again(reveal);
+        }
         let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body).collect();
         match self.0.merge(&bodies, &[]) {
             Ok(Merged::Body(body)) => Gathered::Reply(Reply::json(200, body)),

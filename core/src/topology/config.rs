@@ -27,6 +27,11 @@ pub struct TopologyConfig {
     /// The key to read under where clients send none: for clusters that their user runs without a master key.
     #[serde(default)]
     pub read_key: Option<String>,
+    /// The key for what gateways read on behalf of clients that have no right to all of it, such as the vector of the
+    /// document that others are to be similar to; with the actions `search` and `documents.get`. Without it that needs the
+    /// clients' own right.
+    #[serde(default)]
+    pub internal_key: Option<String>,
     /// How nodes are chosen for a search.
     #[serde(default)]
     pub fan_out: FanOut,
@@ -58,6 +63,9 @@ pub struct IndexConfig {
     /// The setting `distinctAttribute`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distinct_attribute: Option<String>,
+    /// The setting `rankingRules`; empty for Meilisearch's default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranking_rules: Vec<String>,
     /// The setting `pagination.maxTotalHits`.
     pub max_total_hits: u64,
     /// The setting `faceting.maxValuesPerFacet`.
@@ -82,6 +90,7 @@ impl Default for IndexConfig {
         Self {
             primary_key: None,
             distinct_attribute: None,
+            ranking_rules: Vec::new(),
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
@@ -90,6 +99,26 @@ impl Default for IndexConfig {
 }
 
 impl IndexConfig {
+    /// The attributes by which a query with this `sort` is sorted, and whether in ascending order: those of the query and
+    /// those that are ranking rules, in the order of the rules, each attribute once. Distances are not among them.
+    #[must_use]
+    pub fn sorts(&self, sort: &[String]) -> Vec<(String, bool)> {
+        let default = ["sort".to_owned()];
+        let rules = if self.ranking_rules.is_empty() { &default[..] } else { &self.ranking_rules };
+        let mut sorts: Vec<(String, bool)> = Vec::new();
+        for rule in rules {
+            let rules = if rule == "sort" { sort } else { std::slice::from_ref(rule) };
+            for rule in rules {
+                let Some((attribute, direction)) = rule.rsplit_once(':') else { continue };
+                let is_new = sorts.iter().all(|(known, _)| known != attribute);
+                if is_new && ["asc", "desc"].contains(&direction) && !attribute.starts_with("_geoPoint") {
+                    sorts.push((attribute.to_owned(), direction == "asc"));
+                }
+            }
+        }
+        sorts
+    }
+
     /// Whether the values of this facet are ordered by count.
     #[must_use]
     pub fn sort_facet_values_by_count(&self, facet: &str) -> bool {
@@ -134,7 +163,8 @@ pub enum OnMissingShards {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// How long a node may take for its part of a search or a read, milliseconds.
+    /// How long a node may take for its part of a search or a read of ordinary size, milliseconds; see
+    /// [`Limits::search_timeout_of`].
     pub search_timeout_ms: u64,
     /// How long a node may take to acknowledge its part of a write, milliseconds.
     pub write_timeout_ms: u64,
@@ -156,5 +186,16 @@ impl Default for Limits {
             max_payload_bytes: 104_857_600,
             max_buffered_bytes: 268_435_456,
         }
+    }
+}
+
+impl Limits {
+    /// How long a node may take for its part of a read whose path and body have so many bytes, milliseconds: long lists of
+    /// queries and long filters take long. Each whole kibibyte gives a fifth more, up to 60 times.
+    #[must_use]
+    pub fn search_timeout_of(&self, bytes: usize) -> u64 {
+        let kibibytes = u64::try_from(bytes / 1024).unwrap_or(u64::MAX);
+        let fifths = kibibytes.saturating_add(5).min(300);
+        (self.search_timeout_ms / 5).max(1).saturating_mul(fifths).max(self.search_timeout_ms)
     }
 }

@@ -193,6 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn sorts_are_those_of_the_query_and_of_the_rules_each_attribute_once() {
+        let sort = ["price:asc".to_owned(), "_geoPoint(1,2):asc".to_owned(), "year:asc".to_owned()];
+        let mut config = IndexConfig::default();
+        assert_eq!(config.sorts(&sort), [("price".to_owned(), true), ("year".to_owned(), true)]);
+        config.ranking_rules = ["words", "year:desc", "sort", "price:desc"].map(str::to_owned).to_vec();
+        assert_eq!(config.sorts(&sort), [("year".to_owned(), false), ("price".to_owned(), true)]);
+    }
+
+    #[test]
+    fn long_reads_have_more_time() {
+        let limits = Limits::default();
+        assert_eq!(
+            [0, 1023, 1024, 100 << 10].map(|bytes| limits.search_timeout_of(bytes)),
+            [5_000, 5_000, 6_000, 105_000]
+        );
+        assert_eq!(limits.search_timeout_of(usize::MAX), 300_000);
+    }
+
+    #[test]
     fn unknown_keys_are_refused() {
         let error = Topology::from_json(br#"{"schema":1,"version":1,"nodes":[],"placement":[],"shards":4}"#)
             .unwrap_err();

@@ -55,6 +55,12 @@ fn document(index: &str, id: usize, random: &mut Random) -> Value {
         "maker": format!("Maker {}", random.below(MAKERS) * random.below(MAKERS) / MAKERS),
         "nested": {"brand": format!("brand-{}", random.below(12)), "level": random.below(5)},
         "unlisted": random.below(10),
+        "ratings": match id % 5 {
+            0 => json!([]),
+            1 => json!(["None yet", id % 7]),
+            2 => json!(format!("Rated {}", id % 11)),
+            _ => json!([id % 7, id % 13]),
+        },
     });
     if random.one_in(2) {
         document["price"] = json!(random.below(400) as f64 / 4.0 - 5.0);
@@ -109,7 +115,7 @@ pub fn settings(index: &str) -> Value {
             "rankingRules": ["words", "typo", "sort", "proximity", "attribute", "exactness", "rank:desc"],
             "searchableAttributes": ["title", "text", "genre"],
             "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
-            "sortableAttributes": ["price", "rank", "genre", "unlisted", "_geo"],
+            "sortableAttributes": ["price", "rank", "genre", "unlisted", "ratings", "_geo"],
             "displayedAttributes":
                 ["id", "title", "text", "genre", "tags", "rank", "price", "group", "maker", "nested", "_geo"],
             "synonyms": {"river": ["sea"], "castle": ["village harbour"]},

@@ -17,6 +17,9 @@ pub fn errors(index: &str) -> Vec<Request> {
         ("POST", search.clone(), json!({"filter": "_miroir_shard EXISTS AND genre = x"})),
         ("POST", search.clone(), json!({"sort": ["_miroir_shard:asc"]})),
         ("POST", search.clone(), json!({"facets": ["_miroir_shard"]})),
+        ("POST", search.clone(), json!({"facets": ["_miroir*"]})),
+        ("POST", search.clone(), json!({"facets": ["genre", "_m*"]})),
+        ("GET", format!("{search}?facets=_miroir_*"), Value::Null),
         ("POST", search.clone(), json!({"distinct": "_miroir_shard"})),
         ("POST", search.clone(), json!({"attributesToSearchOn": ["_miroir_shard"]})),
         (
@@ -173,6 +176,17 @@ pub fn errors(index: &str) -> Vec<Request> {
         "q=%FF",
         "distinct=title",
         "cropLength=x",
+        "limit=x&limit=0",
+        "limit=0&limit=x",
+        "q=river&q=lantern&limit=0",
+        "hybridEmbedder=none&limit=0",
+        "hybridEmbedder=none&q=river",
+        "limit=0&locales=",
+        "q=river&page=1&&hitsPerPage=0",
+        "useNetwork=true",
+        "useNetwork=x",
+        "personalizeUserContext=a",
+        "vector=1,2,3",
     ] {
         cases.push(("GET", format!("{search}?{query}"), Value::Null));
     }
@@ -185,6 +199,8 @@ pub fn errors(index: &str) -> Vec<Request> {
         "ids=a%20b",
         "retrieveVectors=x",
         "unknown=1",
+        "limit=1&limit=2&ids=7",
+        "fields=id&fields=id,title&ids=3&ids=7",
     ] {
         cases.push(("GET", format!("/indexes/{index}/documents?{query}"), Value::Null));
     }
@@ -245,6 +261,8 @@ pub fn errors(index: &str) -> Vec<Request> {
         json!(3),
         json!({"indexUid": index, "sort": ["nope:asc"]}),
         json!({"indexUid": index, "unknown": 1}),
+        json!({"indexUid": index, "limit": null, "offset": null, "page": null, "hitsPerPage": null}),
+        json!({"indexUid": index, "federationOptions": null, "q": null, "filter": null}),
     ] {
         cases.push(("POST", multi(), json!({"queries": [{"indexUid": index}, query]})));
         cases.push(("POST", multi(), json!({"federation": {}, "queries": [{"indexUid": index}, query]})));

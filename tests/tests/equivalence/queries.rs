@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 37] = [
+pub const KINDS: [&str; 38] = [
     "placeholder",
     "plain",
     "typo",
@@ -25,6 +25,7 @@ pub const KINDS: [&str; 37] = [
     "all attributes",
     "filter",
     "sort",
+    "hidden sorts",
     "geo",
     "facets",
     "facets by count",
@@ -59,7 +60,7 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
         "all attributes" | "insertion order" => SCATTERED,
         "distinct setting" => UNIQUE,
         "locales" | "vector" => "things",
-        "facets by count" => "others",
+        "facets by count" | "hidden sorts" => "others",
         // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
         "list" => "things",
         // Placeholder searches have an order of insertion only.
@@ -86,6 +87,7 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
         "federated" | "federated sorts" | "federated distinct" => {
             post("/multi-search".into(), federated(kind, random))
         }
+        "hidden sorts" if random.one_in(2) => post("/multi-search".into(), many_hidden_sorts(random)),
         "list" | "list sorted" => list(kind, index, random),
         "insertion order" if random.one_in(2) => list(kind, index, random),
         "facet search" | "facet search cut" => {
@@ -135,6 +137,7 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
     let without_words = [
         "filter",
         "sort",
+        "hidden sorts",
         "facets",
         "facets by count",
         "facets cut",
@@ -186,6 +189,16 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("showRankingScoreDetails", json!(true));
         }
         "sort" => put("sort", json!(random.some(sorts, 2))),
+        "hidden sorts" => {
+            put("sort", hidden_sorts(random));
+            put("showRankingScoreDetails", json!(random.one_in(2)));
+            if random.one_in(3) {
+                put("attributesToRetrieve", json!(["title"]));
+            }
+            if random.one_in(4) {
+                put("offset", json!(500 + random.below(300)));
+            }
+        }
         "geo" => {
             let direction = random.of(&["asc", "desc"]);
             put("sort", json!([format!("_geoPoint(42.{}, 5.5):{direction}", random.below(99))]));
@@ -253,11 +266,43 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
     if kind == "all pages" {
         // The first of ten pages: the others are asked for in turn.
         query.insert("limit".into(), json!(2 + random.below(20)));
-    } else if kind != "pages" && kind != "deep pages" && random.one_in(2) && !query.contains_key("page") {
+    } else if kind != "pages"
+        && kind != "deep pages"
+        && random.one_in(2)
+        && !query.contains_key("offset")
+        && !query.contains_key("page")
+    {
         query.insert("limit".into(), json!(random.below(60)));
         query.insert("offset".into(), json!(random.below(20)));
     }
     query
+}
+
+/// Sorts on attributes that are not displayed, numbers and lists among them.
+fn hidden_sorts(random: &mut Random) -> Value {
+    let sorts = ["unlisted:asc", "unlisted:desc", "ratings:asc", "ratings:desc", "rank:asc", "price:desc"];
+    let mut sorts = random.some(&sorts, 2);
+    sorts.insert(random.below(sorts.len() + 1), *random.of(&["unlisted:desc", "ratings:asc"]));
+    json!(sorts)
+}
+
+/// The same in many queries: an answer for each, or one for all.
+fn many_hidden_sorts(random: &mut Random) -> Value {
+    let sort = hidden_sorts(random);
+    let federated = random.one_in(2);
+    let mut queries = Vec::new();
+    for _ in 0..1 + random.below(3) {
+        // The scores of words before a sort are near, not exact, where queries are compared.
+        let mut query = json!({"indexUid": "others", "sort": sort, "filter": filter(random)});
+        if !federated {
+            query["q"] = json!(random.of(&WORDS));
+        }
+        queries.push(query);
+    }
+    match federated {
+        true => json!({"federation": {"limit": random.below(60)}, "queries": queries}),
+        false => json!({ "queries": queries }),
+    }
 }
 
 fn federated(kind: &str, random: &mut Random) -> Value {
