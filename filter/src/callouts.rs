@@ -1,5 +1,6 @@
 //! Core's callouts as Envoy's HTTP calls, and their answers back.
 
+use crate::metrics;
 use miroir_core::{
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
     operation::{Operation, Progress},
@@ -99,6 +100,7 @@ pub fn read_headers(map: MapType) -> Vec<(String, String)> {
 
 /// Answers the stream whose context is in effect.
 pub fn send_reply(reply: &Reply) {
+    metrics::count(reply);
     let headers = reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
     if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, Some(&reply.body)) {
         log::error!("a reply cannot be sent: {status:?}");

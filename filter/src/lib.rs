@@ -8,6 +8,7 @@
 mod buffered;
 mod callouts;
 mod gateway;
+mod metrics;
 mod stream;
 mod writes;
 

@@ -217,17 +217,26 @@ impl Sandbox {
         });
     }
 
+    /// Speaks to the administration of a gateway's Envoy.
+    ///
+    /// # Panics
+    /// The playground has not said where it is.
+    #[must_use]
+    pub fn admin(&self, gateway: u16) -> Client {
+        let state = std::fs::read(self.data().join("playground.json")).expect("the playground's state");
+        let state: Value = serde_json::from_slice(&state).expect("JSON");
+        let port = &state["ports"][format!("admin-{gateway}")];
+        Client::new(format!("http://127.0.0.1:{port}"), None)
+    }
+
     /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
     ///
     /// # Panics
     /// That does not come.
     pub fn wait_repaired(&self) {
         self.wait_repaired_by_control();
-        let state = std::fs::read(self.data().join("playground.json")).expect("the playground's state");
-        let state: Value = serde_json::from_slice(&state).expect("JSON");
         for gateway in 0..self.options.gateways {
-            let admin = &state["ports"][format!("admin-{gateway}")];
-            let admin = Client::new(format!("http://127.0.0.1:{admin}"), None);
+            let admin = self.admin(gateway);
             wait_until("Envoy uses every node", || {
                 // A gateway that was started a moment ago does not listen yet.
                 let answer = admin.try_send("GET", "/clusters?format=json", None, Vec::new());

@@ -1,7 +1,7 @@
 //! A cluster answers what one node with the same documents answers.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-use miroir_tests::{Client, Node, Options, Sandbox};
+use miroir_tests::{Client, Node, Options, Sandbox, wait_until};
 use serde_json::{Value, json};
 
 const WORDS: [&str; 12] = [
@@ -187,5 +187,11 @@ fn a_shard_without_a_replica_makes_the_answer_partial_and_says_so() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body["estimatedTotalHits"], 100 - held);
     let missing = answer.header("x-miroir-missing-shards").unwrap();
-    assert!((4..=7).contains(&missing.split(',').count()), "{missing}");
+    let missing = missing.split(',').count();
+    assert!((4..=7).contains(&missing), "{missing}");
+    let counted = || {
+        let stats = cluster.admin(0).get("/stats?format=json&filter=miroir_missing_shards").body;
+        stats["stats"][0]["value"].as_u64()
+    };
+    wait_until("Envoy counts them", || counted() == Some(missing as u64));
 }
