@@ -14,7 +14,6 @@ use crate::{
     settle::Unsettled,
     view::{Index, View},
 };
-use serde_json::Value;
 use std::sync::Arc;
 
 /// An operation, before it has a uid.
@@ -51,15 +50,6 @@ pub enum AtOnce {
     Deleted {
         /// Index uid.
         index: String,
-    },
-    /// Settings as the client set them; `None` resets all.
-    Settings {
-        /// Index uid.
-        index: String,
-        /// The change.
-        change: Option<Value>,
-        /// The index is created by it.
-        creates: bool,
     },
 }
 
@@ -100,17 +90,7 @@ async fn run_locked(
         }
     };
     let stored = node_tasks.clone();
-    let change = at_once.clone();
-    cluster
-        .ledger
-        .call(move |connection| {
-            intents::sent(connection, uid, &stored)?;
-            if let AtOnce::Settings { index, change, .. } = &change {
-                crate::ledger::catalogue::merge_settings(connection, index, change.as_ref())?;
-            }
-            Ok(())
-        })
-        .await?;
+    cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
     let now = task.enqueued_at;
     cluster
         .change(|view| match at_once {
@@ -125,17 +105,10 @@ async fn run_locked(
             AtOnce::Deleted { index } => {
                 view.indexes.remove(&index);
             }
-            AtOnce::Settings { index, creates: true, .. } => {
-                view.indexes.entry(index).or_insert(Index {
-                    created_at: now,
-                    updated_at: now,
-                    ..Index::default()
-                });
-            }
-            AtOnce::Nothing | AtOnce::Settings { .. } => {}
+            AtOnce::Nothing => {}
         })
         .await?;
-    let guard = Some(guard).filter(|_| effect != Effect::None);
+    let guard = Some(guard).filter(|_| effect.holds_locks());
     cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard });
     Ok(task)
 }
@@ -209,7 +182,7 @@ pub fn refusal(answer: &NodeAnswer) -> Error {
 /// What a mutation does to the catalogue, once it has succeeded.
 pub fn apply(view: &mut View, effect: &Effect, now: i64) {
     match effect {
-        Effect::None => {}
+        Effect::None | Effect::Settings { .. } => {}
         Effect::UpdateIndex { index, primary_key, rename } => {
             if let Some(entry) = view.indexes.get_mut(index) {
                 entry.updated_at = now;

@@ -43,6 +43,8 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             })
             .await;
     };
+    // What the reference has in its queue, its settings do not show yet.
+    cluster.settler.drained(&reference.name).await;
     sync_keys(&reference, &node).await?;
     let mut last = None;
     let there = index_uids(&node).await?;

@@ -299,7 +299,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 if let Some(task) = task {
                     // What others must not overtake keeps its locks.
                     let scope = match &effect {
-                        Effect::None => None,
+                        Effect::None | Effect::Settings { .. } => None,
                         Effect::UpdateIndex { index, rename, .. } => {
                             Some(Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())))
                         }

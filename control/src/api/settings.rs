@@ -168,14 +168,18 @@ async fn write(
         requests.extend(catalogue::initial_settings(index, sets_rule, sets_limit));
     }
     // A new index is in the catalogue before its settings are: a crash between leaves nothing that nodes do not have.
-    let at_once = AtOnce::Settings { index: index.to_owned(), change, creates: !is_known };
+    let at_once = if is_known {
+        AtOnce::Nothing
+    } else {
+        AtOnce::Created { index: index.to_owned(), primary_key: None }
+    };
     let operation = Operation {
         task,
         scope: Scope::indexes([index]),
         requests,
         authorization: sent.request.authorization.clone(),
         at_once,
-        effect: Effect::None,
+        effect: Effect::Settings { index: index.to_owned(), change },
     };
     indexes::run(cluster, sent, operation).await
 }

@@ -58,6 +58,13 @@ pub enum Effect {
         /// The new name, where it changes.
         rename: Option<String>,
     },
+    /// Settings as the client has set them.
+    Settings {
+        /// Index uid.
+        index: String,
+        /// The change; `None` resets all.
+        change: Option<serde_json::Value>,
+    },
     /// Indexes change places.
     Swap {
         /// Left, right, and whether it is a renaming.
@@ -66,6 +73,12 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether locks are held until it is known how it has ended.
+    #[must_use]
+    pub fn holds_locks(&self) -> bool {
+        matches!(self, Self::UpdateIndex { .. } | Self::Swap { .. })
+    }
+
     /// Which indexes' settings go where: from, to, and whether `to` comes back.
     #[must_use]
     pub fn moves(&self) -> Vec<(String, String, bool)> {

@@ -292,6 +292,13 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     let succeeded = over.status == "succeeded";
     let now = time::now();
     let index = task.index.clone();
+    // An index that was deleted meanwhile has no settings any more.
+    if let (true, Effect::Settings { index, change }) = (succeeded, effect.clone())
+        && cluster.view().indexes.contains_key(&index)
+    {
+        let merge = move |connection: &_| stored::merge_settings(connection, &index, change.as_ref());
+        cluster.ledger.call(merge).await?;
+    }
     let settings = match &index {
         Some(index) if succeeded && task.kind == "settingsUpdate" => {
             let uid = index.clone();
