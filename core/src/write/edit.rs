@@ -21,7 +21,7 @@ pub struct Edit {
     pub function: String,
 }
 
-/// Lines before the client's in a [`wrapped`] function; positions in a node's errors count them.
+/// Lines before the client's in a wrapped function; positions in a node's errors count them.
 pub const LINES_BEFORE: u32 = 1;
 
 impl Edit {
