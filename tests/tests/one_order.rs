@@ -1,14 +1,14 @@
 //! One order: whatever many clients do to the same few documents at the same time, through two gateways, all copies end
 //! the same.
 //!
-//! `MIROIR_ORDER_SECONDS` says how long (6), `MIROIR_ORDER_SEED` which (1).
+//! `MIROIR_ORDER_SECONDS` says how long (4), `MIROIR_ORDER_SEED` which (1).
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-use miroir_tests::{Client, Options, Random, Sandbox};
+use miroir_tests::{Answer, Client, Options, Random, Sandbox};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -24,14 +24,14 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
-    let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 6));
+    let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 4));
     let features = json!({"editDocumentsByFunction": true});
     assert_eq!(cluster.client.json("PATCH", "/experimental-features", &features).status, 200);
     for index in INDEXES {
         cluster.client.create(index, "id", &json!({"filterableAttributes": ["n", "by"]}));
     }
     let until = Instant::now() + Duration::from_secs(seconds);
-    let accepted = AtomicU64::new(0);
+    let accepted = Mutex::new(BTreeSet::new());
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let client = cluster.gateway(u16::from(writer % 2 == 1));
@@ -39,9 +39,10 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
             scope.spawn(move || {
                 let mut random = Random(seed * 1_000 + writer);
                 while Instant::now() < until {
-                    let answer = mutate(&client, &mut random, writer);
-                    assert!(answer.is_none_or(|status| status == 202), "{answer:?}");
-                    accepted.fetch_add(1, Ordering::Relaxed);
+                    if let Some(answer) = mutate(&client, &mut random, writer) {
+                        assert_eq!(answer.status, 202, "{}", answer.body);
+                        accepted.lock().unwrap().extend(answer.body["taskUid"].as_u64());
+                    }
                 }
             });
         }
@@ -67,17 +68,21 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let ended = |status: &str| cluster.client.get(&format!("/tasks?statuses={status}")).body["total"].clone();
     println!(
         "{} requests; tasks: {} succeeded, {} failed, {} canceled; documents: {held:?}",
-        accepted.load(Ordering::Relaxed),
+        accepted.lock().unwrap().len(),
         ended("succeeded"),
         ended("failed"),
         ended("canceled")
     );
-    let failed = cluster.client.get("/tasks?statuses=failed").body;
-    assert_eq!(failed["total"], 0, "{failed}");
+    // A new topology can take its gateway from a write whose client has left: that one may fail, nobody was told of it.
+    let failed = cluster.client.get("/tasks?statuses=failed&limit=1000").body;
+    let accepted = accepted.into_inner().unwrap();
+    for task in failed["results"].as_array().unwrap() {
+        assert!(!accepted.contains(&task["uid"].as_u64().unwrap()), "{task}");
+    }
 }
 
-/// One mutation of a few documents; gives its status, if there was an answer.
-fn mutate(client: &Client, random: &mut Random, writer: u64) -> Option<u16> {
+/// One mutation of a few documents; gives its answer, if there was one.
+fn mutate(client: &Client, random: &mut Random, writer: u64) -> Option<Answer> {
     let index = *random.of(&INDEXES);
     let documents = |random: &mut Random| -> Value {
         (0..1 + random.below(3))
@@ -112,7 +117,7 @@ fn mutate(client: &Client, random: &mut Random, writer: u64) -> Option<u16> {
             return None;
         }
     };
-    Some(answer.status)
+    Some(answer)
 }
 
 /// What goes on beside the writes: settings, swaps, cancelations, deletions of tasks and of everything.
