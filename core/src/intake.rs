@@ -79,7 +79,10 @@ impl Intake {
             Route::Internal => {
                 return Self::Reply(ApiError::new(Code::NOT_FOUND, "Not found").reply());
             }
-            Route::Write { .. } if declared_length(&head) > limit => Kind::too_large(limit),
+            // The one refusal that does not wait for the client's key: nobody sends 100 MB to hear it.
+            Route::Write { .. } if declared_length(&head) > limit => {
+                return Self::Reply(payload_too_large(limit).reply());
+            }
             route @ (Route::Search { .. }
             | Route::MultiSearch
             | Route::FacetSearch { .. }
