@@ -112,10 +112,7 @@ impl Client {
         content_type: Option<&str>,
         body: impl Into<Vec<u8>>,
     ) -> Answer {
-        match self.try_send(method, path, content_type, body.into()) {
-            Ok(answer) => answer,
-            Err(error) => panic!("{method} {path}: {error}"),
-        }
+        self.encoded(method, path, content_type, None, body.into())
     }
 
     /// Sends bytes that are compressed already.
