@@ -76,7 +76,7 @@ impl Epochs {
         let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: false };
         cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
         let body = epoch_key(uid, gateway);
-        join_all(cluster.nodes.iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
+        join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
         live.insert(gateway.to_owned(), uid);
         Ok(cluster.secrets.key_text(uid))
     }
@@ -90,7 +90,8 @@ impl Epochs {
         if let Some(uid) = self.live.lock().await.remove(gateway) {
             let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: true };
             cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
-            let nodes = cluster.nodes.iter().filter(|node| node.is_up());
+            let all = cluster.nodes();
+            let nodes = all.iter().filter(|node| node.is_up());
             let fenced = nodes.map(async |node| (node, delete(node, uid).await));
             for (node, result) in join_all(fenced).await {
                 if let Err(error) = result {

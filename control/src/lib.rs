@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod catch_up;
 pub mod catalogue;
 pub mod cli;
 pub mod cluster;
@@ -11,14 +12,15 @@ pub mod embedders;
 pub mod epochs;
 pub mod error;
 pub mod facet_values;
+pub mod gateways;
 pub mod health;
 pub mod ledger;
 pub mod locks;
+pub mod mover;
 pub mod node;
 pub mod ops;
 pub mod playground;
 pub mod publish;
-pub mod repair;
 pub mod scrub;
 pub mod secrets;
 pub mod serve;

@@ -8,7 +8,7 @@ use miroir_control::serve;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use support::{FakeNode, addition, control, control_that_starts, control_that_waits};
 
 fn enqueued(node: &str, task_uid: u32) -> NodeResult {
@@ -36,7 +36,7 @@ async fn a_write_is_begun_committed_and_settled() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, summary) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let (status, summary) = control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!((status, &summary["status"], &summary["taskUid"]), (200, &json!("enqueued"), &json!(uid)));
     let task = control.ended(uid).await;
     assert_eq!(task["status"], "succeeded");
@@ -60,7 +60,7 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     // Repair would bring it back at once: it is kept from its locks.
     let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
-    control.internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed] }).await;
+    control.internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed], written: BTreeMap::new() }).await;
     let view = control.cluster.view();
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);
@@ -80,7 +80,7 @@ async fn what_nodes_refuse_is_told_in_their_words_without_the_tag() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     let task = control.ended(uid).await;
     assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("nodes know `x`")));
     assert_eq!(task["details"]["indexedDocuments"], 0);
@@ -161,7 +161,7 @@ async fn writes_are_cancelled_on_nodes_and_swaps_are_not() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     let swap = reqwest::Client::new()
         .post(format!("{}/swap-indexes", control.url))
         .json(&json!([{"indexes": ["movies", "books"]}]))

@@ -189,23 +189,36 @@ impl<'a> Plan<'a> {
         let (new, old): (Vec<usize>, Vec<usize>) =
             (0..self.nodes.len()).partition(|&node| self.load(node) == 0);
         let (targets, tolerance) = if new.is_empty() { (&old, 1) } else { (&new, 0) };
-        for &node in &old {
-            let mut shards: Vec<usize> =
-                (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
-            shards.sort_by(|&a, &b| self.score(a, node).total_cmp(&self.score(b, node)));
-            for shard in shards {
-                if !self.is_over(node, tolerance) {
-                    break;
-                }
-                if let Some(target) = self.candidate(shard, targets, Some(node), 0)
-                    && (self.is_new_zone(shard, target, Some(node))
-                        || !self.is_new_zone(shard, node, Some(node)))
-                {
-                    self.remove(shard, node);
-                    self.add(shard, target);
-                }
+        let mut queues: BTreeMap<usize, Vec<usize>> = old.iter().map(|&node| (node, self.unwanted(node))).collect();
+        // The one that is furthest above its bound gives first: where there is not room for all, none stays far above.
+        while let Some(node) = self.most_over(&queues, tolerance) {
+            let Some(shard) = queues.get_mut(&node).and_then(Vec::pop) else {
+                queues.remove(&node);
+                continue;
+            };
+            if let Some(target) = self.candidate(shard, targets, Some(node), 0)
+                && (self.is_new_zone(shard, target, Some(node))
+                    || !self.is_new_zone(shard, node, Some(node)))
+            {
+                self.remove(shard, node);
+                self.add(shard, target);
             }
         }
+    }
+
+    /// The shards of a node, those that want it least last.
+    fn unwanted(&self, node: usize) -> Vec<usize> {
+        let mut shards: Vec<usize> =
+            (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
+        shards.sort_by(|&a, &b| self.score(b, node).total_cmp(&self.score(a, node)));
+        shards
+    }
+
+    /// Of nodes that may give, the one that is furthest above its bound.
+    fn most_over(&self, queues: &BTreeMap<usize, Vec<usize>>, tolerance: usize) -> Option<usize> {
+        let bound = |node: usize| self.bounds.get(node).copied().unwrap_or(0);
+        let over = queues.keys().copied().filter(|&node| self.is_over(node, tolerance));
+        over.max_by_key(|&node| self.load(node).saturating_sub(bound(node)))
     }
 
     fn into_placement(self) -> Placement {

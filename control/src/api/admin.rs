@@ -1,7 +1,7 @@
 //! What the CLI asks: the cluster's state, under the admin token.
 
 use super::{Shared, internal::require};
-use crate::error::Result;
+use crate::{error::Result, view::ReplicaState};
 use axum::{Json, http::HeaderMap};
 use serde::{Deserialize, Serialize};
 
@@ -80,9 +80,10 @@ pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>>
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     let view = cluster.view();
     let replicas = || view.replicas.iter().flatten();
-    let nodes = cluster.nodes.iter().map(|node| {
+    let all = cluster.nodes();
+    let nodes = all.iter().map(|node| {
         let health = node.health();
-        let of_node = |active: bool| replicas().filter(|r| r.node == node.name && r.active == active).count();
+        let of_node = |active: bool| replicas().filter(|r| r.node == node.name && r.is_active() == active).count();
         NodeStatus {
             name: node.name.clone(),
             url: node.url.to_string(),
@@ -101,10 +102,10 @@ pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>>
         ready: cluster.is_ready(),
         topology_version: view.version,
         shards: view.replicas.len(),
-        replication: cluster.config.replication,
+        replication: view.replication,
         indexes: view.indexes.len(),
         shards_missing: view.shards().filter(|shard| is_missing(*shard)).count(),
-        replicas_stale: replicas().filter(|replica| !replica.active).count(),
+        replicas_stale: replicas().filter(|replica| replica.state == ReplicaState::Stale).count(),
         open_writes: cluster.open.count(),
         waiting: cluster.locks.counts().1,
         unsettled_tasks: cluster.settler.count(),
@@ -120,7 +121,7 @@ pub async fn shards(cluster: Shared, headers: HeaderMap) -> Result<Json<Vec<Shar
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     let view = cluster.view();
     let names = |replicas: &[crate::view::Replica], active: bool| {
-        let found = replicas.iter().filter(|replica| replica.active == active);
+        let found = replicas.iter().filter(|replica| replica.is_active() == active);
         found.map(|replica| replica.node.clone()).collect()
     };
     let shards = view.shards().zip(&view.replicas).map(|(shard, replicas)| ShardStatus {

@@ -70,6 +70,9 @@ pub struct RunArgs {
     /// recovered after twice as long and 5 s
     #[arg(long, default_value_t = 10_000)]
     pub write_timeout_ms: u64,
+    /// How long a gateway that is silent keeps old copies from being deleted, milliseconds
+    #[arg(long, default_value_t = 5_000)]
+    pub lease_ms: u64,
     /// The master key that clients know; without one, they need no key
     #[arg(long, env = "MEILI_MASTER_KEY", hide_env_values = true)]
     pub master_key: Option<String>,

@@ -338,7 +338,8 @@ impl Plan {
         let replication = args.replication.unwrap_or(2.min(usize::from(args.nodes)));
         // A gateway that is killed here is meant to be watched: its writes are not waited for long.
         let limits = json!({
-            "searchTimeoutMs": 5000, "writeTimeoutMs": args.write_timeout_ms, "controlTimeoutMs": 30000
+            "searchTimeoutMs": 5000, "writeTimeoutMs": args.write_timeout_ms, "controlTimeoutMs": 30000,
+            "leaseMs": args.lease_ms
         });
         let cluster =
             json!({"nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits});

@@ -34,7 +34,8 @@ pub struct Found {
 /// Asks nodes which of their recent tasks carry these uids.
 pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
     let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
-    let asked = cluster.nodes.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
+    let all = cluster.nodes();
+    let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
         let answer = node.ask("GET", &format!("/tasks?limit={RECENT}"), None).await;
         (node.name.clone(), answer)
     });
@@ -81,7 +82,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
             nodes = taken.len(),
             "a write without a commit was recovered"
         );
-        commit::apply(cluster, write, &taken, &found.silent).await?;
+        commit::apply(cluster, write, &taken, &found.silent, None).await?;
     }
     Ok(())
 }
@@ -107,7 +108,8 @@ pub async fn reopen(
     };
     let shards: Vec<Shard> = writers.keys().copied().filter(|shard| !is_held(shard)).collect();
     let guard = cluster.locks.lock(Scope::shards(&index, &shards)).await;
-    Ok(Some(OpenWrite { task, gateway, index, operation, writers, guard, since: Instant::now() }))
+    let record = Vec::new();
+    Ok(Some(OpenWrite { task, gateway, index, operation, writers, record, guard, since: Instant::now() }))
 }
 
 /// Looks after overdue commits, for ever.

@@ -3,7 +3,7 @@
 mod config;
 
 pub use config::{
-    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnMissingShards, SCHEMA,
+    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards, SCHEMA,
     TopologyConfig,
 };
 
@@ -76,6 +76,7 @@ impl Topology {
             ("writeTimeoutMs", config.limits.write_timeout_ms),
             ("controlTimeoutMs", config.limits.control_timeout_ms),
             ("maxPayloadBytes", config.limits.max_payload_bytes),
+            ("leaseMs", config.limits.lease_ms),
         ] {
             if value == 0 {
                 errors.push(format!("limits.{key}: must not be 0"));
