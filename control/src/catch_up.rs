@@ -109,7 +109,9 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
         let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
         if there.contains(index) {
             // Nodes do not show the keys of embedders: those may differ.
-            if set.get(EMBEDDERS).is_none() && node.ask("GET", &path, None).await.is_ok_and(|own| own == settings) {
+            if set.get(EMBEDDERS).is_none()
+                && node.ask("GET", &path, None).await.is_ok_and(|own| own == settings)
+            {
                 continue;
             }
         } else {

@@ -8,8 +8,8 @@ use crate::{
     gateways::Gateways,
     ledger::{Ledger, catalogue},
     locks::Locks,
-    node::{Node, NodeAnswer, Request},
     mover::Mover,
+    node::{Node, NodeAnswer, Request},
     publish::Publisher,
     secrets::Secrets,
     settle::Settler,
@@ -238,7 +238,11 @@ impl Cluster {
     #[must_use]
     pub fn current(&self) -> Vec<Arc<Node>> {
         let view = self.view();
-        self.nodes().iter().filter(|node| node.is_up() && !view.behind.contains(&node.name)).cloned().collect()
+        self.nodes()
+            .iter()
+            .filter(|node| node.is_up() && !view.behind.contains(&node.name))
+            .cloned()
+            .collect()
     }
 
     /// Asks one current node after the other until one answers.

@@ -39,7 +39,7 @@ pub struct ClusterFile {
 }
 
 /// A node in the configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeFile {
     /// Its name in the cluster.
@@ -143,8 +143,7 @@ impl NodeFile {
     /// All that is wrong, at once.
     pub fn validate(self, key: &str) -> Result<NodeConfig, Vec<String>> {
         let mut errors = Vec::new();
-        if self.name.is_empty()
-            || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         {
             errors.push(format!("{key}.name: `{}` must be letters, digits, `-`, `_`, `.`", self.name));
         }
@@ -180,7 +179,8 @@ pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) 
     let mut seen: [HashSet<String>; 3] = Default::default();
     let mut errors = Vec::new();
     for (position, node) in nodes {
-        let values = [("name", node.name.clone()), ("url", node.url.to_string()), ("cluster", node.cluster.clone())];
+        let values =
+            [("name", node.name.clone()), ("url", node.url.to_string()), ("cluster", node.cluster.clone())];
         for ((key, value), seen) in values.into_iter().zip(&mut seen) {
             if !seen.insert(value.clone()) {
                 errors.push(format!("nodes[{position}].{key}: `{value}` is there twice"));

@@ -3,8 +3,8 @@
 
 pub mod api;
 pub mod auth;
-pub mod catch_up;
 pub mod catalogue;
+pub mod catch_up;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod locks;
 pub mod mover;
 pub mod node;
+pub mod operations;
 pub mod ops;
 pub mod playground;
 pub mod publish;
@@ -27,5 +28,6 @@ pub mod serve;
 pub mod settings_tag;
 pub mod settle;
 pub mod time;
+pub mod verify;
 pub mod view;
 pub mod writes;

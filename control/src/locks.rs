@@ -202,7 +202,9 @@ mod tests {
         assert!(drained.as_mut().now_or_never().is_none());
         let later = locks.lock(shards("b", &[1])).now_or_never().expect("free");
         drop(held);
-        tokio::time::timeout(Duration::from_secs(5), drained).await.expect("what came later is not waited for");
+        tokio::time::timeout(Duration::from_secs(5), drained)
+            .await
+            .expect("what came later is not waited for");
         drop(later);
     }
 

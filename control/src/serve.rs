@@ -13,8 +13,8 @@ use crate::{
         tasks,
     },
     locks::Scope,
-    publish::Publisher,
     mover,
+    publish::Publisher,
     secrets::Secrets,
     settle::{self, Unsettled},
     view::{Member, Replica, View},
@@ -198,8 +198,7 @@ fn first_view(config: &ClusterConfig) -> View {
         ..View::default()
     };
     view.desired = view.planned();
-    view.replicas =
-        view.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
+    view.replicas = view.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
     view
 }
 
@@ -207,7 +206,9 @@ fn first_view(config: &ClusterConfig) -> View {
 fn take_addresses(view: &mut View, config: &ClusterConfig) {
     for described in &config.nodes {
         match view.nodes.iter_mut().find(|member| member.config.name == described.name) {
-            Some(member) if member.config.url != described.url || member.config.cluster != described.cluster => {
+            Some(member)
+                if member.config.url != described.url || member.config.cluster != described.cluster =>
+            {
                 tracing::info!(node = described.name, url = %described.url, "a node has another address");
                 member.config.url = described.url.clone();
                 member.config.cluster.clone_from(&described.cluster);

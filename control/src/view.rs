@@ -284,8 +284,7 @@ impl View {
     /// An old copy has been deleted: its node may hold the shard again.
     pub fn removed(&mut self, shard: Shard, node: &str) {
         if let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) {
-            replicas
-                .retain(|replica| replica.node != node || replica.state != ReplicaState::Removing);
+            replicas.retain(|replica| replica.node != node || replica.state != ReplicaState::Removing);
         }
         self.want_replicas(shard);
     }

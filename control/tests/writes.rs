@@ -36,7 +36,8 @@ async fn a_write_is_begun_committed_and_settled() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, summary) = control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+    let (status, summary) =
+        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!((status, &summary["status"], &summary["taskUid"]), (200, &json!("enqueued"), &json!(uid)));
     let task = control.ended(uid).await;
     assert_eq!(task["status"], "succeeded");
@@ -60,7 +61,9 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     // Repair would bring it back at once: it is kept from its locks.
     let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
-    control.internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed], written: BTreeMap::new() }).await;
+    control
+        .internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed], written: BTreeMap::new() })
+        .await;
     let view = control.cluster.view();
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);

@@ -189,7 +189,8 @@ impl<'a> Plan<'a> {
         let (new, old): (Vec<usize>, Vec<usize>) =
             (0..self.nodes.len()).partition(|&node| self.load(node) == 0);
         let (targets, tolerance) = if new.is_empty() { (&old, 1) } else { (&new, 0) };
-        let mut queues: BTreeMap<usize, Vec<usize>> = old.iter().map(|&node| (node, self.unwanted(node))).collect();
+        let mut queues: BTreeMap<usize, Vec<usize>> =
+            old.iter().map(|&node| (node, self.unwanted(node))).collect();
         // The one that is furthest above its bound gives first: where there is not room for all, none stays far above.
         while let Some(node) = self.most_over(&queues, tolerance) {
             let Some(shard) = queues.get_mut(&node).and_then(Vec::pop) else {
@@ -197,8 +198,7 @@ impl<'a> Plan<'a> {
                 continue;
             };
             if let Some(target) = self.candidate(shard, targets, Some(node), 0)
-                && (self.is_new_zone(shard, target, Some(node))
-                    || !self.is_new_zone(shard, node, Some(node)))
+                && (self.is_new_zone(shard, target, Some(node)) || !self.is_new_zone(shard, node, Some(node)))
             {
                 self.remove(shard, node);
                 self.add(shard, target);

@@ -98,9 +98,7 @@ pub fn report(topology: &Topology) -> Option<u32> {
 pub fn digest(token: u32, headers: usize, body_size: usize) -> bool {
     let Some(sent) = LEASE.with_borrow_mut(|lease| lease.reports.remove(&token)) else { return false };
     let reply = match outcome(headers, body_size) {
-        Outcome::Answered(answer) if answer.status == 200 => {
-            ReportReply::from_json(&answer.body)
-        }
+        Outcome::Answered(answer) if answer.status == 200 => ReportReply::from_json(&answer.body),
         _ => None,
     };
     LEASE.with_borrow_mut(|lease| match reply {

@@ -1,6 +1,8 @@
 //! The command line.
 
 mod client;
+mod compare;
+mod operate;
 mod shards;
 mod status;
 
@@ -35,6 +37,21 @@ pub enum Command {
     Status(QueryArgs),
     /// Show where each shard's replicas are
     Shards(QueryArgs),
+    /// Nodes come, give their replicas away, and go
+    #[command(subcommand)]
+    Node(operate::NodeCommand),
+    /// Move replicas to where weights and bounds want them
+    Rebalance(operate::OperateArgs),
+    /// Set how many replicas each shard has
+    #[command(subcommand)]
+    Replication(operate::ReplicationCommand),
+    /// Show what the cluster is, or say what it is to be
+    #[command(subcommand)]
+    Topology(operate::TopologyCommand),
+    /// Compare all copies of all shards by content; fails where any differ
+    Verify(QueryArgs),
+    /// Compare all copies, and make those again that differ from the others
+    Repair(compare::RepairArgs),
 }
 
 /// How a command finds its control plane.
@@ -62,6 +79,12 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Child(args) => Err(playground::child::exec(&args)),
         Command::Status(args) => status::run(&args).await,
         Command::Shards(args) => shards::run(&args).await,
+        Command::Node(command) => operate::node(command).await,
+        Command::Rebalance(args) => operate::rebalance(&args).await,
+        Command::Replication(command) => operate::replication(command).await,
+        Command::Topology(command) => operate::topology(command).await,
+        Command::Verify(args) => compare::verify(&args).await,
+        Command::Repair(args) => compare::repair(&args).await,
     }
 }
 

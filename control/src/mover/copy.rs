@@ -102,8 +102,7 @@ impl<'a> Copy<'a> {
     }
 
     async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
-        let there: BTreeSet<String> =
-            ids(self.source, index, &self.filter, key).await?.into_iter().collect();
+        let there: BTreeSet<String> = ids(self.source, index, &self.filter, key).await?.into_iter().collect();
         let here = ids(self.target, index, &self.filter, key).await?;
         let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
         for gone in gone.chunks(PAGE) {
@@ -135,9 +134,8 @@ impl<'a> Copy<'a> {
             if !gone.is_empty() {
                 self.delete(index, &gone).await?;
             }
-            let differs = |id: &String, document| {
-                here.get(id).is_none_or(|other| content(other) != content(document))
-            };
+            let differs =
+                |id: &String, document| here.get(id).is_none_or(|other| content(other) != content(document));
             let changed = there.iter().filter(|(id, document)| differs(id, document));
             let documents: Vec<_> = changed.map(|(_, document)| copied(document)).collect();
             self.write(index, key, &documents).await?;

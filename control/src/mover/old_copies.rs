@@ -124,7 +124,8 @@ async fn say_farewell(cluster: &Cluster) -> Result<()> {
     let mut gone = Vec::new();
     cluster
         .change(|view| {
-            let held: Vec<String> = view.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
+            let held: Vec<String> =
+                view.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
             let leaves = |name: &String| !held.contains(name);
             gone = view
                 .nodes

@@ -35,6 +35,8 @@ pub enum Action {
         #[command(flatten)]
         of: OfArgs,
     },
+    /// Start another node, to be taken in with `miroir node add`
+    Add(OfArgs),
 }
 
 /// Which playground.

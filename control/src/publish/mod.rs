@@ -71,7 +71,12 @@ impl Publisher {
     ///
     /// # Errors
     /// The topology is not valid, or a file cannot be written.
-    pub fn publish(&self, cluster: &ClusterConfig, view: &View, retired: &[config::NodeConfig]) -> Result<()> {
+    pub fn publish(
+        &self,
+        cluster: &ClusterConfig,
+        view: &View,
+        retired: &[config::NodeConfig],
+    ) -> Result<()> {
         let topology = self.topology(cluster, view)?;
         let Some(folder) = &self.folder else { return Ok(()) };
         let version = view.version.to_string();

@@ -3,8 +3,8 @@
 mod config;
 
 pub use config::{
-    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards, SCHEMA,
-    TopologyConfig,
+    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards,
+    SCHEMA, TopologyConfig,
 };
 
 use crate::shard::{MAX_SHARDS, Shard};
