@@ -18,6 +18,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -53,6 +54,15 @@ impl Creating {
         };
         lock.lock_owned().await
     }
+}
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(1))
+        .pool_max_idle_per_host(32)
+        .build()
+        .unwrap_or_default()
 }
 
 /// The control plane.
@@ -104,12 +114,7 @@ impl Cluster {
         publisher: Publisher,
         view: View,
     ) -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(1))
-            .pool_max_idle_per_host(32)
-            .build()
-            .unwrap_or_default();
+        let http = http();
         let cluster = Self {
             nodes: Mutex::default(),
             http,
@@ -145,6 +150,17 @@ impl Cluster {
     #[must_use]
     pub fn stranger(&self, config: NodeConfig) -> Node {
         Node::new(config, self.http.clone(), self.secrets.master_key.clone())
+    }
+
+    /// The nodes of a description, for whoever has no cluster yet.
+    ///
+    /// # Errors
+    /// The secrets cannot be read or written.
+    pub fn strangers(config: &ClusterConfig, data: &Path) -> Result<Vec<Node>> {
+        let secrets = Secrets::load(data)?;
+        let http = http();
+        let node = |config: &NodeConfig| Node::new(config.clone(), http.clone(), secrets.master_key.clone());
+        Ok(config.nodes.iter().map(node).collect())
     }
 
     /// Makes the list of nodes that of a view; nodes that stay keep what is known of them.

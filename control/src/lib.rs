@@ -22,6 +22,7 @@ pub mod operations;
 pub mod ops;
 pub mod playground;
 pub mod publish;
+pub mod recover;
 pub mod scrub;
 pub mod secrets;
 pub mod serve;

@@ -105,7 +105,11 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     }
 }
 
-fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
+/// The cluster's description, as flags and files say it.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
     let mut file = match &args.config {
         Some(path) => ClusterFile::read(path)?,
         None => ClusterFile::from_flags(&args.nodes)?,

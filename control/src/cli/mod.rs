@@ -9,6 +9,7 @@ mod status;
 use crate::{
     error::Result,
     playground::{self, PlaygroundArgs},
+    recover,
     serve::{self, ServeArgs},
 };
 use clap::{Parser, Subcommand};
@@ -28,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane
     Serve(ServeArgs),
+    /// Make a new ledger out of what nodes have, where the old one is lost; then run the control plane
+    Recover(ServeArgs),
     /// Run a whole cluster on this machine: nodes, control plane and Envoy
     Playground(PlaygroundArgs),
     /// Run a program that dies with its parent; the playground's own
@@ -75,6 +78,18 @@ pub struct QueryArgs {
 pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::serve(args).await,
+        Command::Recover(args) => {
+            let recovered = recover::recover(&args).await?;
+            println!(
+                "recovered {} indexes with {} documents; `miroir serve` goes on from here",
+                recovered.indexes, recovered.documents
+            );
+            for (shard, node) in recovered.disputed {
+                println!("shard {}: copies differ, that of {node} is taken", shard.0);
+            }
+            println!("Set the keys of embedders again: nodes do not tell them.");
+            Ok(())
+        }
         Command::Playground(args) => playground::run(args).await,
         Command::Child(args) => Err(playground::child::exec(&args)),
         Command::Status(args) => status::run(&args).await,
