@@ -2,7 +2,6 @@
 //! stuck.
 //!
 //! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Answer, Client, Options, Sandbox, Upload, wait_until};
 use serde_json::{Value, json};
