@@ -68,6 +68,8 @@ pub fn report(topology: &Topology) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
     let oldest = LEASE.with_borrow_mut(|lease| {
         lease.topologies.retain(|topology| topology.strong_count() > 0);
+        // A context that was let go hears no answers.
+        lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
         let alive = lease.topologies.iter().filter_map(Weak::upgrade);
         alive.map(|topology| topology.version()).min()
     });

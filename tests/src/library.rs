@@ -51,12 +51,6 @@ impl Sandbox {
         self.miroir_ok(&["verify"]);
     }
 
-    /// The control plane's state.
-    #[must_use]
-    pub fn status(&self) -> Value {
-        self.miroir_json(&["status"])
-    }
-
     /// What the control plane says of a node; null where it is not in the cluster.
     #[must_use]
     pub fn member(&self, name: &str) -> Value {

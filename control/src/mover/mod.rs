@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long a node is left alone after something went wrong with it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A round of catching up that took no longer is short enough to be the last, under locks.
-const SHORT: Duration = Duration::from_millis(700);
+const SHORT: Duration = Duration::from_millis(800);
 
 /// The mover's state.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ struct Move<'a> {
     shards: &'a [Shard],
 }
 
-impl Move<'_> {
+impl<'a> Move<'a> {
     async fn run(self) -> Result<()> {
         let Self { cluster, source, target, shards } = self;
         let begun = Instant::now();
@@ -162,47 +162,65 @@ impl Move<'_> {
         copy.indexed().await?;
         let result = self.catch_up_and_hand_over(&recording, &mut copy).await;
         cluster.mover.progress.copied(&copy.cost);
-        let Some(handed_over) = result? else { return Ok(()) };
-        cluster.mover.progress.handed_over(handed_over.replicas, handed_over.pause);
         tracing::info!(
             node = target.name,
             from = source.name,
-            replicas = handed_over.replicas,
+            replicas = result?,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,
             took = ?begun.elapsed(),
-            pause = ?handed_over.pause,
             "replicas are whole"
         );
         Ok(())
     }
 
-    /// Rounds of what was written meanwhile, until one is short; then the last one. `None` where there is nothing to hand
-    /// over any more.
-    async fn catch_up_and_hand_over(
-        self,
-        recording: &Recording,
-        copy: &mut Copy<'_>,
-    ) -> Result<Option<hand_over::HandedOver>> {
-        let mut pause = Duration::from_millis(50);
+    /// Rounds of what was written meanwhile. After each one, shards that nobody has written since are handed over; all that are
+    /// left, once a round is short. Gives how many were.
+    async fn catch_up_and_hand_over(self, recording: &Recording, copy: &mut Copy<'_>) -> Result<usize> {
+        let mut left = self.shards.to_vec();
+        let mut done = 0;
+        let mut pause = Duration::from_millis(20);
         loop {
-            if !self.shards.iter().any(|shard| self.is_wanted(*shard)) {
-                return Ok(None);
-            }
             let begun = Instant::now();
             let dirty = recording.take();
-            self.source_has_indexed().await?;
+            self.of(&left).source_has_indexed().await?;
             copy.again(&dirty).await?;
             copy.indexed().await?;
-            if begun.elapsed() < SHORT {
-                match (HandOver { of: self, recording }).run(copy).await? {
-                    Some(handed_over) => return Ok(Some(handed_over)),
-                    None => tokio::time::sleep(pause).await,
-                }
-                pause = (pause * 3 / 2).min(PAUSE);
+            let took = begun.elapsed();
+            left.retain(|shard| self.is_wanted(*shard));
+            let quiet: Vec<Shard> =
+                left.iter().copied().filter(|shard| self.is_quiet(recording, *shard)).collect();
+            let chosen = if took < SHORT { &left } else { &quiet };
+            let hand_over = HandOver { of: self.of(chosen), recording };
+            let handed_over = if took < SHORT && quiet.len() < left.len() {
+                hand_over.of_all(copy).await?
+            } else {
+                hand_over.of_quiet(copy).await?
+            };
+            recording.end(&handed_over);
+            done += handed_over.len();
+            left.retain(|shard| !handed_over.contains(shard));
+            if left.is_empty() {
+                return Ok(done);
             }
+            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round");
+            tokio::time::sleep(pause).await;
+            pause =
+                if handed_over.is_empty() { (pause * 3 / 2).min(PAUSE) } else { Duration::from_millis(20) };
         }
+    }
+
+    fn of<'b>(self, shards: &'b [Shard]) -> Move<'b>
+    where
+        'a: 'b,
+    {
+        Move { cluster: self.cluster, source: self.source, target: self.target, shards }
+    }
+
+    /// Whether the copy of a shard has all that the source has, and the source has all that it took.
+    fn is_quiet(self, recording: &Recording, shard: Shard) -> bool {
+        recording.is_clean(shard) && !self.cluster.settler.is_pending(&self.source.name, shard)
     }
 
     /// Whether the source still has the truth, and the target still is to have it.

@@ -27,6 +27,10 @@ impl Written {
     }
 }
 
+fn add(dirty: &mut Dirty, index: String, written: Written) {
+    dirty.entry(index).or_insert_with(|| Written::Ids(BTreeSet::new())).add(written);
+}
+
 /// All recordings.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
@@ -36,7 +40,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Recordings {
     next: u64,
-    running: HashMap<u64, (BTreeSet<Shard>, Dirty)>,
+    running: HashMap<u64, BTreeMap<Shard, Dirty>>,
 }
 
 /// A recording; it ends with this value.
@@ -54,7 +58,7 @@ impl Recorder {
         let mut recordings = self.recordings();
         let id = recordings.next;
         recordings.next += 1;
-        recordings.running.insert(id, (shards.into_iter().collect(), Dirty::new()));
+        recordings.running.insert(id, shards.into_iter().map(|shard| (shard, Dirty::new())).collect());
         Recording { recorder: self.clone(), id }
     }
 
@@ -62,18 +66,16 @@ impl Recorder {
     #[must_use]
     pub fn recorded(&self, shards: &[Shard]) -> Vec<Shard> {
         let recordings = self.recordings();
-        let is_recorded = |shard: &Shard| recordings.running.values().any(|(of, _)| of.contains(shard));
+        let is_recorded = |shard: &Shard| recordings.running.values().any(|of| of.contains_key(shard));
         shards.iter().copied().filter(is_recorded).collect()
     }
 
     /// These ids of a shard of an index were written; `None` where nobody knows which.
     pub fn written(&self, index: &str, shard: Shard, ids: Option<&BTreeSet<String>>) {
         let written = || ids.map_or(Written::All, |ids| Written::Ids(ids.clone()));
-        for (shards, dirty) in self.recordings().running.values_mut() {
-            if shards.contains(&shard) {
-                let of_index = dirty.entry(index.to_owned());
-                of_index.or_insert_with(|| Written::Ids(BTreeSet::new())).add(written());
-            }
+        let mut recordings = self.recordings();
+        for dirty in recordings.running.values_mut().filter_map(|shards| shards.get_mut(&shard)) {
+            add(dirty, index.to_owned(), written());
         }
     }
 
@@ -83,7 +85,7 @@ impl Recorder {
             Some(indexes) => indexes.iter().cloned().collect(),
             None => known.collect(),
         };
-        for (_, dirty) in self.recordings().running.values_mut() {
+        for dirty in self.recordings().running.values_mut().flat_map(BTreeMap::values_mut) {
             dirty.extend(changed.iter().map(|index| (index.clone(), Written::All)));
         }
     }
@@ -97,16 +99,28 @@ impl Recording {
     /// Takes what has been written since the last call.
     #[must_use]
     pub fn take(&self) -> Dirty {
+        let mut all = Dirty::new();
         let mut recordings = self.recorder.recordings();
-        recordings.running.get_mut(&self.id).map(|(_, dirty)| std::mem::take(dirty)).unwrap_or_default()
+        for dirty in recordings.running.get_mut(&self.id).into_iter().flat_map(BTreeMap::values_mut) {
+            for (index, written) in std::mem::take(dirty) {
+                add(&mut all, index, written);
+            }
+        }
+        all
     }
 
-    /// Gives back what was taken and not copied.
-    pub fn give_back(&self, taken: Dirty) {
-        if let Some((_, dirty)) = self.recorder.recordings().running.get_mut(&self.id) {
-            for (index, written) in taken {
-                dirty.entry(index).or_insert_with(|| Written::Ids(BTreeSet::new())).add(written);
-            }
+    /// Whether nothing has been written to a shard since the last call of [`Self::take`].
+    #[must_use]
+    pub fn is_clean(&self, shard: Shard) -> bool {
+        let recordings = self.recorder.recordings();
+        let dirty = recordings.running.get(&self.id).and_then(|shards| shards.get(&shard));
+        dirty.is_none_or(BTreeMap::is_empty)
+    }
+
+    /// These shards are recorded no more: their copies are written themselves.
+    pub fn end(&self, shards: &[Shard]) {
+        if let Some(recorded) = self.recorder.recordings().running.get_mut(&self.id) {
+            recorded.retain(|shard, _| !shards.contains(shard));
         }
     }
 }
@@ -140,9 +154,14 @@ mod tests {
             [("a".to_owned(), Written::Ids(ids(&["x", "y"]))), ("b".to_owned(), Written::All)].into();
         assert_eq!(taken, expected);
         assert!(recording.take().is_empty());
+        recorder.written("b", Shard(2), None);
         recorder.written("b", Shard(2), Some(&ids(&["z"])));
-        recording.give_back(taken);
-        assert_eq!(recording.take(), expected, "all stays all");
+        assert!(recording.is_clean(Shard(1)) && !recording.is_clean(Shard(2)));
+        assert_eq!(recording.take(), [("b".to_owned(), Written::All)].into(), "all stays all");
+        assert!(recording.is_clean(Shard(2)));
+        recording.end(&[Shard(2)]);
+        recorder.written("b", Shard(2), None);
+        assert!(recording.take().is_empty());
         recorder.indexes_changed(None, ["c".to_owned()].into_iter());
         assert_eq!(recording.take(), [("c".to_owned(), Written::All)].into());
         drop(recording);

@@ -94,8 +94,8 @@ pub async fn act(action: &Action) -> Result<()> {
 /// Starts another node, and says how it is taken in.
 async fn add(of: &OfArgs) -> Result<()> {
     let processes = ask(of, reqwest::Method::POST, "/processes/add").await?;
-    let nodes = processes.iter().filter(|process| process.name.starts_with("meili-"));
-    let node = nodes.last().ok_or_else(|| Error::Other("no node was started".to_owned()))?;
+    let mut nodes = processes.iter().filter(|process| process.name.starts_with("meili-"));
+    let node = nodes.next_back().ok_or_else(|| Error::Other("no node was started".to_owned()))?;
     super::until_ok(&format!("{}/health", node.address), None, &node.name).await?;
     if of.json {
         println!("{}", serde_json::to_string_pretty(node)?);

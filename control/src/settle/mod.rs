@@ -151,6 +151,15 @@ impl Settler {
         self.pending().values().any(|pending| is_operation(&pending))
     }
 
+    /// Whether a node has not indexed everything yet that it took for a shard.
+    #[must_use]
+    pub fn is_pending(&self, node: &str, shard: Shard) -> bool {
+        let concerns =
+            |part: &Part| part.node == node && (part.shards.is_empty() || part.shards.contains(&shard));
+        let is_open = |part: &Part| concerns(part) && part.seen.state != State::Succeeded;
+        self.pending().values().any(|pending| pending.parts.iter().any(is_open))
+    }
+
     /// Waits until a node has indexed everything that is pending for some shards on it now. `false` if the node is away.
     ///
     /// What it failed to take is waited for until it is known what that means.

@@ -1,5 +1,4 @@
 //! Nodes come and go by `miroir node …`; copies that differ are found and mended; mistakes are refused, and change nothing.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{BOOKS_PATH, Client, MASTER_KEY, Node, Sandbox, books, wait_until};
 use serde_json::{Value, json};

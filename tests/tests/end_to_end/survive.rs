@@ -1,5 +1,4 @@
 //! What a cluster survives: nodes, gateways and the control plane die, sleep, and come back in any order.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{BOOKS_PATH, Random, Sandbox, books, wait_until};
 use nix::sys::signal::Signal;
@@ -8,8 +7,7 @@ use std::{thread, time::Duration};
 
 fn wait_moved(cluster: &Sandbox) {
     wait_until("nothing moves", || {
-        let output = cluster.miroir(&["status", "--json"]);
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let status = cluster.status();
         status["moving"] == false && status["replicasMissing"] == 0
     });
 }

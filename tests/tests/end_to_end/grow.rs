@@ -2,9 +2,8 @@
 //! gateways.
 //!
 //! `MIROIR_GROW_SECONDS` says how long (15), `MIROIR_GROW_SEED` which (1).
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-use miroir_tests::{BOOKS_PATH, Client, Node, Options, Random, Sandbox, wait_until};
+use miroir_tests::{BOOKS_PATH, Client, Node, Options, Random, Sandbox, number, wait_until};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -22,10 +21,6 @@ const SEARCHERS: u64 = 2;
 const KEYS: usize = 40;
 /// Documents that nobody writes: what searches find of them is always the same.
 const FIXED: u64 = 600;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 fn fixed() -> Value {
     let words = ["red", "green", "blue", "small", "large", "round", "square", "old"];
