@@ -26,4 +26,5 @@ pub mod settings_tag;
 pub mod settle;
 pub mod time;
 pub mod view;
+pub mod webhooks;
 pub mod writes;

@@ -18,6 +18,7 @@ use crate::{
     secrets::Secrets,
     settle::{self, Unsettled},
     view::{Replica, View},
+    webhooks,
     writes::{commit, recovery},
 };
 use miroir_core::placement::{PlacementNode, place};
@@ -227,6 +228,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));
     tokio::spawn(repair::watch(cluster.clone()));
+    tokio::spawn(webhooks::watch(cluster.clone()));
     cluster.publish()?;
     cluster.set_ready();
     tracing::info!(version = cluster.view().version, "ready");

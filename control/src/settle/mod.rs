@@ -11,6 +11,7 @@ use crate::{
         tasks::{self, Ending, Task},
     },
     locks::LockGuard,
+    ops::CHANGELESS,
     scrub, settings_tag, time,
     view::Index,
     writes::begin::nothing_done,
@@ -322,7 +323,7 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
                 );
                 view.mark_stale(*shard, node);
             }
-            for node in &over.behind {
+            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind.as_str())) {
                 tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
                 view.mark_behind(node);
             }
@@ -403,6 +404,9 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
         let copies = if task.kind == "indexDeletion" { replication.max(1) } else { 1 };
         details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
         return Some(details);
+    }
+    if CHANGELESS.contains(&task.kind.as_str()) && over.details.is_some() {
+        return over.details.clone();
     }
     if task.kind == "settingsUpdate"
         && let Some(mut told) = over.details.clone()

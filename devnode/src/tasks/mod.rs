@@ -45,6 +45,8 @@ pub enum Kind {
     IndexSwap,
     TaskCancelation,
     TaskDeletion,
+    DumpCreation,
+    SnapshotCreation,
 }
 
 /// Two indexes that change places, or one that takes the other's name.
@@ -73,6 +75,8 @@ pub enum Work {
     SwapIndexes { swaps: Vec<Swap> },
     CancelTasks { query: String, uids: Vec<u32> },
     DeleteTasks { query: String, uids: Vec<u32> },
+    Dump,
+    Snapshot,
 }
 
 /// Documents to add to an index, or to merge into it.
@@ -105,7 +109,11 @@ impl Work {
             | Self::CreateIndex { index, .. }
             | Self::UpdateIndex { index, .. }
             | Self::DeleteIndex { index } => Some(index),
-            Self::SwapIndexes { .. } | Self::CancelTasks { .. } | Self::DeleteTasks { .. } => None,
+            Self::SwapIndexes { .. }
+            | Self::CancelTasks { .. }
+            | Self::DeleteTasks { .. }
+            | Self::Dump
+            | Self::Snapshot => None,
         }
     }
 
@@ -140,6 +148,8 @@ impl Work {
             Self::SwapIndexes { .. } => Kind::IndexSwap,
             Self::CancelTasks { .. } => Kind::TaskCancelation,
             Self::DeleteTasks { .. } => Kind::TaskDeletion,
+            Self::Dump => Kind::DumpCreation,
+            Self::Snapshot => Kind::SnapshotCreation,
         }
     }
 }
