@@ -7,7 +7,7 @@ use super::{
     answer::DocumentId,
     geo::{Place, compare_distances},
     merge::{ranked, write_list},
-    query_string::sort_parameters,
+    query_string::{parameters, sort_parameters},
     rank::missing_last,
     request::{MOST_HITS, with_shards},
     selection::Selection,
@@ -23,7 +23,7 @@ use crate::{
     topology::Topology,
 };
 use serde_json::{
-    Value, json,
+    Map, Value, json,
     value::{RawValue, to_raw_value},
 };
 use std::{cmp::Ordering, collections::BTreeMap};
@@ -68,14 +68,7 @@ impl DocumentList {
         head: &RequestHead,
         body: &[u8],
     ) -> Option<Box<dyn Question>> {
-        let from_query;
-        let body = if head.method == "GET" {
-            from_query = serde_json::to_vec(&body_of_query(head.query())?).ok()?;
-            &from_query
-        } else {
-            body
-        };
-        let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+        let parameters = parameters(head, body, body_of_query)?;
         let number = |name: &str, default: u64| match parameters.get(name) {
             Some(value) => serde_json::from_str(value.get()).ok(),
             None => Some(default),
@@ -250,8 +243,8 @@ impl Document<'_> {
 }
 
 /// The query string of the `GET` as the body of the `POST`.
-fn body_of_query(query: &str) -> Option<Value> {
-    let mut body = serde_json::Map::new();
+fn body_of_query(query: &str) -> Option<Map<String, Value>> {
+    let mut body = Map::new();
     for (name, text) in last_pairs(query) {
         let list = || members(&text).map(Value::from).collect::<Value>();
         let value = match name.as_str() {
@@ -265,5 +258,5 @@ fn body_of_query(query: &str) -> Option<Value> {
         };
         body.insert(name, value);
     }
-    Some(Value::Object(body))
+    Some(body)
 }

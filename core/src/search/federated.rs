@@ -7,7 +7,7 @@ use super::{
     answer::Hit,
     facets::{FacetOrder, merge_distributions, merge_stats},
     federated_hybrid::Decision,
-    merge::{Seen, facet_order, pages, ranked, write_list},
+    merge::{Seen, facet_order, ranked, write_list, write_number},
     query::IndexQuery,
     rank::Weighted,
     request::{MOST_HITS, Paging, SearchRequest},
@@ -339,40 +339,29 @@ impl Question for Federated {
             }
             write_string(name, &mut out);
             out.push(b':');
-            let number = match (name.as_ref(), self.federation.paging) {
-                ("hits", _) => {
+            let number = match name.as_ref() {
+                "hits" => {
                     write_list(hits, &mut out, |hit, out| self.write_hit(hit, out));
                     continue;
                 }
-                ("facetDistribution", _) => {
+                "facetDistribution" => {
                     let order = |facet: &str| self.merged_order(topology, facet);
                     merge_distributions(&raw(name), &Map::new(), 0, None, order, &mut out);
                     continue;
                 }
-                ("facetStats", _) => {
+                "facetStats" => {
                     out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
                     continue;
                 }
-                ("offset", Paging::Offset { offset, .. }) => offset,
-                ("limit", Paging::Offset { limit, .. }) => limit,
-                ("page", Paging::Page { page, .. }) => page,
-                ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
-                ("estimatedTotalHits" | "totalHits", _) => total(name),
-                ("totalPages", Paging::Page { hits_per_page, .. }) => {
-                    pages(total("totalHits"), hits_per_page)
+                "estimatedTotalHits" | "totalHits" => Some(total(name)),
+                "totalPages" => self.federation.paging.pages(total("totalHits")),
+                "semanticHitCount" => {
+                    Some(hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64)
                 }
-                ("semanticHitCount", _) => {
-                    hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64
-                }
-                ("processingTimeMs", _) => {
-                    answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max().unwrap_or(0)
-                }
-                _ => {
-                    out.extend_from_slice(value.get().as_bytes());
-                    continue;
-                }
+                "processingTimeMs" => answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max(),
+                _ => self.federation.paging.told(name),
             };
-            out.extend_from_slice(number.to_string().as_bytes());
+            write_number(number, value, &mut out);
         }
         let facets = raw("facetsByIndex");
         if !wrote_facets && !facets.is_empty() {

@@ -3,7 +3,7 @@
 use super::{
     multi::MultiSearch,
     query::{IndexQuery, Merged},
-    query_string::body_of_query,
+    query_string::{body_of_query, parameters},
     request::SearchRequest,
     reveal::{Revealed, Sorting},
 };
@@ -29,12 +29,8 @@ impl Search {
         head: &RequestHead,
         body: &[u8],
     ) -> Option<Box<dyn Question>> {
-        let request = if head.method == "GET" {
-            body_of_query(head.query()).and_then(SearchRequest::try_from)
-        } else {
-            SearchRequest::from_body(body)
-        };
-        let query = IndexQuery::new(index.to_owned(), topology.index(index), request.ok()?);
+        let request = SearchRequest::new(parameters(head, body, body_of_query)?).ok()?;
+        let query = IndexQuery::new(index.to_owned(), topology.index(index), request);
         if query.asks_keywords() || query.is_deep() {
             return Some(Box::new(MultiSearch::single(topology, query)));
         }
