@@ -2,7 +2,7 @@
 
 mod question;
 
-pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question};
+pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of};
 
 use crate::{
     error::{ApiError, Code},
@@ -123,6 +123,16 @@ impl Read {
             }
             (Ask::Portions(node, portions), _) => self.without(node, portions),
         }
+    }
+
+    /// How long it may take in all, milliseconds.
+    #[must_use]
+    pub fn deadline_ms(&self) -> u64 {
+        self.topology.config().limits.search_deadline_of(self.bytes())
+    }
+
+    fn bytes(&self) -> usize {
+        self.head.path.len().saturating_add(self.body.len())
     }
 
     /// Puts a question to the nodes.
@@ -357,8 +367,7 @@ impl Read {
         let (Ask::Portions(node, _) | Ask::Native(node)) = ask;
         self.pending.insert(id, ask);
         headers.extend(content_type.map(|value| ("content-type".to_owned(), value)));
-        let bytes = self.head.path.len().saturating_add(self.body.len());
-        let timeout_ms = self.topology.config().limits.search_timeout_of(bytes);
+        let timeout_ms = self.topology.config().limits.search_timeout_of(self.bytes());
         Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
     }
 }

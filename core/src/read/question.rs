@@ -12,6 +12,12 @@ pub struct Portion {
     pub shards: Vec<Shard>,
 }
 
+/// The shards of all these.
+#[must_use]
+pub fn shards_of(portions: &[Portion]) -> Vec<Shard> {
+    portions.iter().flat_map(|portion| portion.shards.clone()).collect()
+}
+
 /// A request to a node; always `POST` with JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRequest {

@@ -85,8 +85,13 @@ pub(super) fn first_chunk(query: &IndexQuery, shards: &[Shard], topology_shards:
     if query.distinct.is_some() || query.request.has("rankingScoreThreshold") {
         return end;
     }
-    let share = end.saturating_mul(shards.len() as u64) / u64::from(topology_shards.max(1));
-    (share + share / 8 + 100).min(end).min(CHUNK)
+    share(end, shards.len(), topology_shards).min(CHUNK)
+}
+
+/// A bit more than the share that a node with so many of the shards has of the first `end` hits.
+pub(super) fn share(end: u64, shards: usize, topology_shards: u16) -> u64 {
+    let share = end.saturating_mul(shards as u64) / u64::from(topology_shards.max(1));
+    (share + share / 8 + 100).min(end)
 }
 
 impl Page {

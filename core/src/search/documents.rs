@@ -17,9 +17,8 @@ use crate::{
     http::{Reply, RequestHead},
     json::RawObject,
     query::{encode, last_pairs, members},
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
-    shard::Shard,
     topology::Topology,
 };
 use serde_json::{
@@ -122,7 +121,7 @@ impl Question for DocumentList {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let limit = if self.limit == 0 { 0 } else { self.offset.saturating_add(self.limit).min(MOST_HITS) };
         let added: Vec<(&str, Option<Box<RawValue>>)> = vec![
             ("offset", to_raw_value(&0).ok()),

@@ -4,10 +4,11 @@
 //! Source: Meilisearch 1.50, `meilisearch/src/search/federated/`.
 
 use super::{
-    answer::Hit,
-    facets::{FacetOrder, merge_distributions, merge_stats},
+    answer::{DocumentId, Hit},
+    facets::{merge_distributions, merge_stats},
+    federated_deep::{FederatedPage, Winner},
     federated_hybrid::Decision,
-    merge::{Seen, facet_order, ranked, write_list, write_number},
+    merge::{Seen, ranked, write_list, write_number},
     query::IndexQuery,
     rank::Weighted,
     request::{MOST_HITS, Paging, SearchRequest},
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     http::Reply,
     json::{RawObject, write_string},
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -35,16 +36,20 @@ use std::{
 /// A federated search.
 #[derive(Clone, Debug)]
 pub struct Federated {
-    federation: SearchRequest,
+    pub(super) federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
-    merge_facets: Option<Option<u64>>,
+    pub(super) merge_facets: Option<Option<u64>>,
     /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
     mixed_orders: bool,
     /// `facetsByIndex`.
-    facets: BTreeMap<String, Option<Vec<String>>>,
+    pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
     queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
     by_keywords: bool,
+    /// Set where hits are asked for that show nothing but what merging needs: each node's share of them, so many times.
+    pub(super) scan: Option<u64>,
+    /// Shards of the cluster.
+    pub(super) shards: u16,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +70,8 @@ struct FederatedHit<'a> {
     hit: Hit<'a>,
     place: Place,
     weighted: Vec<Weighted>,
+    /// The answer that brought it, and its position there.
+    address: (usize, usize),
 }
 
 impl Federated {
@@ -97,8 +104,18 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
-        let federated = Self { queries, federation, merge_facets, mixed_orders, facets, by_keywords: false };
-        Some(Decision::of(federated))
+        let shards = topology.shard_count();
+        let (by_keywords, scan) = (false, None);
+        Some(Decision::of(Self {
+            queries,
+            federation,
+            merge_facets,
+            mixed_orders,
+            facets,
+            by_keywords,
+            scan,
+            shards,
+        }))
     }
 
     /// The queries.
@@ -106,7 +123,7 @@ impl Federated {
         &self.queries
     }
 
-    /// How many hits a node is asked for.
+    /// How many hits there are up to the end of the page.
     pub(super) fn hits(&self) -> u64 {
         let (offset, limit) = self.federation.paging.window();
         if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) }
@@ -120,10 +137,10 @@ impl Federated {
         }
     }
 
-    fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
+    fn read<'a>(&self, part: usize, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
         let members: RawObject<'a> = serde_json::from_slice(body).ok()?;
         let hits: Vec<RawObject<'a>> = members.read("hits")?;
-        let hits = hits.into_iter().map(|fields| {
+        let hits = hits.into_iter().enumerate().map(|(position, fields)| {
             let place: Place = fields.read("_federation")?;
             let query = self.queries.get(place.queries_position)?;
             let details = fields.get("_rankingScoreDetails")?;
@@ -131,7 +148,7 @@ impl Federated {
             query.reveal(&hit);
             let (weight, score) = (query.request.weight, place.weighted_ranking_score);
             let weighted = Weighted::of(details, weight, score, query.sorted(&hit));
-            Some(FederatedHit { hit, place, weighted })
+            Some(FederatedHit { hit, place, weighted, address: (part, position) })
         });
         Some((members, hits.collect::<Option<_>>()?))
     }
@@ -153,76 +170,44 @@ impl Federated {
             .then_with(|| place.queries_position.cmp(&other_place.queries_position))
     }
 
-    fn write_hit(&self, hit: &FederatedHit<'_>, out: &mut Vec<u8>) {
-        let Some(query) = self.queries.get(hit.place.queries_position) else { return };
+    /// Writes a hit as the client sees it.
+    pub(super) fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
+        let place: Option<Place> = hit.read("_federation");
+        let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
         let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
-        scrub::write_hit(&hit.hit.fields, query.request.show_details, out, |name, value, out| {
+        scrub::write_hit(hit, query.request.show_details, out, |name, value, out| {
             !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
         });
     }
 
-    /// How `mergeFacets` orders and cuts a facet: as the first index that it is asked of.
-    fn merged_order(&self, topology: &Topology, facet: &str) -> FacetOrder {
-        let asks =
-            |asked: &Option<Vec<String>>| asked.iter().flatten().any(|name| name == facet || name == "*");
-        let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
-        let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
-        let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
-        let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
-        if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
-            // The facet of one index is cut as there.
-            let order = facet_order(&topology.index(index), facet);
-            return FacetOrder { limit: order.limit.min(limit.unwrap_or(usize::MAX)), ..order };
-        }
-        FacetOrder { by_count, together: true, limit: limit.unwrap_or(usize::MAX) }
+    /// The document of a hit, where it shows it.
+    pub(super) fn id(&self, hit: &RawObject<'_>) -> Option<(usize, DocumentId)> {
+        let place: Place = hit.read("_federation")?;
+        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref()?;
+        Some((place.queries_position, DocumentId::of(hit, key)?))
     }
 
-    /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
-    fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
-        let mut indexes: BTreeMap<String, (Vec<&RawValue>, Vec<&RawValue>)> = BTreeMap::new();
-        for part in parts {
-            let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
-            for (index, facets) in members {
-                let Ok(facets) = serde_json::from_str::<RawObject<'_>>(facets.get()) else { continue };
-                let (distributions, stats) = indexes.entry(index.into_owned()).or_default();
-                distributions.extend(facets.get("distribution"));
-                stats.extend(facets.get("stats"));
-            }
-        }
-        let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for (position, (index, (distributions, stats))) in indexes.iter().enumerate() {
-            let config = topology.index(index);
-            let mut distribution = Vec::new();
-            let stats = merge_stats(stats, None);
-            let order = |facet: &str| facet_order(&config, facet);
-            merge_distributions(distributions, &stats, 0, None, order, &mut distribution);
-            let stats = serde_json::to_vec(&stats).unwrap_or_default();
-            if self.merge_facets.is_some() {
-                merged.push((distribution, stats));
-                continue;
-            }
-            out.extend_from_slice(if position == 0 { b"\"facetsByIndex\":{" } else { b"," });
-            write_string(index, out);
-            out.extend_from_slice(b":{\"distribution\":");
-            out.extend(distribution);
-            out.extend_from_slice(b",\"stats\":");
-            out.extend(stats);
-            out.push(b'}');
-        }
-        if self.merge_facets.is_none() {
-            out.extend_from_slice(if indexes.is_empty() { b"\"facetsByIndex\":{}" } else { b"}" });
-            return;
-        }
-        let raw = |bytes: &Vec<u8>| serde_json::from_slice::<Box<RawValue>>(bytes).ok();
-        let distributions: Vec<Box<RawValue>> = merged.iter().filter_map(|(bytes, _)| raw(bytes)).collect();
-        let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
-        out.extend_from_slice(b"\"facetDistribution\":");
-        let parts: Vec<&RawValue> = distributions.iter().map(|part| &**part).collect();
-        let order = |facet: &str| self.merged_order(topology, facet);
-        merge_distributions(&parts, &Map::new(), 0, None, order, out);
-        out.extend_from_slice(b",\"facetStats\":");
-        let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
-        out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());
+    /// The request for these hits of a node.
+    pub(super) fn request(
+        &self,
+        shards: &[Shard],
+        added: &[(&str, Option<Box<RawValue>>)],
+        left_out: &[&str],
+    ) -> NodeRequest {
+        let mut parameters = self.federation.without_paging();
+        parameters.retain(|name, _| !left_out.contains(name));
+        parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        let mut body = b"{\"federation\":".to_vec();
+        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
+        body.extend_from_slice(b",\"queries\":");
+        write_list(&self.queries, &mut body, |query, out| {
+            out.extend(match self.scan {
+                Some(_) => query.scan().for_federation(shards),
+                None => query.for_federation(shards),
+            });
+        });
+        body.push(b'}');
+        NodeRequest::new("/multi-search", body)
     }
 }
 
@@ -243,40 +228,29 @@ impl Question for Federated {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
-        let hits = self.hits();
-        let mut parameters = self.federation.without_paging();
-        parameters.remove("mergeFacets");
-        let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
-            Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
-            Paging::Page { .. } => {
-                vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
-            }
+        let shards = shards_of(portions);
+        let hits = to_raw_value(&self.hits_of(shards.len())).ok();
+        let mut added = match self.federation.paging {
+            Paging::Offset { .. } => vec![("limit", hits)],
+            Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],
         };
-        let uncut = to_raw_value(&Map::new()).ok();
-        if let Some(uncut) = uncut.as_deref().filter(|_| self.merge_facets.is_some() && self.mixed_orders) {
-            parameters.insert("mergeFacets", uncut);
+        if self.merge_facets.is_some() && self.mixed_orders {
+            added.push(("mergeFacets", to_raw_value(&Map::new()).ok()));
         }
-        for (name, value) in &added {
-            if let Some(value) = value {
-                parameters.insert(name, value);
-            }
-        }
-        let mut body = b"{\"federation\":".to_vec();
-        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
-        body.extend_from_slice(b",\"queries\":");
-        write_list(&self.queries, &mut body, |query, out| out.extend(query.for_federation(&shards)));
-        body.push(b'}');
-        NodeRequest::new("/multi-search", body)
+        self.request(&shards, &added, &["mergeFacets"])
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
         if let Some(reveal) = self.hidden(parts) {
-            return Gathered::Again(reveal);
+            // The first hits of a deep page do not tell which ones are to be read.
+            return match self.scan {
+                Some(_) => Gathered::Next(Box::new(self.whole()), 0),
+                None => Gathered::Again(reveal),
+            };
         }
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            match self.read(part.body) {
+            match self.read(position, part.body) {
                 Some(answer) => answers.push(answer),
                 None => return Gathered::Broken(position),
             }
@@ -316,6 +290,21 @@ impl Question for Federated {
             rejected += u64::from(!is_new);
             is_new
         });
+        if let Some(times) = self.scan {
+            // A node whose last hit is one of these may have more that are.
+            let may_have_more = |(part, asked): (usize, &Part<'_>)| {
+                let found = answers.get(part).map_or(0, |(_, hits)| hits.len());
+                let asked = self.hits_of(shards_of(asked.portions).len());
+                let last = (part, found.saturating_sub(1));
+                asked < self.hits() && found as u64 >= asked && hits.iter().any(|hit| hit.address == last)
+            };
+            if parts.iter().enumerate().any(may_have_more) {
+                return Gathered::Next(
+                    Box::new(Self { scan: Some(times.saturating_mul(2)), ..self.clone() }),
+                    0,
+                );
+            }
+        }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let sum =
             |name: &str| -> u64 { answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum() };
@@ -341,7 +330,8 @@ impl Question for Federated {
             out.push(b':');
             let number = match name.as_ref() {
                 "hits" => {
-                    write_list(hits, &mut out, |hit, out| self.write_hit(hit, out));
+                    let shown = if self.scan.is_some() { &[] } else { hits };
+                    write_list(shown, &mut out, |hit, out| self.write_hit(&hit.hit.fields, out));
                     continue;
                 }
                 "facetDistribution" => {
@@ -372,6 +362,10 @@ impl Question for Federated {
             out.extend_from_slice(b",\"semanticHitCount\":0");
         }
         out.push(b'}');
-        Gathered::Reply(Reply::json(200, out))
+        if self.scan.is_none() || hits.is_empty() {
+            return Gathered::Reply(Reply::json(200, out));
+        }
+        let winners = hits.iter().map(|hit| Winner { address: hit.address, id: self.id(&hit.hit.fields) });
+        Gathered::Again(Box::new(FederatedPage::new(self.clone(), out, parts, winners.collect())))
     }
 }

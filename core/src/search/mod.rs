@@ -6,6 +6,8 @@ pub mod documents;
 pub mod facet_search;
 pub mod facets;
 pub mod federated;
+mod federated_deep;
+mod federated_facets;
 mod federated_hybrid;
 pub mod geo;
 pub mod hybrid;

@@ -13,7 +13,7 @@ use crate::{shard::Shard, topology::IndexConfig};
 use std::sync::Arc;
 
 /// Offsets from which on pages are fetched in two steps.
-const DEEP: u64 = 500;
+pub(super) const DEEP: u64 = 500;
 
 /// A query with what the topology knows of its index.
 #[derive(Clone, Debug)]

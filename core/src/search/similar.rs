@@ -14,7 +14,7 @@ use crate::{
     http::{Reply, RequestHead},
     json::{RawObject, write_string},
     query::{encode, last_pairs, members},
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question},
+    read::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -178,7 +178,7 @@ impl Question for Alone {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let filter = with_shards(self.0.parameters.get("filter").map(|filter| &**filter), &shards);
         // The node that has the document does not count it.
         if shards.contains(&self.0.shard) {
@@ -225,7 +225,7 @@ impl Question for Near {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         // One more: the document itself is among its neighbours.
         let mut query = self.query.clone();
         if let Paging::Offset { limit, .. } = &mut query.request.paging {

@@ -10,8 +10,7 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     query::encode,
-    read::{Gathered, NodeRequest, Part, Portion, Question},
-    shard::Shard,
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::Topology,
 };
 use std::sync::Arc;
@@ -54,7 +53,7 @@ impl Question for Search {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let path = format!("/indexes/{}/search", encode(&self.0.index));
         NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }

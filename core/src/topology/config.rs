@@ -198,4 +198,10 @@ impl Limits {
         let fifths = kibibytes.saturating_add(5).min(300);
         (self.search_timeout_ms / 5).max(1).saturating_mul(fifths).max(self.search_timeout_ms)
     }
+
+    /// How long such a read may take in all, milliseconds: what a node does not answer in its time can be asked of another.
+    #[must_use]
+    pub fn search_deadline_of(&self, bytes: usize) -> u64 {
+        self.search_timeout_of(bytes).saturating_mul(2)
+    }
 }

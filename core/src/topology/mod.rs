@@ -209,6 +209,7 @@ mod tests {
             [5_000, 5_000, 6_000, 105_000]
         );
         assert_eq!(limits.search_timeout_of(usize::MAX), 300_000);
+        assert_eq!(limits.search_deadline_of(1024), 12_000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A cluster and one node, asked the same: the agreement by kind of request.
 //!
-//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (304), `MIROIR_EQUIVALENCE_SEED` which (1).
+//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (312), `MIROIR_EQUIVALENCE_SEED` which (1).
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod compare;
@@ -30,7 +30,7 @@ const INEXACT: [(&str, u32); 5] =
         (ESTIMATES, 10),
         ("distinct lists", 40),
         ("federated sorts", 80),
-        ("vector", 70),
+        ("near vectors", 70),
         ("insertion order", 0),
     ];
 
@@ -43,7 +43,7 @@ const INEXACT_ON_DEVNODE: [(&str, u32); 7] = [
     ("federated distinct", 60),
     ("federated sorts", 80),
     ("threshold", 70),
-    ("vector", 5),
+    ("near vectors", 5),
 ];
 
 /// The least agreement that is expected, by kind; 100 of all that are not named.
@@ -304,7 +304,7 @@ fn a_cluster_cannot_be_told_from_one_node() {
     let single = Node::start();
     let cluster = Asked::fill(&sandbox.client);
     let node = Asked::fill(&single.client);
-    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 304), number("MIROIR_EQUIVALENCE_SEED", 1));
+    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 312), number("MIROIR_EQUIVALENCE_SEED", 1));
     let mut forms = vec![("healthy", run(&cluster, &node, count, seed))];
     refusals(&cluster, &node, &mut forms[0].1);
     sandbox.kill("meili-1");

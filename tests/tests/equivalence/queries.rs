@@ -1,6 +1,6 @@
 //! What is asked, by kind.
 
-use crate::documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
+use crate::documents::{EMBEDDERS, GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
 use miroir_tests::Random;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 38] = [
+pub const KINDS: [&str; 39] = [
     "placeholder",
     "plain",
     "typo",
@@ -42,6 +42,7 @@ pub const KINDS: [&str; 38] = [
     "threshold",
     "locales",
     "vector",
+    "near vectors",
     "tenant tokens",
     "get",
     "multi-search",
@@ -59,7 +60,7 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
     let index = match kind {
         "all attributes" | "insertion order" => SCATTERED,
         "distinct setting" => UNIQUE,
-        "locales" | "vector" => "things",
+        "locales" | "vector" | "near vectors" => "things",
         "facets by count" | "hidden sorts" => "others",
         // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
         "list" => "things",
@@ -147,6 +148,7 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "distinct lists",
         "tenant tokens",
         "vector",
+        "near vectors",
         "all pages",
     ];
     let empty = ["placeholder", "insertion order"].contains(&kind);
@@ -173,9 +175,10 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("q", json!(random.of(&["l'école", "ecole", "strasse", "rivers", "the sea"])));
             put("locales", json!(random.of(&[["fra", "eng"], ["deu", "eng"], ["fra", "fra"]])));
         }
-        "vector" => {
-            put("vector", vector(random));
-            put("hybrid", json!({"embedder": "mine", "semanticRatio": 1.0}));
+        "vector" | "near vectors" => {
+            let (embedder, dimensions) = EMBEDDERS[usize::from(kind != "vector")];
+            put("vector", vector(dimensions, random));
+            put("hybrid", json!({"embedder": embedder, "semanticRatio": 1.0}));
             if random.one_in(3) {
                 put("filter", filter(random));
             }
