@@ -134,7 +134,7 @@ impl Page {
         source.ended = (hits.len() as u64) < asked || source.asked >= self.query.end();
         for hit in hits {
             let id = key.and_then(|key| DocumentId::of(&hit.fields, key));
-            let distinct = self.seen.values(&hit.fields);
+            let distinct = self.seen.values(&hit);
             source.waiting.push_back(Scored { rank: hit.rank().clone(), id, distinct });
         }
     }

@@ -281,11 +281,8 @@ impl Question for Federated {
             let position = hit.place.queries_position;
             let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
             let is_new = match everywhere {
-                Some(_) => seen.is_new(&hit.hit.fields),
-                None => seen_by_query
-                    .entry(position)
-                    .or_insert_with(|| Seen::new(of_query))
-                    .is_new(&hit.hit.fields),
+                Some(_) => seen.is_new(&hit.hit),
+                None => seen_by_query.entry(position).or_insert_with(|| Seen::new(of_query)).is_new(&hit.hit),
             };
             rejected += u64::from(!is_new);
             is_new
@@ -300,7 +297,7 @@ impl Question for Federated {
             };
             if parts.iter().enumerate().any(may_have_more) {
                 return Gathered::Next(
-                    Box::new(Self { scan: Some(times.saturating_mul(2)), ..self.clone() }),
+                    Box::new(Self { scan: Some(times.saturating_mul(4)), ..self.clone() }),
                     0,
                 );
             }

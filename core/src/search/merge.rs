@@ -6,7 +6,6 @@ use super::{
     hybrid::Hybrid,
     request::SearchRequest,
     selection::Selection,
-    values::values_at,
 };
 use crate::{json::RawObject, scrub, topology::IndexConfig};
 use serde_json::value::RawValue;
@@ -78,7 +77,7 @@ impl Merging<'_> {
             })
         };
         let mut seen = Seen::new(self.distinct);
-        (end, ranked(lists, end, compare, |hit| seen.is_new(&hit.fields)))
+        (end, ranked(lists, end, compare, |hit| seen.is_new(hit)))
     }
 
     /// An answer with these members.
@@ -167,15 +166,15 @@ impl Seen {
         Self { attribute: attribute.map(str::to_owned), values: HashSet::new() }
     }
 
-    /// The values of a document that count.
-    pub(super) fn values(&self, document: &RawObject<'_>) -> Vec<String> {
-        let values = self.attribute.iter().flat_map(|attribute| values_at(document, attribute));
+    /// The values of a hit that count.
+    pub(super) fn values(&self, hit: &Hit<'_>) -> Vec<String> {
+        let values = self.attribute.iter().flat_map(|attribute| hit.distinct(attribute));
         values.map(|value| value.key()).collect()
     }
 
-    /// Whether no earlier document has any of this one's values; they are taken then.
-    pub(super) fn is_new(&mut self, document: &RawObject<'_>) -> bool {
-        self.are_new(self.values(document))
+    /// Whether no earlier hit has any of this one's values; they are taken then.
+    pub(super) fn is_new(&mut self, hit: &Hit<'_>) -> bool {
+        self.are_new(self.values(hit))
     }
 
     /// The same for its [`Self::values`].

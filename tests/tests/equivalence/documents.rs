@@ -79,7 +79,7 @@ fn document(index: &str, id: usize, random: &mut Random) -> Value {
     }
     if index == "things" {
         document["_vectors"] = match random.below(6) {
-            0 => json!({"mine": null}),
+            0 => EMBEDDERS.iter().map(|(name, _)| ((*name).to_owned(), Value::Null)).collect(),
             _ => EMBEDDERS.iter().map(|(name, size)| ((*name).to_owned(), vector(*size, random))).collect(),
         };
     }
@@ -122,7 +122,8 @@ pub fn settings(index: &str) -> Value {
         "others" => json!({
             "rankingRules": ["words", "typo", "sort", "proximity", "attribute", "exactness", "rank:desc"],
             "searchableAttributes": ["title", "text", "genre"],
-            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
+            "filterableAttributes":
+                ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo", "unlisted"],
             "sortableAttributes": ["price", "rank", "genre", "unlisted", "ratings", "_geo"],
             "displayedAttributes":
                 ["id", "title", "text", "genre", "tags", "rank", "price", "group", "maker", "nested", "_geo"],

@@ -1,6 +1,6 @@
 //! A cluster and one node, asked the same: the agreement by kind of request.
 //!
-//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (312), `MIROIR_EQUIVALENCE_SEED` which (1).
+//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (320), `MIROIR_EQUIVALENCE_SEED` which (1).
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod compare;
@@ -304,7 +304,7 @@ fn a_cluster_cannot_be_told_from_one_node() {
     let single = Node::start();
     let cluster = Asked::fill(&sandbox.client);
     let node = Asked::fill(&single.client);
-    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 312), number("MIROIR_EQUIVALENCE_SEED", 1));
+    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 320), number("MIROIR_EQUIVALENCE_SEED", 1));
     let mut forms = vec![("healthy", run(&cluster, &node, count, seed))];
     refusals(&cluster, &node, &mut forms[0].1);
     sandbox.kill("meili-1");

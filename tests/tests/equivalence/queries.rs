@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 39] = [
+pub const KINDS: [&str; 40] = [
     "placeholder",
     "plain",
     "typo",
@@ -38,6 +38,7 @@ pub const KINDS: [&str; 39] = [
     "scores",
     "distinct",
     "distinct setting",
+    "hidden distinct",
     "distinct lists",
     "threshold",
     "locales",
@@ -61,7 +62,7 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
         "all attributes" | "insertion order" => SCATTERED,
         "distinct setting" => UNIQUE,
         "locales" | "vector" | "near vectors" => "things",
-        "facets by count" | "hidden sorts" => "others",
+        "facets by count" | "hidden sorts" | "hidden distinct" => "others",
         // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
         "list" => "things",
         // Placeholder searches have an order of insertion only.
@@ -145,6 +146,7 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "geo",
         "distinct",
         "distinct setting",
+        "hidden distinct",
         "distinct lists",
         "tenant tokens",
         "vector",
@@ -250,6 +252,14 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("attributesToRetrieve", json!(random.of(&[vec!["*"], vec!["title"], vec!["group", "id"]])));
             if random.one_in(2) {
                 put("page", json!(1 + random.below(3)));
+            }
+        }
+        "hidden distinct" => {
+            put("distinct", json!("unlisted"));
+            put("attributesToRetrieve", json!(random.of(&[vec!["*"], vec!["title"]])));
+            if random.one_in(2) {
+                put("page", json!(1 + random.below(2)));
+                put("hitsPerPage", json!(1 + random.below(8)));
             }
         }
         "distinct setting" if random.one_in(2) => {
