@@ -115,7 +115,7 @@ fn hybrid_searches_are_decided_over_all_nodes() {
 }
 
 #[test]
-fn deep_pages_of_federated_searches_are_those_of_one_node() {
+fn deep_pages_of_federated_searches_and_lists_are_those_of_one_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
     let document = |id: u64| {
         json!({"id": id, "title": words(id, 1 + id % 3), "text": words(id + 9000, 8), "group": id * 7 % 1300,
@@ -146,6 +146,20 @@ fn deep_pages_of_federated_searches_are_those_of_one_node() {
             json!({"q": "garden", "showRankingScore": true}),
         ),
     ];
+    for (offset, limit) in [(499, 30), (500, 30), (900, 40), (1990, 30), (2500, 3)] {
+        for rest in [
+            json!({}),
+            json!({"sort": ["rank:desc"], "fields": ["title", "rank"]}),
+            json!({"filter": "group < 1000", "fields": ["text"]}),
+            json!({"sort": ["rank:asc"], "fields": ["id"], "retrieveVectors": true}),
+        ] {
+            let mut body = json!({"offset": offset, "limit": limit});
+            body.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            let [one, other] = [&cluster.client, &node.client]
+                .map(|client| answer(client, "/indexes/one/documents/fetch", &body));
+            assert_eq!(one, other, "{body}");
+        }
+    }
     for queries in kinds {
         for (offset, limit) in [(499, 30), (500, 30), (650, 5), (900, 40), (1500, 20), (1990, 30)] {
             for federation in [
@@ -217,6 +231,17 @@ fn a_deep_page_moves_its_own_documents_only() {
     assert!(hits.iter().all(|hit| hit["text"] == text.as_str() && hit["_federation"].is_object()));
     assert_eq!((&answer["offset"], &answer["limit"]), (&json!(3000), &json!(10)));
     assert!(moved < 2_500_000, "{moved} bytes: 3010 documents alone are 12 MB");
+
+    // And in a list of documents.
+    let begun = received(&cluster);
+    let list = json!({"sort": ["rank:asc"], "offset": 3000, "limit": 10});
+    let answer = client.json("POST", "/indexes/long/documents/fetch", &list).body;
+    let moved = received(&cluster) - begun;
+    let documents = answer["results"].as_array().unwrap();
+    let found: Vec<u64> = documents.iter().map(|document| document["rank"].as_u64().unwrap()).collect();
+    assert_eq!((found.as_slice(), &answer["total"]), (&ranks[3000..3010], &json!(4000)));
+    assert!(documents.iter().all(|document| document["text"] == text.as_str()));
+    assert!(moved < 500_000, "{moved} bytes: 3010 documents alone are 12 MB");
 
     // Every document once, across the offset from which on pages are fetched in two steps.
     let pages = (0..16).flat_map(|page| {

@@ -1,7 +1,7 @@
 //! Deep pages, with nodes that hold many documents.
 
 use super::*;
-use crate::search::{MultiSearch, Search};
+use crate::search::{DocumentList, MultiSearch, Search};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -244,4 +244,65 @@ fn a_node_that_has_more_than_its_share_of_a_page_is_asked_for_more() {
     let (answer, asked) = run(&body, true, None);
     assert_eq!(ids(&answer), (2700..2730).step_by(3).collect::<Vec<_>>());
     assert_eq!(asked.len(), 5, "two nodes twice, and one for the page");
+}
+
+/// Reads a list of documents; where `shifted`, a document is gone from every node when fields are asked for by offset. Gives
+/// the answer, and how many callouts and whole documents it took.
+fn list(body: &Value, shifted: bool) -> (Value, usize, usize) {
+    let head = RequestHead {
+        method: "POST".into(),
+        path: "/indexes/movies/documents/fetch".into(),
+        headers: vec![("content-type".into(), "application/json".into())],
+    };
+    let mut progress =
+        Read::start(topology(), head, body.to_string().into_bytes(), |topology, head, body| {
+            DocumentList::of(topology, "movies", head, body)
+        });
+    let (mut queue, mut calls_sent, mut moved): (Vec<Callout>, usize, usize) = (Vec::new(), 0, 0);
+    loop {
+        match progress {
+            Progress::Done(reply) => {
+                return (serde_json::from_slice(&reply.body).unwrap(), calls_sent, moved);
+            }
+            Progress::Pending { machine, calls } => {
+                queue.extend(calls);
+                let call = queue.pop().unwrap();
+                calls_sent += 1;
+                let query: Value = serde_json::from_slice(&call.body).unwrap();
+                let text = query.to_string();
+                let whole = query["fields"].is_null();
+                let (offset, limit) = (query["offset"].as_u64().unwrap(), query["limit"].as_u64().unwrap());
+                let skipped = offset + u64::from(shifted && offset > 0);
+                let held = |document: &u64| text.contains(&Shard((document % 3) as u16).tag());
+                let documents = (0..DOCUMENTS).filter(held).skip(skipped as usize).take(limit as usize);
+                let documents = documents
+                    .map(|id| if whole { json!({"id": id, "body": "long"}) } else { json!({"id": id}) });
+                let results: Vec<Value> = documents.collect();
+                moved += if whole { results.len() } else { 0 };
+                let total = (0..DOCUMENTS).filter(held).count();
+                let body = json!({"results": results, "offset": offset, "limit": limit, "total": total});
+                let body = body.to_string().into_bytes();
+                let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
+                progress = machine.digest(call.id, outcome);
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_lists_move_their_own_documents_only() {
+    let expected =
+        |page: std::ops::Range<u64>| page.map(|id| json!({"id": id, "body": "long"})).collect::<Value>();
+    let body = json!({"offset": 1200, "limit": 30});
+    let (answer, calls, moved) = list(&body, false);
+    assert_eq!(
+        answer,
+        json!({"results": expected(1200..1230), "offset": 1200, "limit": 30, "total": DOCUMENTS})
+    );
+    assert_eq!((calls, moved), (4, 30), "two nodes, two steps");
+    assert_eq!(list(&json!({"offset": 2990, "limit": 30}), false).0["results"], expected(2990..3000));
+    // What was written between the two steps shows: the list is read at once then.
+    let (answer, calls, moved) = list(&body, true);
+    assert_eq!((&answer["results"], calls), (&expected(1200..1230), 6));
+    assert!(moved > 2000, "{moved}");
 }

@@ -6,13 +6,13 @@
 use super::{
     answer::{DocumentId, Hit},
     facets::{merge_distributions, merge_stats},
-    federated_deep::{FederatedPage, Winner},
     federated_hybrid::Decision,
     merge::{Seen, ranked, write_list, write_number},
-    query::IndexQuery,
+    query::{DEEP, IndexQuery},
     rank::Weighted,
     request::{MOST_HITS, Paging, SearchRequest},
     reveal::{Revealed, Sorting},
+    windows::{Address, InSteps, Scan, Winner},
 };
 use crate::{
     http::Reply,
@@ -36,7 +36,7 @@ use std::{
 /// A federated search.
 #[derive(Clone, Debug)]
 pub struct Federated {
-    pub(super) federation: SearchRequest,
+    federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
     pub(super) merge_facets: Option<Option<u64>>,
     /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
@@ -46,10 +46,10 @@ pub struct Federated {
     queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
     by_keywords: bool,
-    /// Set where hits are asked for that show nothing but what merging needs: each node's share of them, so many times.
-    pub(super) scan: Option<u64>,
+    /// Set where hits are asked for that show nothing but what merging needs.
+    scan: Option<Scan>,
     /// Shards of the cluster.
-    pub(super) shards: u16,
+    shards: u16,
 }
 
 #[derive(Deserialize)]
@@ -71,7 +71,7 @@ struct FederatedHit<'a> {
     place: Place,
     weighted: Vec<Weighted>,
     /// The answer that brought it, and its position there.
-    address: (usize, usize),
+    address: Address,
 }
 
 impl Federated {
@@ -123,6 +123,15 @@ impl Federated {
         &self.queries
     }
 
+    /// The same, for scores first and then the documents of the page only where that is less to move: not with vectors,
+    /// since how many hits a node is asked for decides which ones it finds by them.
+    pub(super) fn in_steps(self) -> Self {
+        let (offset, limit) = self.federation.paging.window();
+        let by_vectors = self.queries.iter().any(|query| query.request.has("hybrid"));
+        let deep = offset >= DEEP && limit > 0 && !by_vectors;
+        Self { scan: deep.then_some(Scan { times: 1, shards: self.shards }), ..self }
+    }
+
     /// How many hits there are up to the end of the page.
     pub(super) fn hits(&self) -> u64 {
         let (offset, limit) = self.federation.paging.window();
@@ -170,25 +179,8 @@ impl Federated {
             .then_with(|| place.queries_position.cmp(&other_place.queries_position))
     }
 
-    /// Writes a hit as the client sees it.
-    pub(super) fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
-        let place: Option<Place> = hit.read("_federation");
-        let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
-        let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
-        scrub::write_hit(hit, query.request.show_details, out, |name, value, out| {
-            !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
-        });
-    }
-
-    /// The document of a hit, where it shows it.
-    pub(super) fn id(&self, hit: &RawObject<'_>) -> Option<(usize, DocumentId)> {
-        let place: Place = hit.read("_federation")?;
-        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref()?;
-        Some((place.queries_position, DocumentId::of(hit, key)?))
-    }
-
     /// The request for these hits of a node.
-    pub(super) fn request(
+    fn request(
         &self,
         shards: &[Shard],
         added: &[(&str, Option<Box<RawValue>>)],
@@ -211,6 +203,49 @@ impl Federated {
     }
 }
 
+impl InSteps for Federated {
+    const HITS: &'static str = "hits";
+
+    fn scan(&self) -> Option<Scan> {
+        self.scan
+    }
+
+    fn with(&self, scan: Option<Scan>) -> Self {
+        Self { scan, ..self.clone() }
+    }
+
+    fn end(&self) -> u64 {
+        self.hits()
+    }
+
+    /// Totals of these do.
+    fn needs_all(&self) -> bool {
+        let counts =
+            |query: &IndexQuery| query.distinct.is_some() || query.request.has("rankingScoreThreshold");
+        self.queries.iter().any(counts)
+    }
+
+    fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest {
+        let added = [("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
+        self.request(&shards_of(portions), &added, &["mergeFacets", "facetsByIndex"])
+    }
+
+    fn id(&self, hit: &RawObject<'_>) -> Option<(usize, DocumentId)> {
+        let place: Place = hit.read("_federation")?;
+        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref()?;
+        Some((place.queries_position, DocumentId::of(hit, key)?))
+    }
+
+    fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
+        let place: Option<Place> = hit.read("_federation");
+        let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
+        let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
+        scrub::write_hit(hit, query.request.show_details, out, |name, value, out| {
+            !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
+        });
+    }
+}
+
 impl Sorting for Federated {
     fn queries(&self) -> Vec<&IndexQuery> {
         self.queries.iter().collect()
@@ -229,7 +264,7 @@ impl Question for Federated {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards = shards_of(portions);
-        let hits = to_raw_value(&self.hits_of(shards.len())).ok();
+        let hits = to_raw_value(&self.hits_of(portions)).ok();
         let mut added = match self.federation.paging {
             Paging::Offset { .. } => vec![("limit", hits)],
             Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],
@@ -244,7 +279,7 @@ impl Question for Federated {
         if let Some(reveal) = self.hidden(parts) {
             // The first hits of a deep page do not tell which ones are to be read.
             return match self.scan {
-                Some(_) => Gathered::Next(Box::new(self.whole()), 0),
+                Some(_) => Gathered::Next(Box::new(InSteps::with(self, None)), 0),
                 None => Gathered::Again(reveal),
             };
         }
@@ -287,20 +322,9 @@ impl Question for Federated {
             rejected += u64::from(!is_new);
             is_new
         });
-        if let Some(times) = self.scan {
-            // A node whose last hit is one of these may have more that are.
-            let may_have_more = |(part, asked): (usize, &Part<'_>)| {
-                let found = answers.get(part).map_or(0, |(_, hits)| hits.len());
-                let asked = self.hits_of(shards_of(asked.portions).len());
-                let last = (part, found.saturating_sub(1));
-                asked < self.hits() && found as u64 >= asked && hits.iter().any(|hit| hit.address == last)
-            };
-            if parts.iter().enumerate().any(may_have_more) {
-                return Gathered::Next(
-                    Box::new(Self { scan: Some(times.saturating_mul(4)), ..self.clone() }),
-                    0,
-                );
-            }
+        let found: Vec<usize> = answers.iter().map(|(_, hits)| hits.len()).collect();
+        if let Some(more) = self.more(parts, &found, hits.iter().map(|hit| hit.address)) {
+            return more;
         }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let sum =
@@ -359,10 +383,7 @@ impl Question for Federated {
             out.extend_from_slice(b",\"semanticHitCount\":0");
         }
         out.push(b'}');
-        if self.scan.is_none() || hits.is_empty() {
-            return Gathered::Reply(Reply::json(200, out));
-        }
         let winners = hits.iter().map(|hit| Winner { address: hit.address, id: self.id(&hit.hit.fields) });
-        Gathered::Again(Box::new(FederatedPage::new(self.clone(), out, parts, winners.collect())))
+        self.second(&out, parts, winners.collect()).unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
     }
 }
