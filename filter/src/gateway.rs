@@ -33,6 +33,15 @@ impl Context for Gateway {
             self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size));
         }
     }
+
+    /// A newer configuration is in force, and the last stream of this one has gone. Writes whose clients have left are not
+    /// over: Envoy keeps this context, and its callouts, until they are.
+    fn on_done(&mut self) -> bool {
+        match &self.topology {
+            Some(topology) => self.writes.borrow_mut().leave(topology),
+            None => true,
+        }
+    }
 }
 
 impl RootContext for Gateway {

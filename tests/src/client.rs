@@ -2,10 +2,26 @@
 
 use reqwest::{Method, blocking};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 /// How long any one thing may take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The one HTTP client: to make one takes tens of milliseconds.
+///
+/// # Panics
+/// It cannot be made.
+#[must_use]
+pub fn http() -> blocking::Client {
+    static HTTP: LazyLock<blocking::Client> = LazyLock::new(|| {
+        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
+        http.expect("an HTTP client")
+    });
+    HTTP.clone()
+}
 
 /// Speaks to one address under one key.
 #[derive(Clone, Debug)]
@@ -36,13 +52,9 @@ impl Answer {
 
 impl Client {
     /// A client of `url` under `key`.
-    ///
-    /// # Panics
-    /// The HTTP client cannot be made.
     #[must_use]
     pub fn new(url: impl Into<String>, key: Option<&str>) -> Self {
-        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
-        Self { url: url.into(), key: key.map(str::to_owned), http: http.expect("a client") }
+        Self { url: url.into(), key: key.map(str::to_owned), http: http() }
     }
 
     /// Where it sends its requests.

@@ -1,5 +1,4 @@
 //! Both nodes that hold a shard are away: reads say what the other shards say, or refuse, as configured.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_core::shard::Shard;
 use miroir_tests::{Answer, Client, Options, Sandbox};

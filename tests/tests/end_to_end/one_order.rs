@@ -1,14 +1,13 @@
 //! One order: whatever many clients do to the same few documents at the same time, through two gateways, all copies end
 //! the same.
 //!
-//! `MIROIR_ORDER_SECONDS` says how long (4), `MIROIR_ORDER_SEED` which (1).
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+//! `MIROIR_ORDER_SECONDS` says how long (6), `MIROIR_ORDER_SEED` which (1).
 
-use miroir_tests::{Answer, Client, Options, Random, Sandbox};
+use miroir_tests::{Answer, Client, Options, Random, Sandbox, number};
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,21 +16,17 @@ const INDEXES: [&str; 2] = ["left", "right"];
 const KEYS: usize = 8;
 const WRITERS: u64 = 8;
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
-    let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 4));
+    let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 6));
     let features = json!({"editDocumentsByFunction": true});
     assert_eq!(cluster.client.json("PATCH", "/experimental-features", &features).status, 200);
     for index in INDEXES {
         cluster.client.create(index, "id", &json!({"filterableAttributes": ["n", "by"]}));
     }
     let until = Instant::now() + Duration::from_secs(seconds);
-    let accepted = Mutex::new(BTreeSet::new());
+    let accepted = AtomicU64::new(0);
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let client = cluster.gateway(u16::from(writer % 2 == 1));
@@ -41,7 +36,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
                 while Instant::now() < until {
                     if let Some(answer) = mutate(&client, &mut random, writer) {
                         assert_eq!(answer.status, 202, "{}", answer.body);
-                        accepted.lock().unwrap().extend(answer.body["taskUid"].as_u64());
+                        accepted.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
@@ -68,17 +63,13 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let ended = |status: &str| cluster.client.get(&format!("/tasks?statuses={status}")).body["total"].clone();
     println!(
         "{} requests; tasks: {} succeeded, {} failed, {} canceled; documents: {held:?}",
-        accepted.lock().unwrap().len(),
+        accepted.load(Ordering::Relaxed),
         ended("succeeded"),
         ended("failed"),
         ended("canceled")
     );
-    // A new topology can take its gateway from a write whose client has left: that one may fail, nobody was told of it.
-    let failed = cluster.client.get("/tasks?statuses=failed&limit=1000").body;
-    let accepted = accepted.into_inner().unwrap();
-    for task in failed["results"].as_array().unwrap() {
-        assert!(!accepted.contains(&task["uid"].as_u64().unwrap()), "{task}");
-    }
+    let failed = cluster.client.get("/tasks?statuses=failed").body;
+    assert_eq!(failed["total"], 0, "{failed}");
 }
 
 /// One mutation of a few documents; gives its answer, if there was one.
