@@ -49,7 +49,7 @@ impl DocumentRead {
     /// How long it may take in all, milliseconds.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
-        self.topology.config().limits.search_deadline_of(0)
+        self.topology.config().limits.search_deadline_of(0, 0)
     }
 
     fn ask(mut self) -> Progress<Self> {

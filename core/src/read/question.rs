@@ -81,6 +81,11 @@ pub trait Question: Debug {
         topology.shards().collect()
     }
 
+    /// How many hits there are up to the end of its page: those of deep pages take time.
+    fn hits(&self) -> u64 {
+        0
+    }
+
     /// What one node is asked; [`super::Read`] makes sure that each shard of each unit is asked for once.
     fn ask(&self, portions: &[Portion]) -> NodeRequest;
 

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use std::{cell::RefCell, cmp::Ordering, collections::VecDeque};
 
 /// No node is asked for the scores of more hits at once: half a kilobyte each.
-const CHUNK: u64 = 40_000;
+const CHUNK: u64 = 60_000;
 
 /// A multi-search with deep pages, after its first answers.
 #[derive(Debug)]

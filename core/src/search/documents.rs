@@ -188,6 +188,10 @@ impl Question for DocumentList {
         vec![hash.digest()]
     }
 
+    fn hits(&self) -> u64 {
+        self.end()
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let limit = self.hits_of(portions);
         if self.scan.is_none() {

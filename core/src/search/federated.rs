@@ -133,7 +133,7 @@ impl Federated {
     }
 
     /// How many hits there are up to the end of the page.
-    pub(super) fn hits(&self) -> u64 {
+    pub(super) fn all_hits(&self) -> u64 {
         let (offset, limit) = self.federation.paging.window();
         if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) }
     }
@@ -215,7 +215,7 @@ impl InSteps for Federated {
     }
 
     fn end(&self) -> u64 {
-        self.hits()
+        self.all_hits()
     }
 
     /// Totals of these do.
@@ -260,6 +260,10 @@ impl Question for Federated {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         let seed = |seed: u64, query: &IndexQuery| seed.rotate_left(5) ^ query.seed(topology.version());
         vec![self.queries.iter().fold(self.federation.seed("", topology.version()), seed)]
+    }
+
+    fn hits(&self) -> u64 {
+        self.all_hits()
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {

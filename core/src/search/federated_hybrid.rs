@@ -21,7 +21,7 @@ pub struct Decision {
 impl Decision {
     /// The federated search, after this decision where one is open.
     pub fn of(federated: Federated) -> Box<dyn Question> {
-        let hits = federated.hits();
+        let hits = federated.all_hits();
         let open: Vec<(usize, IndexQuery)> = federated
             .queries()
             .iter()
@@ -36,6 +36,10 @@ impl Decision {
 impl Question for Decision {
     fn seeds(&self, topology: &Topology) -> Vec<u64> {
         self.federated.seeds(topology)
+    }
+
+    fn hits(&self) -> u64 {
+        self.federated.all_hits()
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {

@@ -52,6 +52,10 @@ impl Question for Search {
         vec![self.0.seed(topology.version())]
     }
 
+    fn hits(&self) -> u64 {
+        self.0.end()
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards = shards_of(portions);
         let path = format!("/indexes/{}/search", encode(&self.0.index));
