@@ -80,7 +80,7 @@ impl Client {
         content_type: Option<&str>,
         body: Vec<u8>,
     ) -> anyhow::Result<Answer> {
-        self.try_send_encoded(method, path, content_type, None, body)
+        self.try_send_encoded(method, path, content_type, None, body.into())
     }
 
     fn try_send_encoded(
@@ -89,7 +89,7 @@ impl Client {
         path: &str,
         content_type: Option<&str>,
         encoding: Option<&str>,
-        body: Vec<u8>,
+        body: blocking::Body,
     ) -> anyhow::Result<Answer> {
         let method = Method::from_bytes(method.as_bytes())?;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
@@ -140,9 +140,22 @@ impl Client {
         encoding: Option<&str>,
         body: Vec<u8>,
     ) -> Answer {
-        match self.try_send_encoded(method, path, content_type, encoding, body) {
+        match self.try_send_encoded(method, path, content_type, encoding, body.into()) {
             Ok(answer) => answer,
             Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    /// Posts JSON without saying how much it is.
+    ///
+    /// # Panics
+    /// No answer came.
+    #[must_use]
+    pub fn chunked(&self, path: &str, body: impl std::io::Read + Send + 'static) -> Answer {
+        let body = blocking::Body::new(body);
+        match self.try_send_encoded("POST", path, Some("application/json"), None, body) {
+            Ok(answer) => answer,
+            Err(error) => panic!("POST {path}: {error}"),
         }
     }
 
