@@ -17,7 +17,13 @@ use proxy_wasm::{
     traits::{Context, HttpContext},
     types::{Action, BufferType, MapType},
 };
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Where a request is.
 enum State {
@@ -39,11 +45,21 @@ pub struct Stream {
     writes: Rc<RefCell<Writes>>,
     state: State,
     calls: HashMap<u32, CallId>,
+    /// When its operation is to have its answer.
+    deadline: Option<Instant>,
 }
 
 impl Stream {
     pub fn new(context_id: u32, vm: String, topology: Arc<Topology>, writes: Rc<RefCell<Writes>>) -> Self {
-        Self { context_id, vm, topology, writes, state: State::Passing, calls: HashMap::new() }
+        Self {
+            context_id,
+            vm,
+            topology,
+            writes,
+            state: State::Passing,
+            calls: HashMap::new(),
+            deadline: None,
+        }
     }
 
     /// Whether this worker may hold so many bytes for this request; if not, the client is told.
@@ -63,14 +79,21 @@ impl Stream {
             State::Collecting(collector) if collector.is_write() => {
                 self.writes.borrow_mut().hand_over(self.context_id, *collector);
             }
-            State::Collecting(collector) => self.advance(collector.finish()),
+            State::Collecting(collector) => {
+                let progress = collector.finish();
+                if let Progress::Pending { machine, .. } = &progress {
+                    let time = machine.deadline_ms().map(Duration::from_millis);
+                    self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+                }
+                self.advance(progress);
+            }
             state => self.state = state,
         }
     }
 
     fn advance(&mut self, progress: Progress<Operation>) {
         let calls = &mut self.calls;
-        match drive(&self.topology, progress, |token, id| {
+        match drive(&self.topology, progress, self.deadline, |token, id| {
             calls.insert(token, id);
         }) {
             Driven::Waiting(operation) => self.state = State::Waiting(operation),

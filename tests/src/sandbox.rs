@@ -31,11 +31,24 @@ pub struct Options {
     pub master_key: bool,
     /// How long a node may take to acknowledge its part of a write, milliseconds: recoveries wait as long.
     pub write_timeout_ms: u64,
+    /// How long a node may take for its part of a read, milliseconds.
+    pub search_timeout_ms: u64,
+    /// What a read answers where a shard has no replica left: `partial` or `error`.
+    pub on_missing_shards: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, replication: 2, shards: 16, gateways: 1, master_key: true, write_timeout_ms: 10_000 }
+        Self {
+            nodes: 3,
+            replication: 2,
+            shards: 16,
+            gateways: 1,
+            master_key: true,
+            write_timeout_ms: 10_000,
+            search_timeout_ms: 5_000,
+            on_missing_shards: "partial",
+        }
     }
 }
 
@@ -318,6 +331,8 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .args(["--shards", &options.shards.to_string()])
         .args(["--gateways", &options.gateways.to_string()])
         .args(["--write-timeout-ms", &options.write_timeout_ms.to_string()])
+        .args(["--search-timeout-ms", &options.search_timeout_ms.to_string()])
+        .args(["--on-missing-shards", options.on_missing_shards])
         .args(["--listen", "127.0.0.1:0"])
         .arg("--node-bin")
         .arg(node_program())

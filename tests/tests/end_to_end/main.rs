@@ -10,6 +10,7 @@ mod cluster;
 mod depth;
 mod durable;
 mod equivalence;
+mod missing_shards;
 mod one_order;
 mod payloads;
 mod reads;
