@@ -2,6 +2,7 @@
 
 pub mod begin;
 pub mod commit;
+pub mod doubts;
 pub mod recovery;
 pub mod refusal;
 
