@@ -22,8 +22,9 @@ help: ## This list
 demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a node, search again; ONCE=1 ends after that
 	@$(PYTHON) demo/demo.py $(if $(ONCE),--once)
 
+# End-to-end tests wait for nodes more than they compute: more of them at once than there are cores.
 test: build $(VENV)/bin/envoy core-on-wasm ## Every test: units, core on wasm32, end to end through Envoy
-	$(CARGO) test --release
+	RUST_TEST_THREADS=6 $(CARGO) test --release
 
 # In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets ## Formatting, clippy and docs, with warnings denied

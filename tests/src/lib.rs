@@ -32,6 +32,12 @@ pub fn node_program() -> PathBuf {
     std::env::var_os("MEILISEARCH_BIN").map_or_else(|| programs().join("miroir-devnode"), PathBuf::from)
 }
 
+/// A number out of the environment, or its default: how long, how many, or which seed.
+#[must_use]
+pub fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
 /// Waits for a condition.
 ///
 /// # Panics

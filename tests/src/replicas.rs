@@ -15,8 +15,7 @@ impl Sandbox {
     /// That does not come.
     pub fn wait_settled(&self) {
         wait_until("every write is settled", || {
-            let output = self.miroir(&["status", "--json"]);
-            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let status = self.status();
             let idle = ["openWrites", "waiting", "unsettledTasks"].iter().all(|key| status[*key] == 0);
             // Between those a write is nowhere but in the ledger.
             idle && self.client.get("/tasks?statuses=enqueued,processing&limit=0").body["total"] == 0

@@ -10,11 +10,18 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::LazyLock,
+    time::Duration,
 };
 use tempfile::TempDir;
 
 /// The master key of every cluster and node in the tests.
 pub const MASTER_KEY: &str = "a-master-key-for-tests";
+
+static HTTP: LazyLock<reqwest::blocking::Client> = LazyLock::new(|| {
+    let http = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
+    http.expect("a client")
+});
 
 /// What a cluster is like.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +71,6 @@ impl Sandbox {
     }
 
     fn wait_ready(&mut self) {
-        let state = self.data().join("playground.json");
         let key = self.options.master_key.then_some(MASTER_KEY);
         wait_until("the cluster is ready", || {
             if let Ok(Some(status)) = self.playground.try_wait() {
@@ -72,10 +78,7 @@ impl Sandbox {
                     std::fs::read_to_string(self.data.path().join("playground.log")).unwrap_or_default();
                 panic!("the playground ended with {status}:\n{log}");
             }
-            let state: Value = std::fs::read(&state)
-                .ok()
-                .and_then(|state| serde_json::from_slice(&state).ok())
-                .unwrap_or_default();
+            let state = self.state();
             // A state that an earlier playground left says where that one was.
             if state["pid"] != self.playground.id() {
                 return false;
@@ -161,13 +164,31 @@ impl Sandbox {
         Client::new(self.address(&format!("gateway-{number}")), key)
     }
 
-    /// Where a process listens.
+    /// What the playground says of itself; null before it has said anything.
+    fn state(&self) -> Value {
+        read_json(&self.data().join("playground.json"))
+    }
+
+    /// Where a process listens; of an Envoy's administration, `admin-0` and so on.
     ///
     /// # Panics
     /// There is no such process.
     #[must_use]
     pub fn address(&self, name: &str) -> String {
-        self.process(name)["address"].as_str().expect("an address").to_owned()
+        let port = &self.state()["ports"][name];
+        assert!(port.is_u64(), "{name}: {port}");
+        format!("http://127.0.0.1:{port}")
+    }
+
+    /// The control plane's status; null while it does not answer.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let token = &read_json(&self.data().join("control/secrets.json"))["adminToken"];
+        let answer = HTTP
+            .get(format!("{}/_miroir/status", self.address("control")))
+            .header("x-miroir-token", token.as_str().unwrap_or_default())
+            .send();
+        answer.and_then(reqwest::blocking::Response::json).unwrap_or_default()
     }
 
     fn process(&self, name: &str) -> Value {
@@ -207,9 +228,7 @@ impl Sandbox {
     /// That does not come.
     pub fn wait_repaired_by_control(&self) {
         wait_until("every replica is repaired", || {
-            let output = self.miroir(&["status", "--json"]);
-            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            let nodes = self.status()["nodes"].as_array().cloned().unwrap_or_default();
             !nodes.is_empty()
                 && nodes
                     .iter()
@@ -223,10 +242,7 @@ impl Sandbox {
     /// The playground has not said where it is.
     #[must_use]
     pub fn admin(&self, gateway: u16) -> Client {
-        let state = std::fs::read(self.data().join("playground.json")).expect("the playground's state");
-        let state: Value = serde_json::from_slice(&state).expect("JSON");
-        let port = &state["ports"][format!("admin-{gateway}")];
-        Client::new(format!("http://127.0.0.1:{port}"), None)
+        Client::new(self.address(&format!("admin-{gateway}")), None)
     }
 
     /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
@@ -282,6 +298,10 @@ impl Drop for Sandbox {
             eprintln!("the control plane said:\n{control}");
         }
     }
+}
+
+fn read_json(path: &Path) -> Value {
+    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 fn spawn(options: Options, folder: &Path) -> Child {

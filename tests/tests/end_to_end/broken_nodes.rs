@@ -1,5 +1,4 @@
 //! A node that answers badly, or not at all: its shards are asked of other replicas, within the same request.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Client, Options, PATIENCE, Sandbox, wait_until};
 use serde_json::{Value, json};

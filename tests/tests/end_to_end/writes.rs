@@ -1,5 +1,4 @@
 //! Documents go in, in every form, each to as many nodes as there are replicas.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{MASTER_KEY, Options, Sandbox};
 use serde_json::{Value, json};

@@ -1,17 +1,15 @@
 //! A cluster and one node, asked the same: the agreement by kind of request.
 //!
 //! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (304), `MIROIR_EQUIVALENCE_SEED` which (1).
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod compare;
 mod documents;
 mod errors;
 mod queries;
-mod token;
 
 use compare::{Agreement, compare, difference};
 use documents::{SCATTERED, UNIQUE};
-use miroir_tests::{Client, Node, Options, Random, Sandbox};
+use miroir_tests::{Client, Node, Options, Random, Sandbox, number};
 use queries::{KINDS, Request};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -61,10 +59,6 @@ const TIES_COUNT: [&str; 1] = ["insertion order"];
 /// By kind: requests, those that agree in everything, those that agree but for ties.
 type Tally = BTreeMap<&'static str, (u32, u32, u32)>;
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 /// A cluster or a node.
 struct Asked<'c> {
     client: &'c Client,
@@ -101,9 +95,9 @@ impl<'c> Asked<'c> {
             json!({"things": {"filter": ["group < 40", "rank > 3"]}, SCATTERED: null}),
             json!(["others"]),
         ];
-        let tokens = rules.iter().map(|rules| token::tenant_token(KEY_UID, key, rules));
-        let forged = token::tenant_token(KEY_UID, "another key", &rules[0]);
-        let bad_filter = token::tenant_token(KEY_UID, key, &json!({"*": {"filter": "nope = 1"}}));
+        let tokens = rules.iter().map(|rules| crate::token::tenant_token(KEY_UID, key, rules));
+        let forged = crate::token::tenant_token(KEY_UID, "another key", &rules[0]);
+        let bad_filter = crate::token::tenant_token(KEY_UID, key, &json!({"*": {"filter": "nope = 1"}}));
         let texts = ["wrong", &writer, &elsewhere, &forged, &bad_filter];
         let mut strangers = vec![client.under(None)];
         strangers.extend(texts.iter().map(|text| client.under(Some(text))));

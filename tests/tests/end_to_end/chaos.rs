@@ -1,9 +1,8 @@
 //! Nothing acknowledged is lost: writers write while nodes, the control plane and gateways are killed at random.
 //!
 //! `MIROIR_CHAOS_SECONDS` says how long (10), `MIROIR_CHAOS_SEED` which (1).
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-use miroir_tests::{Client, Options, Random, Sandbox, wait_until};
+use miroir_tests::{Client, Options, Random, Sandbox, number, wait_until};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -16,10 +15,6 @@ const VICTIMS: [&str; 6] = ["meili-0", "meili-1", "meili-2", "control", "gateway
 const WRITERS: u64 = 4;
 /// Each writer has keys of its own, so that what must be there follows from its own writes.
 const KEYS: usize = 12;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 /// A write of one document, as its client has seen it.
 #[derive(Clone, Debug)]

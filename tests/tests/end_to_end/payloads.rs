@@ -1,5 +1,4 @@
 //! Payloads of every form, good and bad: a cluster answers, and keeps, what one node does.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Client, Node, Options, Sandbox};
 use serde_json::{Value, json};

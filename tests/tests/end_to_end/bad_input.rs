@@ -1,5 +1,4 @@
 //! Requests that are too large, too deep or no text at all: a cluster answers them as one node does, and lives on.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Answer, Client, Node, Options, Sandbox};
 use serde_json::{Value, json};

@@ -1,5 +1,4 @@
 //! The cluster as a whole: its control plane, its topology, and what happens when parts of it die.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Options, Sandbox, wait_until};
 use nix::sys::signal::Signal;

@@ -2,9 +2,8 @@
 //! the same.
 //!
 //! `MIROIR_ORDER_SECONDS` says how long (4), `MIROIR_ORDER_SEED` which (1).
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-use miroir_tests::{Answer, Client, Options, Random, Sandbox};
+use miroir_tests::{Answer, Client, Options, Random, Sandbox, number};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +15,6 @@ use std::{
 const INDEXES: [&str; 2] = ["left", "right"];
 const KEYS: usize = 8;
 const WRITERS: u64 = 8;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 #[test]
 fn copies_are_the_same_whatever_comes_at_the_same_time() {

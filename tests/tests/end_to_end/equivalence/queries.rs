@@ -1,6 +1,6 @@
 //! What is asked, by kind.
 
-use crate::documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
+use super::documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
 use miroir_tests::Random;
 use serde_json::{Map, Value, json};
 

@@ -1,12 +1,8 @@
 //! `similar`: a key needs the right to search only, and the document must be one that a tenant token lets it see.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
-#[path = "equivalence/token.rs"]
-mod token;
-
+use crate::token::tenant_token;
 use miroir_tests::{Answer, Client, Node, Options, Sandbox};
 use serde_json::{Value, json};
-use token::tenant_token;
 
 const KEY: &str = "5a1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a31";
 

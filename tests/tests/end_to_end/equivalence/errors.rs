@@ -1,6 +1,6 @@
 //! Requests that a node refuses, or that look as if it might: the answers are to be the same, byte for byte.
 
-use crate::queries::Request;
+use super::queries::Request;
 use serde_json::{Value, json};
 
 /// Requests that a node refuses, or that look as if it might.

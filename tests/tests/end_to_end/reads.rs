@@ -1,5 +1,4 @@
 //! A cluster answers what one node with the same documents answers.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Client, Node, Options, Sandbox, wait_until};
 use serde_json::{Value, json};

@@ -1,5 +1,4 @@
 //! Hybrid searches and deep pages: what no node can decide alone.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Client, Node, Options, Sandbox};
 use serde_json::{Value, json};

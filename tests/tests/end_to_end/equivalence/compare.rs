@@ -94,7 +94,7 @@ fn facets_tie(cluster: &mut Value, node: &mut Value) -> bool {
     };
     let mut tie = counts_tie(&counted(&one), &counted(&other));
     let mut all = vec![taken("/facetDistribution")];
-    for index in crate::documents::ALL {
+    for index in super::documents::ALL {
         all.push(taken(&format!("/facetsByIndex/{index}/distribution")));
     }
     for (one, other) in all {

@@ -2,7 +2,6 @@
 //! stuck.
 //!
 //! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use miroir_tests::{Answer, Client, Options, Sandbox, Upload, wait_until};
 use serde_json::{Value, json};
@@ -41,7 +40,7 @@ fn send(client: Client, documents: Value) -> JoinHandle<Option<Answer>> {
 }
 
 fn wait_status(cluster: &Sandbox, key: &str, count: u64) {
-    wait_until(&format!("{key} is {count}"), || cluster.miroir_json(&["status"])[key] == count);
+    wait_until(&format!("{key} is {count}"), || cluster.status()[key] == count);
 }
 
 /// All copies are the same, nothing is under way, and every document has this version; how many there are.
@@ -68,7 +67,7 @@ fn the_control_plane_is_killed_between_begin_and_commit() {
     let answer = write.join().unwrap().unwrap();
     assert!([202, 503].contains(&answer.status), "{}", answer.body);
     wait_until("the control plane is back", || {
-        cluster.miroir(&["status"]).status.success() && cluster.client.get("/tasks").status == 200
+        !cluster.status().is_null() && cluster.client.get("/tasks").status == 200
     });
     assert_eq!(consistent(&cluster, 1), 40);
     let task = &cluster.client.get("/tasks?limit=1").body["results"][0];
@@ -88,7 +87,7 @@ fn a_gateway_is_killed_between_begin_and_commit() {
     assert!(write.join().unwrap().is_none(), "its gateway is gone");
     // Another index waits for nothing of it.
     assert_eq!(cluster.client.json("POST", "/indexes/films/documents", &books(1, 10)).status, 202);
-    assert_eq!(cluster.miroir_json(&["status"])["openWrites"], 1);
+    assert_eq!(cluster.status()["openWrites"], 1);
     // The same shards wait for the recovery, and no longer.
     let begun = Instant::now();
     cluster.client.add("books", &books(2, 40));

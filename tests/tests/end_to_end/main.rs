@@ -1,0 +1,18 @@
+//! Tests of whole clusters, each with an Envoy, a control plane and nodes of its own.
+//!
+//! One program, so that tests wait side by side: `make test` runs several at once, whatever the number of cores.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod bad_input;
+mod broken_nodes;
+mod chaos;
+mod cluster;
+mod depth;
+mod durable;
+mod equivalence;
+mod one_order;
+mod payloads;
+mod reads;
+mod similar;
+mod token;
+mod writes;
