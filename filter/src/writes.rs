@@ -44,6 +44,11 @@ impl Writes {
         self.queue.is_some()
     }
 
+    /// Whether no write is under way.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
     /// Hands a whole payload over to the root context.
     pub fn hand_over(&mut self, stream: u32, collector: Collector) {
         self.live.insert(stream);

@@ -190,3 +190,41 @@ fn a_slow_upload_holds_up_nobody() {
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     assert_eq!(consistent(&cluster, 1), 40);
 }
+
+/// A new topology frees the configuration that a gateway had, and nothing else holds a write whose client has left. Proved:
+/// the root context stays until its writes are over. Of two such writes one is between begin and commit and one waits for its
+/// begin when the topology changes, and both are written everywhere, the second last; their tasks succeed.
+#[test]
+fn a_new_topology_takes_no_write_from_a_client_that_left() {
+    let cluster = cluster();
+    cluster.client.add("films", &books(0, 40));
+    let leave = |gateway: &str, body: Value, key: &str| {
+        let body = body.to_string();
+        let mut upload = Upload::start(&cluster.address(gateway), PATH, body.len());
+        upload.send(body.as_bytes());
+        wait_status(&cluster, key, 1);
+    };
+    cluster.freeze("meili-2");
+    leave("gateway-0", books(1, 40), "openWrites");
+    leave("gateway-1", books(2, 40), "waiting");
+    let reloads = |gateway| {
+        let stats = cluster.admin(gateway).get("/stats?format=json&filter=config_reload$").body;
+        stats["stats"].as_array().into_iter().flatten().filter_map(|stat| stat["value"].as_u64()).sum::<u64>()
+    };
+    let before = [reloads(0), reloads(1)];
+    // Replicas on a node that is away are left out of the topology by the next write to their shards.
+    wait_until("the node is away", || cluster.status()["nodes"][2]["up"] == false);
+    cluster.client.add("films", &books(1, 40));
+    wait_until("gateways have the new topology", || reloads(0) > before[0] && reloads(1) > before[1]);
+    assert_eq!(cluster.status()["openWrites"], 1);
+    cluster.thaw("meili-2");
+    assert_eq!(consistent(&cluster, 2), 40);
+    let tasks = cluster.client.get("/tasks?indexUids=books&types=documentAdditionOrUpdate&limit=2").body;
+    for task in tasks["results"].as_array().unwrap() {
+        assert_eq!(
+            (&task["status"], &task["details"]["indexedDocuments"]),
+            (&json!("succeeded"), &json!(40)),
+            "{task}"
+        );
+    }
+}

@@ -6,8 +6,8 @@
 use miroir_tests::{Answer, Client, Options, Random, Sandbox, number};
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
         cluster.client.create(index, "id", &json!({"filterableAttributes": ["n", "by"]}));
     }
     let until = Instant::now() + Duration::from_secs(seconds);
-    let accepted = Mutex::new(BTreeSet::new());
+    let accepted = AtomicU64::new(0);
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let client = cluster.gateway(u16::from(writer % 2 == 1));
@@ -36,7 +36,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
                 while Instant::now() < until {
                     if let Some(answer) = mutate(&client, &mut random, writer) {
                         assert_eq!(answer.status, 202, "{}", answer.body);
-                        accepted.lock().unwrap().extend(answer.body["taskUid"].as_u64());
+                        accepted.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
@@ -63,17 +63,13 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let ended = |status: &str| cluster.client.get(&format!("/tasks?statuses={status}")).body["total"].clone();
     println!(
         "{} requests; tasks: {} succeeded, {} failed, {} canceled; documents: {held:?}",
-        accepted.lock().unwrap().len(),
+        accepted.into_inner(),
         ended("succeeded"),
         ended("failed"),
         ended("canceled")
     );
-    // A new topology can take its gateway from a write whose client has left: that one may fail, nobody was told of it.
-    let failed = cluster.client.get("/tasks?statuses=failed&limit=1000").body;
-    let accepted = accepted.into_inner().unwrap();
-    for task in failed["results"].as_array().unwrap() {
-        assert!(!accepted.contains(&task["uid"].as_u64().unwrap()), "{task}");
-    }
+    // Whoever was told of it or has left: nothing fails where nobody is killed.
+    assert_eq!(ended("failed"), 0, "{}", cluster.client.get("/tasks?statuses=failed&limit=5").body);
 }
 
 /// One mutation of a few documents; gives its answer, if there was one.
