@@ -126,6 +126,25 @@ pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
     Ok(())
 }
 
+/// Marks an epoch's key as one to be deleted on every node.
+///
+/// # Errors
+/// The database failed.
+pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+    let key = key.hyphenated().to_string();
+    connection.execute("UPDATE epochs SET state = 'fenced' WHERE key_uid = ?1", [key])?;
+    Ok(())
+}
+
+/// Forgets an epoch, whose key no node has any more.
+///
+/// # Errors
+/// The database failed.
+pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+    connection.execute("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
+    Ok(())
+}
+
 /// Settings that are changed member by member, and to what depth; all others are replaced.
 const DEPTHS: [(&str, u8); 5] =
     [("pagination", 1), ("faceting", 1), ("typoTolerance", 1), ("chat", 1), ("embedders", 2)];

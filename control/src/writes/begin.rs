@@ -133,7 +133,7 @@ async fn begin_locked(
     };
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
     let gateway = if edits { epochs::editor(&begin.gateway) } else { begin.gateway.clone() };
-    let key = cluster.epochs.key(cluster, &gateway).await?;
+    let (key_uid, key) = cluster.epochs.key(cluster, &gateway).await?;
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let intent = Intent::Write {
@@ -160,6 +160,7 @@ async fn begin_locked(
     cluster.open.insert(OpenWrite {
         task,
         gateway,
+        key: Some(key_uid),
         index: begin.index,
         operation: begin.operation,
         writers,

@@ -228,3 +228,37 @@ fn a_new_topology_takes_no_write_from_a_client_that_left() {
         );
     }
 }
+
+/// A node that sleeps over a write's timeout has the write in its ears when it wakes, after newer ones. Proved: wherever it
+/// lands, the node's copies are replaced after that, since the key that it came under is gone first; and other writes of its
+/// gateway go on meanwhile.
+#[test]
+fn a_callout_that_comes_late_changes_nothing() {
+    let cluster = cluster();
+    let keys = |node| -> Vec<Value> {
+        let keys = cluster.node(node).get("/keys?limit=1000").body["results"].as_array().cloned().unwrap();
+        let mut epochs: Vec<Value> =
+            keys.iter().filter(|key| key["name"] == "miroir:epoch").map(|key| key["uid"].clone()).collect();
+        epochs.sort_by_key(Value::to_string);
+        epochs
+    };
+    let before = keys(0);
+    for round in 0..2 {
+        let version = 10 * round;
+        cluster.freeze("meili-1");
+        let late = send(cluster.gateway(0), books(version + 1, 40));
+        wait_status(&cluster, "openWrites", 1);
+        let answer = late.join().unwrap().unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let newer = cluster.gateway(1).json("POST", PATH, &books(version + 2, 40));
+        assert_eq!(newer.status, 202, "{}", newer.body);
+        cluster.thaw("meili-1");
+        for gateway in [0, 1] {
+            let newest = cluster.gateway(gateway).json("POST", PATH, &books(version + 3, 40));
+            assert_eq!(newest.status, 202, "{}", newest.body);
+        }
+        assert_eq!(consistent(&cluster, version + 3), 40);
+    }
+    wait_until("all nodes have the same keys", || keys(0) == keys(1) && keys(0) == keys(2));
+    assert!(before.iter().any(|key| !keys(0).contains(key)), "the key of the late write is gone");
+}
