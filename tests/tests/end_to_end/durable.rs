@@ -15,7 +15,11 @@ const PATH: &str = "/indexes/books/documents";
 /// Two gateways; recoveries come after some seconds. Every shard has documents, and every worker has written: the first
 /// write of a worker waits for its key, on all nodes.
 fn cluster() -> Sandbox {
-    let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms: 4_000, ..Options::default() });
+    cluster_that_waits(4_000)
+}
+
+fn cluster_that_waits(write_timeout_ms: u64) -> Sandbox {
+    let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms, ..Options::default() });
     cluster.client.create("books", "id", &json!({}));
     for _ in 0..10 {
         for gateway in 0..2 {
@@ -196,7 +200,8 @@ fn a_slow_upload_holds_up_nobody() {
 /// begin when the topology changes, and both are written everywhere, the second last; their tasks succeed.
 #[test]
 fn a_new_topology_takes_no_write_from_a_client_that_left() {
-    let cluster = cluster();
+    // Long enough for the node to be away before its write is given up.
+    let cluster = cluster_that_waits(20_000);
     cluster.client.add("films", &books(0, 40));
     let leave = |gateway: &str, body: Value, key: &str| {
         let body = body.to_string();
