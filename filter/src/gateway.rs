@@ -19,21 +19,11 @@ pub struct Gateway {
     context_id: u32,
     topology: Option<Arc<Topology>>,
     writes: Rc<RefCell<Writes>>,
-    /// Envoy is to hear when the last write is over.
-    leaving: bool,
 }
 
 impl Gateway {
     pub fn new(context_id: u32) -> Self {
-        let writes = Rc::new(RefCell::new(Writes::new(context_id)));
-        Self { context_id, topology: None, writes, leaving: false }
-    }
-
-    fn leave_when_idle(&mut self) {
-        if self.leaving && self.writes.borrow().is_idle() {
-            self.leaving = false;
-            self.done();
-        }
+        Self { context_id, topology: None, writes: Rc::new(RefCell::new(Writes::new(context_id))) }
     }
 }
 
@@ -42,14 +32,15 @@ impl Context for Gateway {
         if let Some(topology) = &self.topology {
             self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size));
         }
-        self.leave_when_idle();
     }
 
-    /// Another configuration is in force, and no stream has this one any more. Its writes go on, where there are any: a
-    /// client that has left must not take them along.
+    /// A newer configuration is in force, and the last stream of this one has gone. Writes whose clients have left are not
+    /// over: Envoy keeps this context, and its callouts, until they are.
     fn on_done(&mut self) -> bool {
-        self.leaving = !self.writes.try_borrow().is_ok_and(|writes| writes.is_idle());
-        !self.leaving
+        match &self.topology {
+            Some(topology) => self.writes.borrow_mut().leave(topology),
+            None => true,
+        }
     }
 }
 
@@ -77,7 +68,6 @@ impl RootContext for Gateway {
         if let Some(topology) = &self.topology {
             self.writes.borrow_mut().start_waiting(topology);
         }
-        self.leave_when_idle();
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {

@@ -31,6 +31,8 @@ pub struct Writes {
     live: HashSet<u32>,
     /// Bodies of all streams: those that come in, and those of writes under way.
     pub buffered: Buffered,
+    /// Envoy waits to let the root context go until no write is under way.
+    leaving: bool,
 }
 
 impl Writes {
@@ -42,11 +44,6 @@ impl Writes {
     pub fn open_queue(&mut self, name: &str) -> bool {
         self.queue = hostcalls::register_shared_queue(name).ok();
         self.queue.is_some()
-    }
-
-    /// Whether no write is under way.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
     }
 
     /// Hands a whole payload over to the root context.
@@ -78,11 +75,25 @@ impl Writes {
         }
     }
 
+    /// No stream of this root context is left. Whether no write is under way either; if one is, Envoy hears of its end. To be
+    /// called in the root context.
+    pub fn leave(&mut self, topology: &Topology) -> bool {
+        self.start_waiting(topology);
+        self.leaving = !self.running.is_empty();
+        !self.leaving
+    }
+
     /// Digests an answer. To be called in the root context.
     pub fn digest(&mut self, topology: &Topology, token: u32, outcome: Outcome) {
         let Some((stream, id)) = self.calls.remove(&token) else { return };
         let Some(operation) = self.running.remove(&stream) else { return };
         self.advance(topology, stream, operation.digest(id, outcome));
+        if self.leaving && self.running.is_empty() {
+            self.leaving = false;
+            if let Err(status) = hostcalls::done() {
+                log::error!("this configuration cannot be let go: {status:?}");
+            }
+        }
     }
 
     fn advance(&mut self, topology: &Topology, stream: u32, progress: Progress<Operation>) {

@@ -2,10 +2,26 @@
 
 use reqwest::{Method, blocking};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 /// How long any one thing may take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The one HTTP client: to make one takes tens of milliseconds.
+///
+/// # Panics
+/// It cannot be made.
+#[must_use]
+pub fn http() -> blocking::Client {
+    static HTTP: LazyLock<blocking::Client> = LazyLock::new(|| {
+        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
+        http.expect("an HTTP client")
+    });
+    HTTP.clone()
+}
 
 /// Speaks to one address under one key.
 #[derive(Clone, Debug)]
@@ -36,13 +52,9 @@ impl Answer {
 
 impl Client {
     /// A client of `url` under `key`.
-    ///
-    /// # Panics
-    /// The HTTP client cannot be made.
     #[must_use]
     pub fn new(url: impl Into<String>, key: Option<&str>) -> Self {
-        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
-        Self { url: url.into(), key: key.map(str::to_owned), http: http.expect("a client") }
+        Self { url: url.into(), key: key.map(str::to_owned), http: http() }
     }
 
     /// Where it sends its requests.
@@ -68,7 +80,7 @@ impl Client {
         content_type: Option<&str>,
         body: Vec<u8>,
     ) -> anyhow::Result<Answer> {
-        self.try_send_encoded(method, path, content_type, None, body)
+        self.try_send_encoded(method, path, content_type, None, body.into())
     }
 
     fn try_send_encoded(
@@ -77,7 +89,7 @@ impl Client {
         path: &str,
         content_type: Option<&str>,
         encoding: Option<&str>,
-        body: Vec<u8>,
+        body: blocking::Body,
     ) -> anyhow::Result<Answer> {
         let method = Method::from_bytes(method.as_bytes())?;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
@@ -128,9 +140,22 @@ impl Client {
         encoding: Option<&str>,
         body: Vec<u8>,
     ) -> Answer {
-        match self.try_send_encoded(method, path, content_type, encoding, body) {
+        match self.try_send_encoded(method, path, content_type, encoding, body.into()) {
             Ok(answer) => answer,
             Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    /// Posts JSON without saying how much it is.
+    ///
+    /// # Panics
+    /// No answer came.
+    #[must_use]
+    pub fn chunked(&self, path: &str, body: impl std::io::Read + Send + 'static) -> Answer {
+        let body = blocking::Body::new(body);
+        match self.try_send_encoded("POST", path, Some("application/json"), None, body) {
+            Ok(answer) => answer,
+            Err(error) => panic!("POST {path}: {error}"),
         }
     }
 

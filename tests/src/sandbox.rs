@@ -10,18 +10,11 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::LazyLock,
-    time::Duration,
 };
 use tempfile::TempDir;
 
 /// The master key of every cluster and node in the tests.
 pub const MASTER_KEY: &str = "a-master-key-for-tests";
-
-static HTTP: LazyLock<reqwest::blocking::Client> = LazyLock::new(|| {
-    let http = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
-    http.expect("a client")
-});
 
 /// What a cluster is like.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +177,7 @@ impl Sandbox {
     #[must_use]
     pub fn status(&self) -> Value {
         let token = &read_json(&self.data().join("control/secrets.json"))["adminToken"];
-        let answer = HTTP
+        let answer = crate::client::http()
             .get(format!("{}/_miroir/status", self.address("control")))
             .header("x-miroir-token", token.as_str().unwrap_or_default())
             .send();

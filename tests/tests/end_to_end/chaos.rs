@@ -1,6 +1,6 @@
 //! Nothing acknowledged is lost: writers write while nodes, the control plane and gateways are killed at random.
 //!
-//! `MIROIR_CHAOS_SECONDS` says how long (10), `MIROIR_CHAOS_SEED` which (1).
+//! `MIROIR_CHAOS_SECONDS` says how long (15), `MIROIR_CHAOS_SEED` which (1).
 
 use miroir_tests::{Client, Options, Random, Sandbox, number, wait_until};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ enum Heard {
 fn nothing_acknowledged_is_lost() {
     let cluster =
         Sandbox::start(Options { gateways: 2, shards: 8, write_timeout_ms: 2_000, ..Options::default() });
-    let (seed, seconds) = (number("MIROIR_CHAOS_SEED", 1), number("MIROIR_CHAOS_SECONDS", 10));
+    let (seed, seconds) = (number("MIROIR_CHAOS_SEED", 1), number("MIROIR_CHAOS_SECONDS", 15));
     cluster.client.create("books", "id", &json!({}));
     let until = Instant::now() + Duration::from_secs(seconds);
     let log = Mutex::new(Vec::new());

@@ -156,6 +156,46 @@ fn a_client_that_leaves_tears_nothing() {
     assert_eq!(consistent(&cluster, 3), 40);
 }
 
+/// Envoy gets a configuration that says the same: its old one goes with its last stream.
+fn configure_again(cluster: &Sandbox, version: &str) {
+    let file = cluster.data().join("xds/ecds.json");
+    let mut resources: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    resources["version_info"] = json!(version);
+    let value = resources.pointer_mut("/resources/0/typed_config/config/configuration/value").unwrap();
+    // Space is another text to Envoy, and the same to the filter.
+    *value = json!(format!("{} ", value.as_str().unwrap()));
+    let temporary = file.with_extension("test");
+    std::fs::write(&temporary, resources.to_string()).unwrap();
+    std::fs::rename(&temporary, &file).unwrap();
+    let admin = cluster.admin(1);
+    wait_until("the configuration is in force", || {
+        admin.get("/config_dump").body.to_string().contains(&format!("\"{version}\""))
+    });
+}
+
+#[test]
+fn a_client_that_leaves_and_a_new_configuration_tear_nothing() {
+    let cluster = cluster();
+    let tasks = || cluster.client.get("/tasks?limit=0").body["total"].as_u64().unwrap();
+    for version in 1..4 {
+        let uid = tasks();
+        cluster.freeze("meili-0");
+        let body = books(version, 40).to_string();
+        let mut upload = Upload::start(&cluster.address("gateway-1"), PATH, body.len());
+        upload.send(body.as_bytes());
+        wait_until("it is begun", || tasks() > uid);
+        drop(upload);
+        configure_again(&cluster, &format!("test-{version}"));
+        cluster.thaw("meili-0");
+        let begun = Instant::now();
+        assert_eq!(consistent(&cluster, version), 40);
+        // A recovery would wait for the timeouts of writes first.
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        let task = &cluster.client.get(&format!("/tasks/{uid}")).body;
+        assert_eq!(task["status"], "succeeded", "{task}");
+    }
+}
+
 #[test]
 fn a_node_is_killed_while_it_takes_a_write() {
     let cluster = cluster();

@@ -1,7 +1,7 @@
 //! One order: whatever many clients do to the same few documents at the same time, through two gateways, all copies end
 //! the same.
 //!
-//! `MIROIR_ORDER_SECONDS` says how long (4), `MIROIR_ORDER_SEED` which (1).
+//! `MIROIR_ORDER_SECONDS` says how long (6), `MIROIR_ORDER_SEED` which (1).
 
 use miroir_tests::{Answer, Client, Options, Random, Sandbox, number};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const WRITERS: u64 = 8;
 #[test]
 fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
-    let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 4));
+    let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 6));
     let features = json!({"editDocumentsByFunction": true});
     assert_eq!(cluster.client.json("PATCH", "/experimental-features", &features).status, 200);
     for index in INDEXES {
@@ -63,13 +63,13 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let ended = |status: &str| cluster.client.get(&format!("/tasks?statuses={status}")).body["total"].clone();
     println!(
         "{} requests; tasks: {} succeeded, {} failed, {} canceled; documents: {held:?}",
-        accepted.into_inner(),
+        accepted.load(Ordering::Relaxed),
         ended("succeeded"),
         ended("failed"),
         ended("canceled")
     );
-    // Whoever was told of it or has left: nothing fails where nobody is killed.
-    assert_eq!(ended("failed"), 0, "{}", cluster.client.get("/tasks?statuses=failed&limit=5").body);
+    let failed = cluster.client.get("/tasks?statuses=failed").body;
+    assert_eq!(failed["total"], 0, "{failed}");
 }
 
 /// One mutation of a few documents; gives its answer, if there was one.

@@ -1,6 +1,6 @@
 //! Documents go in, in every form, each to as many nodes as there are replicas.
 
-use miroir_tests::{MASTER_KEY, Options, Sandbox};
+use miroir_tests::{MASTER_KEY, Options, Sandbox, wait_until};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -65,6 +65,28 @@ fn a_large_payload_is_split_and_counted_once() {
         let held = cluster.node(node).count("many");
         assert!((9_000..18_000).contains(&held), "node {node} holds {held}");
     }
+}
+
+#[test]
+fn bodies_are_taken_whatever_a_listener_buffers() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    cluster.kill("gateway-0");
+    let file = cluster.data().join("envoy/gateway-0.yaml");
+    let bootstrap = std::fs::read_to_string(&file).unwrap();
+    let small = bootstrap.replace("buffer_limit_bytes: 1048576", "buffer_limit_bytes: 32768");
+    assert_ne!(small, bootstrap);
+    std::fs::write(&file, small).unwrap();
+    cluster.revive("gateway-0");
+    wait_until("the gateway answers", || {
+        client.try_send("GET", "/health", None, Vec::new()).is_ok_and(|answer| answer.status == 200)
+    });
+    let text = "x".repeat(900);
+    client.add("books", &(0..4_000).map(|id| json!({"id": id, "text": text})).collect());
+    assert_eq!(client.count("books"), 4_000);
+    // Nobody knows before its end that it is too large; its client hears Meilisearch's answer, not Envoy's.
+    let answer = client.chunked("/indexes/books/documents", std::io::repeat(b' ').take((100 << 20) + 1));
+    assert_eq!((answer.status, &answer.body["code"]), (413, &json!("payload_too_large")), "{}", answer.body);
 }
 
 #[test]
