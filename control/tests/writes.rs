@@ -308,3 +308,14 @@ async fn a_write_keeps_its_locks_while_the_ledger_fails() {
     assert_eq!(control.ended(uid).await["status"], "succeeded");
     control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)])).await;
 }
+
+#[tokio::test]
+async fn a_payload_without_documents_succeeds_without_any_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, _) = control.begin("movies", &[]).await;
+    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new() }).await;
+    assert_eq!(status, 200);
+    assert_eq!(control.ended(uid).await["status"], "succeeded");
+}

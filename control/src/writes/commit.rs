@@ -78,7 +78,7 @@ async fn decide(
             }
         }
     }
-    if taken.is_empty() && unknown.is_empty() {
+    if taken.is_empty() && unknown.is_empty() && !refusals.is_empty() {
         let uid = write.task.uid;
         cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
         return Ok(Err(refused(&refusals)));
