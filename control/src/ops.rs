@@ -114,8 +114,10 @@ async fn run_locked(
             AtOnce::Nothing => {}
         })
         .await?;
-    let guard = Some(guard).filter(|_| effect.holds_locks());
-    cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard });
+    let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
+    cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
+    // Only now: who comes next must see what is on its way.
+    drop(released);
     Ok(task)
 }
 

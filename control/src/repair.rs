@@ -6,7 +6,7 @@ use crate::{
     catalogue,
     cluster::Cluster,
     embedders::{EMBEDDERS, with_template},
-    epochs::create_key,
+    epochs::{EPOCH, create_key},
     error::{Error, Result},
     ledger::catalogue as stored,
     locks::Scope,
@@ -90,11 +90,15 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
 /// # Errors
 /// A node did not answer. Expired keys cannot be made again, and are left out.
 pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
-    let keys = |answer: Value| -> Vec<Value> {
-        answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default()
+    // Epoch keys come and go on their own.
+    let shared = |answer: Value| {
+        let mut keys: Vec<Value> =
+            answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+        keys.retain(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH));
+        keys
     };
-    let wanted = keys(from.ask("GET", "/keys?limit=10000", None).await?);
-    let there = keys(to.ask("GET", "/keys?limit=10000", None).await?);
+    let wanted = shared(from.ask("GET", "/keys?limit=10000", None).await?);
+    let there = shared(to.ask("GET", "/keys?limit=10000", None).await?);
     let uid = |key: &Value| key.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
     let wanted_uids: BTreeSet<String> = wanted.iter().map(uid).collect();
     let there_uids: BTreeSet<String> = there.iter().map(uid).collect();
@@ -152,14 +156,15 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 tracing::warn!(node = node.name, %error, "a node could not catch up yet");
                 continue;
             }
-            // Keys that were fenced while it was away must be gone before its copies are replaced.
-            if next_batch(&cluster, node).is_some()
-                && let Err(error) = cluster.epochs.catch_up(&cluster, node).await
-            {
-                tracing::warn!(node = node.name, %error, "a node could not get its epoch keys yet");
-                continue;
-            }
-            while let Some((source, shards)) = next_batch(&cluster, node) {
+            loop {
+                // What it may still get late must be refused before its copies are replaced.
+                if cluster.epochs.owes(&node.name)
+                    && let Err(error) = cluster.epochs.settle(&cluster, node).await
+                {
+                    tracing::warn!(node = node.name, %error, "a node could not get its epoch keys yet");
+                    break;
+                }
+                let Some((source, shards)) = next_batch(&cluster, node) else { break };
                 if let Err(error) = repair(&cluster, &shards, &source, node).await {
                     tracing::warn!(node = node.name, %error, "replicas could not be repaired yet");
                     break;
@@ -192,6 +197,10 @@ async fn repair(
 ) -> Result<()> {
     let scope = Scope { indexes: None, shards: Some(shards.iter().copied().collect()) };
     let guard = cluster.locks.lock(scope).await;
+    // While it waited, a write may have had no answer. From here on none comes to these shards.
+    if cluster.epochs.owes(&target.name) {
+        return Ok(());
+    }
     // What the source has taken must be indexed, or it would be missed.
     cluster.settler.drained(&source.name).await;
     let view = cluster.view();

@@ -221,7 +221,9 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     bootstrap_keys(&cluster).await?;
     cluster.epochs.fence_all(&cluster).await?;
     for node in cluster.nodes.iter().filter(|node| node.is_up()) {
-        cluster.epochs.catch_up(&cluster, node).await?;
+        if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
+            tracing::warn!(node = node.name, %error, "a node has keys of before still");
+        }
     }
     take_up(&cluster).await?;
     tokio::spawn(settle::run(cluster.clone()));
@@ -323,7 +325,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
         let cluster = cluster.clone();
         tokio::spawn(async move {
             if let Err(error) = recovery::recover(&cluster, open).await {
-                tracing::error!(%error, "writes could not be recovered; the next start will");
+                tracing::error!(%error, "writes could not be recovered yet");
             }
         });
     }

@@ -95,6 +95,11 @@ impl Settler {
         self.pending().get(&uid).map(|pending| pending.task.kind.clone())
     }
 
+    /// What pending tasks will do to the catalogue, oldest first: of those that `choose` wants.
+    pub fn effects<T>(&self, choose: impl FnMut(&Effect) -> Option<T>) -> Vec<T> {
+        self.pending().values().map(|pending| &pending.effect).filter_map(choose).collect()
+    }
+
     /// How many tasks are pending.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -192,11 +192,16 @@ impl Task {
         }
     }
 
-    /// Counts that are still unknown become 0: nothing was done.
+    /// Counts that are still unknown become 0: nothing was done. Of an edit, Meilisearch leaves open how many documents it
+    /// deleted.
     pub fn zero_counts(&mut self) {
+        let is_edit = self.details.as_ref().is_some_and(|details| details.get("editedDocuments").is_some());
         for name in
             ["indexedDocuments", "editedDocuments", "deletedDocuments", "canceledTasks", "deletedTasks"]
         {
+            if is_edit && name == "deletedDocuments" {
+                continue;
+            }
             let details = self.details.as_mut();
             if let Some(slot) =
                 details.and_then(|details| details.get_mut(name)).filter(|value| value.is_null())
