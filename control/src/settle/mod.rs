@@ -32,8 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Node tasks a request: their uids travel in the query.
 const CHUNK: usize = 200;
 
-/// Kinds of tasks that change which index is where.
-const MOVES: [&str; 4] = ["indexCreation", "indexDeletion", "indexUpdate", "indexSwap"];
+/// Kinds of tasks that change all nodes alike.
+const EVERYWHERE: [&str; 5] =
+    ["indexCreation", "indexDeletion", "indexUpdate", "indexSwap", "settingsUpdate"];
 
 /// A task to be settled.
 #[derive(Debug)]
@@ -118,12 +119,14 @@ impl Settler {
 
     /// Marks pending tasks as cancelled by another, and returns what nodes are to cancel. Tasks end as their nodes' do.
     ///
-    /// What changes which index is where is not cancelled, as if it had come too late: where one node does it and others
-    /// do not, a name stands for different documents on different nodes, and no copy of a shard mends that.
+    /// What changes all nodes alike is not cancelled, as if it had come too late. Where one node swaps indexes and others do
+    /// not, a name stands for different documents on different nodes, and no copy of a shard mends that; where one node
+    /// takes settings and others do not, none of them may be whole.
     pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
         let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         let mut all = self.pending();
-        let wanted = all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !MOVES.contains(&&*p.task.kind));
+        let wanted =
+            all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&&*p.task.kind));
         for (_, pending) in wanted {
             pending.task.canceled_by = Some(by);
             for part in pending.parts.iter().filter(|part| part.main) {
