@@ -80,25 +80,40 @@ pub async fn send_everywhere(
     nodes: &[std::sync::Arc<Node>],
     requests: &[NodeRequest],
 ) -> Result<Vec<NodeTask>> {
-    let sent = nodes.iter().map(async |node| (node, send_all(node, requests).await));
-    let mut tasks = Vec::new();
-    let mut missed: Vec<String> = Vec::new();
-    let mut failure = None;
-    for (node, result) in join_all(sent).await {
-        match result {
-            Ok(of_node) => tasks.extend(of_node),
-            Err(error) => {
-                tracing::warn!(node = node.name, %error, "a node missed an operation on an index");
-                missed.push(node.name.clone());
-                failure = Some(error);
-            }
-        }
-    }
+    let Sent { tasks, missed, failure } = send_to(nodes, requests).await;
     if let Some(failure) = failure.filter(|_| tasks.is_empty()) {
         return Err(failure);
     }
     mark_behind(cluster, &missed).await?;
     Ok(tasks)
+}
+
+/// What became of requests to several nodes.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// The tasks of those that took them.
+    pub tasks: Vec<NodeTask>,
+    /// Those that did not take them all.
+    pub missed: Vec<String>,
+    /// Why one did not.
+    pub failure: Option<Error>,
+}
+
+/// Sends requests to these nodes at once.
+pub async fn send_to(nodes: &[std::sync::Arc<Node>], requests: &[NodeRequest]) -> Sent {
+    let answers = nodes.iter().map(async |node| (node, send_all(node, requests).await));
+    let mut sent = Sent::default();
+    for (node, result) in join_all(answers).await {
+        match result {
+            Ok(of_node) => sent.tasks.extend(of_node),
+            Err(error) => {
+                tracing::warn!(node = node.name, %error, "a node missed an operation on an index");
+                sent.missed.push(node.name.clone());
+                sent.failure = Some(error);
+            }
+        }
+    }
+    sent
 }
 
 /// Waits, for a moment, until nodes have ended these tasks.

@@ -5,7 +5,7 @@ use crate::{
     catalogue,
     cluster::Cluster,
     embedders::{EMBEDDERS, with_template},
-    epochs::{INTERNAL, create_key},
+    epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
     ledger::catalogue as stored,
     locks::Scope,
@@ -163,11 +163,15 @@ pub async fn clear(node: &Node) -> Result<()> {
 /// # Errors
 /// A node did not answer. Expired keys cannot be made again, and are left out.
 pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
-    let keys = |answer: Value| -> Vec<Value> {
-        answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default()
+    // Epoch keys come and go on their own.
+    let shared = |answer: Value| {
+        let mut keys: Vec<Value> =
+            answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+        keys.retain(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH));
+        keys
     };
-    let wanted = keys(from.ask("GET", "/keys?limit=10000", None).await?);
-    let there = keys(to.ask("GET", "/keys?limit=10000", None).await?);
+    let wanted = shared(from.ask("GET", "/keys?limit=10000", None).await?);
+    let there = shared(to.ask("GET", "/keys?limit=10000", None).await?);
     let uid = |key: &Value| key.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
     let wanted_uids: BTreeSet<String> = wanted.iter().map(uid).collect();
     let there_uids: BTreeSet<String> = there.iter().map(uid).collect();

@@ -175,6 +175,7 @@ impl Cluster {
         let nodes: Arc<Vec<Arc<Node>>> = Arc::new(nodes.collect());
         let stays = |name: &str| nodes.iter().any(|node| node.name == name);
         let gone = known.iter().filter(|node| !stays(&node.name));
+        gone.clone().for_each(|node| self.epochs.forget(&node.name));
         self.retired().extend(gone.map(|node| (node.config(), view.version)));
         *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }

@@ -1,6 +1,7 @@
 //! Embedders whose template is Meilisearch's default: it would embed every field, the shard tag too. They get the same
 //! template without the tag, and clients are shown the default.
 
+use crate::scrub;
 use miroir_core::shard::TAG_FIELD;
 use serde_json::{Value, json};
 
@@ -49,19 +50,11 @@ pub fn with_template(embedders: &mut Value) {
     }
 }
 
-/// Hides embedders' keys in a task's details, as Meilisearch does (`hide_secret` in `meilisearch-types`).
+/// Hides embedders' keys in a task's details, as Meilisearch does.
 pub fn hide_secrets(value: &mut Value) {
     for (name, member) in value.as_object_mut().into_iter().flatten() {
         match member {
-            Value::String(secret) if name == "apiKey" => {
-                let (shown, hidden) = match secret.len() {
-                    0..10 => (0, "XXX..."),
-                    10..20 => (2, "XXXX..."),
-                    20..30 => (3, "XXXXX..."),
-                    _ => (5, "XXXXXX..."),
-                };
-                *secret = secret.chars().take(shown).chain(hidden.chars()).collect();
-            }
+            Value::String(secret) if name == "apiKey" => *secret = scrub::secret(secret),
             member => hide_secrets(member),
         }
     }

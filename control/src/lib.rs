@@ -31,4 +31,5 @@ pub mod settle;
 pub mod time;
 pub mod verify;
 pub mod view;
+pub mod webhooks;
 pub mod writes;

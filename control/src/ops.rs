@@ -33,6 +33,9 @@ pub struct Operation {
     pub effect: Effect,
 }
 
+/// Kinds of tasks that change nothing: a node that misses one has nothing to catch up with.
+pub const CHANGELESS: [&str; 3] = ["dumpCreation", "snapshotCreation", "indexCompaction"];
+
 /// A change of the catalogue that is true as soon as nodes have the request in their queues.
 #[derive(Clone, Debug, Default)]
 pub enum AtOnce {
@@ -84,13 +87,16 @@ async fn run_locked(
         })
         .await?;
     let uid = task.uid;
-    let node_tasks = match send(cluster, &requests, authorization).await {
-        Ok(node_tasks) => node_tasks,
+    let (node_tasks, missed) = match send(cluster, &requests, authorization).await {
+        Ok(sent) => sent,
         Err(error) => {
             cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
             return Err(error);
         }
     };
+    if !CHANGELESS.contains(&task.kind.as_str()) {
+        catalogue::mark_behind(cluster, &missed).await?;
+    }
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
     let now = task.enqueued_at;
@@ -131,14 +137,15 @@ impl Drop for Changed<'_> {
     }
 }
 
-/// The first node judges the client's request; what it takes, all others get under the master key.
+/// The first node judges the client's request; what it takes, all others get under the master key. Gives the
+/// nodes that missed something, too.
 async fn send(
     cluster: &Cluster,
     requests: &[NodeRequest],
     authorization: Option<String>,
-) -> Result<Vec<NodeTask>> {
+) -> Result<(Vec<NodeTask>, Vec<String>)> {
     let nodes = cluster.current();
-    let Some((main, rest)) = requests.split_first() else { return Ok(Vec::new()) };
+    let Some((main, rest)) = requests.split_first() else { return Ok(Default::default()) };
     let request =
         Request { authorization, ..Request::own(&main.method, main.path.clone(), main.body.as_ref()) };
     let mut missed = Vec::new();
@@ -171,17 +178,10 @@ async fn send(
         return Err(failure);
     }
     let others: Vec<_> = others.cloned().collect();
-    if !others.is_empty() {
-        match catalogue::send_everywhere(cluster, &others, requests).await {
-            Ok(more) => tasks.extend(more),
-            Err(error) => {
-                tracing::warn!(%error, "all other nodes missed an operation");
-                missed.extend(others.iter().map(|node| node.name.clone()));
-            }
-        }
-    }
-    catalogue::mark_behind(cluster, &missed).await?;
-    Ok(tasks)
+    let sent = catalogue::send_to(&others, requests).await;
+    tasks.extend(sent.tasks);
+    missed.extend(sent.missed);
+    Ok((tasks, missed))
 }
 
 /// A node's refusal, in its own words but for the tag.

@@ -91,6 +91,20 @@ pub fn shift_position(text: &str, before: &str) -> String {
     }
 }
 
+/// What is shown of a secret.
+///
+/// Source: Meilisearch 1.50, `hide_secret` in `meilisearch-types`.
+#[must_use]
+pub fn secret(secret: &str) -> String {
+    let (shown, hidden) = match secret.len() {
+        0..10 => (0, "XXX..."),
+        10..20 => (2, "XXXX..."),
+        20..30 => (3, "XXXXX..."),
+        _ => (5, "XXXXXX..."),
+    };
+    secret.chars().take(shown).chain(hidden.chars()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

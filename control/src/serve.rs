@@ -18,6 +18,7 @@ use crate::{
     secrets::Secrets,
     settle::{self, Unsettled},
     view::{Member, Replica, View},
+    webhooks,
     writes::{commit, recovery},
 };
 use serde_json::json;
@@ -244,13 +245,16 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     bootstrap_keys(&cluster).await?;
     cluster.epochs.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
-        cluster.epochs.catch_up(&cluster, node).await?;
+        if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
+            tracing::warn!(node = node.name, %error, "a node has keys of before still");
+        }
     }
     take_up(&cluster).await?;
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));
     tokio::spawn(mover::watch(cluster.clone()));
+    tokio::spawn(webhooks::watch(cluster.clone()));
     cluster.publish()?;
     cluster.set_ready();
     tracing::info!(version = cluster.view().version, "ready");
@@ -346,7 +350,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
         let cluster = cluster.clone();
         tokio::spawn(async move {
             if let Err(error) = recovery::recover(&cluster, open).await {
-                tracing::error!(%error, "writes could not be recovered; the next start will");
+                tracing::error!(%error, "writes could not be recovered yet");
             }
         });
     }

@@ -8,7 +8,10 @@ use miroir_control::serve;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use support::{FakeNode, addition, control, control_that_starts, control_that_waits};
 
 fn enqueued(node: &str, task_uid: u32) -> NodeResult {
@@ -202,4 +205,123 @@ async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
         assert_eq!(second.ended(uid).await["status"], "failed");
     }
     second.begin("movies", &[0]).await;
+}
+
+fn keys_deleted(node: &FakeNode) -> Vec<String> {
+    let memory = node.memory.lock().unwrap();
+    let deleted =
+        memory.requests.iter().filter(|(method, path, _)| method == "DELETE" && path.starts_with("/keys/"));
+    deleted.map(|(_, path, _)| path.trim_start_matches("/keys/").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (first, key) = control.begin("movies", &[1]).await;
+    let (second, same) = control.begin("movies", &[2]).await;
+    assert_eq!(key, same);
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", first, &key).await),
+        NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown },
+    ];
+    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid: first, results }).await;
+    assert_eq!(status, 200);
+    let active = || control.cluster.view().active(Shard(1)).count();
+    // The gateway goes on under another key, and what it has begun under the old one is still taken.
+    let begun = Instant::now();
+    let commit = async |index: &str, uid: u32, key: &str| {
+        let results = vec![
+            enqueued("n0", a.add_documents(index, uid, key).await),
+            enqueued("n1", b.add_documents(index, uid, key).await),
+        ];
+        control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    };
+    loop {
+        let (uid, other) = control.begin("films", &[0]).await;
+        commit("films", uid, &other).await;
+        if other != key {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "the key is not retired");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((active(), keys_deleted(&a).len(), keys_deleted(&b).len()), (1, 0, 0));
+    commit("movies", second, &key).await;
+    while active() == 1 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not repaired");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for node in [&a, &b] {
+        let deleted = keys_deleted(node);
+        assert!(
+            deleted
+                .iter()
+                .any(|uid| { control.cluster.secrets.key_text(uuid::Uuid::parse_str(uid).unwrap()) == key }),
+            "{deleted:?}"
+        );
+    }
+    // Both nodes have confirmed: nobody has to remember it.
+    let epochs = control.cluster.ledger.call(miroir_control::ledger::catalogue::epochs).await.unwrap();
+    assert!(epochs.iter().all(|epoch| !epoch.fenced), "{epochs:?}");
+    assert_eq!(epochs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, _) = control.begin("movies", &[1]).await;
+    let refused = |node: &str| {
+        let error = json!({"message": "The provided API key is invalid.", "code": "invalid_api_key", "type": "auth", "link": ""});
+        let error = serde_json::from_value(error).unwrap();
+        NodeResult { node: node.into(), outcome: NodeOutcome::Refused { status: 403, error } }
+    };
+    let results = vec![refused("n0"), refused("n1")];
+    let (status, error) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
+    assert_eq!(control.task(uid).await["code"], "task_not_found");
+    assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "no copy differs");
+    control.begin("movies", &[1]).await;
+}
+
+#[tokio::test]
+async fn a_write_keeps_its_locks_while_the_ledger_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control_that_waits(folder.path(), &[&a, &b], Duration::from_secs(1)).await;
+    let (uid, key) = control.begin("movies", &[1]).await;
+    let rename = async |from: &str, to: &str| {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        control.cluster.ledger.call(move |connection| Ok(connection.execute_batch(&sql)?)).await.unwrap();
+    };
+    rename("node_tasks", "gone").await;
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    assert_eq!(status, 500);
+    // Its recovery fails too, again and again.
+    let locked = control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)]));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(2_500), locked).await.is_err(),
+        "nobody may overtake it"
+    );
+    rename("gone", "node_tasks").await;
+    assert_eq!(control.ended(uid).await["status"], "succeeded");
+    control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)])).await;
+}
+
+#[tokio::test]
+async fn a_payload_without_documents_succeeds_without_any_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (uid, _) = control.begin("movies", &[]).await;
+    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new() }).await;
+    assert_eq!(status, 200);
+    assert_eq!(control.ended(uid).await["status"], "succeeded");
 }

@@ -46,6 +46,12 @@ impl DocumentRead {
         }
     }
 
+    /// How long it may take in all, milliseconds.
+    #[must_use]
+    pub fn deadline_ms(&self) -> u64 {
+        self.topology.config().limits.search_deadline_of(0, 0)
+    }
+
     fn ask(mut self) -> Progress<Self> {
         let seed = xxh3_64(self.head.path.as_bytes());
         let plan = fan_out::plan(&self.topology, [self.shard], &self.failed, seed);

@@ -68,6 +68,17 @@ impl Operation {
         }
     }
 
+    /// How long the operation may take in all, from its start, milliseconds: no callout is to take longer, and none to be
+    /// sent after that. `None` where only its callouts' own times count: a write is never left half done.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        match self {
+            Self::Read(_, machine) => Some(machine.deadline_ms()),
+            Self::DocumentRead(machine) => Some(machine.deadline_ms()),
+            Self::Write(_) | Self::Refusal(_) => None,
+        }
+    }
+
     /// The operation's name in metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {

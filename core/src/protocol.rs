@@ -2,7 +2,7 @@
 //!
 //! Both are `POST` with JSON to the control plane's cluster, and carry the cluster's secret in [`SECRET_HEADER`].
 
-use crate::{error::ErrorBody, shard::Shard};
+use crate::{documents::Doubts, error::ErrorBody, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,12 @@ pub struct Begin {
     pub authorization: Option<String>,
     /// The client's `customMetadata`; kept in the ledger.
     pub custom_metadata: Option<String>,
+    /// What nodes may refuse of the documents.
+    #[serde(default, skip_serializing_if = "Doubts::is_empty")]
+    pub doubts: Doubts,
+    /// The documents that the doubts are about, a JSON array: where the control plane has asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<String>,
 }
 
 /// What a worker's VM tells from time to time. Answered, it has a *lease*: for `limits.leaseMs` from the moment when it was
@@ -144,6 +150,8 @@ pub enum BeginReply {
         /// The index's primary key.
         primary_key: String,
     },
+    /// The index's settings make the doubts matter: begin again with the doubtful documents.
+    Show,
     /// Nothing is to be sent: the task is in the ledger and will tell why. The client gets 202 with this summary.
     Recorded {
         /// Meilisearch's task summary.

@@ -13,8 +13,8 @@ use clap::Parser;
     long_about = "A development node: one process that speaks the part of Meilisearch's HTTP API that Miroir uses, \
                   on Meilisearch's own engine (the crate milli-core). It lets Miroir's demo and tests run on a \
                   machine without a Meilisearch binary.\n\n\
-                  It is NOT Meilisearch and NOT for production: it has no dumps, snapshots, chat, webhooks, network, \
-                  or upgrades, no dictionaries for Chinese, Japanese, Korean, Thai, Khmer and German segmentation, \
+                  It is NOT Meilisearch and NOT for production: it has no chat, webhooks, network or upgrades, \
+                  dumps that only it can read, no dictionaries for Chinese, Japanese, Korean, Thai, Khmer and German segmentation, \
                   its engine is that of Meilisearch 1.15, and its database can be read by nothing else. \
                   Wherever a real `meilisearch` binary is at hand, use that."
 )]
@@ -46,6 +46,22 @@ pub struct Options {
     /// Largest request body accepted, such as `100MB` or a number of bytes.
     #[arg(long, env = "MEILI_HTTP_PAYLOAD_SIZE_LIMIT", default_value = "100 MB", value_parser = parse_size)]
     pub http_payload_size_limit: u64,
+
+    /// Folder of dumps.
+    #[arg(long, env = "MEILI_DUMP_DIR", default_value = "dumps")]
+    pub dump_dir: PathBuf,
+
+    /// Folder of snapshots.
+    #[arg(long, env = "MEILI_SNAPSHOT_DIR", default_value = "snapshots")]
+    pub snapshot_dir: PathBuf,
+
+    /// A dump of this program to start from; there must be no database yet.
+    #[arg(long, env = "MEILI_IMPORT_DUMP", conflicts_with = "import_snapshot")]
+    pub import_dump: Option<PathBuf>,
+
+    /// A snapshot of this program to start from; there must be no database yet.
+    #[arg(long, env = "MEILI_IMPORT_SNAPSHOT")]
+    pub import_snapshot: Option<PathBuf>,
 
     /// Accepted: this node commits at most this many document additions at once.
     #[arg(long, env = "MEILI_EXPERIMENTAL_MAX_NUMBER_OF_BATCHED_TASKS", default_value_t = 1000)]

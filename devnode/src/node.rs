@@ -11,6 +11,7 @@ use crate::auth::Keys;
 use crate::cli::Options;
 use crate::error::{ApiError, Code, Result};
 use crate::indexes::Indexes;
+use crate::process;
 use crate::store::{Changes, Store};
 use crate::tasks::queue::Queue;
 
@@ -47,6 +48,13 @@ impl Features {
     }
 }
 
+/// Names in the folder of the database.
+pub const STORE: &str = "devnode.redb";
+/// The indexes, each in a folder.
+pub const INDEXES: &str = "indexes";
+/// Payloads of tasks that wait.
+pub const UPDATE_FILES: &str = "update_files";
+
 /// A running node.
 pub struct Node {
     /// The command line.
@@ -68,15 +76,20 @@ impl Node {
     /// Opens or creates the database.
     pub fn open(options: Options) -> Result<Self> {
         let folder: PathBuf = options.db_path.clone();
+        if let Some(archive) = options.import_dump.as_ref().or(options.import_snapshot.as_ref()) {
+            if folder.exists() {
+                let message =
+                    format!("database already exists at {}, try to delete it or rename it", folder.display());
+                return Err(ApiError::internal(message));
+            }
+            process::backup::import(archive, &folder)?;
+        }
         std::fs::create_dir_all(&folder)?;
-        let store = Store::open(&folder.join("devnode.redb"))?;
+        let store = Store::open(&folder.join(STORE))?;
         let keys = Keys::load(&store, options.master_key.clone())?;
-        let indexes = Indexes::load(&store, folder.join("indexes"))?;
-        let queue = Queue::load(
-            &store,
-            folder.join("update_files"),
-            options.experimental_max_number_of_batched_tasks,
-        )?;
+        let indexes = Indexes::load(&store, folder.join(INDEXES))?;
+        let queue =
+            Queue::load(&store, folder.join(UPDATE_FILES), options.experimental_max_number_of_batched_tasks)?;
         let features =
             store.section::<Features>("features")?.pop().map(|(_, features)| features).unwrap_or_default();
         let pool = ThreadPoolNoAbortBuilder::new()

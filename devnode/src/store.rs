@@ -83,6 +83,28 @@ impl Store {
         Ok(())
     }
 
+    /// Writes all but one task to another store, which is new.
+    pub fn copy_without(&self, task: u32, path: &Path) -> Result<()> {
+        let copy = Self::open(path)?;
+        let (read, write) = (self.database.begin_read()?, copy.database.begin_write()?);
+        {
+            let mut tasks = write.open_table(TASKS)?;
+            for entry in read.open_table(TASKS)?.iter()? {
+                let (uid, bytes) = entry?;
+                if uid.value() != task {
+                    tasks.insert(uid.value(), bytes.value())?;
+                }
+            }
+            let mut rows = write.open_table(ROWS)?;
+            for entry in read.open_table(ROWS)?.iter()? {
+                let (key, value) = entry?;
+                rows.insert(key.value(), value.value())?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
     /// Reads all tasks, in the order of their uids.
     pub fn tasks<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         let read = self.database.begin_read()?;

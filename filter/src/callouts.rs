@@ -10,7 +10,10 @@ use proxy_wasm::{
     hostcalls,
     types::{BufferType, MapType, Status},
 };
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// An operation whose wanted callouts have been sent.
 pub enum Driven {
@@ -20,11 +23,12 @@ pub enum Driven {
     Done(Reply),
 }
 
-/// Sends what an operation wants from the context that is active now, until it waits or is done. `sent` hears Envoy's
-/// token of each callout.
+/// Sends what an operation wants from the context that is active now, until it waits or is done; what it wants after its
+/// deadline has failed. `sent` hears Envoy's token of each callout.
 pub fn drive(
     topology: &Topology,
     mut progress: Progress<Operation>,
+    deadline: Option<Instant>,
     mut sent: impl FnMut(u32, CallId),
 ) -> Driven {
     let mut unsent = VecDeque::new();
@@ -36,7 +40,7 @@ pub fn drive(
                     if let Some(body) = machine.late_body(call.id) {
                         call.body = body;
                     }
-                    match dispatch(topology, &call) {
+                    match dispatch(topology, &call, deadline) {
                         Some(token) => sent(token, call.id),
                         None => unsent.push_back(call.id),
                     }
@@ -51,8 +55,16 @@ pub fn drive(
     }
 }
 
-/// Sends a callout; gives Envoy's token, or `None` where it cannot be sent (a cluster that Envoy does not have).
-fn dispatch(topology: &Topology, call: &Callout) -> Option<u32> {
+/// Sends a callout; gives Envoy's token, or `None` where it cannot be sent (a cluster that Envoy does not have, no time).
+fn dispatch(topology: &Topology, call: &Callout, deadline: Option<Instant>) -> Option<u32> {
+    let mut timeout = Duration::from_millis(call.timeout_ms);
+    if let Some(deadline) = deadline {
+        timeout = timeout.min(deadline.saturating_duration_since(Instant::now()));
+        // Envoy takes a timeout of no milliseconds for none.
+        if timeout.as_millis() == 0 {
+            return None;
+        }
+    }
     let config = topology.config();
     let (cluster, authority) = match call.upstream {
         Upstream::Node(node) => topology.node(node).map(|node| (&*node.cluster, &*node.name)),
@@ -61,7 +73,6 @@ fn dispatch(topology: &Topology, call: &Callout) -> Option<u32> {
     let mut headers = vec![(":method", call.method), (":path", &*call.path), (":authority", authority)];
     headers.extend(call.headers.iter().map(|(name, value)| (&**name, &**value)));
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
-    let timeout = Duration::from_millis(call.timeout_ms);
     match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {
         Ok(token) => Some(token),
         // No endpoint is healthy: that is Envoy's to tell, and would be told for every request.

@@ -18,7 +18,13 @@ use proxy_wasm::{
     traits::{Context, HttpContext},
     types::{Action, BufferType, MapType},
 };
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Says for how many seconds the control plane has been silent.
 const LOST_HEADER: &str = "x-miroir-control-lost";
@@ -47,11 +53,22 @@ pub struct Stream {
     calls: HashMap<u32, CallId>,
     /// For how many seconds the control plane has been silent, where the answer is to say so.
     cut_off: Option<u64>,
+    /// When its operation is to have its answer.
+    deadline: Option<Instant>,
 }
 
 impl Stream {
     pub fn new(context_id: u32, vm: String, topology: Arc<Topology>, writes: Rc<RefCell<Writes>>) -> Self {
-        Self { context_id, vm, topology, writes, state: State::Passing, calls: HashMap::new(), cut_off: None }
+        Self {
+            context_id,
+            vm,
+            topology,
+            writes,
+            state: State::Passing,
+            calls: HashMap::new(),
+            cut_off: None,
+            deadline: None,
+        }
     }
 
     /// Whether this worker may hold so many bytes for this request; if not, the client is told.
@@ -84,9 +101,15 @@ impl Stream {
 
     /// Reads, as far as it may.
     fn read(&mut self, collector: Collector) {
-        if self.may_go_on() {
-            self.advance(collector.finish());
+        if !self.may_go_on() {
+            return;
         }
+        let progress = collector.finish();
+        if let Progress::Pending { machine, .. } = &progress {
+            let time = machine.deadline_ms().map(Duration::from_millis);
+            self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+        }
+        self.advance(progress);
     }
 
     /// Whether this may read by its topology; if not, the client is told.
@@ -107,7 +130,7 @@ impl Stream {
 
     fn advance(&mut self, progress: Progress<Operation>) {
         let calls = &mut self.calls;
-        match drive(&self.topology, progress, |token, id| {
+        match drive(&self.topology, progress, self.deadline, |token, id| {
             calls.insert(token, id);
         }) {
             Driven::Waiting(operation) => self.state = State::Waiting(operation),

@@ -98,7 +98,7 @@ impl Writes {
 
     fn advance(&mut self, topology: &Topology, stream: u32, progress: Progress<Operation>) {
         let calls = &mut self.calls;
-        match drive(topology, progress, |token, id| {
+        match drive(topology, progress, None, |token, id| {
             calls.insert(token, (stream, id));
         }) {
             Driven::Waiting(operation) => {

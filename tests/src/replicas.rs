@@ -9,12 +9,16 @@ use std::collections::BTreeMap;
 pub type Documents = BTreeMap<String, Value>;
 
 impl Sandbox {
-    /// Waits until no write is under way, and no task is without an end.
+    /// Waits until no write is under way, and no task is without an end. A client that has left may have a write in its
+    /// gateway yet.
     ///
     /// # Panics
     /// That does not come.
     pub fn wait_settled(&self) {
         wait_until("every write is settled", || {
+            if !self.gateways_are_idle() {
+                return false;
+            }
             let status = self.status();
             let idle = ["openWrites", "waiting", "unsettledTasks"].iter().all(|key| status[*key] == 0);
             // Between those a write is nowhere but in the ledger.

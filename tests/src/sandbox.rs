@@ -33,6 +33,10 @@ pub struct Options {
     pub write_timeout_ms: u64,
     /// How long a silent gateway keeps old copies, milliseconds.
     pub lease_ms: u64,
+    /// How long a node may take for its part of a read, milliseconds.
+    pub search_timeout_ms: u64,
+    /// What a read answers where a shard has no replica left: `partial` or `error`.
+    pub on_missing_shards: &'static str,
 }
 
 impl Default for Options {
@@ -45,6 +49,8 @@ impl Default for Options {
             master_key: true,
             write_timeout_ms: 10_000,
             lease_ms: 2_000,
+            search_timeout_ms: 5_000,
+            on_missing_shards: "partial",
         }
     }
 }
@@ -304,6 +310,16 @@ impl Sandbox {
         }
     }
 
+    /// Whether no gateway has a request of a client, or a callout, under way.
+    pub(crate) fn gateways_are_idle(&self) -> bool {
+        (0..self.options.gateways).all(|gateway| {
+            let stats = self.admin(gateway).get("/stats?format=json&filter=rq_active$").body;
+            let stats = stats["stats"].as_array().cloned().unwrap_or_default();
+            let own = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("http.admin."));
+            stats.iter().all(|stat| own(&stat["name"]) || stat["value"] == 0)
+        })
+    }
+
     /// Ends the playground with a signal, and waits for its end.
     ///
     /// # Panics
@@ -352,6 +368,8 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .args(["--gateways", &options.gateways.to_string()])
         .args(["--write-timeout-ms", &options.write_timeout_ms.to_string()])
         .args(["--lease-ms", &options.lease_ms.to_string()])
+        .args(["--search-timeout-ms", &options.search_timeout_ms.to_string()])
+        .args(["--on-missing-shards", options.on_missing_shards])
         .args(["--listen", "127.0.0.1:0"])
         .arg("--node-bin")
         .arg(node_program())

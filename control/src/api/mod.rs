@@ -1,7 +1,9 @@
 //! The HTTP server: Meilisearch's routes that the filter lets through, and `/_miroir/*`.
 
 pub mod admin;
+pub mod backups;
 pub mod batches;
+pub mod fields;
 pub mod indexes;
 pub mod internal;
 pub mod keys;
@@ -10,6 +12,7 @@ pub mod proxy;
 pub mod settings;
 pub mod stats;
 pub mod tasks;
+pub mod webhooks;
 
 use crate::{
     cluster::Cluster,
@@ -63,6 +66,15 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
             get(proxy::read).merge(patch(settings::update)).merge(delete(settings::reset)),
         )
         .route("/indexes/{index}/settings/{name}", get(proxy::read).fallback(settings::one))
+        .route("/indexes/{index}/fields", post(fields::list).fallback(proxy::read))
+        .route("/indexes/{index}/compact", post(backups::compact).fallback(proxy::read))
+        .route("/dumps", post(backups::dump).fallback(proxy::read))
+        .route("/snapshots", post(backups::snapshot).fallback(proxy::read))
+        .route("/webhooks", get(webhooks::list).merge(post(webhooks::create)))
+        .route(
+            "/webhooks/{uuid}",
+            get(webhooks::get).merge(patch(webhooks::update)).merge(delete(webhooks::delete)),
+        )
         .route("/swap-indexes", post(indexes::swap))
         .route("/tasks", get(tasks::list).merge(delete(tasks::delete)))
         .route("/tasks/cancel", post(tasks::cancel))

@@ -166,6 +166,25 @@ pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
     Ok(())
 }
 
+/// Marks an epoch's key as one to be deleted on every node.
+///
+/// # Errors
+/// The database failed.
+pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+    let key = key.hyphenated().to_string();
+    connection.execute("UPDATE epochs SET state = 'fenced' WHERE key_uid = ?1", [key])?;
+    Ok(())
+}
+
+/// Forgets an epoch, whose key no node has any more.
+///
+/// # Errors
+/// The database failed.
+pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+    connection.execute("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
+    Ok(())
+}
+
 /// Settings that are changed member by member, and to what depth; all others are replaced.
 const DEPTHS: [(&str, u8); 5] =
     [("pagination", 1), ("faceting", 1), ("typoTolerance", 1), ("chat", 1), ("embedders", 2)];
@@ -190,7 +209,22 @@ fn merge(
     }
 }
 
-/// Merges what a client set into what it had set: `null` resets one setting, `None` all of them.
+/// Merges a change into what a client had set: `null` resets one setting, `None` all of them.
+pub fn merge_change(
+    settings: &mut serde_json::Map<String, serde_json::Value>,
+    change: Option<&serde_json::Value>,
+) {
+    let Some(change) = change.and_then(|change| change.as_object()) else {
+        settings.clear();
+        return;
+    };
+    for (name, value) in change {
+        let depth = DEPTHS.iter().find(|(group, _)| group == name).map_or(0, |(_, depth)| *depth);
+        merge(settings, name, value, depth);
+    }
+}
+
+/// Stores such a change: `null` resets one setting, `None` all of them.
 ///
 /// # Errors
 /// The database failed.
@@ -199,14 +233,11 @@ pub fn merge_settings(
     index: &str,
     change: Option<&serde_json::Value>,
 ) -> Result<()> {
-    let Some(change) = change.and_then(|change| change.as_object()) else {
+    let mut settings = settings(connection, index)?;
+    merge_change(&mut settings, change);
+    if settings.is_empty() {
         connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
         return Ok(());
-    };
-    let mut settings = settings(connection, index)?;
-    for (name, value) in change {
-        let depth = DEPTHS.iter().find(|(group, _)| group == name).map_or(0, |(_, depth)| *depth);
-        merge(&mut settings, name, value, depth);
     }
     connection.execute(
         "INSERT OR REPLACE INTO settings (index_uid, body) VALUES (?1, ?2)",

@@ -6,6 +6,7 @@
 pub mod catalogue;
 pub mod intents;
 pub mod tasks;
+pub mod webhooks;
 
 use crate::error::{Error, Result};
 use rusqlite::Connection;

@@ -40,3 +40,6 @@ CREATE TABLE IF NOT EXISTS placement (
 CREATE TABLE IF NOT EXISTS behind (node TEXT PRIMARY KEY) STRICT;
 -- Epoch keys: one a gateway; 'fenced' ones are to be deleted on every node.
 CREATE TABLE IF NOT EXISTS epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NULL, state TEXT NOT NULL) STRICT;
+-- Where to post ended tasks; headers: JSON. Then the ended tasks that have not been posted.
+CREATE TABLE IF NOT EXISTS webhooks (uuid TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS untold_tasks (uid INTEGER PRIMARY KEY) STRICT;

@@ -1,6 +1,6 @@
 //! Tasks as clients see them, and the node tasks behind them.
 
-use super::{meta, set_meta};
+use super::{meta, set_meta, webhooks};
 use crate::{
     error::{Error, Result},
     time::{self, Nanos},
@@ -221,6 +221,9 @@ pub fn finish(connection: &Connection, uid: u32, ending: &Ending) -> Result<bool
             ending.started_at,
             ending.finished_at
         ])?;
+    if changed == 1 {
+        webhooks::note(connection, uid)?;
+    }
     Ok(changed == 1)
 }
 

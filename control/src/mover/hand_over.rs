@@ -80,6 +80,10 @@ impl HandOver<'_> {
         if cluster.view().behind.contains(&target.name) {
             return Err(Error::Other(format!("node `{}` has missed an operation", target.name)));
         }
+        // From here on nothing comes to these shards: but meanwhile a write may have had no answer.
+        if cluster.epochs.owes(&target.name) {
+            return Err(Error::Other(format!("node `{}` may get something late", target.name)));
+        }
         let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
         cluster.change(|view| shards.iter().for_each(|shard| view.mark_active(*shard, &target.name))).await?;
         drop(guard);

@@ -111,8 +111,10 @@ pub async fn watch(cluster: Arc<Cluster>) {
 async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     catch_up::catch_up(cluster, &node.name).await?;
     while let Some((source, shards)) = next(cluster, node) {
-        // Keys that were fenced while it was away must be gone before its copies are replaced.
-        cluster.epochs.catch_up(cluster, node).await?;
+        // What it may still get late must be refused before its copies are replaced.
+        if cluster.epochs.owes(&node.name) {
+            cluster.epochs.settle(cluster, node).await?;
+        }
         let count = u32::try_from(shards.len()).unwrap_or(1);
         let _slots = cluster.mover.slots.acquire_many(count).await.map_err(|_| Error::NoNode)?;
         Move { cluster, source: &source, target: node, shards: &shards }.run().await?;

@@ -89,6 +89,10 @@ fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
 
 /// Deletes what a node has of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
+    // What comes late would stay.
+    if cluster.epochs.owes(&node.name) {
+        cluster.epochs.settle(cluster, node).await?;
+    }
     let filter = tag_filter(shards);
     let indexes: Vec<String> = cluster.view().indexes.keys().cloned().collect();
     let mut tasks = Vec::new();

@@ -68,6 +68,9 @@ pub struct RunArgs {
     /// Gateways; the others listen on the ports that follow
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub gateways: u16,
+    /// How long a node may take for its part of a read, milliseconds
+    #[arg(long, default_value_t = 5_000)]
+    pub search_timeout_ms: u64,
     /// How long a node may take to acknowledge its part of a write, milliseconds; writes that a gateway leaves open are
     /// recovered after twice as long and 5 s
     #[arg(long, default_value_t = 10_000)]
@@ -75,6 +78,9 @@ pub struct RunArgs {
     /// How long a gateway that is silent keeps old copies from being deleted, milliseconds
     #[arg(long, default_value_t = 5_000)]
     pub lease_ms: u64,
+    /// What a read answers where a shard has no replica left
+    #[arg(long, default_value = "partial", value_parser = ["partial", "error"])]
+    pub on_missing_shards: String,
     /// The master key that clients know; without one, they need no key
     #[arg(long, env = "MEILI_MASTER_KEY", hide_env_values = true)]
     pub master_key: Option<String>,

@@ -368,11 +368,13 @@ impl Plan {
         let replication = args.replication.unwrap_or(2.min(usize::from(args.nodes)));
         // A gateway that is killed here is meant to be watched: its writes are not waited for long.
         let limits = json!({
-            "searchTimeoutMs": 5000, "writeTimeoutMs": args.write_timeout_ms, "controlTimeoutMs": 30000,
-            "leaseMs": args.lease_ms
+            "searchTimeoutMs": args.search_timeout_ms, "writeTimeoutMs": args.write_timeout_ms,
+            "controlTimeoutMs": 30000, "leaseMs": args.lease_ms
         });
-        let cluster =
-            json!({"nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits});
+        let cluster = json!({
+            "nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits,
+            "onMissingShards": args.on_missing_shards
+        });
         let config = self.data.join("cluster.json");
         std::fs::write(&config, serde_json::to_vec_pretty(&cluster)?).map_err(Error::file(&config))?;
         let folder = self.data.join("control");

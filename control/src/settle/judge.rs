@@ -160,25 +160,52 @@ fn state_name(state: State) -> &'static str {
     }
 }
 
+/// The most nodes whose counts are combined in every way.
+const COMBINED: usize = 12;
+
 /// Documents that nodes count in their details, each counted once.
 ///
-/// Nodes count what they did over all their shards together. Where each shard was written by the same number of
-/// replicas, that many nodes counted each document: exact. Where some replicas missed it, this is a mean, rounded.
+/// Nodes count what they did over all their shards together. Where some nodes have each shard equally often, that many have
+/// counted each document: exact. So it is with all replicas there, and often without some; else this is a mean, rounded.
 fn counted(main: &[&Part], detail: &str) -> Option<u64> {
-    let done: Vec<&&Part> = main.iter().filter(|part| part.seen.state == State::Succeeded).collect();
-    let counts: Vec<u64> =
-        done.iter().filter_map(|part| part.seen.details.as_ref()?.get(detail)?.as_u64()).collect();
+    let done = main.iter().filter(|part| part.seen.state == State::Succeeded);
+    let counts: Vec<(&[Shard], u64)> = done
+        .filter_map(|part| Some((&*part.shards, part.seen.details.as_ref()?.get(detail)?.as_u64()?)))
+        .collect();
     if counts.is_empty() {
         return None;
     }
-    let shards: BTreeSet<Shard> = done.iter().flat_map(|part| part.shards.iter().copied()).collect();
-    let copies: usize = done.iter().map(|part| part.shards.len()).sum();
-    let sum: u64 = counts.iter().sum();
-    if shards.is_empty() || copies == 0 {
-        return Some(sum);
+    // Where a node has counted nothing, nothing was there.
+    let nothing: BTreeSet<Shard> = counts
+        .iter()
+        .filter(|(_, count)| *count == 0)
+        .flat_map(|(shards, _)| shards.iter().copied())
+        .collect();
+    let counts: Vec<(BTreeSet<Shard>, u64)> = counts
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(shards, count)| {
+            (shards.iter().filter(|shard| !nothing.contains(shard)).copied().collect(), count)
+        })
+        .collect();
+    let shards: BTreeSet<Shard> = counts.iter().flat_map(|(shards, _)| shards.iter().copied()).collect();
+    let sum = |chosen: &[&(BTreeSet<Shard>, u64)]| chosen.iter().map(|(_, count)| count).sum::<u64>();
+    let all: Vec<_> = counts.iter().collect();
+    if shards.is_empty() {
+        return Some(sum(&all));
     }
-    let (shards, copies) = (shards.len() as u64, copies as u64);
-    Some((sum * shards + copies / 2) / copies)
+    let exact = |chosen: &[&(BTreeSet<Shard>, u64)]| {
+        let times = |shard: &Shard| chosen.iter().filter(|(shards, _)| shards.contains(shard)).count() as u64;
+        let first = shards.first().map(times).filter(|times| *times > 0)?;
+        shards.iter().all(|shard| times(shard) == first).then(|| sum(chosen) / first)
+    };
+    let some = |choice: usize| {
+        let chosen = counts.iter().enumerate().filter(|(position, _)| choice >> position & 1 == 1);
+        exact(&chosen.map(|(_, count)| count).collect::<Vec<_>>())
+    };
+    let combined = exact(&all).or_else(|| (1..1usize << counts.len().min(COMBINED)).rev().find_map(some));
+    let copies: u64 = counts.iter().map(|(shards, _)| shards.len() as u64).sum();
+    Some(combined.unwrap_or_else(|| (sum(&all) * shards.len() as u64 + copies / 2) / copies.max(1)))
 }
 
 #[cfg(test)]
@@ -254,5 +281,35 @@ mod tests {
     fn operations_on_all_nodes_leave_those_behind_that_differ() {
         let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
         assert_eq!((over.status, over.behind), ("succeeded", BTreeSet::from(["b".to_owned()])));
+    }
+
+    #[test]
+    fn deletions_are_counted_once_where_nodes_tell_enough() {
+        let counted = |parts: &[(&[u16], u64)]| {
+            let parts: Vec<Part> = parts
+                .iter()
+                .map(|(shards, count)| {
+                    let mut part = part("n", shards, State::Succeeded);
+                    part.seen.details = Some(json!({"deletedDocuments": count}));
+                    part
+                })
+                .collect();
+            over(&parts).deleted
+        };
+        // Shard 0 has one document, shard 1 five, shard 2 ten.
+        assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15), (&[0, 2], 11)]), Some(16), "all replicas");
+        assert_eq!(
+            counted(&[(&[0, 1], 6), (&[1, 2], 15), (&[2], 10)]),
+            Some(16),
+            "one is away for one shard"
+        );
+        assert_eq!(counted(&[(&[0, 1, 2], 16), (&[1], 5)]), Some(16), "one node has them all");
+        assert_eq!(counted(&[(&[0, 1], 5), (&[1, 2], 5), (&[2], 0)]), Some(5), "some had none");
+        assert_eq!(counted(&[(&[0, 1], 0), (&[1, 2], 0)]), Some(0));
+        assert_eq!(
+            counted(&[(&[0, 1], 6), (&[1, 2], 15)]),
+            Some(16),
+            "nobody can tell: a mean, by luck exact"
+        );
     }
 }

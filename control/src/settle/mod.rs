@@ -11,6 +11,7 @@ use crate::{
         tasks::{self, Ending, Task},
     },
     locks::LockGuard,
+    ops::CHANGELESS,
     scrub, settings_tag, time,
     view::Index,
     writes::begin::nothing_done,
@@ -31,8 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Node tasks a request: their uids travel in the query.
 const CHUNK: usize = 200;
 
-/// Kinds of tasks that change which index is where.
-const MOVES: [&str; 4] = ["indexCreation", "indexDeletion", "indexUpdate", "indexSwap"];
+/// Kinds of tasks that change all nodes alike.
+const EVERYWHERE: [&str; 5] =
+    ["indexCreation", "indexDeletion", "indexUpdate", "indexSwap", "settingsUpdate"];
 
 /// A task to be settled.
 #[derive(Debug)]
@@ -94,6 +96,11 @@ impl Settler {
         self.pending().get(&uid).map(|pending| pending.task.kind.clone())
     }
 
+    /// What pending tasks will do to the catalogue, oldest first: of those that `choose` wants.
+    pub fn effects<T>(&self, choose: impl FnMut(&Effect) -> Option<T>) -> Vec<T> {
+        self.pending().values().map(|pending| &pending.effect).filter_map(choose).collect()
+    }
+
     /// How many tasks are pending.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -112,12 +119,14 @@ impl Settler {
 
     /// Marks pending tasks as cancelled by another, and returns what nodes are to cancel. Tasks end as their nodes' do.
     ///
-    /// What changes which index is where is not cancelled, as if it had come too late: where one node does it and others
-    /// do not, a name stands for different documents on different nodes, and no copy of a shard mends that.
+    /// What changes all nodes alike is not cancelled, as if it had come too late. Where one node swaps indexes and others do
+    /// not, a name stands for different documents on different nodes, and no copy of a shard mends that; where one node
+    /// takes settings and others do not, none of them may be whole.
     pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
         let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         let mut all = self.pending();
-        let wanted = all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !MOVES.contains(&&*p.task.kind));
+        let wanted =
+            all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&&*p.task.kind));
         for (_, pending) in wanted {
             pending.task.canceled_by = Some(by);
             for part in pending.parts.iter().filter(|part| part.main) {
@@ -371,7 +380,7 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
                 );
                 view.mark_stale(*shard, node);
             }
-            for node in &over.behind {
+            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind.as_str())) {
                 tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
                 view.mark_behind(node);
             }
@@ -452,6 +461,9 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
         let copies = if task.kind == "indexDeletion" { replication.max(1) } else { 1 };
         details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
         return Some(details);
+    }
+    if CHANGELESS.contains(&task.kind.as_str()) && over.details.is_some() {
+        return over.details.clone();
     }
     if task.kind == "settingsUpdate"
         && let Some(mut told) = over.details.clone()

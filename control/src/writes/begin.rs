@@ -1,6 +1,10 @@
 //! *Begin*: authorises a write, waits for its locks, and gives it a uid, writers and a key.
 
-use super::{OpenWrite, refusal};
+use super::{
+    OpenWrite,
+    doubts::{self, Looked},
+    refusal,
+};
 use crate::{
     auth::{self, Grant},
     catalogue,
@@ -27,7 +31,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 ///
 /// # Errors
 /// What the client is told instead of 202.
-pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
+pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginReply> {
     let action = match begin.operation {
         WriteOperation::AddDocuments { .. } => "documents.add",
         WriteOperation::Edit { .. } => auth::EVERYTHING,
@@ -42,12 +46,32 @@ pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
         return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
     }
-    let guard = cluster.locks.lock(Scope::shards(&begin.index, &begin.shards)).await;
+    let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // From here on a gateway that leaves must not stop it half-way.
     let cluster = cluster.clone();
     tokio::spawn(async move { begin_locked(&cluster, begin, grant, guard).await })
         .await
         .map_err(|error| Error::Other(error.to_string()))?
+}
+
+/// Takes the locks, once all is known that a node could refuse of the payload; `None` where its documents have to be seen
+/// for that. The look comes before the locks, since it takes a while, and again where settings have changed until then.
+async fn lock(cluster: &Arc<Cluster>, begin: &mut Begin) -> Result<Option<LockGuard>> {
+    loop {
+        let Looked::Done { settings, failure } = doubts::look(cluster, begin).await? else { return Ok(None) };
+        let guard = cluster.locks.lock(Scope::shards(&begin.index, &begin.shards)).await;
+        if let Some(settings) = settings
+            && doubts::settings(cluster, &begin.index).await?.1 != settings
+        {
+            continue;
+        }
+        if let (WriteOperation::AddDocuments { failure: known, .. }, Some(failure)) =
+            (&mut begin.operation, failure)
+        {
+            *known = Some(failure);
+        }
+        return Ok(Some(guard));
+    }
 }
 
 async fn begin_locked(
@@ -109,7 +133,7 @@ async fn begin_locked(
     };
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
     let gateway = if edits { epochs::editor(&begin.gateway) } else { begin.gateway.clone() };
-    let key = cluster.epochs.key(cluster, &gateway).await?;
+    let (key_uid, key) = cluster.epochs.key(cluster, &gateway).await?;
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let intent = Intent::Write {
@@ -138,6 +162,7 @@ async fn begin_locked(
     cluster.open.insert(OpenWrite {
         task,
         gateway,
+        key: Some(key_uid),
         index: begin.index,
         operation: begin.operation,
         writers,
@@ -247,7 +272,12 @@ fn new_task(begin: &Begin) -> NewTask {
 #[must_use]
 pub fn nothing_done(details: Option<&Value>) -> Option<Value> {
     let mut details = details?.clone();
+    // Of an edit that failed, Meilisearch leaves open how many documents it deleted.
+    let is_edit = details.get("editedDocuments").is_some();
     for name in ["indexedDocuments", "deletedDocuments", "editedDocuments"] {
+        if is_edit && name == "deletedDocuments" {
+            continue;
+        }
         if let Some(count) = details.get_mut(name).filter(|count| count.is_null()) {
             *count = json!(0);
         }

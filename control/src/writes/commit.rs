@@ -3,6 +3,7 @@
 use super::{OpenWrite, begin::nothing_done, recovery};
 use crate::{
     cluster::Cluster,
+    epochs::GRACE,
     error::{Error, Result, api_error},
     ledger::{
         intents::{self, NodeTask},
@@ -13,7 +14,7 @@ use crate::{
     time,
 };
 use miroir_core::{
-    error::{ApiError, Code},
+    error::{ApiError, Code, ErrorBody},
     protocol::{Commit, NodeOutcome, WriteOperation},
     shard::Shard,
 };
@@ -39,12 +40,27 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     };
     // A gateway that leaves now must not tear it.
     let cluster = cluster.clone();
-    tokio::spawn(async move { decide(&cluster, write, commit).await })
-        .await
-        .map_err(|error| Error::Other(error.to_string()))?
+    let decided = tokio::spawn(async move {
+        let decided = decide(&cluster, &write, commit).await;
+        if decided.is_err() {
+            // It keeps its locks: its gateway's next commit, or its recovery, decides.
+            cluster.open.insert(write);
+        }
+        decided
+    });
+    let decided = decided.await.map_err(|error| Error::Other(error.to_string()))??;
+    decided.map_err(Into::into)
 }
 
-async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Result<Value> {
+/// What the client is told, once it is known.
+///
+/// # Errors
+/// The ledger failed: nothing is decided.
+async fn decide(
+    cluster: &Arc<Cluster>,
+    write: &OpenWrite,
+    commit: Commit,
+) -> Result<std::result::Result<Value, ApiError>> {
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node took a write");
     }
@@ -63,18 +79,10 @@ async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Res
             }
         }
     }
-    // A request that every node refuses as it stands is the client's mistake: the client gets a node's own words.
-    // 401 and 403 are not: they are about the gateway's key.
-    if taken.is_empty()
-        && unknown.is_empty()
-        && let Some((_, status, Some(error))) =
-            refusals.iter().find(|(_, status, error)| is_clients(*status) && error.is_some())
-        && refusals.iter().all(|(_, status, _)| is_clients(*status))
-    {
+    if taken.is_empty() && unknown.is_empty() && !refusals.is_empty() {
         let uid = write.task.uid;
         cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
-        let error = api_error(*status, &error.kind, &error.code, scrub::message(&error.message));
-        return Err(error.into());
+        return Ok(Err(refused(&refusals)));
     }
     let asked = unknown.clone();
     let untaken = |taken: &BTreeMap<String, u32>| {
@@ -85,22 +93,41 @@ async fn decide(cluster: &Arc<Cluster>, write: OpenWrite, commit: Commit) -> Res
     };
     // A shard that nobody has taken for sure, but somebody may have: the nodes know, once nothing more can come.
     if untaken(&taken) {
-        cluster.epochs.fence(cluster, &write.gateway).await?;
+        if let Some(key) = write.key {
+            cluster.epochs.fence(cluster, key, GRACE).await?;
+        }
+        let owing = cluster.epochs.owing();
         let mut pause = Duration::from_millis(50);
         for _ in 0..7 {
             tokio::time::sleep(pause).await;
             let mut found = recovery::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
             taken.extend(found.taken.remove(&write.task.uid).unwrap_or_default());
             unknown = found.silent;
+            unknown.extend(owing.intersection(&asked).cloned());
             if !untaken(&taken) {
                 break;
             }
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
-    let summary = write.task.summary();
+    for node in asked.iter().filter(|node| !taken.contains_key(*node)) {
+        write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
+    }
     apply(cluster, write, &taken, &unknown, written).await?;
-    Ok(summary)
+    Ok(Ok(write.task.summary()))
+}
+
+/// What the client is told of a write that no node has taken. A request that every node refuses as it stands is the client's
+/// mistake: the client gets a node's own words. 401 and 403 are not: they are about the gateway's key, which is another one
+/// the next time.
+fn refused(refusals: &[(String, u16, Option<ErrorBody>)]) -> ApiError {
+    let first = refusals.iter().find_map(|(_, status, error)| Some((*status, error.as_ref()?)));
+    match first {
+        Some((status, error)) if refusals.iter().all(|(_, status, _)| is_clients(*status)) => {
+            api_error(status, &error.kind, &error.code, scrub::message(&error.message))
+        }
+        _ => ApiError::new(Code::UNAVAILABLE, "No node takes this write now. Try again later."),
+    }
 }
 
 /// How many documents an addition indexes.
@@ -116,7 +143,7 @@ fn is_clients(status: u16) -> bool {
     (400..500).contains(&status) && status != 401 && status != 403 && status != 408 && status != 429
 }
 
-/// Makes what nodes took the truth: replicas that missed it are stale, and published as such, before locks are released.
+/// Makes what nodes took the truth: replicas that missed it are stale, and published as such, before the caller lets go of the locks.
 /// So are those of a shard that nobody took for sure, on nodes that are `silent` and may have taken it, as far as another
 /// replica can stand in: whatever that one has is then what all get. `written` are the ids that the gateway told.
 ///
@@ -124,7 +151,7 @@ fn is_clients(status: u16) -> bool {
 /// The ledger failed.
 pub async fn apply(
     cluster: &Arc<Cluster>,
-    write: OpenWrite,
+    write: &OpenWrite,
     taken: &BTreeMap<String, u32>,
     silent: &BTreeSet<String>,
     written: Option<BTreeMap<Shard, BTreeSet<String>>>,
@@ -201,12 +228,11 @@ pub async fn apply(
         })
         .await?;
     cluster.settler.add(Unsettled {
-        task: write.task,
+        task: write.task.clone(),
         node_tasks: found,
         effect: intents::Effect::None,
         indexed: indexed(&write.operation),
         guard: None,
     });
-    drop(write.guard);
     Ok(())
 }

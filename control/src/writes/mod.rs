@@ -2,6 +2,7 @@
 
 pub mod begin;
 pub mod commit;
+pub mod doubts;
 pub mod recovery;
 pub mod refusal;
 
@@ -12,6 +13,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// A write between begin and commit.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct OpenWrite {
     pub task: Task,
     /// Whose epoch key it goes under.
     pub gateway: String,
+    /// The key; absent where a restart found the write, which has fenced all keys of before.
+    pub key: Option<Uuid>,
     /// Index uid.
     pub index: String,
     /// What is done.
@@ -58,6 +62,13 @@ impl OpenWrites {
     pub fn take_older(&self, age: Duration) -> Vec<OpenWrite> {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         writes.extract_if(|_, write| write.since.elapsed() > age).map(|(_, write)| write).collect()
+    }
+
+    /// Whether a write under this key is among them.
+    #[must_use]
+    pub fn uses(&self, key: Uuid) -> bool {
+        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.values().any(|write| write.key == Some(key))
     }
 
     /// How many there are.

@@ -3,6 +3,7 @@
 use super::{OpenWrite, commit, metadata};
 use crate::{
     cluster::Cluster,
+    epochs::GRACE,
     error::Result,
     ledger::{
         intents::{self, Intent},
@@ -18,6 +19,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// How far back nodes are asked, in tasks.
 const RECENT: u32 = 1000;
@@ -56,7 +58,8 @@ pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u
     found
 }
 
-/// Recovers writes: fences their gateways, waits for the last callouts, and commits what nodes say they have.
+/// Recovers writes: fences their gateways, waits for the last callouts, and commits what nodes say they have. Writes that
+/// cannot be recovered stay open, with their locks, for the next time.
 ///
 /// # Errors
 /// The ledger failed.
@@ -64,27 +67,47 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
     if writes.is_empty() {
         return Ok(());
     }
-    let gateways: BTreeSet<&String> = writes.iter().map(|write| &write.gateway).collect();
-    for gateway in gateways {
-        cluster.epochs.fence(cluster, gateway).await?;
-    }
-    tokio::time::sleep(cluster.options.callout_timeout).await;
-    let nodes: BTreeSet<String> =
-        writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
-    let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
-    let mut found = find(cluster, &nodes, &uids).await;
+    let mut failure = None;
+    let found = match ask(cluster, &writes).await {
+        Ok(found) => found,
+        Err(error) => {
+            writes.into_iter().for_each(|write| cluster.open.insert(write));
+            return Err(error);
+        }
+    };
     for write in writes {
         let uid = write.task.uid;
-        let taken = found.taken.remove(&uid).unwrap_or_default();
+        let taken = found.taken.get(&uid).cloned().unwrap_or_default();
         tracing::warn!(
             uid,
             gateway = write.gateway,
             nodes = taken.len(),
             "a write without a commit was recovered"
         );
-        commit::apply(cluster, write, &taken, &found.silent, None).await?;
+        for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
+            write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
+        }
+        if let Err(error) = commit::apply(cluster, &write, &taken, &found.silent, None).await {
+            failure = Some(error);
+            cluster.open.insert(write);
+        }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
+}
+
+/// Fences the gateways of writes, and asks nodes what they have taken once nothing more can come.
+async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<Found> {
+    let keys: BTreeSet<Uuid> = writes.iter().filter_map(|write| write.key).collect();
+    let fenced = join_all(keys.into_iter().map(|key| cluster.epochs.fence(cluster, key, GRACE))).await;
+    fenced.into_iter().collect::<Result<()>>()?;
+    tokio::time::sleep(cluster.options.callout_timeout).await;
+    let nodes: BTreeSet<String> =
+        writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
+    let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
+    let mut found = find(cluster, &nodes, &uids).await;
+    // A node that has a key still may take more than it says.
+    found.silent.extend(cluster.epochs.owing().intersection(&nodes).cloned());
+    Ok(found)
 }
 
 /// Takes up an open write that a restart found. `reopened` are those before it: where they have its locks already, it does
@@ -109,7 +132,17 @@ pub async fn reopen(
     let shards: Vec<Shard> = writers.keys().copied().filter(|shard| !is_held(shard)).collect();
     let guard = cluster.locks.lock(Scope::shards(&index, &shards)).await;
     let record = Vec::new();
-    Ok(Some(OpenWrite { task, gateway, index, operation, writers, record, guard, since: Instant::now() }))
+    Ok(Some(OpenWrite {
+        task,
+        gateway,
+        index,
+        operation,
+        writers,
+        record,
+        guard,
+        key: None,
+        since: Instant::now(),
+    }))
 }
 
 /// Looks after overdue commits, for ever.
@@ -118,7 +151,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
         tokio::time::sleep(Duration::from_millis(250).min(cluster.options.commit_timeout)).await;
         let overdue = cluster.open.take_older(cluster.options.commit_timeout);
         if let Err(error) = recover(&cluster, overdue).await {
-            tracing::error!(%error, "a write could not be recovered; the next start will");
+            tracing::error!(%error, "a write could not be recovered yet");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     ops::refusal,
 };
 use miroir_core::{
+    documents::Doubts,
     error::ErrorBody,
     protocol::{Begin, BeginReply, WriteOperation},
 };
@@ -85,6 +86,8 @@ impl Refused {
             shards: Vec::new(),
             authorization: self.authorization,
             custom_metadata: None,
+            doubts: Doubts::default(),
+            doubtful: None,
         };
         match begin(cluster, begin_failed).await? {
             BeginReply::Recorded { task } => Ok(Some(task)),
@@ -134,7 +137,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
 }
 
 /// A node's task, once it has ended; `None` where it is of another index.
-async fn ended(node: &crate::node::Node, uid: u32, index: &str) -> Option<Value> {
+pub(super) async fn ended(node: &crate::node::Node, uid: u32, index: &str) -> Option<Value> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         let task = node.ask("GET", &format!("/tasks/{uid}"), None).await.ok()?;

@@ -235,5 +235,7 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
         shards: shards.iter().copied().map(Shard).collect(),
         authorization: None,
         custom_metadata: Some("the client's".into()),
+        doubts: Default::default(),
+        doubtful: None,
     }
 }

@@ -3,7 +3,7 @@
 //! Source: `meilisearch-types/src/document_formats.rs`, `read_csv`: a header `name:number` or `name:boolean` types its
 //! column, an empty field is null, everything else is text.
 
-use super::{Body, Documents, Entry, reader::reserved_field};
+use super::{Body, Documents, Entry, doubts::Doubtful, reader::reserved_field};
 use crate::{
     error::{ApiError, Code},
     shard::TAG_FIELD,
@@ -43,6 +43,11 @@ pub(super) fn read(body: &Body, delimiter: u8) -> Result<Documents, ApiError> {
         let mut object = Map::with_capacity(columns.len());
         for ((name, kind), field) in columns.iter().zip(&record) {
             object.insert((*name).to_owned(), value(field, *kind, line)?);
+        }
+        for (name, value) in object.iter().filter(|(name, _)| Doubtful::concerns(name)) {
+            let looked = serde_json::value::to_raw_value(value)
+                .and_then(|value| documents.doubtful.look(documents.entries.len(), name, &value));
+            looked.map_err(|error| malformed(&error))?;
         }
         let document = serde_json::to_vec(&object).unwrap_or_default();
         let start = documents.body.push(&document, settled);

@@ -1,6 +1,6 @@
 //! JSON and NDJSON, scanned as they stream in.
 
-use super::{Body, Entry, Format, PrimaryKey};
+use super::{Body, Entry, Format, PrimaryKey, doubts::Doubtful};
 use crate::{
     error::{ApiError, Code},
     json::Text,
@@ -43,13 +43,22 @@ pub(super) struct JsonScanner {
     /// every chunk.
     retry_at: usize,
     reserved: bool,
+    doubtful: Doubtful,
 }
 
 impl JsonScanner {
     pub fn new(format: Format, primary_key: Option<PrimaryKey>) -> Self {
         let state = if format == Format::Ndjson { State::Between } else { State::Start };
         let primary_key = primary_key.filter(|key| !key.is_nested());
-        Self { state, format, primary_key, settled: 0, retry_at: 0, reserved: false }
+        Self {
+            state,
+            format,
+            primary_key,
+            settled: 0,
+            retry_at: 0,
+            reserved: false,
+            doubtful: Doubtful::default(),
+        }
     }
 
     pub fn push(&mut self, chunk: &[u8], body: &mut Body, entries: &mut Vec<Entry>) {
@@ -66,15 +75,15 @@ impl JsonScanner {
         }
     }
 
-    /// Reads the rest, and says whether a document has the reserved field.
-    pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<bool, ApiError> {
+    /// Reads the rest, and says what is doubtful; `None` where a document has the reserved field.
+    pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<Option<Doubtful>, ApiError> {
         let (segment, bytes) = body.last();
         if !matches!(self.state, State::Broken | State::Ignored) {
             self.scan(segment, bytes, entries);
         }
         let ended = matches!(self.state, State::End | State::Between) && self.settled == bytes.len();
         if ended || self.state == State::Ignored {
-            return Ok(self.reserved);
+            return Ok(Some(self.doubtful).filter(|_| !self.reserved));
         }
         Err(diagnose(self.format, body))
     }
@@ -90,7 +99,7 @@ impl JsonScanner {
                 (State::First | State::Separator, b']') => State::Ignored,
                 (State::Separator, b',') => State::Next,
                 (State::Start | State::First | State::Next | State::Between, b'{') => {
-                    match self.document(segment, bytes) {
+                    match self.document(segment, bytes, entries.len()) {
                         Some(Ok(entry)) => {
                             entries.push(entry);
                             self.settled = entry.end as usize;
@@ -115,7 +124,7 @@ impl JsonScanner {
     }
 
     /// The document that starts at `settled`; `None` where it is not whole yet.
-    fn document(&mut self, segment: u32, bytes: &[u8]) -> Option<Result<Entry, ()>> {
+    fn document(&mut self, segment: u32, bytes: &[u8], position: usize) -> Option<Result<Entry, ()>> {
         let rest = bytes.get(self.settled..).unwrap_or_default();
         let mut reader = serde_json::Deserializer::from_slice(rest);
         let key = self.primary_key.as_ref().map(PrimaryKey::name);
@@ -130,6 +139,11 @@ impl JsonScanner {
                     return Some(Err(()));
                 };
                 let id = found.id.map(|id| Shard::hash(&id));
+                for (name, value) in found.doubtful {
+                    if self.doubtful.look(position, &name, value).is_err() {
+                        return Some(Err(()));
+                    }
+                }
                 Some(Ok(Entry { segment, start, end, id }))
             }
             Err(error) if error.is_eof() => {
@@ -146,6 +160,8 @@ struct Found<'de> {
     /// The primary key's value as text, where it is a valid one.
     id: Option<Cow<'de, str>>,
     reserved: bool,
+    /// Fields that nodes look into.
+    doubtful: Vec<(Cow<'de, str>, &'de RawValue)>,
 }
 
 struct DocumentSeed<'a> {
@@ -168,12 +184,15 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = Found { id: None, reserved: false };
+        let mut found = Found { id: None, reserved: false, doubtful: Vec::new() };
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
             if Some(key.as_ref()) == self.key {
                 // The last of several, as Meilisearch keeps it.
                 let value: &'de RawValue = map.next_value()?;
                 found.id = super::primary_key::id_text(value).ok();
+            } else if Doubtful::concerns(&key) {
+                let value = map.next_value()?;
+                found.doubtful.push((key, value));
             } else {
                 found.reserved |= key == TAG_FIELD;
                 map.next_value::<Checked>()?;

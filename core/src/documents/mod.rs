@@ -2,11 +2,14 @@
 
 mod body;
 mod csv;
+mod doubts;
 mod json;
 mod primary_key;
 mod reader;
+mod shape;
 
 pub use body::Body;
+pub use doubts::Doubts;
 pub use primary_key::{PrimaryKey, infer_primary_key};
 pub use reader::DocumentReader;
 pub(crate) use reader::payload_too_large;
@@ -15,6 +18,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     shard::{Shard, TAG_FIELD},
 };
+use doubts::Doubtful;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a payload is written.
@@ -95,6 +99,7 @@ pub struct Documents {
     key: Option<PrimaryKey>,
     /// Shards of the cluster; 0 before [`Self::assign`].
     shards: u16,
+    doubtful: Doubtful,
 }
 
 impl Documents {
@@ -143,6 +148,36 @@ impl Documents {
         ids.sort_unstable();
         ids.dedup();
         ids.len()
+    }
+
+    /// What nodes may refuse by the settings of the index.
+    #[must_use]
+    pub fn doubts(&self) -> Doubts {
+        self.doubtful.told()
+    }
+
+    /// The documents that stand for all doubts, as a JSON array; with every other of the same ids, since the last may hide the
+    /// one before. About `limit` bytes at most.
+    #[must_use]
+    pub fn doubtful(&self, limit: usize) -> String {
+        let positions = self.doubtful.positions();
+        let ids: BTreeSet<u64> =
+            positions.iter().filter_map(|position| self.entries.get(*position)?.id).collect();
+        let mut array = Vec::new();
+        let chosen = self.entries.iter().filter(|entry| entry.id.is_some_and(|id| ids.contains(&id)));
+        for entry in chosen {
+            let document = self.body.slice(*entry);
+            if !array.is_empty() && array.len() + document.len() > limit {
+                break;
+            }
+            array.push(if array.is_empty() { b'[' } else { b',' });
+            array.extend_from_slice(document);
+        }
+        if array.is_empty() {
+            array.push(b'[');
+        }
+        array.push(b']');
+        String::from_utf8(array).unwrap_or_default()
     }
 
     fn shard(&self, entry: &Entry) -> Option<Shard> {

@@ -78,10 +78,9 @@ impl DocumentReader {
         if let Format::Csv { delimiter } = self.format {
             return csv::read(&self.documents.body, delimiter).map(Some);
         }
-        if let Some(scanner) = self.scanner.take()
-            && scanner.finish(&self.documents.body, &mut self.documents.entries)?
-        {
-            return Err(reserved_field());
+        if let Some(scanner) = self.scanner.take() {
+            let doubtful = scanner.finish(&self.documents.body, &mut self.documents.entries)?;
+            self.documents.doubtful = doubtful.ok_or_else(reserved_field)?;
         }
         Ok(None)
     }

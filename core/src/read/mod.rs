@@ -2,7 +2,7 @@
 
 mod question;
 
-pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question};
+pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of};
 
 use crate::{
     error::{ApiError, Code},
@@ -48,6 +48,8 @@ pub struct Read {
     owner: Option<u16>,
     /// A node's own 200 is an answer too.
     takes_native: bool,
+    /// How many hits there are up to the end of the page.
+    hits: u64,
     /// The client's request mentioned the tag: answers are to be revealed.
     disguised: bool,
     next_call: u32,
@@ -92,6 +94,7 @@ impl Read {
             refusal: None,
             owner: None,
             takes_native: false,
+            hits: question.as_ref().map_or(0, |question| question.hits()),
             disguised,
             next_call: 0,
         };
@@ -123,6 +126,16 @@ impl Read {
             }
             (Ask::Portions(node, portions), _) => self.without(node, portions),
         }
+    }
+
+    /// How long it may take in all, milliseconds.
+    #[must_use]
+    pub fn deadline_ms(&self) -> u64 {
+        self.topology.config().limits.search_deadline_of(self.bytes(), self.hits)
+    }
+
+    fn bytes(&self) -> usize {
+        self.head.path.len().saturating_add(self.body.len())
     }
 
     /// Puts a question to the nodes.
@@ -357,8 +370,7 @@ impl Read {
         let (Ask::Portions(node, _) | Ask::Native(node)) = ask;
         self.pending.insert(id, ask);
         headers.extend(content_type.map(|value| ("content-type".to_owned(), value)));
-        let bytes = self.head.path.len().saturating_add(self.body.len());
-        let timeout_ms = self.topology.config().limits.search_timeout_of(bytes);
+        let timeout_ms = self.topology.config().limits.search_timeout_of(self.bytes(), self.hits);
         Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
     }
 }

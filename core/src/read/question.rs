@@ -12,6 +12,12 @@ pub struct Portion {
     pub shards: Vec<Shard>,
 }
 
+/// The shards of all these.
+#[must_use]
+pub fn shards_of(portions: &[Portion]) -> Vec<Shard> {
+    portions.iter().flat_map(|portion| portion.shards.clone()).collect()
+}
+
 /// A request to a node; always `POST` with JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRequest {
@@ -73,6 +79,11 @@ pub trait Question: Debug {
     /// The shards that it concerns.
     fn shards(&self, topology: &Topology) -> Vec<Shard> {
         topology.shards().collect()
+    }
+
+    /// How many hits there are up to the end of its page: those of deep pages take time.
+    fn hits(&self) -> u64 {
+        0
     }
 
     /// What one node is asked; [`super::Read`] makes sure that each shard of each unit is asked for once.

@@ -291,3 +291,63 @@ fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((reads, &body["hits"]), (2, &json!([{"id": 0}, {"id": 2}, {"id": 1}, {"id": 3}])));
 }
+
+#[test]
+fn distinct_values_that_are_not_displayed_are_read_too() {
+    let config = json!({
+        "schema": 1, "version": 1, "internalKey": "own",
+        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
+        "placement": [[0],[1]], "indexes": {"movies": {"primaryKey": "id"}},
+    });
+    let topology = Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap());
+    let run = |shown: bool| {
+        let head = RequestHead {
+            method: "POST".into(),
+            path: "/indexes/movies/search".into(),
+            headers: vec![("content-type".into(), "application/json".into())],
+        };
+        let understand =
+            |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
+        let mut progress =
+            Read::start(Arc::clone(&topology), head, br#"{"distinct":"maker"}"#.to_vec(), understand);
+        let makers = ["x", "y", "Y", "z"];
+        let (mut queue, mut reads): (Vec<Callout>, u32) = (Vec::new(), 0);
+        loop {
+            match progress {
+                Progress::Done(reply) => {
+                    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+                    let hits = body["hits"].as_array().unwrap();
+                    return (reads, hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect::<Vec<_>>());
+                }
+                Progress::Pending { machine, calls } => {
+                    queue.extend(calls);
+                    let call = queue.pop().unwrap();
+                    let Upstream::Node(node) = call.upstream else { panic!("a node is asked") };
+                    let is_read = call.path.ends_with("/documents/fetch");
+                    reads += u32::from(is_read);
+                    let documents = [0, 1].map(|hit| usize::from(node) * 2 + hit).map(|id| {
+                        let mut document = json!({"id": id});
+                        if is_read || shown {
+                            document["maker"] = json!(makers[id]);
+                        }
+                        if !is_read {
+                            document["_rankingScoreDetails"] = json!({});
+                        }
+                        document
+                    });
+                    let body = match is_read {
+                        true => json!({ "results": documents }),
+                        false => {
+                            json!({"hits": documents, "estimatedTotalHits": 2, "limit": 20, "offset": 0})
+                        }
+                    };
+                    let body = body.to_string().into_bytes();
+                    let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
+                    progress = machine.digest(call.id, outcome);
+                }
+            }
+        }
+    };
+    assert_eq!(run(false), (2, vec![0, 1, 3]));
+    assert_eq!(run(true), (0, vec![0, 1, 3]));
+}

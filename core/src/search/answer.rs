@@ -1,6 +1,9 @@
 //! One node's answer to its part of a search.
 
-use super::rank::{HIDDEN, Rank, Sorted};
+use super::{
+    rank::{HIDDEN, Rank, Sorted},
+    values::{FacetValue, values_at},
+};
 use crate::json::{RawObject, Text};
 use serde::{
     Deserialize, Deserializer,
@@ -19,6 +22,8 @@ pub struct Hit<'a> {
     /// Read when it is compared: most hits of a node never are.
     rank: OnceCell<Rank>,
     id: OnceCell<Option<DocumentId>>,
+    /// What it does not show of the attribute that no two hits may have in common.
+    distinct: OnceCell<Vec<FacetValue>>,
 }
 
 /// A document's id, for the order of hits that no ranking rule tells apart.
@@ -55,7 +60,7 @@ impl<'a> Hit<'a> {
     /// A hit of these members.
     #[must_use]
     pub fn new(fields: RawObject<'a>) -> Self {
-        Self { fields, rank: OnceCell::new(), id: OnceCell::new() }
+        Self { fields, rank: OnceCell::new(), id: OnceCell::new(), distinct: OnceCell::new() }
     }
 
     /// What the ranking rules say of it.
@@ -76,6 +81,18 @@ impl<'a> Hit<'a> {
             // A rank that is known already stays.
             let _ = self.rank.set(Rank::read(details, Some(sorted)));
         }
+    }
+
+    /// Tells the values of the distinct attribute, which it does not show.
+    pub fn reveal_distinct(&self, values: &[FacetValue]) {
+        // What is known already stays.
+        let _ = self.distinct.set(values.to_vec());
+    }
+
+    /// The values of the distinct attribute.
+    #[must_use]
+    pub fn distinct(&self, attribute: &str) -> Vec<FacetValue> {
+        self.distinct.get().cloned().unwrap_or_else(|| values_at(&self.fields, attribute))
     }
 
     /// The order of two hits that no ranking rule tells apart: by their ids, where both show theirs.

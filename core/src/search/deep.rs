@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use std::{cell::RefCell, cmp::Ordering, collections::VecDeque};
 
 /// No node is asked for the scores of more hits at once: half a kilobyte each.
-const CHUNK: u64 = 40_000;
+const CHUNK: u64 = 60_000;
 
 /// A multi-search with deep pages, after its first answers.
 #[derive(Debug)]
@@ -85,8 +85,13 @@ pub(super) fn first_chunk(query: &IndexQuery, shards: &[Shard], topology_shards:
     if query.distinct.is_some() || query.request.has("rankingScoreThreshold") {
         return end;
     }
-    let share = end.saturating_mul(shards.len() as u64) / u64::from(topology_shards.max(1));
-    (share + share / 8 + 100).min(end).min(CHUNK)
+    share(end, shards.len(), topology_shards).min(CHUNK)
+}
+
+/// A bit more than the share that a node with so many of the shards has of the first `end` hits.
+pub(super) fn share(end: u64, shards: usize, topology_shards: u16) -> u64 {
+    let share = end.saturating_mul(shards as u64) / u64::from(topology_shards.max(1));
+    (share + share / 8 + 100).min(end)
 }
 
 impl Page {
@@ -129,7 +134,7 @@ impl Page {
         source.ended = (hits.len() as u64) < asked || source.asked >= self.query.end();
         for hit in hits {
             let id = key.and_then(|key| DocumentId::of(&hit.fields, key));
-            let distinct = self.seen.values(&hit.fields);
+            let distinct = self.seen.values(&hit);
             source.waiting.push_back(Scored { rank: hit.rank().clone(), id, distinct });
         }
     }

@@ -7,30 +7,31 @@ use super::{
     answer::DocumentId,
     geo::{Place, compare_distances},
     merge::{ranked, write_list},
-    query_string::sort_parameters,
+    query::DEEP,
+    query_string::{parameters, sort_parameters},
     rank::missing_last,
     request::{MOST_HITS, with_shards},
     selection::Selection,
     values::{FacetValue, directed, values_at},
+    windows::{Address, InSteps, Scan, Winner},
 };
 use crate::{
     http::{Reply, RequestHead},
     json::RawObject,
     query::{encode, last_pairs, members},
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
-    shard::Shard,
     topology::Topology,
 };
 use serde_json::{
-    Value, json,
+    Map, Value, json,
     value::{RawValue, to_raw_value},
 };
 use std::{cmp::Ordering, collections::BTreeMap};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A list of documents.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DocumentList {
     index: String,
     primary_key: Option<String>,
@@ -39,9 +40,11 @@ pub struct DocumentList {
     limit: u64,
     sorts: Vec<Sort>,
     selection: Selection,
+    /// Set where documents are asked for that show nothing but what merging needs.
+    scan: Option<Scan>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Sort {
     Field { path: String, ascending: bool },
     Distance { from: Place, ascending: bool },
@@ -57,6 +60,7 @@ struct Document<'a> {
     fields: RawObject<'a>,
     keys: Vec<SortKey>,
     id: Option<DocumentId>,
+    address: Address,
 }
 
 impl DocumentList {
@@ -68,14 +72,7 @@ impl DocumentList {
         head: &RequestHead,
         body: &[u8],
     ) -> Option<Box<dyn Question>> {
-        let from_query;
-        let body = if head.method == "GET" {
-            from_query = serde_json::to_vec(&body_of_query(head.query())?).ok()?;
-            &from_query
-        } else {
-            body
-        };
-        let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+        let parameters = parameters(head, body, body_of_query)?;
         let number = |name: &str, default: u64| match parameters.get(name) {
             Some(value) => serde_json::from_str(value.get()).ok(),
             None => Some(default),
@@ -87,31 +84,94 @@ impl DocumentList {
         let sorts: Vec<Sort> =
             names("sort")?.iter().flatten().map(|sort| Sort::of(sort)).collect::<Option<_>>()?;
         let primary_key = topology.primary_key(index).map(str::to_owned);
-        let paths = sorts.iter().map(|sort| match sort {
-            Sort::Field { path, .. } => path.as_str(),
-            Sort::Distance { .. } => "_geo",
-        });
-        let needed: Vec<&str> = primary_key.as_deref().into_iter().chain(paths).collect();
+        let needed: Vec<&str> =
+            primary_key.as_deref().into_iter().chain(sorts.iter().map(Sort::path)).collect();
         let selection = Selection::new(names("fields")?.as_deref(), &[], &needed);
+        let (offset, limit) = (number("offset", 0)?, number("limit", 20)?);
+        let deep = offset >= DEEP && limit > 0 && primary_key.is_some();
         Some(Box::new(Self {
             index: index.to_owned(),
             primary_key,
-            offset: number("offset", 0)?,
-            limit: number("limit", 20)?,
+            offset,
+            limit,
+            scan: deep.then_some(Scan { times: 1, shards: topology.shard_count() }),
             sorts,
             selection,
             parameters,
         }))
     }
 
-    fn read<'a>(&self, members: &RawObject<'a>) -> Option<Vec<Document<'a>>> {
+    fn read<'a>(&self, source: usize, members: &RawObject<'a>) -> Option<Vec<Document<'a>>> {
         let documents: Vec<RawObject<'a>> = members.read("results")?;
-        let read = documents.into_iter().map(|fields| Document {
+        let read = documents.into_iter().enumerate().map(|(position, fields)| Document {
+            address: (source, position),
             keys: self.sorts.iter().map(|sort| sort.key(&fields)).collect(),
             id: self.primary_key.as_deref().and_then(|key| DocumentId::of(&fields, key)),
             fields,
         });
         Some(read.collect())
+    }
+
+    /// What merging needs of every document, and nothing else.
+    fn keys(&self) -> Vec<&str> {
+        self.primary_key.as_deref().into_iter().chain(self.sorts.iter().map(Sort::path)).collect()
+    }
+
+    /// The request for these documents of a node.
+    fn request(
+        &self,
+        portions: &[Portion],
+        offset: usize,
+        limit: u64,
+        fields: Option<&[String]>,
+    ) -> NodeRequest {
+        let shards = shards_of(portions);
+        let added: Vec<(&str, Option<Box<RawValue>>)> = vec![
+            ("offset", to_raw_value(&offset).ok()),
+            ("limit", to_raw_value(&limit).ok()),
+            ("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards)),
+            ("fields", fields.and_then(|fields| to_raw_value(fields).ok())),
+        ];
+        let mut parameters: BTreeMap<&str, &RawValue> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        if self.scan.is_some() {
+            parameters.remove("retrieveVectors");
+        }
+        parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        let path = format!("/indexes/{}/documents/fetch", encode(&self.index));
+        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
+    }
+}
+
+impl InSteps for DocumentList {
+    const HITS: &'static str = "results";
+
+    fn scan(&self) -> Option<Scan> {
+        self.scan
+    }
+
+    fn with(&self, scan: Option<Scan>) -> Self {
+        Self { scan, ..self.clone() }
+    }
+
+    fn end(&self) -> u64 {
+        if self.limit == 0 { 0 } else { self.offset.saturating_add(self.limit).min(MOST_HITS) }
+    }
+
+    fn needs_all(&self) -> bool {
+        false
+    }
+
+    fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest {
+        self.request(portions, offset, limit as u64, self.selection.fields())
+    }
+
+    fn id(&self, document: &RawObject<'_>) -> Option<(usize, DocumentId)> {
+        Some((0, DocumentId::of(document, self.primary_key.as_deref()?)?))
+    }
+
+    fn write_hit(&self, document: &RawObject<'_>, out: &mut Vec<u8>) {
+        scrub::write_hit(document, true, out, |name, value, out| self.selection.write(name, value, out));
     }
 }
 
@@ -128,27 +188,24 @@ impl Question for DocumentList {
         vec![hash.digest()]
     }
 
+    fn hits(&self) -> u64 {
+        self.end()
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
-        let limit = if self.limit == 0 { 0 } else { self.offset.saturating_add(self.limit).min(MOST_HITS) };
-        let added: Vec<(&str, Option<Box<RawValue>>)> = vec![
-            ("offset", to_raw_value(&0).ok()),
-            ("limit", to_raw_value(&limit).ok()),
-            ("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards)),
-            ("fields", self.selection.fields().and_then(|fields| to_raw_value(fields).ok())),
-        ];
-        let mut parameters: BTreeMap<&str, &RawValue> =
-            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
-        parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
-        let path = format!("/indexes/{}/documents/fetch", encode(&self.index));
-        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
+        let limit = self.hits_of(portions);
+        if self.scan.is_none() {
+            return self.request(portions, 0, limit, self.selection.fields());
+        }
+        let needed = Selection::new(Some(&[]), &[], &self.keys());
+        self.request(portions, 0, limit, needed.fields())
     }
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
             let members = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
-            let documents = members.as_ref().and_then(|members| self.read(members));
+            let documents = members.as_ref().and_then(|members| self.read(position, members));
             match (members, documents) {
                 (Some(members), Some(documents)) => answers.push((members, documents)),
                 _ => return Gathered::Broken(position),
@@ -157,6 +214,10 @@ impl Question for DocumentList {
         let end = usize::try_from(self.offset.saturating_add(self.limit)).unwrap_or(usize::MAX);
         let lists = answers.iter().map(|(_, documents)| documents.as_slice()).collect();
         let documents = ranked(lists, end, Document::compare, |_| true);
+        let found: Vec<usize> = answers.iter().map(|(_, documents)| documents.len()).collect();
+        if let Some(more) = self.more(parts, &found, documents.iter().map(|document| document.address)) {
+            return more;
+        }
         let documents =
             documents.get(usize::try_from(self.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
@@ -164,11 +225,8 @@ impl Question for DocumentList {
         first.write_filtered(&mut out, |name, value, out| {
             let number = match name {
                 "results" => {
-                    write_list(documents, out, |document, out| {
-                        scrub::write_hit(&document.fields, true, out, |name, value, out| {
-                            self.selection.write(name, value, out)
-                        });
-                    });
+                    let shown = if self.scan.is_some() { &[] } else { documents };
+                    write_list(shown, out, |document, out| self.write_hit(&document.fields, out));
                     return true;
                 }
                 "offset" => self.offset,
@@ -182,11 +240,22 @@ impl Question for DocumentList {
             out.extend_from_slice(number.to_string().as_bytes());
             true
         });
-        Gathered::Reply(Reply::json(200, out))
+        let winner =
+            |document: &&Document<'_>| Winner { address: document.address, id: self.id(&document.fields) };
+        self.second(&out, parts, documents.iter().map(winner).collect())
+            .unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
     }
 }
 
 impl Sort {
+    /// The field that it reads.
+    fn path(&self) -> &str {
+        match self {
+            Self::Field { path, .. } => path,
+            Self::Distance { .. } => "_geo",
+        }
+    }
+
     /// Reads `field:asc` or `_geoPoint(latitude, longitude):desc`.
     fn of(text: &str) -> Option<Self> {
         let (path, direction) = text.rsplit_once(':')?;
@@ -250,8 +319,8 @@ impl Document<'_> {
 }
 
 /// The query string of the `GET` as the body of the `POST`.
-fn body_of_query(query: &str) -> Option<Value> {
-    let mut body = serde_json::Map::new();
+fn body_of_query(query: &str) -> Option<Map<String, Value>> {
+    let mut body = Map::new();
     for (name, text) in last_pairs(query) {
         let list = || members(&text).map(Value::from).collect::<Value>();
         let value = match name.as_str() {
@@ -265,5 +334,5 @@ fn body_of_query(query: &str) -> Option<Value> {
         };
         body.insert(name, value);
     }
-    Some(Value::Object(body))
+    Some(body)
 }

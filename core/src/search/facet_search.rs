@@ -12,8 +12,7 @@ use crate::{
     http::Reply,
     json::{RawObject, write_string},
     query::encode,
-    read::{Gathered, NodeRequest, Part, Portion, Question},
-    shard::Shard,
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::{IndexConfig, Topology},
 };
 use serde::Deserialize;
@@ -68,7 +67,7 @@ impl Question for FacetSearch {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let filter = with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards);
         let mut parameters: BTreeMap<&str, &RawValue> =
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();

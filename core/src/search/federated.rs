@@ -4,19 +4,20 @@
 //! Source: Meilisearch 1.50, `meilisearch/src/search/federated/`.
 
 use super::{
-    answer::Hit,
-    facets::{FacetOrder, merge_distributions, merge_stats},
+    answer::{DocumentId, Hit},
+    facets::{merge_distributions, merge_stats},
     federated_hybrid::Decision,
-    merge::{Seen, facet_order, pages, ranked, write_list},
-    query::IndexQuery,
+    merge::{Seen, ranked, write_list, write_number},
+    query::{DEEP, IndexQuery},
     rank::Weighted,
     request::{MOST_HITS, Paging, SearchRequest},
     reveal::{Revealed, Sorting},
+    windows::{Address, InSteps, Scan, Winner},
 };
 use crate::{
     http::Reply,
     json::{RawObject, write_string},
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -37,14 +38,18 @@ use std::{
 pub struct Federated {
     federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
-    merge_facets: Option<Option<u64>>,
+    pub(super) merge_facets: Option<Option<u64>>,
     /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
     mixed_orders: bool,
     /// `facetsByIndex`.
-    facets: BTreeMap<String, Option<Vec<String>>>,
+    pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
     queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
     by_keywords: bool,
+    /// Set where hits are asked for that show nothing but what merging needs.
+    scan: Option<Scan>,
+    /// Shards of the cluster.
+    shards: u16,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +70,8 @@ struct FederatedHit<'a> {
     hit: Hit<'a>,
     place: Place,
     weighted: Vec<Weighted>,
+    /// The answer that brought it, and its position there.
+    address: Address,
 }
 
 impl Federated {
@@ -97,8 +104,18 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
-        let federated = Self { queries, federation, merge_facets, mixed_orders, facets, by_keywords: false };
-        Some(Decision::of(federated))
+        let shards = topology.shard_count();
+        let (by_keywords, scan) = (false, None);
+        Some(Decision::of(Self {
+            queries,
+            federation,
+            merge_facets,
+            mixed_orders,
+            facets,
+            by_keywords,
+            scan,
+            shards,
+        }))
     }
 
     /// The queries.
@@ -106,8 +123,17 @@ impl Federated {
         &self.queries
     }
 
-    /// How many hits a node is asked for.
-    pub(super) fn hits(&self) -> u64 {
+    /// The same, for scores first and then the documents of the page only where that is less to move: not with vectors,
+    /// since how many hits a node is asked for decides which ones it finds by them.
+    pub(super) fn in_steps(self) -> Self {
+        let (offset, limit) = self.federation.paging.window();
+        let by_vectors = self.queries.iter().any(|query| query.request.has("hybrid"));
+        let deep = offset >= DEEP && limit > 0 && !by_vectors;
+        Self { scan: deep.then_some(Scan { times: 1, shards: self.shards }), ..self }
+    }
+
+    /// How many hits there are up to the end of the page.
+    pub(super) fn all_hits(&self) -> u64 {
         let (offset, limit) = self.federation.paging.window();
         if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) }
     }
@@ -120,10 +146,10 @@ impl Federated {
         }
     }
 
-    fn read<'a>(&self, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
+    fn read<'a>(&self, part: usize, body: &'a [u8]) -> Option<(RawObject<'a>, Vec<FederatedHit<'a>>)> {
         let members: RawObject<'a> = serde_json::from_slice(body).ok()?;
         let hits: Vec<RawObject<'a>> = members.read("hits")?;
-        let hits = hits.into_iter().map(|fields| {
+        let hits = hits.into_iter().enumerate().map(|(position, fields)| {
             let place: Place = fields.read("_federation")?;
             let query = self.queries.get(place.queries_position)?;
             let details = fields.get("_rankingScoreDetails")?;
@@ -131,7 +157,7 @@ impl Federated {
             query.reveal(&hit);
             let (weight, score) = (query.request.weight, place.weighted_ranking_score);
             let weighted = Weighted::of(details, weight, score, query.sorted(&hit));
-            Some(FederatedHit { hit, place, weighted })
+            Some(FederatedHit { hit, place, weighted, address: (part, position) })
         });
         Some((members, hits.collect::<Option<_>>()?))
     }
@@ -153,76 +179,70 @@ impl Federated {
             .then_with(|| place.queries_position.cmp(&other_place.queries_position))
     }
 
-    fn write_hit(&self, hit: &FederatedHit<'_>, out: &mut Vec<u8>) {
-        let Some(query) = self.queries.get(hit.place.queries_position) else { return };
+    /// The request for these hits of a node.
+    fn request(
+        &self,
+        shards: &[Shard],
+        added: &[(&str, Option<Box<RawValue>>)],
+        left_out: &[&str],
+    ) -> NodeRequest {
+        let mut parameters = self.federation.without_paging();
+        parameters.retain(|name, _| !left_out.contains(name));
+        parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        let mut body = b"{\"federation\":".to_vec();
+        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
+        body.extend_from_slice(b",\"queries\":");
+        write_list(&self.queries, &mut body, |query, out| {
+            out.extend(match self.scan {
+                Some(_) => query.scan().for_federation(shards),
+                None => query.for_federation(shards),
+            });
+        });
+        body.push(b'}');
+        NodeRequest::new("/multi-search", body)
+    }
+}
+
+impl InSteps for Federated {
+    const HITS: &'static str = "hits";
+
+    fn scan(&self) -> Option<Scan> {
+        self.scan
+    }
+
+    fn with(&self, scan: Option<Scan>) -> Self {
+        Self { scan, ..self.clone() }
+    }
+
+    fn end(&self) -> u64 {
+        self.all_hits()
+    }
+
+    /// Totals of these do.
+    fn needs_all(&self) -> bool {
+        let counts =
+            |query: &IndexQuery| query.distinct.is_some() || query.request.has("rankingScoreThreshold");
+        self.queries.iter().any(counts)
+    }
+
+    fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest {
+        let added = [("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
+        self.request(&shards_of(portions), &added, &["mergeFacets", "facetsByIndex"])
+    }
+
+    fn id(&self, hit: &RawObject<'_>) -> Option<(usize, DocumentId)> {
+        let place: Place = hit.read("_federation")?;
+        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref()?;
+        Some((place.queries_position, DocumentId::of(hit, key)?))
+    }
+
+    fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
+        let place: Option<Place> = hit.read("_federation");
+        let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
         let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
-        scrub::write_hit(&hit.hit.fields, query.request.show_details, out, |name, value, out| {
+        scrub::write_hit(hit, query.request.show_details, out, |name, value, out| {
             !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
         });
-    }
-
-    /// How `mergeFacets` orders and cuts a facet: as the first index that it is asked of.
-    fn merged_order(&self, topology: &Topology, facet: &str) -> FacetOrder {
-        let asks =
-            |asked: &Option<Vec<String>>| asked.iter().flatten().any(|name| name == facet || name == "*");
-        let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
-        let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
-        let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
-        let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
-        if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
-            // The facet of one index is cut as there.
-            let order = facet_order(&topology.index(index), facet);
-            return FacetOrder { limit: order.limit.min(limit.unwrap_or(usize::MAX)), ..order };
-        }
-        FacetOrder { by_count, together: true, limit: limit.unwrap_or(usize::MAX) }
-    }
-
-    /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
-    fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
-        let mut indexes: BTreeMap<String, (Vec<&RawValue>, Vec<&RawValue>)> = BTreeMap::new();
-        for part in parts {
-            let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
-            for (index, facets) in members {
-                let Ok(facets) = serde_json::from_str::<RawObject<'_>>(facets.get()) else { continue };
-                let (distributions, stats) = indexes.entry(index.into_owned()).or_default();
-                distributions.extend(facets.get("distribution"));
-                stats.extend(facets.get("stats"));
-            }
-        }
-        let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for (position, (index, (distributions, stats))) in indexes.iter().enumerate() {
-            let config = topology.index(index);
-            let mut distribution = Vec::new();
-            let stats = merge_stats(stats, None);
-            let order = |facet: &str| facet_order(&config, facet);
-            merge_distributions(distributions, &stats, 0, None, order, &mut distribution);
-            let stats = serde_json::to_vec(&stats).unwrap_or_default();
-            if self.merge_facets.is_some() {
-                merged.push((distribution, stats));
-                continue;
-            }
-            out.extend_from_slice(if position == 0 { b"\"facetsByIndex\":{" } else { b"," });
-            write_string(index, out);
-            out.extend_from_slice(b":{\"distribution\":");
-            out.extend(distribution);
-            out.extend_from_slice(b",\"stats\":");
-            out.extend(stats);
-            out.push(b'}');
-        }
-        if self.merge_facets.is_none() {
-            out.extend_from_slice(if indexes.is_empty() { b"\"facetsByIndex\":{}" } else { b"}" });
-            return;
-        }
-        let raw = |bytes: &Vec<u8>| serde_json::from_slice::<Box<RawValue>>(bytes).ok();
-        let distributions: Vec<Box<RawValue>> = merged.iter().filter_map(|(bytes, _)| raw(bytes)).collect();
-        let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
-        out.extend_from_slice(b"\"facetDistribution\":");
-        let parts: Vec<&RawValue> = distributions.iter().map(|part| &**part).collect();
-        let order = |facet: &str| self.merged_order(topology, facet);
-        merge_distributions(&parts, &Map::new(), 0, None, order, out);
-        out.extend_from_slice(b",\"facetStats\":");
-        let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
-        out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());
     }
 }
 
@@ -242,41 +262,34 @@ impl Question for Federated {
         vec![self.queries.iter().fold(self.federation.seed("", topology.version()), seed)]
     }
 
+    fn hits(&self) -> u64 {
+        self.all_hits()
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
-        let hits = self.hits();
-        let mut parameters = self.federation.without_paging();
-        parameters.remove("mergeFacets");
-        let added: Vec<(&str, Option<Box<RawValue>>)> = match self.federation.paging {
-            Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
-            Paging::Page { .. } => {
-                vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
-            }
+        let shards = shards_of(portions);
+        let hits = to_raw_value(&self.hits_of(portions)).ok();
+        let mut added = match self.federation.paging {
+            Paging::Offset { .. } => vec![("limit", hits)],
+            Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],
         };
-        let uncut = to_raw_value(&Map::new()).ok();
-        if let Some(uncut) = uncut.as_deref().filter(|_| self.merge_facets.is_some() && self.mixed_orders) {
-            parameters.insert("mergeFacets", uncut);
+        if self.merge_facets.is_some() && self.mixed_orders {
+            added.push(("mergeFacets", to_raw_value(&Map::new()).ok()));
         }
-        for (name, value) in &added {
-            if let Some(value) = value {
-                parameters.insert(name, value);
-            }
-        }
-        let mut body = b"{\"federation\":".to_vec();
-        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
-        body.extend_from_slice(b",\"queries\":");
-        write_list(&self.queries, &mut body, |query, out| out.extend(query.for_federation(&shards)));
-        body.push(b'}');
-        NodeRequest::new("/multi-search", body)
+        self.request(&shards, &added, &["mergeFacets"])
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
         if let Some(reveal) = self.hidden(parts) {
-            return Gathered::Again(reveal);
+            // The first hits of a deep page do not tell which ones are to be read.
+            return match self.scan {
+                Some(_) => Gathered::Next(Box::new(InSteps::with(self, None)), 0),
+                None => Gathered::Again(reveal),
+            };
         }
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            match self.read(part.body) {
+            match self.read(position, part.body) {
                 Some(answer) => answers.push(answer),
                 None => return Gathered::Broken(position),
             }
@@ -307,15 +320,16 @@ impl Question for Federated {
             let position = hit.place.queries_position;
             let of_query = self.queries.get(position).and_then(|query| query.distinct.as_deref());
             let is_new = match everywhere {
-                Some(_) => seen.is_new(&hit.hit.fields),
-                None => seen_by_query
-                    .entry(position)
-                    .or_insert_with(|| Seen::new(of_query))
-                    .is_new(&hit.hit.fields),
+                Some(_) => seen.is_new(&hit.hit),
+                None => seen_by_query.entry(position).or_insert_with(|| Seen::new(of_query)).is_new(&hit.hit),
             };
             rejected += u64::from(!is_new);
             is_new
         });
+        let found: Vec<usize> = answers.iter().map(|(_, hits)| hits.len()).collect();
+        if let Some(more) = self.more(parts, &found, hits.iter().map(|hit| hit.address)) {
+            return more;
+        }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let sum =
             |name: &str| -> u64 { answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum() };
@@ -339,40 +353,30 @@ impl Question for Federated {
             }
             write_string(name, &mut out);
             out.push(b':');
-            let number = match (name.as_ref(), self.federation.paging) {
-                ("hits", _) => {
-                    write_list(hits, &mut out, |hit, out| self.write_hit(hit, out));
+            let number = match name.as_ref() {
+                "hits" => {
+                    let shown = if self.scan.is_some() { &[] } else { hits };
+                    write_list(shown, &mut out, |hit, out| self.write_hit(&hit.hit.fields, out));
                     continue;
                 }
-                ("facetDistribution", _) => {
+                "facetDistribution" => {
                     let order = |facet: &str| self.merged_order(topology, facet);
                     merge_distributions(&raw(name), &Map::new(), 0, None, order, &mut out);
                     continue;
                 }
-                ("facetStats", _) => {
+                "facetStats" => {
                     out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
                     continue;
                 }
-                ("offset", Paging::Offset { offset, .. }) => offset,
-                ("limit", Paging::Offset { limit, .. }) => limit,
-                ("page", Paging::Page { page, .. }) => page,
-                ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
-                ("estimatedTotalHits" | "totalHits", _) => total(name),
-                ("totalPages", Paging::Page { hits_per_page, .. }) => {
-                    pages(total("totalHits"), hits_per_page)
+                "estimatedTotalHits" | "totalHits" => Some(total(name)),
+                "totalPages" => self.federation.paging.pages(total("totalHits")),
+                "semanticHitCount" => {
+                    Some(hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64)
                 }
-                ("semanticHitCount", _) => {
-                    hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64
-                }
-                ("processingTimeMs", _) => {
-                    answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max().unwrap_or(0)
-                }
-                _ => {
-                    out.extend_from_slice(value.get().as_bytes());
-                    continue;
-                }
+                "processingTimeMs" => answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max(),
+                _ => self.federation.paging.told(name),
             };
-            out.extend_from_slice(number.to_string().as_bytes());
+            write_number(number, value, &mut out);
         }
         let facets = raw("facetsByIndex");
         if !wrote_facets && !facets.is_empty() {
@@ -383,6 +387,7 @@ impl Question for Federated {
             out.extend_from_slice(b",\"semanticHitCount\":0");
         }
         out.push(b'}');
-        Gathered::Reply(Reply::json(200, out))
+        let winners = hits.iter().map(|hit| Winner { address: hit.address, id: self.id(&hit.hit.fields) });
+        self.second(&out, parts, winners.collect()).unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
     }
 }

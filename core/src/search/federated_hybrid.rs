@@ -6,8 +6,7 @@ use super::{
     query::IndexQuery,
 };
 use crate::{
-    read::{Gathered, NodeRequest, Part, Portion, Question},
-    shard::Shard,
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::Topology,
 };
 
@@ -22,7 +21,7 @@ pub struct Decision {
 impl Decision {
     /// The federated search, after this decision where one is open.
     pub fn of(federated: Federated) -> Box<dyn Question> {
-        let hits = federated.hits();
+        let hits = federated.all_hits();
         let open: Vec<(usize, IndexQuery)> = federated
             .queries()
             .iter()
@@ -30,7 +29,7 @@ impl Decision {
             .filter(|(_, query)| hits > 0 && query.asks_keywords())
             .map(|(position, query)| (position, query.keyword_scores(hits)))
             .collect();
-        if open.is_empty() { Box::new(federated) } else { Box::new(Self { federated, open }) }
+        if open.is_empty() { Box::new(federated.in_steps()) } else { Box::new(Self { federated, open }) }
     }
 }
 
@@ -39,8 +38,12 @@ impl Question for Decision {
         self.federated.seeds(topology)
     }
 
+    fn hits(&self) -> u64 {
+        self.federated.all_hits()
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let queries = self.open.iter().flat_map(|(_, query)| query.for_shards(&shards));
         multi_search(&queries.collect::<Vec<_>>())
     }
@@ -64,6 +67,6 @@ impl Question for Decision {
                 Err(broken) => return Gathered::Broken(answers.positions.get(broken).copied().unwrap_or(0)),
             }
         }
-        Gathered::Next(Box::new(decided), 0)
+        Gathered::Next(Box::new(decided.in_steps()), 0)
     }
 }

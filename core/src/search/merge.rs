@@ -4,9 +4,8 @@ use super::{
     answer::{Hit, NodeAnswer},
     facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
     hybrid::Hybrid,
-    request::{Paging, SearchRequest},
+    request::SearchRequest,
     selection::Selection,
-    values::values_at,
 };
 use crate::{json::RawObject, scrub, topology::IndexConfig};
 use serde_json::value::RawValue;
@@ -78,7 +77,7 @@ impl Merging<'_> {
             })
         };
         let mut seen = Seen::new(self.distinct);
-        (end, ranked(lists, end, compare, |hit| seen.is_new(&hit.fields)))
+        (end, ranked(lists, end, compare, |hit| seen.is_new(hit)))
     }
 
     /// An answer with these members.
@@ -100,14 +99,14 @@ impl Merging<'_> {
 
         let mut out = Vec::with_capacity(256 + hits.len() * 1024);
         members.write_filtered(&mut out, |name, value, out| {
-            let number = match (name, request.paging) {
-                ("hits", _) => {
+            let number = match name {
+                "hits" => {
                     let fields: Vec<&RawObject<'_>> = hits.iter().map(|hit| &hit.fields).collect();
                     self.write_hits(&fields, request, out);
                     return true;
                 }
-                ("facetDistribution" | "facetStats", _) if request.facets.is_none() => return false,
-                ("facetDistribution", _) => {
+                "facetDistribution" | "facetStats" if request.facets.is_none() => return false,
+                "facetDistribution" => {
                     merge_distributions(
                         &raw(name),
                         &merge_stats(&raw("facetStats"), hidden_facet),
@@ -118,28 +117,19 @@ impl Merging<'_> {
                     );
                     return true;
                 }
-                ("facetStats", _) => {
+                "facetStats" => {
                     let stats =
                         serde_json::to_vec(&merge_stats(&raw(name), hidden_facet)).unwrap_or_default();
                     out.extend_from_slice(&stats);
                     return true;
                 }
-                ("offset", Paging::Offset { offset, .. }) => offset,
-                ("limit", Paging::Offset { limit, .. }) => limit,
-                ("page", Paging::Page { page, .. }) => page,
-                ("hitsPerPage", Paging::Page { hits_per_page, .. }) => hits_per_page,
-                ("estimatedTotalHits" | "totalHits", _) => total(name),
-                ("totalPages", Paging::Page { hits_per_page, .. }) => {
-                    pages(total("totalHits"), hits_per_page)
-                }
-                ("semanticHitCount", _) => hits.iter().filter(|hit| hit.rank().is_semantic()).count() as u64,
-                ("processingTimeMs", _) => parts.iter().map(|part| part.number(name)).max().unwrap_or(0),
-                _ => {
-                    out.extend_from_slice(value.get().as_bytes());
-                    return true;
-                }
+                "estimatedTotalHits" | "totalHits" => Some(total(name)),
+                "totalPages" => request.paging.pages(total("totalHits")),
+                "semanticHitCount" => Some(hits.iter().filter(|hit| hit.rank().is_semantic()).count() as u64),
+                "processingTimeMs" => parts.iter().map(|part| part.number(name)).max(),
+                _ => request.paging.told(name),
             };
-            out.extend_from_slice(number.to_string().as_bytes());
+            write_number(number, value, out);
             true
         });
         out
@@ -156,9 +146,12 @@ impl Merging<'_> {
     }
 }
 
-/// Pages of this size that hold so many hits.
-pub(super) fn pages(hits: u64, hits_per_page: u64) -> u64 {
-    hits.saturating_add(hits_per_page.saturating_sub(1)).checked_div(hits_per_page).unwrap_or(0)
+/// Writes a number that all nodes say together, or what one of them says.
+pub(super) fn write_number(number: Option<u64>, said: &RawValue, out: &mut Vec<u8>) {
+    match number {
+        Some(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        None => out.extend_from_slice(said.get().as_bytes()),
+    }
 }
 
 /// The distinct values that earlier hits have taken.
@@ -173,15 +166,15 @@ impl Seen {
         Self { attribute: attribute.map(str::to_owned), values: HashSet::new() }
     }
 
-    /// The values of a document that count.
-    pub(super) fn values(&self, document: &RawObject<'_>) -> Vec<String> {
-        let values = self.attribute.iter().flat_map(|attribute| values_at(document, attribute));
+    /// The values of a hit that count.
+    pub(super) fn values(&self, hit: &Hit<'_>) -> Vec<String> {
+        let values = self.attribute.iter().flat_map(|attribute| hit.distinct(attribute));
         values.map(|value| value.key()).collect()
     }
 
-    /// Whether no earlier document has any of this one's values; they are taken then.
-    pub(super) fn is_new(&mut self, document: &RawObject<'_>) -> bool {
-        self.are_new(self.values(document))
+    /// Whether no earlier hit has any of this one's values; they are taken then.
+    pub(super) fn is_new(&mut self, hit: &Hit<'_>) -> bool {
+        self.are_new(self.values(hit))
     }
 
     /// The same for its [`Self::values`].

@@ -6,6 +6,7 @@ pub mod documents;
 pub mod facet_search;
 pub mod facets;
 pub mod federated;
+mod federated_facets;
 mod federated_hybrid;
 pub mod geo;
 pub mod hybrid;
@@ -20,6 +21,7 @@ pub mod selection;
 pub mod similar;
 pub mod single;
 pub mod values;
+mod windows;
 
 pub use documents::DocumentList;
 pub use facet_search::FacetSearch;

@@ -126,6 +126,10 @@ impl Question for MultiSearch {
         self.queries.iter().map(|query| query.seed(topology.version())).collect()
     }
 
+    fn hits(&self) -> u64 {
+        self.queries.iter().map(IndexQuery::end).fold(0, u64::saturating_add)
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let queries = portions.iter().filter_map(|portion| self.ask_one(portion)).flatten();
         multi_search(&queries.collect::<Vec<_>>())

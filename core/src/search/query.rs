@@ -8,12 +8,13 @@ use super::{
     request::{Additions, SearchRequest},
     reveal::Revealed,
     selection::Selection,
+    values::FacetValue,
 };
 use crate::{shard::Shard, topology::IndexConfig};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// Offsets from which on pages are fetched in two steps.
-const DEEP: u64 = 500;
+pub(super) const DEEP: u64 = 500;
 
 /// A query with what the topology knows of its index.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub struct IndexQuery {
     forced: Option<u64>,
     /// The attributes that hits are sorted by.
     sorts: Vec<(String, bool)>,
-    /// What hits are sorted by, where details hide it.
+    /// What hits are sorted by, and the values of the distinct attribute, where nodes do not show them.
     revealed: Option<Arc<Revealed>>,
     /// All hits are asked for at once, on whatever page they are.
     whole: bool,
@@ -250,19 +251,26 @@ impl IndexQuery {
         read.collect()
     }
 
-    /// Tells what the details of a hit hide, where it is known.
+    /// Tells what a hit hides, where it is known.
     pub fn reveal(&self, hit: &Hit<'_>) {
         if let Some(sorted) = self.sorted(hit) {
             hit.reveal(sorted);
         }
+        let values = self.distinct.as_ref().and_then(|distinct| self.values(hit)?.get(distinct));
+        if let Some(values) = values {
+            hit.reveal_distinct(values);
+        }
+    }
+
+    fn values(&self, hit: &Hit<'_>) -> Option<&HashMap<String, Vec<FacetValue>>> {
+        let revealed = self.revealed.as_ref()?;
+        revealed.values(&self.index, hit.id(self.config.primary_key.as_deref()?)?)
     }
 
     /// What a hit whose details hide it is sorted by, where it is known.
     #[must_use]
     pub fn sorted(&self, hit: &Hit<'_>) -> Option<Sorted<'_>> {
-        let revealed = self.revealed.as_ref().filter(|_| hit.is_hidden())?;
-        let id = hit.id(self.config.primary_key.as_deref()?)?;
-        Some(Sorted { by: &self.sorts, values: revealed.values(&self.index, id)? })
+        hit.is_hidden().then(|| Some(Sorted { by: &self.sorts, values: self.values(hit)? })).flatten()
     }
 
     /// The attributes that hits are sorted by.

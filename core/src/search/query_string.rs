@@ -1,16 +1,34 @@
-//! `GET /indexes/{uid}/search`: the query string as the body of the same `POST`.
-//!
-//! Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
+//! `GET` requests: the query string as the body of the same `POST`.
 
-use super::request::Unreadable;
-use crate::query::{last_pairs, members};
-use serde_json::{Map, Value, json};
+use crate::{
+    http::RequestHead,
+    query::{last_pairs, members},
+};
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+use std::collections::BTreeMap;
 
-/// The body that asks the same.
+/// What a request asks: the members of its body, or of the body that `body_of_query` makes of a `GET`'s query string.
+/// `None` where a node would refuse it.
+pub(super) fn parameters(
+    head: &RequestHead,
+    body: &[u8],
+    body_of_query: fn(&str) -> Option<Map<String, Value>>,
+) -> Option<BTreeMap<String, Box<RawValue>>> {
+    if head.method != "GET" {
+        return serde_json::from_slice(body).ok();
+    }
+    let members = body_of_query(head.query())?.into_iter();
+    members.map(|(name, value)| Some((name, to_raw_value(&value).ok()?))).collect()
+}
+
+/// The body that asks the same as `GET /indexes/{uid}/search`; `None` where a parameter is not known, or of the wrong type:
+/// a node can say what is wrong.
 ///
-/// # Errors
-/// A parameter that is not known, or of the wrong type: a node can say what is wrong.
-pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
+/// Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
+pub(super) fn body_of_query(query: &str) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     let (mut embedder, mut ratio) = (None, None);
     for (name, text) in last_pairs(query) {
@@ -19,26 +37,26 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
                 Value::from(text)
             }
             "offset" | "limit" | "page" | "hitsPerPage" | "cropLength" => {
-                Value::from(text.parse::<u64>().map_err(|_| Unreadable)?)
+                Value::from(text.parse::<u64>().ok()?)
             }
             "showMatchesPosition"
             | "showRankingScore"
             | "showRankingScoreDetails"
             | "retrieveVectors"
-            | "showPerformanceDetails" => Value::from(text.parse::<bool>().map_err(|_| Unreadable)?),
+            | "showPerformanceDetails" => Value::from(text.parse::<bool>().ok()?),
             "vector" => {
                 let numbers = members(&text).map(|number| number.parse::<f64>());
-                numbers.collect::<Result<Vec<_>, _>>().map_err(|_| Unreadable)?.into()
+                numbers.collect::<Result<Vec<_>, _>>().ok()?.into()
             }
             "hybridEmbedder" => {
                 embedder = Some(text);
                 continue;
             }
             "hybridSemanticRatio" => {
-                ratio = Some(text.parse::<f64>().map_err(|_| Unreadable)?);
+                ratio = Some(text.parse::<f64>().ok()?);
                 continue;
             }
-            "rankingScoreThreshold" => Value::from(text.parse::<f64>().map_err(|_| Unreadable)?),
+            "rankingScoreThreshold" => Value::from(text.parse::<f64>().ok()?),
             "attributesToRetrieve"
             | "attributesToCrop"
             | "attributesToHighlight"
@@ -47,7 +65,7 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
             | "locales" => members(&text).map(Value::from).collect(),
             "sort" => sort_parameters(&text).into_iter().map(Value::from).collect(),
             "filter" => serde_json::from_str(&text).unwrap_or(Value::from(text)),
-            _ => return Err(Unreadable),
+            _ => return None,
         };
         body.insert(name, value);
     }
@@ -58,10 +76,10 @@ pub fn body_of_query(query: &str) -> Result<Map<String, Value>, Unreadable> {
         (Some(embedder), None) => {
             body.insert("hybrid".to_owned(), json!({ "embedder": embedder }));
         }
-        (None, Some(_)) => return Err(Unreadable),
+        (None, Some(_)) => return None,
         (None, None) => {}
     }
-    Ok(body)
+    Some(body)
 }
 
 /// Splits at commas, but not those inside `_geoPoint(…)`.
@@ -106,7 +124,7 @@ mod tests {
         assert_eq!(Value::Object(body_of_query("limit=x&limit=2").unwrap()), json!({"limit": 2}));
         assert_eq!(Value::Object(body_of_query("locales=,fra,").unwrap()), json!({"locales": ["fra"]}));
         for bad in ["limit=x", "unknown=1", "showRankingScore=1", "hybridSemanticRatio=1"] {
-            assert!(body_of_query(bad).is_err(), "{bad}");
+            assert!(body_of_query(bad).is_none(), "{bad}");
         }
     }
 }

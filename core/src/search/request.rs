@@ -2,7 +2,7 @@
 
 use super::hybrid::Hybrid;
 use crate::shard::{Shard, tag_filter};
-use serde_json::{Map, Value, value::RawValue, value::to_raw_value};
+use serde_json::{Value, value::RawValue, value::to_raw_value};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -60,6 +60,25 @@ impl Paging {
             Self::Page { page: 0, .. } => (0, 0),
             Self::Page { page, hits_per_page } => ((page - 1).saturating_mul(hits_per_page), hits_per_page),
         }
+    }
+
+    /// What an answer's member of this name says of the part of the hits; `None` where it says something else.
+    #[must_use]
+    pub fn told(self, member: &str) -> Option<u64> {
+        match (member, self) {
+            ("offset", Self::Offset { offset, .. }) => Some(offset),
+            ("limit", Self::Offset { limit, .. }) => Some(limit),
+            ("page", Self::Page { page, .. }) => Some(page),
+            ("hitsPerPage", Self::Page { hits_per_page, .. }) => Some(hits_per_page),
+            _ => None,
+        }
+    }
+
+    /// The pages that hold so many hits; `None` where the hits are not asked for by pages.
+    #[must_use]
+    pub fn pages(self, hits: u64) -> Option<u64> {
+        let Self::Page { hits_per_page, .. } = self else { return None };
+        Some(hits.saturating_add(hits_per_page.saturating_sub(1)).checked_div(hits_per_page).unwrap_or(0))
     }
 }
 
@@ -318,18 +337,6 @@ pub fn with_shards(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<Ra
     }
     members.push(to_raw_value(&tag_filter(shards)).ok()?);
     to_raw_value(&members).ok()
-}
-
-impl TryFrom<Map<String, Value>> for SearchRequest {
-    type Error = Unreadable;
-
-    fn try_from(parameters: Map<String, Value>) -> Result<Self, Unreadable> {
-        let raw = parameters
-            .into_iter()
-            .map(|(name, value)| Ok((name, to_raw_value(&value).map_err(|_| Unreadable)?)))
-            .collect::<Result<_, Unreadable>>()?;
-        Self::new(raw)
-    }
 }
 
 #[cfg(test)]

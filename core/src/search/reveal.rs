@@ -1,4 +1,4 @@
-//! Sorts on attributes that are not displayed: nodes do not tell by what they sort then.
+//! Sorts on attributes that are not displayed, and `distinct` on such an attribute: nodes do not tell the values then.
 //!
 //! The hits' documents are read again, from the nodes that found them and under the gateway's own key, for the values of
 //! these attributes. The client sees none of it.
@@ -32,7 +32,7 @@ type Values = HashMap<String, Vec<FacetValue>>;
 /// Ids of documents, as they are written, by index.
 type Ids = BTreeMap<String, Vec<Box<RawValue>>>;
 
-/// What hits are sorted by: the values of each document, by index.
+/// What hits do not show: the values of each document, by index.
 #[derive(Clone, Debug, Default)]
 pub struct Revealed(HashMap<String, HashMap<DocumentId, Values>>);
 
@@ -44,7 +44,7 @@ impl Revealed {
     }
 }
 
-/// A search whose answers may hide what they are sorted by.
+/// A search whose answers may hide what they are sorted by, or no two may have in common.
 pub(super) trait Sorting: Question + Clone + 'static {
     /// Its queries.
     fn queries(&self) -> Vec<&IndexQuery>;
@@ -52,13 +52,13 @@ pub(super) trait Sorting: Question + Clone + 'static {
     /// The same search with what has been read.
     fn with(&self, revealed: &Arc<Revealed>) -> Self;
 
-    /// What is to be read first, where these answers hide what they are sorted by.
+    /// What is to be read first, where these answers hide something.
     fn hidden(&self, parts: &[Part<'_>]) -> Option<Box<dyn Question>> {
         Reveal::of(self, parts).map(|reveal| Box::new(reveal) as Box<dyn Question>)
     }
 }
 
-/// A search that has its answers, but for what they are sorted by.
+/// A search that has its answers, but for what they hide.
 #[derive(Clone, Debug)]
 struct Reveal<S> {
     search: S,
@@ -72,14 +72,20 @@ struct Reveal<S> {
 impl<S: Sorting> Reveal<S> {
     fn of(search: &S, parts: &[Part<'_>]) -> Option<Self> {
         let queries = search.queries();
-        let sorts = |query: &&IndexQuery| !query.is_revealed() && !query.sorts().is_empty();
-        let mut indexes: BTreeMap<&str, (&str, BTreeSet<String>)> = BTreeMap::new();
-        for query in queries.iter().copied().filter(sorts) {
+        let mut indexes: BTreeMap<&str, Wanted<'_>> = BTreeMap::new();
+        for query in queries.iter().copied().filter(|query| !query.is_revealed()) {
             let Some(key) = query.config.primary_key.as_deref() else { continue };
-            let (_, attributes) = indexes.entry(&query.index).or_insert((key, BTreeSet::new()));
-            attributes.extend(query.sorts().iter().map(|(attribute, _)| attribute.clone()));
+            if query.sorts().is_empty() && query.distinct.is_none() {
+                continue;
+            }
+            let wanted =
+                indexes.entry(&query.index).or_insert(Wanted { key, distinct: None, all: BTreeSet::new() });
+            wanted.distinct = wanted.distinct.or(query.distinct.as_deref());
+            wanted.all.extend(query.sorts().iter().map(|(attribute, _)| attribute.clone()));
+            wanted.all.extend(query.distinct.clone());
         }
-        let hides = |part: &Part<'_>| memmem::find(part.body, HIDDEN.as_bytes()).is_some();
+        let distinct = indexes.values().any(|wanted| wanted.distinct.is_some());
+        let hides = |part: &Part<'_>| distinct || memmem::find(part.body, HIDDEN.as_bytes()).is_some();
         if indexes.is_empty() || !parts.iter().any(hides) {
             return None;
         }
@@ -93,7 +99,7 @@ impl<S: Sorting> Reveal<S> {
             .collect();
         let mut indexes: Vec<_> = indexes
             .into_iter()
-            .map(|(index, (key, attributes))| (index.to_owned(), key.to_owned(), attributes))
+            .map(|(index, wanted)| (index.to_owned(), wanted.key.to_owned(), wanted.all))
             .collect();
         indexes.retain(|(index, ..)| answers.iter().any(|(_, _, ids)| ids.contains_key(index)));
         (!indexes.is_empty()).then(|| Self {
@@ -112,24 +118,40 @@ impl<S: Sorting> Reveal<S> {
     }
 }
 
-/// The ids of the hits that hide what they are sorted by. `only` is the index of an answer that does not name it.
-fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, (&str, BTreeSet<String>)>) -> Ids {
-    let mut found: BTreeMap<String, BTreeMap<&str, &RawValue>> = BTreeMap::new();
+/// What is to be read of an index where its hits hide it.
+struct Wanted<'q> {
+    /// The primary key.
+    key: &'q str,
+    /// The attribute that no two hits may have in common.
+    distinct: Option<&'q str>,
+    /// This one, and those that hits are sorted by.
+    all: BTreeSet<String>,
+}
+
+/// The ids of the hits that hide something. `only` is the index of an answer that does not name it.
+fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> Ids {
     let Ok(answer) = serde_json::from_slice::<RawObject<'_>>(body) else { return Ids::new() };
     let results = answer.read::<Vec<RawObject<'_>>>("results").unwrap_or_else(|| vec![answer]);
+    let mut found: BTreeMap<String, BTreeMap<&str, &RawValue>> = BTreeMap::new();
     for result in &results {
-        let index: Option<String> = result.read("indexUid");
+        let of_result: Option<String> = result.read("indexUid");
+        let mut by_index: BTreeMap<String, Vec<RawObject<'_>>> = BTreeMap::new();
         for hit in result.read::<Vec<RawObject<'_>>>("hits").unwrap_or_default() {
-            let details = hit.get("_rankingScoreDetails");
-            if !details.is_some_and(|details| details.get().contains(HIDDEN)) {
-                continue;
-            }
             let place: Option<RawObject<'_>> = hit.read("_federation");
-            let index = place.and_then(|place| place.read("indexUid")).or_else(|| index.clone());
-            let index = index.unwrap_or_else(|| only.to_owned());
-            let id = indexes.get(index.as_str()).and_then(|(key, _)| hit.get(key));
-            if let Some(id) = id {
-                found.entry(index).or_default().insert(id.get(), id);
+            let index = place.and_then(|place| place.read("indexUid")).or_else(|| of_result.clone());
+            by_index.entry(index.unwrap_or_else(|| only.to_owned())).or_default().push(hit);
+        }
+        for (index, hits) in by_index {
+            let Some(wanted) = indexes.get(index.as_str()) else { continue };
+            let shows = |attribute| hits.iter().any(|hit| !values_at(hit, attribute).is_empty());
+            let hides_distinct = wanted.distinct.is_some_and(|attribute| !shows(attribute));
+            let hides_sort = |hit: &RawObject<'_>| {
+                hit.get("_rankingScoreDetails").is_some_and(|details| details.get().contains(HIDDEN))
+            };
+            let hidden = hits.iter().filter(|hit| hides_distinct || hides_sort(hit));
+            let ids: Vec<&RawValue> = hidden.filter_map(|hit| hit.get(wanted.key)).collect();
+            if !ids.is_empty() {
+                found.entry(index).or_default().extend(ids.into_iter().map(|id| (id.get(), id)));
             }
         }
     }

@@ -7,19 +7,20 @@ use super::{
     answer::{DocumentId, Hit, NodeAnswer},
     merge::{ranked, write_list},
     query::IndexQuery,
+    query_string::parameters,
     request::{Paging, SearchRequest, with_shards},
 };
 use crate::{
     http::{Reply, RequestHead},
     json::{RawObject, write_string},
     query::{encode, last_pairs, members},
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question},
+    read::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     shard::Shard,
     topology::Topology,
 };
 use serde_json::{
-    Value, json,
+    Map, Value, json,
     value::{RawValue, to_raw_value},
 };
 use std::collections::BTreeMap;
@@ -76,14 +77,7 @@ pub fn similar(
     head: &RequestHead,
     body: &[u8],
 ) -> Option<Box<dyn Question>> {
-    let from_query;
-    let body = if head.method == "GET" {
-        from_query = serde_json::to_vec(&body_of_query(head.query())?).ok()?;
-        &from_query
-    } else {
-        body
-    };
-    let mut parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+    let mut parameters = parameters(head, body, body_of_query)?;
     let embedder = serde_json::from_str(parameters.remove("embedder")?.get()).ok()?;
     let id: Value = serde_json::from_str(parameters.remove("id")?.get()).ok()?;
     if !(id.is_string() || id.is_u64() || id.is_i64())
@@ -184,7 +178,7 @@ impl Question for Alone {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let filter = with_shards(self.0.parameters.get("filter").map(|filter| &**filter), &shards);
         // The node that has the document does not count it.
         if shards.contains(&self.0.shard) {
@@ -231,7 +225,7 @@ impl Question for Near {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         // One more: the document itself is among its neighbours.
         let mut query = self.query.clone();
         if let Paging::Offset { limit, .. } = &mut query.request.paging {
@@ -295,8 +289,8 @@ impl Question for Near {
 }
 
 /// The query string of the `GET` as the body of the `POST`.
-fn body_of_query(query: &str) -> Option<Value> {
-    let mut body = serde_json::Map::new();
+fn body_of_query(query: &str) -> Option<Map<String, Value>> {
+    let mut body = Map::new();
     for (name, text) in last_pairs(query) {
         let value = match name.as_str() {
             "id" | "embedder" => json!(text),
@@ -311,5 +305,5 @@ fn body_of_query(query: &str) -> Option<Value> {
         };
         body.insert(name, value);
     }
-    Some(Value::Object(body))
+    Some(body)
 }

@@ -3,15 +3,14 @@
 use super::{
     multi::MultiSearch,
     query::{IndexQuery, Merged},
-    query_string::body_of_query,
+    query_string::{body_of_query, parameters},
     request::SearchRequest,
     reveal::{Revealed, Sorting},
 };
 use crate::{
     http::{Reply, RequestHead},
     query::encode,
-    read::{Gathered, NodeRequest, Part, Portion, Question},
-    shard::Shard,
+    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::Topology,
 };
 use std::sync::Arc;
@@ -29,12 +28,8 @@ impl Search {
         head: &RequestHead,
         body: &[u8],
     ) -> Option<Box<dyn Question>> {
-        let request = if head.method == "GET" {
-            body_of_query(head.query()).and_then(SearchRequest::try_from)
-        } else {
-            SearchRequest::from_body(body)
-        };
-        let query = IndexQuery::new(index.to_owned(), topology.index(index), request.ok()?);
+        let request = SearchRequest::new(parameters(head, body, body_of_query)?).ok()?;
+        let query = IndexQuery::new(index.to_owned(), topology.index(index), request);
         if query.asks_keywords() || query.is_deep() {
             return Some(Box::new(MultiSearch::single(topology, query)));
         }
@@ -57,8 +52,12 @@ impl Question for Search {
         vec![self.0.seed(topology.version())]
     }
 
+    fn hits(&self) -> u64 {
+        self.0.end()
+    }
+
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards: Vec<Shard> = portions.iter().flat_map(|portion| portion.shards.clone()).collect();
+        let shards = shards_of(portions);
         let path = format!("/indexes/{}/search", encode(&self.0.index));
         NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }

@@ -208,12 +208,19 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How long a node may take for its part of a read whose path and body have so many bytes, milliseconds: long lists of
-    /// queries and long filters take long. Each whole kibibyte gives a fifth more, up to 60 times.
+    /// How long a node may take for its part of a read whose path and body have so many bytes, and whose page ends after so
+    /// many hits, milliseconds: long lists of queries, long filters and deep pages take long. Each whole kibibyte and each
+    /// 5,000 hits give a fifth more, up to 60 times.
     #[must_use]
-    pub fn search_timeout_of(&self, bytes: usize) -> u64 {
+    pub fn search_timeout_of(&self, bytes: usize, hits: u64) -> u64 {
         let kibibytes = u64::try_from(bytes / 1024).unwrap_or(u64::MAX);
-        let fifths = kibibytes.saturating_add(5).min(300);
+        let fifths = kibibytes.saturating_add(hits / 5_000).saturating_add(5).min(300);
         (self.search_timeout_ms / 5).max(1).saturating_mul(fifths).max(self.search_timeout_ms)
+    }
+
+    /// How long such a read may take in all, milliseconds: what a node does not answer in its time can be asked of another.
+    #[must_use]
+    pub fn search_deadline_of(&self, bytes: usize, hits: u64) -> u64 {
+        self.search_timeout_of(bytes, hits).saturating_mul(2)
     }
 }

@@ -206,10 +206,12 @@ mod tests {
     fn long_reads_have_more_time() {
         let limits = Limits::default();
         assert_eq!(
-            [0, 1023, 1024, 100 << 10].map(|bytes| limits.search_timeout_of(bytes)),
+            [0, 1023, 1024, 100 << 10].map(|bytes| limits.search_timeout_of(bytes, 0)),
             [5_000, 5_000, 6_000, 105_000]
         );
-        assert_eq!(limits.search_timeout_of(usize::MAX), 300_000);
+        assert_eq!(limits.search_timeout_of(usize::MAX, u64::MAX), 300_000);
+        assert_eq!(limits.search_timeout_of(0, 100_000), 25_000);
+        assert_eq!(limits.search_deadline_of(1024, 4_999), 12_000);
     }
 
     #[test]

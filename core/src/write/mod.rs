@@ -26,6 +26,8 @@ use std::{
 const COMMIT_ATTEMPTS: u32 = 3;
 /// How often a payload is split again because the index's primary key turns out to be another.
 const SPLIT_ATTEMPTS: u32 = 2;
+/// Bytes of doubtful documents that the control plane is shown.
+const SHOWN_BYTES: usize = 1 << 20;
 
 /// What the nodes are given as `customMetadata`, so that they can be asked later what became of a write.
 #[must_use]
@@ -56,6 +58,8 @@ pub struct Write {
     written: BTreeMap<Shard, BTreeSet<String>>,
     state: State,
     next_call: u32,
+    /// The control plane wants to see the documents that nodes may refuse.
+    shows: bool,
 }
 
 #[derive(Debug)]
@@ -77,7 +81,8 @@ impl Write {
     #[must_use]
     pub fn start(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Self> {
         let state = State::Beginning { attempt: 0, shards: Vec::new() };
-        Self { topology, context, payload, written: BTreeMap::new(), state, next_call: 0 }.begin(0)
+        Self { topology, context, payload, written: BTreeMap::new(), state, next_call: 0, shows: false }
+            .begin(0)
     }
 
     /// Digests what became of one callout.
@@ -125,6 +130,8 @@ impl Write {
             shards: shards.clone(),
             authorization: self.context.authorization.clone(),
             custom_metadata: self.context.custom_metadata.clone(),
+            doubts: self.payload.doubts(),
+            doubtful: if self.shows { self.payload.doubtful(SHOWN_BYTES) } else { None },
         };
         self.state = State::Beginning { attempt, shards };
         self.ask_control(BEGIN_PATH, &begin)
@@ -144,6 +151,10 @@ impl Write {
                 self.written = self.payload.written(&record.into_iter().collect());
                 self.send(uid, &key, primary_key.as_deref(), &nodes, shards, &writers)
             }
+            Ok(BeginReply::Show) if !self.shows => {
+                self.shows = true;
+                self.begin(attempt)
+            }
             Ok(BeginReply::Recorded { task }) => Progress::Done(accepted(&task)),
             Ok(BeginReply::Split { primary_key }) if attempt < SPLIT_ATTEMPTS => {
                 match self.payload.split_again(&primary_key, self.topology.shard_count()) {
@@ -151,7 +162,9 @@ impl Write {
                     Err(error) => Progress::Done(error.reply()),
                 }
             }
-            Ok(BeginReply::Split { .. }) | Err(_) => Progress::Done(no_control_plane().reply()),
+            Ok(BeginReply::Split { .. } | BeginReply::Show) | Err(_) => {
+                Progress::Done(no_control_plane().reply())
+            }
         }
     }
 

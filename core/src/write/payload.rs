@@ -2,7 +2,7 @@
 
 use super::Edit;
 use crate::{
-    documents::{Documents, PrimaryKey, infer_primary_key},
+    documents::{Documents, Doubts, PrimaryKey, infer_primary_key},
     error::{ApiError, Code, ErrorBody},
     protocol::WriteOperation,
     query::encode,
@@ -137,6 +137,27 @@ impl Payload {
                 function: edit.function.clone(),
             },
             Self::All => WriteOperation::DeleteAll,
+        }
+    }
+
+    /// What nodes may refuse of the documents by the settings of the index.
+    #[must_use]
+    pub fn doubts(&self) -> Doubts {
+        match self {
+            // Of documents that are not to be created, a node may never look at the doubtful ones.
+            Self::Documents(payload) if payload.skip_creation.as_deref() != Some("true") => {
+                payload.documents.doubts()
+            }
+            _ => Doubts::default(),
+        }
+    }
+
+    /// The documents that the doubts are about, as a JSON array of about `limit` bytes at most.
+    #[must_use]
+    pub fn doubtful(&self, limit: usize) -> Option<String> {
+        match self {
+            Self::Documents(payload) => Some(payload.documents.doubtful(limit)),
+            _ => None,
         }
     }
 

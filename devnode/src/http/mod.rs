@@ -15,7 +15,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use deserr::Deserr;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
@@ -40,6 +40,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/version", get(system::version))
         .route("/stats", get(system::stats))
         .route("/experimental-features", get(system::features).patch(system::set_features))
+        .route("/dumps", post(system::dump))
+        .route("/snapshots", post(system::snapshot))
+        .route("/webhooks/{uuid}", patch(system::set_webhook))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}", get(keys::one).patch(keys::patch).delete(keys::delete))
         .route("/tasks", get(tasks::list).delete(tasks::delete))

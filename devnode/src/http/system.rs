@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::Path;
 use deserr::Deserr;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use uuid::Uuid;
 
 use super::indexes::Stats;
 use super::{Answer, Call, blocking, ok};
 use crate::auth::Action;
+use crate::error::marker as code;
+use crate::error::{ApiError, Code};
 use crate::indexes::Indexes;
 use crate::node::Features;
+use crate::tasks::Work;
 use crate::validate::InvalidJson;
 
 /// The version whose API this node speaks.
@@ -53,6 +59,42 @@ pub async fn stats(call: Call) -> Answer {
     })
     .await?;
     ok(&stats)
+}
+
+/// `POST /dumps`
+pub async fn dump(call: Call) -> Answer {
+    call.allow(Action::DumpsCreate, None)?;
+    let details = Map::from_iter([("dumpUid".to_owned(), Value::Null)]);
+    call.enqueue(Work::Dump, Some(details), None).await
+}
+
+/// `POST /snapshots`
+pub async fn snapshot(call: Call) -> Answer {
+    call.allow(Action::SnapshotsCreate, None)?;
+    call.enqueue(Work::Snapshot, None, None).await
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = InvalidJson, rename_all = camelCase, deny_unknown_fields)]
+struct Webhook {
+    #[deserr(default, error = InvalidJson<code::InvalidWebhookUrl>)]
+    url: Option<String>,
+    #[deserr(default, error = InvalidJson<code::InvalidWebhookHeaders>)]
+    headers: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// `PATCH /webhooks/{uuid}`: this node has no webhooks; it knows the form of one, and the one that nobody may change.
+pub async fn set_webhook(Path(uuid): Path<Uuid>, call: Call) -> Answer {
+    call.allow(Action::WebhooksUpdate, None)?;
+    let Webhook { url, headers } = call.json()?;
+    tracing::debug!("a webhook was looked at: {url:?} {headers:?}");
+    if uuid.is_nil() {
+        let message = format!(
+            "Webhook `{uuid}` is immutable. The webhook defined from the command line cannot be modified using the API."
+        );
+        return Err(ApiError::new(Code::ImmutableWebhook, message));
+    }
+    Err(ApiError::new(Code::WebhookNotFound, format!("Webhook `{uuid}` not found.")))
 }
 
 /// `GET /experimental-features`

@@ -1,5 +1,6 @@
 //! What each kind of task does.
 
+pub mod backup;
 mod documents;
 mod indexes;
 mod queue;
@@ -47,6 +48,8 @@ pub fn batch(node: &Node, tasks: &mut [Task]) -> Result<Outcome> {
             Work::SwapIndexes { swaps } => indexes::swap(node, &mut outcome, &swaps)?,
             Work::CancelTasks { uids, .. } => queue::cancel(node, task, &mut outcome, &uids),
             Work::DeleteTasks { uids, .. } => queue::delete(node, task, &mut outcome, &uids),
+            Work::Dump => backup::dump(node, task)?,
+            Work::Snapshot => backup::snapshot(node, task)?,
         }
     }
     Ok(outcome)

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use deserr::Deserr;
 use indexmap::IndexMap;
+use milli_core::Index;
+use milli_core::heed::RoTxn;
 use milli_core::score_details::{ScoreDetails, WeightedScoreValue, compare_sort_values};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ use uuid::Uuid;
 use super::hits::{Hit, HitMaker};
 use super::query::{DEFAULT_LIMIT, SearchQuery};
 use super::{Facets, Metadata, Pages, Request, Stats, check_features, facets, find};
+use crate::documents::{self, pointer::for_each_leaf};
 use crate::error::Result;
 use crate::error::marker as code;
 use crate::uid::IndexUid;
@@ -116,6 +119,8 @@ struct Scored {
     values: Vec<WeightedScoreValue>,
     id: (String, u32),
     order: usize,
+    /// Its values of the attribute that no two hits may have in common.
+    distinct: Vec<String>,
 }
 
 /// Runs the searches and merges their hits. `proxied` adds what another node needs to merge further.
@@ -163,7 +168,12 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
                 about.insert("weightedScoreValues".into(), serde_json::to_value(&values)?);
             }
             hit.document.insert("_federation".into(), about);
-            scored.push(Scored { hit, score, values, id: (part.request.uid.to_string(), *id), order });
+            let distinct = match &federation.distinct {
+                Some(attribute) => facet_values(part.request.index, &rtxn, *id, attribute)?,
+                None => Vec::new(),
+            };
+            let id = (part.request.uid.to_string(), *id);
+            scored.push(Scored { hit, score, values, id, order, distinct });
         }
         let of_index = candidates.entry(part.request.uid.to_string()).or_default();
         let before = of_index.len();
@@ -172,7 +182,15 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
     }
     scored.sort_by(|left, right| compare(right, left).then(left.order.cmp(&right.order)));
     let mut seen = BTreeSet::new();
-    scored.retain(|scored| seen.insert(scored.id.clone()));
+    let mut taken = BTreeSet::new();
+    scored.retain(|scored| {
+        let is_new =
+            seen.insert(scored.id.clone()) && scored.distinct.iter().all(|value| !taken.contains(value));
+        if is_new {
+            taken.extend(scored.distinct.iter().cloned());
+        }
+        is_new
+    });
     let hits = scored.into_iter().skip(offset).take(limit).map(|scored| scored.hit).collect();
     let (facets, facets_by_index) = all_facets(parts, federation, &candidates)?;
     let metadata = parts.first().is_some_and(|part| part.request.with_metadata).then(|| {
@@ -194,6 +212,18 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
         metadata,
         semantic_hit_count,
     })
+}
+
+/// A document's values of an attribute, as facets tell them apart.
+fn facet_values(index: &Index, rtxn: &RoTxn<'_>, id: u32, attribute: &str) -> Result<Vec<String>> {
+    let mut document = documents::whole(index, rtxn, &index.fields_ids_map(rtxn)?, id)?;
+    let mut values = Vec::new();
+    for_each_leaf(&mut document, &[attribute], &mut |_, _, value| match value {
+        Value::String(text) => values.push(milli_core::normalize_facet(text)),
+        Value::Number(_) | Value::Bool(_) => values.push(value.to_string()),
+        _ => {}
+    });
+    Ok(values)
 }
 
 /// Compares two hits: by the values of their ranking rules where these can be compared, else by their scores.
@@ -234,7 +264,8 @@ fn compare(left: &Scored, right: &Scored) -> Ordering {
                     return order;
                 }
             }
-            _ => return by_score(),
+            // What cannot be compared: the one with more rules left goes first.
+            _ => return pairs.0.len().cmp(&pairs.1.len()).then_with(by_score),
         }
     }
 }

@@ -230,6 +230,10 @@ fn check_features(query: &SearchQuery, features: Features) -> Result<()> {
         let issue = "https://github.com/orgs/meilisearch/discussions/846";
         Features::require(features.multimodal, "passing `media` in a search query", "multimodal", issue)?;
     }
+    if query.personalize.is_some() {
+        let issue = "https://github.com/orgs/meilisearch/discussions/866";
+        Features::require(false, "reranking search results", "personalization", issue)?;
+    }
     Ok(())
 }
 

@@ -86,10 +86,6 @@ macro_rules! search_body {
             $($first)*
             #[deserr(default, error = InvalidJson<code::InvalidSearchQ>)]
             pub q: Option<String>,
-            #[deserr(default, error = InvalidJson<code::InvalidSearchOffset>)]
-            pub offset: Option<usize>,
-            #[deserr(default, error = InvalidJson<code::InvalidSearchLimit>)]
-            pub limit: Option<usize>,
             #[deserr(default, error = InvalidJson<code::InvalidSearchPage>)]
             pub page: Option<usize>,
             #[deserr(default, error = InvalidJson<code::InvalidSearchHitsPerPage>)]
@@ -151,7 +147,13 @@ macro_rules! search_body {
 
 search_body! {
     /// A search in the index that the route names.
-    SearchQuery {} {}
+    SearchQuery {
+        // Neither may be null here.
+        #[deserr(default, from(usize) = Some, error = InvalidJson<code::InvalidSearchOffset>)]
+        pub offset: Option<usize>,
+        #[deserr(default, from(usize) = Some, error = InvalidJson<code::InvalidSearchLimit>)]
+        pub limit: Option<usize>,
+    } {}
 }
 
 search_body! {
@@ -159,6 +161,10 @@ search_body! {
     IndexedQuery {
         #[deserr(error = InvalidJson<code::InvalidIndexUid>, missing_field_error = InvalidJson::<code::MissingIndexUid>::missing)]
         pub index_uid: IndexUid,
+        #[deserr(default, error = InvalidJson<code::InvalidSearchOffset>)]
+        pub offset: Option<usize>,
+        #[deserr(default, error = InvalidJson<code::InvalidSearchLimit>)]
+        pub limit: Option<usize>,
     } {
         #[deserr(default)]
         pub federation_options: Option<FederationOptions>,

@@ -100,7 +100,8 @@ pub struct SimilarAnswer {
     pages: Pages,
 }
 
-/// Finds similar documents. `rule` is a filter that the caller's token adds.
+/// Finds similar documents. `rule` is a filter that the caller's token adds: what it hides is not there, to be compared with
+/// neither.
 pub fn search(request: &Request<'_>, query: SimilarQuery, rule: Option<Value>) -> Result<SimilarAnswer> {
     let start = Instant::now();
     let index = request.index;
@@ -111,6 +112,12 @@ pub fn search(request: &Request<'_>, query: SimilarQuery, rule: Option<Value>) -
         .map_err(|error| ApiError::new(Code::InvalidSimilarId, format!("Invalid value at `.id`: {error}")))?;
     let not_found = || ApiError::new(Code::NotFoundSimilarId, format!("Document `{id}` not found."));
     let internal = index.external_documents_ids().get(&rtxn, &id)?.ok_or_else(not_found)?;
+    if let Some(rule) = &rule
+        && let Some(rule) = filter::parse(rule, Code::InvalidSimilarFilter, request.features)?
+        && !rule.evaluate(&rtxn, index).map_err(bad_filter)?.contains(internal)
+    {
+        return Err(not_found());
+    }
     let mut plain: SearchQuery = crate::validate::json(b"{}")?;
     plain.filter = query.filter;
     plain.add_filter(rule);
@@ -129,12 +136,7 @@ pub fn search(request: &Request<'_>, query: SimilarQuery, rule: Option<Value>) -
     if let Some(threshold) = query.ranking_score_threshold {
         similar.ranking_score_threshold(threshold.0);
     }
-    let result = similar.execute().map_err(|error| match error {
-        Error::UserError(UserError::InvalidFilter(_)) => {
-            ApiError::from(error).recoded(Code::InvalidSimilarFilter)
-        }
-        error => error.into(),
-    })?;
+    let result = similar.execute().map_err(bad_filter)?;
     let hits = HitMaker::new(index, &rtxn, &plain)?.make_all(
         result.matching_words,
         &result.documents_ids,
@@ -149,4 +151,13 @@ pub fn search(request: &Request<'_>, query: SimilarQuery, rule: Option<Value>) -
         processing_time_ms: start.elapsed().as_millis(),
         pages: Pages::new(None, None, query.offset, query.limit, total),
     })
+}
+
+fn bad_filter(error: Error) -> ApiError {
+    match error {
+        Error::UserError(UserError::InvalidFilter(_)) => {
+            ApiError::from(error).recoded(Code::InvalidSimilarFilter)
+        }
+        error => error.into(),
+    }
 }

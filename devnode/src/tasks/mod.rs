@@ -45,6 +45,8 @@ pub enum Kind {
     IndexSwap,
     TaskCancelation,
     TaskDeletion,
+    DumpCreation,
+    SnapshotCreation,
 }
 
 /// Two indexes that change places, or one that takes the other's name.
@@ -73,6 +75,8 @@ pub enum Work {
     SwapIndexes { swaps: Vec<Swap> },
     CancelTasks { query: String, uids: Vec<u32> },
     DeleteTasks { query: String, uids: Vec<u32> },
+    Dump,
+    Snapshot,
 }
 
 /// Documents to add to an index, or to merge into it.
@@ -105,7 +109,11 @@ impl Work {
             | Self::CreateIndex { index, .. }
             | Self::UpdateIndex { index, .. }
             | Self::DeleteIndex { index } => Some(index),
-            Self::SwapIndexes { .. } | Self::CancelTasks { .. } | Self::DeleteTasks { .. } => None,
+            Self::SwapIndexes { .. }
+            | Self::CancelTasks { .. }
+            | Self::DeleteTasks { .. }
+            | Self::Dump
+            | Self::Snapshot => None,
         }
     }
 
@@ -140,6 +148,8 @@ impl Work {
             Self::SwapIndexes { .. } => Kind::IndexSwap,
             Self::CancelTasks { .. } => Kind::TaskCancelation,
             Self::DeleteTasks { .. } => Kind::TaskDeletion,
+            Self::Dump => Kind::DumpCreation,
+            Self::Snapshot => Kind::SnapshotCreation,
         }
     }
 }
@@ -182,11 +192,16 @@ impl Task {
         }
     }
 
-    /// Counts that are still unknown become 0: nothing was done.
+    /// Counts that are still unknown become 0: nothing was done. Of an edit, Meilisearch leaves open how many documents it
+    /// deleted.
     pub fn zero_counts(&mut self) {
+        let is_edit = self.details.as_ref().is_some_and(|details| details.get("editedDocuments").is_some());
         for name in
             ["indexedDocuments", "editedDocuments", "deletedDocuments", "canceledTasks", "deletedTasks"]
         {
+            if is_edit && name == "deletedDocuments" {
+                continue;
+            }
             let details = self.details.as_mut();
             if let Some(slot) =
                 details.and_then(|details| details.get_mut(name)).filter(|value| value.is_null())

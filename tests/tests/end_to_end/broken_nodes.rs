@@ -30,6 +30,12 @@ struct BrokenNode {
 }
 
 impl BrokenNode {
+    fn instead_of(cluster: &Sandbox, node: &str) -> Self {
+        let address = cluster.address(node);
+        cluster.kill(node);
+        Self::listen(address.trim_start_matches("http://"))
+    }
+
     fn listen(address: &str) -> Self {
         let (fault, searches) = (Arc::new(Mutex::new(Fault::Reset)), Arc::new(AtomicUsize::new(0)));
         let mut listener = None;
@@ -108,10 +114,7 @@ fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
     let queries: Vec<Value> =
         (0..8).map(|rank| json!({"filter": format!("rank >= {rank}"), "limit": 200})).collect();
     let expected: Vec<_> = queries.iter().map(|query| hits(client, query)).collect();
-    let process = cluster.processes().into_iter().find(|process| process["name"] == "meili-1").unwrap();
-    let address = process["address"].as_str().unwrap().trim_start_matches("http://").to_owned();
-    cluster.kill("meili-1");
-    let broken = BrokenNode::listen(&address);
+    let broken = BrokenNode::instead_of(&cluster, "meili-1");
     for fault in [
         Fault::Reset,
         Fault::InternalError,
@@ -144,4 +147,69 @@ fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
     let (_, missing) = hits(client, &json!({}));
     let missing = missing.expect("a header that names the missing shards");
     assert!((1..16).contains(&missing.split(',').count()), "{missing}");
+}
+
+#[test]
+fn a_read_that_nobody_answers_ends_at_its_deadline() {
+    let search_timeout_ms = 1_500;
+    let options = Options { replication: 3, search_timeout_ms, ..Options::default() };
+    let cluster = Sandbox::start(options);
+    let client = &cluster.client;
+    client.create("things", "id", &json!({}));
+    client.add("things", &json!([{"id": 1}, {"id": 2}]));
+    let broken = ["meili-0", "meili-1", "meili-2"].map(|node| BrokenNode::instead_of(&cluster, node));
+    broken.iter().for_each(|broken| *broken.fault.lock().unwrap() = Fault::Stall);
+    // A node that Envoy leaves out for moments would not be waited for.
+    let asked = || broken.iter().map(|broken| broken.searches.load(Ordering::Relaxed)).sum::<usize>();
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < PATIENCE, "two nodes are never asked");
+        let (before, sent) = (asked(), Instant::now());
+        let answer = client.json("POST", "/indexes/things/search", &json!({}));
+        let took = sent.elapsed();
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        // Each of three nodes would take its time, one after another.
+        let deadline = Duration::from_millis(2 * search_timeout_ms);
+        assert!(took < deadline + Duration::from_millis(search_timeout_ms / 2), "{took:?}");
+        if asked() == before + 2 {
+            assert!(took >= deadline, "{took:?}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_node_that_freezes_is_waited_for_moments_only() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.create("things", "id", &json!({"filterableAttributes": ["rank"]}));
+    client.add("things", &json!((0..120).map(|id| json!({"id": id, "rank": id})).collect::<Vec<_>>()));
+    let queries: Vec<Value> =
+        (0..16).map(|rank| json!({"filter": format!("rank >= {rank}"), "limit": 200})).collect();
+    let expected: Vec<_> = queries.iter().map(|query| hits(client, query)).collect();
+    cluster.freeze("meili-1");
+    let frozen = Instant::now();
+    // Two of three searches want that node; one is sent every 100 ms, whatever became of those before.
+    let slow: Vec<(Duration, Duration)> = std::thread::scope(|scope| {
+        let (queries, expected) = (&queries, &expected);
+        let ask = |position: u32| {
+            move || {
+                let at = Duration::from_millis(100) * position;
+                std::thread::sleep(at.saturating_sub(frozen.elapsed()));
+                let (since, chosen) = (frozen.elapsed(), position as usize % queries.len());
+                assert_eq!(hits(client, &queries[chosen]), expected[chosen]);
+                (since, frozen.elapsed() - since)
+            }
+        };
+        let searches: Vec<_> = (0..80).map(|position| scope.spawn(ask(position))).collect();
+        let taken = searches.into_iter().map(|search| search.join().unwrap());
+        taken.filter(|(_, took)| *took > Duration::from_secs(1)).collect()
+    });
+    println!("slow searches, when they were sent after the freeze and what they took: {slow:?}");
+    cluster.thaw("meili-1");
+    assert!(!slow.is_empty(), "nobody asked the frozen node");
+    for (since, took) in slow {
+        assert!(since < Duration::from_secs(4), "a search sent {since:?} after the freeze took {took:?}");
+        assert!(took < Duration::from_secs(7), "a search sent {since:?} after the freeze took {took:?}");
+    }
 }

@@ -113,6 +113,73 @@ fn hybrid_searches_are_decided_over_all_nodes() {
     assert!(!real || semantic > 50, "{semantic} semantic hits: queries are too easy");
 }
 
+#[test]
+fn deep_pages_of_federated_searches_and_lists_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let document = |id: u64| {
+        json!({"id": id, "title": words(id, 1 + id % 3), "text": words(id + 9000, 8), "group": id * 7 % 1300,
+               "rank": id * 31 % 1999})
+    };
+    let documents: Vec<Value> = (0..2000).map(document).collect();
+    for client in [&cluster.client, &node.client] {
+        for index in ["one", "two"] {
+            let settings = json!({"filterableAttributes": ["group", "rank"], "sortableAttributes": ["rank"],
+                                  "pagination": {"maxTotalHits": 5000}});
+            client.create(index, "id", &settings);
+            client.add(index, &json!(documents));
+        }
+    }
+    let queries = |first: Value, second: Value| {
+        let mut queries = [first, second];
+        for (query, index) in queries.iter_mut().zip(["one", "two"]) {
+            query["indexUid"] = index.into();
+        }
+        queries
+    };
+    let kinds = [
+        queries(json!({"q": "river"}), json!({"q": "silver castle", "federationOptions": {"weight": 0.8}})),
+        queries(json!({"q": "forest", "filter": "group > 100"}), json!({"q": "bridge river"})),
+        queries(json!({"sort": ["rank:asc"]}), json!({"sort": ["rank:asc"], "filter": "group < 900"})),
+        queries(
+            json!({"q": "garden", "attributesToRetrieve": ["title"]}),
+            json!({"q": "garden", "showRankingScore": true}),
+        ),
+    ];
+    for (offset, limit) in [(499, 30), (500, 30), (900, 40), (1990, 30), (2500, 3)] {
+        for rest in [
+            json!({}),
+            json!({"sort": ["rank:desc"], "fields": ["title", "rank"]}),
+            json!({"filter": "group < 1000", "fields": ["text"]}),
+            json!({"sort": ["rank:asc"], "fields": ["id"], "retrieveVectors": true}),
+        ] {
+            let mut body = json!({"offset": offset, "limit": limit});
+            body.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            let [one, other] = [&cluster.client, &node.client]
+                .map(|client| answer(client, "/indexes/one/documents/fetch", &body));
+            assert_eq!(one, other, "{body}");
+        }
+    }
+    for queries in kinds {
+        for (offset, limit) in [(499, 30), (500, 30), (650, 5), (900, 40), (1500, 20), (1990, 30)] {
+            for federation in [
+                json!({"offset": offset, "limit": limit}),
+                json!({"page": offset / limit + 1, "hitsPerPage": limit}),
+                json!({"offset": offset, "limit": limit, "distinct": "group"}),
+                json!({"offset": offset, "limit": limit, "facetsByIndex": {"one": ["group"]}}),
+            ] {
+                let body = json!({"federation": federation, "queries": queries});
+                let mut answers =
+                    [&cluster.client, &node.client].map(|client| answer(client, "/multi-search", &body));
+                if federation["distinct"].is_string() {
+                    answers.iter_mut().for_each(|answer| drop(answer["estimatedTotalHits"].take()));
+                }
+                let [one, other] = answers;
+                assert_eq!(one, other, "{body}");
+            }
+        }
+    }
+}
+
 /// Bytes that Envoy has received from upstreams.
 fn received(cluster: &Sandbox) -> u64 {
     let state = std::fs::read(cluster.data().join("playground.json")).unwrap();
@@ -150,6 +217,30 @@ fn a_deep_page_moves_its_own_documents_only() {
     );
     assert!(answer.get("indexUid").is_none());
     assert!(moved < 2_000_000, "{moved} bytes: 3010 documents alone are 12 MB");
+
+    // The same in a federated search, whose queries find the same documents.
+    let query = json!({"indexUid": "long", "sort": ["rank:asc"]});
+    let begun = received(&cluster);
+    let federated = json!({"federation": {"offset": 3000, "limit": 10}, "queries": [query, query]});
+    let answer = client.json("POST", "/multi-search", &federated).body;
+    let moved = received(&cluster) - begun;
+    let hits = answer["hits"].as_array().unwrap();
+    let found: Vec<u64> = hits.iter().map(|hit| hit["rank"].as_u64().unwrap()).collect();
+    assert_eq!(found, &ranks[3000..3010], "{answer}");
+    assert!(hits.iter().all(|hit| hit["text"] == text.as_str() && hit["_federation"].is_object()));
+    assert_eq!((&answer["offset"], &answer["limit"]), (&json!(3000), &json!(10)));
+    assert!(moved < 2_500_000, "{moved} bytes: 3010 documents alone are 12 MB");
+
+    // And in a list of documents.
+    let begun = received(&cluster);
+    let list = json!({"sort": ["rank:asc"], "offset": 3000, "limit": 10});
+    let answer = client.json("POST", "/indexes/long/documents/fetch", &list).body;
+    let moved = received(&cluster) - begun;
+    let documents = answer["results"].as_array().unwrap();
+    let found: Vec<u64> = documents.iter().map(|document| document["rank"].as_u64().unwrap()).collect();
+    assert_eq!((found.as_slice(), &answer["total"]), (&ranks[3000..3010], &json!(4000)));
+    assert!(documents.iter().all(|document| document["text"] == text.as_str()));
+    assert!(moved < 500_000, "{moved} bytes: 3010 documents alone are 12 MB");
 
     // Every document once, across the offset from which on pages are fetched in two steps.
     let pages = (0..16).flat_map(|page| {

@@ -15,7 +15,11 @@ const PATH: &str = "/indexes/books/documents";
 /// Two gateways; recoveries come after some seconds. Every shard has documents, and every worker has written: the first
 /// write of a worker waits for its key, on all nodes.
 fn cluster() -> Sandbox {
-    let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms: 4_000, ..Options::default() });
+    cluster_that_waits(4_000)
+}
+
+fn cluster_that_waits(write_timeout_ms: u64) -> Sandbox {
+    let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms, ..Options::default() });
     cluster.client.create("books", "id", &json!({}));
     for _ in 0..10 {
         for gateway in 0..2 {
@@ -229,4 +233,77 @@ fn a_slow_upload_holds_up_nobody() {
     let answer = upload.answer();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     assert_eq!(consistent(&cluster, 1), 40);
+}
+
+/// A new topology frees the configuration that a gateway had, and nothing else holds a write whose client has left. Proved:
+/// the root context stays until its writes are over. Of two such writes one is between begin and commit and one waits for its
+/// begin when the topology changes, and both are written everywhere, the second last; their tasks succeed.
+#[test]
+fn a_new_topology_takes_no_write_from_a_client_that_left() {
+    // Long enough for the node to be away before its write is given up.
+    let cluster = cluster_that_waits(20_000);
+    cluster.client.add("films", &books(0, 40));
+    let leave = |gateway: &str, body: Value, key: &str| {
+        let body = body.to_string();
+        let mut upload = Upload::start(&cluster.address(gateway), PATH, body.len());
+        upload.send(body.as_bytes());
+        wait_status(&cluster, key, 1);
+    };
+    cluster.freeze("meili-2");
+    leave("gateway-0", books(1, 40), "openWrites");
+    leave("gateway-1", books(2, 40), "waiting");
+    let reloads = |gateway| {
+        let stats = cluster.admin(gateway).get("/stats?format=json&filter=config_reload$").body;
+        stats["stats"].as_array().into_iter().flatten().filter_map(|stat| stat["value"].as_u64()).sum::<u64>()
+    };
+    let before = [reloads(0), reloads(1)];
+    // Replicas on a node that is away are left out of the topology by the next write to their shards.
+    wait_until("the node is away", || cluster.status()["nodes"][2]["up"] == false);
+    cluster.client.add("films", &books(1, 40));
+    wait_until("gateways have the new topology", || reloads(0) > before[0] && reloads(1) > before[1]);
+    assert_eq!(cluster.status()["openWrites"], 1);
+    cluster.thaw("meili-2");
+    assert_eq!(consistent(&cluster, 2), 40);
+    let tasks = cluster.client.get("/tasks?indexUids=books&types=documentAdditionOrUpdate&limit=2").body;
+    for task in tasks["results"].as_array().unwrap() {
+        assert_eq!(
+            (&task["status"], &task["details"]["indexedDocuments"]),
+            (&json!("succeeded"), &json!(40)),
+            "{task}"
+        );
+    }
+}
+
+/// A node that sleeps over a write's timeout has the write in its ears when it wakes, after newer ones. Proved: wherever it
+/// lands, the node's copies are replaced after that, since the key that it came under is gone first; and other writes of its
+/// gateway go on meanwhile.
+#[test]
+fn a_callout_that_comes_late_changes_nothing() {
+    let cluster = cluster();
+    let keys = |node| -> Vec<Value> {
+        let keys = cluster.node(node).get("/keys?limit=1000").body["results"].as_array().cloned().unwrap();
+        let mut epochs: Vec<Value> =
+            keys.iter().filter(|key| key["name"] == "miroir:epoch").map(|key| key["uid"].clone()).collect();
+        epochs.sort_by_key(Value::to_string);
+        epochs
+    };
+    let before = keys(0);
+    for round in 0..2 {
+        let version = 10 * round;
+        cluster.freeze("meili-1");
+        let late = send(cluster.gateway(0), books(version + 1, 40));
+        wait_status(&cluster, "openWrites", 1);
+        let answer = late.join().unwrap().unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let newer = cluster.gateway(1).json("POST", PATH, &books(version + 2, 40));
+        assert_eq!(newer.status, 202, "{}", newer.body);
+        cluster.thaw("meili-1");
+        for gateway in [0, 1] {
+            let newest = cluster.gateway(gateway).json("POST", PATH, &books(version + 3, 40));
+            assert_eq!(newest.status, 202, "{}", newest.body);
+        }
+        assert_eq!(consistent(&cluster, version + 3), 40);
+    }
+    wait_until("all nodes have the same keys", || keys(0) == keys(1) && keys(0) == keys(2));
+    assert!(before.iter().any(|key| !keys(0).contains(key)), "the key of the late write is gone");
 }

@@ -18,6 +18,8 @@ struct Case {
     body: Vec<u8>,
     /// What is in the index before.
     before: Option<&'static str>,
+    /// The index's settings.
+    settings: Option<Value>,
 }
 
 fn case(name: &str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Case {
@@ -29,6 +31,7 @@ fn case(name: &str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Cas
         encoding: None,
         body: body.into(),
         before: None,
+        settings: None,
     }
 }
 
@@ -60,7 +63,7 @@ fn json_payloads() -> Vec<Case> {
         case(&format!("id of {length}"), JSON, json!([{"id": "a".repeat(length)}]).to_string())
     };
     let nested = |depth: usize| format!(r#"[{{"id":1,"a":{}{}}}]"#, "[".repeat(depth), "]".repeat(depth));
-    let others: [(&str, Vec<u8>); 42] = [
+    let others: [(&str, Vec<u8>); 43] = [
         ("nothing", "".into()),
         ("blank", "   ".into()),
         ("null", "null".into()),
@@ -84,6 +87,7 @@ fn json_payloads() -> Vec<Case> {
         ("bad coordinates", r#"[{"id":1,"_geo":"x"}]"#.into()),
         ("good coordinates", r#"[{"id":1,"_geo":{"lat":1,"lng":2}}]"#.into()),
         ("unknown vectors", r#"[{"id":1,"_vectors":{"a":[1,2]}}]"#.into()),
+        ("no vectors at all", r#"[{"id":1},{"id":2},{"id":3,"_vectors":"x"}]"#.into()),
         ("nested 100", nested(100).into()),
         ("nested 200", nested(200).into()),
         ("nested 500,000", nested(500_000).into()),
@@ -237,8 +241,72 @@ fn deletions_and_edits() -> Vec<Case> {
     bodies.into_iter().chain(deleted).chain(again).collect()
 }
 
+/// Documents that a node refuses by the settings of the index, among others that it would take.
+fn refused_by_settings() -> Vec<Case> {
+    let settings = json!({
+        "filterableAttributes": ["_geo", "_geojson"],
+        "embedders": {"a": {"source": "userProvided", "dimensions": 2}, "b": {"source": "userProvided", "dimensions": 3}}
+    });
+    const VECTORS: &str = r#""_vectors":{"a":[1,2],"b":null}"#;
+    let among_others = |method: &'static str, fields: &str| {
+        let documents: Vec<String> = (0..30)
+            .map(|id| match id {
+                // The last of several members of one name counts.
+                17 => format!(r#"{{"id":{id},{VECTORS},{fields}}}"#),
+                id => format!(r#"{{"id":{id},{VECTORS}}}"#),
+            })
+            .collect();
+        Case {
+            method,
+            settings: Some(settings.clone()),
+            ..case(fields, JSON, format!("[{}]", documents.join(",")))
+        }
+    };
+    let fields = [
+        r#""_geo":"x""#,
+        r#""_geo":null"#,
+        r#""_geo":{"lat":1}"#,
+        r#""_geo":{"lat":"1e5","lng":"-3"}"#,
+        r#""_geo":{"lat":"inf","lng":[]}"#,
+        r#""_geojson":{"type":"Point","coordinates":[1,2]}"#,
+        r#""_geojson":{"type":"Point","coordinates":[1]}"#,
+        r#""_geojson":{"type":"Feature","geometry":null,"properties":{}}"#,
+        r#""_geojson":{"type":"Point","coordinates":[1,2],"bbox":[1,2,3,4]}"#,
+        r#""_vectors":3"#,
+        r#""_vectors":{"a":[1,2,3],"b":null}"#,
+        r#""_vectors":{"a":[[1,2],[3,4]],"b":{"embeddings":[1],"regenerate":false}}"#,
+        r#""_vectors":{"a":[1,"x"],"b":null}"#,
+        r#""_vectors":{"a":null,"b":{}}"#,
+        r#""_vectors":{"a":null,"b":null,"c":"x"}"#,
+        r#""_vectors":{"a":null,"b":[1,2,3],"c":["x"]}"#,
+    ];
+    let all = fields.map(|fields| among_others("POST", fields));
+    let updated = Case {
+        before: Some(r#"[{"id":1,"_vectors":{"a":[1,2],"b":null}}]"#),
+        ..among_others("PUT", fields[2])
+    };
+    let with =
+        |name: &str, settings: Value, body: &str| Case { settings: Some(settings), ..case(name, JSON, body) };
+    let geo = || json!({"sortableAttributes": ["_geo"]});
+    let some = [
+        with("replaced within the payload", geo(), r#"[{"id":1,"_geo":"x"},{"id":2},{"id":1,"a":1}]"#),
+        with("sortable", geo(), r#"[{"id":1},{"id":2},{"id":3},{"id":4,"_geo":[]},{"id":5}]"#),
+        with("not sortable", json!({"sortableAttributes": ["_geo.lat"]}), r#"[{"id":1,"_geo":[]},{"id":2}]"#),
+        Case {
+            method: "PUT",
+            ..with("updated within the payload", geo(), r#"[{"id":1,"_geo":"x"},{"id":1,"a":1}]"#)
+        },
+        Case { content_type: Some(CSV), ..with("a table", geo(), "id,_geo\n1,\n2,x\n3,\n") },
+        Case { content_type: Some(NDJSON), ..with("lines", geo(), "{\"id\":1}\n{\"id\":2,\"_geo\":{}}") },
+    ];
+    all.into_iter().chain([updated]).chain(some).collect()
+}
+
 /// An answer and all that follows from it, without what differs from run to run.
 fn told(client: &Client, index: &str, case: &Case) -> Value {
+    if let Some(settings) = &case.settings {
+        client.succeeded(&client.json("PATCH", &format!("/indexes/{index}/settings"), settings));
+    }
     if let Some(before) = case.before {
         client.add(index, &serde_json::from_str(before).unwrap());
     }
@@ -255,7 +323,11 @@ fn told(client: &Client, index: &str, case: &Case) -> Value {
     let fetched = client.json("POST", &format!("/indexes/{index}/documents/fetch"), &json!({"limit": 100}));
     let mut documents = fetched.body["results"].as_array().cloned().unwrap_or_default();
     documents.sort_by_key(Value::to_string);
-    json!({"status": answer.status, "body": body, "task": task, "documents": documents, "total": fetched.body["total"]})
+    let primary_key = &client.get(&format!("/indexes/{index}")).body["primaryKey"];
+    json!({
+        "status": answer.status, "body": body, "task": task, "documents": documents, "total": fetched.body["total"],
+        "primaryKey": primary_key
+    })
 }
 
 fn compare(cluster: &Client, node: &Client, key: &str, cases: &[Case]) {
@@ -286,11 +358,14 @@ fn compare(cluster: &Client, node: &Client, key: &str, cases: &[Case]) {
 fn a_cluster_takes_and_refuses_what_one_node_does() {
     let cluster = Sandbox::start(Options::default());
     let node = Node::start();
-    let cases: Vec<Case> =
-        [json_payloads(), tables_and_lines(), parameters_and_headers(), deletions_and_edits()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let all = [
+        json_payloads(),
+        tables_and_lines(),
+        parameters_and_headers(),
+        deletions_and_edits(),
+        refused_by_settings(),
+    ];
+    let cases: Vec<Case> = all.into_iter().flatten().collect();
     compare(&cluster.client, &node.client, "master", &cases);
 
     // The key comes before the payload.

@@ -13,7 +13,7 @@ pub const WORDS: [&str; 40] = [
 pub const GENRES: [&str; 9] =
     ["Drama", "comedy", "Sci-Fi", "École", "horror", "éclair", "Zebra", "action", "10 stories"];
 
-/// With explicit searchable attributes. The first has rules for languages and an embedder that gets its vectors from the
+/// With explicit searchable attributes. The first has rules for languages and embedders that get their vectors from the
 /// client; the second its own ranking rules, synonyms, stop words, fields that it does not show, facets by count.
 pub const INDEXES: [&str; 2] = ["things", "others"];
 
@@ -36,9 +36,15 @@ fn words(random: &mut Random, count: usize) -> String {
     (0..count).map(|_| word()).collect::<Vec<_>>().join(" ")
 }
 
-/// Three numbers of a coarse grid: some documents are equally near.
-pub fn vector(random: &mut Random) -> Value {
-    json!((0..3).map(|_| random.below(9) as f64 / 4.0 - 1.0 + 0.01).collect::<Vec<_>>())
+/// The embedders of the first index, with the numbers of their vectors. Of a vector with as many numbers as an index has
+/// documents nodes find the nearest; of one with fewer they may miss some.
+pub const EMBEDDERS: [(&str, usize); 2] = [("mine", super::DOCUMENTS), ("few", 3)];
+
+/// Three numbers of a coarse grid, so that some documents are equally near, and as many zeros as an embedder wants.
+pub fn vector(dimensions: usize, random: &mut Random) -> Value {
+    let mut vector: Vec<f64> = (0..3).map(|_| random.below(9) as f64 / 4.0 - 1.0 + 0.01).collect();
+    vector.resize(dimensions, 0.0);
+    json!(vector)
 }
 
 fn document(index: &str, id: usize, random: &mut Random) -> Value {
@@ -73,8 +79,8 @@ fn document(index: &str, id: usize, random: &mut Random) -> Value {
     }
     if index == "things" {
         document["_vectors"] = match random.below(6) {
-            0 => json!({"mine": null}),
-            _ => json!({"mine": vector(random)}),
+            0 => EMBEDDERS.iter().map(|(name, _)| ((*name).to_owned(), Value::Null)).collect(),
+            _ => EMBEDDERS.iter().map(|(name, size)| ((*name).to_owned(), vector(*size, random))).collect(),
         };
     }
     document
@@ -109,12 +115,15 @@ pub fn settings(index: &str) -> Value {
             "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested", "_geo"],
             "sortableAttributes": ["price", "rank", "title", "genre", "nested.level", "_geo"],
             "localizedAttributes": [{"attributePatterns": ["t*"], "locales": ["fra", "eng"]}],
-            "embedders": {"mine": {"source": "userProvided", "dimensions": 3}},
+            "embedders": EMBEDDERS.iter().map(|(name, size)| {
+                ((*name).to_owned(), json!({"source": "userProvided", "dimensions": size}))
+            }).collect::<Value>(),
         }),
         "others" => json!({
             "rankingRules": ["words", "typo", "sort", "proximity", "attribute", "exactness", "rank:desc"],
             "searchableAttributes": ["title", "text", "genre"],
-            "filterableAttributes": ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo"],
+            "filterableAttributes":
+                ["genre", "tags", "price", "rank", "group", "maker", "nested.brand", "_geo", "unlisted"],
             "sortableAttributes": ["price", "rank", "genre", "unlisted", "ratings", "_geo"],
             "displayedAttributes":
                 ["id", "title", "text", "genre", "tags", "rank", "price", "group", "maker", "nested", "_geo"],

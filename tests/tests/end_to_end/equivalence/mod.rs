@@ -1,6 +1,6 @@
 //! A cluster and one node, asked the same: the agreement by kind of request.
 //!
-//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (304), `MIROIR_EQUIVALENCE_SEED` which (1).
+//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (320), `MIROIR_EQUIVALENCE_SEED` which (1).
 
 mod compare;
 mod documents;
@@ -28,20 +28,21 @@ const INEXACT: [(&str, u32); 5] =
         (ESTIMATES, 10),
         ("distinct lists", 40),
         ("federated sorts", 80),
-        ("vector", 70),
+        ("near vectors", 70),
         ("insertion order", 0),
     ];
 
-/// The same where nodes are `miroir-devnode`, whose engine is older: it counts facets, totals and null parameters otherwise
-/// than the version that a cluster answers as.
-const INEXACT_ON_DEVNODE: [(&str, u32); 7] = [
-    ("errors", 97),
+/// The same where nodes are `miroir-devnode`, whose engine is that of Meilisearch 1.15.
+const INEXACT_ON_DEVNODE: [(&str, u32); 5] = [
+    // It merges facets of indexes that order them differently, which 1.50 refuses, and orders merged facets by name.
+    ("errors", 98),
+    // Of values with one count its engine shows others than that of 1.50.
     ("facets by count", 60),
     ("facets cut", 80),
-    ("federated distinct", 60),
-    ("federated sorts", 80),
+    // Its engine counts hits below the threshold in a page's total, as far as it has looked.
     ("threshold", 70),
-    ("vector", 5),
+    // Its index finds fewer of the nearest.
+    ("near vectors", 5),
 ];
 
 /// The least agreement that is expected, by kind; 100 of all that are not named.
@@ -298,7 +299,7 @@ fn a_cluster_cannot_be_told_from_one_node() {
     let single = Node::start();
     let cluster = Asked::fill(&sandbox.client);
     let node = Asked::fill(&single.client);
-    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 304), number("MIROIR_EQUIVALENCE_SEED", 1));
+    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 320), number("MIROIR_EQUIVALENCE_SEED", 1));
     let mut forms = vec![("healthy", run(&cluster, &node, count, seed))];
     refusals(&cluster, &node, &mut forms[0].1);
     sandbox.kill("meili-1");

@@ -1,6 +1,6 @@
 //! What is asked, by kind.
 
-use super::documents::{GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
+use super::documents::{EMBEDDERS, GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
 use miroir_tests::Random;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 38] = [
+pub const KINDS: [&str; 40] = [
     "placeholder",
     "plain",
     "typo",
@@ -38,10 +38,12 @@ pub const KINDS: [&str; 38] = [
     "scores",
     "distinct",
     "distinct setting",
+    "hidden distinct",
     "distinct lists",
     "threshold",
     "locales",
     "vector",
+    "near vectors",
     "tenant tokens",
     "get",
     "multi-search",
@@ -59,8 +61,8 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
     let index = match kind {
         "all attributes" | "insertion order" => SCATTERED,
         "distinct setting" => UNIQUE,
-        "locales" | "vector" => "things",
-        "facets by count" | "hidden sorts" => "others",
+        "locales" | "vector" | "near vectors" => "things",
+        "facets by count" | "hidden sorts" | "hidden distinct" => "others",
         // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
         "list" => "things",
         // Placeholder searches have an order of insertion only.
@@ -144,9 +146,11 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "geo",
         "distinct",
         "distinct setting",
+        "hidden distinct",
         "distinct lists",
         "tenant tokens",
         "vector",
+        "near vectors",
         "all pages",
     ];
     let empty = ["placeholder", "insertion order"].contains(&kind);
@@ -173,9 +177,10 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("q", json!(random.of(&["l'école", "ecole", "strasse", "rivers", "the sea"])));
             put("locales", json!(random.of(&[["fra", "eng"], ["deu", "eng"], ["fra", "fra"]])));
         }
-        "vector" => {
-            put("vector", vector(random));
-            put("hybrid", json!({"embedder": "mine", "semanticRatio": 1.0}));
+        "vector" | "near vectors" => {
+            let (embedder, dimensions) = EMBEDDERS[usize::from(kind != "vector")];
+            put("vector", vector(dimensions, random));
+            put("hybrid", json!({"embedder": embedder, "semanticRatio": 1.0}));
             if random.one_in(3) {
                 put("filter", filter(random));
             }
@@ -247,6 +252,14 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("attributesToRetrieve", json!(random.of(&[vec!["*"], vec!["title"], vec!["group", "id"]])));
             if random.one_in(2) {
                 put("page", json!(1 + random.below(3)));
+            }
+        }
+        "hidden distinct" => {
+            put("distinct", json!("unlisted"));
+            put("attributesToRetrieve", json!(random.of(&[vec!["*"], vec!["title"]])));
+            if random.one_in(2) {
+                put("page", json!(1 + random.below(2)));
+                put("hitsPerPage", json!(1 + random.below(8)));
             }
         }
         "distinct setting" if random.one_in(2) => {

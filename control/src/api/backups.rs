@@ -1,0 +1,66 @@
+//! Dumps and snapshots: every node takes one of its own, under one task. So does compaction, which is for one index.
+
+use super::{Sent, Shared, indexes};
+use crate::{
+    error::Result,
+    ledger::{
+        intents::{Effect, NodeRequest},
+        tasks::NewTask,
+    },
+    locks::Scope,
+    ops::{AtOnce, Operation},
+    writes::begin::check_index_uid,
+};
+use axum::{extract::Path, response::Response};
+use serde_json::{Value, json};
+
+/// `POST /dumps`. The client is told the name of one node's dump; each node has its own.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn dump(cluster: Shared, sent: Sent) -> Result<Response> {
+    take(&cluster, &sent, None, "dumpCreation", Some(json!({"dumpUid": null}))).await
+}
+
+/// `POST /snapshots`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn snapshot(cluster: Shared, sent: Sent) -> Result<Response> {
+    take(&cluster, &sent, None, "snapshotCreation", None).await
+}
+
+/// `POST /indexes/{index}/compact`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn compact(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    if check_index_uid(&index).is_err() {
+        return indexes::refused(&cluster, &sent).await;
+    }
+    take(&cluster, &sent, Some(index), "indexCompaction", Some(json!({}))).await
+}
+
+/// A dump and a snapshot come between the same writes on all nodes: nothing is sent to any while they are asked for.
+async fn take(
+    cluster: &Shared,
+    sent: &Sent,
+    index: Option<String>,
+    kind: &str,
+    details: Option<Value>,
+) -> Result<Response> {
+    let scope = match &index {
+        Some(index) => Scope::indexes([index.as_str()]),
+        None => Scope::everything(),
+    };
+    let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
+    let operation = Operation {
+        task: NewTask { index, kind: kind.to_owned(), details, custom_metadata: None },
+        scope,
+        requests: vec![NodeRequest { method, path, body: None, main: true }],
+        authorization: sent.request.authorization.clone(),
+        at_once: AtOnce::Nothing,
+        effect: Effect::None,
+    };
+    indexes::run(cluster, sent, operation).await
+}

@@ -1,0 +1,246 @@
+//! Task webhooks: the control plane posts ended tasks itself, for nodes would post theirs. A node judges the form of a body.
+//!
+//! Messages and bounds: Meilisearch 1.50, `routes/webhooks.rs`.
+
+use super::{Sent, Shared, pass_on};
+use crate::{
+    auth,
+    error::{Result, api_error},
+    ledger::webhooks::{self, Webhook},
+    node::Request,
+    scrub,
+};
+use axum::{
+    Json,
+    extract::Path,
+    http::{HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use miroir_core::error::ApiError;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// As many webhooks as Meilisearch takes.
+const MAX_WEBHOOKS: usize = 20;
+/// As many headers of a webhook.
+const MAX_HEADERS: usize = 200;
+
+fn refused(status: u16, code: &str, message: impl Into<String>) -> crate::error::Error {
+    api_error(status, "invalid_request", code, message).into()
+}
+
+fn parse(uuid: &str) -> Result<Uuid> {
+    Uuid::parse_str(uuid)
+        .map_err(|error| refused(400, "invalid_webhook_uuid", format!("Invalid UUID: {error}")))
+}
+
+fn not_found(uuid: Uuid) -> crate::error::Error {
+    refused(404, "webhook_not_found", format!("Webhook `{uuid}` not found."))
+}
+
+/// As clients see it: what authorises its requests is hidden.
+fn view(uuid: Uuid, webhook: &Webhook) -> Value {
+    let shown = |name: &str, value: &str| match value.strip_prefix("Bearer ") {
+        _ if !name.eq_ignore_ascii_case("authorization") => value.to_owned(),
+        Some(token) => format!("Bearer {}", scrub::secret(token)),
+        None => scrub::secret(value),
+    };
+    let headers: serde_json::Map<String, Value> =
+        webhook.headers.iter().map(|(name, value)| (name.clone(), json!(shown(name, value)))).collect();
+    json!({"uuid": uuid.to_string(), "isEditable": true, "url": webhook.url, "headers": headers})
+}
+
+/// `GET /webhooks`.
+///
+/// # Errors
+/// The key is not right.
+pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
+    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.get", None).await?;
+    let all = cluster.ledger.call(webhooks::all).await?;
+    let results: Vec<Value> = all.iter().map(|(uuid, webhook)| view(*uuid, webhook)).collect();
+    Ok(Json(json!({ "results": results })).into_response())
+}
+
+/// `GET /webhooks/{uuid}`.
+///
+/// # Errors
+/// The key is not right, or there is no such webhook.
+pub async fn get(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
+    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.get", None).await?;
+    let uuid = parse(&uuid)?;
+    let all = cluster.ledger.call(webhooks::all).await?;
+    let webhook = all.get(&uuid).ok_or_else(|| not_found(uuid))?;
+    Ok(Json(view(uuid, webhook)).into_response())
+}
+
+/// `POST /webhooks`.
+///
+/// # Errors
+/// The key is not right, or the body is not.
+pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
+    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.create", None).await?;
+    let body = match judged(&cluster, &sent).await? {
+        Ok(body) => body,
+        Err(refusal) => return Ok(refusal),
+    };
+    let uuid = Uuid::new_v4();
+    if body.get("url").is_none_or(Value::is_null) {
+        return Err(missing_url(uuid).into());
+    }
+    let webhook = merged(uuid, Webhook::default(), &body)?;
+    let stored = webhook.clone();
+    let fits = cluster
+        .ledger
+        .call(move |connection| {
+            let fits = webhooks::all(connection)?.len() < MAX_WEBHOOKS;
+            if fits {
+                webhooks::put(connection, uuid, &stored)?;
+            }
+            Ok(fits)
+        })
+        .await?;
+    if !fits {
+        let message = "Defining too many webhooks would crush the server. Please limit the number of webhooks to 20. \
+                       You may use a third-party proxy server to dispatch events to more than 20 endpoints.";
+        return Err(refused(400, "invalid_webhooks", message));
+    }
+    Ok((StatusCode::CREATED, Json(view(uuid, &webhook))).into_response())
+}
+
+/// `PATCH /webhooks/{uuid}`.
+///
+/// # Errors
+/// The key is not right, the body is not, or there is no such webhook.
+pub async fn update(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
+    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.update", None).await?;
+    let body = match judged(&cluster, &sent).await? {
+        Ok(body) => body,
+        Err(refusal) => return Ok(refusal),
+    };
+    let uuid = editable(&uuid)?;
+    let old = cluster.ledger.call(webhooks::all).await?.remove(&uuid).ok_or_else(|| not_found(uuid))?;
+    let webhook = merged(uuid, old, &body)?;
+    let answer = Json(view(uuid, &webhook)).into_response();
+    cluster.ledger.call(move |connection| webhooks::put(connection, uuid, &webhook)).await?;
+    Ok(answer)
+}
+
+/// `DELETE /webhooks/{uuid}`.
+///
+/// # Errors
+/// The key is not right, or there is no such webhook.
+pub async fn delete(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
+    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.delete", None).await?;
+    let uuid = editable(&uuid)?;
+    let there = cluster
+        .ledger
+        .call(move |connection| {
+            let there = webhooks::all(connection)?.contains_key(&uuid);
+            webhooks::remove(connection, uuid)?;
+            Ok(there)
+        })
+        .await?;
+    if there { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(not_found(uuid)) }
+}
+
+fn editable(uuid: &str) -> Result<Uuid> {
+    let uuid = parse(uuid)?;
+    if uuid.is_nil() {
+        let message = format!(
+            "Webhook `{uuid}` is immutable. The webhook defined from the command line cannot be modified using the API."
+        );
+        return Err(refused(400, "immutable_webhook", message));
+    }
+    Ok(uuid)
+}
+
+/// The body, if its form is right; else a node's refusal. Nodes never change the webhook whose uuid is nil: they look at the
+/// body, and refuse.
+async fn judged(cluster: &Shared, sent: &Sent) -> Result<Result<Value, Response>> {
+    let path = format!("/webhooks/{}", Uuid::nil());
+    let request = Request {
+        method: "PATCH".into(),
+        path,
+        authorization: None,
+        anonymous: false,
+        ..sent.request.clone()
+    };
+    let answer = cluster.ask_any(&request).await?;
+    let is_immutable = answer.error().is_some_and(|error| error.code == "immutable_webhook");
+    match sent.json().filter(|_| is_immutable) {
+        Some(body) => Ok(Ok(body)),
+        None => Ok(Err(pass_on(&answer))),
+    }
+}
+
+fn missing_url(uuid: Uuid) -> ApiError {
+    let message = format!("The URL for the webhook `{uuid}` is missing.");
+    api_error(400, "invalid_request", "invalid_webhook_url", message)
+}
+
+/// A webhook with what a body says of it; a header that is null goes.
+fn merged(uuid: Uuid, mut webhook: Webhook, body: &Value) -> Result<Webhook> {
+    match body.get("url") {
+        Some(Value::String(url)) => webhook.url.clone_from(url),
+        Some(Value::Null) => return Err(missing_url(uuid).into()),
+        _ => {}
+    }
+    match body.get("headers") {
+        Some(Value::Object(headers)) => {
+            for (name, value) in headers {
+                match value.as_str() {
+                    Some(value) => webhook.headers.insert(name.clone(), value.to_owned()),
+                    None => webhook.headers.remove(name),
+                };
+            }
+        }
+        Some(Value::Null) => webhook.headers.clear(),
+        _ => {}
+    }
+    if webhook.url.is_empty() {
+        return Err(missing_url(uuid).into());
+    }
+    if webhook.headers.len() > MAX_HEADERS {
+        let message = format!(
+            "Too many headers for the webhook `{uuid}`. Please limit the number of headers to 200. Hint: To remove an \
+             already defined header set its value to `null`"
+        );
+        return Err(refused(400, "invalid_webhook_headers", message));
+    }
+    let code = "invalid_webhook_headers";
+    for (name, value) in &webhook.headers {
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|error| refused(400, code, format!("Invalid header name `{name}`: {error}")))?;
+        HeaderValue::from_str(value)
+            .map_err(|error| refused(400, code, format!("Invalid header value `{value}`: {error}")))?;
+    }
+    url::Url::parse(&webhook.url).map_err(|error| {
+        refused(400, "invalid_webhook_url", format!("Invalid URL `{}`: {error}", webhook.url))
+    })?;
+    Ok(webhook)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_change_what_they_name() {
+        let uuid = Uuid::from_u128(1);
+        let hook = |body: Value| merged(uuid, Webhook::default(), &body);
+        let first =
+            hook(json!({"url": "http://a/", "headers": {"x": "1", "Authorization": "Bearer abc"}})).unwrap();
+        let second = merged(uuid, first.clone(), &json!({"headers": {"x": null, "y": "2"}})).unwrap();
+        assert_eq!(second.headers.keys().collect::<Vec<_>>(), ["Authorization", "y"]);
+        assert_eq!(view(uuid, &second)["headers"]["Authorization"], "Bearer XXX...");
+        assert!(merged(uuid, first, &json!({"headers": null})).unwrap().headers.is_empty());
+        for bad in [
+            json!({"url": ""}),
+            json!({"url": null}),
+            json!({"url": "no url"}),
+            json!({"url": "http://a/", "headers": {"": "x"}}),
+        ] {
+            assert!(hook(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Webhooks, and the ended tasks that they have not been told of.
+
+use super::tasks::{self, Task};
+use crate::error::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Where to post ended tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Webhook {
+    /// An absolute URL.
+    pub url: String,
+    /// Headers of its requests.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// All webhooks, by uuid.
+///
+/// # Errors
+/// The database failed.
+pub fn all(connection: &Connection) -> Result<BTreeMap<Uuid, Webhook>> {
+    let mut statement = connection.prepare_cached("SELECT uuid, url, headers FROM webhooks")?;
+    let rows = statement.query_map([], |row| {
+        let uuid = Uuid::parse_str(&row.get::<_, String>(0)?).unwrap_or_default();
+        let headers = serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default();
+        Ok((uuid, Webhook { url: row.get(1)?, headers }))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Stores a webhook.
+///
+/// # Errors
+/// The database failed.
+pub fn put(connection: &Connection, uuid: Uuid, webhook: &Webhook) -> Result<()> {
+    connection.execute(
+        "INSERT OR REPLACE INTO webhooks (uuid, url, headers) VALUES (?1, ?2, ?3)",
+        params![uuid.hyphenated().to_string(), webhook.url, serde_json::to_string(&webhook.headers)?],
+    )?;
+    Ok(())
+}
+
+/// Removes a webhook.
+///
+/// # Errors
+/// The database failed.
+pub fn remove(connection: &Connection, uuid: Uuid) -> Result<()> {
+    connection.execute("DELETE FROM webhooks WHERE uuid = ?1", [uuid.hyphenated().to_string()])?;
+    Ok(())
+}
+
+/// Notes that a task has ended, if there is a webhook to tell.
+///
+/// # Errors
+/// The database failed.
+pub fn note(connection: &Connection, uid: u32) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO untold_tasks (uid) SELECT ?1 WHERE EXISTS (SELECT 1 FROM webhooks)",
+        )?
+        .execute([uid])?;
+    Ok(())
+}
+
+/// Takes the tasks that webhooks have not been told of, oldest first.
+///
+/// # Errors
+/// The database failed.
+pub fn take_untold(connection: &Connection) -> Result<Vec<Task>> {
+    let first = connection
+        .prepare_cached("SELECT 1 FROM untold_tasks LIMIT 1")?
+        .query_row([], |_| Ok(()))
+        .optional()?;
+    if first.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare_cached("DELETE FROM untold_tasks RETURNING uid")?;
+    let mut uids = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<u32>>>()?;
+    uids.sort_unstable();
+    let found = uids.into_iter().filter_map(|uid| tasks::get(connection, uid).transpose());
+    found.collect()
+}
