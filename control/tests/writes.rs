@@ -226,7 +226,8 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
         enqueued("n0", a.add_documents("movies", first, &key).await),
         NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown },
     ];
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid: first, results }).await;
+    let (status, _) =
+        control.internal(COMMIT_PATH, &Commit { uid: first, results, written: BTreeMap::new() }).await;
     assert_eq!(status, 200);
     let active = || control.cluster.view().active(Shard(1)).count();
     // The gateway goes on under another key, and what it has begun under the old one is still taken.
@@ -236,7 +237,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
             enqueued("n0", a.add_documents(index, uid, key).await),
             enqueued("n1", b.add_documents(index, uid, key).await),
         ];
-        control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     };
     loop {
         let (uid, other) = control.begin("films", &[0]).await;
@@ -280,7 +281,8 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         NodeResult { node: node.into(), outcome: NodeOutcome::Refused { status: 403, error } }
     };
     let results = vec![refused("n0"), refused("n1")];
-    let (status, error) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let (status, error) =
+        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
     assert_eq!(control.task(uid).await["code"], "task_not_found");
     assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "no copy differs");
@@ -302,7 +304,7 @@ async fn a_write_keeps_its_locks_while_the_ledger_fails() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!(status, 500);
     // Its recovery fails too, again and again.
     let locked = control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)]));
@@ -321,7 +323,8 @@ async fn a_payload_without_documents_succeeds_without_any_node() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, _) = control.begin("movies", &[]).await;
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new() }).await;
+    let (status, _) =
+        control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new(), written: BTreeMap::new() }).await;
     assert_eq!(status, 200);
     assert_eq!(control.ended(uid).await["status"], "succeeded");
 }
