@@ -37,6 +37,7 @@ check: wasm-targets ## Formatting, clippy and docs, with warnings denied
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
 	$(CARGO) bench -p miroir-core --bench core
 	$(CARGO) bench -p miroir-tests --bench cluster
+	$(CARGO) bench -p miroir-tests --bench moves
 
 build: filter programs ## Everything: programs in target/release, the filter in target/wasm32-wasip1/release
 

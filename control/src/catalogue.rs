@@ -140,8 +140,8 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
 /// # Errors
 /// The ledger failed.
 pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
-    let away: Vec<&String> =
-        cluster.nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
+    let nodes = cluster.nodes();
+    let away: Vec<&String> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
     cluster
         .change(|view| {
             for node in missed.iter().chain(away) {

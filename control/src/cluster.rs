@@ -2,11 +2,13 @@
 
 use crate::{
     auth::KeyCache,
-    config::ClusterConfig,
+    config::{ClusterConfig, NodeConfig},
     epochs::Epochs,
     error::{Error, Result},
+    gateways::Gateways,
     ledger::{Ledger, catalogue},
     locks::Locks,
+    mover::Mover,
     node::{Node, NodeAnswer, Request},
     publish::Publisher,
     secrets::Secrets,
@@ -16,8 +18,9 @@ use crate::{
 };
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -53,19 +56,26 @@ impl Creating {
     }
 }
 
+fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(1))
+        .pool_max_idle_per_host(32)
+        .build()
+        .unwrap_or_default()
+}
+
 /// The control plane.
 #[derive(Debug)]
 pub struct Cluster {
     /// Flags.
     pub options: Options,
-    /// The cluster's description.
+    /// The cluster's description. What it says of nodes and replicas is how the cluster began: the view tells what is.
     pub config: ClusterConfig,
     /// Secrets.
     pub secrets: Secrets,
     /// What survives a crash.
     pub ledger: Ledger,
-    /// All nodes, in the topology's order.
-    pub nodes: Vec<Arc<Node>>,
     /// Who may change what.
     pub locks: Locks,
     /// Writes between begin and commit.
@@ -76,10 +86,18 @@ pub struct Cluster {
     pub keys: KeyCache,
     /// Gateways' keys.
     pub epochs: Epochs,
+    /// Which topology gateways have.
+    pub gateways: Gateways,
+    /// Makes replicas whole.
+    pub mover: Mover,
     /// Writes the topology out.
     pub publisher: Publisher,
     /// Held while an index is created by a write: writes to its other shards may want it too.
     pub creating: Creating,
+    nodes: Mutex<Arc<Vec<Arc<Node>>>>,
+    http: reqwest::Client,
+    /// Nodes that have left, and since which version: gateways may still ask them.
+    retired: Mutex<Vec<(NodeConfig, u64)>>,
     view: Mutex<Arc<View>>,
     changing: tokio::sync::Mutex<()>,
     ready: AtomicBool,
@@ -96,18 +114,13 @@ impl Cluster {
         publisher: Publisher,
         view: View,
     ) -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(1))
-            .pool_max_idle_per_host(32)
-            .build()
-            .unwrap_or_default();
-        let nodes = config
-            .nodes
-            .iter()
-            .map(|node| Arc::new(Node::new(node.clone(), http.clone(), secrets.master_key.clone())));
-        Self {
-            nodes: nodes.collect(),
+        let http = http();
+        let cluster = Self {
+            nodes: Mutex::default(),
+            http,
+            gateways: Gateways::new(config.limits.lease_ms),
+            mover: Mover::new(config.moves),
+            retired: Mutex::default(),
             options,
             config,
             secrets,
@@ -122,7 +135,49 @@ impl Cluster {
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
-        }
+        };
+        cluster.follow(&cluster.view());
+        cluster
+    }
+
+    /// All nodes, in the topology's order.
+    #[must_use]
+    pub fn nodes(&self) -> Arc<Vec<Arc<Node>>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A node that is not in the cluster yet: to be asked whether it can be.
+    #[must_use]
+    pub fn stranger(&self, config: NodeConfig) -> Node {
+        Node::new(config, self.http.clone(), self.secrets.master_key.clone())
+    }
+
+    /// The nodes of a description, for whoever has no cluster yet.
+    ///
+    /// # Errors
+    /// The secrets cannot be read or written.
+    pub fn strangers(config: &ClusterConfig, data: &Path) -> Result<Vec<Node>> {
+        let secrets = Secrets::load(data)?;
+        let http = http();
+        let node = |config: &NodeConfig| Node::new(config.clone(), http.clone(), secrets.master_key.clone());
+        Ok(config.nodes.iter().map(node).collect())
+    }
+
+    /// Makes the list of nodes that of a view; nodes that stay keep what is known of them.
+    fn follow(&self, view: &View) {
+        let known = self.nodes();
+        let same = |config: &NodeConfig| {
+            known.iter().find(|node| node.name == config.name && node.url == config.url).cloned()
+        };
+        let nodes = view.nodes.iter().map(|member| {
+            same(&member.config).unwrap_or_else(|| Arc::new(self.stranger(member.config.clone())))
+        });
+        let nodes: Arc<Vec<Arc<Node>>> = Arc::new(nodes.collect());
+        let stays = |name: &str| nodes.iter().any(|node| node.name == name);
+        let gone = known.iter().filter(|node| !stays(&node.name));
+        gone.clone().for_each(|node| self.epochs.forget(&node.name));
+        self.retired().extend(gone.map(|node| (node.config(), view.version)));
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
     /// What the cluster looks like now.
@@ -137,10 +192,22 @@ impl Cluster {
     /// The ledger failed: nothing has changed. Or the topology could not be written out: that is only logged, since the
     /// change is made; the next one writes all of it.
     pub async fn change(&self, change: impl FnOnce(&mut View)) -> Result<()> {
+        self.try_change(|view| {
+            change(view);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The same, for a change that may turn out to be wrong: then nothing changes.
+    ///
+    /// # Errors
+    /// What `change` says; or as [`Self::change`].
+    pub async fn try_change(&self, change: impl FnOnce(&mut View) -> Result<()>) -> Result<()> {
         let _one = self.changing.lock().await;
         let old = self.view();
         let mut new = View::clone(&old);
-        change(&mut new);
+        change(&mut new)?;
         if new == *old {
             return Ok(());
         }
@@ -148,6 +215,7 @@ impl Cluster {
         let new = Arc::new(new);
         let stored = new.clone();
         self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
+        self.follow(&new);
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if let Err(error) = self.publish() {
             tracing::error!(%error, "the topology could not be published");
@@ -160,20 +228,38 @@ impl Cluster {
     /// # Errors
     /// It is not valid, or a file cannot be written.
     pub fn publish(&self) -> Result<()> {
-        self.publisher.publish(&self.config, &self.view())
+        let view = self.view();
+        let retired: Vec<NodeConfig> = {
+            let mut retired = self.retired();
+            // A node that came back under its name has its cluster again.
+            retired.retain(|(config, since)| {
+                !self.gateways.confirmed(*since)
+                    && view.nodes.iter().all(|member| member.config.cluster != config.cluster)
+            });
+            retired.iter().map(|(config, _)| config.clone()).collect()
+        };
+        self.publisher.publish(&self.config, &view, &retired)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<(NodeConfig, u64)>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node by its name.
     #[must_use]
-    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
-        self.nodes.iter().find(|node| node.name == name)
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.nodes().iter().find(|node| node.name == name).cloned()
     }
 
     /// Nodes that answer and have missed nothing, in the topology's order.
     #[must_use]
     pub fn current(&self) -> Vec<Arc<Node>> {
         let view = self.view();
-        self.nodes.iter().filter(|node| node.is_up() && !view.behind.contains(&node.name)).cloned().collect()
+        self.nodes()
+            .iter()
+            .filter(|node| node.is_up() && !view.behind.contains(&node.name))
+            .cloned()
+            .collect()
     }
 
     /// Asks one current node after the other until one answers.

@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use miroir_core::{
     shard::MAX_SHARDS,
-    topology::{FanOut, Limits, OnMissingShards},
+    topology::{FanOut, Limits, OnLostControl, OnMissingShards},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, path::Path};
 
 /// The configuration file, JSON or YAML.
@@ -30,10 +30,16 @@ pub struct ClusterFile {
     /// What a search answers when a shard has no replica left.
     #[serde(default)]
     pub on_missing_shards: OnMissingShards,
+    /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
+    #[serde(default)]
+    pub on_lost_control: OnLostControl,
+    /// How replicas are moved and mended.
+    #[serde(default)]
+    pub moves: Moves,
 }
 
 /// A node in the configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeFile {
     /// Its name in the cluster.
@@ -43,6 +49,28 @@ pub struct NodeFile {
     /// The Envoy cluster that reaches it; its name, where nothing is said.
     #[serde(default)]
     pub cluster: Option<String>,
+    /// Its share of the replicas, relative to other nodes': 1 to 1000; 1 where nothing is said.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// Replicas of a shard go to different zones where there are enough.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// How replicas are moved and mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Moves {
+    /// Documents copied in a second, over all moves; 0 for no limit.
+    pub documents_per_second: u64,
+    /// Shards that are copied, and handed over, together; at least 1.
+    pub shards_at_once: u16,
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self { documents_per_second: 0, shards_at_once: 16 }
+    }
 }
 
 /// Shards of a cluster that says nothing.
@@ -72,10 +100,14 @@ pub struct ClusterConfig {
     pub fan_out: FanOut,
     /// What a search answers when a shard has no replica left.
     pub on_missing_shards: OnMissingShards,
+    /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
+    pub on_lost_control: OnLostControl,
+    /// How replicas are moved and mended.
+    pub moves: Moves,
 }
 
 /// A valid node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeConfig {
     /// Its name in the cluster.
     pub name: String,
@@ -83,6 +115,79 @@ pub struct NodeConfig {
     pub url: url::Url,
     /// The Envoy cluster that reaches it.
     pub cluster: String,
+    /// Its share of the replicas, relative to other nodes'.
+    pub weight: u32,
+    /// Replicas of a shard go to different zones where there are enough.
+    pub zone: Option<String>,
+}
+
+impl NodeFile {
+    /// A node of which nothing but its name and its URL is said.
+    #[must_use]
+    pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self { name: name.into(), url: url.into(), cluster: None, weight: None, zone: None }
+    }
+
+    /// Reads `NAME=URL`.
+    ///
+    /// # Errors
+    /// There is no `=`.
+    pub fn from_flag(flag: &str) -> Result<Self, String> {
+        let (name, url) = flag.split_once('=').ok_or_else(|| format!("`{flag}` must be NAME=URL"))?;
+        Ok(Self::new(name, url))
+    }
+
+    /// Makes sure that nothing in it can be wrong; each error starts with `key`.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn validate(self, key: &str) -> Result<NodeConfig, Vec<String>> {
+        let mut errors = Vec::new();
+        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        {
+            errors.push(format!("{key}.name: `{}` must be letters, digits, `-`, `_`, `.`", self.name));
+        }
+        let weight = self.weight.unwrap_or(1);
+        if !(1..=1000).contains(&weight) {
+            errors.push(format!("{key}.weight: {weight} must be 1 to 1000"));
+        }
+        let cluster = self.cluster.unwrap_or_else(|| self.name.clone());
+        if cluster == crate::publish::CONTROL_CLUSTER {
+            errors.push(format!("{key}.cluster: `{cluster}` is the control plane's"));
+        }
+        let url = match url::Url::parse(&self.url) {
+            Ok(url) if url.scheme() == "http" && url.host_str().is_some() => Some(url),
+            Ok(_) => {
+                errors.push(format!("{key}.url: `{}` must be http://host:port", self.url));
+                None
+            }
+            Err(error) => {
+                errors.push(format!("{key}.url: `{}`: {error}", self.url));
+                None
+            }
+        };
+        match url.filter(|_| errors.is_empty()) {
+            Some(url) => Ok(NodeConfig { name: self.name, url, cluster, weight, zone: self.zone }),
+            None => Err(errors),
+        }
+    }
+}
+
+/// What is wrong with a list of nodes, each with its position, as a whole: names, addresses and Envoy clusters must differ.
+#[must_use]
+pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) -> Vec<String> {
+    let mut seen: [HashSet<String>; 3] = Default::default();
+    let mut errors = Vec::new();
+    for (position, node) in nodes {
+        let values =
+            [("name", node.name.clone()), ("url", node.url.to_string()), ("cluster", node.cluster.clone())];
+        for ((key, value), seen) in values.into_iter().zip(&mut seen) {
+            if !seen.insert(value.clone()) {
+                errors.push(format!("nodes[{position}].{key}: `{value}` is there twice"));
+            }
+        }
+    }
+    errors
 }
 
 impl ClusterFile {
@@ -104,14 +209,8 @@ impl ClusterFile {
         let mut errors = Vec::new();
         let nodes = nodes
             .iter()
-            .filter_map(|flag| match flag.split_once('=') {
-                Some((name, url)) => {
-                    Some(NodeFile { name: name.to_owned(), url: url.to_owned(), cluster: None })
-                }
-                None => {
-                    errors.push(format!("--node {flag}: must be NAME=URL"));
-                    None
-                }
+            .filter_map(|flag| {
+                NodeFile::from_flag(flag).map_err(|error| errors.push(format!("--node {error}"))).ok()
             })
             .collect();
         if !errors.is_empty() {
@@ -124,6 +223,8 @@ impl ClusterFile {
             limits: Limits::default(),
             fan_out: FanOut::default(),
             on_missing_shards: OnMissingShards::default(),
+            on_lost_control: OnLostControl::default(),
+            moves: Moves::default(),
         })
     }
 
@@ -146,39 +247,27 @@ impl ClusterFile {
                 self.nodes.len()
             ));
         }
-        let mut names = HashSet::new();
-        let mut clusters = HashSet::new();
+        if self.moves.shards_at_once == 0 {
+            errors.push("moves.shardsAtOnce: must not be 0".to_owned());
+        }
         let mut nodes = Vec::new();
         for (position, node) in self.nodes.into_iter().enumerate() {
-            let key = format!("nodes[{position}]");
-            if node.name.is_empty()
-                || !node.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-            {
-                errors.push(format!("{key}.name: `{}` must be letters, digits, `-`, `_`, `.`", node.name));
-            }
-            if !names.insert(node.name.clone()) {
-                errors.push(format!("{key}.name: `{}` is there twice", node.name));
-            }
-            let cluster = node.cluster.unwrap_or_else(|| node.name.clone());
-            if cluster == crate::publish::CONTROL_CLUSTER || !clusters.insert(cluster.clone()) {
-                errors.push(format!("{key}.cluster: `{cluster}` is there twice"));
-            }
-            match url::Url::parse(&node.url) {
-                Ok(url) if url.scheme() == "http" && url.host_str().is_some() => {
-                    nodes.push(NodeConfig { name: node.name, url, cluster });
-                }
-                Ok(_) => errors.push(format!("{key}.url: `{}` must be http://host:port", node.url)),
-                Err(error) => errors.push(format!("{key}.url: `{}`: {error}", node.url)),
+            match node.validate(&format!("nodes[{position}]")) {
+                Ok(node) => nodes.push((position, node)),
+                Err(wrong) => errors.extend(wrong),
             }
         }
+        errors.extend(duplicates(nodes.iter().map(|(position, node)| (*position, node))));
         if errors.is_empty() {
             Ok(ClusterConfig {
-                nodes,
+                nodes: nodes.into_iter().map(|(_, node)| node).collect(),
                 shards: self.shards,
                 replication: self.replication,
                 limits: self.limits,
                 fan_out: self.fan_out,
                 on_missing_shards: self.on_missing_shards,
+                on_lost_control: self.on_lost_control,
+                moves: self.moves,
             })
         } else {
             Err(Error::Config(errors))
@@ -193,14 +282,20 @@ mod tests {
     #[test]
     fn every_error_is_named_at_once() {
         let file: ClusterFile = serde_yaml_ng::from_str(
-            "nodes:\n- {name: a, url: 'http://x:1'}\n- {name: a, url: nonsense}\n- {name: 'b c', url: 'ftp://x'}\n\
-             shards: 513\nreplication: 9\n",
+            "nodes:\n- {name: a, url: 'http://x:1'}\n- {name: b, url: nonsense}\n- {name: 'b c', url: 'ftp://x'}\n\
+             - {name: a, url: 'http://y:1', weight: 2}\nshards: 513\nreplication: 9\nmoves: {shardsAtOnce: 0}\n",
         )
         .unwrap();
         let Error::Config(errors) = file.validate().unwrap_err() else { panic!("not a configuration error") };
-        for key in
-            ["shards:", "replication:", "nodes[1].name", "nodes[1].url", "nodes[2].name", "nodes[2].url"]
-        {
+        for key in [
+            "shards:",
+            "replication:",
+            "moves.shardsAtOnce:",
+            "nodes[3].name",
+            "nodes[1].url",
+            "nodes[2].name",
+            "nodes[2].url",
+        ] {
             assert!(errors.iter().any(|error| error.starts_with(key)), "{key} not in {errors:?}");
         }
     }

@@ -102,7 +102,7 @@ impl Epochs {
         let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: false };
         cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
         let body = epoch_key(uid, gateway);
-        join_all(cluster.nodes.iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
+        join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
         live.insert(gateway.to_owned(), uid);
         Ok((uid, cluster.secrets.key_text(uid)))
     }
@@ -120,7 +120,8 @@ impl Epochs {
         }
         cluster.ledger.call(move |connection| catalogue::fence_epoch(connection, uid)).await?;
         self.owe(cluster, uid);
-        let nodes = cluster.nodes.iter().filter(|node| node.is_up());
+        let all = cluster.nodes();
+        let nodes = all.iter().filter(|node| node.is_up());
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
         for (node, result) in join_all(fenced).await {
             if let Err(error) = result {
@@ -202,8 +203,17 @@ impl Epochs {
         Ok(())
     }
 
+    /// A node has left the cluster: what it may still take is nobody's.
+    pub fn forget(&self, node: &str) {
+        let mut owed = self.owed();
+        owed.late.remove(node);
+        owed.fenced.values_mut().for_each(|nodes| {
+            nodes.remove(node);
+        });
+    }
+
     fn owe(&self, cluster: &Cluster, uid: Uuid) {
-        let nodes = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+        let nodes = cluster.nodes().iter().map(|node| node.name.clone()).collect();
         self.owed().fenced.insert(uid, nodes);
     }
 

@@ -45,6 +45,9 @@ pub enum Error {
     /// All that is wrong with the configuration.
     #[error("invalid configuration:\n  {}", .0.join("\n  "))]
     Config(Vec<String>),
+    /// An operator's wish that cannot be met: all that is wrong, and what to do.
+    #[error("refused, and nothing has changed:\n  {}", .0.join("\n  "))]
+    Refused(Vec<String>),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -77,6 +80,7 @@ impl Error {
         match self {
             Self::Api(error) => error.clone(),
             Self::NoNode | Self::Unreachable { .. } => ApiError::new(Code::UNAVAILABLE, self.to_string()),
+            Self::Refused(_) => api_error(409, "invalid_request", "refused", self.to_string()),
             _ => ApiError::new(Code::INTERNAL, format!("An internal error has occurred. `{self}`.")),
         }
     }
@@ -84,7 +88,7 @@ impl Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if !matches!(self, Self::Api(_)) {
+        if !matches!(self, Self::Api(_) | Self::Refused(_)) {
             tracing::warn!(error = %self, "a request failed");
         }
         let error = self.to_api();

@@ -8,9 +8,10 @@ use std::{sync::Arc, time::Duration};
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let before: Vec<bool> = cluster.nodes.iter().map(|node| node.is_up()).collect();
+        let nodes = cluster.nodes();
+        let before: Vec<bool> = nodes.iter().map(|node| node.is_up()).collect();
         let came = check(&cluster).await;
-        for (node, was_up) in cluster.nodes.iter().zip(before) {
+        for (node, was_up) in nodes.iter().zip(before) {
             if was_up && !node.is_up() {
                 tracing::warn!(node = node.name, error = node.health().error, "a node is away");
             }
@@ -19,7 +20,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             tracing::info!(node = name, "a node is back");
             // The rest of what it missed is repair's.
             if let Some(node) = cluster.node(&name)
-                && let Err(error) = cluster.epochs.catch_up(&cluster, node).await
+                && let Err(error) = cluster.epochs.catch_up(&cluster, &node).await
             {
                 tracing::warn!(node = name, %error, "a node could not get its epoch keys yet");
             }
@@ -29,6 +30,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
 
 /// Checks every node once, and returns the names of those that have come.
 pub async fn check(cluster: &Cluster) -> Vec<String> {
-    let checks = cluster.nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
+    let nodes = cluster.nodes();
+    let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
     join_all(checks).await.into_iter().flatten().collect()
 }

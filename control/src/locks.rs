@@ -7,6 +7,7 @@ use miroir_core::shard::Shard;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::oneshot;
 
@@ -101,6 +102,18 @@ impl Locks {
         guard
     }
 
+    /// Waits until all that hold or wait for locks of a scope now are done, and holds up nobody meanwhile.
+    pub async fn drained(&self, scope: &Scope) {
+        let conflicting: BTreeSet<u64> = {
+            let queue = self.queue();
+            let entries = queue.entries.iter().filter(|entry| entry.scope.conflicts(scope));
+            entries.map(|entry| entry.ticket).collect()
+        };
+        while self.queue().entries.iter().any(|entry| conflicting.contains(&entry.ticket)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// How many hold locks, and how many wait.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
@@ -178,6 +191,21 @@ mod tests {
         assert!(later.as_mut().now_or_never().is_none());
         drop(operation);
         later.now_or_never().expect("free");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_drain_holds_up_nobody() {
+        let locks = Locks::default();
+        let held = locks.lock(shards("a", &[1])).await;
+        let scope = Scope::shard(Shard(1));
+        let mut drained = Box::pin(locks.drained(&scope));
+        assert!(drained.as_mut().now_or_never().is_none());
+        let later = locks.lock(shards("b", &[1])).now_or_never().expect("free");
+        drop(held);
+        tokio::time::timeout(Duration::from_secs(5), drained)
+            .await
+            .expect("what came later is not waited for");
+        drop(later);
     }
 
     #[tokio::test]

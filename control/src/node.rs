@@ -21,6 +21,7 @@ pub struct Node {
     pub url: url::Url,
     /// The Envoy cluster that reaches it.
     pub cluster: String,
+    config: crate::config::NodeConfig,
     http: reqwest::Client,
     master_key: String,
     health: Mutex<Health>,
@@ -115,13 +116,20 @@ impl Node {
     pub fn new(config: crate::config::NodeConfig, http: reqwest::Client, master_key: String) -> Self {
         let health = Health { up: false, since: Instant::now(), version: None, error: None };
         Self {
-            name: config.name,
-            url: config.url,
-            cluster: config.cluster,
+            name: config.name.clone(),
+            url: config.url.clone(),
+            cluster: config.cluster.clone(),
+            config,
             http,
             master_key,
             health: Mutex::new(health),
         }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn config(&self) -> crate::config::NodeConfig {
+        self.config.clone()
     }
 
     /// Sends a request and reads the whole answer, whatever its status.

@@ -14,7 +14,7 @@ use crate::{
     settle::Unsettled,
     view::{Index, View},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// An operation, before it has a uid.
 #[derive(Clone, Debug)]
@@ -74,7 +74,9 @@ async fn run_locked(
     operation: Operation,
     guard: crate::locks::LockGuard,
 ) -> Result<Task> {
-    let Operation { task, requests, authorization, at_once, effect, .. } = operation;
+    let Operation { task, scope, requests, authorization, at_once, effect } = operation;
+    // Copies that are under way begin anew with these indexes, once it is known what nodes have taken.
+    let changed = Changed { cluster, indexes: scope.indexes };
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
     let task = cluster
         .ledger
@@ -115,10 +117,24 @@ async fn run_locked(
         })
         .await?;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
+    drop(changed);
     cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
-    // Only now: who comes next must see what is on its way.
+    // Only now: a copy that gets the locks must find the operation among what it waits for.
     drop(released);
     Ok(task)
+}
+
+/// Tells recordings that indexes have changed, when an operation on them has been sent, or has failed.
+struct Changed<'a> {
+    cluster: &'a Cluster,
+    indexes: Option<BTreeSet<String>>,
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        let known = self.cluster.view().indexes.clone().into_keys();
+        self.cluster.mover.recorder.indexes_changed(self.indexes.as_ref(), known);
+    }
 }
 
 /// The first node judges the client's request; what it takes, all others get under the master key. Gives the

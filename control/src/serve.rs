@@ -1,7 +1,7 @@
 //! `miroir serve`: from flags to a running control plane.
 
 use crate::{
-    api,
+    api, catch_up,
     cluster::{Cluster, Options},
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
@@ -13,15 +13,14 @@ use crate::{
         tasks,
     },
     locks::Scope,
+    mover,
     publish::Publisher,
-    repair,
     secrets::Secrets,
     settle::{self, Unsettled},
-    view::{Replica, View},
+    view::{Member, Replica, View},
     webhooks,
     writes::{commit, recovery},
 };
-use miroir_core::placement::{PlacementNode, place};
 use serde_json::json;
 use std::{
     net::SocketAddr,
@@ -107,7 +106,11 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     }
 }
 
-fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
+/// The cluster's description, as flags and files say it.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
     let mut file = match &args.config {
         Some(path) => ClusterFile::read(path)?,
         None => ClusterFile::from_flags(&args.nodes)?,
@@ -125,17 +128,26 @@ fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
 /// # Errors
 /// The configuration is wrong, or does not go with the ledger; or the ledger cannot be opened.
 pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>> {
-    let mut config = describe(args)?;
+    let config = describe(args)?;
     for folder in std::iter::once(&args.data).chain(&args.publish_dir) {
         std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
     }
     let secrets = Secrets::load(&args.data)?;
     let ledger = Ledger::open(&args.data)?;
     let first = first_view(&config);
+    let described = config.clone();
     let (view, read_key) = ledger
         .call(move |connection| {
             let view = match catalogue::load(connection)? {
-                Some(view) => view,
+                Some(mut view) => {
+                    let old = view.clone();
+                    take_addresses(&mut view, &described);
+                    if view != old {
+                        view.version += 1;
+                        catalogue::store(connection, &old, &view)?;
+                    }
+                    view
+                }
                 None => {
                     catalogue::store(connection, &View::default(), &first)?;
                     first
@@ -152,9 +164,13 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
             Ok((view, read_key))
         })
         .await?;
-    check(&config, &view)?;
-    config.shards = u16::try_from(view.replicas.len()).unwrap_or(config.shards);
-    config.replication = view.replicas.iter().map(Vec::len).max().unwrap_or(config.replication);
+    if view.replicas.len() != usize::from(config.shards) {
+        tracing::warn!(
+            ledger = view.replicas.len(),
+            configured = config.shards,
+            "the number of shards stays the ledger's"
+        );
+    }
     let publisher = Publisher {
         folder: args.publish_dir.clone(),
         wasm: absolute(&args.wasm),
@@ -173,34 +189,42 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
 }
 
 fn first_view(config: &ClusterConfig) -> View {
-    let nodes: Vec<PlacementNode> = config.nodes.iter().map(|node| PlacementNode::new(&node.name)).collect();
-    let placement = place(config.shards, config.replication, &nodes, &Vec::new());
-    let replicas = placement
-        .into_iter()
-        .map(|nodes| nodes.into_iter().map(|node| Replica { node, active: true }).collect())
-        .collect();
-    View { version: 1, replicas, ..View::default() }
+    let nodes = config.nodes.iter().map(|node| Member {
+        config: node.clone(),
+        since: 1,
+        draining: false,
+        leaving: false,
+    });
+    let mut view = View {
+        version: 1,
+        nodes: nodes.collect(),
+        replication: config.replication,
+        replicas: vec![Vec::new(); usize::from(config.shards)],
+        ..View::default()
+    };
+    view.desired = view.planned();
+    view.replicas = view.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
+    view
 }
 
-/// The ledger's truth and the configuration must speak of the same nodes.
-fn check(config: &ClusterConfig, view: &View) -> Result<()> {
-    let mut errors: Vec<String> = view
-        .replicas
-        .iter()
-        .flatten()
-        .filter(|replica| !config.nodes.iter().any(|node| node.name == replica.node))
-        .map(|replica| format!("nodes: `{}` holds shards, and is missing", replica.node))
-        .collect();
-    errors.sort_unstable();
-    errors.dedup();
-    if view.replicas.len() != usize::from(config.shards) {
-        tracing::warn!(
-            ledger = view.replicas.len(),
-            configured = config.shards,
-            "the number of shards stays the ledger's"
-        );
+/// Which nodes there are is the ledger's to say from the first start on; where they are, the description's.
+fn take_addresses(view: &mut View, config: &ClusterConfig) {
+    for described in &config.nodes {
+        match view.nodes.iter_mut().find(|member| member.config.name == described.name) {
+            Some(member)
+                if member.config.url != described.url || member.config.cluster != described.cluster =>
+            {
+                tracing::info!(node = described.name, url = %described.url, "a node has another address");
+                member.config.url = described.url.clone();
+                member.config.cluster.clone_from(&described.cluster);
+            }
+            Some(_) => {}
+            None => tracing::warn!(
+                node = described.name,
+                "the description names a node that is not in the cluster: add it with `miroir node add`"
+            ),
+        }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Error::Config(errors)) }
 }
 
 /// An address that others can connect to: not the unspecified one.
@@ -220,7 +244,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     wait_for_nodes(&cluster).await;
     bootstrap_keys(&cluster).await?;
     cluster.epochs.fence_all(&cluster).await?;
-    for node in cluster.nodes.iter().filter(|node| node.is_up()) {
+    for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
             tracing::warn!(node = node.name, %error, "a node has keys of before still");
         }
@@ -229,7 +253,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));
-    tokio::spawn(repair::watch(cluster.clone()));
+    tokio::spawn(mover::watch(cluster.clone()));
     tokio::spawn(webhooks::watch(cluster.clone()));
     cluster.publish()?;
     cluster.set_ready();
@@ -245,7 +269,7 @@ async fn wait_for_nodes(cluster: &Cluster) {
         let view = cluster.view();
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
         let readable = view.shards().all(|shard| view.active(shard).any(is_up));
-        let whole = cluster.nodes.iter().all(|node| node.is_up());
+        let whole = cluster.nodes().iter().all(|node| node.is_up());
         if whole || (readable && begun.elapsed() > Duration::from_secs(10)) {
             return;
         }
@@ -260,7 +284,8 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     if done {
         return Ok(());
     }
-    let up: Vec<_> = cluster.nodes.iter().filter(|node| node.is_up()).collect();
+    let nodes = cluster.nodes();
+    let up: Vec<_> = nodes.iter().filter(|node| node.is_up()).collect();
     let Some((first, others)) = up.split_first() else { return Err(Error::NoNode) };
     let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
     let read_key = json!({
@@ -273,7 +298,7 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     });
     create_key(first, &read_key).await?;
     for node in others {
-        repair::sync_keys(first, node).await?;
+        catch_up::sync_keys(first, node).await?;
     }
     crate::catalogue::mark_behind(cluster, &[]).await?;
     cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await

@@ -1,6 +1,11 @@
-//! What the cluster looks like: placement, catalogue, and which nodes are behind.
+//! What the cluster looks like: nodes, placement, catalogue, and which nodes are behind.
 
-use miroir_core::shard::Shard;
+use crate::config::NodeConfig;
+use miroir_core::{
+    placement::{Placement, PlacementNode, place},
+    shard::Shard,
+};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A version of the truth.
@@ -8,12 +13,34 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct View {
     /// Grows with every change.
     pub version: u64,
+    /// Nodes, in the topology's order.
+    pub nodes: Vec<Member>,
+    /// Replicas that a shard is to have.
+    pub replication: usize,
     /// For each shard, its replicas, best first.
     pub replicas: Vec<Vec<Replica>>,
+    /// For each shard, the nodes that are to hold it. Where that is not what is, replicas are moved.
+    pub desired: Placement,
+    /// Old copies of before this version may be gone: gateways with an older topology must not read.
+    pub floor: u64,
     /// The catalogue.
     pub indexes: BTreeMap<String, Index>,
     /// Nodes that missed an operation on indexes: their settings may be old.
     pub behind: BTreeSet<String>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name, where it is, and its share.
+    #[serde(flatten)]
+    pub config: NodeConfig,
+    /// Since which version of the topology it is there.
+    pub since: u64,
+    /// It is to give its replicas away.
+    pub draining: bool,
+    /// It is to leave the cluster once it has none.
+    pub leaving: bool,
 }
 
 /// A node's copy of a shard.
@@ -21,8 +48,52 @@ pub struct View {
 pub struct Replica {
     /// The node's name.
     pub node: String,
-    /// Read and written; else stale: out of both sets until it is repaired.
-    pub active: bool,
+    /// What it is good for.
+    pub state: ReplicaState,
+}
+
+/// What a replica is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// Read and written.
+    Active,
+    /// Neither: it missed a write, or is to be made. The mover makes it active.
+    Stale,
+    /// An old copy, which gateways with a topology older than `since` may still read.
+    Leaving {
+        /// The first version in which it is not read.
+        since: u64,
+        /// It is still written; else it has missed something.
+        written: bool,
+    },
+    /// Neither read nor written: its documents are being deleted.
+    Removing,
+}
+
+impl Replica {
+    /// A replica that is read and written.
+    #[must_use]
+    pub fn active(node: impl Into<String>) -> Self {
+        Self { node: node.into(), state: ReplicaState::Active }
+    }
+
+    /// A replica that is to be made or mended.
+    #[must_use]
+    pub fn stale(node: impl Into<String>) -> Self {
+        Self { node: node.into(), state: ReplicaState::Stale }
+    }
+
+    /// Whether it is read and written.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.state == ReplicaState::Active
+    }
+
+    /// Whether it is written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        matches!(self.state, ReplicaState::Active | ReplicaState::Leaving { written: true, .. })
+    }
 }
 
 /// What is known of an index.
@@ -52,14 +123,36 @@ impl Index {
 }
 
 impl View {
-    /// The active replicas of a shard.
+    /// The replicas of a shard.
+    #[must_use]
+    pub fn of(&self, shard: Shard) -> &[Replica] {
+        self.replicas.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)
+    }
+
+    /// A shard's replica on a node.
+    #[must_use]
+    pub fn replica(&self, shard: Shard, node: &str) -> Option<&Replica> {
+        self.of(shard).iter().find(|replica| replica.node == node)
+    }
+
+    fn replica_mut(&mut self, shard: Shard, node: &str) -> Option<&mut Replica> {
+        self.replicas.get_mut(usize::from(shard.0))?.iter_mut().find(|replica| replica.node == node)
+    }
+
+    /// A node by its name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.nodes.iter().find(|member| member.config.name == name)
+    }
+
+    /// The nodes whose replicas of a shard are read and written.
     pub fn active(&self, shard: Shard) -> impl Iterator<Item = &str> {
-        self.replicas
-            .get(usize::from(shard.0))
-            .into_iter()
-            .flatten()
-            .filter(|replica| replica.active)
-            .map(|replica| replica.node.as_str())
+        self.of(shard).iter().filter(|replica| replica.is_active()).map(|replica| replica.node.as_str())
+    }
+
+    /// The nodes that a write to a shard goes to: those of active replicas, and of old copies that may still be read.
+    pub fn writers(&self, shard: Shard) -> impl Iterator<Item = &str> {
+        self.of(shard).iter().filter(|replica| replica.is_written()).map(|replica| replica.node.as_str())
     }
 
     /// All shards, ascending.
@@ -67,28 +160,18 @@ impl View {
         (0..u16::try_from(self.replicas.len()).unwrap_or(u16::MAX)).map(Shard)
     }
 
-    /// Takes a replica out of the read and write sets, unless it is the last active one of its shard: an old copy is
-    /// better than none. `true` if it was taken out.
+    /// Takes a replica that missed a write out of the read and write sets, unless it is the last active one of its shard: an
+    /// old copy is better than none. `true` if it was taken out.
     pub fn mark_stale(&mut self, shard: Shard, node: &str) -> bool {
-        let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return false };
-        if replicas.iter().filter(|replica| replica.active).count() < 2 {
-            return false;
-        }
-        match replicas.iter_mut().find(|replica| replica.active && replica.node == node) {
-            Some(replica) => {
-                replica.active = false;
-                true
+        let is_last = self.active(shard).count() < 2;
+        match self.replica_mut(shard, node) {
+            Some(replica) if replica.is_active() && !is_last => replica.state = ReplicaState::Stale,
+            Some(Replica { state: ReplicaState::Leaving { written: written @ true, .. }, .. }) => {
+                *written = false;
             }
-            None => false,
+            _ => return false,
         }
-    }
-
-    /// Puts a repaired replica back.
-    pub fn mark_active(&mut self, shard: Shard, node: &str) {
-        let replicas = self.replicas.get_mut(usize::from(shard.0)).into_iter().flatten();
-        for replica in replicas.filter(|replica| replica.node == node) {
-            replica.active = true;
-        }
+        true
     }
 
     /// A node missed an operation on indexes: all its replicas are stale, as far as others can stand in.
@@ -99,15 +182,111 @@ impl View {
         }
     }
 
-    /// Shards whose replica on this node is stale.
+    /// A replica is whole: it is read and written from now on. What the shard does not need any more leaves.
+    pub fn mark_active(&mut self, shard: Shard, node: &str) {
+        if let Some(replica) = self.replica_mut(shard, node)
+            && replica.state == ReplicaState::Stale
+        {
+            replica.state = ReplicaState::Active;
+        }
+        self.release(shard);
+    }
+
+    /// Replicas on nodes that are not to hold the shard leave it, once all that are to hold it are active. Those that are
+    /// stale leave at once.
+    fn release(&mut self, shard: Shard) {
+        let since = self.version + 1;
+        let wanted = self.desired.get(usize::from(shard.0)).cloned().unwrap_or_default();
+        let is_whole = !wanted.is_empty() && wanted.iter().all(|node| self.active(shard).any(|n| n == node));
+        for replica in self.replicas.get_mut(usize::from(shard.0)).into_iter().flatten() {
+            if wanted.contains(&replica.node) {
+                continue;
+            }
+            match replica.state {
+                ReplicaState::Active if is_whole => {
+                    replica.state = ReplicaState::Leaving { since, written: true };
+                }
+                ReplicaState::Stale => replica.state = ReplicaState::Leaving { since, written: false },
+                _ => {}
+            }
+        }
+    }
+
+    /// Stale replicas of a node, ascending.
     #[must_use]
     pub fn stale_on(&self, node: &str) -> Vec<Shard> {
-        self.shards()
-            .filter(|shard| {
-                let replicas = self.replicas.get(usize::from(shard.0)).into_iter().flatten();
-                replicas.into_iter().any(|replica| replica.node == node && !replica.active)
+        let is_stale = |shard: &Shard| {
+            self.replica(*shard, node).is_some_and(|replica| replica.state == ReplicaState::Stale)
+        };
+        self.shards().filter(is_stale).collect()
+    }
+
+    /// Nodes as placement sees them: those that are to leave take nothing.
+    #[must_use]
+    pub fn placement_nodes(&self) -> Vec<PlacementNode> {
+        let share = |member: &Member| if member.draining { 0.0 } else { f64::from(member.config.weight) };
+        self.nodes
+            .iter()
+            .map(|member| PlacementNode {
+                name: member.config.name.clone(),
+                weight: share(member),
+                zone: member.config.zone.clone(),
             })
             .collect()
+    }
+
+    /// Where replicas are to be, for these nodes and this replication: what can stay stays.
+    #[must_use]
+    pub fn planned(&self) -> Placement {
+        let shards = u16::try_from(self.replicas.len()).unwrap_or(u16::MAX);
+        place(shards, self.replication, &self.placement_nodes(), &self.desired)
+    }
+
+    /// Sets where replicas are to be: those that are missing are to be made.
+    pub fn set_desired(&mut self, desired: Placement) {
+        self.desired = desired;
+        for shard in self.shards() {
+            self.want_replicas(shard);
+            self.release(shard);
+        }
+    }
+
+    /// Adds the replicas that a shard is to have, but for those on nodes whose old copy is not gone yet.
+    pub fn want_replicas(&mut self, shard: Shard) {
+        let wanted = self.desired.get(usize::from(shard.0)).cloned().unwrap_or_default();
+        let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return };
+        for node in wanted {
+            if !replicas.iter().any(|replica| replica.node == node) {
+                replicas.push(Replica::stale(node));
+            }
+        }
+    }
+
+    /// Whether replicas are, or are about to be, on other nodes than they are to be.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        self.shards().any(|shard| {
+            let wanted = self.desired.get(usize::from(shard.0)).map_or(&[][..], Vec::as_slice);
+            let held = self.of(shard);
+            held.len() != wanted.len() || held.iter().any(|replica| !wanted.contains(&replica.node))
+        })
+    }
+
+    /// Takes an old copy that no gateway reads any more out of the write set, to be deleted.
+    pub fn remove(&mut self, shard: Shard, node: &str) {
+        let Some(replica) = self.replica_mut(shard, node) else { return };
+        if let ReplicaState::Leaving { since, .. } = replica.state {
+            replica.state = ReplicaState::Removing;
+            self.floor = self.floor.max(since);
+        }
+    }
+
+    /// An old copy has been deleted: its node may hold the shard again.
+    pub fn removed(&mut self, shard: Shard, node: &str) {
+        if let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) {
+            replicas.retain(|replica| replica.node != node || replica.state != ReplicaState::Removing);
+        }
+        self.want_replicas(shard);
     }
 }
 
@@ -115,11 +294,17 @@ impl View {
 mod tests {
     use super::*;
 
+    fn view(replicas: &[&[&str]]) -> View {
+        let desired: Placement =
+            replicas.iter().map(|nodes| nodes.iter().map(|node| (*node).to_owned()).collect()).collect();
+        let replicas =
+            replicas.iter().map(|nodes| nodes.iter().map(|node| Replica::active(*node)).collect()).collect();
+        View { replicas, desired, ..View::default() }
+    }
+
     #[test]
     fn the_last_active_replica_stays() {
-        let replica = |node: &str| Replica { node: node.into(), active: true };
-        let mut view =
-            View { replicas: vec![vec![replica("a"), replica("b")], vec![replica("a")]], ..View::default() };
+        let mut view = view(&[&["a", "b"], &["a"]]);
         view.mark_behind("a");
         assert_eq!(view.active(Shard(0)).collect::<Vec<_>>(), ["b"]);
         assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["a"]);
@@ -127,5 +312,39 @@ mod tests {
         assert_eq!(view.stale_on("a"), [Shard(0)]);
         view.mark_active(Shard(0), "a");
         assert!(view.stale_on("a").is_empty());
+    }
+
+    #[test]
+    fn an_old_copy_is_written_until_it_is_removed_and_gone_before_it_returns() {
+        let mut view = view(&[&["a", "b"]]);
+        view.version = 4;
+        view.set_desired(vec![vec!["b".into(), "c".into()]]);
+        assert!(view.is_moving());
+        // Until the new one is whole, nothing changes for gateways.
+        assert_eq!(view.active(Shard(0)).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(view.stale_on("c"), [Shard(0)]);
+        view.mark_active(Shard(0), "c");
+        assert_eq!(view.active(Shard(0)).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(view.writers(Shard(0)).collect::<Vec<_>>(), ["a", "b", "c"]);
+        // It is wanted back: not before it is gone.
+        view.set_desired(vec![vec!["a".into(), "b".into()]]);
+        assert!(view.stale_on("a").is_empty());
+        view.remove(Shard(0), "a");
+        assert_eq!((view.floor, view.writers(Shard(0)).count()), (5, 2));
+        view.removed(Shard(0), "a");
+        assert_eq!(view.stale_on("a"), [Shard(0)]);
+        view.mark_active(Shard(0), "a");
+        view.remove(Shard(0), "c");
+        view.removed(Shard(0), "c");
+        assert!(!view.is_moving());
+    }
+
+    #[test]
+    fn an_old_copy_that_misses_a_write_is_written_no_more() {
+        let mut view = view(&[&["a", "b"]]);
+        view.set_desired(vec![vec!["b".into()]]);
+        assert!(view.mark_stale(Shard(0), "a"));
+        assert_eq!(view.writers(Shard(0)).collect::<Vec<_>>(), ["b"]);
+        assert!(!view.mark_stale(Shard(0), "b"), "the old copy does not count");
     }
 }

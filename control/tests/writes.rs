@@ -8,7 +8,10 @@ use miroir_control::serve;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use support::{FakeNode, addition, control, control_that_starts, control_that_waits};
 
 fn enqueued(node: &str, task_uid: u32) -> NodeResult {
@@ -36,7 +39,8 @@ async fn a_write_is_begun_committed_and_settled() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, summary) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let (status, summary) =
+        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!((status, &summary["status"], &summary["taskUid"]), (200, &json!("enqueued"), &json!(uid)));
     let task = control.ended(uid).await;
     assert_eq!(task["status"], "succeeded");
@@ -60,7 +64,9 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     // Repair would bring it back at once: it is kept from its locks.
     let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
-    control.internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed] }).await;
+    control
+        .internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed], written: BTreeMap::new() })
+        .await;
     let view = control.cluster.view();
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);
@@ -80,7 +86,7 @@ async fn what_nodes_refuse_is_told_in_their_words_without_the_tag() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     let task = control.ended(uid).await;
     assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("nodes know `x`")));
     assert_eq!(task["details"]["indexedDocuments"], 0);
@@ -161,7 +167,7 @@ async fn writes_are_cancelled_on_nodes_and_swaps_are_not() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     let swap = reqwest::Client::new()
         .post(format!("{}/swap-indexes", control.url))
         .json(&json!([{"indexes": ["movies", "books"]}]))
@@ -220,7 +226,8 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
         enqueued("n0", a.add_documents("movies", first, &key).await),
         NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown },
     ];
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid: first, results }).await;
+    let (status, _) =
+        control.internal(COMMIT_PATH, &Commit { uid: first, results, written: BTreeMap::new() }).await;
     assert_eq!(status, 200);
     let active = || control.cluster.view().active(Shard(1)).count();
     // The gateway goes on under another key, and what it has begun under the old one is still taken.
@@ -230,7 +237,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
             enqueued("n0", a.add_documents(index, uid, key).await),
             enqueued("n1", b.add_documents(index, uid, key).await),
         ];
-        control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     };
     loop {
         let (uid, other) = control.begin("films", &[0]).await;
@@ -274,7 +281,8 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         NodeResult { node: node.into(), outcome: NodeOutcome::Refused { status: 403, error } }
     };
     let results = vec![refused("n0"), refused("n1")];
-    let (status, error) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let (status, error) =
+        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
     assert_eq!(control.task(uid).await["code"], "task_not_found");
     assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "no copy differs");
@@ -296,7 +304,7 @@ async fn a_write_keeps_its_locks_while_the_ledger_fails() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results }).await;
+    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
     assert_eq!(status, 500);
     // Its recovery fails too, again and again.
     let locked = control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)]));
@@ -315,7 +323,8 @@ async fn a_payload_without_documents_succeeds_without_any_node() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, _) = control.begin("movies", &[]).await;
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new() }).await;
+    let (status, _) =
+        control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new(), written: BTreeMap::new() }).await;
     assert_eq!(status, 200);
     assert_eq!(control.ended(uid).await["status"], "succeeded");
 }

@@ -121,6 +121,7 @@ mod tests {
             internal_key: None,
             fan_out,
             on_missing_shards: crate::topology::OnMissingShards::Partial,
+            on_lost_control: crate::topology::OnLostControl::Serve,
             limits: crate::topology::Limits::default(),
         })
         .unwrap()

@@ -29,7 +29,8 @@ pub type Placement = Vec<Vec<String>>;
 /// Places `replication` replicas of each of `shards` shards, keeping what `previous` says wherever it can stay.
 ///
 /// A shard has fewer replicas than asked only where there are fewer nodes of positive weight. No node holds more than
-/// `ceil(shards * replication * weight / total weight) + 1` replicas, as long as that leaves room for all.
+/// `ceil(shards * replication * weight / total weight) + 1` replicas, as long as that leaves room for all, and as zones allow: a zone
+/// of few nodes may have to hold more. A node that held nothing takes its share, and nothing else moves then.
 #[must_use]
 pub fn place(shards: u16, replication: usize, nodes: &[PlacementNode], previous: &Placement) -> Placement {
     let nodes: Vec<&PlacementNode> = nodes.iter().filter(|node| node.weight > 0.0).collect();
@@ -58,22 +59,31 @@ struct Plan<'a> {
     /// The replicas that were there before, which only [`Plan::spread`] may move.
     kept: Vec<Vec<usize>>,
     loads: BTreeMap<usize, usize>,
-    bounds: Vec<usize>,
+    /// What each node should hold, exactly.
+    shares: Vec<f64>,
+}
+
+/// How much a node may hold.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// Its share, rounded down: all nodes come to it before one goes above.
+    Floor,
+    /// Its share, rounded up, and so many more.
+    Bound(usize),
 }
 
 impl<'a> Plan<'a> {
     fn new(shards: u16, replication: usize, nodes: &'a [&'a PlacementNode], previous: &Placement) -> Self {
         let total: f64 = nodes.iter().map(|node| node.weight).sum();
         let copies = f64::from(shards) * f64::from(u32::try_from(replication).unwrap_or(u32::MAX));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
-        let bounds = nodes.iter().map(|node| (copies * node.weight / total).ceil() as usize).collect();
+        let shares = nodes.iter().map(|node| copies * node.weight / total).collect();
         let mut plan = Self {
             nodes,
             replication,
             replicas: vec![Vec::new(); usize::from(shards)],
             kept: Vec::new(),
             loads: BTreeMap::new(),
-            bounds,
+            shares,
         };
         for shard in 0..plan.replicas.len() {
             let kept = previous.get(shard).into_iter().flatten();
@@ -95,12 +105,26 @@ impl<'a> Plan<'a> {
         self.loads.get(&node).copied().unwrap_or(0)
     }
 
-    fn has_room(&self, node: usize, slack: usize) -> bool {
-        self.load(node) < self.bounds.get(node).copied().unwrap_or(0) + slack
+    fn share(&self, node: usize) -> f64 {
+        self.shares.get(node).copied().unwrap_or(0.0)
+    }
+
+    /// How far a node is above its share.
+    fn excess(&self, node: usize) -> f64 {
+        f64::from(u32::try_from(self.load(node)).unwrap_or(u32::MAX)) - self.share(node)
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+    fn has_room(&self, node: usize, limit: Limit) -> bool {
+        let limit = match limit {
+            Limit::Floor => self.share(node).floor() as usize,
+            Limit::Bound(slack) => self.share(node).ceil() as usize + slack,
+        };
+        self.load(node) < limit
     }
 
     fn is_over(&self, node: usize, tolerance: usize) -> bool {
-        !self.has_room(node, tolerance + 1)
+        !self.has_room(node, Limit::Bound(tolerance + 1))
     }
 
     fn add(&mut self, shard: usize, node: usize) {
@@ -137,10 +161,10 @@ impl<'a> Plan<'a> {
         shard: usize,
         nodes: &[usize],
         leaving: Option<usize>,
-        slack: usize,
+        limit: Limit,
     ) -> Option<usize> {
         let free =
-            nodes.iter().filter(|node| !self.held(shard).contains(node) && self.has_room(**node, slack));
+            nodes.iter().filter(|node| !self.held(shard).contains(node) && self.has_room(**node, limit));
         free.copied().max_by(|&a, &b| {
             let key = |node| (self.is_new_zone(shard, node, leaving), self.score(shard, node));
             key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)
@@ -152,10 +176,17 @@ impl<'a> Plan<'a> {
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         for shard in 0..self.replicas.len() {
             while self.held(shard).len() < self.replication {
-                let found = [0, 1].into_iter().find_map(|slack| self.candidate(shard, &all, None, slack));
+                // Another zone first, then room.
+                let zone: Vec<usize> =
+                    all.iter().copied().filter(|&node| self.is_new_zone(shard, node, None)).collect();
+                let limits = [Limit::Floor, Limit::Bound(0), Limit::Bound(1)];
+                let choose = |nodes: &[usize]| {
+                    limits.iter().find_map(|&limit| self.candidate(shard, nodes, None, limit))
+                };
+                let found = choose(&zone).or_else(|| choose(&all));
                 let found = found
                     .or_else(|| self.make_room(shard))
-                    .or_else(|| self.candidate(shard, &all, None, usize::from(u16::MAX)));
+                    .or_else(|| self.candidate(shard, &all, None, Limit::Bound(usize::from(u16::MAX))));
                 match found {
                     Some(node) => self.add(shard, node),
                     None => break,
@@ -168,7 +199,7 @@ impl<'a> Plan<'a> {
     /// the node that it left.
     fn make_room(&mut self, shard: usize) -> Option<usize> {
         let roomy: Vec<usize> =
-            self.held(shard).iter().copied().filter(|&node| self.has_room(node, 0)).collect();
+            self.held(shard).iter().copied().filter(|&node| self.has_room(node, Limit::Bound(0))).collect();
         for other in 0..self.replicas.len() {
             let kept = self.kept.get(other).map_or(&[][..], Vec::as_slice);
             let mut movable = self.held(other).iter().copied().filter(|node| !kept.contains(node));
@@ -188,24 +219,57 @@ impl<'a> Plan<'a> {
     fn spread(&mut self) {
         let (new, old): (Vec<usize>, Vec<usize>) =
             (0..self.nodes.len()).partition(|&node| self.load(node) == 0);
-        let (targets, tolerance) = if new.is_empty() { (&old, 1) } else { (&new, 0) };
-        for &node in &old {
-            let mut shards: Vec<usize> =
-                (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
-            shards.sort_by(|&a, &b| self.score(a, node).total_cmp(&self.score(b, node)));
-            for shard in shards {
-                if !self.is_over(node, tolerance) {
+        let (targets, tolerance) = if new.is_empty() { (&old[..], 1) } else { (&new[..], 0) };
+        let mut queues: BTreeMap<usize, Vec<usize>> =
+            old.iter().map(|&node| (node, self.unwanted(node))).collect();
+        // The one that is furthest above its bound gives first: where there is not room for all, none stays far above.
+        while let Some(node) = self.most_over(&queues, tolerance) {
+            let Some(shard) = queues.get_mut(&node).and_then(Vec::pop) else {
+                queues.remove(&node);
+                continue;
+            };
+            self.hand_over(shard, node, targets, Limit::Bound(0));
+        }
+        // Where bounds alone would leave a new node with little, those that are above their share give too.
+        let mut queues: BTreeMap<usize, Vec<usize>> =
+            old.iter().map(|&node| (node, self.unwanted(node))).collect();
+        for target in new {
+            while self.has_room(target, Limit::Floor) {
+                let above = queues.keys().copied().filter(|&node| self.excess(node) > 0.0);
+                let Some(node) = above.max_by(|&a, &b| self.excess(a).total_cmp(&self.excess(b))) else {
                     break;
-                }
-                if let Some(target) = self.candidate(shard, targets, Some(node), 0)
-                    && (self.is_new_zone(shard, target, Some(node))
-                        || !self.is_new_zone(shard, node, Some(node)))
-                {
-                    self.remove(shard, node);
-                    self.add(shard, target);
+                };
+                match queues.get_mut(&node).and_then(Vec::pop) {
+                    Some(shard) => self.hand_over(shard, node, &[target], Limit::Floor),
+                    None => drop(queues.remove(&node)),
                 }
             }
         }
+    }
+
+    /// Moves a replica to the best of `targets`, unless zones forbid it.
+    fn hand_over(&mut self, shard: usize, node: usize, targets: &[usize], limit: Limit) {
+        if self.held(shard).contains(&node)
+            && let Some(target) = self.candidate(shard, targets, Some(node), limit)
+            && (self.is_new_zone(shard, target, Some(node)) || !self.is_new_zone(shard, node, Some(node)))
+        {
+            self.remove(shard, node);
+            self.add(shard, target);
+        }
+    }
+
+    /// The shards of a node, those that want it least last.
+    fn unwanted(&self, node: usize) -> Vec<usize> {
+        let mut shards: Vec<usize> =
+            (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
+        shards.sort_by(|&a, &b| self.score(b, node).total_cmp(&self.score(a, node)));
+        shards
+    }
+
+    /// Of nodes that may give, the one that is furthest above its bound.
+    fn most_over(&self, queues: &BTreeMap<usize, Vec<usize>>, tolerance: usize) -> Option<usize> {
+        let over = queues.keys().copied().filter(|&node| self.is_over(node, tolerance));
+        over.max_by(|&a, &b| self.excess(a).total_cmp(&self.excess(b)))
     }
 
     fn into_placement(self) -> Placement {

@@ -4,11 +4,14 @@
 
 use crate::{documents::Doubts, error::ErrorBody, shard::Shard};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Path of *begin*. 200 carries a [`BeginReply`]; any other status is a Meilisearch error for the client.
 pub const BEGIN_PATH: &str = "/_miroir/begin";
 /// Path of *commit*. 200 carries the task summary that the client gets with 202; any other status is an error.
 pub const COMMIT_PATH: &str = "/_miroir/commit";
+/// Path of a VM's [`Report`]. 200 carries a [`ReportReply`].
+pub const REPORT_PATH: &str = "/_miroir/report";
 /// A write that a gateway cannot take goes here, after this prefix under its own method, path, query, headers and body: the
 /// control plane checks the client's key, then lets a node say what is wrong. 204 where no node finds anything wrong.
 pub const REFUSAL_PREFIX: &str = "/_miroir/refusal";
@@ -41,6 +44,41 @@ pub struct Begin {
     /// The documents that the doubts are about, a JSON array: where the control plane has asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<String>,
+}
+
+/// What a worker's VM tells from time to time. Answered, it has a *lease*: for `limits.leaseMs` from the moment when it was
+/// sent, the VM may read by the topology that it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Report {
+    /// Random, as [`Begin::gateway`].
+    pub vm: String,
+    /// The version of the oldest topology that anything in the VM still uses.
+    pub oldest: u64,
+}
+
+impl Report {
+    /// The request's body.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// The answer to a [`Report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportReply {
+    /// Copies that older topologies name may be gone: what has an older one must not read.
+    pub needed: u64,
+}
+
+impl ReportReply {
+    /// Reads the answer's body; `None` where it is something else.
+    #[must_use]
+    pub fn from_json(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
 }
 
 /// The mutations of the data plane.
@@ -103,6 +141,9 @@ pub enum BeginReply {
         nodes: Vec<String>,
         /// For each shard of the begin, in its order, the positions in `nodes` of its writers.
         writers: Vec<Vec<u16>>,
+        /// Shards that are being copied: the commit tells which ids were written to them.
+        #[serde(default)]
+        record: Vec<Shard>,
     },
     /// The index's primary key is this one: split again by it, and begin again.
     Split {
@@ -126,6 +167,10 @@ pub struct Commit {
     pub uid: u32,
     /// One entry for each node that was asked.
     pub results: Vec<NodeResult>,
+    /// The ids written to the shards that [`BeginReply::Send`] named in `record`. A shard that is not here may have been
+    /// written all over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub written: BTreeMap<Shard, BTreeSet<String>>,
 }
 
 /// What one node did with a write.

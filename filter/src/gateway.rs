@@ -1,6 +1,6 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, stream::Stream, writes::Writes};
+use crate::{callouts::outcome, lease, stream::Stream, writes::Writes};
 use miroir_core::topology::Topology;
 use proxy_wasm::{
     hostcalls,
@@ -12,6 +12,11 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 thread_local! {
     /// Names this worker's VM to the control plane; it outlives configurations.
     static VM: String = random_name();
+}
+
+/// This worker's VM, as the control plane knows it.
+pub fn vm_name() -> String {
+    VM.with(Clone::clone)
 }
 
 /// One plugin configuration in one worker.
@@ -29,6 +34,9 @@ impl Gateway {
 
 impl Context for Gateway {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        if lease::digest(token, headers, body_size) {
+            return;
+        }
         if let Some(topology) = &self.topology {
             self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size));
         }
@@ -51,7 +59,14 @@ impl RootContext for Gateway {
         match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
             Ok(topology) => {
                 log::info!("topology {} is in force", topology.version());
-                self.topology = Some(Arc::new(topology));
+                let topology = Arc::new(topology);
+                lease::register(&topology);
+                // The control plane waits to hear that the older one is gone.
+                lease::report(&topology);
+                if hostcalls::set_tick_period(lease::period(&topology)).is_err() {
+                    log::error!("there is no tick: nothing is reported to the control plane");
+                }
+                self.topology = Some(topology);
             }
             Err(invalid) => {
                 for error in invalid.0 {
@@ -60,8 +75,14 @@ impl RootContext for Gateway {
                 return false;
             }
         }
-        let queue = VM.with(|vm| format!("miroir/{vm}/{}", self.context_id));
+        let queue = format!("miroir/{}/{}", vm_name(), self.context_id);
         self.writes.borrow_mut().open_queue(&queue)
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(topology) = &self.topology {
+            lease::report(topology);
+        }
     }
 
     fn on_queue_ready(&mut self, _: u32) {
@@ -72,8 +93,7 @@ impl RootContext for Gateway {
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let topology = self.topology.clone()?;
-        let vm = VM.with(Clone::clone);
-        Some(Box::new(Stream::new(context_id, vm, topology, Rc::clone(&self.writes))))
+        Some(Box::new(Stream::new(context_id, vm_name(), topology, Rc::clone(&self.writes))))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -8,11 +8,12 @@
 mod buffered;
 mod callouts;
 mod gateway;
+mod lease;
 mod metrics;
 mod stream;
 mod writes;
 
-use gateway::Gateway;
+use gateway::{Gateway, vm_name};
 use proxy_wasm::{traits::RootContext, types::LogLevel};
 
 proxy_wasm::main! {{

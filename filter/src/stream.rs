@@ -2,6 +2,7 @@
 
 use crate::{
     callouts::{Driven, drive, outcome, read_headers, send_reply},
+    lease::{self, Permission},
     writes::Writes,
 };
 use miroir_core::{
@@ -25,12 +26,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Says for how many seconds the control plane has been silent.
+const LOST_HEADER: &str = "x-miroir-control-lost";
+
 /// Where a request is.
 enum State {
     /// It goes on to the next filter, untouched.
     Passing,
     /// Its body comes in.
     Collecting(Box<Collector>),
+    /// Its body is whole; it waits for the control plane's answer, whose token this is, before it reads.
+    Asking(Box<Collector>, u32),
     /// Its operation waits for answers.
     Waiting(Operation),
     /// It is answered, or the root context answers it.
@@ -45,6 +51,8 @@ pub struct Stream {
     writes: Rc<RefCell<Writes>>,
     state: State,
     calls: HashMap<u32, CallId>,
+    /// For how many seconds the control plane has been silent, where the answer is to say so.
+    cut_off: Option<u64>,
     /// When its operation is to have its answer.
     deadline: Option<Instant>,
 }
@@ -58,6 +66,7 @@ impl Stream {
             writes,
             state: State::Passing,
             calls: HashMap::new(),
+            cut_off: None,
             deadline: None,
         }
     }
@@ -79,15 +88,43 @@ impl Stream {
             State::Collecting(collector) if collector.is_write() => {
                 self.writes.borrow_mut().hand_over(self.context_id, *collector);
             }
-            State::Collecting(collector) => {
-                let progress = collector.finish();
-                if let Progress::Pending { machine, .. } = &progress {
-                    let time = machine.deadline_ms().map(Duration::from_millis);
-                    self.deadline = time.and_then(|time| Instant::now().checked_add(time));
-                }
-                self.advance(progress);
-            }
+            State::Collecting(collector) => match lease::permission(&self.topology) {
+                Permission::Ask => match lease::report(&self.topology) {
+                    Some(token) => self.state = State::Asking(collector, token),
+                    None => self.read(*collector),
+                },
+                _ => self.read(*collector),
+            },
             state => self.state = state,
+        }
+    }
+
+    /// Reads, as far as it may.
+    fn read(&mut self, collector: Collector) {
+        if !self.may_go_on() {
+            return;
+        }
+        let progress = collector.finish();
+        if let Progress::Pending { machine, .. } = &progress {
+            let time = machine.deadline_ms().map(Duration::from_millis);
+            self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+        }
+        self.advance(progress);
+    }
+
+    /// Whether this may read by its topology; if not, the client is told.
+    fn may_go_on(&mut self) -> bool {
+        match lease::permission(&self.topology) {
+            Permission::Granted => true,
+            Permission::CutOff(seconds) => {
+                self.cut_off = Some(seconds);
+                true
+            }
+            Permission::Ask | Permission::Refused => {
+                self.state = State::Left;
+                send_reply(&out_of_date());
+                false
+            }
         }
     }
 
@@ -97,7 +134,10 @@ impl Stream {
             calls.insert(token, id);
         }) {
             Driven::Waiting(operation) => self.state = State::Waiting(operation),
-            Driven::Done(reply) => send_reply(&reply),
+            Driven::Done(reply) => send_reply(&match self.cut_off {
+                Some(seconds) => reply.with_header(LOST_HEADER, seconds.to_string()),
+                None => reply,
+            }),
         }
     }
 
@@ -111,7 +151,18 @@ impl Stream {
 
 impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        if lease::digest(token, headers, body_size) {
+            match std::mem::replace(&mut self.state, State::Left) {
+                State::Asking(collector, asked) if asked == token => self.read(*collector),
+                state => self.state = state,
+            }
+            return;
+        }
         let Some(id) = self.calls.remove(&token) else { return };
+        // What was stopped meanwhile must not go on to read by what it knew.
+        if matches!(self.state, State::Waiting(_)) && !self.may_go_on() {
+            return;
+        }
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting(operation) => self.advance(operation.digest(id, outcome(headers, body_size))),
             state => self.state = state,
@@ -180,6 +231,11 @@ impl Drop for Stream {
             writes.forget_stream(self.context_id);
         }
     }
+}
+
+fn out_of_date() -> Reply {
+    let message = "The gateway does not know where documents are now. Try again.";
+    ApiError::new(Code::UNAVAILABLE, message).reply()
 }
 
 fn too_many_payloads() -> Reply {

@@ -4,6 +4,7 @@
 //! The programs are those of `make build`; nodes are `miroir-devnode`, or real ones where `MEILISEARCH_BIN` names a binary.
 
 mod client;
+mod library;
 mod node;
 mod random;
 mod replicas;
@@ -11,6 +12,7 @@ mod sandbox;
 mod upload;
 
 pub use client::{Answer, Client, PATIENCE};
+pub use library::{BOOKS, BOOKS_PATH, books};
 pub use node::Node;
 pub use random::Random;
 pub use sandbox::{MASTER_KEY, Options, Sandbox};

@@ -24,19 +24,28 @@ impl Node {
     /// It does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with_key(MASTER_KEY)
+    }
+
+    /// Starts a node with a master key of its own, and waits until it answers.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start_with_key(master_key: &str) -> Self {
         let data = TempDir::new().expect("a temporary folder");
         let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new(node_program())
             .args(["--env", "development", "--no-analytics", "--http-addr", &address])
             .arg("--db-path")
             .arg(data.path().join("data"))
-            .env("MEILI_MASTER_KEY", MASTER_KEY)
+            .env("MEILI_MASTER_KEY", master_key)
             .current_dir(data.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("a node: run `make build` first");
-        let client = Client::new(format!("http://{address}"), Some(MASTER_KEY));
+        let client = Client::new(format!("http://{address}"), Some(master_key));
         wait_until("the node answers", || {
             client.try_send("GET", "/health", None, Vec::new()).is_ok_and(|answer| answer.status == 200)
         });

@@ -31,6 +31,8 @@ pub struct Options {
     pub master_key: bool,
     /// How long a node may take to acknowledge its part of a write, milliseconds: recoveries wait as long.
     pub write_timeout_ms: u64,
+    /// How long a silent gateway keeps old copies, milliseconds.
+    pub lease_ms: u64,
     /// How long a node may take for its part of a read, milliseconds.
     pub search_timeout_ms: u64,
     /// What a read answers where a shard has no replica left: `partial` or `error`.
@@ -46,6 +48,7 @@ impl Default for Options {
             gateways: 1,
             master_key: true,
             write_timeout_ms: 10_000,
+            lease_ms: 2_000,
             search_timeout_ms: 5_000,
             on_missing_shards: "partial",
         }
@@ -108,6 +111,36 @@ impl Sandbox {
     pub fn miroir(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(programs().join("miroir"));
         command.args(arguments).arg("--data").arg(self.data()).output().expect("miroir runs")
+    }
+
+    /// Runs `miroir` on this cluster, and gives what it printed.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn miroir_ok(&self, arguments: &[&str]) -> String {
+        let output = self.miroir(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}{printed}");
+        printed
+    }
+
+    /// Starts a node that is not in the cluster yet, and gives its name.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn add_node(&self) -> String {
+        self.miroir_json(&["playground", "add"])["name"].as_str().expect("a name").to_owned()
+    }
+
+    /// A node as `miroir node add` takes it: its name and its URL.
+    ///
+    /// # Panics
+    /// There is no such node.
+    #[must_use]
+    pub fn named(&self, node: &str) -> String {
+        format!("{node}={}", self.address(node))
     }
 
     /// Runs `miroir` on this cluster for its JSON.
@@ -225,7 +258,10 @@ impl Sandbox {
     /// Documents of an index on all nodes: every replica counts.
     #[must_use]
     pub fn copies(&self, index: &str) -> u64 {
-        (0..self.options.nodes).map(|node| self.node(node).count(index)).sum()
+        let processes = self.processes();
+        let names = processes.iter().filter_map(|process| process["name"].as_str());
+        let numbers = names.filter_map(|name| name.strip_prefix("meili-")?.parse().ok());
+        numbers.map(|number| self.node(number).count(index)).sum()
     }
 
     /// Waits until no replica is stale, and every node is up, to the control plane.
@@ -335,6 +371,7 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .args(["--shards", &options.shards.to_string()])
         .args(["--gateways", &options.gateways.to_string()])
         .args(["--write-timeout-ms", &options.write_timeout_ms.to_string()])
+        .args(["--lease-ms", &options.lease_ms.to_string()])
         .args(["--search-timeout-ms", &options.search_timeout_ms.to_string()])
         .args(["--on-missing-shards", options.on_missing_shards])
         .args(["--listen", "127.0.0.1:0"])

@@ -1,8 +1,14 @@
 //! What the CLI asks: the cluster's state, under the admin token.
 
 use super::{Shared, internal::require};
-use crate::error::Result;
+use crate::{
+    error::Result,
+    gateways::VmStatus,
+    mover::progress::Moved,
+    view::{Replica, ReplicaState, View},
+};
 use axum::{Json, http::HeaderMap};
+use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
 
 /// Carries the admin token.
@@ -26,6 +32,16 @@ pub struct Status {
     pub shards_missing: usize,
     /// Stale replicas.
     pub replicas_stale: usize,
+    /// Replicas are, or are about to be, on other nodes than they are to be.
+    pub moving: bool,
+    /// Replicas that are to be made, or made whole.
+    pub replicas_missing: usize,
+    /// Copies that are to go.
+    pub replicas_surplus: usize,
+    /// What the mover has done since the control plane started.
+    pub moved: Moved,
+    /// Workers' VMs of gateways, and the topologies that they use.
+    pub gateways: Vec<VmStatus>,
     /// Writes between begin and commit.
     pub open_writes: usize,
     /// Mutations that wait for locks.
@@ -56,6 +72,16 @@ pub struct NodeStatus {
     pub active: usize,
     /// Replicas to be repaired.
     pub stale: usize,
+    /// Old copies, which are to go.
+    pub old: usize,
+    /// Its share, relative to other nodes'.
+    pub weight: u32,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// It gives its replicas away.
+    pub draining: bool,
+    /// It leaves the cluster once it has none.
+    pub leaving: bool,
     /// What went wrong last.
     pub error: Option<String>,
 }
@@ -70,6 +96,8 @@ pub struct ShardStatus {
     pub active: Vec<String>,
     /// Nodes to be repaired.
     pub stale: Vec<String>,
+    /// Nodes with an old copy, which is to go.
+    pub old: Vec<String>,
 }
 
 /// `GET /_miroir/status`.
@@ -80,9 +108,13 @@ pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>>
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     let view = cluster.view();
     let replicas = || view.replicas.iter().flatten();
-    let nodes = cluster.nodes.iter().map(|node| {
+    let all = cluster.nodes();
+    let nodes = all.iter().map(|node| {
         let health = node.health();
-        let of_node = |active: bool| replicas().filter(|r| r.node == node.name && r.active == active).count();
+        let of_node = |is: &dyn Fn(ReplicaState) -> bool| {
+            replicas().filter(|replica| replica.node == node.name && is(replica.state)).count()
+        };
+        let member = view.member(&node.name);
         NodeStatus {
             name: node.name.clone(),
             url: node.url.to_string(),
@@ -90,8 +122,13 @@ pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>>
             since_seconds: health.since.elapsed().as_secs(),
             version: health.version,
             behind: view.behind.contains(&node.name),
-            active: of_node(true),
-            stale: of_node(false),
+            active: of_node(&|state| state == ReplicaState::Active),
+            stale: of_node(&|state| state == ReplicaState::Stale),
+            old: of_node(&is_old),
+            weight: member.map_or(1, |member| member.config.weight),
+            zone: member.and_then(|member| member.config.zone.clone()),
+            draining: member.is_some_and(|member| member.draining),
+            leaving: member.is_some_and(|member| member.leaving),
             error: health.error,
         }
     });
@@ -101,15 +138,40 @@ pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>>
         ready: cluster.is_ready(),
         topology_version: view.version,
         shards: view.replicas.len(),
-        replication: cluster.config.replication,
+        replication: view.replication,
         indexes: view.indexes.len(),
         shards_missing: view.shards().filter(|shard| is_missing(*shard)).count(),
-        replicas_stale: replicas().filter(|replica| !replica.active).count(),
+        replicas_stale: replicas().filter(|replica| replica.state == ReplicaState::Stale).count(),
+        moving: view.is_moving(),
+        replicas_missing: missing(&view),
+        replicas_surplus: surplus(&view),
+        moved: cluster.mover.progress.moved(),
+        gateways: cluster.gateways.status(),
         open_writes: cluster.open.count(),
         waiting: cluster.locks.counts().1,
         unsettled_tasks: cluster.settler.count(),
         nodes: nodes.collect(),
     }))
+}
+
+fn is_old(state: ReplicaState) -> bool {
+    matches!(state, ReplicaState::Leaving { .. } | ReplicaState::Removing)
+}
+
+/// Replicas that are to be, and are not active.
+fn missing(view: &View) -> usize {
+    let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
+        wanted.iter().filter(|name| view.active(shard).all(|node| node != name.as_str())).count()
+    };
+    view.shards().zip(&view.desired).map(of_shard).sum()
+}
+
+/// Replicas that are not to be.
+fn surplus(view: &View) -> usize {
+    let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
+        view.of(shard).iter().filter(|replica| !wanted.contains(&replica.node)).count()
+    };
+    view.shards().zip(&view.desired).map(of_shard).sum()
 }
 
 /// `GET /_miroir/shards`.
@@ -119,14 +181,15 @@ pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>>
 pub async fn shards(cluster: Shared, headers: HeaderMap) -> Result<Json<Vec<ShardStatus>>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     let view = cluster.view();
-    let names = |replicas: &[crate::view::Replica], active: bool| {
-        let found = replicas.iter().filter(|replica| replica.active == active);
+    let names = |replicas: &[Replica], is: &dyn Fn(ReplicaState) -> bool| {
+        let found = replicas.iter().filter(|replica| is(replica.state));
         found.map(|replica| replica.node.clone()).collect()
     };
     let shards = view.shards().zip(&view.replicas).map(|(shard, replicas)| ShardStatus {
         shard: shard.0,
-        active: names(replicas, true),
-        stale: names(replicas, false),
+        active: names(replicas, &|state| state == ReplicaState::Active),
+        stale: names(replicas, &|state| state == ReplicaState::Stale),
+        old: names(replicas, &is_old),
     });
     Ok(Json(shards.collect()))
 }

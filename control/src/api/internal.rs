@@ -18,7 +18,7 @@ use axum::{
 };
 use miroir_core::{
     error::{ApiError, Code},
-    protocol::{AUTHORIZATION_PREFIX, BeginReply, REFUSAL_PREFIX, SECRET_HEADER},
+    protocol::{AUTHORIZATION_PREFIX, BeginReply, REFUSAL_PREFIX, ReportReply, SECRET_HEADER},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -39,6 +39,15 @@ pub async fn begin(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<J
 pub async fn commit(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Value>> {
     let commit = read(&cluster, &headers, &body)?;
     writes::commit::commit(&cluster, commit).await.map(Json)
+}
+
+/// `POST /_miroir/report`.
+///
+/// # Errors
+/// The secret is not right.
+pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<ReportReply>> {
+    let report = read(&cluster, &headers, &body)?;
+    Ok(Json(cluster.gateways.report(report, cluster.view().floor)))
 }
 
 /// Any method of `/_miroir/refusal/…`: a write that a gateway cannot take.

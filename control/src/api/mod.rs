@@ -7,6 +7,7 @@ pub mod fields;
 pub mod indexes;
 pub mod internal;
 pub mod keys;
+pub mod operations;
 pub mod proxy;
 pub mod settings;
 pub mod stats;
@@ -40,6 +41,7 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
     Router::new()
         .route(miroir_core::protocol::BEGIN_PATH, post(internal::begin))
         .route(miroir_core::protocol::COMMIT_PATH, post(internal::commit))
+        .route(miroir_core::protocol::REPORT_PATH, post(internal::report))
         .route(&format!("{}/{{*path}}", miroir_core::protocol::REFUSAL_PREFIX), any(internal::refusal))
         .route(
             &format!("{}/{{*path}}", miroir_core::protocol::AUTHORIZATION_PREFIX),
@@ -47,6 +49,10 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         )
         .route("/_miroir/status", get(admin::status))
         .route("/_miroir/shards", get(admin::shards))
+        .route("/_miroir/operations", post(operations::run))
+        .route("/_miroir/topology", get(operations::show))
+        .route("/_miroir/verify", post(operations::verify))
+        .route("/_miroir/repair", post(operations::repair))
         .route("/health", get(health))
         .route("/stats", get(stats::all))
         .route("/indexes", get(proxy::read).post(indexes::create))
@@ -86,10 +92,13 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .with_state(cluster)
 }
 
+/// What is answered before clients can be served.
+const AT_ANY_TIME: [&str; 3] = ["/_miroir/status", "/_miroir/shards", miroir_core::protocol::REPORT_PATH];
+
 /// 503 until clients can be served; the gateways' `/health` is no exception. What a crash left has its locks again by then:
-/// a write that came before would not wait for them. Only the command line is answered at any time.
+/// a write that came before would not wait for them. Only the command line and gateways' reports are answered at any time.
 async fn ready(cluster: Shared, request: axum::extract::Request, next: Next) -> Response {
-    if cluster.is_ready() || ["/_miroir/status", "/_miroir/shards"].contains(&request.uri().path()) {
+    if cluster.is_ready() || AT_ANY_TIME.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     Error::from(ApiError::new(Code::UNAVAILABLE, "the cluster is starting")).into_response()

@@ -124,11 +124,11 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
 /// Counts the documents of an index: each shard on one active replica of a node that answers.
 async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
     let view = cluster.view();
-    let mut asked: BTreeMap<&str, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+    let mut asked: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
     for shard in view.shards() {
         let node = view.active(shard).filter_map(|name| cluster.node(name)).find(|node| node.is_up());
         if let Some(node) = node {
-            asked.entry(&node.name).or_insert_with(|| (node.clone(), Vec::new())).1.push(shard);
+            asked.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
         }
     }
     let path = format!("/indexes/{index}/documents/fetch");

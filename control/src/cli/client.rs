@@ -6,22 +6,45 @@ use crate::{
     error::{Error, Result},
     secrets::Secrets,
 };
-use serde::de::DeserializeOwned;
-use std::path::Path;
+use miroir_core::error::ErrorBody;
+use reqwest::Method;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{path::Path, time::Duration};
 
 /// Asks the control plane.
 ///
 /// # Errors
 /// It cannot be found, does not answer, or refuses.
 pub async fn get<T: DeserializeOwned>(args: &QueryArgs, path: &str) -> Result<T> {
+    send(args, Method::GET, path, None::<&()>, Duration::from_secs(10)).await
+}
+
+/// Tells the control plane something, which may take long.
+///
+/// # Errors
+/// It cannot be found, does not answer, or refuses.
+pub async fn post<T: DeserializeOwned>(args: &QueryArgs, path: &str, body: &impl Serialize) -> Result<T> {
+    send(args, Method::POST, path, Some(body), Duration::from_secs(3600)).await
+}
+
+async fn send<T: DeserializeOwned>(
+    args: &QueryArgs,
+    method: Method,
+    path: &str,
+    body: Option<&impl Serialize>,
+    timeout: Duration,
+) -> Result<T> {
     let (url, token) = find(args)?;
-    let request = reqwest::Client::builder()
+    let mut request = reqwest::Client::builder()
         .no_proxy()
-        .timeout(std::time::Duration::from_secs(10))
+        .timeout(timeout)
         .build()
         .unwrap_or_default()
-        .get(format!("{}{path}", url.trim_end_matches('/')))
+        .request(method, format!("{}{path}", url.trim_end_matches('/')))
         .header(TOKEN_HEADER, token);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
     let failed =
         |error: reqwest::Error| Error::Other(format!("the control plane at {url} does not answer: {error}"));
     let answer = request.send().await.map_err(failed)?;
@@ -29,6 +52,9 @@ pub async fn get<T: DeserializeOwned>(args: &QueryArgs, path: &str) -> Result<T>
     let body = answer.bytes().await.map_err(failed)?;
     if !status.is_success() {
         let text = String::from_utf8_lossy(&body).into_owned();
+        if let (409, Ok(refused)) = (status.as_u16(), serde_json::from_str::<ErrorBody>(&text)) {
+            return Err(Error::Other(refused.message));
+        }
         return Err(Error::Other(format!("the control plane at {url} answered {status}: {text}")));
     }
     Ok(serde_json::from_slice(&body)?)

@@ -1,12 +1,15 @@
 //! The command line.
 
 mod client;
+mod compare;
+mod operate;
 mod shards;
 mod status;
 
 use crate::{
     error::Result,
     playground::{self, PlaygroundArgs},
+    recover,
     serve::{self, ServeArgs},
 };
 use clap::{Parser, Subcommand};
@@ -26,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane
     Serve(ServeArgs),
+    /// Make a new ledger out of what nodes have, where the old one is lost; then run the control plane
+    Recover(ServeArgs),
     /// Run a whole cluster on this machine: nodes, control plane and Envoy
     Playground(PlaygroundArgs),
     /// Run a program that dies with its parent; the playground's own
@@ -35,6 +40,21 @@ pub enum Command {
     Status(QueryArgs),
     /// Show where each shard's replicas are
     Shards(QueryArgs),
+    /// Nodes come, give their replicas away, and go
+    #[command(subcommand)]
+    Node(operate::NodeCommand),
+    /// Move replicas to where weights and bounds want them
+    Rebalance(operate::OperateArgs),
+    /// Set how many replicas each shard has
+    #[command(subcommand)]
+    Replication(operate::ReplicationCommand),
+    /// Show what the cluster is, or say what it is to be
+    #[command(subcommand)]
+    Topology(operate::TopologyCommand),
+    /// Compare all copies of all shards by content; fails where any differ
+    Verify(QueryArgs),
+    /// Compare all copies, and make those again that differ from the others
+    Repair(compare::RepairArgs),
 }
 
 /// How a command finds its control plane.
@@ -58,10 +78,28 @@ pub struct QueryArgs {
 pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::serve(args).await,
+        Command::Recover(args) => {
+            let recovered = recover::recover(&args).await?;
+            println!(
+                "recovered {} indexes with {} documents; `miroir serve` goes on from here",
+                recovered.indexes, recovered.documents
+            );
+            for (shard, node) in recovered.disputed {
+                println!("shard {}: copies differ, that of {node} is taken", shard.0);
+            }
+            println!("Set the keys of embedders again: nodes do not tell them.");
+            Ok(())
+        }
         Command::Playground(args) => playground::run(args).await,
         Command::Child(args) => Err(playground::child::exec(&args)),
         Command::Status(args) => status::run(&args).await,
         Command::Shards(args) => shards::run(&args).await,
+        Command::Node(command) => operate::node(command).await,
+        Command::Rebalance(args) => operate::rebalance(&args).await,
+        Command::Replication(command) => operate::replication(command).await,
+        Command::Topology(command) => operate::topology(command).await,
+        Command::Verify(args) => compare::verify(&args).await,
+        Command::Repair(args) => compare::repair(&args).await,
     }
 }
 

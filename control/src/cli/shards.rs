@@ -13,9 +13,14 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&shards)?);
         return Ok(());
     }
-    let mut rows = table(&["shard", "active", "stale"]);
+    let mut rows = table(&["shard", "active", "stale", "old"]);
     for shard in shards {
-        rows.add_row([shard.shard.to_string(), shard.active.join(" "), shard.stale.join(" ")]);
+        rows.add_row([
+            shard.shard.to_string(),
+            shard.active.join(" "),
+            shard.stale.join(" "),
+            shard.old.join(" "),
+        ]);
     }
     println!("{rows}");
     Ok(())

@@ -13,11 +13,14 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
-    let mut nodes = table(&["node", "state", "for", "version", "active", "stale", "url"]);
+    let mut nodes =
+        table(&["node", "state", "for", "version", "active", "stale", "old", "weight", "zone", "url"]);
     for node in &status.nodes {
         let state = match (node.up, node.behind) {
             (false, _) => "away",
             (true, true) => "catching up",
+            (true, false) if node.leaving => "leaving",
+            (true, false) if node.draining => "drained",
             (true, false) => "up",
         };
         nodes.add_row([
@@ -27,6 +30,9 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
             node.version.clone().unwrap_or_else(|| "?".to_owned()),
             node.active.to_string(),
             node.stale.to_string(),
+            node.old.to_string(),
+            node.weight.to_string(),
+            node.zone.clone().unwrap_or_default(),
             node.url.clone(),
         ]);
     }
@@ -47,5 +53,14 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         status.waiting,
         status.unsettled_tasks
     );
+    if status.moving || !status.moved.copies.is_empty() {
+        println!(
+            "moving: {} replicas to be made, {} old copies to go; {} documents, {} copied so far",
+            status.replicas_missing,
+            status.replicas_surplus,
+            status.moved.documents,
+            indicatif::HumanBytes(status.moved.bytes)
+        );
+    }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use super::{meta, set_meta};
 use crate::{
-    error::Result,
-    view::{Index, Replica, View},
+    error::{Error, Result},
+    view::{Index, Replica, ReplicaState, View},
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
     while let Some(row) = rows.next()? {
         let shard: usize = row.get(0)?;
         if let Some(replicas) = replicas.get_mut(shard) {
-            replicas.push(Replica { node: row.get(1)?, active: row.get::<_, String>(2)? == "active" });
+            replicas.push(Replica { node: row.get(1)?, state: read_state(&row.get::<_, String>(2)?) });
         }
     }
     let mut indexes = connection
@@ -43,7 +43,40 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         .prepare("SELECT node FROM behind")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    Ok(Some(View { version, replicas, indexes, behind }))
+    let number = |key| Ok::<_, Error>(meta(connection, key)?.and_then(|text| text.parse::<u64>().ok()));
+    let json = |key| Ok::<_, Error>(meta(connection, key)?.unwrap_or_else(|| "[]".to_owned()));
+    Ok(Some(View {
+        version,
+        nodes: serde_json::from_str(&json("nodes")?)?,
+        replication: number("replication")?.and_then(|number| usize::try_from(number).ok()).unwrap_or(1),
+        replicas,
+        desired: serde_json::from_str(&json("desired")?)?,
+        floor: number("floor")?.unwrap_or(0),
+        indexes,
+        behind,
+    }))
+}
+
+fn read_state(text: &str) -> ReplicaState {
+    let (state, since) = text.split_once(':').unwrap_or((text, ""));
+    let since = since.parse().unwrap_or(0);
+    match state {
+        "active" => ReplicaState::Active,
+        "leaving" => ReplicaState::Leaving { since, written: true },
+        "missed" => ReplicaState::Leaving { since, written: false },
+        "removing" => ReplicaState::Removing,
+        _ => ReplicaState::Stale,
+    }
+}
+
+fn write_state(state: ReplicaState) -> String {
+    match state {
+        ReplicaState::Active => "active".to_owned(),
+        ReplicaState::Stale => "stale".to_owned(),
+        ReplicaState::Leaving { since, written: true } => format!("leaving:{since}"),
+        ReplicaState::Leaving { since, written: false } => format!("missed:{since}"),
+        ReplicaState::Removing => "removing".to_owned(),
+    }
 }
 
 /// Stores what differs between two views.
@@ -52,6 +85,14 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
 /// The database failed.
 pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     set_meta(connection, "version", &new.version.to_string())?;
+    set_meta(connection, "replication", &new.replication.to_string())?;
+    set_meta(connection, "floor", &new.floor.to_string())?;
+    if old.nodes != new.nodes {
+        set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
+    }
+    if old.desired != new.desired {
+        set_meta(connection, "desired", &serde_json::to_string(&new.desired)?)?;
+    }
     if old.replicas != new.replicas {
         set_meta(connection, "shards", &new.replicas.len().to_string())?;
         connection.execute("DELETE FROM placement", [])?;
@@ -59,8 +100,7 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
             .prepare_cached("INSERT INTO placement (shard, position, node, state) VALUES (?1, ?2, ?3, ?4)")?;
         for (shard, replicas) in new.replicas.iter().enumerate() {
             for (position, replica) in replicas.iter().enumerate() {
-                let state = if replica.active { "active" } else { "stale" };
-                insert.execute(params![shard, position, replica.node, state])?;
+                insert.execute(params![shard, position, replica.node, write_state(replica.state)])?;
             }
         }
     }

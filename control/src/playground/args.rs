@@ -35,6 +35,8 @@ pub enum Action {
         #[command(flatten)]
         of: OfArgs,
     },
+    /// Start another node, to be taken in with `miroir node add`
+    Add(OfArgs),
 }
 
 /// Which playground.
@@ -73,6 +75,9 @@ pub struct RunArgs {
     /// recovered after twice as long and 5 s
     #[arg(long, default_value_t = 10_000)]
     pub write_timeout_ms: u64,
+    /// How long a gateway that is silent keeps old copies from being deleted, milliseconds
+    #[arg(long, default_value_t = 5_000)]
+    pub lease_ms: u64,
     /// What a read answers where a shard has no replica left
     #[arg(long, default_value = "partial", value_parser = ["partial", "error"])]
     pub on_missing_shards: String,

@@ -27,7 +27,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::parent_id,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use supervisor::{Spec, Supervisor};
@@ -110,11 +110,12 @@ struct Plan {
 
 /// Starts everything, says so, and watches it for ever.
 async fn up(args: &RunArgs, data: &Path, supervisor: &Arc<Supervisor>) -> Result<()> {
-    let plan = Plan::new(args, data)?;
+    let plan = Arc::new(Plan::new(args, data)?);
     let socket = tokio::net::TcpListener::bind(plan.state.admin.trim_start_matches("http://"))
         .await
         .map_err(Error::file(&plan.state.admin))?;
-    let router = socket::router(supervisor.clone(), plan.state.token.clone());
+    let more = NewNodes { plan: plan.clone(), started: args.nodes, added: Mutex::new(plan.state.added) };
+    let router = socket::router(supervisor.clone(), more, plan.state.token.clone());
     tokio::spawn(async move { axum::serve(socket, router).await });
     let progress = spinner();
     let starting = start(args, &plan, supervisor, &progress);
@@ -130,10 +131,11 @@ async fn up(args: &RunArgs, data: &Path, supervisor: &Arc<Supervisor>) -> Result
 
 async fn start(args: &RunArgs, plan: &Plan, supervisor: &Supervisor, progress: &ProgressBar) -> Result<()> {
     progress.set_message("nodes");
-    for node in 0..args.nodes {
+    let nodes = args.nodes + plan.state.added;
+    for node in 0..nodes {
         supervisor.add(plan.node(node))?;
     }
-    for node in 0..args.nodes {
+    for node in 0..nodes {
         let address = format!("http://127.0.0.1:{}", plan.port(&format!("meili-{node}")));
         until_ok(&format!("{address}/health"), None, &format!("meili-{node}")).await?;
     }
@@ -231,6 +233,28 @@ fn connectable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())) } else { listen }
 }
 
+/// Nodes that are started later.
+struct NewNodes {
+    plan: Arc<Plan>,
+    started: u16,
+    added: Mutex<u16>,
+}
+
+impl NewNodes {
+    /// Starts one more node.
+    fn add(&self, supervisor: &Supervisor) -> Result<()> {
+        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.started + *added;
+        let port = Ports::new().take(None);
+        supervisor.add(self.plan.node_at(number, port))?;
+        *added += 1;
+        let mut state = State::read(&self.plan.data)?;
+        state.added = *added;
+        state.ports.insert(format!("meili-{number}"), port);
+        state.write(&self.plan.data)
+    }
+}
+
 impl Plan {
     fn new(args: &RunArgs, data: &Path) -> Result<Self> {
         let programs = Programs::find(args)?;
@@ -256,6 +280,7 @@ impl Plan {
             pid: std::process::id(),
             token: random(),
             master_key: args.master_key.is_some(),
+            added: before.added,
             ..State::default()
         };
         let mut take = |name: String, wanted: Option<u16>| {
@@ -281,7 +306,7 @@ impl Plan {
                 listen.push(SocketAddr::new(args.listen.ip(), port));
             }
         }
-        for node in 0..args.nodes {
+        for node in 0..args.nodes + before.added {
             take(format!("meili-{node}"), None);
         }
         let control = take("control".to_owned(), None);
@@ -310,9 +335,13 @@ impl Plan {
     }
 
     fn node(&self, node: u16) -> Spec {
+        self.node_at(node, self.port(&format!("meili-{node}")))
+    }
+
+    fn node_at(&self, node: u16, port: u16) -> Spec {
         let name = format!("meili-{node}");
         let folder = self.data.join("nodes").join(&name);
-        let address = format!("127.0.0.1:{}", self.port(&name));
+        let address = format!("127.0.0.1:{port}");
         let args = [
             "--db-path",
             &folder.join("data.ms").display().to_string(),
@@ -329,7 +358,8 @@ impl Plan {
     }
 
     fn control(&self, args: &RunArgs) -> Result<Spec> {
-        let nodes: Vec<_> = (0..args.nodes)
+        // Those that were added are in the ledger only once they have been taken in.
+        let nodes: Vec<_> = (0..args.nodes + self.state.added)
             .map(|node| {
                 let name = format!("meili-{node}");
                 json!({"name": name, "url": format!("http://127.0.0.1:{}", self.port(&name))})
@@ -339,7 +369,7 @@ impl Plan {
         // A gateway that is killed here is meant to be watched: its writes are not waited for long.
         let limits = json!({
             "searchTimeoutMs": args.search_timeout_ms, "writeTimeoutMs": args.write_timeout_ms,
-            "controlTimeoutMs": 30000
+            "controlTimeoutMs": 30000, "leaseMs": args.lease_ms
         });
         let cluster = json!({
             "nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits,

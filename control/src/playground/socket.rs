@@ -1,6 +1,7 @@
 //! How `miroir playground ps`, `kill` and `start` talk to the playground that runs: HTTP on the loopback, with a token.
 
 use super::{
+    NewNodes,
     args::{Action, OfArgs},
     state::State,
     supervisor::{ProcessView, Supervisor},
@@ -21,9 +22,12 @@ use axum::{
 use std::sync::Arc;
 
 /// The playground's routes.
-pub fn router(supervisor: Arc<Supervisor>, token: String) -> Router {
+pub(super) fn router(supervisor: Arc<Supervisor>, more: NewNodes, token: String) -> Router {
+    let more = Arc::new(more);
+    let of = supervisor.clone();
     Router::new()
         .route("/processes", get(list))
+        .route("/processes/add", post(async move || answer(more.add(&of), &of)))
         .route("/processes/{name}/kill", post(kill))
         .route("/processes/{name}/start", post(start))
         .with_state(supervisor)
@@ -63,6 +67,7 @@ fn answer(result: Result<()>, supervisor: &Supervisor) -> Response {
 /// None runs there, or it refuses.
 pub async fn act(action: &Action) -> Result<()> {
     let (of, method, path) = match action {
+        Action::Add(of) => return add(of).await,
         Action::Ps(of) => (of, reqwest::Method::GET, "/processes".to_owned()),
         Action::Kill { name, of } => (of, reqwest::Method::POST, format!("/processes/{name}/kill")),
         Action::Start { name, of } => (of, reqwest::Method::POST, format!("/processes/{name}/start")),
@@ -83,6 +88,21 @@ pub async fn act(action: &Action) -> Result<()> {
         ]);
     }
     println!("{table}");
+    Ok(())
+}
+
+/// Starts another node, and says how it is taken in.
+async fn add(of: &OfArgs) -> Result<()> {
+    let processes = ask(of, reqwest::Method::POST, "/processes/add").await?;
+    let mut nodes = processes.iter().filter(|process| process.name.starts_with("meili-"));
+    let node = nodes.next_back().ok_or_else(|| Error::Other("no node was started".to_owned()))?;
+    super::until_ok(&format!("{}/health", node.address), None, &node.name).await?;
+    if of.json {
+        println!("{}", serde_json::to_string_pretty(node)?);
+    } else {
+        println!("`{}` runs, and is not in the cluster yet. To take it in:", node.name);
+        println!("  miroir node add {}={} --data {}", node.name, node.address, of.data.display());
+    }
     Ok(())
 }
 

@@ -23,6 +23,9 @@ pub struct State {
     pub token: String,
     /// Clients use keys.
     pub master_key: bool,
+    /// Nodes that were added to those that it started with.
+    #[serde(default)]
+    pub added: u16,
     /// All ports, by what they are for: a restart takes the same ones, where they are free.
     pub ports: BTreeMap<String, u16>,
 }

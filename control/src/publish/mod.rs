@@ -3,7 +3,7 @@
 pub mod envoy;
 
 use crate::{
-    config::ClusterConfig,
+    config::{self, ClusterConfig},
     error::{Error, Result},
     view::{Index, View},
 };
@@ -42,15 +42,16 @@ impl Publisher {
     /// It would not be valid: nothing is published then.
     pub fn topology(&self, cluster: &ClusterConfig, view: &View) -> Result<Topology> {
         let position = |name: &str| {
-            let found = cluster.nodes.iter().position(|node| node.name == name);
+            let found = view.nodes.iter().position(|member| member.config.name == name);
             found.and_then(|position| u16::try_from(position).ok())
         };
         let config = TopologyConfig {
             schema: SCHEMA,
             version: view.version,
-            nodes: cluster
+            nodes: view
                 .nodes
                 .iter()
+                .map(|member| &member.config)
                 .map(|node| NodeConfig { name: node.name.clone(), cluster: node.cluster.clone() })
                 .collect(),
             placement: view.shards().map(|shard| view.active(shard).filter_map(position).collect()).collect(),
@@ -60,21 +61,29 @@ impl Publisher {
             internal_key: Some(self.internal_key.clone()),
             fan_out: cluster.fan_out,
             on_missing_shards: cluster.on_missing_shards,
+            on_lost_control: cluster.on_lost_control,
             limits: cluster.limits,
         };
         Topology::validate(config).map_err(|error| Error::Config(error.0))
     }
 
-    /// Writes both files.
+    /// Writes both files. Envoy keeps the clusters of `retired` nodes, which requests may still know.
     ///
     /// # Errors
     /// The topology is not valid, or a file cannot be written.
-    pub fn publish(&self, cluster: &ClusterConfig, view: &View) -> Result<()> {
+    pub fn publish(
+        &self,
+        cluster: &ClusterConfig,
+        view: &View,
+        retired: &[config::NodeConfig],
+    ) -> Result<()> {
         let topology = self.topology(cluster, view)?;
         let Some(folder) = &self.folder else { return Ok(()) };
         let version = view.version.to_string();
+        let nodes = view.nodes.iter().map(|member| &member.config).chain(retired);
+        let nodes: Vec<config::NodeConfig> = nodes.cloned().collect();
         // Clusters first: the filter's configuration names them.
-        replace(folder, "cds.json", &envoy::clusters(&cluster.nodes, &self.control, &version))?;
+        replace(folder, "cds.json", &envoy::clusters(&nodes, &self.control, &version))?;
         replace(folder, "ecds.json", &envoy::filter(topology.config(), &self.wasm, &version)?)
     }
 }
@@ -125,7 +134,7 @@ mod tests {
     use super::*;
     use crate::{
         config::ClusterFile,
-        view::{Index, Replica},
+        view::{Index, Member, Replica},
     };
 
     fn movies() -> Index {
@@ -154,17 +163,23 @@ mod tests {
             read_key: None,
             internal_key: "k".into(),
         };
-        let replica = |node: &str, active| Replica { node: node.into(), active };
+        let member = |config: &config::NodeConfig| Member {
+            config: config.clone(),
+            since: 1,
+            draining: false,
+            leaving: false,
+        };
         let view = View {
             version: 4,
             replicas: vec![
-                vec![replica("b", true), replica("a", true)],
-                vec![replica("a", true), replica("b", false)],
+                vec![Replica::active("b"), Replica::active("a")],
+                vec![Replica::active("a"), Replica::stale("b")],
             ],
+            nodes: cluster.nodes.iter().map(member).collect(),
             indexes: [("movies".to_owned(), movies())].into(),
             ..View::default()
         };
-        publisher.publish(&cluster, &view).unwrap();
+        publisher.publish(&cluster, &view, &[]).unwrap();
         let read = |name: &str| -> serde_json::Value {
             serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
         };

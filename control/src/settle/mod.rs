@@ -18,7 +18,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use judge::{Over, Part, Seen, State, Verdict, judge};
-use miroir_core::error::ErrorBody;
+use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -148,6 +148,55 @@ impl Settler {
         };
         while waited_for.iter().any(|uid| self.pending().contains_key(uid)) {
             self.refresh().await;
+        }
+    }
+
+    /// Whether a node has operations on indexes, or their settings, before it.
+    #[must_use]
+    pub fn has_operations(&self, node: &str) -> bool {
+        let is_operation = |pending: &&Pending| {
+            !pending.task.kind.starts_with("document") && pending.parts.iter().any(|part| part.node == node)
+        };
+        self.pending().values().any(|pending| is_operation(&pending))
+    }
+
+    /// Whether a node has not indexed everything yet that it took for a shard.
+    #[must_use]
+    pub fn is_pending(&self, node: &str, shard: Shard) -> bool {
+        let concerns =
+            |part: &Part| part.node == node && (part.shards.is_empty() || part.shards.contains(&shard));
+        let is_open = |part: &Part| concerns(part) && part.seen.state != State::Succeeded;
+        self.pending().values().any(|pending| pending.parts.iter().any(is_open))
+    }
+
+    /// Waits until a node has indexed everything that is pending for some shards on it now. `false` if the node is away.
+    ///
+    /// What it failed to take is waited for until it is known what that means.
+    pub async fn indexed(&self, node: &str, shards: &[Shard]) -> bool {
+        let concerns = |part: &Part| {
+            part.node == node && (part.shards.is_empty() || part.shards.iter().any(|s| shards.contains(s)))
+        };
+        let mut waited_for: Vec<u32> = {
+            let pending = self.pending();
+            pending.iter().filter(|(_, p)| p.parts.iter().any(concerns)).map(|(uid, _)| *uid).collect()
+        };
+        loop {
+            let mut is_away = false;
+            {
+                let pending = self.pending();
+                waited_for.retain(|uid| {
+                    let parts = pending.get(uid).into_iter().flat_map(|p| &p.parts).filter(|p| concerns(p));
+                    let mut open = parts.filter(|part| part.seen.state != State::Succeeded).peekable();
+                    let is_open = open.peek().is_some();
+                    is_away |= open.any(|part| part.seen.state == State::Away);
+                    is_open
+                });
+            }
+            match (waited_for.is_empty(), is_away) {
+                (true, _) => return true,
+                (_, true) => return false,
+                _ => self.refresh().await,
+            }
         }
     }
 
@@ -346,7 +395,7 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
         .await?;
     let ending = Ending {
         status: over.status,
-        details: details(&task, &over, indexed, cluster.config.replication as u64),
+        details: details(&task, &over, indexed, cluster.view().replication as u64),
         error: over.error.clone().map(|error| told(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),

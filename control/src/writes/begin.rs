@@ -151,12 +151,14 @@ async fn begin_locked(
             Ok(task)
         })
         .await?;
-    let nodes: Vec<String> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.name.clone()).collect();
     let position = |name: &String| {
         nodes.iter().position(|node| node == name).and_then(|position| u16::try_from(position).ok())
     };
     let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();
     let uid = task.uid;
+    // Asked under the locks: whoever starts to record later waits for this write.
+    let record = cluster.mover.recorder.recorded(&begin.shards);
     cluster.open.insert(OpenWrite {
         task,
         gateway,
@@ -164,10 +166,11 @@ async fn begin_locked(
         index: begin.index,
         operation: begin.operation,
         writers,
+        record: record.clone(),
         guard,
         since: Instant::now(),
     });
-    Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions })
+    Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record })
 }
 
 /// The writers of each shard now. Replicas on nodes that are away are stale from here on, where others can stand in:
@@ -176,10 +179,10 @@ async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, 
     cluster
         .change(|view| {
             for shard in shards {
-                let active: Vec<String> = view.active(*shard).map(ToOwned::to_owned).collect();
+                let writers: Vec<String> = view.writers(*shard).map(ToOwned::to_owned).collect();
                 let is_up = |name: &String| cluster.node(name).is_some_and(|node| node.is_up());
-                if active.iter().any(is_up) {
-                    for name in active.iter().filter(|name| !is_up(name)) {
+                if view.active(*shard).any(|name| is_up(&name.to_owned())) {
+                    for name in writers.iter().filter(|name| !is_up(name)) {
                         view.mark_stale(*shard, name);
                     }
                 }
@@ -187,7 +190,7 @@ async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, 
         })
         .await?;
     let view = cluster.view();
-    Ok(shards.iter().map(|shard| (*shard, view.active(*shard).map(ToOwned::to_owned).collect())).collect())
+    Ok(shards.iter().map(|shard| (*shard, view.writers(*shard).map(ToOwned::to_owned).collect())).collect())
 }
 
 /// Meilisearch's rule for index uids.

@@ -64,6 +64,7 @@ async fn decide(
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node took a write");
     }
+    let written = Some(commit.written);
     let mut taken = BTreeMap::new();
     let mut refusals = Vec::new();
     let mut unknown = BTreeSet::new();
@@ -112,7 +113,7 @@ async fn decide(
     for node in asked.iter().filter(|node| !taken.contains_key(*node)) {
         write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
     }
-    apply(cluster, write, &taken, &unknown).await?;
+    apply(cluster, write, &taken, &unknown, written).await?;
     Ok(Ok(write.task.summary()))
 }
 
@@ -144,7 +145,7 @@ fn is_clients(status: u16) -> bool {
 
 /// Makes what nodes took the truth: replicas that missed it are stale, and published as such, before the caller lets go of the locks.
 /// So are those of a shard that nobody took for sure, on nodes that are `silent` and may have taken it, as far as another
-/// replica can stand in: whatever that one has is then what all get.
+/// replica can stand in: whatever that one has is then what all get. `written` are the ids that the gateway told.
 ///
 /// # Errors
 /// The ledger failed.
@@ -153,8 +154,13 @@ pub async fn apply(
     write: &OpenWrite,
     taken: &BTreeMap<String, u32>,
     silent: &BTreeSet<String>,
+    written: Option<BTreeMap<Shard, BTreeSet<String>>>,
 ) -> Result<()> {
     let uid = write.task.uid;
+    for shard in &write.record {
+        let ids = written.as_ref().and_then(|written| written.get(shard));
+        cluster.mover.recorder.written(&write.index, *shard, ids);
+    }
     let mut lost: Vec<Shard> = Vec::new();
     let mut missed: Vec<(Shard, String)> = Vec::new();
     let mut tasks_of: BTreeMap<&String, Vec<Shard>> = BTreeMap::new();

@@ -30,6 +30,8 @@ pub struct OpenWrite {
     pub operation: WriteOperation,
     /// The writers that the gateway was told.
     pub writers: BTreeMap<Shard, Vec<String>>,
+    /// Shards of which the commit is to tell the ids.
+    pub record: Vec<Shard>,
     /// Released when it is known what nodes took.
     pub guard: LockGuard,
     /// When the gateway was told.

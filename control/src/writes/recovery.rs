@@ -36,7 +36,8 @@ pub struct Found {
 /// Asks nodes which of their recent tasks carry these uids.
 pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
     let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
-    let asked = cluster.nodes.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
+    let all = cluster.nodes();
+    let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
         let answer = node.ask("GET", &format!("/tasks?limit={RECENT}"), None).await;
         (node.name.clone(), answer)
     });
@@ -86,7 +87,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
         }
-        if let Err(error) = commit::apply(cluster, &write, &taken, &found.silent).await {
+        if let Err(error) = commit::apply(cluster, &write, &taken, &found.silent, None).await {
             failure = Some(error);
             cluster.open.insert(write);
         }
@@ -130,7 +131,18 @@ pub async fn reopen(
     };
     let shards: Vec<Shard> = writers.keys().copied().filter(|shard| !is_held(shard)).collect();
     let guard = cluster.locks.lock(Scope::shards(&index, &shards)).await;
-    Ok(Some(OpenWrite { task, gateway, index, operation, writers, guard, key: None, since: Instant::now() }))
+    let record = Vec::new();
+    Ok(Some(OpenWrite {
+        task,
+        gateway,
+        index,
+        operation,
+        writers,
+        record,
+        guard,
+        key: None,
+        since: Instant::now(),
+    }))
 }
 
 /// Looks after overdue commits, for ever.

@@ -19,7 +19,7 @@ use crate::{
     shard::{Shard, TAG_FIELD},
 };
 use doubts::Doubtful;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +189,21 @@ impl Documents {
     pub fn shards(&self) -> Vec<Shard> {
         let shards: BTreeSet<Shard> = self.entries.iter().filter_map(|entry| self.shard(entry)).collect();
         shards.into_iter().collect()
+    }
+
+    /// The ids of the documents of some shards, by shard. Empty before [`Self::assign`].
+    #[must_use]
+    pub fn ids(&self, wanted: &BTreeSet<Shard>) -> BTreeMap<Shard, BTreeSet<String>> {
+        let mut ids: BTreeMap<Shard, BTreeSet<String>> = BTreeMap::new();
+        let Some(key) = &self.key else { return ids };
+        for entry in &self.entries {
+            if let Some(shard) = self.shard(entry).filter(|shard| wanted.contains(shard))
+                && let Ok(id) = key.document_id(self.body.slice(*entry))
+            {
+                ids.entry(shard).or_default().insert(id);
+            }
+        }
+        ids
     }
 
     /// The documents of some shards as a JSON array, each with its tag; in the client's order.

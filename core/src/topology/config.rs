@@ -38,6 +38,9 @@ pub struct TopologyConfig {
     /// What a search answers when a shard has no replica left.
     #[serde(default)]
     pub on_missing_shards: OnMissingShards,
+    /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
+    #[serde(default)]
+    pub on_lost_control: OnLostControl,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -159,6 +162,17 @@ pub enum OnMissingShards {
     Error,
 }
 
+/// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnLostControl {
+    /// Answers them by the topology that it has, with the header `X-Miroir-Control-Lost`: for how many seconds.
+    #[default]
+    Serve,
+    /// 503.
+    Refuse,
+}
+
 /// Bounds on time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -175,6 +189,9 @@ pub struct Limits {
     /// The bodies that one worker of a gateway holds at once, bytes; requests above that get 503. Envoy holds up to as
     /// much again for each replica while it sends them on.
     pub max_buffered_bytes: u64,
+    /// How long a worker of a gateway may read without having heard of the control plane, milliseconds. Old copies stay at
+    /// least as long, where a gateway is silent.
+    pub lease_ms: u64,
 }
 
 impl Default for Limits {
@@ -185,6 +202,7 @@ impl Default for Limits {
             control_timeout_ms: 60_000,
             max_payload_bytes: 104_857_600,
             max_buffered_bytes: 268_435_456,
+            lease_ms: 10_000,
         }
     }
 }

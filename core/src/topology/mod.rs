@@ -3,8 +3,8 @@
 mod config;
 
 pub use config::{
-    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnMissingShards, SCHEMA,
-    TopologyConfig,
+    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards,
+    SCHEMA, TopologyConfig,
 };
 
 use crate::shard::{MAX_SHARDS, Shard};
@@ -76,6 +76,7 @@ impl Topology {
             ("writeTimeoutMs", config.limits.write_timeout_ms),
             ("controlTimeoutMs", config.limits.control_timeout_ms),
             ("maxPayloadBytes", config.limits.max_payload_bytes),
+            ("leaseMs", config.limits.lease_ms),
         ] {
             if value == 0 {
                 errors.push(format!("limits.{key}: must not be 0"));

@@ -54,6 +54,8 @@ pub struct Write {
     topology: Arc<Topology>,
     context: WriteContext,
     payload: Payload,
+    /// Ids that the commit tells.
+    written: BTreeMap<Shard, BTreeSet<String>>,
     state: State,
     next_call: u32,
     /// The control plane wants to see the documents that nodes may refuse.
@@ -79,7 +81,8 @@ impl Write {
     #[must_use]
     pub fn start(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Self> {
         let state = State::Beginning { attempt: 0, shards: Vec::new() };
-        Self { topology, context, payload, state, next_call: 0, shows: false }.begin(0)
+        Self { topology, context, payload, written: BTreeMap::new(), state, next_call: 0, shows: false }
+            .begin(0)
     }
 
     /// Digests what became of one callout.
@@ -143,7 +146,9 @@ impl Write {
             _ => return Progress::Done(no_control_plane().reply()),
         };
         match reply {
-            Ok(BeginReply::Send { uid, key, primary_key, nodes, writers }) => {
+            Ok(BeginReply::Send { uid, key, primary_key, nodes, writers, record }) => {
+                // The payload is let go when it is sent.
+                self.written = self.payload.written(&record.into_iter().collect());
                 self.send(uid, &key, primary_key.as_deref(), &nodes, shards, &writers)
             }
             Ok(BeginReply::Show) if !self.shows => {
@@ -176,12 +181,12 @@ impl Write {
         let mut results = Vec::new();
         let mut calls = Vec::new();
         for (position, name) in nodes.iter().enumerate() {
-            let written = shards.iter().zip(writers);
-            let written: BTreeSet<Shard> = written
+            let mine = shards.iter().zip(writers);
+            let mine: BTreeSet<Shard> = mine
                 .filter(|(_, nodes)| nodes.iter().any(|node| usize::from(*node) == position))
                 .map(|(shard, _)| *shard)
                 .collect();
-            if written.is_empty() {
+            if mine.is_empty() {
                 continue;
             }
             // A node that is newer than this gateway's topology: the control plane will repair it.
@@ -192,7 +197,7 @@ impl Write {
             };
             let (method, path) = self.payload.request(&self.context.index, primary_key, &mark(uid));
             let id = self.next_id();
-            pending.insert(id, Part { node: name.clone(), shards: written });
+            pending.insert(id, Part { node: name.clone(), shards: mine });
             let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];
             if method != "DELETE" {
                 headers.push(("content-type".to_owned(), "application/json".to_owned()));
@@ -214,7 +219,11 @@ impl Write {
     fn commit_when_all_answered(mut self, calls: Vec<Callout>) -> Progress<Self> {
         match &mut self.state {
             State::Sending { uid, pending, results, .. } if pending.is_empty() => {
-                let commit = Commit { uid: *uid, results: std::mem::take(results) };
+                let commit = Commit {
+                    uid: *uid,
+                    results: std::mem::take(results),
+                    written: std::mem::take(&mut self.written),
+                };
                 self.commit(commit, 0)
             }
             _ => Progress::Pending { machine: self, calls },

@@ -10,6 +10,7 @@ use crate::{
     topology::Topology,
 };
 use serde_json::{Value, value::RawValue};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A mutation, with all that its callouts need.
 #[derive(Debug)]
@@ -88,11 +89,7 @@ impl Payload {
         let ids = values
             .into_iter()
             .map(|value| {
-                let text = match serde_json::from_str(value.get()).ok()? {
-                    Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                let shard = Shard::of_document(&text, shards);
+                let shard = Shard::of_document(&id_text(&value)?, shards);
                 Some((value, shard))
             })
             .collect::<Option<_>>()?;
@@ -218,6 +215,22 @@ impl Payload {
         }
     }
 
+    /// The ids that it writes to these shards, by shard; without those that it may write all over.
+    #[must_use]
+    pub fn written(&self, shards: &BTreeSet<Shard>) -> BTreeMap<Shard, BTreeSet<String>> {
+        match self {
+            Self::Documents(payload) => payload.documents.ids(shards),
+            Self::Ids { ids } => {
+                let mut written: BTreeMap<Shard, BTreeSet<String>> = BTreeMap::new();
+                for (id, shard) in ids.iter().filter(|(_, shard)| shards.contains(shard)) {
+                    written.entry(*shard).or_default().extend(id_text(id));
+                }
+                written
+            }
+            Self::Filter { .. } | Self::Edit(_) | Self::All => BTreeMap::new(),
+        }
+    }
+
     /// One node's part, JSON; empty where nothing is sent along. `mine` says which shards the node writes.
     #[must_use]
     pub fn body(&self, mine: impl Fn(Shard) -> bool) -> Vec<u8> {
@@ -233,4 +246,12 @@ impl Payload {
             Self::All => Vec::new(),
         }
     }
+}
+
+/// An id of a batch deletion as text: Meilisearch takes any JSON.
+fn id_text(id: &RawValue) -> Option<String> {
+    Some(match serde_json::from_str(id.get()).ok()? {
+        Value::String(text) => text,
+        other => other.to_string(),
+    })
 }

@@ -192,3 +192,21 @@ fn ids_and_filters_are_split() {
     assert!(Payload::filter(br#"{"filter":"a = 1"}"#.to_vec()).is_some());
     assert!(Payload::filter(br#"{"x":1}"#.to_vec()).is_none());
 }
+
+#[test]
+fn the_commit_tells_the_ids_of_shards_that_are_being_copied() {
+    let ids = ["a", "b", "c", "d", "e"];
+    let documents: Vec<Value> = ids.iter().map(|id| json!({ "id": id })).collect();
+    let record = Shard::of_document("a", 4);
+    let expected: BTreeSet<String> =
+        ids.iter().filter(|id| Shard::of_document(id, 4) == record).map(|id| (*id).to_owned()).collect();
+    let (machine, calls) = pending(start(Some("id"), &json!(documents).to_string()));
+    let shards = body(&calls[0])["shards"].as_array().unwrap().len();
+    let reply = json!({"decision": "send", "uid": 42, "key": "epoch", "primaryKey": "id", "nodes": ["a"],
+                       "writers": vec![vec![0]; shards], "record": [record]});
+    let (mut machine, calls) = pending(machine.digest(calls[0].id, answered(200, reply)));
+    assert!(machine.late_body(calls[0].id).is_some());
+    let (_, calls) = pending(machine.digest(calls[0].id, answered(202, json!({"taskUid": 1}))));
+    let commit: Commit = serde_json::from_slice(&calls[0].body).unwrap();
+    assert_eq!(commit.written, BTreeMap::from([(record, expected)]));
+}

@@ -1,0 +1,223 @@
+//! Brings a node up to date that was away, or is new: keys, experimental features, indexes, settings. Its documents are the
+//! mover's.
+
+use crate::{
+    catalogue,
+    cluster::Cluster,
+    embedders::{EMBEDDERS, with_template},
+    epochs::{EPOCH, INTERNAL, create_key},
+    error::{Error, Result},
+    ledger::catalogue as stored,
+    locks::Scope,
+    node::Node,
+    settings_tag::{self, FILTERABLE},
+};
+use serde_json::Value;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+/// How long everything may be locked for the last of it.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Gives a node what it missed of keys, indexes and settings.
+///
+/// # Errors
+/// The node went away again, or no other node can tell.
+pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
+    let Some(node) = cluster.node(name) else { return Ok(()) };
+    cluster.epochs.catch_up(cluster, &node).await?;
+    if !cluster.view().behind.contains(name) {
+        return Ok(());
+    }
+    // Without locks first, however long it takes. Then nothing may change while the node learns what is left.
+    if let Some(reference) = reference(cluster, name)
+        && let Some(last) = learn(cluster, &reference, &node).await?
+    {
+        wait(&node, last).await?;
+    }
+    let mut patience = LONGEST / 4;
+    loop {
+        let lock = cluster.locks.lock(Scope::everything());
+        let Ok(guard) = tokio::time::timeout(patience, lock).await else {
+            tokio::time::sleep(patience).await;
+            patience = (patience * 2).min(LONGEST * 5);
+            continue;
+        };
+        let Some(reference) = reference(cluster, name) else {
+            // Every node has missed something: the catalogue and this node's own settings are the best there is.
+            tracing::warn!(node = name, "no node is whole: this one is taken as it is");
+            return caught_up(cluster, name).await;
+        };
+        // What the reference has in its queue, its settings do not show yet.
+        let is_busy = cluster.settler.has_operations(&reference.name);
+        let last = if is_busy { None } else { learn(cluster, &reference, &node).await? };
+        let learnt = async {
+            match last {
+                Some(last) => wait(&node, last).await,
+                None => Ok(()),
+            }
+        };
+        match tokio::time::timeout(LONGEST, learnt).await {
+            Ok(learnt) if !is_busy => {
+                learnt?;
+                return caught_up(cluster, name).await;
+            }
+            _ => {
+                drop(guard);
+                match last {
+                    Some(last) => wait(&node, last).await?,
+                    None => tokio::time::sleep(LONGEST / 4).await,
+                }
+            }
+        }
+    }
+}
+
+/// A node that has missed nothing.
+fn reference(cluster: &Cluster, name: &str) -> Option<Arc<Node>> {
+    cluster.current().into_iter().find(|other| other.name != name)
+}
+
+async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
+    cluster
+        .change(|view| {
+            view.behind.remove(name);
+        })
+        .await?;
+    tracing::info!(node = name, "a node has caught up");
+    Ok(())
+}
+
+/// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for.
+async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
+    sync_keys(reference, node).await?;
+    sync_features(reference, node).await?;
+    let mut last = None;
+    let there = index_uids(node).await?;
+    let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
+    for index in there.difference(&wanted) {
+        let deleted = node.ask("DELETE", &format!("/indexes/{index}"), None).await?;
+        last = deleted.get("taskUid").and_then(Value::as_u64).or(last);
+    }
+    for index in &wanted {
+        let path = format!("/indexes/{index}/settings");
+        let mut settings = match reference.ask("GET", &path, None).await {
+            // It is being made, or was deleted a moment ago.
+            Err(Error::Unexpected { status: 404, .. }) => continue,
+            settings => settings?,
+        };
+        let uid = index.clone();
+        let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+        if there.contains(index) {
+            // Nodes do not show the keys of embedders: those may differ.
+            if set.get(EMBEDDERS).is_none()
+                && node.ask("GET", &path, None).await.is_ok_and(|own| own == settings)
+            {
+                continue;
+            }
+        } else {
+            let primary_key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
+            catalogue::send_all(node, &catalogue::creation(index, primary_key.as_deref())).await?;
+        }
+        // The tag's rule is there already, but for an index that was made without this control plane.
+        let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
+        settings[FILTERABLE] = filterable;
+        if let Some(embedders) = set.get(EMBEDDERS) {
+            settings[EMBEDDERS] = embedders.clone();
+            with_template(&mut settings[EMBEDDERS]);
+        }
+        let set = node.ask("PATCH", &path, Some(&settings)).await?;
+        last = set.get("taskUid").and_then(Value::as_u64).or(last);
+    }
+    Ok(last)
+}
+
+/// Makes a node's experimental features those of another.
+async fn sync_features(from: &Node, to: &Node) -> Result<()> {
+    let wanted = from.ask("GET", "/experimental-features", None).await?;
+    if to.ask("GET", "/experimental-features", None).await? != wanted {
+        to.ask("PATCH", "/experimental-features", Some(&wanted)).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn clear(node: &Node) -> Result<()> {
+    for index in index_uids(node).await? {
+        node.ask("DELETE", &format!("/indexes/{index}"), None).await?;
+    }
+    let keys = node.ask("GET", "/keys?limit=10000", None).await?;
+    for key in keys.get("results").and_then(Value::as_array).into_iter().flatten() {
+        let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
+        if text("name").starts_with(INTERNAL) {
+            node.ask("DELETE", &format!("/keys/{}", text("uid")), None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a node's API keys the same as another's. A key's text follows from its uid and the master key.
+///
+/// # Errors
+/// A node did not answer. Expired keys cannot be made again, and are left out.
+pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
+    // Epoch keys come and go on their own.
+    let shared = |answer: Value| {
+        let mut keys: Vec<Value> =
+            answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+        keys.retain(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH));
+        keys
+    };
+    let wanted = shared(from.ask("GET", "/keys?limit=10000", None).await?);
+    let there = shared(to.ask("GET", "/keys?limit=10000", None).await?);
+    let uid = |key: &Value| key.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let wanted_uids: BTreeSet<String> = wanted.iter().map(uid).collect();
+    let there_uids: BTreeSet<String> = there.iter().map(uid).collect();
+    for uid in there_uids.difference(&wanted_uids) {
+        to.ask("DELETE", &format!("/keys/{uid}"), None).await?;
+    }
+    // Lists show the newest first: made in the other order, they come in the same.
+    for key in wanted.iter().rev().filter(|key| !there_uids.contains(&uid(key))) {
+        let mut body = key.clone();
+        if let Some(object) = body.as_object_mut() {
+            object.retain(|name, _| {
+                ["uid", "name", "description", "actions", "indexes", "expiresAt"].contains(&name.as_str())
+            });
+        }
+        if let Err(error) = create_key(to, &body).await {
+            tracing::warn!(node = to.name, uid = uid(key), %error, "an API key could not be copied");
+        }
+    }
+    Ok(())
+}
+
+/// The uids of a node's indexes.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn index_uids(node: &Node) -> Result<BTreeSet<String>> {
+    let answer = node.ask("GET", "/indexes?limit=100000", None).await?;
+    let results = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+    Ok(results.iter().filter_map(|index| index.get("uid")?.as_str().map(ToOwned::to_owned)).collect())
+}
+
+/// Waits until a node has ended a task.
+///
+/// # Errors
+/// It failed, or the node did not answer.
+pub async fn wait(node: &Node, node_task: u64) -> Result<()> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let task = node.ask("GET", &format!("/tasks/{node_task}"), None).await?;
+        match task.get("status").and_then(Value::as_str) {
+            Some("succeeded") => return Ok(()),
+            Some("failed" | "canceled") => {
+                return Err(Error::Other(format!("task {node_task} of node `{}` failed: {task}", node.name)));
+            }
+            _ => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}

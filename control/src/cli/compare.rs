@@ -1,0 +1,174 @@
+//! `miroir verify` and `miroir repair`.
+
+use super::{QueryArgs, client, operate, table};
+use crate::{
+    api::{
+        admin::Status,
+        operations::{Repair, Verify},
+    },
+    error::{Error, Result},
+    operations::plan::Plan,
+    verify::{Difference, Findings, Silent},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use miroir_core::shard::Shard;
+use std::collections::BTreeSet;
+
+/// Shards that are compared together.
+const TOGETHER: usize = 8;
+
+/// Flags of `miroir repair`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RepairArgs {
+    /// The node whose copies are wrong; without it, those that differ from most
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Only say what would be made again
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which control plane
+    #[command(flatten)]
+    pub query: QueryArgs,
+}
+
+/// Compares all copies.
+///
+/// # Errors
+/// Some differ, or could not be asked.
+pub async fn verify(args: &QueryArgs) -> Result<()> {
+    let findings = compare(args).await?;
+    show(args, &findings)?;
+    if !findings.differences.is_empty() {
+        let count = findings.differences.len();
+        return Err(Error::Other(format!("{count} document(s) differ: `miroir repair` mends them")));
+    }
+    if !findings.silent.is_empty() {
+        let count = findings.silent.len();
+        return Err(Error::Other(format!("{count} replica(s) could not be asked: their nodes are away")));
+    }
+    Ok(())
+}
+
+/// Makes copies again that are wrong.
+///
+/// # Errors
+/// Nobody can tell which are wrong, or the control plane cannot be asked.
+pub async fn repair(args: &RepairArgs) -> Result<()> {
+    let findings = compare(&args.query).await?;
+    let (wrong, unknown) = judge(&findings.differences, args.node.as_deref());
+    if !args.query.json {
+        show(&args.query, &findings)?;
+    }
+    if !unknown.is_empty() {
+        let ids: Vec<&str> = unknown.iter().map(|difference| difference.id.as_str()).collect();
+        return Err(Error::Other(format!(
+            "nobody can tell which copies of {} are right: say whose are wrong, with --node NAME",
+            ids.join(", ")
+        )));
+    }
+    let repair = Repair { replicas: wrong.into_iter().collect() };
+    if args.query.json {
+        println!("{}", serde_json::to_string_pretty(&repair)?);
+    } else {
+        let verb = if args.dry_run { "would make" } else { "making" };
+        println!("{verb} {} replica(s) again", repair.replicas.len());
+    }
+    if args.dry_run || repair.replicas.is_empty() {
+        return Ok(());
+    }
+    let plan = Plan { replicas: repair.replicas.len(), ..Plan::default() };
+    let _: Repair = client::post(&args.query, "/_miroir/repair", &repair).await?;
+    operate::wait(&args.query, &plan).await
+}
+
+/// Which replicas are wrong, and the documents of which nobody can tell.
+fn judge<'a>(differences: &'a [Difference], node: Option<&str>) -> (BTreeSet<Silent>, Vec<&'a Difference>) {
+    let mut wrong = BTreeSet::new();
+    let mut unknown = Vec::new();
+    for difference in differences {
+        let of = |node: &String| Silent { shard: difference.shard, node: node.clone() };
+        match node {
+            Some(node) if difference.copies.contains_key(node) => {
+                wrong.insert(of(&node.to_owned()));
+            }
+            _ if difference.odd.is_empty() => unknown.push(difference),
+            _ => wrong.extend(difference.odd.iter().map(of)),
+        }
+    }
+    (wrong, unknown)
+}
+
+async fn compare(args: &QueryArgs) -> Result<Findings> {
+    let status: Status = client::get(args, "/_miroir/status").await?;
+    let shards = (0..u16::try_from(status.shards).unwrap_or(u16::MAX)).map(Shard);
+    let shards: Vec<Shard> = shards.collect();
+    let bar = ProgressBar::new(status.shards as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} shards {msg}") {
+        bar.set_style(style);
+    }
+    let mut findings = Findings::default();
+    for shards in shards.chunks(TOGETHER) {
+        let found: Findings =
+            client::post(args, "/_miroir/verify", &Verify { shards: shards.to_vec() }).await?;
+        findings.copies += found.copies;
+        findings.differences.extend(found.differences);
+        findings.silent.extend(found.silent);
+        bar.inc(shards.len() as u64);
+        bar.set_message(format!("{} copies, {} differ", findings.copies, findings.differences.len()));
+    }
+    bar.finish_and_clear();
+    Ok(findings)
+}
+
+fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(findings)?);
+        return Ok(());
+    }
+    if !findings.differences.is_empty() {
+        let mut rows = table(&["index", "shard", "id", "copies"]);
+        for difference in &findings.differences {
+            let copy = |(node, hash): (&String, &Option<String>)| {
+                format!("{node}: {}", hash.as_deref().unwrap_or("missing"))
+            };
+            let copies: Vec<String> = difference.copies.iter().map(copy).collect();
+            rows.add_row([
+                difference.index.clone(),
+                difference.shard.0.to_string(),
+                difference.id.clone(),
+                copies.join("\n"),
+            ]);
+        }
+        println!("{rows}");
+    }
+    println!(
+        "{} copies of documents compared, {} documents differ",
+        findings.copies,
+        findings.differences.len()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_wrong_is_the_minority_or_who_is_said_to_be() {
+        let difference = |copies: &[&str], odd: &[&str]| Difference {
+            index: "books".into(),
+            shard: Shard(3),
+            id: "1".into(),
+            copies: copies.iter().map(|node| ((*node).to_owned(), None)).collect(),
+            odd: odd.iter().map(|node| (*node).to_owned()).collect(),
+        };
+        let three = [difference(&["a", "b", "c"], &["c"])];
+        let two = [difference(&["a", "b"], &[])];
+        let wrong = |node: &str| BTreeSet::from([Silent { shard: Shard(3), node: node.into() }]);
+        assert_eq!(judge(&three, None).0, wrong("c"));
+        assert_eq!(judge(&three, Some("a")).0, wrong("a"));
+        assert_eq!(judge(&two, None).1.len(), 1);
+        assert_eq!(judge(&two, Some("b")).0, wrong("b"));
+        assert_eq!(judge(&two, Some("c")).1.len(), 1);
+    }
+}

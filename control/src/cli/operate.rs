@@ -1,0 +1,252 @@
+//! `miroir node`, `rebalance`, `replication` and `topology`: says what is wanted, and watches it come true.
+
+use super::{QueryArgs, client, table};
+use crate::{
+    api::admin::Status,
+    config::NodeFile,
+    error::{Error, Result},
+    operations::{Operation, Wanted, change::TopologyFile, plan::Plan},
+};
+use clap::Subcommand;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::{path::PathBuf, time::Duration};
+
+/// How an operation is run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OperateArgs {
+    /// Only say what would be moved
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Which control plane
+    #[command(flatten)]
+    pub query: QueryArgs,
+}
+
+/// A node that is new.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NewNode {
+    /// Its name and where it listens, NAME=URL
+    pub node: String,
+    /// The Envoy cluster that reaches it [default: its name]
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Its share of the replicas, relative to other nodes', 1 to 1000 [default: 1, or that of the node it replaces]
+    #[arg(long)]
+    pub weight: Option<u32>,
+    /// Its zone: replicas of a shard go to different ones
+    #[arg(long)]
+    pub zone: Option<String>,
+}
+
+impl NewNode {
+    fn read(&self) -> Result<NodeFile> {
+        let node = NodeFile::from_flag(&self.node).map_err(|error| Error::Config(vec![error]))?;
+        Ok(NodeFile { cluster: self.cluster.clone(), weight: self.weight, zone: self.zone.clone(), ..node })
+    }
+}
+
+/// `miroir node`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Take a new, empty node in: it gets its share of the replicas
+    Add {
+        /// The node.
+        #[command(flatten)]
+        node: NewNode,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+    /// Let a node give its replicas to others
+    Drain {
+        /// Its name
+        name: String,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+    /// Let a node leave that is drained, or is being drained
+    Remove {
+        /// Its name
+        name: String,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+    /// Let a new, empty node take the place of another, which leaves
+    Replace {
+        /// The name of the node that leaves
+        name: String,
+        /// The new one.
+        #[command(flatten)]
+        node: NewNode,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+    /// Give up a node whose copies are gone: they are made again from others
+    Lost {
+        /// Its name
+        name: String,
+        /// Although it answers, or holds documents that nobody else has
+        #[arg(long)]
+        force: bool,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+}
+
+/// `miroir replication`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ReplicationCommand {
+    /// Set how many replicas each shard has
+    Set {
+        /// How many
+        replicas: usize,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+}
+
+/// `miroir topology`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TopologyCommand {
+    /// Print what the cluster is, as YAML that can be applied
+    Show(QueryArgs),
+    /// Make the cluster what a file says
+    Apply {
+        /// YAML or JSON, as `miroir topology show` prints it
+        file: PathBuf,
+        /// How.
+        #[command(flatten)]
+        how: OperateArgs,
+    },
+}
+
+/// Runs `miroir node`.
+///
+/// # Errors
+/// It is refused, or the control plane cannot be asked.
+pub async fn node(command: NodeCommand) -> Result<()> {
+    let (operation, how) = match command {
+        NodeCommand::Add { node, how } => (Operation::AddNode { node: node.read()? }, how),
+        NodeCommand::Drain { name, how } => (Operation::DrainNode { name }, how),
+        NodeCommand::Remove { name, how } => (Operation::RemoveNode { name }, how),
+        NodeCommand::Replace { name, node, how } => {
+            (Operation::ReplaceNode { name, node: node.read()? }, how)
+        }
+        NodeCommand::Lost { name, force, how } => (Operation::LostNode { name, force }, how),
+    };
+    run(operation, &how).await
+}
+
+/// Runs `miroir rebalance`.
+///
+/// # Errors
+/// It is refused, or the control plane cannot be asked.
+pub async fn rebalance(how: &OperateArgs) -> Result<()> {
+    run(Operation::Rebalance, how).await
+}
+
+/// Runs `miroir replication`.
+///
+/// # Errors
+/// It is refused, or the control plane cannot be asked.
+pub async fn replication(command: ReplicationCommand) -> Result<()> {
+    let ReplicationCommand::Set { replicas, how } = command;
+    run(Operation::SetReplication { replicas }, &how).await
+}
+
+/// Runs `miroir topology`.
+///
+/// # Errors
+/// It is refused, or the control plane cannot be asked.
+pub async fn topology(command: TopologyCommand) -> Result<()> {
+    match command {
+        TopologyCommand::Show(args) => {
+            let file: TopologyFile = client::get(&args, "/_miroir/topology").await?;
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&file)?);
+            } else {
+                let text =
+                    serde_yaml_ng::to_string(&file).map_err(|error| Error::Other(error.to_string()))?;
+                print!("{text}");
+            }
+            Ok(())
+        }
+        TopologyCommand::Apply { file, how } => {
+            let text = std::fs::read_to_string(&file).map_err(Error::file(&file))?;
+            let topology = serde_yaml_ng::from_str(&text)
+                .map_err(|error| Error::Config(vec![format!("{}: {error}", file.display())]))?;
+            run(Operation::Apply { topology }, &how).await
+        }
+    }
+}
+
+async fn run(wanted: Operation, how: &OperateArgs) -> Result<()> {
+    let wanted = Wanted { wanted, dry_run: how.dry_run };
+    let plan: Plan = client::post(&how.query, "/_miroir/operations", &wanted).await?;
+    if !how.query.json {
+        show(&plan, how.dry_run);
+    }
+    if !how.dry_run && !how.no_wait {
+        wait(&how.query, &plan).await?;
+    }
+    if how.query.json {
+        println!("{}", serde_json::to_string_pretty(&plan)?);
+    }
+    Ok(())
+}
+
+fn show(plan: &Plan, dry_run: bool) {
+    let mut rows = table(&["from", "to", "shards", "documents", "bytes"]);
+    for transfer in &plan.transfers {
+        rows.add_row([
+            transfer.source.clone().unwrap_or_else(|| "nobody who answers".to_owned()),
+            transfer.target.clone(),
+            transfer.shards.len().to_string(),
+            transfer.documents.to_string(),
+            HumanBytes(transfer.bytes).to_string(),
+        ]);
+    }
+    if !plan.transfers.is_empty() {
+        println!("{rows}");
+    }
+    println!(
+        "{} {} replicas, {} documents, about {}; {} old copies deleted afterwards",
+        if dry_run { "would copy" } else { "copying" },
+        plan.replicas,
+        plan.documents,
+        HumanBytes(plan.bytes),
+        plan.deleted
+    );
+}
+
+/// Waits until replicas are where they are to be, and shows how far they are.
+pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} replicas {msg}") {
+        bar.set_style(style);
+    }
+    loop {
+        let status: Status = client::get(query, "/_miroir/status").await?;
+        let left = status.replicas_missing + status.replicas_surplus;
+        let steps = (plan.replicas + plan.deleted).max(left);
+        bar.set_length(steps as u64);
+        bar.set_position((steps - left) as u64);
+        bar.set_message(format!("{} documents, {}", status.moved.documents, HumanBytes(status.moved.bytes)));
+        let is_left = |node: &crate::api::admin::NodeStatus| {
+            node.leaving || (node.up && node.stale > 0) || (node.up && node.behind)
+        };
+        if !status.moving && !status.nodes.iter().any(is_left) {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,106 @@
+//! Gateways: which topology each of their VMs has, and for how long it may read by it.
+//!
+//! A VM reports from its tick, and gets a *lease*. It reads without asking only while the lease lasts; so one that was stopped asks
+//! before it reads again, and an old copy may go as soon as every VM whose lease lasts has a newer topology.
+
+use miroir_core::protocol::{Report, ReportReply};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The VMs that have reported.
+#[derive(Debug)]
+pub struct Gateways {
+    lease: Duration,
+    /// VMs that have a lease from before may not have reported yet.
+    since: Instant,
+    vms: Mutex<BTreeMap<String, Vm>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Vm {
+    at: Instant,
+    oldest: u64,
+}
+
+/// A VM at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VmStatus {
+    /// Its name: random.
+    pub vm: String,
+    /// The oldest topology that something in it still uses.
+    pub oldest: u64,
+    /// When it reported, seconds ago.
+    pub seconds_ago: u64,
+}
+
+impl Gateways {
+    /// No VM has reported yet.
+    #[must_use]
+    pub fn new(lease_ms: u64) -> Self {
+        // Their clocks may go a bit slower than this one.
+        let lease = Duration::from_millis(lease_ms.saturating_mul(3) / 2);
+        Self { lease, since: Instant::now(), vms: Mutex::default() }
+    }
+
+    /// Takes a VM's report. `floor`: old copies of before that version may be gone.
+    #[must_use]
+    pub fn report(&self, report: Report, floor: u64) -> ReportReply {
+        self.vms().insert(report.vm, Vm { at: Instant::now(), oldest: report.oldest });
+        ReportReply { needed: floor }
+    }
+
+    /// Whether nobody reads by a topology older than this version any more.
+    #[must_use]
+    pub fn confirmed(&self, version: u64) -> bool {
+        if self.since.elapsed() < self.lease {
+            return false;
+        }
+        let mut vms = self.vms();
+        vms.retain(|_, vm| vm.at.elapsed() < self.lease);
+        vms.values().all(|vm| vm.oldest >= version)
+    }
+
+    /// The VMs whose lease lasts.
+    #[must_use]
+    pub fn status(&self) -> Vec<VmStatus> {
+        let vms = self.vms();
+        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
+        let status = lasting.map(|(name, vm)| VmStatus {
+            vm: name.clone(),
+            oldest: vm.oldest,
+            seconds_ago: vm.at.elapsed().as_secs(),
+        });
+        status.collect()
+    }
+
+    fn vms(&self) -> MutexGuard<'_, BTreeMap<String, Vm>> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_copy_may_go_when_all_that_have_a_lease_know() {
+        let gateways = Gateways::new(100);
+        let report = |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest }, 7);
+        assert_eq!(report("a", 3).needed, 7);
+        assert!(!gateways.confirmed(3), "others may have a lease from before");
+        std::thread::sleep(Duration::from_millis(160));
+        let _ = (report("a", 3), report("b", 4));
+        assert!(gateways.confirmed(3) && !gateways.confirmed(4));
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = report("b", 4);
+        assert!(!gateways.confirmed(4));
+        std::thread::sleep(Duration::from_millis(60));
+        assert!(gateways.confirmed(4), "the lease of the first is over");
+        assert_eq!(gateways.status().len(), 1);
+    }
+}

@@ -1,0 +1,270 @@
+//! Makes what one node has of some shards what another one has, by sending the differences.
+//!
+//! Which documents there are is asked in one request, so that it is true at one moment; then they are read by their ids, page by
+//! page. What is written meanwhile is recorded, and copied again.
+
+use super::{
+    document::{Page, by_id, content, copied},
+    record::{Dirty, Written},
+};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    node::{Node, NodeAnswer, Request},
+};
+use axum::body::Bytes;
+use miroir_core::{
+    documents::PrimaryKey,
+    shard::{Shard, tag_filter},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// Documents a page.
+const PAGE: usize = 1000;
+/// How long a node may take to say which documents it has, or for a page.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// More than any index has.
+const EVERYTHING: u32 = u32::MAX;
+
+/// What a copy has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Documents written to the target.
+    pub documents: u64,
+    /// Documents deleted from the target.
+    pub deleted: u64,
+    /// Bytes of documents, read and written.
+    pub bytes: u64,
+}
+
+/// A copy of some shards from one node to another.
+#[derive(Debug)]
+pub struct Copy<'a> {
+    cluster: &'a Cluster,
+    source: &'a Node,
+    target: &'a Node,
+    filter: String,
+    tasks: Vec<u64>,
+    /// The indexes that documents were written to.
+    pub written: BTreeSet<String>,
+    /// What it has cost.
+    pub cost: Cost,
+}
+
+impl<'a> Copy<'a> {
+    /// Copies nothing yet.
+    #[must_use]
+    pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &[Shard]) -> Self {
+        Self {
+            cluster,
+            source,
+            target,
+            filter: tag_filter(shards),
+            tasks: Vec::new(),
+            written: BTreeSet::new(),
+            cost: Cost::default(),
+        }
+    }
+
+    /// Copies everything.
+    ///
+    /// # Errors
+    /// A node did not answer, or refused.
+    pub async fn everything(&mut self) -> Result<()> {
+        let indexes = self.cluster.view().indexes.keys().map(|index| (index.clone(), Written::All)).collect();
+        self.again(&indexes).await
+    }
+
+    /// Copies what was written meanwhile.
+    ///
+    /// # Errors
+    /// A node did not answer, or refused.
+    pub async fn again(&mut self, dirty: &Dirty) -> Result<()> {
+        for (index, written) in dirty {
+            let known = self.cluster.view().indexes.get(index).cloned();
+            // Without a primary key it has no documents.
+            let Some(key) = known.and_then(|known| known.primary_key) else { continue };
+            let key = PrimaryKey::new(key);
+            let result = match written {
+                Written::All => self.index(index, &key).await,
+                Written::Ids(ids) => self.ids(index, &key, &ids.iter().cloned().collect::<Vec<_>>()).await,
+            };
+            // It may have been deleted meanwhile.
+            if self.cluster.view().indexes.contains_key(index) {
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
+        let there: BTreeSet<String> = ids(self.source, index, &self.filter, key).await?.into_iter().collect();
+        let here = ids(self.target, index, &self.filter, key).await?;
+        let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
+        for gone in gone.chunks(PAGE) {
+            self.delete(index, gone).await?;
+        }
+        let here: BTreeSet<String> = here.into_iter().collect();
+        let (known, new): (Vec<String>, Vec<String>) = there.into_iter().partition(|id| here.contains(id));
+        for new in new.chunks(PAGE) {
+            let page = self.read(self.source, index, new).await?;
+            let documents: Vec<_> = page.results.iter().map(|document| copied(document)).collect();
+            self.write(index, key, &documents).await?;
+        }
+        self.ids(index, key, &known).await
+    }
+
+    /// Sends what differs of the documents of these ids.
+    async fn ids(&mut self, index: &str, key: &PrimaryKey, ids: &[String]) -> Result<()> {
+        for ids in ids.chunks(PAGE) {
+            let (there, here) = futures_util::future::try_join(
+                fetch(self.source, index, &self.by_ids(ids)),
+                fetch(self.target, index, &self.by_ids(ids)),
+            )
+            .await?;
+            self.count(&there);
+            self.count(&here);
+            self.cluster.mover.throttle.take(there.results.len()).await;
+            let (there, here) = (by_id(&there.results, key), by_id(&here.results, key));
+            let gone: Vec<&String> = here.keys().filter(|id| !there.contains_key(*id)).collect();
+            if !gone.is_empty() {
+                self.delete(index, &gone).await?;
+            }
+            let differs =
+                |id: &String, document| here.get(id).is_none_or(|other| content(other) != content(document));
+            let changed = there.iter().filter(|(id, document)| differs(id, document));
+            let documents: Vec<_> = changed.map(|(_, document)| copied(document)).collect();
+            self.write(index, key, &documents).await?;
+        }
+        Ok(())
+    }
+
+    fn by_ids(&self, ids: &[String]) -> Value {
+        json!({"filter": self.filter, "ids": ids, "limit": ids.len(), "retrieveVectors": true})
+    }
+
+    async fn read(&mut self, node: &Node, index: &str, ids: &[String]) -> Result<Page> {
+        let page = fetch(node, index, &self.by_ids(ids)).await?;
+        self.count(&page);
+        self.cluster.mover.throttle.take(page.results.len()).await;
+        Ok(page)
+    }
+
+    fn count(&mut self, page: &Page) {
+        self.cost.bytes += page.results.iter().map(|document| document.get().len() as u64).sum::<u64>();
+    }
+
+    async fn write(&mut self, index: &str, key: &PrimaryKey, documents: &[impl AsRef<str>]) -> Result<()> {
+        // A page that comes after its index was deleted would make it again.
+        if documents.is_empty() || !self.cluster.view().indexes.contains_key(index) {
+            return Ok(());
+        }
+        self.written.insert(index.to_owned());
+        let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
+        let body = format!("[{}]", documents.join(","));
+        self.cost.documents += documents.len() as u64;
+        self.cost.bytes += body.len() as u64;
+        let key = percent_encoding::utf8_percent_encode(key.name(), percent_encoding::NON_ALPHANUMERIC);
+        self.send(format!("/indexes/{index}/documents?primaryKey={key}"), body).await
+    }
+
+    async fn delete(&mut self, index: &str, ids: &[&String]) -> Result<()> {
+        self.cost.deleted += ids.len() as u64;
+        self.send(format!("/indexes/{index}/documents/delete-batch"), json!(ids).to_string()).await
+    }
+
+    async fn send(&mut self, path: String, body: String) -> Result<()> {
+        let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
+        let answer = self.target.send_within(&request, PATIENCE).await?;
+        let task = answer.task_uid().filter(|_| answer.is_success());
+        self.tasks.push(task.ok_or_else(|| unexpected(self.target, &request, &answer))?.into());
+        Ok(())
+    }
+
+    /// Deletes an index from the target, if it is there.
+    ///
+    /// # Errors
+    /// The target did not answer, or refused.
+    pub async fn delete_index(&self, index: &str) -> Result<()> {
+        match self.target.ask("DELETE", &format!("/indexes/{index}"), None).await {
+            Ok(_) | Err(Error::Unexpected { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the target has indexed what it was sent.
+    ///
+    /// # Errors
+    /// It did not, or did not answer.
+    pub async fn indexed(&mut self) -> Result<()> {
+        for tasks in std::mem::take(&mut self.tasks).chunks(100) {
+            self.succeeded(tasks).await?;
+        }
+        Ok(())
+    }
+
+    async fn succeeded(&self, tasks: &[u64]) -> Result<()> {
+        let list: Vec<String> = tasks.iter().map(u64::to_string).collect();
+        let path = format!("/tasks?limit={}&uids={}", tasks.len(), list.join(","));
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let answer = self.target.ask("GET", &path, None).await?;
+            let found = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+            let is = |task: &Value, wanted: &[&str]| {
+                task.get("status").and_then(Value::as_str).is_some_and(|status| wanted.contains(&status))
+            };
+            if let Some(failed) = found.iter().find(|task| is(task, &["failed", "canceled"])) {
+                return Err(Error::Other(format!("node `{}`: {failed}", self.target.name)));
+            }
+            if found.len() < tasks.len() {
+                return Err(Error::Other(format!("node `{}` has lost its tasks", self.target.name)));
+            }
+            if found.iter().all(|task| is(task, &["succeeded"])) {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_millis(300));
+        }
+    }
+}
+
+/// The ids of all documents of an index that a filter finds.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn ids(node: &Node, index: &str, filter: &str, key: &PrimaryKey) -> Result<Vec<String>> {
+    let body = json!({"filter": filter, "limit": EVERYTHING, "fields": [key.name()]});
+    let page = fetch(node, index, &body).await?;
+    if u64::try_from(page.results.len()).unwrap_or(u64::MAX) < page.total {
+        return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
+    }
+    Ok(by_id(&page.results, key).into_keys().collect())
+}
+
+/// A page of documents.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn fetch(node: &Node, index: &str, body: &Value) -> Result<Page> {
+    let request = Request::own("POST", format!("/indexes/{index}/documents/fetch"), Some(body));
+    let begun = Instant::now();
+    let answer = node.send_within(&request, PATIENCE).await?;
+    if !answer.is_success() {
+        return Err(unexpected(node, &request, &answer));
+    }
+    tracing::trace!(node = node.name, index, took = ?begun.elapsed(), "a page was read");
+    Ok(serde_json::from_slice(&answer.body)?)
+}
+
+fn unexpected(node: &Node, request: &Request, answer: &NodeAnswer) -> Error {
+    Error::Unexpected {
+        node: node.name.clone(),
+        status: answer.status,
+        request: format!("{} {}", request.method, request.path),
+        body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
+    }
+}

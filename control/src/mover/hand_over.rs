@@ -1,0 +1,121 @@
+//! The last round of a copy, under the locks of its shards: after it, the copy is read and written.
+
+use super::{Move, copy::Copy, record::Recording};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    locks::{LockGuard, Scope},
+};
+use miroir_core::shard::Shard;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// How long its locks are waited for: writers that come later wait behind it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// How long writers may wait in all. What takes longer is given up, and tried again later.
+const LONGEST: Duration = Duration::from_millis(1_700);
+
+/// Some shards of all indexes.
+pub fn scope(shards: &[Shard]) -> Scope {
+    Scope { indexes: None, shards: Some(shards.iter().copied().collect()) }
+}
+
+/// A copy that is nearly whole.
+pub struct HandOver<'a> {
+    /// Of what.
+    pub of: Move<'a>,
+    /// What was written since the last round.
+    pub recording: &'a Recording,
+}
+
+impl HandOver<'_> {
+    /// Hands over those shards that nobody has written since they were copied; gives them.
+    ///
+    /// # Errors
+    /// The target has missed something, or does not answer.
+    pub async fn of_quiet(&self, copy: &Copy<'_>) -> Result<Vec<Shard>> {
+        let Move { cluster, shards, .. } = self.of;
+        let begun = Instant::now();
+        let Some(guard) = self.lock().await else { return Ok(Vec::new()) };
+        let is_quiet = |shard: &Shard| self.of.is_quiet(self.recording, *shard);
+        let quiet: Vec<Shard> = shards.iter().copied().filter(is_quiet).collect();
+        self.within(begun, delete_strays(cluster, copy)).await?;
+        self.done(begun, quiet, guard).await
+    }
+
+    /// Copies what was written since the last round, and hands over all shards; gives them. None where it is not the moment.
+    ///
+    /// # Errors
+    /// A node did not answer in time: the copy may be anything, and is begun again.
+    pub async fn of_all(&self, copy: &mut Copy<'_>) -> Result<Vec<Shard>> {
+        let begun = Instant::now();
+        let Some(guard) = self.lock().await else { return Ok(Vec::new()) };
+        // It can be given up here without a trace; later it cannot.
+        let indexed = tokio::time::timeout(LONGEST / 2, self.of.source_has_indexed()).await;
+        let Ok(indexed) = indexed else { return Ok(Vec::new()) };
+        indexed?;
+        self.within(begun, self.last(copy)).await?;
+        self.done(begun, self.of.shards.to_vec(), guard).await
+    }
+
+    async fn lock(&self) -> Option<LockGuard> {
+        if self.of.shards.is_empty() {
+            return None;
+        }
+        let lock = self.of.cluster.locks.lock(scope(self.of.shards));
+        tokio::time::timeout(LOCK_PATIENCE, lock).await.ok()
+    }
+
+    /// Some work under the locks, as long as writers may wait.
+    async fn within(&self, begun: Instant, work: impl Future<Output = Result<()>>) -> Result<()> {
+        let late = || Error::Other(format!("the last of a copy to `{}` took too long", self.of.target.name));
+        tokio::time::timeout(LONGEST.saturating_sub(begun.elapsed()), work).await.map_err(|_| late())?
+    }
+
+    /// From now on the target is read and written.
+    async fn done(&self, begun: Instant, shards: Vec<Shard>, guard: LockGuard) -> Result<Vec<Shard>> {
+        let Move { cluster, target, .. } = self.of;
+        if cluster.view().behind.contains(&target.name) {
+            return Err(Error::Other(format!("node `{}` has missed an operation", target.name)));
+        }
+        // From here on nothing comes to these shards: but meanwhile a write may have had no answer.
+        if cluster.epochs.owes(&target.name) {
+            return Err(Error::Other(format!("node `{}` may get something late", target.name)));
+        }
+        let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
+        cluster.change(|view| shards.iter().for_each(|shard| view.mark_active(*shard, &target.name))).await?;
+        drop(guard);
+        if !shards.is_empty() {
+            cluster.mover.progress.handed_over(shards.len(), begun.elapsed());
+        }
+        Ok(shards)
+    }
+
+    /// Copies what is left, and makes sure that it is the same.
+    async fn last(&self, copy: &mut Copy<'_>) -> Result<()> {
+        let Move { cluster, target, .. } = self.of;
+        let dirty = self.recording.take();
+        copy.again(&dirty).await?;
+        copy.indexed().await?;
+        let sent = copy.cost;
+        copy.again(&dirty).await?;
+        if (copy.cost.documents, copy.cost.deleted) != (sent.documents, sent.deleted) {
+            return Err(Error::Other(format!("node `{}` does not keep what it is sent", target.name)));
+        }
+        delete_strays(cluster, copy).await
+    }
+}
+
+/// An index that was deleted while it was copied may have been made again by a late page.
+async fn delete_strays(cluster: &Cluster, copy: &Copy<'_>) -> Result<()> {
+    let known: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
+    for index in copy.written.difference(&known) {
+        let _one = cluster.creating.lock(index).await;
+        if !cluster.view().indexes.contains_key(index) {
+            copy.delete_index(index).await?;
+        }
+    }
+    Ok(())
+}

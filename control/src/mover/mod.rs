@@ -1,0 +1,247 @@
+//! The mover: makes stale replicas whole, whether they have missed something or are new. The one way in which documents get from
+//! node to node.
+//!
+//! A replica that is copied is neither read nor written, so nothing races with the copy. What is written to its shard
+//! meanwhile is recorded, and copied again, until little is left; only the last of it is copied under the shard's locks.
+
+pub mod copy;
+pub mod document;
+mod hand_over;
+mod old_copies;
+pub mod progress;
+pub mod record;
+pub mod throttle;
+
+use crate::{
+    catch_up,
+    cluster::Cluster,
+    config::Moves,
+    error::{Error, Result},
+    node::Node,
+    view::{Replica, ReplicaState},
+};
+use copy::Copy;
+use hand_over::HandOver;
+use miroir_core::shard::Shard;
+use progress::Progress;
+use record::{Recorder, Recording};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use throttle::Throttle;
+use tokio::sync::Semaphore;
+
+/// How often it is looked whether there is something to do.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a node is left alone after something went wrong with it.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A round of catching up that took no longer is short enough to be the last, under locks.
+const SHORT: Duration = Duration::from_millis(800);
+
+/// The mover's state.
+#[derive(Debug)]
+pub struct Mover {
+    /// What is written while it is copied.
+    pub recorder: Recorder,
+    /// How fast documents are copied.
+    pub throttle: Throttle,
+    /// What has been done.
+    pub progress: Progress,
+    slots: Semaphore,
+    at_once: u16,
+    busy: Mutex<BTreeSet<String>>,
+}
+
+impl Mover {
+    /// A mover with these limits.
+    #[must_use]
+    pub fn new(moves: Moves) -> Self {
+        Self {
+            recorder: Recorder::default(),
+            throttle: Throttle::new(moves.documents_per_second),
+            progress: Progress::default(),
+            slots: Semaphore::new(usize::from(moves.shards_at_once)),
+            at_once: moves.shards_at_once,
+            busy: Mutex::default(),
+        }
+    }
+
+    /// Spawns some work, unless work of this name is under way.
+    fn alone<F>(cluster: &Arc<Cluster>, name: String, work: impl FnOnce(Arc<Cluster>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let is_new = cluster.mover.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        if !is_new {
+            return;
+        }
+        let work = work(cluster.clone());
+        let cluster = cluster.clone();
+        tokio::spawn(async move {
+            work.await;
+            cluster.mover.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        });
+    }
+}
+
+/// Moves and mends, for ever.
+pub async fn watch(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        for node in cluster.nodes().iter().filter(|node| node.is_up()) {
+            let view = cluster.view();
+            if view.behind.contains(&node.name) || next(&cluster, node).is_some() {
+                let node = node.clone();
+                Mover::alone(&cluster, format!("fill {}", node.name), |cluster| async move {
+                    if let Err(error) = fill(&cluster, &node).await {
+                        tracing::warn!(node = node.name, %error, "replicas could not be made whole yet");
+                        cluster.mover.progress.failed(&node.name, &error);
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                });
+            }
+        }
+        old_copies::look_after(&cluster);
+    }
+}
+
+/// Brings a node up to date, and makes its stale replicas whole.
+async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
+    catch_up::catch_up(cluster, &node.name).await?;
+    while let Some((source, shards)) = next(cluster, node) {
+        // What it may still get late must be refused before its copies are replaced.
+        if cluster.epochs.owes(&node.name) {
+            cluster.epochs.settle(cluster, node).await?;
+        }
+        let count = u32::try_from(shards.len()).unwrap_or(1);
+        let _slots = cluster.mover.slots.acquire_many(count).await.map_err(|_| Error::NoNode)?;
+        Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
+    }
+    Ok(())
+}
+
+/// Some stale replicas of a node that one other node can give.
+fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
+    let view = cluster.view();
+    let source_of = |shard: Shard| {
+        let mut active = view.active(shard).filter_map(|name| cluster.node(name));
+        active.find(|node| node.is_up() && node.name != target.name)
+    };
+    let stale = view.stale_on(&target.name);
+    let source = stale.iter().find_map(|shard| source_of(*shard))?;
+    let of_source =
+        stale.into_iter().filter(|shard| source_of(*shard).is_some_and(|node| node.name == source.name));
+    let shards = of_source.take(usize::from(cluster.mover.at_once)).collect();
+    Some((source.clone(), shards))
+}
+
+/// A copy of some shards, from an active replica to one that is stale.
+#[derive(Clone, Copy)]
+struct Move<'a> {
+    cluster: &'a Arc<Cluster>,
+    source: &'a Arc<Node>,
+    target: &'a Arc<Node>,
+    shards: &'a [Shard],
+}
+
+impl<'a> Move<'a> {
+    async fn run(self) -> Result<()> {
+        let Self { cluster, source, target, shards } = self;
+        let begun = Instant::now();
+        let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
+        // Gateways that do not know the node could not write to it.
+        while !self.is_known_to_gateways() {
+            tokio::time::sleep(TICK).await;
+        }
+        let recording = cluster.mover.recorder.start(shards.iter().copied());
+        // What has begun before it is recorded must be known, and indexed.
+        cluster.locks.drained(&hand_over::scope(shards)).await;
+        self.source_has_indexed().await?;
+        let mut copy = Copy::new(cluster, source, target, shards);
+        copy.everything().await?;
+        copy.indexed().await?;
+        let result = self.catch_up_and_hand_over(&recording, &mut copy).await;
+        cluster.mover.progress.copied(&copy.cost);
+        tracing::info!(
+            node = target.name,
+            from = source.name,
+            replicas = result?,
+            documents = copy.cost.documents,
+            deleted = copy.cost.deleted,
+            bytes = copy.cost.bytes,
+            took = ?begun.elapsed(),
+            "replicas are whole"
+        );
+        Ok(())
+    }
+
+    /// Rounds of what was written meanwhile. After each one, shards that nobody has written since are handed over; all that are
+    /// left, once a round is short. Gives how many were.
+    async fn catch_up_and_hand_over(self, recording: &Recording, copy: &mut Copy<'_>) -> Result<usize> {
+        let mut left = self.shards.to_vec();
+        let mut done = 0;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let begun = Instant::now();
+            let dirty = recording.take();
+            self.of(&left).source_has_indexed().await?;
+            copy.again(&dirty).await?;
+            copy.indexed().await?;
+            let took = begun.elapsed();
+            left.retain(|shard| self.is_wanted(*shard));
+            let quiet: Vec<Shard> =
+                left.iter().copied().filter(|shard| self.is_quiet(recording, *shard)).collect();
+            let chosen = if took < SHORT { &left } else { &quiet };
+            let hand_over = HandOver { of: self.of(chosen), recording };
+            let handed_over = if took < SHORT && quiet.len() < left.len() {
+                hand_over.of_all(copy).await?
+            } else {
+                hand_over.of_quiet(copy).await?
+            };
+            recording.end(&handed_over);
+            done += handed_over.len();
+            left.retain(|shard| !handed_over.contains(shard));
+            if left.is_empty() {
+                return Ok(done);
+            }
+            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round");
+            tokio::time::sleep(pause).await;
+            pause =
+                if handed_over.is_empty() { (pause * 3 / 2).min(PAUSE) } else { Duration::from_millis(20) };
+        }
+    }
+
+    fn of<'b>(self, shards: &'b [Shard]) -> Move<'b>
+    where
+        'a: 'b,
+    {
+        Move { cluster: self.cluster, source: self.source, target: self.target, shards }
+    }
+
+    /// Whether the copy of a shard has all that the source has, and the source has all that it took.
+    fn is_quiet(self, recording: &Recording, shard: Shard) -> bool {
+        recording.is_clean(shard) && !self.cluster.settler.is_pending(&self.source.name, shard)
+    }
+
+    /// Whether the source still has the truth, and the target still is to have it.
+    fn is_wanted(self, shard: Shard) -> bool {
+        let view = self.cluster.view();
+        let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
+        view.active(shard).any(|name| name == self.source.name)
+            && view.replica(shard, &self.target.name).is_some_and(stale)
+    }
+
+    fn is_known_to_gateways(self) -> bool {
+        let view = self.cluster.view();
+        view.member(&self.target.name).is_none_or(|member| self.cluster.gateways.confirmed(member.since))
+    }
+
+    async fn source_has_indexed(self) -> Result<()> {
+        if self.cluster.settler.indexed(&self.source.name, self.shards).await {
+            return Ok(());
+        }
+        Err(Error::Other(format!("node `{}` went away", self.source.name)))
+    }
+}

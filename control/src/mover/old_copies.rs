@@ -1,0 +1,150 @@
+//! Old copies: written until no gateway reads them, then deleted.
+
+use super::Mover;
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    mover::hand_over::scope,
+    node::Node,
+    view::{ReplicaState, View},
+};
+use miroir_core::shard::{Shard, tag_filter};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// How long the locks are waited for: writers that come later wait behind.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Does what is due.
+pub fn look_after(cluster: &Arc<Cluster>) {
+    let view = cluster.view();
+    if !unread(cluster, &view).is_empty() {
+        Mover::alone(cluster, "old copies".to_owned(), |cluster| async move {
+            report("old copies", take_out(&cluster).await);
+        });
+    }
+    for (name, shards) in removing(&view) {
+        let Some(node) = cluster.node(&name).filter(|node| node.is_up()) else { continue };
+        Mover::alone(cluster, format!("empty {name}"), |cluster| async move {
+            report(&node.name, delete(&cluster, &node, &shards).await);
+        });
+    }
+    let is_empty = |name: &str| !view.replicas.iter().flatten().any(|replica| replica.node == name);
+    if view.nodes.iter().any(|member| member.leaving && is_empty(&member.config.name)) {
+        Mover::alone(cluster, "farewell".to_owned(), |cluster| async move {
+            report("nodes that leave", say_farewell(&cluster).await);
+        });
+    }
+}
+
+fn report(what: &str, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "{what}: not done yet");
+    }
+}
+
+/// Old copies that no gateway reads any more.
+fn unread(cluster: &Cluster, view: &View) -> Vec<(Shard, String)> {
+    let mut unread = Vec::new();
+    for shard in view.shards() {
+        for replica in view.of(shard) {
+            if let ReplicaState::Leaving { since, .. } = replica.state
+                && cluster.gateways.confirmed(since)
+            {
+                unread.push((shard, replica.node.clone()));
+            }
+        }
+    }
+    unread
+}
+
+/// Takes old copies out of the write set, when no write to them is under way.
+async fn take_out(cluster: &Cluster) -> Result<()> {
+    let copies = unread(cluster, &cluster.view());
+    let shards: Vec<Shard> = copies.iter().map(|(shard, _)| *shard).collect();
+    let lock = cluster.locks.lock(scope(&shards));
+    let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else {
+        // Some of them may be free: one after the other.
+        for (shard, node) in &copies {
+            let lock = cluster.locks.lock(scope(&[*shard]));
+            if let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await {
+                cluster.change(|view| view.remove(*shard, node)).await?;
+            }
+        }
+        return Ok(());
+    };
+    cluster.change(|view| copies.iter().for_each(|(shard, node)| view.remove(*shard, node))).await
+}
+
+/// Replicas whose documents are to be deleted, by node.
+fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
+    let mut removing: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
+    for shard in view.shards() {
+        for replica in view.of(shard).iter().filter(|replica| replica.state == ReplicaState::Removing) {
+            removing.entry(replica.node.clone()).or_default().push(shard);
+        }
+    }
+    removing
+}
+
+/// Deletes what a node has of some shards, in all indexes.
+async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
+    // What comes late would stay.
+    if cluster.epochs.owes(&node.name) {
+        cluster.epochs.settle(cluster, node).await?;
+    }
+    let filter = tag_filter(shards);
+    let indexes: Vec<String> = cluster.view().indexes.keys().cloned().collect();
+    let mut tasks = Vec::new();
+    for index in &indexes {
+        let body = json!({ "filter": filter });
+        let answer = node.ask("POST", &format!("/indexes/{index}/documents/delete"), Some(&body)).await;
+        match answer {
+            Ok(task) => tasks.extend(task.get("taskUid").and_then(Value::as_u64)),
+            // It was deleted meanwhile, or the node has missed its creation.
+            Err(Error::Unexpected { status: 404, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for task in tasks {
+        crate::catch_up::wait(node, task).await?;
+    }
+    for index in &indexes {
+        let body = json!({"filter": filter, "limit": 0});
+        match node.ask("POST", &format!("/indexes/{index}/documents/fetch"), Some(&body)).await {
+            Ok(left) if left.get("total").and_then(Value::as_u64) == Some(0) => {}
+            Ok(left) => return Err(Error::Other(format!("`{index}` on `{}` still has {left}", node.name))),
+            Err(Error::Unexpected { status: 404, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    tracing::info!(node = node.name, replicas = shards.len(), "old copies were deleted");
+    cluster.change(|view| shards.iter().for_each(|shard| view.removed(*shard, &node.name))).await
+}
+
+/// Nodes that are to leave and hold nothing any more leave. What they keep of indexes and keys is deleted, so that they can come
+/// back as new ones.
+async fn say_farewell(cluster: &Cluster) -> Result<()> {
+    let mut gone = Vec::new();
+    cluster
+        .change(|view| {
+            let held: Vec<String> =
+                view.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
+            let leaves = |name: &String| !held.contains(name);
+            gone = view
+                .nodes
+                .iter()
+                .filter(|member| member.leaving && leaves(&member.config.name))
+                .map(|member| member.config.clone())
+                .collect();
+            view.nodes.retain(|member| !gone.contains(&member.config));
+            view.behind.retain(|name| !gone.iter().any(|config| config.name == *name));
+        })
+        .await?;
+    for config in gone {
+        let name = config.name.clone();
+        tracing::info!(node = name, "a node has left the cluster");
+        report(&name, crate::catch_up::clear(&cluster.stranger(config)).await);
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! What the mover does, and has done.
+
+use super::copy::Cost;
+use crate::error::Error;
+use miroir_core::shard::Shard;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// What is shown of it, since the control plane started.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moved {
+    /// Replicas that were made whole.
+    pub replicas: u64,
+    /// Documents written to them.
+    pub documents: u64,
+    /// Documents deleted from them.
+    pub deleted: u64,
+    /// Bytes of documents, read and written.
+    pub bytes: u64,
+    /// Hand-overs: each makes some replicas whole.
+    pub hand_overs: u64,
+    /// How long writers waited at the longest one, milliseconds.
+    pub longest_pause_ms: u64,
+    /// How long writers waited at all of them, milliseconds.
+    pub pauses_ms: u64,
+    /// What is being copied.
+    pub copies: Vec<Copying>,
+    /// What went wrong last, by node.
+    pub errors: BTreeMap<String, String>,
+}
+
+/// A copy under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copying {
+    /// Whose replicas are read.
+    pub source: String,
+    /// Whose replicas are made whole.
+    pub target: String,
+    /// Which.
+    pub shards: Vec<Shard>,
+}
+
+/// Counts.
+#[derive(Debug, Default)]
+pub struct Progress {
+    moved: Mutex<Moved>,
+}
+
+/// A copy is shown as long as this lives.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    progress: &'a Progress,
+    copying: Copying,
+}
+
+impl Progress {
+    /// What is shown.
+    #[must_use]
+    pub fn moved(&self) -> Moved {
+        self.lock().clone()
+    }
+
+    /// A copy starts.
+    #[must_use]
+    pub fn started(&self, source: &str, target: &str, shards: &[Shard]) -> Shown<'_> {
+        let copying =
+            Copying { source: source.to_owned(), target: target.to_owned(), shards: shards.to_vec() };
+        self.lock().copies.push(copying.clone());
+        Shown { progress: self, copying }
+    }
+
+    /// Something was copied.
+    pub fn copied(&self, cost: &Cost) {
+        let mut moved = self.lock();
+        moved.documents += cost.documents;
+        moved.deleted += cost.deleted;
+        moved.bytes += cost.bytes;
+    }
+
+    /// Replicas were handed over.
+    pub fn handed_over(&self, replicas: usize, pause: Duration) {
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let mut moved = self.lock();
+        moved.replicas += replicas as u64;
+        moved.hand_overs += 1;
+        moved.longest_pause_ms = moved.longest_pause_ms.max(pause);
+        moved.pauses_ms += pause;
+    }
+
+    /// Something went wrong.
+    pub fn failed(&self, node: &str, error: &Error) {
+        self.lock().errors.insert(node.to_owned(), error.to_string());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Moved> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let mut moved = self.progress.lock();
+        if let Some(position) = moved.copies.iter().position(|copying| *copying == self.copying) {
+            moved.copies.remove(position);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What is written to shards while they are being copied.
+
+use miroir_core::shard::Shard;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// What has been written to the shards of a copy, by index.
+pub type Dirty = BTreeMap<String, Written>;
+
+/// What has been written of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Documents of these ids.
+    Ids(BTreeSet<String>),
+    /// Nobody knows.
+    All,
+}
+
+impl Written {
+    fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Ids(ids), Self::Ids(more)) => ids.extend(more),
+            (this, _) => *this = Self::All,
+        }
+    }
+}
+
+fn add(dirty: &mut Dirty, index: String, written: Written) {
+    dirty.entry(index).or_insert_with(|| Written::Ids(BTreeSet::new())).add(written);
+}
+
+/// All recordings.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {
+    recordings: Arc<Mutex<Recordings>>,
+}
+
+#[derive(Debug, Default)]
+struct Recordings {
+    next: u64,
+    running: HashMap<u64, BTreeMap<Shard, Dirty>>,
+}
+
+/// A recording; it ends with this value.
+#[derive(Debug)]
+pub struct Recording {
+    recorder: Recorder,
+    id: u64,
+}
+
+impl Recorder {
+    /// Starts to record what is written to these shards. Writes that have begun before are not recorded: whoever copies
+    /// waits for them.
+    #[must_use]
+    pub fn start(&self, shards: impl IntoIterator<Item = Shard>) -> Recording {
+        let mut recordings = self.recordings();
+        let id = recordings.next;
+        recordings.next += 1;
+        recordings.running.insert(id, shards.into_iter().map(|shard| (shard, Dirty::new())).collect());
+        Recording { recorder: self.clone(), id }
+    }
+
+    /// Those of some shards that are recorded now.
+    #[must_use]
+    pub fn recorded(&self, shards: &[Shard]) -> Vec<Shard> {
+        let recordings = self.recordings();
+        let is_recorded = |shard: &Shard| recordings.running.values().any(|of| of.contains_key(shard));
+        shards.iter().copied().filter(is_recorded).collect()
+    }
+
+    /// These ids of a shard of an index were written; `None` where nobody knows which.
+    pub fn written(&self, index: &str, shard: Shard, ids: Option<&BTreeSet<String>>) {
+        let written = || ids.map_or(Written::All, |ids| Written::Ids(ids.clone()));
+        let mut recordings = self.recordings();
+        for dirty in recordings.running.values_mut().filter_map(|shards| shards.get_mut(&shard)) {
+            add(dirty, index.to_owned(), written());
+        }
+    }
+
+    /// Indexes were made, changed, moved or deleted; `None` for all.
+    pub fn indexes_changed(&self, indexes: Option<&BTreeSet<String>>, known: impl Iterator<Item = String>) {
+        let changed: Vec<String> = match indexes {
+            Some(indexes) => indexes.iter().cloned().collect(),
+            None => known.collect(),
+        };
+        for dirty in self.recordings().running.values_mut().flat_map(BTreeMap::values_mut) {
+            dirty.extend(changed.iter().map(|index| (index.clone(), Written::All)));
+        }
+    }
+
+    fn recordings(&self) -> MutexGuard<'_, Recordings> {
+        self.recordings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recording {
+    /// Takes what has been written since the last call.
+    #[must_use]
+    pub fn take(&self) -> Dirty {
+        let mut all = Dirty::new();
+        let mut recordings = self.recorder.recordings();
+        for dirty in recordings.running.get_mut(&self.id).into_iter().flat_map(BTreeMap::values_mut) {
+            for (index, written) in std::mem::take(dirty) {
+                add(&mut all, index, written);
+            }
+        }
+        all
+    }
+
+    /// Whether nothing has been written to a shard since the last call of [`Self::take`].
+    #[must_use]
+    pub fn is_clean(&self, shard: Shard) -> bool {
+        let recordings = self.recorder.recordings();
+        let dirty = recordings.running.get(&self.id).and_then(|shards| shards.get(&shard));
+        dirty.is_none_or(BTreeMap::is_empty)
+    }
+
+    /// These shards are recorded no more: their copies are written themselves.
+    pub fn end(&self, shards: &[Shard]) {
+        if let Some(recorded) = self.recorder.recordings().running.get_mut(&self.id) {
+            recorded.retain(|shard, _| !shards.contains(shard));
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.recorder.recordings().running.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> BTreeSet<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn ids_are_recorded_for_the_shards_of_a_copy_only() {
+        let recorder = Recorder::default();
+        recorder.written("a", Shard(1), Some(&ids(&["before"])));
+        let recording = recorder.start([Shard(1), Shard(2)]);
+        assert_eq!(recorder.recorded(&[Shard(0), Shard(1), Shard(9)]), [Shard(1)]);
+        recorder.written("a", Shard(1), Some(&ids(&["x"])));
+        recorder.written("a", Shard(3), Some(&ids(&["elsewhere"])));
+        recorder.written("a", Shard(2), Some(&ids(&["y"])));
+        recorder.written("b", Shard(2), None);
+        let taken = recording.take();
+        let expected =
+            [("a".to_owned(), Written::Ids(ids(&["x", "y"]))), ("b".to_owned(), Written::All)].into();
+        assert_eq!(taken, expected);
+        assert!(recording.take().is_empty());
+        recorder.written("b", Shard(2), None);
+        recorder.written("b", Shard(2), Some(&ids(&["z"])));
+        assert!(recording.is_clean(Shard(1)) && !recording.is_clean(Shard(2)));
+        assert_eq!(recording.take(), [("b".to_owned(), Written::All)].into(), "all stays all");
+        assert!(recording.is_clean(Shard(2)));
+        recording.end(&[Shard(2)]);
+        recorder.written("b", Shard(2), None);
+        assert!(recording.take().is_empty());
+        recorder.indexes_changed(None, ["c".to_owned()].into_iter());
+        assert_eq!(recording.take(), [("c".to_owned(), Written::All)].into());
+        drop(recording);
+        assert!(recorder.recorded(&[Shard(1)]).is_empty());
+    }
+}

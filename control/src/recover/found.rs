@@ -1,0 +1,136 @@
+//! What one node has.
+
+use super::index;
+use crate::{
+    error::{Error, Result},
+    mover::{
+        copy::{fetch, ids},
+        document::{by_id, content},
+    },
+    node::Node,
+    view::Index,
+};
+use miroir_core::{
+    documents::PrimaryKey,
+    shard::{Shard, TAG_FIELD},
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+const PAGE: usize = 1000;
+/// How long a node may take to do what is in its queue.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What one node has.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Its indexes.
+    pub indexes: BTreeMap<String, Index>,
+    /// Their settings, as the node tells them.
+    pub settings: BTreeMap<String, Value>,
+    /// Its API keys.
+    pub keys: Vec<Value>,
+    /// The last of the cluster's task uids that it knows.
+    pub last_uid: Option<u32>,
+    /// Its copies of shards that have documents.
+    pub shards: BTreeMap<Shard, Copy>,
+}
+
+/// A copy of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copy {
+    /// Documents of all indexes.
+    pub documents: u64,
+    /// The same for the same documents: the sum of their hashes.
+    pub digest: u128,
+}
+
+impl Copy {
+    /// Adds a document.
+    pub fn add(&mut self, index: &str, id: &str, text: &str) {
+        let mut hash = Sha256::new();
+        for part in [index, id, text] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, hashed)| *byte = hashed);
+        self.documents += 1;
+        self.digest = self.digest.wrapping_add(u128::from_be_bytes(bytes));
+    }
+}
+
+/// Looks at a node, once it has done what is in its queue.
+///
+/// # Errors
+/// It does not answer, or holds documents that this number of shards does not explain.
+pub async fn look(node: &Node, shards: u16) -> Result<Found> {
+    idle(node).await?;
+    let list = async |path: &str| -> Result<Vec<Value>> {
+        let answer = node.ask("GET", path, None).await?;
+        Ok(answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default())
+    };
+    let mut found = Found { keys: list("/keys?limit=10000").await?, ..Found::default() };
+    for told in list("/indexes?limit=100000").await? {
+        let uid = told.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let settings = node.ask("GET", &format!("/indexes/{uid}/settings"), None).await?;
+        let known = index(&told, &settings);
+        if let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) {
+            read(node, &uid, &key, shards, &mut found.shards).await?;
+        }
+        found.settings.insert(uid.clone(), settings);
+        found.indexes.insert(uid, known);
+    }
+    for task in list("/tasks?limit=10000").await? {
+        let metadata = task.get("customMetadata").and_then(Value::as_str);
+        let uid = metadata.and_then(|text| text.strip_prefix("miroir:")?.parse().ok());
+        found.last_uid = found.last_uid.max(uid);
+    }
+    Ok(found)
+}
+
+async fn idle(node: &Node) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let tasks = node.ask("GET", "/tasks?statuses=enqueued,processing&limit=1", None).await?;
+        if tasks.get("total").and_then(Value::as_u64) == Some(0) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::Other(format!("node `{}` is busy for too long", node.name)));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn read(
+    node: &Node,
+    index: &str,
+    key: &PrimaryKey,
+    shards: u16,
+    copies: &mut BTreeMap<Shard, Copy>,
+) -> Result<()> {
+    let all = ids(node, index, &format!("{TAG_FIELD} EXISTS"), key).await?;
+    for ids in all.chunks(PAGE) {
+        let query = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
+        let page = fetch(node, index, &query).await?;
+        for (id, document) in by_id(&page.results, key) {
+            let content = content(document);
+            let tag: Option<String> = content.get(TAG_FIELD).and_then(|tag| serde_json::from_str(tag).ok());
+            let shard = Shard::of_document(&id, shards);
+            if tag.as_deref() != Some(&*shard.tag()) {
+                return Err(Error::Other(format!(
+                    "node `{}`: document `{id}` of `{index}` is in another shard than {} of {shards}: say the cluster's number \
+                     of shards with --shards",
+                    node.name, shard.0
+                )));
+            }
+            copies.entry(shard).or_default().add(index, &id, &serde_json::to_string(&content)?);
+        }
+    }
+    Ok(())
+}

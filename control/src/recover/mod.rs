@@ -1,0 +1,199 @@
+//! `miroir recover`: makes a new ledger out of what nodes have, where the old one is lost. Catalogue, settings and keys are
+//! nodes' own; placement follows from the tags of documents. What clients were told of tasks is gone; uids go on.
+
+mod found;
+
+use crate::{
+    cluster::Cluster,
+    config::ClusterConfig,
+    epochs::INTERNAL,
+    error::{Error, Result},
+    ledger::{
+        self, Ledger,
+        catalogue::{self, Epoch},
+    },
+    scrub,
+    serve::{self, ServeArgs},
+    time,
+    view::{Index, Member, Replica, ReplicaState, View},
+};
+use found::{Found, look};
+use miroir_core::shard::Shard;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// What was recovered.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Indexes.
+    pub indexes: usize,
+    /// Documents, each counted once.
+    pub documents: u64,
+    /// Shards whose copies differ: with the node whose copy was taken.
+    pub disputed: Vec<(Shard, String)>,
+}
+
+/// Makes a new ledger.
+///
+/// # Errors
+/// There is one; or a node does not answer, or holds documents of another number of shards. Nothing is written then.
+pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
+    let config = serve::describe(args)?;
+    std::fs::create_dir_all(&args.data).map_err(Error::file(&args.data))?;
+    let ledger = Ledger::open(&args.data)?;
+    if ledger.call(catalogue::load).await?.is_some() {
+        return Err(Error::Refused(vec![format!(
+            "there is a ledger in {}: nothing is lost, `miroir serve` goes on with it",
+            args.data.display()
+        )]));
+    }
+    let nodes = Cluster::strangers(&config, &args.data)?;
+    let mut errors = Vec::new();
+    let mut found = BTreeMap::new();
+    for node in &nodes {
+        match look(node, config.shards).await {
+            Ok(of_node) => drop(found.insert(node.name.clone(), of_node)),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if !errors.is_empty() {
+        errors.push(
+            "every node must answer: start it, or leave it out of the description if it is gone".to_owned(),
+        );
+        return Err(Error::Refused(errors));
+    }
+    let (view, recovered) = view(&config, &found);
+    store(&ledger, view, found).await?;
+    Ok(recovered)
+}
+
+/// What the nodes say that the cluster is.
+fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recovered) {
+    // Later than any that a gateway knows, which grow by one with each change.
+    let version = u64::try_from(time::now() / 1_000_000_000).unwrap_or(1);
+    let nodes = config.nodes.iter().map(|node| Member {
+        config: node.clone(),
+        since: version,
+        draining: false,
+        leaving: false,
+    });
+    let mut view = View {
+        version,
+        nodes: nodes.collect(),
+        replication: config.replication,
+        replicas: vec![Vec::new(); usize::from(config.shards)],
+        floor: version,
+        ..View::default()
+    };
+    let mut recovered = Recovered::default();
+    for (uid, index) in found.values().flat_map(|of_node| &of_node.indexes) {
+        let known = view.indexes.entry(uid.clone()).or_insert_with(|| index.clone());
+        known.created_at = known.created_at.min(index.created_at);
+        known.updated_at = known.updated_at.max(index.updated_at);
+        known.primary_key = known.primary_key.take().or_else(|| index.primary_key.clone());
+    }
+    recovered.indexes = view.indexes.len();
+    // Nodes that lack an index learn it, and everybody's settings are those of the first that has it.
+    let lacks = |of_node: &Found| view.indexes.keys().any(|index| !of_node.indexes.contains_key(index));
+    let behind: BTreeSet<String> =
+        found.iter().filter(|(_, of_node)| lacks(of_node)).map(|(name, _)| name.clone()).collect();
+    view.behind = if behind.len() == found.len() { BTreeSet::new() } else { behind };
+    let mut held = Vec::new();
+    for shard in view.shards() {
+        let copies: Vec<(&String, &found::Copy)> =
+            found.iter().filter_map(|(name, of_node)| Some((name, of_node.shards.get(&shard)?))).collect();
+        let best = copies.iter().max_by_key(|(_, copy)| {
+            let same = copies.iter().filter(|(_, other)| other.digest == copy.digest).count();
+            (same, copy.documents)
+        });
+        let Some((node, best)) = best.copied() else {
+            held.push(Vec::new());
+            continue;
+        };
+        recovered.documents += best.documents;
+        if copies.iter().any(|(_, copy)| copy.digest != best.digest) {
+            recovered.disputed.push((shard, node.clone()));
+        }
+        let is_right = |copy: &found::Copy| copy.digest == best.digest;
+        let (right, wrong): (Vec<_>, Vec<_>) = copies.into_iter().partition(|(_, copy)| is_right(copy));
+        held.push(right.iter().chain(&wrong).map(|(name, _)| (*name).clone()).collect());
+        if let Some(replicas) = view.replicas.get_mut(usize::from(shard.0)) {
+            replicas.extend(right.iter().map(|(name, _)| Replica::active((*name).clone())));
+            replicas.extend(wrong.iter().map(|(name, _)| Replica::stale((*name).clone())));
+        }
+    }
+    view.desired = held;
+    let desired = view.planned();
+    for (shard, nodes) in desired.iter().enumerate() {
+        // A shard without documents is whole wherever it is to be.
+        if let Some(replicas) = view.replicas.get_mut(shard).filter(|replicas| replicas.is_empty()) {
+            replicas.extend(nodes.iter().map(|node| Replica::active(node.clone())));
+        }
+    }
+    view.set_desired(desired);
+    // Nobody reads by an older topology than this.
+    for replica in view.replicas.iter_mut().flatten() {
+        if let ReplicaState::Leaving { written, .. } = replica.state {
+            replica.state = ReplicaState::Leaving { since: version, written };
+        }
+    }
+    (view, recovered)
+}
+
+async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> Result<()> {
+    ledger
+        .call(move |connection| {
+            catalogue::store(connection, &View::default(), &view)?;
+            let next = found.values().filter_map(|of_node| of_node.last_uid).max().map_or(0, |uid| uid + 1);
+            ledger::set_meta(connection, "next_task", &next.to_string())?;
+            for (index, settings) in found.values().flat_map(|of_node| &of_node.settings) {
+                if catalogue::settings(connection, index)?.is_empty() {
+                    catalogue::merge_settings(connection, index, Some(&set(settings)))?;
+                }
+            }
+            for key in found.values().flat_map(|of_node| &of_node.keys) {
+                let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
+                let Ok(uid) = Uuid::parse_str(text("uid")) else { continue };
+                match text("name").strip_prefix(INTERNAL) {
+                    Some("read") => {
+                        ledger::set_meta(connection, "read_key", &uid.hyphenated().to_string())?;
+                    }
+                    // Gateways get new ones with their next writes.
+                    Some(_) => {
+                        let gateway = text("description").rsplit(' ').next().unwrap_or_default().to_owned();
+                        catalogue::store_epoch(connection, &Epoch { key: uid, gateway, fenced: true })?;
+                    }
+                    None => {}
+                }
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Settings as if a client had set them. Nodes do not show the keys of embedders: those are left as they are on nodes.
+fn set(settings: &Value) -> Value {
+    let mut settings = settings.clone();
+    scrub::value(&mut settings);
+    if let Some(settings) = settings.as_object_mut() {
+        settings.retain(|name, value| name != crate::embedders::EMBEDDERS && !value.is_null());
+    }
+    settings
+}
+
+/// An index as a node tells it.
+fn index(told: &Value, settings: &Value) -> Index {
+    let moment =
+        |name: &str| told.get(name).and_then(Value::as_str).and_then(time::parse).unwrap_or_else(time::now);
+    let published = set(settings).as_object().cloned().unwrap_or_default();
+    Index {
+        primary_key: told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned),
+        settings: Index::published(published),
+        created_at: moment("createdAt"),
+        updated_at: moment("updatedAt"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

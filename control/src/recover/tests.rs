@@ -1,0 +1,35 @@
+use super::*;
+use crate::config::ClusterFile;
+
+fn found(shards: &[(u16, &[&str])]) -> Found {
+    let mut found = Found::default();
+    found.indexes.insert("books".into(), Index { primary_key: Some("id".into()), ..Index::default() });
+    for (shard, documents) in shards {
+        let copy = found.shards.entry(Shard(*shard)).or_default();
+        documents.iter().for_each(|text| copy.add("books", "id", text));
+    }
+    found
+}
+
+#[test]
+fn placement_follows_from_what_nodes_have() {
+    let nodes = ["a=http://a:1".to_owned(), "b=http://b:1".to_owned(), "c=http://c:1".to_owned()];
+    let mut file = ClusterFile::from_flags(&nodes).unwrap();
+    (file.shards, file.replication) = (4, 2);
+    let config = file.validate().unwrap();
+    let nodes = BTreeMap::from([
+        ("a".to_owned(), found(&[(0, &["x", "y"]), (1, &["z"]), (2, &["old"])])),
+        ("b".to_owned(), found(&[(0, &["y", "x"]), (2, &["new", "more"])])),
+        ("c".to_owned(), found(&[(1, &["z"])])),
+    ]);
+    let (view, recovered) = view(&config, &nodes);
+    let active = |shard| view.active(Shard(shard)).collect::<Vec<_>>();
+    assert_eq!((active(0), active(1)), (vec!["a", "b"], vec!["a", "c"]));
+    // Of two that differ the one with more documents is taken; the other is to be made whole.
+    assert_eq!((active(2), view.stale_on("a")), (vec!["b"], vec![Shard(2)]));
+    assert_eq!(recovered.disputed, [(Shard(2), "b".to_owned())]);
+    assert_eq!(active(3).len(), 2, "an empty shard is whole");
+    assert_eq!((recovered.indexes, recovered.documents), (1, 5));
+    assert!(view.behind.is_empty() && !view.is_moving());
+    assert_eq!(view.desired[0].iter().collect::<BTreeSet<_>>().len(), 2);
+}

@@ -1,0 +1,194 @@
+//! Compares all copies of shards by content.
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    locks::Scope,
+    mover::{
+        copy::{fetch, ids},
+        document::{by_id, content},
+    },
+    node::Node,
+};
+use miroir_core::{
+    documents::PrimaryKey,
+    shard::{Shard, tag_filter},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Documents a page.
+const PAGE: usize = 1000;
+/// How long locks are waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Findings {
+    /// Copies of documents that were compared.
+    pub copies: u64,
+    /// Documents whose copies differ.
+    pub differences: Vec<Difference>,
+    /// Replicas that could not be asked.
+    pub silent: Vec<Silent>,
+}
+
+/// A document whose copies differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// Index uid.
+    pub index: String,
+    /// The document's shard.
+    pub shard: Shard,
+    /// The document's id.
+    pub id: String,
+    /// What each node has: the start of a hash of its content; nothing where it is missing.
+    pub copies: BTreeMap<String, Option<String>>,
+    /// The nodes that have something else than most; empty where there is no majority.
+    pub odd: Vec<String>,
+}
+
+/// A replica that could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Silent {
+    /// Its shard.
+    pub shard: Shard,
+    /// Its node.
+    pub node: String,
+}
+
+/// What nodes have of documents: by id, by node.
+type Copies = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Compares all copies of some shards. What differs is looked at again under the shards' locks: it may have been written.
+///
+/// # Errors
+/// A node did not answer, or refused.
+pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
+    let view = cluster.view();
+    let mut findings = Findings::default();
+    let mut held: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+    for shard in shards {
+        for name in view.active(*shard) {
+            match cluster.node(name).filter(|node| node.is_up()) {
+                Some(node) => held.entry(name.to_owned()).or_insert((node, Vec::new())).1.push(*shard),
+                None => findings.silent.push(Silent { shard: *shard, node: name.to_owned() }),
+            }
+        }
+    }
+    for (index, known) in &view.indexes {
+        let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) else { continue };
+        let mut copies = Copies::new();
+        for (node, shards) in held.values() {
+            let wanted = ids(node, index, &tag_filter(shards), &key).await?;
+            read(node, index, &key, &wanted, &mut copies).await?;
+        }
+        findings.copies += copies.values().map(|copies| copies.len() as u64).sum::<u64>();
+        let count = u16::try_from(view.replicas.len()).unwrap_or(u16::MAX);
+        let mut suspects: BTreeMap<Shard, BTreeSet<String>> = BTreeMap::new();
+        for (id, copies) in copies {
+            let shard = Shard::of_document(&id, count);
+            let holders = held.values().filter(|(_, shards)| shards.contains(&shard)).count();
+            let distinct: BTreeSet<&String> = copies.values().collect();
+            if distinct.len() > 1 || copies.len() != holders {
+                suspects.entry(shard).or_default().insert(id);
+            }
+        }
+        for (shard, suspects) in suspects {
+            let suspects: Vec<String> = suspects.into_iter().collect();
+            findings.differences.extend(look_again(cluster, index, &key, shard, &suspects).await?);
+        }
+    }
+    Ok(findings)
+}
+
+async fn read(node: &Node, index: &str, key: &PrimaryKey, ids: &[String], copies: &mut Copies) -> Result<()> {
+    for ids in ids.chunks(PAGE) {
+        let query = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
+        let page = fetch(node, index, &query).await?;
+        for (id, document) in by_id(&page.results, key) {
+            let text = serde_json::to_string(&content(document))?;
+            let hash = hex::encode(Sha256::digest(text.as_bytes()).get(..8).unwrap_or_default());
+            copies.entry(id).or_default().insert(node.name.clone(), hash);
+        }
+    }
+    Ok(())
+}
+
+/// Compares some documents of a shard while nobody writes them.
+async fn look_again(
+    cluster: &Cluster,
+    index: &str,
+    key: &PrimaryKey,
+    shard: Shard,
+    ids: &[String],
+) -> Result<Vec<Difference>> {
+    let lock = cluster.locks.lock(Scope::shards(index, &[shard]));
+    let busy = || Error::Other(format!("shard {} is being written for too long", shard.0));
+    let _guard = tokio::time::timeout(LOCK_PATIENCE, lock).await.map_err(|_| busy())?;
+    let view = cluster.view();
+    if !view.indexes.contains_key(index) {
+        return Ok(Vec::new());
+    }
+    let nodes: Vec<Arc<Node>> = view.active(shard).filter_map(|name| cluster.node(name)).collect();
+    let nodes: Vec<Arc<Node>> = nodes.into_iter().filter(|node| node.is_up()).collect();
+    let mut copies = Copies::new();
+    for node in &nodes {
+        if !cluster.settler.indexed(&node.name, &[shard]).await {
+            return Err(Error::Other(format!("node `{}` went away", node.name)));
+        }
+        read(node, index, key, ids, &mut copies).await?;
+    }
+    // Whether a replica is stale is known once its last task has ended.
+    let view = cluster.view();
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let names: Vec<String> =
+        names.into_iter().filter(|name| view.active(shard).any(|node| node == name)).collect();
+    let difference = |id: &String| {
+        let found = copies.remove(id).unwrap_or_default();
+        let of_node = |name: &String| (name.clone(), found.get(name).cloned());
+        let copies: BTreeMap<String, Option<String>> = names.iter().map(of_node).collect();
+        let distinct: BTreeSet<&Option<String>> = copies.values().collect();
+        (distinct.len() > 1).then(|| Difference {
+            index: index.to_owned(),
+            shard,
+            id: id.clone(),
+            odd: odd(&copies),
+            copies,
+        })
+    };
+    Ok(ids.iter().filter_map(difference).collect())
+}
+
+/// The nodes that have something else than most.
+fn odd(copies: &BTreeMap<String, Option<String>>) -> Vec<String> {
+    let count = |value: &Option<String>| copies.values().filter(|other| *other == value).count();
+    let majority = copies.values().find(|value| count(value) * 2 > copies.len());
+    let Some(majority) = majority else { return Vec::new() };
+    copies.iter().filter(|(_, value)| *value != majority).map(|(node, _)| node.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_copies_are_right_where_there_are_most() {
+        let copies = |values: &[Option<&str>]| -> BTreeMap<String, Option<String>> {
+            let values = values.iter().enumerate();
+            values.map(|(node, value)| (format!("n{node}"), value.map(str::to_owned))).collect()
+        };
+        assert_eq!(odd(&copies(&[Some("a"), None, Some("a")])), ["n1"]);
+        assert_eq!(odd(&copies(&[None, None, Some("a")])), ["n2"]);
+        assert!(odd(&copies(&[Some("a"), Some("b")])).is_empty());
+    }
+}

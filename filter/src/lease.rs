@@ -1,0 +1,142 @@
+//! This VM's lease: for how long it may read by the topology that it has, without having heard of the control plane.
+//!
+//! Every VM reports which topologies it still uses. A VM that was stopped finds that its lease is over, and asks before it reads:
+//! copies that it knows may be gone. Where the control plane does not answer it goes on, and says so, or does not, as configured.
+
+use crate::{callouts::outcome, vm_name};
+use miroir_core::{
+    http::Outcome,
+    protocol::{REPORT_PATH, Report, ReportReply, SECRET_HEADER},
+    topology::{OnLostControl, Topology},
+};
+use proxy_wasm::hostcalls;
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+/// How long the control plane may take to answer a report.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// For so long it is taken as away, once it has not answered.
+const AWAY: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+struct Lease {
+    /// All that contexts of this VM may still use.
+    topologies: Vec<Weak<Topology>>,
+    /// Reports on their way, by Envoy's token: when they were sent.
+    reports: HashMap<u32, Instant>,
+    /// When the last report that was answered was sent.
+    heard: Option<Instant>,
+    /// When it turned out that the control plane does not answer.
+    lost: Option<Instant>,
+    /// Older topologies must not be read by.
+    needed: u64,
+}
+
+thread_local! {
+    static LEASE: RefCell<Lease> = RefCell::default();
+}
+
+/// Whether a read may go on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may.
+    Granted,
+    /// It may, and its answer says how many seconds ago the control plane was heard.
+    CutOff(u64),
+    /// Nobody knows: the control plane is to be asked.
+    Ask,
+    /// It may not.
+    Refused,
+}
+
+/// Keeps an eye on a topology: as long as something uses it, it is reported.
+pub fn register(topology: &Arc<Topology>) {
+    LEASE.with_borrow_mut(|lease| lease.topologies.push(Arc::downgrade(topology)));
+}
+
+/// How often to report.
+pub fn period(topology: &Topology) -> Duration {
+    Duration::from_millis((topology.config().limits.lease_ms / 5).clamp(50, 1_000))
+}
+
+/// Sends a report from the context that is active now; gives Envoy's token.
+pub fn report(topology: &Topology) -> Option<u32> {
+    let control = topology.config().control.as_ref()?;
+    let oldest = LEASE.with_borrow_mut(|lease| {
+        lease.topologies.retain(|topology| topology.strong_count() > 0);
+        // A context that was let go hears no answers.
+        lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
+        let alive = lease.topologies.iter().filter_map(Weak::upgrade);
+        alive.map(|topology| topology.version()).min()
+    });
+    let report = Report { vm: vm_name(), oldest: oldest.unwrap_or_else(|| topology.version()) };
+    let body = report.to_json();
+    let headers = vec![
+        (":method", "POST"),
+        (":path", REPORT_PATH),
+        (":authority", "miroir"),
+        ("content-type", "application/json"),
+        (SECRET_HEADER, &*control.secret),
+    ];
+    let sent = hostcalls::dispatch_http_call(&control.cluster, headers, Some(&body), Vec::new(), PATIENCE);
+    let now = Instant::now();
+    LEASE.with_borrow_mut(|lease| match sent {
+        Ok(token) => {
+            lease.reports.insert(token, now);
+            Some(token)
+        }
+        Err(_) => {
+            lease.lost = Some(now);
+            None
+        }
+    })
+}
+
+/// Digests the answer to a report; `false` where the token is of something else.
+pub fn digest(token: u32, headers: usize, body_size: usize) -> bool {
+    let Some(sent) = LEASE.with_borrow_mut(|lease| lease.reports.remove(&token)) else { return false };
+    let reply = match outcome(headers, body_size) {
+        Outcome::Answered(answer) if answer.status == 200 => ReportReply::from_json(&answer.body),
+        _ => None,
+    };
+    LEASE.with_borrow_mut(|lease| match reply {
+        Some(reply) => {
+            lease.heard = lease.heard.max(Some(sent));
+            lease.needed = lease.needed.max(reply.needed);
+            lease.lost = None;
+        }
+        // After longer than it can take, it is this VM that was stopped.
+        None if sent.elapsed() < PATIENCE * 2 => lease.lost = Some(Instant::now()),
+        None => {}
+    });
+    true
+}
+
+/// Whether to read by a topology now.
+pub fn permission(topology: &Topology) -> Permission {
+    let config = topology.config();
+    if config.control.is_none() {
+        return Permission::Granted;
+    }
+    LEASE.with_borrow(|lease| {
+        if topology.version() < lease.needed {
+            return Permission::Refused;
+        }
+        if lease.heard.is_some_and(|heard| heard.elapsed() < Duration::from_millis(config.limits.lease_ms)) {
+            return Permission::Granted;
+        }
+        if lease.lost.is_none_or(|lost| lost.elapsed() > AWAY) {
+            return Permission::Ask;
+        }
+        match config.on_lost_control {
+            OnLostControl::Serve => {
+                Permission::CutOff(lease.heard.map_or(0, |heard| heard.elapsed().as_secs()))
+            }
+            OnLostControl::Refuse => Permission::Refused,
+        }
+    })
+}

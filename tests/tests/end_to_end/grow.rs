@@ -1,0 +1,325 @@
+//! Nobody notices: nodes are added, drained, replaced and killed under a mixed load of writes, deletions and searches through two
+//! gateways.
+//!
+//! `MIROIR_GROW_SECONDS` says how long (15), `MIROIR_GROW_SEED` which (1).
+
+use miroir_tests::{BOOKS_PATH, Client, Node, Options, Random, Sandbox, number, wait_until};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+const WRITERS: u64 = 3;
+const SEARCHERS: u64 = 2;
+/// Each writer has keys of its own, so that what must be there follows from its own writes.
+const KEYS: usize = 40;
+/// Documents that nobody writes: what searches find of them is always the same.
+const FIXED: u64 = 600;
+
+fn fixed() -> Value {
+    let words = ["red", "green", "blue", "small", "large", "round", "square", "old"];
+    let document = |id: u64| {
+        let word = |shift: u64| words[(id / shift % words.len() as u64) as usize];
+        json!({
+            "id": format!("fixed-{id}"), "kind": "fixed", "title": format!("{} {} {}", word(1), word(8), word(64)),
+            "year": 1900 + id % 97, "number": id
+        })
+    };
+    (0..FIXED).map(document).collect()
+}
+
+fn queries() -> Vec<Value> {
+    let words = ["", "red", "green round", "bleu", "smal larg", "old square", "\"red small\""];
+    let query = |words: &str| {
+        [
+            json!({"q": words, "filter": "kind = fixed", "limit": 50, "sort": ["number:asc"]}),
+            json!({"q": words, "filter": "kind = fixed AND year > 1950", "limit": 30, "sort": ["year:desc", "number:asc"],
+                   "facets": ["year"]}),
+        ]
+    };
+    words.into_iter().flat_map(query).collect()
+}
+
+/// What clients see of an answer that does not depend on the moment.
+fn seen(answer: &Value) -> Value {
+    let hits: Vec<&Value> = answer["hits"].as_array().into_iter().flatten().collect();
+    json!([hits, answer["estimatedTotalHits"], answer["facetDistribution"]])
+}
+
+/// A write of one document, as its client has seen it.
+#[derive(Clone, Debug)]
+struct Written {
+    key: String,
+    /// Absent for a deletion.
+    version: Option<u64>,
+    /// The task's uid; absent where nobody knows (503, or a connection that broke).
+    task: Option<u64>,
+}
+
+struct Load<'a> {
+    gateways: [Client; 2],
+    log: Mutex<Vec<Written>>,
+    searches: AtomicU64,
+    read_back: AtomicU64,
+    retryable: AtomicU64,
+    over: AtomicBool,
+    slowest_ms: AtomicU64,
+    queries: &'a [(Value, Value)],
+}
+
+impl Load<'_> {
+    fn write(&self, writer: u64, mut random: Random) {
+        let mut version = 0;
+        while !self.over.load(Ordering::Relaxed) {
+            version += 1;
+            let key = format!("w{writer}-{}", random.below(KEYS));
+            let client = random.of(&self.gateways).clone();
+            let version = (!random.one_in(4)).then_some(version);
+            let begun = Instant::now();
+            let answer = match version {
+                Some(version) => {
+                    let body = json!([{"id": key, "kind": "written", "v": version, "title": "red green"}]);
+                    client.try_send("POST", BOOKS_PATH, Some("application/json"), body.to_string().into())
+                }
+                None => client.try_send("DELETE", &format!("{BOOKS_PATH}/{key}"), None, Vec::new()),
+            };
+            let answer = answer.unwrap_or_else(|error| panic!("a write got no answer: {error}"));
+            let took = u64::try_from(begun.elapsed().as_millis()).unwrap();
+            self.slowest_ms.fetch_max(took, Ordering::Relaxed);
+            let task = match answer.status {
+                202 => answer.body["taskUid"].as_u64(),
+                503 => {
+                    assert!(answer.header("retry-after").is_some(), "{:?}: {}", answer.headers, answer.body);
+                    self.retryable.fetch_add(1, Ordering::Relaxed);
+                    // It may have been written: what comes later must be later.
+                    thread::sleep(Duration::from_secs(1));
+                    None
+                }
+                status => panic!("a write got {status}: {}", answer.body),
+            };
+            self.log.lock().unwrap().push(Written { key: key.clone(), version, task });
+            // Nodes are not to be buried under what writers do not wait for: nothing is handed over behind a long queue.
+            if task.is_some() && random.one_in(2) {
+                self.read_back(&client, &answer, &key, version, &mut random);
+            }
+            thread::sleep(Duration::from_millis(random.draw() % 40));
+        }
+    }
+
+    /// What was written is found through any gateway, once its task has succeeded.
+    fn read_back(
+        &self,
+        client: &Client,
+        accepted: &miroir_tests::Answer,
+        key: &str,
+        version: Option<u64>,
+        random: &mut Random,
+    ) {
+        let task = client.ended(accepted);
+        assert_eq!(task["status"], "succeeded", "{task}");
+        let query = json!({"filter": format!("id = {key}"), "limit": 5});
+        let answer = random.of(&self.gateways).json("POST", "/indexes/books/search", &query);
+        let found = answer.body["hits"][0]["v"].as_u64();
+        assert_eq!((answer.status, found), (200, version), "{key}: {}", answer.body);
+        self.read_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn search(&self, mut random: Random) {
+        while !self.over.load(Ordering::Relaxed) {
+            let (query, expected) = random.of(self.queries);
+            let answer = random.of(&self.gateways).json("POST", "/indexes/books/search", query);
+            assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+            assert_eq!(answer.header("x-miroir-missing-shards"), None, "{query}");
+            assert_eq!(&seen(&answer.body), expected, "{query}");
+            self.searches.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(random.draw() % 20));
+        }
+    }
+}
+
+/// What operators and accidents do. Two replicas stand one death at a time.
+fn operate(cluster: &Sandbox, random: &mut Random, until: Instant) -> BTreeMap<&'static str, u32> {
+    let mut done = BTreeMap::new();
+    let mut inside: Vec<String> = (0..3).map(|node| format!("meili-{node}")).collect();
+    let mut outside: Vec<String> = Vec::new();
+    let mut steps = vec!["kill", "drain", "kill while it moves", "replace", "add"];
+    while Instant::now() < until {
+        let Some(step) = steps.pop() else {
+            steps = vec!["add", "kill", "drain", "replace", "kill while it moves", "lose", "rebalance"];
+            continue;
+        };
+        let spare = |outside: &mut Vec<String>| outside.pop().unwrap_or_else(|| cluster.add_node());
+        let victim = inside[random.below(inside.len())].clone();
+        match step {
+            "add" | "kill while it moves" if inside.len() < 5 => {
+                let node = spare(&mut outside);
+                cluster.miroir_ok(&["node", "add", &cluster.named(&node), "--no-wait"]);
+                if step != "add" {
+                    thread::sleep(Duration::from_millis(random.draw() % 1_500));
+                    cluster.kill(&victim);
+                    thread::sleep(Duration::from_millis(random.draw() % 1_500));
+                    cluster.revive(&victim);
+                }
+                inside.push(node);
+            }
+            "drain" if inside.len() > 3 => {
+                cluster.miroir_ok(&["node", "drain", &victim]);
+                cluster.miroir_ok(&["node", "remove", &victim]);
+                inside.retain(|node| *node != victim);
+                leave(cluster, victim, &mut outside);
+            }
+            "replace" => {
+                let node = spare(&mut outside);
+                cluster.miroir_ok(&["node", "replace", &victim, &cluster.named(&node)]);
+                inside.retain(|node| *node != victim);
+                inside.push(node);
+                leave(cluster, victim, &mut outside);
+            }
+            "kill" => {
+                cluster.kill(&victim);
+                thread::sleep(Duration::from_millis(random.draw() % 2_000));
+                cluster.revive(&victim);
+            }
+            "lose" if inside.len() > 3 => {
+                cluster.kill(&victim);
+                wait_until("it is seen", || cluster.member(&victim)["up"] == false);
+                cluster.miroir_ok(&["node", "lost", &victim]);
+                inside.retain(|node| *node != victim);
+            }
+            "rebalance" => drop(cluster.miroir_ok(&["rebalance"])),
+            _ => continue,
+        }
+        *done.entry(step).or_default() += 1;
+        settle(cluster);
+    }
+    done
+}
+
+fn leave(cluster: &Sandbox, node: String, outside: &mut Vec<String>) {
+    let number = node.strip_prefix("meili-").unwrap().parse().unwrap();
+    wait_until("it has forgotten the cluster", || cluster.node(number).get("/indexes").body["total"] == 0);
+    outside.push(node);
+}
+
+fn settle(cluster: &Sandbox) {
+    wait_until("every replica is where it is to be", || {
+        let status = cluster.status();
+        let nodes = status["nodes"].as_array().unwrap();
+        status["moving"] == false
+            && status["replicasMissing"] == 0
+            && nodes.iter().all(|node| node["up"] == true && node["behind"] == false)
+    });
+}
+
+#[test]
+fn nobody_notices() {
+    let (seed, seconds) = (number("MIROIR_GROW_SEED", 1), number("MIROIR_GROW_SECONDS", 15));
+    let options =
+        Options { gateways: 2, shards: 16, lease_ms: 1_000, write_timeout_ms: 2_000, ..Options::default() };
+    let cluster = Sandbox::start(options);
+    let settings = json!({
+        "searchableAttributes": ["title"], "filterableAttributes": ["id", "kind", "year"],
+        "sortableAttributes": ["year", "number"]
+    });
+    let single = Node::start();
+    for client in [&cluster.client, &single.client] {
+        client.create("books", "id", &settings);
+        client.add("books", &fixed());
+    }
+    let queries: Vec<(Value, Value)> = queries()
+        .into_iter()
+        .map(|query| {
+            let expected = seen(&single.client.search("books", &query));
+            (query, expected)
+        })
+        .collect();
+    drop(single);
+    let load = Load {
+        gateways: [cluster.gateway(0), cluster.gateway(1)],
+        log: Mutex::default(),
+        searches: AtomicU64::new(0),
+        read_back: AtomicU64::new(0),
+        retryable: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+        slowest_ms: AtomicU64::new(0),
+        queries: &queries,
+    };
+    let done = thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let load = &load;
+            scope.spawn(move || load.write(writer, Random(seed * 1_000 + writer)));
+        }
+        for searcher in 0..SEARCHERS {
+            let load = &load;
+            scope.spawn(move || load.search(Random(seed * 1_000 + 100 + searcher)));
+        }
+        // However it ends, the others are told.
+        let _end = End(&load.over);
+        let until = Instant::now() + Duration::from_secs(seconds);
+        operate(&cluster, &mut Random(seed), until)
+    });
+    cluster.wait_settled();
+    cluster.wait_repaired();
+    let log = load.log.into_inner().unwrap();
+    let held = cluster.identical("books", "id");
+    judge(&cluster.client, &log, &held);
+    cluster.miroir_ok(&["verify"]);
+    let status = cluster.status();
+    println!(
+        "{done:?}; {} writes, {} retryable, the slowest {} ms; {} read back; {} searches; moved {}",
+        log.len(),
+        load.retryable.load(Ordering::Relaxed),
+        load.slowest_ms.load(Ordering::Relaxed),
+        load.read_back.load(Ordering::Relaxed),
+        load.searches.load(Ordering::Relaxed),
+        status["moved"]
+    );
+    assert!(status["moved"]["longestPauseMs"].as_u64().unwrap() <= 2_000, "{}", status["moved"]);
+    assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
+}
+
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Compares what is held with what the writers have heard, key by key. No task has failed.
+fn judge(client: &Client, log: &[Written], held: &BTreeMap<String, Value>) {
+    let mut keys = BTreeMap::<&str, Vec<(Option<u64>, bool)>>::new();
+    for written in log {
+        if let Some(task) = written.task {
+            let task = client.get(&format!("/tasks/{task}")).body;
+            assert_eq!(task["status"], "succeeded", "{written:?}: {task}");
+        }
+        keys.entry(&written.key).or_default().push((written.version, written.task.is_some()));
+    }
+    for (key, writes) in keys {
+        // The last that is certain, or any later one that nobody knows of.
+        let last = writes.iter().rposition(|(_, certain)| *certain);
+        let mut possible: Vec<Option<u64>> =
+            writes[last.unwrap_or(0)..].iter().map(|(version, _)| *version).collect();
+        if last.is_none() {
+            possible.push(None);
+        }
+        let found = held.get(key).map(|document| document["v"].as_u64().unwrap());
+        assert!(
+            possible.contains(&found),
+            "{key}: {found:?} is held, which is none of {possible:?}: {writes:?}"
+        );
+    }
+    for document in fixed().as_array().unwrap() {
+        let mut found = held.get(document["id"].as_str().unwrap()).cloned().unwrap_or_default();
+        found.as_object_mut().map(|found| found.remove("_vectors"));
+        assert_eq!(&found, document, "what nobody writes stays as it is");
+    }
+    assert!(held.keys().all(|id| id.starts_with("fixed-") || log.iter().any(|written| &written.key == id)));
+}

@@ -1,0 +1,198 @@
+//! Nodes come and go by `miroir node …`; copies that differ are found and mended; mistakes are refused, and change nothing.
+
+use miroir_tests::{BOOKS_PATH, Client, MASTER_KEY, Node, Sandbox, books, wait_until};
+use serde_json::{Value, json};
+
+fn active(cluster: &Sandbox, node: &str) -> u64 {
+    cluster.member(node)["active"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn a_node_is_added_drained_and_removed() {
+    let cluster = Sandbox::library(2, 2);
+    assert_eq!(cluster.add_node(), "meili-2");
+    // 16 shards of two replicas, over three nodes.
+    let plan = cluster.miroir_json(&["node", "add", &cluster.named("meili-2"), "--dry-run"]);
+    assert_eq!((&plan["replicas"], &plan["deleted"]), (&json!(10), &json!(10)), "{plan}");
+    assert!(plan["documents"].as_u64().unwrap() > 100 && plan["bytes"].as_u64().unwrap() > 1_000, "{plan}");
+    assert_eq!(cluster.member("meili-2"), Value::Null, "a dry run changes nothing");
+    cluster.miroir_ok(&["node", "add", &cluster.named("meili-2")]);
+    assert_eq!(active(&cluster, "meili-2"), 10);
+    cluster.library_is_whole(400, 1);
+    assert_eq!(cluster.copies("books"), 800, "old copies are gone");
+    cluster.client.add("books", &books(0..400, 2));
+    cluster.miroir_ok(&["node", "drain", "meili-0"]);
+    assert_eq!((active(&cluster, "meili-0"), cluster.node(0).count("books")), (0, 0));
+    cluster.library_is_whole(400, 2);
+    cluster.miroir_ok(&["node", "remove", "meili-0"]);
+    assert_eq!(cluster.member("meili-0"), Value::Null);
+    cluster.client.add("books", &books(0..400, 3));
+    // It can come back, as a new one.
+    wait_until("it has forgotten the cluster", || cluster.node(0).get("/indexes").body["total"] == 0);
+    cluster.miroir_ok(&["node", "add", &cluster.named("meili-0")]);
+    assert_eq!(active(&cluster, "meili-0"), 10);
+    cluster.library_is_whole(400, 3);
+}
+
+#[test]
+fn a_node_is_replaced_and_another_is_lost() {
+    let cluster = Sandbox::library(3, 2);
+    let before = active(&cluster, "meili-1");
+    assert_eq!(cluster.add_node(), "meili-3");
+    cluster.miroir_ok(&["node", "replace", "meili-1", &cluster.named("meili-3")]);
+    assert_eq!((cluster.member("meili-1"), active(&cluster, "meili-3")), (Value::Null, before));
+    cluster.library_is_whole(400, 1);
+    let output = cluster.miroir(&["node", "lost", "meili-0"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("answers"), "{output:?}");
+    cluster.kill("meili-0");
+    cluster.client.add("books", &books(0..400, 2));
+    cluster.miroir_ok(&["node", "lost", "meili-0"]);
+    assert_eq!((active(&cluster, "meili-2"), active(&cluster, "meili-3")), (16, 16));
+    cluster.library_is_whole(400, 2);
+}
+
+#[test]
+fn a_file_says_what_the_cluster_is_to_be() {
+    let cluster = Sandbox::library(2, 1);
+    assert_eq!(cluster.add_node(), "meili-2");
+    let mut file = cluster.miroir_json(&["topology", "show"]);
+    assert_eq!((&file["replication"], file["nodes"].as_array().unwrap().len()), (&json!(1), 2));
+    file["replication"] = json!(2);
+    let nodes = file["nodes"].as_array_mut().unwrap();
+    nodes.remove(0);
+    nodes.push(json!({"name": "meili-2", "url": cluster.address("meili-2"), "weight": 3}));
+    let path = cluster.data().join("topology.json");
+    std::fs::write(&path, file.to_string()).unwrap();
+    cluster.miroir_ok(&["topology", "apply", path.to_str().unwrap()]);
+    assert_eq!((cluster.member("meili-0"), active(&cluster, "meili-2")), (Value::Null, 16));
+    cluster.library_is_whole(400, 1);
+    cluster.miroir_ok(&["replication", "set", "1"]);
+    assert!(active(&cluster, "meili-1") + active(&cluster, "meili-2") == 16);
+    cluster.miroir_ok(&["rebalance"]);
+    cluster.library_is_whole(400, 1);
+}
+
+#[test]
+fn copies_that_differ_are_found_and_mended() {
+    let cluster = Sandbox::library(2, 2);
+    cluster.miroir_ok(&["verify"]);
+    let node = cluster.node(1);
+    let mut document =
+        node.json("POST", &format!("{BOOKS_PATH}/fetch"), &json!({"ids": ["7"]})).body["results"][0].take();
+    document["title"] = json!("another book");
+    node.succeeded(&node.json("POST", BOOKS_PATH, &json!([document])));
+    node.succeeded(&node.json("POST", &format!("{BOOKS_PATH}/delete-batch"), &json!(["8", "9"])));
+    let output = cluster.miroir(&["verify", "--json"]);
+    assert!(!output.status.success());
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ids: Vec<&str> =
+        found["differences"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["7", "8", "9"]);
+    // Of two copies nobody can tell which is right.
+    let output = cluster.miroir(&["repair"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--node"));
+    cluster.miroir_ok(&["repair", "--node", "meili-1"]);
+    cluster.library_is_whole(400, 1);
+    assert_eq!(node.get(&format!("{BOOKS_PATH}/7")).body["title"], "book number 7");
+}
+
+#[test]
+fn mistakes_are_refused_and_change_nothing() {
+    let cluster = Sandbox::library(2, 2);
+    let before = cluster.miroir_json(&["topology", "show"]);
+    let version = cluster.status()["topologyVersion"].clone();
+    let refused = |arguments: &[&str], why: &str| {
+        let output = cluster.miroir(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
+        assert!(said.contains("nothing has changed") || said.contains("invalid"), "{said}");
+    };
+    let stranger = Node::start();
+    let url = stranger.client.url().to_owned();
+    let named = |name: &str| format!("{name}={url}");
+    refused(&["node", "add", &cluster.named("meili-0")], "in the cluster already");
+    refused(&["node", "add", &format!("other={}", cluster.address("meili-1"))], "as node `meili-1`");
+    refused(&["node", "add", "other=http://127.0.0.1:1"], "does not answer");
+    refused(&["node", "add", "other"], "NAME=URL");
+    refused(&["node", "drain", "meili-0"], "1 node(s) would be left for 2 replicas");
+    refused(&["node", "remove", "meili-0"], "miroir node drain meili-0");
+    refused(&["node", "lost", "meili-0"], "1 node(s) would be left for 2 replicas");
+    refused(&["node", "drain", "nobody"], "there are meili-0, meili-1");
+    refused(&["replication", "set", "3"], "add a node first");
+    stranger.client.add("own", &json!([{"id": 1}]));
+    refused(&["node", "add", &named("other")], "data of its own (indexes own)");
+    let other_key = Node::start_with_key("quite another master key");
+    refused(&["node", "add", &format!("other={}", other_key.client.url())], "another master key");
+    let path = cluster.data().join("wrong.yaml");
+    std::fs::write(
+        &path,
+        format!(
+            "replication: 7\nnodes:\n- {{name: a b, url: '{url}'}}\n- {{name: c, url: nonsense}}\n\
+             - {{name: meili-0, url: 'http://127.0.0.1:1', weight: 0}}\n"
+        ),
+    )
+    .unwrap();
+    for why in ["replication: 7", "nodes[0].name", "nodes[1].url", "nodes[2].weight"] {
+        refused(&["topology", "apply", path.to_str().unwrap()], why);
+    }
+    std::fs::write(&path, "replicas: 7").unwrap();
+    refused(&["topology", "apply", path.to_str().unwrap()], "unknown field `replicas`");
+    assert_eq!(cluster.miroir_json(&["topology", "show"]), before);
+    assert_eq!(cluster.status()["topologyVersion"], version);
+    // Without its token nobody is an operator.
+    let control = Client::new(cluster.address("control"), Some(MASTER_KEY));
+    let rebalance = json!({"wanted": {"operation": "rebalance"}});
+    assert_eq!(control.json("POST", "/_miroir/operations", &rebalance).status, 403);
+    // Two at once: the second hears that there is a first.
+    let (third, fourth) = (cluster.add_node(), cluster.add_node());
+    cluster.miroir_ok(&["node", "add", &cluster.named(&third), "--no-wait"]);
+    refused(&["node", "add", &cluster.named(&fourth)], "being moved");
+    wait_until("the first is done", || cluster.status()["moving"] == false);
+    cluster.library_is_whole(400, 1);
+}
+
+#[test]
+fn a_lost_ledger_is_made_again() {
+    let cluster = Sandbox::library(3, 2);
+    let key = json!({"uid": "6062abda-a5aa-4414-ac91-ecd7944c0f8d", "name": "mine", "actions": ["search"],
+                     "indexes": ["books"], "expiresAt": null});
+    let key = cluster.client.json("POST", "/keys", &key).body["key"].as_str().unwrap().to_owned();
+    let last = cluster.client.get("/tasks?limit=1").body["results"][0]["uid"].as_u64().unwrap();
+    let settings = cluster.client.get("/indexes/books/settings").body;
+    let data = cluster.data().join("control");
+    let config = cluster.data().join("cluster.json");
+    let recover = || {
+        std::process::Command::new(miroir_tests::programs().join("miroir"))
+            .args(["recover", "--config", config.to_str().unwrap(), "--data", data.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    cluster.kill("control");
+    let refused = recover();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing is lost"), "{refused:?}");
+    for file in std::fs::read_dir(&data).unwrap() {
+        let file = file.unwrap().path();
+        if file.file_name().unwrap().to_string_lossy().starts_with("ledger") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let recovered = recover();
+    let said = String::from_utf8_lossy(&recovered.stdout).into_owned();
+    assert!(recovered.status.success() && said.contains("1 indexes with 400 documents"), "{recovered:?}");
+    cluster.revive("control");
+    wait_until("it is back", || {
+        cluster.miroir(&["status"]).status.success() && cluster.client.get("/tasks").status == 200
+    });
+    cluster.wait_repaired();
+    cluster.library_is_whole(400, 1);
+    assert_eq!(cluster.client.get("/indexes/books/settings").body, settings);
+    let mine = cluster.client.under(Some(&key));
+    assert_eq!(mine.search("books", &json!({"limit": 3}))["hits"].as_array().unwrap().len(), 3);
+    cluster.client.add("books", &books(0..400, 2));
+    let next = cluster.client.get("/tasks?limit=1").body["results"][0]["uid"].as_u64().unwrap();
+    assert!(next > last, "{next} after {last}");
+    cluster.library_is_whole(400, 2);
+}

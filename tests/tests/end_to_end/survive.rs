@@ -1,0 +1,135 @@
+//! What a cluster survives: nodes, gateways and the control plane die, sleep, and come back in any order.
+
+use miroir_tests::{BOOKS_PATH, Random, Sandbox, books, wait_until};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::{thread, time::Duration};
+
+fn wait_moved(cluster: &Sandbox) {
+    wait_until("nothing moves", || {
+        let status = cluster.status();
+        status["moving"] == false && status["replicasMissing"] == 0
+    });
+}
+
+#[test]
+fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left() {
+    let cluster = Sandbox::library(3, 2);
+    let sleeper = cluster.gateway(1);
+    for _ in 0..20 {
+        // Every worker knows the topology.
+        let found = sleeper.search("books", &json!({"limit": 1000}));
+        assert_eq!(found["hits"].as_array().unwrap().len(), 400);
+    }
+    cluster.freeze("gateway-1");
+    // What waits for it in its sockets is answered by what it knows when it wakes.
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let client = sleeper.clone();
+            thread::spawn(move || client.json("POST", "/indexes/books/search", &json!({"limit": 1000})))
+        })
+        .collect();
+    let write = {
+        let client = sleeper.clone();
+        thread::spawn(move || client.json("POST", BOOKS_PATH, &books(400..401, 9)))
+    };
+    cluster.miroir_ok(&["node", "drain", "meili-0"]);
+    cluster.miroir_ok(&["node", "remove", "meili-0"]);
+    cluster.client.add("books", &books(0..400, 2));
+    cluster.thaw("gateway-1");
+    let mut refused = 0;
+    for answer in waiting.into_iter().map(|waiting| waiting.join().unwrap()) {
+        if answer.status == 503 {
+            refused += 1;
+            continue;
+        }
+        let hits = answer.body["hits"].as_array().unwrap_or_else(|| panic!("{}", answer.body));
+        let new = hits.iter().filter(|hit| hit["v"] == 2).count();
+        assert_eq!((answer.header("x-miroir-missing-shards"), new), (None, 400));
+    }
+    println!("{refused} of 8 searches were refused");
+    let answer = write.join().unwrap();
+    if answer.status == 202 {
+        assert_eq!(cluster.client.ended(&answer)["status"], "succeeded");
+    } else {
+        assert_eq!(answer.status, 503, "{}", answer.body);
+    }
+    assert_eq!(cluster.node(0).count("books"), 0, "nothing was written to a node that has left");
+    cluster.client.succeeded(&cluster.client.json("DELETE", &format!("{BOOKS_PATH}/400"), &json!(null)));
+    cluster.library_is_whole(400, 2);
+}
+
+#[test]
+fn whoever_is_killed_in_the_middle_of_a_move_it_goes_on() {
+    let cluster = Sandbox::library(2, 2);
+    let node = cluster.add_node();
+    cluster.miroir_ok(&["node", "add", &cluster.named(&node), "--no-wait"]);
+    cluster.kill("control");
+    cluster.revive("control");
+    wait_moved(&cluster);
+    assert_eq!(cluster.member(&node)["active"], 10);
+    cluster.library_is_whole(400, 1);
+    cluster.miroir_ok(&["node", "drain", "meili-0", "--no-wait"]);
+    cluster.kill(&node);
+    cluster.client.add("books", &books(0..400, 2));
+    cluster.revive(&node);
+    wait_moved(&cluster);
+    cluster.wait_repaired_by_control();
+    cluster.library_is_whole(400, 2);
+    // The whole cluster goes, in the middle of a third move, and comes back in another order.
+    cluster.miroir_ok(&["replication", "set", "1", "--no-wait"]);
+    let mut names: Vec<String> =
+        cluster.processes().iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect();
+    for name in &names {
+        cluster.kill(name);
+    }
+    let mut random = Random(7);
+    while !names.is_empty() {
+        let name = names.swap_remove(random.below(names.len()));
+        cluster.revive(&name);
+        thread::sleep(Duration::from_millis(random.draw() % 300));
+    }
+    wait_moved(&cluster);
+    cluster.wait_repaired();
+    cluster.library_is_whole(400, 2);
+}
+
+#[test]
+fn a_cluster_that_is_killed_while_it_grows_comes_back() {
+    let mut cluster = Sandbox::library(2, 2);
+    let node = cluster.add_node();
+    cluster.miroir_ok(&["node", "add", &cluster.named(&node), "--no-wait"]);
+    cluster.stop(Signal::SIGKILL);
+    cluster.restart();
+    wait_moved(&cluster);
+    cluster.wait_repaired();
+    assert_eq!(cluster.member(&node)["active"], 10);
+    cluster.library_is_whole(400, 1);
+}
+
+#[test]
+fn of_three_replicas_any_two_may_die() {
+    let cluster = Sandbox::library(4, 3);
+    let searches = |version: u64| {
+        for gateway in 0..2 {
+            for _ in 0..10 {
+                let answer =
+                    cluster.gateway(gateway).json("POST", "/indexes/books/search", &json!({"limit": 1000}));
+                let hits = answer.body["hits"].as_array().unwrap_or_else(|| panic!("{}", answer.body));
+                let right = hits.iter().filter(|hit| hit["v"] == version).count();
+                assert_eq!((answer.header("x-miroir-missing-shards"), right), (None, 400));
+            }
+        }
+    };
+    for (number, victims) in [["meili-0", "meili-3"], ["meili-1", "meili-2"]].into_iter().enumerate() {
+        let version = number as u64 + 1;
+        // From the very first search on: a callout that fails is tried on another replica.
+        victims.iter().for_each(|victim| cluster.kill(victim));
+        searches(version);
+        cluster.client.add("books", &books(0..400, version + 1));
+        searches(version + 1);
+        victims.iter().for_each(|victim| cluster.revive(victim));
+        cluster.wait_repaired();
+    }
+    cluster.library_is_whole(400, 3);
+}
