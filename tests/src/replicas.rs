@@ -9,16 +9,21 @@ use std::collections::BTreeMap;
 pub type Documents = BTreeMap<String, Value>;
 
 impl Sandbox {
-    /// Waits until no write is under way, and no task is without an end. A client that has left may have a write in its
-    /// gateway yet.
+    /// The same, also for what clients that have left sent to a gateway: it may have it yet.
+    ///
+    /// # Panics
+    /// That does not come.
+    pub fn wait_idle(&self) {
+        wait_until("gateways are idle", || self.gateways_are_idle());
+        self.wait_settled();
+    }
+
+    /// Waits until no write is under way, and no task is without an end.
     ///
     /// # Panics
     /// That does not come.
     pub fn wait_settled(&self) {
         wait_until("every write is settled", || {
-            if !self.gateways_are_idle() {
-                return false;
-            }
             let status = self.status();
             let idle = ["openWrites", "waiting", "unsettledTasks"].iter().all(|key| status[*key] == 0);
             // Between those a write is nowhere but in the ledger.

@@ -313,7 +313,11 @@ impl Sandbox {
     /// Whether no gateway has a request of a client, or a callout, under way.
     pub(crate) fn gateways_are_idle(&self) -> bool {
         (0..self.options.gateways).all(|gateway| {
-            let stats = self.admin(gateway).get("/stats?format=json&filter=rq_active$").body;
+            let path = "/stats?format=json&filter=rq_active$";
+            let Ok(answer) = self.admin(gateway).try_send("GET", path, None, Vec::new()) else {
+                return false;
+            };
+            let stats = answer.body;
             let stats = stats["stats"].as_array().cloned().unwrap_or_default();
             let own = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("http.admin."));
             stats.iter().all(|stat| own(&stat["name"]) || stat["value"] == 0)

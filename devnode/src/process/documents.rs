@@ -10,6 +10,7 @@ use milli_core::{Index, heed};
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
+use super::indexes::set_primary_key;
 use super::{index_changes, must_stop};
 use crate::embedders;
 use crate::error::{ApiError, Code, Result};
@@ -66,10 +67,13 @@ fn write_additions(
 ) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let rtxn = index.read_txn()?;
+    // An index without a primary key holds no document: none of these is known to it.
+    let is_new = index.primary_key(&rtxn)?.is_none();
+    let knows_none = is_new && additions.iter().all(|addition| addition.skip_new);
     let mut payloads = Vec::with_capacity(additions.len());
     for addition in additions {
         let mut bytes = std::fs::read(node.queue.file(addition.file))?;
-        if addition.skip_new {
+        if addition.skip_new && !knows_none {
             bytes = only_known(index, &rtxn, primary_key, &bytes)?;
         }
         payloads.push(in_memory_map(&bytes)?);
@@ -112,13 +116,16 @@ fn write_additions(
             }
         }
     }
-    if any_good {
+    let new_primary_key = new_primary_key.filter(|_| is_new);
+    if any_good && !knows_none {
         let embedders = embedders::of_index(index, &rtxn)?;
         let mut wtxn = index.write_txn()?;
-        let new_primary_key = new_primary_key.filter(|_| !matches!(index.primary_key(&rtxn), Ok(Some(_))));
         index_changes(node, index, &mut wtxn, &old_fields, new_fields, new_primary_key, &changes, embedders)
             .map_err(in_index)?;
         wtxn.commit()?;
+    } else if let Some(key) = new_primary_key {
+        // The index keeps it, though it takes no document.
+        set_primary_key(node, index, uid, key.name().to_owned())?;
     }
     Ok(())
 }

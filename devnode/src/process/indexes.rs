@@ -54,7 +54,8 @@ pub fn update(
     Ok(())
 }
 
-fn set_primary_key(node: &Node, index: &Index, uid: &str, primary_key: String) -> Result<()> {
+/// Gives an index its primary key.
+pub fn set_primary_key(node: &Node, index: &Index, uid: &str, primary_key: String) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let mut wtxn = index.write_txn()?;
     let mut builder = Settings::new(&mut wtxn, index, &node.indexer);

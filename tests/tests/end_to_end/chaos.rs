@@ -92,7 +92,7 @@ fn nothing_acknowledged_is_lost() {
             .try_send("GET", "/tasks?limit=1", None, Vec::new())
             .is_ok_and(|answer| answer.status == 200)
     });
-    cluster.wait_settled();
+    cluster.wait_idle();
     cluster.wait_repaired();
     let held = cluster.identical("books", "id");
     let log = log.into_inner().unwrap();

@@ -50,7 +50,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
             }
         });
     });
-    cluster.wait_settled();
+    cluster.wait_idle();
     cluster.wait_repaired();
     let mut held = BTreeMap::new();
     for index in INDEXES {
