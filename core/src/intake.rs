@@ -47,7 +47,7 @@ enum Kind {
         id: String,
     },
     Documents {
-        reader: DocumentReader,
+        reader: Box<DocumentReader>,
         update: bool,
         context: WriteContext,
     },
@@ -311,7 +311,7 @@ fn write(
     }
     if let WriteKind::Add { update } = kind {
         let reader = document_reader(topology, head, &context.index)?;
-        return Ok(Kind::Documents { reader, update, context });
+        return Ok(Kind::Documents { reader: Box::new(reader), update, context });
     }
     let has_body = !matches!(kind, WriteKind::DeleteOne { .. } | WriteKind::DeleteAll);
     if has_body && Format::from_content_type(head.header("content-type"), None)? != Format::Json {
