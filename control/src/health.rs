@@ -1,8 +1,14 @@
 //! Watches nodes, and brings back those that were away.
 
-use crate::cluster::Cluster;
+use crate::{catch_up::index_uids, cluster::Cluster, error::Result, locks::Scope, node::Node};
 use futures_util::future::join_all;
+use serde_json::Value;
 use std::{sync::Arc, time::Duration};
+
+/// How long a node may take to tell its indexes.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the locks are waited for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Checks every node each second, for ever; a node that comes back gets its epoch keys at once.
 pub async fn watch(cluster: Arc<Cluster>) {
@@ -25,7 +31,45 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 tracing::warn!(node = name, %error, "a node could not get its epoch keys yet");
             }
         }
+        let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
+        let noticed = whole.map(async |node| {
+            // One that hangs must not hold up the others' checks.
+            match tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await {
+                Ok(Err(error)) => {
+                    tracing::warn!(node = node.name, %error, "a node does not tell its indexes")
+                }
+                Ok(Ok(())) | Err(_) => {}
+            }
+        });
+        join_all(noticed).await;
     }
+}
+
+/// A node that lacks indexes, and does not have them before it, has lost its disk: it has nothing of what it should.
+async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
+    if lacking(cluster, node).await?.is_empty() {
+        return Ok(());
+    }
+    // An index that is being made or deleted is in the catalogue before it is on nodes, or after.
+    let lock = cluster.locks.lock(Scope::everything());
+    let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else { return Ok(()) };
+    let path =
+        "/tasks?limit=1&statuses=enqueued,processing&types=indexCreation,indexUpdate,indexDeletion,indexSwap";
+    let coming = node.ask("GET", path, None).await?;
+    if coming.get("total").and_then(Value::as_u64) != Some(0) {
+        return Ok(());
+    }
+    let lacking = lacking(cluster, node).await?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(node = node.name, ?lacking, "a node has lost its disk");
+    cluster.change(|view| view.mark_behind(&node.name)).await
+}
+
+async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
+    let there = index_uids(node).await?;
+    Ok(cluster.view().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
 }
 
 /// Checks every node once, and returns the names of those that have come.

@@ -19,7 +19,10 @@ use crate::{
 };
 use futures_util::future::join_all;
 use judge::{Over, Part, Seen, State, Verdict, judge};
-use miroir_core::{error::ErrorBody, shard::Shard};
+use miroir_core::{
+    error::{ApiError, Code, ErrorBody},
+    shard::Shard,
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -288,7 +291,10 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
 /// What a node says of some of its tasks. A node that is away says it for them; one that hiccups says nothing.
 async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> {
     let mut seen = HashMap::new();
-    let Some(node) = cluster.node(node) else { return seen };
+    let Some(node) = cluster.node(node) else {
+        // It has left, or was given up: others have what it took.
+        return uids.iter().map(|uid| (*uid, forgotten())).collect();
+    };
     if node.away().is_some_and(|away| away > PATIENCE) {
         let away = Seen { state: State::Away, ..Seen::default() };
         return uids.iter().map(|uid| (*uid, away.clone())).collect();
@@ -297,19 +303,8 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         let list: Vec<String> = chunk.iter().map(u32::to_string).collect();
         let path = format!("/tasks?limit={}&uids={}", chunk.len(), list.join(","));
         let Ok(answer) = node.ask("GET", &path, None).await else { continue };
-        // What a node has forgotten will not end: its disk was lost, or its tasks were deleted.
-        let forgotten = Seen {
-            state: State::Failed,
-            error: Some(
-                miroir_core::error::ApiError::new(
-                    miroir_core::error::Code::INTERNAL,
-                    "a node has lost its tasks",
-                )
-                .body,
-            ),
-            ..Seen::default()
-        };
-        seen.extend(chunk.iter().map(|uid| (*uid, forgotten.clone())));
+        // Its disk was lost, or its tasks were deleted: they will not end.
+        seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
         for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
             if let Some(uid) = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok())
             {
@@ -318,6 +313,12 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         }
     }
     seen
+}
+
+/// A task that nobody will hear of again.
+fn forgotten() -> Seen {
+    let error = ApiError::new(Code::INTERNAL, "a node has lost its tasks");
+    Seen { state: State::Failed, error: Some(error.body), ..Seen::default() }
 }
 
 fn read(task: &Value) -> Seen {
