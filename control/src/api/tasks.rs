@@ -69,14 +69,10 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
 /// # Errors
 /// The query is empty, or not one.
 pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
-    let (mut query, text) = match select(&cluster, &sent, "tasks.cancel", "cancel").await? {
+    let (query, text) = match select(&cluster, &sent, "tasks.cancel", "cancel").await? {
         Ok(selected) => selected,
         Err(refusal) => return Ok(refusal),
     };
-    query.statuses = Some(match query.statuses.take() {
-        Some(statuses) => statuses.into_iter().filter(|s| UNFINISHED.contains(&s.as_str())).collect(),
-        None => UNFINISHED.map(ToOwned::to_owned).to_vec(),
-    });
     let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
     let new = NewTask {
         index: None,

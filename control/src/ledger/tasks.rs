@@ -178,6 +178,21 @@ pub fn forget(connection: &Connection, uid: u32) -> Result<()> {
     Ok(())
 }
 
+/// The same, for a task that no client has heard of: where it is the last, the next one gets its uid, so that clients see
+/// no gap.
+///
+/// # Errors
+/// The database failed.
+pub fn take_back(connection: &Connection, uid: u32) -> Result<()> {
+    forget(connection, uid)?;
+    let next = (u64::from(uid) + 1).to_string();
+    connection.execute(
+        "UPDATE meta SET value = ?1 WHERE key = 'next_task' AND value = ?2",
+        params![uid.to_string(), next],
+    )?;
+    Ok(())
+}
+
 /// One task.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ pub mod judge;
 use crate::{
     cluster::Cluster,
     error::Result,
+    facet_values::FACETING,
     ledger::{
         catalogue as stored,
         intents::{self, Effect, NodeTask},
@@ -470,11 +471,13 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
         && let Some(mut told) = over.details.clone()
     {
         scrub::value(&mut told);
-        // A reset is told as one, not as the empty list that nodes got.
-        if let (Some(set), Some(told)) =
-            (details.get(settings_tag::FILTERABLE), told.get_mut(settings_tag::FILTERABLE))
-        {
-            *told = set.clone();
+        // What nodes got otherwise than the client sent it is told as the client sent it.
+        let rewritten = [settings_tag::FILTERABLE, FACETING];
+        for (name, set) in details.as_object().into_iter().flatten() {
+            let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
+            if is_reset || name == settings_tag::FILTERABLE {
+                told[name] = set.clone();
+            }
         }
         return Some(told);
     }

@@ -81,7 +81,7 @@ async fn decide(
     }
     if taken.is_empty() && unknown.is_empty() && !refusals.is_empty() {
         let uid = write.task.uid;
-        cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
+        cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
         return Ok(Err(refused(&refusals)));
     }
     let asked = unknown.clone();

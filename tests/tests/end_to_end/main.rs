@@ -16,6 +16,7 @@ mod one_order;
 mod operations;
 mod payloads;
 mod reads;
+mod sdk;
 mod similar;
 mod survive;
 mod token;
