@@ -186,6 +186,25 @@ impl Node {
         })
     }
 
+    /// Waits until it has ended all tasks that it has now, whoever sent them.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn has_ended_what_it_took(&self) -> Result<()> {
+        let first = async |path: &str| -> Result<Option<u64>> {
+            let tasks = self.ask("GET", path, None).await?;
+            Ok(tasks.pointer("/results/0/uid").and_then(Value::as_u64))
+        };
+        let Some(last) = first("/tasks?limit=1").await? else { return Ok(()) };
+        let mut pause = Duration::from_millis(20);
+        let unfinished = "/tasks?statuses=enqueued,processing&reverse=true&limit=1";
+        while first(unfinished).await?.is_some_and(|oldest| oldest <= last) {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+
     /// What the health loop saw last.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -159,6 +159,8 @@ impl<'a> Move<'a> {
         // What has begun before it is recorded must be known, and indexed.
         cluster.locks.drained(&hand_over::scope(shards)).await;
         self.source_has_indexed().await?;
+        // A node that was killed still does what it took before: after its copy was looked at, that would change it.
+        target.has_ended_what_it_took().await?;
         let mut copy = Copy::new(cluster, source, target, shards);
         copy.everything().await?;
         copy.indexed().await?;
