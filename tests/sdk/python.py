@@ -202,7 +202,7 @@ said("get_task of none", client.get_task, 999_999)
 said("get_batches", lambda: len(client.get_batches({"limit": 1}).results))
 done("cancel_tasks", client.cancel_tasks, {"uids": "0,1"})
 done("delete_tasks", client.delete_tasks, {"uids": "0,1"})
-said("cancel_tasks without a filter", client.cancel_tasks)
+said("cancel_tasks without a filter", client.cancel_tasks, {})
 
 # The rest.
 done("swap_indexes", client.swap_indexes, [{"indexes": ["films", "books"]}])

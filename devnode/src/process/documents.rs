@@ -6,7 +6,7 @@ use milli_core::documents::PrimaryKey;
 use milli_core::progress::Progress;
 use milli_core::update::ClearDocuments;
 use milli_core::update::new::indexer::{DocumentDeletion, DocumentOperation, UpdateByFunction};
-use milli_core::{Index, heed};
+use milli_core::{Index, UserError, heed};
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
@@ -101,9 +101,11 @@ fn write_additions(
         )
         .map_err(in_index)?;
     let mut any_good = false;
+    let mut any_twice = false;
     for ((task, addition), stats) in tasks.iter_mut().zip(additions).zip(stats) {
         match stats.error {
             Some(error) => {
+                any_twice |= matches!(error, UserError::TooManyDocumentIds { .. });
                 task.status = Status::Failed;
                 task.error = Some(error.into());
             }
@@ -123,7 +125,7 @@ fn write_additions(
         index_changes(node, index, &mut wtxn, &old_fields, new_fields, new_primary_key, &changes, embedders)
             .map_err(in_index)?;
         wtxn.commit()?;
-    } else if let Some(key) = new_primary_key {
+    } else if let Some(key) = new_primary_key.filter(|_| knows_none || any_twice) {
         // The index keeps it, though it takes no document.
         set_primary_key(node, index, uid, key.name().to_owned())?;
     }

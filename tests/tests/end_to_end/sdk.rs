@@ -63,5 +63,5 @@ fn the_javascript_client_cannot_tell_a_cluster_from_a_node() {
         command.arg(root().join("tests/sdk/javascript.mjs"));
         command
     };
-    same(node, 150);
+    same(node, 120);
 }
