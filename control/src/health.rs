@@ -34,11 +34,9 @@ pub async fn watch(cluster: Arc<Cluster>) {
         let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
         let noticed = whole.map(async |node| {
             // One that hangs must not hold up the others' checks.
-            match tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await {
-                Ok(Err(error)) => {
-                    tracing::warn!(node = node.name, %error, "a node does not tell its indexes")
-                }
-                Ok(Ok(())) | Err(_) => {}
+            let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
+            if let Ok(Err(error)) = told {
+                tracing::warn!(node = node.name, %error, "a node does not tell its indexes");
             }
         });
         join_all(noticed).await;
