@@ -20,4 +20,5 @@ mod sdk;
 mod similar;
 mod survive;
 mod token;
+mod webhooks;
 mod writes;

@@ -53,7 +53,7 @@ fn the_python_client_cannot_tell_a_cluster_from_a_node() {
         command.arg(root().join("tests/sdk/python.py"));
         command
     };
-    same(python, 185);
+    same(python, 205);
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! Task webhooks: a client's tasks are posted, once each, whatever many nodes do for them.
+
+use flate2::read::GzDecoder;
+use miroir_tests::{Options, Sandbox};
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// A server that takes everything: the heads and the unpacked bodies of what it is posted.
+fn listener() -> (String, mpsc::Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (posted, requests) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|read| read > 0) {}
+            let lower = head.to_lowercase();
+            let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            stream.read_exact(&mut body).unwrap();
+            let mut text = String::new();
+            GzDecoder::new(body.as_slice()).read_to_string(&mut text).unwrap();
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            if posted.send((lower, text)).is_err() {
+                return;
+            }
+        }
+    });
+    (url, requests)
+}
+
+#[test]
+fn ended_tasks_are_posted_once() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    let (url, requests) = listener();
+    let hook = json!({"url": url, "headers": {"authorization": "Bearer a-secret-token", "x-team": "search"}});
+    let made = client.json("POST", "/webhooks", &hook);
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(made.body["headers"], json!({"authorization": "Bearer a-XXXX...", "x-team": "search"}));
+    assert_eq!(client.get("/webhooks").body["results"][0], made.body);
+
+    client.add("books", &json!([{"id": 1}, {"id": 2}, {"id": 3}]));
+    client.succeeded(&client.send("DELETE", "/indexes/books/documents/2", None, ""));
+    let mut told: Vec<Value> = Vec::new();
+    while told.len() < 2 {
+        let (head, body) = requests.recv_timeout(Duration::from_secs(30)).expect("a request");
+        for header in ["content-encoding: gzip", "content-type: application/x-ndjson", "x-team: search"] {
+            assert!(head.contains(header), "{head}");
+        }
+        assert!(head.contains("authorization: bearer a-secret-token"), "{head}");
+        told.extend(body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    }
+    for (uid, task) in told.iter().enumerate() {
+        assert_eq!(task, &client.get(&format!("/tasks/{uid}")).body);
+    }
+
+    let uuid = made.body["uuid"].as_str().unwrap();
+    let path = format!("/webhooks/{uuid}");
+    let changed = client.json("PATCH", &path, &json!({"headers": {"x-team": null}}));
+    assert_eq!(changed.body["headers"], json!({"authorization": "Bearer a-XXXX..."}), "{}", changed.body);
+    let refused = |method: &str, path: &str, body: Value| {
+        let answer = client.json(method, path, &body);
+        (answer.status, answer.body["code"].as_str().unwrap_or_default().to_owned())
+    };
+    for (method, path, body, status, code) in [
+        ("POST", "/webhooks", json!({"url": 7}), 400, "invalid_webhook_url"),
+        ("POST", "/webhooks", json!({"url": "no url"}), 400, "invalid_webhook_url"),
+        ("POST", "/webhooks", json!({}), 400, "invalid_webhook_url"),
+        ("POST", "/webhooks", json!({"url": url, "headers": {"a b": "x"}}), 400, "invalid_webhook_headers"),
+        ("PATCH", "/webhooks/nonsense", json!({}), 400, "invalid_webhook_uuid"),
+        ("PATCH", "/webhooks/00000000-0000-0000-0000-000000000000", json!({}), 400, "immutable_webhook"),
+        ("DELETE", "/webhooks/7a1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a31", json!({}), 404, "webhook_not_found"),
+    ] {
+        assert_eq!(refused(method, path, body), (status, code.to_owned()), "{method} {path}");
+    }
+    assert_eq!(client.send("DELETE", &path, None, "").status, 204);
+    client.add("books", &json!([{"id": 4}]));
+    assert!(requests.recv_timeout(Duration::from_secs(1)).is_err(), "it is told of no more");
+}
