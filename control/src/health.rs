@@ -51,8 +51,9 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     // An index that is being made or deleted is in the catalogue before it is on nodes, or after.
     let lock = cluster.locks.lock(Scope::everything());
     let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else { return Ok(()) };
-    let path =
-        "/tasks?limit=1&statuses=enqueued,processing&types=indexCreation,indexUpdate,indexDeletion,indexSwap";
+    // Settings make an index, too.
+    let path = "/tasks?limit=1&statuses=enqueued,processing\
+                &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
     let coming = node.ask("GET", path, None).await?;
     if coming.get("total").and_then(Value::as_u64) != Some(0) {
         return Ok(());

@@ -12,8 +12,7 @@ use std::{
 
 const PATH: &str = "/indexes/books/documents";
 
-/// Two gateways; recoveries come after some seconds. Every shard has documents, and every worker has written: the first
-/// write of a worker waits for its key, on all nodes.
+/// Two gateways; recoveries come after some seconds. Every shard has documents, and every worker has written.
 fn cluster() -> Sandbox {
     cluster_that_waits(4_000)
 }
@@ -21,6 +20,13 @@ fn cluster() -> Sandbox {
 fn cluster_that_waits(write_timeout_ms: u64) -> Sandbox {
     let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms, ..Options::default() });
     cluster.client.create("books", "id", &json!({}));
+    every_worker_writes(&cluster);
+    cluster.client.add("books", &books(0, 40));
+    cluster
+}
+
+/// The first write of a worker under a new key waits for that key, on all nodes.
+fn every_worker_writes(cluster: &Sandbox) {
     for _ in 0..10 {
         for gateway in 0..2 {
             // A new connection: any worker may take it.
@@ -31,8 +37,6 @@ fn cluster_that_waits(write_timeout_ms: u64) -> Sandbox {
             assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
         }
     }
-    cluster.client.add("books", &books(0, 40));
-    cluster
 }
 
 fn books(version: u64, count: u64) -> Value {
@@ -293,6 +297,7 @@ fn a_callout_that_comes_late_changes_nothing() {
     let before = keys(0);
     for round in 0..2 {
         let version = 10 * round;
+        every_worker_writes(&cluster);
         cluster.freeze("meili-1");
         let late = send(cluster.gateway(0), books(version + 1, 40));
         wait_status(&cluster, "openWrites", 1);

@@ -326,6 +326,7 @@ fn told(client: &Client, index: &str, case: &Case) -> Value {
     let primary_key = &client.get(&format!("/indexes/{index}")).body["primaryKey"];
     json!({
         "status": answer.status, "body": body, "task": task, "documents": documents, "total": fetched.body["total"],
+        "fetched": [fetched.status, fetched.body["code"], fetched.body["message"]],
         "primaryKey": primary_key
     })
 }
