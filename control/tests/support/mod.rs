@@ -89,8 +89,11 @@ async fn tasks(
     let memory = memory.lock().unwrap();
     let uids: Option<Vec<u64>> =
         query.get("uids").map(|uids| uids.split(',').map(|uid| uid.parse().unwrap()).collect());
-    let is_asked =
-        |task: &&Value| uids.as_ref().is_none_or(|uids| uids.contains(&task["uid"].as_u64().unwrap()));
+    let statuses: Option<Vec<&str>> = query.get("statuses").map(|statuses| statuses.split(',').collect());
+    let is_asked = |task: &&Value| {
+        uids.as_ref().is_none_or(|uids| uids.contains(&task["uid"].as_u64().unwrap()))
+            && statuses.as_ref().is_none_or(|statuses| statuses.contains(&task["status"].as_str().unwrap()))
+    };
     Json(json!({"results": memory.tasks.iter().filter(is_asked).collect::<Vec<_>>()}))
 }
 
