@@ -4,9 +4,9 @@
 
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::Result,
     ledger::catalogue::{self, Epoch},
-    node::{Node, NodeAnswer, Request},
+    node::{Node, Request},
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
     if answer.is_success() || answer.status == 409 {
         return Ok(());
     }
-    Err(unexpected(node, &request, &answer))
+    Err(node.unexpected(&request, &answer))
 }
 
 impl Epochs {
@@ -222,7 +222,7 @@ impl Epochs {
         let request = Request::own("DELETE", format!("/keys/{}", uid.hyphenated()), None);
         let answer = node.send_within(&request, PATIENCE).await?;
         if !answer.is_success() && answer.status != 404 {
-            return Err(unexpected(node, &request, &answer));
+            return Err(node.unexpected(&request, &answer));
         }
         let is_last = {
             let mut owed = self.owed();
@@ -246,14 +246,5 @@ impl Epochs {
 async fn create(node: &Node, body: &Value) {
     if let Err(error) = create_key(node, body).await {
         tracing::warn!(node = node.name, %error, "an epoch key could not be made");
-    }
-}
-
-fn unexpected(node: &Node, request: &Request, answer: &NodeAnswer) -> Error {
-    Error::Unexpected {
-        node: node.name.clone(),
-        status: answer.status,
-        request: format!("{} {}", request.method, request.path),
-        body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
     }
 }

@@ -174,16 +174,23 @@ impl Node {
     /// # Errors
     /// No answer, or another status than 2xx.
     pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        let answer = self.send(&Request::own(method, path, body)).await?;
+        let request = Request::own(method, path, body);
+        let answer = self.send(&request).await?;
         if answer.is_success() {
             return Ok(answer.json());
         }
-        Err(Error::Unexpected {
+        Err(self.unexpected(&request, &answer))
+    }
+
+    /// The error that an answer is to whoever takes nothing but success.
+    #[must_use]
+    pub fn unexpected(&self, request: &Request, answer: &NodeAnswer) -> Error {
+        Error::Unexpected {
             node: self.name.clone(),
             status: answer.status,
-            request: format!("{method} {path}"),
+            request: format!("{} {}", request.method, request.path),
             body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
-        })
+        }
     }
 
     /// Waits until it has ended all tasks that it has now, whoever sent them.

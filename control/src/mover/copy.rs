@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
-    node::{Node, NodeAnswer, Request},
+    node::{Node, Request},
 };
 use axum::body::Bytes;
 use miroir_core::{
@@ -181,7 +181,7 @@ impl<'a> Copy<'a> {
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
         let answer = self.target.send_within(&request, PATIENCE).await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
-        self.tasks.push(task.ok_or_else(|| unexpected(self.target, &request, &answer))?.into());
+        self.tasks.push(task.ok_or_else(|| self.target.unexpected(&request, &answer))?.into());
         Ok(())
     }
 
@@ -254,17 +254,8 @@ pub async fn fetch(node: &Node, index: &str, body: &Value) -> Result<Page> {
     let begun = Instant::now();
     let answer = node.send_within(&request, PATIENCE).await?;
     if !answer.is_success() {
-        return Err(unexpected(node, &request, &answer));
+        return Err(node.unexpected(&request, &answer));
     }
     tracing::trace!(node = node.name, index, took = ?begun.elapsed(), "a page was read");
     Ok(serde_json::from_slice(&answer.body)?)
-}
-
-fn unexpected(node: &Node, request: &Request, answer: &NodeAnswer) -> Error {
-    Error::Unexpected {
-        node: node.name.clone(),
-        status: answer.status,
-        request: format!("{} {}", request.method, request.path),
-        body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
-    }
 }
