@@ -80,9 +80,7 @@ async fn decide(
         }
     }
     if taken.is_empty() && unknown.is_empty() && !refusals.is_empty() {
-        let uid = write.task.uid;
-        cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
-        return Ok(Err(refused(&refusals)));
+        return take_back(cluster, write, &refusals).await;
     }
     let asked = unknown.clone();
     let untaken = |taken: &BTreeMap<String, u32>| {
@@ -113,8 +111,56 @@ async fn decide(
     for node in asked.iter().filter(|node| !taken.contains_key(*node)) {
         write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
     }
+    // Every shard has a replica that has not taken it for sure: as that one is, so will be those that have not said.
+    let untouched = |writers: &Vec<String>| writers.iter().any(|node| !unknown.contains(node));
+    if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
+        let doubtful = write.writers.iter().flat_map(|(shard, writers)| {
+            writers.iter().filter(|node| unknown.contains(*node)).map(|node| (*shard, node.clone()))
+        });
+        let doubtful: Vec<_> = doubtful.collect();
+        if doubtful.is_empty() {
+            return take_back(cluster, write, &refusals).await;
+        }
+        let uid = write.task.uid;
+        stale(cluster, uid, doubtful).await?;
+        // Its uid is not given again: a node may have it.
+        cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
+        return Ok(Err(refused(&refusals)));
+    }
     apply(cluster, write, &taken, &unknown, written).await?;
     Ok(Ok(write.task.summary()))
+}
+
+/// A write that no node has taken was never there.
+///
+/// # Errors
+/// The ledger failed.
+async fn take_back(
+    cluster: &Arc<Cluster>,
+    write: &OpenWrite,
+    refusals: &[(String, u16, Option<ErrorBody>)],
+) -> Result<std::result::Result<Value, ApiError>> {
+    let uid = write.task.uid;
+    cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
+    Ok(Err(refused(refusals)))
+}
+
+/// Replicas that missed a write, or may have taken what others have not: they are published as stale.
+///
+/// # Errors
+/// The ledger failed.
+async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> Result<()> {
+    if replicas.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(uid, replicas = replicas.len(), "replicas missed a write");
+    cluster
+        .change(|view| {
+            for (shard, node) in &replicas {
+                view.mark_stale(*shard, node);
+            }
+        })
+        .await
 }
 
 /// What the client is told of a write that no node has taken. A request that every node refuses as it stands is the client's
@@ -185,16 +231,7 @@ pub async fn apply(
             Some(NodeTask { node: node.clone(), node_task, main: true, shards })
         })
         .collect();
-    if !missed.is_empty() {
-        tracing::warn!(uid, replicas = missed.len(), "replicas missed a write");
-        cluster
-            .change(|view| {
-                for (shard, node) in &missed {
-                    view.mark_stale(*shard, node);
-                }
-            })
-            .await?;
-    }
+    stale(cluster, uid, missed).await?;
     let failure = (!lost.is_empty()).then(|| {
         let names: Vec<String> = lost.iter().map(|shard| shard.0.to_string()).collect();
         tracing::error!(uid, shards = names.join(","), "shards took no part of a write");

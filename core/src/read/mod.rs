@@ -140,7 +140,7 @@ impl Read {
 
     /// Puts a question to the nodes.
     fn put(mut self, question: Box<dyn Question>) -> Progress<Self> {
-        self.seeds = question.seeds(&self.topology).iter().map(|seed| seed % DISTINCT_PLANS).collect();
+        self.seeds = question.seeds().iter().map(|seed| seed % DISTINCT_PLANS).collect();
         let shards = question.shards(&self.topology);
         self.question = Some(question);
         self.parts.clear();

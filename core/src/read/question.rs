@@ -74,7 +74,7 @@ pub enum Gathered {
 pub trait Question: Debug {
     /// A number for each unit, that follows from it without its paging: it chooses the replicas, so that the pages of one
     /// question come from the same ones.
-    fn seeds(&self, topology: &Topology) -> Vec<u64>;
+    fn seeds(&self) -> Vec<u64>;
 
     /// The shards that it concerns.
     fn shards(&self, topology: &Topology) -> Vec<Shard> {

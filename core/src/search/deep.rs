@@ -286,8 +286,8 @@ fn question(results: &[DeepResult], portion: &Portion) -> Option<Vec<u8>> {
 }
 
 impl Question for Deep {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.search.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.search.seeds()
     }
 
     fn concerns(&self, portions: &[Portion]) -> bool {

@@ -176,8 +176,8 @@ impl InSteps for DocumentList {
 }
 
 impl Question for DocumentList {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        let mut hash = Xxh3::with_seed(topology.version());
+    fn seeds(&self) -> Vec<u64> {
+        let mut hash = Xxh3::new();
         hash.update(self.index.as_bytes());
         for (name, value) in
             self.parameters.iter().filter(|(name, _)| !["offset", "limit"].contains(&name.as_str()))

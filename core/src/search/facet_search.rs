@@ -18,7 +18,7 @@ use crate::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A search among the values of a facet.
 #[derive(Debug)]
@@ -61,9 +61,9 @@ impl FacetSearch {
 }
 
 impl Question for FacetSearch {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
+    fn seeds(&self) -> Vec<u64> {
         let body = serde_json::to_vec(&self.parameters).unwrap_or_default();
-        vec![xxh3_64_with_seed(&body, topology.version())]
+        vec![xxh3_64(&body)]
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {

@@ -257,9 +257,9 @@ impl Sorting for Federated {
 }
 
 impl Question for Federated {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        let seed = |seed: u64, query: &IndexQuery| seed.rotate_left(5) ^ query.seed(topology.version());
-        vec![self.queries.iter().fold(self.federation.seed("", topology.version()), seed)]
+    fn seeds(&self) -> Vec<u64> {
+        let seed = |seed: u64, query: &IndexQuery| seed.rotate_left(5) ^ query.seed();
+        vec![self.queries.iter().fold(self.federation.seed(""), seed)]
     }
 
     fn hits(&self) -> u64 {

@@ -34,8 +34,8 @@ impl Decision {
 }
 
 impl Question for Decision {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.federated.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.federated.seeds()
     }
 
     fn hits(&self) -> u64 {

@@ -122,8 +122,8 @@ impl Sorting for MultiSearch {
 }
 
 impl Question for MultiSearch {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.queries.iter().map(|query| query.seed(topology.version())).collect()
+    fn seeds(&self) -> Vec<u64> {
+        self.queries.iter().map(|query| query.seed()).collect()
     }
 
     fn hits(&self) -> u64 {

@@ -112,8 +112,8 @@ impl IndexQuery {
 
     /// Chooses the replicas.
     #[must_use]
-    pub fn seed(&self, topology_version: u64) -> u64 {
-        self.request.seed(&self.index, topology_version)
+    pub fn seed(&self) -> u64 {
+        self.request.seed(&self.index)
     }
 
     /// The queries for one node: the client's, and where [`Self::asks_keywords`] the same by keywords only.

@@ -160,8 +160,8 @@ fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> 
 }
 
 impl<S: Sorting> Question for Reveal<S> {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.search.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.search.seeds()
     }
 
     fn concerns(&self, portions: &[Portion]) -> bool {

@@ -24,7 +24,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 use std::collections::BTreeMap;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Parameters that a search takes too, in the same sense.
 const KNOWN: [&str; 9] = [
@@ -118,14 +118,14 @@ impl Similar {
         Some(Box::new(Near { query, id: self.id.clone() }))
     }
 
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        vec![xxh3_64_with_seed(self.index.as_bytes(), topology.version())]
+    fn seeds(&self) -> Vec<u64> {
+        vec![xxh3_64(self.index.as_bytes())]
     }
 }
 
 impl Question for Judgement {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.0.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.0.seeds()
     }
 
     fn shards(&self, _: &Topology) -> Vec<Shard> {
@@ -142,8 +142,8 @@ impl Question for Judgement {
 }
 
 impl Question for Vector {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.0.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.0.seeds()
     }
 
     fn shards(&self, _: &Topology) -> Vec<Shard> {
@@ -173,8 +173,8 @@ impl Question for Vector {
 }
 
 impl Question for Alone {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.0.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.0.seeds()
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
@@ -220,8 +220,8 @@ impl Question for Alone {
 }
 
 impl Question for Near {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        vec![self.query.seed(topology.version())]
+    fn seeds(&self) -> Vec<u64> {
+        vec![self.query.seed()]
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {

@@ -48,8 +48,8 @@ impl Sorting for Search {
 }
 
 impl Question for Search {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        vec![self.0.seed(topology.version())]
+    fn seeds(&self) -> Vec<u64> {
+        vec![self.0.seed()]
     }
 
     fn hits(&self) -> u64 {

@@ -142,8 +142,8 @@ impl<S: InSteps> Page<S> {
 }
 
 impl<S: InSteps> Question for Page<S> {
-    fn seeds(&self, topology: &Topology) -> Vec<u64> {
-        self.search.seeds(topology)
+    fn seeds(&self) -> Vec<u64> {
+        self.search.seeds()
     }
 
     fn concerns(&self, portions: &[Portion]) -> bool {
