@@ -12,6 +12,7 @@ pub mod embedders;
 pub mod epochs;
 pub mod error;
 pub mod facet_values;
+pub mod files;
 pub mod gateways;
 pub mod health;
 pub mod ledger;

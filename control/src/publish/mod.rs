@@ -5,13 +5,11 @@ pub mod envoy;
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
+    files,
     view::{Index, View},
 };
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 /// The Envoy cluster of the control plane.
 pub const CONTROL_CLUSTER: &str = "miroir_control";
@@ -83,8 +81,10 @@ impl Publisher {
         let nodes = view.nodes.iter().map(|member| &member.config).chain(retired);
         let nodes: Vec<config::NodeConfig> = nodes.cloned().collect();
         // Clusters first: the filter's configuration names them.
-        replace(folder, "cds.json", &envoy::clusters(&nodes, &self.control, &version))?;
-        replace(folder, "ecds.json", &envoy::filter(topology.config(), &self.wasm, &version)?)
+        let replace =
+            |name: &str, value| files::replace(&folder.join(name), &serde_json::to_vec_pretty(&value)?);
+        replace("cds.json", envoy::clusters(&nodes, &self.control, &version))?;
+        replace("ecds.json", envoy::filter(topology.config(), &self.wasm, &version)?)
     }
 }
 
@@ -107,26 +107,6 @@ fn index_config(index: &Index) -> IndexConfig {
     let distinct = index.settings.get("distinctAttribute").and_then(|attribute| attribute.as_str());
     config.distinct_attribute = distinct.map(str::to_owned);
     config
-}
-
-/// Replaces a file by renaming: who reads it sees the old or the new one, whole. A file that says the same is left.
-fn replace(folder: &Path, name: &str, value: &serde_json::Value) -> Result<()> {
-    let path = folder.join(name);
-    let text = serde_json::to_vec_pretty(value)?;
-    let temporary = folder.join(format!(".{name}.tmp"));
-    let write = || {
-        use std::os::unix::fs::OpenOptionsExt;
-        // It holds the gateways' secret: the owner's alone.
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&text)?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().map_err(Error::file(&path))
 }
 
 #[cfg(test)]
