@@ -17,6 +17,7 @@ mod one_order;
 mod operations;
 mod payloads;
 mod reads;
+mod restore;
 mod sdk;
 mod shared;
 mod similar;

@@ -51,7 +51,7 @@ fn moment(seconds: u64) -> String {
 }
 
 /// Makes the same key on both, and gives its text.
-fn key(pair: &Pair, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
+fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
     let body = json!({"uid": uid, "actions": actions, "indexes": indexes, "expiresAt": expires});
     let texts = pair.clients().map(|client| {
         let answer = client.json("POST", "/keys", &body);
@@ -62,7 +62,7 @@ fn key(pair: &Pair, uid: &str, actions: &[&str], indexes: &[&str], expires: Opti
     texts[0].clone()
 }
 
-pub fn check(pair: &mut Pair, routes: &[Route]) {
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
     let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(2);
     let expired =
         key(pair, "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a04", &["*"], &["*"], Some(&moment(soon.as_secs())));
@@ -124,7 +124,7 @@ pub fn check(pair: &mut Pair, routes: &[Route]) {
     }
 }
 
-fn same(pair: &mut Pair, route: &Route, who: &str, key: Option<&str>) {
+fn same(pair: &mut Pair<'_>, route: &Route, who: &str, key: Option<&str>) {
     let (path, body) = example(route);
     let answers = pair.ask(key, &route.method, &path, &[], &body);
     // What a node would do and a cluster does not serve is for the table.

@@ -28,7 +28,14 @@ fn headers(answer: &Answer, names: &[&str]) -> Value {
     names.iter().map(|name| ((*name).to_owned(), json!(list(name)))).collect::<serde_json::Map<_, _>>().into()
 }
 
-fn same(pair: &mut Pair, key: Option<&str>, method: &str, path: &str, sent: &[(&str, &str)], body: &Value) {
+fn same(
+    pair: &mut Pair<'_>,
+    key: Option<&str>,
+    method: &str,
+    path: &str,
+    sent: &[(&str, &str)],
+    body: &Value,
+) {
     let answers = pair.ask(key, method, path, sent, body);
     if pair.lacks(&answers[1]) && !path.contains("nope") {
         return;
@@ -44,7 +51,7 @@ fn same(pair: &mut Pair, key: Option<&str>, method: &str, path: &str, sent: &[(&
     pair.check(&format!("{method} {path} {sent:?}"), cluster, node);
 }
 
-pub fn check(pair: &mut Pair, routes: &[Route]) {
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
     let origin = ("origin", "http://example.org");
     let paths: BTreeSet<String> = routes
         .iter()
@@ -80,7 +87,7 @@ pub fn check(pair: &mut Pair, routes: &[Route]) {
     metadata(pair);
 }
 
-fn origins(pair: &mut Pair, routes: &[Route], origin: (&str, &str)) {
+fn origins(pair: &mut Pair<'_>, routes: &[Route], origin: (&str, &str)) {
     for route in routes.iter().filter(|route| route.method == "GET" || route.path.ends_with("search")) {
         let (path, body) = example(route);
         if ["/batches", "/stats", "/keys"].iter().any(|part| path.contains(part)) || route.refused {
@@ -106,7 +113,7 @@ fn origins(pair: &mut Pair, routes: &[Route], origin: (&str, &str)) {
 }
 
 /// Answers are compressed as clients ask for it, errors too.
-fn compression(pair: &mut Pair) {
+fn compression(pair: &mut Pair<'_>) {
     let path = format!("/indexes/{INDEX}/search");
     for (accepted, expected) in [
         ("gzip", Some("gzip")),
@@ -138,7 +145,7 @@ fn compression(pair: &mut Pair) {
 }
 
 /// Which uids an answer has, and where.
-fn metadata(pair: &mut Pair) {
+fn metadata(pair: &mut Pair<'_>) {
     let queries = json!([{"indexUid": INDEX, "limit": 1}, {"indexUid": "emptied"}]);
     let cases = [
         ("/indexes/films/search", json!({"limit": 1})),

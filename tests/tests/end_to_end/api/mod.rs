@@ -4,7 +4,7 @@ mod keys;
 mod manners;
 mod table;
 
-use miroir_tests::{Answer, Client, Node, Options, Sandbox};
+use miroir_tests::{Answer, Client, Node, Sandbox};
 use serde_json::{Value, json};
 use table::Route;
 
@@ -40,19 +40,18 @@ const VOLATILE: [&str; 24] = [
 ];
 
 /// A cluster and one node, asked the same.
-struct Pair {
-    sandbox: Sandbox,
-    node: Node,
+struct Pair<'p> {
+    sandbox: &'p Sandbox,
+    node: &'p Node,
     /// Nodes are Meilisearch itself.
     is_real: bool,
     wrong: Vec<String>,
     compared: usize,
 }
 
-impl Pair {
-    fn start() -> Self {
+impl<'p> Pair<'p> {
+    fn new(sandbox: &'p Sandbox, node: &'p Node) -> Self {
         let is_real = std::env::var_os("MEILISEARCH_BIN").is_some();
-        let (sandbox, node) = (Sandbox::start(Options::default()), Node::start());
         let pair = Self { sandbox, node, is_real, wrong: Vec::new(), compared: 0 };
         for client in pair.clients() {
             fill(client);
@@ -218,9 +217,8 @@ fn setting(name: &str) -> Value {
     }
 }
 
-#[test]
-fn every_route_is_what_the_table_says() {
-    let mut pair = Pair::start();
+pub fn every_route_is_what_the_table_says(sandbox: &Sandbox, node: &Node) {
+    let mut pair = Pair::new(sandbox, node);
     let routes = table::routes();
     // Before anything has changed, so that what is refused can be seen to have changed nothing.
     keys::check(&mut pair, &routes);

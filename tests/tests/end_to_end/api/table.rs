@@ -55,7 +55,7 @@ pub fn routes() -> Vec<Route> {
     routes
 }
 
-pub fn check(pair: &mut Pair, routes: &[Route]) {
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
     whole(pair, routes);
     let (reads, writes): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(|route| changes_nothing(route));
     reads.iter().for_each(|route| drop(serves(pair, route)));
@@ -68,16 +68,22 @@ pub fn check(pair: &mut Pair, routes: &[Route]) {
         pair.check(&format!("the task of {what}"), cluster, node);
     }
     reads.iter().for_each(|route| drop(serves(pair, route)));
-    let on = FEATURES.iter().map(|name| ((*name).to_owned(), json!(true)));
-    let on = Value::Object(on.collect());
-    let on = pair.ask(Some(MASTER_KEY), "PATCH", "/experimental-features", &[], &on);
-    assert!(on.iter().all(|answer| answer.status == 200), "{on:?}");
+    switch(pair, true);
     for route in routes.iter().filter(|route| route.refused) {
         refuses(pair, route);
     }
     for route in routes.iter().filter(|route| !route.refused && is_experimental(&route.path)) {
         serves(pair, route);
     }
+    switch(pair, false);
+}
+
+/// Switches experimental features on or off.
+fn switch(pair: &mut Pair<'_>, on: bool) {
+    let features = FEATURES.iter().map(|name| ((*name).to_owned(), json!(on)));
+    let features = Value::Object(features.collect());
+    let answers = pair.ask(Some(MASTER_KEY), "PATCH", "/experimental-features", &[], &features);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }
 
 fn is_experimental(path: &str) -> bool {
@@ -87,7 +93,7 @@ fn is_experimental(path: &str) -> bool {
 }
 
 /// Nodes have no method on these routes that the table does not have.
-fn whole(pair: &mut Pair, routes: &[Route]) {
+fn whole(pair: &mut Pair<'_>, routes: &[Route]) {
     let mut methods: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
     for route in routes {
         methods.entry(&route.path).or_default().push(route);
@@ -111,7 +117,7 @@ fn whole(pair: &mut Pair, routes: &[Route]) {
 }
 
 /// Asks both for the same; gives their answers where tasks follow.
-fn serves(pair: &mut Pair, route: &Route) -> Option<(String, [Answer; 2])> {
+fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
     // It has no feature that is off: a node would do it.
     if route.path == "/export" {
         return None;
@@ -135,7 +141,7 @@ fn serves(pair: &mut Pair, route: &Route) -> Option<(String, [Answer; 2])> {
 }
 
 /// A cluster says that it does not serve a route, to those who might use it on a node.
-fn refuses(pair: &mut Pair, route: &Route) {
+fn refuses(pair: &mut Pair<'_>, route: &Route) {
     let (path, body) = example(route);
     let what = format!("{} {path}", route.method);
     let client = &pair.sandbox.client;
