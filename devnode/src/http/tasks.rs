@@ -23,10 +23,12 @@ struct Listed<T> {
     next: Option<u32>,
 }
 
-/// Whether the caller may see the task: all its indexes, or everything if it has none.
+/// Whether the caller may see the task: its index, or everything if it is not of one index.
 fn visible(rights: &Rights, task: &Task) -> bool {
-    let indexes = task.work.indexes();
-    if indexes.is_empty() { rights.covers_all() } else { indexes.iter().all(|index| rights.covers(index)) }
+    match task.work.indexes().as_slice() {
+        [index] => rights.covers(index),
+        _ => rights.covers_all(),
+    }
 }
 
 /// `GET /tasks`

@@ -106,6 +106,11 @@ impl From<Selection> for Page {
 }
 
 impl Page {
+    /// Whether tasks of some indexes only are meant.
+    pub fn names_indexes(&self) -> bool {
+        self.index_uids.0.is_some()
+    }
+
     /// Whether the task is meant, apart from `limit` and `from`.
     pub fn matches(&self, task: &Task) -> bool {
         fn among<T: PartialEq>(list: &StarList<T>, value: Option<&T>) -> bool {

@@ -231,14 +231,15 @@ impl Queue {
         let mut matching: Vec<Task> = state
             .tasks
             .values()
-            .filter(|task| allowed(task))
             .map(|task| as_seen(task, state.processing.as_ref()))
             .filter(|task| query.matches(task))
             .collect();
         if !reverse {
             matching.reverse();
         }
+        // As Meilisearch counts: what the caller may not see too, and swaps of the indexes, which are not listed with them.
         let total = matching.len();
+        matching.retain(|task| allowed(task) && (!query.names_indexes() || task.work.indexes().len() == 1));
         let from = query.from.map(|from| from.0);
         let mut page = matching
             .into_iter()

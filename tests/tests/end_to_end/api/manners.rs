@@ -37,7 +37,9 @@ fn same(
     body: &Value,
 ) {
     let answers = pair.ask(key, method, path, sent, body);
-    if pair.lacks(&answers[1]) && !path.contains("nope") {
+    // The development node has one route for all settings, and not all that Meilisearch has.
+    let is_less = path.contains("/settings/") || (answers[1].status == 404 && !path.contains("nope"));
+    if pair.lacks(&answers[1]) && (is_less || path.starts_with("/webhooks")) {
         return;
     }
     let told = answers.each_ref().map(|answer| {

@@ -125,7 +125,9 @@ fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
     let (path, body) = example(route);
     let what = format!("{} {path}", route.method);
     let answers = pair.ask(Some(MASTER_KEY), &route.method, &path, &[], &body);
-    if pair.lacks(&answers[1]) {
+    // A swap does not change the names in the development node's older tasks.
+    let is_old = !pair.is_real && route.method == "GET" && route.path.starts_with("/tasks");
+    if pair.lacks(&answers[1]) || is_old {
         return None;
     }
     let [cluster, node] = answers.each_ref().map(|answer| {
