@@ -76,12 +76,12 @@ mod tests {
             let chain = &read["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
             chain["typed_config"]["http_filters"].as_array().unwrap().len()
         };
-        assert_eq!(filters(&read), 2);
+        assert_eq!(filters(&read), 4);
         assert_eq!(
             read["dynamic_resources"]["cds_config"]["path_config_source"]["path"],
             "/data/xds/cds.json"
         );
         bootstrap.no_filter = true;
-        assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 1);
+        assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 3);
     }
 }

@@ -448,6 +448,11 @@ async fn end(cluster: &Cluster, task: Task, over: &Over, indexed: Option<u64>) -
                 details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
             }
             tasks::finish(connection, uid, &ending)?;
+            if let (true, Effect::Swap { pairs }) = (succeeded, &effect) {
+                pairs
+                    .iter()
+                    .try_for_each(|(left, right, _)| tasks::swap_names(connection, uid, left, right))?;
+            }
             if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
                 tasks::set_canceled_by(connection, uid, by)?;
             }
