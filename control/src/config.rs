@@ -33,6 +33,9 @@ pub struct ClusterFile {
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     #[serde(default)]
     pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a gateway's host, such as `/meilisearch`.
+    #[serde(default)]
+    pub path_prefix: Option<String>,
     /// How replicas are moved and mended.
     #[serde(default)]
     pub moves: Moves,
@@ -102,6 +105,8 @@ pub struct ClusterConfig {
     pub on_missing_shards: OnMissingShards,
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a gateway's host.
+    pub path_prefix: Option<String>,
     /// How replicas are moved and mended.
     pub moves: Moves,
 }
@@ -224,6 +229,7 @@ impl ClusterFile {
             fan_out: FanOut::default(),
             on_missing_shards: OnMissingShards::default(),
             on_lost_control: OnLostControl::default(),
+            path_prefix: None,
             moves: Moves::default(),
         })
     }
@@ -267,6 +273,7 @@ impl ClusterFile {
                 fan_out: self.fan_out,
                 on_missing_shards: self.on_missing_shards,
                 on_lost_control: self.on_lost_control,
+                path_prefix: self.path_prefix,
                 moves: self.moves,
             })
         } else {

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod bootstrap;
 pub mod catalogue;
 pub mod catch_up;
 pub mod cli;

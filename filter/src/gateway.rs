@@ -1,6 +1,6 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, lease, stream::Stream, writes::Writes};
+use crate::{callouts::outcome, lease, metrics, stream::Stream, writes::Writes};
 use miroir_core::topology::Topology;
 use proxy_wasm::{
     hostcalls,
@@ -59,6 +59,7 @@ impl RootContext for Gateway {
         match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
             Ok(topology) => {
                 log::info!("topology {} is in force", topology.version());
+                metrics::set("miroir_topology_version", &[], topology.version());
                 let topology = Arc::new(topology);
                 lease::register(&topology);
                 // The control plane waits to hear that the older one is gone.
@@ -72,6 +73,7 @@ impl RootContext for Gateway {
                 for error in invalid.0 {
                     log::error!("the topology is refused: {error}");
                 }
+                metrics::count("miroir_topologies_refused_total", &[], 1);
                 return false;
             }
         }

@@ -7,6 +7,7 @@ mod shards;
 mod status;
 
 use crate::{
+    bootstrap::{self, BootstrapArgs},
     error::Result,
     playground::{self, PlaygroundArgs},
     recover,
@@ -31,6 +32,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Make a new ledger out of what nodes have, where the old one is lost; then run the control plane
     Recover(ServeArgs),
+    /// Print the bootstrap of an Envoy that is a gateway
+    Bootstrap(BootstrapArgs),
     /// Run a whole cluster on this machine: nodes, control plane and Envoy
     Playground(PlaygroundArgs),
     /// Run a program that dies with its parent; the playground's own
@@ -88,6 +91,10 @@ pub async fn run(cli: Cli) -> Result<()> {
                 println!("shard {}: copies differ, that of {node} is taken", shard.0);
             }
             println!("Set the keys of embedders again: nodes do not tell them.");
+            Ok(())
+        }
+        Command::Bootstrap(args) => {
+            print!("{}", bootstrap::of(&args)?);
             Ok(())
         }
         Command::Playground(args) => playground::run(args).await,

@@ -1,28 +1,31 @@
 //! Envoy's resources as JSON. Source of names: Envoy 1.40's API reference (`envoy.config.cluster.v3.Cluster`,
 //! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
 
-use crate::{config::NodeConfig, error::Result};
-use miroir_core::topology::TopologyConfig;
+use super::Snapshot;
+use crate::error::Result;
 use serde_json::{Value, json};
 
 /// The type of a cluster resource.
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+/// The type of a named extension's configuration.
+const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 /// The type of the filter's configuration.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// `cds.json`: a cluster a node, and the control plane's.
 #[must_use]
-pub fn clusters(nodes: &[NodeConfig], control: &str, version: &str) -> Value {
-    let mut resources: Vec<Value> = nodes
+pub fn clusters(snapshot: &Snapshot) -> Value {
+    let mut resources: Vec<Value> = snapshot
+        .nodes
         .iter()
         .map(|node| {
             let port = node.url.port_or_known_default().unwrap_or(80);
             cluster(&node.cluster, node.url.host_str().unwrap_or_default(), port, true)
         })
         .collect();
-    let (host, port) = control.rsplit_once(':').unwrap_or((control, "80"));
-    resources.push(cluster(super::CONTROL_CLUSTER, host, port.parse().unwrap_or(80), false));
-    json!({"version_info": version, "type_url": CLUSTER, "resources": resources})
+    let (host, port) = snapshot.control_address();
+    resources.push(cluster(&snapshot.control_cluster, host, port, false));
+    json!({"version_info": snapshot.topology.version.to_string(), "type_url": CLUSTER, "resources": resources})
 }
 
 fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
@@ -76,31 +79,42 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
 ///
 /// # Errors
 /// The topology cannot be written as JSON.
-pub fn filter(topology: &TopologyConfig, wasm: &str, version: &str) -> Result<Value> {
+pub fn filter(snapshot: &Snapshot) -> Result<Value> {
     Ok(json!({
-        "version_info": version,
-        "type_url": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-        "resources": [{
-            "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-            "name": super::FILTER,
-            "typed_config": {
-                "@type": WASM,
-                "config": {
-                    "name": super::FILTER,
-                    "root_id": super::FILTER,
-                    "vm_config": {
-                        "vm_id": super::FILTER,
-                        "runtime": "envoy.wasm.runtime.v8",
-                        "code": {"local": {"filename": wasm}}
-                    },
-                    "configuration": {
-                        "@type": "type.googleapis.com/google.protobuf.StringValue",
-                        "value": serde_json::to_string(topology)?
-                    },
-                    "failure_policy": "FAIL_RELOAD",
-                    "allow_on_headers_stop_iteration": true
-                }
+        "version_info": snapshot.topology.version.to_string(),
+        "type_url": EXTENSION,
+        "resources": [extension(snapshot)?]
+    }))
+}
+
+/// The filter with its topology, as one resource.
+///
+/// # Errors
+/// The topology cannot be written as JSON.
+pub fn extension(snapshot: &Snapshot) -> Result<Value> {
+    // A mesh's agent fetches it, and tells Envoy of a file.
+    let is_remote = ["oci://", "http://", "https://"].iter().any(|scheme| snapshot.wasm.starts_with(scheme));
+    let code = if is_remote {
+        json!({"remote": {"http_uri": {"uri": snapshot.wasm}}})
+    } else {
+        json!({"local": {"filename": snapshot.wasm}})
+    };
+    Ok(json!({
+        "@type": EXTENSION,
+        "name": super::FILTER,
+        "typed_config": {
+            "@type": WASM,
+            "config": {
+                "name": super::FILTER,
+                "root_id": super::FILTER,
+                "vm_config": {"vm_id": super::FILTER, "runtime": "envoy.wasm.runtime.v8", "code": code},
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": serde_json::to_string(&snapshot.topology)?
+                },
+                "failure_policy": "FAIL_RELOAD",
+                "allow_on_headers_stop_iteration": true
             }
-        }]
+        }
     }))
 }
