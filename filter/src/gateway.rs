@@ -56,6 +56,9 @@ impl RootContext for Gateway {
     /// `false` makes Envoy refuse the configuration and keep the one that it has.
     fn on_configure(&mut self, size: usize) -> bool {
         let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
+        for name in ["miroir_missing_shards_total", "miroir_topologies_refused_total"] {
+            metrics::announce(name);
+        }
         match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
             Ok(topology) => {
                 log::info!("topology {} is in force", topology.version());

@@ -14,6 +14,11 @@ thread_local! {
 /// Labels of a statistic.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
 
+/// Makes a counter known, so that it is there before it counts.
+pub fn announce(name: &str) {
+    known(MetricType::Counter, name, &[]);
+}
+
 /// Adds to a counter.
 pub fn count(name: &str, labels: Labels, by: usize) {
     let id = known(MetricType::Counter, name, labels);

@@ -40,6 +40,7 @@ pub fn render(status: &Status) -> String {
         }
     };
     let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let refusing = status.subscribers.iter().filter(|subscriber| subscriber.refused.is_some()).count();
     let alone = |value: u64| vec![(String::new(), value)];
     for (name, help, value) in [
         ("ready", "Clients can be served.", u64::from(status.ready)),
@@ -58,6 +59,12 @@ pub fn render(status: &Status) -> String {
         ("waiting_mutations", "Mutations that wait for locks.", number(status.waiting)),
         ("unsettled_tasks", "Tasks that nodes have not ended.", number(status.unsettled_tasks)),
         ("gateway_workers", "Workers of gateways that have a lease.", number(status.gateways.len())),
+        (
+            "subscribers",
+            "Envoys, and others, that are told what is published.",
+            number(status.subscribers.len()),
+        ),
+        ("subscribers_refusing", "Those of them that refused it.", number(refusing)),
     ] {
         family(&format!("miroir_control_{name}"), "gauge", help, alone(value));
     }

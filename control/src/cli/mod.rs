@@ -5,6 +5,8 @@ mod compare;
 mod operate;
 mod shards;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     bootstrap::{self, BootstrapArgs},

@@ -6,6 +6,8 @@ pub mod envoys;
 pub mod grpc;
 pub mod kubernetes;
 pub mod proto;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     config::{self, ClusterConfig},
@@ -178,7 +180,7 @@ fn replace(folder: &Path, name: &str, value: &serde_json::Value) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+mod file_tests {
     use super::*;
     use crate::{
         config::ClusterFile,

@@ -11,6 +11,7 @@ mod depth;
 mod durable;
 mod equivalence;
 mod grow;
+mod mesh;
 mod missing_shards;
 mod one_order;
 mod operations;
