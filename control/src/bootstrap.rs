@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    secrets::Secrets,
+    secrets::{self, Secrets},
 };
 use std::{
     net::SocketAddr,
@@ -28,7 +28,7 @@ pub struct BootstrapArgs {
     #[arg(long, default_value = "/etc/miroir/xds", conflicts_with = "grpc")]
     pub xds_dir: PathBuf,
     /// Where `miroir serve` listens, HOST:PORT: what changes comes from there by gRPC. The gateways' secret is in
-    /// MIROIR_SECRET, or in --data
+    /// MIROIR_SECRET, in the file that MIROIR_SECRET_FILE names, or in --data
     #[arg(long)]
     pub grpc: Option<String>,
     /// The control plane's data folder
@@ -49,8 +49,9 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
             let Some((host, port)) = address.rsplit_once(':').filter(|(_, port)| is_port(port)) else {
                 return Err(Error::Config(vec![format!("--grpc: `{address}` must be HOST:PORT")]));
             };
-            secret = match (std::env::var("MIROIR_SECRET"), &args.data) {
-                (Ok(secret), _) if !secret.is_empty() => secret,
+            let given = secrets::given("MIROIR_SECRET", |name| std::env::var(name).ok())?;
+            secret = match (given, &args.data) {
+                (Some(secret), _) => secret,
                 (_, Some(data)) => Secrets::read(data)?.gateway_secret,
                 _ => {
                     let error = "--grpc: the gateways' secret is needed, in MIROIR_SECRET or in --data";

@@ -103,7 +103,8 @@ fn failing_node() -> (u16, Arc<Mutex<Vec<String>>>) {
 
 const PLACEMENT: &str = r#""placement": [[0, 1], [1, 2], [2, 0], [0, 1]],"#;
 
-/// The sample of an Envoy without a control plane, over the cluster's first two nodes and another in place of the third.
+/// The sample of an Envoy without a control plane, over the cluster's first two nodes and another in place of the third; the cluster
+/// is under a path.
 fn unmanaged(cluster: &Sandbox, third: u16) -> Envoy {
     let ecds = std::fs::read(cluster.data().join("xds/ecds.json")).unwrap();
     let ecds: Value = serde_json::from_slice(&ecds).unwrap();
@@ -115,7 +116,7 @@ fn unmanaged(cluster: &Sandbox, third: u16) -> Envoy {
         assert!(sample.contains(PLACEMENT));
         let path = |path: &Path| path.display().to_string();
         [
-            (PLACEMENT, format!("\"placement\": {},", topology["placement"])),
+            (PLACEMENT, format!("\"placement\": {}, \"pathPrefix\": \"/ms\",", topology["placement"])),
             ("${LISTEN_ADDRESS}", "127.0.0.1".to_owned()),
             ("${LISTEN_PORT}", listen.to_string()),
             ("${ADMIN_PORT}", admin.to_string()),
@@ -163,7 +164,7 @@ fn ask(envoy: &Envoy, host: &str, method: &str, path: &str, body: &Value) -> (u1
 }
 
 const HOST: &str = "search.example.com";
-const SEARCH: &str = "/indexes/movies/search";
+const SEARCH: &str = "/ms/indexes/movies/search";
 
 /// The clusters that an Envoy has from its control plane, as it has understood them.
 fn clusters(admin: &Client) -> BTreeSet<String> {
@@ -189,10 +190,10 @@ fn named() -> BTreeSet<String> {
 fn an_envoy_of_any_kind_is_a_gateway() {
     let cluster = Sandbox::start(Options { shards: 4, ..Options::default() });
     let (third, heads) = failing_node();
-    // They start side by side.
     cluster.client.create("movies", "id", &json!({"filterableAttributes": ["id"]}));
     let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
     cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
+    // They start side by side.
     let (mut unmanaged, mut managed) = (unmanaged(&cluster, third), managed(&cluster));
     let hits = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["hits"].clone();
     let expected = cluster.client.search("movies", &json!({"limit": 100}))["hits"].clone();
@@ -231,7 +232,9 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     );
     let whole = ask(&unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100}));
     assert_eq!(hits(&whole.1).as_array().unwrap().len(), 41);
-    assert_eq!(ask(&unmanaged, HOST, "POST", "/indexes/movies/documents", &json!([{"id": 1}])).0, 503);
+    assert_eq!(ask(&unmanaged, HOST, "POST", "/ms/indexes/movies/documents", &json!([{"id": 1}])).0, 503);
+    let beside = ask(&unmanaged, HOST, "POST", "/indexes/movies/search", &json!({}));
+    assert_eq!(beside, (503, "This cluster is read-only.".to_owned()));
     let other = ask(&unmanaged, "www.example.com", "POST", SEARCH, &json!({}));
     assert_eq!(other, (200, "not Miroir's".to_owned()));
 
