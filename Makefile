@@ -60,7 +60,7 @@ programs:
 
 core-on-wasm: wasm-targets $(BINDGEN_RUNNER)
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(CURDIR)/$(BINDGEN_RUNNER) \
-		$(CARGO) test -p miroir-core --lib --target wasm32-unknown-unknown
+		$(CARGO) test --release -p miroir-core --lib --target wasm32-unknown-unknown
 
 # Standard libraries that are in the toolchain already are left alone, whoever put them there.
 wasm-targets:

@@ -16,13 +16,13 @@ pub fn books(ids: std::ops::Range<u64>, version: u64) -> Value {
 }
 
 impl Sandbox {
-    /// A cluster with two gateways, short leases, and 400 books of version 1.
+    /// A cluster with short leases, and 400 books of version 1.
     #[must_use]
-    pub fn library(nodes: u16, replication: u16) -> Self {
+    pub fn library(nodes: u16, replication: u16, gateways: u16) -> Self {
         let options = Options {
             nodes,
             replication,
-            gateways: 2,
+            gateways,
             lease_ms: 1_000,
             write_timeout_ms: 4_000,
             ..Options::default()
@@ -40,7 +40,7 @@ impl Sandbox {
     /// That is not so.
     pub fn library_is_whole(&self, count: usize, version: u64) {
         self.wait_settled();
-        for gateway in 0..2 {
+        for gateway in 0..self.gateways() {
             let query = json!({"limit": 1000, "filter": format!("v = {version}")});
             let answer = self.gateway(gateway).json("POST", "/indexes/books/search", &query);
             let hits = answer.body["hits"].as_array().map(Vec::len);

@@ -97,6 +97,12 @@ impl Sandbox {
         });
     }
 
+    /// How many gateways it has.
+    #[must_use]
+    pub fn gateways(&self) -> u16 {
+        self.options.gateways
+    }
+
     /// The playground's data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Requests that are too large, too deep or no text at all: a cluster answers them as one node does, and lives on.
 
-use miroir_tests::{Answer, Client, Node, Options, Sandbox};
+use miroir_tests::{Answer, Client, Node, Sandbox};
 use serde_json::{Value, json};
 
 const BIG: u64 = 1 << 63;
@@ -75,10 +75,7 @@ fn searches() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-#[test]
-fn bad_input_is_answered_as_by_one_node_and_harms_nobody() {
-    let cluster = Sandbox::start(Options::default());
-    let node = Node::start();
+pub fn bad_input_is_answered_as_by_one_node_and_harms_nobody(cluster: &Sandbox, node: &Node) {
     let documents: Vec<Value> = (0..200).map(|id| json!({"id": id, "text": "river", "rank": id})).collect();
     for client in [&cluster.client, &node.client] {
         let settings = json!({"filterableAttributes": ["rank"], "sortableAttributes": ["rank"],

@@ -178,9 +178,7 @@ fn a_read_that_nobody_answers_ends_at_its_deadline() {
     }
 }
 
-#[test]
-fn a_node_that_freezes_is_waited_for_moments_only() {
-    let cluster = Sandbox::start(Options::default());
+pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create("things", "id", &json!({"filterableAttributes": ["rank"]}));
     client.add("things", &json!((0..120).map(|id| json!({"id": id, "rank": id})).collect::<Vec<_>>()));

@@ -8,9 +8,7 @@ fn names(processes: &[Value]) -> Vec<&str> {
     processes.iter().filter_map(|process| process["name"].as_str()).collect()
 }
 
-#[test]
-fn indexes_settings_and_statistics_show_nothing_of_the_shards() {
-    let cluster = Sandbox::start(Options::default());
+pub fn indexes_settings_and_statistics_show_nothing_of_the_shards(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create(
         "movies",
@@ -55,9 +53,7 @@ fn indexes_settings_and_statistics_show_nothing_of_the_shards() {
     assert!(!text.contains("_miroir_shard"), "{text}");
 }
 
-#[test]
-fn clients_have_no_business_with_internal_routes() {
-    let cluster = Sandbox::start(Options::default());
+pub fn clients_have_no_business_with_internal_routes(cluster: &Sandbox) {
     for path in
         ["/_miroir/begin", "/_miroir/status", "/_miroir/commit", "//_miroir/begin", "/%5Fmiroir/begin"]
     {
@@ -66,9 +62,7 @@ fn clients_have_no_business_with_internal_routes() {
     }
 }
 
-#[test]
-fn a_node_that_dies_is_read_no_more_where_it_missed_a_write_and_is_repaired() {
-    let cluster = Sandbox::start(Options::default());
+pub fn a_node_that_dies_is_read_no_more_where_it_missed_a_write_and_is_repaired(cluster: &Sandbox) {
     let client = &cluster.client;
     client.add("books", &json!((0..200).map(|id| json!({"id": id, "v": 1})).collect::<Vec<_>>()));
     cluster.kill("meili-2");
@@ -94,11 +88,11 @@ fn a_node_that_dies_is_read_no_more_where_it_missed_a_write_and_is_repaired() {
         );
     }
     assert_eq!(client.search("books", &json!({"limit": 0}))["estimatedTotalHits"], 300);
+    cluster.revive("meili-0");
+    cluster.wait_repaired();
 }
 
-#[test]
-fn without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again() {
-    let cluster = Sandbox::start(Options::default());
+pub fn without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again(cluster: &Sandbox) {
     let client = &cluster.client;
     client.add("books", &json!([{"id": 1, "name": "one"}]));
     cluster.kill("control");
@@ -126,9 +120,7 @@ fn without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again() {
     wait_until("what was written is found", || client.count("books") == 2);
 }
 
-#[test]
-fn an_invalid_topology_is_refused_and_the_last_good_one_stays() {
-    let cluster = Sandbox::start(Options::default());
+pub fn an_invalid_topology_is_refused_and_the_last_good_one_stays(cluster: &Sandbox) {
     let client = &cluster.client;
     client.add("books", &json!([{"id": 1}]));
     let file = cluster.data().join("xds/ecds.json");
@@ -151,19 +143,6 @@ fn an_invalid_topology_is_refused_and_the_last_good_one_stays() {
 }
 
 #[test]
-fn two_gateways_are_one_cluster() {
-    let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
-    let processes = cluster.processes();
-    assert_eq!(names(&processes), ["meili-0", "meili-1", "meili-2", "control", "gateway-0", "gateway-1"]);
-    let address = processes[5]["address"].as_str().unwrap();
-    let other = miroir_tests::Client::new(address, Some(miroir_tests::MASTER_KEY));
-    cluster.client.add("books", &json!([{"id": 1, "v": "first"}]));
-    other.add("books", &json!([{"id": 1, "v": "second"}]));
-    cluster.kill("gateway-1");
-    assert_eq!(cluster.client.get("/indexes/books/documents/1").body["v"], "second");
-}
-
-#[test]
 fn data_survives_a_restart_and_nothing_survives_the_playground() {
     let mut cluster = Sandbox::start(Options { master_key: false, ..Options::default() });
     cluster.client.add("books", &json!([{"id": 1, "name": "kept"}]));
@@ -171,8 +150,8 @@ fn data_survives_a_restart_and_nothing_survives_the_playground() {
         cluster.processes().iter().filter_map(|process| process["pid"].as_u64()).collect()
     };
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        assert_eq!(names(&cluster.processes()), ["meili-0", "meili-1", "meili-2", "control", "gateway-0"]);
         let running = ids(&cluster);
-        assert_eq!(running.len(), 5);
         cluster.stop(signal);
         wait_until("every process is gone", || {
             running.iter().all(|id| {
@@ -185,9 +164,7 @@ fn data_survives_a_restart_and_nothing_survives_the_playground() {
     }
 }
 
-#[test]
-fn the_command_line_prints_tables() {
-    let cluster = Sandbox::start(Options::default());
+pub fn the_command_line_prints_tables(cluster: &Sandbox) {
     for (arguments, expected) in [(["status"], "topology version"), (["shards"], "meili-2")] {
         let output = cluster.miroir(&arguments);
         let text = String::from_utf8(output.stdout).unwrap();

@@ -1,6 +1,6 @@
 //! Hybrid searches and deep pages: what no node can decide alone.
 
-use miroir_tests::{Client, Node, Options, Sandbox};
+use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Value, json};
 
 const WORDS: [&str; 10] =
@@ -40,10 +40,7 @@ fn answer(client: &Client, path: &str, body: &Value) -> Value {
     body
 }
 
-#[test]
-fn hybrid_searches_are_decided_over_all_nodes() {
-    let cluster = Sandbox::start(Options::default());
-    let node = Node::start();
+pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node) {
     let documents: Vec<Value> = (0..600u64)
         .map(|id| {
             let vector = if id % 10 == 0 { Value::Null } else { vector(id) };
@@ -113,9 +110,7 @@ fn hybrid_searches_are_decided_over_all_nodes() {
     assert!(!real || semantic > 50, "{semantic} semantic hits: queries are too easy");
 }
 
-#[test]
-fn deep_pages_of_federated_searches_and_lists_are_those_of_one_node() {
-    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+pub fn deep_pages_of_federated_searches_and_lists_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
     let document = |id: u64| {
         json!({"id": id, "title": words(id, 1 + id % 3), "text": words(id + 9000, 8), "group": id * 7 % 1300,
                "rank": id * 31 % 1999})
@@ -189,9 +184,7 @@ fn received(cluster: &Sandbox) -> u64 {
     stats["stats"].as_array().unwrap().iter().filter_map(|stat| stat["value"].as_u64()).sum()
 }
 
-#[test]
-fn a_deep_page_moves_its_own_documents_only() {
-    let cluster = Sandbox::start(Options::default());
+pub fn a_deep_page_moves_its_own_documents_only(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create(
         "long",
@@ -204,9 +197,9 @@ fn a_deep_page_moves_its_own_documents_only() {
     client.add("long", &json!(documents));
     let mut ranks: Vec<u64> = documents.iter().map(|document| document["rank"].as_u64().unwrap()).collect();
     ranks.sort_unstable();
-    let begun = received(&cluster);
+    let begun = received(cluster);
     let answer = client.search("long", &json!({"sort": ["rank:asc"], "offset": 3000, "limit": 10}));
-    let moved = received(&cluster) - begun;
+    let moved = received(cluster) - begun;
     let found: Vec<u64> =
         answer["hits"].as_array().unwrap().iter().map(|hit| hit["rank"].as_u64().unwrap()).collect();
     assert_eq!(found, &ranks[3000..3010]);
@@ -220,10 +213,10 @@ fn a_deep_page_moves_its_own_documents_only() {
 
     // The same in a federated search, whose queries find the same documents.
     let query = json!({"indexUid": "long", "sort": ["rank:asc"]});
-    let begun = received(&cluster);
+    let begun = received(cluster);
     let federated = json!({"federation": {"offset": 3000, "limit": 10}, "queries": [query, query]});
     let answer = client.json("POST", "/multi-search", &federated).body;
-    let moved = received(&cluster) - begun;
+    let moved = received(cluster) - begun;
     let hits = answer["hits"].as_array().unwrap();
     let found: Vec<u64> = hits.iter().map(|hit| hit["rank"].as_u64().unwrap()).collect();
     assert_eq!(found, &ranks[3000..3010], "{answer}");
@@ -232,10 +225,10 @@ fn a_deep_page_moves_its_own_documents_only() {
     assert!(moved < 2_500_000, "{moved} bytes: 3010 documents alone are 12 MB");
 
     // And in a list of documents.
-    let begun = received(&cluster);
+    let begun = received(cluster);
     let list = json!({"sort": ["rank:asc"], "offset": 3000, "limit": 10});
     let answer = client.json("POST", "/indexes/long/documents/fetch", &list).body;
-    let moved = received(&cluster) - begun;
+    let moved = received(cluster) - begun;
     let documents = answer["results"].as_array().unwrap();
     let found: Vec<u64> = documents.iter().map(|document| document["rank"].as_u64().unwrap()).collect();
     assert_eq!((found.as_slice(), &answer["total"]), (&ranks[3000..3010], &json!(4000)));

@@ -12,23 +12,26 @@ use std::{
 
 const PATH: &str = "/indexes/books/documents";
 
-/// Two gateways; recoveries come after some seconds. Every shard has documents, and every worker has written.
-fn cluster() -> Sandbox {
-    cluster_that_waits(4_000)
+/// Recoveries come after some seconds.
+pub fn cluster(gateways: u16) -> Sandbox {
+    cluster_that_waits(gateways, 4_000)
 }
 
-fn cluster_that_waits(write_timeout_ms: u64) -> Sandbox {
-    let cluster = Sandbox::start(Options { gateways: 2, write_timeout_ms, ..Options::default() });
+fn cluster_that_waits(gateways: u16, write_timeout_ms: u64) -> Sandbox {
+    Sandbox::start(Options { gateways, write_timeout_ms, ..Options::default() })
+}
+
+/// Every shard has documents, and every worker has written.
+fn fill(cluster: &Sandbox) {
     cluster.client.create("books", "id", &json!({}));
-    every_worker_writes(&cluster);
+    every_worker_writes(cluster);
     cluster.client.add("books", &books(0, 40));
-    cluster
 }
 
 /// The first write of a worker under a new key waits for that key, on all nodes.
 fn every_worker_writes(cluster: &Sandbox) {
     for _ in 0..10 {
-        for gateway in 0..2 {
+        for gateway in 0..cluster.gateways() {
             // A new connection: any worker may take it.
             let body = json!([{"id": 0}]).to_string();
             let mut upload = Upload::start(&cluster.address(&format!("gateway-{gateway}")), PATH, body.len());
@@ -65,12 +68,11 @@ fn consistent(cluster: &Sandbox, version: u64) -> usize {
     documents.len()
 }
 
-#[test]
-fn the_control_plane_is_killed_between_begin_and_commit() {
-    let cluster = cluster();
+pub fn the_control_plane_is_killed_between_begin_and_commit(cluster: &Sandbox) {
+    fill(cluster);
     cluster.freeze("meili-0");
     let write = send(cluster.gateway(0), books(1, 40));
-    wait_status(&cluster, "openWrites", 1);
+    wait_status(cluster, "openWrites", 1);
     cluster.kill("control");
     cluster.revive("control");
     cluster.thaw("meili-0");
@@ -80,16 +82,17 @@ fn the_control_plane_is_killed_between_begin_and_commit() {
     wait_until("the control plane is back", || {
         !cluster.status().is_null() && cluster.client.get("/tasks").status == 200
     });
-    assert_eq!(consistent(&cluster, 1), 40);
+    assert_eq!(consistent(cluster, 1), 40);
     let task = &cluster.client.get("/tasks?limit=1").body["results"][0];
     assert_eq!((&task["type"], &task["status"]), (&json!("documentAdditionOrUpdate"), &json!("succeeded")));
     cluster.client.add("books", &books(2, 40));
-    assert_eq!(consistent(&cluster, 2), 40);
+    assert_eq!(consistent(cluster, 2), 40);
 }
 
 #[test]
 fn a_gateway_is_killed_between_begin_and_commit() {
-    let cluster = cluster();
+    let cluster = cluster(2);
+    fill(&cluster);
     cluster.freeze("meili-1");
     let write = send(cluster.gateway(1), books(1, 40));
     wait_status(&cluster, "openWrites", 1);
@@ -109,7 +112,8 @@ fn a_gateway_is_killed_between_begin_and_commit() {
 
 #[test]
 fn a_gateway_sleeps_through_the_recovery_of_its_write() {
-    let cluster = cluster();
+    let cluster = cluster(2);
+    fill(&cluster);
     // The first write holds the locks, so that the second waits for its begin when its gateway falls asleep.
     cluster.freeze("meili-2");
     let first = send(cluster.gateway(0), books(1, 40));
@@ -137,9 +141,8 @@ fn a_gateway_sleeps_through_the_recovery_of_its_write() {
     assert_eq!(consistent(&cluster, 4), 40);
 }
 
-#[test]
-fn a_client_that_leaves_tears_nothing() {
-    let cluster = cluster();
+pub fn a_client_that_leaves_tears_nothing(cluster: &Sandbox) {
+    fill(cluster);
     let tasks = || cluster.client.get("/tasks?limit=0").body["total"].as_u64().unwrap();
     let before = tasks();
     // In the middle of its upload: it was nothing.
@@ -150,7 +153,7 @@ fn a_client_that_leaves_tears_nothing() {
     }
     cluster.client.add("books", &books(2, 40));
     assert_eq!(tasks(), before + 1);
-    assert_eq!(consistent(&cluster, 2), 40);
+    assert_eq!(consistent(cluster, 2), 40);
     // After it, while a node takes it: it is written, everywhere.
     cluster.freeze("meili-0");
     let body = books(3, 40).to_string();
@@ -160,7 +163,7 @@ fn a_client_that_leaves_tears_nothing() {
     wait_until("it is begun", || tasks() > before);
     drop(upload);
     cluster.thaw("meili-0");
-    assert_eq!(consistent(&cluster, 3), 40);
+    assert_eq!(consistent(cluster, 3), 40);
 }
 
 /// Envoy gets a configuration that says the same: its old one goes with its last stream.
@@ -174,28 +177,27 @@ fn configure_again(cluster: &Sandbox, version: &str) {
     let temporary = file.with_extension("test");
     std::fs::write(&temporary, resources.to_string()).unwrap();
     std::fs::rename(&temporary, &file).unwrap();
-    let admin = cluster.admin(1);
+    let admin = cluster.admin(0);
     wait_until("the configuration is in force", || {
         admin.get("/config_dump").body.to_string().contains(&format!("\"{version}\""))
     });
 }
 
-#[test]
-fn a_client_that_leaves_and_a_new_configuration_tear_nothing() {
-    let cluster = cluster();
+pub fn a_client_that_leaves_and_a_new_configuration_tear_nothing(cluster: &Sandbox) {
+    fill(cluster);
     let tasks = || cluster.client.get("/tasks?limit=0").body["total"].as_u64().unwrap();
     for version in 1..4 {
         let uid = tasks();
         cluster.freeze("meili-0");
         let body = books(version, 40).to_string();
-        let mut upload = Upload::start(&cluster.address("gateway-1"), PATH, body.len());
+        let mut upload = Upload::start(&cluster.address("gateway-0"), PATH, body.len());
         upload.send(body.as_bytes());
         wait_until("it is begun", || tasks() > uid);
         drop(upload);
-        configure_again(&cluster, &format!("test-{version}"));
+        configure_again(cluster, &format!("test-{version}"));
         cluster.thaw("meili-0");
         let begun = Instant::now();
-        assert_eq!(consistent(&cluster, version), 40);
+        assert_eq!(consistent(cluster, version), 40);
         // A recovery would wait for the timeouts of writes first.
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         let task = &cluster.client.get(&format!("/tasks/{uid}")).body;
@@ -203,12 +205,11 @@ fn a_client_that_leaves_and_a_new_configuration_tear_nothing() {
     }
 }
 
-#[test]
-fn a_node_is_killed_while_it_takes_a_write() {
-    let cluster = cluster();
+pub fn a_node_is_killed_while_it_takes_a_write(cluster: &Sandbox) {
+    fill(cluster);
     cluster.freeze("meili-2");
     let write = send(cluster.gateway(0), books(1, 40));
-    wait_status(&cluster, "openWrites", 1);
+    wait_status(cluster, "openWrites", 1);
     cluster.kill("meili-2");
     let answer = write.join().unwrap().unwrap();
     cluster.client.succeeded(&answer);
@@ -220,12 +221,11 @@ fn a_node_is_killed_while_it_takes_a_write() {
     cluster.client.add("books", &books(2, 40));
     cluster.revive("meili-2");
     cluster.client.add("books", &books(3, 40));
-    assert_eq!(consistent(&cluster, 3), 40);
+    assert_eq!(consistent(cluster, 3), 40);
 }
 
-#[test]
-fn a_slow_upload_holds_up_nobody() {
-    let cluster = cluster();
+pub fn a_slow_upload_holds_up_nobody(cluster: &Sandbox) {
+    fill(cluster);
     let body = books(1, 40).to_string();
     let (first, rest) = body.as_bytes().split_at(body.len() / 2);
     let mut upload = Upload::start(&cluster.address("gateway-0"), PATH, body.len());
@@ -234,12 +234,12 @@ fn a_slow_upload_holds_up_nobody() {
     cluster.client.add("films", &books(1, 40));
     cluster.client.add("books", &books(2, 40));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert_eq!(consistent(&cluster, 2), 40);
+    assert_eq!(consistent(cluster, 2), 40);
     // It comes last, and is written last.
     upload.send(rest);
     let answer = upload.answer();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    assert_eq!(consistent(&cluster, 1), 40);
+    assert_eq!(consistent(cluster, 1), 40);
 }
 
 /// A new topology frees the configuration that a gateway had, and nothing else holds a write whose client has left. Proved:
@@ -248,7 +248,8 @@ fn a_slow_upload_holds_up_nobody() {
 #[test]
 fn a_new_topology_takes_no_write_from_a_client_that_left() {
     // Long enough for the node to be away before its write is given up.
-    let cluster = cluster_that_waits(20_000);
+    let cluster = cluster_that_waits(2, 20_000);
+    fill(&cluster);
     cluster.client.add("films", &books(0, 40));
     let leave = |gateway: &str, body: Value, key: &str| {
         let body = body.to_string();
@@ -286,7 +287,8 @@ fn a_new_topology_takes_no_write_from_a_client_that_left() {
 /// gateway go on meanwhile.
 #[test]
 fn a_callout_that_comes_late_changes_nothing() {
-    let cluster = cluster();
+    let cluster = cluster(2);
+    fill(&cluster);
     let keys = |node| -> Vec<Value> {
         let keys = cluster.node(node).get("/keys?limit=1000").body["results"].as_array().cloned().unwrap();
         let mut epochs: Vec<Value> =

@@ -18,6 +18,7 @@ mod operations;
 mod payloads;
 mod reads;
 mod sdk;
+mod shared;
 mod similar;
 mod survive;
 mod token;

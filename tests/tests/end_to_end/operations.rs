@@ -9,7 +9,7 @@ fn active(cluster: &Sandbox, node: &str) -> u64 {
 
 #[test]
 fn a_node_is_added_drained_and_removed() {
-    let cluster = Sandbox::library(2, 2);
+    let cluster = Sandbox::library(2, 2, 1);
     assert_eq!(cluster.add_node(), "meili-2");
     // 16 shards of two replicas, over three nodes.
     let plan = cluster.miroir_json(&["node", "add", &cluster.named("meili-2"), "--dry-run"]);
@@ -36,7 +36,7 @@ fn a_node_is_added_drained_and_removed() {
 
 #[test]
 fn a_node_is_replaced_and_another_is_lost() {
-    let cluster = Sandbox::library(3, 2);
+    let cluster = Sandbox::library(3, 2, 1);
     let before = active(&cluster, "meili-1");
     assert_eq!(cluster.add_node(), "meili-3");
     cluster.miroir_ok(&["node", "replace", "meili-1", &cluster.named("meili-3")]);
@@ -56,7 +56,7 @@ fn a_node_is_replaced_and_another_is_lost() {
 
 #[test]
 fn a_file_says_what_the_cluster_is_to_be() {
-    let cluster = Sandbox::library(2, 1);
+    let cluster = Sandbox::library(2, 1, 1);
     assert_eq!(cluster.add_node(), "meili-2");
     let mut file = cluster.miroir_json(&["topology", "show"]);
     assert_eq!((&file["replication"], file["nodes"].as_array().unwrap().len()), (&json!(1), 2));
@@ -77,7 +77,7 @@ fn a_file_says_what_the_cluster_is_to_be() {
 
 #[test]
 fn copies_that_differ_are_found_and_mended() {
-    let cluster = Sandbox::library(2, 2);
+    let cluster = Sandbox::library(2, 2, 1);
     cluster.miroir_ok(&["verify"]);
     let node = cluster.node(1);
     let mut document =
@@ -104,7 +104,7 @@ fn copies_that_differ_are_found_and_mended() {
 
 #[test]
 fn mistakes_are_refused_and_change_nothing() {
-    let cluster = Sandbox::library(2, 2);
+    let cluster = Sandbox::library(2, 2, 1);
     let before = cluster.miroir_json(&["topology", "show"]);
     let version = cluster.status()["topologyVersion"].clone();
     let refused = |arguments: &[&str], why: &str| {
@@ -159,7 +159,7 @@ fn mistakes_are_refused_and_change_nothing() {
 
 #[test]
 fn a_lost_ledger_is_made_again() {
-    let cluster = Sandbox::library(3, 2);
+    let cluster = Sandbox::library(3, 2, 1);
     let key = json!({"uid": "6062abda-a5aa-4414-ac91-ecd7944c0f8d", "name": "mine", "actions": ["search"],
                      "indexes": ["books"], "expiresAt": null});
     let key = cluster.client.json("POST", "/keys", &key).body["key"].as_str().unwrap().to_owned();

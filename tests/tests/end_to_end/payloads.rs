@@ -1,6 +1,6 @@
 //! Payloads of every form, good and bad: a cluster answers, and keeps, what one node does.
 
-use miroir_tests::{Client, Node, Options, Sandbox};
+use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Value, json};
 use std::{
     io::Write,
@@ -355,10 +355,7 @@ fn compare(cluster: &Client, node: &Client, key: &str, cases: &[Case]) {
     assert_eq!(different.into_inner(), 0, "of {} requests", cases.len());
 }
 
-#[test]
-fn a_cluster_takes_and_refuses_what_one_node_does() {
-    let cluster = Sandbox::start(Options::default());
-    let node = Node::start();
+pub fn a_cluster_takes_and_refuses_what_one_node_does(cluster: &Sandbox, node: &Node) {
     let all = [
         json_payloads(),
         tables_and_lines(),

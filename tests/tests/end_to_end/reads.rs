@@ -1,6 +1,6 @@
 //! A cluster answers what one node with the same documents answers.
 
-use miroir_tests::{Client, Node, Options, Sandbox, wait_until};
+use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Value, json};
 
 const WORDS: [&str; 12] = [
@@ -91,10 +91,7 @@ fn compare(cluster: &Client, node: &Client) {
     }
 }
 
-#[test]
-fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies() {
-    let cluster = Sandbox::start(Options::default());
-    let node = Node::start();
+pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: &Sandbox, node: &Node) {
     let documents = documents();
     fill(&cluster.client, &documents);
     fill(&node.client, &documents);
@@ -155,9 +152,7 @@ fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies() {
     }
 }
 
-#[test]
-fn all_pages_of_a_query_hold_every_document_once_whatever_the_ties() {
-    let cluster = Sandbox::start(Options::default());
+pub fn all_pages_of_a_query_hold_every_document_once_whatever_the_ties(cluster: &Sandbox) {
     let client = &cluster.client;
     client.add(
         "ties",
@@ -173,24 +168,4 @@ fn all_pages_of_a_query_hold_every_document_once_whatever_the_ties() {
         seen.sort_unstable();
         assert_eq!(seen, (0..200).collect::<Vec<_>>(), "{query:?}");
     }
-}
-
-#[test]
-fn a_shard_without_a_replica_makes_the_answer_partial_and_says_so() {
-    let cluster = Sandbox::start(Options { replication: 1, ..Options::default() });
-    let client = &cluster.client;
-    client.add("things", &json!((0..100).map(|id| json!({"id": id})).collect::<Vec<_>>()));
-    let held = cluster.node(1).count("things");
-    cluster.kill("meili-1");
-    let answer = client.json("POST", "/indexes/things/search", &json!({"limit": 100}));
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.body["estimatedTotalHits"], 100 - held);
-    let missing = answer.header("x-miroir-missing-shards").unwrap();
-    let missing = missing.split(',').count();
-    assert!((4..=7).contains(&missing), "{missing}");
-    let counted = || {
-        let stats = cluster.admin(0).get("/stats?format=json&filter=miroir_missing_shards").body;
-        stats["stats"][0]["value"].as_u64()
-    };
-    wait_until("Envoy counts them", || counted() == Some(missing as u64));
 }

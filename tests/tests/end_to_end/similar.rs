@@ -1,7 +1,7 @@
 //! `similar`: a key needs the right to search only, and the document must be one that a tenant token lets it see.
 
 use crate::token::tenant_token;
-use miroir_tests::{Answer, Client, Node, Options, Sandbox};
+use miroir_tests::{Answer, Client, Node, Sandbox};
 use serde_json::{Value, json};
 
 const KEY: &str = "5a1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a31";
@@ -46,9 +46,7 @@ fn comparable(answer: Answer) -> (u16, Value) {
     (answer.status, body)
 }
 
-#[test]
-fn similar_needs_the_right_to_search_only() {
-    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+pub fn similar_needs_the_right_to_search_only(cluster: &Sandbox, node: &Node) {
     let pairs: Vec<(Client, Client)> =
         clients(&cluster.client).into_iter().zip(clients(&node.client)).collect();
     let mut bodies = Vec::new();

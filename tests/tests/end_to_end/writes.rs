@@ -1,6 +1,6 @@
 //! Documents go in, in every form, each to as many nodes as there are replicas.
 
-use miroir_tests::{MASTER_KEY, Options, Sandbox, wait_until};
+use miroir_tests::{MASTER_KEY, Sandbox, wait_until};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -8,9 +8,7 @@ use std::{
     time::Duration,
 };
 
-#[test]
-fn every_form_of_a_payload_is_written_to_every_replica() {
-    let cluster = Sandbox::start(Options::default());
+pub fn every_form_of_a_payload_is_written_to_every_replica(cluster: &Sandbox) {
     let client = &cluster.client;
     let forms: [(&str, &str, &str); 4] = [
         ("array", "application/json", r#"[{"id":1,"name":"one","n":1.50},{"id":"b-2","name":"two"}]"#),
@@ -52,9 +50,7 @@ fn every_form_of_a_payload_is_written_to_every_replica() {
     assert_eq!(cluster.copies("array"), 0);
 }
 
-#[test]
-fn a_large_payload_is_split_and_counted_once() {
-    let cluster = Sandbox::start(Options::default());
+pub fn a_large_payload_is_split_and_counted_once(cluster: &Sandbox) {
     let client = &cluster.client;
     let documents: Vec<Value> =
         (0..20_000).map(|id| json!({"id": id, "text": format!("document number {id} of many")})).collect();
@@ -67,9 +63,7 @@ fn a_large_payload_is_split_and_counted_once() {
     }
 }
 
-#[test]
-fn bodies_are_taken_whatever_a_listener_buffers() {
-    let cluster = Sandbox::start(Options::default());
+pub fn bodies_are_taken_whatever_a_listener_buffers(cluster: &Sandbox) {
     let client = &cluster.client;
     cluster.kill("gateway-0");
     let file = cluster.data().join("envoy/gateway-0.yaml");
@@ -89,9 +83,7 @@ fn bodies_are_taken_whatever_a_listener_buffers() {
     assert_eq!((answer.status, &answer.body["code"]), (413, &json!("payload_too_large")), "{}", answer.body);
 }
 
-#[test]
-fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written() {
-    let cluster = Sandbox::start(Options::default());
+pub fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create("books", "id", &json!({}));
     let path = "/indexes/books/documents";
@@ -161,9 +153,7 @@ fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written() {
     assert_eq!(cluster.copies("books"), 0);
 }
 
-#[test]
-fn a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody() {
-    let cluster = Sandbox::start(Options::default());
+pub fn a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create("books", "id", &json!({}));
     // Two workers, 256 MiB each: at most four of these are held.

@@ -1,0 +1,90 @@
+//! Checks that share a cluster: each has indexes of its own, leaves every process running, and finds no index of another.
+//!
+//! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
+
+use crate::{bad_input, broken_nodes, cluster, depth, durable, payloads, reads, similar, webhooks, writes};
+use miroir_tests::{Client, Node, Options, Sandbox};
+
+/// Does one after another, and deletes the indexes that each has left.
+fn all<Check>(clients: &[&Client], checks: &[Check], run: impl Fn(&Check)) {
+    for check in checks {
+        run(check);
+        for client in clients {
+            let indexes = client.get("/indexes?limit=1000").body;
+            for index in indexes["results"].as_array().unwrap() {
+                let path = format!("/indexes/{}", index["uid"].as_str().unwrap());
+                client.succeeded(&client.send("DELETE", &path, None, ""));
+            }
+        }
+    }
+}
+
+type Check = fn(&Sandbox);
+type Comparison = fn(&Sandbox, &Node);
+
+#[test]
+fn reads_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 5] = [
+        similar::similar_needs_the_right_to_search_only,
+        depth::hybrid_searches_are_decided_over_all_nodes,
+        depth::deep_pages_of_federated_searches_and_lists_are_those_of_one_node,
+        bad_input::bad_input_is_answered_as_by_one_node_and_harms_nobody,
+        reads::a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies,
+    ];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+}
+
+#[test]
+fn writes_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 1] = [payloads::a_cluster_takes_and_refuses_what_one_node_does];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+    let checks: [Check; 4] = [
+        writes::every_form_of_a_payload_is_written_to_every_replica,
+        writes::a_large_payload_is_split_and_counted_once,
+        writes::what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written,
+        writes::a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody,
+    ];
+    all(&[&cluster.client], &checks, |check| check(&cluster));
+}
+
+#[test]
+fn a_cluster_is_one_meilisearch() {
+    let cluster = Sandbox::start(Options::default());
+    let checks: [Check; 6] = [
+        cluster::indexes_settings_and_statistics_show_nothing_of_the_shards,
+        cluster::clients_have_no_business_with_internal_routes,
+        cluster::the_command_line_prints_tables,
+        webhooks::ended_tasks_are_posted_once,
+        depth::a_deep_page_moves_its_own_documents_only,
+        reads::all_pages_of_a_query_hold_every_document_once_whatever_the_ties,
+    ];
+    all(&[&cluster.client], &checks, |check| check(&cluster));
+}
+
+#[test]
+fn a_cluster_goes_on_without_parts_of_it() {
+    let cluster = Sandbox::start(Options::default());
+    let checks: [Check; 5] = [
+        cluster::an_invalid_topology_is_refused_and_the_last_good_one_stays,
+        cluster::without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again,
+        cluster::a_node_that_dies_is_read_no_more_where_it_missed_a_write_and_is_repaired,
+        broken_nodes::a_node_that_freezes_is_waited_for_moments_only,
+        writes::bodies_are_taken_whatever_a_listener_buffers,
+    ];
+    all(&[&cluster.client], &checks, |check| check(&cluster));
+}
+
+#[test]
+fn writes_are_durable() {
+    let cluster = durable::cluster(1);
+    let checks: [Check; 5] = [
+        durable::a_client_that_leaves_tears_nothing,
+        durable::a_client_that_leaves_and_a_new_configuration_tear_nothing,
+        durable::a_slow_upload_holds_up_nobody,
+        durable::a_node_is_killed_while_it_takes_a_write,
+        durable::the_control_plane_is_killed_between_begin_and_commit,
+    ];
+    all(&[&cluster.client], &checks, |check| check(&cluster));
+}
