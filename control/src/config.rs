@@ -161,9 +161,10 @@ impl NodeFile {
             errors.push(format!("{key}.cluster: `{cluster}` is the control plane's"));
         }
         let url = match url::Url::parse(&self.url) {
-            Ok(url) if url.scheme() == "http" && url.host_str().is_some() => Some(url),
+            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host_str().is_some() => Some(url),
             Ok(_) => {
-                errors.push(format!("{key}.url: `{}` must be http://host:port", self.url));
+                errors
+                    .push(format!("{key}.url: `{}` must be http://host:port or https://host:port", self.url));
                 None
             }
             Err(error) => {

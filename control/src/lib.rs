@@ -30,6 +30,7 @@ pub mod serve;
 pub mod settings_tag;
 pub mod settle;
 pub mod time;
+pub mod tls;
 pub mod verify;
 pub mod view;
 pub mod webhooks;

@@ -21,6 +21,7 @@ use crate::{
     },
     secrets::Secrets,
     settle::{self, Unsettled},
+    tls::NodeTls,
     view::{Member, Replica, View},
     webhooks,
     writes::{commit, recovery},
@@ -78,6 +79,9 @@ pub struct ServeArgs {
     /// The folder of the service account, with `token` and `ca.crt`
     #[arg(long, default_value = kubernetes::ACCOUNT)]
     pub service_account: PathBuf,
+    /// TLS to nodes
+    #[command(flatten)]
+    pub tls: NodeTls,
     /// Clients use the cluster without keys
     #[arg(long, env = "MIROIR_NO_MASTER_KEY")]
     pub no_master_key: bool,
@@ -211,6 +215,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         wasm: absolute(&args.wasm),
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
         control_cluster: args.control_cluster.clone(),
+        tls: args.tls.clone(),
         secret: secrets.gateway_secret.clone(),
         read_key: args.no_master_key.then(|| secrets.key_text(read_key)),
         internal_key: secrets.key_text(read_key),
@@ -223,7 +228,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),
         callout_timeout: Duration::from_millis(args.callout_timeout_ms.unwrap_or(write_timeout)),
     };
-    Ok(Arc::new(Cluster::new(options, config, secrets, ledger, publisher, view)))
+    Ok(Arc::new(Cluster::new(options, args.tls.client()?, config, secrets, ledger, publisher, view)))
 }
 
 fn first_view(config: &ClusterConfig) -> View {

@@ -85,11 +85,9 @@ impl Observed {
         progress
     }
 
-    /// The operation is over. To be called in the context of its stream, before the reply is sent, or where that is gone in
-    /// the root context.
-    pub fn done(self, reply: &Reply, cut_off: bool) {
-        let header = reply.headers.iter().find(|(name, _)| name == MISSING_SHARDS_HEADER);
-        let missing = header.map(|(_, shards)| shards.as_str());
+    /// The operation is over.
+    pub fn done(&self, reply: &Reply, cut_off: bool) {
+        let missing = missing(reply);
         answered(self.operation, reply, missing.is_some());
         if !self.asked.is_empty() {
             let nodes = u64::try_from(self.asked.len()).unwrap_or(u64::MAX);
@@ -102,12 +100,20 @@ impl Observed {
         if cut_off {
             metrics::count("miroir_degraded_total", &[("reason", "control_lost")], 1);
         }
-        let nodes: Vec<String> = self.asked.into_iter().collect();
+    }
+
+    /// Tells access logs. To be called in the context of its stream, before the reply is sent.
+    pub fn tell(&self, reply: &Reply) {
+        // The SDK panics where Envoy has no stream to tell: one that is being dropped, or the root context.
+        if !matches!(hostcalls::get_property(vec!["request", "path"]), Ok(Some(_))) {
+            return;
+        }
+        let nodes: Vec<&str> = self.asked.iter().map(String::as_str).collect();
         for (name, value) in [
             ("miroir_operation", Some(self.operation)),
             ("miroir_index", self.index.as_deref()),
             ("miroir_nodes", Some(&*nodes.join(","))),
-            ("miroir_missing_shards", missing),
+            ("miroir_missing_shards", missing(reply)),
         ] {
             let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
             if let Err(status) = hostcalls::set_property(vec![name], Some(value.as_bytes())) {
@@ -126,6 +132,12 @@ pub fn answered(operation: &str, reply: &Reply, partial: bool) {
         _ => "failed",
     };
     metrics::count("miroir_requests_total", &[("operation", operation), ("outcome", outcome)], 1);
+}
+
+/// The shards that nobody answered for, as the reply names them.
+fn missing(reply: &Reply) -> Option<&str> {
+    let header = reply.headers.iter().find(|(name, _)| name == MISSING_SHARDS_HEADER);
+    header.map(|(_, shards)| shards.as_str())
 }
 
 /// The index that a request names in its path, as it is written there.

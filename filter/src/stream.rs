@@ -146,6 +146,7 @@ impl Stream {
             Driven::Waiting(operation) => self.state = State::Waiting(operation, observed),
             Driven::Done(reply) => {
                 observed.done(&reply, self.cut_off.is_some());
+                observed.tell(&reply);
                 send_reply(&match self.cut_off {
                     Some(seconds) => reply.with_header(LOST_HEADER, seconds.to_string()),
                     None => reply,

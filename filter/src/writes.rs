@@ -115,15 +115,15 @@ impl Writes {
             }
             Driven::Done(reply) => {
                 self.buffered.release(stream);
-                self.answer(stream, &reply, observed);
+                self.answer(stream, &reply, &observed);
             }
         }
     }
 
-    fn answer(&mut self, stream: u32, reply: &Reply, observed: Observed) {
-        let is_there = self.live.remove(&stream) && hostcalls::set_effective_context(stream).is_ok();
+    fn answer(&mut self, stream: u32, reply: &Reply, observed: &Observed) {
         observed.done(reply, false);
-        if is_there {
+        if self.live.remove(&stream) && hostcalls::set_effective_context(stream).is_ok() {
+            observed.tell(reply);
             send_reply(reply);
             if let Err(status) = hostcalls::set_effective_context(self.root) {
                 log::error!("cannot return to the root context: {status:?}");

@@ -2,13 +2,15 @@
 //! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
 
 use super::Snapshot;
-use crate::error::Result;
+use crate::{error::Result, tls::NodeTls};
 use serde_json::{Value, json};
 
 /// The type of a cluster resource.
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 /// The type of a named extension's configuration.
 const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+/// The type of TLS to an upstream.
+const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 /// The type of the filter's configuration.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
@@ -20,7 +22,12 @@ pub fn clusters(snapshot: &Snapshot) -> Value {
         .iter()
         .map(|node| {
             let port = node.url.port_or_known_default().unwrap_or(80);
-            cluster(&node.cluster, node.url.host_str().unwrap_or_default(), port, true)
+            let host = node.url.host_str().unwrap_or_default();
+            let mut cluster = cluster(&node.cluster, host, port, true);
+            if node.url.scheme() == "https" {
+                cluster["transport_socket"] = tls(host, &snapshot.tls);
+            }
+            cluster
         })
         .collect();
     let (host, port) = snapshot.control_address();
@@ -73,6 +80,27 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
         );
     }
     cluster
+}
+
+/// TLS to a node: it must be who its URL says.
+fn tls(host: &str, files: &NodeTls) -> Value {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_ip = host.parse::<std::net::IpAddr>().is_ok();
+    let mut common = json!({"validation_context": {
+        "trusted_ca": {"filename": files.authorities()},
+        "match_typed_subject_alt_names": [
+            {"san_type": if is_ip { "IP_ADDRESS" } else { "DNS" }, "matcher": {"exact": host}}
+        ]
+    }});
+    if let Some(identity) = &files.node_identity {
+        common["tls_certificates"] =
+            json!([{"certificate_chain": {"filename": identity}, "private_key": {"filename": identity}}]);
+    }
+    let mut context = json!({"@type": UPSTREAM_TLS, "common_tls_context": common});
+    if !is_ip {
+        context["sni"] = json!(host);
+    }
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
 }
 
 /// `ecds.json`: the filter with its topology.

@@ -12,6 +12,7 @@ mod tests;
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
+    tls::NodeTls,
     view::{Index, View},
 };
 use envoys::Subscribers;
@@ -39,6 +40,8 @@ pub struct Publisher {
     pub control: String,
     /// The Envoy cluster of the control plane: [`CONTROL_CLUSTER`], or one that the user has.
     pub control_cluster: String,
+    /// How nodes with `https` URLs are spoken to.
+    pub tls: NodeTls,
     /// The gateways' secret.
     pub secret: String,
     /// The key to read under where the user has no master key.
@@ -62,6 +65,8 @@ pub struct Snapshot {
     pub control: String,
     /// Its cluster.
     pub control_cluster: String,
+    /// How nodes with `https` URLs are spoken to.
+    pub tls: NodeTls,
     /// The filter's module, as Envoy sees it.
     pub wasm: String,
 }
@@ -128,6 +133,7 @@ impl Publisher {
             nodes: nodes.cloned().collect(),
             control: self.control.clone(),
             control_cluster: self.control_cluster.clone(),
+            tls: self.tls.clone(),
             wasm: self.wasm.clone(),
         });
         self.snapshots.send_replace(Some(snapshot.clone()));
@@ -210,6 +216,7 @@ mod file_tests {
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
             control_cluster: CONTROL_CLUSTER.into(),
+            tls: NodeTls::default(),
             secret: "s".into(),
             read_key: None,
             internal_key: "k".into(),

@@ -1,7 +1,7 @@
 //! Envoy's resources as protobuf, for gRPC: the same as the JSON of [`super::envoy`].
 
 use super::{FILTER, Snapshot};
-use crate::error::Result;
+use crate::{error::Result, tls::NodeTls};
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -11,10 +11,11 @@ use envoy_types::pb::{
                 cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType},
             },
             core::v3::{
-                Address, AsyncDataSource, DataSource, HealthCheck, SocketAddress, TypedExtensionConfig,
-                address, async_data_source, data_source,
+                Address, AsyncDataSource, DataSource, HealthCheck, SocketAddress, TransportSocket,
+                TypedExtensionConfig, address, async_data_source, data_source,
                 health_check::{HealthChecker, HttpHealthCheck},
                 socket_address::PortSpecifier,
+                transport_socket::ConfigType,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
@@ -22,13 +23,22 @@ use envoy_types::pb::{
         },
         extensions::{
             filters::http::wasm::v3::Wasm,
+            transport_sockets::tls::v3::{
+                CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsCertificate,
+                UpstreamTlsContext, common_tls_context::ValidationContextType,
+                subject_alt_name_matcher::SanType,
+            },
             wasm::v3::{FailurePolicy, PluginConfig, VmConfig, plugin_config::Vm},
         },
-        r#type::v3::Percent,
+        r#type::{
+            matcher::v3::{StringMatcher, string_matcher::MatchPattern},
+            v3::Percent,
+        },
     },
     google::protobuf::{Any, BoolValue, Duration, StringValue, UInt32Value},
 };
 use prost::{Message, Name};
+use std::path::Path;
 
 /// A named resource.
 #[derive(Clone, Debug)]
@@ -44,7 +54,9 @@ pub struct Named {
 pub fn clusters(snapshot: &Snapshot) -> Vec<Named> {
     let node = |node: &crate::config::NodeConfig| {
         let port = node.url.port_or_known_default().unwrap_or(80);
-        of_node(cluster(&node.cluster, node.url.host_str().unwrap_or_default(), port))
+        let host = node.url.host_str().unwrap_or_default();
+        let transport_socket = (node.url.scheme() == "https").then(|| tls(host, &snapshot.tls));
+        Cluster { transport_socket, ..of_node(cluster(&node.cluster, host, port)) }
     };
     let (host, port) = snapshot.control_address();
     let control = cluster(&snapshot.control_cluster, host, port);
@@ -57,8 +69,7 @@ pub fn clusters(snapshot: &Snapshot) -> Vec<Named> {
 /// # Errors
 /// The topology cannot be written as JSON.
 pub fn filter(snapshot: &Snapshot) -> Result<Named> {
-    let code = data_source::Specifier::Filename(snapshot.wasm.clone());
-    let code = DataSource { specifier: Some(code), ..DataSource::default() };
+    let code = file(Path::new(&snapshot.wasm));
     let vm = VmConfig {
         vm_id: FILTER.to_owned(),
         runtime: "envoy.wasm.runtime.v8".to_owned(),
@@ -161,6 +172,48 @@ fn of_node(cluster: Cluster) -> Cluster {
         common_lb_config: Some(balancing),
         ..cluster
     }
+}
+
+/// TLS to a node: it must be who its URL says.
+fn tls(host: &str, files: &NodeTls) -> TransportSocket {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_ip = host.parse::<std::net::IpAddr>().is_ok();
+    let name = SubjectAltNameMatcher {
+        san_type: if is_ip { SanType::IpAddress } else { SanType::Dns }.into(),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(MatchPattern::Exact(host.to_owned())),
+            ..StringMatcher::default()
+        }),
+        ..SubjectAltNameMatcher::default()
+    };
+    let validation = CertificateValidationContext {
+        trusted_ca: Some(file(files.authorities())),
+        match_typed_subject_alt_names: vec![name],
+        ..CertificateValidationContext::default()
+    };
+    let identity = files.node_identity.as_ref().map(|identity| TlsCertificate {
+        certificate_chain: Some(file(identity)),
+        private_key: Some(file(identity)),
+        ..TlsCertificate::default()
+    });
+    let context = UpstreamTlsContext {
+        sni: if is_ip { String::new() } else { host.to_owned() },
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificates: identity.into_iter().collect(),
+            validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&context))),
+    }
+}
+
+fn file(path: &Path) -> DataSource {
+    let specifier = data_source::Specifier::Filename(path.display().to_string());
+    DataSource { specifier: Some(specifier), ..DataSource::default() }
 }
 
 fn number(value: u32) -> Option<UInt32Value> {

@@ -1,9 +1,11 @@
 use super::{
-    CONTROL_CLUSTER, Publisher, Snapshot,
+    CONTROL_CLUSTER, Publisher, Snapshot, envoy,
     envoys::{Subscriber, Subscribers},
     grpc,
     kubernetes::Kubernetes,
+    proto,
 };
+use crate::tls::NodeTls;
 use axum::{
     Json, Router,
     extract::State,
@@ -14,9 +16,9 @@ use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::Cluster,
-            core::v3::{Node, TypedExtensionConfig},
+            core::v3::{Node, TypedExtensionConfig, transport_socket::ConfigType},
         },
-        extensions::filters::http::wasm::v3::Wasm,
+        extensions::{filters::http::wasm::v3::Wasm, transport_sockets::tls::v3::UpstreamTlsContext},
         service::discovery::v3::{
             DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
             aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
@@ -41,6 +43,7 @@ fn publisher() -> Publisher {
         wasm: "/filter.wasm".into(),
         control: "127.0.0.1:9".into(),
         control_cluster: CONTROL_CLUSTER.into(),
+        tls: NodeTls::default(),
         secret: "gateways".into(),
         read_key: None,
         internal_key: "k".into(),
@@ -63,6 +66,7 @@ fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
         nodes: nodes.iter().map(node).collect(),
         control: publisher.control.clone(),
         control_cluster: publisher.control_cluster.clone(),
+        tls: publisher.tls.clone(),
         wasm: publisher.wasm.clone(),
     };
     publisher.snapshots.send_replace(Some(Arc::new(snapshot)));
@@ -206,6 +210,35 @@ async fn who_does_not_know_the_secret_hears_nothing() {
     let refused: Status =
         client(&url).await.stream_aggregated_resources(saying("guessed", requests)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}
+
+#[test]
+fn a_node_with_an_https_url_must_be_who_it_says() {
+    let mut publisher = publisher();
+    publisher.tls.node_ca = Some("/certs/ca.pem".into());
+    publish(&publisher, 1, &["a"]);
+    let mut snapshot = Snapshot::clone(publisher.snapshots.borrow().as_ref().unwrap());
+    let socket = |snapshot: &Snapshot| envoy::clusters(snapshot)["resources"][0]["transport_socket"].clone();
+    assert_eq!(socket(&snapshot), Value::Null);
+    snapshot.nodes[0].url = "https://a:7700".parse().unwrap();
+    snapshot.tls.node_identity = Some("/certs/me.pem".into());
+    let context = &socket(&snapshot)["typed_config"];
+    assert_eq!(context["sni"], "a");
+    let common = &context["common_tls_context"];
+    assert_eq!(common["tls_certificates"][0]["private_key"]["filename"], "/certs/me.pem");
+    let validation = &common["validation_context"];
+    assert_eq!(validation["trusted_ca"]["filename"], "/certs/ca.pem");
+    assert_eq!(
+        validation["match_typed_subject_alt_names"][0],
+        json!({"san_type": "DNS", "matcher": {"exact": "a"}})
+    );
+    let cluster = Cluster::decode(&*proto::clusters(&snapshot)[0].body.value).unwrap();
+    let Some(ConfigType::TypedConfig(context)) = cluster.transport_socket.unwrap().config_type else {
+        panic!("no TLS")
+    };
+    let context = UpstreamTlsContext::decode(&*context.value).unwrap();
+    assert_eq!(context.sni, "a");
+    assert_eq!(context.common_tls_context.unwrap().tls_certificates.len(), 1);
 }
 
 /// A Kubernetes API with one resource.
