@@ -1,11 +1,14 @@
-//! The cluster's secrets: from the environment, or files that it names, else from the data folder, else made and kept there, readable by the
-//! owner only. Never from arguments, which other users of a machine can read.
+//! The cluster's secrets: from the environment, or files that it names, else from the data folder, else made and kept there,
+//! readable by the owner only. Never from arguments, which other users of a machine can read.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::path::Path;
 use uuid::Uuid;
 
 /// File name in the data folder.
@@ -70,18 +73,9 @@ impl Secrets {
     /// # Errors
     /// The file cannot be written.
     pub fn store(&self, data: &Path) -> Result<()> {
-        let path = &data.join(FILE);
-        let temporary = path.with_extension("tmp");
-        let _ = std::fs::remove_file(&temporary);
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(Error::file(&temporary))?;
-        file.write_all(&serde_json::to_vec_pretty(self)?).map_err(Error::file(&temporary))?;
-        file.sync_all().map_err(Error::file(&temporary))?;
-        std::fs::rename(&temporary, path).map_err(Error::file(path))
+        let path = data.join(FILE);
+        files::replace(&path, &serde_json::to_vec_pretty(self)?)?;
+        std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(Error::file(&path))
     }
 
     /// The text of the API key with this uid: Meilisearch derives it from the master key, so it is one on all nodes.

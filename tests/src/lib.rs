@@ -15,6 +15,7 @@ pub use client::{Answer, Client, PATIENCE, http};
 pub use library::{BOOKS, BOOKS_PATH, books};
 pub use node::{Node, free_port};
 pub use random::Random;
+pub use replicas::{Documents, History};
 pub use sandbox::{MASTER_KEY, Options, Sandbox};
 pub use upload::Upload;
 

@@ -8,6 +8,36 @@ use std::collections::BTreeMap;
 /// Documents by id.
 pub type Documents = BTreeMap<String, Value>;
 
+/// What was written of each document, in order: its version, or none where it was deleted, and whether it is certain
+/// that it was written.
+#[derive(Debug, Default)]
+pub struct History<'a>(BTreeMap<&'a str, Vec<(Option<u64>, bool)>>);
+
+impl<'a> History<'a> {
+    /// A write.
+    pub fn wrote(&mut self, id: &'a str, version: Option<u64>, certain: bool) {
+        self.0.entry(id).or_default().push((version, certain));
+    }
+
+    /// Every document has, as `v`, the last version that is certain, or a later one.
+    ///
+    /// # Panics
+    /// One has another, or is held though nobody wrote it.
+    pub fn explains(&self, held: &Documents) {
+        for (id, writes) in &self.0 {
+            let last = writes.iter().rposition(|(_, certain)| *certain);
+            let since = writes.get(last.unwrap_or(0)..).unwrap_or_default();
+            let found = held.get(*id).and_then(|document| document["v"].as_u64());
+            let possible =
+                (last.is_none() && found.is_none()) || since.iter().any(|(version, _)| *version == found);
+            assert!(possible, "{id}: {found:?} is held, after {writes:?}");
+        }
+        for id in held.keys() {
+            assert!(self.0.contains_key(id.as_str()), "nobody wrote {id}");
+        }
+    }
+}
+
 impl Sandbox {
     /// The same, also for what clients that have left sent to a gateway: it may have it yet.
     ///

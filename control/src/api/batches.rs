@@ -49,15 +49,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     query.visible = grant.visible();
     // A batch is there once it has begun.
     query.dates.push(("started_at", true, 0));
-    cluster.settler.refresh().await;
-    let limit = query.limit;
-    query.limit = limit.saturating_add(1);
-    let (mut tasks, total) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-    let next = if tasks.len() > limit as usize { tasks.pop().map(|task| task.uid) } else { None };
-    let results: Vec<Value> = tasks.iter().map(view).collect();
-    let from = tasks.first().map(|task| task.uid);
-    Ok(Json(json!({"results": results, "total": total, "limit": limit, "from": from, "next": next}))
-        .into_response())
+    tasks::page(&cluster, query, view).await
 }
 
 /// `GET /batches/{uid}`.

@@ -8,12 +8,11 @@ use crate::{
     facet_values::{self, FACETING},
     ledger::{
         intents::{Effect, NodeRequest},
-        tasks::{self, Ending, NewTask},
+        tasks::{self, NewTask},
     },
     locks::Scope,
     ops::{AtOnce, Operation},
     settings_tag::{FILTERABLE, forbidden_tokens, tag_rule, with_tag},
-    time,
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};
@@ -148,19 +147,7 @@ async fn write(
         let error = index_not_found(index).body;
         let task = cluster
             .ledger
-            .call(move |connection| {
-                let task = tasks::insert(connection, &task)?;
-                let now = time::now();
-                let ending = Ending {
-                    status: "failed",
-                    details: None,
-                    error: Some(error),
-                    started_at: Some(now),
-                    finished_at: now,
-                };
-                tasks::finish(connection, task.uid, &ending)?;
-                Ok(task)
-            })
+            .call(move |connection| tasks::insert_failed(connection, &task, |_| None, error))
             .await?;
         return Ok(super::accepted(&task));
     }

@@ -3,6 +3,7 @@
 use super::{Sent, Shared};
 use crate::{
     auth,
+    cluster::Cluster,
     error::{Result, api_error},
     ledger::{
         intents::{self, Effect, Intent, NodeTask},
@@ -30,13 +31,25 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
         return sent.natively(&cluster).await;
     };
     query.visible = grant.visible();
+    page(&cluster, query, stored::Task::view).await
+}
+
+/// A page of tasks, or of batches: whatever `view` makes of a task.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn page(
+    cluster: &Cluster,
+    mut query: Query,
+    view: impl Fn(&stored::Task) -> Value,
+) -> Result<Response> {
     cluster.settler.refresh().await;
     let limit = query.limit;
     // One more, to know whether there is more after this page.
     query.limit = limit.saturating_add(1);
     let (mut tasks, total) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
     let next = if tasks.len() > limit as usize { tasks.pop().map(|task| task.uid) } else { None };
-    let results: Vec<Value> = tasks.iter().map(stored::Task::view).collect();
+    let results: Vec<Value> = tasks.iter().map(view).collect();
     let from = tasks.first().map(|task| task.uid);
     Ok(Json(json!({"results": results, "total": total, "limit": limit, "from": from, "next": next}))
         .into_response())

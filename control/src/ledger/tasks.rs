@@ -217,6 +217,29 @@ pub fn start(connection: &Connection, uid: u32, started_at: Nanos) -> Result<()>
     Ok(())
 }
 
+/// Adds a task that has failed with this error, without any node.
+///
+/// # Errors
+/// The database failed.
+pub fn insert_failed(
+    connection: &Connection,
+    new: &NewTask,
+    details: impl FnOnce(&Task) -> Option<Value>,
+    error: ErrorBody,
+) -> Result<Task> {
+    let task = insert(connection, new)?;
+    let now = time::now();
+    let ending = Ending {
+        status: "failed",
+        details: details(&task),
+        error: Some(error),
+        started_at: Some(now),
+        finished_at: now,
+    };
+    finish(connection, task.uid, &ending)?;
+    Ok(task)
+}
+
 /// Ends a task. A terminal state is written once: `false` if there was one already.
 ///
 /// # Errors

@@ -1,8 +1,11 @@
 //! `playground.json`: what a restart keeps and what other commands look up.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// File name in the data folder.
 const FILE: &str = "playground.json";
@@ -46,18 +49,6 @@ impl State {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, data: &Path) -> Result<()> {
-        let path = data.join(FILE);
-        let temporary = data.join(".playground.tmp");
-        let write = || {
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            std::fs::rename(&temporary, &path)
-        };
-        write().map_err(Error::file(&path))
+        files::replace(&data.join(FILE), &serde_json::to_vec_pretty(self)?)
     }
 }

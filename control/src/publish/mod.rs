@@ -12,16 +12,13 @@ mod tests;
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
+    files,
     tls::NodeTls,
     view::{Index, View},
 };
 use envoys::Subscribers;
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 /// The Envoy cluster of the control plane.
@@ -139,8 +136,10 @@ impl Publisher {
         self.snapshots.send_replace(Some(snapshot.clone()));
         let Some(folder) = &self.folder else { return Ok(()) };
         // Clusters first: the filter's configuration names them.
-        replace(folder, "cds.json", &envoy::clusters(&snapshot))?;
-        replace(folder, "ecds.json", &envoy::filter(&snapshot)?)
+        let replace =
+            |name: &str, value| files::replace(&folder.join(name), &serde_json::to_vec_pretty(&value)?);
+        replace("cds.json", envoy::clusters(&snapshot))?;
+        replace("ecds.json", envoy::filter(&snapshot)?)
     }
 }
 
@@ -163,26 +162,6 @@ fn index_config(index: &Index) -> IndexConfig {
     let distinct = index.settings.get("distinctAttribute").and_then(|attribute| attribute.as_str());
     config.distinct_attribute = distinct.map(str::to_owned);
     config
-}
-
-/// Replaces a file by renaming: who reads it sees the old or the new one, whole. A file that says the same is left.
-fn replace(folder: &Path, name: &str, value: &serde_json::Value) -> Result<()> {
-    let path = folder.join(name);
-    let text = serde_json::to_vec_pretty(value)?;
-    let temporary = folder.join(format!(".{name}.tmp"));
-    let write = || {
-        use std::os::unix::fs::OpenOptionsExt;
-        // It holds the gateways' secret: the owner's alone.
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&text)?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().map_err(Error::file(&path))
 }
 
 #[cfg(test)]

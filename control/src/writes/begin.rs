@@ -13,11 +13,10 @@ use crate::{
     error::{Error, Result, api_error, index_not_found},
     ledger::{
         intents::{self, Intent},
-        tasks::{self, Ending, NewTask},
+        tasks::{self, NewTask},
     },
     locks::{LockGuard, Scope},
     node::Request,
-    time,
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
@@ -291,17 +290,7 @@ async fn record(cluster: &Cluster, begin: &Begin, error: ErrorBody) -> Result<Be
     let task = cluster
         .ledger
         .call(move |connection| {
-            let task = tasks::insert(connection, &new)?;
-            let now = time::now();
-            let ending = Ending {
-                status: "failed",
-                details: nothing_done(task.details.as_ref()),
-                error: Some(error),
-                started_at: Some(now),
-                finished_at: now,
-            };
-            tasks::finish(connection, task.uid, &ending)?;
-            Ok(task)
+            tasks::insert_failed(connection, &new, |task| nothing_done(task.details.as_ref()), error)
         })
         .await?;
     Ok(BeginReply::Recorded { task: task.summary() })

@@ -2,8 +2,8 @@
 //!
 //! `MIROIR_CHAOS_SECONDS` says how long (15), `MIROIR_CHAOS_SEED` which (1).
 
-use miroir_tests::{Client, Options, Random, Sandbox, number, wait_until};
-use serde_json::{Value, json};
+use miroir_tests::{Client, Documents, History, Options, Random, Sandbox, number, wait_until};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::Mutex,
@@ -121,9 +121,9 @@ fn write(client: &Client, key: &str, version: Option<u64>) -> Heard {
 }
 
 /// Compares what is held with what the writers have heard, key by key.
-fn judge(client: &Client, log: &[Written], held: &BTreeMap<String, Value>) -> String {
+fn judge(client: &Client, log: &[Written], held: &Documents) -> String {
     let mut counts = BTreeMap::<&str, u32>::new();
-    let mut keys = BTreeMap::<&str, Vec<(Option<u64>, bool)>>::new();
+    let mut history = History::default();
     for written in log {
         // The second says whether it is certain to have been written.
         let end = match written.heard {
@@ -147,25 +147,9 @@ fn judge(client: &Client, log: &[Written], held: &BTreeMap<String, Value>) -> St
             })
             .or_default() += 1;
         if let Some(certain) = end {
-            keys.entry(&written.key).or_default().push((written.version, certain));
+            history.wrote(&written.key, written.version, certain);
         }
     }
-    for (key, writes) in keys {
-        // The last that is certain, or any later one that nobody knows of.
-        let last = writes.iter().rposition(|(_, certain)| *certain);
-        let mut possible: Vec<Option<u64>> =
-            writes[last.unwrap_or(0)..].iter().map(|(version, _)| *version).collect();
-        if last.is_none() {
-            possible.push(None);
-        }
-        let found = held.get(key).map(|document| document["v"].as_u64().unwrap());
-        assert!(
-            possible.contains(&found),
-            "{key}: {found:?} is held, which is none of {possible:?}: {writes:?}"
-        );
-    }
-    for id in held.keys() {
-        assert!(log.iter().any(|written| &written.key == id), "nobody wrote {id}");
-    }
+    history.explains(held);
     format!("writes: {counts:?}")
 }

@@ -3,7 +3,9 @@
 //!
 //! `MIROIR_GROW_SECONDS` says how long (15), `MIROIR_GROW_SEED` which (1).
 
-use miroir_tests::{BOOKS_PATH, Client, Node, Options, Random, Sandbox, number, wait_until};
+use miroir_tests::{
+    BOOKS_PATH, Client, Documents, History, Node, Options, Random, Sandbox, number, wait_until,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -268,7 +270,7 @@ fn nobody_notices() {
     cluster.wait_repaired();
     let log = load.log.into_inner().unwrap();
     let held = cluster.identical("books", "id");
-    judge(&cluster.client, &log, &held);
+    judge(&cluster.client, &log, held);
     cluster.miroir_ok(&["verify"]);
     let status = cluster.status();
     println!(
@@ -293,33 +295,19 @@ impl Drop for End<'_> {
 }
 
 /// Compares what is held with what the writers have heard, key by key. No task has failed.
-fn judge(client: &Client, log: &[Written], held: &BTreeMap<String, Value>) {
-    let mut keys = BTreeMap::<&str, Vec<(Option<u64>, bool)>>::new();
+fn judge(client: &Client, log: &[Written], mut held: Documents) {
+    let mut history = History::default();
     for written in log {
         if let Some(task) = written.task {
             let task = client.get(&format!("/tasks/{task}")).body;
             assert_eq!(task["status"], "succeeded", "{written:?}: {task}");
         }
-        keys.entry(&written.key).or_default().push((written.version, written.task.is_some()));
-    }
-    for (key, writes) in keys {
-        // The last that is certain, or any later one that nobody knows of.
-        let last = writes.iter().rposition(|(_, certain)| *certain);
-        let mut possible: Vec<Option<u64>> =
-            writes[last.unwrap_or(0)..].iter().map(|(version, _)| *version).collect();
-        if last.is_none() {
-            possible.push(None);
-        }
-        let found = held.get(key).map(|document| document["v"].as_u64().unwrap());
-        assert!(
-            possible.contains(&found),
-            "{key}: {found:?} is held, which is none of {possible:?}: {writes:?}"
-        );
+        history.wrote(&written.key, written.version, written.task.is_some());
     }
     for document in fixed().as_array().unwrap() {
-        let mut found = held.get(document["id"].as_str().unwrap()).cloned().unwrap_or_default();
+        let mut found = held.remove(document["id"].as_str().unwrap()).unwrap_or_default();
         found.as_object_mut().map(|found| found.remove("_vectors"));
         assert_eq!(&found, document, "what nobody writes stays as it is");
     }
-    assert!(held.keys().all(|id| id.starts_with("fixed-") || log.iter().any(|written| &written.key == id)));
+    history.explains(&held);
 }
