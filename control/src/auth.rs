@@ -25,6 +25,20 @@ const CACHED: Duration = Duration::from_secs(3);
 /// Source: Meilisearch 1.50, `meilisearch-auth/src/store.rs`.
 pub const EVERYTHING: &str = "*";
 
+/// Actions on the whole, which keys of some indexes do not have. Of those that the control plane checks itself.
+///
+/// Source: Meilisearch 1.50, `index_scope` in `meilisearch-types/src/keys.rs`.
+const GLOBAL: [&str; 8] = [
+    "webhooks.",
+    "export",
+    "network.",
+    "metrics.",
+    "tasks.compact",
+    "chats.",
+    "chatsSettings.",
+    "dynamicSearchRules.",
+];
+
 /// An API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -87,7 +101,9 @@ impl Key {
     fn allows_action(&self, action: &str) -> bool {
         self.actions.iter().any(|pattern| match pattern.as_str() {
             "*" => true,
-            "*.get" => action.ends_with(".get") && action != "keys.get",
+            "*.get" => {
+                (action.ends_with(".get") && action != "keys.get") || ["export", "search"].contains(&action)
+            }
             pattern => match pattern.strip_suffix(".*") {
                 Some(group) => action.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')),
                 None => pattern == action,
@@ -107,7 +123,11 @@ impl Key {
                 "The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."
             )));
         }
-        if self.allows_action(action) && self.expires_at.is_none_or(|end| now < end) {
+        // Some actions need a key of all indexes.
+        let is_wide = index.is_some()
+            || !GLOBAL.iter().any(|group| action.starts_with(group))
+            || self.indexes.iter().any(|pattern| pattern == "*");
+        if is_wide && self.allows_action(action) && self.expires_at.is_none_or(|end| now < end) {
             return Ok(());
         }
         Err(invalid("The provided API key is invalid."))
@@ -229,6 +249,7 @@ mod tests {
         assert!(allows(&["documents.add"], "documents.add"));
         assert!(allows(&["*.get"], "tasks.get"));
         assert!(!allows(&["*.get"], "keys.get"));
+        assert!(allows(&["*.get"], "export"));
         assert!(!allows(&["*.get", "search"], "documents.add"));
         assert!(!allows(&["documents.get"], "documents.add"));
         assert!(allows(&["*"], EVERYTHING));
@@ -248,6 +269,10 @@ mod tests {
             refused.body.message,
             "The API key cannot acces the index `movies`, authorized indexes are [\"a*\", \"b\"]."
         );
+        let of_some = key(&["*"], &["a*"], json!(null));
+        assert!(of_some.check("tasks.get", None, 0).is_ok());
+        assert_eq!(of_some.check("webhooks.get", None, 0).unwrap_err().status, 403);
+        assert!(key(&["*"], &["a", "*"], json!(null)).check("webhooks.get", None, 0).is_ok());
         let key = key(&["*"], &["*"], json!("2024-01-01T00:00:00Z"));
         let end = time::parse("2024-01-01T00:00:00Z").unwrap();
         assert!(key.check("documents.add", None, end - 1).is_ok());

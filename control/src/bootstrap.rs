@@ -165,7 +165,7 @@ mod tests {
             let chain = &read["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
             chain["typed_config"]["http_filters"].as_array().unwrap().len()
         };
-        assert_eq!(filters(&read), 2);
+        assert_eq!(filters(&read), 4);
         assert_eq!(
             read["dynamic_resources"]["cds_config"]["path_config_source"]["path"],
             "/data/xds/cds.json"
@@ -173,8 +173,8 @@ mod tests {
         bootstrap.source = Source::Grpc { host: "control", port: "7799", secret: "s" };
         let grpc = bootstrap.render();
         assert!(!grpc.contains("${"), "{grpc}");
-        assert_eq!(filters(&serde_yaml_ng::from_str(&grpc).unwrap()), 2);
+        assert_eq!(filters(&serde_yaml_ng::from_str(&grpc).unwrap()), 4);
         bootstrap.no_filter = true;
-        assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 1);
+        assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 3);
     }
 }

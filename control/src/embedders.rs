@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub const EMBEDDERS: &str = "embedders";
 
 /// Meilisearch 1.50's default template (`default_template_text` in `milli/src/prompt`).
-const DEFAULT: &str = "{% for field in fields %}{% if field.is_searchable and field.value != nil %}\
+pub const DEFAULT: &str = "{% for field in fields %}{% if field.is_searchable and field.value != nil %}\
                        {{ field.name }}: {{ field.value }}\n{% endif %}{% endfor %}";
 
 /// Sources that embed text by a template.

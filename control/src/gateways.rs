@@ -65,6 +65,13 @@ impl Gateways {
         vms.values().all(|vm| vm.oldest >= version)
     }
 
+    /// Whether nobody reads by a topology older than this version, published a while ago. What a VM keeps of before for longer
+    /// than its lease is an upload, which reads nothing.
+    #[must_use]
+    pub fn know(&self, version: u64, published: Instant) -> bool {
+        published.elapsed() >= self.lease || self.confirmed(version)
+    }
+
     /// The VMs whose lease lasts.
     #[must_use]
     pub fn status(&self) -> Vec<VmStatus> {

@@ -47,6 +47,8 @@ pub struct NodeAnswer {
     pub status: u16,
     /// `Content-Type`.
     pub content_type: Option<String>,
+    /// `Allow`: methods of a route that does not have the one asked for.
+    pub allow: Option<String>,
     /// The body.
     pub body: Bytes,
 }
@@ -163,10 +165,12 @@ impl Node {
         }
         let answer = builder.send().await.map_err(unreachable)?;
         let status = answer.status().as_u16();
-        let content_type =
-            answer.headers().get("content-type").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let header = |name: &str| {
+            answer.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+        };
+        let (content_type, allow) = (header("content-type"), header("allow"));
         let body = answer.bytes().await.map_err(unreachable)?;
-        Ok(NodeAnswer { status, content_type, body })
+        Ok(NodeAnswer { status, content_type, allow, body })
     }
 
     /// Asks under the master key for JSON, and takes nothing but success.

@@ -6,14 +6,14 @@ mod support;
 use miroir_control::locks::Scope;
 use miroir_control::serve;
 use miroir_control::writes::recovery;
-use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult};
+use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-use support::{FakeNode, addition, control, control_that_starts, control_that_waits};
+use support::{FakeNode, LEASE_MS, addition, control, control_that_starts, control_that_waits};
 
 fn enqueued(node: &str, task_uid: u32) -> NodeResult {
     NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
@@ -59,8 +59,12 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
+    // A gateway that may have a lease from before is not one any more.
+    tokio::time::sleep(Duration::from_millis(LEASE_MS * 2)).await;
     let (uid, key) = control.begin("movies", &[1]).await;
     let version = control.cluster.view().version;
+    let report = async |oldest| control.internal(REPORT_PATH, &Report { vm: "one".into(), oldest }).await;
+    report(version).await;
     let taken = enqueued("n0", a.add_documents("movies", uid, &key).await);
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     // Repair would bring it back at once: it is kept from its locks.
@@ -71,7 +75,13 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let view = control.cluster.view();
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);
+    // It has not ended before nobody reads the replica any more.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(["enqueued", "processing"].contains(&control.task(uid).await["status"].as_str().unwrap()));
+    let known = Instant::now();
+    report(view.version).await;
     assert_eq!(control.ended(uid).await["status"], "succeeded");
+    assert!(known.elapsed() < Duration::from_millis(LEASE_MS), "{:?}", known.elapsed());
 }
 
 #[tokio::test]

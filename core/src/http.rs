@@ -18,6 +18,28 @@ impl RequestHead {
         header(&self.headers, name)
     }
 
+    /// The same with a path as nodes read it: one slash for several, none at the end.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        let (route, query) = self.path.split_once('?').map_or((&*self.path, None), |(r, q)| (r, Some(q)));
+        if route.contains("//") || route.ends_with('/') {
+            let mut path = String::with_capacity(self.path.len());
+            for segment in route.split('/').filter(|segment| !segment.is_empty()) {
+                path.push('/');
+                path.push_str(segment);
+            }
+            if path.is_empty() {
+                path.push('/');
+            }
+            if let Some(query) = query {
+                path.push('?');
+                path.push_str(query);
+            }
+            self.path = path;
+        }
+        self
+    }
+
     /// Path without the query.
     #[must_use]
     pub fn route(&self) -> &str {
@@ -119,4 +141,25 @@ impl Reply {
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn paths_as_nodes_read_them() {
+        for (path, expected) in [
+            ("/indexes/x/search", "/indexes/x/search"),
+            ("/indexes/x/search/", "/indexes/x/search"),
+            ("//indexes///x/search//?q=a//b/", "/indexes/x/search?q=a//b/"),
+            ("/", "/"),
+            ("//?q", "/?q"),
+        ] {
+            let head = RequestHead { path: path.to_owned(), ..RequestHead::default() };
+            assert_eq!(head.normalized().path, expected);
+        }
+    }
 }

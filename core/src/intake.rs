@@ -1,6 +1,7 @@
 //! A client's request on its way in: from its headers to the operation that it starts.
 
 use crate::{
+    cors,
     document_read::DocumentRead,
     documents::{Body, DocumentReader, Format, PrimaryKey, payload_too_large},
     encoding::Encoding,
@@ -73,6 +74,10 @@ impl Intake {
     /// Looks at a request's headers. `gateway` names this worker's VM.
     #[must_use]
     pub fn of(topology: Arc<Topology>, gateway: &str, head: RequestHead) -> Self {
+        let head = head.normalized();
+        if let Some(reply) = cors::preflight(&head) {
+            return Self::Reply(reply);
+        }
         let limit = topology.config().limits.max_payload_bytes;
         let kind = match Route::of(&head.method, head.route()) {
             Route::ControlPlane => return Self::Pass,

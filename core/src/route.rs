@@ -72,7 +72,8 @@ impl Route {
     /// The route of a method and a path without its query.
     #[must_use]
     pub fn of(method: &str, path: &str) -> Self {
-        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        // Nodes take slashes at the end, and several for one.
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         if segments.first().is_some_and(|first| *first == "_miroir") {
             return Self::Internal;
         }
@@ -93,6 +94,10 @@ impl Route {
             ("POST", ["indexes", index, "documents", "delete-batch"]) => write(index, WriteKind::DeleteBatch),
             ("POST", ["indexes", index, "documents", "delete"]) => write(index, WriteKind::DeleteByFilter),
             ("POST", ["indexes", index, "documents", "edit"]) => write(index, WriteKind::Edit),
+            // These are routes, whatever documents are called.
+            (_, ["indexes", _, "documents", "delete-batch" | "delete" | "edit" | "fetch"]) => {
+                Self::ControlPlane
+            }
             ("GET", ["indexes", _, "documents", id]) => Self::DocumentRead { id: decode_segment(id) },
             ("DELETE", ["indexes", index, "documents", id]) => {
                 write(index, WriteKind::DeleteOne { id: decode_segment(id) })
@@ -124,6 +129,10 @@ mod tests {
                 "/indexes/my%20index/documents/7",
                 Route::Write { index: index(), kind: WriteKind::DeleteOne { id: "7".into() } },
             ),
+            ("POST", "//indexes/x//search/", Route::Search { index: "x".into() }),
+            ("DELETE", "/indexes/x/documents/delete", Route::ControlPlane),
+            ("GET", "/indexes/x/documents/fetch", Route::ControlPlane),
+            ("HEAD", "/indexes/x/documents/1", Route::ControlPlane),
             ("GET", "/indexes/x/documents", Route::DocumentList { index: "x".into() }),
             ("GET", "/_miroir/begin", Route::Internal),
             ("DELETE", "/indexes/x/search", Route::ControlPlane),

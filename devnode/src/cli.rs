@@ -63,6 +63,22 @@ pub struct Options {
     #[arg(long, env = "MEILI_IMPORT_SNAPSHOT")]
     pub import_snapshot: Option<PathBuf>,
 
+    /// Start without the dump where there is none.
+    #[arg(long, env = "MEILI_IGNORE_MISSING_DUMP", requires = "import_dump")]
+    pub ignore_missing_dump: bool,
+
+    /// Start without the dump where there is a database.
+    #[arg(long, env = "MEILI_IGNORE_DUMP_IF_DB_EXISTS", requires = "import_dump")]
+    pub ignore_dump_if_db_exists: bool,
+
+    /// Start without the snapshot where there is none.
+    #[arg(long, env = "MEILI_IGNORE_MISSING_SNAPSHOT", requires = "import_snapshot")]
+    pub ignore_missing_snapshot: bool,
+
+    /// Start without the snapshot where there is a database.
+    #[arg(long, env = "MEILI_IGNORE_SNAPSHOT_IF_DB_EXISTS", requires = "import_snapshot")]
+    pub ignore_snapshot_if_db_exists: bool,
+
     /// Accepted: this node commits at most this many document additions at once.
     #[arg(long, env = "MEILI_EXPERIMENTAL_MAX_NUMBER_OF_BATCHED_TASKS", default_value_t = 1000)]
     pub experimental_max_number_of_batched_tasks: usize,

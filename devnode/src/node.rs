@@ -76,7 +76,12 @@ impl Node {
     /// Opens or creates the database.
     pub fn open(options: Options) -> Result<Self> {
         let folder: PathBuf = options.db_path.clone();
-        if let Some(archive) = options.import_dump.as_ref().or(options.import_snapshot.as_ref()) {
+        let may_exist = options.ignore_dump_if_db_exists || options.ignore_snapshot_if_db_exists;
+        let may_be_missing = options.ignore_missing_dump || options.ignore_missing_snapshot;
+        let archive = options.import_dump.as_ref().or(options.import_snapshot.as_ref());
+        let wanted = archive
+            .filter(|archive| !(may_exist && folder.exists()) && !(may_be_missing && !archive.exists()));
+        if let Some(archive) = wanted {
             if folder.exists() {
                 let message =
                     format!("database already exists at {}, try to delete it or rename it", folder.display());

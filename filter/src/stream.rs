@@ -7,6 +7,7 @@ use crate::{
     writes::Writes,
 };
 use miroir_core::{
+    cors,
     error::{ApiError, Code},
     http::{CallId, Reply, RequestHead},
     intake::{Collector, Intake},
@@ -58,6 +59,8 @@ pub struct Stream {
     cut_off: Option<u64>,
     /// When its operation is to have its answer.
     deadline: Option<Instant>,
+    /// What every answer carries, whoever gives it.
+    cors: &'static [(&'static str, &'static str)],
 }
 
 impl Stream {
@@ -71,6 +74,7 @@ impl Stream {
             calls: HashMap::new(),
             cut_off: None,
             deadline: None,
+            cors: &[],
         }
     }
 
@@ -197,6 +201,7 @@ impl HttpContext for Stream {
                 return Action::Continue;
             }
         }
+        self.cors = cors::headers(&head);
         match Intake::of(Arc::clone(&self.topology), &self.vm, head) {
             Intake::Pass => {
                 // Nobody but a gateway may carry the secret, and this request is a client's.
@@ -241,6 +246,16 @@ impl HttpContext for Stream {
             self.start();
         }
         self.action()
+    }
+
+    /// Also of what the control plane and Envoy answer themselves.
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        for (name, value) in self.cors {
+            if hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value)).is_err() {
+                log::warn!("{name} cannot be added");
+            }
+        }
+        Action::Continue
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {

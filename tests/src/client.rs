@@ -40,6 +40,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body; null where it is not JSON.
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -91,16 +93,25 @@ impl Client {
         encoding: Option<&str>,
         body: blocking::Body,
     ) -> anyhow::Result<Answer> {
+        let headers = [("content-type", content_type), ("content-encoding", encoding)];
+        let headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        self.try_ask(method, path, &headers, body)
+    }
+
+    fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: blocking::Body,
+    ) -> anyhow::Result<Answer> {
         let method = Method::from_bytes(method.as_bytes())?;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        if let Some(content_type) = content_type {
-            request = request.header("content-type", content_type);
-        }
-        if let Some(encoding) = encoding {
-            request = request.header("content-encoding", encoding);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let answer = request.send()?;
         let status = answer.status().as_u16();
@@ -108,8 +119,27 @@ impl Client {
         let headers = headers
             .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
             .collect();
-        let body = serde_json::from_slice(&answer.bytes()?).unwrap_or_default();
-        Ok(Answer { status, headers, body })
+        let bytes = answer.bytes()?.to_vec();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Answer { status, headers, body, bytes })
+    }
+
+    /// Sends bytes under headers of any kind.
+    ///
+    /// # Panics
+    /// No answer came.
+    #[must_use]
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Answer {
+        match self.try_ask(method, path, headers, body.into().into()) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
     }
 
     /// Sends bytes.

@@ -37,6 +37,8 @@ pub struct Options {
     pub search_timeout_ms: u64,
     /// What a read answers where a shard has no replica left: `partial` or `error`.
     pub on_missing_shards: &'static str,
+    /// More of the environment of nodes, which run in folders of their own.
+    pub node_env: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             lease_ms: 2_000,
             search_timeout_ms: 5_000,
             on_missing_shards: "partial",
+            node_env: &[],
         }
     }
 }
@@ -386,6 +389,7 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .arg("--data")
         .arg(folder.join("data"))
         .env_remove("MEILI_MASTER_KEY")
+        .envs(options.node_env.iter().copied())
         .stdin(Stdio::null())
         .stdout(log())
         .stderr(log());

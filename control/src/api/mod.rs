@@ -10,6 +10,7 @@ pub mod keys;
 pub mod metrics;
 pub mod operations;
 pub mod proxy;
+pub mod render;
 pub mod settings;
 pub mod stats;
 pub mod tasks;
@@ -25,12 +26,18 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest},
-    http::StatusCode,
+    http::{
+        HeaderValue, Method, StatusCode, Uri,
+        header::{ALLOW, CONTENT_TYPE},
+    },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{any, delete, get, patch, post},
 };
-use miroir_core::error::{ApiError, Code};
+use miroir_core::{
+    error::{ApiError, Code},
+    http::RequestHead,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -39,7 +46,7 @@ pub type Shared = axum::extract::State<Arc<Cluster>>;
 
 /// All routes.
 pub fn router(cluster: Arc<Cluster>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route(miroir_core::protocol::BEGIN_PATH, post(internal::begin))
         .route(miroir_core::protocol::COMMIT_PATH, post(internal::commit))
         .route(miroir_core::protocol::REPORT_PATH, post(internal::report))
@@ -78,9 +85,11 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
             "/webhooks/{uuid}",
             get(webhooks::get).merge(patch(webhooks::update)).merge(delete(webhooks::delete)),
         )
+        .route("/render-template", post(render::render).fallback(proxy::read))
         .route("/swap-indexes", post(indexes::swap))
         .route("/tasks", get(tasks::list).merge(delete(tasks::delete)))
         .route("/tasks/cancel", post(tasks::cancel))
+        .route("/tasks/compact", post(proxy::other).fallback(proxy::read))
         .route("/tasks/{uid}", get(tasks::get))
         .route("/batches", get(batches::list))
         .route("/batches/{uid}", get(batches::get))
@@ -89,10 +98,41 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/experimental-features", get(proxy::read).fallback(keys::features))
         .fallback(any(proxy::other))
         .method_not_allowed_fallback(proxy::read)
-        .layer(from_fn_with_state(cluster.clone(), ready))
         .layer(DefaultBodyLimit::disable())
-        .layer(tower_http::cors::CorsLayer::permissive().max_age(std::time::Duration::from_secs(86_400)))
-        .with_state(cluster)
+        .with_state(cluster.clone());
+    // What comes before the choice of a route is around all of them.
+    Router::new()
+        .fallback_service(routes)
+        .layer(from_fn_with_state(cluster.clone(), manners))
+        .layer(from_fn_with_state(cluster, ready))
+}
+
+/// Methods that have routes; nodes refuse all others, `HEAD` too.
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// Paths, methods and `Allow` as nodes have them.
+async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Next) -> Response {
+    if let Some(uri) = normalized(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    if METHODS.contains(request.method()) {
+        let mut response = next.run(request).await;
+        if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().remove(ALLOW);
+        }
+        return response;
+    }
+    match Sent::from_request(request, &cluster.0).await {
+        Ok(sent) => proxy::read(cluster, sent).await.into_response(),
+        Err(refused) => refused,
+    }
+}
+
+/// The address with one slash for several and none at the end; `None` where it is so already.
+fn normalized(uri: &Uri) -> Option<Uri> {
+    let path = uri.path_and_query()?.as_str();
+    let head = RequestHead { path: path.to_owned(), ..RequestHead::default() }.normalized();
+    (head.path != path).then(|| head.path.parse().ok()).flatten()
 }
 
 /// What is answered before clients can be served.
@@ -169,16 +209,23 @@ impl Sent {
 #[must_use]
 pub fn pass_on(answer: &NodeAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    match serde_json::from_slice::<Value>(&answer.body) {
+    let mut response = match serde_json::from_slice::<Value>(&answer.body) {
         Ok(mut body) => {
             scrub::value(&mut body);
             (status, Json(body)).into_response()
         }
         Err(_) => {
-            let content_type = answer.content_type.clone().unwrap_or_else(|| "text/plain".to_owned());
-            (status, [("content-type", content_type)], answer.body.clone()).into_response()
+            let mut response = (status, answer.body.clone()).into_response();
+            response.headers_mut().remove(CONTENT_TYPE);
+            response
+        }
+    };
+    for (name, value) in [(CONTENT_TYPE, &answer.content_type), (ALLOW, &answer.allow)] {
+        if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            response.headers_mut().insert(name, value);
         }
     }
+    response
 }
 
 /// 202 with a task's summary.

@@ -1,9 +1,11 @@
-//! Requests that one node can answer for all: the client's own key goes along, and the tag is taken out.
+//! Requests that one node can answer for all: the client's own key goes along, and the tag is taken out. And those that no
+//! node may be sent, since it would answer, or change, for itself alone.
 
 use super::{Sent, Shared};
-use crate::error::Result;
+use crate::{auth, cluster::Cluster, error::Result, node::Request};
 use axum::response::Response;
 use miroir_core::error::{ApiError, Code};
+use serde_json::Value;
 
 /// Asks a node.
 ///
@@ -13,36 +15,208 @@ pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
     sent.natively(&cluster).await
 }
 
-/// First segments of routes that would change one node only.
-const OF_ONE_NODE: [&str; 10] = [
-    "dumps",
-    "snapshots",
-    "export",
-    "network",
-    "webhooks",
-    "chats",
-    "dynamic-search-rules",
-    "logs",
-    "multi-search",
-    "metrics",
+/// A route that a cluster does not serve.
+struct Closed {
+    methods: &'static [&'static str],
+    /// A star stands for any segment.
+    path: &'static str,
+    /// What a key must allow to be told so.
+    action: &'static str,
+    /// The experimental feature without which nodes refuse it themselves.
+    feature: Option<&'static str>,
+    /// Why not.
+    why: &'static str,
+}
+
+const LOGS: &str = "each node has logs of its own.";
+const CHATS: &str = "a chat's searches are made inside one node, over its own documents only.";
+const RULES: &str = "a rule places documents inside one node, which does not have them all.";
+
+/// Routes that a cluster does not serve: `docs/compatibility.md` lists them too.
+const CLOSED: [Closed; 14] = [
+    Closed {
+        methods: &["POST"],
+        path: "/export",
+        action: "export",
+        feature: None,
+        why: "a node would export its own documents only. Read them with `POST /indexes/{uid}/documents/fetch`.",
+    },
+    Closed {
+        methods: &["PATCH"],
+        path: "/network",
+        action: "network.update",
+        feature: Some("network"),
+        why: "the cluster is the network.",
+    },
+    Closed {
+        methods: &["POST"],
+        path: "/network/control",
+        action: "network.update",
+        feature: Some("network"),
+        why: "nodes of the Enterprise Edition speak to each other by it.",
+    },
+    Closed {
+        methods: &["GET"],
+        path: "/metrics",
+        action: "metrics.get",
+        feature: Some("metrics"),
+        why: "each node has metrics of its own: ask nodes and Envoy.",
+    },
+    Closed {
+        methods: &["POST", "DELETE"],
+        path: "/logs/stream",
+        action: "metrics.get",
+        feature: Some("logsRoute"),
+        why: LOGS,
+    },
+    Closed {
+        methods: &["POST"],
+        path: "/logs/stderr",
+        action: "metrics.get",
+        feature: Some("logsRoute"),
+        why: LOGS,
+    },
+    Closed {
+        methods: &["POST"],
+        path: "/tasks/compact",
+        action: "tasks.compact",
+        feature: Some("taskQueueCompactionRoute"),
+        why: "a node that has compacted its tasks takes no write until it is started again: do it node by node.",
+    },
+    Closed {
+        methods: &["GET"],
+        path: "/tasks/*/documents",
+        action: "tasks.get",
+        feature: Some("getTaskDocumentsRoute"),
+        why: "each node has its own part of a task's documents.",
+    },
+    Closed {
+        methods: &["DELETE"],
+        path: "/chats/*",
+        action: "chats.delete",
+        feature: Some("chatCompletions"),
+        why: CHATS,
+    },
+    Closed {
+        methods: &["PATCH", "DELETE"],
+        path: "/chats/*/settings",
+        action: "chatsSettings.update",
+        feature: Some("chatCompletions"),
+        why: CHATS,
+    },
+    Closed {
+        methods: &["POST"],
+        path: "/chats/*/chat/completions",
+        action: "chatCompletions",
+        feature: Some("chatCompletions"),
+        why: CHATS,
+    },
+    Closed {
+        methods: &["PATCH"],
+        path: "/dynamic-search-rules/*",
+        action: "dynamicSearchRules.update",
+        feature: Some("dynamicSearchRules"),
+        why: RULES,
+    },
+    Closed {
+        methods: &["DELETE"],
+        path: "/dynamic-search-rules/*",
+        action: "dynamicSearchRules.delete",
+        feature: Some("dynamicSearchRules"),
+        why: RULES,
+    },
+    Closed {
+        methods: &["DELETE"],
+        path: "/dynamic-search-rules",
+        action: "dynamicSearchRules.delete",
+        feature: Some("dynamicSearchRules"),
+        why: RULES,
+    },
 ];
 
-/// Everything else: a node's own 404, unless it would change one node, or answer for one node's share of documents.
+/// Routes without one of the handlers above that change nothing, and that any node answers for all.
+const HARMLESS: [(&str, &str); 8] = [
+    ("GET", "/"),
+    ("GET", "/version"),
+    ("GET", "/network"),
+    ("GET", "/chats"),
+    ("GET", "/chats/*"),
+    ("GET", "/chats/*/settings"),
+    ("POST", "/dynamic-search-rules"),
+    ("GET", "/dynamic-search-rules/*"),
+];
+
+/// Everything else: a node's own words, unless it would change, or answer for, that node only.
 ///
 /// # Errors
 /// The route is not for a cluster; or no node answers.
 pub async fn other(cluster: Shared, sent: Sent) -> Result<Response> {
-    let path = sent.request.path.split('?').next().unwrap_or_default();
-    let mut segments = path.split('/').skip(1);
-    let first = segments.next().unwrap_or_default();
-    let third = segments.nth(1);
-    let is_read = matches!(sent.request.method.as_str(), "GET" | "HEAD");
-    let is_share = first == "indexes" && third.is_some();
-    let is_one = OF_ONE_NODE.contains(&first) && (!is_read || ["multi-search", "metrics"].contains(&first));
-    if is_share || is_one {
-        let message =
-            format!("`{} {path}` is not supported by the cluster's control plane.", sent.request.method);
-        return Err(ApiError::new(Code::BAD_REQUEST, message).into());
+    let (method, path) = (sent.request.method.as_str(), route(&sent.request.path));
+    if let Some(closed) = CLOSED.iter().find(|c| c.methods.contains(&method) && matches(c.path, path)) {
+        return closed.refuse(&cluster, &sent).await;
+    }
+    if HARMLESS.iter().any(|(known, pattern)| *known == method && matches(pattern, path)) {
+        return read(cluster, sent).await;
+    }
+    // Whatever a node has that is not known here might be for that node only.
+    if is_there(&cluster, method, path).await? {
+        return Err(not_served(method, path, "it is not known to Miroir.").into());
     }
     read(cluster, sent).await
+}
+
+impl Closed {
+    async fn refuse(&self, cluster: &Shared, sent: &Sent) -> Result<Response> {
+        if let Some(feature) = self.feature
+            && !is_on(cluster, feature).await?
+        {
+            return sent.natively(cluster).await;
+        }
+        auth::authorize(cluster, sent.authorization.as_deref(), self.action, None).await?;
+        Err(not_served(&sent.request.method, route(&sent.request.path), self.why).into())
+    }
+}
+
+fn not_served(method: &str, path: &str, why: &str) -> ApiError {
+    ApiError::new(Code::BAD_REQUEST, format!("A cluster does not serve `{method} {path}`: {why}"))
+}
+
+fn route(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    pattern.split('/').all(|wanted| segments.next().is_some_and(|segment| wanted == "*" || wanted == segment))
+        && segments.next().is_none()
+}
+
+/// Whether nodes have an experimental feature on.
+async fn is_on(cluster: &Cluster, feature: &str) -> Result<bool> {
+    let features = cluster.ask_any(&Request::own("GET", "/experimental-features", None)).await?.json();
+    Ok(features.get(feature).and_then(Value::as_bool).unwrap_or(false))
+}
+
+/// Whether nodes have a route: they tell its methods to whoever asks for its `OPTIONS`.
+pub(super) async fn is_there(cluster: &Cluster, method: &str, path: &str) -> Result<bool> {
+    let request = Request { anonymous: true, ..Request::own("OPTIONS", path, None) };
+    let answer = cluster.ask_any(&request).await?;
+    Ok(match (answer.status, answer.allow) {
+        (404, _) => false,
+        (_, Some(methods)) => methods.split(',').any(|allowed| allowed.trim() == method),
+        _ => true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_segment() {
+        assert!(matches("/chats/*/settings", "/chats/a/settings"));
+        assert!(!matches("/chats/*", "/chats/a/settings"));
+        assert!(!matches("/chats/*", "/chats"));
+        assert!(matches("/", "/"));
+    }
 }

@@ -1,6 +1,6 @@
 //! Writing settings: on all nodes, with the tag's rule kept first among the filterable attributes.
 
-use super::{Sent, Shared, indexes};
+use super::{Sent, Shared, indexes, proxy};
 use crate::{
     auth, catalogue,
     embedders::{EMBEDDERS, hide_secrets, with_template},
@@ -69,10 +69,10 @@ pub async fn one(
     sent: Sent,
 ) -> Result<Response> {
     let method = sent.request.method.clone();
-    if !["PUT", "PATCH", "DELETE"].contains(&method.as_str()) {
+    let path = format!("/indexes/{index}/settings/{name}");
+    if !proxy::is_there(&cluster, &method, &path).await? {
         return indexes::refused(&cluster, &sent).await;
     }
-    let path = format!("/indexes/{index}/settings/{name}");
     let attribute = camel_case(&name);
     let sets_rule = attribute == FILTERABLE && method != "PATCH";
     let value = if method == "DELETE" { Some(Value::Null) } else { sent.json() };

@@ -115,8 +115,9 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
             *fields.entry(name).or_default() += count.as_u64().unwrap_or(0);
         }
     }
+    let fields = fields.into_iter().map(|(name, count)| (name.to_owned(), scale(count)));
     let fields: Map<String, Value> =
-        fields.into_iter().map(|(name, count)| (name.to_owned(), json!(scale(count)))).collect();
+        fields.filter(|(_, count)| *count > 0).map(|(name, count)| (name, json!(count))).collect();
     stats["fieldDistribution"] = Value::Object(fields);
     stats
 }

@@ -323,13 +323,31 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
     let numbers = |list: &Option<Vec<u32>>| {
         list.as_ref().map(|list| list.iter().map(|n| Sql::Integer(i64::from(*n))).collect())
     };
-    let texts =
-        |list: &Option<Vec<String>>| list.as_ref().map(|list| list.iter().cloned().map(Sql::Text).collect());
+    let texts = |list: &Option<Vec<String>>| -> Option<Vec<Sql>> {
+        list.as_ref().map(|list| list.iter().cloned().map(Sql::Text).collect())
+    };
     among("uid", numbers(&query.uids));
     among("canceled_by", numbers(&query.canceled_by));
     among("status", texts(&query.statuses));
     among("type", texts(&query.types));
-    among("index_uid", texts(&query.indexes));
+    for (column, after, moment) in &query.dates {
+        wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
+        values.push(Sql::Integer(*moment));
+    }
+    // As nodes count: swaps of these indexes too, which are not listed with them, and what the key does not see.
+    let (mut counted, mut counted_values) = (wheres.clone(), values.clone());
+    if let Some(uids) = texts(&query.indexes) {
+        let list = vec!["?"; uids.len()].join(",");
+        counted.push(format!("(index_uid IN ({list}) OR {})", swaps_of(&list)));
+        counted_values.extend(uids.iter().chain(&uids).cloned());
+        wheres.push(format!("index_uid IN ({list})"));
+        values.extend(uids);
+    }
+    let total: u64 = connection.query_row(
+        &format!("SELECT count(*) FROM tasks WHERE {}", counted.join(" AND ")),
+        rusqlite::params_from_iter(&counted_values),
+        |row| row.get(0),
+    )?;
     if let Some(patterns) = &query.visible {
         let mut any = vec!["0".to_owned()];
         for pattern in patterns {
@@ -339,15 +357,6 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
         }
         wheres.push(format!("({})", any.join(" OR ")));
     }
-    for (column, after, moment) in &query.dates {
-        wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
-        values.push(Sql::Integer(*moment));
-    }
-    let total: u64 = connection.query_row(
-        &format!("SELECT count(*) FROM tasks WHERE {}", wheres.join(" AND ")),
-        rusqlite::params_from_iter(&values),
-        |row| row.get(0),
-    )?;
     if let Some(from) = query.from {
         wheres.push(format!("uid {} ?", if query.reverse { ">=" } else { "<=" }));
         values.push(Sql::Integer(i64::from(from)));
@@ -360,6 +369,47 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
     ))?;
     let rows = statement.query_map(rusqlite::params_from_iter(&values), Task::from_row)?;
     Ok((rows.collect::<rusqlite::Result<_>>()?, total))
+}
+
+/// A condition: the task swaps one of some indexes, given as placeholders.
+fn swaps_of(list: &str) -> String {
+    format!(
+        "(type = 'indexSwap' AND EXISTS (SELECT 1 FROM json_each(details, '$.swaps') AS swap, \
+         json_each(swap.value, '$.indexes') AS named WHERE named.value IN ({list})))"
+    )
+}
+
+/// Two names have changed places: in all tasks before the one that did it, as on a node.
+///
+/// # Errors
+/// The database failed.
+pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str) -> Result<()> {
+    let other = |name: &str| match name {
+        name if name == left => right.to_owned(),
+        name if name == right => left.to_owned(),
+        name => name.to_owned(),
+    };
+    connection.execute(
+        "UPDATE tasks SET index_uid = CASE index_uid WHEN ?2 THEN ?3 ELSE ?2 END
+         WHERE uid < ?1 AND index_uid IN (?2, ?3)",
+        params![before, left, right],
+    )?;
+    let named = format!("SELECT uid, details FROM tasks WHERE uid < ?1 AND {}", swaps_of("?2, ?3"));
+    let mut statement = connection.prepare(&named)?;
+    let rows = statement.query_map(params![before, left, right], |row| {
+        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
+    })?;
+    for (uid, details) in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        let mut details: Value = serde_json::from_str(&details)?;
+        for swap in details["swaps"].as_array_mut().into_iter().flatten() {
+            for name in swap["indexes"].as_array_mut().into_iter().flatten() {
+                *name = json!(other(name.as_str().unwrap_or_default()));
+            }
+        }
+        connection
+            .execute("UPDATE tasks SET details = ?2 WHERE uid = ?1", params![uid, details.to_string()])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -413,7 +463,40 @@ mod tests {
         assert_eq!(uids(Query { limit: 2, from: Some(2), ..all.clone() }).await, (vec![2, 1], 4));
         assert_eq!(uids(Query { reverse: true, from: Some(2), ..all.clone() }).await, (vec![2, 3], 4));
         assert_eq!(uids(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await, (vec![3, 0], 2));
-        assert_eq!(uids(Query { visible: Some(vec!["ab*".into()]), ..all.clone() }).await, (vec![2], 1));
+        assert_eq!(uids(Query { visible: Some(vec!["ab*".into()]), ..all.clone() }).await, (vec![2], 4));
         assert_eq!(uids(Query { uids: Some(vec![]), ..all }).await, (vec![], 0));
+    }
+
+    #[tokio::test]
+    async fn swaps_change_names_in_the_tasks_before_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let swap = |left: &str, right: &str| NewTask {
+            index: None,
+            kind: "indexSwap".into(),
+            details: Some(json!({"swaps": [{"indexes": [left, right], "rename": false}]})),
+            custom_metadata: None,
+        };
+        for task in
+            [addition("a"), addition("b"), addition("c"), swap("a", "b"), swap("a", "b"), addition("a")]
+        {
+            ledger.call(move |c| insert(c, &task)).await.unwrap();
+        }
+        ledger.call(|c| swap_names(c, 4, "a", "b")).await.unwrap();
+        let list = async |query: Query| ledger.call(move |c| list(c, &query)).await.unwrap();
+        let all = Query { limit: 10, reverse: true, ..Query::default() };
+        let (tasks, _) = list(all.clone()).await;
+        let names: Vec<_> = tasks.iter().map(|task| task.index.as_deref()).collect();
+        assert_eq!(names, [Some("b"), Some("a"), Some("c"), None, None, Some("a")]);
+        let swapped = |task: &Task| task.details.as_ref().unwrap()["swaps"][0]["indexes"].clone();
+        assert_eq!(
+            tasks[3..5].iter().map(swapped).collect::<Vec<_>>(),
+            [json!(["b", "a"]), json!(["a", "b"])]
+        );
+        // Nodes count swaps, but do not list them with an index; and count what a key does not see.
+        let (tasks, total) = list(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await;
+        assert_eq!((tasks.len(), total), (2, 4));
+        let (tasks, total) = list(Query { visible: Some(vec!["c".into()]), ..all }).await;
+        assert_eq!((tasks.len(), total), (1, 6));
     }
 }

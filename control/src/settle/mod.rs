@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
 
@@ -53,6 +53,8 @@ pub struct Unsettled {
     pub indexed: Option<u64>,
     /// Held until it has ended, where others must not go on before.
     pub guard: Option<LockGuard>,
+    /// The topology that leaves out the replicas that missed it, where some have.
+    pub without_stale: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,10 @@ struct Pending {
     effect: Effect,
     indexed: Option<u64>,
     guard: Option<LockGuard>,
+    /// The catalogue and the replicas are what the task's end makes of them.
+    is_applied: bool,
+    /// The topology that leaves out replicas that missed it, and since when that is published.
+    without_stale: Option<(u64, Instant)>,
 }
 
 /// Tasks that nodes have not ended.
@@ -81,7 +87,7 @@ impl Default for Settler {
 impl Settler {
     /// Adds a task.
     pub fn add(&self, unsettled: Unsettled) {
-        let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
+        let Unsettled { task, node_tasks, effect, indexed, guard, without_stale } = unsettled;
         let parts = node_tasks
             .into_iter()
             .map(|task| Part {
@@ -92,7 +98,9 @@ impl Settler {
                 seen: Seen::default(),
             })
             .collect();
-        self.pending().insert(task.uid, Pending { task, parts, effect, indexed, guard });
+        let without_stale = without_stale.map(|version| (version, Instant::now()));
+        let pending = Pending { task, parts, effect, indexed, guard, is_applied: false, without_stale };
+        self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
     }
 
@@ -343,12 +351,34 @@ fn read(task: &Value) -> Seen {
     }
 }
 
+/// Ends a task: first the truth about replicas and indexes, and its publication; and where replicas are not as the others, once
+/// no gateway reads them any more.
 async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
-    let (task, effect, indexed) = match cluster.settler.pending().get(&uid) {
-        Some(pending) => (pending.task.clone(), pending.effect.clone(), pending.indexed),
+    let (task, effect, indexed, is_applied) = match cluster.settler.pending().get(&uid) {
+        Some(pending) => (pending.task.clone(), pending.effect.clone(), pending.indexed, pending.is_applied),
         None => return Ok(()),
     };
-    // First the truth about replicas and indexes, and its publication: only then has the client's task ended.
+    if !is_applied {
+        apply(cluster, &task, &effect, &over).await?;
+    }
+    let without_stale = {
+        let mut pending = cluster.settler.pending();
+        let Some(pending) = pending.get_mut(&uid) else { return Ok(()) };
+        if !is_applied && !(over.stale.is_empty() && over.behind.is_empty()) {
+            pending.without_stale = Some((cluster.view().version, Instant::now()));
+        }
+        pending.is_applied = true;
+        pending.without_stale
+    };
+    if without_stale.is_some_and(|(version, since)| !cluster.gateways.know(version, since)) {
+        return Ok(());
+    }
+    end(cluster, task, effect, &over, indexed).await
+}
+
+/// What the end of a task means for replicas and the catalogue.
+async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
+    let uid = task.uid;
     let succeeded = over.status == "succeeded";
     let now = time::now();
     let index = task.index.clone();
@@ -387,17 +417,23 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
                 view.mark_behind(node);
             }
             if succeeded {
-                crate::ops::apply(view, &effect, now);
+                crate::ops::apply(view, effect, now);
                 let changed = index.as_ref().and_then(|index| view.indexes.get_mut(index));
                 if let (Some(changed), Some(settings)) = (changed, settings) {
                     changed.settings = Index::published(settings);
                 }
             }
         })
-        .await?;
+        .await
+}
+
+/// Its end, as clients see it.
+async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
+    let (uid, index, now) = (task.uid, task.index.clone(), time::now());
+    let succeeded = over.status == "succeeded";
     let ending = Ending {
         status: over.status,
-        details: details(&task, &over, indexed, cluster.view().replication as u64),
+        details: details(&task, over, indexed, cluster.view().replication as u64),
         error: over.error.clone().map(|error| told(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
@@ -412,6 +448,11 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
                 details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
             }
             tasks::finish(connection, uid, &ending)?;
+            if let (true, Effect::Swap { pairs }) = (succeeded, &effect) {
+                pairs
+                    .iter()
+                    .try_for_each(|(left, right, _)| tasks::swap_names(connection, uid, left, right))?;
+            }
             if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
                 tasks::set_canceled_by(connection, uid, by)?;
             }

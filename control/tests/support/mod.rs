@@ -152,14 +152,19 @@ pub async fn control_that_waits(data: &Path, nodes: &[&FakeNode], commit_timeout
 
 /// As [`control_that_waits`], before it has started: it listens only.
 pub async fn control_that_starts(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
-    let nodes = nodes.iter().enumerate().map(|(n, node)| format!("n{n}=http://{}", node.address)).collect();
+    let nodes = nodes.iter().enumerate();
+    let nodes =
+        nodes.map(|(n, node)| json!({"name": format!("n{n}"), "url": format!("http://{}", node.address)}));
+    let file = json!({"nodes": nodes.collect::<Vec<_>>(), "shards": 4, "replication": 2, "limits": {"leaseMs": LEASE_MS}});
+    let config = data.join("cluster.json");
+    std::fs::write(&config, file.to_string()).unwrap();
     let args = ServeArgs {
         listen: "127.0.0.1:0".parse().unwrap(),
         data: data.to_owned(),
-        config: None,
-        nodes,
-        shards: Some(4),
-        replication: Some(2),
+        config: Some(config),
+        nodes: Vec::new(),
+        shards: None,
+        replication: None,
         publish_dir: Some(data.join("xds")),
         wasm: "filter.wasm".into(),
         advertise: None,
@@ -225,6 +230,9 @@ impl Control {
         }
     }
 }
+
+/// How long a gateway reads without having been heard, milliseconds.
+pub const LEASE_MS: u64 = 2_000;
 
 /// A gateway's begin of two documents.
 pub fn addition(index: &str, shards: &[u16]) -> Begin {

@@ -3,6 +3,7 @@
 mod documents;
 mod indexes;
 mod keys;
+mod manners;
 mod search;
 mod settings;
 mod system;
@@ -14,12 +15,14 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use deserr::Deserr;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::{Action, Rights};
@@ -36,6 +39,7 @@ pub type Answer = Result<Response>;
 /// All routes.
 pub fn router(node: Arc<Node>) -> Router {
     let routes = Router::new()
+        .route("/", get(system::running))
         .route("/health", get(system::health))
         .route("/version", get(system::version))
         .route("/stats", get(system::stats))
@@ -75,10 +79,11 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/indexes/{index}/documents/delete", post(documents::delete_by_filter))
         .route("/indexes/{index}/documents/delete-batch", post(documents::delete_batch))
         .route("/indexes/{index}/documents/{id}", get(documents::one).delete(documents::delete_one));
-    routes
+    let routes = routes
         .layer(RequestDecompressionLayer::new())
         .layer(axum::extract::DefaultBodyLimit::disable())
-        .with_state(node)
+        .with_state(node);
+    Router::new().fallback_service(routes).layer(from_fn(manners::manners)).layer(CompressionLayer::new())
 }
 
 /// A request, ready for a handler: who asks, and everything sent.

@@ -23,6 +23,11 @@ use crate::validate::InvalidJson;
 /// The version whose API this node speaks.
 const API_VERSION: &str = "1.50.0";
 
+/// `GET /`
+pub async fn running() -> Answer {
+    ok(&json!({ "status": "Meilisearch is running" }))
+}
+
 /// `GET /health`
 pub async fn health() -> Answer {
     ok(&json!({ "status": "available" }))

@@ -3,6 +3,7 @@
 //! One program, so that tests wait side by side: `make test` runs several at once, whatever the number of cores.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod api;
 mod bad_input;
 mod broken_nodes;
 mod chaos;
@@ -17,6 +18,7 @@ mod one_order;
 mod operations;
 mod payloads;
 mod reads;
+mod restore;
 mod sdk;
 mod shared;
 mod similar;

@@ -2,7 +2,9 @@
 //!
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
-use crate::{bad_input, broken_nodes, cluster, depth, durable, payloads, reads, similar, webhooks, writes};
+use crate::{
+    api, bad_input, broken_nodes, cluster, depth, durable, payloads, reads, similar, webhooks, writes,
+};
 use miroir_tests::{Client, Node, Options, Sandbox};
 
 /// Does one after another, and deletes the indexes that each has left.
@@ -38,7 +40,11 @@ fn reads_are_those_of_one_node() {
 #[test]
 fn writes_are_those_of_one_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
-    let checks: [Comparison; 1] = [payloads::a_cluster_takes_and_refuses_what_one_node_does];
+    let checks: [Comparison; 2] = [
+        // It compares tasks, so that it comes first.
+        api::every_route_is_what_the_table_says,
+        payloads::a_cluster_takes_and_refuses_what_one_node_does,
+    ];
     all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
     let checks: [Check; 4] = [
         writes::every_form_of_a_payload_is_written_to_every_replica,

@@ -1,0 +1,96 @@
+//! HTTP itself, as Meilisearch's server has it: other origins, methods, slashes.
+
+use axum::extract::Request;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN,
+    VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+const METHODS: &str = "DELETE, CONNECT, GET, PATCH, OPTIONS, PUT, HEAD, POST, TRACE";
+const DEPENDS_ON: HeaderValue =
+    HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
+
+/// Comes before the choice of a route.
+pub async fn manners(mut request: Request, next: Next) -> Response {
+    if *request.method() == Method::OPTIONS
+        && let Some(method) = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD)
+    {
+        return preflight(method, request.headers());
+    }
+    if let Some(uri) = normalized(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    let has_origin = request.headers().contains_key(ORIGIN);
+    // Routes of `GET` are not there for `HEAD`.
+    if *request.method() == Method::HEAD {
+        *request.method_mut() = Method::TRACE;
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    if let Some(allowed) = headers.get(ALLOW).and_then(|allowed| allowed.to_str().ok()) {
+        let methods: Vec<&str> =
+            allowed.split(',').map(str::trim).filter(|method| *method != "HEAD").collect();
+        if let Ok(methods) = methods.join(", ").parse() {
+            headers.insert(ALLOW, methods);
+        }
+    }
+    headers.insert(VARY, DEPENDS_ON);
+    if has_origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
+}
+
+/// What a page of any origin may send.
+fn preflight(method: &HeaderValue, asked: &HeaderMap) -> Response {
+    let method = method.to_str().unwrap_or_default();
+    if !METHODS.split(", ").any(|known| known == method) {
+        return (StatusCode::BAD_REQUEST, "Requested method is not allowed").into_response();
+    }
+    let mut response = StatusCode::OK.into_response();
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    headers.insert(VARY, DEPENDS_ON);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}
+
+/// One slash for several, none at the end; `None` where it is so already.
+fn normalized(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    if !path.contains("//") && (path == "/" || !path.ends_with('/')) {
+        return None;
+    }
+    let mut text: String =
+        path.split('/').filter(|part| !part.is_empty()).flat_map(|part| ["/", part]).collect();
+    if text.is_empty() {
+        text.push('/');
+    }
+    if let Some(query) = uri.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_too_many_are_taken_away() {
+        let normal = |text: &str| normalized(&text.parse().unwrap()).map(|uri| uri.to_string());
+        assert_eq!(normal("//indexes///a/?q=//").as_deref(), Some("/indexes/a?q=//"));
+        assert_eq!(normal("//").as_deref(), Some("/"));
+        assert_eq!(normal("/indexes/a"), None);
+        assert_eq!(normal("/"), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Keys that lack what a route needs: a cluster tells them what one node tells them, whoever answers.
+
+use super::{Pair, changes_nothing, comparable, example, table::Route};
+use crate::token::tenant_token;
+use miroir_tests::{Client, wait_until};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A key that every route about one is asked for.
+pub const UID: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a01";
+/// One that is made by the table's own request.
+pub const OTHER_UID: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a02";
+const SEARCH_UID: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a03";
+
+/// The groups of actions that there are.
+const GROUPS: [&str; 12] = [
+    "documents.*",
+    "indexes.*",
+    "tasks.*",
+    "settings.*",
+    "stats.*",
+    "metrics.*",
+    "dumps.*",
+    "snapshots.*",
+    "chats.*",
+    "chatsSettings.*",
+    "webhooks.*",
+    "*.get",
+];
+
+/// Settings that stand for all of them here.
+const SETTINGS: [&str; 2] = ["/indexes/{uid}/settings/stop-words", "/indexes/{uid}/settings/faceting"];
+
+/// Seconds since 1970 as Meilisearch writes them.
+fn moment(seconds: u64) -> String {
+    let (days, seconds) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's civil_from_days.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let (day, month) =
+        (day_of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    format!("{year}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{:02}Z", seconds % 60)
+}
+
+/// Makes the same key on both, and gives its text.
+fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
+    let body = json!({"uid": uid, "actions": actions, "indexes": indexes, "expiresAt": expires});
+    let texts = pair.clients().map(|client| {
+        let answer = client.json("POST", "/keys", &body);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.body["key"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(texts[0], texts[1], "a key's text follows from its uid and the master key");
+    texts[0].clone()
+}
+
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+    let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(2);
+    let expired =
+        key(pair, "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a04", &["*"], &["*"], Some(&moment(soon.as_secs())));
+    key(pair, UID, &["version"], &["*"], None);
+    let all: BTreeSet<&str> = routes.iter().flat_map(|route| &route.actions).map(String::as_str).collect();
+    let all: Vec<&str> = all.into_iter().filter(|action| *action != "*").collect();
+    let mut number = 0;
+    let mut made = |actions: &[&str], indexes: &[&str]| {
+        number += 1;
+        key(pair, &format!("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c3{number:03}"), actions, indexes, None)
+    };
+    let lacking: Vec<(&str, String)> = all
+        .iter()
+        .map(|missing| {
+            let others: Vec<&str> = all.iter().copied().filter(|action| action != missing).collect();
+            (*missing, made(&others, &["*"]))
+        })
+        .collect();
+    let everything_named = made(&all, &["*"]);
+    let groups: Vec<(&str, String)> = GROUPS.iter().map(|group| (*group, made(&[group], &["*"]))).collect();
+    let elsewhere = made(&["*"], &["elsewhere", "emp*"]);
+    let searcher = key(pair, SEARCH_UID, &["search"], &["films*"], None);
+    let token = |rules: &Value| tenant_token(SEARCH_UID, &searcher, rules);
+    let strangers = [
+        ("no key", None),
+        ("a wrong key", Some("wrong".to_owned())),
+        ("an expired key", Some(expired.clone())),
+        ("a key of other indexes", Some(elsewhere)),
+        ("a tenant", Some(token(&json!({"films": {"filter": "year < 2000"}})))),
+        ("a tenant of another index", Some(token(&json!(["emptied"])))),
+        ("a forged token", Some(tenant_token(SEARCH_UID, "another key", &json!(["films"])))),
+    ];
+    wait_until("the key has expired", || {
+        pair.clients()
+            .iter()
+            .all(|client: &&Client| client.under(Some(&expired)).get("/version").status == 403)
+    });
+    let of_one =
+        |route: &&Route| !route.path.contains("/settings/") || SETTINGS.contains(&route.path.as_str());
+    for route in routes.iter().filter(of_one).filter(|route| !route.actions.is_empty()) {
+        for (who, key) in &strangers {
+            same(pair, route, who, key.as_deref());
+        }
+        for missing in &route.actions {
+            let lacking = lacking.iter().find(|(action, _)| action == missing).map(|(_, key)| key);
+            same(
+                pair,
+                route,
+                &format!("a key without {missing}"),
+                Some(lacking.unwrap_or(&everything_named)),
+            );
+        }
+        // Whom a route lets in may change something.
+        if changes_nothing(route) {
+            for (group, key) in &groups {
+                same(pair, route, &format!("a key of {group}"), Some(key));
+            }
+        }
+    }
+}
+
+fn same(pair: &mut Pair<'_>, route: &Route, who: &str, key: Option<&str>) {
+    let (path, body) = example(route);
+    let answers = pair.ask(key, &route.method, &path, &[], &body);
+    // What a node would do and a cluster does not serve is for the table.
+    if pair.lacks(&answers[1]) || (route.refused && answers[1].status < 400) {
+        return;
+    }
+    let told = answers.each_ref().map(|answer| {
+        // Who is let in is what is asked here: which keys there are, and how nodes batch, is not.
+        let is_list = ["/batches", "/keys"].iter().any(|start| route.path.starts_with(start));
+        if is_list && answer.status < 300 { json!(answer.status) } else { comparable(answer) }
+    });
+    let [cluster, node] = told;
+    pair.check(&format!("{} {path} under {who}", route.method), cluster, node);
+}

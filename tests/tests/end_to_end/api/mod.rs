@@ -1,0 +1,230 @@
+//! The whole API: what `docs/compatibility.md` says of every route is true, of those whom it refuses too.
+
+mod keys;
+mod manners;
+mod table;
+
+use miroir_tests::{Answer, Client, Node, Sandbox};
+use serde_json::{Value, json};
+use table::Route;
+
+/// The index that most requests are about.
+const INDEX: &str = "films";
+
+/// What differs between any two servers.
+const VOLATILE: [&str; 24] = [
+    "processingTimeMs",
+    "requestUid",
+    "enqueuedAt",
+    "startedAt",
+    "finishedAt",
+    "duration",
+    "createdAt",
+    "updatedAt",
+    "uid",
+    "taskUid",
+    "batchUid",
+    "batchStrategy",
+    "stats",
+    "progress",
+    "lastUpdate",
+    "databaseSize",
+    "usedDatabaseSize",
+    "rawDocumentDbSize",
+    "avgDocumentSize",
+    "dumpUid",
+    "preCompactionSize",
+    "postCompactionSize",
+    "commitSha",
+    "commitDate",
+];
+
+/// A cluster and one node, asked the same.
+struct Pair<'p> {
+    sandbox: &'p Sandbox,
+    node: &'p Node,
+    /// Nodes are Meilisearch itself.
+    is_real: bool,
+    wrong: Vec<String>,
+    compared: usize,
+}
+
+impl<'p> Pair<'p> {
+    fn new(sandbox: &'p Sandbox, node: &'p Node) -> Self {
+        let is_real = std::env::var_os("MEILISEARCH_BIN").is_some();
+        let pair = Self { sandbox, node, is_real, wrong: Vec::new(), compared: 0 };
+        for client in pair.clients() {
+            fill(client);
+        }
+        pair
+    }
+
+    fn clients(&self) -> [&Client; 2] {
+        [&self.sandbox.client, &self.node.client]
+    }
+
+    /// Sends the same to both, under a key.
+    fn ask(
+        &self,
+        key: Option<&str>,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> [Answer; 2] {
+        self.clients().map(|client| {
+            let (body, mut headers) =
+                (if body.is_null() { String::new() } else { body.to_string() }, headers.to_vec());
+            if !body.is_empty() {
+                headers.push(("content-type", "application/json"));
+            }
+            client.under(key).ask(method, path, &headers, body)
+        })
+    }
+
+    fn check(&mut self, what: &str, cluster: impl PartialEq<Value> + std::fmt::Display, node: Value) {
+        self.compared += 1;
+        if cluster != node {
+            self.wrong.push(format!("{what}\n  cluster: {cluster:.600}\n  node:    {node:.600}"));
+        }
+    }
+
+    /// Whether the development node lacks a route, so that there is nothing to compare with.
+    fn lacks(&self, answer: &Answer) -> bool {
+        !self.is_real && answer.status == 404 && answer.bytes.is_empty()
+    }
+}
+
+fn fill(client: &Client) {
+    let settings = json!({
+        "filterableAttributes": ["genre", "year"], "sortableAttributes": ["year"],
+        "embedders": {"mine": {"source": "userProvided", "dimensions": 2}},
+    });
+    client.create(INDEX, "id", &settings);
+    let genres = ["drama", "comedy", "crime"];
+    let films = (1..=30).map(|id| {
+        let vector = json!({"mine": [id, 1]});
+        json!({"id": id, "title": format!("film number {id}"), "genre": genres[id % 3], "year": 1990 + id, "_vectors": vector})
+    });
+    client.add(INDEX, &films.collect());
+    client.create("bare", "id", &json!({"stopWords": ["a"]}));
+    for index in ["spare", "emptied"] {
+        client.add(index, &json!([{"id": 1}, {"id": 2}]));
+    }
+}
+
+/// An answer without what is volatile.
+fn comparable(answer: &Answer) -> Value {
+    fn clean(value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                members.retain(|name, _| !VOLATILE.contains(&name.as_str()));
+                members.values_mut().for_each(clean);
+            }
+            Value::Array(members) => members.iter_mut().for_each(clean),
+            _ => {}
+        }
+    }
+    let mut body = answer.body.clone();
+    clean(&mut body);
+    json!({ "status": answer.status, "body": body })
+}
+
+fn changes_nothing(route: &Route) -> bool {
+    let is_read = ["/search", "/facet-search", "/similar", "/multi-search", "/fetch", "/fields"];
+    route.method == "GET" || (route.method == "POST" && is_read.iter().any(|end| route.path.ends_with(end)))
+}
+
+/// A request that does what a route is for.
+fn example(route: &Route) -> (String, Value) {
+    let index = match (&*route.method, &*route.path) {
+        ("DELETE", "/indexes/{uid}") => "spare",
+        ("DELETE", "/indexes/{uid}/documents") => "emptied",
+        // Without documents settings take no time.
+        (_, path) if path.contains("/settings") => "bare",
+        _ => INDEX,
+    };
+    let uid =
+        if route.path.starts_with("/tasks") || route.path.starts_with("/batches") { "0" } else { index };
+    let mut path = route.path.replace("{uid}", uid).replace("{id}", "1").replace("{key}", keys::UID);
+    path = path.replace("{uuid}", keys::UID).replace("{workspace}", "w").replace("{rule}", "r");
+    let name = route.path.strip_prefix("/indexes/{uid}/settings/");
+    let body = match (&*route.method, &*route.path) {
+        ("GET" | "DELETE", _) => Value::Null,
+        (_, "/indexes") => json!({"uid": "fresh", "primaryKey": "id"}),
+        ("PATCH", "/indexes/{uid}") => json!({"primaryKey": "id"}),
+        (_, "/indexes/{uid}/search") => json!({"q": "film", "facets": ["genre"], "sort": ["year:desc"]}),
+        (_, "/indexes/{uid}/facet-search") => json!({"facetName": "genre", "facetQuery": "c"}),
+        (_, "/indexes/{uid}/similar") => json!({"id": 1, "embedder": "mine"}),
+        (_, "/multi-search") => {
+            json!({"queries": [{"indexUid": INDEX, "q": "number"}, {"indexUid": "emptied"}]})
+        }
+        (_, "/indexes/{uid}/documents/fetch") => json!({"filter": "year > 2010", "limit": 5}),
+        (_, "/indexes/{uid}/documents/delete-batch") => json!([28, 29]),
+        (_, "/indexes/{uid}/documents/delete") => json!({"filter": "year = 2020"}),
+        (_, "/indexes/{uid}/documents/edit") => json!({"function": "doc.x = 1"}),
+        (_, "/indexes/{uid}/documents") => {
+            json!([{"id": 31, "title": "one more", "_vectors": {"mine": [1, 1]}}])
+        }
+        (_, "/indexes/{uid}/settings") => json!({"stopWords": ["of"], "rankingRules": ["words", "typo"]}),
+        (_, "/indexes/{uid}/fields" | "/experimental-features") => json!({}),
+        (_, "/swap-indexes") => json!([{"indexes": [INDEX, "emptied"]}]),
+        ("POST", "/keys") => {
+            json!({"uid": keys::OTHER_UID, "actions": ["search"], "indexes": ["*"], "expiresAt": null})
+        }
+        ("PATCH", "/keys/{key}") => json!({"name": "told"}),
+        ("POST", "/webhooks") => json!({"url": "no address"}),
+        ("PATCH", "/webhooks/{uuid}") => json!({"url": "http://example.org"}),
+        (_, "/render-template") => json!({
+            "template": {"kind": "inlineDocumentTemplate", "inline": "{{ doc.title }}"},
+            "input": {"kind": "indexDocument", "indexUid": INDEX, "id": "3"},
+        }),
+        (_, "/export") => json!({"url": "http://127.0.0.1:9"}),
+        (_, "/logs/stderr" | "/logs/stream") => json!({"target": "info"}),
+        _ => name.map_or(Value::Null, setting),
+    };
+    match (&*route.method, &*route.path) {
+        ("GET", "/indexes/{uid}/search") => path += "?q=film&facets=genre",
+        ("GET", "/indexes/{uid}/similar") => path += "?id=1&embedder=mine",
+        ("DELETE", "/tasks") | ("POST", "/tasks/cancel") => path += "?uids=9999",
+        _ => {}
+    }
+    (path, body)
+}
+
+fn setting(name: &str) -> Value {
+    match name {
+        "filterable-attributes" | "displayed-attributes" => json!(["id", "title", "genre", "year"]),
+        "sortable-attributes" | "searchable-attributes" => json!(["title", "year"]),
+        "typo-tolerance" => json!({"enabled": false}),
+        "stop-words" => json!(["of", "the"]),
+        "non-separator-tokens" => json!(["#"]),
+        "separator-tokens" => json!(["|"]),
+        "dictionary" => json!(["J. R. R."]),
+        "synonyms" => json!({"film": ["movie"]}),
+        "distinct-attribute" => json!("year"),
+        "proximity-precision" => json!("byAttribute"),
+        "localized-attributes" => json!([{"attributePatterns": ["title"], "locales": ["eng"]}]),
+        "ranking-rules" => json!(["words", "year:desc"]),
+        "faceting" => json!({"maxValuesPerFacet": 7}),
+        "pagination" => json!({"maxTotalHits": 50}),
+        "embedders" => json!({"mine": {"source": "userProvided", "dimensions": 2}}),
+        "search-cutoff-ms" => json!(900),
+        "facet-search" => json!(false),
+        "prefix-search" => json!("disabled"),
+        "foreign-keys" => json!([]),
+        _ => json!({}),
+    }
+}
+
+pub fn every_route_is_what_the_table_says(sandbox: &Sandbox, node: &Node) {
+    let mut pair = Pair::new(sandbox, node);
+    let routes = table::routes();
+    // Before anything has changed, so that what is refused can be seen to have changed nothing.
+    keys::check(&mut pair, &routes);
+    manners::check(&mut pair, &routes);
+    table::check(&mut pair, &routes);
+    println!("{} comparisons", pair.compared);
+    assert!(pair.wrong.is_empty(), "{} of {}:\n{}", pair.wrong.len(), pair.compared, pair.wrong.join("\n"));
+    assert!(pair.compared > 1_000, "{}", pair.compared);
+}

@@ -1,0 +1,162 @@
+//! The table in `docs/compatibility.md`, and whether it is true.
+
+use super::{Pair, changes_nothing, comparable, example};
+use miroir_tests::{Answer, MASTER_KEY};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Experimental features of Meilisearch 1.50 that routes belong to.
+const FEATURES: [&str; 8] = [
+    "metrics",
+    "logsRoute",
+    "dynamicSearchRules",
+    "network",
+    "getTaskDocumentsRoute",
+    "taskQueueCompactionRoute",
+    "chatCompletions",
+    "renderRoute",
+];
+
+/// A route and one of its methods, as the table has it.
+#[derive(Debug)]
+pub struct Route {
+    pub path: String,
+    pub method: String,
+    /// What a key needs to be let in; nothing where none is needed.
+    pub actions: Vec<String>,
+    /// The cluster does not serve it.
+    pub refused: bool,
+}
+
+/// Reads the table.
+pub fn routes() -> Vec<Route> {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let table = document.split("\n## ").find(|part| part.starts_with("Routes\n")).unwrap();
+    let mut routes = Vec::new();
+    for line in table.lines().filter(|line| line.starts_with("| `/")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, path, methods, state, why, _] = cells.as_slice() else { panic!("{line}") };
+        assert!(["as one node", "refused"].contains(state) && !why.is_empty(), "{line}");
+        for group in methods.split("; ") {
+            let words = || group.split([' ', ',']).filter(|word| !word.is_empty());
+            let (actions, methods): (Vec<&str>, Vec<&str>) = words().partition(|word| word.starts_with('`'));
+            let actions: Vec<String> =
+                actions.iter().map(|action| action.trim_matches('`').to_owned()).collect();
+            routes.extend(methods.iter().map(|method| Route {
+                path: path.trim_matches('`').to_owned(),
+                method: (*method).to_owned(),
+                actions: actions.clone(),
+                refused: *state == "refused",
+            }));
+        }
+    }
+    assert!(routes.len() > 140, "{}", routes.len());
+    routes
+}
+
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+    whole(pair, routes);
+    let (reads, writes): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(|route| changes_nothing(route));
+    reads.iter().for_each(|route| drop(serves(pair, route)));
+    // Nodes do these in their order.
+    let accepted: Vec<_> = writes.iter().filter_map(|route| serves(pair, route)).collect();
+    for (what, answers) in accepted {
+        let clients = pair.clients();
+        let tasks = [0, 1].map(|which| clients[which].ended(&answers[which]));
+        let [cluster, node] = tasks.map(|body| comparable(&Answer { body, ..answers[0].clone() }));
+        pair.check(&format!("the task of {what}"), cluster, node);
+    }
+    reads.iter().for_each(|route| drop(serves(pair, route)));
+    switch(pair, true);
+    for route in routes.iter().filter(|route| route.refused) {
+        refuses(pair, route);
+    }
+    for route in routes.iter().filter(|route| !route.refused && is_experimental(&route.path)) {
+        serves(pair, route);
+    }
+    switch(pair, false);
+}
+
+/// Switches experimental features on or off.
+fn switch(pair: &mut Pair<'_>, on: bool) {
+    let features = FEATURES.iter().map(|name| ((*name).to_owned(), json!(on)));
+    let features = Value::Object(features.collect());
+    let answers = pair.ask(Some(MASTER_KEY), "PATCH", "/experimental-features", &[], &features);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+}
+
+fn is_experimental(path: &str) -> bool {
+    ["/chats", "/network", "/dynamic-search-rules", "/render-template"]
+        .iter()
+        .any(|start| path.starts_with(start))
+}
+
+/// Nodes have no method on these routes that the table does not have.
+fn whole(pair: &mut Pair<'_>, routes: &[Route]) {
+    let mut methods: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
+    for route in routes {
+        methods.entry(&route.path).or_default().push(route);
+    }
+    for (path, routes) in methods {
+        let address = example(routes[0]).0;
+        let answer = pair.node.client.ask("OPTIONS", address.split('?').next().unwrap(), &[], "");
+        // What the development node has of these is less.
+        if pair.lacks(&answer)
+            || (!pair.is_real && (path.contains("/settings/") || path.starts_with("/webhooks")))
+        {
+            continue;
+        }
+        let mut methods: Vec<&str> = routes.iter().map(|route| route.method.as_str()).collect();
+        methods.sort_unstable();
+        let allowed = answer.header("allow").unwrap_or_default();
+        let mut allowed: Vec<&str> = allowed.split(',').map(str::trim).collect();
+        allowed.sort_unstable();
+        pair.check(&format!("methods of {path}"), json!(methods), json!(allowed));
+    }
+}
+
+/// Asks both for the same; gives their answers where tasks follow.
+fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
+    // It has no feature that is off: a node would do it.
+    if route.path == "/export" {
+        return None;
+    }
+    let (path, body) = example(route);
+    let what = format!("{} {path}", route.method);
+    let answers = pair.ask(Some(MASTER_KEY), &route.method, &path, &[], &body);
+    if pair.lacks(&answers[1]) {
+        return None;
+    }
+    let [cluster, node] = answers.each_ref().map(|answer| {
+        let mut told = comparable(answer);
+        // Nodes batch as they like.
+        if route.path.starts_with("/batches") {
+            told["body"] = json!(answer.body.as_object().map(|body| body.keys().collect::<Vec<_>>()));
+        }
+        told
+    });
+    pair.check(&what, cluster, node);
+    (answers.iter().all(|answer| answer.status == 202)).then_some((what, answers))
+}
+
+/// A cluster says that it does not serve a route, to those who might use it on a node.
+fn refuses(pair: &mut Pair<'_>, route: &Route) {
+    let (path, body) = example(route);
+    let what = format!("{} {path}", route.method);
+    let client = &pair.sandbox.client;
+    let send = |key| match &body {
+        Value::Null => client.under(key).send(&route.method, &path, None, ""),
+        body => client.under(key).json(&route.method, &path, body),
+    };
+    let (answer, stranger) = (send(Some(MASTER_KEY)), send(None));
+    let message = answer.body["message"].as_str().unwrap_or_default();
+    let start = format!("A cluster does not serve `{what}`: ");
+    let is_told = message.starts_with(&start) && message.len() > start.len() + 10;
+    pair.check(
+        &what,
+        json!([answer.status, answer.body["code"], is_told]),
+        json!([400, "bad_request", true]),
+    );
+    pair.check(&format!("{what} without a key"), json!(stranger.status), json!(401));
+}
