@@ -1,5 +1,5 @@
-//! The cluster's secrets: from the environment, or files that it names, else from the data folder, else made and kept there, readable by the
-//! owner only. Never from arguments, which other users of a machine can read.
+//! The cluster's secrets: from the environment, or files that it names, else from the data folder, else made and kept there,
+//! readable by the owner only. Never from arguments, which other users of a machine can read.
 
 use crate::{
     error::{Error, Result},

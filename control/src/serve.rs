@@ -159,7 +159,14 @@ pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
     }
     file.shards = args.shards.unwrap_or(file.shards);
     file.replication = args.replication.unwrap_or(file.replication);
-    file.validate()
+    let config = file.validate()?;
+    match config.nodes.iter().position(|node| node.cluster == args.control_cluster) {
+        Some(node) => {
+            let cluster = &args.control_cluster;
+            Err(Error::Config(vec![format!("nodes[{node}].cluster: `{cluster}` is the control plane's")]))
+        }
+        None => Ok(config),
+    }
 }
 
 /// Opens the ledger, and makes what a first start needs.

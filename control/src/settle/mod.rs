@@ -364,7 +364,7 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     let without_stale = {
         let mut pending = cluster.settler.pending();
         let Some(pending) = pending.get_mut(&uid) else { return Ok(()) };
-        if !is_applied && !(over.stale.is_empty() && over.behind.is_empty()) {
+        if !(is_applied || over.stale.is_empty() && over.behind.is_empty()) {
             pending.without_stale = Some((cluster.view().version, Instant::now()));
         }
         pending.is_applied = true;
