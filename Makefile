@@ -6,6 +6,9 @@ ENVOY_VERSION := 1.40.0
 # Clients that tests drive a cluster with.
 SDK_PYTHON    := 0.43.0
 SDK_JS        := 0.62.0
+# What deployment files are checked with: schemas of Compose, Kubernetes and Istio, Helm itself, PromQL.
+DEPLOY_PYTHON := check-jsonschema==0.39.0 kubernetes-validate==1.37.0 helm-python-sdk==0.2.2 promql-parser==0.12.0 pyyaml==6.0.3
+DEPLOY_ISTIO  := @kubernetes-models/istio@3.0.1
 VENV          := .venv
 TOOLS         := .tools
 FILTER        := target/wasm32-wasip1/release/miroir_filter.wasm
@@ -17,7 +20,7 @@ SYSROOT        = $(shell rustc --print sysroot)
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test check check-deploy bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -30,12 +33,15 @@ test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, co
 	RUST_TEST_THREADS=6 $(CARGO) test --release
 
 # In the release profile, whose build scripts `make test` needs anyway.
-check: wasm-targets ## Formatting, clippy and docs, with warnings denied
+check: wasm-targets check-deploy ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) clippy --release -p miroir-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
-	$(PYTHON) -m py_compile demo/demo.py
+	$(PYTHON) -m py_compile demo/demo.py deploy/check.py
+
+check-deploy: $(TOOLS)/istio
+	$(VENV)/bin/python deploy/check.py
 
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
 	$(CARGO) bench -p miroir-core --bench core
@@ -69,6 +75,11 @@ $(VENV)/bin/envoy:
 $(TOOLS)/sdk: $(VENV)/bin/envoy
 	$(VENV)/bin/pip install --quiet meilisearch==$(SDK_PYTHON)
 	npm install --silent --no-save --no-package-lock --prefix $(TOOLS)/sdk meilisearch@$(SDK_JS)
+
+$(TOOLS)/istio: $(VENV)/bin/envoy Makefile
+	$(VENV)/bin/pip install --quiet $(DEPLOY_PYTHON)
+	npm install --silent --no-save --no-package-lock --prefix $(TOOLS)/istio $(DEPLOY_ISTIO)
+	touch $@
 
 $(BINDGEN_RUNNER):
 	$(CARGO) install --quiet wasm-bindgen-cli --version $(BINDGEN) --bin wasm-bindgen-test-runner \

@@ -13,6 +13,7 @@ use crate::{
     publish::Publisher,
     secrets::Secrets,
     settle::Settler,
+    tls::NodeTls,
     view::View,
     writes::OpenWrites,
 };
@@ -56,15 +57,6 @@ impl Creating {
     }
 }
 
-fn http() -> reqwest::Client {
-    reqwest::Client::builder()
-        .no_proxy()
-        .connect_timeout(Duration::from_secs(1))
-        .pool_max_idle_per_host(32)
-        .build()
-        .unwrap_or_default()
-}
-
 /// The control plane.
 #[derive(Debug)]
 pub struct Cluster {
@@ -104,17 +96,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Puts the parts together.
+    /// Puts the parts together. `http` is the one client for nodes.
     #[must_use]
     pub fn new(
         options: Options,
+        http: reqwest::Client,
         config: ClusterConfig,
         secrets: Secrets,
         ledger: Ledger,
         publisher: Publisher,
         view: View,
     ) -> Self {
-        let http = http();
         let cluster = Self {
             nodes: Mutex::default(),
             http,
@@ -155,10 +147,10 @@ impl Cluster {
     /// The nodes of a description, for whoever has no cluster yet.
     ///
     /// # Errors
-    /// The secrets cannot be read or written.
-    pub fn strangers(config: &ClusterConfig, data: &Path) -> Result<Vec<Node>> {
+    /// The secrets cannot be read or written, or the files for TLS not read.
+    pub fn strangers(config: &ClusterConfig, data: &Path, tls: &NodeTls) -> Result<Vec<Node>> {
         let secrets = Secrets::load(data)?;
-        let http = http();
+        let http = tls.client()?;
         let node = |config: &NodeConfig| Node::new(config.clone(), http.clone(), secrets.master_key.clone());
         Ok(config.nodes.iter().map(node).collect())
     }

@@ -33,6 +33,9 @@ pub struct ClusterFile {
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     #[serde(default)]
     pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a gateway's host, such as `/meilisearch`.
+    #[serde(default)]
+    pub path_prefix: Option<String>,
     /// How replicas are moved and mended.
     #[serde(default)]
     pub moves: Moves,
@@ -102,6 +105,8 @@ pub struct ClusterConfig {
     pub on_missing_shards: OnMissingShards,
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a gateway's host.
+    pub path_prefix: Option<String>,
     /// How replicas are moved and mended.
     pub moves: Moves,
 }
@@ -156,9 +161,10 @@ impl NodeFile {
             errors.push(format!("{key}.cluster: `{cluster}` is the control plane's"));
         }
         let url = match url::Url::parse(&self.url) {
-            Ok(url) if url.scheme() == "http" && url.host_str().is_some() => Some(url),
+            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host_str().is_some() => Some(url),
             Ok(_) => {
-                errors.push(format!("{key}.url: `{}` must be http://host:port", self.url));
+                errors
+                    .push(format!("{key}.url: `{}` must be http://host:port or https://host:port", self.url));
                 None
             }
             Err(error) => {
@@ -224,6 +230,7 @@ impl ClusterFile {
             fan_out: FanOut::default(),
             on_missing_shards: OnMissingShards::default(),
             on_lost_control: OnLostControl::default(),
+            path_prefix: None,
             moves: Moves::default(),
         })
     }
@@ -267,6 +274,7 @@ impl ClusterFile {
                 fan_out: self.fan_out,
                 on_missing_shards: self.on_missing_shards,
                 on_lost_control: self.on_lost_control,
+                path_prefix: self.path_prefix,
                 moves: self.moves,
             })
         } else {

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod bootstrap;
 pub mod catalogue;
 pub mod catch_up;
 pub mod cli;
@@ -30,6 +31,7 @@ pub mod serve;
 pub mod settings_tag;
 pub mod settle;
 pub mod time;
+pub mod tls;
 pub mod verify;
 pub mod view;
 pub mod webhooks;

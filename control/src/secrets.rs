@@ -1,4 +1,4 @@
-//! The cluster's secrets: from the environment, else from the data folder, else made and kept there, readable by the
+//! The cluster's secrets: from the environment, or files that it names, else from the data folder, else made and kept there, readable by the
 //! owner only. Never from arguments, which other users of a machine can read.
 
 use crate::{
@@ -45,17 +45,14 @@ impl Secrets {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::file(&path)(error)),
         };
-        let pick = |name: &str, kept: Option<&String>| {
-            std::env::var(name)
-                .ok()
-                .filter(|value| !value.is_empty())
-                .or_else(|| kept.cloned())
-                .unwrap_or_else(random)
+        let pick = |name: &str, kept: Option<&String>| -> Result<String> {
+            let given = given(name, |name| std::env::var(name).ok())?;
+            Ok(given.or_else(|| kept.cloned()).unwrap_or_else(random))
         };
         let secrets = Self {
-            master_key: pick("MIROIR_MASTER_KEY", kept.as_ref().map(|kept| &kept.master_key)),
-            gateway_secret: pick("MIROIR_SECRET", kept.as_ref().map(|kept| &kept.gateway_secret)),
-            admin_token: pick("MIROIR_TOKEN", kept.as_ref().map(|kept| &kept.admin_token)),
+            master_key: pick("MIROIR_MASTER_KEY", kept.as_ref().map(|kept| &kept.master_key))?,
+            gateway_secret: pick("MIROIR_SECRET", kept.as_ref().map(|kept| &kept.gateway_secret))?,
+            admin_token: pick("MIROIR_TOKEN", kept.as_ref().map(|kept| &kept.admin_token))?,
         };
         secrets.store(data)?;
         Ok(secrets)
@@ -95,6 +92,20 @@ impl Secrets {
     }
 }
 
+/// What the environment says in a variable, or in the file that the variable with `_FILE` names; without the line's end.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn given(name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Option<String>> {
+    let is_there = |value: &String| !value.is_empty();
+    if let Some(value) = environment(name).filter(is_there) {
+        return Ok(Some(value));
+    }
+    let Some(path) = environment(&format!("{name}_FILE")).filter(is_there) else { return Ok(None) };
+    let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()).filter(is_there))
+}
+
 /// 244 random bits, in hexadecimal.
 #[must_use]
 pub fn random() -> String {
@@ -120,6 +131,23 @@ mod tests {
         assert_eq!(Secrets::load(folder.path()).unwrap().master_key, made.master_key);
         let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_secret_comes_from_the_environment_or_from_a_file_that_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "from a file\n").unwrap();
+        let file = file.display().to_string();
+        let environment = |pairs: Vec<(&'static str, String)>| {
+            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
+        };
+        let named = vec![("KEY", String::new()), ("KEY_FILE", file.clone())];
+        assert_eq!(given("KEY", environment(named)).unwrap().as_deref(), Some("from a file"));
+        let both = vec![("KEY", "itself".to_owned()), ("KEY_FILE", file.clone())];
+        assert_eq!(given("KEY", environment(both)).unwrap().as_deref(), Some("itself"));
+        assert_eq!(given("KEY", environment(Vec::new())).unwrap(), None);
+        assert!(given("KEY", environment(vec![("KEY_FILE", format!("{file}.not"))])).is_err());
     }
 
     #[test]

@@ -14,9 +14,14 @@ use crate::{
     },
     locks::Scope,
     mover,
-    publish::Publisher,
+    publish::{
+        CONTROL_CLUSTER, Publisher,
+        envoys::Subscribers,
+        kubernetes::{self, Kubernetes},
+    },
     secrets::Secrets,
     settle::{self, Unsettled},
+    tls::NodeTls,
     view::{Member, Replica, View},
     webhooks,
     writes::{commit, recovery},
@@ -62,6 +67,21 @@ pub struct ServeArgs {
     /// Where Envoy reaches this control plane, HOST:PORT, if that is not where it listens
     #[arg(long, env = "MIROIR_ADVERTISE")]
     pub advertise: Option<String>,
+    /// The Envoy cluster that reaches this control plane, where that is one of the user's own
+    #[arg(long, env = "MIROIR_CONTROL_CLUSTER", default_value = CONTROL_CLUSTER)]
+    pub control_cluster: String,
+    /// In a Kubernetes pod: the EnvoyFilter, NAMESPACE/NAME, that carries the filter's configuration to Istio's gateways
+    #[arg(long, env = "MIROIR_ENVOY_FILTER")]
+    pub envoy_filter: Option<String>,
+    /// The Kubernetes API [default: this pod's]
+    #[arg(long, env = "MIROIR_KUBERNETES_API", default_value = "https://kubernetes.default.svc")]
+    pub kubernetes_api: String,
+    /// The folder of the service account, with `token` and `ca.crt`
+    #[arg(long, default_value = kubernetes::ACCOUNT)]
+    pub service_account: PathBuf,
+    /// TLS to nodes
+    #[command(flatten)]
+    pub tls: NodeTls,
     /// Clients use the cluster without keys
     #[arg(long, env = "MIROIR_NO_MASTER_KEY")]
     pub no_master_key: bool,
@@ -81,6 +101,11 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let listener = TcpListener::bind(args.listen).await.map_err(Error::file(args.listen.to_string()))?;
     let address = listener.local_addr().map_err(Error::file("listener"))?;
     let cluster = open(&args, address).await?;
+    if let Some(resource) = &args.envoy_filter {
+        let publisher = publisher_id(&cluster.ledger).await?;
+        let kubernetes = Kubernetes::new(resource, &args.kubernetes_api, &args.service_account, publisher)?;
+        tokio::spawn(kubernetes.run(cluster.publisher.clone()));
+    }
     let state = json!({"control": format!("http://{}", reachable(address)), "pid": std::process::id()});
     let path = args.data.join("control.json");
     std::fs::write(&path, state.to_string()).map_err(Error::file(&path))?;
@@ -104,6 +129,20 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
         error = failed => Err(error),
         ended = server => ended.map_err(|error| Error::Other(error.to_string()))?.map_err(Error::file("server")),
     }
+}
+
+/// Names this ledger among control planes that may publish to one place.
+async fn publisher_id(ledger: &Ledger) -> Result<String> {
+    ledger
+        .call(|connection| match ledger::meta(connection, "publisher")? {
+            Some(id) => Ok(id),
+            None => {
+                let id = Uuid::new_v4().hyphenated().to_string();
+                ledger::set_meta(connection, "publisher", &id)?;
+                Ok(id)
+            }
+        })
+        .await
 }
 
 /// The cluster's description, as flags and files say it.
@@ -175,9 +214,13 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         folder: args.publish_dir.clone(),
         wasm: absolute(&args.wasm),
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
+        control_cluster: args.control_cluster.clone(),
+        tls: args.tls.clone(),
         secret: secrets.gateway_secret.clone(),
         read_key: args.no_master_key.then(|| secrets.key_text(read_key)),
         internal_key: secrets.key_text(read_key),
+        snapshots: tokio::sync::watch::Sender::default(),
+        subscribers: Subscribers::default(),
     };
     let write_timeout = config.limits.write_timeout_ms;
     let options = Options {
@@ -185,7 +228,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),
         callout_timeout: Duration::from_millis(args.callout_timeout_ms.unwrap_or(write_timeout)),
     };
-    Ok(Arc::new(Cluster::new(options, config, secrets, ledger, publisher, view)))
+    Ok(Arc::new(Cluster::new(options, args.tls.client()?, config, secrets, ledger, publisher, view)))
 }
 
 fn first_view(config: &ClusterConfig) -> View {
@@ -233,6 +276,9 @@ fn reachable(address: SocketAddr) -> String {
 }
 
 fn absolute(path: &str) -> String {
+    if path.contains("://") {
+        return path.to_owned();
+    }
     std::path::absolute(Path::new(path)).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 

@@ -122,6 +122,7 @@ mod tests {
             fan_out,
             on_missing_shards: crate::topology::OnMissingShards::Partial,
             on_lost_control: crate::topology::OnLostControl::Serve,
+            path_prefix: None,
             limits: crate::topology::Limits::default(),
         })
         .unwrap()

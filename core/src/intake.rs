@@ -151,6 +151,23 @@ impl Collector {
         (plain + self.encoded.as_ref().map_or(0, |(_, body)| body.len())) as u64
     }
 
+    /// The operation's name in metrics and logs.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match &self.kind {
+            Kind::Read { route, .. } => read_name(route),
+            Kind::DocumentRead { .. } => "document_read",
+            Kind::Documents { .. } | Kind::Write { .. } => "write",
+            Kind::Refused { .. } => "refusal",
+        }
+    }
+
+    /// The client's request, without its body.
+    #[must_use]
+    pub fn head(&self) -> &RequestHead {
+        &self.head
+    }
+
     /// Whether the operation must outlive the client's connection.
     #[must_use]
     pub fn is_write(&self) -> bool {
@@ -264,13 +281,7 @@ fn start_read(
     head: RequestHead,
     body: Vec<u8>,
 ) -> Progress<Operation> {
-    let name = match route {
-        Route::MultiSearch => "multi_search",
-        Route::FacetSearch { .. } => "facet_search",
-        Route::Similar { .. } => "similar",
-        Route::DocumentList { .. } => "document_list",
-        _ => "search",
-    };
+    let name = read_name(&route);
     Read::start(topology, head, body, |topology, head, body| match route {
         Route::Search { index } => Search::of(topology, &index, head, body),
         Route::MultiSearch => MultiSearch::of(topology, body),
@@ -280,6 +291,16 @@ fn start_read(
         _ => None,
     })
     .map(|machine| Operation::Read(name, Box::new(machine)))
+}
+
+fn read_name(route: &Route) -> &'static str {
+    match route {
+        Route::MultiSearch => "multi_search",
+        Route::FacetSearch { .. } => "facet_search",
+        Route::Similar { .. } => "similar",
+        Route::DocumentList { .. } => "document_list",
+        _ => "search",
+    }
 }
 
 fn start_write(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Operation> {

@@ -91,28 +91,34 @@ impl Operation {
     }
 }
 
+/// The trace that a request belongs to: W3C's, Zipkin's, and Envoy's own name of the request.
+pub const TRACE_HEADERS: [&str; 9] = [
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "b3",
+];
+
 /// The headers that travel from a client's read to the nodes: what a node needs to judge the request, and the trace.
 ///
 /// `read_key` stands in where the client sends no key.
 #[must_use]
 pub fn forwarded_headers(head: &RequestHead, read_key: Option<&str>) -> Vec<(String, String)> {
-    const FORWARDED: [&str; 13] = [
+    const FORWARDED: [&str; 5] = [
         "authorization",
         "meili-include-metadata",
         "x-meilisearch-client",
         "x-meilisearch-api-key",
         "user-agent",
-        "x-request-id",
-        "traceparent",
-        "tracestate",
-        "x-b3-traceid",
-        "x-b3-spanid",
-        "x-b3-parentspanid",
-        "x-b3-sampled",
-        "b3",
     ];
+    let is_forwarded = |name: &str| FORWARDED.contains(&name) || TRACE_HEADERS.contains(&name);
     let mut headers: Vec<(String, String)> =
-        head.headers.iter().filter(|(name, _)| FORWARDED.contains(&name.as_str())).cloned().collect();
+        head.headers.iter().filter(|(name, _)| is_forwarded(name)).cloned().collect();
     if let (None, Some(key)) = (head.header("authorization"), read_key) {
         headers.push(("authorization".to_owned(), format!("Bearer {key}")));
     }

@@ -1,6 +1,6 @@
 //! Core's callouts as Envoy's HTTP calls, and their answers back.
 
-use crate::metrics;
+use crate::observed::Observed;
 use miroir_core::{
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
     operation::{Operation, Progress},
@@ -29,6 +29,7 @@ pub fn drive(
     topology: &Topology,
     mut progress: Progress<Operation>,
     deadline: Option<Instant>,
+    observed: &mut Observed,
     mut sent: impl FnMut(u32, CallId),
 ) -> Driven {
     let mut unsent = VecDeque::new();
@@ -40,7 +41,9 @@ pub fn drive(
                     if let Some(body) = machine.late_body(call.id) {
                         call.body = body;
                     }
-                    match dispatch(topology, &call, deadline) {
+                    let token = dispatch(topology, &call, &observed.trace, deadline);
+                    observed.asked(topology, &call, token.is_some());
+                    match token {
                         Some(token) => sent(token, call.id),
                         None => unsent.push_back(call.id),
                     }
@@ -49,14 +52,19 @@ pub fn drive(
             }
         };
         match unsent.pop_front() {
-            Some(id) => progress = machine.digest(id, Outcome::Failed),
+            Some(id) => progress = observed.digest(machine, id, Outcome::Failed),
             None => return Driven::Waiting(machine),
         }
     }
 }
 
 /// Sends a callout; gives Envoy's token, or `None` where it cannot be sent (a cluster that Envoy does not have, no time).
-fn dispatch(topology: &Topology, call: &Callout, deadline: Option<Instant>) -> Option<u32> {
+fn dispatch(
+    topology: &Topology,
+    call: &Callout,
+    trace: &[(String, String)],
+    deadline: Option<Instant>,
+) -> Option<u32> {
     let mut timeout = Duration::from_millis(call.timeout_ms);
     if let Some(deadline) = deadline {
         timeout = timeout.min(deadline.saturating_duration_since(Instant::now()));
@@ -71,7 +79,9 @@ fn dispatch(topology: &Topology, call: &Callout, deadline: Option<Instant>) -> O
         Upstream::Control => config.control.as_ref().map(|control| (&*control.cluster, "miroir")),
     }?;
     let mut headers = vec![(":method", call.method), (":path", &*call.path), (":authority", authority)];
-    headers.extend(call.headers.iter().map(|(name, value)| (&**name, &**value)));
+    let is_new = |(name, _): &&(String, String)| call.headers.iter().all(|(known, _)| known != name);
+    let all = call.headers.iter().chain(trace.iter().filter(is_new));
+    headers.extend(all.map(|(name, value)| (&**name, &**value)));
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
     match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {
         Ok(token) => Some(token),
@@ -111,7 +121,6 @@ pub fn read_headers(map: MapType) -> Vec<(String, String)> {
 
 /// Answers the stream whose context is in effect.
 pub fn send_reply(reply: &Reply) {
-    metrics::count(reply);
     let headers = reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
     if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, Some(&reply.body)) {
         log::error!("a reply cannot be sent: {status:?}");

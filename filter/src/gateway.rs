@@ -1,6 +1,6 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, lease, stream::Stream, writes::Writes};
+use crate::{callouts::outcome, lease, metrics, stream::Stream, writes::Writes};
 use miroir_core::topology::Topology;
 use proxy_wasm::{
     hostcalls,
@@ -56,9 +56,13 @@ impl RootContext for Gateway {
     /// `false` makes Envoy refuse the configuration and keep the one that it has.
     fn on_configure(&mut self, size: usize) -> bool {
         let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
+        for name in ["miroir_missing_shards_total", "miroir_topologies_refused_total"] {
+            metrics::announce(name);
+        }
         match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
             Ok(topology) => {
                 log::info!("topology {} is in force", topology.version());
+                metrics::set("miroir_topology_version", &[], topology.version());
                 let topology = Arc::new(topology);
                 lease::register(&topology);
                 // The control plane waits to hear that the older one is gone.
@@ -72,6 +76,7 @@ impl RootContext for Gateway {
                 for error in invalid.0 {
                     log::error!("the topology is refused: {error}");
                 }
+                metrics::count("miroir_topologies_refused_total", &[], 1);
                 return false;
             }
         }

@@ -10,6 +10,7 @@ mod callouts;
 mod gateway;
 mod lease;
 mod metrics;
+mod observed;
 mod stream;
 mod writes;
 

@@ -1,27 +1,73 @@
-//! Counters among Envoy's own statistics.
+//! Statistics among Envoy's own, in `/stats/prometheus` under `miroir_`.
+//!
+//! What Prometheus calls labels stands in the name, as `miroir_requests_total;operation=search;outcome=ok`: the tags that
+//! the sample bootstraps have in `stats_config` make labels of it.
 
-use miroir_core::{http::Reply, read::MISSING_SHARDS_HEADER};
 use proxy_wasm::{hostcalls, types::MetricType};
-use std::cell::OnceCell;
-
-/// Shards that nobody answered for, over all answers.
-const MISSING_SHARDS: &str = "miroir_missing_shards";
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 thread_local! {
-    static MISSING_SHARDS_COUNTER: OnceCell<Option<u32>> = const { OnceCell::new() };
+    /// Those that Envoy knows of from here, by name; `None` where it refused.
+    static KNOWN: RefCell<HashMap<String, Option<u32>>> = RefCell::default();
 }
 
-/// Counts what a reply says.
-pub fn count(reply: &Reply) {
-    let header = reply.headers.iter().find(|(name, _)| name == MISSING_SHARDS_HEADER);
-    let Some((_, shards)) = header else { return };
-    let missing = i64::try_from(shards.split(',').count()).unwrap_or(i64::MAX);
-    MISSING_SHARDS_COUNTER.with(|counter| {
-        let define = || hostcalls::define_metric(MetricType::Counter, MISSING_SHARDS).ok();
-        let counted =
-            counter.get_or_init(define).map(|counter| hostcalls::increment_metric(counter, missing));
-        if !matches!(counted, Some(Ok(()))) {
-            log::warn!("{MISSING_SHARDS} cannot be counted");
+/// Labels of a statistic.
+pub type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// Makes a counter known, so that it is there before it counts.
+pub fn announce(name: &str) {
+    known(MetricType::Counter, name, &[]);
+}
+
+/// Adds to a counter.
+pub fn count(name: &str, labels: Labels, by: usize) {
+    let id = known(MetricType::Counter, name, labels);
+    if let (Some(id), Ok(by)) = (id, i64::try_from(by)) {
+        noted(name, hostcalls::increment_metric(id, by));
+    }
+}
+
+/// Sets a gauge.
+pub fn set(name: &str, labels: Labels, value: u64) {
+    if let Some(id) = known(MetricType::Gauge, name, labels) {
+        noted(name, hostcalls::record_metric(id, value));
+    }
+}
+
+/// Takes a value into a histogram.
+pub fn record(name: &str, labels: Labels, value: u64) {
+    if let Some(id) = known(MetricType::Histogram, name, labels) {
+        noted(name, hostcalls::record_metric(id, value));
+    }
+}
+
+/// A duration in whole microseconds.
+pub fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn known(kind: MetricType, name: &str, labels: Labels) -> Option<u32> {
+    let mut full = name.to_owned();
+    for (label, value) in labels {
+        // What ends a label's value in a name.
+        let value = value.replace(';', "_");
+        full.extend([";", label, "=", &value]);
+    }
+    KNOWN.with_borrow_mut(|known| match known.get(&full) {
+        Some(id) => *id,
+        None => {
+            let id = hostcalls::define_metric(kind, &full);
+            if let Err(status) = id {
+                log::warn!("{full} cannot be counted: {status:?}");
+            }
+            known.insert(full, id.ok());
+            id.ok()
         }
-    });
+    })
+}
+
+fn noted<E: std::fmt::Debug>(name: &str, result: Result<(), E>) {
+    if let Err(status) = result {
+        log::warn!("{name} cannot be counted: {status:?}");
+    }
 }

@@ -3,6 +3,7 @@
 use crate::{
     callouts::{Driven, drive, outcome, read_headers, send_reply},
     lease::{self, Permission},
+    observed::{self, Observed},
     writes::Writes,
 };
 use miroir_core::{
@@ -34,12 +35,14 @@ const LOST_HEADER: &str = "x-miroir-control-lost";
 enum State {
     /// It goes on to the next filter, untouched.
     Passing,
+    /// It is outside of the cluster's paths: as if there were no filter.
+    Foreign,
     /// Its body comes in.
     Collecting(Box<Collector>),
     /// Its body is whole; it waits for the control plane's answer, whose token this is, before it reads.
     Asking(Box<Collector>, u32),
     /// Its operation waits for answers.
-    Waiting(Operation),
+    Waiting(Operation, Observed),
     /// It is answered, or the root context answers it.
     Left,
 }
@@ -81,7 +84,7 @@ impl Stream {
         let held = self.writes.borrow_mut().buffered.hold(self.context_id, bytes, limit);
         if !held {
             self.state = State::Left;
-            send_reply(&too_many_payloads());
+            self.refuse(&too_many_payloads());
         }
         held
     }
@@ -108,12 +111,19 @@ impl Stream {
         if !self.may_go_on() {
             return;
         }
+        let observed = Observed::new(&collector);
         let progress = collector.finish();
         if let Progress::Pending { machine, .. } = &progress {
             let time = machine.deadline_ms().map(Duration::from_millis);
             self.deadline = time.and_then(|time| Instant::now().checked_add(time));
         }
-        self.advance(progress);
+        self.advance(progress, observed);
+    }
+
+    /// Answers what has not begun.
+    fn refuse(&self, reply: &Reply) {
+        observed::answered("refusal", reply, false);
+        send_reply(reply);
     }
 
     /// Whether this may read by its topology; if not, the client is told.
@@ -126,28 +136,32 @@ impl Stream {
             }
             Permission::Ask | Permission::Refused => {
                 self.state = State::Left;
-                send_reply(&out_of_date());
+                self.refuse(&out_of_date());
                 false
             }
         }
     }
 
-    fn advance(&mut self, progress: Progress<Operation>) {
+    fn advance(&mut self, progress: Progress<Operation>, mut observed: Observed) {
         let calls = &mut self.calls;
-        match drive(&self.topology, progress, self.deadline, |token, id| {
+        match drive(&self.topology, progress, self.deadline, &mut observed, |token, id| {
             calls.insert(token, id);
         }) {
-            Driven::Waiting(operation) => self.state = State::Waiting(operation),
-            Driven::Done(reply) => send_reply(&match self.cut_off {
-                Some(seconds) => reply.with_header(LOST_HEADER, seconds.to_string()),
-                None => reply,
-            }),
+            Driven::Waiting(operation) => self.state = State::Waiting(operation, observed),
+            Driven::Done(reply) => {
+                observed.done(&reply, self.cut_off.is_some());
+                observed.tell(&reply);
+                send_reply(&match self.cut_off {
+                    Some(seconds) => reply.with_header(LOST_HEADER, seconds.to_string()),
+                    None => reply,
+                });
+            }
         }
     }
 
     fn action(&self) -> Action {
         match self.state {
-            State::Passing => Action::Continue,
+            State::Passing | State::Foreign => Action::Continue,
             _ => Action::Pause,
         }
     }
@@ -164,11 +178,14 @@ impl Context for Stream {
         }
         let Some(id) = self.calls.remove(&token) else { return };
         // What was stopped meanwhile must not go on to read by what it knew.
-        if matches!(self.state, State::Waiting(_)) && !self.may_go_on() {
+        if matches!(self.state, State::Waiting(..)) && !self.may_go_on() {
             return;
         }
         match std::mem::replace(&mut self.state, State::Left) {
-            State::Waiting(operation) => self.advance(operation.digest(id, outcome(headers, body_size))),
+            State::Waiting(operation, mut observed) => {
+                let progress = observed.digest(operation, id, outcome(headers, body_size));
+                self.advance(progress, observed);
+            }
             state => self.state = state,
         }
     }
@@ -176,7 +193,14 @@ impl Context for Stream {
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let head = request_head();
+        let mut head = request_head();
+        match self.topology.own_path(&head.path).map(str::to_owned) {
+            Some(path) => head.path = path,
+            None => {
+                self.state = State::Foreign;
+                return Action::Continue;
+            }
+        }
         self.cors = cors::headers(&head);
         match Intake::of(Arc::clone(&self.topology), &self.vm, head) {
             Intake::Pass => {
@@ -188,7 +212,7 @@ impl HttpContext for Stream {
             }
             Intake::Reply(reply) => {
                 self.state = State::Left;
-                send_reply(&reply);
+                self.refuse(&reply);
             }
             Intake::Collect(collector) => {
                 if self.hold(collector.declared()) {
@@ -212,7 +236,7 @@ impl HttpContext for Stream {
                 return Action::Pause;
             }
         }
-        if !matches!(self.state, State::Passing) && size > 0 {
+        if !matches!(self.state, State::Passing | State::Foreign) && size > 0 {
             let drained = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, size, &[]);
             if drained.is_err() {
                 log::error!("the request's buffer cannot be drained");

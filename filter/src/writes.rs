@@ -4,6 +4,7 @@
 use crate::{
     buffered::Buffered,
     callouts::{Driven, drive, send_reply},
+    observed::Observed,
 };
 use miroir_core::{
     http::{CallId, Outcome, Reply},
@@ -24,7 +25,7 @@ pub struct Writes {
     /// Whole payloads that wait for the root context, with their streams.
     waiting: VecDeque<(u32, Collector)>,
     /// By stream, which is also the operation's name: a stream has one write.
-    running: HashMap<u32, Operation>,
+    running: HashMap<u32, (Operation, Observed)>,
     /// Envoy's tokens.
     calls: HashMap<u32, (u32, CallId)>,
     /// Streams whose client is still there.
@@ -71,7 +72,8 @@ impl Writes {
             while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         }
         while let Some((stream, collector)) = self.waiting.pop_front() {
-            self.advance(topology, stream, collector.finish());
+            let observed = Observed::new(&collector);
+            self.advance(topology, stream, collector.finish(), observed);
         }
     }
 
@@ -86,8 +88,9 @@ impl Writes {
     /// Digests an answer. To be called in the root context.
     pub fn digest(&mut self, topology: &Topology, token: u32, outcome: Outcome) {
         let Some((stream, id)) = self.calls.remove(&token) else { return };
-        let Some(operation) = self.running.remove(&stream) else { return };
-        self.advance(topology, stream, operation.digest(id, outcome));
+        let Some((operation, mut observed)) = self.running.remove(&stream) else { return };
+        let progress = observed.digest(operation, id, outcome);
+        self.advance(topology, stream, progress, observed);
         if self.leaving && self.running.is_empty() {
             self.leaving = false;
             if let Err(status) = hostcalls::done() {
@@ -96,23 +99,31 @@ impl Writes {
         }
     }
 
-    fn advance(&mut self, topology: &Topology, stream: u32, progress: Progress<Operation>) {
+    fn advance(
+        &mut self,
+        topology: &Topology,
+        stream: u32,
+        progress: Progress<Operation>,
+        mut observed: Observed,
+    ) {
         let calls = &mut self.calls;
-        match drive(topology, progress, None, |token, id| {
+        match drive(topology, progress, None, &mut observed, |token, id| {
             calls.insert(token, (stream, id));
         }) {
             Driven::Waiting(operation) => {
-                self.running.insert(stream, operation);
+                self.running.insert(stream, (operation, observed));
             }
             Driven::Done(reply) => {
                 self.buffered.release(stream);
-                self.answer(stream, &reply);
+                self.answer(stream, &reply, &observed);
             }
         }
     }
 
-    fn answer(&mut self, stream: u32, reply: &Reply) {
+    fn answer(&mut self, stream: u32, reply: &Reply, observed: &Observed) {
+        observed.done(reply, false);
         if self.live.remove(&stream) && hostcalls::set_effective_context(stream).is_ok() {
+            observed.tell(reply);
             send_reply(reply);
             if let Err(status) = hostcalls::set_effective_context(self.root) {
                 log::error!("cannot return to the root context: {status:?}");

@@ -11,9 +11,9 @@ mod replicas;
 mod sandbox;
 mod upload;
 
-pub use client::{Answer, Client, PATIENCE};
+pub use client::{Answer, Client, PATIENCE, http};
 pub use library::{BOOKS, BOOKS_PATH, books};
-pub use node::Node;
+pub use node::{Node, free_port};
 pub use random::Random;
 pub use replicas::{Documents, History};
 pub use sandbox::{MASTER_KEY, Options, Sandbox};

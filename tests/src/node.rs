@@ -62,7 +62,11 @@ impl Drop for Node {
 }
 
 /// A port that nobody listens on, below the range that the kernel gives to outgoing connections.
-fn free_port() -> u16 {
+///
+/// # Panics
+/// There is none.
+#[must_use]
+pub fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() * 37 % 10_000).unwrap_or(0);
     (0..10_000)

@@ -2,9 +2,11 @@
 
 use super::{Shared, internal::require};
 use crate::{
+    cluster::Cluster,
     error::Result,
     gateways::VmStatus,
     mover::progress::Moved,
+    publish::envoys::Subscriber,
     view::{Replica, ReplicaState, View},
 };
 use axum::{Json, http::HeaderMap};
@@ -42,6 +44,9 @@ pub struct Status {
     pub moved: Moved,
     /// Workers' VMs of gateways, and the topologies that they use.
     pub gateways: Vec<VmStatus>,
+    /// Who is told of what is published, but for those that watch files.
+    #[serde(default)]
+    pub subscribers: Vec<Subscriber>,
     /// Writes between begin and commit.
     pub open_writes: usize,
     /// Mutations that wait for locks.
@@ -106,52 +111,61 @@ pub struct ShardStatus {
 /// The token is not right.
 pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
-    let view = cluster.view();
-    let replicas = || view.replicas.iter().flatten();
-    let all = cluster.nodes();
-    let nodes = all.iter().map(|node| {
-        let health = node.health();
-        let of_node = |is: &dyn Fn(ReplicaState) -> bool| {
-            replicas().filter(|replica| replica.node == node.name && is(replica.state)).count()
-        };
-        let member = view.member(&node.name);
-        NodeStatus {
-            name: node.name.clone(),
-            url: node.url.to_string(),
-            up: health.up,
-            since_seconds: health.since.elapsed().as_secs(),
-            version: health.version,
-            behind: view.behind.contains(&node.name),
-            active: of_node(&|state| state == ReplicaState::Active),
-            stale: of_node(&|state| state == ReplicaState::Stale),
-            old: of_node(&is_old),
-            weight: member.map_or(1, |member| member.config.weight),
-            zone: member.and_then(|member| member.config.zone.clone()),
-            draining: member.is_some_and(|member| member.draining),
-            leaving: member.is_some_and(|member| member.leaving),
-            error: health.error,
+    Ok(Json(Status::of(&cluster)))
+}
+
+impl Status {
+    /// What a cluster is like now.
+    #[must_use]
+    pub fn of(cluster: &Cluster) -> Self {
+        let view = cluster.view();
+        let replicas = || view.replicas.iter().flatten();
+        let all = cluster.nodes();
+        let nodes = all.iter().map(|node| {
+            let health = node.health();
+            let of_node = |is: &dyn Fn(ReplicaState) -> bool| {
+                replicas().filter(|replica| replica.node == node.name && is(replica.state)).count()
+            };
+            let member = view.member(&node.name);
+            NodeStatus {
+                name: node.name.clone(),
+                url: node.url.to_string(),
+                up: health.up,
+                since_seconds: health.since.elapsed().as_secs(),
+                version: health.version,
+                behind: view.behind.contains(&node.name),
+                active: of_node(&|state| state == ReplicaState::Active),
+                stale: of_node(&|state| state == ReplicaState::Stale),
+                old: of_node(&is_old),
+                weight: member.map_or(1, |member| member.config.weight),
+                zone: member.and_then(|member| member.config.zone.clone()),
+                draining: member.is_some_and(|member| member.draining),
+                leaving: member.is_some_and(|member| member.leaving),
+                error: health.error,
+            }
+        });
+        let is_missing =
+            |shard| !view.active(shard).any(|name| cluster.node(name).is_some_and(|node| node.is_up()));
+        Status {
+            ready: cluster.is_ready(),
+            topology_version: view.version,
+            shards: view.replicas.len(),
+            replication: view.replication,
+            indexes: view.indexes.len(),
+            shards_missing: view.shards().filter(|shard| is_missing(*shard)).count(),
+            replicas_stale: replicas().filter(|replica| replica.state == ReplicaState::Stale).count(),
+            moving: view.is_moving(),
+            replicas_missing: missing(&view),
+            replicas_surplus: surplus(&view),
+            moved: cluster.mover.progress.moved(),
+            gateways: cluster.gateways.status(),
+            subscribers: cluster.publisher.subscribers.list(),
+            open_writes: cluster.open.count(),
+            waiting: cluster.locks.counts().1,
+            unsettled_tasks: cluster.settler.count(),
+            nodes: nodes.collect(),
         }
-    });
-    let is_missing =
-        |shard| !view.active(shard).any(|name| cluster.node(name).is_some_and(|node| node.is_up()));
-    Ok(Json(Status {
-        ready: cluster.is_ready(),
-        topology_version: view.version,
-        shards: view.replicas.len(),
-        replication: view.replication,
-        indexes: view.indexes.len(),
-        shards_missing: view.shards().filter(|shard| is_missing(*shard)).count(),
-        replicas_stale: replicas().filter(|replica| replica.state == ReplicaState::Stale).count(),
-        moving: view.is_moving(),
-        replicas_missing: missing(&view),
-        replicas_surplus: surplus(&view),
-        moved: cluster.mover.progress.moved(),
-        gateways: cluster.gateways.status(),
-        open_writes: cluster.open.count(),
-        waiting: cluster.locks.counts().1,
-        unsettled_tasks: cluster.settler.count(),
-        nodes: nodes.collect(),
-    }))
+    }
 }
 
 fn is_old(state: ReplicaState) -> bool {

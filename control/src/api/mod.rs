@@ -7,6 +7,7 @@ pub mod fields;
 pub mod indexes;
 pub mod internal;
 pub mod keys;
+pub mod metrics;
 pub mod operations;
 pub mod proxy;
 pub mod render;
@@ -56,10 +57,12 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         )
         .route("/_miroir/status", get(admin::status))
         .route("/_miroir/shards", get(admin::shards))
+        .route("/_miroir/metrics", get(metrics::metrics))
         .route("/_miroir/operations", post(operations::run))
         .route("/_miroir/topology", get(operations::show))
         .route("/_miroir/verify", post(operations::verify))
         .route("/_miroir/repair", post(operations::repair))
+        .merge(crate::publish::grpc::routes(&cluster.publisher))
         .route("/health", get(health))
         .route("/stats", get(stats::all))
         .route("/indexes", get(proxy::read).post(indexes::create))
@@ -133,7 +136,8 @@ fn normalized(uri: &Uri) -> Option<Uri> {
 }
 
 /// What is answered before clients can be served.
-const AT_ANY_TIME: [&str; 3] = ["/_miroir/status", "/_miroir/shards", miroir_core::protocol::REPORT_PATH];
+const AT_ANY_TIME: [&str; 4] =
+    ["/_miroir/status", "/_miroir/shards", "/_miroir/metrics", miroir_core::protocol::REPORT_PATH];
 
 /// 503 until clients can be served; the gateways' `/health` is no exception. What a crash left has its locks again by then:
 /// a write that came before would not wait for them. Only the command line and gateways' reports are answered at any time.

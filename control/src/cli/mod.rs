@@ -5,8 +5,11 @@ mod compare;
 mod operate;
 mod shards;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::{
+    bootstrap::{self, BootstrapArgs},
     error::Result,
     playground::{self, PlaygroundArgs},
     recover,
@@ -31,6 +34,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Make a new ledger out of what nodes have, where the old one is lost; then run the control plane
     Recover(ServeArgs),
+    /// Print the bootstrap of an Envoy that is a gateway
+    Bootstrap(BootstrapArgs),
     /// Run a whole cluster on this machine: nodes, control plane and Envoy
     Playground(PlaygroundArgs),
     /// Run a program that dies with its parent; the playground's own
@@ -88,6 +93,10 @@ pub async fn run(cli: Cli) -> Result<()> {
                 println!("shard {}: copies differ, that of {node} is taken", shard.0);
             }
             println!("Set the keys of embedders again: nodes do not tell them.");
+            Ok(())
+        }
+        Command::Bootstrap(args) => {
+            print!("{}", bootstrap::of(&args)?);
             Ok(())
         }
         Command::Playground(args) => playground::run(args).await,

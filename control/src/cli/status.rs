@@ -53,6 +53,14 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         status.waiting,
         status.unsettled_tasks
     );
+    for subscriber in &status.subscribers {
+        let has = subscriber.accepted.iter().map(|(kind, version)| format!("{kind} {version}"));
+        let has: Vec<String> = has.collect();
+        println!("{} by {} has {}", subscriber.name, subscriber.by, has.join(", "));
+        if let Some(refused) = &subscriber.refused {
+            println!("  and refused {} {}: {}", refused.kind, refused.version, refused.reason);
+        }
+    }
     if status.moving || !status.moved.copies.is_empty() {
         println!(
             "moving: {} replicas to be made, {} old copies to go; {} documents, {} copied so far",

@@ -1,7 +1,6 @@
 //! `miroir playground`: a whole cluster on one machine, in one command.
 
 pub mod args;
-pub mod bootstrap;
 pub mod child;
 mod logs;
 pub mod ports;
@@ -13,11 +12,11 @@ pub mod supervisor;
 pub use args::PlaygroundArgs;
 
 use crate::{
+    bootstrap::{Bootstrap, Source},
     error::{Error, Result},
     secrets::{Secrets, random},
 };
 use args::RunArgs;
-use bootstrap::Bootstrap;
 use indicatif::{ProgressBar, ProgressStyle};
 use ports::Ports;
 use programs::Programs;
@@ -408,7 +407,7 @@ impl Plan {
             name: &name,
             listen,
             admin_port: self.port(&format!("admin-{gateway}")),
-            xds: &self.data.join("xds"),
+            source: Source::Files(&self.data.join("xds")),
             no_filter: args.no_filter,
         };
         std::fs::write(&config, bootstrap.render()).map_err(Error::file(&config))?;

@@ -1,28 +1,38 @@
 //! Envoy's resources as JSON. Source of names: Envoy 1.40's API reference (`envoy.config.cluster.v3.Cluster`,
 //! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
 
-use crate::{config::NodeConfig, error::Result};
-use miroir_core::topology::TopologyConfig;
+use super::Snapshot;
+use crate::{error::Result, tls::NodeTls};
 use serde_json::{Value, json};
 
 /// The type of a cluster resource.
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+/// The type of a named extension's configuration.
+const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+/// The type of TLS to an upstream.
+const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 /// The type of the filter's configuration.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// `cds.json`: a cluster a node, and the control plane's.
 #[must_use]
-pub fn clusters(nodes: &[NodeConfig], control: &str, version: &str) -> Value {
-    let mut resources: Vec<Value> = nodes
+pub fn clusters(snapshot: &Snapshot) -> Value {
+    let mut resources: Vec<Value> = snapshot
+        .nodes
         .iter()
         .map(|node| {
             let port = node.url.port_or_known_default().unwrap_or(80);
-            cluster(&node.cluster, node.url.host_str().unwrap_or_default(), port, true)
+            let host = node.url.host_str().unwrap_or_default();
+            let mut cluster = cluster(&node.cluster, host, port, true);
+            if node.url.scheme() == "https" {
+                cluster["transport_socket"] = tls(host, &snapshot.tls);
+            }
+            cluster
         })
         .collect();
-    let (host, port) = control.rsplit_once(':').unwrap_or((control, "80"));
-    resources.push(cluster(super::CONTROL_CLUSTER, host, port.parse().unwrap_or(80), false));
-    json!({"version_info": version, "type_url": CLUSTER, "resources": resources})
+    let (host, port) = snapshot.control_address();
+    resources.push(cluster(&snapshot.control_cluster, host, port, false));
+    json!({"version_info": snapshot.topology.version.to_string(), "type_url": CLUSTER, "resources": resources})
 }
 
 fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
@@ -72,35 +82,67 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
     cluster
 }
 
+/// TLS to a node: it must be who its URL says.
+fn tls(host: &str, files: &NodeTls) -> Value {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_ip = host.parse::<std::net::IpAddr>().is_ok();
+    let mut common = json!({"validation_context": {
+        "trusted_ca": {"filename": files.authorities()},
+        "match_typed_subject_alt_names": [
+            {"san_type": if is_ip { "IP_ADDRESS" } else { "DNS" }, "matcher": {"exact": host}}
+        ]
+    }});
+    if let Some(identity) = &files.node_identity {
+        common["tls_certificates"] =
+            json!([{"certificate_chain": {"filename": identity}, "private_key": {"filename": identity}}]);
+    }
+    let mut context = json!({"@type": UPSTREAM_TLS, "common_tls_context": common});
+    if !is_ip {
+        context["sni"] = json!(host);
+    }
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+}
+
 /// `ecds.json`: the filter with its topology.
 ///
 /// # Errors
 /// The topology cannot be written as JSON.
-pub fn filter(topology: &TopologyConfig, wasm: &str, version: &str) -> Result<Value> {
+pub fn filter(snapshot: &Snapshot) -> Result<Value> {
     Ok(json!({
-        "version_info": version,
-        "type_url": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-        "resources": [{
-            "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-            "name": super::FILTER,
-            "typed_config": {
-                "@type": WASM,
-                "config": {
-                    "name": super::FILTER,
-                    "root_id": super::FILTER,
-                    "vm_config": {
-                        "vm_id": super::FILTER,
-                        "runtime": "envoy.wasm.runtime.v8",
-                        "code": {"local": {"filename": wasm}}
-                    },
-                    "configuration": {
-                        "@type": "type.googleapis.com/google.protobuf.StringValue",
-                        "value": serde_json::to_string(topology)?
-                    },
-                    "failure_policy": "FAIL_RELOAD",
-                    "allow_on_headers_stop_iteration": true
-                }
+        "version_info": snapshot.topology.version.to_string(),
+        "type_url": EXTENSION,
+        "resources": [extension(snapshot)?]
+    }))
+}
+
+/// The filter with its topology, as one resource.
+///
+/// # Errors
+/// The topology cannot be written as JSON.
+pub fn extension(snapshot: &Snapshot) -> Result<Value> {
+    // A mesh's agent fetches it, and tells Envoy of a file.
+    let is_remote = ["oci://", "http://", "https://"].iter().any(|scheme| snapshot.wasm.starts_with(scheme));
+    let code = if is_remote {
+        json!({"remote": {"http_uri": {"uri": snapshot.wasm}}})
+    } else {
+        json!({"local": {"filename": snapshot.wasm}})
+    };
+    Ok(json!({
+        "@type": EXTENSION,
+        "name": super::FILTER,
+        "typed_config": {
+            "@type": WASM,
+            "config": {
+                "name": super::FILTER,
+                "root_id": super::FILTER,
+                "vm_config": {"vm_id": super::FILTER, "runtime": "envoy.wasm.runtime.v8", "code": code},
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": serde_json::to_string(&snapshot.topology)?
+                },
+                "failure_policy": "FAIL_RELOAD",
+                "allow_on_headers_stop_iteration": true
             }
-        }]
+        }
     }))
 }

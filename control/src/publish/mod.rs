@@ -1,15 +1,25 @@
-//! Publishing the topology: the filter's configuration (ECDS) and the clusters (CDS), as files that Envoy watches.
+//! Publishing the topology: the filter's configuration (ECDS) and the clusters (CDS), as files that Envoy watches, by gRPC, or
+//! through a mesh's own control plane.
 
 pub mod envoy;
+pub mod envoys;
+pub mod grpc;
+pub mod kubernetes;
+pub mod proto;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
     files,
+    tls::NodeTls,
     view::{Index, View},
 };
+use envoys::Subscribers;
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+use tokio::sync::watch;
 
 /// The Envoy cluster of the control plane.
 pub const CONTROL_CLUSTER: &str = "miroir_control";
@@ -25,12 +35,46 @@ pub struct Publisher {
     pub wasm: String,
     /// Where Envoy reaches the control plane, `host:port`.
     pub control: String,
+    /// The Envoy cluster of the control plane: [`CONTROL_CLUSTER`], or one that the user has.
+    pub control_cluster: String,
+    /// How nodes with `https` URLs are spoken to.
+    pub tls: NodeTls,
     /// The gateways' secret.
     pub secret: String,
     /// The key to read under where the user has no master key.
     pub read_key: Option<String>,
     /// The key of gateways' own reads.
     pub internal_key: String,
+    /// What was published last.
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Who is told of it.
+    pub subscribers: Subscribers,
+}
+
+/// What is published.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What the filter is told.
+    pub topology: TopologyConfig,
+    /// Nodes that have clusters.
+    pub nodes: Vec<config::NodeConfig>,
+    /// Where Envoy reaches the control plane, `host:port`.
+    pub control: String,
+    /// Its cluster.
+    pub control_cluster: String,
+    /// How nodes with `https` URLs are spoken to.
+    pub tls: NodeTls,
+    /// The filter's module, as Envoy sees it.
+    pub wasm: String,
+}
+
+impl Snapshot {
+    /// Host and port of the control plane.
+    #[must_use]
+    pub fn control_address(&self) -> (&str, u16) {
+        let (host, port) = self.control.rsplit_once(':').unwrap_or((&self.control, "80"));
+        (host, port.parse().unwrap_or(80))
+    }
 }
 
 impl Publisher {
@@ -54,18 +98,22 @@ impl Publisher {
                 .collect(),
             placement: view.shards().map(|shard| view.active(shard).filter_map(position).collect()).collect(),
             indexes: view.indexes.iter().map(|(uid, index)| (uid.clone(), index_config(index))).collect(),
-            control: Some(ControlConfig { cluster: CONTROL_CLUSTER.to_owned(), secret: self.secret.clone() }),
+            control: Some(ControlConfig {
+                cluster: self.control_cluster.clone(),
+                secret: self.secret.clone(),
+            }),
             read_key: self.read_key.clone(),
             internal_key: Some(self.internal_key.clone()),
             fan_out: cluster.fan_out,
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
+            path_prefix: cluster.path_prefix.clone(),
             limits: cluster.limits,
         };
         Topology::validate(config).map_err(|error| Error::Config(error.0))
     }
 
-    /// Writes both files. Envoy keeps the clusters of `retired` nodes, which requests may still know.
+    /// Writes both files, and tells subscribers. Envoy keeps the clusters of `retired` nodes, which requests may still know.
     ///
     /// # Errors
     /// The topology is not valid, or a file cannot be written.
@@ -76,15 +124,22 @@ impl Publisher {
         retired: &[config::NodeConfig],
     ) -> Result<()> {
         let topology = self.topology(cluster, view)?;
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let version = view.version.to_string();
         let nodes = view.nodes.iter().map(|member| &member.config).chain(retired);
-        let nodes: Vec<config::NodeConfig> = nodes.cloned().collect();
+        let snapshot = Arc::new(Snapshot {
+            topology: topology.config().clone(),
+            nodes: nodes.cloned().collect(),
+            control: self.control.clone(),
+            control_cluster: self.control_cluster.clone(),
+            tls: self.tls.clone(),
+            wasm: self.wasm.clone(),
+        });
+        self.snapshots.send_replace(Some(snapshot.clone()));
+        let Some(folder) = &self.folder else { return Ok(()) };
         // Clusters first: the filter's configuration names them.
         let replace =
             |name: &str, value| files::replace(&folder.join(name), &serde_json::to_vec_pretty(&value)?);
-        replace("cds.json", envoy::clusters(&nodes, &self.control, &version))?;
-        replace("ecds.json", envoy::filter(topology.config(), &self.wasm, &version)?)
+        replace("cds.json", envoy::clusters(&snapshot))?;
+        replace("ecds.json", envoy::filter(&snapshot)?)
     }
 }
 
@@ -110,7 +165,7 @@ fn index_config(index: &Index) -> IndexConfig {
 }
 
 #[cfg(test)]
-mod tests {
+mod file_tests {
     use super::*;
     use crate::{
         config::ClusterFile,
@@ -139,9 +194,13 @@ mod tests {
             folder: Some(folder.path().to_owned()),
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
+            control_cluster: CONTROL_CLUSTER.into(),
+            tls: NodeTls::default(),
             secret: "s".into(),
             read_key: None,
             internal_key: "k".into(),
+            snapshots: watch::Sender::default(),
+            subscribers: Subscribers::default(),
         };
         let member = |config: &config::NodeConfig| Member {
             config: config.clone(),

@@ -48,7 +48,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
             args.data.display()
         )]));
     }
-    let nodes = Cluster::strangers(&config, &args.data)?;
+    let nodes = Cluster::strangers(&config, &args.data, &args.tls)?;
     let mut errors = Vec::new();
     let mut found = BTreeMap::new();
     for node in &nodes {

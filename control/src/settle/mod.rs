@@ -373,7 +373,7 @@ async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
     if without_stale.is_some_and(|(version, since)| !cluster.gateways.know(version, since)) {
         return Ok(());
     }
-    end(cluster, task, &over, indexed).await
+    end(cluster, task, effect, &over, indexed).await
 }
 
 /// What the end of a task means for replicas and the catalogue.
@@ -428,7 +428,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
 }
 
 /// Its end, as clients see it.
-async fn end(cluster: &Cluster, task: Task, over: &Over, indexed: Option<u64>) -> Result<()> {
+async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
     let (uid, index, now) = (task.uid, task.index.clone(), time::now());
     let succeeded = over.status == "succeeded";
     let ending = Ending {

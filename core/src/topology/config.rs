@@ -41,6 +41,10 @@ pub struct TopologyConfig {
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     #[serde(default)]
     pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a host, such as `/meilisearch`: requests elsewhere are no business of the
+    /// filter's. Without it, it is all paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,

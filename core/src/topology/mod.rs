@@ -92,6 +92,11 @@ impl Topology {
                 }
             }
         }
+        if let Some(prefix) = &config.path_prefix
+            && (!prefix.starts_with('/') || prefix.ends_with('/') || prefix.contains(['?', '#']))
+        {
+            errors.push(format!("pathPrefix: `{prefix}` must start with `/` and not end with it"));
+        }
         if errors.is_empty() { Ok(Self { config }) } else { Err(InvalidTopology(errors)) }
     }
 
@@ -99,6 +104,13 @@ impl Topology {
     #[must_use]
     pub fn config(&self) -> &TopologyConfig {
         &self.config
+    }
+
+    /// A client's path (and query) as Meilisearch knows it; `None` where it is outside of the cluster's prefix.
+    #[must_use]
+    pub fn own_path<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(self.config.path_prefix.as_deref().unwrap_or_default())?;
+        rest.starts_with('/').then_some(rest)
     }
 
     /// Grows with every publication.
@@ -191,6 +203,20 @@ mod tests {
         ] {
             assert!(error.0.iter().any(|text| text.starts_with(key)), "{key} not in {:?}", error.0);
         }
+    }
+
+    #[test]
+    fn a_prefix_ends_where_a_segment_does() {
+        let mut topology = Topology::from_json(
+            br#"{"schema":1,"version":1,"nodes":[{"name":"a","cluster":"x"}],"placement":[[0]],"pathPrefix":"/ms"}"#,
+        )
+        .unwrap();
+        assert_eq!(topology.own_path("/ms/indexes?q=/ms"), Some("/indexes?q=/ms"));
+        assert_eq!(["/ms", "/msx/indexes", "/indexes"].map(|path| topology.own_path(path)), [None; 3]);
+        topology.config.path_prefix = None;
+        assert_eq!(topology.own_path("/ms/indexes"), Some("/ms/indexes"));
+        topology.config.path_prefix = Some("ms/".into());
+        assert!(Topology::validate(topology.config).unwrap_err().0[0].starts_with("pathPrefix"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod depth;
 mod durable;
 mod equivalence;
 mod grow;
+mod mesh;
 mod missing_shards;
 mod one_order;
 mod operations;

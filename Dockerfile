@@ -1,0 +1,28 @@
+# Images of Miroir: `docker build --target miroir` for the control plane (with the filter's module inside, for whoever hands it
+# to Envoy), `docker build --target filter` for the filter alone, as meshes fetch it (`oci://…`).
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+RUN rustup target add wasm32-wasip1
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --release --locked -p miroir \
+ && CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_PANIC=abort \
+    cargo build --release --locked -p miroir-filter --target wasm32-wasip1 \
+ && mkdir /out \
+ && cp target/release/miroir target/wasm32-wasip1/release/miroir_filter.wasm /out/
+
+# One layer with `plugin.wasm`: what Istio's agent and Envoy Gateway look for in an image.
+FROM scratch AS filter
+COPY --from=build /out/miroir_filter.wasm /plugin.wasm
+
+FROM debian:bookworm-slim AS miroir
+COPY --from=build /out/miroir /usr/local/bin/miroir
+COPY --from=build /out/miroir_filter.wasm /usr/share/miroir/miroir_filter.wasm
+# Volumes that are mounted here begin with this owner. The same user runs Envoy in docker-compose.yml.
+RUN install -d -o 10001 -g 10001 /var/lib/miroir /etc/miroir
+USER 10001:10001
+ENV MIROIR_LISTEN=0.0.0.0:7799 MIROIR_DATA=/var/lib/miroir
+EXPOSE 7799
+VOLUME /var/lib/miroir
+ENTRYPOINT ["miroir"]
+CMD ["serve"]

@@ -1,0 +1,101 @@
+//! `GET /_miroir/metrics`: the control plane's numbers, as Prometheus reads them. Those of the hot path are Envoy's.
+
+use super::{
+    Shared,
+    admin::{Status, TOKEN_HEADER},
+    internal::require,
+};
+use crate::error::Result;
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
+    response::{IntoResponse, Response},
+};
+use std::fmt::Write;
+
+/// Prometheus' text format.
+const CONTENT_TYPE: (&str, &str) = ("content-type", "text/plain; version=0.0.4; charset=utf-8");
+
+/// `GET /_miroir/metrics`, under the admin token: in its own header, or as a bearer, which Prometheus can send.
+///
+/// # Errors
+/// The token is not right.
+pub async fn metrics(cluster: Shared, mut headers: HeaderMap) -> Result<Response> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    if let Some(token) = bearer.and_then(|token| HeaderValue::from_str(token).ok()) {
+        headers.entry(HeaderName::from_static(TOKEN_HEADER)).or_insert(token);
+    }
+    require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
+    Ok(([CONTENT_TYPE], render(&Status::of(&cluster))).into_response())
+}
+
+/// A status in Prometheus' text format.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: Vec<(String, u64)>| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let refusing = status.subscribers.iter().filter(|subscriber| subscriber.refused.is_some()).count();
+    let alone = |value: u64| vec![(String::new(), value)];
+    for (name, help, value) in [
+        ("ready", "Clients can be served.", u64::from(status.ready)),
+        ("topology_version", "Version of the topology.", status.topology_version),
+        ("indexes", "Indexes in the catalogue.", number(status.indexes)),
+        ("shards", "Shards.", number(status.shards)),
+        (
+            "shards_missing",
+            "Shards without an active replica on a node that answers.",
+            number(status.shards_missing),
+        ),
+        ("replicas_stale", "Replicas that have missed something.", number(status.replicas_stale)),
+        ("replicas_missing", "Replicas that are to be made, or made whole.", number(status.replicas_missing)),
+        ("replicas_surplus", "Copies that are to go.", number(status.replicas_surplus)),
+        ("open_writes", "Writes between begin and commit.", number(status.open_writes)),
+        ("waiting_mutations", "Mutations that wait for locks.", number(status.waiting)),
+        ("unsettled_tasks", "Tasks that nodes have not ended.", number(status.unsettled_tasks)),
+        ("gateway_workers", "Workers of gateways that have a lease.", number(status.gateways.len())),
+        (
+            "subscribers",
+            "Envoys, and others, that are told what is published.",
+            number(status.subscribers.len()),
+        ),
+        ("subscribers_refusing", "Those of them that refused it.", number(refusing)),
+    ] {
+        family(&format!("miroir_control_{name}"), "gauge", help, alone(value));
+    }
+    let oldest = status.gateways.iter().map(|vm| vm.oldest).min().unwrap_or(status.topology_version);
+    family(
+        "miroir_control_oldest_topology_in_use",
+        "gauge",
+        "The oldest version of the topology that a gateway still uses.",
+        alone(oldest),
+    );
+    for (name, help, value) in [
+        ("moved_documents_total", "Documents that were copied, since the start.", status.moved.documents),
+        ("moved_bytes_total", "Bytes that were copied, since the start.", status.moved.bytes),
+    ] {
+        family(&format!("miroir_control_{name}"), "counter", help, alone(value));
+    }
+    let of_nodes = |value: &dyn Fn(&super::admin::NodeStatus) -> u64| {
+        let sample = |node: &super::admin::NodeStatus| (format!("{{node=\"{}\"}}", node.name), value(node));
+        status.nodes.iter().map(sample).collect()
+    };
+    family("miroir_node_up", "gauge", "The node answers.", of_nodes(&|node| u64::from(node.up)));
+    family(
+        "miroir_node_behind",
+        "gauge",
+        "The node missed an operation on indexes, and has not caught up.",
+        of_nodes(&|node| u64::from(node.behind)),
+    );
+    let replicas = status.nodes.iter().flat_map(|node| {
+        [("active", node.active), ("stale", node.stale), ("old", node.old)]
+            .map(|(state, count)| (format!("{{node=\"{}\",state=\"{state}\"}}", node.name), number(count)))
+    });
+    family("miroir_node_replicas", "gauge", "Replicas of a node.", replicas.collect());
+    text
+}

@@ -1,0 +1,180 @@
+//! Envoy's bootstrap: the samples in `envoy/`, filled in.
+
+use crate::{
+    error::{Error, Result},
+    secrets::{self, Secrets},
+};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+const FILES: &str = include_str!("../../envoy/filesystem-xds.yaml");
+const GRPC: &str = include_str!("../../envoy/grpc-xds.yaml");
+
+/// Flags of `miroir bootstrap`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BootstrapArgs {
+    /// The gateway's name, one of its own for each Envoy
+    #[arg(long, default_value = "gateway-0")]
+    pub name: String,
+    /// Where clients connect
+    #[arg(long, default_value = "0.0.0.0:7700")]
+    pub listen: SocketAddr,
+    /// Envoy's admin interface, on the loopback
+    #[arg(long, default_value_t = 9901)]
+    pub admin_port: u16,
+    /// The folder that `miroir serve --publish-dir` writes, as Envoy sees it
+    #[arg(long, default_value = "/etc/miroir/xds", conflicts_with = "grpc")]
+    pub xds_dir: PathBuf,
+    /// Where `miroir serve` listens, HOST:PORT: what changes comes from there by gRPC. The gateways' secret is in
+    /// MIROIR_SECRET, in the file that MIROIR_SECRET_FILE names, or in --data
+    #[arg(long)]
+    pub grpc: Option<String>,
+    /// The control plane's data folder
+    #[arg(long, env = "MIROIR_DATA")]
+    pub data: Option<PathBuf>,
+}
+
+/// The bootstrap that the flags ask for.
+///
+/// # Errors
+/// There is no secret, or an address is none.
+pub fn of(args: &BootstrapArgs) -> Result<String> {
+    let secret;
+    let source = match &args.grpc {
+        None => Source::Files(&args.xds_dir),
+        Some(address) => {
+            let is_port = |port: &str| port.parse::<u16>().is_ok();
+            let Some((host, port)) = address.rsplit_once(':').filter(|(_, port)| is_port(port)) else {
+                return Err(Error::Config(vec![format!("--grpc: `{address}` must be HOST:PORT")]));
+            };
+            let given = secrets::given("MIROIR_SECRET", |name| std::env::var(name).ok())?;
+            secret = match (given, &args.data) {
+                (Some(secret), _) => secret,
+                (_, Some(data)) => Secrets::read(data)?.gateway_secret,
+                _ => {
+                    let error = "--grpc: the gateways' secret is needed, in MIROIR_SECRET or in --data";
+                    return Err(Error::Config(vec![error.to_owned()]));
+                }
+            };
+            Source::Grpc { host, port, secret: &secret }
+        }
+    };
+    let bootstrap = Bootstrap {
+        name: &args.name,
+        listen: args.listen,
+        admin_port: args.admin_port,
+        source,
+        no_filter: false,
+    };
+    Ok(bootstrap.render())
+}
+
+/// A gateway's bootstrap.
+#[derive(Clone, Debug)]
+pub struct Bootstrap<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Envoy's admin interface.
+    pub admin_port: u16,
+    /// Where topology and clusters come from.
+    pub source: Source<'a>,
+    /// Leaves the filter out.
+    pub no_filter: bool,
+}
+
+/// Where topology and clusters come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// The folder that the control plane publishes to.
+    Files(&'a Path),
+    /// The control plane's gRPC.
+    Grpc {
+        /// Its host.
+        host: &'a str,
+        /// Its port.
+        port: &'a str,
+        /// The gateways' secret.
+        secret: &'a str,
+    },
+}
+
+impl Bootstrap<'_> {
+    /// YAML for Envoy.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let (sample, source) = match self.source {
+            Source::Files(folder) => (FILES, vec![("${XDS_DIR}", folder.display().to_string())]),
+            Source::Grpc { host, port, secret } => {
+                let values = [("${CONTROL_HOST}", host), ("${CONTROL_PORT}", port), ("${SECRET}", secret)];
+                (GRPC, values.map(|(name, value)| (name, value.to_owned())).to_vec())
+            }
+        };
+        let sample = if self.no_filter { without_filter(sample) } else { sample.to_owned() };
+        let text = sample
+            .lines()
+            // Comments name the placeholders.
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .collect::<Vec<_>>()
+            .join("\n");
+        [
+            ("${NODE_ID}", self.name.to_owned()),
+            ("${LISTEN_ADDRESS}", self.listen.ip().to_string()),
+            ("${LISTEN_PORT}", self.listen.port().to_string()),
+            ("${ADMIN_PORT}", self.admin_port.to_string()),
+        ]
+        .into_iter()
+        .chain(source)
+        .fold(text, |text, (placeholder, value)| text.replace(placeholder, &value))
+    }
+}
+
+fn without_filter(sample: &str) -> String {
+    let start = sample.find("                  - name: miroir\n");
+    let end = sample.find("                  - name: envoy.filters.http.router\n");
+    match (start, end) {
+        (Some(start), Some(end)) => {
+            let mut text = sample.to_owned();
+            text.replace_range(start..end, "");
+            text
+        }
+        _ => sample.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_filled_in() {
+        let mut bootstrap = Bootstrap {
+            name: "gateway-0",
+            listen: "127.0.0.1:7700".parse().unwrap(),
+            admin_port: 9901,
+            source: Source::Files(Path::new("/data/xds")),
+            no_filter: false,
+        };
+        let text = bootstrap.render();
+        assert!(!text.contains("${"), "{text}");
+        let read: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+        let filters = |read: &serde_json::Value| {
+            let chain = &read["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
+            chain["typed_config"]["http_filters"].as_array().unwrap().len()
+        };
+        assert_eq!(filters(&read), 4);
+        assert_eq!(
+            read["dynamic_resources"]["cds_config"]["path_config_source"]["path"],
+            "/data/xds/cds.json"
+        );
+        bootstrap.source = Source::Grpc { host: "control", port: "7799", secret: "s" };
+        let grpc = bootstrap.render();
+        assert!(!grpc.contains("${"), "{grpc}");
+        assert_eq!(filters(&serde_yaml_ng::from_str(&grpc).unwrap()), 4);
+        bootstrap.no_filter = true;
+        assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 3);
+    }
+}

@@ -1,0 +1,74 @@
+//! What deployment files tell `miroir` to do is what it can do.
+
+use super::{Cli, Command};
+use crate::config::ClusterFile;
+use clap::Parser;
+use serde::Deserialize;
+use serde_yaml_ng::Value;
+
+const COMPOSE: &str = include_str!("../../../docker-compose.yml");
+const CONTROL: &str = include_str!("../../../deploy/kustomize/base/control.yaml");
+const GATEWAY: &str = include_str!("../../../deploy/kustomize/overlays/envoy/gateway.yaml");
+const ISTIO: &str = include_str!("../../../deploy/kustomize/overlays/istio/control.yaml");
+
+/// The resource of a kind.
+fn resource(text: &str, kind: &str) -> Value {
+    let documents = serde_yaml_ng::Deserializer::from_str(text);
+    let mut documents = documents.map(|document| Value::deserialize(document).unwrap());
+    documents.find(|document| document["kind"] == kind).unwrap()
+}
+
+fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    Cli::try_parse_from(std::iter::once("miroir").chain(arguments)).unwrap().command
+}
+
+fn parse_list(arguments: &Value) -> Command {
+    parse(arguments.as_sequence().unwrap().iter().map(|argument| argument.as_str().unwrap()))
+}
+
+/// What a shell's line has `miroir` do.
+fn parse_line(line: &Value) -> Command {
+    let (_, arguments) = line.as_str().unwrap().split_once("miroir bootstrap").unwrap();
+    let (arguments, _) = arguments.split_once('>').unwrap();
+    parse(std::iter::once("bootstrap").chain(arguments.split_whitespace()))
+}
+
+#[test]
+fn compose_says_what_miroir_understands() {
+    let compose: Value = serde_yaml_ng::from_str(COMPOSE).unwrap();
+    let Command::Serve(serve) = parse_list(&compose["services"]["control"]["command"]) else {
+        panic!("not a control plane")
+    };
+    assert_eq!(crate::serve::describe(&serve).unwrap().nodes.len(), 3);
+    let Command::Bootstrap(bootstrap) = parse_line(&compose["services"]["bootstrap"]["entrypoint"][2]) else {
+        panic!("not a bootstrap")
+    };
+    assert_eq!(Some(bootstrap.xds_dir), serve.publish_dir);
+    let envoy = compose["services"]["envoy"]["image"].as_str().unwrap();
+    let (_, version) = envoy.split_once(":v").unwrap();
+    let tested = format!("ENVOY_VERSION := {version}\n");
+    assert!(include_str!("../../../Makefile").contains(&tested), "{envoy} is not the Envoy that tests run");
+    for text in [GATEWAY, include_str!("../../../deploy/helm/miroir/values.yaml")] {
+        assert!(text.contains(envoy));
+    }
+}
+
+#[test]
+fn manifests_say_what_miroir_understands() {
+    for (text, publishes) in [(CONTROL, false), (ISTIO, true)] {
+        let container = &resource(text, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let Command::Serve(serve) = parse_list(&container["args"]) else { panic!("not a control plane") };
+        assert_eq!(serve.envoy_filter.is_some(), publishes);
+    }
+    let gateway = resource(GATEWAY, "Deployment");
+    let bootstrap = &gateway["spec"]["template"]["spec"]["initContainers"][0]["args"][0];
+    let Command::Bootstrap(bootstrap) = parse_line(bootstrap) else { panic!("not a bootstrap") };
+    assert_eq!(bootstrap.grpc.as_deref(), Some("miroir.miroir.svc:7799"));
+    for cluster in [
+        include_str!("../../../deploy/kustomize/base/cluster.yaml"),
+        include_str!("../../../deploy/kustomize/overlays/istio/cluster.yaml"),
+    ] {
+        let cluster: ClusterFile = serde_yaml_ng::from_str(cluster).unwrap();
+        assert_eq!(cluster.validate().unwrap().nodes.len(), 3);
+    }
+}

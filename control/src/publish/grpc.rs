@@ -1,0 +1,358 @@
+//! The gRPC side of Envoy's discovery: aggregated (ADS), and for Envoys whose ADS is another's, clusters (CDS) and the
+//! filter's configuration (ECDS) apart; each as the state of the world, and as differences (delta).
+//!
+//! Source: Envoy's "xDS REST and gRPC protocol".
+
+use super::{Publisher, Snapshot, envoys::Subscription, proto};
+use envoy_types::pb::envoy::{
+    config::{cluster::v3::Cluster, core::v3::TypedExtensionConfig},
+    service::{
+        cluster::v3::cluster_discovery_service_server::{
+            ClusterDiscoveryService, ClusterDiscoveryServiceServer,
+        },
+        discovery::v3::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+            aggregated_discovery_service_server::{
+                AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+            },
+        },
+        extension::v3::extension_config_discovery_service_server::{
+            ExtensionConfigDiscoveryService, ExtensionConfigDiscoveryServiceServer,
+        },
+    },
+};
+use futures_util::{Stream, stream};
+use miroir_core::protocol::SECRET_HEADER;
+use prost::Name;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::Arc,
+};
+use tokio::sync::{mpsc, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<Answers<T>>, Status>;
+
+/// What Envoy subscribes to, in the order in which it is to hear of changes: the filter's configuration names clusters.
+const KINDS: [&str; 2] = ["clusters", "filter"];
+
+/// Answers that may wait for a slow Envoy.
+const QUEUE: usize = 4;
+
+/// The routes of gRPC, to be served beside others.
+pub fn routes<S: Clone + Send + Sync + 'static>(publisher: &Publisher) -> axum::Router<S> {
+    let discovery = Discovery { publisher: Arc::new(publisher.clone()) };
+    axum::Router::new()
+        .route_service(
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/{*method}",
+            AggregatedDiscoveryServiceServer::new(discovery.clone()),
+        )
+        .route_service(
+            "/envoy.service.cluster.v3.ClusterDiscoveryService/{*method}",
+            ClusterDiscoveryServiceServer::new(discovery.clone()),
+        )
+        .route_service(
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/{*method}",
+            ExtensionConfigDiscoveryServiceServer::new(discovery),
+        )
+}
+
+#[derive(Clone)]
+struct Discovery {
+    publisher: Arc<Publisher>,
+}
+
+/// One kind of resource, for one stream.
+#[derive(Default)]
+struct Told {
+    /// The nonce of the last answer; 0 before the first.
+    nonce: u64,
+    /// Its version.
+    version: String,
+    /// The resources that Envoy has, with their versions: of a delta stream.
+    has: BTreeMap<String, String>,
+}
+
+/// What requests of both protocols say.
+struct Asked {
+    node: Option<String>,
+    type_url: String,
+    nonce: String,
+    refused: Option<String>,
+    has: HashMap<String, String>,
+}
+
+impl From<DiscoveryRequest> for Asked {
+    fn from(request: DiscoveryRequest) -> Self {
+        Self {
+            node: request.node.map(|node| node.id),
+            type_url: request.type_url,
+            nonce: request.response_nonce,
+            refused: request.error_detail.map(|error| error.message),
+            has: HashMap::new(),
+        }
+    }
+}
+
+impl From<DeltaDiscoveryRequest> for Asked {
+    fn from(request: DeltaDiscoveryRequest) -> Self {
+        Self {
+            node: request.node.map(|node| node.id),
+            type_url: request.type_url,
+            nonce: request.response_nonce,
+            refused: request.error_detail.map(|error| error.message),
+            has: request.initial_resource_versions,
+        }
+    }
+}
+
+/// An answer of either protocol.
+trait Protocol: Sized + Send + 'static {
+    /// What Envoy sends.
+    type Request: Into<Asked> + Send + 'static;
+    /// Its name in the status.
+    const NAME: &'static str;
+
+    /// The answer; `None` where there is nothing to tell.
+    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::error::Result<Option<Self>>;
+}
+
+impl Protocol for DiscoveryResponse {
+    type Request = DiscoveryRequest;
+    const NAME: &'static str = "gRPC";
+
+    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::error::Result<Option<Self>> {
+        let resources = resources(snapshot, kind)?;
+        Ok(Some(Self {
+            version_info: told.version.clone(),
+            type_url: type_url(kind),
+            nonce: told.nonce.to_string(),
+            resources: resources.into_iter().map(|resource| resource.body).collect(),
+            ..Self::default()
+        }))
+    }
+}
+
+impl Protocol for DeltaDiscoveryResponse {
+    type Request = DeltaDiscoveryRequest;
+    const NAME: &'static str = "delta gRPC";
+
+    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::error::Result<Option<Self>> {
+        let all = resources(snapshot, kind)?.into_iter().map(|named| Resource {
+            version: hex::encode(Sha256::digest(&named.body.value)),
+            name: named.name,
+            resource: Some(named.body),
+            ..Resource::default()
+        });
+        let all: Vec<Resource> = all.collect();
+        let is_gone = |name: &&String| all.iter().all(|resource| resource.name != **name);
+        let removed: Vec<String> = told.has.keys().filter(is_gone).cloned().collect();
+        let has = all.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect();
+        let had = std::mem::replace(&mut told.has, has);
+        let is_new = |resource: &Resource| had.get(&resource.name) != Some(&resource.version);
+        let changed: Vec<Resource> = all.into_iter().filter(is_new).collect();
+        // The first answer is waited for, even where nothing is new.
+        if changed.is_empty() && removed.is_empty() && told.nonce > 1 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            system_version_info: told.version.clone(),
+            type_url: type_url(kind),
+            nonce: told.nonce.to_string(),
+            resources: changed,
+            removed_resources: removed,
+            ..Self::default()
+        }))
+    }
+}
+
+fn type_url(kind: &str) -> String {
+    if kind == "clusters" { Cluster::type_url() } else { TypedExtensionConfig::type_url() }
+}
+
+fn resources(snapshot: &Snapshot, kind: &str) -> crate::error::Result<Vec<proto::Named>> {
+    if kind == "clusters" { Ok(proto::clusters(snapshot)) } else { Ok(vec![proto::filter(snapshot)?]) }
+}
+
+impl Discovery {
+    /// Serves one stream. `kind` is what it is for, where its requests need not say.
+    fn serve<P: Protocol>(
+        &self,
+        request: Request<Streaming<P::Request>>,
+        kind: Option<&'static str>,
+    ) -> Answer<P> {
+        let given = request.metadata().get(SECRET_HEADER).and_then(|value| value.to_str().ok());
+        if !crate::secrets::same(given.unwrap_or_default(), &self.publisher.secret) {
+            return Err(Status::permission_denied(format!("{SECRET_HEADER} is not the gateways' secret")));
+        }
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let conversation = Conversation {
+            snapshots: self.publisher.snapshots.subscribe(),
+            subscription: self.publisher.subscribers.join(P::NAME),
+            told: BTreeMap::new(),
+            answers: sender,
+            kind,
+        };
+        tokio::spawn(conversation.run(request.into_inner()));
+        Ok(Response::new(Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))))
+    }
+}
+
+/// One stream.
+struct Conversation<P> {
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    subscription: Subscription,
+    told: BTreeMap<&'static str, Told>,
+    answers: mpsc::Sender<Result<P, Status>>,
+    kind: Option<&'static str>,
+}
+
+impl<P: Protocol> Conversation<P> {
+    /// Until Envoy leaves.
+    async fn run(mut self, mut requests: Streaming<P::Request>) {
+        loop {
+            let gone = tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.hear(request.into()).await.is_err(),
+                    Ok(None) | Err(_) => true,
+                },
+                changed = self.snapshots.changed() => changed.is_err() || self.tell_all().await.is_err(),
+            };
+            if gone {
+                return;
+            }
+        }
+    }
+
+    async fn hear(&mut self, asked: Asked) -> Result<(), ()> {
+        if let Some(node) = &asked.node {
+            self.subscription.name(node);
+        }
+        let named = KINDS.into_iter().find(|kind| type_url(kind) == asked.type_url);
+        // Kinds that Miroir has nothing of stay unanswered.
+        let Some(kind) = named.or(self.kind.filter(|_| asked.type_url.is_empty())) else { return Ok(()) };
+        match self.told.get(kind) {
+            Some(told) if asked.nonce == told.nonce.to_string() => {
+                match asked.refused {
+                    Some(reason) => self.subscription.refused(kind, &told.version, &reason),
+                    None => self.subscription.accepted(kind, &told.version),
+                }
+                Ok(())
+            }
+            // To an older answer.
+            Some(_) if !asked.nonce.is_empty() => Ok(()),
+            _ => {
+                let has = asked.has.into_iter().collect();
+                self.told.entry(kind).or_insert(Told { has, ..Told::default() });
+                self.tell(kind).await
+            }
+        }
+    }
+
+    async fn tell_all(&mut self) -> Result<(), ()> {
+        for kind in KINDS {
+            if self.told.contains_key(kind) {
+                self.tell(kind).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, kind: &'static str) -> Result<(), ()> {
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return Ok(()) };
+        let Some(told) = self.told.get_mut(kind) else { return Ok(()) };
+        told.nonce += 1;
+        told.version = snapshot.topology.version.to_string();
+        let answer = P::answer(&snapshot, kind, told);
+        match answer.map_err(|error| Status::internal(error.to_string())).transpose() {
+            Some(answer) => self.answers.send(answer).await.map_err(|_| ()),
+            None => {
+                told.nonce -= 1;
+                self.subscription.unchanged(kind, &told.version);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Discovery {
+    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Answer<DiscoveryResponse> {
+        self.serve(request, None)
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Answer<DeltaDiscoveryResponse> {
+        self.serve(request, None)
+    }
+}
+
+/// What REST would ask for.
+fn only_streams<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("ask with a stream"))
+}
+
+#[tonic::async_trait]
+impl ClusterDiscoveryService for Discovery {
+    type StreamClustersStream = Answers<DiscoveryResponse>;
+    type DeltaClustersStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_clusters(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Answer<DiscoveryResponse> {
+        self.serve(request, Some("clusters"))
+    }
+
+    async fn delta_clusters(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Answer<DeltaDiscoveryResponse> {
+        self.serve(request, Some("clusters"))
+    }
+
+    async fn fetch_clusters(
+        &self,
+        _: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
+        only_streams()
+    }
+}
+
+#[tonic::async_trait]
+impl ExtensionConfigDiscoveryService for Discovery {
+    type StreamExtensionConfigsStream = Answers<DiscoveryResponse>;
+    type DeltaExtensionConfigsStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_extension_configs(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Answer<DiscoveryResponse> {
+        self.serve(request, Some("filter"))
+    }
+
+    async fn delta_extension_configs(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Answer<DeltaDiscoveryResponse> {
+        self.serve(request, Some("filter"))
+    }
+
+    async fn fetch_extension_configs(
+        &self,
+        _: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
+        only_streams()
+    }
+}

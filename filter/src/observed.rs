@@ -1,0 +1,148 @@
+//! What is told of one operation: Envoy's statistics, and properties that access logs can print.
+
+use crate::metrics;
+use miroir_core::{
+    http::{CallId, Callout, Outcome, Reply, RequestHead, Upstream},
+    intake::Collector,
+    operation::{Operation, Progress, TRACE_HEADERS},
+    read::MISSING_SHARDS_HEADER,
+    topology::Topology,
+};
+use proxy_wasm::hostcalls;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
+
+/// One operation, from its request to its reply.
+pub struct Observed {
+    operation: &'static str,
+    index: Option<String>,
+    /// The client's trace, for every callout.
+    pub trace: Vec<(String, String)>,
+    /// Nodes that were asked.
+    asked: BTreeSet<String>,
+    /// Callouts under way: who was asked, and when; `None` where it could not even be sent.
+    calls: HashMap<CallId, (String, Option<Instant>)>,
+}
+
+impl Observed {
+    pub fn new(collector: &Collector) -> Self {
+        let head = collector.head();
+        let is_trace = |name: &str| TRACE_HEADERS.contains(&name);
+        Self {
+            operation: collector.operation(),
+            index: index(head),
+            trace: head.headers.iter().filter(|(name, _)| is_trace(name)).cloned().collect(),
+            asked: BTreeSet::new(),
+            calls: HashMap::new(),
+        }
+    }
+
+    /// A callout has been sent, or could not be.
+    pub fn asked(&mut self, topology: &Topology, call: &Callout, sent: bool) {
+        let name = match call.upstream {
+            Upstream::Control => "control",
+            Upstream::Node(node) => topology.node(node).map_or("", |node| &node.name),
+        };
+        if call.upstream != Upstream::Control {
+            self.asked.insert(name.to_owned());
+        }
+        self.calls.insert(call.id, (name.to_owned(), sent.then(Instant::now)));
+    }
+
+    /// Lets the operation digest what became of a callout.
+    pub fn digest(&mut self, machine: Operation, id: CallId, outcome: Outcome) -> Progress<Operation> {
+        let failed = match &outcome {
+            Outcome::Answered(answer) => answer.status >= 500,
+            Outcome::Failed => true,
+        };
+        if let Some((node, begun)) = self.calls.remove(&id) {
+            let labels = [("node", &*node)];
+            if let Some(begun) = begun {
+                let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                metrics::record("miroir_callout_milliseconds", &labels, took);
+            }
+            if failed {
+                metrics::count("miroir_callouts_failed_total", &labels, 1);
+            }
+        }
+        let is_read = matches!(machine, Operation::Read(..) | Operation::DocumentRead(_));
+        let begun = Instant::now();
+        let progress = machine.digest(id, outcome);
+        let operation = [("operation", self.operation)];
+        match &progress {
+            // What a node has not answered is asked of others.
+            Progress::Pending { calls, .. } if failed && is_read && !calls.is_empty() => {
+                metrics::count("miroir_retries_total", &operation, calls.len());
+            }
+            Progress::Done(_) if is_read => {
+                let took = metrics::microseconds(begun.elapsed());
+                metrics::record("miroir_merge_microseconds", &operation, took);
+            }
+            _ => {}
+        }
+        progress
+    }
+
+    /// The operation is over.
+    pub fn done(&self, reply: &Reply, cut_off: bool) {
+        let missing = missing(reply);
+        answered(self.operation, reply, missing.is_some());
+        if !self.asked.is_empty() {
+            let nodes = u64::try_from(self.asked.len()).unwrap_or(u64::MAX);
+            metrics::record("miroir_fan_out_nodes", &[("operation", self.operation)], nodes);
+        }
+        if let Some(missing) = missing {
+            metrics::count("miroir_missing_shards_total", &[], missing.split(',').count());
+            metrics::count("miroir_degraded_total", &[("reason", "missing_shards")], 1);
+        }
+        if cut_off {
+            metrics::count("miroir_degraded_total", &[("reason", "control_lost")], 1);
+        }
+    }
+
+    /// Tells access logs. To be called in the context of its stream, before the reply is sent.
+    pub fn tell(&self, reply: &Reply) {
+        // The SDK panics where Envoy has no stream to tell: one that is being dropped, or the root context.
+        if !matches!(hostcalls::get_property(vec!["request", "path"]), Ok(Some(_))) {
+            return;
+        }
+        let nodes: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        for (name, value) in [
+            ("miroir_operation", Some(self.operation)),
+            ("miroir_index", self.index.as_deref()),
+            ("miroir_nodes", Some(&*nodes.join(","))),
+            ("miroir_missing_shards", missing(reply)),
+        ] {
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+            if let Err(status) = hostcalls::set_property(vec![name], Some(value.as_bytes())) {
+                log::warn!("{name} cannot be told to access logs: {status:?}");
+            }
+        }
+    }
+}
+
+/// Counts a request that has its reply.
+pub fn answered(operation: &str, reply: &Reply, partial: bool) {
+    let outcome = match reply.status {
+        200..300 if partial => "partial",
+        200..300 => "ok",
+        400..500 => "refused",
+        _ => "failed",
+    };
+    metrics::count("miroir_requests_total", &[("operation", operation), ("outcome", outcome)], 1);
+}
+
+/// The shards that nobody answered for, as the reply names them.
+fn missing(reply: &Reply) -> Option<&str> {
+    let header = reply.headers.iter().find(|(name, _)| name == MISSING_SHARDS_HEADER);
+    header.map(|(_, shards)| shards.as_str())
+}
+
+/// The index that a request names in its path, as it is written there.
+fn index(head: &RequestHead) -> Option<String> {
+    let mut segments = head.route().trim_start_matches('/').split('/');
+    let is_index = segments.next() == Some("indexes");
+    segments.next().filter(|_| is_index).map(str::to_owned)
+}

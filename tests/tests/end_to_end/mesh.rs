@@ -1,0 +1,287 @@
+//! Envoys that a user has already: one that nothing manages, which serves other hosts too, and one that hears by gRPC.
+
+use miroir_tests::{Client, MASTER_KEY, Options, Sandbox, free_port, http, programs, wait_until};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+
+/// An Envoy; it ends with this value.
+struct Envoy {
+    process: Child,
+    client: Client,
+    admin: Client,
+    folder: TempDir,
+}
+
+impl Envoy {
+    /// Starts one with what `configuration` says, given its ports (for clients, for administration) and its folder.
+    fn start(configuration: impl FnOnce(u16, u16, &Path) -> String) -> Self {
+        let folder = TempDir::new().unwrap();
+        let (port, admin) = (free_port(), free_port());
+        let file = folder.path().join("envoy.yaml");
+        std::fs::write(&file, configuration(port, admin, folder.path())).unwrap();
+        let log = std::fs::File::create(folder.path().join("envoy.log")).unwrap();
+        let process = Command::new(std::env::var_os("ENVOY_BIN").expect("ENVOY_BIN"))
+            .arg("--config-path")
+            .arg(file)
+            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let (client, admin) = (Client::new(url(port), Some(MASTER_KEY)), Client::new(url(admin), None));
+        Self { process, client, admin, folder }
+    }
+
+    fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        wait_until(what, || {
+            let log = || std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default();
+            assert!(self.process.try_wait().unwrap().is_none(), "Envoy ended: {}", log());
+            condition(self)
+        });
+    }
+
+    fn wait_ready(&mut self) {
+        self.wait_for("Envoy listens", |envoy| {
+            let health = envoy.client.try_send("GET", "/health", None, Vec::new());
+            health.is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    fn prometheus(&self) -> String {
+        text(&self.admin, "/stats/prometheus")
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn text(client: &Client, path: &str) -> String {
+    http().get(format!("{}{path}", client.url())).send().unwrap().text().unwrap()
+}
+
+/// A node that is well, but fails whatever it is asked; and the heads of what it is asked.
+fn failing_node() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let port = free_port();
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let asked = heads.clone();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let Ok(mut connection) = connection else { return };
+            let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match connection.read(&mut buffer) {
+                    Ok(read) if read > 0 => head.extend_from_slice(&buffer[..read]),
+                    _ => break,
+                }
+            }
+            let head = String::from_utf8_lossy(&head).to_lowercase();
+            let is_check = head.starts_with("get /health ");
+            let status = if is_check { "200 OK" } else { "500 Internal Server Error" };
+            let _ = write!(connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            if !is_check {
+                asked.lock().unwrap().push(head);
+            }
+        }
+    });
+    (port, heads)
+}
+
+const PLACEMENT: &str = r#""placement": [[0, 1], [1, 2], [2, 0], [0, 1]],"#;
+
+/// The sample of an Envoy without a control plane, over the cluster's first two nodes and another in place of the third; the cluster
+/// is under a path.
+fn unmanaged(cluster: &Sandbox, third: u16) -> Envoy {
+    let ecds = std::fs::read(cluster.data().join("xds/ecds.json")).unwrap();
+    let ecds: Value = serde_json::from_slice(&ecds).unwrap();
+    let topology = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
+    let topology: Value = serde_json::from_str(topology).unwrap();
+    let port = |node: &str| cluster.address(node).rsplit(':').next().unwrap().to_owned();
+    Envoy::start(|listen, admin, folder| {
+        let sample = include_str!("../../../envoy/static.yaml");
+        assert!(sample.contains(PLACEMENT));
+        let path = |path: &Path| path.display().to_string();
+        [
+            (PLACEMENT, format!("\"placement\": {}, \"pathPrefix\": \"/ms\",", topology["placement"])),
+            ("${LISTEN_ADDRESS}", "127.0.0.1".to_owned()),
+            ("${LISTEN_PORT}", listen.to_string()),
+            ("${ADMIN_PORT}", admin.to_string()),
+            ("${WASM}", path(&programs().join("../wasm32-wasip1/release/miroir_filter.wasm"))),
+            ("${ACCESS_LOG}", path(&folder.join("access.log"))),
+            ("${NODE_0_HOST}", "127.0.0.1".to_owned()),
+            ("${NODE_1_HOST}", "127.0.0.1".to_owned()),
+            ("${NODE_2_HOST}", "127.0.0.1".to_owned()),
+            ("${NODE_0_PORT}", port("meili-0")),
+            ("${NODE_1_PORT}", port("meili-1")),
+            ("${NODE_2_PORT}", third.to_string()),
+        ]
+        .into_iter()
+        .fold(sample.to_owned(), |text, (from, to)| text.replace(from, &to))
+    })
+}
+
+/// An Envoy with the bootstrap that `miroir bootstrap` prints.
+fn managed(cluster: &Sandbox) -> Envoy {
+    Envoy::start(|listen, admin, _| {
+        let output = Command::new(programs().join("miroir"))
+            .args(["bootstrap", "--name", "by-grpc", "--listen", &format!("127.0.0.1:{listen}")])
+            .args(["--admin-port", &admin.to_string()])
+            .args(["--grpc", cluster.address("control").trim_start_matches("http://")])
+            .arg("--data")
+            .arg(cluster.data().join("control"))
+            .env_remove("MIROIR_SECRET")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    })
+}
+
+/// Asks for a host.
+fn ask(envoy: &Envoy, host: &str, method: &str, path: &str, body: &Value) -> (u16, String) {
+    let request = http()
+        .request(method.parse().unwrap(), format!("{}{path}", envoy.client.url()))
+        .header("host", host)
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .bearer_auth(MASTER_KEY)
+        .json(body);
+    let answer = request.send().unwrap();
+    (answer.status().as_u16(), answer.text().unwrap())
+}
+
+const HOST: &str = "search.example.com";
+const SEARCH: &str = "/ms/indexes/movies/search";
+
+/// The clusters that an Envoy has from its control plane, as it has understood them.
+fn clusters(admin: &Client) -> BTreeSet<String> {
+    let dump = admin.get("/config_dump?resource=dynamic_active_clusters").body;
+    let configs = dump["configs"].as_array().unwrap().iter();
+    configs.map(|config| config["cluster"].to_string()).collect()
+}
+
+/// The statistics that dashboard and alerts name.
+fn named() -> BTreeSet<String> {
+    let files = [
+        include_str!("../../../deploy/observability/alerts.yaml"),
+        include_str!("../../../deploy/observability/dashboard.json"),
+    ];
+    let words = files.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    words
+        .filter(|word| word.starts_with("miroir_") || word.starts_with("envoy_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn an_envoy_of_any_kind_is_a_gateway() {
+    let cluster = Sandbox::start(Options { shards: 4, ..Options::default() });
+    let (third, heads) = failing_node();
+    cluster.client.create("movies", "id", &json!({"filterableAttributes": ["id"]}));
+    let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
+    cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
+    // They start side by side.
+    let (mut unmanaged, mut managed) = (unmanaged(&cluster, third), managed(&cluster));
+    let hits = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["hits"].clone();
+    let expected = cluster.client.search("movies", &json!({"limit": 100}))["hits"].clone();
+    assert_eq!(expected.as_array().unwrap().len(), 40);
+
+    // By gRPC: reads, writes, and news.
+    managed.wait_ready();
+    assert_eq!(managed.client.search("movies", &json!({"limit": 100}))["hits"], expected);
+    managed.client.add("movies", &json!([{"id": 40, "title": "by gRPC"}]));
+    assert_eq!(cluster.client.count("movies"), 41);
+    assert_eq!(clusters(&managed.admin), clusters(&cluster.admin(0)));
+    cluster.client.create("more", "id", &json!({}));
+    wait_until("the control plane hears that Envoy has the newest topology", || {
+        let status = cluster.status();
+        let one = &status["subscribers"][0];
+        assert!(one["refused"].is_null(), "{one}");
+        let newest = status["topologyVersion"].to_string();
+        one["name"] == "by-grpc" && one["accepted"]["filter"].as_str() == Some(&*newest)
+    });
+    assert!(cluster.miroir_ok(&["status"]).contains("by-grpc by gRPC has clusters"));
+
+    // Without a control plane: reads, for one host. The node that fails is stood in for.
+    unmanaged.wait_for("the unmanaged Envoy reaches its nodes", |envoy| {
+        ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).0 == 200
+    });
+    let mut searches = 0;
+    while heads.lock().unwrap().is_empty() {
+        let (status, answer) =
+            ask(&unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100, "q": format!("title {searches}")}));
+        assert_eq!(status, 200, "{answer}");
+        searches += 1;
+        assert!(searches < 500, "nobody asks the third node");
+    }
+    assert!(
+        heads.lock().unwrap()[0].contains("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736"),
+        "{heads:?}"
+    );
+    let whole = ask(&unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100}));
+    assert_eq!(hits(&whole.1).as_array().unwrap().len(), 41);
+    assert_eq!(ask(&unmanaged, HOST, "POST", "/ms/indexes/movies/documents", &json!([{"id": 1}])).0, 503);
+    let beside = ask(&unmanaged, HOST, "POST", "/indexes/movies/search", &json!({}));
+    assert_eq!(beside, (503, "This cluster is read-only.".to_owned()));
+    let other = ask(&unmanaged, "www.example.com", "POST", SEARCH, &json!({}));
+    assert_eq!(other, (200, "not Miroir's".to_owned()));
+
+    // What access logs tell.
+    unmanaged.wait_for("the access log has the last request", |envoy| {
+        let log = std::fs::read_to_string(envoy.folder.path().join("access.log")).unwrap_or_default();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines: Vec<Value> = lines.collect();
+        let is = |line: &Value, operation: Value| line["operation"] == operation;
+        lines.iter().any(|line| {
+            is(line, json!("search"))
+                && line["index"] == "movies"
+                && line["nodes"].as_str().unwrap().contains("meili-2")
+        }) && lines.last().is_some_and(|line| is(line, Value::Null) && line["status"] == 200)
+    });
+
+    // Half of the cluster is away: what is left is told, and counted.
+    cluster.kill("meili-1");
+    unmanaged.wait_for("the answer is partial", |envoy| {
+        ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).1.len() < whole.1.len()
+    });
+    assert!(
+        unmanaged.prometheus().contains("miroir_requests_total{operation=\"search\",outcome=\"partial\"}")
+    );
+    let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
+    let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+    let control = |token: Option<&str>| {
+        let request = http().get(format!("{}/_miroir/metrics", cluster.address("control")));
+        let request = token.into_iter().fold(request, reqwest::blocking::RequestBuilder::bearer_auth);
+        let answer = request.send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    };
+    assert_eq!(control(None).0, 403);
+    let (status, control) = control(secrets["adminToken"].as_str());
+    assert_eq!(status, 200, "{control}");
+    // Envoy tells of histograms from its next flush on.
+    unmanaged.wait_for("every statistic that dashboard and alerts name is there", |envoy| {
+        let all = envoy.prometheus() + &control;
+        let is_there = |name: &String| {
+            all.lines()
+                .any(|line| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with([' ', '{'])))
+        };
+        let missing: Vec<String> = named().into_iter().filter(|name| !is_there(name)).collect();
+        let later = ["miroir_callout_milliseconds", "miroir_fan_out_nodes", "miroir_merge_microseconds"];
+        let lost = missing.iter().find(|name| later.iter().all(|later| !name.starts_with(later)));
+        assert_eq!(lost, None, "{all}");
+        missing.is_empty()
+    });
+}
