@@ -391,6 +391,8 @@ pub(crate) fn native_reply(answer: Answer) -> Reply {
 }
 
 #[cfg(test)]
+mod deep_hybrid_tests;
+#[cfg(test)]
 mod deep_tests;
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,11 @@ use super::{
     merge::{ranked, write_list},
     query::DEEP,
     query_string::{parameters, sort_parameters},
-    rank::missing_last,
+    rank::{Rank, missing_last},
     request::{MOST_HITS, with_shards},
     selection::Selection,
     values::{FacetValue, directed, values_at},
-    windows::{Address, InSteps, Scan, Winner},
+    windows::{Address, InSteps, Name, Scan, Winner},
 };
 use crate::{
     http::{Reply, RequestHead},
@@ -94,7 +94,7 @@ impl DocumentList {
             primary_key,
             offset,
             limit,
-            scan: deep.then_some(Scan { times: 1, shards: topology.shard_count() }),
+            scan: deep.then(|| Scan::new(topology.shard_count())),
             sorts,
             selection,
             parameters,
@@ -166,8 +166,9 @@ impl InSteps for DocumentList {
         self.request(portions, offset, limit as u64, self.selection.fields())
     }
 
-    fn id(&self, document: &RawObject<'_>) -> Option<(usize, DocumentId)> {
-        Some((0, DocumentId::of(document, self.primary_key.as_deref()?)?))
+    fn name(&self, document: &RawObject<'_>) -> Option<Name> {
+        let id = DocumentId::of(document, self.primary_key.as_deref()?)?;
+        Some(Name { query: 0, id: Some(id), rank: Rank::default() })
     }
 
     fn write_hit(&self, document: &RawObject<'_>, out: &mut Vec<u8>) {
@@ -240,8 +241,10 @@ impl Question for DocumentList {
             out.extend_from_slice(number.to_string().as_bytes());
             true
         });
-        let winner =
-            |document: &&Document<'_>| Winner { address: document.address, id: self.id(&document.fields) };
+        let winner = |document: &&Document<'_>| Winner {
+            address: document.address,
+            name: self.name(&document.fields),
+        };
         self.second(&out, parts, documents.iter().map(winner).collect())
             .unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
     }

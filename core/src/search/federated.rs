@@ -9,10 +9,10 @@ use super::{
     federated_hybrid::Decision,
     merge::{Seen, ranked, write_list, write_number},
     query::{DEEP, IndexQuery},
-    rank::Weighted,
+    rank::{Rank, Weighted},
     request::{MOST_HITS, Paging, SearchRequest},
     reveal::{Revealed, Sorting},
-    windows::{Address, InSteps, Scan, Winner},
+    windows::{Address, InSteps, Name, Scan, Winner},
 };
 use crate::{
     http::Reply,
@@ -46,6 +46,8 @@ pub struct Federated {
     queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
     by_keywords: bool,
+    /// Asked for fewer hits, nodes may find a hybrid query's keyword hits good enough.
+    least: u64,
     /// Set where hits are asked for that show nothing but what merging needs.
     scan: Option<Scan>,
     /// Shards of the cluster.
@@ -113,6 +115,7 @@ impl Federated {
             mixed_orders,
             facets,
             by_keywords,
+            least: 0,
             scan,
             shards,
         }))
@@ -123,13 +126,16 @@ impl Federated {
         &self.queries
     }
 
-    /// The same, for scores first and then the documents of the page only where that is less to move: not with vectors,
-    /// since how many hits a node is asked for decides which ones it finds by them.
+    /// The same, for scores first and then the documents of the page only where that is less to move.
     pub(super) fn in_steps(self) -> Self {
         let (offset, limit) = self.federation.paging.window();
-        let by_vectors = self.queries.iter().any(|query| query.request.has("hybrid"));
-        let deep = offset >= DEEP && limit > 0 && !by_vectors;
-        Self { scan: deep.then_some(Scan { times: 1, shards: self.shards }), ..self }
+        let deep = offset >= DEEP && limit > 0;
+        Self { scan: deep.then(|| Scan::new(self.shards)), ..self }
+    }
+
+    /// Remembers how many hits nodes have to be asked for at least to find a hybrid query's keyword hits not good enough.
+    pub(super) fn not_by_keywords(&mut self, least: u64) {
+        self.least = self.least.max(least);
     }
 
     /// How many hits there are up to the end of the page.
@@ -218,22 +224,28 @@ impl InSteps for Federated {
         self.all_hits()
     }
 
-    /// Totals of these do.
+    /// Totals of these do, and what is found by a vector.
     fn needs_all(&self) -> bool {
-        let counts =
-            |query: &IndexQuery| query.distinct.is_some() || query.request.has("rankingScoreThreshold");
+        let counts = |query: &IndexQuery| {
+            query.distinct.is_some()
+                || query.request.has("rankingScoreThreshold")
+                || query.request.has("hybrid")
+        };
         self.queries.iter().any(counts)
     }
 
     fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest {
-        let added = [("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
+        let least = usize::try_from(self.least).unwrap_or(usize::MAX).saturating_sub(offset);
+        let added = [("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit.max(least)).ok())];
         self.request(&shards_of(portions), &added, &["mergeFacets", "facetsByIndex"])
     }
 
-    fn id(&self, hit: &RawObject<'_>) -> Option<(usize, DocumentId)> {
+    fn name(&self, hit: &RawObject<'_>) -> Option<Name> {
         let place: Place = hit.read("_federation")?;
-        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref()?;
-        Some((place.queries_position, DocumentId::of(hit, key)?))
+        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref();
+        let rank = Rank::read(hit.get("_rankingScoreDetails")?, None);
+        let id = key.and_then(|key| DocumentId::of(hit, key));
+        Some(Name { query: place.queries_position, id, rank })
     }
 
     fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
@@ -387,7 +399,13 @@ impl Question for Federated {
             out.extend_from_slice(b",\"semanticHitCount\":0");
         }
         out.push(b'}');
-        let winners = hits.iter().map(|hit| Winner { address: hit.address, id: self.id(&hit.hit.fields) });
+        // Scores are told without vectors: a page without hits has nowhere else to take the queries' from.
+        let wants_vectors = || self.queries.iter().any(|query| query.request.wants_vectors());
+        if self.scan.is_some() && hits.is_empty() && wants_vectors() {
+            return Gathered::Next(Box::new(InSteps::with(self, None)), 0);
+        }
+        let winners =
+            hits.iter().map(|hit| Winner { address: hit.address, name: self.name(&hit.hit.fields) });
         self.second(&out, parts, winners.collect()).unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
     }
 }

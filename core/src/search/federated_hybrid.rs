@@ -61,9 +61,9 @@ impl Question for Decision {
         }
         let mut decided = self.federated.clone();
         for ((position, query), answers) in self.open.iter().zip(&answers) {
-            match query.keywords_good_enough(&answers.own) {
-                Ok(true) => decided.by_keywords(*position),
-                Ok(false) => {}
+            match query.keywords_not_good_enough(&answers.own) {
+                Ok(None) => decided.by_keywords(*position),
+                Ok(Some(least)) => decided.not_by_keywords(least),
                 Err(broken) => return Gathered::Broken(answers.positions.get(broken).copied().unwrap_or(0)),
             }
         }

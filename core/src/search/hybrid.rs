@@ -60,15 +60,42 @@ impl Hybrid {
         if one.rank().is_semantic() == other.rank().is_semantic() {
             return None;
         }
-        let values = |hit: &Hit<'_>| {
-            let share = if hit.rank().is_semantic() { self.ratio } else { 1.0 - self.ratio };
-            let details = hit.fields.get("_rankingScoreDetails");
-            let weighted = details.map(|details| Weighted::of_source(details, f64::from(share), score(hit)));
-            weighted.unwrap_or_default()
-        };
+        self.mixed(one).compare(&self.mixed(other))
+    }
+
+    /// What [`Self::compare`] compares a hit by.
+    #[must_use]
+    pub fn mixed(self, hit: &Hit<'_>) -> Mixed {
+        let semantic = hit.rank().is_semantic();
+        let share = if semantic { self.ratio } else { 1.0 - self.ratio };
+        let details = hit.fields.get("_rankingScoreDetails");
+        let values = details.map(|details| Weighted::of_source(details, f64::from(share), score(hit)));
+        Mixed { semantic, values: values.unwrap_or_default() }
+    }
+
+    /// The fewest hits that a node with these first keyword hits, which are not all good enough, has to be asked for to
+    /// find so.
+    #[must_use]
+    pub fn least(self, keywords: &[Hit<'_>]) -> u64 {
+        let bad = keywords.iter().position(|hit| self.keyword_score(score(hit)) < GOOD_ENOUGH);
+        bad.unwrap_or(keywords.len()) as u64 + 1
+    }
+}
+
+/// A hit's place among those of the other search.
+#[derive(Clone, Debug)]
+pub struct Mixed {
+    semantic: bool,
+    values: Vec<Weighted>,
+}
+
+impl Mixed {
+    /// Whether this hit goes first; `None` where both come from the same search.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Option<Ordering> {
         // Of equal hits the semantic one goes first.
-        let semantic_first = other.rank().is_semantic().cmp(&one.rank().is_semantic());
-        Some(compare_values(&values(one), &values(other)).then(semantic_first))
+        let semantic_first = other.semantic.cmp(&self.semantic);
+        semantic_first.is_ne().then(|| compare_values(&self.values, &other.values).then(semantic_first))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod geo;
 pub mod hybrid;
 pub mod merge;
 pub mod multi;
+mod page;
 pub mod query;
 pub mod query_string;
 pub mod rank;

@@ -2,9 +2,10 @@
 
 use super::{
     answer::NodeAnswer,
-    deep::{Deep, DeepResult, Page, first_chunk},
+    deep::{Deep, DeepResult},
     federated::Federated,
     merge::write_list,
+    page::{Page, first_chunk},
     query::{IndexQuery, Merged},
     request::SearchRequest,
     reveal::{Revealed, Sorting},
@@ -28,6 +29,8 @@ pub struct MultiSearch {
     single: bool,
     /// Shards of the cluster.
     shards: u16,
+    /// Writes have come between the steps of its deep pages before.
+    torn: bool,
 }
 
 impl MultiSearch {
@@ -63,14 +66,23 @@ impl MultiSearch {
             IndexQuery::new(index, config, request)
         });
         let shards = topology.shard_count();
-        Some(Box::new(Self { queries: queries.collect(), single: false, shards }))
+        Some(Box::new(Self { queries: queries.collect(), single: false, shards, torn: false }))
     }
 
     /// One search, by multi-searches.
     #[must_use]
     pub fn single(topology: &Topology, mut query: IndexQuery) -> Self {
         query.request.name_index(&query.index);
-        Self { queries: vec![query], single: true, shards: topology.shard_count() }
+        Self { queries: vec![query], single: true, shards: topology.shard_count(), torn: false }
+    }
+
+    /// What to ask where writes have come between the steps of these queries: the same once more, then all their hits at once.
+    pub(super) fn after_tear(&self, torn: &[bool]) -> Self {
+        let queries = self.queries.iter().zip(torn).map(|(query, torn)| match torn {
+            true if self.torn => query.whole(),
+            _ => query.clone(),
+        });
+        Self { queries: queries.collect(), torn: true, ..*self }
     }
 
     /// The answer of these results.
@@ -96,18 +108,25 @@ impl MultiSearch {
         let query = self.queries.get(portion.unit)?;
         if query.is_deep() {
             let hits = first_chunk(query, &portion.shards, self.shards);
-            return Some(vec![query.scan().first(&portion.shards, hits)]);
+            return Some(query.scan().first(&portion.shards, hits));
         }
         Some(query.for_shards(&portion.shards))
     }
 
-    fn deep_result(&self, query: &IndexQuery, answers: &Answers<'_>) -> Result<DeepResult, usize> {
-        let mut read = Vec::with_capacity(answers.own.len());
+    /// A deep page after its first answers, or what is to be asked instead; the position of an answer that cannot be read.
+    fn page(
+        &self,
+        query: &IndexQuery,
+        answers: &Answers<'_>,
+    ) -> Result<Result<Page, Box<IndexQuery>>, usize> {
+        let mut own = Vec::with_capacity(answers.own.len());
         for (position, (body, shards)) in answers.own.iter().zip(&answers.shards).enumerate() {
             let answer = NodeAnswer::read(body).map_err(|_| position)?;
-            read.push((shards.clone(), first_chunk(query, shards, self.shards), answer));
+            own.push((shards.clone(), first_chunk(query, shards, self.shards), answer));
         }
-        Ok(DeepResult::Page(Box::new(Page::new(query, read))))
+        let keywords = answers.keywords.iter().enumerate();
+        let keywords = keywords.map(|(position, body)| NodeAnswer::read(body).map_err(|_| position));
+        Ok(Page::new(query, own, keywords.collect::<Result<_, _>>()?))
     }
 }
 
@@ -170,8 +189,9 @@ impl Question for MultiSearch {
         for (unit, (query, answers)) in self.queries.iter().zip(&answers).enumerate() {
             let broken = |position: usize| answers.positions.get(position).copied().unwrap_or(0);
             if query.is_deep() {
-                match self.deep_result(query, answers) {
-                    Ok(result) => results.push(result),
+                match self.page(query, answers) {
+                    Ok(Ok(page)) => results.push(DeepResult::Page(Box::new(page))),
+                    Ok(Err(query)) => drop(instead.insert(unit, *query)),
                     Err(position) => return Gathered::Broken(broken(position)),
                 }
                 continue;

@@ -41,6 +41,17 @@ pub struct IndexQuery {
     whole: bool,
 }
 
+/// What all nodes' keyword hits say of a hybrid query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// They need no semantic ones.
+    Keywords,
+    /// They do, and every node finds so.
+    Mixed,
+    /// They do, and a node finds that its own do not.
+    Disputed,
+}
+
 /// What the nodes' answers to one query mean together.
 #[derive(Debug)]
 pub enum Merged {
@@ -135,16 +146,20 @@ impl IndexQuery {
         Self { count_distinct: false, forced: Some(hits), ..query }
     }
 
-    /// Whether these hits of [`Self::keyword_scores`] are good enough.
+    /// How many hits nodes have to be asked for at least to find these of [`Self::keyword_scores`] not good enough; `None`
+    /// where they are.
     ///
     /// # Errors
     /// The position of an answer that cannot be read.
-    pub fn keywords_good_enough(&self, bodies: &[&[u8]]) -> Result<bool, usize> {
+    pub fn keywords_not_good_enough(&self, bodies: &[&[u8]]) -> Result<Option<u64>, usize> {
         let parts = self.read(bodies)?;
-        Ok(self
-            .request
-            .hybrid
-            .is_some_and(|hybrid| self.merging().good_enough(hybrid, &self.request, &parts)))
+        let Some(hybrid) = self.request.hybrid else { return Ok(Some(0)) };
+        if self.merging().good_enough(hybrid, &self.request, &parts) {
+            return Ok(None);
+        }
+        // A node whose own are good enough finds so in any case.
+        let least = parts.iter().map(|part| hybrid.least(&part.hits));
+        Ok(Some(least.filter(|least| *least <= self.end()).max().unwrap_or(0)))
     }
 
     /// Whether scores are fetched first, and then the fields of the page's hits only: from the offset on where the hits
@@ -152,7 +167,7 @@ impl IndexQuery {
     #[must_use]
     pub fn is_deep(&self) -> bool {
         let (offset, limit) = self.request.paging.window();
-        offset >= DEEP && limit > 0 && !self.request.has("hybrid") && !self.whole
+        offset >= DEEP && limit > 0 && !self.whole
     }
 
     /// This query for hits that show nothing but what merging needs.
@@ -164,10 +179,20 @@ impl IndexQuery {
         Self { count_distinct: self.count_distinct, ..query }
     }
 
-    /// The first `hits` of one node, with totals and facets.
+    /// The first `hits` of one node, with totals and facets; where [`Self::asks_keywords`] the same by keywords only, too.
     #[must_use]
-    pub fn first(&self, shards: &[Shard], hits: u64) -> Vec<u8> {
-        self.request.for_shards(shards, Additions { hits: Some(hits), ..self.additions() })
+    pub fn first(&self, shards: &[Shard], hits: u64) -> Vec<Vec<u8>> {
+        let first = |request: &SearchRequest| {
+            request.for_shards(shards, Additions { hits: Some(hits), ..self.additions() })
+        };
+        let keywords = self.asks_keywords().then(|| first(&self.request.keywords()));
+        [first(&self.request)].into_iter().chain(keywords).collect()
+    }
+
+    /// The same by keywords only.
+    #[must_use]
+    pub fn by_keywords(&self) -> Self {
+        Self { request: self.request.keywords(), ..self.clone() }
     }
 
     /// The hits of one node from `offset` on, without facets.
@@ -219,18 +244,33 @@ impl IndexQuery {
             return Ok(Merged::Body(merging.merge(&self.request, &parts)));
         };
         let keywords = self.read(keywords)?;
-        if merging.good_enough(hybrid, &self.request, &keywords) {
-            return Ok(Merged::Body(merging.merge_keywords(&self.request, &parts, &keywords)));
-        }
+        Ok(match self.decide(hybrid, &keywords) {
+            Decided::Keywords => Merged::Body(merging.merge_keywords(&self.request, &parts, &keywords)),
+            Decided::Mixed => Merged::Body(merging.merge(&self.request, &parts)),
+            Decided::Disputed => Merged::Instead(Box::new(self.forced())),
+        })
+    }
+
+    /// Whether these keyword hits of all nodes are good enough.
+    #[must_use]
+    pub fn decide(&self, hybrid: Hybrid, keywords: &[NodeAnswer<'_>]) -> Decided {
+        let good_enough =
+            |answers: &[NodeAnswer<'_>]| self.merging().good_enough(hybrid, &self.request, answers);
         // With sorts first, a node's best hits can be good enough where the best of all are not.
-        let disagree = |part| merging.good_enough(hybrid, &self.request, std::slice::from_ref(part));
-        if keywords.iter().any(disagree) {
-            let (offset, limit) = self.request.paging.window();
-            let forced = offset.saturating_add(limit).saturating_mul(4).saturating_add(1000);
-            let forced = Some(forced.min(self.config.max_total_hits));
-            return Ok(Merged::Instead(Box::new(Self { forced, ..self.clone() })));
+        let own = |answer| good_enough(std::slice::from_ref(answer));
+        match good_enough(keywords) {
+            true => Decided::Keywords,
+            false if keywords.iter().any(own) => Decided::Disputed,
+            false => Decided::Mixed,
         }
-        Ok(Merged::Body(merging.merge(&self.request, &parts)))
+    }
+
+    /// The same for so many hits that nodes find keyword hits not good enough.
+    #[must_use]
+    pub fn forced(&self) -> Self {
+        let (offset, limit) = self.request.paging.window();
+        let forced = offset.saturating_add(limit).saturating_mul(4).saturating_add(1000);
+        Self { forced: Some(forced.min(self.config.max_total_hits)), ..self.clone() }
     }
 
     fn additions(&self) -> Additions<'_> {

@@ -229,6 +229,12 @@ impl SearchRequest {
         self.parameters.contains_key(parameter)
     }
 
+    /// Whether hits show their vectors, and the answer the one that is searched by, if any.
+    #[must_use]
+    pub fn wants_vectors(&self) -> bool {
+        self.parameters.get("retrieveVectors").is_some_and(|it| it.get() == "true")
+    }
+
     /// The query for one node's hits from `offset` on.
     #[must_use]
     pub fn window(&self, shards: &[Shard], additions: Additions<'_>, offset: u64, limit: u64) -> Vec<u8> {

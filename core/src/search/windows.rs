@@ -1,8 +1,9 @@
 //! Pages in two steps: what merging needs of all hits up to the page's end first, then the documents of the page only.
 //!
-//! Each node's hits of the page stand together in the node's own order, so they are fetched by `offset` and `limit`.
+//! Each node's hits of the page stand together in the node's own order, so they are fetched by `offset` and `limit`. Where
+//! they are not those that the first step told of, a write has come between, and all of it is asked again.
 
-use super::{answer::DocumentId, deep::share, merge::write_list};
+use super::{answer::DocumentId, merge::write_list, page::share, rank::Rank};
 use crate::{
     http::Reply,
     json::RawObject,
@@ -18,6 +19,15 @@ pub(super) struct Scan {
     pub times: u64,
     /// Shards of the cluster.
     pub shards: u16,
+    /// A write has come between the two steps before.
+    pub torn: bool,
+}
+
+impl Scan {
+    /// The first one.
+    pub(super) fn new(shards: u16) -> Self {
+        Self { times: 1, shards, torn: false }
+    }
 }
 
 /// A question whose pages can come in two steps.
@@ -40,8 +50,8 @@ pub(super) trait InSteps: Question + Clone + 'static {
     /// The request for a node's hits from `offset` on, as the client sees them.
     fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest;
 
-    /// Names a hit: the query that found it, and its document where it is shown.
-    fn id(&self, hit: &RawObject<'_>) -> Option<(usize, DocumentId)>;
+    /// Names a hit; `None` where it is none.
+    fn name(&self, hit: &RawObject<'_>) -> Option<Name>;
 
     /// Writes a hit as the client sees it.
     fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>);
@@ -49,7 +59,7 @@ pub(super) trait InSteps: Question + Clone + 'static {
     /// How many hits the node of these portions is asked for.
     fn hits_of(&self, portions: &[Portion]) -> u64 {
         match self.scan() {
-            Some(Scan { times, shards }) if !self.needs_all() => {
+            Some(Scan { times, shards, .. }) if !self.needs_all() => {
                 let share = share(self.end(), shards_of(portions).len(), shards);
                 share.saturating_mul(times).min(self.end())
             }
@@ -92,8 +102,19 @@ pub(super) type Address = (usize, usize);
 pub(super) struct Winner {
     /// Where it is.
     pub address: Address,
-    /// Names it, where it can be named.
-    pub id: Option<(usize, DocumentId)>,
+    /// What it is.
+    pub name: Option<Name>,
+}
+
+/// What tells a hit from others, and from itself after it has been written again.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Name {
+    /// The query that found it.
+    pub query: usize,
+    /// Its document's id, where it is shown.
+    pub id: Option<DocumentId>,
+    /// What the ranking rules say of it.
+    pub rank: Rank,
 }
 
 /// A page whose hits are known.
@@ -114,6 +135,22 @@ struct Source {
     portions: Vec<Portion>,
     /// The position of its first hit, and how many there are to its last one.
     window: Option<(usize, usize)>,
+}
+
+/// An answer with what only its second step tells: the vector that was searched by, and how long things took.
+pub(super) fn with_told<'a>(mut frame: RawObject<'a>, second: Option<&RawObject<'a>>) -> RawObject<'a> {
+    let mut before: Option<&str> = None;
+    for (name, value) in second.iter().flat_map(|second| &second.0) {
+        let missing = ["queryVector", "queryVectors", "performanceDetails"].contains(&&**name)
+            && frame.get(name).is_none();
+        if missing {
+            let after = frame.0.iter().position(|(name, _)| Some(&**name) == before);
+            let position = after.map_or(frame.0.len(), |after| after + 1);
+            frame.0.insert(position, (name.clone(), value));
+        }
+        before = Some(name);
+    }
+    frame
 }
 
 impl<S: InSteps> Page<S> {
@@ -161,9 +198,11 @@ impl<S: InSteps> Question for Page<S> {
 
     fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
         let mut bodies: Vec<Vec<RawObject<'_>>> = self.sources.iter().map(|_| Vec::new()).collect();
+        let mut told: Option<RawObject<'_>> = None;
         for (position, part) in parts.iter().enumerate() {
             let answer = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
-            let hits = answer.and_then(|answer| answer.read::<Vec<RawObject<'_>>>(S::HITS));
+            let hits = answer.as_ref().and_then(|answer| answer.read::<Vec<RawObject<'_>>>(S::HITS));
+            told = told.or(answer);
             let (Some(hits), Some((source, _))) = (hits, self.source(part.portions)) else {
                 return Gathered::Broken(position);
             };
@@ -174,15 +213,17 @@ impl<S: InSteps> Question for Page<S> {
         let body = |winner: &Winner| {
             let (source, at) = winner.address;
             let (first, _) = self.sources.get(source)?.window?;
-            bodies.get(source)?.get(at.checked_sub(first)?).filter(|hit| self.search.id(hit) == winner.id)
+            bodies.get(source)?.get(at.checked_sub(first)?).filter(|hit| self.search.name(hit) == winner.name)
         };
         let Some(hits) = self.winners.iter().map(body).collect::<Option<Vec<_>>>() else {
-            // A write has come between.
-            return Gathered::Next(Box::new(self.search.with(None)), 0);
+            // Once more, then all hits at once.
+            let again = self.scan.filter(|scan| !scan.torn).map(|scan| Scan { torn: true, ..scan });
+            return Gathered::Next(Box::new(self.search.with(again)), 0);
         };
         let Ok(frame) = serde_json::from_slice::<RawObject<'_>>(&self.frame) else {
             return Gathered::Broken(0);
         };
+        let frame = with_told(frame, told.as_ref());
         let mut out = Vec::with_capacity(self.frame.len() + hits.len() * 1024);
         frame.write_filtered(&mut out, |name, value, out| {
             if name == S::HITS {

@@ -2,6 +2,7 @@
 
 use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const WORDS: [&str; 10] =
     ["river", "mountain", "castle", "garden", "silver", "northern", "forest", "bridge", "harbour", "ancient"];
@@ -59,7 +60,7 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
     let (mut compared, mut semantic) = (0, 0);
     for seed in 0..60u64 {
         let ratio = [0.0, 0.1, 0.3, 0.5, 0.54, 0.56, 0.9, 1.0][seed as usize % 8];
-        let (limit, offset) = [(1, 0), (5, 0), (20, 7)][seed as usize % 3];
+        let (limit, offset) = [(1, 0), (5, 0), (20, 7), (20, 507)][seed as usize / 8 % 4];
         let query = json!({"q": words(seed + 20_000, 1 + seed % 3), "vector": vector(seed + 40_000),
             "hybrid": {"embedder": "e", "semanticRatio": ratio}, "limit": limit,
             "offset": offset, "showRankingScore": true});
@@ -81,6 +82,10 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
             continue;
         }
         assert_eq!(scores(&one), scores(&other), "{query}");
+        let hits = one["hits"].as_array().unwrap();
+        let ids: BTreeSet<u64> = hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect();
+        assert_eq!(ids.len(), hits.len(), "every document once: {query}");
+        assert!(hits.iter().all(|hit| hit["title"].is_string()), "{one}");
         for member in ["semanticHitCount", "estimatedTotalHits", "query", "limit", "offset"] {
             assert_eq!(one.get(member), other.get(member), "{member} of {query}");
         }
@@ -96,8 +101,7 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
             query.as_object_mut().unwrap().remove(paging);
         }
         query["indexUid"] = "things".into();
-        let federated =
-            json!({"federation": {"limit": 15}, "queries": [query, {"indexUid": "things", "q": "river"}]});
+        let federated = json!({"federation": {"limit": 15, "offset": offset}, "queries": [query, {"indexUid": "things", "q": "river"}]});
         let (one, other) = (
             answer(&cluster.client, "/multi-search", &federated),
             answer(&node.client, "/multi-search", &federated),
@@ -244,4 +248,36 @@ pub fn a_deep_page_moves_its_own_documents_only(cluster: &Sandbox) {
     let mut seen: Vec<u64> = pages.collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..4000).collect::<Vec<_>>());
+}
+
+pub fn a_deep_page_of_vectors_moves_its_own_documents_only(cluster: &Sandbox) {
+    let client = &cluster.client;
+    let embedders = json!({"e": {"source": "userProvided", "dimensions": 4}});
+    client.create("near", "id", &json!({"searchableAttributes": ["title"], "embedders": embedders}));
+    let text = "x".repeat(6000);
+    let document = |id: u64| json!({"id": id, "title": words(id, 1 + id % 3), "text": text, "_vectors": {"e": vector(id)}});
+    client.add("near", &(0..900).map(document).collect());
+    let hybrid = |ratio: f64| json!({"embedder": "e", "semanticRatio": ratio});
+    for query in [
+        json!({"vector": vector(5000), "hybrid": hybrid(1.0)}),
+        json!({"q": "river", "vector": vector(6000), "hybrid": hybrid(0.7)}),
+        json!({"q": "silver castle", "vector": vector(7000), "hybrid": hybrid(0.5)}),
+    ] {
+        let mut single = query.clone();
+        single["offset"] = json!(700);
+        single["limit"] = json!(10);
+        let mut of_federation = query;
+        of_federation["indexUid"] = json!("near");
+        let federated = json!({"federation": {"offset": 700, "limit": 10}, "queries": [of_federation]});
+        for (path, query) in [("/indexes/near/search", single), ("/multi-search", federated)] {
+            let begun = received(cluster);
+            let answer = client.json("POST", path, &query).body;
+            let moved = received(cluster) - begun;
+            let hits = answer["hits"].as_array().unwrap();
+            let ids: BTreeSet<u64> = hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect();
+            assert_eq!(ids.len(), 10, "{answer}");
+            assert!(hits.iter().all(|hit| hit["text"] == text.as_str()), "{answer}");
+            assert!(moved < 1_500_000, "{moved} bytes: 710 documents alone are 4.3 MB: {query}");
+        }
+    }
 }

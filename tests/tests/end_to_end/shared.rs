@@ -58,12 +58,13 @@ fn writes_are_those_of_one_node() {
 #[test]
 fn a_cluster_is_one_meilisearch() {
     let cluster = Sandbox::start(Options::default());
-    let checks: [Check; 6] = [
+    let checks: [Check; 7] = [
         cluster::indexes_settings_and_statistics_show_nothing_of_the_shards,
         cluster::clients_have_no_business_with_internal_routes,
         cluster::the_command_line_prints_tables,
         webhooks::ended_tasks_are_posted_once,
         depth::a_deep_page_moves_its_own_documents_only,
+        depth::a_deep_page_of_vectors_moves_its_own_documents_only,
         reads::all_pages_of_a_query_hold_every_document_once_whatever_the_ties,
     ];
     all(&[&cluster.client], &checks, |check| check(&cluster));

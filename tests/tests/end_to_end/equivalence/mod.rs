@@ -22,7 +22,7 @@ const ESTIMATES: &str = "estimates";
 
 /// What sharding cannot make exact, as `docs/compatibility.md` says, and the least agreement that is expected of it, in
 /// percent.
-const INEXACT: [(&str, u32); 5] =
+const INEXACT: [(&str, u32); 6] =
     // The order of insertion is measured only: that every document comes once is for "all pages" to say.
     [
         (ESTIMATES, 10),
@@ -30,10 +30,11 @@ const INEXACT: [(&str, u32); 5] =
         ("federated sorts", 80),
         ("near vectors", 70),
         ("insertion order", 0),
+        ("distinct facets", 0),
     ];
 
 /// The same where nodes are `miroir-devnode`, whose engine is that of Meilisearch 1.15.
-const INEXACT_ON_DEVNODE: [(&str, u32); 5] = [
+const INEXACT_ON_DEVNODE: [(&str, u32); 7] = [
     // It merges facets of indexes that order them differently, which 1.50 refuses, and orders merged facets by name.
     ("errors", 98),
     // Of values with one count its engine shows others than that of 1.50.
@@ -43,6 +44,8 @@ const INEXACT_ON_DEVNODE: [(&str, u32); 5] = [
     ("threshold", 70),
     // Its index finds fewer of the nearest.
     ("near vectors", 5),
+    ("deep vectors", 0),
+    ("deep hybrid", 0),
 ];
 
 /// The least agreement that is expected, by kind; 100 of all that are not named.

@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 40] = [
+pub const KINDS: [&str; 43] = [
     "placeholder",
     "plain",
     "typo",
@@ -40,9 +40,12 @@ pub const KINDS: [&str; 40] = [
     "distinct setting",
     "hidden distinct",
     "distinct lists",
+    "distinct facets",
     "threshold",
     "locales",
     "vector",
+    "deep vectors",
+    "deep hybrid",
     "near vectors",
     "tenant tokens",
     "get",
@@ -61,7 +64,7 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
     let index = match kind {
         "all attributes" | "insertion order" => SCATTERED,
         "distinct setting" => UNIQUE,
-        "locales" | "vector" | "near vectors" => "things",
+        "locales" | "vector" | "deep vectors" | "deep hybrid" | "near vectors" => "things",
         "facets by count" | "hidden sorts" | "hidden distinct" => "others",
         // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
         "list" => "things",
@@ -148,8 +151,10 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         "distinct setting",
         "hidden distinct",
         "distinct lists",
+        "distinct facets",
         "tenant tokens",
         "vector",
+        "deep vectors",
         "near vectors",
         "all pages",
     ];
@@ -188,6 +193,23 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
                 put("retrieveVectors", json!(true));
             }
             put("showRankingScore", json!(random.one_in(2)));
+        }
+        "deep vectors" | "deep hybrid" => {
+            let ratio = if kind == "deep vectors" { 1.0 } else { *random.of(&[0.2, 0.5, 0.6, 0.8]) };
+            let (embedder, dimensions) = EMBEDDERS[0];
+            put("vector", vector(dimensions, random));
+            put("hybrid", json!({"embedder": embedder, "semanticRatio": ratio}));
+            put("showRankingScore", json!(true));
+            put("retrieveVectors", json!(random.one_in(3)));
+            if random.one_in(2) {
+                put("attributesToRetrieve", json!(["id", "title"]));
+            }
+            if random.one_in(3) {
+                put("page", json!(6 + random.below(4)));
+                put("hitsPerPage", json!(100));
+            } else {
+                put("offset", json!(400 + random.below(500)));
+            }
         }
         "scores" => {
             put("showRankingScore", json!(true));
@@ -266,6 +288,14 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("attributesToRetrieve", json!(["title"]));
             put("page", json!(1 + random.below(3)));
         }
+        // Nodes count what they keep themselves.
+        "distinct facets" => {
+            put("distinct", json!(random.of(&["group", "genre", "nested.brand", "rank", "maker", "price"])));
+            put("facets", json!(random.some(&["genre", "tags", "group", "rank"], 2)));
+            if random.one_in(2) {
+                put("page", json!(1 + random.below(3)));
+            }
+        }
         // Several values a document: which documents go depends on which came first, tie by tie.
         "distinct lists" => put("distinct", json!("tags")),
         "threshold" => {
@@ -280,7 +310,7 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
         // The first of ten pages: the others are asked for in turn.
         query.insert("limit".into(), json!(2 + random.below(20)));
     } else if kind != "pages"
-        && kind != "deep pages"
+        && !kind.starts_with("deep ")
         && random.one_in(2)
         && !query.contains_key("offset")
         && !query.contains_key("page")
