@@ -20,7 +20,7 @@ SYSROOT        = $(shell rustc --print sysroot)
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-deploy bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test check check-manifests bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -33,15 +33,15 @@ test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, co
 	RUST_TEST_THREADS=6 $(CARGO) test --release
 
 # In the release profile, whose build scripts `make test` needs anyway.
-check: wasm-targets check-deploy ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas
+check: wasm-targets check-manifests ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) clippy --release -p miroir-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
-	$(PYTHON) -m py_compile demo/demo.py deploy/check.py
+	$(PYTHON) -m py_compile demo/demo.py envoy/check.py
 
-check-deploy: $(TOOLS)/istio
-	$(VENV)/bin/python deploy/check.py
+check-manifests: $(TOOLS)/istio
+	$(VENV)/bin/python envoy/check.py
 
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
 	$(CARGO) bench -p miroir-core --bench core

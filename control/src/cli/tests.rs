@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_yaml_ng::Value;
 
 const COMPOSE: &str = include_str!("../../../docker-compose.yml");
-const CONTROL: &str = include_str!("../../../deploy/kustomize/base/control.yaml");
-const GATEWAY: &str = include_str!("../../../deploy/kustomize/overlays/envoy/gateway.yaml");
-const ISTIO: &str = include_str!("../../../deploy/kustomize/overlays/istio/control.yaml");
+const CONTROL: &str = include_str!("../../../envoy/kustomize/base/control.yaml");
+const GATEWAY: &str = include_str!("../../../envoy/kustomize/overlays/envoy/gateway.yaml");
+const ISTIO: &str = include_str!("../../../envoy/kustomize/overlays/istio/control.yaml");
 
 /// The resource of a kind.
 fn resource(text: &str, kind: &str) -> Value {
@@ -48,7 +48,7 @@ fn compose_says_what_miroir_understands() {
     let (_, version) = envoy.split_once(":v").unwrap();
     let tested = format!("ENVOY_VERSION := {version}\n");
     assert!(include_str!("../../../Makefile").contains(&tested), "{envoy} is not the Envoy that tests run");
-    for text in [GATEWAY, include_str!("../../../deploy/helm/miroir/values.yaml")] {
+    for text in [GATEWAY, include_str!("../../../envoy/helm/miroir/values.yaml")] {
         assert!(text.contains(envoy));
     }
 }
@@ -65,8 +65,8 @@ fn manifests_say_what_miroir_understands() {
     let Command::Bootstrap(bootstrap) = parse_line(bootstrap) else { panic!("not a bootstrap") };
     assert_eq!(bootstrap.grpc.as_deref(), Some("miroir.miroir.svc:7799"));
     for cluster in [
-        include_str!("../../../deploy/kustomize/base/cluster.yaml"),
-        include_str!("../../../deploy/kustomize/overlays/istio/cluster.yaml"),
+        include_str!("../../../envoy/kustomize/base/cluster.yaml"),
+        include_str!("../../../envoy/kustomize/overlays/istio/cluster.yaml"),
     ] {
         let cluster: ClusterFile = serde_yaml_ng::from_str(cluster).unwrap();
         assert_eq!(cluster.validate().unwrap().nodes.len(), 3);

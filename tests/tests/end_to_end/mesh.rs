@@ -176,8 +176,8 @@ fn clusters(admin: &Client) -> BTreeSet<String> {
 /// The statistics that dashboard and alerts name.
 fn named() -> BTreeSet<String> {
     let files = [
-        include_str!("../../../deploy/observability/alerts.yaml"),
-        include_str!("../../../deploy/observability/dashboard.json"),
+        include_str!("../../../envoy/observability/alerts.yaml"),
+        include_str!("../../../envoy/observability/dashboard.json"),
     ];
     let words = files.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     words

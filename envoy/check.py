@@ -16,8 +16,8 @@ import promql_parser
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DEPLOY = ROOT / "deploy"
-KUSTOMIZE = DEPLOY / "kustomize"
+HERE = ROOT / "envoy"
+KUSTOMIZE = HERE / "kustomize"
 # The oldest and the newest Kubernetes that manifests are checked for.
 VERSIONS = ["1.29", "1.37"]
 ISTIO = {"networking.istio.io", "security.istio.io"}
@@ -65,7 +65,7 @@ def manifests():
         if run.returncode:
             wrong.append(f"{path}: {run.stderr}")
         yield str(path.relative_to(ROOT)), documents(run.stdout)
-    with helm_python.Chart.load(str(DEPLOY / "helm" / "miroir")) as chart:
+    with helm_python.Chart.load(str(HERE / "helm" / "miroir")) as chart:
         for values in VALUES:
             chart.validate_schema(values)
             rendered = chart.render(values, name="miroir", namespace="search")
@@ -87,7 +87,7 @@ def check_manifests():
                 except Exception as error:  # what a tool says is wrong is wrong
                     wrong.append(f"{source}: {kind}, Kubernetes {version}: {error}")
     run = subprocess.run(
-        ["node", DEPLOY / "check-istio.mjs"], input=json.dumps(istio), capture_output=True, text=True)
+        ["node", HERE / "check-istio.mjs"], input=json.dumps(istio), capture_output=True, text=True)
     if run.returncode:
         wrong.append(run.stdout + run.stderr)
     if not istio or not count:
@@ -97,14 +97,14 @@ def check_manifests():
 
 def expressions():
     """Every PromQL expression, by where it is."""
-    rules = yaml.safe_load((DEPLOY / "observability" / "alerts.yaml").read_text())
+    rules = yaml.safe_load((HERE / "observability" / "alerts.yaml").read_text())
     runbook = (ROOT / "docs" / "operations.md").read_text()
     for group in rules["groups"]:
         for rule in group["rules"]:
             if not re.search(rf"^\| `{rule['alert']}` \|", runbook, re.MULTILINE):
                 wrong.append(f"{rule['alert']}: docs/operations.md does not say what to do")
             yield rule["alert"], rule["expr"]
-    dashboard = json.loads((DEPLOY / "observability" / "dashboard.json").read_text())
+    dashboard = json.loads((HERE / "observability" / "dashboard.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
