@@ -10,7 +10,7 @@ mod queries;
 use compare::{Agreement, compare, difference};
 use documents::{SCATTERED, UNIQUE};
 use miroir_tests::{Client, Node, Options, Random, Sandbox, number};
-use queries::{KINDS, Request};
+use queries::{KINDS, LATER, Request};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -181,6 +181,10 @@ fn run(cluster: &Asked<'_>, node: &Asked<'_>, count: u64, seed: u64) -> Tally {
     let mut random = Random(seed);
     for position in 0..count {
         let kind = KINDS[position as usize % KINDS.len()];
+        check(cluster, node, &queries::request(kind, &mut random), &mut tally);
+    }
+    for position in 0..(count as usize * LATER.len()).div_ceil(KINDS.len()) {
+        let kind = LATER[position % LATER.len()];
         check(cluster, node, &queries::request(kind, &mut random), &mut tally);
     }
     tally

@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 43] = [
+pub const KINDS: [&str; 40] = [
     "placeholder",
     "plain",
     "typo",
@@ -40,12 +40,9 @@ pub const KINDS: [&str; 43] = [
     "distinct setting",
     "hidden distinct",
     "distinct lists",
-    "distinct facets",
     "threshold",
     "locales",
     "vector",
-    "deep vectors",
-    "deep hybrid",
     "near vectors",
     "tenant tokens",
     "get",
@@ -59,6 +56,9 @@ pub const KINDS: [&str; 43] = [
     "facet search",
     "facet search cut",
 ];
+
+/// More of them, asked after those.
+pub const LATER: [&str; 3] = ["distinct facets", "deep vectors", "deep hybrid"];
 
 pub fn request(kind: &'static str, random: &mut Random) -> Request {
     let index = match kind {
