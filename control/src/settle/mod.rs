@@ -1,29 +1,26 @@
 //! Settling: asks nodes what became of their tasks, until the client's task has ended.
 
+mod finish;
 pub mod judge;
 
 use crate::{
     cluster::Cluster,
     error::Result,
-    facet_values::FACETING,
     ledger::{
-        catalogue as stored,
-        intents::{self, Effect, NodeTask},
-        tasks::{self, Ending, Task},
+        intents::{Effect, NodeTask},
+        tasks::{self, Task},
     },
     locks::LockGuard,
-    ops::CHANGELESS,
-    scrub, settings_tag, time,
-    view::Index,
-    writes::begin::nothing_done,
+    scrub, time,
 };
+use finish::finish;
 use futures_util::future::join_all;
-use judge::{Over, Part, Seen, State, Verdict, judge};
+use judge::{Part, Seen, State, Verdict, judge};
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
     shard::Shard,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -349,178 +346,4 @@ fn read(task: &Value) -> Seen {
         details: task.get("details").filter(|details| !details.is_null()).cloned(),
         error,
     }
-}
-
-/// Ends a task: first the truth about replicas and indexes, and its publication; and where replicas are not as the others, once
-/// no gateway reads them any more.
-async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
-    let (task, effect, indexed, is_applied) = match cluster.settler.pending().get(&uid) {
-        Some(pending) => (pending.task.clone(), pending.effect.clone(), pending.indexed, pending.is_applied),
-        None => return Ok(()),
-    };
-    if !is_applied {
-        apply(cluster, &task, &effect, &over).await?;
-    }
-    let without_stale = {
-        let mut pending = cluster.settler.pending();
-        let Some(pending) = pending.get_mut(&uid) else { return Ok(()) };
-        if !(is_applied || over.stale.is_empty() && over.behind.is_empty()) {
-            pending.without_stale = Some((cluster.view().version, Instant::now()));
-        }
-        pending.is_applied = true;
-        pending.without_stale
-    };
-    if without_stale.is_some_and(|(version, since)| !cluster.gateways.know(version, since)) {
-        return Ok(());
-    }
-    end(cluster, task, effect, &over, indexed).await
-}
-
-/// What the end of a task means for replicas and the catalogue.
-async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
-    let uid = task.uid;
-    let succeeded = over.status == "succeeded";
-    let now = time::now();
-    let index = task.index.clone();
-    // An index that was deleted meanwhile has no settings any more.
-    if let (true, Effect::Settings { index, change }) = (succeeded, effect.clone())
-        && cluster.view().indexes.contains_key(&index)
-    {
-        let merge = move |connection: &_| stored::merge_settings(connection, &index, change.as_ref());
-        cluster.ledger.call(merge).await?;
-    }
-    let settings = match &index {
-        Some(index) if succeeded && task.kind == "settingsUpdate" => {
-            let uid = index.clone();
-            Some(cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?)
-        }
-        _ => None,
-    };
-    // Before the view: what the view loses of indexes, the ledger loses with their settings.
-    let moves = if succeeded { effect.moves() } else { Vec::new() };
-    if !moves.is_empty() {
-        cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
-    }
-    cluster
-        .change(|view| {
-            for (shard, node) in &over.stale {
-                tracing::warn!(
-                    uid,
-                    shard = shard.0,
-                    node,
-                    "a replica ended a write otherwise than the others"
-                );
-                view.mark_stale(*shard, node);
-            }
-            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind.as_str())) {
-                tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
-                view.mark_behind(node);
-            }
-            if succeeded {
-                crate::ops::apply(view, effect, now);
-                let changed = index.as_ref().and_then(|index| view.indexes.get_mut(index));
-                if let (Some(changed), Some(settings)) = (changed, settings) {
-                    changed.settings = Index::published(settings);
-                }
-            }
-        })
-        .await
-}
-
-/// Its end, as clients see it.
-async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
-    let (uid, index, now) = (task.uid, task.index.clone(), time::now());
-    let succeeded = over.status == "succeeded";
-    let ending = Ending {
-        status: over.status,
-        details: details(&task, over, indexed, cluster.view().replication as u64),
-        error: over.error.clone().map(|error| told(&task, error)),
-        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
-        finished_at: over.finished_at.unwrap_or(now),
-    };
-    cluster
-        .ledger
-        .call(move |connection| {
-            let mut ending = ending;
-            if task.kind == "taskCancelation"
-                && let Some(details) = &mut ending.details
-            {
-                details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
-            }
-            tasks::finish(connection, uid, &ending)?;
-            if let (true, Effect::Swap { pairs }) = (succeeded, &effect) {
-                pairs
-                    .iter()
-                    .try_for_each(|(left, right, _)| tasks::swap_names(connection, uid, left, right))?;
-            }
-            if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
-                tasks::set_canceled_by(connection, uid, by)?;
-            }
-            intents::close(connection, uid)?;
-            if let (true, Some(index)) = (succeeded, &index) {
-                connection.execute(
-                    "UPDATE indexes SET updated_at = ?2 WHERE uid = ?1",
-                    rusqlite::params![index, ending.finished_at],
-                )?;
-            }
-            Ok(())
-        })
-        .await?;
-    let done = cluster.settler.pending().remove(&uid);
-    drop(done.and_then(|pending| pending.guard));
-    Ok(())
-}
-
-/// An error as the client is told it: positions in an edit's function are the client's own.
-fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
-    if task.kind == "documentEdition" {
-        error.message = scrub::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
-    }
-    error
-}
-
-/// The details of an ended task: the ledger's, with counts that count each document once, and the node's where the
-/// control plane does not know better.
-fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> Option<Value> {
-    let mut details = task.details.clone().unwrap_or_else(|| json!({}));
-    if over.status != "succeeded" {
-        if task.kind == "indexDeletion" && over.details.is_some() {
-            return over.details.clone();
-        }
-        return nothing_done(task.details.as_ref());
-    }
-    if let Some(received) = details.get("receivedDocuments").cloned() {
-        details["indexedDocuments"] = indexed.map_or(received, Value::from);
-        return Some(details);
-    }
-    if task.kind == "documentEdition" {
-        details["deletedDocuments"] = json!(over.deleted.unwrap_or(0));
-        details["editedDocuments"] = json!(over.edited.unwrap_or(0));
-        return Some(details);
-    }
-    if details.get("deletedDocuments").is_some() {
-        let deleted = over.deleted.unwrap_or(0);
-        // An index is deleted on all nodes, and each says how many documents it had: every replica counted.
-        let copies = if task.kind == "indexDeletion" { replication.max(1) } else { 1 };
-        details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
-        return Some(details);
-    }
-    if CHANGELESS.contains(&task.kind.as_str()) && over.details.is_some() {
-        return over.details.clone();
-    }
-    if task.kind == "settingsUpdate"
-        && let Some(mut told) = over.details.clone()
-    {
-        scrub::value(&mut told);
-        // What nodes got otherwise than the client sent it is told as the client sent it.
-        let rewritten = [settings_tag::FILTERABLE, FACETING];
-        for (name, set) in details.as_object().into_iter().flatten() {
-            let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
-            if is_reset || name == settings_tag::FILTERABLE {
-                told[name] = set.clone();
-            }
-        }
-        return Some(told);
-    }
-    task.details.clone()
 }
