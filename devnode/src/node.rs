@@ -80,7 +80,7 @@ impl Node {
         let may_be_missing = options.ignore_missing_dump || options.ignore_missing_snapshot;
         let archive = options.import_dump.as_ref().or(options.import_snapshot.as_ref());
         let wanted = archive
-            .filter(|archive| !(may_exist && folder.exists()) && !(may_be_missing && !archive.exists()));
+            .filter(|archive| !(may_exist && folder.exists()) && (archive.exists() || !may_be_missing));
         if let Some(archive) = wanted {
             if folder.exists() {
                 let message =
