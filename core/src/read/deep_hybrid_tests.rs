@@ -1,23 +1,12 @@
 //! Deep pages of hybrid and vector searches, and writes between the steps of any, with nodes that do as Meilisearch does.
 
-use super::*;
+use super::{deep_tests::topology, *};
 use crate::search::{MultiSearch, Search};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const DOCUMENTS: u64 = 2400;
-
-/// Three nodes, three shards, two replicas each; document `n` is in shard `n % 3`.
-fn topology() -> Arc<Topology> {
-    let config = json!({
-        "schema": 1, "version": 1,
-        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"},{"name":"c","cluster":"c"}],
-        "placement": [[0,1],[1,2],[2,0]], "onMissingShards": "error",
-        "indexes": {"movies": {"primaryKey": "id", "maxTotalHits": 100_000}},
-    });
-    Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap())
-}
 
 /// The first thousand of the documents with even numbers are good enough where the share of the words is half.
 fn score(document: u64) -> f64 {

@@ -14,7 +14,7 @@ fn score(document: u64) -> f64 {
 }
 
 /// Three nodes, three shards, two replicas each.
-fn topology() -> Arc<Topology> {
+pub(super) fn topology() -> Arc<Topology> {
     let config = json!({
         "schema": 1, "version": 1,
         "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"},{"name":"c","cluster":"c"}],
