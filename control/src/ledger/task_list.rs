@@ -1,0 +1,136 @@
+//! Lists of tasks, and the names of indexes in them.
+
+use super::tasks::{COLUMNS, Task};
+use crate::{error::Result, time::Nanos};
+use rusqlite::{Connection, params, types::Value as Sql};
+use serde_json::{Value, json};
+
+/// What `GET /tasks` can ask for. Empty lists and `None` mean everything.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Rows at most.
+    pub limit: u32,
+    /// The first uid of the page.
+    pub from: Option<u32>,
+    /// Oldest first.
+    pub reverse: bool,
+    /// These uids only.
+    pub uids: Option<Vec<u32>>,
+    /// These statuses only.
+    pub statuses: Option<Vec<String>>,
+    /// These types only.
+    pub types: Option<Vec<String>>,
+    /// These indexes only.
+    pub indexes: Option<Vec<String>>,
+    /// Cancelled by one of these only.
+    pub canceled_by: Option<Vec<u32>>,
+    /// Patterns of the indexes that the key may see; tasks without an index are hidden then.
+    pub visible: Option<Vec<String>>,
+    /// Column, whether after, moment.
+    pub dates: Vec<(&'static str, bool, Nanos)>,
+}
+
+/// A page of tasks, and how many there are in all.
+///
+/// # Errors
+/// The database failed.
+pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> {
+    let mut wheres: Vec<String> = vec!["1".to_owned()];
+    let mut values: Vec<Sql> = Vec::new();
+    let mut among = |column: &str, list: Option<Vec<Sql>>| {
+        if let Some(list) = list {
+            wheres.push(format!("{column} IN ({})", vec!["?"; list.len()].join(",")));
+            values.extend(list);
+        }
+    };
+    let numbers = |list: &Option<Vec<u32>>| {
+        list.as_ref().map(|list| list.iter().map(|n| Sql::Integer(i64::from(*n))).collect())
+    };
+    let texts = |list: &Option<Vec<String>>| -> Option<Vec<Sql>> {
+        list.as_ref().map(|list| list.iter().cloned().map(Sql::Text).collect())
+    };
+    among("uid", numbers(&query.uids));
+    among("canceled_by", numbers(&query.canceled_by));
+    among("status", texts(&query.statuses));
+    among("type", texts(&query.types));
+    for (column, after, moment) in &query.dates {
+        wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
+        values.push(Sql::Integer(*moment));
+    }
+    // As nodes count: swaps of these indexes too, which are not listed with them, and what the key does not see.
+    let (mut counted, mut counted_values) = (wheres.clone(), values.clone());
+    if let Some(uids) = texts(&query.indexes) {
+        let list = vec!["?"; uids.len()].join(",");
+        counted.push(format!("(index_uid IN ({list}) OR {})", swaps_of(&list)));
+        counted_values.extend(uids.iter().chain(&uids).cloned());
+        wheres.push(format!("index_uid IN ({list})"));
+        values.extend(uids);
+    }
+    let total: u64 = connection.query_row(
+        &format!("SELECT count(*) FROM tasks WHERE {}", counted.join(" AND ")),
+        rusqlite::params_from_iter(&counted_values),
+        |row| row.get(0),
+    )?;
+    if let Some(patterns) = &query.visible {
+        let mut any = vec!["0".to_owned()];
+        for pattern in patterns {
+            // GLOB knows `*` as index patterns do; an index uid has no character that GLOB would take for its own.
+            any.push("index_uid GLOB ?".to_owned());
+            values.push(Sql::Text(pattern.clone()));
+        }
+        wheres.push(format!("({})", any.join(" OR ")));
+    }
+    if let Some(from) = query.from {
+        wheres.push(format!("uid {} ?", if query.reverse { ">=" } else { "<=" }));
+        values.push(Sql::Integer(i64::from(from)));
+    }
+    let order = if query.reverse { "ASC" } else { "DESC" };
+    let mut statement = connection.prepare(&format!(
+        "SELECT {COLUMNS} FROM tasks WHERE {} ORDER BY uid {order} LIMIT {}",
+        wheres.join(" AND "),
+        query.limit
+    ))?;
+    let rows = statement.query_map(rusqlite::params_from_iter(&values), Task::from_row)?;
+    Ok((rows.collect::<rusqlite::Result<_>>()?, total))
+}
+
+/// A condition: the task swaps one of some indexes, given as placeholders.
+fn swaps_of(list: &str) -> String {
+    format!(
+        "(type = 'indexSwap' AND EXISTS (SELECT 1 FROM json_each(details, '$.swaps') AS swap, \
+         json_each(swap.value, '$.indexes') AS named WHERE named.value IN ({list})))"
+    )
+}
+
+/// Two names have changed places: in all tasks before the one that did it, as on a node.
+///
+/// # Errors
+/// The database failed.
+pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str) -> Result<()> {
+    let other = |name: &str| match name {
+        name if name == left => right.to_owned(),
+        name if name == right => left.to_owned(),
+        name => name.to_owned(),
+    };
+    connection.execute(
+        "UPDATE tasks SET index_uid = CASE index_uid WHEN ?2 THEN ?3 ELSE ?2 END
+         WHERE uid < ?1 AND index_uid IN (?2, ?3)",
+        params![before, left, right],
+    )?;
+    let named = format!("SELECT uid, details FROM tasks WHERE uid < ?1 AND {}", swaps_of("?2, ?3"));
+    let mut statement = connection.prepare(&named)?;
+    let rows = statement.query_map(params![before, left, right], |row| {
+        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
+    })?;
+    for (uid, details) in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        let mut details: Value = serde_json::from_str(&details)?;
+        for swap in details["swaps"].as_array_mut().into_iter().flatten() {
+            for name in swap["indexes"].as_array_mut().into_iter().flatten() {
+                *name = json!(other(name.as_str().unwrap_or_default()));
+            }
+        }
+        connection
+            .execute("UPDATE tasks SET details = ?2 WHERE uid = ?1", params![uid, details.to_string()])?;
+    }
+    Ok(())
+}
