@@ -18,6 +18,7 @@ pub mod files;
 pub mod gateways;
 pub mod health;
 pub mod ledger;
+pub mod listener;
 pub mod locks;
 pub mod mover;
 pub mod node;
