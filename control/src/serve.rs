@@ -6,7 +6,9 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-    features, health,
+    features,
+    files::Claim,
+    health,
     ledger::{
         self, Ledger, catalogue,
         intents::{self, Effect, Intent},
@@ -105,6 +107,11 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let acceptor = args.control_tls.acceptor()?;
     let listener = TcpListener::bind(args.listen).await.map_err(Error::file(args.listen.to_string()))?;
     let address = listener.local_addr().map_err(Error::file("listener"))?;
+    let mut claims = Vec::new();
+    for folder in std::iter::once(&args.data).chain(&args.publish_dir) {
+        std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
+        claims.push(Claim::of(folder).await?);
+    }
     let cluster = open(&args, address).await?;
     if let Some(resource) = &args.envoy_filter {
         let publisher = publisher_id(&cluster.ledger).await?;
