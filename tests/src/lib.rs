@@ -9,6 +9,7 @@ mod node;
 mod random;
 mod replicas;
 mod sandbox;
+mod server;
 mod upload;
 
 pub use client::{Answer, Client, PATIENCE, http};
@@ -17,6 +18,7 @@ pub use node::{Node, free_port};
 pub use random::Random;
 pub use replicas::{Documents, History};
 pub use sandbox::{MASTER_KEY, Options, Sandbox};
+pub use server::serve;
 pub use upload::Upload;
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@
 
 use super::{
     document::{Page, by_id, content, copied},
+    fenced,
     record::{Dirty, Written},
 };
 use crate::{
@@ -179,7 +180,7 @@ impl<'a> Copy<'a> {
 
     async fn send(&mut self, path: String, body: String) -> Result<()> {
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
-        let answer = self.target.send_within(&request, PATIENCE).await?;
+        let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
         self.tasks.push(task.ok_or_else(|| self.target.unexpected(&request, &answer))?.into());
         Ok(())
@@ -190,10 +191,12 @@ impl<'a> Copy<'a> {
     /// # Errors
     /// The target did not answer, or refused.
     pub async fn delete_index(&self, index: &str) -> Result<()> {
-        match self.target.ask("DELETE", &format!("/indexes/{index}"), None).await {
-            Ok(_) | Err(Error::Unexpected { status: 404, .. }) => Ok(()),
-            Err(error) => Err(error),
+        let request = Request::own("DELETE", format!("/indexes/{index}"), None);
+        let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
+        if answer.is_success() || answer.status == 404 {
+            return Ok(());
         }
+        Err(self.target.unexpected(&request, &answer))
     }
 
     /// Waits until the target has indexed what it was sent.

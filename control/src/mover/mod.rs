@@ -6,6 +6,7 @@
 
 pub mod copy;
 pub mod document;
+mod fenced;
 mod hand_over;
 mod old_copies;
 pub mod progress;
@@ -35,6 +36,8 @@ use tokio::sync::Semaphore;
 
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
+/// For so long gateways may take to know a node until somebody is told.
+const TELLING: Duration = Duration::from_secs(5);
 /// How long a node is left alone after something went wrong with it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A round of catching up that took no longer is short enough to be the last, under locks.
@@ -151,10 +154,7 @@ impl<'a> Move<'a> {
         let Self { cluster, source, target, shards } = self;
         let begun = Instant::now();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
-        // Gateways that do not know the node could not write to it.
-        while !self.is_known_to_gateways() {
-            tokio::time::sleep(TICK).await;
-        }
+        self.known_to_gateways().await;
         let recording = cluster.mover.recorder.start(shards.iter().copied());
         // What has begun before it is recorded must be known, and indexed.
         cluster.locks.drained(&hand_over::scope(shards)).await;
@@ -235,9 +235,38 @@ impl<'a> Move<'a> {
             && view.replica(shard, &self.target.name).is_some_and(stale)
     }
 
-    fn is_known_to_gateways(self) -> bool {
-        let view = self.cluster.view();
-        view.member(&self.target.name).is_none_or(|member| self.cluster.gateways.confirmed(member.since))
+    /// Waits until every gateway knows the target and was answered by it: they could neither write to it nor read it otherwise,
+    /// and it may become the only one to be read.
+    async fn known_to_gateways(self) {
+        let Self { cluster, target, .. } = self;
+        let begun = Instant::now();
+        let mut is_told = false;
+        loop {
+            let is_known = |since| cluster.gateways.confirmed(since);
+            let known = cluster.view().member(&target.name).is_none_or(|member| is_known(member.since));
+            let strangers = cluster.gateways.strangers_to(&target.name);
+            if known && strangers.is_empty() {
+                return;
+            }
+            if begun.elapsed() > TELLING && !is_told {
+                is_told = true;
+                let error = Error::Other(format!(
+                    "node `{}` takes nothing yet: {}",
+                    target.name,
+                    if known {
+                        format!(
+                            "it has not answered the gateways' workers {}; is its URL one that they reach, too?",
+                            strangers.join(", ")
+                        )
+                    } else {
+                        "not all gateways have confirmed the topology that names it".to_owned()
+                    }
+                ));
+                tracing::warn!(%error, "a copy waits");
+                cluster.mover.progress.failed(&target.name, &error);
+            }
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     async fn source_has_indexed(self) -> Result<()> {

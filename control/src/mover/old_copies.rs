@@ -1,11 +1,10 @@
 //! Old copies: written until no gateway reads them, then deleted.
 
-use super::Mover;
+use super::{Mover, fenced, hand_over::scope};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
-    mover::hand_over::scope,
-    node::Node,
+    node::{Node, Request},
     view::{ReplicaState, View},
 };
 use miroir_core::shard::{Shard, tag_filter};
@@ -14,6 +13,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long the locks are waited for: writers that come later wait behind.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a node may take to queue a deletion.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Does what is due.
 pub fn look_after(cluster: &Arc<Cluster>) {
@@ -90,20 +91,19 @@ fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
 /// Deletes what a node has of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
     // What comes late would stay.
-    if cluster.epochs.owes(&node.name) {
-        cluster.epochs.settle(cluster, node).await?;
-    }
+    cluster.epochs.settle(cluster, node).await?;
     let filter = tag_filter(shards);
     let indexes: Vec<String> = cluster.view().indexes.keys().cloned().collect();
     let mut tasks = Vec::new();
     for index in &indexes {
         let body = json!({ "filter": filter });
-        let answer = node.ask("POST", &format!("/indexes/{index}/documents/delete"), Some(&body)).await;
-        match answer {
-            Ok(task) => tasks.extend(task.get("taskUid").and_then(Value::as_u64)),
+        let request = Request::own("POST", format!("/indexes/{index}/documents/delete"), Some(&body));
+        let answer = fenced::send(cluster, node, request.clone(), PATIENCE).await?;
+        match answer.task_uid().filter(|_| answer.is_success()) {
+            Some(task) => tasks.push(task.into()),
             // It was deleted meanwhile, or the node has missed its creation.
-            Err(Error::Unexpected { status: 404, .. }) => {}
-            Err(error) => return Err(error),
+            None if answer.status == 404 => {}
+            None => return Err(node.unexpected(&request, &answer)),
         }
     }
     for task in tasks {

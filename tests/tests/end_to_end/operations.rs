@@ -1,5 +1,6 @@
 //! Nodes come and go by `miroir node …`; copies that differ are found and mended; mistakes are refused, and change nothing.
 
+use crate::vectors::Embedded;
 use miroir_tests::{BOOKS_PATH, Client, MASTER_KEY, Node, Sandbox, books, wait_until};
 use serde_json::{Value, json};
 
@@ -57,6 +58,7 @@ fn a_node_is_replaced_and_another_is_lost() {
 #[test]
 fn a_file_says_what_the_cluster_is_to_be() {
     let cluster = Sandbox::library(2, 1, 1);
+    let embedded = Embedded::new(&cluster);
     assert_eq!(cluster.add_node(), "meili-2");
     let mut file = cluster.miroir_json(&["topology", "show"]);
     assert_eq!((&file["replication"], file["nodes"].as_array().unwrap().len()), (&json!(1), 2));
@@ -69,10 +71,12 @@ fn a_file_says_what_the_cluster_is_to_be() {
     cluster.miroir_ok(&["topology", "apply", path.to_str().unwrap()]);
     assert_eq!((cluster.member("meili-0"), active(&cluster, "meili-2")), (Value::Null, 16));
     cluster.library_is_whole(400, 1);
+    embedded.is_as_it_was(&cluster);
     cluster.miroir_ok(&["replication", "set", "1"]);
     assert!(active(&cluster, "meili-1") + active(&cluster, "meili-2") == 16);
     cluster.miroir_ok(&["rebalance"]);
     cluster.library_is_whole(400, 1);
+    embedded.is_as_it_was(&cluster);
 }
 
 #[test]
