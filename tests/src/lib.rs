@@ -4,6 +4,7 @@
 //! The programs are those of `make build`; nodes are `miroir-devnode`, or real ones where `MEILISEARCH_BIN` names a binary.
 
 mod client;
+mod end;
 mod library;
 mod node;
 mod random;
@@ -13,6 +14,7 @@ mod server;
 mod upload;
 
 pub use client::{Answer, Client, PATIENCE, http};
+pub use end::End;
 pub use library::{BOOKS, BOOKS_PATH, books};
 pub use node::{Node, free_port};
 pub use random::Random;

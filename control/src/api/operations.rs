@@ -29,6 +29,9 @@ pub struct Verify {
 pub struct Repair {
     /// Replicas that are to be made again from others.
     pub replicas: Vec<Silent>,
+    /// Shards of which nodes have documents without a replica: these are to be deleted.
+    #[serde(default)]
+    pub strays: Vec<Silent>,
 }
 
 fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Bytes) -> Result<T> {
@@ -76,6 +79,14 @@ pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
                 if !view.mark_stale(*shard, node) {
                     errors.push(format!(
                         "shard {} on node `{node}` cannot be made again: no other copy of it is whole",
+                        shard.0
+                    ));
+                }
+            }
+            for Silent { shard, node } in &repair.strays {
+                if view.member(node).is_none() || !view.clear_away(*shard, node) {
+                    errors.push(format!(
+                        "documents of shard {} on node `{node}` cannot be deleted: it has, or is to have, a replica of it",
                         shard.0
                     ));
                 }

@@ -92,7 +92,15 @@ pub async fn run(cli: Cli) -> Result<()> {
             for (shard, node) in recovered.disputed {
                 println!("shard {}: copies differ, that of {node} is taken", shard.0);
             }
-            println!("Set the keys of embedders again: nodes do not tell them.");
+            println!(
+                "What tasks there were is forgotten; the uids of new ones go on from the last that nodes know."
+            );
+            for (index, embedder) in recovered.keyless {
+                println!(
+                    "Set the key of the embedder `{embedder}` of index `{index}` again, which nodes do not tell: it works on, but no \
+                     node can be added without it."
+                );
+            }
             Ok(())
         }
         Command::Bootstrap(args) => {

@@ -16,7 +16,7 @@ use crate::{
 use axum::body::Bytes;
 use miroir_core::{
     documents::PrimaryKey,
-    shard::{Shard, tag_filter},
+    shard::{Shard, TAG_FIELD, tag_filter},
 };
 use serde_json::{Value, json};
 use std::{
@@ -48,6 +48,7 @@ pub struct Copy<'a> {
     cluster: &'a Cluster,
     source: &'a Node,
     target: &'a Node,
+    shards: &'a [Shard],
     filter: String,
     tasks: Vec<u64>,
     /// The indexes that documents were written to.
@@ -59,11 +60,12 @@ pub struct Copy<'a> {
 impl<'a> Copy<'a> {
     /// Copies nothing yet.
     #[must_use]
-    pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &[Shard]) -> Self {
+    pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &'a [Shard]) -> Self {
         Self {
             cluster,
             source,
             target,
+            shards,
             filter: tag_filter(shards),
             tasks: Vec::new(),
             written: BTreeSet::new(),
@@ -104,7 +106,8 @@ impl<'a> Copy<'a> {
 
     async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
         let there: BTreeSet<String> = ids(self.source, index, &self.filter, key).await?.into_iter().collect();
-        let here = ids(self.target, index, &self.filter, key).await?;
+        let mut here = ids(self.target, index, &self.filter, key).await?;
+        here.extend(untagged(self.cluster, self.target, index, self.shards, key).await?);
         let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
         for gone in gone.chunks(PAGE) {
             self.delete(index, gone).await?;
@@ -246,6 +249,23 @@ pub async fn ids(node: &Node, index: &str, filter: &str, key: &PrimaryKey) -> Re
         return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
     }
     Ok(by_id(&page.results, key).into_keys().collect())
+}
+
+/// The ids of documents of some shards that have no tag: somebody has written them past the gateways.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn untagged(
+    cluster: &Cluster,
+    node: &Node,
+    index: &str,
+    shards: &[Shard],
+    key: &PrimaryKey,
+) -> Result<Vec<String>> {
+    let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
+    let mut found = ids(node, index, &format!("{TAG_FIELD} NOT EXISTS"), key).await?;
+    found.retain(|id| shards.contains(&Shard::of_document(id, count)));
+    Ok(found)
 }
 
 /// A page of documents.
