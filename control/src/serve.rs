@@ -13,7 +13,7 @@ use crate::{
         tasks,
     },
     locks::Scope,
-    mover,
+    mover, operations,
     publish::{
         CONTROL_CLUSTER, Publisher,
         envoys::Subscribers,
@@ -303,6 +303,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
         }
     }
     take_up(&cluster).await?;
+    operations::take_up_pace(&cluster).await?;
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));

@@ -3,6 +3,7 @@
 use super::{Shared, admin::TOKEN_HEADER, internal::require};
 use crate::{
     cluster::Cluster,
+    config::Pace,
     error::{Error, Result},
     operations::{
         self,
@@ -32,6 +33,9 @@ pub struct Repair {
     /// Shards of which nodes have documents without a replica: these are to be deleted.
     #[serde(default)]
     pub strays: Vec<Silent>,
+    /// How fast, until an operation says otherwise.
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Bytes) -> Result<T> {
@@ -72,6 +76,9 @@ pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 /// The token is not right, or a replica is the last of its shard.
 pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Repair>> {
     let repair: Repair = read(&cluster, &headers, &body)?;
+    if repair.pace.is_said() {
+        operations::set_pace(&cluster, repair.pace).await?;
+    }
     cluster
         .try_change(|view| {
             let mut errors = Vec::new();

@@ -6,6 +6,7 @@ use crate::{
         admin::Status,
         operations::{Repair, Verify},
     },
+    config::Pace,
     error::{Error, Result},
     operations::plan::Plan,
     verify::{Difference, Findings, Silent, Stray},
@@ -26,6 +27,9 @@ pub struct RepairArgs {
     /// Only say what would be made again
     #[arg(long)]
     pub dry_run: bool,
+    /// How fast.
+    #[command(flatten)]
+    pub pace: Pace,
     /// Which control plane
     #[command(flatten)]
     pub query: QueryArgs,
@@ -70,7 +74,11 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
     }
     let of = |stray: &Stray| Silent { shard: stray.shard, node: stray.node.clone() };
     let strays: BTreeSet<Silent> = findings.strays.iter().map(of).collect();
-    let repair = Repair { replicas: wrong.into_iter().collect(), strays: strays.into_iter().collect() };
+    let repair = Repair {
+        replicas: wrong.into_iter().collect(),
+        strays: strays.into_iter().collect(),
+        pace: args.pace,
+    };
     if args.query.json {
         println!("{}", serde_json::to_string_pretty(&repair)?);
     } else {

@@ -50,6 +50,8 @@ pub enum Command {
     Node(operate::NodeCommand),
     /// Move replicas to where weights and bounds want them
     Rebalance(operate::OperateArgs),
+    /// Let what is being moved go faster or slower; without a limit, as the cluster's description has it
+    Throttle(operate::ThrottleArgs),
     /// Set how many replicas each shard has
     #[command(subcommand)]
     Replication(operate::ReplicationCommand),
@@ -113,6 +115,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Shards(args) => shards::run(&args).await,
         Command::Node(command) => operate::node(command).await,
         Command::Rebalance(args) => operate::rebalance(&args).await,
+        Command::Throttle(args) => operate::throttle(&args).await,
         Command::Replication(command) => operate::replication(command).await,
         Command::Topology(command) => operate::topology(command).await,
         Command::Verify(args) => compare::verify(&args).await,

@@ -55,6 +55,8 @@ pub struct Copy<'a> {
     pub written: BTreeSet<String>,
     /// What it has cost.
     pub cost: Cost,
+    /// Whether it waits its turn.
+    pub is_throttled: bool,
 }
 
 impl<'a> Copy<'a> {
@@ -70,6 +72,7 @@ impl<'a> Copy<'a> {
             tasks: Vec::new(),
             written: BTreeSet::new(),
             cost: Cost::default(),
+            is_throttled: true,
         }
     }
 
@@ -132,7 +135,7 @@ impl<'a> Copy<'a> {
             .await?;
             self.count(&there);
             self.count(&here);
-            self.cluster.mover.throttle.take(there.results.len()).await;
+            self.wait_for_turn(&there).await;
             let (there, here) = (by_id(&there.results, key), by_id(&here.results, key));
             let gone: Vec<&String> = here.keys().filter(|id| !there.contains_key(*id)).collect();
             if !gone.is_empty() {
@@ -154,8 +157,14 @@ impl<'a> Copy<'a> {
     async fn read(&mut self, node: &Node, index: &str, ids: &[String]) -> Result<Page> {
         let page = fetch(node, index, &self.by_ids(ids)).await?;
         self.count(&page);
-        self.cluster.mover.throttle.take(page.results.len()).await;
+        self.wait_for_turn(&page).await;
         Ok(page)
+    }
+
+    async fn wait_for_turn(&self, page: &Page) {
+        if self.is_throttled {
+            self.cluster.mover.throttle.take(page.results.len()).await;
+        }
     }
 
     fn count(&mut self, page: &Page) {

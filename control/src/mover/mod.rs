@@ -31,11 +31,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use throttle::Throttle;
-use tokio::sync::Semaphore;
+use throttle::{Slots, Throttle};
 
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
+/// A round of no more documents is not throttled.
+const SMALL: usize = 1000;
 /// For so long gateways may take to know a node until somebody is told.
 const TELLING: Duration = Duration::from_secs(5);
 /// How long a node is left alone after something went wrong with it.
@@ -52,8 +53,7 @@ pub struct Mover {
     pub throttle: Throttle,
     /// What has been done.
     pub progress: Progress,
-    slots: Semaphore,
-    at_once: u16,
+    slots: Slots,
     busy: Mutex<BTreeSet<String>>,
 }
 
@@ -65,10 +65,15 @@ impl Mover {
             recorder: Recorder::default(),
             throttle: Throttle::new(moves.documents_per_second),
             progress: Progress::default(),
-            slots: Semaphore::new(usize::from(moves.shards_at_once)),
-            at_once: moves.shards_at_once,
+            slots: Slots::new(moves.shards_at_once),
             busy: Mutex::default(),
         }
+    }
+
+    /// Sets other limits, for copies that are under way, too.
+    pub fn pace(&self, moves: Moves) {
+        self.throttle.set(moves.documents_per_second);
+        self.slots.set(moves.shards_at_once);
     }
 
     /// Spawns some work, unless work of this name is under way.
@@ -118,8 +123,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
         if cluster.epochs.owes(&node.name) {
             cluster.epochs.settle(cluster, node).await?;
         }
-        let count = u32::try_from(shards.len()).unwrap_or(1);
-        let _slots = cluster.mover.slots.acquire_many(count).await.map_err(|_| Error::NoNode)?;
+        let _slots = cluster.mover.slots.take(shards.len()).await;
         Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
     }
     Ok(())
@@ -136,7 +140,7 @@ fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let source = stale.iter().find_map(|shard| source_of(*shard))?;
     let of_source =
         stale.into_iter().filter(|shard| source_of(*shard).is_some_and(|node| node.name == source.name));
-    let shards = of_source.take(usize::from(cluster.mover.at_once)).collect();
+    let shards = of_source.take(cluster.mover.slots.limit()).collect();
     Some((source.clone(), shards))
 }
 
@@ -189,6 +193,8 @@ impl<'a> Move<'a> {
             let begun = Instant::now();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
+            // Else what is written all the time would never be caught up with.
+            copy.is_throttled = record::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
             copy.indexed().await?;
             let took = begun.elapsed();

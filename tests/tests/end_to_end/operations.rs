@@ -9,6 +9,42 @@ fn active(cluster: &Sandbox, node: &str) -> u64 {
     cluster.member(node)["active"].as_u64().unwrap_or(0)
 }
 
+/// Every operation says what it would do, as JSON, and does nothing.
+fn dry_runs_change_nothing(cluster: &Sandbox) {
+    let path = cluster.data().join("smaller.yaml");
+    let file = cluster.miroir_json(&["topology", "show"]);
+    let smaller = json!({"replication": 1, "nodes": [file["nodes"][1], file["nodes"][2]]});
+    std::fs::write(&path, smaller.to_string()).unwrap();
+    let version = cluster.status()["topologyVersion"].clone();
+    // Replicas that would be made and deleted: 16 shards, two replicas, three nodes.
+    for (operation, made, deleted) in [
+        (&["node", "drain", "meili-0"][..], 11, 11),
+        (&["node", "lost", "meili-0", "--force"], 11, 0),
+        (&["rebalance"], 0, 0),
+        (&["replication", "set", "3"], 16, 0),
+        (&["replication", "set", "1"], 0, 16),
+    ] {
+        let plan = cluster.miroir_json(&[operation, &["--dry-run"]].concat());
+        assert_eq!(
+            (&plan["replicas"], &plan["deleted"]),
+            (&json!(made), &json!(deleted)),
+            "{operation:?}: {plan}"
+        );
+        assert_eq!(plan["documents"].as_u64().unwrap() > 0, made > 0, "{operation:?}: {plan}");
+    }
+    let plan = cluster.miroir_json(&["topology", "apply", path.to_str().unwrap(), "--dry-run"]);
+    assert!(plan["deleted"].as_u64().unwrap() >= 16, "{plan}");
+    let plan = cluster.miroir_json(&["repair", "--dry-run"]);
+    assert_eq!((&plan["replicas"], &plan["strays"]), (&json!([]), &json!([])));
+    let said = String::from_utf8_lossy(&cluster.miroir(&["node", "remove", "meili-0", "--dry-run"]).stderr)
+        .into_owned();
+    assert!(said.contains("miroir node drain meili-0"), "{said}");
+    assert_eq!(
+        (&cluster.status()["topologyVersion"], cluster.miroir_json(&["topology", "show"])),
+        (&version, file)
+    );
+}
+
 #[test]
 fn a_node_is_added_drained_and_removed() {
     let cluster = Sandbox::library(2, 2, 1);
@@ -22,8 +58,23 @@ fn a_node_is_added_drained_and_removed() {
     assert_eq!(active(&cluster, "meili-2"), 10);
     cluster.library_is_whole(400, 1);
     assert_eq!(cluster.copies("books"), 800, "old copies are gone");
+    dry_runs_change_nothing(&cluster);
     cluster.client.add("books", &books(0..400, 2));
-    cluster.miroir_ok(&["node", "drain", "meili-0"]);
+    // Slowly, also after a crash, until somebody is in a hurry.
+    let slowly = ["--documents-per-second", "5", "--shards-at-once", "2", "--no-wait"];
+    cluster.miroir_ok(&[&["node", "drain", "meili-0"], &slowly[..]].concat());
+    cluster.kill("control");
+    cluster.revive("control");
+    wait_until("a copy is under way", || cluster.status()["moved"]["copies"][0]["source"].is_string());
+    let copying = cluster.status()["moved"]["copies"].clone();
+    let shards: usize =
+        copying.as_array().unwrap().iter().map(|copy| copy["shards"].as_array().unwrap().len()).sum();
+    assert!((1..=2).contains(&shards), "{copying}");
+    assert!(active(&cluster, "meili-0") > 4, "that would have been more than 5 documents a second");
+    let output = cluster.miroir(&["throttle", "--shards-at-once", "0"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("must not be 0"), "{output:?}");
+    cluster.miroir_ok(&["throttle"]);
+    wait_until("it is drained", || cluster.status()["moving"] == false);
     assert_eq!((active(&cluster, "meili-0"), cluster.node(0).count("books")), (0, 0));
     cluster.library_is_whole(400, 2);
     cluster.miroir_ok(&["node", "remove", "meili-0"]);
