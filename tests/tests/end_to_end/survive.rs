@@ -1,6 +1,6 @@
 //! What a cluster survives: nodes, gateways and the control plane die, sleep, and come back in any order.
 
-use miroir_tests::{BOOKS_PATH, Client, End, Random, Sandbox, books, wait_until};
+use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Random, Sandbox, books, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{
@@ -160,4 +160,28 @@ fn of_three_replicas_any_two_may_die() {
         assert!(searches > 50, "{searches}");
     });
     cluster.library_is_whole(400, 3);
+}
+
+#[test]
+fn a_node_that_envoy_does_not_reach_takes_nothing() {
+    let cluster = Sandbox::library(2, 1, 1);
+    let node = cluster.add_node();
+    let way = Proxy::closed_to_envoy(&cluster.address(&node));
+    cluster.miroir_ok(&["node", "add", &format!("{node}={}", way.url()), "--no-wait"]);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let searcher = scope.spawn(|| search_on(&cluster.client, &over));
+        let _end = End(&over);
+        wait_until("somebody is told", || {
+            let error = cluster.status()["moved"]["errors"][&node].as_str().unwrap_or_default().to_owned();
+            error.contains("has not answered the gateways' workers")
+        });
+        assert_eq!(cluster.member(&node)["active"], 0, "it would be the only one that has its shards");
+        way.open();
+        wait_moved(&cluster);
+        assert!(cluster.member(&node)["active"].as_u64().unwrap() >= 5);
+        over.store(true, Ordering::Relaxed);
+        println!("{} searches, none failed", searcher.join().unwrap());
+    });
+    cluster.library_is_whole(400, 1);
 }
