@@ -7,6 +7,7 @@ use crate::{
     embedders::{self, EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
+    features,
     ledger::catalogue as stored,
     locks::Scope,
     node::Node,
@@ -90,7 +91,7 @@ async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
 /// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for.
 async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
     sync_keys(reference, node).await?;
-    sync_features(reference, node).await?;
+    features::sync(reference, node).await?;
     let mut last = None;
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
@@ -165,15 +166,6 @@ pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
         all.extend(unknown.iter().map(|name| unknown_key(index, name)));
     }
     Ok(all)
-}
-
-/// Makes a node's experimental features those of another.
-async fn sync_features(from: &Node, to: &Node) -> Result<()> {
-    let wanted = from.ask("GET", "/experimental-features", None).await?;
-    if to.ask("GET", "/experimental-features", None).await? != wanted {
-        to.ask("PATCH", "/experimental-features", Some(&wanted)).await?;
-    }
-    Ok(())
 }
 
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.

@@ -13,6 +13,7 @@ pub mod embedders;
 pub mod epochs;
 pub mod error;
 pub mod facet_values;
+pub mod features;
 pub mod files;
 pub mod gateways;
 pub mod health;

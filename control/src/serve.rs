@@ -6,7 +6,7 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-    health,
+    features, health,
     ledger::{
         self, Ledger, catalogue,
         intents::{self, Effect, Intent},
@@ -304,6 +304,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     }
     take_up(&cluster).await?;
     operations::take_up_pace(&cluster).await?;
+    features::learn(&cluster).await?;
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));

@@ -27,6 +27,8 @@ pub struct View {
     pub indexes: BTreeMap<String, Index>,
     /// Nodes that missed an operation on indexes: their settings may be old.
     pub behind: BTreeSet<String>,
+    /// Nodes' totals stop at `pagination.maxTotalHits`, as they do in Meilisearch's legacy search.
+    pub legacy_search: bool,
 }
 
 /// A node of the cluster.

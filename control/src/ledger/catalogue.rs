@@ -54,6 +54,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         floor: number("floor")?.unwrap_or(0),
         indexes,
         behind,
+        legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
     }))
 }
 
@@ -87,6 +88,7 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     set_meta(connection, "version", &new.version.to_string())?;
     set_meta(connection, "replication", &new.replication.to_string())?;
     set_meta(connection, "floor", &new.floor.to_string())?;
+    set_meta(connection, "legacy_search", &new.legacy_search.to_string())?;
     if old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
     }

@@ -108,6 +108,7 @@ impl Publisher {
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),
+            legacy_search: view.legacy_search,
             limits: cluster.limits,
         };
         Topology::validate(config).map_err(|error| Error::Config(error.0))

@@ -91,12 +91,13 @@ impl Embedded {
         let documents: Vec<BTreeMap<String, Box<RawValue>>> =
             serde_json::from_str(page["results"].get()).unwrap();
         let shown = documents.into_iter().map(|document| {
-            let text = |(name, value): (&String, &Box<RawValue>)| {
+            let text = |(name, value): (&String, &RawValue)| {
                 // Embedders come in no order.
                 let sorted = (name == "_vectors").then(|| value.get().parse::<Value>().unwrap().to_string());
                 (name.clone(), sorted.unwrap_or_else(|| value.get().to_owned()))
             };
-            (document["id"].get().parse().unwrap(), document.iter().map(text).collect())
+            let fields = document.iter().map(|(name, value)| (name, &**value));
+            (document["id"].get().parse().unwrap(), fields.map(text).collect())
         });
         shown.collect()
     }
