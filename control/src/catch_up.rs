@@ -4,7 +4,7 @@
 use crate::{
     catalogue,
     cluster::Cluster,
-    embedders::{EMBEDDERS, with_template},
+    embedders::{self, EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
     features,
@@ -122,14 +122,50 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
         settings[FILTERABLE] = filterable;
-        if let Some(embedders) = set.get(EMBEDDERS) {
-            settings[EMBEDDERS] = embedders.clone();
-            with_template(&mut settings[EMBEDDERS]);
+        if let Some(shown) = settings.get_mut(EMBEDDERS) {
+            let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
+            // One that has them keeps their keys.
+            let own = if there.contains(index) { node.ask("GET", &path, None).await? } else { Value::Null };
+            let lacks =
+                |name: &&String| own.pointer(&format!("/{EMBEDDERS}/{name}/{}", embedders::KEY)).is_none();
+            if let Some(name) = unknown.iter().find(lacks) {
+                return Err(Error::Other(unknown_key(index, name)));
+            }
+            with_template(&mut embedders);
+            *shown = embedders;
         }
         let set = node.ask("PATCH", &path, Some(&settings)).await?;
         last = set.get("taskUid").and_then(Value::as_u64).or(last);
     }
     Ok(last)
+}
+
+fn unknown_key(index: &str, embedder: &str) -> String {
+    format!(
+        "the key of the embedder `{embedder}` of index `{index}` is not known since the ledger was recovered: set it again, with \
+         PATCH /indexes/{index}/settings/embedders and {{\"{embedder}\": {{\"apiKey\": \"…\"}}}}"
+    )
+}
+
+/// What keeps a new node from learning the settings of all indexes: keys of embedders that nobody knows.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    let Some(reference) = cluster.current().into_iter().next() else { return Ok(all) };
+    for index in cluster.view().indexes.keys() {
+        // What it does not tell now is seen when the node learns it.
+        let Ok(settings) = reference.ask("GET", &format!("/indexes/{index}/settings"), None).await else {
+            continue;
+        };
+        let uid = index.clone();
+        let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+        let shown = settings.get(EMBEDDERS).unwrap_or(&Value::Null);
+        let (_, unknown) = embedders::known(shown, set.get(EMBEDDERS));
+        all.extend(unknown.iter().map(|name| unknown_key(index, name)));
+    }
+    Ok(all)
 }
 
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.

@@ -76,6 +76,42 @@ impl Default for Moves {
     }
 }
 
+/// Limits of one operation; what it does not say is as the cluster's description has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pace {
+    /// Documents copied in a second, over all copies; 0 for no limit [default: what the cluster's description says]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents_per_second: Option<u64>,
+    /// Shards that are copied, and handed over, together [default: what the cluster's description says]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards_at_once: Option<u16>,
+}
+
+impl Pace {
+    /// Whether it says something.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// The limits in force.
+    ///
+    /// # Errors
+    /// Nothing could be moved.
+    pub fn over(self, configured: Moves) -> Result<Moves> {
+        if self.shards_at_once == Some(0) {
+            return Err(Error::Refused(vec!["shardsAtOnce: must not be 0".to_owned()]));
+        }
+        Ok(Moves {
+            documents_per_second: self.documents_per_second.unwrap_or(configured.documents_per_second),
+            shards_at_once: self.shards_at_once.unwrap_or(configured.shards_at_once),
+        })
+    }
+}
+
 /// Shards of a cluster that says nothing.
 #[must_use]
 pub fn default_shards() -> u16 {

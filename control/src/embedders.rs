@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// The setting.
 pub const EMBEDDERS: &str = "embedders";
+/// The secret in it.
+pub const KEY: &str = "apiKey";
 
 /// Meilisearch 1.50's default template (`default_template_text` in `milli/src/prompt`).
 pub const DEFAULT: &str = "{% for field in fields %}{% if field.is_searchable and field.value != nil %}\
@@ -50,11 +52,34 @@ pub fn with_template(embedders: &mut Value) {
     }
 }
 
+/// What a node is to be told of embedders: what clients have set, and where that is not known (after `miroir recover`), what
+/// another node shows, but for keys: nodes show those masked. Gives the names of embedders whose key nobody knows, too.
+#[must_use]
+pub fn known(shown: &Value, set: Option<&Value>) -> (Value, Vec<String>) {
+    let mut all = set.and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut unknown = Vec::new();
+    for (name, shown) in shown.as_object().into_iter().flatten() {
+        let set = all.get(name).and_then(Value::as_object);
+        let says = |field: &str| set.is_some_and(|set| set.contains_key(field));
+        if shown.get(KEY).is_some_and(Value::is_string) && !says(KEY) {
+            unknown.push(name.clone());
+        }
+        if says("source") {
+            continue;
+        }
+        let mut embedder = shown.as_object().cloned().unwrap_or_default();
+        embedder.remove(KEY);
+        embedder.extend(set.cloned().unwrap_or_default());
+        all.insert(name.clone(), Value::Object(embedder));
+    }
+    (Value::Object(all), unknown)
+}
+
 /// Hides embedders' keys in a task's details, as Meilisearch does.
 pub fn hide_secrets(value: &mut Value) {
     for (name, member) in value.as_object_mut().into_iter().flatten() {
         match member {
-            Value::String(secret) if name == "apiKey" => *secret = scrub::secret(secret),
+            Value::String(secret) if name == KEY => *secret = scrub::secret(secret),
             member => hide_secrets(member),
         }
     }
@@ -76,6 +101,22 @@ mod tests {
             json!({"embedders": {"a": {"apiKey": "short"}, "b": {"apiKey": "0123456789abcdef"}}});
         hide_secrets(&mut details);
         assert_eq!(details, json!({"embedders": {"a": {"apiKey": "XXX..."}, "b": {"apiKey": "01XXXX..."}}}));
+    }
+
+    #[test]
+    fn masked_keys_are_never_told_to_a_node() {
+        let shown =
+            json!({"a": {"source": "openAi", "model": "m", "apiKey": "sXXX..."}, "b": {"source": "ollama"}});
+        let without = json!({"a": {"source": "openAi", "model": "m"}, "b": {"source": "ollama"}});
+        assert_eq!(known(&shown, None), (without, vec!["a".to_owned()]));
+        // It was set again, alone.
+        let (all, unknown) = known(&shown, Some(&json!({"a": {"apiKey": "secret"}})));
+        assert_eq!(all["a"], json!({"source": "openAi", "model": "m", "apiKey": "secret"}));
+        assert!(unknown.is_empty());
+        // What a client has said whole is taken as it is: there is no key, or it is there.
+        let set =
+            json!({"a": {"source": "openAi", "apiKey": "secret"}, "b": {"source": "ollama", "url": "u"}});
+        assert_eq!(known(&shown, Some(&set)), (set, vec![]));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence.
+//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence. The mover has
+//! some, too: one for each node that it writes to.
 //!
 //! A fenced key is forgotten once every node has confirmed that it is gone, however long a node was away.
 
@@ -58,17 +59,27 @@ pub fn editor(gateway: &str) -> String {
 
 const EDITOR: &str = "/edit";
 
+/// The name under which the mover writes to a node.
+#[must_use]
+pub fn mover(node: &str) -> String {
+    format!("{MOVER}{node}")
+}
+
+const MOVER: &str = "mover/";
+
 /// The body that creates an epoch key.
 fn epoch_key(uid: Uuid, gateway: &str) -> Value {
     let actions = if gateway.ends_with(EDITOR) {
         json!(["*"])
+    } else if gateway.starts_with(MOVER) {
+        json!(["documents.add", "documents.delete", "indexes.create", "indexes.delete"])
     } else {
         json!(["documents.add", "documents.delete", "documents.get", "indexes.create"])
     };
     json!({
         "uid": uid.hyphenated().to_string(),
         "name": EPOCH,
-        "description": format!("Writes of the gateway {gateway}"),
+        "description": format!("Writes of {gateway}"),
         "actions": actions,
         "indexes": ["*"],
         "expiresAt": null

@@ -20,10 +20,11 @@ pub struct Gateways {
     vms: Mutex<BTreeMap<String, Vm>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Vm {
     at: Instant,
     oldest: u64,
+    unreached: Vec<String>,
 }
 
 /// A VM at a glance.
@@ -36,6 +37,9 @@ pub struct VmStatus {
     pub oldest: u64,
     /// When it reported, seconds ago.
     pub seconds_ago: u64,
+    /// Nodes that have not answered it yet.
+    #[serde(default)]
+    pub unreached: Vec<String>,
 }
 
 impl Gateways {
@@ -50,7 +54,8 @@ impl Gateways {
     /// Takes a VM's report. `floor`: old copies of before that version may be gone.
     #[must_use]
     pub fn report(&self, report: Report, floor: u64) -> ReportReply {
-        self.vms().insert(report.vm, Vm { at: Instant::now(), oldest: report.oldest });
+        let vm = Vm { at: Instant::now(), oldest: report.oldest, unreached: report.unreached };
+        self.vms().insert(report.vm, vm);
         ReportReply { needed: floor }
     }
 
@@ -63,6 +68,15 @@ impl Gateways {
         let mut vms = self.vms();
         vms.retain(|_, vm| vm.at.elapsed() < self.lease);
         vms.values().all(|vm| vm.oldest >= version)
+    }
+
+    /// The VMs that a node has not answered yet.
+    #[must_use]
+    pub fn strangers_to(&self, node: &str) -> Vec<String> {
+        let vms = self.vms();
+        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
+        let strangers = lasting.filter(|(_, vm)| vm.unreached.iter().any(|name| name == node));
+        strangers.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether nobody reads by a topology older than this version, published a while ago. What a VM keeps of before for longer
@@ -81,6 +95,7 @@ impl Gateways {
             vm: name.clone(),
             oldest: vm.oldest,
             seconds_ago: vm.at.elapsed().as_secs(),
+            unreached: vm.unreached.clone(),
         });
         status.collect()
     }
@@ -97,7 +112,8 @@ mod tests {
     #[test]
     fn an_old_copy_may_go_when_all_that_have_a_lease_know() {
         let gateways = Gateways::new(100);
-        let report = |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest }, 7);
+        let report =
+            |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest, unreached: Vec::new() }, 7);
         assert_eq!(report("a", 3).needed, 7);
         assert!(!gateways.confirmed(3), "others may have a lease from before");
         std::thread::sleep(Duration::from_millis(160));
@@ -109,5 +125,23 @@ mod tests {
         std::thread::sleep(Duration::from_millis(60));
         assert!(gateways.confirmed(4), "the lease of the first is over");
         assert_eq!(gateways.status().len(), 1);
+    }
+
+    #[test]
+    fn a_node_is_a_stranger_to_those_that_it_has_not_answered() {
+        let gateways = Gateways::new(100);
+        let report = |vm: &str, unreached: &[&str]| {
+            let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
+            let _ = gateways.report(Report { vm: vm.into(), oldest: 3, unreached }, 0);
+        };
+        report("a", &[]);
+        report("b", &["x", "y"]);
+        assert_eq!(gateways.strangers_to("y"), ["b"]);
+        report("b", &["x"]);
+        assert!(gateways.strangers_to("y").is_empty());
+        std::thread::sleep(Duration::from_millis(160));
+        assert!(gateways.strangers_to("x").is_empty(), "the lease is over");
+        let old: Report = serde_json::from_str(r#"{"vm":"c","oldest":1}"#).unwrap();
+        assert!(old.unreached.is_empty(), "a filter of before says nothing of nodes");
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     listener,
     locks::Scope,
-    mover,
+    mover, operations,
     publish::{
         CONTROL_CLUSTER, Publisher,
         envoys::Subscribers,
@@ -316,6 +316,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
         }
     }
     take_up(&cluster).await?;
+    operations::take_up_pace(&cluster).await?;
     features::learn(&cluster).await?;
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));

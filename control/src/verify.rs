@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     locks::Scope,
     mover::{
-        copy::{fetch, ids},
+        copy::{fetch, ids, untagged},
         document::{by_id, content},
     },
     node::Node,
@@ -38,6 +38,23 @@ pub struct Findings {
     pub differences: Vec<Difference>,
     /// Replicas that could not be asked.
     pub silent: Vec<Silent>,
+    /// Documents on nodes that are not to have them.
+    #[serde(default)]
+    pub strays: Vec<Stray>,
+}
+
+/// A document on a node that has, and is to have, no replica of its shard. No search finds it, but it takes room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stray {
+    /// Index uid.
+    pub index: String,
+    /// The document's shard.
+    pub shard: Shard,
+    /// The node.
+    pub node: String,
+    /// The document's id.
+    pub id: String,
 }
 
 /// A document whose copies differ.
@@ -69,6 +86,9 @@ pub struct Silent {
 /// What nodes have of documents: by id, by node.
 type Copies = BTreeMap<String, BTreeMap<String, String>>;
 
+/// Nodes that answer, by name, with the replicas of theirs that are compared.
+type Held = BTreeMap<String, (Arc<Node>, Vec<Shard>)>;
+
 /// Compares all copies of some shards. What differs is looked at again under the shards' locks: it may have been written.
 ///
 /// # Errors
@@ -76,7 +96,7 @@ type Copies = BTreeMap<String, BTreeMap<String, String>>;
 pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
     let view = cluster.view();
     let mut findings = Findings::default();
-    let mut held: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+    let mut held = Held::new();
     for shard in shards {
         for name in view.active(*shard) {
             match cluster.node(name).filter(|node| node.is_up()) {
@@ -103,12 +123,45 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
                 suspects.entry(shard).or_default().insert(id);
             }
         }
+        findings.strays.extend(strays(cluster, index, &key, shards).await?);
+        for (node, shards) in held.values() {
+            for id in untagged(cluster, node, index, shards, &key).await? {
+                suspects.entry(Shard::of_document(&id, count)).or_default().insert(id);
+            }
+        }
         for (shard, suspects) in suspects {
             let suspects: Vec<String> = suspects.into_iter().collect();
             findings.differences.extend(look_again(cluster, index, &key, shard, &suspects).await?);
         }
     }
     Ok(findings)
+}
+
+/// Documents of some shards on nodes that have no replica of them, in whatever state.
+async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shard]) -> Result<Vec<Stray>> {
+    let mut strays = Vec::new();
+    for node in cluster.nodes().iter().filter(|node| node.is_up()) {
+        let foreign = |shard: &Shard| cluster.view().replica(*shard, &node.name).is_none();
+        let not_here: Vec<Shard> = shards.iter().copied().filter(foreign).collect();
+        if not_here.is_empty() {
+            continue;
+        }
+        let mut found = match ids(node, index, &tag_filter(&not_here), key).await {
+            // It was deleted a moment ago, or the node has missed its creation.
+            Err(Error::Unexpected { status: 404, .. }) => continue,
+            found => found?,
+        };
+        found.extend(untagged(cluster, node, index, &not_here, key).await?);
+        let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
+        for id in found {
+            let shard = Shard::of_document(&id, count);
+            // Meanwhile a copy may have begun.
+            if foreign(&shard) {
+                strays.push(Stray { index: index.to_owned(), shard, node: node.name.clone(), id });
+            }
+        }
+    }
+    Ok(strays)
 }
 
 async fn read(node: &Node, index: &str, key: &PrimaryKey, ids: &[String], copies: &mut Copies) -> Result<()> {

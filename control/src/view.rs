@@ -283,6 +283,22 @@ impl View {
         }
     }
 
+    /// A node has documents of a shard that it is not to have, and no replica: they are to be deleted. `false` where it has, or
+    /// is about to have, a replica.
+    pub fn clear_away(&mut self, shard: Shard, node: &str) -> bool {
+        let is_wanted = |nodes: &Vec<String>| nodes.iter().any(|name| name == node);
+        let replicas = self.replicas.get_mut(usize::from(shard.0));
+        let Some(replicas) = replicas.filter(|replicas| replicas.iter().all(|replica| replica.node != node))
+        else {
+            return false;
+        };
+        if self.desired.get(usize::from(shard.0)).is_some_and(is_wanted) {
+            return false;
+        }
+        replicas.push(Replica { node: node.to_owned(), state: ReplicaState::Removing });
+        true
+    }
+
     /// An old copy has been deleted: its node may hold the shard again.
     pub fn removed(&mut self, shard: Shard, node: &str) {
         if let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) {
@@ -339,6 +355,19 @@ mod tests {
         view.remove(Shard(0), "c");
         view.removed(Shard(0), "c");
         assert!(!view.is_moving());
+    }
+
+    #[test]
+    fn only_what_is_no_replica_is_cleared_away() {
+        let mut view = view(&[&["a", "b"]]);
+        assert!(!view.clear_away(Shard(0), "a") && !view.clear_away(Shard(7), "c"));
+        assert!(view.clear_away(Shard(0), "c") && view.is_moving());
+        assert!(!view.clear_away(Shard(0), "c"), "that is under way");
+        // It is to have the shard from now on: not before it has been cleared.
+        view.set_desired(vec![vec!["b".into(), "c".into()]]);
+        assert!(view.stale_on("c").is_empty());
+        view.removed(Shard(0), "c");
+        assert_eq!(view.stale_on("c"), [Shard(0)]);
     }
 
     #[test]

@@ -63,7 +63,10 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     tokio::time::sleep(Duration::from_millis(LEASE_MS * 2)).await;
     let (uid, key) = control.begin("movies", &[1]).await;
     let version = control.cluster.view().version;
-    let report = async |oldest| control.internal(REPORT_PATH, &Report { vm: "one".into(), oldest }).await;
+    let report = async |oldest| {
+        let report = Report { vm: "one".into(), oldest, unreached: Vec::new() };
+        control.internal(REPORT_PATH, &report).await
+    };
     report(version).await;
     let taken = enqueued("n0", a.add_documents("movies", uid, &key).await);
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };

@@ -49,12 +49,15 @@ pub struct Begin {
 /// What a worker's VM tells from time to time. Answered, it has a *lease*: for `limits.leaseMs` from the moment when it was
 /// sent, the VM may read by the topology that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Random, as [`Begin::gateway`].
     pub vm: String,
     /// The version of the oldest topology that anything in the VM still uses.
     pub oldest: u64,
+    /// Nodes of the newest topology that have not answered the VM yet: they are not to be read or written through it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<String>,
 }
 
 impl Report {

@@ -1,6 +1,6 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, lease, metrics, stream::Stream, writes::Writes};
+use crate::{callouts::outcome, lease, metrics, reach, stream::Stream, writes::Writes};
 use miroir_core::topology::Topology;
 use proxy_wasm::{
     hostcalls,
@@ -38,7 +38,12 @@ impl Context for Gateway {
             return;
         }
         if let Some(topology) = &self.topology {
-            self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size));
+            match reach::digest(topology, token, headers, body_size) {
+                // The control plane waits to hear that.
+                Some(true) => drop(lease::report(topology)),
+                Some(false) => {}
+                None => self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size)),
+            }
         }
     }
 
@@ -65,6 +70,7 @@ impl RootContext for Gateway {
                 metrics::set("miroir_topology_version", &[], topology.version());
                 let topology = Arc::new(topology);
                 lease::register(&topology);
+                reach::ask(&topology);
                 // The control plane waits to hear that the older one is gone.
                 lease::report(&topology);
                 if hostcalls::set_tick_period(lease::period(&topology)).is_err() {
@@ -86,6 +92,7 @@ impl RootContext for Gateway {
 
     fn on_tick(&mut self) {
         if let Some(topology) = &self.topology {
+            reach::ask(topology);
             lease::report(topology);
         }
     }

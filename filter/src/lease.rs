@@ -3,7 +3,7 @@
 //! Every VM reports which topologies it still uses. A VM that was stopped finds that its lease is over, and asks before it reads:
 //! copies that it knows may be gone. Where the control plane does not answer it goes on, and says so, or does not, as configured.
 
-use crate::{callouts::outcome, vm_name};
+use crate::{callouts::outcome, reach, vm_name};
 use miroir_core::{
     http::Outcome,
     protocol::{REPORT_PATH, Report, ReportReply, SECRET_HEADER},
@@ -73,7 +73,8 @@ pub fn report(topology: &Topology) -> Option<u32> {
         let alive = lease.topologies.iter().filter_map(Weak::upgrade);
         alive.map(|topology| topology.version()).min()
     });
-    let report = Report { vm: vm_name(), oldest: oldest.unwrap_or_else(|| topology.version()) };
+    let oldest = oldest.unwrap_or_else(|| topology.version());
+    let report = Report { vm: vm_name(), oldest, unreached: reach::unreached() };
     let body = report.to_json();
     let headers = vec![
         (":method", "POST"),

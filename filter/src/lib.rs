@@ -11,6 +11,7 @@ mod gateway;
 mod lease;
 mod metrics;
 mod observed;
+mod reach;
 mod stream;
 mod writes;
 

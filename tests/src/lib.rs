@@ -4,19 +4,25 @@
 //! The programs are those of `make build`; nodes are `miroir-devnode`, or real ones where `MEILISEARCH_BIN` names a binary.
 
 mod client;
+mod end;
 mod library;
 mod node;
+mod proxy;
 mod random;
 mod replicas;
 mod sandbox;
+mod server;
 mod upload;
 
 pub use client::{Answer, Client, PATIENCE, http};
+pub use end::End;
 pub use library::{BOOKS, BOOKS_PATH, books};
 pub use node::{Node, free_port};
+pub use proxy::Proxy;
 pub use random::Random;
 pub use replicas::{Documents, History};
 pub use sandbox::{MASTER_KEY, Options, Sandbox};
+pub use server::serve;
 pub use upload::Upload;
 
 use std::path::PathBuf;

@@ -389,6 +389,8 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .arg("--data")
         .arg(folder.join("data"))
         .env_remove("MEILI_MASTER_KEY")
+        // Embedders of tests are on this machine.
+        .env("MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS", "127.0.0.0/8")
         .envs(options.node_env.iter().copied())
         .stdin(Stdio::null())
         .stdout(log())

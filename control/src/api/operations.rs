@@ -3,6 +3,7 @@
 use super::{Shared, admin::TOKEN_HEADER, internal::require};
 use crate::{
     cluster::Cluster,
+    config::Pace,
     error::{Error, Result},
     operations::{
         self,
@@ -29,6 +30,12 @@ pub struct Verify {
 pub struct Repair {
     /// Replicas that are to be made again from others.
     pub replicas: Vec<Silent>,
+    /// Shards of which nodes have documents without a replica: these are to be deleted.
+    #[serde(default)]
+    pub strays: Vec<Silent>,
+    /// How fast, until an operation says otherwise.
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Bytes) -> Result<T> {
@@ -69,6 +76,9 @@ pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 /// The token is not right, or a replica is the last of its shard.
 pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Repair>> {
     let repair: Repair = read(&cluster, &headers, &body)?;
+    if repair.pace.is_said() {
+        operations::set_pace(&cluster, repair.pace).await?;
+    }
     cluster
         .try_change(|view| {
             let mut errors = Vec::new();
@@ -76,6 +86,14 @@ pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
                 if !view.mark_stale(*shard, node) {
                     errors.push(format!(
                         "shard {} on node `{node}` cannot be made again: no other copy of it is whole",
+                        shard.0
+                    ));
+                }
+            }
+            for Silent { shard, node } in &repair.strays {
+                if view.member(node).is_none() || !view.clear_away(*shard, node) {
+                    errors.push(format!(
+                        "documents of shard {} on node `{node}` cannot be deleted: it has, or is to have, a replica of it",
                         shard.0
                     ));
                 }

@@ -6,9 +6,10 @@ use crate::{
         admin::Status,
         operations::{Repair, Verify},
     },
+    config::Pace,
     error::{Error, Result},
     operations::plan::Plan,
-    verify::{Difference, Findings, Silent},
+    verify::{Difference, Findings, Silent, Stray},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use miroir_core::shard::Shard;
@@ -26,6 +27,9 @@ pub struct RepairArgs {
     /// Only say what would be made again
     #[arg(long)]
     pub dry_run: bool,
+    /// How fast.
+    #[command(flatten)]
+    pub pace: Pace,
     /// Which control plane
     #[command(flatten)]
     pub query: QueryArgs,
@@ -38,9 +42,11 @@ pub struct RepairArgs {
 pub async fn verify(args: &QueryArgs) -> Result<()> {
     let findings = compare(args).await?;
     show(args, &findings)?;
-    if !findings.differences.is_empty() {
-        let count = findings.differences.len();
-        return Err(Error::Other(format!("{count} document(s) differ: `miroir repair` mends them")));
+    let (differ, strays) = (findings.differences.len(), findings.strays.len());
+    if differ + strays > 0 {
+        return Err(Error::Other(format!(
+            "{differ} document(s) differ, {strays} are where they are not to be: `miroir repair` mends them"
+        )));
     }
     if !findings.silent.is_empty() {
         let count = findings.silent.len();
@@ -66,17 +72,27 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
             ids.join(", ")
         )));
     }
-    let repair = Repair { replicas: wrong.into_iter().collect() };
+    let of = |stray: &Stray| Silent { shard: stray.shard, node: stray.node.clone() };
+    let strays: BTreeSet<Silent> = findings.strays.iter().map(of).collect();
+    let repair = Repair {
+        replicas: wrong.into_iter().collect(),
+        strays: strays.into_iter().collect(),
+        pace: args.pace,
+    };
     if args.query.json {
         println!("{}", serde_json::to_string_pretty(&repair)?);
     } else {
         let verb = if args.dry_run { "would make" } else { "making" };
         println!("{verb} {} replica(s) again", repair.replicas.len());
+        if !findings.strays.is_empty() {
+            let verb = if args.dry_run { "would delete" } else { "deleting" };
+            println!("{verb} {} document(s) where they are not to be", findings.strays.len());
+        }
     }
-    if args.dry_run || repair.replicas.is_empty() {
+    if args.dry_run || repair.replicas.len() + repair.strays.len() == 0 {
         return Ok(());
     }
-    let plan = Plan { replicas: repair.replicas.len(), ..Plan::default() };
+    let plan = Plan { replicas: repair.replicas.len(), deleted: repair.strays.len(), ..Plan::default() };
     let _: Repair = client::post(&args.query, "/_miroir/repair", &repair).await?;
     operate::wait(&args.query, &plan).await
 }
@@ -113,6 +129,7 @@ async fn compare(args: &QueryArgs) -> Result<Findings> {
         findings.copies += found.copies;
         findings.differences.extend(found.differences);
         findings.silent.extend(found.silent);
+        findings.strays.extend(found.strays);
         bar.inc(shards.len() as u64);
         bar.set_message(format!("{} copies, {} differ", findings.copies, findings.differences.len()));
     }
@@ -141,10 +158,18 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
         }
         println!("{rows}");
     }
+    if !findings.strays.is_empty() {
+        let mut rows = table(&["index", "shard", "id", "not to be on"]);
+        for stray in &findings.strays {
+            rows.add_row([&stray.index, &stray.shard.0.to_string(), &stray.id, &stray.node]);
+        }
+        println!("{rows}");
+    }
     println!(
-        "{} copies of documents compared, {} documents differ",
+        "{} copies of documents compared, {} documents differ, {} are where they are not to be",
         findings.copies,
-        findings.differences.len()
+        findings.differences.len(),
+        findings.strays.len()
     );
     Ok(())
 }

@@ -50,6 +50,8 @@ pub enum Command {
     Node(operate::NodeCommand),
     /// Move replicas to where weights and bounds want them
     Rebalance(operate::OperateArgs),
+    /// Let what is being moved go faster or slower; without a limit, as the cluster's description has it
+    Throttle(operate::ThrottleArgs),
     /// Set how many replicas each shard has
     #[command(subcommand)]
     Replication(operate::ReplicationCommand),
@@ -98,7 +100,15 @@ pub async fn run(cli: Cli) -> Result<()> {
             for (shard, node) in recovered.disputed {
                 println!("shard {}: copies differ, that of {node} is taken", shard.0);
             }
-            println!("Set the keys of embedders again: nodes do not tell them.");
+            println!(
+                "What tasks there were is forgotten; the uids of new ones go on from the last that nodes know."
+            );
+            for (index, embedder) in recovered.keyless {
+                println!(
+                    "Set the key of the embedder `{embedder}` of index `{index}` again, which nodes do not tell: it works on, but no \
+                     node can be added without it."
+                );
+            }
             Ok(())
         }
         Command::Bootstrap(args) => {
@@ -111,6 +121,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Shards(args) => shards::run(&args).await,
         Command::Node(command) => operate::node(command).await,
         Command::Rebalance(args) => operate::rebalance(&args).await,
+        Command::Throttle(args) => operate::throttle(&args).await,
         Command::Replication(command) => operate::replication(command).await,
         Command::Topology(command) => operate::topology(command).await,
         Command::Verify(args) => compare::verify(&args).await,

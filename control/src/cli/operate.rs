@@ -3,7 +3,7 @@
 use super::{QueryArgs, client, table};
 use crate::{
     api::admin::Status,
-    config::NodeFile,
+    config::{NodeFile, Pace},
     error::{Error, Result},
     operations::{Operation, Wanted, change::TopologyFile, plan::Plan},
 };
@@ -20,6 +20,20 @@ pub struct OperateArgs {
     /// Do not wait until it is done
     #[arg(long)]
     pub no_wait: bool,
+    /// How fast.
+    #[command(flatten)]
+    pub pace: Pace,
+    /// Which control plane
+    #[command(flatten)]
+    pub query: QueryArgs,
+}
+
+/// Flags of `miroir throttle`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ThrottleArgs {
+    /// How fast.
+    #[command(flatten)]
+    pub pace: Pace,
     /// Which control plane
     #[command(flatten)]
     pub query: QueryArgs,
@@ -153,6 +167,21 @@ pub async fn rebalance(how: &OperateArgs) -> Result<()> {
     run(Operation::Rebalance, how).await
 }
 
+/// Runs `miroir throttle`.
+///
+/// # Errors
+/// It is refused, or the control plane cannot be asked.
+pub async fn throttle(args: &ThrottleArgs) -> Result<()> {
+    let wanted = Wanted { wanted: Operation::Throttle, dry_run: false, pace: args.pace };
+    let plan: Plan = client::post(&args.query, "/_miroir/operations", &wanted).await?;
+    if args.query.json {
+        println!("{}", serde_json::to_string_pretty(&plan)?);
+    } else {
+        println!("what moves, and is moved from now on, goes at this pace until another operation starts");
+    }
+    Ok(())
+}
+
 /// Runs `miroir replication`.
 ///
 /// # Errors
@@ -189,7 +218,7 @@ pub async fn topology(command: TopologyCommand) -> Result<()> {
 }
 
 async fn run(wanted: Operation, how: &OperateArgs) -> Result<()> {
-    let wanted = Wanted { wanted, dry_run: how.dry_run };
+    let wanted = Wanted { wanted, dry_run: how.dry_run, pace: how.pace };
     let plan: Plan = client::post(&how.query, "/_miroir/operations", &wanted).await?;
     if !how.query.json {
         show(&plan, how.dry_run);

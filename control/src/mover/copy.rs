@@ -5,6 +5,7 @@
 
 use super::{
     document::{Page, by_id, content, copied},
+    fenced,
     record::{Dirty, Written},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 use axum::body::Bytes;
 use miroir_core::{
     documents::PrimaryKey,
-    shard::{Shard, tag_filter},
+    shard::{Shard, TAG_FIELD, tag_filter},
 };
 use serde_json::{Value, json};
 use std::{
@@ -47,26 +48,31 @@ pub struct Copy<'a> {
     cluster: &'a Cluster,
     source: &'a Node,
     target: &'a Node,
+    shards: &'a [Shard],
     filter: String,
     tasks: Vec<u64>,
     /// The indexes that documents were written to.
     pub written: BTreeSet<String>,
     /// What it has cost.
     pub cost: Cost,
+    /// Whether it waits its turn.
+    pub is_throttled: bool,
 }
 
 impl<'a> Copy<'a> {
     /// Copies nothing yet.
     #[must_use]
-    pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &[Shard]) -> Self {
+    pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &'a [Shard]) -> Self {
         Self {
             cluster,
             source,
             target,
+            shards,
             filter: tag_filter(shards),
             tasks: Vec::new(),
             written: BTreeSet::new(),
             cost: Cost::default(),
+            is_throttled: true,
         }
     }
 
@@ -103,7 +109,8 @@ impl<'a> Copy<'a> {
 
     async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
         let there: BTreeSet<String> = ids(self.source, index, &self.filter, key).await?.into_iter().collect();
-        let here = ids(self.target, index, &self.filter, key).await?;
+        let mut here = ids(self.target, index, &self.filter, key).await?;
+        here.extend(untagged(self.cluster, self.target, index, self.shards, key).await?);
         let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
         for gone in gone.chunks(PAGE) {
             self.delete(index, gone).await?;
@@ -128,7 +135,7 @@ impl<'a> Copy<'a> {
             .await?;
             self.count(&there);
             self.count(&here);
-            self.cluster.mover.throttle.take(there.results.len()).await;
+            self.wait_for_turn(&there).await;
             let (there, here) = (by_id(&there.results, key), by_id(&here.results, key));
             let gone: Vec<&String> = here.keys().filter(|id| !there.contains_key(*id)).collect();
             if !gone.is_empty() {
@@ -150,8 +157,14 @@ impl<'a> Copy<'a> {
     async fn read(&mut self, node: &Node, index: &str, ids: &[String]) -> Result<Page> {
         let page = fetch(node, index, &self.by_ids(ids)).await?;
         self.count(&page);
-        self.cluster.mover.throttle.take(page.results.len()).await;
+        self.wait_for_turn(&page).await;
         Ok(page)
+    }
+
+    async fn wait_for_turn(&self, page: &Page) {
+        if self.is_throttled {
+            self.cluster.mover.throttle.take(page.results.len()).await;
+        }
     }
 
     fn count(&mut self, page: &Page) {
@@ -179,7 +192,7 @@ impl<'a> Copy<'a> {
 
     async fn send(&mut self, path: String, body: String) -> Result<()> {
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
-        let answer = self.target.send_within(&request, PATIENCE).await?;
+        let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
         self.tasks.push(task.ok_or_else(|| self.target.unexpected(&request, &answer))?.into());
         Ok(())
@@ -190,10 +203,12 @@ impl<'a> Copy<'a> {
     /// # Errors
     /// The target did not answer, or refused.
     pub async fn delete_index(&self, index: &str) -> Result<()> {
-        match self.target.ask("DELETE", &format!("/indexes/{index}"), None).await {
-            Ok(_) | Err(Error::Unexpected { status: 404, .. }) => Ok(()),
-            Err(error) => Err(error),
+        let request = Request::own("DELETE", format!("/indexes/{index}"), None);
+        let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
+        if answer.is_success() || answer.status == 404 {
+            return Ok(());
         }
+        Err(self.target.unexpected(&request, &answer))
     }
 
     /// Waits until the target has indexed what it was sent.
@@ -243,6 +258,23 @@ pub async fn ids(node: &Node, index: &str, filter: &str, key: &PrimaryKey) -> Re
         return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
     }
     Ok(by_id(&page.results, key).into_keys().collect())
+}
+
+/// The ids of documents of some shards that have no tag: somebody has written them past the gateways.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn untagged(
+    cluster: &Cluster,
+    node: &Node,
+    index: &str,
+    shards: &[Shard],
+    key: &PrimaryKey,
+) -> Result<Vec<String>> {
+    let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
+    let mut found = ids(node, index, &format!("{TAG_FIELD} NOT EXISTS"), key).await?;
+    found.retain(|id| shards.contains(&Shard::of_document(id, count)));
+    Ok(found)
 }
 
 /// A page of documents.

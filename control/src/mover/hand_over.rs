@@ -97,6 +97,8 @@ impl HandOver<'_> {
     async fn last(&self, copy: &mut Copy<'_>) -> Result<()> {
         let Move { cluster, target, .. } = self.of;
         let dirty = self.recording.take();
+        // Writers wait.
+        copy.is_throttled = false;
         copy.again(&dirty).await?;
         copy.indexed().await?;
         let sent = copy.cost;

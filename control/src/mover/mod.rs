@@ -6,6 +6,7 @@
 
 pub mod copy;
 pub mod document;
+mod fenced;
 mod hand_over;
 mod old_copies;
 pub mod progress;
@@ -30,11 +31,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use throttle::Throttle;
-use tokio::sync::Semaphore;
+use throttle::{Slots, Throttle};
 
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
+/// A round of no more documents is not throttled.
+const SMALL: usize = 1000;
+/// For so long gateways may take to know a node until somebody is told.
+const TELLING: Duration = Duration::from_secs(5);
 /// How long a node is left alone after something went wrong with it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A round of catching up that took no longer is short enough to be the last, under locks.
@@ -49,8 +53,7 @@ pub struct Mover {
     pub throttle: Throttle,
     /// What has been done.
     pub progress: Progress,
-    slots: Semaphore,
-    at_once: u16,
+    slots: Slots,
     busy: Mutex<BTreeSet<String>>,
 }
 
@@ -62,10 +65,15 @@ impl Mover {
             recorder: Recorder::default(),
             throttle: Throttle::new(moves.documents_per_second),
             progress: Progress::default(),
-            slots: Semaphore::new(usize::from(moves.shards_at_once)),
-            at_once: moves.shards_at_once,
+            slots: Slots::new(moves.shards_at_once),
             busy: Mutex::default(),
         }
+    }
+
+    /// Sets other limits, for copies that are under way, too.
+    pub fn pace(&self, moves: Moves) {
+        self.throttle.set(moves.documents_per_second);
+        self.slots.set(moves.shards_at_once);
     }
 
     /// Spawns some work, unless work of this name is under way.
@@ -115,8 +123,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
         if cluster.epochs.owes(&node.name) {
             cluster.epochs.settle(cluster, node).await?;
         }
-        let count = u32::try_from(shards.len()).unwrap_or(1);
-        let _slots = cluster.mover.slots.acquire_many(count).await.map_err(|_| Error::NoNode)?;
+        let _slots = cluster.mover.slots.take(shards.len()).await;
         Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
     }
     Ok(())
@@ -133,7 +140,7 @@ fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let source = stale.iter().find_map(|shard| source_of(*shard))?;
     let of_source =
         stale.into_iter().filter(|shard| source_of(*shard).is_some_and(|node| node.name == source.name));
-    let shards = of_source.take(usize::from(cluster.mover.at_once)).collect();
+    let shards = of_source.take(cluster.mover.slots.limit()).collect();
     Some((source.clone(), shards))
 }
 
@@ -151,10 +158,7 @@ impl<'a> Move<'a> {
         let Self { cluster, source, target, shards } = self;
         let begun = Instant::now();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
-        // Gateways that do not know the node could not write to it.
-        while !self.is_known_to_gateways() {
-            tokio::time::sleep(TICK).await;
-        }
+        self.known_to_gateways().await;
         let recording = cluster.mover.recorder.start(shards.iter().copied());
         // What has begun before it is recorded must be known, and indexed.
         cluster.locks.drained(&hand_over::scope(shards)).await;
@@ -189,6 +193,8 @@ impl<'a> Move<'a> {
             let begun = Instant::now();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
+            // Else what is written all the time would never be caught up with.
+            copy.is_throttled = record::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
             copy.indexed().await?;
             let took = begun.elapsed();
@@ -235,9 +241,38 @@ impl<'a> Move<'a> {
             && view.replica(shard, &self.target.name).is_some_and(stale)
     }
 
-    fn is_known_to_gateways(self) -> bool {
-        let view = self.cluster.view();
-        view.member(&self.target.name).is_none_or(|member| self.cluster.gateways.confirmed(member.since))
+    /// Waits until every gateway knows the target and was answered by it: they could neither write to it nor read it otherwise,
+    /// and it may become the only one to be read.
+    async fn known_to_gateways(self) {
+        let Self { cluster, target, .. } = self;
+        let begun = Instant::now();
+        let mut is_told = false;
+        loop {
+            let is_known = |since| cluster.gateways.confirmed(since);
+            let known = cluster.view().member(&target.name).is_none_or(|member| is_known(member.since));
+            let strangers = cluster.gateways.strangers_to(&target.name);
+            if known && strangers.is_empty() {
+                return;
+            }
+            if begun.elapsed() > TELLING && !is_told {
+                is_told = true;
+                let error = Error::Other(format!(
+                    "node `{}` takes nothing yet: {}",
+                    target.name,
+                    if known {
+                        format!(
+                            "it has not answered the gateways' workers {}; is its URL one that they reach, too?",
+                            strangers.join(", ")
+                        )
+                    } else {
+                        "not all gateways have confirmed the topology that names it".to_owned()
+                    }
+                ));
+                tracing::warn!(%error, "a copy waits");
+                cluster.mover.progress.failed(&target.name, &error);
+            }
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     async fn source_has_indexed(self) -> Result<()> {

@@ -1,19 +1,23 @@
 //! Old copies: written until no gateway reads them, then deleted.
 
-use super::Mover;
+use super::{Mover, copy::untagged, fenced, hand_over::scope};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
-    mover::hand_over::scope,
-    node::Node,
+    node::{Node, Request},
     view::{ReplicaState, View},
 };
-use miroir_core::shard::{Shard, tag_filter};
+use miroir_core::{
+    documents::PrimaryKey,
+    shard::{Shard, tag_filter},
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long the locks are waited for: writers that come later wait behind.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a node may take to queue a deletion.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Does what is due.
 pub fn look_after(cluster: &Arc<Cluster>) {
@@ -90,18 +94,30 @@ fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
 /// Deletes what a node has of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
     // What comes late would stay.
-    if cluster.epochs.owes(&node.name) {
-        cluster.epochs.settle(cluster, node).await?;
-    }
+    cluster.epochs.settle(cluster, node).await?;
     let filter = tag_filter(shards);
-    let indexes: Vec<String> = cluster.view().indexes.keys().cloned().collect();
+    let view = cluster.view();
+    let indexes: Vec<&String> = view.indexes.keys().collect();
     let mut tasks = Vec::new();
-    for index in &indexes {
-        let body = json!({ "filter": filter });
-        let answer = node.ask("POST", &format!("/indexes/{index}/documents/delete"), Some(&body)).await;
-        match answer {
-            Ok(task) => tasks.extend(task.get("taskUid").and_then(Value::as_u64)),
+    let mut send = async |path: String, body: Value| {
+        let request = Request::own("POST", path, Some(&body));
+        let answer = fenced::send(cluster, node, request.clone(), PATIENCE).await?;
+        match answer.task_uid().filter(|_| answer.is_success()) {
+            Some(task) => tasks.push(task.into()),
             // It was deleted meanwhile, or the node has missed its creation.
+            None if answer.status == 404 => {}
+            None => return Err(node.unexpected(&request, &answer)),
+        }
+        Ok(())
+    };
+    for index in &indexes {
+        send(format!("/indexes/{index}/documents/delete"), json!({ "filter": filter })).await?;
+        let Some(key) = view.indexes.get(*index).and_then(|known| known.primary_key.as_ref()) else {
+            continue;
+        };
+        match untagged(cluster, node, index, shards, &PrimaryKey::new(key)).await {
+            Ok(ids) if ids.is_empty() => {}
+            Ok(ids) => send(format!("/indexes/{index}/documents/delete-batch"), json!(ids)).await?,
             Err(Error::Unexpected { status: 404, .. }) => {}
             Err(error) => return Err(error),
         }

@@ -31,6 +31,16 @@ fn add(dirty: &mut Dirty, index: String, written: Written) {
     dirty.entry(index).or_insert_with(|| Written::Ids(BTreeSet::new())).add(written);
 }
 
+/// How many documents were written.
+#[must_use]
+pub fn count(dirty: &Dirty) -> usize {
+    let of_index = |written: &Written| match written {
+        Written::Ids(ids) => ids.len(),
+        Written::All => usize::MAX,
+    };
+    dirty.values().map(of_index).fold(0, usize::saturating_add)
+}
+
 /// All recordings.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
@@ -153,6 +163,7 @@ mod tests {
         let expected =
             [("a".to_owned(), Written::Ids(ids(&["x", "y"]))), ("b".to_owned(), Written::All)].into();
         assert_eq!(taken, expected);
+        assert_eq!((count(&taken), count(&Dirty::new())), (usize::MAX, 0));
         assert!(recording.take().is_empty());
         recorder.written("b", Shard(2), None);
         recorder.written("b", Shard(2), Some(&ids(&["z"])));

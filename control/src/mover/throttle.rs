@@ -1,38 +1,127 @@
-//! How fast documents are copied.
+//! How fast documents are copied, and how many shards at once. Both can be changed while copies are under way.
 
-use std::{sync::Mutex, sync::PoisonError, time::Duration};
-use tokio::time::Instant;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// So many documents a second, over all copies.
 #[derive(Debug)]
 pub struct Throttle {
     /// 0 for no limit.
-    per_second: u64,
-    /// When the next documents may be copied.
-    next: Mutex<Instant>,
+    per_second: watch::Sender<u64>,
+    debt: tokio::sync::Mutex<Debt>,
+}
+
+/// What was copied and is to be waited for.
+#[derive(Debug)]
+struct Debt {
+    documents: f64,
+    since: Instant,
 }
 
 impl Throttle {
     /// A limit; 0 for none.
     #[must_use]
     pub fn new(per_second: u64) -> Self {
-        Self { per_second, next: Mutex::new(Instant::now()) }
+        let debt = Debt { documents: 0.0, since: Instant::now() };
+        Self { per_second: watch::Sender::new(per_second), debt: tokio::sync::Mutex::new(debt) }
+    }
+
+    /// Sets another limit, for those that wait, too.
+    pub fn set(&self, per_second: u64) {
+        self.per_second.send_replace(per_second);
     }
 
     /// Waits until so many documents more may be copied.
+    #[expect(clippy::cast_precision_loss, reason = "documents of a page, or of a second")]
     pub async fn take(&self, documents: usize) {
-        if self.per_second == 0 {
-            return;
+        let mut limit = self.per_second.subscribe();
+        let mut debt = self.debt.lock().await;
+        loop {
+            let per_second = *limit.borrow_and_update() as f64;
+            let now = Instant::now();
+            debt.documents -= (now - debt.since).as_secs_f64() * per_second;
+            debt.since = now;
+            if per_second == 0.0 || debt.documents <= 0.0 {
+                debt.documents = documents as f64;
+                return;
+            }
+            let left = Duration::from_secs_f64(debt.documents / per_second);
+            // Whether the time is over or the limit is another one: it is computed again.
+            let _ = tokio::time::timeout(left, limit.changed()).await;
         }
-        #[expect(clippy::cast_precision_loss, reason = "a page")]
-        let cost = Duration::from_secs_f64(documents as f64 / self.per_second as f64);
-        let at = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = (*next).max(Instant::now());
-            *next = at + cost;
-            at
-        };
-        tokio::time::sleep_until(at).await;
+    }
+}
+
+/// So many shards at once.
+#[derive(Debug)]
+pub struct Slots {
+    slots: Mutex<Taken>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Taken {
+    limit: usize,
+    used: usize,
+}
+
+/// Some slots; they are free again when this goes.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    slots: &'a Slots,
+    count: usize,
+}
+
+impl Slots {
+    /// A limit, at least 1.
+    #[must_use]
+    pub fn new(limit: u16) -> Self {
+        let slots = Mutex::new(Taken { limit: usize::from(limit), used: 0 });
+        Self { slots, freed: Notify::new() }
+    }
+
+    /// Sets another limit; who has more keeps it until it is done.
+    pub fn set(&self, limit: u16) {
+        self.lock().limit = usize::from(limit);
+        self.freed.notify_waiters();
+    }
+
+    /// The limit.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.lock().limit
+    }
+
+    /// Waits for slots; for more than the limit until nobody else has any.
+    pub async fn take(&self, count: usize) -> Slot<'_> {
+        loop {
+            let freed = self.freed.notified();
+            {
+                let mut taken = self.lock();
+                if taken.used == 0 || taken.used + count <= taken.limit {
+                    taken.used += count;
+                    return Slot { slots: self, count };
+                }
+            }
+            freed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.slots.lock().used -= self.count;
+        self.slots.freed.notify_waiters();
     }
 }
 
@@ -52,5 +141,37 @@ mod tests {
         let begun = Instant::now();
         Throttle::new(0).take(1_000_000).await;
         assert!(begun.elapsed() < Duration::from_millis(100));
+    }
+
+    #[tokio::test]
+    async fn another_limit_holds_for_those_that_wait() {
+        let throttle = Throttle::new(1);
+        throttle.take(1000).await;
+        let begun = Instant::now();
+        let faster = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            throttle.set(10_000);
+        };
+        futures_util::future::join(throttle.take(1), faster).await;
+        assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn slots_are_taken_and_freed_and_their_number_may_change() {
+        let slots = Slots::new(4);
+        let (three, one) = (slots.take(3).await, slots.take(1).await);
+        let wait = async |count| tokio::time::timeout(Duration::from_millis(20), slots.take(count)).await;
+        assert!(wait(1).await.is_err());
+        slots.set(5);
+        drop(wait(1).await.unwrap());
+        slots.set(2);
+        drop(one);
+        assert!(wait(1).await.is_err(), "three are out yet");
+        drop(three);
+        let many = wait(7).await.unwrap();
+        assert!(wait(1).await.is_err());
+        let (freed, _) = futures_util::future::join(slots.take(2), async { drop(many) }).await;
+        drop(freed);
     }
 }

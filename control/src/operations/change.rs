@@ -28,7 +28,7 @@ type Refusal = Vec<String>;
 pub fn change(view: &mut View, operation: &Operation) -> Result<(), Refusal> {
     let is_lost = matches!(operation, Operation::LostNode { .. });
     // A node that is drained may be told to leave meanwhile.
-    let goes_with_others = is_lost || matches!(operation, Operation::RemoveNode { .. });
+    let goes_with_others = is_lost || matches!(operation, Operation::RemoveNode { .. } | Operation::Throttle);
     if view.is_moving() && !goes_with_others {
         return Err(vec![
             "replicas are being moved: wait until that has ended (`miroir status`), then try again"
@@ -42,6 +42,7 @@ pub fn change(view: &mut View, operation: &Operation) -> Result<(), Refusal> {
         Operation::ReplaceNode { name, node } => return replace(view, name, node.clone()),
         Operation::LostNode { name, force } => lose(view, name, *force)?,
         Operation::Rebalance => {}
+        Operation::Throttle => return Ok(()),
         Operation::SetReplication { replicas } => view.replication = *replicas,
         Operation::Apply { topology } => apply(view, topology.clone())?,
     }

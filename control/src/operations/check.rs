@@ -2,7 +2,7 @@
 
 use super::Operation;
 use crate::{
-    catch_up::index_uids,
+    catch_up::{index_uids, unknown_keys},
     cluster::Cluster,
     error::{Error, Result},
     node::{Node, Request},
@@ -35,6 +35,9 @@ pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &O
     let version = cluster.current().iter().find_map(|node| node.health().version);
     let checks = strangers.iter().map(|node| is_fit(node, version.as_deref()));
     errors.extend(join_all(checks).await.into_iter().flatten());
+    if !strangers.is_empty() {
+        errors.extend(unknown_keys(cluster).await?);
+    }
     if errors.is_empty() { Ok(()) } else { Err(Error::Refused(errors)) }
 }
 

@@ -7,8 +7,9 @@ pub mod plan;
 
 use crate::{
     cluster::Cluster,
-    config::NodeFile,
+    config::{NodeFile, Pace},
     error::{Error, Result},
+    ledger,
     view::View,
 };
 use change::TopologyFile;
@@ -50,6 +51,8 @@ pub enum Operation {
     },
     /// Replicas go where weights and bounds want them.
     Rebalance,
+    /// What moves goes on at another pace.
+    Throttle,
     /// Another number of replicas a shard.
     SetReplication {
         /// How many.
@@ -71,6 +74,35 @@ pub struct Wanted {
     /// Nothing is to be done: only what it would be is asked.
     #[serde(default)]
     pub dry_run: bool,
+    /// How fast, until another operation says otherwise.
+    #[serde(default)]
+    pub pace: Pace,
+}
+
+/// Where the ledger keeps the pace of what is under way.
+const PACE: &str = "pace";
+
+/// Sets the pace of what moves, also for the time after a crash.
+///
+/// # Errors
+/// Nothing could be moved at it, or the ledger failed.
+pub async fn set_pace(cluster: &Cluster, pace: Pace) -> Result<()> {
+    let moves = pace.over(cluster.config.moves)?;
+    let text = serde_json::to_string(&pace)?;
+    cluster.ledger.call(move |connection| ledger::set_meta(connection, PACE, &text)).await?;
+    cluster.mover.pace(moves);
+    Ok(())
+}
+
+/// Takes up the pace that was set before a restart.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn take_up_pace(cluster: &Cluster) -> Result<()> {
+    let kept = cluster.ledger.call(|connection| ledger::meta(connection, PACE)).await?;
+    let pace: Pace = kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    cluster.mover.pace(pace.over(cluster.config.moves)?);
+    Ok(())
 }
 
 /// Checks an operation, plans it, and unless it is a dry run starts it.
@@ -78,7 +110,8 @@ pub struct Wanted {
 /// # Errors
 /// All that is wrong with it, and what to do: nothing has changed.
 pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
-    let Wanted { wanted: operation, dry_run } = wanted;
+    let Wanted { wanted: operation, dry_run, pace } = wanted;
+    pace.over(cluster.config.moves)?;
     // First what needs no node, so that an operator hears it at once.
     let before = cluster.view();
     let mut after = View::clone(&before);
@@ -90,6 +123,10 @@ pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     }
     // Somebody else may have come first.
     cluster.try_change(|view| change::change(view, &operation).map_err(Error::Refused)).await?;
+    // What only joins another that is under way leaves its pace alone.
+    if pace.is_said() || !before.is_moving() || operation == Operation::Throttle {
+        set_pace(cluster, pace).await?;
+    }
     let text = serde_json::to_string(&operation).unwrap_or_default();
     tracing::info!(operation = text, replicas = plan.replicas, "an operation has started");
     Ok(Plan { version: cluster.view().version, ..plan })

@@ -1,6 +1,10 @@
 //! What an operation would move, how many documents and bytes.
 
-use crate::{cluster::Cluster, mover::copy::fetch, view::View};
+use crate::{
+    cluster::Cluster,
+    mover::copy::fetch,
+    view::{Replica, View},
+};
 use miroir_core::shard::{Shard, tag_filter};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -50,7 +54,10 @@ pub async fn plan(cluster: &Cluster, before: &View, after: &View) -> Plan {
     for shard in after.shards() {
         let wanted = after.desired.get(usize::from(shard.0)).map_or(&[][..], Vec::as_slice);
         let held = before.of(shard);
-        deleted += held.iter().filter(|replica| !wanted.contains(&replica.node)).count();
+        // A node that is lost has no part in it.
+        let goes =
+            |replica: &&Replica| !wanted.contains(&replica.node) && after.member(&replica.node).is_some();
+        deleted += held.iter().filter(goes).count();
         for node in wanted.iter().filter(|node| held.iter().all(|replica| replica.node != **node)) {
             let is_up = |name: &&str| cluster.node(name).is_some_and(|node| node.is_up());
             let source = after.active(shard).find(is_up).map(ToOwned::to_owned);

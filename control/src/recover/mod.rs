@@ -6,6 +6,7 @@ mod found;
 use crate::{
     cluster::Cluster,
     config::ClusterConfig,
+    embedders::{self, EMBEDDERS},
     epochs::INTERNAL,
     error::{Error, Result},
     files::Claim,
@@ -33,6 +34,8 @@ pub struct Recovered {
     pub documents: u64,
     /// Shards whose copies differ: with the node whose copy was taken.
     pub disputed: Vec<(Shard, String)>,
+    /// Embedders whose keys are not known any more, each with its index.
+    pub keyless: BTreeSet<(String, String)>,
 }
 
 /// Makes a new ledger.
@@ -65,7 +68,12 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
         );
         return Err(Error::Refused(errors));
     }
-    let (view, recovered) = view(&config, &found);
+    let (view, mut recovered) = view(&config, &found);
+    for (index, settings) in found.values().flat_map(|of_node| &of_node.settings) {
+        let shown = settings.get(EMBEDDERS).unwrap_or(&Value::Null);
+        let (_, unknown) = embedders::known(shown, None);
+        recovered.keyless.extend(unknown.into_iter().map(|name| (index.clone(), name)));
+    }
     store(&ledger, view, found).await?;
     Ok(recovered)
 }
@@ -179,7 +187,7 @@ fn set(settings: &Value) -> Value {
     let mut settings = settings.clone();
     scrub::value(&mut settings);
     if let Some(settings) = settings.as_object_mut() {
-        settings.retain(|name, value| name != crate::embedders::EMBEDDERS && !value.is_null());
+        settings.retain(|name, value| name != EMBEDDERS && !value.is_null());
     }
     settings
 }

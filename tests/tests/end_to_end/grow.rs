@@ -4,7 +4,7 @@
 //! `MIROIR_GROW_SECONDS` says how long (15), `MIROIR_GROW_SEED` which (1).
 
 use miroir_tests::{
-    BOOKS_PATH, Client, Documents, History, Node, Options, Random, Sandbox, number, wait_until,
+    BOOKS_PATH, Client, Documents, End, History, Node, Options, Random, Sandbox, number, wait_until,
 };
 use serde_json::{Value, json};
 use std::{
@@ -284,14 +284,6 @@ fn nobody_notices() {
     );
     assert!(status["moved"]["longestPauseMs"].as_u64().unwrap() <= 2_000, "{}", status["moved"]);
     assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
-}
-
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Compares what is held with what the writers have heard, key by key. No task has failed.

@@ -24,5 +24,6 @@ mod shared;
 mod similar;
 mod survive;
 mod token;
+mod vectors;
 mod webhooks;
 mod writes;

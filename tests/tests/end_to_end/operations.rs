@@ -1,10 +1,48 @@
 //! Nodes come and go by `miroir node …`; copies that differ are found and mended; mistakes are refused, and change nothing.
 
-use miroir_tests::{BOOKS_PATH, Client, MASTER_KEY, Node, Sandbox, books, wait_until};
+use crate::vectors::Embedded;
+use miroir_core::shard::Shard;
+use miroir_tests::{BOOKS_PATH, Client, MASTER_KEY, Node, Sandbox, books, serve, wait_until};
 use serde_json::{Value, json};
 
 fn active(cluster: &Sandbox, node: &str) -> u64 {
     cluster.member(node)["active"].as_u64().unwrap_or(0)
+}
+
+/// Every operation says what it would do, as JSON, and does nothing.
+fn dry_runs_change_nothing(cluster: &Sandbox) {
+    let path = cluster.data().join("smaller.yaml");
+    let file = cluster.miroir_json(&["topology", "show"]);
+    let smaller = json!({"replication": 1, "nodes": [file["nodes"][1], file["nodes"][2]]});
+    std::fs::write(&path, smaller.to_string()).unwrap();
+    let version = cluster.status()["topologyVersion"].clone();
+    // Replicas that would be made and deleted: 16 shards, two replicas, three nodes.
+    for (operation, made, deleted) in [
+        (&["node", "drain", "meili-0"][..], 11, 11),
+        (&["node", "lost", "meili-0", "--force"], 11, 0),
+        (&["rebalance"], 0, 0),
+        (&["replication", "set", "3"], 16, 0),
+        (&["replication", "set", "1"], 0, 16),
+    ] {
+        let plan = cluster.miroir_json(&[operation, &["--dry-run"]].concat());
+        assert_eq!(
+            (&plan["replicas"], &plan["deleted"]),
+            (&json!(made), &json!(deleted)),
+            "{operation:?}: {plan}"
+        );
+        assert_eq!(plan["documents"].as_u64().unwrap() > 0, made > 0, "{operation:?}: {plan}");
+    }
+    let plan = cluster.miroir_json(&["topology", "apply", path.to_str().unwrap(), "--dry-run"]);
+    assert!(plan["deleted"].as_u64().unwrap() >= 16, "{plan}");
+    let plan = cluster.miroir_json(&["repair", "--dry-run"]);
+    assert_eq!((&plan["replicas"], &plan["strays"]), (&json!([]), &json!([])));
+    let said = String::from_utf8_lossy(&cluster.miroir(&["node", "remove", "meili-0", "--dry-run"]).stderr)
+        .into_owned();
+    assert!(said.contains("miroir node drain meili-0"), "{said}");
+    assert_eq!(
+        (&cluster.status()["topologyVersion"], cluster.miroir_json(&["topology", "show"])),
+        (&version, file)
+    );
 }
 
 #[test]
@@ -20,8 +58,23 @@ fn a_node_is_added_drained_and_removed() {
     assert_eq!(active(&cluster, "meili-2"), 10);
     cluster.library_is_whole(400, 1);
     assert_eq!(cluster.copies("books"), 800, "old copies are gone");
+    dry_runs_change_nothing(&cluster);
     cluster.client.add("books", &books(0..400, 2));
-    cluster.miroir_ok(&["node", "drain", "meili-0"]);
+    // Slowly, also after a crash, until somebody is in a hurry.
+    let slowly = ["--documents-per-second", "5", "--shards-at-once", "2", "--no-wait"];
+    cluster.miroir_ok(&[&["node", "drain", "meili-0"], &slowly[..]].concat());
+    cluster.kill("control");
+    cluster.revive("control");
+    wait_until("a copy is under way", || cluster.status()["moved"]["copies"][0]["source"].is_string());
+    let copying = cluster.status()["moved"]["copies"].clone();
+    let shards: usize =
+        copying.as_array().unwrap().iter().map(|copy| copy["shards"].as_array().unwrap().len()).sum();
+    assert!((1..=2).contains(&shards), "{copying}");
+    assert!(active(&cluster, "meili-0") > 4, "that would have been more than 5 documents a second");
+    let output = cluster.miroir(&["throttle", "--shards-at-once", "0"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("must not be 0"), "{output:?}");
+    cluster.miroir_ok(&["throttle"]);
+    wait_until("it is drained", || cluster.status()["moving"] == false);
     assert_eq!((active(&cluster, "meili-0"), cluster.node(0).count("books")), (0, 0));
     cluster.library_is_whole(400, 2);
     cluster.miroir_ok(&["node", "remove", "meili-0"]);
@@ -34,12 +87,56 @@ fn a_node_is_added_drained_and_removed() {
     cluster.library_is_whole(400, 3);
 }
 
+/// Documents where they are not to be, in a copy that a node has kept and in one that somebody wrote past the gateways, are found
+/// and deleted.
+fn strays_are_cleared_away(cluster: &Sandbox) {
+    let placed = cluster.miroir_json(&["shards"]);
+    let is_foreign = |id: &u64| {
+        let shard = Shard::of_document(&id.to_string(), 16).0;
+        placed[usize::from(shard)]["active"].as_array().unwrap().iter().all(|node| node != "meili-0")
+    };
+    let foreign: Vec<u64> = (0..400).filter(is_foreign).take(2).collect();
+    let query = json!({"ids": [foreign[0].to_string()]});
+    let read = |number| cluster.node(number).json("POST", &format!("{BOOKS_PATH}/fetch"), &query);
+    let copy = read(1).body["results"][0].take();
+    let node = cluster.node(0);
+    let before = node.count("books");
+    node.succeeded(&node.json("POST", BOOKS_PATH, &json!([copy, {"id": foreign[1], "title": "by hand"}])));
+    let output = cluster.miroir(&["verify", "--json"]);
+    assert!(!output.status.success());
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut ids: Vec<&str> =
+        found["strays"].as_array().unwrap().iter().map(|stray| stray["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    let mut expected: Vec<String> = foreign.iter().map(u64::to_string).collect();
+    expected.sort_unstable();
+    assert_eq!(
+        (ids, found["differences"].as_array().unwrap().len()),
+        (expected.iter().map(String::as_str).collect(), 0)
+    );
+    cluster.miroir_ok(&["repair", "--dry-run"]);
+    assert_eq!(node.count("books"), before + 2, "a dry run changes nothing");
+    cluster.miroir_ok(&["repair"]);
+    assert_eq!(node.count("books"), before);
+    cluster.library_is_whole(400, 1);
+}
+
 #[test]
 fn a_node_is_replaced_and_another_is_lost() {
     let cluster = Sandbox::library(3, 2, 1);
+    strays_are_cleared_away(&cluster);
     let before = active(&cluster, "meili-1");
     assert_eq!(cluster.add_node(), "meili-3");
-    cluster.miroir_ok(&["node", "replace", "meili-1", &cluster.named("meili-3")]);
+    // Whoever crashes meanwhile: it goes on.
+    cluster.miroir_ok(&["node", "replace", "meili-1", &cluster.named("meili-3"), "--no-wait"]);
+    cluster.kill("control");
+    cluster.revive("control");
+    wait_until("it is replaced", || {
+        let status = cluster.status();
+        status["moving"] == false
+            && cluster.member("meili-1") == Value::Null
+            && cluster.member("meili-3") != Value::Null
+    });
     assert_eq!((cluster.member("meili-1"), active(&cluster, "meili-3")), (Value::Null, before));
     cluster.library_is_whole(400, 1);
     let output = cluster.miroir(&["node", "lost", "meili-0"]);
@@ -48,7 +145,10 @@ fn a_node_is_replaced_and_another_is_lost() {
     let sent: Vec<_> = (0..5).map(|_| cluster.client.json("POST", BOOKS_PATH, &books(0..400, 1))).collect();
     cluster.kill("meili-0");
     cluster.client.add("books", &books(0..400, 2));
-    cluster.miroir_ok(&["node", "lost", "meili-0"]);
+    cluster.miroir_ok(&["node", "lost", "meili-0", "--no-wait"]);
+    cluster.kill("control");
+    cluster.revive("control");
+    wait_until("what it held is made again", || cluster.status()["replicasMissing"] == 0);
     assert_eq!((active(&cluster, "meili-2"), active(&cluster, "meili-3")), (16, 16));
     sent.iter().for_each(|accepted| drop(cluster.client.succeeded(accepted)));
     cluster.library_is_whole(400, 2);
@@ -57,6 +157,7 @@ fn a_node_is_replaced_and_another_is_lost() {
 #[test]
 fn a_file_says_what_the_cluster_is_to_be() {
     let cluster = Sandbox::library(2, 1, 1);
+    let embedded = Embedded::new(&cluster);
     assert_eq!(cluster.add_node(), "meili-2");
     let mut file = cluster.miroir_json(&["topology", "show"]);
     assert_eq!((&file["replication"], file["nodes"].as_array().unwrap().len()), (&json!(1), 2));
@@ -69,10 +170,12 @@ fn a_file_says_what_the_cluster_is_to_be() {
     cluster.miroir_ok(&["topology", "apply", path.to_str().unwrap()]);
     assert_eq!((cluster.member("meili-0"), active(&cluster, "meili-2")), (Value::Null, 16));
     cluster.library_is_whole(400, 1);
+    embedded.is_as_it_was(&cluster);
     cluster.miroir_ok(&["replication", "set", "1"]);
     assert!(active(&cluster, "meili-1") + active(&cluster, "meili-2") == 16);
     cluster.miroir_ok(&["rebalance"]);
     cluster.library_is_whole(400, 1);
+    embedded.is_as_it_was(&cluster);
 }
 
 #[test]
@@ -85,6 +188,8 @@ fn copies_that_differ_are_found_and_mended() {
     document["title"] = json!("another book");
     node.succeeded(&node.json("POST", BOOKS_PATH, &json!([document])));
     node.succeeded(&node.json("POST", &format!("{BOOKS_PATH}/delete-batch"), &json!(["8", "9"])));
+    // One that has no tag, which no search finds.
+    node.succeeded(&node.json("POST", BOOKS_PATH, &json!([{"id": 4711, "title": "by hand"}])));
     let output = cluster.miroir(&["verify", "--json"]);
     assert!(!output.status.success());
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -92,7 +197,7 @@ fn copies_that_differ_are_found_and_mended() {
         found["differences"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
     let mut sorted = ids.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["7", "8", "9"]);
+    assert_eq!(sorted, ["4711", "7", "8", "9"]);
     // Of two copies nobody can tell which is right.
     let output = cluster.miroir(&["repair"]);
     assert!(!output.status.success());
@@ -100,6 +205,7 @@ fn copies_that_differ_are_found_and_mended() {
     cluster.miroir_ok(&["repair", "--node", "meili-1"]);
     cluster.library_is_whole(400, 1);
     assert_eq!(node.get(&format!("{BOOKS_PATH}/7")).body["title"], "book number 7");
+    assert_eq!(node.count("books"), 400);
 }
 
 #[test]
@@ -129,6 +235,15 @@ fn mistakes_are_refused_and_change_nothing() {
     refused(&["node", "add", &named("other")], "data of its own (indexes own)");
     let other_key = Node::start_with_key("quite another master key");
     refused(&["node", "add", &format!("other={}", other_key.client.url())], "another master key");
+    let older = serve(|head, _| match head.split(' ').nth(1) {
+        Some("/version") => json!({"pkgVersion": "1.2.3"}).to_string(),
+        _ => json!({"status": "available", "results": []}).to_string(),
+    });
+    refused(&["node", "add", &format!("other={older}")], "start it with the cluster's version");
+    refused(
+        &["node", "replace", "meili-0", &format!("other={older}")],
+        "runs Meilisearch 1.2.3, the cluster ",
+    );
     let path = cluster.data().join("wrong.yaml");
     std::fs::write(
         &path,
@@ -149,10 +264,17 @@ fn mistakes_are_refused_and_change_nothing() {
     let control = Client::new(cluster.address("control"), Some(MASTER_KEY));
     let rebalance = json!({"wanted": {"operation": "rebalance"}});
     assert_eq!(control.json("POST", "/_miroir/operations", &rebalance).status, 403);
-    // Two at once: the second hears that there is a first.
-    let (third, fourth) = (cluster.add_node(), cluster.add_node());
-    cluster.miroir_ok(&["node", "add", &cluster.named(&third), "--no-wait"]);
-    refused(&["node", "add", &cluster.named(&fourth)], "being moved");
+    // Two at once: one of them hears of the other.
+    let nodes = [cluster.add_node(), cluster.add_node()];
+    let outputs: Vec<_> = std::thread::scope(|scope| {
+        let add = |node: &String| cluster.miroir(&["node", "add", &cluster.named(node), "--no-wait"]);
+        let adding: Vec<_> = nodes.iter().map(|node| scope.spawn(move || add(node))).collect();
+        adding.into_iter().map(|adding| adding.join().unwrap()).collect()
+    });
+    let (done, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());
+    assert_eq!((done.len(), refused.len()), (1, 1), "{outputs:?}");
+    let said = String::from_utf8_lossy(&refused[0].stderr);
+    assert!(said.contains("being moved") && said.contains("nothing has changed"), "{said}");
     wait_until("the first is done", || cluster.status()["moving"] == false);
     cluster.library_is_whole(400, 1);
 }
@@ -164,6 +286,10 @@ fn a_lost_ledger_is_made_again() {
                      "indexes": ["books"], "expiresAt": null});
     let key = cluster.client.json("POST", "/keys", &key).body["key"].as_str().unwrap().to_owned();
     let last = cluster.client.get("/tasks?limit=1").body["results"][0]["uid"].as_u64().unwrap();
+    let embedders = json!({"made": {"source": "rest", "url": "http://127.0.0.1:9", "apiKey": "a-long-secret", "dimensions": 2,
+                          "request": "{{text}}", "response": "{{embedding}}", "documentTemplate": "{{doc.title}}"}});
+    let path = "/indexes/empty/settings/embedders";
+    cluster.client.succeeded(&cluster.client.json("PATCH", path, &embedders));
     let settings = cluster.client.get("/indexes/books/settings").body;
     let data = cluster.data().join("control");
     let config = cluster.data().join("cluster.json");
@@ -184,7 +310,8 @@ fn a_lost_ledger_is_made_again() {
     }
     let recovered = recover();
     let said = String::from_utf8_lossy(&recovered.stdout).into_owned();
-    assert!(recovered.status.success() && said.contains("1 indexes with 400 documents"), "{recovered:?}");
+    assert!(recovered.status.success() && said.contains("2 indexes with 400 documents"), "{recovered:?}");
+    assert!(said.contains("the embedder `made` of index `empty`") && said.contains("tasks"), "{said}");
     cluster.revive("control");
     wait_until("it is back", || {
         cluster.miroir(&["status"]).status.success() && cluster.client.get("/tasks").status == 200
@@ -197,5 +324,21 @@ fn a_lost_ledger_is_made_again() {
     cluster.client.add("books", &books(0..400, 2));
     let next = cluster.client.get("/tasks?limit=1").body["results"][0]["uid"].as_u64().unwrap();
     assert!(next > last, "{next} after {last}");
+    cluster.library_is_whole(400, 2);
+    // A masked key is given to no node.
+    let spare = cluster.add_node();
+    let output = cluster.miroir(&["node", "add", &cluster.named(&spare)]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("PATCH /indexes/empty/settings/embedders"), "{said}");
+    let again = json!({"made": {"apiKey": "a-long-secret"}});
+    cluster.client.succeeded(&cluster.client.json("PATCH", path, &again));
+    cluster.miroir_ok(&["node", "add", &cluster.named(&spare)]);
+    let new = spare.strip_prefix("meili-").unwrap().parse().unwrap();
+    let of_new = cluster.node(new).get(path).body;
+    assert_eq!(of_new, cluster.node(0).get(path).body);
+    assert_eq!(
+        (&of_new["made"]["source"], &of_new["made"]["url"]),
+        (&json!("rest"), &embedders["made"]["url"])
+    );
     cluster.library_is_whole(400, 2);
 }

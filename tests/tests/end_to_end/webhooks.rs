@@ -1,40 +1,21 @@
 //! Task webhooks: a client's tasks are posted, once each, whatever many nodes do for them.
 
 use flate2::read::GzDecoder;
-use miroir_tests::Sandbox;
+use miroir_tests::{Sandbox, serve};
 use serde_json::{Value, json};
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpListener,
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{io::Read, sync::mpsc, time::Duration};
 
 /// A server that takes everything: the heads and the unpacked bodies of what it is posted.
 fn listener() -> (String, mpsc::Receiver<(String, String)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let (posted, requests) = mpsc::channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|read| read > 0) {}
-            let lower = head.to_lowercase();
-            let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            let mut body = vec![0; length.unwrap_or(0)];
-            stream.read_exact(&mut body).unwrap();
-            let mut text = String::new();
-            GzDecoder::new(body.as_slice()).read_to_string(&mut text).unwrap();
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            stream.get_mut().write_all(answer.as_bytes()).unwrap();
-            if posted.send((lower, text)).is_err() {
-                return;
-            }
-        }
+    let url = serve(move |head, body| {
+        let mut text = String::new();
+        GzDecoder::new(body).read_to_string(&mut text).unwrap();
+        // Nobody may want to know any more.
+        let _ = posted.send((head.to_owned(), text));
+        String::new()
     });
-    (url, requests)
+    (format!("{url}/hook"), requests)
 }
 
 pub fn ended_tasks_are_posted_once(cluster: &Sandbox) {

@@ -1,0 +1,90 @@
+//! Which nodes have answered this VM.
+//!
+//! Envoy takes a moment to make the cluster of a new node, and may not reach it at all: the node must not become the only one that
+//! has a shard before it has answered here.
+
+use crate::callouts::outcome;
+use miroir_core::{http::Outcome, topology::Topology};
+use proxy_wasm::hostcalls;
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Reach {
+    /// The version of the newest topology that was looked at.
+    version: u64,
+    /// The Envoy clusters of nodes that have answered.
+    reached: HashSet<String>,
+    /// Questions on their way, by Envoy's token: the clusters asked.
+    asked: HashMap<u32, String>,
+    /// Nodes of the newest topology that have not answered yet.
+    unreached: Vec<String>,
+}
+
+thread_local! {
+    static REACH: RefCell<Reach> = RefCell::default();
+}
+
+/// Asks, from the context that is active now, the nodes that have not answered yet.
+pub fn ask(topology: &Topology) {
+    REACH.with_borrow_mut(|reach| {
+        if topology.version() < reach.version {
+            return;
+        }
+        if topology.version() > reach.version {
+            reach.version = topology.version();
+            // The context that asked hears no more answers.
+            reach.asked.clear();
+        }
+        let nodes = &topology.config().nodes;
+        // One that comes back is another one.
+        reach.reached.retain(|cluster| nodes.iter().any(|node| node.cluster == *cluster));
+        for node in nodes.iter().filter(|node| !reach.reached.contains(&node.cluster)) {
+            if reach.asked.values().any(|cluster| *cluster == node.cluster) {
+                continue;
+            }
+            let headers = vec![(":method", "GET"), (":path", "/health"), (":authority", "miroir")];
+            // There is no such cluster yet: the next tick asks again.
+            if let Ok(token) =
+                hostcalls::dispatch_http_call(&node.cluster, headers, None, Vec::new(), PATIENCE)
+            {
+                reach.asked.insert(token, node.cluster.clone());
+            }
+        }
+        reach.list(topology);
+    });
+}
+
+impl Reach {
+    fn list(&mut self, topology: &Topology) {
+        let nodes = topology.config().nodes.iter();
+        let unreached = nodes.filter(|node| !self.reached.contains(&node.cluster));
+        self.unreached = unreached.map(|node| node.name.clone()).collect();
+    }
+}
+
+/// Digests a node's answer; `None` where the token is of something else, else whether all nodes have answered with it.
+pub fn digest(topology: &Topology, token: u32, headers: usize, body_size: usize) -> Option<bool> {
+    let cluster = REACH.with_borrow_mut(|reach| reach.asked.remove(&token))?;
+    let is_there = matches!(outcome(headers, body_size), Outcome::Answered(answer) if answer.status == 200);
+    Some(REACH.with_borrow_mut(|reach| {
+        if is_there {
+            reach.reached.insert(cluster);
+        }
+        if topology.version() == reach.version {
+            reach.list(topology);
+        }
+        is_there && reach.unreached.is_empty()
+    }))
+}
+
+/// Nodes of the newest topology that have not answered yet.
+pub fn unreached() -> Vec<String> {
+    REACH.with_borrow(|reach| reach.unreached.clone())
+}

@@ -1,0 +1,44 @@
+//! A small HTTP server inside a test: an embedder, a webhook's end, a node that is none.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+};
+
+/// Answers every request with what `answer` makes of its head (in lower case) and its body, as JSON under 200; gives the URL.
+/// It lives as long as the test's process.
+///
+/// # Panics
+/// It cannot listen.
+pub fn serve(answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            // Whoever leaves before its answer needs none.
+            thread::spawn(move || one(stream, &*answer).ok());
+        }
+    });
+    url
+}
+
+fn one(stream: TcpStream, answer: &impl Fn(&str, &[u8]) -> String) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head)? == 0 {
+            return Ok(());
+        }
+    }
+    let head = head.to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body)?;
+    let body = answer(&head, &body);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+    write!(stream.get_mut(), "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
