@@ -44,9 +44,7 @@ check-manifests: $(TOOLS)/istio
 	$(VENV)/bin/python envoy/check.py
 
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
-	$(CARGO) bench -p miroir-core --bench core
-	$(CARGO) bench -p miroir-tests --bench cluster
-	$(CARGO) bench -p miroir-tests --bench moves
+	$(CARGO) bench --bench core --bench cluster --bench moves --bench payloads
 
 build: filter programs ## Everything: programs in target/release, the filter in target/wasm32-wasip1/release
 
