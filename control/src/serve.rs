@@ -379,6 +379,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 };
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
                 if let Some(task) = task {
+                    crate::ops::tell_changing(cluster, uid, &effect).await?;
                     // What others must not overtake keeps its locks.
                     let scope = match &effect {
                         Effect::None | Effect::Settings { .. } => None,

@@ -54,6 +54,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         floor: number("floor")?.unwrap_or(0),
         indexes,
         behind,
+        changing: BTreeMap::new(),
     }))
 }
 

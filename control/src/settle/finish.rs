@@ -84,6 +84,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                 tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
                 view.mark_behind(node);
             }
+            view.changing.remove(&uid);
             if succeeded {
                 crate::ops::apply(view, effect, now);
                 let changed = index.as_ref().and_then(|index| view.indexes.get_mut(index));

@@ -20,6 +20,7 @@ mod payloads;
 mod reads;
 mod restore;
 mod sdk;
+mod settings_changing;
 mod shared;
 mod similar;
 mod survive;
