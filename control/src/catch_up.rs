@@ -12,7 +12,7 @@ use crate::{
     node::Node,
     settings_tag::{self, FILTERABLE},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long everything may be locked for the last of it.
@@ -121,14 +121,20 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
         settings[FILTERABLE] = filterable;
-        if let Some(embedders) = set.get(EMBEDDERS) {
-            settings[EMBEDDERS] = embedders.clone();
+        if with_keys(&mut settings, &set) {
             with_template(&mut settings[EMBEDDERS]);
         }
         let set = node.ask("PATCH", &path, Some(&settings)).await?;
         last = set.get("taskUid").and_then(Value::as_u64).or(last);
     }
     Ok(last)
+}
+
+/// Gives embedders, if there are any, their keys, which nodes do not tell: `set` is what clients have set.
+pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
+    let embedders = set.get(EMBEDDERS);
+    embedders.into_iter().for_each(|embedders| settings[EMBEDDERS] = embedders.clone());
+    embedders.is_some()
 }
 
 /// Makes a node's experimental features those of another.

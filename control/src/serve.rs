@@ -6,7 +6,7 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-    health,
+    export, health,
     ledger::{
         self, Ledger, catalogue,
         intents::{self, Effect, Intent},
@@ -372,8 +372,15 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                     tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
                 }
             }
+            (Intent::Export { export }, _) => {
+                let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+                if let Some(task) = task {
+                    export::spawn(cluster, task, export.clone());
+                }
+            }
             (intent, true) => {
                 let (effect, indexed) = match intent {
+                    Intent::Export { .. } => continue,
                     Intent::Broadcast { effect, .. } => (effect.clone(), None),
                     Intent::Write { operation, .. } => (Effect::None, commit::indexed(operation)),
                 };

@@ -89,7 +89,7 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
         let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) else { continue };
         let mut copies = Copies::new();
         for (node, shards) in held.values() {
-            let wanted = ids(node, index, &tag_filter(shards), &key).await?;
+            let wanted = ids(node, index, tag_filter(shards), &key).await?;
             read(node, index, &key, &wanted, &mut copies).await?;
         }
         findings.copies += copies.values().map(|copies| copies.len() as u64).sum::<u64>();

@@ -276,6 +276,28 @@ pub fn set_canceled_by(connection: &Connection, uid: u32, by: u32) -> Result<()>
     Ok(())
 }
 
+/// How many tasks there are (by what, its value, how many), and when the oldest of those that have not ended was enqueued.
+///
+/// # Errors
+/// The database failed.
+pub fn counts(connection: &Connection) -> Result<(Vec<(&'static str, String, u32)>, Option<Nanos>)> {
+    let mut counts = Vec::new();
+    for (kind, column) in [("indexes", "index_uid"), ("statuses", "status"), ("types", "type")] {
+        let query = format!(
+            "SELECT {column}, count(*) FROM tasks WHERE {column} IS NOT NULL GROUP BY {column} ORDER BY {column}"
+        );
+        let mut statement = connection.prepare_cached(&query)?;
+        let rows = statement.query_map([], |row| Ok((kind, row.get(0)?, row.get(1)?)))?;
+        counts.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    let oldest = connection.query_row(
+        "SELECT min(enqueued_at) FROM tasks WHERE status IN ('enqueued', 'processing')",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok((counts, oldest))
+}
+
 /// How many tasks another has cancelled.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! page. What is written meanwhile is recorded, and copied again.
 
 use super::{
-    document::{Page, by_id, content, copied},
+    document::{self, Page, content, copied},
     record::{Dirty, Written},
 };
 use crate::{
@@ -24,7 +24,7 @@ use std::{
 };
 
 /// Documents a page.
-const PAGE: usize = 1000;
+pub const PAGE: usize = 1000;
 /// How long a node may take to say which documents it has, or for a page.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// More than any index has.
@@ -102,8 +102,9 @@ impl<'a> Copy<'a> {
     }
 
     async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
-        let there: BTreeSet<String> = ids(self.source, index, &self.filter, key).await?.into_iter().collect();
-        let here = ids(self.target, index, &self.filter, key).await?;
+        let there: BTreeSet<String> =
+            ids(self.source, index, &*self.filter, key).await?.into_iter().collect();
+        let here = ids(self.target, index, &*self.filter, key).await?;
         let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
         for gone in gone.chunks(PAGE) {
             self.delete(index, gone).await?;
@@ -122,14 +123,14 @@ impl<'a> Copy<'a> {
     async fn ids(&mut self, index: &str, key: &PrimaryKey, ids: &[String]) -> Result<()> {
         for ids in ids.chunks(PAGE) {
             let (there, here) = futures_util::future::try_join(
-                fetch(self.source, index, &self.by_ids(ids)),
-                fetch(self.target, index, &self.by_ids(ids)),
+                by_ids(self.source, index, &self.filter, ids),
+                by_ids(self.target, index, &self.filter, ids),
             )
             .await?;
             self.count(&there);
             self.count(&here);
             self.cluster.mover.throttle.take(there.results.len()).await;
-            let (there, here) = (by_id(&there.results, key), by_id(&here.results, key));
+            let (there, here) = (document::by_id(&there.results, key), document::by_id(&here.results, key));
             let gone: Vec<&String> = here.keys().filter(|id| !there.contains_key(*id)).collect();
             if !gone.is_empty() {
                 self.delete(index, &gone).await?;
@@ -143,12 +144,8 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    fn by_ids(&self, ids: &[String]) -> Value {
-        json!({"filter": self.filter, "ids": ids, "limit": ids.len(), "retrieveVectors": true})
-    }
-
     async fn read(&mut self, node: &Node, index: &str, ids: &[String]) -> Result<Page> {
-        let page = fetch(node, index, &self.by_ids(ids)).await?;
+        let page = by_ids(node, index, &self.filter, ids).await?;
         self.count(&page);
         self.cluster.mover.throttle.take(page.results.len()).await;
         Ok(page)
@@ -236,13 +233,27 @@ impl<'a> Copy<'a> {
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn ids(node: &Node, index: &str, filter: &str, key: &PrimaryKey) -> Result<Vec<String>> {
-    let body = json!({"filter": filter, "limit": EVERYTHING, "fields": [key.name()]});
+pub async fn ids(
+    node: &Node,
+    index: &str,
+    filter: impl Into<Value>,
+    key: &PrimaryKey,
+) -> Result<Vec<String>> {
+    let body = json!({"filter": filter.into(), "limit": EVERYTHING, "fields": [key.name()]});
     let page = fetch(node, index, &body).await?;
     if u64::try_from(page.results.len()).unwrap_or(u64::MAX) < page.total {
         return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
     }
-    Ok(by_id(&page.results, key).into_keys().collect())
+    Ok(document::by_id(&page.results, key).into_keys().collect())
+}
+
+/// The documents of these ids that a filter finds, with their vectors.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn by_ids(node: &Node, index: &str, filter: &str, ids: &[String]) -> Result<Page> {
+    let body = json!({"filter": filter, "ids": ids, "limit": ids.len(), "retrieveVectors": true});
+    fetch(node, index, &body).await
 }
 
 /// A page of documents.

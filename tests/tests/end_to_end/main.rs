@@ -11,6 +11,7 @@ mod cluster;
 mod depth;
 mod durable;
 mod equivalence;
+mod export;
 mod grow;
 mod mesh;
 mod missing_shards;
