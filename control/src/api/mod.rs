@@ -194,9 +194,13 @@ impl FromRequest<Arc<Cluster>> for Sent {
 }
 
 impl Sent {
-    /// The body as JSON.
+    /// The body as JSON, where it is said to be that: nodes refuse any other.
     #[must_use]
     pub fn json(&self) -> Option<Value> {
+        let kind = self.request.content_type.as_deref()?.split(';').next()?;
+        if !kind.trim().eq_ignore_ascii_case("application/json") {
+            return None;
+        }
         serde_json::from_slice(&self.request.body).ok()
     }
 

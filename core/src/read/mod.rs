@@ -104,6 +104,10 @@ impl Read {
             indexes,
         };
         match question {
+            // There is nothing to ask; a node says whether the client may ask it.
+            Some(question) if question.seeds().is_empty() => {
+                Self { takes_native: true, ..machine }.ask_natively(None)
+            }
             Some(question) => machine.put(question),
             None => machine.ask_natively(None),
         }
