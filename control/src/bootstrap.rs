@@ -2,7 +2,9 @@
 
 use crate::{
     error::{Error, Result},
+    publish::envoy::tls,
     secrets::{self, Secrets},
+    tls::UpstreamTls,
 };
 use std::{
     net::SocketAddr,
@@ -31,6 +33,12 @@ pub struct BootstrapArgs {
     /// MIROIR_SECRET, in the file that MIROIR_SECRET_FILE names, or in --data
     #[arg(long)]
     pub grpc: Option<String>,
+    /// Who vouches for the control plane, PEM, at a path of Envoy's: gRPC by TLS then
+    #[arg(long, requires = "grpc")]
+    pub grpc_ca: Option<PathBuf>,
+    /// Who Envoy is to the control plane (mTLS): a certificate and its key in one file, PEM, at a path of Envoy's
+    #[arg(long, requires = "grpc_ca")]
+    pub grpc_identity: Option<PathBuf>,
     /// The control plane's data folder
     #[arg(long, env = "MIROIR_DATA")]
     pub data: Option<PathBuf>,
@@ -42,6 +50,8 @@ pub struct BootstrapArgs {
 /// There is no secret, or an address is none.
 pub fn of(args: &BootstrapArgs) -> Result<String> {
     let secret;
+    let (authorities, identity) = (args.grpc_ca.clone(), args.grpc_identity.clone());
+    let tls = authorities.map(|authorities| UpstreamTls { authorities, identity });
     let source = match &args.grpc {
         None => Source::Files(&args.xds_dir),
         Some(address) => {
@@ -58,7 +68,7 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
                     return Err(Error::Config(vec![error.to_owned()]));
                 }
             };
-            Source::Grpc { host, port, secret: &secret }
+            Source::Grpc { host, port, secret: &secret, tls: tls.as_ref() }
         }
     };
     let bootstrap = Bootstrap {
@@ -99,6 +109,8 @@ pub enum Source<'a> {
         port: &'a str,
         /// The gateways' secret.
         secret: &'a str,
+        /// TLS to it; `None` for none.
+        tls: Option<&'a UpstreamTls>,
     },
 }
 
@@ -108,12 +120,16 @@ impl Bootstrap<'_> {
     pub fn render(&self) -> String {
         let (sample, source) = match self.source {
             Source::Files(folder) => (FILES, vec![("${XDS_DIR}", folder.display().to_string())]),
-            Source::Grpc { host, port, secret } => {
+            Source::Grpc { host, port, secret, .. } => {
                 let values = [("${CONTROL_HOST}", host), ("${CONTROL_PORT}", port), ("${SECRET}", secret)];
                 (GRPC, values.map(|(name, value)| (name, value.to_owned())).to_vec())
             }
         };
         let sample = if self.no_filter { without_filter(sample) } else { sample.to_owned() };
+        let sample = match self.source {
+            Source::Grpc { host, tls: Some(files), .. } => with_tls(&sample, host, files),
+            _ => sample,
+        };
         let text = sample
             .lines()
             // Comments name the placeholders.
@@ -130,6 +146,13 @@ impl Bootstrap<'_> {
         .chain(source)
         .fold(text, |text, (placeholder, value)| text.replace(placeholder, &value))
     }
+}
+
+/// JSON is YAML.
+fn with_tls(sample: &str, host: &str, files: &UpstreamTls) -> String {
+    let socket = format!("      transport_socket: {}\n", tls(host, files));
+    let before = "      load_assignment:\n        cluster_name: miroir_xds\n";
+    sample.replacen(before, &format!("{socket}{before}"), 1)
 }
 
 fn without_filter(sample: &str) -> String {
@@ -170,10 +193,17 @@ mod tests {
             read["dynamic_resources"]["cds_config"]["path_config_source"]["path"],
             "/data/xds/cds.json"
         );
-        bootstrap.source = Source::Grpc { host: "control", port: "7799", secret: "s" };
+        bootstrap.source = Source::Grpc { host: "control", port: "7799", secret: "s", tls: None };
         let grpc = bootstrap.render();
         assert!(!grpc.contains("${"), "{grpc}");
         assert_eq!(filters(&serde_yaml_ng::from_str(&grpc).unwrap()), 4);
+        let files = UpstreamTls { authorities: "/certs/ca.pem".into(), identity: None };
+        bootstrap.source = Source::Grpc { host: "control", port: "7799", secret: "s", tls: Some(&files) };
+        let read: serde_json::Value = serde_yaml_ng::from_str(&bootstrap.render()).unwrap();
+        assert_eq!(
+            read["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]["sni"],
+            "control"
+        );
         bootstrap.no_filter = true;
         assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 3);
     }

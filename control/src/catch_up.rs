@@ -7,6 +7,7 @@ use crate::{
     embedders::{EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
+    features,
     ledger::catalogue as stored,
     locks::Scope,
     node::Node,
@@ -90,7 +91,7 @@ async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
 /// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for.
 async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
     sync_keys(reference, node).await?;
-    sync_features(reference, node).await?;
+    features::sync(reference, node).await?;
     let mut last = None;
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
@@ -130,6 +131,7 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
     Ok(last)
 }
 
+<<<<<<< HEAD
 /// Gives embedders, if there are any, their keys, which nodes do not tell: `set` is what clients have set.
 pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     let embedders = set.get(EMBEDDERS);
@@ -146,6 +148,8 @@ async fn sync_features(from: &Node, to: &Node) -> Result<()> {
     Ok(())
 }
 
+=======
+>>>>>>> main
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
 ///
 /// # Errors

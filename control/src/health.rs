@@ -1,6 +1,6 @@
 //! Watches nodes, and brings back those that were away.
 
-use crate::{catch_up::index_uids, cluster::Cluster, error::Result, locks::Scope, node::Node};
+use crate::{catch_up::index_uids, cluster::Cluster, error::Result, features, locks::Scope, node::Node};
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -21,6 +21,11 @@ pub async fn watch(cluster: Arc<Cluster>) {
             if was_up && !node.is_up() {
                 tracing::warn!(node = node.name, error = node.health().error, "a node is away");
             }
+        }
+        if !came.is_empty()
+            && let Err(error) = features::learn(&cluster).await
+        {
+            tracing::warn!(%error, "no node tells its features");
         }
         for name in came {
             tracing::info!(node = name, "a node is back");

@@ -6,12 +6,19 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
+<<<<<<< HEAD
     export, health,
+=======
+    features,
+    files::Claim,
+    health,
+>>>>>>> main
     ledger::{
         self, Ledger, catalogue,
         intents::{self, Effect, Intent},
         tasks,
     },
+    listener,
     locks::Scope,
     mover,
     publish::{
@@ -21,7 +28,7 @@ use crate::{
     },
     secrets::Secrets,
     settle::{self, Unsettled},
-    tls::NodeTls,
+    tls::{ControlTls, NodeTls},
     view::{Member, Replica, View},
     webhooks,
     writes::{commit, recovery},
@@ -82,6 +89,9 @@ pub struct ServeArgs {
     /// TLS to nodes
     #[command(flatten)]
     pub tls: NodeTls,
+    /// TLS to whoever comes
+    #[command(flatten)]
+    pub control_tls: ControlTls,
     /// Clients use the cluster without keys
     #[arg(long, env = "MIROIR_NO_MASTER_KEY")]
     pub no_master_key: bool,
@@ -98,19 +108,25 @@ pub struct ServeArgs {
 /// # Errors
 /// The configuration is wrong, or the ledger or the port cannot be had.
 pub async fn serve(args: ServeArgs) -> Result<()> {
+    let acceptor = args.control_tls.acceptor()?;
     let listener = TcpListener::bind(args.listen).await.map_err(Error::file(args.listen.to_string()))?;
     let address = listener.local_addr().map_err(Error::file("listener"))?;
+    let mut claims = Vec::new();
+    for folder in std::iter::once(&args.data).chain(&args.publish_dir) {
+        std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
+        claims.push(Claim::of(folder).await?);
+    }
     let cluster = open(&args, address).await?;
     if let Some(resource) = &args.envoy_filter {
         let publisher = publisher_id(&cluster.ledger).await?;
         let kubernetes = Kubernetes::new(resource, &args.kubernetes_api, &args.service_account, publisher)?;
         tokio::spawn(kubernetes.run(cluster.publisher.clone()));
     }
-    let state = json!({"control": format!("http://{}", reachable(address)), "pid": std::process::id()});
+    let state = json!({"control": format!("{}://{}", args.control_tls.scheme(), reachable(address)), "pid": std::process::id()});
     let path = args.data.join("control.json");
     std::fs::write(&path, state.to_string()).map_err(Error::file(&path))?;
     let app = api::router(cluster.clone());
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let server = tokio::spawn(listener::serve(listener, acceptor, app));
     tracing::info!(%address, "listening");
     let starting = tokio::spawn(start(cluster));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
@@ -222,7 +238,8 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         wasm: absolute(&args.wasm),
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
         control_cluster: args.control_cluster.clone(),
-        tls: args.tls.clone(),
+        tls: args.tls.upstream(),
+        control_tls: args.control_tls.upstream(),
         secret: secrets.gateway_secret.clone(),
         read_key: args.no_master_key.then(|| secrets.key_text(read_key)),
         internal_key: secrets.key_text(read_key),
@@ -303,6 +320,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
         }
     }
     take_up(&cluster).await?;
+    features::learn(&cluster).await?;
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));

@@ -40,6 +40,8 @@ impl Node {
             .arg("--db-path")
             .arg(data.path().join("data"))
             .env("MEILI_MASTER_KEY", master_key)
+            // As nodes of a playground have it.
+            .env("MEILI_MAX_INDEXING_MEMORY", "512MiB")
             .current_dir(data.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

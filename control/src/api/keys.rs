@@ -7,6 +7,7 @@ use crate::{
     cluster::Cluster,
     epochs::INTERNAL,
     error::{Error, Result, api_error},
+    features,
     locks::Scope,
     node::{NodeAnswer, Request},
 };
@@ -96,7 +97,9 @@ pub async fn change(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's refusal.
 pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
-    everywhere(&cluster, sent).await
+    let answer = everywhere(&cluster, sent).await?;
+    features::learn(&cluster.0).await?;
+    Ok(answer)
 }
 
 /// The first node judges; what it takes, the others get under the master key. Who misses it is behind.

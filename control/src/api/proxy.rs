@@ -2,10 +2,9 @@
 //! node may be sent, since it would answer, or change, for itself alone.
 
 use super::{Sent, Shared};
-use crate::{auth, cluster::Cluster, error::Result, node::Request};
+use crate::{auth, cluster::Cluster, error::Result, features, node::Request};
 use axum::response::Response;
 use miroir_core::error::{ApiError, Code};
-use serde_json::Value;
 
 /// Asks a node.
 ///
@@ -154,7 +153,7 @@ pub async fn other(cluster: Shared, sent: Sent) -> Result<Response> {
 impl Closed {
     async fn refuse(&self, cluster: &Shared, sent: &Sent) -> Result<Response> {
         if let Some(feature) = self.feature
-            && !is_on(cluster, feature).await?
+            && features::is_on(cluster, feature).await? != Some(true)
         {
             return sent.natively(cluster).await;
         }
@@ -175,12 +174,6 @@ fn matches(pattern: &str, path: &str) -> bool {
     let mut segments = path.split('/');
     pattern.split('/').all(|wanted| segments.next().is_some_and(|segment| wanted == "*" || wanted == segment))
         && segments.next().is_none()
-}
-
-/// Whether nodes have an experimental feature on.
-async fn is_on(cluster: &Cluster, feature: &str) -> Result<bool> {
-    let features = cluster.ask_any(&Request::own("GET", "/experimental-features", None)).await?.json();
-    Ok(features.get(feature).and_then(Value::as_bool).unwrap_or(false))
 }
 
 /// Whether nodes have a route: they tell its methods to whoever asks for its `OPTIONS`.

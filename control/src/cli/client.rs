@@ -5,6 +5,7 @@ use crate::{
     api::admin::TOKEN_HEADER,
     error::{Error, Result},
     secrets::Secrets,
+    tls::ClientFiles,
 };
 use miroir_core::error::ErrorBody;
 use reqwest::Method;
@@ -35,11 +36,13 @@ async fn send<T: DeserializeOwned>(
     timeout: Duration,
 ) -> Result<T> {
     let (url, token) = find(args)?;
-    let mut request = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(timeout)
-        .build()
-        .unwrap_or_default()
+    let files = ClientFiles {
+        authorities: ("--control-ca", args.control_ca.as_deref()),
+        identity: ("--control-identity", args.control_identity.as_deref()),
+    };
+    let client = files.client()?.timeout(timeout).build();
+    let mut request = client
+        .map_err(|error| Error::Config(vec![format!("TLS to the control plane: {error}")]))?
         .request(method, format!("{}{path}", url.trim_end_matches('/')))
         .header(TOKEN_HEADER, token);
     if let Some(body) = body {

@@ -68,6 +68,12 @@ pub struct QueryArgs {
     /// The control plane's URL; its token is in MIROIR_TOKEN, or in --data
     #[arg(long, env = "MIROIR_CONTROL")]
     pub control: Option<String>,
+    /// Who vouches for the control plane, where its URL is https: certificates, PEM [default: who is known anyway]
+    #[arg(long, env = "MIROIR_CONTROL_CA")]
+    pub control_ca: Option<PathBuf>,
+    /// Who to be to it (mTLS): a certificate and its key in one file, PEM
+    #[arg(long, env = "MIROIR_CONTROL_IDENTITY")]
+    pub control_identity: Option<PathBuf>,
     /// The data folder of a playground, or of a control plane on this machine
     #[arg(long, env = "MIROIR_DATA")]
     pub data: Option<PathBuf>,

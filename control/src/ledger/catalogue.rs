@@ -54,7 +54,11 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         floor: number("floor")?.unwrap_or(0),
         indexes,
         behind,
+<<<<<<< HEAD
         changing: BTreeMap::new(),
+=======
+        legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
+>>>>>>> main
     }))
 }
 
@@ -88,6 +92,7 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     set_meta(connection, "version", &new.version.to_string())?;
     set_meta(connection, "replication", &new.replication.to_string())?;
     set_meta(connection, "floor", &new.floor.to_string())?;
+    set_meta(connection, "legacy_search", &new.legacy_search.to_string())?;
     if old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
     }

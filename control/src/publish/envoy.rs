@@ -2,7 +2,7 @@
 //! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
 
 use super::Snapshot;
-use crate::{error::Result, tls::NodeTls};
+use crate::{error::Result, tls::UpstreamTls};
 use serde_json::{Value, json};
 
 /// The type of a cluster resource.
@@ -31,7 +31,11 @@ pub fn clusters(snapshot: &Snapshot) -> Value {
         })
         .collect();
     let (host, port) = snapshot.control_address();
-    resources.push(cluster(&snapshot.control_cluster, host, port, false));
+    let mut control = cluster(&snapshot.control_cluster, host, port, false);
+    if let Some(files) = &snapshot.control_tls {
+        control["transport_socket"] = tls(host, files);
+    }
+    resources.push(control);
     json!({"version_info": snapshot.topology.version.to_string(), "type_url": CLUSTER, "resources": resources})
 }
 
@@ -82,17 +86,17 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
     cluster
 }
 
-/// TLS to a node: it must be who its URL says.
-fn tls(host: &str, files: &NodeTls) -> Value {
+/// TLS to a node, or to the control plane: it must be who its URL says.
+pub(crate) fn tls(host: &str, files: &UpstreamTls) -> Value {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_ip = host.parse::<std::net::IpAddr>().is_ok();
     let mut common = json!({"validation_context": {
-        "trusted_ca": {"filename": files.authorities()},
+        "trusted_ca": {"filename": files.authorities},
         "match_typed_subject_alt_names": [
             {"san_type": if is_ip { "IP_ADDRESS" } else { "DNS" }, "matcher": {"exact": host}}
         ]
     }});
-    if let Some(identity) = &files.node_identity {
+    if let Some(identity) = &files.identity {
         common["tls_certificates"] =
             json!([{"certificate_chain": {"filename": identity}, "private_key": {"filename": identity}}]);
     }

@@ -13,7 +13,7 @@ use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
     files,
-    tls::NodeTls,
+    tls::UpstreamTls,
     view::{Index, View},
 };
 use envoys::Subscribers;
@@ -38,7 +38,9 @@ pub struct Publisher {
     /// The Envoy cluster of the control plane: [`CONTROL_CLUSTER`], or one that the user has.
     pub control_cluster: String,
     /// How nodes with `https` URLs are spoken to.
-    pub tls: NodeTls,
+    pub tls: UpstreamTls,
+    /// How the control plane is spoken to; `None` for plain HTTP.
+    pub control_tls: Option<UpstreamTls>,
     /// The gateways' secret.
     pub secret: String,
     /// The key to read under where the user has no master key.
@@ -63,7 +65,9 @@ pub struct Snapshot {
     /// Its cluster.
     pub control_cluster: String,
     /// How nodes with `https` URLs are spoken to.
-    pub tls: NodeTls,
+    pub tls: UpstreamTls,
+    /// How the control plane is spoken to; `None` for plain HTTP.
+    pub control_tls: Option<UpstreamTls>,
     /// The filter's module, as Envoy sees it.
     pub wasm: String,
 }
@@ -115,6 +119,7 @@ impl Publisher {
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),
+            legacy_search: view.legacy_search,
             limits: cluster.limits,
         };
         Topology::validate(config).map_err(|error| Error::Config(error.0))
@@ -138,6 +143,7 @@ impl Publisher {
             control: self.control.clone(),
             control_cluster: self.control_cluster.clone(),
             tls: self.tls.clone(),
+            control_tls: self.control_tls.clone(),
             wasm: self.wasm.clone(),
         });
         self.snapshots.send_replace(Some(snapshot.clone()));
@@ -202,7 +208,8 @@ mod file_tests {
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
             control_cluster: CONTROL_CLUSTER.into(),
-            tls: NodeTls::default(),
+            tls: crate::tls::NodeTls::default().upstream(),
+            control_tls: None,
             secret: "s".into(),
             read_key: None,
             internal_key: "k".into(),

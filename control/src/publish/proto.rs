@@ -1,7 +1,7 @@
 //! Envoy's resources as protobuf, for gRPC: the same as the JSON of [`super::envoy`].
 
 use super::{FILTER, Snapshot};
-use crate::{error::Result, tls::NodeTls};
+use crate::{error::Result, tls::UpstreamTls};
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -59,7 +59,8 @@ pub fn clusters(snapshot: &Snapshot) -> Vec<Named> {
         Cluster { transport_socket, ..of_node(cluster(&node.cluster, host, port)) }
     };
     let (host, port) = snapshot.control_address();
-    let control = cluster(&snapshot.control_cluster, host, port);
+    let transport_socket = snapshot.control_tls.as_ref().map(|files| tls(host, files));
+    let control = Cluster { transport_socket, ..cluster(&snapshot.control_cluster, host, port) };
     let clusters = snapshot.nodes.iter().map(node).chain([control]);
     clusters.map(|cluster| Named { name: cluster.name.clone(), body: any(&cluster) }).collect()
 }
@@ -174,8 +175,8 @@ fn of_node(cluster: Cluster) -> Cluster {
     }
 }
 
-/// TLS to a node: it must be who its URL says.
-fn tls(host: &str, files: &NodeTls) -> TransportSocket {
+/// TLS to a node, or to the control plane: it must be who its URL says.
+fn tls(host: &str, files: &UpstreamTls) -> TransportSocket {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_ip = host.parse::<std::net::IpAddr>().is_ok();
     let name = SubjectAltNameMatcher {
@@ -187,11 +188,11 @@ fn tls(host: &str, files: &NodeTls) -> TransportSocket {
         ..SubjectAltNameMatcher::default()
     };
     let validation = CertificateValidationContext {
-        trusted_ca: Some(file(files.authorities())),
+        trusted_ca: Some(file(&files.authorities)),
         match_typed_subject_alt_names: vec![name],
         ..CertificateValidationContext::default()
     };
-    let identity = files.node_identity.as_ref().map(|identity| TlsCertificate {
+    let identity = files.identity.as_ref().map(|identity| TlsCertificate {
         certificate_chain: Some(file(identity)),
         private_key: Some(file(identity)),
         ..TlsCertificate::default()

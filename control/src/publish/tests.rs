@@ -43,7 +43,8 @@ fn publisher() -> Publisher {
         wasm: "/filter.wasm".into(),
         control: "127.0.0.1:9".into(),
         control_cluster: CONTROL_CLUSTER.into(),
-        tls: NodeTls::default(),
+        tls: NodeTls::default().upstream(),
+        control_tls: None,
         secret: "gateways".into(),
         read_key: None,
         internal_key: "k".into(),
@@ -67,6 +68,7 @@ fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
         control: publisher.control.clone(),
         control_cluster: publisher.control_cluster.clone(),
         tls: publisher.tls.clone(),
+        control_tls: publisher.control_tls.clone(),
         wasm: publisher.wasm.clone(),
     };
     publisher.snapshots.send_replace(Some(Arc::new(snapshot)));
@@ -213,15 +215,15 @@ async fn who_does_not_know_the_secret_hears_nothing() {
 }
 
 #[test]
-fn a_node_with_an_https_url_must_be_who_it_says() {
+fn who_is_spoken_to_by_tls_must_be_who_it_says() {
     let mut publisher = publisher();
-    publisher.tls.node_ca = Some("/certs/ca.pem".into());
+    publisher.tls.authorities = "/certs/ca.pem".into();
     publish(&publisher, 1, &["a"]);
     let mut snapshot = Snapshot::clone(publisher.snapshots.borrow().as_ref().unwrap());
     let socket = |snapshot: &Snapshot| envoy::clusters(snapshot)["resources"][0]["transport_socket"].clone();
     assert_eq!(socket(&snapshot), Value::Null);
     snapshot.nodes[0].url = "https://a:7700".parse().unwrap();
-    snapshot.tls.node_identity = Some("/certs/me.pem".into());
+    snapshot.tls.identity = Some("/certs/me.pem".into());
     let context = &socket(&snapshot)["typed_config"];
     assert_eq!(context["sni"], "a");
     let common = &context["common_tls_context"];
@@ -239,6 +241,17 @@ fn a_node_with_an_https_url_must_be_who_it_says() {
     let context = UpstreamTlsContext::decode(&*context.value).unwrap();
     assert_eq!(context.sni, "a");
     assert_eq!(context.common_tls_context.unwrap().tls_certificates.len(), 1);
+
+    let control = |snapshot: &Snapshot| envoy::clusters(snapshot)["resources"][1]["transport_socket"].clone();
+    assert_eq!(control(&snapshot), Value::Null);
+    snapshot.control_tls = Some(snapshot.tls.clone());
+    let names = &control(&snapshot)["typed_config"]["common_tls_context"]["validation_context"];
+    assert_eq!(
+        names["match_typed_subject_alt_names"][0],
+        json!({"san_type": "IP_ADDRESS", "matcher": {"exact": "127.0.0.1"}})
+    );
+    let cluster = Cluster::decode(&*proto::clusters(&snapshot)[1].body.value).unwrap();
+    assert!(cluster.transport_socket.is_some());
 }
 
 /// A Kubernetes API with one resource.

@@ -8,6 +8,7 @@ use crate::{
     config::ClusterConfig,
     epochs::INTERNAL,
     error::{Error, Result},
+    files::Claim,
     ledger::{
         self, Ledger,
         catalogue::{self, Epoch},
@@ -41,6 +42,7 @@ pub struct Recovered {
 pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     let config = serve::describe(args)?;
     std::fs::create_dir_all(&args.data).map_err(Error::file(&args.data))?;
+    let _claim = Claim::of(&args.data).await?;
     let ledger = Ledger::open(&args.data)?;
     if ledger.call(catalogue::load).await?.is_some() {
         return Err(Error::Refused(vec![format!(

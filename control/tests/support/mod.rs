@@ -173,6 +173,7 @@ pub async fn control_that_starts(data: &Path, nodes: &[&FakeNode], commit_timeou
         kubernetes_api: String::new(),
         service_account: data.to_owned(),
         tls: miroir_control::tls::NodeTls::default(),
+        control_tls: miroir_control::tls::ControlTls::default(),
         no_master_key: true,
         commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
         callout_timeout_ms: Some(20),

@@ -5,18 +5,18 @@
 
 use super::{
     answer::{DocumentId, Hit},
-    facets::{merge_distributions, merge_stats},
     federated_hybrid::Decision,
-    merge::{Seen, ranked, write_list, write_number},
+    merge::{Seen, ranked, write_list},
+    paging::Paging,
     query::{DEEP, IndexQuery},
     rank::{Rank, Weighted},
-    request::{MOST_HITS, Paging, SearchRequest},
+    request::{MOST_HITS, SearchRequest},
     reveal::{Revealed, Sorting},
     windows::{Address, InSteps, Name, Scan, Winner},
 };
 use crate::{
     http::Reply,
-    json::{RawObject, write_string},
+    json::RawObject,
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     shard::Shard,
@@ -36,7 +36,7 @@ use std::{
 /// A federated search.
 #[derive(Clone, Debug)]
 pub struct Federated {
-    federation: SearchRequest,
+    pub(super) federation: SearchRequest,
     /// `mergeFacets`, and its `maxValuesPerFacet`.
     pub(super) merge_facets: Option<Option<u64>>,
     /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
@@ -45,7 +45,7 @@ pub struct Federated {
     pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
     queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
-    by_keywords: bool,
+    pub(super) by_keywords: bool,
     /// Asked for fewer hits, nodes may find a hybrid query's keyword hits good enough.
     least: u64,
     /// Set where hits are asked for that show nothing but what merging needs.
@@ -343,62 +343,13 @@ impl Question for Federated {
             return more;
         }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let sum =
-            |name: &str| -> u64 { answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).sum() };
-        let raw = |name: &str| {
-            answers.iter().filter_map(|(answer, _)| answer.get(name)).collect::<Vec<&RawValue>>()
+        let members: Vec<&RawObject<'_>> = answers.iter().map(|(members, _)| members).collect();
+        let semantic = hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64;
+        let shown: Vec<&RawObject<'_>> = match self.scan {
+            Some(_) => Vec::new(),
+            None => hits.iter().map(|hit| &hit.hit.fields).collect(),
         };
-        let total = |name: &str| sum(name).saturating_sub(rejected);
-
-        let mut out = Vec::with_capacity(256 + hits.len() * 1024);
-        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
-        out.push(b'{');
-        let mut wrote_facets = false;
-        for (position, (name, value)) in first.0.iter().enumerate() {
-            if position > 0 {
-                out.push(b',');
-            }
-            if name == "facetsByIndex" {
-                self.write_facets(topology, &raw(name), &mut out);
-                wrote_facets = true;
-                continue;
-            }
-            write_string(name, &mut out);
-            out.push(b':');
-            let number = match name.as_ref() {
-                "hits" => {
-                    let shown = if self.scan.is_some() { &[] } else { hits };
-                    write_list(shown, &mut out, |hit, out| self.write_hit(&hit.hit.fields, out));
-                    continue;
-                }
-                "facetDistribution" => {
-                    let order = |facet: &str| self.merged_order(topology, facet);
-                    merge_distributions(&raw(name), &Map::new(), 0, None, order, &mut out);
-                    continue;
-                }
-                "facetStats" => {
-                    out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
-                    continue;
-                }
-                "estimatedTotalHits" | "totalHits" => Some(total(name)),
-                "totalPages" => self.federation.paging.pages(total("totalHits")),
-                "semanticHitCount" => {
-                    Some(hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64)
-                }
-                "processingTimeMs" => answers.iter().filter_map(|(answer, _)| answer.read::<u64>(name)).max(),
-                _ => self.federation.paging.told(name),
-            };
-            write_number(number, value, &mut out);
-        }
-        let facets = raw("facetsByIndex");
-        if !wrote_facets && !facets.is_empty() {
-            out.push(b',');
-            self.write_facets(topology, &facets, &mut out);
-        }
-        if self.by_keywords && first.get("semanticHitCount").is_none() {
-            out.extend_from_slice(b",\"semanticHitCount\":0");
-        }
-        out.push(b'}');
+        let out = self.write_answer(topology, &members, &shown, semantic, rejected);
         // Scores are told without vectors: a page without hits has nowhere else to take the queries' from.
         let wants_vectors = || self.queries.iter().any(|query| query.request.wants_vectors());
         if self.scan.is_some() && hits.is_empty() && wants_vectors() {

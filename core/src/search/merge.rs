@@ -83,17 +83,13 @@ impl Merging<'_> {
     /// An answer with these members.
     fn write(&self, request: &SearchRequest, members: &RawObject<'_>, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
         let (offset, _) = request.paging.window();
-        let cap = |count: u64| count.min(self.index.max_total_hits);
         let (_, hits) = self.ranked(request, parts);
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
         let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
         let total = |name: &str| {
             let sum = parts.iter().map(|part| part.number(name)).fold(0, u64::saturating_add);
-            let sum = sum.saturating_sub(repeated);
-            // A node that counts further than it gives hits does not stop there, and so no more does the cluster.
-            let stops = parts.iter().all(|part| part.number(name) <= self.index.max_total_hits);
-            if stops { cap(sum) } else { sum }
+            self.index.total(sum.saturating_sub(repeated))
         };
         let hidden_facet = self.added_facet.filter(|facet| !request.asks_for_facet(facet));
 
@@ -295,11 +291,15 @@ mod tests {
     }
 
     #[test]
-    fn totals_stop_at_max_total_hits() {
-        let answer = merged("{}", &[node(&[], 900), node(&[], 300)]);
-        assert_eq!(answer["estimatedTotalHits"], 1000);
-        let answer = merged("{}", &[node(&[], 1900), node(&[], 300)]);
-        assert_eq!(answer["estimatedTotalHits"], 2200, "this version of Meilisearch counts further");
+    fn totals_go_beyond_max_total_hits_but_for_legacy_search() {
+        let total = |totals_stop| {
+            let index = IndexConfig { totals_stop, ..IndexConfig::default() };
+            let parts = [node(&[], 900), node(&[], 300)];
+            let parts: Vec<_> = parts.iter().map(|part| NodeAnswer::read(part.as_bytes()).unwrap()).collect();
+            let merged = merge(&SearchRequest::from_body(b"{}").unwrap(), &index, &parts);
+            serde_json::from_slice::<Value>(&merged).unwrap()["estimatedTotalHits"].clone()
+        };
+        assert_eq!((total(false), total(true)), (json!(1200), json!(1000)));
     }
 
     #[test]

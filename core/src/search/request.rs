@@ -1,19 +1,16 @@
 //! A search as a client asks for it, and what a node is asked instead.
 
-use super::hybrid::Hybrid;
+use super::{
+    hybrid::Hybrid,
+    paging::{PARAMETERS, Paging},
+};
 use crate::shard::{Shard, tag_filter};
 use serde_json::{Value, value::RawValue, value::to_raw_value};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Meilisearch's `limit` and `hitsPerPage` where none is given.
-const DEFAULT_LIMIT: u64 = 20;
-
 /// No node is asked for more: its own arithmetic is to stay in its range.
 pub(crate) const MOST_HITS: u64 = 1 << 24;
-
-/// The parameters that say which part of the hits is wanted.
-const PAGING: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
 
 /// The parameters that say what is shown of a hit.
 const SHAPING: [&str; 11] = [
@@ -29,58 +26,6 @@ const SHAPING: [&str; 11] = [
     "showPerformanceDetails",
     "personalize",
 ];
-
-/// Which part of the hits is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paging {
-    /// `offset` and `limit`, with an estimated total.
-    Offset {
-        /// Hits to leave out.
-        offset: u64,
-        /// Hits to give.
-        limit: u64,
-    },
-    /// `page` and `hitsPerPage`, with an exact total.
-    Page {
-        /// From 1; 0 gives no hits.
-        page: u64,
-        /// Hits a page.
-        hits_per_page: u64,
-    },
-}
-
-impl Paging {
-    /// Hits before the wanted ones, and the number of wanted ones.
-    #[must_use]
-    pub fn window(self) -> (u64, u64) {
-        match self {
-            // A node counts to the end of the page in 64 bits, and finds an end before the page's beginning then.
-            Self::Offset { offset, limit } if offset.checked_add(limit).is_none() => (offset, 0),
-            Self::Offset { offset, limit } => (offset, limit),
-            Self::Page { page: 0, .. } => (0, 0),
-            Self::Page { page, hits_per_page } => ((page - 1).saturating_mul(hits_per_page), hits_per_page),
-        }
-    }
-
-    /// What an answer's member of this name says of the part of the hits; `None` where it says something else.
-    #[must_use]
-    pub fn told(self, member: &str) -> Option<u64> {
-        match (member, self) {
-            ("offset", Self::Offset { offset, .. }) => Some(offset),
-            ("limit", Self::Offset { limit, .. }) => Some(limit),
-            ("page", Self::Page { page, .. }) => Some(page),
-            ("hitsPerPage", Self::Page { hits_per_page, .. }) => Some(hits_per_page),
-            _ => None,
-        }
-    }
-
-    /// The pages that hold so many hits; `None` where the hits are not asked for by pages.
-    #[must_use]
-    pub fn pages(self, hits: u64) -> Option<u64> {
-        let Self::Page { hits_per_page, .. } = self else { return None };
-        Some(hits.saturating_add(hits_per_page.saturating_sub(1)).checked_div(hits_per_page).unwrap_or(0))
-    }
-}
 
 /// The body cannot be understood: a node can say why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,15 +93,10 @@ impl SearchRequest {
         }
         let page = read::<Option<u64>>(&parameters, "page")?.flatten();
         let hits_per_page = read::<Option<u64>>(&parameters, "hitsPerPage")?.flatten();
-        let offset: Option<u64> = read(&parameters, "offset")?;
-        let limit: Option<u64> = read(&parameters, "limit")?;
-        let paging = if page.is_some() || hits_per_page.is_some() {
-            Paging::Page { page: page.unwrap_or(1), hits_per_page: hits_per_page.unwrap_or(DEFAULT_LIMIT) }
-        } else {
-            Paging::Offset { offset: offset.unwrap_or(0), limit: limit.unwrap_or(DEFAULT_LIMIT) }
-        };
+        let (offset, limit) = (read(&parameters, "offset")?, read(&parameters, "limit")?);
+        let paging = Paging::of(page, hits_per_page, offset, limit);
         let is_there = |name: &&str| parameters.get(*name).is_some_and(|value| value.get() != "null");
-        let has_paging = PAGING.iter().any(is_there);
+        let has_paging = PARAMETERS.iter().any(is_there);
         let names = |name| read::<Option<Vec<String>>>(&parameters, name).map(Option::flatten);
         let mut formatted = names("attributesToHighlight")?.unwrap_or_default();
         for field in names("attributesToCrop")?.unwrap_or_default() {
@@ -239,7 +179,7 @@ impl SearchRequest {
     #[must_use]
     pub fn window(&self, shards: &[Shard], additions: Additions<'_>, offset: u64, limit: u64) -> Vec<u8> {
         let window = vec![("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
-        self.write(shards, additions, &PAGING, window)
+        self.write(shards, additions, &PARAMETERS, window)
     }
 
     /// The same query, as a multi-search has it.
@@ -255,7 +195,7 @@ impl SearchRequest {
     pub fn seed(&self, index: &str) -> u64 {
         let mut hash = Xxh3::new();
         hash.update(index.as_bytes());
-        for (name, value) in self.parameters.iter().filter(|(name, _)| !PAGING.contains(&name.as_str())) {
+        for (name, value) in self.parameters.iter().filter(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
             hash.update(name.as_bytes());
             hash.update(&[0]);
             hash.update(value.get().as_bytes());
@@ -282,7 +222,7 @@ impl SearchRequest {
                 vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", to_raw_value(&hits).ok())]
             }
         };
-        self.write(shards, additions, &PAGING, paging)
+        self.write(shards, additions, &PARAMETERS, paging)
     }
 
     /// The same query as a part of a federated search, which has its paging elsewhere.
@@ -294,7 +234,7 @@ impl SearchRequest {
     /// What the client asks, but for the part of the hits.
     #[must_use]
     pub fn without_paging(&self) -> BTreeMap<&str, &RawValue> {
-        self.without(&PAGING)
+        self.without(&PARAMETERS)
     }
 
     fn without(&self, left_out: &[&str]) -> BTreeMap<&str, &RawValue> {

@@ -6,9 +6,10 @@
 use super::{
     answer::{DocumentId, Hit, NodeAnswer},
     merge::{ranked, write_list},
+    paging::Paging,
     query::IndexQuery,
     query_string::parameters,
-    request::{Paging, SearchRequest, with_shards},
+    request::{SearchRequest, with_shards},
 };
 use crate::{
     http::{Reply, RequestHead},

@@ -45,6 +45,10 @@ pub struct TopologyConfig {
     /// filter's. Without it, it is all paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
+    /// Nodes search as they did before Meilisearch 1.47, or have the experimental feature of this name on: totals stop at
+    /// `pagination.maxTotalHits`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub legacy_search: bool,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -80,9 +84,15 @@ pub struct IndexConfig {
     /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
+<<<<<<< HEAD
     /// Its settings are being changed: nodes may have the old ones or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
+=======
+    /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
+    #[serde(skip)]
+    pub totals_stop: bool,
+>>>>>>> main
 }
 
 /// How the values of a facet are ordered.
@@ -104,7 +114,11 @@ impl Default for IndexConfig {
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
+<<<<<<< HEAD
             settings_changing: false,
+=======
+            totals_stop: false,
+>>>>>>> main
         }
     }
 }
@@ -128,6 +142,12 @@ impl IndexConfig {
             }
         }
         sorts
+    }
+
+    /// What an answer's total says of so many hits.
+    #[must_use]
+    pub fn total(&self, hits: u64) -> u64 {
+        if self.totals_stop { hits.min(self.max_total_hits) } else { hits }
     }
 
     /// Whether the values of this facet are ordered by count.

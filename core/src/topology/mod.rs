@@ -152,7 +152,8 @@ impl Topology {
     /// What is known of an index; Meilisearch's defaults where it is not in the catalogue.
     #[must_use]
     pub fn index(&self, index: &str) -> IndexConfig {
-        self.config.indexes.get(index).cloned().unwrap_or_default()
+        let config = self.config.indexes.get(index).cloned().unwrap_or_default();
+        IndexConfig { totals_stop: self.config.legacy_search, ..config }
     }
 
     /// The primary key of an index, where the catalogue knows it.

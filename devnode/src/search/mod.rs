@@ -189,7 +189,8 @@ pub fn search(request: &Request<'_>, query: &SearchQuery) -> Result<Answer> {
     let Found { result, semantic_hits, offset, limit, max_total } = found;
     let maker = HitMaker::new(request.index, &rtxn, query)?;
     let hits = maker.make_all(result.matching_words, &result.documents_ids, &result.document_scores)?;
-    let total = (result.candidates.len() as usize).min(max_total);
+    let total = result.candidates.len() as usize;
+    let total = if request.features.legacy_search { total.min(max_total) } else { total };
     let facets = match &query.facets {
         Some(names) => facets(request.index, &rtxn, names, result.candidates)?,
         None => Facets::default(),

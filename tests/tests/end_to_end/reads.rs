@@ -91,6 +91,42 @@ fn compare(cluster: &Client, node: &Client) {
     }
 }
 
+/// More hits than an index gives, though no node has so many.
+pub fn totals_stop_where_those_of_one_node_do(cluster: &Sandbox, node: &Node) {
+    let documents: Vec<Value> = (0..60).map(|id| json!({"id": id, "title": WORDS[id % 3]})).collect();
+    let clients = [&cluster.client, &node.client];
+    for client in clients {
+        client.create("many", "id", &json!({"pagination": {"maxTotalHits": 50}}));
+        client.add("many", &json!(documents));
+    }
+    let totals = |client: &Client| -> Vec<Value> {
+        let pages = json!({"hitsPerPage": 7, "page": 7});
+        let many = json!({"queries": [{"indexUid": "many", "hitsPerPage": 7}]});
+        let one = client.json("POST", "/indexes/many/search", &json!({"offset": 45})).body;
+        let pages = client.json("POST", "/indexes/many/search", &pages).body;
+        let many = client.json("POST", "/multi-search", &many).body["results"][0].take();
+        let hits = |answer: &Value| json!(answer["hits"].as_array().unwrap().len());
+        let tell = |answer: &Value| {
+            ["estimatedTotalHits", "totalHits", "totalPages"].map(|name| answer[name].clone())
+        };
+        [&one, &pages, &many]
+            .into_iter()
+            .flat_map(|answer| [hits(answer)].into_iter().chain(tell(answer)))
+            .collect()
+    };
+    let mut told = Vec::new();
+    for legacy in [true, false] {
+        for client in clients {
+            let answer = client.json("PATCH", "/experimental-features", &json!({"legacySearch": legacy}));
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        let wanted = totals(&node.client);
+        wait_until("gateways count as nodes do", || totals(&cluster.client) == wanted);
+        told.push(wanted);
+    }
+    assert_ne!(told[0], told[1], "they say where totals stop");
+}
+
 pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: &Sandbox, node: &Node) {
     let documents = documents();
     fill(&cluster.client, &documents);

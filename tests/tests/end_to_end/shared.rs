@@ -28,11 +28,12 @@ type Comparison = fn(&Sandbox, &Node);
 #[test]
 fn reads_are_those_of_one_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
-    let checks: [Comparison; 5] = [
+    let checks: [Comparison; 6] = [
         similar::similar_needs_the_right_to_search_only,
         depth::hybrid_searches_are_decided_over_all_nodes,
         depth::deep_pages_of_federated_searches_and_lists_are_those_of_one_node,
         bad_input::bad_input_is_answered_as_by_one_node_and_harms_nobody,
+        reads::totals_stop_where_those_of_one_node_do,
         reads::a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies,
     ];
     all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));

@@ -130,6 +130,8 @@ pub fn settings(index: &str) -> Value {
             "synonyms": {"river": ["sea"], "castle": ["village harbour"]},
             "stopWords": ["of", "and"],
             "faceting": {"sortFacetValuesBy": {"*": "count", "genre": "alpha"}, "maxValuesPerFacet": 20},
+            // More than a node's part of the documents, and fewer than all.
+            "pagination": {"maxTotalHits": 500},
             "typoTolerance": {"minWordSizeForTypos": {"oneTypo": 4, "twoTypos": 7}},
         }),
         SCATTERED => json!({

@@ -1,0 +1,79 @@
+//! The answer to a federated search.
+
+use super::{
+    facets::{merge_distributions, merge_stats},
+    federated::Federated,
+    merge::{write_list, write_number},
+    windows::InSteps,
+};
+use crate::{
+    json::{RawObject, write_string},
+    topology::Topology,
+};
+use serde_json::{Map, value::RawValue};
+
+impl Federated {
+    /// Nodes' answers as one, with the members that the first has. `shown` are the page's hits, `semantic` of which were
+    /// found by a vector; `rejected` are those that nodes count though another node has their like.
+    pub(super) fn write_answer(
+        &self,
+        topology: &Topology,
+        answers: &[&RawObject<'_>],
+        shown: &[&RawObject<'_>],
+        semantic: u64,
+        rejected: u64,
+    ) -> Vec<u8> {
+        let numbers =
+            |name: &str| answers.iter().filter_map(|answer| answer.read::<u64>(name)).collect::<Vec<_>>();
+        let total = |name: &str| numbers(name).into_iter().sum::<u64>().saturating_sub(rejected);
+        let raw =
+            |name: &str| answers.iter().filter_map(|answer| answer.get(name)).collect::<Vec<&RawValue>>();
+        let members = answers.first().map_or(&[][..], |first| first.0.as_slice());
+        let has = |name: &str| members.iter().any(|(member, _)| member == name);
+
+        let mut out = Vec::with_capacity(256 + shown.len() * 1024);
+        out.push(b'{');
+        for (position, (name, value)) in members.iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            if name == "facetsByIndex" {
+                self.write_facets(topology, &raw(name), &mut out);
+                continue;
+            }
+            write_string(name, &mut out);
+            out.push(b':');
+            let number = match name.as_ref() {
+                "hits" => {
+                    write_list(shown, &mut out, |hit, out| self.write_hit(hit, out));
+                    continue;
+                }
+                "facetDistribution" => {
+                    let order = |facet: &str| self.merged_order(topology, facet);
+                    merge_distributions(&raw(name), &Map::new(), 0, None, order, &mut out);
+                    continue;
+                }
+                "facetStats" => {
+                    out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
+                    continue;
+                }
+                "estimatedTotalHits" | "totalHits" => Some(total(name)),
+                "totalPages" => self.federation.paging.pages(total("totalHits")),
+                "semanticHitCount" => Some(semantic),
+                "processingTimeMs" => numbers(name).into_iter().max(),
+                _ => self.federation.paging.told(name),
+            };
+            write_number(number, value, &mut out);
+        }
+        let facets = raw("facetsByIndex");
+        if !has("facetsByIndex") && !facets.is_empty() {
+            out.push(b',');
+            self.write_facets(topology, &facets, &mut out);
+        }
+        if self.by_keywords && !has("semanticHitCount") {
+            out.extend_from_slice(b",\"semanticHitCount\":0");
+        }
+        out.push(b'}');
+        out
+    }
+}
