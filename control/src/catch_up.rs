@@ -131,7 +131,6 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
     Ok(last)
 }
 
-<<<<<<< HEAD
 /// Gives embedders, if there are any, their keys, which nodes do not tell: `set` is what clients have set.
 pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     let embedders = set.get(EMBEDDERS);
@@ -139,17 +138,6 @@ pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     embedders.is_some()
 }
 
-/// Makes a node's experimental features those of another.
-async fn sync_features(from: &Node, to: &Node) -> Result<()> {
-    let wanted = from.ask("GET", "/experimental-features", None).await?;
-    if to.ask("GET", "/experimental-features", None).await? != wanted {
-        to.ask("PATCH", "/experimental-features", Some(&wanted)).await?;
-    }
-    Ok(())
-}
-
-=======
->>>>>>> main
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
 ///
 /// # Errors

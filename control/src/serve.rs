@@ -6,13 +6,9 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-<<<<<<< HEAD
-    export, health,
-=======
-    features,
+    export, features,
     files::Claim,
     health,
->>>>>>> main
     ledger::{
         self, Ledger, catalogue,
         intents::{self, Effect, Intent},

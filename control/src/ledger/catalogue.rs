@@ -54,11 +54,8 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         floor: number("floor")?.unwrap_or(0),
         indexes,
         behind,
-<<<<<<< HEAD
         changing: BTreeMap::new(),
-=======
         legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
->>>>>>> main
     }))
 }
 

@@ -84,15 +84,12 @@ pub struct IndexConfig {
     /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
-<<<<<<< HEAD
     /// Its settings are being changed: nodes may have the old ones or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
-=======
     /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
     #[serde(skip)]
     pub totals_stop: bool,
->>>>>>> main
 }
 
 /// How the values of a facet are ordered.
@@ -114,11 +111,8 @@ impl Default for IndexConfig {
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
-<<<<<<< HEAD
             settings_changing: false,
-=======
             totals_stop: false,
->>>>>>> main
         }
     }
 }
