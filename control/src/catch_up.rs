@@ -13,7 +13,7 @@ use crate::{
     node::Node,
     settings_tag::{self, FILTERABLE},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long everything may be locked for the last of it.
@@ -166,6 +166,13 @@ pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
         all.extend(unknown.iter().map(|name| unknown_key(index, name)));
     }
     Ok(all)
+}
+
+/// Gives embedders, if there are any, their keys, which nodes do not tell: `set` is what clients have set.
+pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
+    let embedders = set.get(EMBEDDERS);
+    embedders.into_iter().for_each(|embedders| settings[EMBEDDERS] = embedders.clone());
+    embedders.is_some()
 }
 
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.

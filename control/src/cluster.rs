@@ -5,6 +5,7 @@ use crate::{
     config::{ClusterConfig, NodeConfig},
     epochs::Epochs,
     error::{Error, Result},
+    export::Exports,
     gateways::Gateways,
     ledger::{Ledger, catalogue},
     locks::Locks,
@@ -17,8 +18,9 @@ use crate::{
     view::View,
     writes::OpenWrites,
 };
+use miroir_core::shard::Shard;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -80,6 +82,8 @@ pub struct Cluster {
     pub epochs: Epochs,
     /// Which topology gateways have.
     pub gateways: Gateways,
+    /// Exports that have not ended.
+    pub exports: Exports,
     /// Makes replicas whole.
     pub mover: Mover,
     /// Writes the topology out.
@@ -123,6 +127,7 @@ impl Cluster {
             keys: KeyCache::default(),
             epochs: Epochs::default(),
             publisher,
+            exports: Exports::default(),
             creating: Creating::default(),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
@@ -252,6 +257,20 @@ impl Cluster {
             .filter(|node| node.is_up() && !view.behind.contains(&node.name))
             .cloned()
             .collect()
+    }
+
+    /// Nodes that answer and that have active replicas of these shards: each shard once. Those that nobody can tell of are left out.
+    #[must_use]
+    pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
+        let view = self.view();
+        let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+        for shard in shards {
+            let node = view.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
+            if let Some(node) = node {
+                sources.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
+            }
+        }
+        sources.into_values().collect()
     }
 
     /// Asks one current node after the other until one answers.

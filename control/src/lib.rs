@@ -12,6 +12,7 @@ pub mod config;
 pub mod embedders;
 pub mod epochs;
 pub mod error;
+pub mod export;
 pub mod facet_values;
 pub mod features;
 pub mod files;

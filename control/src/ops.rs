@@ -87,9 +87,11 @@ async fn run_locked(
         })
         .await?;
     let uid = task.uid;
+    tell_changing(cluster, uid, &effect).await?;
     let (node_tasks, missed) = match send(cluster, &requests, authorization).await {
         Ok(sent) => sent,
         Err(error) => {
+            cluster.change(|view| drop(view.changing.remove(&uid))).await?;
             cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
             return Err(error);
         }
@@ -129,6 +131,12 @@ async fn run_locked(
     // Only now: a copy that gets the locks must find the operation among what it waits for.
     drop(released);
     Ok(task)
+}
+
+/// Before a node hears of other settings, gateways do: what they answer meanwhile may be of both.
+pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
+    let Effect::Settings { index, .. } = effect else { return Ok(()) };
+    cluster.change(|view| drop(view.changing.insert(uid, index.clone()))).await
 }
 
 /// Tells recordings that indexes have changed, when an operation on them has been sent, or has failed.
@@ -243,6 +251,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
         return Ok(());
     };
+    tell_changing(cluster, uid, &effect).await?;
     let node_tasks = catalogue::send_everywhere(cluster, &cluster.current(), requests).await?;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;

@@ -6,7 +6,7 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-    features,
+    export, features,
     files::Claim,
     health,
     ledger::{
@@ -387,13 +387,21 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                     tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
                 }
             }
+            (Intent::Export { export }, _) => {
+                let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+                if let Some(task) = task {
+                    export::spawn(cluster, task, export.clone());
+                }
+            }
             (intent, true) => {
                 let (effect, indexed) = match intent {
+                    Intent::Export { .. } => continue,
                     Intent::Broadcast { effect, .. } => (effect.clone(), None),
                     Intent::Write { operation, .. } => (Effect::None, commit::indexed(operation)),
                 };
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
                 if let Some(task) = task {
+                    crate::ops::tell_changing(cluster, uid, &effect).await?;
                     // What others must not overtake keeps its locks.
                     let scope = match &effect {
                         Effect::None | Effect::Settings { .. } => None,

@@ -109,7 +109,7 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
         let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) else { continue };
         let mut copies = Copies::new();
         for (node, shards) in held.values() {
-            let wanted = ids(node, index, &tag_filter(shards), &key).await?;
+            let wanted = ids(node, index, tag_filter(shards), &key).await?;
             read(node, index, &key, &wanted, &mut copies).await?;
         }
         findings.copies += copies.values().map(|copies| copies.len() as u64).sum::<u64>();
@@ -146,7 +146,7 @@ async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shar
         if not_here.is_empty() {
             continue;
         }
-        let mut found = match ids(node, index, &tag_filter(&not_here), key).await {
+        let mut found = match ids(node, index, tag_filter(&not_here), key).await {
             // It was deleted a moment ago, or the node has missed its creation.
             Err(Error::Unexpected { status: 404, .. }) => continue,
             found => found?,

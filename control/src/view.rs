@@ -27,6 +27,9 @@ pub struct View {
     pub indexes: BTreeMap<String, Index>,
     /// Nodes that missed an operation on indexes: their settings may be old.
     pub behind: BTreeSet<String>,
+    /// Changes of settings that nodes may have been asked for, and that have not ended: by task, the index. The ledger has
+    /// them as intents.
+    pub changing: BTreeMap<u32, String>,
     /// Nodes' totals stop at `pagination.maxTotalHits`, as they do in Meilisearch's legacy search.
     pub legacy_search: bool,
 }

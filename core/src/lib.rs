@@ -24,6 +24,7 @@ pub mod read;
 pub mod route;
 pub mod scrub;
 pub mod search;
+pub mod settings_changes;
 pub mod shard;
 pub mod topology;
 pub mod write;

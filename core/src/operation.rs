@@ -79,6 +79,15 @@ impl Operation {
         }
     }
 
+    /// The indexes whose settings matter to the answer.
+    #[must_use]
+    pub fn indexes(&self) -> &[String] {
+        match self {
+            Self::Read(_, machine) => machine.indexes(),
+            Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
+        }
+    }
+
     /// The operation's name in metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -100,6 +100,9 @@ pub enum WriteOperation {
         requested_primary_key: Option<String>,
         /// The key that the gateway split by: the topology's, else the requested, else the inferred one.
         primary_key: Option<String>,
+        /// That key is the topology's, which may be of before the index was deleted.
+        #[serde(default)]
+        assumed: bool,
         /// Why the payload would fail on a node; then no document is sent, and the task fails with this.
         failure: Option<ErrorBody>,
     },
@@ -153,6 +156,8 @@ pub enum BeginReply {
         /// The index's primary key.
         primary_key: String,
     },
+    /// The index has no primary key any more: split by the requested or the inferred one, and begin again.
+    Infer,
     /// The index's settings make the doubts matter: begin again with the doubtful documents.
     Show,
     /// Nothing is to be sent: the task is in the ledger and will tell why. The client gets 202 with this summary.

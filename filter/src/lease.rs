@@ -7,6 +7,7 @@ use crate::{callouts::outcome, reach, vm_name};
 use miroir_core::{
     http::Outcome,
     protocol::{REPORT_PATH, Report, ReportReply, SECRET_HEADER},
+    settings_changes::SettingsChanges,
     topology::{OnLostControl, Topology},
 };
 use proxy_wasm::hostcalls;
@@ -34,6 +35,17 @@ struct Lease {
     lost: Option<Instant>,
     /// Older topologies must not be read by.
     needed: u64,
+    /// Whose settings are being changed, or were.
+    settings: SettingsChanges,
+}
+
+impl Lease {
+    /// The version of the oldest topology that anything uses.
+    fn oldest(&mut self) -> Option<u64> {
+        self.topologies.retain(|topology| topology.strong_count() > 0);
+        let alive = self.topologies.iter().filter_map(Weak::upgrade);
+        alive.map(|topology| topology.version()).min()
+    }
 }
 
 thread_local! {
@@ -55,7 +67,16 @@ pub enum Permission {
 
 /// Keeps an eye on a topology: as long as something uses it, it is reported.
 pub fn register(topology: &Arc<Topology>) {
-    LEASE.with_borrow_mut(|lease| lease.topologies.push(Arc::downgrade(topology)));
+    LEASE.with_borrow_mut(|lease| {
+        lease.topologies.push(Arc::downgrade(topology));
+        let oldest = lease.oldest().unwrap_or_else(|| topology.version());
+        lease.settings.note(topology, oldest);
+    });
+}
+
+/// What the answer to a read of these indexes says of changes of their settings since it began by this topology.
+pub fn settings_changes(topology: &Topology, indexes: &[String]) -> Option<String> {
+    LEASE.with_borrow(|lease| lease.settings.since(topology.version(), indexes))
 }
 
 /// How often to report.
@@ -67,11 +88,9 @@ pub fn period(topology: &Topology) -> Duration {
 pub fn report(topology: &Topology) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
     let oldest = LEASE.with_borrow_mut(|lease| {
-        lease.topologies.retain(|topology| topology.strong_count() > 0);
         // A context that was let go hears no answers.
         lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
-        let alive = lease.topologies.iter().filter_map(Weak::upgrade);
-        alive.map(|topology| topology.version()).min()
+        lease.oldest()
     });
     let oldest = oldest.unwrap_or_else(|| topology.version());
     let report = Report { vm: vm_name(), oldest, unreached: reach::unreached() };

@@ -13,6 +13,7 @@ use miroir_core::{
     intake::{Collector, Intake},
     operation::{Operation, Progress},
     protocol::SECRET_HEADER,
+    settings_changes,
     topology::Topology,
 };
 use proxy_wasm::{
@@ -59,6 +60,8 @@ pub struct Stream {
     cut_off: Option<u64>,
     /// When its operation is to have its answer.
     deadline: Option<Instant>,
+    /// The indexes whose settings matter to its answer.
+    indexes: Vec<String>,
     /// What every answer carries, whoever gives it.
     cors: &'static [(&'static str, &'static str)],
 }
@@ -74,6 +77,7 @@ impl Stream {
             calls: HashMap::new(),
             cut_off: None,
             deadline: None,
+            indexes: Vec::new(),
             cors: &[],
         }
     }
@@ -116,6 +120,7 @@ impl Stream {
         if let Progress::Pending { machine, .. } = &progress {
             let time = machine.deadline_ms().map(Duration::from_millis);
             self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+            self.indexes = machine.indexes().to_vec();
         }
         self.advance(progress, observed);
     }
@@ -149,6 +154,10 @@ impl Stream {
         }) {
             Driven::Waiting(operation) => self.state = State::Waiting(operation, observed),
             Driven::Done(reply) => {
+                let reply = match lease::settings_changes(&self.topology, &self.indexes) {
+                    Some(changing) => reply.with_header(settings_changes::HEADER, changing),
+                    None => reply,
+                };
                 observed.done(&reply, self.cut_off.is_some());
                 observed.tell(&reply);
                 send_reply(&match self.cut_off {

@@ -29,6 +29,8 @@ fn view(task: &Task) -> Value {
             "status": count(Some(&task.status)),
             "types": count(Some(&task.kind)),
             "indexUids": count(task.index.as_deref()),
+            // Steps are each node's own.
+            "progressTrace": {},
         },
         "duration": duration,
         "startedAt": task.started_at.map(time::format),

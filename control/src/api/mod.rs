@@ -3,11 +3,13 @@
 pub mod admin;
 pub mod backups;
 pub mod batches;
+pub mod export;
 pub mod fields;
 pub mod indexes;
 pub mod internal;
 pub mod keys;
 pub mod metrics;
+pub mod node_metrics;
 pub mod operations;
 pub mod proxy;
 pub mod render;
@@ -85,6 +87,8 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
             "/webhooks/{uuid}",
             get(webhooks::get).merge(patch(webhooks::update)).merge(delete(webhooks::delete)),
         )
+        .route("/export", post(export::start).fallback(proxy::read))
+        .route("/metrics", get(node_metrics::get).fallback(proxy::read))
         .route("/render-template", post(render::render).fallback(proxy::read))
         .route("/swap-indexes", post(indexes::swap))
         .route("/tasks", get(tasks::list).merge(delete(tasks::delete)))
@@ -190,9 +194,13 @@ impl FromRequest<Arc<Cluster>> for Sent {
 }
 
 impl Sent {
-    /// The body as JSON.
+    /// The body as JSON, where it is said to be that: nodes refuse any other.
     #[must_use]
     pub fn json(&self) -> Option<Value> {
+        let kind = self.request.content_type.as_deref()?.split(';').next()?;
+        if !kind.trim().eq_ignore_ascii_case("application/json") {
+            return None;
+        }
         serde_json::from_slice(&self.request.body).ok()
     }
 

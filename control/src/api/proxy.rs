@@ -32,14 +32,7 @@ const CHATS: &str = "a chat's searches are made inside one node, over its own do
 const RULES: &str = "a rule places documents inside one node, which does not have them all.";
 
 /// Routes that a cluster does not serve: `docs/compatibility.md` lists them too.
-const CLOSED: [Closed; 14] = [
-    Closed {
-        methods: &["POST"],
-        path: "/export",
-        action: "export",
-        feature: None,
-        why: "a node would export its own documents only. Read them with `POST /indexes/{uid}/documents/fetch`.",
-    },
+const CLOSED: [Closed; 12] = [
     Closed {
         methods: &["PATCH"],
         path: "/network",
@@ -53,13 +46,6 @@ const CLOSED: [Closed; 14] = [
         action: "network.update",
         feature: Some("network"),
         why: "nodes of the Enterprise Edition speak to each other by it.",
-    },
-    Closed {
-        methods: &["GET"],
-        path: "/metrics",
-        action: "metrics.get",
-        feature: Some("metrics"),
-        why: "each node has metrics of its own: ask nodes and Envoy.",
     },
     Closed {
         methods: &["POST", "DELETE"],

@@ -4,7 +4,7 @@ use super::{Sent, Shared, indexes, proxy};
 use crate::{
     auth, catalogue,
     embedders::{EMBEDDERS, hide_secrets, with_template},
-    error::{Result, api_error, index_not_found},
+    error::{Error, Result, api_error, index_not_found},
     facet_values::{self, FACETING},
     ledger::{
         intents::{Effect, NodeRequest},
@@ -12,6 +12,7 @@ use crate::{
     },
     locks::Scope,
     ops::{AtOnce, Operation},
+    scrub,
     settings_tag::{FILTERABLE, forbidden_tokens, tag_rule, with_tag},
     writes::begin::check_index_uid,
 };
@@ -46,12 +47,11 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
 /// # Errors
 /// A node's refusal.
 pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    if !cluster.view().indexes.contains_key(&index) {
+        return reset_nothing(&cluster, &sent, &index, None).await;
+    }
     let path = format!("/indexes/{index}/settings");
-    let names = if cluster.view().indexes.contains_key(&index) {
-        cluster.ask_any(&crate::node::Request::own("GET", path.clone(), None)).await?.json()
-    } else {
-        json!({})
-    };
+    let names = cluster.ask_any(&crate::node::Request::own("GET", path.clone(), None)).await?.json();
     let mut body: Map<String, Value> =
         names.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
     body.insert(FILTERABLE.to_owned(), json!([tag_rule()]));
@@ -74,6 +74,9 @@ pub async fn one(
         return indexes::refused(&cluster, &sent).await;
     }
     let attribute = camel_case(&name);
+    if method == "DELETE" && !cluster.view().indexes.contains_key(&index) {
+        return reset_nothing(&cluster, &sent, &index, Some(json!({ attribute: null }))).await;
+    }
     let sets_rule = attribute == FILTERABLE && method != "PATCH";
     let value = if method == "DELETE" { Some(Value::Null) } else { sent.json() };
     let Some(value) = value else { return indexes::refused(&cluster, &sent).await };
@@ -92,7 +95,33 @@ pub async fn one(
         NodeRequest { method, path, body: Some(body).filter(|_| sent.request.method != "DELETE"), main: true }
     };
     let change = json!({ attribute: value });
-    write(&cluster, &sent, &index, request, sets_rule, Some(change)).await
+    let written = write(&cluster, &sent, &index, request, sets_rule, Some(change)).await;
+    // The tag's rule comes before the client's.
+    written.map_err(|error| match error {
+        Error::Api(mut error) if sets_rule => {
+            error.body.message = scrub::shift_position(&error.body.message, "at `[");
+            error.into()
+        }
+        error => error,
+    })
+}
+
+/// A reset of an index that is not there: a task that fails on all nodes, in their own words. It does not make the index.
+async fn reset_nothing(
+    cluster: &Shared,
+    sent: &Sent,
+    index: &str,
+    change: Option<Value>,
+) -> Result<Response> {
+    let (method, path) =
+        (sent.request.method.clone(), format!("/indexes/{index}{}", settings_of(&sent.request.path)));
+    let request = NodeRequest { method, path, body: None, main: true };
+    write(cluster, sent, index, request, true, change).await
+}
+
+/// `/settings`, and the setting's name, out of a path.
+fn settings_of(path: &str) -> &str {
+    path.find("/settings").and_then(|start| path.get(start..)).unwrap_or_default()
 }
 
 fn request(method: &str, path: String, body: Value) -> NodeRequest {
@@ -121,7 +150,9 @@ async fn write(
 ) -> Result<Response> {
     let header = sent.authorization.as_deref();
     let grant = auth::authorize(cluster, header, "settings.update", Some(index)).await?;
-    check_index_uid(index)?;
+    if check_index_uid(index).is_err() {
+        return indexes::refused(cluster, sent).await;
+    }
     let tokens = change.as_ref().and_then(|change| change.get("nonSeparatorTokens"));
     if let Some(token) = tokens.map(forbidden_tokens).unwrap_or_default().first() {
         // Shard tags are made of these characters, which must stay separators, or every search would see them.
@@ -151,16 +182,17 @@ async fn write(
             .await?;
         return Ok(super::accepted(&task));
     }
+    let creates = !is_known && request.method != "DELETE";
     let mut requests = vec![request];
     let sets_limit = change.as_ref().is_some_and(facet_values::sets_limit);
-    if !is_known {
+    if creates {
         requests.extend(catalogue::initial_settings(index, sets_rule, sets_limit));
     }
     // A new index is in the catalogue before its settings are: a crash between leaves nothing that nodes do not have.
-    let at_once = if is_known {
-        AtOnce::Nothing
-    } else {
+    let at_once = if creates {
         AtOnce::Created { index: index.to_owned(), primary_key: None }
+    } else {
+        AtOnce::Nothing
     };
     let operation = Operation {
         task,

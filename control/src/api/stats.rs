@@ -4,7 +4,7 @@ use super::{Sent, Shared, pass_on};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
-    node::{Node, Request},
+    node::Request,
 };
 use axum::{
     Json,
@@ -12,9 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::shard::{Shard, TAG_FIELD, tag_filter};
+use miroir_core::shard::{TAG_FIELD, tag_filter};
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// `GET /stats`.
 ///
@@ -123,17 +123,10 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
 }
 
 /// Counts the documents of an index: each shard on one active replica of a node that answers.
-async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
-    let view = cluster.view();
-    let mut asked: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
-    for shard in view.shards() {
-        let node = view.active(shard).filter_map(|name| cluster.node(name)).find(|node| node.is_up());
-        if let Some(node) = node {
-            asked.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
-        }
-    }
+pub(super) async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
+    let asked = cluster.sources(cluster.view().shards());
     let path = format!("/indexes/{index}/documents/fetch");
-    let counts = asked.values().map(async |(node, shards)| {
+    let counts = asked.iter().map(async |(node, shards)| {
         let body = json!({"filter": tag_filter(shards), "limit": 0});
         let answer = node.ask("POST", &path, Some(&body)).await?;
         answer.get("total").and_then(Value::as_u64).ok_or(Error::NoNode)

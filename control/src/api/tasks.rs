@@ -104,6 +104,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         })
         .await?;
     let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
+    let stopped = stop_exports(&cluster, &uids, task.uid).await?;
     let parts = cluster.settler.cancel(&uids, task.uid);
     let asked = parts.into_iter().map(async |(node, node_tasks)| {
         let node = cluster.node(&node)?;
@@ -116,7 +117,8 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let node_tasks: Vec<NodeTask> = join_all(asked).await.into_iter().flatten().collect();
     let summary = task.summary();
     if node_tasks.is_empty() {
-        let details = json!({"matchedTasks": matched.len(), "canceledTasks": 0, "originalFilter": text});
+        let details =
+            json!({"matchedTasks": matched.len(), "canceledTasks": stopped, "originalFilter": text});
         end(&cluster, task.uid, details, Vec::new()).await?;
     } else {
         let (uid, stored) = (task.uid, node_tasks.clone());
@@ -134,7 +136,31 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     Ok(Json(summary).into_response())
 }
 
-/// `DELETE /tasks`: ended tasks leave the ledger.
+/// Cancels those of these tasks that are exports; gives how many.
+async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize> {
+    let stopped = cluster.exports.stop(uids);
+    let count = stopped.len();
+    let ending = || Ending {
+        status: "canceled",
+        details: None,
+        error: None,
+        started_at: None,
+        finished_at: time::now(),
+    };
+    cluster
+        .ledger
+        .call(move |connection| {
+            stopped.into_iter().try_for_each(|uid| {
+                stored::finish(connection, uid, &ending())?;
+                stored::set_canceled_by(connection, uid, by)?;
+                intents::close(connection, uid)
+            })
+        })
+        .await?;
+    Ok(count)
+}
+
+/// `DELETE /tasks`: ended tasks leave the ledger. Those that are under way leave it too: one node deletes tasks between two batches.
 ///
 /// # Errors
 /// The query is empty, or not one.
@@ -146,22 +172,48 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     cluster.settler.refresh().await;
     query.limit = u32::MAX;
     let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-    let matching = matched.len();
-    let ended: Vec<u32> = matched
-        .iter()
-        .filter(|task| !UNFINISHED.contains(&task.status.as_str()))
-        .map(|task| task.uid)
-        .collect();
+    let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
+    let details = json!({"matchedTasks": uids.len(), "deletedTasks": null, "originalFilter": text});
     let new = NewTask {
         index: None,
         kind: "taskDeletion".to_owned(),
-        details: Some(json!({"matchedTasks": matching, "deletedTasks": null, "originalFilter": text})),
+        details: Some(details.clone()),
         custom_metadata: None,
     };
-    let task = cluster.ledger.call(move |connection| stored::insert(connection, &new)).await?;
-    let details = json!({"matchedTasks": matching, "deletedTasks": ended.len(), "originalFilter": text});
-    end(&cluster, task.uid, details, ended).await?;
-    Ok(Json(task.summary()).into_response())
+    // After a crash it ends, and has deleted nothing.
+    let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
+    let task = cluster
+        .ledger
+        .call(move |connection| {
+            let task = stored::insert(connection, &new)?;
+            intents::open(connection, task.uid, &intent)?;
+            Ok(task)
+        })
+        .await?;
+    let summary = task.summary();
+    let under_way = cluster.settler.under_way(&uids);
+    if under_way.is_empty() {
+        forget(&cluster, task.uid, uids, details).await?;
+    } else {
+        let cluster = cluster.0.clone();
+        tokio::spawn(async move {
+            cluster.settler.ended(&under_way).await;
+            if let Err(error) = forget(&cluster, task.uid, uids, details).await {
+                tracing::error!(%error, "tasks could not be deleted");
+            }
+        });
+    }
+    Ok(Json(summary).into_response())
+}
+
+/// Forgets those of these tasks that have ended, and ends the deletion.
+async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value) -> Result<()> {
+    let query = Query { limit: u32::MAX, uids: Some(uids), ..Query::default() };
+    let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let ended = matched.iter().filter(|task| !UNFINISHED.contains(&task.status.as_str()));
+    let ended: Vec<u32> = ended.map(|task| task.uid).collect();
+    details["deletedTasks"] = json!(ended.len());
+    end(cluster, uid, details, ended).await
 }
 
 const UNFINISHED: [&str; 2] = ["enqueued", "processing"];
@@ -192,7 +244,7 @@ async fn select(
 }
 
 /// Ends a task that needs no node, and forgets others with it.
-async fn end(cluster: &Shared, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
+async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
     let now = time::now();
     let ending = Ending {
         status: "succeeded",

@@ -54,6 +54,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         floor: number("floor")?.unwrap_or(0),
         indexes,
         behind,
+        changing: BTreeMap::new(),
         legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
     }))
 }

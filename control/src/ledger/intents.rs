@@ -1,6 +1,6 @@
 //! Mutations on their way: between begin and commit, and from there until they are settled.
 
-use crate::error::Result;
+use crate::{error::Result, export::Export};
 use miroir_core::{protocol::WriteOperation, shard::Shard};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,11 @@ pub enum Intent {
         requests: Vec<NodeRequest>,
         /// What the catalogue learns when it has succeeded.
         effect: Effect,
+    },
+    /// The control plane sends documents to another Meilisearch.
+    Export {
+        /// Which, and where to.
+        export: Export,
     },
 }
 

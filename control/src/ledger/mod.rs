@@ -5,7 +5,7 @@
 
 pub mod catalogue;
 pub mod intents;
-mod task_list;
+pub mod task_list;
 pub mod tasks;
 pub mod webhooks;
 

@@ -1,4 +1,4 @@
-//! Lists of tasks, and the names of indexes in them.
+//! Lists and counts of tasks, and the names of indexes in them.
 
 use super::tasks::{COLUMNS, Task};
 use crate::{error::Result, time::Nanos};
@@ -133,4 +133,35 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
             .execute("UPDATE tasks SET details = ?2 WHERE uid = ?1", params![uid, details.to_string()])?;
     }
     Ok(())
+}
+
+/// Counts of tasks.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// By `indexes`, `statuses` or `types`: its value, and how many.
+    pub tasks: Vec<(&'static str, String, u32)>,
+    /// When the oldest of those that have not ended was enqueued.
+    pub oldest: Option<Nanos>,
+}
+
+/// Counts tasks.
+///
+/// # Errors
+/// The database failed.
+pub fn counts(connection: &Connection) -> Result<Counts> {
+    let mut tasks = Vec::new();
+    for (kind, column) in [("indexes", "index_uid"), ("statuses", "status"), ("types", "type")] {
+        let query = format!(
+            "SELECT {column}, count(*) FROM tasks WHERE {column} IS NOT NULL GROUP BY {column} ORDER BY {column}"
+        );
+        let mut statement = connection.prepare_cached(&query)?;
+        let rows = statement.query_map([], |row| Ok((kind, row.get(0)?, row.get(1)?)))?;
+        tasks.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    let oldest = connection.query_row(
+        "SELECT min(enqueued_at) FROM tasks WHERE status IN ('enqueued', 'processing')",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(Counts { tasks, oldest })
 }

@@ -4,7 +4,7 @@
 //! page. What is written meanwhile is recorded, and copied again.
 
 use super::{
-    document::{Page, by_id, content, copied},
+    document::{self, Page, content, copied},
     fenced,
     record::{Dirty, Written},
 };
@@ -25,7 +25,7 @@ use std::{
 };
 
 /// Documents a page.
-const PAGE: usize = 1000;
+pub const PAGE: usize = 1000;
 /// How long a node may take to say which documents it has, or for a page.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// More than any index has.
@@ -108,8 +108,9 @@ impl<'a> Copy<'a> {
     }
 
     async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
-        let there: BTreeSet<String> = ids(self.source, index, &self.filter, key).await?.into_iter().collect();
-        let mut here = ids(self.target, index, &self.filter, key).await?;
+        let there: BTreeSet<String> =
+            ids(self.source, index, &*self.filter, key).await?.into_iter().collect();
+        let mut here = ids(self.target, index, &*self.filter, key).await?;
         here.extend(untagged(self.cluster, self.target, index, self.shards, key).await?);
         let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
         for gone in gone.chunks(PAGE) {
@@ -129,14 +130,14 @@ impl<'a> Copy<'a> {
     async fn ids(&mut self, index: &str, key: &PrimaryKey, ids: &[String]) -> Result<()> {
         for ids in ids.chunks(PAGE) {
             let (there, here) = futures_util::future::try_join(
-                fetch(self.source, index, &self.by_ids(ids)),
-                fetch(self.target, index, &self.by_ids(ids)),
+                by_ids(self.source, index, &self.filter, ids),
+                by_ids(self.target, index, &self.filter, ids),
             )
             .await?;
             self.count(&there);
             self.count(&here);
             self.wait_for_turn(&there).await;
-            let (there, here) = (by_id(&there.results, key), by_id(&here.results, key));
+            let (there, here) = (document::by_id(&there.results, key), document::by_id(&here.results, key));
             let gone: Vec<&String> = here.keys().filter(|id| !there.contains_key(*id)).collect();
             if !gone.is_empty() {
                 self.delete(index, &gone).await?;
@@ -150,12 +151,8 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    fn by_ids(&self, ids: &[String]) -> Value {
-        json!({"filter": self.filter, "ids": ids, "limit": ids.len(), "retrieveVectors": true})
-    }
-
     async fn read(&mut self, node: &Node, index: &str, ids: &[String]) -> Result<Page> {
-        let page = fetch(node, index, &self.by_ids(ids)).await?;
+        let page = by_ids(node, index, &self.filter, ids).await?;
         self.count(&page);
         self.wait_for_turn(&page).await;
         Ok(page)
@@ -251,13 +248,27 @@ impl<'a> Copy<'a> {
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn ids(node: &Node, index: &str, filter: &str, key: &PrimaryKey) -> Result<Vec<String>> {
-    let body = json!({"filter": filter, "limit": EVERYTHING, "fields": [key.name()]});
+pub async fn ids(
+    node: &Node,
+    index: &str,
+    filter: impl Into<Value>,
+    key: &PrimaryKey,
+) -> Result<Vec<String>> {
+    let body = json!({"filter": filter.into(), "limit": EVERYTHING, "fields": [key.name()]});
     let page = fetch(node, index, &body).await?;
     if u64::try_from(page.results.len()).unwrap_or(u64::MAX) < page.total {
         return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
     }
-    Ok(by_id(&page.results, key).into_keys().collect())
+    Ok(document::by_id(&page.results, key).into_keys().collect())
+}
+
+/// The documents of these ids that a filter finds, with their vectors.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn by_ids(node: &Node, index: &str, filter: &str, ids: &[String]) -> Result<Page> {
+    let body = json!({"filter": filter, "ids": ids, "limit": ids.len(), "retrieveVectors": true});
+    fetch(node, index, &body).await
 }
 
 /// The ids of documents of some shards that have no tag: somebody has written them past the gateways.
@@ -272,7 +283,7 @@ pub async fn untagged(
     key: &PrimaryKey,
 ) -> Result<Vec<String>> {
     let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
-    let mut found = ids(node, index, &format!("{TAG_FIELD} NOT EXISTS"), key).await?;
+    let mut found = ids(node, index, format!("{TAG_FIELD} NOT EXISTS"), key).await?;
     found.retain(|id| shards.contains(&Shard::of_document(id, count)));
     Ok(found)
 }

@@ -101,7 +101,14 @@ impl Publisher {
                 .map(|node| NodeConfig { name: node.name.clone(), cluster: node.cluster.clone() })
                 .collect(),
             placement: view.shards().map(|shard| view.active(shard).filter_map(position).collect()).collect(),
-            indexes: view.indexes.iter().map(|(uid, index)| (uid.clone(), index_config(index))).collect(),
+            indexes: view
+                .indexes
+                .iter()
+                .map(|(uid, index)| {
+                    let settings_changing = view.changing.values().any(|changing| changing == uid);
+                    (uid.clone(), IndexConfig { settings_changing, ..index_config(index) })
+                })
+                .collect(),
             control: Some(ControlConfig {
                 cluster: self.control_cluster.clone(),
                 secret: self.secret.clone(),

@@ -114,7 +114,7 @@ async fn read(
     shards: u16,
     copies: &mut BTreeMap<Shard, Copy>,
 ) -> Result<()> {
-    let all = ids(node, index, &format!("{TAG_FIELD} EXISTS"), key).await?;
+    let all = ids(node, index, format!("{TAG_FIELD} EXISTS"), key).await?;
     for ids in all.chunks(PAGE) {
         let query = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
         let page = fetch(node, index, &query).await?;

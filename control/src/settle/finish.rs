@@ -84,6 +84,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                 tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
                 view.mark_behind(node);
             }
+            view.changing.remove(&uid);
             if succeeded {
                 crate::ops::apply(view, effect, now);
                 let changed = index.as_ref().and_then(|index| view.indexes.get_mut(index));
@@ -155,6 +156,10 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
         if task.kind == "indexDeletion" && over.details.is_some() {
             return over.details.clone();
         }
+        // A reset tells of all settings that nodes know.
+        if task.kind == "settingsUpdate" && over.details.is_some() {
+            return settings_details(&details, over);
+        }
         return nothing_done(task.details.as_ref());
     }
     if let Some(received) = details.get("receivedDocuments").cloned() {
@@ -176,19 +181,22 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
     if CHANGELESS.contains(&task.kind.as_str()) && over.details.is_some() {
         return over.details.clone();
     }
-    if task.kind == "settingsUpdate"
-        && let Some(mut told) = over.details.clone()
-    {
-        scrub::value(&mut told);
-        // What nodes got otherwise than the client sent it is told as the client sent it.
-        let rewritten = [settings_tag::FILTERABLE, FACETING];
-        for (name, set) in details.as_object().into_iter().flatten() {
-            let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
-            if is_reset || name == settings_tag::FILTERABLE {
-                told[name] = set.clone();
-            }
-        }
-        return Some(told);
+    if task.kind == "settingsUpdate" && over.details.is_some() {
+        return settings_details(&details, over);
     }
     task.details.clone()
+}
+
+/// What a node tells of settings; but what nodes got otherwise than the client sent it is told as the client sent it.
+fn settings_details(set: &Value, over: &Over) -> Option<Value> {
+    let mut told = over.details.clone()?;
+    scrub::value(&mut told);
+    let rewritten = [settings_tag::FILTERABLE, FACETING];
+    for (name, set) in set.as_object().into_iter().flatten() {
+        let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
+        if is_reset || name == settings_tag::FILTERABLE {
+            told[name] = set.clone();
+        }
+    }
+    Some(told)
 }

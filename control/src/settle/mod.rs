@@ -110,6 +110,30 @@ impl Settler {
         self.pending().values().map(|pending| &pending.effect).filter_map(choose).collect()
     }
 
+    /// Waits until none of these is pending.
+    pub async fn ended(&self, uids: &[u32]) {
+        while uids.iter().any(|uid| self.pending().contains_key(uid)) {
+            self.refresh().await;
+        }
+    }
+
+    /// Of these tasks, those that one node would be at now: what has begun, and what is next.
+    #[must_use]
+    pub fn under_way(&self, uids: &[u32]) -> Vec<u32> {
+        let pending = self.pending();
+        let next = pending.keys().next();
+        let is_under_way = |uid: &&u32| {
+            pending.get(uid).is_some_and(|pending| pending.task.started_at.is_some()) || next == Some(*uid)
+        };
+        uids.iter().filter(is_under_way).copied().collect()
+    }
+
+    /// The tasks that are pending.
+    #[must_use]
+    pub fn uids(&self) -> Vec<u32> {
+        self.pending().keys().copied().collect()
+    }
+
     /// How many tasks are pending.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -155,9 +179,7 @@ impl Settler {
                 .map(|(uid, _)| *uid)
                 .collect()
         };
-        while waited_for.iter().any(|uid| self.pending().contains_key(uid)) {
-            self.refresh().await;
-        }
+        self.ended(&waited_for).await;
     }
 
     /// Whether a node has operations on indexes, or their settings, before it.

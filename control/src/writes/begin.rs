@@ -86,7 +86,7 @@ async fn begin_locked(
     let known_key = index.as_ref().and_then(|index| index.primary_key.clone());
     let mut extras = Vec::new();
     let primary_key = match &begin.operation {
-        WriteOperation::AddDocuments { requested_primary_key, primary_key, failure, .. } => {
+        WriteOperation::AddDocuments { requested_primary_key, primary_key, assumed, failure, .. } => {
             if index.is_none() && !grant.may_create(&begin.index) {
                 return record(cluster, &begin, index_not_found(&begin.index).body).await;
             }
@@ -99,6 +99,9 @@ async fn begin_locked(
                 && primary_key.as_ref() != Some(known)
             {
                 return Ok(BeginReply::Split { primary_key: known.clone() });
+            }
+            if known_key.is_none() && *assumed {
+                return Ok(BeginReply::Infer);
             }
             if let Some(failure) = failure {
                 // Meilisearch creates the index before it looks at the documents.

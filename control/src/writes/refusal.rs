@@ -81,6 +81,7 @@ impl Refused {
                 distinct: 0,
                 requested_primary_key: None,
                 primary_key: None,
+                assumed: false,
                 failure: Some(failure),
             },
             shards: Vec::new(),

@@ -247,6 +247,7 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
             distinct: 2,
             requested_primary_key: None,
             primary_key: Some("id".into()),
+            assumed: false,
             failure: None,
         },
         shards: shards.iter().copied().map(Shard).collect(),

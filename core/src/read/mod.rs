@@ -11,6 +11,7 @@ use crate::{
     operation::{Progress, forwarded_headers},
     route::Route,
     scrub,
+    settings_changes::indexes_of,
     shard::Shard,
     topology::{OnMissingShards, Topology},
 };
@@ -53,6 +54,8 @@ pub struct Read {
     /// The client's request mentioned the tag: answers are to be revealed.
     disguised: bool,
     next_call: u32,
+    /// The indexes whose settings matter.
+    indexes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,7 @@ impl Read {
         // A node judges other types of bodies; what it is asked here is always JSON.
         let readable = head.method == "GET" || head.header("content-type").is_some_and(is_json);
         let question = if readable { understand(&topology, &head, &body) } else { None };
+        let indexes = indexes_of(&Route::of(&head.method, head.route()), &body);
         let machine = Self {
             topology,
             head,
@@ -97,8 +101,13 @@ impl Read {
             hits: question.as_ref().map_or(0, |question| question.hits()),
             disguised,
             next_call: 0,
+            indexes,
         };
         match question {
+            // There is nothing to ask; a node says whether the client may ask it.
+            Some(question) if question.seeds().is_empty() => {
+                Self { takes_native: true, ..machine }.ask_natively(None)
+            }
             Some(question) => machine.put(question),
             None => machine.ask_natively(None),
         }
@@ -132,6 +141,12 @@ impl Read {
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         self.topology.config().limits.search_deadline_of(self.bytes(), self.hits)
+    }
+
+    /// The indexes whose settings matter to the answer.
+    #[must_use]
+    pub fn indexes(&self) -> &[String] {
+        &self.indexes
     }
 
     fn bytes(&self) -> usize {

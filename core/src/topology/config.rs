@@ -84,6 +84,9 @@ pub struct IndexConfig {
     /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
+    /// Its settings are being changed: nodes may have the old ones or the new ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub settings_changing: bool,
     /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
     #[serde(skip)]
     pub totals_stop: bool,
@@ -108,6 +111,7 @@ impl Default for IndexConfig {
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
+            settings_changing: false,
             totals_stop: false,
         }
     }

@@ -162,7 +162,13 @@ impl Write {
                     Err(error) => Progress::Done(error.reply()),
                 }
             }
-            Ok(BeginReply::Split { .. } | BeginReply::Show) | Err(_) => {
+            Ok(BeginReply::Infer) if attempt < SPLIT_ATTEMPTS => {
+                match self.payload.infer_again(self.topology.shard_count()) {
+                    Ok(()) => self.begin(attempt + 1),
+                    Err(error) => Progress::Done(error.reply()),
+                }
+            }
+            Ok(BeginReply::Split { .. } | BeginReply::Infer | BeginReply::Show) | Err(_) => {
                 Progress::Done(no_control_plane().reply())
             }
         }

@@ -42,6 +42,8 @@ pub struct DocumentsPayload {
     update: bool,
     requested: Option<String>,
     key: Option<PrimaryKey>,
+    /// The key is what the topology says.
+    assumed: bool,
     failure: Option<ErrorBody>,
     /// The client's `skipCreation`, as it was written.
     skip_creation: Option<String>,
@@ -59,19 +61,27 @@ impl DocumentsPayload {
         skip_creation: Option<String>,
         shards: u16,
     ) -> Self {
-        let key = match known.or(requested.as_deref()) {
-            Some(name) => Ok(PrimaryKey::new(name)),
-            None => infer_primary_key(documents.first()),
-        };
-        let mut payload = Self { documents, update, requested, key: None, failure: None, skip_creation };
-        if payload.documents.is_empty() {
-            return payload;
-        }
-        match key {
-            Ok(key) => payload.split_by(key, shards),
-            Err(failure) => payload.failure = Some(failure),
-        }
+        let mut payload =
+            Self { documents, update, requested, key: None, assumed: false, failure: None, skip_creation };
+        payload.choose(known, shards);
         payload
+    }
+
+    fn choose(&mut self, known: Option<&str>, shards: u16) {
+        self.key = None;
+        self.failure = None;
+        self.assumed = known.is_some();
+        if self.documents.is_empty() {
+            return;
+        }
+        let key = match known.or(self.requested.as_deref()) {
+            Some(name) => Ok(PrimaryKey::new(name)),
+            None => infer_primary_key(self.documents.first()),
+        };
+        match key {
+            Ok(key) => self.split_by(key, shards),
+            Err(failure) => self.failure = Some(failure),
+        }
     }
 
     fn split_by(&mut self, key: PrimaryKey, shards: u16) {
@@ -124,6 +134,7 @@ impl Payload {
                 distinct: payload.documents.distinct() as u64,
                 requested_primary_key: payload.requested.clone(),
                 primary_key: payload.key.as_ref().map(|key| key.name().to_owned()),
+                assumed: payload.assumed,
                 failure: payload.failure.clone(),
             },
             Self::Ids { ids } => WriteOperation::DeleteDocuments {
@@ -184,10 +195,25 @@ impl Payload {
     pub fn split_again(&mut self, primary_key: &str, shards: u16) -> Result<(), ApiError> {
         match self {
             Self::Documents(payload) if payload.key.as_ref().is_none_or(|key| key.name() != primary_key) => {
+                payload.assumed = false;
                 payload.split_by(PrimaryKey::new(primary_key), shards);
                 Ok(())
             }
             _ => Err(ApiError::new(Code::INTERNAL, "the control plane asks to split again by the same key")),
+        }
+    }
+
+    /// The index has no primary key, whatever the topology says.
+    ///
+    /// # Errors
+    /// Where it was not split by what the topology says.
+    pub fn infer_again(&mut self, shards: u16) -> Result<(), ApiError> {
+        match self {
+            Self::Documents(payload) if payload.assumed => {
+                payload.choose(None, shards);
+                Ok(())
+            }
+            _ => Err(ApiError::new(Code::INTERNAL, "the control plane asks to infer what was inferred")),
         }
     }
 

@@ -116,6 +116,24 @@ fn another_primary_key_splits_again() {
 }
 
 #[test]
+fn the_key_of_an_index_that_is_gone_is_forgotten() {
+    let (machine, calls) = pending(start(Some("id"), r#"[{"movie_id":1,"name":"x"}]"#));
+    let begin = body(&calls[0]);
+    assert_eq!(begin["operation"]["failure"]["code"], "missing_document_id");
+    assert_eq!(begin["operation"]["assumed"], true);
+    let infer = || answered(200, json!({"decision": "infer"}));
+    let (machine, calls) = pending(machine.digest(calls[0].id, infer()));
+    let begin = body(&calls[0]);
+    assert_eq!(begin["operation"]["primaryKey"], "movie_id");
+    assert_eq!(
+        (&begin["operation"]["failure"], &begin["operation"]["assumed"]),
+        (&json!(null), &json!(false))
+    );
+    assert_eq!(begin["shards"].as_array().unwrap().len(), 1);
+    assert_eq!(done(machine.digest(calls[0].id, infer())).status, 500, "it was inferred");
+}
+
+#[test]
 fn without_a_control_plane_writes_are_refused_and_can_be_tried_again() {
     let (machine, calls) = pending(start(Some("id"), r#"[{"id":1}]"#));
     let reply = done(machine.digest(calls[0].id, Outcome::Failed));

@@ -10,7 +10,7 @@ const SHARDS: u16 = 16;
 const DOCUMENTS: u64 = 120;
 
 /// Every kind of read that concerns many shards, for all documents.
-fn reads(client: &Client) -> Vec<(&'static str, Answer)> {
+pub fn reads(client: &Client) -> Vec<(&'static str, Answer)> {
     let query = json!({"indexUid": "things", "filter": "rank >= 0"});
     let limited = json!({"indexUid": "things", "filter": "rank >= 0", "limit": 1000});
     let post = |path: &str, body: &Value| client.json("POST", path, body);

@@ -1,5 +1,7 @@
 //! Published clients drive a cluster and one node through their whole surface: they cannot tell one from the other.
 
+mod rust;
+
 use miroir_tests::{MASTER_KEY, Node, Options, Sandbox};
 use std::{
     path::{Path, PathBuf},
@@ -34,8 +36,8 @@ fn comparable(line: &str) -> &str {
     line.split("no vectors provided for document").next().unwrap_or(line)
 }
 
-fn same(command: impl Fn() -> Command, calls: usize) {
-    let [cluster, node] = transcripts(command);
+fn same(transcripts: [Vec<String>; 2], calls: usize) {
+    let [cluster, node] = transcripts;
     let pairs = cluster.iter().zip(&node);
     let wrong: Vec<String> = pairs
         .filter(|(cluster, node)| comparable(cluster) != comparable(node))
@@ -53,7 +55,7 @@ fn the_python_client_cannot_tell_a_cluster_from_a_node() {
         command.arg(root().join("tests/sdk/python.py"));
         command
     };
-    same(python, 205);
+    same(transcripts(python), 205);
 }
 
 #[test]
@@ -63,5 +65,16 @@ fn the_javascript_client_cannot_tell_a_cluster_from_a_node() {
         command.arg(root().join("tests/sdk/javascript.mjs"));
         command
     };
-    same(node, 120);
+    same(transcripts(node), 120);
+}
+
+#[test]
+fn the_rust_client_cannot_tell_a_cluster_from_a_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let drive = |url| rust::drive(url, MASTER_KEY);
+    let transcripts = std::thread::scope(|scope| {
+        let running = [cluster.client.url(), node.client.url()].map(|url| scope.spawn(move || drive(url)));
+        running.map(|running| running.join().unwrap())
+    });
+    same(transcripts, 200);
 }

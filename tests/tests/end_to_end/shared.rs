@@ -3,7 +3,8 @@
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
 use crate::{
-    api, bad_input, broken_nodes, cluster, depth, durable, payloads, reads, similar, webhooks, writes,
+    api, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads, settings_changing,
+    similar, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -59,11 +60,13 @@ fn writes_are_those_of_one_node() {
 #[test]
 fn a_cluster_is_one_meilisearch() {
     let cluster = Sandbox::start(Options::default());
-    let checks: [Check; 7] = [
+    let checks: [Check; 9] = [
         cluster::indexes_settings_and_statistics_show_nothing_of_the_shards,
         cluster::clients_have_no_business_with_internal_routes,
         cluster::the_command_line_prints_tables,
         webhooks::ended_tasks_are_posted_once,
+        export::an_export_sends_every_document_once,
+        settings_changing::reads_say_that_settings_are_changing,
         depth::a_deep_page_moves_its_own_documents_only,
         depth::a_deep_page_of_vectors_moves_its_own_documents_only,
         reads::all_pages_of_a_query_hold_every_document_once_whatever_the_ties,

@@ -2,6 +2,7 @@
 
 mod keys;
 mod manners;
+mod refused;
 mod table;
 
 use miroir_tests::{Answer, Client, Node, Sandbox};
@@ -179,7 +180,7 @@ fn example(route: &Route) -> (String, Value) {
             "template": {"kind": "inlineDocumentTemplate", "inline": "{{ doc.title }}"},
             "input": {"kind": "indexDocument", "indexUid": INDEX, "id": "3"},
         }),
-        (_, "/export") => json!({"url": "http://127.0.0.1:9"}),
+        (_, "/export") => json!({"url": "http://127.0.0.1:9", "indexes": {"of-no-index": {}}}),
         (_, "/logs/stderr" | "/logs/stream") => json!({"target": "info"}),
         _ => name.map_or(Value::Null, setting),
     };
@@ -223,6 +224,7 @@ pub fn every_route_is_what_the_table_says(sandbox: &Sandbox, node: &Node) {
     // Before anything has changed, so that what is refused can be seen to have changed nothing.
     keys::check(&mut pair, &routes);
     manners::check(&mut pair, &routes);
+    refused::check(&mut pair, &routes);
     table::check(&mut pair, &routes);
     println!("{} comparisons", pair.compared);
     assert!(pair.wrong.is_empty(), "{} of {}:\n{}", pair.wrong.len(), pair.compared, pair.wrong.join("\n"));

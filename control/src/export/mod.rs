@@ -1,0 +1,295 @@
+//! Exports: the documents and settings of indexes go to another Meilisearch. The control plane reads each shard from a replica,
+//! since nodes would send what they have, other copies too.
+//!
+//! Which documents of an index there are is asked when its turn comes; they are sent as they are then or later.
+
+mod target;
+
+use crate::{
+    catch_up,
+    cluster::Cluster,
+    error::Result,
+    ledger::{
+        catalogue as stored, intents,
+        tasks::{self, Ending, Task},
+    },
+    mover::{copy, document},
+    node::Request,
+    scrub, time,
+};
+use byte_unit::Byte;
+use miroir_core::{
+    documents::PrimaryKey,
+    error::{ApiError, Code, ErrorBody},
+    shard::{Shard, tag_filter},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use target::Target;
+use tokio::task::AbortHandle;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Export {
+    /// Where the other Meilisearch is.
+    #[serde(default)]
+    pub url: String,
+    /// Its key.
+    #[serde(default)]
+    pub api_key: Option<String>,
+    /// Bytes of a request with documents: a number, or text with a unit.
+    #[serde(default)]
+    payload_size: Option<Value>,
+    /// Which indexes, by patterns; all of them where it is absent.
+    #[serde(default)]
+    indexes: Option<BTreeMap<String, Wanted>>,
+}
+
+/// What is wanted of the indexes of a pattern.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wanted {
+    /// Documents that it finds.
+    #[serde(default)]
+    filter: Option<Value>,
+    /// Settings are sent to an index that is there already, too.
+    #[serde(default)]
+    override_settings: bool,
+}
+
+impl Export {
+    /// Bytes of a request with documents, where the client says it.
+    #[must_use]
+    pub fn payload_size(&self) -> Option<Byte> {
+        match self.payload_size.as_ref()? {
+            Value::String(text) => text.parse().ok(),
+            number => number.as_u64().map(Byte::from_u64),
+        }
+    }
+
+    /// What is wanted, by patterns.
+    #[must_use]
+    pub fn wanted(&self) -> BTreeMap<String, Wanted> {
+        let everything = || BTreeMap::from([("*".to_owned(), Wanted::default())]);
+        self.indexes.clone().unwrap_or_else(everything)
+    }
+
+    /// What is wanted of an index: the first pattern that is its name, or starts it, says it.
+    fn of(&self, index: &str) -> Option<Wanted> {
+        let fits = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(start) => index.starts_with(start),
+            None => index == pattern,
+        };
+        self.wanted().into_iter().find(|(pattern, _)| fits(pattern)).map(|(_, wanted)| wanted)
+    }
+}
+
+/// Exports that have not ended.
+#[derive(Debug, Default)]
+pub struct Exports {
+    running: Mutex<BTreeMap<u32, AbortHandle>>,
+    /// One at a time, as on one node.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Exports {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<u32, AbortHandle>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops those of these tasks that are exports; gives them.
+    pub fn stop(&self, uids: &[u32]) -> Vec<u32> {
+        let mut running = self.running();
+        let stopped = uids.iter().filter_map(|uid| Some((*uid, running.remove(uid)?)));
+        stopped.inspect(|(_, job)| job.abort()).map(|(uid, _)| uid).collect()
+    }
+}
+
+/// Starts an export, or starts it anew after a crash.
+pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
+    let uid = task.uid;
+    // Held until it is known how to stop it.
+    let mut running = cluster.exports.running();
+    let owned = cluster.clone();
+    let job = tokio::spawn(async move {
+        if let Err(error) = run(&owned, task, export).await {
+            tracing::error!(uid, %error, "an export could not be ended; the next start begins it anew");
+        }
+    });
+    running.insert(uid, job.abort_handle());
+}
+
+async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
+    let (uid, mut details) = (task.uid, task.details.unwrap_or_else(|| json!({})));
+    let _turn = cluster.exports.turn.lock().await;
+    // What clients asked for before is in it.
+    cluster.settler.ended(&cluster.settler.uids()).await;
+    let started_at = time::now();
+    cluster.ledger.call(move |connection| tasks::start(connection, uid, started_at)).await?;
+    let (status, error) = match all(cluster, &export).await {
+        Ok(indexes) => {
+            details["indexes"] = json!(indexes);
+            ("succeeded", None)
+        }
+        Err(error) => ("failed", Some(error)),
+    };
+    // It may have been cancelled, and has ended then.
+    if cluster.exports.running().remove(&uid).is_none() {
+        return Ok(());
+    }
+    let ending = Ending {
+        status,
+        details: Some(details),
+        error,
+        started_at: Some(started_at),
+        finished_at: time::now(),
+    };
+    cluster
+        .ledger
+        .call(move |connection| {
+            tasks::finish(connection, uid, &ending)?;
+            intents::close(connection, uid)
+        })
+        .await
+}
+
+/// Exports all indexes that are wanted; gives their details.
+async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap<String, Value>, ErrorBody> {
+    let size =
+        export.payload_size().map_or(cluster.config.limits.max_payload_bytes / 10 * 9, |size| size.as_u64());
+    let target = Target::new(&export.url, export.api_key.as_deref(), size).map_err(internal)?;
+    let mut details = BTreeMap::new();
+    for index in cluster.view().indexes.keys() {
+        let Some(wanted) = export.of(index) else { continue };
+        let documents = one(cluster, index, &wanted, &target).await?;
+        let mut told = json!(wanted);
+        told["matchedDocuments"] = json!(documents);
+        details.insert(index.clone(), told);
+    }
+    Ok(details)
+}
+
+/// Exports an index; gives how many documents.
+async fn one(
+    cluster: &Cluster,
+    index: &str,
+    wanted: &Wanted,
+    target: &Target,
+) -> std::result::Result<usize, ErrorBody> {
+    if let Some(filter) = &wanted.filter {
+        judge(cluster, index, filter).await?;
+    }
+    let key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
+    let is_there = target.has(index).await?;
+    target.prepare(index, key.as_deref(), is_there, wanted.override_settings).await?;
+    if !is_there || wanted.override_settings {
+        let settings = settings(cluster, index).await.map_err(internal)?;
+        target.send("PATCH", &format!("/indexes/{index}/settings"), Some(&settings)).await?;
+    }
+    // Without a primary key it has no documents.
+    let Some(key) = key.map(PrimaryKey::new) else { return Ok(0) };
+    let mut left: Vec<Shard> = cluster.view().shards().collect();
+    let (mut sent, mut patience) = (0, 20);
+    while !left.is_empty() {
+        let mut failed = Vec::new();
+        for (node, shards) in cluster.sources(left.iter().copied()) {
+            match documents(&node, index, wanted, &key, &shards).await {
+                Ok(pages) => {
+                    for ids in pages.chunks(copy::PAGE) {
+                        let page =
+                            copy::by_ids(&node, index, &tag_filter(&shards), ids).await.map_err(internal)?;
+                        let documents = page.results.iter().map(|document| {
+                            miroir_core::scrub::document(document::copied(document).as_bytes())
+                        });
+                        target.documents(index, documents).await?;
+                    }
+                    sent += pages.len();
+                }
+                Err(_) if patience > 0 => failed.extend(shards),
+                Err(error) => return Err(internal(error)),
+            }
+        }
+        // Shards that no node tells of now.
+        let found: BTreeSet<Shard> =
+            cluster.sources(left.iter().copied()).into_iter().flat_map(|(_, shards)| shards).collect();
+        failed.extend(left.iter().filter(|shard| !found.contains(shard)));
+        left = failed;
+        if !left.is_empty() {
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+    Ok(sent)
+}
+
+fn internal(error: impl std::fmt::Display) -> ErrorBody {
+    ApiError::new(Code::INTERNAL, error.to_string()).body
+}
+
+/// A node judges a filter before it is used, so that its error is about what the client has written.
+async fn judge(cluster: &Cluster, index: &str, filter: &Value) -> std::result::Result<(), ErrorBody> {
+    let body = json!({"filter": filter, "limit": 0});
+    let request = Request::own("POST", format!("/indexes/{index}/documents/fetch"), Some(&body));
+    let answer = cluster.ask_any(&request).await.map_err(internal)?;
+    match answer.error() {
+        Some(error) if !answer.is_success() => {
+            let message = format!("Index `{index}`: {}", scrub::message(&error.message));
+            Err(ErrorBody { message, ..error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The settings of an index as clients know them, with the keys of embedders.
+async fn settings(cluster: &Cluster, index: &str) -> Result<Value> {
+    let path = format!("/indexes/{index}/settings");
+    let answer = cluster.ask_any(&Request::own("GET", path, None)).await?;
+    let mut settings = answer.json();
+    scrub::value(&mut settings);
+    let uid = index.to_owned();
+    let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+    catch_up::with_keys(&mut settings, &set);
+    Ok(settings)
+}
+
+/// The ids of the documents of some shards that a node has, and that are wanted.
+async fn documents(
+    node: &crate::node::Node,
+    index: &str,
+    wanted: &Wanted,
+    key: &PrimaryKey,
+    shards: &[Shard],
+) -> Result<Vec<String>> {
+    let mut conditions = match &wanted.filter {
+        Some(Value::Array(conditions)) => conditions.clone(),
+        Some(Value::Null) | None => Vec::new(),
+        Some(condition) => vec![condition.clone()],
+    };
+    conditions.push(tag_filter(shards).into());
+    copy::ids(node, index, conditions, key).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_pattern_says_what_is_wanted() {
+        let export: Export = serde_json::from_value(json!({
+            "url": "x", "indexes": {"films": {"overrideSettings": true}, "fi*": {"filter": "a = 1"}}
+        }))
+        .unwrap();
+        assert_eq!(export.of("fi").unwrap().filter, Some(json!("a = 1")));
+        // `*` comes before letters, as in nodes' map of patterns.
+        assert_eq!(export.of("films").unwrap().filter, Some(json!("a = 1")));
+        assert_eq!(export.of("books"), None);
+        let everything: Export = serde_json::from_value(json!({"url": "x"})).unwrap();
+        assert_eq!(everything.of("books"), Some(Wanted::default()));
+    }
+}

@@ -1,0 +1,134 @@
+//! The Meilisearch that an export goes to.
+
+use axum::body::Bytes;
+use miroir_core::error::{ApiError, Code, ErrorBody};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// How long it may take for one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one request is tried again, as nodes do.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// The longest pause between two trials.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Another Meilisearch.
+#[derive(Debug)]
+pub(super) struct Target {
+    http: Client,
+    url: String,
+    key: Option<String>,
+    size: u64,
+}
+
+type Result<T> = std::result::Result<T, ErrorBody>;
+
+impl Target {
+    /// Documents go there in requests of so many bytes.
+    pub(super) fn new(url: &str, key: Option<&str>, size: u64) -> reqwest::Result<Self> {
+        let http = Client::builder().timeout(TIMEOUT).build()?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned), size })
+    }
+
+    /// Whether it has an index of this name.
+    pub(super) async fn has(&self, index: &str) -> Result<bool> {
+        match self.ask("GET", &format!("/indexes/{index}"), None, Vec::new()).await? {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.code == "index_not_found" => Ok(false),
+            Err(refusal) => Err(failed(&refusal)),
+        }
+    }
+
+    /// Makes the index, or gives the one that is there its primary key, where that is wanted.
+    pub(super) async fn prepare(
+        &self,
+        index: &str,
+        key: Option<&str>,
+        is_there: bool,
+        is_overridden: bool,
+    ) -> Result<()> {
+        if !is_there {
+            self.send("POST", "/indexes", Some(&json!({"uid": index, "primaryKey": key}))).await?;
+        } else if is_overridden {
+            self.send("PATCH", &format!("/indexes/{index}"), Some(&json!({"primaryKey": key}))).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends documents, in as many requests as they need.
+    pub(super) async fn documents(
+        &self,
+        index: &str,
+        documents: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<()> {
+        let path = format!("/indexes/{index}/documents");
+        let mut lines = Vec::new();
+        for document in documents {
+            let is_full = (lines.len() + document.len() + 1) as u64 > self.size;
+            if is_full && !lines.is_empty() {
+                self.lines(&path, std::mem::take(&mut lines)).await?;
+            }
+            lines.extend_from_slice(&document);
+            lines.push(b'\n');
+        }
+        if lines.is_empty() { Ok(()) } else { self.lines(&path, lines).await }
+    }
+
+    async fn lines(&self, path: &str, lines: Vec<u8>) -> Result<()> {
+        let answer = self.ask("POST", path, Some("application/x-ndjson"), lines).await?;
+        answer.map(drop).map_err(|refusal| failed(&refusal))
+    }
+
+    /// Sends JSON, or nothing.
+    pub(super) async fn send(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<()> {
+        let kind = body.map(|_| "application/json");
+        let body = body.map(Value::to_string).unwrap_or_default().into_bytes();
+        let answer = self.ask(method, path, kind, body).await?;
+        answer.map(drop).map_err(|refusal| failed(&refusal))
+    }
+
+    /// Asks until there is an answer that will not be another one a moment later; gives its refusal, if it is one.
+    async fn ask(
+        &self,
+        method: &'static str,
+        path: &str,
+        kind: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<std::result::Result<Response, ErrorBody>> {
+        let (begun, mut pause) = (Instant::now(), Duration::from_millis(500));
+        let body = Bytes::from(body);
+        loop {
+            let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+            let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body.clone());
+            if let Some(kind) = kind {
+                request = request.header("content-type", kind);
+            }
+            if let Some(key) = &self.key {
+                request = request.bearer_auth(key);
+            }
+            let answer = request.send().await;
+            let is_final = answer.as_ref().is_ok_and(|answer| !is_transient(answer.status()));
+            if is_final || begun.elapsed() + pause > PATIENCE {
+                let answer = answer.map_err(super::internal)?;
+                if answer.status().is_success() {
+                    return Ok(Ok(answer));
+                }
+                return Ok(Err(answer.json().await.map_err(super::internal)?));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn is_transient(status: StatusCode) -> bool {
+    [408, 429, 500, 502, 503, 504].contains(&status.as_u16())
+}
+
+/// A refusal, as nodes tell it.
+fn failed(refusal: &ErrorBody) -> ErrorBody {
+    let ErrorBody { message, code, kind, link } = refusal;
+    let message = format!("Failed to export documents to remote server {code} ({kind}): {message} <{link}>");
+    ApiError::new(Code::INTERNAL, message).body
+}

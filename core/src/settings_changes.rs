@@ -1,0 +1,108 @@
+//! Which reads may have met two settings of one index: nodes change them one after the other, each when its queue comes to it.
+
+use crate::{route::Route, topology::Topology};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Names the indexes of a read whose settings were being changed while it was answered, with commas.
+pub const HEADER: &str = "x-miroir-settings-changing";
+
+/// The changes of settings that a worker has heard of.
+#[derive(Clone, Debug, Default)]
+pub struct SettingsChanges {
+    /// By index, the last version of the topology in which its settings were being changed.
+    last: BTreeMap<String, u64>,
+}
+
+impl SettingsChanges {
+    /// Takes note of a topology. `oldest` is the version of the oldest one that is still read by.
+    pub fn note(&mut self, topology: &Topology, oldest: u64) {
+        self.last.retain(|_, version| *version >= oldest);
+        let indexes = topology.config().indexes.iter().filter(|(_, index)| index.settings_changing);
+        self.last.extend(indexes.map(|(uid, _)| (uid.clone(), topology.version())));
+    }
+
+    /// What [`HEADER`] says of a read of these indexes that began by the topology of this version, and ends now; `None` where
+    /// nothing is to be said.
+    #[must_use]
+    pub fn since(&self, version: u64, indexes: &[String]) -> Option<String> {
+        let is_changing = |index: &&String| self.last.get(*index).is_some_and(|last| *last >= version);
+        let mut changing: Vec<&str> = indexes.iter().filter(is_changing).map(String::as_str).collect();
+        changing.sort_unstable();
+        changing.dedup();
+        (!changing.is_empty()).then(|| changing.join(","))
+    }
+}
+
+/// The indexes that a read concerns, as far as its settings matter.
+#[must_use]
+pub fn indexes_of(route: &Route, body: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Query {
+        index_uid: String,
+    }
+    #[derive(Deserialize)]
+    struct Queries {
+        queries: Vec<Query>,
+    }
+    match route {
+        Route::Search { index }
+        | Route::FacetSearch { index }
+        | Route::Similar { index }
+        | Route::DocumentList { index } => vec![index.clone()],
+        Route::MultiSearch => serde_json::from_slice(body)
+            .map(|Queries { queries }| queries.into_iter().map(|query| query.index_uid).collect())
+            .unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn topology(version: u64, changing: &[&str]) -> Topology {
+        let index = |uid: &str| json!({"settingsChanging": changing.contains(&uid)});
+        let config = json!({
+            "schema": 1, "version": version, "nodes": [{"name": "a", "cluster": "a"}], "placement": [[0]],
+            "indexes": {"books": index("books"), "movies": index("movies")},
+        });
+        Topology::from_json(config.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_read_is_marked_whose_settings_changed_at_any_time_until_its_end() {
+        let movies = ["movies".to_owned()];
+        let mut changes = SettingsChanges::default();
+        changes.note(&topology(1, &[]), 1);
+        assert_eq!(changes.since(1, &movies), None);
+        changes.note(&topology(2, &["movies"]), 1);
+        // It began before, and was under way when it was heard of.
+        assert_eq!(changes.since(1, &movies).as_deref(), Some("movies"));
+        assert_eq!(changes.since(2, &movies).as_deref(), Some("movies"));
+        changes.note(&topology(3, &[]), 1);
+        // It began before or while, and ends after.
+        assert_eq!(changes.since(1, &movies).as_deref(), Some("movies"));
+        assert_eq!(changes.since(2, &movies).as_deref(), Some("movies"));
+        assert_eq!(changes.since(3, &movies), None);
+        changes.note(&topology(4, &[]), 3);
+        assert!(changes.last.is_empty(), "nobody reads by topology 2 any more");
+    }
+
+    #[test]
+    fn all_indexes_of_a_read_are_named_once() {
+        let mut changes = SettingsChanges::default();
+        changes.note(&topology(1, &["movies", "books"]), 1);
+        let body = br#"{"queries":[{"indexUid":"movies","q":"a"},{"indexUid":"books"},{"indexUid":"movies"},
+            {"indexUid":"others"}]}"#;
+        let indexes = indexes_of(&Route::MultiSearch, body);
+        assert_eq!(changes.since(1, &indexes).as_deref(), Some("books,movies"));
+        let list = indexes_of(&Route::of("POST", "/indexes/books/documents/fetch"), b"{}");
+        assert_eq!(changes.since(1, &list).as_deref(), Some("books"));
+        assert_eq!(changes.since(1, &indexes_of(&Route::MultiSearch, b"{")), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! An export sends the documents of all shards, each once, with their vectors and without the shard tag.
+
+use miroir_tests::{Answer, Client, MASTER_KEY, Node, Sandbox, wait_until};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn documents(client: &Client, index: &str) -> BTreeMap<u64, Value> {
+    let path = format!("/indexes/{index}/documents?limit=1000&retrieveVectors=true");
+    let found = client.get(&path).body;
+    let found = found["results"].as_array().unwrap_or_else(|| panic!("{found}"));
+    found.iter().map(|document| (document["id"].as_u64().unwrap(), document.clone())).collect()
+}
+
+/// Waits for the end of an export, which is answered with 200.
+fn ended(client: &Client, answer: Answer) -> Value {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    client.ended(&Answer { status: 202, ..answer })
+}
+
+pub fn an_export_sends_every_document_once(cluster: &Sandbox) {
+    let (client, target) = (&cluster.client, Node::start());
+    let settings = json!({
+        "filterableAttributes": ["year"], "synonyms": {"film": ["movie"]}, "faceting": {"maxValuesPerFacet": 7},
+        "embedders": {"mine": {"source": "userProvided", "dimensions": 2}},
+    });
+    client.create("films", "id", &settings);
+    let film = |id: u64| json!({"id": id, "year": 1900 + id % 100, "text": "x".repeat(100), "_vectors": {"mine": [id, 1]}});
+    client.add("films", &json!((0..300).map(film).collect::<Vec<_>>()));
+    client.add("books", &json!([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]));
+    client.add("others", &json!([{"id": 1}]));
+    target.client.create("books", "id", &json!({"stopWords": ["the"]}));
+
+    let wanted = json!({
+        "url": target.client.url(), "apiKey": MASTER_KEY, "payloadSize": "4 KiB",
+        "indexes": {"fi*": {"filter": "year >= 1950"}, "books": {"overrideSettings": false}},
+    });
+    let task = ended(client, client.json("POST", "/export", &wanted));
+    assert_eq!(task["status"], "succeeded", "{task}");
+    let told = json!({
+        "url": target.client.url(), "apiKey": "a-mXXXXX...", "payloadSize": "4 KiB",
+        "indexes": {
+            "films": {"filter": "year >= 1950", "overrideSettings": false, "matchedDocuments": 150},
+            "books": {"filter": null, "overrideSettings": false, "matchedDocuments": 2},
+        },
+    });
+    assert_eq!(task["details"], told, "{task}");
+    wait_until("the target has indexed all", || {
+        target.client.get("/tasks?statuses=enqueued,processing").body["total"] == 0
+    });
+    assert_eq!(target.client.get("/tasks?statuses=failed").body["total"], 0);
+    let mut expected = documents(client, "films");
+    expected.retain(|_, film| film["year"].as_u64().unwrap() >= 1950);
+    assert_eq!(documents(&target.client, "films"), expected);
+    assert_eq!(documents(&target.client, "books"), documents(client, "books"));
+    assert_eq!(target.client.get("/indexes/others").status, 404);
+    let settings = |client: &Client, index: &str| client.get(&format!("/indexes/{index}/settings")).body;
+    assert_eq!(settings(&target.client, "films"), settings(client, "films"));
+    assert_eq!(settings(&target.client, "books")["stopWords"], json!(["the"]));
+
+    let wrong = json!({"url": target.client.url(), "apiKey": MASTER_KEY, "indexes": {"films": {"filter": "nope = 1"}}});
+    let task = ended(client, client.json("POST", "/export", &wrong));
+    let code = json!("invalid_document_filter");
+    assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &code), "{task}");
+    let message = task["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("Index `films`: Attribute `nope` is not filterable."), "{message}");
+    assert!(!message.contains("_miroir_shard"), "{message}");
+
+    // Nobody is there: it is tried again until it is cancelled.
+    let answer = client.json("POST", "/export", &json!({"url": "http://127.0.0.1:9"}));
+    let path = format!("/tasks/cancel?uids={}", answer.body["taskUid"]);
+    let cancelation = ended(client, client.send("POST", &path, None, ""));
+    assert_eq!(cancelation["details"]["canceledTasks"], 1, "{cancelation}");
+    let task = ended(client, answer);
+    assert_eq!((&task["status"], &task["canceledBy"]), (&json!("canceled"), &cancelation["uid"]), "{task}");
+}
