@@ -223,6 +223,25 @@ pub fn a_node_is_killed_while_it_takes_a_write(cluster: &Sandbox) {
     assert_eq!(consistent(cluster, 3), 40);
 }
 
+/// As on a node whose disk is full: its task fails, and those of other replicas do not.
+pub fn a_task_that_fails_on_one_node_only_is_mended(cluster: &Sandbox) {
+    cluster.client.create("books", "id", &json!({"filterableAttributes": ["_geo"]}));
+    cluster.client.add("books", &books(0, 40));
+    let node = cluster.node(0);
+    // While it is busy, a bad document and the client's come into one batch, which fails.
+    let long: Value =
+        (0..20_000).map(|id| json!({"id": id, "text": format!("river {id} ").repeat(20)})).collect();
+    assert_eq!(node.json("POST", "/indexes/busy/documents", &long).status, 202);
+    let bad = node.json("POST", PATH, &json!([{"id": 1_000, "_geo": "nowhere"}]));
+    let written = cluster.client.json("POST", PATH, &books(1, 40));
+    cluster.client.succeeded(&written);
+    assert_eq!(node.ended(&bad)["status"], "failed");
+    let failed = &node.get("/tasks?statuses=failed&indexUids=books").body["total"];
+    assert_eq!(failed, 2, "the client's task has failed there too");
+    assert_eq!(consistent(cluster, 1), 40);
+    node.succeeded(&node.send("DELETE", "/indexes/busy", None, ""));
+}
+
 pub fn a_slow_upload_holds_up_nobody(cluster: &Sandbox) {
     fill(cluster);
     let body = books(1, 40).to_string();

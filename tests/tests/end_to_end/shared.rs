@@ -90,8 +90,9 @@ fn a_cluster_goes_on_without_parts_of_it() {
 #[test]
 fn writes_are_durable() {
     let cluster = durable::cluster(1);
-    let checks: [Check; 5] = [
+    let checks: [Check; 6] = [
         durable::a_client_that_leaves_tears_nothing,
+        durable::a_task_that_fails_on_one_node_only_is_mended,
         durable::a_client_that_leaves_and_a_new_configuration_tear_nothing,
         durable::a_slow_upload_holds_up_nobody,
         durable::a_node_is_killed_while_it_takes_a_write,
