@@ -78,7 +78,8 @@ impl ClientFiles<'_> {
     /// # Errors
     /// A file cannot be read, or is not what it must be.
     pub fn client(&self) -> Result<reqwest::ClientBuilder> {
-        let mut builder = reqwest::Client::builder().no_proxy();
+        // Whoever builds more than this program may have another TLS too, which does not take these identities.
+        let mut builder = reqwest::Client::builder().use_rustls_tls().no_proxy();
         if let (flag, Some(path)) = self.authorities {
             let authorities = reqwest::Certificate::from_pem_bundle(&read(path)?);
             let authorities = authorities.map_err(|error| wrong(flag, path, error))?;
