@@ -35,6 +35,12 @@ pub fn programs() -> PathBuf {
     own.ancestors().nth(2).map_or_else(PathBuf::new, PathBuf::from)
 }
 
+/// Whether nodes are real ones, which can do more than `miroir-devnode`.
+#[must_use]
+pub fn nodes_are_real() -> bool {
+    std::env::var_os("MEILISEARCH_BIN").is_some()
+}
+
 /// The program to run as a node.
 #[must_use]
 pub fn node_program() -> PathBuf {

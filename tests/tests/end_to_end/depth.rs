@@ -56,7 +56,7 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
         );
         client.add("things", &json!(documents));
     }
-    let real = std::env::var_os("MEILISEARCH_BIN").is_some();
+    let real = miroir_tests::nodes_are_real();
     let (mut compared, mut semantic) = (0, 0);
     for seed in 0..60u64 {
         let ratio = [0.0, 0.1, 0.3, 0.5, 0.54, 0.56, 0.9, 1.0][seed as usize % 8];
@@ -254,7 +254,7 @@ pub fn a_deep_page_of_vectors_moves_its_own_documents_only(cluster: &Sandbox) {
     let client = &cluster.client;
     let embedders = json!({"e": {"source": "userProvided", "dimensions": 4}});
     client.create("near", "id", &json!({"searchableAttributes": ["title"], "embedders": embedders}));
-    let real = std::env::var_os("MEILISEARCH_BIN").is_some();
+    let real = miroir_tests::nodes_are_real();
     let text = "x".repeat(6000);
     let document = |id: u64| json!({"id": id, "title": words(id, 1 + id % 3), "text": text, "_vectors": {"e": vector(id)}});
     client.add("near", &(0..900).map(document).collect());

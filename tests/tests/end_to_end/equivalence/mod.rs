@@ -51,7 +51,7 @@ const INEXACT_ON_DEVNODE: [(&str, u32); 7] = [
 /// The least agreement that is expected, by kind; 100 of all that are not named.
 fn floors() -> BTreeMap<&'static str, u32> {
     let mut floors = BTreeMap::from(INEXACT);
-    if std::env::var_os("MEILISEARCH_BIN").is_none() {
+    if !miroir_tests::nodes_are_real() {
         floors.extend(INEXACT_ON_DEVNODE);
     }
     floors
