@@ -128,9 +128,10 @@ impl JsonScanner {
         let rest = bytes.get(self.settled..).unwrap_or_default();
         let mut reader = serde_json::Deserializer::from_slice(rest);
         let key = self.primary_key.as_ref().map(PrimaryKey::name);
-        match (DocumentSeed { key }).deserialize(&mut reader) {
+        let found = (DocumentSeed { key }).deserialize(&mut reader);
+        let length = reader.into_iter::<IgnoredAny>().byte_offset();
+        match found {
             Ok(found) => {
-                let length = reader.into_iter::<IgnoredAny>().byte_offset();
                 self.reserved |= found.reserved;
                 self.retry_at = 0;
                 let (Ok(start), Ok(end)) =
@@ -146,7 +147,8 @@ impl JsonScanner {
                 }
                 Some(Ok(Entry { segment, start, end, id }))
             }
-            Err(error) if error.is_eof() => {
+            // A raw number that is cut after its sign, its point or its `e` is wrong to the parser, not unfinished.
+            Err(error) if error.is_eof() || length >= rest.len() => {
                 self.retry_at = self.settled + 2 * rest.len();
                 None
             }

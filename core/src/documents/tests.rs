@@ -48,6 +48,22 @@ fn every_form_gives_the_same_documents() {
     assert_eq!(parsed(&mut one, "id"), expected[..1]);
 }
 
+/// The network cuts a payload anywhere: also in a number that is kept as it is written.
+#[test]
+fn a_payload_may_be_cut_anywhere() {
+    let documents = r#"{"id":-12,"_geo":{"lat":-1.5e-3,"lng":2E+1},"_vectors":{"a":[-0.25,1.0e2,null],"b":{"embeddings":[[-3]],
+        "regenerate":true}},"s":"\ud83d\ude00 é \\","n":[-1.5e-7,true,false,{"a":-0.1}]}"#;
+    let payload = format!("[{documents},{documents}]");
+    for cut in 1..payload.len() {
+        let mut reader = DocumentReader::new(Format::Json, Some(&PrimaryKey::new("id")), LIMIT);
+        let (first, rest) = payload.as_bytes().split_at(cut);
+        reader.push(first).unwrap();
+        reader.push(rest).unwrap();
+        let read = reader.finish().map_err(|refused| refused.0.body.message);
+        assert_eq!(read.map(|documents| documents.len()), Ok(2), "cut at {cut}");
+    }
+}
+
 #[test]
 fn bytes_are_kept() {
     let payload = br#"[{"id":"x","n":1.000,"big":123456789012345678901234567890,"s":"\u00e9","id":"y"}]"#;
