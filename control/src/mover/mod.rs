@@ -168,12 +168,11 @@ impl<'a> Move<'a> {
         let mut copy = Copy::new(cluster, source, target, shards);
         copy.everything().await?;
         copy.indexed().await?;
-        let result = self.catch_up_and_hand_over(&recording, &mut copy).await;
-        cluster.mover.progress.copied(&copy.cost);
+        let replicas = self.catch_up_and_hand_over(&recording, &mut copy).await?;
         tracing::info!(
             node = target.name,
             from = source.name,
-            replicas = result?,
+            replicas,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,

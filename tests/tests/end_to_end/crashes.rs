@@ -29,11 +29,9 @@ impl Operation {
         Self { arguments, dead: None, is_done: Box::new(is_done) }
     }
 
+    /// Does it, and waits until it has ended, whoever crashes.
     fn start(&self, cluster: &Sandbox) -> std::process::Output {
-        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        // A repair is waited for by who has started it, or given up with it.
-        let no_wait: &[&str] = if arguments[0] == "repair" { &[] } else { &["--no-wait"] };
-        cluster.miroir(&[&arguments[..], no_wait].concat())
+        cluster.miroir(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -319,8 +317,10 @@ fn run(cluster: &Sandbox, operation: &Operation, how: &str, random: &mut Random)
             thread::sleep(Duration::from_millis(random.draw() % 150));
             crash(cluster, "control", random);
         } else {
-            // A repair ends with its replicas.
-            wait_until("it has started", || operation.arguments[0] == "repair" || starting.is_finished());
+            wait_until("it has started", || {
+                let status = cluster.status();
+                starting.is_finished() || status["moving"] == true || status["replicasStale"] != 0
+            });
             thread::sleep(Duration::from_millis(random.draw() % 1_500));
             crash(cluster, how, random);
         }
@@ -331,9 +331,7 @@ fn run(cluster: &Sandbox, operation: &Operation, how: &str, random: &mut Random)
     if output.status.success() {
         assert!((operation.is_done)(cluster), "what has started goes on");
     } else if !(operation.is_done)(cluster) {
-        // Copies cannot be compared while a node is away.
-        let may_fail = operation.arguments[0] == "repair" && how == "node";
-        assert!(may_fail || how.starts_with("control") || how == "everything", "{said}");
+        assert!(how.starts_with("control") || how == "everything", "{said}");
         // It has not started, and can be.
         println!("again, after: {said}");
         let output = operation.start(cluster);
