@@ -120,14 +120,7 @@ async fn run_locked(
         .await?;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     drop(changed);
-    cluster.settler.add(Unsettled {
-        task: task.clone(),
-        node_tasks,
-        effect,
-        indexed: None,
-        guard: held,
-        without_stale: None,
-    });
+    cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
     // Only now: a copy that gets the locks must find the operation among what it waits for.
     drop(released);
     Ok(task)
@@ -255,14 +248,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
     let node_tasks = catalogue::send_everywhere(cluster, &cluster.current(), requests).await?;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    cluster.settler.add(Unsettled {
-        task,
-        node_tasks,
-        effect,
-        indexed: None,
-        guard: None,
-        without_stale: None,
-    });
+    cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
     Ok(())
 }
 

@@ -118,6 +118,9 @@ impl Members {
             }
             "rebalance" => Operation::new(&["rebalance"], |_| true),
             "repair" => {
+                // Who damages the only whole copy has lost it.
+                cluster.wait_repaired();
+                wait_over(cluster, None);
                 damage(cluster, &victim);
                 Operation::new(&["repair", "--node", &victim], |cluster| {
                     cluster.miroir(&["verify"]).status.success()
