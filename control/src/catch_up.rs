@@ -7,10 +7,10 @@ use crate::{
     embedders::{self, EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
-    features,
+    features, fenced,
     ledger::catalogue as stored,
     locks::Scope,
-    node::Node,
+    node::{Node, Request, TIMEOUT},
     settings_tag::{self, FILTERABLE},
 };
 use serde_json::{Map, Value};
@@ -29,6 +29,8 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     if !cluster.view().behind.contains(name) {
         return Ok(());
     }
+    // What it may still get late would undo what it learns.
+    cluster.epochs.settle(cluster, &node).await?;
     // Without locks first, however long it takes. Then nothing may change while the node learns what is left.
     if let Some(reference) = reference(cluster, name)
         && let Some(last) = learn(cluster, &reference, &node).await?
@@ -60,6 +62,9 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         match tokio::time::timeout(LONGEST, learnt).await {
             Ok(learnt) if !is_busy => {
                 learnt?;
+                if cluster.epochs.owes(name) {
+                    return Err(Error::Other(format!("node `{name}` may get something late")));
+                }
                 return caught_up(cluster, name).await;
             }
             _ => {
@@ -96,8 +101,8 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
     for index in there.difference(&wanted) {
-        let deleted = node.ask("DELETE", &format!("/indexes/{index}"), None).await?;
-        last = deleted.get("taskUid").and_then(Value::as_u64).or(last);
+        let deletion = Request::own("DELETE", format!("/indexes/{index}"), None);
+        last = Some(change(cluster, node, deletion).await?);
     }
     for index in &wanted {
         let path = format!("/indexes/{index}/settings");
@@ -117,7 +122,7 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             }
         } else {
             let primary_key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
-            catalogue::send_all(node, &catalogue::creation(index, primary_key.as_deref())).await?;
+            catalogue::send_all(cluster, node, &catalogue::creation(index, primary_key.as_deref())).await?;
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
@@ -134,10 +139,16 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             with_template(&mut embedders);
             *shown = embedders;
         }
-        let set = node.ask("PATCH", &path, Some(&settings)).await?;
-        last = set.get("taskUid").and_then(Value::as_u64).or(last);
+        last = Some(change(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
     }
     Ok(last)
+}
+
+/// Changes something of a node; gives its task.
+async fn change(cluster: &Cluster, node: &Node, request: Request) -> Result<u64> {
+    let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
+    let task = answer.task_uid().filter(|_| answer.is_success());
+    task.map(u64::from).ok_or_else(|| node.unexpected(&request, &answer))
 }
 
 fn unknown_key(index: &str, embedder: &str) -> String {

@@ -145,7 +145,7 @@ impl Drop for Changed<'_> {
     }
 }
 
-/// The first node judges the client's request; what it takes, all others get under the master key. Gives the
+/// The first node judges the client's request; what it takes, all others get under keys that can be taken away. Gives the
 /// nodes that missed something, too.
 async fn send(
     cluster: &Cluster,
@@ -173,7 +173,7 @@ async fn send(
             return Err(refusal(&answer));
         };
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: main.main, shards: Vec::new() });
-        match catalogue::send_all(node, rest).await {
+        match catalogue::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
                 tracing::warn!(node = node.name, %error, "a node missed a step");
@@ -186,7 +186,7 @@ async fn send(
         return Err(failure);
     }
     let others: Vec<_> = others.cloned().collect();
-    let sent = catalogue::send_to(&others, requests).await;
+    let sent = catalogue::send_to(cluster, &others, requests).await;
     tasks.extend(sent.tasks);
     missed.extend(sent.missed);
     Ok((tasks, missed))

@@ -402,7 +402,7 @@ mod tests {
             change(&mut new);
             (new.has_lost_since(&old), new.has_stale())
         };
-        assert_eq!(lost(&|view| drop(view.mark_stale(Shard(0), "a"))), (true, true));
+        assert_eq!(lost(&|view| view.mark_behind("a")), (true, true));
         assert_eq!(lost(&|view| view.replicas[0].truncate(1)), (true, false));
         assert_eq!(lost(&|view| view.set_desired(vec![vec!["b".into()]])), (false, false));
         assert_eq!(lost(&|view| view.set_desired(vec![vec!["b".into(), "c".into()]])), (false, true));

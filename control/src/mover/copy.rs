@@ -5,12 +5,12 @@
 
 use super::{
     document::{self, Page, content, copied},
-    fenced,
     record::{Dirty, Written},
 };
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
+    fenced,
     node::{Node, Request},
 };
 use axum::body::Bytes;

@@ -6,7 +6,6 @@
 
 pub mod copy;
 pub mod document;
-mod fenced;
 mod hand_over;
 mod old_copies;
 pub mod progress;

@@ -1,4 +1,4 @@
-//! What the mover changes on nodes goes under keys that can be taken away: a request that had no answer, because its time was
+//! What the control plane changes on nodes goes under keys that can be taken away: a request that had no answer, because its time was
 //! over or the node hung, must not come late and undo what came after it.
 
 use crate::{
@@ -145,5 +145,10 @@ mod tests {
         cluster.epochs.forget("c");
         assert!(send(&cluster, &hangs, page(), Duration::from_millis(50)).await.is_err());
         assert!(cluster.epochs.owes("c"));
+        cluster.epochs.forget("c");
+        let creation = crate::catalogue::creation("books", None);
+        let creation = crate::catalogue::send_all(&cluster, &hangs, &creation);
+        let given_up = tokio::time::timeout(Duration::from_millis(50), creation).await;
+        assert!(given_up.is_err() && cluster.epochs.owes("c"), "indexes and settings are, too");
     }
 }
