@@ -8,6 +8,7 @@ use super::{
     federated_hybrid::Decision,
     merge::{Seen, ranked, write_list},
     paging::Paging,
+    pins::{self, Pins},
     query::{DEEP, IndexQuery},
     rank::{Rank, Weighted},
     request::{MOST_HITS, SearchRequest},
@@ -129,7 +130,8 @@ impl Federated {
     /// The same, for scores first and then the documents of the page only where that is less to move.
     pub(super) fn in_steps(self) -> Self {
         let (offset, limit) = self.federation.paging.window();
-        let deep = offset >= DEEP && limit > 0;
+        let has_pins = self.queries.iter().any(|query| !query.config.pins.is_empty());
+        let deep = offset >= DEEP && limit > 0 && !has_pins;
         Self { scan: deep.then(|| Scan::new(self.shards)), ..self }
     }
 
@@ -313,10 +315,18 @@ impl Question for Federated {
         let mut seen_by_query: HashMap<usize, Seen> = HashMap::new();
         // As one node does: each query's hits in their order first, which in a hybrid one is not that of their scores.
         let mut lists: Vec<Vec<Vec<&FederatedHit<'_>>>> = vec![Vec::new(); self.queries.len()];
+        let mut pinned = Vec::new();
+        let pins: Vec<_> = self.queries.iter().map(|query| Pins::of(&query.config)).collect();
         for (_, hits) in &answers {
             lists.iter_mut().for_each(|lists| lists.push(Vec::new()));
             for hit in hits {
-                let lists = lists.get_mut(hit.place.queries_position);
+                let query = hit.place.queries_position;
+                let place = pins.get(query).and_then(|pins| pins.as_ref()?.place(&hit.hit));
+                if let (Some(place), Some(of)) = (place, self.queries.get(query)) {
+                    pinned.push((place.position, &of.index, query, place.action, hit));
+                    continue;
+                }
+                let lists = lists.get_mut(query);
                 if let Some(list) = lists.and_then(|lists| lists.last_mut()) {
                     list.push(hit);
                 }
@@ -338,6 +348,9 @@ impl Question for Federated {
             rejected += u64::from(!is_new);
             is_new
         });
+        pinned.sort_by_key(|(position, index, query, action, _)| (*position, *index, *query, *action));
+        let pinned = pinned.into_iter().map(|(position, .., hit)| (position, hit)).collect();
+        let hits = pins::among(pinned, hits.into_iter().copied().collect(), end);
         let found: Vec<usize> = answers.iter().map(|(_, hits)| hits.len()).collect();
         if let Some(more) = self.more(parts, &found, hits.iter().map(|hit| hit.address)) {
             return more;

@@ -4,6 +4,7 @@ use super::{
     answer::{Hit, NodeAnswer},
     facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
     hybrid::Hybrid,
+    pins::{self, Pins},
     request::SearchRequest,
     selection::Selection,
 };
@@ -77,7 +78,19 @@ impl Merging<'_> {
             })
         };
         let mut seen = Seen::new(self.distinct);
-        (end, ranked(lists, end, compare, |hit| seen.is_new(hit)))
+        let Some(pins) = Pins::of(self.index) else {
+            return (end, ranked(lists, end, compare, |hit| seen.is_new(hit)));
+        };
+        let mut lists: Vec<Vec<&Hit<'_>>> = lists.into_iter().map(|list| list.iter().collect()).collect();
+        let pinned = pins::take(&mut lists, |hit| {
+            let place = pins.place(hit)?;
+            // What two searches find is mixed by positions.
+            let mixed = request.hybrid.map(|_| place.position);
+            Some((place.position, (mixed, place.action, place.position)))
+        });
+        let lists = lists.iter().map(Vec::as_slice).collect();
+        let others = ranked(lists, end, |one, other| compare(one, other), |hit| seen.is_new(hit));
+        (end, pins::among(pinned, others.into_iter().copied().collect(), end))
     }
 
     /// An answer with these members.
