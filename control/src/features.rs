@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     node::{Node, Request},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PATH: &str = "/experimental-features";
 
@@ -16,6 +16,23 @@ const PATH: &str = "/experimental-features";
 pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
     let features = cluster.ask_any(&Request::own("GET", PATH, None)).await?.json();
     Ok(features.get(feature).and_then(Value::as_bool))
+}
+
+/// Whether a node knows an experimental feature, on or off.
+///
+/// # Errors
+/// It did not answer, or refused.
+pub async fn knows(node: &Node, feature: &str) -> Result<bool> {
+    Ok(node.ask("GET", PATH, None).await?.get(feature).is_some())
+}
+
+/// Has a node switch an experimental feature on.
+///
+/// # Errors
+/// It did not answer, or refused.
+pub async fn switch_on(node: &Node, feature: &str) -> Result<()> {
+    node.ask("PATCH", PATH, Some(&json!({ feature: true }))).await?;
+    Ok(())
 }
 
 /// Makes a node's those of another.

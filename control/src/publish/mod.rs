@@ -12,7 +12,7 @@ mod tests;
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
-    files,
+    files, rules,
     tls::UpstreamTls,
     view::{Index, View},
 };
@@ -106,7 +106,8 @@ impl Publisher {
                 .iter()
                 .map(|(uid, index)| {
                     let settings_changing = view.changing.values().any(|changing| changing == uid);
-                    (uid.clone(), IndexConfig { settings_changing, ..index_config(index) })
+                    let pins = rules::pins(&view.rules, uid);
+                    (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
                 .collect(),
             control: Some(ControlConfig {
