@@ -23,6 +23,8 @@ const MEMBERS: [&str; 5] = ["description", "precedence", "active", "conditions",
 pub struct Rule {
     /// Its name.
     pub uid: String,
+    /// Its place on one node, where a new rule takes the lowest that is free.
+    pub place: usize,
     /// All but what is as by default.
     pub body: Map<String, Value>,
 }
@@ -48,13 +50,15 @@ pub enum Change {
 }
 
 impl Change {
-    /// Applies it to rules, which are in the order in which they were made.
+    /// Applies it to rules, which are in the order of their places.
     pub fn apply(&self, rules: &mut Vec<Rule>) {
         match self {
             Self::Update { uid, body } => {
                 let position = rules.iter().position(|rule| rule.uid == *uid).unwrap_or_else(|| {
-                    rules.push(Rule { uid: uid.clone(), body: Map::new() });
-                    rules.len() - 1
+                    let taken = rules.iter().enumerate().take_while(|(place, rule)| rule.place == *place);
+                    let place = taken.count();
+                    rules.insert(place, Rule { uid: uid.clone(), place, body: Map::new() });
+                    place
                 });
                 let Some(rule) = rules.get_mut(position) else { return };
                 for (name, value) in body.as_object().into_iter().flatten() {
@@ -70,8 +74,8 @@ impl Change {
     }
 }
 
-/// What rules pin in an index, first the rules that go before others: those of a lower `precedence`, then those that were
-/// made first.
+/// What rules pin in an index, first the rules that go before others: those of a lower `precedence`, then those of a lower
+/// place.
 #[must_use]
 pub fn pins(rules: &[Rule], index: &str) -> Vec<Pin> {
     let precedence = |rule: &&Rule| rule.body.get("precedence").and_then(Value::as_u64).unwrap_or(u64::MAX);
@@ -90,23 +94,26 @@ fn pin(action: &Value, index: &str) -> Option<Pin> {
     Some(Pin { id, position: u32::try_from(position).ok()? })
 }
 
-/// A node's rules, in the order in which they were changed last; none where it does not know of rules. The feature is to be
-/// on.
+/// A node's rules, in the order in which they were changed last; `None` where it does not know of rules. It leaves the
+/// experimental feature on.
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn of_node(node: &Node) -> Result<Vec<Rule>> {
-    let answer = node.ask("POST", PATH, Some(&json!({"limit": 1_000_000}))).await?;
+pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
+    let all = json!({"limit": 1_000_000});
+    let Some(answer) = features::told(node, FEATURE, "POST", PATH, Some(&all)).await? else {
+        return Ok(None);
+    };
     let mut listed = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
     // The last one comes first.
     listed.reverse();
-    let rules = listed.into_iter().filter_map(|mut told| {
+    let rules = listed.into_iter().enumerate().filter_map(|(place, mut told)| {
         let uid = told.get("uid")?.as_str()?.to_owned();
         let body = std::mem::take(told.as_object_mut()?);
         let body = body.into_iter().filter(|(name, _)| MEMBERS.contains(&name.as_str())).collect();
-        Some(Rule { uid, body })
+        Some(Rule { uid, place, body })
     });
-    Ok(rules.collect())
+    Ok(Some(rules.collect()))
 }
 
 /// Makes a node's rules these; returns the last task to wait for. It leaves the experimental feature on.
@@ -114,11 +121,7 @@ pub async fn of_node(node: &Node) -> Result<Vec<Rule>> {
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn sync(rules: &[Rule], node: &Node) -> Result<Option<u64>> {
-    if !features::knows(node, FEATURE).await? {
-        return Ok(None);
-    }
-    features::switch_on(node, FEATURE).await?;
-    let there = of_node(node).await?;
+    let Some(there) = of_node(node).await? else { return Ok(None) };
     let mut last = None;
     for rule in there.iter().filter(|rule| rules.iter().all(|wanted| wanted.uid != rule.uid)) {
         let deleted = node.ask("DELETE", &format!("{PATH}/{}", rule.uid), None).await?;
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_go_by_precedence_and_then_by_age() {
+    fn pins_go_by_precedence_and_then_by_place() {
         let action = |index: Option<&str>, id: &str, position: u32| json!({"selector": {"indexUid": index, "id": id}, "action": {"type": "pin", "position": position}});
         let mut rules = Vec::new();
         for change in [
@@ -169,6 +172,9 @@ mod tests {
         assert_eq!(ids(&rules), expected(&[("1", 4), ("2", 0), ("3", 7)]));
         Change::Delete { uid: "b".into() }.apply(&mut rules);
         assert_eq!(ids(&rules), expected(&[("2", 0), ("3", 7)]));
+        update("d", json!({"actions": [action(None, "4", 1)]})).apply(&mut rules);
+        update("e", json!({"actions": [action(None, "5", 1)]})).apply(&mut rules);
+        assert_eq!(ids(&rules), expected(&[("4", 1), ("2", 0), ("3", 7), ("5", 1)]));
         Change::Clear.apply(&mut rules);
         assert!(rules.is_empty());
     }

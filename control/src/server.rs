@@ -83,19 +83,17 @@ fn network(told: &Value) -> Map<String, Value> {
 pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
     let (wanted, chats) =
         cluster.ledger.call(|connection| Ok((read(connection, NETWORK)?, read(connection, CHATS)?))).await?;
-    if features::knows(node, NETWORK).await? {
-        features::switch_on(node, NETWORK).await?;
+    if let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await? {
         let nothing = json!({"self": null, "remotes": {}, "shards": {}});
         let wanted = if wanted.is_empty() { network(&nothing) } else { wanted };
-        if network(&node.ask("GET", "/network", None).await?) != wanted {
+        if network(&told) != wanted {
             let reset = json!({"self": null, "remotes": null, "shards": null});
             node.ask("PATCH", "/network", Some(&reset)).await?;
             node.ask("PATCH", "/network", Some(&Value::Object(wanted))).await?;
         }
     }
-    if features::knows(node, CHATS).await? {
-        features::switch_on(node, CHATS).await?;
-        for uid in workspaces(node).await?.iter().filter(|uid| !chats.contains_key(*uid)) {
+    if let Some(told) = features::told(node, CHATS, "GET", "/chats?limit=100000", None).await? {
+        for uid in workspaces(&told).iter().filter(|uid| !chats.contains_key(*uid)) {
             node.ask("DELETE", &format!("/chats/{}", encode(uid)), None).await?;
         }
         for (uid, settings) in chats {
@@ -114,10 +112,10 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
 const DEFAULT: [&str; 8] =
     ["source", "orgId", "projectId", "apiVersion", "deploymentId", "baseUrl", "apiKey", "prompts"];
 
-async fn workspaces(node: &Node) -> Result<Vec<String>> {
-    let told = node.ask("GET", "/chats?limit=100000", None).await?;
+/// The workspaces that a node tells.
+fn workspaces(told: &Value) -> Vec<String> {
     let workspaces = told.get("results").and_then(Value::as_array).into_iter().flatten();
-    Ok(workspaces.filter_map(|it| it.get("uid")?.as_str().map(ToOwned::to_owned)).collect())
+    workspaces.filter_map(|it| it.get("uid")?.as_str().map(ToOwned::to_owned)).collect()
 }
 
 fn encode(segment: &str) -> String {

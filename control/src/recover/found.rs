@@ -3,6 +3,7 @@
 use super::index;
 use crate::{
     error::{Error, Result},
+    features,
     mover::{
         copy::{fetch, ids},
         document::{by_id, content},
@@ -88,8 +89,9 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
         found.settings.insert(uid.clone(), settings);
         found.indexes.insert(uid, known);
     }
-    // With the experimental feature off it tells none.
-    found.rules = rules::of_node(node).await.unwrap_or_default();
+    if node.ask("GET", features::PATH, None).await?.get(rules::FEATURE) == Some(&Value::Bool(true)) {
+        found.rules = rules::of_node(node).await?.unwrap_or_default();
+    }
     for task in list("/tasks?limit=10000").await? {
         let metadata = task.get("customMetadata").and_then(Value::as_str);
         let uid = metadata.and_then(|text| text.strip_prefix("miroir:")?.parse().ok());

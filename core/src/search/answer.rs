@@ -1,6 +1,7 @@
 //! One node's answer to its part of a search.
 
 use super::{
+    pins,
     rank::{HIDDEN, Rank, Sorted},
     values::{FacetValue, values_at},
 };
@@ -73,6 +74,12 @@ impl<'a> Hit<'a> {
     #[must_use]
     pub fn details(&self) -> Option<&'a RawValue> {
         self.fields.get(DETAILS)
+    }
+
+    /// Whether a dynamic search rule has placed it.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.details().is_some_and(|details| pins::position(details).is_some())
     }
 
     /// Whether the details hide what the hit is sorted by.

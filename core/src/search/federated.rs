@@ -349,7 +349,10 @@ impl Question for Federated {
             is_new
         });
         pinned.sort_by_key(|(position, index, query, action, _)| (*position, *index, *query, *action));
-        let pinned = pinned.into_iter().map(|(position, .., hit)| (position, hit)).collect();
+        let pinned: Vec<_> = pinned.into_iter().map(|(position, .., hit)| (position, hit)).collect();
+        // Where something is pinned, a node counts from the first hit on.
+        let is_semantic = |hit: &&&&FederatedHit<'_>| hit.hit.rank().is_semantic();
+        let counted = (!pinned.is_empty()).then(|| hits.iter().filter(is_semantic).count() as u64);
         let hits = pins::among(pinned, hits.into_iter().copied().collect(), end);
         let found: Vec<usize> = answers.iter().map(|(_, hits)| hits.len()).collect();
         if let Some(more) = self.more(parts, &found, hits.iter().map(|hit| hit.address)) {
@@ -357,7 +360,8 @@ impl Question for Federated {
         }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let members: Vec<&RawObject<'_>> = answers.iter().map(|(members, _)| members).collect();
-        let semantic = hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64;
+        let of_page = || hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64;
+        let semantic = counted.unwrap_or_else(of_page);
         let shown: Vec<&RawObject<'_>> = match self.scan {
             Some(_) => Vec::new(),
             None => hits.iter().map(|hit| &hit.hit.fields).collect(),

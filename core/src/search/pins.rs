@@ -1,6 +1,9 @@
 //! Hits that dynamic search rules pin: nodes place their own among their own hits, and all of them are placed anew.
 //!
-//! Source: Meilisearch 1.50, `milli/src/search/mod.rs` (`merge_positioned_hits_into_page`).
+//! One node takes the actions of all rules one after the other, and one that waits for its position holds up those after it:
+//! what it has not come to at the end of the page is not pinned. Of the rest the lowest position is first.
+//!
+//! Source: Meilisearch 1.50, `merge_positioned_hits_into_page` in `milli/src/search/mod.rs`, and `search/federated/perform.rs`.
 
 use super::answer::{DocumentId, Hit};
 use crate::{
@@ -62,8 +65,8 @@ impl<'c> Pins<'c> {
     }
 }
 
-/// How many hits nodes have to be asked for at least to show all that is pinned; 0 where those of the page are enough: an action
-/// waits for those before it, wherever these pin, so one node's own can come earlier than they do together.
+/// How many hits nodes have to be asked for at least to show all that is pinned; 0 where those of the page are enough, since no
+/// action holds up another.
 #[must_use]
 pub fn reach(index: &IndexConfig) -> u64 {
     let positions = || index.pins.iter().map(|pin| pin.position);
@@ -72,6 +75,24 @@ pub fn reach(index: &IndexConfig) -> u64 {
     }
     let last = positions().max().map_or(0, u64::from);
     last.saturating_add(index.pins.len() as u64).saturating_add(1).min(FARTHEST)
+}
+
+/// The first `end` hits, with pinned ones among the others. `pins` are in the order of their actions.
+#[must_use]
+pub fn page<T>(mut pins: Vec<(u64, T)>, others: Vec<T>, end: usize, legacy_search: bool) -> Vec<T> {
+    if !legacy_search {
+        let (mut placed, mut left) = (0, others.len() as u64);
+        let come_to = pins.iter().take_while(|(position, _)| {
+            let before = position.saturating_sub(placed).min(left);
+            left -= before;
+            placed += before + 1;
+            placed <= end as u64
+        });
+        let come_to = come_to.count();
+        pins.truncate(come_to);
+        pins.sort_by_key(|(position, _)| *position);
+    }
+    among(pins, others, end)
 }
 
 /// The first `end` hits with the pinned ones among the others: each at its position, or after those that are in its way, or
@@ -158,14 +179,15 @@ mod tests {
 
     #[test]
     fn an_action_waits_for_those_before_it() {
-        // One node would have 20 in the way of 10 until it is at 3.
+        // One node comes to 10 only once 20 is in its place.
         let index = pins(&[("20", 3), ("10", 0)]);
         let nodes: [&[Value]; 2] =
             [&[pinned(10, 0), found(1, 0.9)], &[found(2, 0.8), found(3, 0.7), pinned(20, 3)]];
-        assert_eq!(page(&index, "{}", &nodes), [1, 2, 3, 20, 10]);
-        // Two nodes that mix what two searches found go by positions.
-        let hybrid = r#"{"q":"a","hybrid":{"embedder":"e","semanticRatio":0.9}}"#;
-        assert_eq!(page(&index, hybrid, &nodes), [10, 1, 2, 20, 3]);
+        assert_eq!(page(&index, "{}", &nodes), [10, 1, 2, 20, 3]);
+        assert_eq!(page(&index, r#"{"limit":4}"#, &nodes), [1, 2, 3, 20]);
+        assert_eq!(page(&index, r#"{"limit":3}"#, &nodes), [1, 2, 3]);
+        let legacy = IndexConfig { totals_stop: true, ..index };
+        assert_eq!(page(&legacy, "{}", &nodes), [1, 2, 3, 20, 10]);
     }
 
     #[test]

@@ -220,7 +220,9 @@ impl SearchRequest {
     #[must_use]
     pub fn for_shards(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         let (offset, limit) = self.paging.window();
-        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        // What is found by a vector depends on how many hits are asked for, also where none is shown.
+        let none = limit == 0 && !self.has("hybrid");
+        let hits = if none { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
         let hits = additions.hits.unwrap_or(hits);
         let paging = match self.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
@@ -326,6 +328,7 @@ mod tests {
         assert_eq!(asked(r#"{"page":3,"hitsPerPage":5}"#)["hitsPerPage"], 15);
         assert_eq!(asked(r#"{"page":0}"#)["hitsPerPage"], 0);
         assert_eq!(asked(r#"{"limit":0,"offset":3}"#)["limit"], 0);
+        assert_eq!(asked(r#"{"q":"a","limit":0,"offset":3,"hybrid":{"embedder":"e"}}"#)["limit"], 3);
         assert_eq!(asked("{}")["limit"], 20);
         assert_eq!(asked(r#"{"page":null,"hitsPerPage":null,"attributesToRetrieve":null}"#)["limit"], 20);
         assert_eq!(asked(r#"{"limit":18446744073709551615}"#)["limit"], MOST_HITS);
