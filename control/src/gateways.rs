@@ -25,6 +25,8 @@ struct Vm {
     at: Instant,
     oldest: u64,
     unreached: Vec<String>,
+    /// It reads by nothing older. Filters of before do not tell.
+    needed: Option<u64>,
 }
 
 /// A VM at a glance.
@@ -54,20 +56,25 @@ impl Gateways {
     /// Takes a VM's report. `floor`: old copies of before that version may be gone.
     #[must_use]
     pub fn report(&self, report: Report, floor: u64) -> ReportReply {
-        let vm = Vm { at: Instant::now(), oldest: report.oldest, unreached: report.unreached };
-        self.vms().insert(report.vm, vm);
+        let Report { vm, oldest, unreached, needed, .. } = report;
+        self.vms().insert(vm, Vm { at: Instant::now(), oldest, unreached, needed });
         ReportReply { needed: floor }
     }
 
     /// Whether nobody reads by a topology older than this version any more.
     #[must_use]
     pub fn confirmed(&self, version: u64) -> bool {
+        self.all(|vm| vm.oldest >= version)
+    }
+
+    /// Whether that is so of all VMs whose lease lasts.
+    fn all(&self, is: impl Fn(&Vm) -> bool) -> bool {
         if self.since.elapsed() < self.lease {
             return false;
         }
         let mut vms = self.vms();
         vms.retain(|_, vm| vm.at.elapsed() < self.lease);
-        vms.values().all(|vm| vm.oldest >= version)
+        vms.values().all(is)
     }
 
     /// The VMs that a node has not answered yet.
@@ -79,11 +86,21 @@ impl Gateways {
         strangers.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether nobody reads by a topology older than this version, published a while ago. What a VM keeps of before for longer
-    /// than its lease is an upload, which reads nothing.
+    /// Whether nobody reads by a topology older than this version: who has one, for an upload or because no newer one has come, knows
+    /// that it must not. Of filters that do not tell what they know it is believed after a lease since its publication.
     #[must_use]
     pub fn know(&self, version: u64, published: Instant) -> bool {
-        published.elapsed() >= self.lease || self.confirmed(version)
+        let knows = |vm: &Vm| match vm.needed {
+            Some(needed) => needed >= version,
+            None => published.elapsed() >= self.lease,
+        };
+        self.all(|vm| vm.oldest >= version || knows(vm))
+    }
+
+    /// Whether gateways had the time to take up what was published then.
+    #[must_use]
+    pub fn is_late(&self, published: Instant) -> bool {
+        published.elapsed() >= self.lease
     }
 
     /// The VMs whose lease lasts.
@@ -113,7 +130,7 @@ mod tests {
     fn an_old_copy_may_go_when_all_that_have_a_lease_know() {
         let gateways = Gateways::new(100);
         let report =
-            |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest, unreached: Vec::new() }, 7);
+            |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest, ..Report::default() }, 7);
         assert_eq!(report("a", 3).needed, 7);
         assert!(!gateways.confirmed(3), "others may have a lease from before");
         std::thread::sleep(Duration::from_millis(160));
@@ -128,11 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn who_has_an_old_topology_must_know_that_it_is_not_to_be_read_by() {
+        let gateways = Gateways::new(100);
+        let published = Instant::now();
+        let report = |needed| {
+            let _ = gateways.report(Report { vm: "a".into(), oldest: 3, needed, ..Report::default() }, 0);
+        };
+        assert!(!gateways.know(4, published), "others may have a lease from before");
+        std::thread::sleep(Duration::from_millis(160));
+        report(Some(3));
+        assert!(gateways.is_late(published) && !gateways.know(4, published));
+        report(Some(4));
+        assert!(gateways.know(4, published) && !gateways.confirmed(4));
+        report(None);
+        assert!(gateways.know(4, published) && !gateways.know(4, Instant::now()));
+    }
+
+    #[test]
     fn a_node_is_a_stranger_to_those_that_it_has_not_answered() {
         let gateways = Gateways::new(100);
         let report = |vm: &str, unreached: &[&str]| {
             let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
-            let _ = gateways.report(Report { vm: vm.into(), oldest: 3, unreached }, 0);
+            let _ = gateways.report(Report { vm: vm.into(), oldest: 3, unreached, ..Report::default() }, 0);
         };
         report("a", &[]);
         report("b", &["x", "y"]);

@@ -64,7 +64,7 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let (uid, key) = control.begin("movies", &[1]).await;
     let version = control.cluster.view().version;
     let report = async |oldest| {
-        let report = Report { vm: "one".into(), oldest, unreached: Vec::new() };
+        let report = Report { vm: "one".into(), oldest, ..Report::default() };
         control.internal(REPORT_PATH, &report).await
     };
     report(version).await;
@@ -280,7 +280,8 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
     // Both nodes have confirmed: nobody has to remember it.
     let epochs = control.cluster.ledger.call(miroir_control::ledger::catalogue::epochs).await.unwrap();
     assert!(epochs.iter().all(|epoch| !epoch.fenced), "{epochs:?}");
-    assert_eq!(epochs.len(), 1);
+    let of_gateways = epochs.iter().filter(|epoch| !epoch.gateway.starts_with("mover/"));
+    assert_eq!(of_gateways.count(), 1, "{epochs:?}");
 }
 
 #[tokio::test]
