@@ -1,6 +1,6 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, lease, metrics, reach, stream::Stream, writes::Writes};
+use crate::{callouts::outcome, lease, metrics, random, reach, stream::Stream, traces, writes::Writes};
 use miroir_core::topology::Topology;
 use proxy_wasm::{
     hostcalls,
@@ -11,12 +11,18 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 thread_local! {
     /// Names this worker's VM to the control plane; it outlives configurations.
-    static VM: String = random_name();
+    static VM: String = format!("{:016x}", random());
 }
 
 /// This worker's VM, as the control plane knows it.
 pub fn vm_name() -> String {
     VM.with(Clone::clone)
+}
+
+/// This worker's VM among those of all gateways: Envoy's own name comes first.
+pub fn instance() -> String {
+    let node = hostcalls::get_property(vec!["node", "id"]).ok().flatten().unwrap_or_default();
+    format!("{}/{}", String::from_utf8_lossy(&node), vm_name())
 }
 
 /// One plugin configuration in one worker.
@@ -34,7 +40,7 @@ impl Gateway {
 
 impl Context for Gateway {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        if lease::digest(token, headers, body_size) {
+        if lease::digest(token, headers, body_size) || traces::digest(token, || outcome(headers, body_size)) {
             return;
         }
         if let Some(topology) = &self.topology {
@@ -94,12 +100,16 @@ impl RootContext for Gateway {
         if let Some(topology) = &self.topology {
             reach::ask(topology);
             lease::report(topology);
+            traces::send(topology);
         }
     }
 
     fn on_queue_ready(&mut self, _: u32) {
         if let Some(topology) = &self.topology {
             self.writes.borrow_mut().start_waiting(topology);
+            if traces::is_full() {
+                traces::send(topology);
+            }
         }
     }
 
@@ -111,15 +121,4 @@ impl RootContext for Gateway {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-/// 64 random bits, in hexadecimal digits.
-fn random_name() -> String {
-    getrandom::u64().map_or_else(
-        |error| {
-            log::error!("no random numbers: {error}; writes of this worker cannot be told from another's");
-            "0".to_owned()
-        },
-        |bits| format!("{bits:016x}"),
-    )
 }

@@ -4,6 +4,7 @@ use crate::{
     callouts::{Driven, drive, outcome, read_headers, send_reply},
     lease::{self, Permission},
     observed::{self, Observed},
+    traces,
     writes::Writes,
 };
 use miroir_core::{
@@ -15,6 +16,7 @@ use miroir_core::{
     protocol::SECRET_HEADER,
     settings_changes,
     topology::Topology,
+    trace::GATEWAY_HEADER,
 };
 use proxy_wasm::{
     hostcalls,
@@ -56,6 +58,8 @@ pub struct Stream {
     writes: Rc<RefCell<Writes>>,
     state: State,
     calls: HashMap<u32, CallId>,
+    /// When it began: [`traces::now`], where traces are wanted.
+    begun: u64,
     /// For how many seconds the control plane has been silent, where the answer is to say so.
     cut_off: Option<u64>,
     /// When its operation is to have its answer.
@@ -75,6 +79,7 @@ impl Stream {
             writes,
             state: State::Passing,
             calls: HashMap::new(),
+            begun: 0,
             cut_off: None,
             deadline: None,
             indexes: Vec::new(),
@@ -97,7 +102,7 @@ impl Stream {
     fn start(&mut self) {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Collecting(collector) if collector.is_write() => {
-                self.writes.borrow_mut().hand_over(self.context_id, *collector);
+                self.writes.borrow_mut().hand_over(self.context_id, *collector, self.begun);
             }
             State::Collecting(collector) => match lease::permission(&self.topology) {
                 Permission::Ask => match lease::report(&self.topology) {
@@ -115,7 +120,7 @@ impl Stream {
         if !self.may_go_on() {
             return;
         }
-        let observed = Observed::new(&collector);
+        let observed = Observed::new(&self.topology, &collector, self.begun);
         let progress = collector.finish();
         if let Progress::Pending { machine, .. } = &progress {
             let time = machine.deadline_ms().map(Duration::from_millis);
@@ -160,6 +165,9 @@ impl Stream {
                 };
                 observed.done(&reply, self.cut_off.is_some());
                 observed.tell(&reply);
+                if traces::is_full() {
+                    self.writes.borrow().wake();
+                }
                 send_reply(&match self.cut_off {
                     Some(seconds) => reply.with_header(LOST_HEADER, seconds.to_string()),
                     None => reply,
@@ -210,13 +218,17 @@ impl HttpContext for Stream {
                 return Action::Continue;
             }
         }
+        if self.topology.config().tracing.is_some() {
+            self.begun = traces::now();
+        }
         self.cors = cors::headers(&head);
         match Intake::of(Arc::clone(&self.topology), &self.vm, head) {
             Intake::Pass => {
-                // Nobody but a gateway may carry the secret, and this request is a client's.
-                let removed = hostcalls::set_map_value(MapType::HttpRequestHeaders, SECRET_HEADER, None);
-                if removed.is_err() {
-                    log::warn!("{SECRET_HEADER} cannot be removed");
+                // Nobody but a gateway may carry the secret, and this request is a client's. The router tells of Envoy's span.
+                for name in [SECRET_HEADER, GATEWAY_HEADER] {
+                    if hostcalls::set_map_value(MapType::HttpRequestHeaders, name, None).is_err() {
+                        log::warn!("{name} cannot be removed");
+                    }
                 }
             }
             Intake::Reply(reply) => {

@@ -120,6 +120,7 @@ impl Publisher {
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),
             legacy_search: view.legacy_search,
+            tracing: cluster.tracing.clone(),
             limits: cluster.limits,
         };
         Topology::validate(config).map_err(|error| Error::Config(error.0))
@@ -202,6 +203,7 @@ mod file_tests {
         let mut file =
             ClusterFile::from_flags(&["a=http://127.0.0.1:1".into(), "b=http://meili-b:2".into()]).unwrap();
         file.shards = 2;
+        file.tracing = Some(miroir_core::trace::TracingConfig::new("otel"));
         let cluster = file.validate().unwrap();
         let publisher = Publisher {
             folder: Some(folder.path().to_owned()),
@@ -245,6 +247,7 @@ mod file_tests {
         assert_eq!(movies.sort_facet_values_by.len(), 1);
         assert_eq!(movies.ranking_rules, ["words", "sort", "year:desc"]);
         assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
+        assert_eq!(topology.config().tracing.as_ref().map(|tracing| &*tracing.cluster), Some("otel"));
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");
         let names: Vec<_> =
