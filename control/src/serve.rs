@@ -20,6 +20,7 @@ use crate::{
     publish::{
         CONTROL_CLUSTER, Publisher,
         envoys::Subscribers,
+        folder::{self, Folder},
         kubernetes::{self, Kubernetes},
     },
     secrets::Secrets,
@@ -235,7 +236,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         );
     }
     let publisher = Publisher {
-        folder: args.publish_dir.clone(),
+        folder: args.publish_dir.clone().map(Folder::new),
         wasm: absolute(&args.wasm),
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
         control_cluster: args.control_cluster.clone(),
@@ -328,6 +329,9 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     tokio::spawn(health::watch(cluster.clone()));
     tokio::spawn(mover::watch(cluster.clone()));
     tokio::spawn(webhooks::watch(cluster.clone()));
+    if let Some(folder) = &cluster.publisher.folder {
+        tokio::spawn(folder::watch(folder.clone()));
+    }
     cluster.publish()?;
     cluster.set_ready();
     tracing::info!(version = cluster.view().version, "ready");

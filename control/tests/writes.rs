@@ -64,7 +64,7 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let (uid, key) = control.begin("movies", &[1]).await;
     let version = control.cluster.view().version;
     let report = async |oldest| {
-        let report = Report { vm: "one".into(), oldest, unreached: Vec::new() };
+        let report = Report { vm: "one".into(), oldest, ..Report::default() };
         control.internal(REPORT_PATH, &report).await
     };
     report(version).await;

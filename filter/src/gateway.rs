@@ -1,7 +1,9 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, lease, metrics, random, reach, stream::Stream, traces, writes::Writes};
-use miroir_core::topology::Topology;
+use crate::{
+    callouts::outcome, lease, metrics, random, reach, refusal, stream::Stream, traces, writes::Writes,
+};
+use miroir_core::{protocol::RefusedTopology, topology::Topology};
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext, RootContext},
@@ -19,10 +21,10 @@ pub fn vm_name() -> String {
     VM.with(Clone::clone)
 }
 
-/// This worker's VM among those of all gateways: Envoy's own name comes first.
-pub fn instance() -> String {
-    let node = hostcalls::get_property(vec!["node", "id"]).ok().flatten().unwrap_or_default();
-    format!("{}/{}", String::from_utf8_lossy(&node), vm_name())
+/// The name that this Envoy has been given, `node.id`.
+pub fn gateway_name() -> String {
+    let name = hostcalls::get_property(vec!["node", "id"]).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 /// One plugin configuration in one worker.
@@ -70,8 +72,10 @@ impl RootContext for Gateway {
         for name in ["miroir_missing_shards_total", "miroir_topologies_refused_total"] {
             metrics::announce(name);
         }
-        match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
+        let configuration = configuration.ok().flatten().unwrap_or_default();
+        match Topology::from_json(&configuration) {
             Ok(topology) => {
+                refusal::taken(topology.version());
                 log::info!("topology {} is in force", topology.version());
                 metrics::set("miroir_topology_version", &[], topology.version());
                 let topology = Arc::new(topology);
@@ -85,9 +89,10 @@ impl RootContext for Gateway {
                 self.topology = Some(topology);
             }
             Err(invalid) => {
-                for error in invalid.0 {
+                for error in &invalid.0 {
                     log::error!("the topology is refused: {error}");
                 }
+                refusal::note(&RefusedTopology::new(&configuration, &invalid.0));
                 metrics::count("miroir_topologies_refused_total", &[], 1);
                 return false;
             }

@@ -12,11 +12,12 @@ mod lease;
 mod metrics;
 mod observed;
 mod reach;
+mod refusal;
 mod stream;
 mod traces;
 mod writes;
 
-use gateway::{Gateway, vm_name};
+use gateway::{Gateway, gateway_name, vm_name};
 use proxy_wasm::{traits::RootContext, types::LogLevel};
 
 /// 64 random bits.

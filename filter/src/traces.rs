@@ -2,7 +2,7 @@
 //!
 //! What is sent goes from the root context's tick, or when much has come together; what cannot be held is dropped, and counted.
 
-use crate::{gateway::instance, metrics, random};
+use crate::{gateway_name, metrics, random, vm_name};
 use miroir_core::{
     http::{CallId, Callout, Outcome, Reply, Upstream},
     intake::Collector,
@@ -53,6 +53,7 @@ pub fn is_full() -> bool {
 /// Sends what has come together, from the context that is active now.
 pub fn send(topology: &Topology) {
     let Some(config) = &topology.config().tracing else { return };
+    let instance = format!("{}/{}", gateway_name(), vm_name());
     EXPORTER.with_borrow_mut(|exporter| {
         // A context that was let go hears no answers.
         let lost = exporter.sent.extract_if(|_, (_, at)| at.elapsed() > PATIENCE * 2);
@@ -60,7 +61,7 @@ pub fn send(topology: &Topology) {
         if exporter.sent.len() >= AT_ONCE {
             return;
         }
-        let Some((body, spans)) = exporter.batch.take(config, &instance()) else { return };
+        let Some((body, spans)) = exporter.batch.take(config, &instance) else { return };
         let headers = vec![
             (":method", "POST"),
             (":path", &*config.path),
