@@ -14,6 +14,11 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 thread_local! {
     /// Names this worker's VM to the control plane; it outlives configurations.
     static VM: String = format!("{:016x}", random());
+
+    static NAME: String = {
+        let name = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&name).into_owned()
+    };
 }
 
 /// This worker's VM, as the control plane knows it.
@@ -23,8 +28,7 @@ pub fn vm_name() -> String {
 
 /// The name that this Envoy has been given, `node.id`.
 pub fn gateway_name() -> String {
-    let name = hostcalls::get_property(vec!["node", "id"]).ok().flatten().unwrap_or_default();
-    String::from_utf8_lossy(&name).into_owned()
+    NAME.with(Clone::clone)
 }
 
 /// One plugin configuration in one worker.

@@ -51,8 +51,19 @@ impl Envoy {
         });
     }
 
+    /// Does something again and again until Envoy's log has these words.
+    pub fn wait_for_log(&self, words: &str, mut attempt: impl FnMut(u64)) {
+        let log = || std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default();
+        let mut attempts = 0;
+        wait_until(words, || {
+            attempt(attempts);
+            attempts += 1;
+            log().contains(words)
+        });
+    }
+
     pub fn prometheus(&self) -> String {
-        text(&self.admin, "/stats/prometheus")
+        prometheus(&self.admin)
     }
 }
 
@@ -64,6 +75,7 @@ impl Drop for Envoy {
     }
 }
 
-fn text(client: &Client, path: &str) -> String {
-    http().get(format!("{}{path}", client.url())).send().unwrap().text().unwrap()
+/// The statistics of an Envoy, of its administration.
+pub fn prometheus(admin: &Client) -> String {
+    http().get(format!("{}/stats/prometheus", admin.url())).send().unwrap().text().unwrap()
 }
