@@ -2,7 +2,7 @@
 
 use super::Envoy;
 use miroir_tests::{Client, MASTER_KEY, free_port, node_program, nodes_are_real, programs, wait_until};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -58,7 +58,9 @@ impl Certificates {
 
     fn identity(&self, name: &str) -> PathBuf {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        // With the authority's own name, it would be taken for one that vouches for itself.
+        params.distinguished_name.push(DnType::CommonName, name);
         let own = params.signed_by(&key, &self.authority).unwrap();
         let path = self.folder.join(format!("{name}.pem"));
         std::fs::write(&path, format!("{}{}", own.pem(), key.serialize_pem())).unwrap();
