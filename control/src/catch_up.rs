@@ -11,6 +11,7 @@ use crate::{
     ledger::catalogue as stored,
     locks::Scope,
     node::Node,
+    rules, server,
     settings_tag::{self, FILTERABLE},
 };
 use serde_json::{Map, Value};
@@ -91,8 +92,9 @@ async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
 /// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for.
 async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
     sync_keys(reference, node).await?;
+    server::sync(cluster, node).await?;
+    let mut last = rules::sync(&cluster.view().rules, node).await?;
     features::sync(reference, node).await?;
-    let mut last = None;
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
     for index in there.difference(&wanted) {

@@ -413,7 +413,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                     crate::ops::tell_changing(cluster, uid, &effect).await?;
                     // What others must not overtake keeps its locks.
                     let scope = match &effect {
-                        Effect::None | Effect::Settings { .. } => None,
+                        Effect::None | Effect::Settings { .. } | Effect::Rules { .. } => None,
                         Effect::UpdateIndex { index, rename, .. } => {
                             Some(Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())))
                         }

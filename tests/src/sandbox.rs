@@ -299,6 +299,18 @@ impl Sandbox {
         Client::new(self.address(&format!("admin-{gateway}")), None)
     }
 
+    /// Every worker of every gateway uses the newest topology.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn wait_told(&self) {
+        wait_until("gateways use the newest topology", || {
+            let status = self.status();
+            let workers = status["gateways"].as_array().cloned().unwrap_or_default();
+            !workers.is_empty() && workers.iter().all(|worker| worker["oldest"] == status["topologyVersion"])
+        });
+    }
+
     /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
     ///
     /// # Panics

@@ -13,6 +13,7 @@ mod tests;
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
+    rules,
     tls::UpstreamTls,
     view::{Index, View},
 };
@@ -109,7 +110,8 @@ impl Publisher {
                 .iter()
                 .map(|(uid, index)| {
                     let settings_changing = view.changing.values().any(|changing| changing == uid);
-                    (uid.clone(), IndexConfig { settings_changing, ..index_config(index) })
+                    let pins = rules::pins(&view.rules, uid);
+                    (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
                 .collect(),
             control: Some(ControlConfig {

@@ -91,9 +91,22 @@ pub struct IndexConfig {
     /// Its settings are being changed: nodes may have the old ones or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
+    /// What dynamic search rules pin in it, first the rules that go before others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
     /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
     #[serde(skip)]
     pub totals_stop: bool,
+}
+
+/// An action of a dynamic search rule: a document that is to be at a position, where the rule's conditions are met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pin {
+    /// The document's id.
+    pub id: String,
+    /// From 0.
+    pub position: u32,
 }
 
 /// How the values of a facet are ordered.
@@ -116,6 +129,7 @@ impl Default for IndexConfig {
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
             settings_changing: false,
+            pins: Vec::new(),
             totals_stop: false,
         }
     }

@@ -4,7 +4,7 @@ mod config;
 
 pub use config::{
     ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards,
-    SCHEMA, TopologyConfig,
+    Pin, SCHEMA, TopologyConfig,
 };
 
 use crate::{
