@@ -124,6 +124,7 @@ mod tests {
             on_lost_control: crate::topology::OnLostControl::Serve,
             path_prefix: None,
             legacy_search: false,
+            tracing: None,
             limits: crate::topology::Limits::default(),
         })
         .unwrap()

@@ -37,6 +37,8 @@ pub struct Options {
     pub search_timeout_ms: u64,
     /// What a read answers where a shard has no replica left: `partial` or `error`.
     pub on_missing_shards: &'static str,
+    /// A collector of traces, `host:port`.
+    pub otlp: Option<&'static str>,
     /// More of the environment of nodes, which run in folders of their own.
     pub node_env: &'static [(&'static str, &'static str)],
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             lease_ms: 2_000,
             search_timeout_ms: 5_000,
             on_missing_shards: "partial",
+            otlp: None,
             node_env: &[],
         }
     }
@@ -408,6 +411,9 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(log())
         .stderr(log());
+    if let Some(otlp) = options.otlp {
+        command.args(["--otlp", otlp]);
+    }
     if options.master_key {
         command.env("MEILI_MASTER_KEY", MASTER_KEY);
     }

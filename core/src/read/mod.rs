@@ -145,6 +145,18 @@ impl Read {
         self.topology.config().limits.search_deadline_of(self.bytes(), self.hits)
     }
 
+    /// The shards that a callout under way asks for; none where it is the client's own request.
+    #[must_use]
+    pub fn asked_for(&self, id: CallId) -> Vec<Shard> {
+        let shards: BTreeSet<Shard> = match self.pending.get(&id) {
+            Some(Ask::Portions(_, portions)) => {
+                portions.iter().flat_map(|portion| portion.shards.iter().copied()).collect()
+            }
+            Some(Ask::Native(_)) | None => BTreeSet::new(),
+        };
+        shards.into_iter().collect()
+    }
+
     /// The indexes whose settings matter to the answer.
     #[must_use]
     pub fn indexes(&self) -> &[String] {

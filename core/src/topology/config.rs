@@ -1,5 +1,6 @@
 //! The topology as it is written: the filter's plugin configuration, JSON.
 
+use crate::trace::TracingConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -49,6 +50,9 @@ pub struct TopologyConfig {
     /// `pagination.maxTotalHits`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub legacy_search: bool,
+    /// Where spans go; without it the filter makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingConfig>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,

@@ -15,7 +15,7 @@ fn vector(random: &mut Random) -> Vec<usize> {
 fn document(random: &mut Random, id: u64) -> Value {
     let words = random.some(&WORDS, 5).join(" ");
     // Nodes find the nearest of as many as a vector has numbers.
-    let vector = (id % 40 == 0).then(|| vector(random));
+    let vector = id.is_multiple_of(40).then(|| vector(random));
     json!({"id": id, "title": words, "genre": random.of(&GENRES), "year": 1950 + random.below(70),
            "_vectors": {"mine": vector}})
 }
