@@ -76,6 +76,16 @@ fn network(told: &Value) -> Map<String, Value> {
     network
 }
 
+/// Tells gateways what nodes are called.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn learn_name(cluster: &Cluster) -> Result<()> {
+    let network = cluster.ledger.call(|connection| read(connection, NETWORK)).await?;
+    let name = network.get("self").and_then(Value::as_str).map(ToOwned::to_owned);
+    cluster.change(|view| view.server_name = name).await
+}
+
 /// Gives a node what clients have set, and takes from it what they have not. It leaves experimental features on.
 ///
 /// # Errors

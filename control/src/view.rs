@@ -32,6 +32,8 @@ pub struct View {
     pub changing: BTreeMap<u32, String>,
     /// Dynamic search rules, in the order of their places: those that nodes apply, and those that they may.
     pub rules: Vec<Rule>,
+    /// What nodes are called among the servers of `/network`.
+    pub server_name: Option<String>,
     /// Nodes' totals stop at `pagination.maxTotalHits`, as they do in Meilisearch's legacy search.
     pub legacy_search: bool,
 }

@@ -198,7 +198,10 @@ fn pinned_documents_are_where_one_node_has_them() {
     assert_eq!(of_cluster, of_node);
     assert_eq!(of_node["apiKey"], "thXXXX...", "{of_node}");
 
-    // Its servers are not searched; and nobody is told otherwise.
+    // Its own name is right, other servers are not searched, and nobody is told otherwise.
+    let own = json!({"federation": {"limit": 5}, "queries": [{"indexUid": "films", "federationOptions": {"remote": "here"}}]});
+    let [of_cluster, of_node] = both.map(|client| found(client, "/multi-search", &own));
+    assert_eq!((&of_cluster, &of_node["body"]["remoteErrors"]), (&of_node, &json!({})));
     let refused = cluster.client.json("POST", "/indexes/films/search", &json!({"useNetwork": true}));
     assert_eq!((refused.status, &refused.body["code"]), (400, &json!("bad_request")), "{}", refused.body);
 
