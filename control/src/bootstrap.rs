@@ -6,10 +6,15 @@ use crate::{
     secrets::{self, Secrets},
     tls::UpstreamTls,
 };
+use miroir_core::trace::GATEWAY_HEADER;
+use serde_json::json;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+
+/// The Envoy cluster of a collector of traces.
+pub const OTLP_CLUSTER: &str = "otel_collector";
 
 const FILES: &str = include_str!("../../envoy/filesystem-xds.yaml");
 const GRPC: &str = include_str!("../../envoy/grpc-xds.yaml");
@@ -39,6 +44,10 @@ pub struct BootstrapArgs {
     /// Who Envoy is to the control plane (mTLS): a certificate and its key in one file, PEM, at a path of Envoy's
     #[arg(long, requires = "grpc_ca")]
     pub grpc_identity: Option<PathBuf>,
+    /// A collector of traces (OTLP over HTTP), HOST:PORT: Envoy begins a trace for each request, and is the parent of the filter's
+    /// spans, which come where `miroir serve --tracing-cluster otel_collector` is said
+    #[arg(long)]
+    pub otlp: Option<String>,
     /// The control plane's data folder
     #[arg(long, env = "MIROIR_DATA")]
     pub data: Option<PathBuf>,
@@ -55,10 +64,7 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
     let source = match &args.grpc {
         None => Source::Files(&args.xds_dir),
         Some(address) => {
-            let is_port = |port: &str| port.parse::<u16>().is_ok();
-            let Some((host, port)) = address.rsplit_once(':').filter(|(_, port)| is_port(port)) else {
-                return Err(Error::Config(vec![format!("--grpc: `{address}` must be HOST:PORT")]));
-            };
+            let (host, port) = host_and_port("--grpc", address)?;
             let given = secrets::given("MIROIR_SECRET", |name| std::env::var(name).ok())?;
             secret = match (given, &args.data) {
                 (Some(secret), _) => secret,
@@ -76,9 +82,19 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
         listen: args.listen,
         admin_port: args.admin_port,
         source,
+        otlp: args.otlp.as_deref().map(|address| host_and_port("--otlp", address)).transpose()?,
         no_filter: false,
     };
     Ok(bootstrap.render())
+}
+
+/// Reads `HOST:PORT`.
+///
+/// # Errors
+/// It is none.
+pub fn host_and_port<'a>(flag: &str, address: &'a str) -> Result<(&'a str, &'a str)> {
+    let parts = address.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    parts.ok_or_else(|| Error::Config(vec![format!("{flag}: `{address}` must be HOST:PORT")]))
 }
 
 /// A gateway's bootstrap.
@@ -92,6 +108,8 @@ pub struct Bootstrap<'a> {
     pub admin_port: u16,
     /// Where topology and clusters come from.
     pub source: Source<'a>,
+    /// Host and port of a collector of traces.
+    pub otlp: Option<(&'a str, &'a str)>,
     /// Leaves the filter out.
     pub no_filter: bool,
 }
@@ -130,6 +148,10 @@ impl Bootstrap<'_> {
             Source::Grpc { host, tls: Some(files), .. } => with_tls(&sample, host, files),
             _ => sample,
         };
+        let sample = match self.otlp {
+            Some((host, port)) => with_tracing(&sample, host, port),
+            None => sample,
+        };
         let text = sample
             .lines()
             // Comments name the placeholders.
@@ -153,6 +175,52 @@ fn with_tls(sample: &str, host: &str, files: &UpstreamTls) -> String {
     let socket = format!("      transport_socket: {}\n", tls(host, files));
     let before = "      load_assignment:\n        cluster_name: miroir_xds\n";
     sample.replacen(before, &format!("{socket}{before}"), 1)
+}
+
+/// Envoy traces requests, and tells the filter of its spans: otherwise it tells upstreams only.
+fn with_tracing(sample: &str, host: &str, port: &str) -> String {
+    let uri = format!("http://{host}:{port}/v1/traces");
+    let provider = json!({
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "service_name": "envoy",
+            "http_service": {"http_uri": {"uri": uri, "cluster": OTLP_CLUSTER, "timeout": "5s"}}
+        }
+    });
+    let header = json!({"key": GATEWAY_HEADER, "value": "00-%TRACE_ID%-%SPAN_ID%-01"});
+    let filter = json!({
+        "name": "span",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"request_mutations": [
+                {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+            ]}
+        }
+    });
+    let address =
+        json!({"socket_address": {"address": host, "port_value": port.parse::<u16>().unwrap_or(4318)}});
+    let cluster = json!({
+        "name": OTLP_CLUSTER,
+        "type": "STRICT_DNS",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": OTLP_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+        }
+    });
+    let (prefix, filters) = ("                stat_prefix: miroir\n", "                http_filters:\n");
+    let sample = sample.replacen(
+        prefix,
+        &format!("{prefix}                tracing: {}\n", json!({"provider": provider})),
+        1,
+    );
+    let sample = sample.replacen(filters, &format!("{filters}                  - {filter}\n"), 1);
+    let clusters = "  clusters:\n";
+    match sample.contains(clusters) {
+        true => sample.replacen(clusters, &format!("{clusters}    - {cluster}\n"), 1),
+        false => format!("{}\n{clusters}    - {cluster}\n", sample.trim_end()),
+    }
 }
 
 fn without_filter(sample: &str) -> String {
@@ -179,6 +247,7 @@ mod tests {
             listen: "127.0.0.1:7700".parse().unwrap(),
             admin_port: 9901,
             source: Source::Files(Path::new("/data/xds")),
+            otlp: None,
             no_filter: false,
         };
         let text = bootstrap.render();
@@ -204,6 +273,18 @@ mod tests {
             read["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]["sni"],
             "control"
         );
+        for (source, clusters) in [(bootstrap.source, 2), (Source::Files(Path::new("/data/xds")), 1)] {
+            let traced = Bootstrap { source, otlp: Some(("collector", "4318")), ..bootstrap.clone() };
+            let read: serde_json::Value = serde_yaml_ng::from_str(&traced.render()).unwrap();
+            assert_eq!(filters(&read), 5);
+            let resources = &read["static_resources"];
+            assert_eq!(resources["clusters"].as_array().unwrap().len(), clusters);
+            assert_eq!(resources["clusters"][0]["name"], OTLP_CLUSTER);
+            let manager = &resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+            assert!(
+                manager["tracing"]["provider"].is_object() && manager["http_filters"][0]["name"] == "span"
+            );
+        }
         bootstrap.no_filter = true;
         assert_eq!(filters(&serde_yaml_ng::from_str(&bootstrap.render()).unwrap()), 3);
     }

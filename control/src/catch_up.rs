@@ -10,7 +10,8 @@ use crate::{
     features, fenced,
     ledger::catalogue as stored,
     locks::Scope,
-    node::{Node, Request, TIMEOUT},
+    node::{Node, Request},
+    rules, server,
     settings_tag::{self, FILTERABLE},
 };
 use serde_json::{Map, Value};
@@ -96,13 +97,14 @@ async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
 /// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for.
 async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
     sync_keys(reference, node).await?;
+    server::sync(cluster, node).await?;
+    let mut last = rules::sync(cluster, node).await?;
     features::sync(reference, node).await?;
-    let mut last = None;
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
     for index in there.difference(&wanted) {
         let deletion = Request::own("DELETE", format!("/indexes/{index}"), None);
-        last = Some(change(cluster, node, deletion).await?);
+        last = Some(fenced::enqueue(cluster, node, deletion).await?);
     }
     for index in &wanted {
         let path = format!("/indexes/{index}/settings");
@@ -139,16 +141,9 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             with_template(&mut embedders);
             *shown = embedders;
         }
-        last = Some(change(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
+        last = Some(fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
     }
     Ok(last)
-}
-
-/// Changes something of a node; gives its task.
-async fn change(cluster: &Cluster, node: &Node, request: Request) -> Result<u64> {
-    let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
-    let task = answer.task_uid().filter(|_| answer.is_success());
-    task.map(u64::from).ok_or_else(|| node.unexpected(&request, &answer))
 }
 
 fn unknown_key(index: &str, embedder: &str) -> String {

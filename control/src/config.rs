@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use miroir_core::{
     shard::MAX_SHARDS,
     topology::{FanOut, Limits, OnLostControl, OnMissingShards},
+    trace::TracingConfig,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, path::Path};
@@ -36,6 +37,9 @@ pub struct ClusterFile {
     /// Where the cluster is among the paths of a gateway's host, such as `/meilisearch`.
     #[serde(default)]
     pub path_prefix: Option<String>,
+    /// Where gateways send spans.
+    #[serde(default)]
+    pub tracing: Option<TracingConfig>,
     /// How replicas are moved and mended.
     #[serde(default)]
     pub moves: Moves,
@@ -143,6 +147,8 @@ pub struct ClusterConfig {
     pub on_lost_control: OnLostControl,
     /// Where the cluster is among the paths of a gateway's host.
     pub path_prefix: Option<String>,
+    /// Where gateways send spans.
+    pub tracing: Option<TracingConfig>,
     /// How replicas are moved and mended.
     pub moves: Moves,
 }
@@ -267,6 +273,7 @@ impl ClusterFile {
             on_missing_shards: OnMissingShards::default(),
             on_lost_control: OnLostControl::default(),
             path_prefix: None,
+            tracing: None,
             moves: Moves::default(),
         })
     }
@@ -293,6 +300,7 @@ impl ClusterFile {
         if self.moves.shards_at_once == 0 {
             errors.push("moves.shardsAtOnce: must not be 0".to_owned());
         }
+        errors.extend(self.tracing.iter().flat_map(TracingConfig::errors));
         let mut nodes = Vec::new();
         for (position, node) in self.nodes.into_iter().enumerate() {
             match node.validate(&format!("nodes[{position}]")) {
@@ -311,6 +319,7 @@ impl ClusterFile {
                 on_missing_shards: self.on_missing_shards,
                 on_lost_control: self.on_lost_control,
                 path_prefix: self.path_prefix,
+                tracing: self.tracing,
                 moves: self.moves,
             })
         } else {
@@ -327,7 +336,8 @@ mod tests {
     fn every_error_is_named_at_once() {
         let file: ClusterFile = serde_yaml_ng::from_str(
             "nodes:\n- {name: a, url: 'http://x:1'}\n- {name: b, url: nonsense}\n- {name: 'b c', url: 'ftp://x'}\n\
-             - {name: a, url: 'http://y:1', weight: 2}\nshards: 513\nreplication: 9\nmoves: {shardsAtOnce: 0}\n",
+             - {name: a, url: 'http://y:1', weight: 2}\nshards: 513\nreplication: 9\nmoves: {shardsAtOnce: 0}\n\
+             tracing: {cluster: otel, sampling: 2}\n",
         )
         .unwrap();
         let Error::Config(errors) = file.validate().unwrap_err() else { panic!("not a configuration error") };
@@ -335,6 +345,7 @@ mod tests {
             "shards:",
             "replication:",
             "moves.shardsAtOnce:",
+            "tracing.sampling:",
             "nodes[3].name",
             "nodes[1].url",
             "nodes[2].name",

@@ -2,12 +2,13 @@
 
 use crate::{
     cluster::Cluster,
-    error::Result,
+    error::{Error, Result},
     node::{Node, Request},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-const PATH: &str = "/experimental-features";
+/// The route.
+pub const PATH: &str = "/experimental-features";
 
 /// Whether nodes have an experimental feature on; `None` where they do not know it.
 ///
@@ -16,6 +17,28 @@ const PATH: &str = "/experimental-features";
 pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
     let features = cluster.ask_any(&Request::own("GET", PATH, None)).await?.json();
     Ok(features.get(feature).and_then(Value::as_bool))
+}
+
+/// What a node tells on a route of an experimental feature, which it has on afterwards; `None` where it has no such route.
+///
+/// # Errors
+/// It did not answer, or refused.
+pub async fn told(
+    node: &Node,
+    feature: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Option<Value>> {
+    match node.ask("GET", PATH, None).await?.get(feature) {
+        None => return Ok(None),
+        Some(Value::Bool(true)) => {}
+        Some(_) => drop(node.ask("PATCH", PATH, Some(&json!({ feature: true }))).await?),
+    }
+    match node.ask(method, path, body).await {
+        Err(Error::Unexpected { status: 404, .. }) => Ok(None),
+        told => told.map(Some),
+    }
 }
 
 /// Makes a node's those of another.

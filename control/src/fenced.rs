@@ -5,7 +5,7 @@ use crate::{
     cluster::Cluster,
     epochs,
     error::{Error, Result},
-    node::{Node, NodeAnswer, Request},
+    node::{Node, NodeAnswer, Request, TIMEOUT},
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -45,6 +45,16 @@ pub async fn send(
         |error: &Error| matches!(error, Error::Unreachable { source, .. } if source.is_connect());
     on_its_way.is_over = answer.as_ref().map_or_else(is_nowhere, |_| true);
     answer
+}
+
+/// Sends a request that a node makes a task of; gives the task.
+///
+/// # Errors
+/// No whole answer came in time, or it was a refusal; or the ledger failed.
+pub async fn enqueue(cluster: &Cluster, node: &Node, request: Request) -> Result<u64> {
+    let answer = send(cluster, node, request.clone(), TIMEOUT).await?;
+    let task = answer.task_uid().filter(|_| answer.is_success());
+    task.map(u64::from).ok_or_else(|| node.unexpected(&request, &answer))
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 //! A VM reports from its tick, and gets a *lease*. It reads without asking only while the lease lasts; so one that was stopped asks
 //! before it reads again, and an old copy may go as soon as every VM whose lease lasts has a newer topology.
 
-use miroir_core::protocol::{Report, ReportReply};
+use miroir_core::protocol::{RefusedTopology, Report, ReportReply};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+/// How long a gateway may take to have what is published.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The VMs that have reported.
 #[derive(Debug)]
@@ -23,10 +26,9 @@ pub struct Gateways {
 #[derive(Clone, Debug)]
 struct Vm {
     at: Instant,
-    oldest: u64,
-    unreached: Vec<String>,
-    /// It reads by nothing older. Filters of before do not tell.
-    needed: Option<u64>,
+    /// Since when it has had its newest topology.
+    since: Instant,
+    told: Report,
 }
 
 /// A VM at a glance.
@@ -42,6 +44,30 @@ pub struct VmStatus {
     /// Nodes that have not answered it yet.
     #[serde(default)]
     pub unreached: Vec<String>,
+    /// Those of them whose cluster its Envoy does not have.
+    #[serde(default)]
+    pub without_cluster: Vec<String>,
+    /// The newest topology that it has; 0 where its filter does not say.
+    #[serde(default)]
+    pub newest: u64,
+    /// Its Envoy's name.
+    #[serde(default)]
+    pub gateway: String,
+    /// What its Envoy has refused since that topology.
+    #[serde(default)]
+    pub refused: Option<RefusedTopology>,
+}
+
+/// What is wrong between a gateway and what is published, in words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trouble {
+    /// Its Envoy's name.
+    pub gateway: String,
+    /// Which kind: `refused`, `behind`, `ahead`, `unreached`.
+    pub kind: String,
+    /// What is wrong.
+    pub what: String,
 }
 
 impl Gateways {
@@ -56,15 +82,24 @@ impl Gateways {
     /// Takes a VM's report. `floor`: old copies of before that version may be gone.
     #[must_use]
     pub fn report(&self, report: Report, floor: u64) -> ReportReply {
-        let Report { vm, oldest, unreached, needed, .. } = report;
-        self.vms().insert(vm, Vm { at: Instant::now(), oldest, unreached, needed });
+        let now = Instant::now();
+        let mut vms = self.vms();
+        let before = vms.get(&report.vm);
+        let since = before.filter(|vm| vm.told.newest == report.newest).map_or(now, |vm| vm.since);
+        if before.is_none_or(|vm| vm.told.refused != report.refused)
+            && let Some(refused) = &report.refused
+        {
+            let (gateway, version, reason) = (&report.gateway, refused.version, &refused.reason);
+            tracing::error!(gateway, version, reason, "a gateway refuses a topology");
+        }
+        vms.insert(report.vm.clone(), Vm { at: now, since, told: report });
         ReportReply { needed: floor }
     }
 
     /// Whether nobody reads by a topology older than this version any more.
     #[must_use]
     pub fn confirmed(&self, version: u64) -> bool {
-        self.all(|vm| vm.oldest >= version)
+        self.all(|vm| vm.told.oldest >= version)
     }
 
     /// Whether that is so of all VMs whose lease lasts.
@@ -82,7 +117,7 @@ impl Gateways {
     pub fn strangers_to(&self, node: &str) -> Vec<String> {
         let vms = self.vms();
         let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
-        let strangers = lasting.filter(|(_, vm)| vm.unreached.iter().any(|name| name == node));
+        let strangers = lasting.filter(|(_, vm)| vm.told.unreached.iter().any(|name| name == node));
         strangers.map(|(name, _)| name.clone()).collect()
     }
 
@@ -90,11 +125,11 @@ impl Gateways {
     /// that it must not. Of filters that do not tell what they know it is believed after a lease since its publication.
     #[must_use]
     pub fn know(&self, version: u64, published: Instant) -> bool {
-        let knows = |vm: &Vm| match vm.needed {
+        let knows = |vm: &Vm| match vm.told.needed {
             Some(needed) => needed >= version,
             None => published.elapsed() >= self.lease,
         };
-        self.all(|vm| vm.oldest >= version || knows(vm))
+        self.all(|vm| vm.told.oldest >= version || knows(vm))
     }
 
     /// Whether gateways had the time to take up what was published then.
@@ -110,11 +145,60 @@ impl Gateways {
         let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
         let status = lasting.map(|(name, vm)| VmStatus {
             vm: name.clone(),
-            oldest: vm.oldest,
+            oldest: vm.told.oldest,
             seconds_ago: vm.at.elapsed().as_secs(),
-            unreached: vm.unreached.clone(),
+            unreached: vm.told.unreached.clone(),
+            without_cluster: vm.told.without_cluster.clone(),
+            newest: vm.told.newest,
+            gateway: vm.told.gateway.clone(),
+            refused: vm.told.refused.clone(),
         });
         status.collect()
+    }
+
+    /// What is wrong with gateways whose lease lasts, each once, where this version has been published for so long.
+    #[must_use]
+    pub fn troubles(&self, published: u64, since: Duration) -> Vec<Trouble> {
+        let vms = self.vms();
+        let mut troubles = BTreeSet::new();
+        for vm in vms.values().filter(|vm| vm.at.elapsed() < self.lease) {
+            let told = &vm.told;
+            let mut add = |kind: &str, what: String| {
+                let gateway = told.gateway.clone();
+                troubles.insert(Trouble { gateway, kind: kind.to_owned(), what });
+            };
+            if let Some(RefusedTopology { version, reason }) = &told.refused {
+                let version = version.map_or_else(String::new, |version| format!(" {version}"));
+                add("refused", format!("refuses topology{version}: {reason}"));
+            }
+            if told.newest > published {
+                let newest = told.newest;
+                add(
+                    "ahead",
+                    format!(
+                        "has topology {newest}, and {published} is the newest here: another control plane publishes to it"
+                    ),
+                );
+            }
+            let is_behind = told.newest > 0 && told.newest < published;
+            if is_behind && since.min(vm.since.elapsed()) > PATIENCE {
+                let newest = told.newest;
+                add(
+                    "behind",
+                    format!("has topology {newest} still, not {published}: its Envoy's log says why"),
+                );
+            }
+            // One that is new to it, or a VM that Envoy only tries a configuration in, is no trouble yet.
+            let is_settled = vm.at.saturating_duration_since(vm.since) > PATIENCE;
+            for node in told.unreached.iter().filter(|_| is_settled) {
+                let why = match told.without_cluster.contains(node) {
+                    true => "its Envoy does not have this node's cluster",
+                    false => "the node does not answer it",
+                };
+                add("unreached", format!("does not reach {node}: {why}"));
+            }
+        }
+        troubles.into_iter().collect()
     }
 
     fn vms(&self) -> MutexGuard<'_, BTreeMap<String, Vm>> {
@@ -177,5 +261,56 @@ mod tests {
         assert!(gateways.strangers_to("x").is_empty(), "the lease is over");
         let old: Report = serde_json::from_str(r#"{"vm":"c","oldest":1}"#).unwrap();
         assert!(old.unreached.is_empty(), "a filter of before says nothing of nodes");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_gateway_is_told_once_and_in_words() {
+        let gateways = Gateways::new(10_000);
+        let refused =
+            RefusedTopology::new(br#"{"schema":2,"version":9}"#, &["schema: no".into(), "and more".into()]);
+        let report = |vm: &str, newest, refused: &Option<RefusedTopology>, unreached: &[&str]| {
+            let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
+            let (gateway, without_cluster) = ("g".to_owned(), vec!["y".to_owned()]);
+            let report = Report {
+                vm: vm.into(),
+                newest,
+                refused: refused.clone(),
+                unreached,
+                gateway,
+                without_cluster,
+                ..Report::default()
+            };
+            let _ = gateways.report(report, 0);
+        };
+        report("a", 8, &Some(refused.clone()), &["x", "y"]);
+        report("b", 8, &Some(refused.clone()), &["y"]);
+        // One of before says nothing.
+        report("c", 0, &None, &[]);
+        let troubles = |published| {
+            let found = gateways.troubles(published, Duration::from_secs(60));
+            found.into_iter().map(|it| format!("{} {} {}", it.gateway, it.kind, it.what)).collect::<Vec<_>>()
+        };
+        assert_eq!(troubles(8), ["g refused refuses topology 9: schema: no; and more"]);
+        for vm in gateways.vms().values_mut() {
+            vm.at = vm.since + Duration::from_secs(4);
+        }
+        let always = [
+            "g refused refuses topology 9: schema: no; and more",
+            "g unreached does not reach x: the node does not answer it",
+            "g unreached does not reach y: its Envoy does not have this node's cluster",
+        ];
+        assert_eq!(troubles(8), always);
+        assert_eq!(troubles(9), always, "it has some seconds for what is new");
+        assert!(troubles(7)[0].contains("another control plane publishes to it"), "{:?}", troubles(7));
+        for vm in gateways.vms().values_mut() {
+            vm.since = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        }
+        let behind = "g behind has topology 8 still, not 9: its Envoy's log says why";
+        assert_eq!(troubles(9)[0], behind);
+        assert_eq!(gateways.troubles(9, Duration::from_secs(1)).len(), 3, "it has just been published");
+        assert_eq!(RefusedTopology::new(b"{", &[]).version, None);
+        report("a", 9, &None, &[]);
+        report("b", 9, &None, &[]);
+        assert!(troubles(9).is_empty());
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     },
     locks::Scope,
     node::{NodeAnswer, Request},
+    rules::Change,
     scrub,
     settle::Unsettled,
     view::{Index, View},
@@ -76,16 +77,11 @@ async fn run_locked(
 ) -> Result<Task> {
     let Operation { task, scope, requests, authorization, at_once, effect } = operation;
     // Copies that are under way begin anew with these indexes, once it is known what nodes have taken.
-    let changed = Changed { cluster, indexes: scope.indexes };
+    // Rules do not change any.
+    let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
+    let changed = Changed { cluster, indexes };
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
-    let task = cluster
-        .ledger
-        .call(move |connection| {
-            let task = tasks::insert(connection, &task)?;
-            intents::open(connection, task.uid, &intent)?;
-            Ok(task)
-        })
-        .await?;
+    let task = cluster.ledger.call(move |connection| intents::begin(connection, &task, &intent)).await?;
     let uid = task.uid;
     tell_changing(cluster, uid, &effect).await?;
     let (node_tasks, missed) = match send(cluster, &requests, authorization).await {
@@ -126,10 +122,18 @@ async fn run_locked(
     Ok(task)
 }
 
-/// Before a node hears of other settings, gateways do: what they answer meanwhile may be of both.
+/// Before a node hears of other settings, gateways do: what they answer meanwhile may be of both. And of a rule, so that
+/// what it pins on one node is found in its place.
 pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
-    let Effect::Settings { index, .. } = effect else { return Ok(()) };
-    cluster.change(|view| drop(view.changing.insert(uid, index.clone()))).await
+    match effect {
+        Effect::Settings { index, .. } => {
+            cluster.change(|view| drop(view.changing.insert(uid, index.clone()))).await
+        }
+        Effect::Rules { change: change @ Change::Update { .. } } => {
+            cluster.change(|view| change.apply(&mut view.rules)).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tells recordings that indexes have changed, when an operation on them has been sent, or has failed.
@@ -209,6 +213,7 @@ pub fn refusal(answer: &NodeAnswer) -> Error {
 pub fn apply(view: &mut View, effect: &Effect, now: i64) {
     match effect {
         Effect::None | Effect::Settings { .. } => {}
+        Effect::Rules { change } => change.apply(&mut view.rules),
         Effect::UpdateIndex { index, primary_key, rename } => {
             if let Some(entry) = view.indexes.get_mut(index) {
                 entry.updated_at = now;

@@ -20,6 +20,7 @@ use crate::{
     publish::{
         CONTROL_CLUSTER, Publisher,
         envoys::Subscribers,
+        folder::{self, Folder},
         kubernetes::{self, Kubernetes},
     },
     secrets::Secrets,
@@ -29,6 +30,7 @@ use crate::{
     webhooks,
     writes::{commit, recovery},
 };
+use miroir_core::trace::TracingConfig;
 use serde_json::json;
 use std::{
     net::SocketAddr,
@@ -73,6 +75,9 @@ pub struct ServeArgs {
     /// The Envoy cluster that reaches this control plane, where that is one of the user's own
     #[arg(long, env = "MIROIR_CONTROL_CLUSTER", default_value = CONTROL_CLUSTER)]
     pub control_cluster: String,
+    /// The Envoy cluster of a collector of traces (OTLP over HTTP), if the description names none
+    #[arg(long, env = "MIROIR_TRACING_CLUSTER")]
+    pub tracing_cluster: Option<String>,
     /// In a Kubernetes pod: the EnvoyFilter, NAMESPACE/NAME, that carries the filter's configuration to Istio's gateways
     #[arg(long, env = "MIROIR_ENVOY_FILTER")]
     pub envoy_filter: Option<String>,
@@ -171,6 +176,7 @@ pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
     }
     file.shards = args.shards.unwrap_or(file.shards);
     file.replication = args.replication.unwrap_or(file.replication);
+    file.tracing = file.tracing.or_else(|| args.tracing_cluster.as_ref().map(TracingConfig::new));
     let config = file.validate()?;
     match config.nodes.iter().position(|node| node.cluster == args.control_cluster) {
         Some(node) => {
@@ -230,7 +236,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         );
     }
     let publisher = Publisher {
-        folder: args.publish_dir.clone(),
+        folder: args.publish_dir.clone().map(Folder::new),
         wasm: absolute(&args.wasm),
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
         control_cluster: args.control_cluster.clone(),
@@ -323,6 +329,9 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     tokio::spawn(health::watch(cluster.clone()));
     tokio::spawn(mover::watch(cluster.clone()));
     tokio::spawn(webhooks::watch(cluster.clone()));
+    if let Some(folder) = &cluster.publisher.folder {
+        tokio::spawn(folder::watch(folder.clone()));
+    }
     cluster.publish()?;
     cluster.set_ready();
     tracing::info!(version = cluster.view().version, "ready");
@@ -404,7 +413,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                     crate::ops::tell_changing(cluster, uid, &effect).await?;
                     // What others must not overtake keeps its locks.
                     let scope = match &effect {
-                        Effect::None | Effect::Settings { .. } => None,
+                        Effect::None | Effect::Settings { .. } | Effect::Rules { .. } => None,
                         Effect::UpdateIndex { index, rename, .. } => {
                             Some(Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())))
                         }

@@ -1,6 +1,6 @@
 //! What the cluster looks like: nodes, placement, catalogue, and which nodes are behind.
 
-use crate::config::NodeConfig;
+use crate::{config::NodeConfig, rules::Rule};
 use miroir_core::{
     placement::{Placement, PlacementNode, place, rebalance},
     shard::Shard,
@@ -30,6 +30,10 @@ pub struct View {
     /// Changes of settings that nodes may have been asked for, and that have not ended: by task, the index. The ledger has
     /// them as intents.
     pub changing: BTreeMap<u32, String>,
+    /// Dynamic search rules, in the order of their places: those that nodes apply, and those that they may.
+    pub rules: Vec<Rule>,
+    /// What nodes are called among the servers of `/network`.
+    pub server_name: Option<String>,
     /// Nodes' totals stop at `pagination.maxTotalHits`, as they do in Meilisearch's legacy search.
     pub legacy_search: bool,
 }

@@ -46,6 +46,12 @@ impl DocumentRead {
         }
     }
 
+    /// The document's shard.
+    #[must_use]
+    pub fn shard(&self) -> Shard {
+        self.shard
+    }
+
     /// How long it may take in all, milliseconds.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {

@@ -27,4 +27,5 @@ pub mod search;
 pub mod settings_changes;
 pub mod shard;
 pub mod topology;
+pub mod trace;
 pub mod write;

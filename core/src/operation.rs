@@ -5,6 +5,7 @@ use crate::{
     document_read::DocumentRead,
     http::{CallId, Callout, Outcome, Reply, RequestHead},
     read::Read,
+    shard::Shard,
     write::{Refusal, Write},
 };
 
@@ -79,6 +80,17 @@ impl Operation {
         }
     }
 
+    /// The shards that a callout under way is about: of its traces.
+    #[must_use]
+    pub fn shards(&self, id: CallId) -> Vec<Shard> {
+        match self {
+            Self::Read(_, machine) => machine.asked_for(id),
+            Self::DocumentRead(machine) => vec![machine.shard()],
+            Self::Write(machine) => machine.sent_to(id),
+            Self::Refusal(_) => Vec::new(),
+        }
+    }
+
     /// The indexes whose settings matter to the answer.
     #[must_use]
     pub fn indexes(&self) -> &[String] {
@@ -100,20 +112,7 @@ impl Operation {
     }
 }
 
-/// The trace that a request belongs to: W3C's, Zipkin's, and Envoy's own name of the request.
-pub const TRACE_HEADERS: [&str; 9] = [
-    "x-request-id",
-    "traceparent",
-    "tracestate",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "b3",
-];
-
-/// The headers that travel from a client's read to the nodes: what a node needs to judge the request, and the trace.
+/// The headers that travel from a client's read to the nodes: what a node needs to judge the request.
 ///
 /// `read_key` stands in where the client sends no key.
 #[must_use]
@@ -125,7 +124,7 @@ pub fn forwarded_headers(head: &RequestHead, read_key: Option<&str>) -> Vec<(Str
         "x-meilisearch-api-key",
         "user-agent",
     ];
-    let is_forwarded = |name: &str| FORWARDED.contains(&name) || TRACE_HEADERS.contains(&name);
+    let is_forwarded = |name: &str| FORWARDED.contains(&name);
     let mut headers: Vec<(String, String)> =
         head.headers.iter().filter(|(name, _)| is_forwarded(name)).cloned().collect();
     if let (None, Some(key)) = (head.header("authorization"), read_key) {

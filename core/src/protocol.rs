@@ -64,6 +64,53 @@ pub struct Report {
     /// A read waits for a newer topology to arrive: the answer may take a moment, since it is asked again then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
+    /// Those of them whose cluster Envoy does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_cluster: Vec<String>,
+    /// The version of the newest topology that the VM has; 0 where a filter of before does not say.
+    #[serde(default)]
+    pub newest: u64,
+    /// The name that its Envoy has been given, `node.id`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// What its Envoy has refused since that topology.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedTopology>,
+}
+
+/// A configuration that the filter would not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedTopology {
+    /// The version that it says; `None` where it says none.
+    pub version: Option<u64>,
+    /// All that is wrong with it.
+    pub reason: String,
+}
+
+impl RefusedTopology {
+    /// What is told of a configuration with these errors.
+    #[must_use]
+    pub fn new(configuration: &[u8], errors: &[String]) -> Self {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u64,
+        }
+        let versioned: Option<Versioned> = serde_json::from_slice(configuration).ok();
+        Self { version: versioned.map(|it| it.version), reason: errors.join("; ") }
+    }
+
+    /// Reads what [`Self::to_json`] wrote.
+    #[must_use]
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
+    }
+
+    /// As JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
 }
 
 impl Report {

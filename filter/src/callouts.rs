@@ -41,7 +41,7 @@ pub fn drive(
                     if let Some(body) = machine.late_body(call.id) {
                         call.body = body;
                     }
-                    let token = dispatch(topology, &call, &observed.trace, deadline);
+                    let token = dispatch(topology, &call, &observed.trace.begin(&machine, &call), deadline);
                     observed.asked(topology, &call, token.is_some());
                     match token {
                         Some(token) => sent(token, call.id),
@@ -79,9 +79,7 @@ fn dispatch(
         Upstream::Control => config.control.as_ref().map(|control| (&*control.cluster, "miroir")),
     }?;
     let mut headers = vec![(":method", call.method), (":path", &*call.path), (":authority", authority)];
-    let is_new = |(name, _): &&(String, String)| call.headers.iter().all(|(known, _)| known != name);
-    let all = call.headers.iter().chain(trace.iter().filter(is_new));
-    headers.extend(all.map(|(name, value)| (&**name, &**value)));
+    headers.extend(call.headers.iter().chain(trace).map(|(name, value)| (&**name, &**value)));
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
     match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {
         Ok(token) => Some(token),

@@ -1,7 +1,9 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
-use crate::{callouts::outcome, lease, metrics, reach, stream::Stream, writes::Writes};
-use miroir_core::topology::Topology;
+use crate::{
+    callouts::outcome, lease, metrics, random, reach, refusal, stream::Stream, traces, writes::Writes,
+};
+use miroir_core::{protocol::RefusedTopology, topology::Topology};
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext, RootContext},
@@ -11,12 +13,22 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 thread_local! {
     /// Names this worker's VM to the control plane; it outlives configurations.
-    static VM: String = random_name();
+    static VM: String = format!("{:016x}", random());
+
+    static NAME: String = {
+        let name = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&name).into_owned()
+    };
 }
 
 /// This worker's VM, as the control plane knows it.
 pub fn vm_name() -> String {
     VM.with(Clone::clone)
+}
+
+/// The name that this Envoy has been given, `node.id`.
+pub fn gateway_name() -> String {
+    NAME.with(Clone::clone)
 }
 
 /// One plugin configuration in one worker.
@@ -34,7 +46,7 @@ impl Gateway {
 
 impl Context for Gateway {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        if lease::digest(token, headers, body_size) {
+        if lease::digest(token, headers, body_size) || traces::digest(token, || outcome(headers, body_size)) {
             return;
         }
         if let Some(topology) = &self.topology {
@@ -64,8 +76,10 @@ impl RootContext for Gateway {
         for name in ["miroir_missing_shards_total", "miroir_topologies_refused_total"] {
             metrics::announce(name);
         }
-        match Topology::from_json(&configuration.ok().flatten().unwrap_or_default()) {
+        let configuration = configuration.ok().flatten().unwrap_or_default();
+        match Topology::from_json(&configuration) {
             Ok(topology) => {
+                refusal::taken(topology.version());
                 log::info!("topology {} is in force", topology.version());
                 metrics::set("miroir_topology_version", &[], topology.version());
                 let topology = Arc::new(topology);
@@ -79,9 +93,10 @@ impl RootContext for Gateway {
                 self.topology = Some(topology);
             }
             Err(invalid) => {
-                for error in invalid.0 {
+                for error in &invalid.0 {
                     log::error!("the topology is refused: {error}");
                 }
+                refusal::note(&RefusedTopology::new(&configuration, &invalid.0));
                 metrics::count("miroir_topologies_refused_total", &[], 1);
                 return false;
             }
@@ -94,12 +109,16 @@ impl RootContext for Gateway {
         if let Some(topology) = &self.topology {
             reach::ask(topology);
             lease::report(topology, false);
+            traces::send(topology);
         }
     }
 
     fn on_queue_ready(&mut self, _: u32) {
         if let Some(topology) = &self.topology {
             self.writes.borrow_mut().start_waiting(topology);
+            if traces::is_full() {
+                traces::send(topology);
+            }
         }
     }
 
@@ -111,15 +130,4 @@ impl RootContext for Gateway {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-/// 64 random bits, in hexadecimal digits.
-fn random_name() -> String {
-    getrandom::u64().map_or_else(
-        |error| {
-            log::error!("no random numbers: {error}; writes of this worker cannot be told from another's");
-            "0".to_owned()
-        },
-        |bits| format!("{bits:016x}"),
-    )
 }

@@ -3,7 +3,7 @@
 //! Every VM reports which topologies it still uses. A VM that was stopped finds that its lease is over, and asks before it reads:
 //! copies that it knows may be gone. Where the control plane does not answer it goes on, and says so, or does not, as configured.
 
-use crate::{callouts::outcome, reach, vm_name};
+use crate::{callouts::outcome, gateway_name, reach, refusal, vm_name};
 use miroir_core::{
     http::Outcome,
     protocol::{REPORT_PATH, Report, ReportReply, SECRET_HEADER},
@@ -42,9 +42,12 @@ struct Lease {
 impl Lease {
     /// The version of the oldest topology that anything uses.
     fn oldest(&mut self) -> Option<u64> {
+        self.versions().min()
+    }
+
+    fn versions(&mut self) -> impl Iterator<Item = u64> {
         self.topologies.retain(|topology| topology.strong_count() > 0);
-        let alive = self.topologies.iter().filter_map(Weak::upgrade);
-        alive.map(|topology| topology.version()).min()
+        self.topologies.iter().filter_map(Weak::upgrade).map(|topology| topology.version())
     }
 }
 
@@ -98,13 +101,23 @@ pub fn newest() -> Option<Arc<Topology>> {
 /// again after that.
 pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
-    let (oldest, needed) = LEASE.with_borrow_mut(|lease| {
+    let (oldest, newest, needed) = LEASE.with_borrow_mut(|lease| {
         // A context that was let go hears no answers.
         lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
-        (lease.oldest(), Some(lease.needed))
+        (lease.oldest(), lease.versions().max(), lease.needed)
     });
-    let oldest = oldest.unwrap_or_else(|| topology.version());
-    let report = Report { vm: vm_name(), oldest, unreached: reach::unreached(), needed, waits };
+    let (unreached, without_cluster) = reach::unreached(topology);
+    let report = Report {
+        vm: vm_name(),
+        oldest: oldest.unwrap_or_else(|| topology.version()),
+        newest: newest.unwrap_or_else(|| topology.version()),
+        unreached,
+        without_cluster,
+        gateway: gateway_name(),
+        refused: refusal::last(),
+        needed: Some(needed),
+        waits,
+    };
     let body = report.to_json();
     let headers = vec![
         (":method", "POST"),

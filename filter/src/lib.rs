@@ -12,11 +12,21 @@ mod lease;
 mod metrics;
 mod observed;
 mod reach;
+mod refusal;
 mod stream;
+mod traces;
 mod writes;
 
-use gateway::{Gateway, vm_name};
+use gateway::{Gateway, gateway_name, vm_name};
 use proxy_wasm::{traits::RootContext, types::LogLevel};
+
+/// 64 random bits.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|error| {
+        log::error!("no random numbers: {error}; workers and spans cannot be told apart");
+        0
+    })
+}
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);

@@ -1,16 +1,17 @@
 //! What is told of one operation: Envoy's statistics, and properties that access logs can print.
 
-use crate::metrics;
+use crate::{metrics, traces::Trace};
 use miroir_core::{
     http::{CallId, Callout, Outcome, Reply, RequestHead, Upstream},
     intake::Collector,
-    operation::{Operation, Progress, TRACE_HEADERS},
+    operation::{Operation, Progress},
     read::MISSING_SHARDS_HEADER,
     topology::Topology,
 };
 use proxy_wasm::hostcalls;
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Instant,
 };
 
@@ -18,8 +19,8 @@ use std::{
 pub struct Observed {
     operation: &'static str,
     index: Option<String>,
-    /// The client's trace, for every callout.
-    pub trace: Vec<(String, String)>,
+    /// The trace that it is in.
+    pub trace: Trace,
     /// Nodes that were asked.
     asked: BTreeSet<String>,
     /// Callouts under way: who was asked, and when; `None` where it could not even be sent.
@@ -27,13 +28,12 @@ pub struct Observed {
 }
 
 impl Observed {
-    pub fn new(collector: &Collector) -> Self {
-        let head = collector.head();
-        let is_trace = |name: &str| TRACE_HEADERS.contains(&name);
+    /// Of a request that began then: [`crate::traces::now`].
+    pub fn new(topology: &Arc<Topology>, collector: &Collector, begun: u64) -> Self {
         Self {
             operation: collector.operation(),
-            index: index(head),
-            trace: head.headers.iter().filter(|(name, _)| is_trace(name)).cloned().collect(),
+            index: index(collector.head()),
+            trace: Trace::new(topology, collector, begun),
             asked: BTreeSet::new(),
             calls: HashMap::new(),
         }
@@ -57,6 +57,7 @@ impl Observed {
             Outcome::Answered(answer) => answer.status >= 500,
             Outcome::Failed => true,
         };
+        self.trace.end(id, &outcome);
         if let Some((node, begun)) = self.calls.remove(&id) {
             let labels = [("node", &*node)];
             if let Some(begun) = begun {
@@ -86,8 +87,10 @@ impl Observed {
     }
 
     /// The operation is over.
-    pub fn done(&self, reply: &Reply, cut_off: bool) {
+    pub fn done(&mut self, reply: &Reply, cut_off: bool) {
         let missing = missing(reply);
+        let nodes: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        self.trace.done(reply, self.index.as_deref(), &nodes, missing);
         answered(self.operation, reply, missing.is_some());
         if !self.asked.is_empty() {
             let nodes = u64::try_from(self.asked.len()).unwrap_or(u64::MAX);

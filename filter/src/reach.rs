@@ -5,7 +5,7 @@
 
 use crate::callouts::outcome;
 use miroir_core::{http::Outcome, topology::Topology};
-use proxy_wasm::hostcalls;
+use proxy_wasm::{hostcalls, types::Status};
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -25,6 +25,8 @@ struct Reach {
     asked: HashMap<u32, String>,
     /// Nodes of the newest topology that have not answered yet.
     unreached: Vec<String>,
+    /// Clusters that Envoy does not have.
+    unknown: HashSet<String>,
 }
 
 thread_local! {
@@ -38,6 +40,7 @@ pub fn ask(topology: &Topology) {
             return;
         }
         if topology.version() > reach.version {
+            reach.unknown.clear();
             reach.version = topology.version();
             // The context that asked hears no more answers.
             reach.asked.clear();
@@ -50,11 +53,15 @@ pub fn ask(topology: &Topology) {
                 continue;
             }
             let headers = vec![(":method", "GET"), (":path", "/health"), (":authority", "miroir")];
-            // There is no such cluster yet: the next tick asks again.
-            if let Ok(token) =
-                hostcalls::dispatch_http_call(&node.cluster, headers, None, Vec::new(), PATIENCE)
-            {
-                reach.asked.insert(token, node.cluster.clone());
+            match hostcalls::dispatch_http_call(&node.cluster, headers, None, Vec::new(), PATIENCE) {
+                Ok(token) => {
+                    reach.unknown.remove(&node.cluster);
+                    reach.asked.insert(token, node.cluster.clone());
+                }
+                // Its health check says that it is away.
+                Err(Status::InternalFailure) => drop(reach.unknown.remove(&node.cluster)),
+                // There is no such cluster yet: the next tick asks again.
+                Err(_) => drop(reach.unknown.insert(node.cluster.clone())),
             }
         }
         reach.list(topology);
@@ -84,7 +91,11 @@ pub fn digest(topology: &Topology, token: u32, headers: usize, body_size: usize)
     }))
 }
 
-/// Nodes of the newest topology that have not answered yet.
-pub fn unreached() -> Vec<String> {
-    REACH.with_borrow(|reach| reach.unreached.clone())
+/// Nodes of the newest topology that have not answered yet; and those of a topology whose cluster Envoy does not have.
+pub fn unreached(topology: &Topology) -> (Vec<String>, Vec<String>) {
+    REACH.with_borrow(|reach| {
+        let nodes = topology.config().nodes.iter();
+        let unknown = nodes.filter(|node| reach.unknown.contains(&node.cluster));
+        (reach.unreached.clone(), unknown.map(|node| node.name.clone()).collect())
+    })
 }

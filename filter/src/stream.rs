@@ -4,6 +4,7 @@ use crate::{
     callouts::{Driven, drive, outcome, read_headers, send_reply},
     lease::{self, Permission},
     observed::{self, Observed},
+    traces,
     writes::Writes,
 };
 use miroir_core::{
@@ -15,6 +16,7 @@ use miroir_core::{
     protocol::SECRET_HEADER,
     settings_changes,
     topology::Topology,
+    trace::GATEWAY_HEADER,
 };
 use proxy_wasm::{
     hostcalls,
@@ -43,7 +45,7 @@ enum State {
     /// Its body is whole; it waits for the control plane's answer, whose token this is, before it reads.
     Asking(Box<Collector>, u32),
     /// Its operation waits for answers.
-    Waiting(Operation, Observed),
+    Waiting(Operation, Box<Observed>),
     /// It is answered, or the root context answers it.
     Left,
 }
@@ -56,6 +58,8 @@ pub struct Stream {
     writes: Rc<RefCell<Writes>>,
     state: State,
     calls: HashMap<u32, CallId>,
+    /// When it began: [`traces::now`], where traces are wanted.
+    begun: u64,
     /// For how many seconds the control plane has been silent, where the answer is to say so.
     cut_off: Option<u64>,
     /// When its operation is to have its answer.
@@ -79,6 +83,7 @@ impl Stream {
             writes,
             state: State::Passing,
             calls: HashMap::new(),
+            begun: 0,
             cut_off: None,
             deadline: None,
             indexes: Vec::new(),
@@ -103,7 +108,7 @@ impl Stream {
     fn start(&mut self) {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Collecting(collector) if collector.is_write() => {
-                self.writes.borrow_mut().hand_over(self.context_id, *collector);
+                self.writes.borrow_mut().hand_over(self.context_id, *collector, self.begun);
             }
             State::Collecting(collector) => self.read_if_allowed(collector),
             state => self.state = state,
@@ -148,7 +153,7 @@ impl Stream {
     fn read(&mut self, collector: Box<Collector>) {
         self.asking = None;
         self.read = collector.again(Arc::clone(&self.topology)).map(Box::new);
-        let observed = Observed::new(&collector);
+        let observed = Observed::new(&self.topology, &collector, self.begun);
         let progress = collector.finish();
         if let Progress::Pending { machine, .. } = &progress {
             let time = machine.deadline_ms().map(Duration::from_millis);
@@ -194,7 +199,7 @@ impl Stream {
         match drive(&self.topology, progress, self.deadline, &mut observed, |token, id| {
             calls.insert(token, id);
         }) {
-            Driven::Waiting(operation) => self.state = State::Waiting(operation, observed),
+            Driven::Waiting(operation) => self.state = State::Waiting(operation, Box::new(observed)),
             Driven::Done(reply) => {
                 let reply = match lease::settings_changes(&self.topology, &self.indexes) {
                     Some(changing) => reply.with_header(settings_changes::HEADER, changing),
@@ -202,6 +207,9 @@ impl Stream {
                 };
                 observed.done(&reply, self.cut_off.is_some());
                 observed.tell(&reply);
+                if traces::is_full() {
+                    self.writes.borrow().wake();
+                }
                 send_reply(&match self.cut_off {
                     Some(seconds) => reply.with_header(LOST_HEADER, seconds.to_string()),
                     None => reply,
@@ -235,7 +243,7 @@ impl Context for Stream {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting(operation, mut observed) => {
                 let progress = observed.digest(operation, id, outcome(headers, body_size));
-                self.advance(progress, observed);
+                self.advance(progress, *observed);
             }
             state => self.state = state,
         }
@@ -252,13 +260,17 @@ impl HttpContext for Stream {
                 return Action::Continue;
             }
         }
+        if self.topology.config().tracing.is_some() {
+            self.begun = traces::now();
+        }
         self.cors = cors::headers(&head);
         match Intake::of(Arc::clone(&self.topology), &self.vm, head) {
             Intake::Pass => {
-                // Nobody but a gateway may carry the secret, and this request is a client's.
-                let removed = hostcalls::set_map_value(MapType::HttpRequestHeaders, SECRET_HEADER, None);
-                if removed.is_err() {
-                    log::warn!("{SECRET_HEADER} cannot be removed");
+                // Nobody but a gateway may carry the secret, and this request is a client's. The router tells of Envoy's span.
+                for name in [SECRET_HEADER, GATEWAY_HEADER] {
+                    if hostcalls::set_map_value(MapType::HttpRequestHeaders, name, None).is_err() {
+                        log::warn!("{name} cannot be removed");
+                    }
                 }
             }
             Intake::Reply(reply) => {

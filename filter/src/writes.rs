@@ -13,7 +13,10 @@ use miroir_core::{
     topology::Topology,
 };
 use proxy_wasm::hostcalls;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 /// All writes of one root context.
 #[derive(Default)]
@@ -22,8 +25,8 @@ pub struct Writes {
     root: u32,
     /// Wakes the root context; `None` before it is configured.
     queue: Option<u32>,
-    /// Whole payloads that wait for the root context, with their streams.
-    waiting: VecDeque<(u32, Collector)>,
+    /// Whole payloads that wait for the root context, with their streams, and when these began.
+    waiting: VecDeque<(u32, Collector, u64)>,
     /// By stream, which is also the operation's name: a stream has one write.
     running: HashMap<u32, (Operation, Observed)>,
     /// Envoy's tokens.
@@ -48,38 +51,43 @@ impl Writes {
     }
 
     /// Hands a whole payload over to the root context.
-    pub fn hand_over(&mut self, stream: u32, collector: Collector) {
+    pub fn hand_over(&mut self, stream: u32, collector: Collector, begun: u64) {
         self.live.insert(stream);
-        self.waiting.push_back((stream, collector));
+        self.waiting.push_back((stream, collector, begun));
+        self.wake();
+    }
+
+    /// Wakes the root context.
+    pub fn wake(&self) {
         let woken = self.queue.map(|queue| hostcalls::enqueue_shared_queue(queue, Some(b"write")));
         if !matches!(woken, Some(Ok(()))) {
-            log::error!("the root context cannot be woken: a write waits for its next tick");
+            log::error!("the root context cannot be woken: what is for it waits for its next tick");
         }
     }
 
     /// The stream's client has left, or has its answer. Its write goes on.
     pub fn forget_stream(&mut self, stream: u32) {
         self.live.remove(&stream);
-        if !self.running.contains_key(&stream) && !self.waiting.iter().any(|(waiting, _)| *waiting == stream)
+        if !self.running.contains_key(&stream) && !self.waiting.iter().any(|(waiting, ..)| *waiting == stream)
         {
             self.buffered.release(stream);
         }
     }
 
     /// Starts what waits. To be called in the root context.
-    pub fn start_waiting(&mut self, topology: &Topology) {
+    pub fn start_waiting(&mut self, topology: &Arc<Topology>) {
         if let Some(queue) = self.queue {
             while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         }
-        while let Some((stream, collector)) = self.waiting.pop_front() {
-            let observed = Observed::new(&collector);
+        while let Some((stream, collector, begun)) = self.waiting.pop_front() {
+            let observed = Observed::new(topology, &collector, begun);
             self.advance(topology, stream, collector.finish(), observed);
         }
     }
 
     /// No stream of this root context is left. Whether no write is under way either; if one is, Envoy hears of its end. To be
     /// called in the root context.
-    pub fn leave(&mut self, topology: &Topology) -> bool {
+    pub fn leave(&mut self, topology: &Arc<Topology>) -> bool {
         self.start_waiting(topology);
         self.leaving = !self.running.is_empty();
         !self.leaving
@@ -115,12 +123,12 @@ impl Writes {
             }
             Driven::Done(reply) => {
                 self.buffered.release(stream);
-                self.answer(stream, &reply, &observed);
+                self.answer(stream, &reply, &mut observed);
             }
         }
     }
 
-    fn answer(&mut self, stream: u32, reply: &Reply, observed: &Observed) {
+    fn answer(&mut self, stream: u32, reply: &Reply, observed: &mut Observed) {
         observed.done(reply, false);
         if self.live.remove(&stream) && hostcalls::set_effective_context(stream).is_ok() {
             observed.tell(reply);

@@ -37,6 +37,8 @@ pub struct Options {
     pub search_timeout_ms: u64,
     /// What a read answers where a shard has no replica left: `partial` or `error`.
     pub on_missing_shards: &'static str,
+    /// A collector of traces, `host:port`.
+    pub otlp: Option<&'static str>,
     /// More of the environment of nodes, which run in folders of their own.
     pub node_env: &'static [(&'static str, &'static str)],
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             lease_ms: 2_000,
             search_timeout_ms: 5_000,
             on_missing_shards: "partial",
+            otlp: None,
             node_env: &[],
         }
     }
@@ -297,6 +300,18 @@ impl Sandbox {
         Client::new(self.address(&format!("admin-{gateway}")), None)
     }
 
+    /// Every worker of every gateway uses the newest topology.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn wait_told(&self) {
+        wait_until("gateways use the newest topology", || {
+            let status = self.status();
+            let workers = status["gateways"].as_array().cloned().unwrap_or_default();
+            !workers.is_empty() && workers.iter().all(|worker| worker["oldest"] == status["topologyVersion"])
+        });
+    }
+
     /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
     ///
     /// # Panics
@@ -396,6 +411,9 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(log())
         .stderr(log());
+    if let Some(otlp) = options.otlp {
+        command.args(["--otlp", otlp]);
+    }
     if options.master_key {
         command.env("MEILI_MASTER_KEY", MASTER_KEY);
     }

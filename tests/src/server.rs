@@ -36,8 +36,21 @@ fn one(stream: TcpStream, answer: &impl Fn(&str, &[u8]) -> String) -> std::io::R
     }
     let head = head.to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    stream.read_exact(&mut body)?;
+    let mut body = Vec::new();
+    if head.contains("transfer-encoding: chunked") {
+        loop {
+            let mut size = String::new();
+            stream.read_line(&mut size)?;
+            let size = u64::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+            stream.by_ref().take(size).read_to_end(&mut body)?;
+            stream.read_line(&mut String::new())?;
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        stream.by_ref().take(length.unwrap_or(0)).read_to_end(&mut body)?;
+    }
     let body = answer(&head, &body);
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
     write!(stream.get_mut(), "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())

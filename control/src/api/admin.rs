@@ -4,14 +4,19 @@ use super::{Shared, internal::require};
 use crate::{
     cluster::Cluster,
     error::Result,
-    gateways::VmStatus,
+    gateways::{Trouble, VmStatus},
     mover::progress::Moved,
-    publish::envoys::Subscriber,
+    publish::{
+        Snapshot,
+        envoys::Subscriber,
+        folder::{Folder, FolderStatus},
+    },
     view::{Replica, ReplicaState, View},
 };
 use axum::{Json, http::HeaderMap};
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Carries the admin token.
 pub const TOKEN_HEADER: &str = "x-miroir-token";
@@ -47,6 +52,12 @@ pub struct Status {
     /// Who is told of what is published, but for those that watch files.
     #[serde(default)]
     pub subscribers: Vec<Subscriber>,
+    /// The folder that Envoys watch, where there is one.
+    #[serde(default)]
+    pub folder: Option<FolderStatus>,
+    /// What is wrong between gateways and what is published.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
     /// Writes between begin and commit.
     pub open_writes: usize,
     /// Mutations that wait for locks.
@@ -160,12 +171,21 @@ impl Status {
             moved: cluster.mover.progress.moved(),
             gateways: cluster.gateways.status(),
             subscribers: cluster.publisher.subscribers.list(),
+            folder: cluster.publisher.folder.as_ref().map(Folder::status),
+            troubles: troubles(cluster),
             open_writes: cluster.open.count(),
             waiting: cluster.locks.counts().1,
             unsettled_tasks: cluster.settler.count(),
             nodes: nodes.collect(),
         }
     }
+}
+
+fn troubles(cluster: &Cluster) -> Vec<Trouble> {
+    // Nothing is published before clients can be served.
+    let snapshot = cluster.publisher.snapshots.borrow().clone();
+    let troubles = |it: Arc<Snapshot>| cluster.gateways.troubles(it.topology.version, it.at.elapsed());
+    snapshot.map(troubles).unwrap_or_default()
 }
 
 fn is_old(state: ReplicaState) -> bool {

@@ -6,7 +6,7 @@ use crate::{
     export::{self, Export},
     ledger::{
         intents::{self, Intent},
-        tasks::{self, NewTask},
+        tasks::NewTask,
     },
     scrub,
 };
@@ -42,14 +42,7 @@ pub async fn start(cluster: Shared, mut sent: Sent) -> Result<Response> {
         custom_metadata: None,
     };
     let intent = Intent::Export { export: export.clone() };
-    let task = cluster
-        .ledger
-        .call(move |connection| {
-            let task = tasks::insert(connection, &new)?;
-            intents::open(connection, task.uid, &intent)?;
-            Ok(task)
-        })
-        .await?;
+    let task = cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent)).await?;
     let summary = task.summary();
     export::spawn(&cluster.0, task, export);
     // So nodes answer, although nothing is done yet.

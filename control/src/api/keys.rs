@@ -1,15 +1,11 @@
-//! API keys: the same on all nodes, with the same uids, so that their texts are the same. Also the experimental features,
-//! which travel the same way.
+//! API keys: the same on all nodes, with the same uids, so that their texts are the same.
 
-use super::{Sent, Shared, pass_on};
+use super::{Sent, Shared, everywhere::everywhere, pass_on};
 use crate::{
-    catalogue,
     cluster::Cluster,
     epochs::INTERNAL,
-    error::{Error, Result, api_error},
-    features,
-    locks::Scope,
-    node::{NodeAnswer, Request},
+    error::{Result, api_error},
+    node::Request,
 };
 use axum::{
     Json,
@@ -80,7 +76,7 @@ pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
         body.insert("uid".to_owned(), json!(Uuid::new_v4().hyphenated().to_string()));
         sent.request.body = Bytes::from(Value::Object(body).to_string());
     }
-    everywhere(&cluster, sent).await
+    everywhere(&cluster, sent, |_| None).await
 }
 
 /// `PATCH` and `DELETE /keys/{key}`.
@@ -89,44 +85,5 @@ pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
 /// A node's refusal.
 pub async fn change(cluster: Shared, sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
-    everywhere(&cluster, sent).await
-}
-
-/// `PATCH /experimental-features`.
-///
-/// # Errors
-/// A node's refusal.
-pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
-    let answer = everywhere(&cluster, sent).await?;
-    features::learn(&cluster.0).await?;
-    Ok(answer)
-}
-
-/// The first node judges; what it takes, the others get under the master key. Who misses it is behind.
-async fn everywhere(cluster: &Shared, sent: Sent) -> Result<Response> {
-    let cluster = cluster.0.clone();
-    let work = async move {
-        let _guard = cluster.locks.lock(Scope::indexes([])).await;
-        let mut missed = Vec::new();
-        let mut first: Option<NodeAnswer> = None;
-        for node in cluster.current() {
-            let mut request = sent.request.clone();
-            if first.is_some() {
-                request.authorization = None;
-                request.anonymous = false;
-            }
-            match node.send(&request).await {
-                Ok(answer) if first.is_none() && !answer.is_success() => return Ok(pass_on(&answer)),
-                // 404 and 409: it is as it should be already.
-                Ok(answer) if answer.is_success() || [404, 409].contains(&answer.status) => {
-                    first.get_or_insert(answer);
-                }
-                Ok(_) | Err(_) => missed.push(node.name.clone()),
-            }
-        }
-        cluster.keys.clear();
-        catalogue::mark_behind(&cluster, &missed).await?;
-        first.map(|answer| pass_on(&answer)).ok_or(Error::NoNode)
-    };
-    tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
+    everywhere(&cluster, sent, |_| None).await
 }

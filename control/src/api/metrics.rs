@@ -65,9 +65,28 @@ pub fn render(status: &Status) -> String {
             number(status.subscribers.len()),
         ),
         ("subscribers_refusing", "Those of them that refused it.", number(refusing)),
+        (
+            "publishing_fails",
+            "What is published cannot be written to its folder.",
+            u64::from(status.folder.as_ref().is_some_and(|folder| folder.failing)),
+        ),
     ] {
         family(&format!("miroir_control_{name}"), "gauge", help, alone(value));
     }
+    let of_kind = |kind: &str| number(status.troubles.iter().filter(|trouble| trouble.kind == kind).count());
+    let kinds = ["refused", "behind", "ahead", "unreached"];
+    family(
+        "miroir_control_gateway_troubles",
+        "gauge",
+        "What is wrong between gateways and what is published.",
+        kinds.map(|kind| (format!("{{kind=\"{kind}\"}}"), of_kind(kind))).to_vec(),
+    );
+    family(
+        "miroir_control_files_mended_total",
+        "counter",
+        "Files that were not what had been published, since the start.",
+        alone(status.folder.as_ref().map_or(0, |folder| folder.mended)),
+    );
     let oldest = status.gateways.iter().map(|vm| vm.oldest).min().unwrap_or(status.topology_version);
     family(
         "miroir_control_oldest_topology_in_use",

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod backups;
 pub mod batches;
+pub mod everywhere;
 pub mod export;
 pub mod fields;
 pub mod indexes;
@@ -13,8 +14,10 @@ pub mod node_metrics;
 pub mod operations;
 pub mod proxy;
 pub mod render;
+pub mod rules;
 pub mod settings;
 pub mod stats;
+pub mod task_documents;
 pub mod tasks;
 pub mod webhooks;
 
@@ -90,16 +93,28 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/export", post(export::start).fallback(proxy::read))
         .route("/metrics", get(node_metrics::get).fallback(proxy::read))
         .route("/render-template", post(render::render).fallback(proxy::read))
+        .route("/dynamic-search-rules", post(proxy::read).merge(delete(rules::clear)))
+        .route(
+            "/dynamic-search-rules/{uid}",
+            get(proxy::read).merge(patch(rules::update)).merge(delete(rules::delete)),
+        )
         .route("/swap-indexes", post(indexes::swap))
         .route("/tasks", get(tasks::list).merge(delete(tasks::delete)))
         .route("/tasks/cancel", post(tasks::cancel))
         .route("/tasks/compact", post(proxy::other).fallback(proxy::read))
         .route("/tasks/{uid}", get(tasks::get))
+        .route("/tasks/{uid}/documents", get(task_documents::get))
         .route("/batches", get(batches::list))
         .route("/batches/{uid}", get(batches::get))
         .route("/keys", get(keys::list).merge(post(keys::create)))
         .route("/keys/{key}", get(keys::get).fallback(keys::change))
-        .route("/experimental-features", get(proxy::read).fallback(keys::features))
+        .route("/experimental-features", get(proxy::read).fallback(everywhere::features))
+        .route("/network", get(proxy::read).merge(patch(everywhere::network)))
+        .route("/chats/{workspace}", get(proxy::read).merge(delete(everywhere::delete_workspace)))
+        .route(
+            "/chats/{workspace}/settings",
+            get(proxy::read).merge(patch(everywhere::workspace)).merge(delete(everywhere::reset_workspace)),
+        )
         .fallback(any(proxy::other))
         .method_not_allowed_fallback(proxy::read)
         .layer(DefaultBodyLimit::disable())

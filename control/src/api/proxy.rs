@@ -29,24 +29,9 @@ struct Closed {
 
 const LOGS: &str = "each node has logs of its own.";
 const CHATS: &str = "a chat's searches are made inside one node, over its own documents only.";
-const RULES: &str = "a rule places documents inside one node, which does not have them all.";
 
 /// Routes that a cluster does not serve: `docs/compatibility.md` lists them too.
-const CLOSED: [Closed; 12] = [
-    Closed {
-        methods: &["PATCH"],
-        path: "/network",
-        action: "network.update",
-        feature: Some("network"),
-        why: "the cluster is the network.",
-    },
-    Closed {
-        methods: &["POST"],
-        path: "/network/control",
-        action: "network.update",
-        feature: Some("network"),
-        why: "nodes of the Enterprise Edition speak to each other by it.",
-    },
+const CLOSED: [Closed; 4] = [
     Closed {
         methods: &["POST", "DELETE"],
         path: "/logs/stream",
@@ -69,66 +54,21 @@ const CLOSED: [Closed; 12] = [
         why: "a node that has compacted its tasks takes no write until it is started again: do it node by node.",
     },
     Closed {
-        methods: &["GET"],
-        path: "/tasks/*/documents",
-        action: "tasks.get",
-        feature: Some("getTaskDocumentsRoute"),
-        why: "each node has its own part of a task's documents.",
-    },
-    Closed {
-        methods: &["DELETE"],
-        path: "/chats/*",
-        action: "chats.delete",
-        feature: Some("chatCompletions"),
-        why: CHATS,
-    },
-    Closed {
-        methods: &["PATCH", "DELETE"],
-        path: "/chats/*/settings",
-        action: "chatsSettings.update",
-        feature: Some("chatCompletions"),
-        why: CHATS,
-    },
-    Closed {
         methods: &["POST"],
         path: "/chats/*/chat/completions",
         action: "chatCompletions",
         feature: Some("chatCompletions"),
         why: CHATS,
     },
-    Closed {
-        methods: &["PATCH"],
-        path: "/dynamic-search-rules/*",
-        action: "dynamicSearchRules.update",
-        feature: Some("dynamicSearchRules"),
-        why: RULES,
-    },
-    Closed {
-        methods: &["DELETE"],
-        path: "/dynamic-search-rules/*",
-        action: "dynamicSearchRules.delete",
-        feature: Some("dynamicSearchRules"),
-        why: RULES,
-    },
-    Closed {
-        methods: &["DELETE"],
-        path: "/dynamic-search-rules",
-        action: "dynamicSearchRules.delete",
-        feature: Some("dynamicSearchRules"),
-        why: RULES,
-    },
 ];
 
 /// Routes without one of the handlers above that change nothing, and that any node answers for all.
-const HARMLESS: [(&str, &str); 8] = [
+const HARMLESS: [(&str, &str); 4] = [
     ("GET", "/"),
     ("GET", "/version"),
-    ("GET", "/network"),
     ("GET", "/chats"),
-    ("GET", "/chats/*"),
-    ("GET", "/chats/*/settings"),
-    ("POST", "/dynamic-search-rules"),
-    ("GET", "/dynamic-search-rules/*"),
+    // The Community Edition refuses it.
+    ("POST", "/network/control"),
 ];
 
 /// Everything else: a node's own words, unless it would change, or answer for, that node only.

@@ -2,7 +2,7 @@
 
 use super::{Sent, Shared};
 use crate::{
-    auth,
+    auth::{self, Grant},
     cluster::Cluster,
     error::{Result, api_error},
     ledger::{
@@ -61,6 +61,14 @@ pub async fn page(
 /// There is no such task, or the key does not see it.
 pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
+    Ok(Json(find(&cluster, &grant, &uid).await?.view()).into_response())
+}
+
+/// A task that a key may see.
+///
+/// # Errors
+/// There is no such task, or the key does not see it.
+pub async fn find(cluster: &Cluster, grant: &Grant, uid: &str) -> Result<stored::Task> {
     let Ok(number) = uid.parse::<u32>() else {
         let message = format!("Task uid `{uid}` is invalid. It should only contain numeric characters.");
         return Err(api_error(400, "invalid_request", "invalid_task_uids", message).into());
@@ -68,13 +76,9 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
     cluster.settler.refresh().await;
     let query = Query { limit: 1, uids: Some(vec![number]), visible: grant.visible(), ..Query::default() };
     let (tasks, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-    match tasks.first() {
-        Some(task) => Ok(Json(task.view()).into_response()),
-        None => {
-            Err(api_error(404, "invalid_request", "task_not_found", format!("Task `{number}` not found."))
-                .into())
-        }
-    }
+    let message = || format!("Task `{number}` not found.");
+    let missing = || api_error(404, "invalid_request", "task_not_found", message()).into();
+    tasks.into_iter().next().ok_or_else(missing)
 }
 
 /// `POST /tasks/cancel`: nodes cancel their parts, and the tasks end as nodes say.
@@ -95,14 +99,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     };
     // After a crash it ends with what it has cancelled until then.
     let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
-    let task = cluster
-        .ledger
-        .call(move |connection| {
-            let task = stored::insert(connection, &new)?;
-            intents::open(connection, task.uid, &intent)?;
-            Ok(task)
-        })
-        .await?;
+    let task = cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent)).await?;
     let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
     let stopped = stop_exports(&cluster, &uids, task.uid).await?;
     let parts = cluster.settler.cancel(&uids, task.uid);
@@ -175,14 +172,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     };
     // After a crash it ends, and has deleted nothing.
     let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
-    let task = cluster
-        .ledger
-        .call(move |connection| {
-            let task = stored::insert(connection, &new)?;
-            intents::open(connection, task.uid, &intent)?;
-            Ok(task)
-        })
-        .await?;
+    let task = cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent)).await?;
     let summary = task.summary();
     let under_way = cluster.settler.under_way(&uids);
     if under_way.is_empty() {

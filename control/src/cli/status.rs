@@ -61,6 +61,12 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
             println!("  and refused {} {}: {}", refused.kind, refused.version, refused.reason);
         }
     }
+    for trouble in &status.troubles {
+        println!("{} {}", trouble.gateway, trouble.what);
+    }
+    if let Some(trouble) = status.folder.as_ref().and_then(|folder| folder.trouble.as_ref()) {
+        println!("{trouble}");
+    }
     if status.moving || !status.moved.copies.is_empty() {
         println!(
             "moving: {} replicas to be made, {} old copies to go; {} documents, {} copied so far",

@@ -55,6 +55,8 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         indexes,
         behind,
         changing: BTreeMap::new(),
+        rules: serde_json::from_str(&json("rules")?)?,
+        server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
         legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
     }))
 }
@@ -92,6 +94,12 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     set_meta(connection, "legacy_search", &new.legacy_search.to_string())?;
     if old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
+    }
+    if old.server_name != new.server_name {
+        set_meta(connection, "server_name", new.server_name.as_deref().unwrap_or_default())?;
+    }
+    if old.rules != new.rules {
+        set_meta(connection, "rules", &serde_json::to_string(&new.rules)?)?;
     }
     if old.desired != new.desired {
         set_meta(connection, "desired", &serde_json::to_string(&new.desired)?)?;
@@ -191,6 +199,17 @@ pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
 /// Settings that are changed member by member, and to what depth; all others are replaced.
 const DEPTHS: [(&str, u8); 5] =
     [("pagination", 1), ("faceting", 1), ("typoTolerance", 1), ("chat", 1), ("embedders", 2)];
+
+/// Changes members, those of objects among them one by one to this depth; `null` takes one away.
+pub fn merge_members(
+    members: &mut serde_json::Map<String, serde_json::Value>,
+    change: &serde_json::Value,
+    depth: u8,
+) {
+    for (name, value) in change.as_object().into_iter().flatten() {
+        merge(members, name, value, depth.saturating_sub(1));
+    }
+}
 
 fn merge(
     settings: &mut serde_json::Map<String, serde_json::Value>,

@@ -1,6 +1,7 @@
 //! Mutations on their way: between begin and commit, and from there until they are settled.
 
-use crate::{error::Result, export::Export};
+use super::tasks::{self, NewTask, Task};
+use crate::{error::Result, export::Export, rules::Change};
 use miroir_core::{protocol::WriteOperation, shard::Shard};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,11 @@ pub enum Effect {
         /// Left, right, and whether it is a renaming.
         pairs: Vec<(String, String, bool)>,
     },
+    /// Dynamic search rules.
+    Rules {
+        /// What becomes of them.
+        change: Change,
+    },
 }
 
 impl Effect {
@@ -110,6 +116,16 @@ pub struct NodeTask {
     pub main: bool,
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,
+}
+
+/// Enqueues a task, with an open intent.
+///
+/// # Errors
+/// The database failed.
+pub fn begin(connection: &Connection, new: &NewTask, intent: &Intent) -> Result<Task> {
+    let task = tasks::insert(connection, new)?;
+    open(connection, task.uid, intent)?;
+    Ok(task)
 }
 
 /// Writes an intent as open.
@@ -237,7 +253,7 @@ mod tests {
         };
         ledger
             .call(move |connection| {
-                let task = tasks::insert(connection, &tasks::NewTask::default())?;
+                let task = tasks::insert(connection, &NewTask::default())?;
                 open(connection, task.uid, &intent)
             })
             .await

@@ -81,6 +81,9 @@ pub struct RunArgs {
     /// What a read answers where a shard has no replica left
     #[arg(long, default_value = "partial", value_parser = ["partial", "error"])]
     pub on_missing_shards: String,
+    /// A collector of traces (OTLP over HTTP), HOST:PORT
+    #[arg(long)]
+    pub otlp: Option<String>,
     /// The master key that clients know; without one, they need no key
     #[arg(long, env = "MEILI_MASTER_KEY", hide_env_values = true)]
     pub master_key: Option<String>,

@@ -8,7 +8,7 @@ use super::{
     supervisor::Spec,
 };
 use crate::{
-    bootstrap::{Bootstrap, Source},
+    bootstrap::{Bootstrap, OTLP_CLUSTER, Source, host_and_port},
     error::{Error, Result},
     secrets::{Secrets, random},
 };
@@ -153,7 +153,8 @@ impl Plan {
         });
         let cluster = json!({
             "nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits,
-            "onMissingShards": args.on_missing_shards
+            "onMissingShards": args.on_missing_shards,
+            "tracing": args.otlp.as_ref().map(|_| json!({"cluster": OTLP_CLUSTER}))
         });
         let config = self.data.join("cluster.json");
         std::fs::write(&config, serde_json::to_vec_pretty(&cluster)?).map_err(Error::file(&config))?;
@@ -189,6 +190,7 @@ impl Plan {
             listen,
             admin_port: self.port(&format!("admin-{gateway}")),
             source: Source::Files(&self.data.join("xds")),
+            otlp: args.otlp.as_deref().map(|address| host_and_port("--otlp", address)).transpose()?,
             no_filter: args.no_filter,
         };
         std::fs::write(&config, bootstrap.render()).map_err(Error::file(&config))?;

@@ -3,6 +3,7 @@
 
 pub mod envoy;
 pub mod envoys;
+pub mod folder;
 pub mod grpc;
 pub mod kubernetes;
 pub mod proto;
@@ -12,13 +13,14 @@ mod tests;
 use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
-    files,
+    rules,
     tls::UpstreamTls,
     view::{Index, View},
 };
 use envoys::Subscribers;
+use folder::Folder;
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
-use std::{path::PathBuf, sync::Arc};
+use std::{sync::Arc, time::Instant};
 use tokio::sync::watch;
 
 /// The Envoy cluster of the control plane.
@@ -30,7 +32,7 @@ pub const FILTER: &str = "miroir";
 #[derive(Clone, Debug)]
 pub struct Publisher {
     /// The folder that Envoy watches.
-    pub folder: Option<PathBuf>,
+    pub folder: Option<Folder>,
     /// The filter's module, as Envoy sees it.
     pub wasm: String,
     /// Where Envoy reaches the control plane, `host:port`.
@@ -56,6 +58,8 @@ pub struct Publisher {
 /// What is published.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// When it was published.
+    pub at: Instant,
     /// What the filter is told.
     pub topology: TopologyConfig,
     /// Nodes that have clusters.
@@ -106,7 +110,8 @@ impl Publisher {
                 .iter()
                 .map(|(uid, index)| {
                     let settings_changing = view.changing.values().any(|changing| changing == uid);
-                    (uid.clone(), IndexConfig { settings_changing, ..index_config(index) })
+                    let pins = rules::pins(&view.rules, uid);
+                    (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
                 .collect(),
             control: Some(ControlConfig {
@@ -119,7 +124,9 @@ impl Publisher {
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),
+            server_name: view.server_name.clone(),
             legacy_search: view.legacy_search,
+            tracing: cluster.tracing.clone(),
             limits: cluster.limits,
         };
         Topology::validate(config).map_err(|error| Error::Config(error.0))
@@ -138,6 +145,7 @@ impl Publisher {
         let topology = self.topology(cluster, view)?;
         let nodes = view.nodes.iter().map(|member| &member.config).chain(retired);
         let snapshot = Arc::new(Snapshot {
+            at: Instant::now(),
             topology: topology.config().clone(),
             nodes: nodes.cloned().collect(),
             control: self.control.clone(),
@@ -149,10 +157,11 @@ impl Publisher {
         self.snapshots.send_replace(Some(snapshot.clone()));
         let Some(folder) = &self.folder else { return Ok(()) };
         // Clusters first: the filter's configuration names them.
-        let replace =
-            |name: &str, value| files::replace(&folder.join(name), &serde_json::to_vec_pretty(&value)?);
-        replace("cds.json", envoy::clusters(&snapshot))?;
-        replace("ecds.json", envoy::filter(&snapshot)?)
+        let (clusters, filter) = (envoy::clusters(&snapshot), envoy::filter(&snapshot)?);
+        folder.publish(vec![
+            ("cds.json", serde_json::to_vec_pretty(&clusters)?),
+            ("ecds.json", serde_json::to_vec_pretty(&filter)?),
+        ])
     }
 }
 
@@ -202,9 +211,10 @@ mod file_tests {
         let mut file =
             ClusterFile::from_flags(&["a=http://127.0.0.1:1".into(), "b=http://meili-b:2".into()]).unwrap();
         file.shards = 2;
+        file.tracing = Some(miroir_core::trace::TracingConfig::new("otel"));
         let cluster = file.validate().unwrap();
         let publisher = Publisher {
-            folder: Some(folder.path().to_owned()),
+            folder: Some(Folder::new(folder.path().to_owned())),
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
             control_cluster: CONTROL_CLUSTER.into(),
@@ -245,6 +255,7 @@ mod file_tests {
         assert_eq!(movies.sort_facet_values_by.len(), 1);
         assert_eq!(movies.ranking_rules, ["words", "sort", "year:desc"]);
         assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
+        assert_eq!(topology.config().tracing.as_ref().map(|tracing| &*tracing.cluster), Some("otel"));
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");
         let names: Vec<_> =

@@ -63,6 +63,7 @@ fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
         crate::config::NodeFile::new(*name, format!("http://{name}:7700")).validate("node").unwrap()
     };
     let snapshot = Snapshot {
+        at: Instant::now(),
         topology: serde_json::from_value(topology).unwrap(),
         nodes: nodes.iter().map(node).collect(),
         control: publisher.control.clone(),

@@ -3,11 +3,13 @@
 use super::index;
 use crate::{
     error::{Error, Result},
+    features,
     mover::{
         copy::{fetch, ids},
         document::{by_id, content},
     },
     node::Node,
+    rules::{self, Rule},
     view::Index,
 };
 use miroir_core::{
@@ -32,6 +34,8 @@ pub struct Found {
     pub indexes: BTreeMap<String, Index>,
     /// Their settings, as the node tells them.
     pub settings: BTreeMap<String, Value>,
+    /// Its dynamic search rules, as far as it tells them.
+    pub rules: Vec<Rule>,
     /// Its API keys.
     pub keys: Vec<Value>,
     /// The last of the cluster's task uids that it knows.
@@ -84,6 +88,9 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
         }
         found.settings.insert(uid.clone(), settings);
         found.indexes.insert(uid, known);
+    }
+    if node.ask("GET", features::PATH, None).await?.get(rules::FEATURE) == Some(&Value::Bool(true)) {
+        found.rules = rules::of_node(node).await?.unwrap_or_default();
     }
     for task in list("/tasks?limit=10000").await? {
         let metadata = task.get("customMetadata").and_then(Value::as_str);

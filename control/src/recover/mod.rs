@@ -104,6 +104,12 @@ fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recov
         known.primary_key = known.primary_key.take().or_else(|| index.primary_key.clone());
     }
     recovered.indexes = view.indexes.len();
+    view.rules = found
+        .values()
+        .map(|of_node| &of_node.rules)
+        .max_by_key(|rules| rules.len())
+        .cloned()
+        .unwrap_or_default();
     // Nodes that lack an index learn it, and everybody's settings are those of the first that has it.
     let lacks = |of_node: &Found| view.indexes.keys().any(|index| !of_node.indexes.contains_key(index));
     let behind: BTreeSet<String> =

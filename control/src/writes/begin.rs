@@ -147,8 +147,7 @@ async fn begin_locked(
     let task = cluster
         .ledger
         .call(move |connection| {
-            let task = tasks::insert(connection, &new)?;
-            intents::open(connection, task.uid, &intent)?;
+            let task = intents::begin(connection, &new, &intent)?;
             intents::add_node_tasks(connection, task.uid, &extras)?;
             Ok(task)
         })

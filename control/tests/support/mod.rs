@@ -169,6 +169,7 @@ pub async fn control_that_starts(data: &Path, nodes: &[&FakeNode], commit_timeou
         wasm: "filter.wasm".into(),
         advertise: None,
         control_cluster: miroir_control::publish::CONTROL_CLUSTER.into(),
+        tracing_cluster: None,
         envoy_filter: None,
         kubernetes_api: String::new(),
         service_account: data.to_owned(),

@@ -11,6 +11,7 @@ use crate::{
     operation::{Progress, forwarded_headers},
     route::Route,
     scrub,
+    search::remotes,
     settings_changes::indexes_of,
     shard::Shard,
     topology::{OnMissingShards, Topology},
@@ -82,6 +83,8 @@ impl Read {
         body = plain_body.unwrap_or(body);
         // A node judges other types of bodies; what it is asked here is always JSON.
         let readable = head.method == "GET" || head.header("content-type").is_some_and(is_json);
+        let own = topology.config().server_name.as_deref();
+        let readable = readable && !remotes::are_asked(&head, &body, own);
         let question = if readable { understand(&topology, &head, &body) } else { None };
         let indexes = indexes_of(&Route::of(&head.method, head.route()), &body);
         let machine = Self {
@@ -141,6 +144,18 @@ impl Read {
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         self.topology.config().limits.search_deadline_of(self.bytes(), self.hits)
+    }
+
+    /// The shards that a callout under way asks for; none where it is the client's own request.
+    #[must_use]
+    pub fn asked_for(&self, id: CallId) -> Vec<Shard> {
+        let shards: BTreeSet<Shard> = match self.pending.get(&id) {
+            Some(Ask::Portions(_, portions)) => {
+                portions.iter().flat_map(|portion| portion.shards.iter().copied()).collect()
+            }
+            Some(Ask::Native(_)) | None => BTreeSet::new(),
+        };
+        shards.into_iter().collect()
     }
 
     /// The indexes whose settings matter to the answer.
@@ -338,10 +353,7 @@ impl Read {
                 Progress::Done(self.revealed(native_reply(answer)))
             }
             // The node took what could not be understood here: its answer would be a part of the truth only.
-            (Outcome::Answered(Answer { status: 200, .. }), None) => Progress::Done(
-                ApiError::new(Code::INTERNAL, "A node takes this query, but the cluster cannot read it.")
-                    .reply(),
-            ),
+            (Outcome::Answered(Answer { status: 200, .. }), None) => Progress::Done(self.unread().reply()),
             (Outcome::Answered(Answer { status: 200, .. }), Some(refusal)) => {
                 match self.question.take().and_then(|question| question.simpler()) {
                     Some(simpler) => self.put(simpler),
@@ -357,6 +369,16 @@ impl Read {
                 self.ask_natively(None)
             }
         }
+    }
+
+    /// What keeps a query from being answered that a node takes.
+    fn unread(&self) -> ApiError {
+        let own = self.topology.config().server_name.as_deref();
+        if remotes::are_asked(&self.head, &self.body, own) {
+            let message = "A cluster does not search the servers of `/network`: each node would, for itself.";
+            return ApiError::new(Code::BAD_REQUEST, message);
+        }
+        ApiError::new(Code::INTERNAL, "A node takes this query, but the cluster cannot read it.")
     }
 
     /// Asks a node for its part of the question.

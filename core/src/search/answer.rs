@@ -1,6 +1,7 @@
 //! One node's answer to its part of a search.
 
 use super::{
+    pins,
     rank::{HIDDEN, Rank, Sorted},
     values::{FacetValue, values_at},
 };
@@ -66,18 +67,30 @@ impl<'a> Hit<'a> {
     /// What the ranking rules say of it.
     #[must_use]
     pub fn rank(&self) -> &Rank {
-        self.rank.get_or_init(|| self.fields.get(DETAILS).map(|it| Rank::read(it, None)).unwrap_or_default())
+        self.rank.get_or_init(|| self.details().map(|it| Rank::read(it, None)).unwrap_or_default())
+    }
+
+    /// What the node says of how it ranks.
+    #[must_use]
+    pub fn details(&self) -> Option<&'a RawValue> {
+        self.fields.get(DETAILS)
+    }
+
+    /// Whether a dynamic search rule has placed it.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.details().is_some_and(|details| pins::position(details).is_some())
     }
 
     /// Whether the details hide what the hit is sorted by.
     #[must_use]
     pub fn is_hidden(&self) -> bool {
-        self.fields.get(DETAILS).is_some_and(|details| details.get().contains(HIDDEN))
+        self.details().is_some_and(|details| details.get().contains(HIDDEN))
     }
 
     /// Tells what the details hide; to be called before ranks are compared.
     pub fn reveal(&self, sorted: Sorted<'_>) {
-        if let Some(details) = self.fields.get(DETAILS) {
+        if let Some(details) = self.details() {
             // A rank that is known already stays.
             let _ = self.rank.set(Rank::read(details, Some(sorted)));
         }

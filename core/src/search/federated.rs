@@ -8,6 +8,7 @@ use super::{
     federated_hybrid::Decision,
     merge::{Seen, ranked, write_list},
     paging::Paging,
+    pins::{self, Pins},
     query::{DEEP, IndexQuery},
     rank::{Rank, Weighted},
     request::{MOST_HITS, SearchRequest},
@@ -129,7 +130,8 @@ impl Federated {
     /// The same, for scores first and then the documents of the page only where that is less to move.
     pub(super) fn in_steps(self) -> Self {
         let (offset, limit) = self.federation.paging.window();
-        let deep = offset >= DEEP && limit > 0;
+        let has_pins = self.queries.iter().any(|query| !query.config.pins.is_empty());
+        let deep = offset >= DEEP && limit > 0 && !has_pins;
         Self { scan: deep.then(|| Scan::new(self.shards)), ..self }
     }
 
@@ -313,10 +315,18 @@ impl Question for Federated {
         let mut seen_by_query: HashMap<usize, Seen> = HashMap::new();
         // As one node does: each query's hits in their order first, which in a hybrid one is not that of their scores.
         let mut lists: Vec<Vec<Vec<&FederatedHit<'_>>>> = vec![Vec::new(); self.queries.len()];
+        let mut pinned = Vec::new();
+        let pins: Vec<_> = self.queries.iter().map(|query| Pins::of(&query.config)).collect();
         for (_, hits) in &answers {
             lists.iter_mut().for_each(|lists| lists.push(Vec::new()));
             for hit in hits {
-                let lists = lists.get_mut(hit.place.queries_position);
+                let query = hit.place.queries_position;
+                let place = pins.get(query).and_then(|pins| pins.as_ref()?.place(&hit.hit));
+                if let (Some(place), Some(of)) = (place, self.queries.get(query)) {
+                    pinned.push((place.position, &of.index, query, place.action, hit));
+                    continue;
+                }
+                let lists = lists.get_mut(query);
                 if let Some(list) = lists.and_then(|lists| lists.last_mut()) {
                     list.push(hit);
                 }
@@ -338,13 +348,20 @@ impl Question for Federated {
             rejected += u64::from(!is_new);
             is_new
         });
+        pinned.sort_by_key(|(position, index, query, action, _)| (*position, *index, *query, *action));
+        let pinned: Vec<_> = pinned.into_iter().map(|(position, .., hit)| (position, hit)).collect();
+        // Where something is pinned, a node counts from the first hit on.
+        let is_semantic = |hit: &&&&FederatedHit<'_>| hit.hit.rank().is_semantic();
+        let counted = (!pinned.is_empty()).then(|| hits.iter().filter(is_semantic).count() as u64);
+        let hits = pins::among(pinned, hits.into_iter().copied().collect(), end);
         let found: Vec<usize> = answers.iter().map(|(_, hits)| hits.len()).collect();
         if let Some(more) = self.more(parts, &found, hits.iter().map(|hit| hit.address)) {
             return more;
         }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let members: Vec<&RawObject<'_>> = answers.iter().map(|(members, _)| members).collect();
-        let semantic = hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64;
+        let of_page = || hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64;
+        let semantic = counted.unwrap_or_else(of_page);
         let shown: Vec<&RawObject<'_>> = match self.scan {
             Some(_) => Vec::new(),
             None => hits.iter().map(|hit| &hit.hit.fields).collect(),

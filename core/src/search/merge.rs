@@ -4,6 +4,7 @@ use super::{
     answer::{Hit, NodeAnswer},
     facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
     hybrid::Hybrid,
+    pins::{self, Pins},
     request::SearchRequest,
     selection::Selection,
 };
@@ -67,7 +68,7 @@ impl Merging<'_> {
     ) -> (usize, Vec<&'p Hit<'a>>) {
         let (offset, limit) = request.paging.window();
         let end = offset.saturating_add(limit).min(self.index.max_total_hits);
-        let end = if limit == 0 { 0 } else { usize::try_from(end).unwrap_or(usize::MAX) };
+        let end = usize::try_from(end).unwrap_or(usize::MAX);
         let lists = parts.iter().map(|part| part.hits.as_slice()).collect();
         let primary_key = self.index.primary_key.as_deref();
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
@@ -77,14 +78,25 @@ impl Merging<'_> {
             })
         };
         let mut seen = Seen::new(self.distinct);
-        (end, ranked(lists, end, compare, |hit| seen.is_new(hit)))
+        let Some(pins) = Pins::of(self.index) else {
+            return (end, ranked(lists, end, compare, |hit| seen.is_new(hit)));
+        };
+        let mut lists: Vec<Vec<&Hit<'_>>> = lists.into_iter().map(|list| list.iter().collect()).collect();
+        let pinned = pins::take(&mut lists, |hit| {
+            let place = pins.place(hit)?;
+            Some((place.position, (place.action, place.position)))
+        });
+        let lists = lists.iter().map(Vec::as_slice).collect();
+        let others = ranked(lists, end, |one, other| compare(one, other), |hit| seen.is_new(hit));
+        let others = others.into_iter().copied().collect();
+        (end, pins::page(pinned, others, end, self.index.totals_stop))
     }
 
     /// An answer with these members.
     fn write(&self, request: &SearchRequest, members: &RawObject<'_>, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
         let (offset, _) = request.paging.window();
-        let (_, hits) = self.ranked(request, parts);
-        let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let (_, first) = self.ranked(request, parts);
+        let hits = first.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
         let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
         let total = |name: &str| {
@@ -121,7 +133,12 @@ impl Merging<'_> {
                 }
                 "estimatedTotalHits" | "totalHits" => Some(total(name)),
                 "totalPages" => request.paging.pages(total("totalHits")),
-                "semanticHitCount" => Some(hits.iter().filter(|hit| hit.rank().is_semantic()).count() as u64),
+                "semanticHitCount" => {
+                    // Where something is pinned, a node counts from the first hit on.
+                    let has_pins = !self.index.pins.is_empty() && first.iter().any(|hit| hit.is_pinned());
+                    let counted = if has_pins { &first } else { hits };
+                    Some(counted.iter().filter(|hit| hit.rank().is_semantic()).count() as u64)
+                }
                 "processingTimeMs" => parts.iter().map(|part| part.number(name)).max(),
                 _ => request.paging.told(name),
             };

@@ -4,6 +4,7 @@ use super::{
     answer::{Hit, NodeAnswer, NotAnAnswer},
     hybrid::Hybrid,
     merge::Merging,
+    pins,
     rank::Sorted,
     request::{Additions, SearchRequest},
     reveal::Revealed,
@@ -167,7 +168,7 @@ impl IndexQuery {
     #[must_use]
     pub fn is_deep(&self) -> bool {
         let (offset, limit) = self.request.paging.window();
-        offset >= DEEP && limit > 0 && !self.whole
+        offset >= DEEP && limit > 0 && !self.whole && self.config.pins.is_empty()
     }
 
     /// This query for hits that show nothing but what merging needs.
@@ -274,7 +275,12 @@ impl IndexQuery {
     }
 
     fn additions(&self) -> Additions<'_> {
-        Additions { fields: self.selection.fields(), facet: self.added_facet(), hits: self.forced }
+        let (offset, limit) = self.request.paging.window();
+        let reach = Some(pins::reach(&self.config)).filter(|_| limit > 0);
+        let reach = reach.filter(|reach| *reach > offset.saturating_add(limit));
+        let hits = self.forced.max(reach);
+        let rules = !self.config.pins.is_empty();
+        Additions { fields: self.selection.fields(), facet: self.added_facet(), hits, rules }
     }
 
     fn added_facet(&self) -> Option<&str> {

@@ -68,7 +68,13 @@ pub struct Additions<'a> {
     pub facet: Option<&'a str>,
     /// How many hits to give instead of the client's.
     pub hits: Option<u64>,
+    /// Dynamic search rules look at the filter.
+    pub rules: bool,
 }
+
+/// So many shards may go before a client's filter where rules look at it: Meilisearch 1.50 joins the alternatives of both, left
+/// ones first, gives up after 100 pairs or 100 alternatives, and a rule needs to meet each of the client's once.
+const FIRST: usize = 64;
 
 impl SearchRequest {
     /// Reads the body of `POST /indexes/{uid}/search`.
@@ -214,7 +220,9 @@ impl SearchRequest {
     #[must_use]
     pub fn for_shards(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         let (offset, limit) = self.paging.window();
-        let hits = if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
+        // What is found by a vector depends on how many hits are asked for, also where none is shown.
+        let none = limit == 0 && !self.has("hybrid");
+        let hits = if none { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
         let hits = additions.hits.unwrap_or(hits);
         let paging = match self.paging {
             Paging::Offset { .. } => vec![("limit", to_raw_value(&hits).ok())],
@@ -250,7 +258,14 @@ impl SearchRequest {
         mut added: Vec<(&'static str, Option<Box<RawValue>>)>,
     ) -> Vec<u8> {
         let mut parameters = self.without(left_out);
-        added.push(("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), shards)));
+        let filter = self.parameters.get("filter").map(|filter| &**filter);
+        added.push((
+            "filter",
+            match additions.rules && shards.len() <= FIRST {
+                true => shards_and(filter, shards),
+                false => with_shards(filter, shards),
+            },
+        ));
         added.push(("showRankingScoreDetails", to_raw_value(&true).ok()));
         if self.hybrid.is_some() {
             added.push(("showRankingScore", to_raw_value(&true).ok()));
@@ -274,15 +289,21 @@ impl SearchRequest {
 /// The client's filter and the shards': an array, whose members Meilisearch joins by AND.
 #[must_use]
 pub fn with_shards(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<RawValue>> {
-    let mut members: Vec<Box<RawValue>> = Vec::new();
-    if let Some(filter) = filter.filter(|filter| filter.get() != "null") {
-        match serde_json::from_str::<Vec<Box<RawValue>>>(filter.get()) {
-            Ok(client) => members = client,
-            Err(_) => members.push(filter.to_owned()),
-        }
-    }
+    let mut members = members(filter);
     members.push(to_raw_value(&tag_filter(shards)).ok()?);
     to_raw_value(&members).ok()
+}
+
+/// The same in the other order.
+fn shards_and(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<RawValue>> {
+    let mut all = vec![to_raw_value(&tag_filter(shards)).ok()?];
+    all.extend(members(filter));
+    to_raw_value(&all).ok()
+}
+
+fn members(filter: Option<&RawValue>) -> Vec<Box<RawValue>> {
+    let Some(filter) = filter.filter(|filter| filter.get() != "null") else { return Vec::new() };
+    serde_json::from_str(filter.get()).unwrap_or_else(|_| vec![filter.to_owned()])
 }
 
 #[cfg(test)]
@@ -307,6 +328,7 @@ mod tests {
         assert_eq!(asked(r#"{"page":3,"hitsPerPage":5}"#)["hitsPerPage"], 15);
         assert_eq!(asked(r#"{"page":0}"#)["hitsPerPage"], 0);
         assert_eq!(asked(r#"{"limit":0,"offset":3}"#)["limit"], 0);
+        assert_eq!(asked(r#"{"q":"a","limit":0,"offset":3,"hybrid":{"embedder":"e"}}"#)["limit"], 3);
         assert_eq!(asked("{}")["limit"], 20);
         assert_eq!(asked(r#"{"page":null,"hitsPerPage":null,"attributesToRetrieve":null}"#)["limit"], 20);
         assert_eq!(asked(r#"{"limit":18446744073709551615}"#)["limit"], MOST_HITS);

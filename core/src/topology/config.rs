@@ -1,5 +1,6 @@
 //! The topology as it is written: the filter's plugin configuration, JSON.
 
+use crate::trace::TracingConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,10 +46,16 @@ pub struct TopologyConfig {
     /// filter's. Without it, it is all paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
+    /// What nodes are called among the servers of `/network`: all of them the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Nodes search as they did before Meilisearch 1.47, or have the experimental feature of this name on: totals stop at
     /// `pagination.maxTotalHits`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub legacy_search: bool,
+    /// Where spans go; without it the filter makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingConfig>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -87,9 +94,22 @@ pub struct IndexConfig {
     /// Its settings are being changed: nodes may have the old ones or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
+    /// What dynamic search rules pin in it, first the rules that go before others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
     /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
     #[serde(skip)]
     pub totals_stop: bool,
+}
+
+/// An action of a dynamic search rule: a document that is to be at a position, where the rule's conditions are met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pin {
+    /// The document's id.
+    pub id: String,
+    /// From 0.
+    pub position: u32,
 }
 
 /// How the values of a facet are ordered.
@@ -112,6 +132,7 @@ impl Default for IndexConfig {
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
             settings_changing: false,
+            pins: Vec::new(),
             totals_stop: false,
         }
     }

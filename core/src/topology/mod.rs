@@ -4,10 +4,13 @@ mod config;
 
 pub use config::{
     ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards,
-    SCHEMA, TopologyConfig,
+    Pin, SCHEMA, TopologyConfig,
 };
 
-use crate::shard::{MAX_SHARDS, Shard};
+use crate::{
+    shard::{MAX_SHARDS, Shard},
+    trace::TracingConfig,
+};
 use std::collections::HashSet;
 
 /// A valid topology.
@@ -97,6 +100,7 @@ impl Topology {
         {
             errors.push(format!("pathPrefix: `{prefix}` must start with `/` and not end with it"));
         }
+        errors.extend(config.tracing.iter().flat_map(TracingConfig::errors));
         if errors.is_empty() { Ok(Self { config }) } else { Err(InvalidTopology(errors)) }
     }
 
@@ -189,7 +193,7 @@ mod tests {
     fn every_error_is_named_at_once() {
         let error = Topology::from_json(
             br#"{"schema":9,"version":1,"nodes":[{"name":"a","cluster":"x"},{"name":"a","cluster":"x"}],
-                 "placement":[[0,0],[4]],"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0}}"#,
+                 "placement":[[0,0],[4]],"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0},"tracing":{"cluster":""}}"#,
         )
         .unwrap_err();
         for key in [
@@ -201,6 +205,7 @@ mod tests {
             "control.cluster",
             "control.secret",
             "limits.writeTimeoutMs",
+            "tracing.cluster",
         ] {
             assert!(error.0.iter().any(|text| text.starts_with(key)), "{key} not in {:?}", error.0);
         }

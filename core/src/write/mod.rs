@@ -106,6 +106,17 @@ impl Write {
         }
     }
 
+    /// The shards whose documents a callout under way carries.
+    #[must_use]
+    pub fn sent_to(&self, id: CallId) -> Vec<Shard> {
+        match &self.state {
+            State::Sending { pending, .. } => {
+                pending.get(&id).into_iter().flat_map(|part| part.shards.iter().copied()).collect()
+            }
+            State::Beginning { .. } | State::Committing { .. } => Vec::new(),
+        }
+    }
+
     /// The body of a callout to a node. It is made when it is sent, so that one is in memory at a time, and once: with the
     /// last one, the payload is let go.
     #[must_use]

@@ -21,6 +21,7 @@ mod operations;
 mod payloads;
 mod reads;
 mod restore;
+mod rules;
 mod sdk;
 mod settings_changing;
 mod shared;

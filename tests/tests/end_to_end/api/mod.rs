@@ -13,7 +13,7 @@ use table::Route;
 const INDEX: &str = "films";
 
 /// What differs between any two servers.
-const VOLATILE: [&str; 24] = [
+const VOLATILE: [&str; 26] = [
     "processingTimeMs",
     "requestUid",
     "enqueuedAt",
@@ -38,6 +38,9 @@ const VOLATILE: [&str; 24] = [
     "postCompactionSize",
     "commitSha",
     "commitDate",
+    // Of a rule, and of the network.
+    "lastUpdatedAt",
+    "version",
 ];
 
 /// A cluster and one node, asked the same.
@@ -181,6 +184,17 @@ fn example(route: &Route) -> (String, Value) {
             "input": {"kind": "indexDocument", "indexUid": INDEX, "id": "3"},
         }),
         (_, "/export") => json!({"url": "http://127.0.0.1:9", "indexes": {"of-no-index": {}}}),
+        (_, "/network") => json!({"self": "here", "remotes": {"there": {"url": "http://127.0.0.1:9"}}}),
+        (_, "/network/control") => {
+            json!({"origin": {"remoteName": "x", "taskUid": 1, "networkVersion": keys::UID}})
+        }
+        (_, "/chats/{workspace}/settings") => {
+            json!({"apiKey": "a key of a model", "prompts": {"system": "Be kind."}})
+        }
+        (_, "/dynamic-search-rules/{rule}") => {
+            json!({"actions": [{"selector": {"id": "9"}, "action": {"type": "pin", "position": 1}}]})
+        }
+        (_, "/dynamic-search-rules") => json!({"limit": 3}),
         (_, "/logs/stderr" | "/logs/stream") => json!({"target": "info"}),
         _ => name.map_or(Value::Null, setting),
     };

@@ -91,7 +91,7 @@ fn switch(pair: &mut Pair<'_>, on: bool) {
 }
 
 fn is_experimental(path: &str) -> bool {
-    ["/chats", "/network", "/dynamic-search-rules", "/render-template", "/metrics"]
+    ["/chats", "/network", "/dynamic-search-rules", "/render-template", "/metrics", "/tasks/{uid}/documents"]
         .iter()
         .any(|start| path.starts_with(start))
 }

@@ -1,0 +1,73 @@
+//! Dynamic search rules: on all nodes, under one task of the ledger.
+
+use super::{Sent, Shared, indexes};
+use crate::{
+    error::Result,
+    features,
+    ledger::{
+        intents::{Effect, NodeRequest},
+        tasks::NewTask,
+    },
+    locks::Scope,
+    ops::{AtOnce, Operation},
+    rules::{Change, FEATURE, INDEX},
+};
+use axum::{extract::Path, response::Response};
+use serde_json::{Value, json};
+
+/// `PATCH /dynamic-search-rules/{uid}`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn update(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
+    let Some(body) = sent.json().filter(Value::is_object) else {
+        return indexes::refused(&cluster, &sent).await;
+    };
+    let details = json!({"rule": body, "updatedRules": 1});
+    run(&cluster, &sent, "dsrUpdate", details, Change::Update { uid, body }).await
+}
+
+/// `DELETE /dynamic-search-rules/{uid}`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn delete(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
+    run(&cluster, &sent, "dsrUpdate", json!({"updatedRules": 1}), Change::Delete { uid }).await
+}
+
+/// `DELETE /dynamic-search-rules`.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn clear(cluster: Shared, sent: Sent) -> Result<Response> {
+    run(&cluster, &sent, "dsrClear", json!({"deletedDocuments": null}), Change::Clear).await
+}
+
+async fn run(cluster: &Shared, sent: &Sent, kind: &str, details: Value, change: Change) -> Result<Response> {
+    // Without the feature a node refuses it, and no gateway needs to hear of it before.
+    if features::is_on(cluster, FEATURE).await? != Some(true) {
+        return indexes::refused(cluster, sent).await;
+    }
+    let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    let metadata = parameters.find(|(name, _)| name == "customMetadata").map(|(_, value)| value.into_owned());
+    let body = match &change {
+        Change::Update { body, .. } => Some(body.clone()),
+        Change::Delete { .. } | Change::Clear => None,
+    };
+    let operation = Operation {
+        task: NewTask {
+            index: Some(INDEX.to_owned()),
+            kind: kind.to_owned(),
+            details: Some(details),
+            custom_metadata: metadata,
+        },
+        scope: Scope::indexes([INDEX]),
+        requests: vec![NodeRequest { method, path, body, main: true }],
+        authorization: sent.request.authorization.clone(),
+        at_once: AtOnce::Nothing,
+        effect: Effect::Rules { change },
+    };
+    indexes::run(cluster, sent, operation).await
+}

@@ -1,0 +1,106 @@
+//! The documents of a task that nodes have not written yet: each node has those of its shards.
+
+use super::{Sent, Shared, tasks};
+use crate::{
+    auth,
+    cluster::Cluster,
+    error::{Result, api_error},
+    features,
+    ledger::intents::{self, NodeTask},
+    node::Request,
+};
+use axum::{
+    extract::Path,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures_util::future::join_all;
+use miroir_core::{scrub, shard::Shard};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+
+/// The experimental feature of this route.
+const FEATURE: &str = "getTaskDocumentsRoute";
+
+/// `GET /tasks/{uid}/documents`: shard by shard, and those of a shard as the client sent them.
+///
+/// # Errors
+/// There is no such task, or the key does not see it; or nodes have written them.
+pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
+    if features::is_on(&cluster, FEATURE).await? != Some(true) {
+        return sent.natively(&cluster).await;
+    }
+    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
+    let uid = tasks::find(&cluster, &grant, &uid).await?.uid;
+    let node_tasks = cluster.ledger.call(move |connection| intents::all_node_tasks(connection, uid)).await?;
+    match documents(&cluster, &node_tasks).await {
+        Some(body) => Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()),
+        None => {
+            let message = format!(
+                "Task `{uid}` does not contain any documents. Only `documentAdditionOrUpdate` tasks with the \
+                 statuses `enqueued` or `processing` contain documents"
+            );
+            Err(api_error(404, "invalid_request", "task_file_not_found", message).into())
+        }
+    }
+}
+
+/// The documents of these nodes' tasks, each once and without its tag; `None` where a shard's are not to be had any more.
+async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>> {
+    let parts = node_tasks.iter().filter(|task| task.main && !task.shards.is_empty());
+    let mut missing: BTreeSet<Shard> = parts.clone().flat_map(|task| task.shards.iter().copied()).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let asked = parts.map(async |task| {
+        let path = format!("/tasks/{}/documents", task.node_task);
+        let answer = cluster.node(&task.node)?.send(&Request::own("GET", path, None)).await.ok()?;
+        answer.is_success().then_some((task, answer.body))
+    });
+    let mut out = Vec::new();
+    for (task, body) in join_all(asked).await.into_iter().flatten() {
+        let wanted: BTreeSet<String> =
+            task.shards.iter().filter(|shard| missing.remove(shard)).map(|shard| shard.tag()).collect();
+        write(&body, &wanted, &mut out)?;
+    }
+    missing.is_empty().then_some(out)
+}
+
+/// A document as nodes store it.
+#[derive(Deserialize)]
+struct Tagged {
+    #[serde(rename = "_miroir_shard")]
+    tag: String,
+}
+
+/// Writes the documents with these tags, one behind the other, as nodes store them.
+fn write(body: &[u8], tags: &BTreeSet<String>, out: &mut Vec<u8>) -> Option<()> {
+    for document in serde_json::Deserializer::from_slice(body).into_iter::<Box<RawValue>>() {
+        let document = document.ok()?;
+        let Tagged { tag } = serde_json::from_str(document.get()).ok()?;
+        if tags.contains(&tag) {
+            out.extend(scrub::document(document.get().as_bytes()));
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_of_wanted_shards_are_told_as_they_were_sent() {
+        let (one, other) = (Shard(0).tag(), Shard(1).tag());
+        let body =
+            format!(r#"{{"id":1,"_miroir_shard":"{one}","n":1.50}}{{"id":2,"_miroir_shard":"{other}"}}"#);
+        let mut out = Vec::new();
+        write(body.as_bytes(), &BTreeSet::from([one]), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"id":1,"n":1.50}"#);
+        assert!(
+            write(b"{\"id\":1}", &BTreeSet::new(), &mut Vec::new()).is_none(),
+            "a document without a tag"
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! The folder that Envoys watch. Nobody else is to write there: what is not as it was published is written again.
+
+use crate::{error::Result, files};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::ErrorKind,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// How often the files are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The folder, and what is to be in it.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By name, in the order in which they are to be written.
+    files: Vec<(&'static str, Vec<u8>)>,
+    status: FolderStatus,
+}
+
+/// A folder at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FolderStatus {
+    /// What is published is not there.
+    pub failing: bool,
+    /// How often a file was not what had been published, since the start.
+    pub mended: u64,
+    /// What was wrong last, until something newer is published.
+    pub trouble: Option<String>,
+}
+
+impl Folder {
+    /// A folder that is there.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, state: Arc::default() }
+    }
+
+    /// Replaces the files, in this order.
+    ///
+    /// # Errors
+    /// One cannot be written; [`watch`] tries it again.
+    pub fn publish(&self, files: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
+        let mut state = self.state();
+        state.status.trouble = None;
+        state.files = files;
+        self.write(&mut state)
+    }
+
+    /// Writes all again where one is not as it was published.
+    pub fn check(&self) {
+        let mut state = self.state();
+        let found = state.files.iter().find_map(|(name, expected)| {
+            let path = self.path.join(name);
+            let what = match std::fs::read(&path) {
+                Ok(content) if content == *expected => return None,
+                Ok(content) => {
+                    format!("has {} bytes that are not the {} published", content.len(), expected.len())
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => "is gone".to_owned(),
+                Err(error) => format!("cannot be read: {error}"),
+            };
+            Some(format!("{} {what}", path.display()))
+        });
+        let Some(what) = found else { return };
+        if self.write(&mut state).is_ok() {
+            state.status.mended += 1;
+            tracing::error!("{what}: it has been written again");
+            state.status.trouble = Some(format!("{what}: it has been written again"));
+        }
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> FolderStatus {
+        self.state().status.clone()
+    }
+
+    fn write(&self, state: &mut State) -> Result<()> {
+        let written =
+            state.files.iter().try_for_each(|(name, content)| files::replace(&self.path.join(name), content));
+        if let Err(error) = &written {
+            if !state.status.failing {
+                tracing::error!(%error, "the topology cannot be published; it is tried again");
+            }
+            state.status.trouble = Some(error.to_string());
+        }
+        state.status.failing = written.is_err();
+        written
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the files as they were published, for ever.
+pub async fn watch(folder: Folder) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        folder.check();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_as_it_was_published_is_written_again() {
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::new(there.path().to_owned());
+        folder.check();
+        let files = || vec![("cds.json", b"clusters".to_vec()), ("ecds.json", b"filter".to_vec())];
+        folder.publish(files()).unwrap();
+        folder.check();
+        assert_eq!(folder.status(), FolderStatus::default());
+        let path = there.path().join("ecds.json");
+        for (number, content) in [Some("fil"), None, Some("else")].into_iter().enumerate() {
+            match content {
+                Some(content) => std::fs::write(&path, content).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            folder.check();
+            assert_eq!(std::fs::read(&path).unwrap(), b"filter");
+            let status = folder.status();
+            assert_eq!((status.failing, status.mended), (false, number as u64 + 1));
+            assert!(status.trouble.unwrap().contains("ecds.json"));
+        }
+        // It cannot be written: that is told, and mended as soon as it can.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        assert!(folder.publish(files()).is_err() && folder.status().failing);
+        folder.check();
+        assert!(folder.status().failing);
+        std::fs::remove_dir_all(&path).unwrap();
+        folder.check();
+        assert!(!folder.status().failing && path.is_file());
+        folder.publish(files()).unwrap();
+        assert_eq!(folder.status().trouble, None);
+    }
+}

@@ -1,0 +1,180 @@
+//! What is published is broken, or does not fit the gateway: the last good configuration stays, and the reason is told.
+
+use super::{Envoy, ask, control_metrics, prometheus};
+use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, wait_until};
+use serde_json::{Value, json};
+use std::{path::PathBuf, process::Command};
+
+const SEARCH: &str = "/indexes/movies/search";
+
+/// Whether a gateway still answers in full.
+fn serves(client: &Client) {
+    assert_eq!(client.search("movies", &json!({"limit": 100}))["hits"].as_array().unwrap().len(), 41);
+}
+
+fn troubles(cluster: &Sandbox, gateway: &str) -> Vec<Value> {
+    let troubles = cluster.status()["troubles"].as_array().cloned().unwrap_or_default();
+    troubles.into_iter().filter(|trouble| trouble["gateway"] == gateway).collect()
+}
+
+fn has_trouble(cluster: &Sandbox, gateway: &str, kind: &str, what: &str) -> bool {
+    let is = |it: &Value| it["kind"] == kind && it["what"].as_str().is_some_and(|text| text.contains(what));
+    troubles(cluster, gateway).iter().any(is)
+}
+
+/// The folder that gateway-0 watches, and what it says of itself.
+struct Files<'a> {
+    cluster: &'a Sandbox,
+    folder: PathBuf,
+}
+
+impl Files<'_> {
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.cluster.data().join("logs/gateway-0.log")).unwrap()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.folder.join(name)).unwrap()
+    }
+
+    /// As somebody would who writes files too: Envoy sees it at once.
+    fn replace(&self, name: &str, content: &[u8]) {
+        let temporary = self.folder.join("theirs");
+        std::fs::write(&temporary, content).unwrap();
+        std::fs::rename(temporary, self.folder.join(name)).unwrap();
+    }
+
+    /// A statistic of Envoy's, by the end of its name.
+    fn statistic(&self, end: &str) -> u64 {
+        let found = prometheus(&self.cluster.admin(0));
+        let values = found.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            name.split('{').next()?.ends_with(end).then(|| value.parse::<u64>().ok())?
+        });
+        values.sum()
+    }
+
+    /// A file is half of what it was.
+    fn cut(&self, name: &str, statistic: &str) {
+        let (whole, failures) = (self.read(name), self.statistic(statistic));
+        self.replace(name, &whole[..whole.len() / 2]);
+        wait_until("Envoy refuses it", || self.statistic(statistic) > failures);
+        serves(&self.cluster.client);
+        wait_until("the control plane writes it again", || self.read(name) == whole);
+        let is_told =
+            || self.cluster.status()["folder"]["trouble"].as_str().unwrap_or_default().contains(name);
+        wait_until("the control plane tells", is_told);
+        assert!(self.cluster.miroir_ok(&["status"]).contains("it has been written again"));
+        serves(&self.cluster.client);
+    }
+
+    /// The filter's configuration is another; `wrong` is what is said of it.
+    fn misconfigure(&self, change: impl FnOnce(&mut Value), wrong: &str) {
+        let mut ecds: Value = serde_json::from_slice(&self.read("ecds.json")).unwrap();
+        let value = &mut ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"];
+        let mut topology: Value = serde_json::from_str(value.as_str().unwrap()).unwrap();
+        topology["version"] = json!(topology["version"].as_u64().unwrap() + 1_000);
+        let version = topology["version"].to_string();
+        change(&mut topology);
+        *value = topology.to_string().into();
+        ecds["version_info"] = json!(version);
+        let refused = self.statistic("miroir_topologies_refused_total");
+        self.replace("ecds.json", &serde_json::to_vec(&ecds).unwrap());
+        let what = format!("refuses topology {version}: ");
+        wait_until("the control plane hears why", || {
+            has_trouble(self.cluster, "gateway-0", "refused", &what)
+                && has_trouble(self.cluster, "gateway-0", "refused", wrong)
+        });
+        serves(&self.cluster.client);
+        assert!(self.statistic("miroir_topologies_refused_total") > refused);
+        assert!(self.log().contains("the topology is refused: ") && self.log().contains(wrong));
+        let status = self.cluster.miroir_ok(&["status"]);
+        assert!(status.contains(&format!("gateway-0 {what}")), "{status}");
+        assert!(
+            control_metrics(self.cluster).contains("miroir_control_gateway_troubles{kind=\"refused\"} 1")
+        );
+        // Whoever is published next is taken.
+        self.cluster.client.create(&format!("after-{version}"), "id", &json!({}));
+        wait_until("what is published is taken", || troubles(self.cluster, "gateway-0").is_empty());
+    }
+}
+
+pub fn what_is_broken_in_files_is_refused_and_told(cluster: &Sandbox) {
+    let files = Files { cluster, folder: cluster.data().join("xds") };
+    files.cut("ecds.json", "extension_config_discovery_http_filter_miroir_update_failure");
+    files.cut("cds.json", "cluster_manager_cds_update_failure");
+    files.misconfigure(|topology| topology["schema"] = json!(2), "schema: this build reads 1, not 2");
+    files.misconfigure(|topology| topology["ofLaterTimes"] = json!(true), "unknown field `ofLaterTimes`");
+    let metrics = control_metrics(cluster);
+    let mended = metrics.lines().find_map(|line| line.strip_prefix("miroir_control_files_mended_total "));
+    assert!(mended.and_then(|count| count.parse::<u64>().ok()) >= Some(2), "{metrics}");
+}
+
+/// An Envoy with clusters of its own, which lacks that of the third node.
+pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
+    let own = |name: &str, process: &str| {
+        let address = cluster.address(process);
+        let (host, port) = address.trim_start_matches("http://").rsplit_once(':').unwrap();
+        let address =
+            json!({"socket_address": {"address": host, "port_value": port.parse::<u16>().unwrap()}});
+        let endpoints = json!([{"lb_endpoints": [{"endpoint": {"address": address}}]}]);
+        let cluster =
+            json!({"name": name, "load_assignment": {"cluster_name": name, "endpoints": endpoints}});
+        format!("    - {cluster}\n")
+    };
+    let clusters = [("meili-0", "meili-0"), ("meili-1", "meili-1"), ("miroir_control", "control")];
+    let clusters: String = clusters.iter().map(|(name, process)| own(name, process)).collect();
+    Envoy::start(|listen, admin, _| {
+        let output = Command::new(programs().join("miroir"))
+            .args(["bootstrap", "--name", "own-clusters", "--listen", &format!("127.0.0.1:{listen}")])
+            .args(["--admin-port", &admin.to_string()])
+            .args(["--grpc", cluster.address("control").trim_start_matches("http://")])
+            .arg("--data")
+            .arg(cluster.data().join("control"))
+            .env_remove("MIROIR_SECRET")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let subscription = "  cds_config: { resource_api_version: V3, ads: {} }\n";
+        assert!(text.contains(subscription), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text.replace(subscription, "").replacen("  clusters:\n", &format!("  clusters:\n{clusters}"), 1)
+    })
+}
+
+pub fn a_cluster_that_envoy_lacks_is_told(cluster: &Sandbox, envoy: &Envoy) {
+    for _ in 0..5 {
+        serves(&envoy.client);
+    }
+    wait_until("the control plane hears of it", || {
+        has_trouble(cluster, "own-clusters", "unreached", "does not reach meili-2: its Envoy does not have")
+    });
+    assert!(
+        cluster.miroir_ok(&["status"]).contains("own-clusters does not reach meili-2: its Envoy does not")
+    );
+    assert!(control_metrics(cluster).contains("miroir_control_gateway_troubles{kind=\"unreached\"} 1"));
+    // Reads of all kinds ask all nodes, sooner or later.
+    let query = |number: u64| json!({"q": format!("title {number}"), "limit": 100});
+    envoy.wait_for_log("callout to cluster meili-2 cannot be sent", |number| {
+        assert_eq!(envoy.client.json("POST", SEARCH, &query(number)).status, 200);
+    });
+    assert!(envoy.prometheus().contains("miroir_callouts_failed_total{node=\"meili-2\"}"));
+    let dump = envoy.admin.get("/config_dump?resource=dynamic_active_clusters").body;
+    assert!(dump["configs"].is_null(), "it hears of the filter only: {dump}");
+}
+
+/// A mesh's sidecar may rewrite hosts, before a gateway and behind it.
+pub fn hosts_may_be_rewritten(cluster: &Sandbox, envoy: &Envoy) {
+    for host in ["outbound_.7700_._.meilisearch-0.miroir.svc", "127.0.0.1"] {
+        let (status, answer) = ask(envoy, host, "POST", SEARCH, &json!({"limit": 100}));
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(
+            ask(envoy, host, "POST", "/indexes/movies/documents", &json!([{"id": 40, "title": "by gRPC"}])).0,
+            202
+        );
+        for process in ["control", "meili-0"] {
+            let request = http().get(format!("{}/indexes", cluster.address(process)));
+            let answer = request.header("host", host).bearer_auth(MASTER_KEY).send().unwrap();
+            assert_eq!(answer.status(), 200, "{process}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! An Envoy that a test starts.
+
+use miroir_tests::{Client, MASTER_KEY, free_port, http, wait_until};
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// An Envoy; it ends with this value.
+pub struct Envoy {
+    process: Child,
+    pub client: Client,
+    pub admin: Client,
+    pub folder: TempDir,
+}
+
+impl Envoy {
+    /// Starts one with what `configuration` says, given its ports (for clients, for administration) and its folder.
+    pub fn start(configuration: impl FnOnce(u16, u16, &Path) -> String) -> Self {
+        let folder = TempDir::new().unwrap();
+        let (port, admin) = (free_port(), free_port());
+        let file = folder.path().join("envoy.yaml");
+        std::fs::write(&file, configuration(port, admin, folder.path())).unwrap();
+        let log = std::fs::File::create(folder.path().join("envoy.log")).unwrap();
+        let process = Command::new(std::env::var_os("ENVOY_BIN").expect("ENVOY_BIN"))
+            .arg("--config-path")
+            .arg(file)
+            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let (client, admin) = (Client::new(url(port), Some(MASTER_KEY)), Client::new(url(admin), None));
+        Self { process, client, admin, folder }
+    }
+
+    pub fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        wait_until(what, || {
+            let log = || std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default();
+            assert!(self.process.try_wait().unwrap().is_none(), "Envoy ended: {}", log());
+            condition(self)
+        });
+    }
+
+    pub fn wait_ready(&mut self) {
+        self.wait_for("Envoy listens", |envoy| {
+            let health = envoy.client.try_send("GET", "/health", None, Vec::new());
+            health.is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// Does something again and again until Envoy's log has these words.
+    pub fn wait_for_log(&self, words: &str, mut attempt: impl FnMut(u64)) {
+        let log = || std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default();
+        let mut attempts = 0;
+        wait_until(words, || {
+            attempt(attempts);
+            attempts += 1;
+            log().contains(words)
+        });
+    }
+
+    pub fn prometheus(&self) -> String {
+        prometheus(&self.admin)
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The statistics of an Envoy, of its administration.
+pub fn prometheus(admin: &Client) -> String {
+    http().get(format!("{}/stats/prometheus", admin.url())).send().unwrap().text().unwrap()
+}
