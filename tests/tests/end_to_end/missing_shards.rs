@@ -1,4 +1,4 @@
-//! Both nodes that hold a shard are away: reads say what the other shards say, or refuse, as configured.
+//! All nodes that hold a shard are away, one or two: reads say what the other shards say, or refuse, as configured.
 
 use miroir_core::shard::Shard;
 use miroir_tests::{Answer, Client, Options, Sandbox};
@@ -41,9 +41,10 @@ fn counted(cluster: &Sandbox) -> u64 {
     stats["stats"].as_array().unwrap().iter().filter_map(|stat| stat["value"].as_u64()).sum()
 }
 
-/// A cluster of three nodes of which one is left, and the shards that only the other two hold.
-fn left_alone(on_missing_shards: &'static str) -> (Sandbox, BTreeSet<u16>) {
-    let cluster = Sandbox::start(Options { shards: SHARDS, on_missing_shards, ..Options::default() });
+/// A cluster of three nodes of which as many are killed as there are replicas, and the shards that only those hold.
+fn left_alone(on_missing_shards: &'static str, replication: u16) -> (Sandbox, BTreeSet<u16>) {
+    let options = Options { shards: SHARDS, replication, on_missing_shards, ..Options::default() };
+    let cluster = Sandbox::start(options);
     let client = &cluster.client;
     client.create("things", "id", &json!({"filterableAttributes": ["rank", "kind"]}));
     let document = |id: u64| json!({"id": id, "rank": id, "kind": "one"});
@@ -53,15 +54,15 @@ fn left_alone(on_missing_shards: &'static str) -> (Sandbox, BTreeSet<u16>) {
         assert_eq!(found(&answer.body).len(), DOCUMENTS as usize, "{route}");
     }
     assert_eq!(counted(&cluster), 0);
+    let victims = &["meili-1", "meili-2"][..usize::from(replication)];
     let placed = cluster.miroir_json(&["shards"]);
     let missing = placed.as_array().unwrap().iter().filter(|shard| {
         let mut nodes = shard["active"].as_array().unwrap().iter();
-        nodes.all(|node| node != "meili-0")
+        nodes.all(|node| victims.contains(&node.as_str().unwrap()))
     });
     let missing: BTreeSet<u16> = missing.map(|shard| shard["shard"].as_u64().unwrap() as u16).collect();
     assert!((1..SHARDS as usize).contains(&missing.len()), "{missing:?}");
-    cluster.kill("meili-1");
-    cluster.kill("meili-2");
+    victims.iter().for_each(|victim| cluster.kill(victim));
     (cluster, missing)
 }
 
@@ -71,7 +72,7 @@ fn names(shards: &BTreeSet<u16>) -> String {
 
 #[test]
 fn a_partial_answer_names_the_missing_shards_and_has_all_others() {
-    let (cluster, missing) = left_alone("partial");
+    let (cluster, missing) = left_alone("partial", 2);
     let held = |id: &u64| !missing.contains(&Shard::of_document(&id.to_string(), SHARDS).0);
     let expected: Vec<u64> = (0..DOCUMENTS).filter(held).collect();
     assert!(expected.len() < DOCUMENTS as usize);
@@ -90,7 +91,7 @@ fn a_partial_answer_names_the_missing_shards_and_has_all_others() {
 
 #[test]
 fn an_answer_that_would_be_partial_is_an_error_where_that_is_wanted() {
-    let (cluster, missing) = left_alone("error");
+    let (cluster, missing) = left_alone("error", 1);
     let answers = reads(&cluster.client);
     for (route, answer) in &answers {
         let message = format!("No replica answers for {} of {SHARDS} shards.", missing.len());
