@@ -110,7 +110,7 @@ pub fn what_is_broken_in_files_is_refused_and_told(cluster: &Sandbox) {
     assert!(mended.and_then(|count| count.parse::<u64>().ok()) >= Some(2), "{metrics}");
 }
 
-/// An Envoy with clusters of its own, which lacks that of the third node.
+/// An Envoy with clusters of its own, which lacks that of the third node. It asks for the filter's configuration alone, by delta.
 pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
     let own = |name: &str, process: &str| {
         let address = cluster.address(process);
@@ -135,9 +135,15 @@ pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let subscription = "  cds_config: { resource_api_version: V3, ads: {} }\n";
-        assert!(text.contains(subscription), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        text.replace(subscription, "").replacen("  clusters:\n", &format!("  clusters:\n{clusters}"), 1)
+        let (begin, end) =
+            ("dynamic_resources:\n  ads_config:\n", "  cds_config: { resource_api_version: V3, ads: {} }\n");
+        let (before, rest) = text.split_once(begin).unwrap();
+        let (ads, after) = rest.split_once(end).unwrap();
+        let own: Value =
+            serde_yaml_ng::from_str(&ads.replace("api_type: GRPC", "api_type: DELTA_GRPC")).unwrap();
+        let source = json!({"resource_api_version": "V3", "api_config_source": own}).to_string();
+        let text = format!("{before}{after}").replace("{ resource_api_version: V3, ads: {} }", &source);
+        text.replacen("  clusters:\n", &format!("  clusters:\n{clusters}"), 1)
     })
 }
 

@@ -126,6 +126,18 @@ fn clusters(admin: &Client) -> BTreeSet<String> {
     configs.map(|config| config["cluster"].to_string()).collect()
 }
 
+fn no_secret_is_logged(cluster: &Sandbox) {
+    let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
+    let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+    let secrets: Vec<&str> = secrets.as_object().unwrap().values().filter_map(Value::as_str).collect();
+    assert!(secrets.len() >= 3 && secrets.contains(&MASTER_KEY), "{}", secrets.len());
+    let logs = std::fs::read_dir(cluster.data().join("logs")).unwrap();
+    for path in logs.map(|entry| entry.unwrap().path()) {
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        assert!(!secrets.iter().any(|secret| text.contains(secret)), "{}", path.display());
+    }
+}
+
 /// What the control plane tells Prometheus.
 fn control_metrics(cluster: &Sandbox) -> String {
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
@@ -224,6 +236,11 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     unmanaged.wait_for("the answer is partial", |envoy| {
         ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).1.len() < whole.1.len()
     });
+    unmanaged.wait_for("the access log has what is missing", |envoy| {
+        let log = std::fs::read_to_string(envoy.folder.path().join("access.log")).unwrap_or_default();
+        log.lines().any(|line| line.contains(r#""missing_shards":""#))
+    });
+    no_secret_is_logged(&cluster);
     assert!(
         unmanaged.prometheus().contains("miroir_requests_total{operation=\"search\",outcome=\"partial\"}")
     );
