@@ -171,6 +171,7 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
     cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
     // They start side by side.
+    let another = bad_input::Another::start(&cluster);
     let mut own_clusters = bad_input::with_own_clusters(&cluster);
     let (mut unmanaged, mut managed) =
         (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
@@ -230,6 +231,9 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     own_clusters.wait_ready();
     bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
     bad_input::what_is_broken_in_files_is_refused_and_told(&cluster);
+
+    another.is_refused();
+    bad_input::a_gateway_that_hears_another_is_told(&cluster);
 
     // Half of the cluster is away: what is left is told, and counted.
     cluster.kill("meili-1");
