@@ -4,8 +4,9 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     facet_values::{self, FACETING},
+    fenced,
     ledger::intents::{NodeRequest, NodeTask},
-    node::{Node, Request},
+    node::{Node, Request, TIMEOUT},
     settings_tag::{FILTERABLE, tag_rule},
     time,
     view::Index,
@@ -50,15 +51,15 @@ fn patch(index: &str, settings: &Map<String, Value>) -> NodeRequest {
     }
 }
 
-/// Sends requests to a node, one after the other, under the master key.
+/// Sends requests to a node, one after the other, so that none of them can come late.
 ///
 /// # Errors
 /// The node did not take one of them.
-pub async fn send_all(node: &Node, requests: &[NodeRequest]) -> Result<Vec<NodeTask>> {
+pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) -> Result<Vec<NodeTask>> {
     let mut tasks = Vec::new();
     for request in requests {
-        let answer =
-            node.send(&Request::own(&request.method, request.path.clone(), request.body.as_ref())).await?;
+        let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
+        let answer = fenced::send(cluster, node, own, TIMEOUT).await?;
         let node_task =
             answer.task_uid().filter(|_| answer.is_success()).ok_or_else(|| Error::Unexpected {
                 node: node.name.clone(),
@@ -80,7 +81,7 @@ pub async fn send_everywhere(
     nodes: &[std::sync::Arc<Node>],
     requests: &[NodeRequest],
 ) -> Result<Vec<NodeTask>> {
-    let Sent { tasks, missed, failure } = send_to(nodes, requests).await;
+    let Sent { tasks, missed, failure } = send_to(cluster, nodes, requests).await;
     if let Some(failure) = failure.filter(|_| tasks.is_empty()) {
         return Err(failure);
     }
@@ -100,8 +101,8 @@ pub struct Sent {
 }
 
 /// Sends requests to these nodes at once.
-pub async fn send_to(nodes: &[std::sync::Arc<Node>], requests: &[NodeRequest]) -> Sent {
-    let answers = nodes.iter().map(async |node| (node, send_all(node, requests).await));
+pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests: &[NodeRequest]) -> Sent {
+    let answers = nodes.iter().map(async |node| (node, send_all(cluster, node, requests).await));
     let mut sent = Sent::default();
     for (node, result) in join_all(answers).await {
         match result {

@@ -7,10 +7,10 @@ use crate::{
     embedders::{self, EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
-    features,
+    features, fenced,
     ledger::catalogue as stored,
     locks::Scope,
-    node::Node,
+    node::{Node, Request},
     rules, server,
     settings_tag::{self, FILTERABLE},
 };
@@ -30,6 +30,8 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     if !cluster.view().behind.contains(name) {
         return Ok(());
     }
+    // What it may still get late would undo what it learns.
+    cluster.epochs.settle(cluster, &node).await?;
     // Without locks first, however long it takes. Then nothing may change while the node learns what is left.
     if let Some(reference) = reference(cluster, name)
         && let Some(last) = learn(cluster, &reference, &node).await?
@@ -61,6 +63,9 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         match tokio::time::timeout(LONGEST, learnt).await {
             Ok(learnt) if !is_busy => {
                 learnt?;
+                if cluster.epochs.owes(name) {
+                    return Err(Error::Other(format!("node `{name}` may get something late")));
+                }
                 return caught_up(cluster, name).await;
             }
             _ => {
@@ -93,13 +98,13 @@ async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
 async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
     sync_keys(reference, node).await?;
     server::sync(cluster, node).await?;
-    let mut last = rules::sync(&cluster.view().rules, node).await?;
+    let mut last = rules::sync(cluster, node).await?;
     features::sync(reference, node).await?;
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
     for index in there.difference(&wanted) {
-        let deleted = node.ask("DELETE", &format!("/indexes/{index}"), None).await?;
-        last = deleted.get("taskUid").and_then(Value::as_u64).or(last);
+        let deletion = Request::own("DELETE", format!("/indexes/{index}"), None);
+        last = Some(fenced::enqueue(cluster, node, deletion).await?);
     }
     for index in &wanted {
         let path = format!("/indexes/{index}/settings");
@@ -119,7 +124,7 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             }
         } else {
             let primary_key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
-            catalogue::send_all(node, &catalogue::creation(index, primary_key.as_deref())).await?;
+            catalogue::send_all(cluster, node, &catalogue::creation(index, primary_key.as_deref())).await?;
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
@@ -136,8 +141,7 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             with_template(&mut embedders);
             *shown = embedders;
         }
-        let set = node.ask("PATCH", &path, Some(&settings)).await?;
-        last = set.get("taskUid").and_then(Value::as_u64).or(last);
+        last = Some(fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
     }
     Ok(last)
 }

@@ -26,7 +26,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What flags say.
@@ -95,6 +95,9 @@ pub struct Cluster {
     /// Nodes that have left, and since which version: gateways may still ask them.
     retired: Mutex<Vec<(NodeConfig, u64)>>,
     view: Mutex<Arc<View>>,
+    /// The first version that leaves out the replica that was lost last, and since when that is published: until no gateway knows
+    /// only older ones, what is written is not to be found through all.
+    lost: Mutex<Option<(u64, Instant)>>,
     changing: tokio::sync::Mutex<()>,
     ready: AtomicBool,
 }
@@ -129,6 +132,8 @@ impl Cluster {
             publisher,
             exports: Exports::default(),
             creating: Creating::default(),
+            // What was lost before this start may not be known to all gateways.
+            lost: Mutex::new(view.has_stale().then(|| (view.version, Instant::now()))),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
@@ -213,11 +218,40 @@ impl Cluster {
         let stored = new.clone();
         self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
         self.follow(&new);
+        if new.has_lost_since(&self.view()) {
+            *self.lost() = Some((new.version, Instant::now()));
+        }
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if let Err(error) = self.publish() {
             tracing::error!(%error, "the topology could not be published");
         }
         Ok(())
+    }
+
+    /// Whether no gateway reads a replica that has missed something, or will: one that slept meanwhile must ask, and is told not
+    /// to read by what it knew. Only then may clients hear that something is written.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn is_read_as_written(&self) -> Result<bool> {
+        let Some((version, published)) = *self.lost() else { return Ok(true) };
+        let is_known = self.gateways.know(version, published);
+        if is_known || self.gateways.is_late(published) {
+            self.change(|view| view.floor = view.floor.max(version)).await?;
+        }
+        if !is_known {
+            return Ok(false);
+        }
+        let mut lost = self.lost();
+        if lost.is_some_and(|(last, _)| last == version) {
+            *lost = None;
+        }
+        // Another one may have been lost meanwhile.
+        Ok(lost.is_none())
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the topology out as it is.

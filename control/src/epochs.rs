@@ -1,5 +1,5 @@
-//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence. The mover has
-//! some, too: one for each node that it writes to.
+//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence. The control plane
+//! itself has some, too: one for each node, for copies, indexes and settings.
 //!
 //! A fenced key is forgotten once every node has confirmed that it is gone, however long a node was away.
 
@@ -59,7 +59,7 @@ pub fn editor(gateway: &str) -> String {
 
 const EDITOR: &str = "/edit";
 
-/// The name under which the mover writes to a node.
+/// The name under which the control plane itself changes what a node has.
 #[must_use]
 pub fn mover(node: &str) -> String {
     format!("{MOVER}{node}")
@@ -69,10 +69,8 @@ const MOVER: &str = "mover/";
 
 /// The body that creates an epoch key.
 fn epoch_key(uid: Uuid, gateway: &str) -> Value {
-    let actions = if gateway.ends_with(EDITOR) {
+    let actions = if gateway.ends_with(EDITOR) || gateway.starts_with(MOVER) {
         json!(["*"])
-    } else if gateway.starts_with(MOVER) {
-        json!(["documents.add", "documents.delete", "indexes.create", "indexes.delete"])
     } else {
         json!(["documents.add", "documents.delete", "documents.get", "indexes.create"])
     };

@@ -99,12 +99,17 @@ impl Gateways {
     /// Whether nobody reads by a topology older than this version any more.
     #[must_use]
     pub fn confirmed(&self, version: u64) -> bool {
+        self.all(|vm| vm.told.oldest >= version)
+    }
+
+    /// Whether that is so of all VMs whose lease lasts.
+    fn all(&self, is: impl Fn(&Vm) -> bool) -> bool {
         if self.since.elapsed() < self.lease {
             return false;
         }
         let mut vms = self.vms();
         vms.retain(|_, vm| vm.at.elapsed() < self.lease);
-        vms.values().all(|vm| vm.told.oldest >= version)
+        vms.values().all(is)
     }
 
     /// The VMs that a node has not answered yet.
@@ -116,11 +121,21 @@ impl Gateways {
         strangers.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether nobody reads by a topology older than this version, published a while ago. What a VM keeps of before for longer
-    /// than its lease is an upload, which reads nothing.
+    /// Whether nobody reads by a topology older than this version: who has one, for an upload or because no newer one has come, knows
+    /// that it must not. Of filters that do not tell what they know it is believed after a lease since its publication.
     #[must_use]
     pub fn know(&self, version: u64, published: Instant) -> bool {
-        published.elapsed() >= self.lease || self.confirmed(version)
+        let knows = |vm: &Vm| match vm.told.needed {
+            Some(needed) => needed >= version,
+            None => published.elapsed() >= self.lease,
+        };
+        self.all(|vm| vm.told.oldest >= version || knows(vm))
+    }
+
+    /// Whether gateways had the time to take up what was published then.
+    #[must_use]
+    pub fn is_late(&self, published: Instant) -> bool {
+        published.elapsed() >= self.lease
     }
 
     /// The VMs whose lease lasts.
@@ -211,6 +226,23 @@ mod tests {
         std::thread::sleep(Duration::from_millis(60));
         assert!(gateways.confirmed(4), "the lease of the first is over");
         assert_eq!(gateways.status().len(), 1);
+    }
+
+    #[test]
+    fn who_has_an_old_topology_must_know_that_it_is_not_to_be_read_by() {
+        let gateways = Gateways::new(100);
+        let published = Instant::now();
+        let report = |needed| {
+            let _ = gateways.report(Report { vm: "a".into(), oldest: 3, needed, ..Report::default() }, 0);
+        };
+        assert!(!gateways.know(4, published), "others may have a lease from before");
+        std::thread::sleep(Duration::from_millis(160));
+        report(Some(3));
+        assert!(gateways.is_late(published) && !gateways.know(4, published));
+        report(Some(4));
+        assert!(gateways.know(4, published) && !gateways.confirmed(4));
+        report(None);
+        assert!(gateways.know(4, published) && !gateways.know(4, Instant::now()));
     }
 
     #[test]

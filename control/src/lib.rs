@@ -15,6 +15,7 @@ pub mod error;
 pub mod export;
 pub mod facet_values;
 pub mod features;
+mod fenced;
 pub mod files;
 pub mod gateways;
 pub mod health;

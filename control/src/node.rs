@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long a node may take for a request of the control plane's own.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One Meilisearch node.
 #[derive(Debug)]

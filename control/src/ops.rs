@@ -116,14 +116,7 @@ async fn run_locked(
         .await?;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     drop(changed);
-    cluster.settler.add(Unsettled {
-        task: task.clone(),
-        node_tasks,
-        effect,
-        indexed: None,
-        guard: held,
-        without_stale: None,
-    });
+    cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
     // Only now: a copy that gets the locks must find the operation among what it waits for.
     drop(released);
     Ok(task)
@@ -156,7 +149,7 @@ impl Drop for Changed<'_> {
     }
 }
 
-/// The first node judges the client's request; what it takes, all others get under the master key. Gives the
+/// The first node judges the client's request; what it takes, all others get under keys that can be taken away. Gives the
 /// nodes that missed something, too.
 async fn send(
     cluster: &Cluster,
@@ -184,7 +177,7 @@ async fn send(
             return Err(refusal(&answer));
         };
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: main.main, shards: Vec::new() });
-        match catalogue::send_all(node, rest).await {
+        match catalogue::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
                 tracing::warn!(node = node.name, %error, "a node missed a step");
@@ -197,7 +190,7 @@ async fn send(
         return Err(failure);
     }
     let others: Vec<_> = others.cloned().collect();
-    let sent = catalogue::send_to(&others, requests).await;
+    let sent = catalogue::send_to(cluster, &others, requests).await;
     tasks.extend(sent.tasks);
     missed.extend(sent.missed);
     Ok((tasks, missed))
@@ -260,14 +253,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
     let node_tasks = catalogue::send_everywhere(cluster, &cluster.current(), requests).await?;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    cluster.settler.add(Unsettled {
-        task,
-        node_tasks,
-        effect,
-        indexed: None,
-        guard: None,
-        without_stale: None,
-    });
+    cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
     Ok(())
 }
 

@@ -1,7 +1,12 @@
 //! Dynamic search rules: nodes apply them, each to the documents that it has; gateways place what they pin anew, and need
 //! to know which rule goes before which.
 
-use crate::{error::Result, features, node::Node};
+use crate::{
+    cluster::Cluster,
+    error::Result,
+    features, fenced,
+    node::{Node, Request},
+};
 use miroir_core::topology::Pin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -116,16 +121,17 @@ pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
     Ok(Some(rules.collect()))
 }
 
-/// Makes a node's rules these; returns the last task to wait for. It leaves the experimental feature on.
+/// Makes a node's rules those of the cluster; returns the last task to wait for. It leaves the experimental feature on.
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn sync(rules: &[Rule], node: &Node) -> Result<Option<u64>> {
+pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
+    let rules = &cluster.view().rules;
     let Some(there) = of_node(node).await? else { return Ok(None) };
     let mut last = None;
     for rule in there.iter().filter(|rule| rules.iter().all(|wanted| wanted.uid != rule.uid)) {
-        let deleted = node.ask("DELETE", &format!("{PATH}/{}", rule.uid), None).await?;
-        last = deleted.get("taskUid").and_then(Value::as_u64).or(last);
+        let deletion = Request::own("DELETE", format!("{PATH}/{}", rule.uid), None);
+        last = Some(fenced::enqueue(cluster, node, deletion).await?);
     }
     for rule in rules {
         let whole = |rule: &Rule| {
@@ -135,8 +141,8 @@ pub async fn sync(rules: &[Rule], node: &Node) -> Result<Option<u64>> {
         if there.iter().any(|own| own.uid == rule.uid && whole(own) == whole(rule)) {
             continue;
         }
-        let set = node.ask("PATCH", &format!("{PATH}/{}", rule.uid), Some(&whole(rule))).await?;
-        last = set.get("taskUid").and_then(Value::as_u64).or(last);
+        let update = Request::own("PATCH", format!("{PATH}/{}", rule.uid), Some(&whole(rule)));
+        last = Some(fenced::enqueue(cluster, node, update).await?);
     }
     Ok(last)
 }

@@ -425,14 +425,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                         Some(scope) => Some(cluster.locks.lock(scope).await),
                         None => None,
                     };
-                    cluster.settler.add(Unsettled {
-                        task,
-                        node_tasks: found.tasks,
-                        effect,
-                        indexed,
-                        guard,
-                        without_stale: None,
-                    });
+                    cluster.settler.add(Unsettled { task, node_tasks: found.tasks, effect, indexed, guard });
                 }
             }
         }

@@ -4,9 +4,9 @@
 use crate::{
     cluster::Cluster,
     error::Result,
-    features,
+    features, fenced,
     ledger::{self, catalogue::merge_members},
-    node::Node,
+    node::{Node, Request, TIMEOUT},
 };
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
@@ -76,6 +76,16 @@ fn network(told: &Value) -> Map<String, Value> {
     network
 }
 
+/// Tells gateways what nodes are called.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn learn_name(cluster: &Cluster) -> Result<()> {
+    let network = cluster.ledger.call(|connection| read(connection, NETWORK)).await?;
+    let name = network.get("self").and_then(Value::as_str).map(ToOwned::to_owned);
+    cluster.change(|view| view.server_name = name).await
+}
+
 /// Gives a node what clients have set, and takes from it what they have not. It leaves experimental features on.
 ///
 /// # Errors
@@ -83,18 +93,23 @@ fn network(told: &Value) -> Map<String, Value> {
 pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
     let (wanted, chats) =
         cluster.ledger.call(|connection| Ok((read(connection, NETWORK)?, read(connection, CHATS)?))).await?;
+    let change = async |method: &'static str, path: &str, body: Option<&Value>| {
+        let request = Request::own(method, path, body);
+        let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
+        if answer.is_success() { Ok(()) } else { Err(node.unexpected(&request, &answer)) }
+    };
     if let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await? {
         let nothing = json!({"self": null, "remotes": {}, "shards": {}});
         let wanted = if wanted.is_empty() { network(&nothing) } else { wanted };
         if network(&told) != wanted {
             let reset = json!({"self": null, "remotes": null, "shards": null});
-            node.ask("PATCH", "/network", Some(&reset)).await?;
-            node.ask("PATCH", "/network", Some(&Value::Object(wanted))).await?;
+            change("PATCH", "/network", Some(&reset)).await?;
+            change("PATCH", "/network", Some(&Value::Object(wanted))).await?;
         }
     }
     if let Some(told) = features::told(node, CHATS, "GET", "/chats?limit=100000", None).await? {
         for uid in workspaces(&told).iter().filter(|uid| !chats.contains_key(*uid)) {
-            node.ask("DELETE", &format!("/chats/{}", encode(uid)), None).await?;
+            change("DELETE", &format!("/chats/{}", encode(uid)), None).await?;
         }
         for (uid, settings) in chats {
             let path = format!("/chats/{}/settings", encode(&uid));
@@ -102,7 +117,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
             let mut all =
                 DEFAULT.map(|name| (name.to_owned(), Value::Null)).into_iter().collect::<Map<_, _>>();
             all.extend(settings.as_object().cloned().unwrap_or_default());
-            node.ask("PATCH", &path, Some(&Value::Object(all))).await?;
+            change("PATCH", &path, Some(&Value::Object(all))).await?;
         }
     }
     Ok(())

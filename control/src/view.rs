@@ -32,6 +32,8 @@ pub struct View {
     pub changing: BTreeMap<u32, String>,
     /// Dynamic search rules, in the order of their places: those that nodes apply, and those that they may.
     pub rules: Vec<Rule>,
+    /// What nodes are called among the servers of `/network`.
+    pub server_name: Option<String>,
     /// Nodes' totals stop at `pagination.maxTotalHits`, as they do in Meilisearch's legacy search.
     pub legacy_search: bool,
 }
@@ -228,6 +230,27 @@ impl View {
         self.shards().filter(is_stale).collect()
     }
 
+    /// Whether a replica that was read and written in an older version is not any more, since it missed something or is gone: who
+    /// knows only that version must not read it for long.
+    #[must_use]
+    pub fn has_lost_since(&self, old: &Self) -> bool {
+        let is_lost = |shard: Shard, replica: &Replica| {
+            let now = self.replica(shard, &replica.node);
+            !now.is_some_and(|now| now.is_written() || now.state == ReplicaState::Removing)
+        };
+        let of = |shard| old.of(shard).iter().filter(|replica| replica.is_written());
+        self.replicas != old.replicas && old.shards().any(|shard| of(shard).any(|one| is_lost(shard, one)))
+    }
+
+    /// Whether some replica has missed something.
+    #[must_use]
+    pub fn has_stale(&self) -> bool {
+        let mut all = self.replicas.iter().flatten();
+        all.any(|replica| {
+            matches!(replica.state, ReplicaState::Stale | ReplicaState::Leaving { written: false, .. })
+        })
+    }
+
     /// Nodes as placement sees them: those that are to leave take nothing.
     #[must_use]
     pub fn placement_nodes(&self) -> Vec<PlacementNode> {
@@ -373,6 +396,28 @@ mod tests {
         assert!(view.stale_on("c").is_empty());
         view.removed(Shard(0), "c");
         assert_eq!(view.stale_on("c"), [Shard(0)]);
+    }
+
+    #[test]
+    fn what_misses_something_or_is_gone_is_lost_and_what_leaves_is_not() {
+        let old = view(&[&["a", "b"]]);
+        let lost = |change: &dyn Fn(&mut View)| {
+            let mut new = old.clone();
+            change(&mut new);
+            (new.has_lost_since(&old), new.has_stale())
+        };
+        assert_eq!(lost(&|view| view.mark_behind("a")), (true, true));
+        assert_eq!(lost(&|view| view.replicas[0].truncate(1)), (true, false));
+        assert_eq!(lost(&|view| view.set_desired(vec![vec!["b".into()]])), (false, false));
+        assert_eq!(lost(&|view| view.set_desired(vec![vec!["b".into(), "c".into()]])), (false, true));
+        let mut leaving = old.clone();
+        leaving.set_desired(vec![vec!["b".into()]]);
+        let mut missed = leaving.clone();
+        assert!(missed.mark_stale(Shard(0), "a"));
+        assert!(missed.has_lost_since(&leaving) && missed.has_stale());
+        let mut removed = leaving.clone();
+        removed.remove(Shard(0), "a");
+        assert!(!removed.has_lost_since(&leaving));
     }
 
     #[test]

@@ -123,6 +123,7 @@ mod tests {
             on_missing_shards: crate::topology::OnMissingShards::Partial,
             on_lost_control: crate::topology::OnLostControl::Serve,
             path_prefix: None,
+            server_name: None,
             legacy_search: false,
             tracing: None,
             limits: crate::topology::Limits::default(),

@@ -168,6 +168,17 @@ impl Collector {
         &self.head
     }
 
+    /// The same read, to be planned by another topology; `None` where this is no read.
+    #[must_use]
+    pub fn again(&self, topology: Arc<Topology>) -> Option<Self> {
+        let kind = match &self.kind {
+            Kind::Read { route, body } => Kind::Read { route: route.clone(), body: body.clone() },
+            Kind::DocumentRead { id } => Kind::DocumentRead { id: id.clone() },
+            Kind::Documents { .. } | Kind::Write { .. } | Kind::Refused { .. } => return None,
+        };
+        Some(Self { topology, head: self.head.clone(), encoded: self.encoded.clone(), kind })
+    }
+
     /// Whether the operation must outlive the client's connection.
     #[must_use]
     pub fn is_write(&self) -> bool {
@@ -374,4 +385,48 @@ fn declared_length(head: &RequestHead) -> u64 {
 /// A parameter of the query string; the last of several.
 fn parameter(head: &RequestHead, name: &str) -> Option<String> {
     pairs(head.query()).filter(|(key, _)| key == name).map(|(_, value)| value).last()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Upstream;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_read_is_planned_again_by_another_topology_and_a_write_is_not() {
+        let topology = |node: u16| {
+            let text = format!(
+                r#"{{"schema":1,"version":{node},"nodes":[{{"name":"a","cluster":"a"}},{{"name":"b","cluster":"b"}}],
+                     "placement":[[{node}]]}}"#
+            );
+            Arc::new(Topology::from_json(text.as_bytes()).unwrap())
+        };
+        let collect = |method: &str, path: &str| {
+            let head = RequestHead {
+                method: method.into(),
+                path: path.into(),
+                headers: vec![("content-type".into(), "application/json".into())],
+            };
+            match Intake::of(topology(0), "vm", head) {
+                Intake::Collect(mut collector) => {
+                    collector.push(br#"{"q":"red"}"#);
+                    collector
+                }
+                intake => panic!("{intake:?}"),
+            }
+        };
+        for (method, path) in [("POST", "/indexes/a/search"), ("GET", "/indexes/a/documents/1")] {
+            let collector = collect(method, path);
+            let again = collector.again(topology(1)).unwrap();
+            for (collector, node) in [(*collector, 0), (again, 1)] {
+                match collector.finish() {
+                    Progress::Pending { calls, .. } => assert_eq!(calls[0].upstream, Upstream::Node(node)),
+                    Progress::Done(reply) => panic!("{reply:?}"),
+                }
+            }
+        }
+        assert!(collect("POST", "/indexes/a/documents").again(topology(1)).is_none());
+    }
 }

@@ -58,6 +58,12 @@ pub struct Report {
     /// Nodes of the newest topology that have not answered the VM yet: they are not to be read or written through it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreached: Vec<String>,
+    /// The last [`ReportReply::needed`] that the VM has heard: it reads by nothing older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u64>,
+    /// A read waits for a newer topology to arrive: the answer may take a moment, since it is asked again then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
     /// Those of them whose cluster Envoy does not have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without_cluster: Vec<String>,

@@ -52,7 +52,7 @@ impl Context for Gateway {
         if let Some(topology) = &self.topology {
             match reach::digest(topology, token, headers, body_size) {
                 // The control plane waits to hear that.
-                Some(true) => drop(lease::report(topology)),
+                Some(true) => drop(lease::report(topology, false)),
                 Some(false) => {}
                 None => self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size)),
             }
@@ -86,7 +86,7 @@ impl RootContext for Gateway {
                 lease::register(&topology);
                 reach::ask(&topology);
                 // The control plane waits to hear that the older one is gone.
-                lease::report(&topology);
+                lease::report(&topology, false);
                 if hostcalls::set_tick_period(lease::period(&topology)).is_err() {
                     log::error!("there is no tick: nothing is reported to the control plane");
                 }
@@ -108,7 +108,7 @@ impl RootContext for Gateway {
     fn on_tick(&mut self) {
         if let Some(topology) = &self.topology {
             reach::ask(topology);
-            lease::report(topology);
+            lease::report(topology, false);
             traces::send(topology);
         }
     }

@@ -64,6 +64,8 @@ pub enum Permission {
     CutOff(u64),
     /// Nobody knows: the control plane is to be asked.
     Ask,
+    /// It may not by this topology: by a newer one, once that is here.
+    Outdated,
     /// It may not.
     Refused,
 }
@@ -87,13 +89,22 @@ pub fn period(topology: &Topology) -> Duration {
     Duration::from_millis((topology.config().limits.lease_ms / 5).clamp(50, 1_000))
 }
 
-/// Sends a report from the context that is active now; gives Envoy's token.
-pub fn report(topology: &Topology) -> Option<u32> {
+/// The newest topology that this VM has.
+pub fn newest() -> Option<Arc<Topology>> {
+    LEASE.with_borrow(|lease| {
+        let alive = lease.topologies.iter().filter_map(Weak::upgrade);
+        alive.max_by_key(|topology| topology.version())
+    })
+}
+
+/// Sends a report from the context that is active now; gives Envoy's token. `waits`: a read waits for a newer topology, and asks
+/// again after that.
+pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
-    let (oldest, newest) = LEASE.with_borrow_mut(|lease| {
+    let (oldest, newest, needed) = LEASE.with_borrow_mut(|lease| {
         // A context that was let go hears no answers.
         lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
-        (lease.oldest(), lease.versions().max())
+        (lease.oldest(), lease.versions().max(), lease.needed)
     });
     let (unreached, without_cluster) = reach::unreached(topology);
     let report = Report {
@@ -104,6 +115,8 @@ pub fn report(topology: &Topology) -> Option<u32> {
         without_cluster,
         gateway: gateway_name(),
         refused: refusal::last(),
+        needed: Some(needed),
+        waits,
     };
     let body = report.to_json();
     let headers = vec![
@@ -155,7 +168,7 @@ pub fn permission(topology: &Topology) -> Permission {
     }
     LEASE.with_borrow(|lease| {
         if topology.version() < lease.needed {
-            return Permission::Refused;
+            return Permission::Outdated;
         }
         if lease.heard.is_some_and(|heard| heard.elapsed() < Duration::from_millis(config.limits.lease_ms)) {
             return Permission::Granted;

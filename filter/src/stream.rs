@@ -45,7 +45,7 @@ enum State {
     /// Its body is whole; it waits for the control plane's answer, whose token this is, before it reads.
     Asking(Box<Collector>, u32),
     /// Its operation waits for answers.
-    Waiting(Operation, Observed),
+    Waiting(Operation, Box<Observed>),
     /// It is answered, or the root context answers it.
     Left,
 }
@@ -66,6 +66,10 @@ pub struct Stream {
     deadline: Option<Instant>,
     /// The indexes whose settings matter to its answer.
     indexes: Vec<String>,
+    /// A read as it came in: it is begun anew where the worker was stopped, and what it knew is not true any more.
+    read: Option<Box<Collector>>,
+    /// Since when it has asked whether it may read.
+    asking: Option<Instant>,
     /// What every answer carries, whoever gives it.
     cors: &'static [(&'static str, &'static str)],
 }
@@ -83,6 +87,8 @@ impl Stream {
             cut_off: None,
             deadline: None,
             indexes: Vec::new(),
+            read: None,
+            asking: None,
             cors: &[],
         }
     }
@@ -104,22 +110,49 @@ impl Stream {
             State::Collecting(collector) if collector.is_write() => {
                 self.writes.borrow_mut().hand_over(self.context_id, *collector, self.begun);
             }
-            State::Collecting(collector) => match lease::permission(&self.topology) {
-                Permission::Ask => match lease::report(&self.topology) {
-                    Some(token) => self.state = State::Asking(collector, token),
-                    None => self.read(*collector),
-                },
-                _ => self.read(*collector),
-            },
+            State::Collecting(collector) => self.read_if_allowed(collector),
             state => self.state = state,
         }
     }
 
-    /// Reads, as far as it may.
-    fn read(&mut self, collector: Collector) {
-        if !self.may_go_on() {
-            return;
+    /// Reads once it may: by this topology or by a newer one.
+    fn read_if_allowed(&mut self, mut collector: Box<Collector>) {
+        let mut permission = lease::permission(&self.topology);
+        if permission == Permission::Outdated
+            && let Some(newest) = lease::newest().filter(|newest| newest.version() > self.topology.version())
+            && let Some(again) = collector.again(Arc::clone(&newest))
+        {
+            self.topology = newest;
+            *collector = again;
+            permission = lease::permission(&self.topology);
         }
+        match permission {
+            Permission::Granted => self.read(collector),
+            Permission::CutOff(seconds) => {
+                self.cut_off = Some(seconds);
+                self.read(collector);
+            }
+            Permission::Ask | Permission::Outdated if self.has_patience() => {
+                match lease::report(&self.topology, permission == Permission::Outdated) {
+                    Some(token) => self.state = State::Asking(collector, token),
+                    // That says that the control plane is away.
+                    None if permission == Permission::Ask => self.read_if_allowed(collector),
+                    None => self.refuse_outdated(),
+                }
+            }
+            Permission::Ask | Permission::Outdated | Permission::Refused => self.refuse_outdated(),
+        }
+    }
+
+    /// Whether to ask once more.
+    fn has_patience(&mut self) -> bool {
+        let limit = Duration::from_millis(self.topology.config().limits.search_timeout_ms);
+        self.asking.get_or_insert_with(Instant::now).elapsed() < limit
+    }
+
+    fn read(&mut self, collector: Box<Collector>) {
+        self.asking = None;
+        self.read = collector.again(Arc::clone(&self.topology)).map(Box::new);
         let observed = Observed::new(&self.topology, &collector, self.begun);
         let progress = collector.finish();
         if let Progress::Pending { machine, .. } = &progress {
@@ -136,20 +169,29 @@ impl Stream {
         send_reply(reply);
     }
 
-    /// Whether this may read by its topology; if not, the client is told.
+    fn refuse_outdated(&mut self) {
+        self.state = State::Left;
+        self.refuse(&out_of_date());
+    }
+
+    /// Whether a read that is under way may go on; if not, it is begun anew, or its client is told.
     fn may_go_on(&mut self) -> bool {
         match lease::permission(&self.topology) {
-            Permission::Granted => true,
+            Permission::Granted => return true,
             Permission::CutOff(seconds) => {
                 self.cut_off = Some(seconds);
-                true
+                return true;
             }
-            Permission::Ask | Permission::Refused => {
-                self.state = State::Left;
-                self.refuse(&out_of_date());
-                false
-            }
+            Permission::Ask | Permission::Outdated | Permission::Refused => {}
         }
+        // Answers to what it has asked are of no interest any more.
+        self.calls.clear();
+        self.state = State::Left;
+        match self.read.take() {
+            Some(read) => self.read_if_allowed(read),
+            None => self.refuse_outdated(),
+        }
+        false
     }
 
     fn advance(&mut self, progress: Progress<Operation>, mut observed: Observed) {
@@ -157,7 +199,7 @@ impl Stream {
         match drive(&self.topology, progress, self.deadline, &mut observed, |token, id| {
             calls.insert(token, id);
         }) {
-            Driven::Waiting(operation) => self.state = State::Waiting(operation, observed),
+            Driven::Waiting(operation) => self.state = State::Waiting(operation, Box::new(observed)),
             Driven::Done(reply) => {
                 let reply = match lease::settings_changes(&self.topology, &self.indexes) {
                     Some(changing) => reply.with_header(settings_changes::HEADER, changing),
@@ -188,7 +230,7 @@ impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
         if lease::digest(token, headers, body_size) {
             match std::mem::replace(&mut self.state, State::Left) {
-                State::Asking(collector, asked) if asked == token => self.read(*collector),
+                State::Asking(collector, asked) if asked == token => self.read_if_allowed(collector),
                 state => self.state = state,
             }
             return;
@@ -201,7 +243,7 @@ impl Context for Stream {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting(operation, mut observed) => {
                 let progress = observed.digest(operation, id, outcome(headers, body_size));
-                self.advance(progress, observed);
+                self.advance(progress, *observed);
             }
             state => self.state = state,
         }

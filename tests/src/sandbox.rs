@@ -267,11 +267,12 @@ impl Sandbox {
         kill(Pid::from_raw(id.expect("it runs")), signal).expect("it is signalled");
     }
 
-    /// Documents of an index on all nodes: every replica counts.
+    /// Documents of an index on all nodes that run: every replica counts.
     #[must_use]
     pub fn copies(&self, index: &str) -> u64 {
         let processes = self.processes();
-        let names = processes.iter().filter_map(|process| process["name"].as_str());
+        let running = processes.iter().filter(|process| process["pid"].is_u64());
+        let names = running.filter_map(|process| process["name"].as_str());
         let numbers = names.filter_map(|name| name.strip_prefix("meili-")?.parse().ok());
         numbers.map(|number| self.node(number).count(index)).sum()
     }

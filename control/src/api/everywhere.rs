@@ -28,7 +28,9 @@ pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's refusal.
 pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
-    everywhere(&cluster, sent, |answer| Some(Changed::Network(answer.json()))).await
+    let answer = everywhere(&cluster, sent, |answer| Some(Changed::Network(answer.json()))).await?;
+    server::learn_name(&cluster).await?;
+    Ok(answer)
 }
 
 /// `PATCH /chats/{workspace}/settings`.

@@ -18,10 +18,14 @@ use axum::{
 };
 use miroir_core::{
     error::{ApiError, Code},
-    protocol::{AUTHORIZATION_PREFIX, BeginReply, REFUSAL_PREFIX, ReportReply, SECRET_HEADER},
+    protocol::{AUTHORIZATION_PREFIX, BeginReply, REFUSAL_PREFIX, Report, ReportReply, SECRET_HEADER},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::time::Duration;
+
+/// How soon a gateway that waits for a newer topology asks again.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// `POST /_miroir/begin`.
 ///
@@ -46,7 +50,10 @@ pub async fn commit(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 /// # Errors
 /// The secret is not right.
 pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<ReportReply>> {
-    let report = read(&cluster, &headers, &body)?;
+    let report: Report = read(&cluster, &headers, &body)?;
+    if report.waits {
+        tokio::time::sleep(WAIT).await;
+    }
     Ok(Json(cluster.gateways.report(report, cluster.view().floor)))
 }
 

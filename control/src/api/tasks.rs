@@ -121,14 +121,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         let (uid, stored) = (task.uid, node_tasks.clone());
         cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
         let effect = Effect::None;
-        cluster.settler.add(Unsettled {
-            task,
-            node_tasks,
-            effect,
-            indexed: None,
-            guard: None,
-            without_stale: None,
-        });
+        cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
     }
     Ok(Json(summary).into_response())
 }

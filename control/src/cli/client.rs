@@ -48,19 +48,22 @@ async fn send<T: DeserializeOwned>(
     if let Some(body) = body {
         request = request.json(body);
     }
-    let failed =
-        |error: reqwest::Error| Error::Other(format!("the control plane at {url} does not answer: {error}"));
+    let failed = |error: reqwest::Error| {
+        let may_be_heard = body.is_some() && !error.is_connect();
+        let hint = if may_be_heard { "; whether it was heard, `miroir status` tells" } else { "" };
+        Error::Other(format!("the control plane at {url} does not answer: {error}{hint}"))
+    };
     let answer = request.send().await.map_err(failed)?;
     let status = answer.status();
-    let body = answer.bytes().await.map_err(failed)?;
+    let bytes = answer.bytes().await.map_err(failed)?;
     if !status.is_success() {
-        let text = String::from_utf8_lossy(&body).into_owned();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         if let (409, Ok(refused)) = (status.as_u16(), serde_json::from_str::<ErrorBody>(&text)) {
             return Err(Error::Other(refused.message));
         }
         return Err(Error::Other(format!("the control plane at {url} answered {status}: {text}")));
     }
-    Ok(serde_json::from_slice(&body)?)
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 fn find(args: &QueryArgs) -> Result<(String, String)> {

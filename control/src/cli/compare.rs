@@ -11,7 +11,6 @@ use crate::{
     operations::plan::Plan,
     verify::{Difference, Findings, Silent, Stray},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use miroir_core::shard::Shard;
 use std::collections::BTreeSet;
 
@@ -118,10 +117,7 @@ async fn compare(args: &QueryArgs) -> Result<Findings> {
     let status: Status = client::get(args, "/_miroir/status").await?;
     let shards = (0..u16::try_from(status.shards).unwrap_or(u16::MAX)).map(Shard);
     let shards: Vec<Shard> = shards.collect();
-    let bar = ProgressBar::new(status.shards as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} shards {msg}") {
-        bar.set_style(style);
-    }
+    let bar = operate::progress_bar("shards", status.shards as u64);
     let mut findings = Findings::default();
     for shards in shards.chunks(TOGETHER) {
         let found: Findings =

@@ -2,14 +2,22 @@
 
 use super::{QueryArgs, client, table};
 use crate::{
-    api::admin::Status,
+    api::admin::{NodeStatus, Status},
     config::{NodeFile, Pace},
     error::{Error, Result},
+    mover::progress::Moved,
     operations::{Operation, Wanted, change::TopologyFile, plan::Plan},
 };
 use clap::Subcommand;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use std::{path::PathBuf, time::Duration};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// How often it is asked how far an operation is.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How an operation is run.
 #[derive(Clone, Debug, clap::Args)]
@@ -256,26 +264,74 @@ fn show(plan: &Plan, dry_run: bool) {
     );
 }
 
+/// For so long the control plane may be away while an operation is waited for: it goes on where it was.
+const AWAY: Duration = Duration::from_secs(120);
+
 /// Waits until replicas are where they are to be, and shows how far they are.
 pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} replicas {msg}") {
-        bar.set_style(style);
-    }
+    let bar = progress_bar("replicas", (plan.replicas + plan.deleted) as u64);
+    let (begun, mut heard) = (Instant::now(), Instant::now());
+    let mut before: Option<Moved> = None;
+    let mut told = BTreeMap::new();
     loop {
-        let status: Status = client::get(query, "/_miroir/status").await?;
+        let status: Status = match client::get(query, "/_miroir/status").await {
+            Ok(status) => status,
+            Err(error) if heard.elapsed() > AWAY => {
+                bar.finish_and_clear();
+                return Err(Error::Other(format!("{error}; what has started goes on once it is back")));
+            }
+            Err(_) => {
+                bar.set_message("the control plane does not answer: waiting for it");
+                // It counts anew.
+                before = Some(Moved::default());
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        heard = Instant::now();
         let left = status.replicas_missing + status.replicas_surplus;
         let steps = (plan.replicas + plan.deleted).max(left);
         bar.set_length(steps as u64);
         bar.set_position((steps - left) as u64);
-        bar.set_message(format!("{} documents, {}", status.moved.documents, HumanBytes(status.moved.bytes)));
-        let is_left = |node: &crate::api::admin::NodeStatus| {
-            node.leaving || (node.up && node.stale > 0) || (node.up && node.behind)
-        };
-        if !status.moving && !status.nodes.iter().any(is_left) {
+        let before = before.get_or_insert_with(|| {
+            told.clone_from(&status.moved.errors);
+            status.moved.clone()
+        });
+        let documents = status.moved.documents.saturating_sub(before.documents);
+        let bytes = HumanBytes(status.moved.bytes.saturating_sub(before.bytes));
+        let waits =
+            if status.replicas_missing == 0 && left > 0 { "; old copies go when gateways agree" } else { "" };
+        bar.set_message(format!("{documents} documents, {bytes}{waits}"));
+        for (node, error) in status.moved.errors {
+            if told.get(&node) != Some(&error) {
+                bar.suspend(|| eprintln!("{node}: {error}"));
+                told.insert(node, error);
+            }
+        }
+        let is_left =
+            |node: &NodeStatus| node.leaving || (node.up && node.stale > 0) || (node.up && node.behind);
+        if status.ready && !status.moving && !status.nodes.iter().any(is_left) {
             bar.finish_and_clear();
+            if !query.json {
+                println!("done in {}: {documents} documents, {bytes}", HumanDuration(begun.elapsed()));
+            }
+            for node in status.nodes.iter().filter(|node| node.stale > 0) {
+                let (name, stale) = (&node.name, node.stale);
+                eprintln!("node `{name}` is away: {stale} replicas on it are made whole once it is back");
+            }
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// A bar on a terminal; nothing where there is none.
+pub(super) fn progress_bar(of: &str, length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) =
+        ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {of}, {{elapsed}}, {{msg}}"))
+    {
+        bar.set_style(style);
+    }
+    bar
 }

@@ -56,6 +56,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         behind,
         changing: BTreeMap::new(),
         rules: serde_json::from_str(&json("rules")?)?,
+        server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
         legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
     }))
 }
@@ -93,6 +94,9 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     set_meta(connection, "legacy_search", &new.legacy_search.to_string())?;
     if old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
+    }
+    if old.server_name != new.server_name {
+        set_meta(connection, "server_name", new.server_name.as_deref().unwrap_or_default())?;
     }
     if old.rules != new.rules {
         set_meta(connection, "rules", &serde_json::to_string(&new.rules)?)?;

@@ -5,12 +5,12 @@
 
 use super::{
     document::{self, Page, content, copied},
-    fenced,
     record::{Dirty, Written},
 };
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
+    fenced,
     node::{Node, Request},
 };
 use axum::body::Bytes;
@@ -40,6 +40,14 @@ pub struct Cost {
     pub deleted: u64,
     /// Bytes of documents, read and written.
     pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, more: Self) {
+        self.documents += more.documents;
+        self.deleted += more.deleted;
+        self.bytes += more.bytes;
+    }
 }
 
 /// A copy of some shards from one node to another.
@@ -165,7 +173,14 @@ impl<'a> Copy<'a> {
     }
 
     fn count(&mut self, page: &Page) {
-        self.cost.bytes += page.results.iter().map(|document| document.get().len() as u64).sum::<u64>();
+        let bytes = page.results.iter().map(|document| document.get().len() as u64).sum();
+        self.spend(Cost { bytes, ..Cost::default() });
+    }
+
+    /// Adds to what this copy has cost, and to what is shown of all.
+    fn spend(&mut self, more: Cost) {
+        self.cost += more;
+        self.cluster.mover.progress.copied(more);
     }
 
     async fn write(&mut self, index: &str, key: &PrimaryKey, documents: &[impl AsRef<str>]) -> Result<()> {
@@ -176,14 +191,14 @@ impl<'a> Copy<'a> {
         self.written.insert(index.to_owned());
         let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
         let body = format!("[{}]", documents.join(","));
-        self.cost.documents += documents.len() as u64;
-        self.cost.bytes += body.len() as u64;
+        let (documents, bytes) = (documents.len() as u64, body.len() as u64);
+        self.spend(Cost { documents, bytes, ..Cost::default() });
         let key = percent_encoding::utf8_percent_encode(key.name(), percent_encoding::NON_ALPHANUMERIC);
         self.send(format!("/indexes/{index}/documents?primaryKey={key}"), body).await
     }
 
     async fn delete(&mut self, index: &str, ids: &[&String]) -> Result<()> {
-        self.cost.deleted += ids.len() as u64;
+        self.spend(Cost { deleted: ids.len() as u64, ..Cost::default() });
         self.send(format!("/indexes/{index}/documents/delete-batch"), json!(ids).to_string()).await
     }
 

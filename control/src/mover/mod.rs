@@ -6,7 +6,6 @@
 
 pub mod copy;
 pub mod document;
-mod fenced;
 mod hand_over;
 mod old_copies;
 pub mod progress;
@@ -168,12 +167,11 @@ impl<'a> Move<'a> {
         let mut copy = Copy::new(cluster, source, target, shards);
         copy.everything().await?;
         copy.indexed().await?;
-        let result = self.catch_up_and_hand_over(&recording, &mut copy).await;
-        cluster.mover.progress.copied(&copy.cost);
+        let replicas = self.catch_up_and_hand_over(&recording, &mut copy).await?;
         tracing::info!(
             node = target.name,
             from = source.name,
-            replicas = result?,
+            replicas,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,

@@ -1,9 +1,10 @@
 //! Old copies: written until no gateway reads them, then deleted.
 
-use super::{Mover, copy::untagged, fenced, hand_over::scope};
+use super::{Mover, copy::untagged, hand_over::scope};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
+    fenced,
     node::{Node, Request},
     view::{ReplicaState, View},
 };

@@ -76,7 +76,7 @@ impl Progress {
     }
 
     /// Something was copied.
-    pub fn copied(&self, cost: &Cost) {
+    pub fn copied(&self, cost: Cost) {
         let mut moved = self.lock();
         moved.documents += cost.documents;
         moved.deleted += cost.deleted;

@@ -124,6 +124,7 @@ impl Publisher {
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),
+            server_name: view.server_name.clone(),
             legacy_search: view.legacy_search,
             tracing: cluster.tracing.clone(),
             limits: cluster.limits,

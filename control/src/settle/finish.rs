@@ -17,7 +17,7 @@ use crate::{
 };
 use miroir_core::error::ErrorBody;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 /// Ends a task: first the truth about replicas and indexes, and its publication; and where replicas are not as the others, once
 /// no gateway reads them any more.
@@ -29,16 +29,11 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Resu
     if !is_applied {
         apply(cluster, &task, &effect, &over).await?;
     }
-    let without_stale = {
-        let mut pending = cluster.settler.pending();
-        let Some(pending) = pending.get_mut(&uid) else { return Ok(()) };
-        if !(is_applied || over.stale.is_empty() && over.behind.is_empty()) {
-            pending.without_stale = Some((cluster.view().version, Instant::now()));
-        }
-        pending.is_applied = true;
-        pending.without_stale
-    };
-    if without_stale.is_some_and(|(version, since)| !cluster.gateways.know(version, since)) {
+    match cluster.settler.pending().get_mut(&uid) {
+        Some(pending) => pending.is_applied = true,
+        None => return Ok(()),
+    }
+    if !cluster.is_read_as_written().await? {
         return Ok(());
     }
     end(cluster, task, effect, &over, indexed).await

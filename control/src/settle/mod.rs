@@ -24,7 +24,7 @@ use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
@@ -50,8 +50,6 @@ pub struct Unsettled {
     pub indexed: Option<u64>,
     /// Held until it has ended, where others must not go on before.
     pub guard: Option<LockGuard>,
-    /// The topology that leaves out the replicas that missed it, where some have.
-    pub without_stale: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -63,8 +61,6 @@ struct Pending {
     guard: Option<LockGuard>,
     /// The catalogue and the replicas are what the task's end makes of them.
     is_applied: bool,
-    /// The topology that leaves out replicas that missed it, and since when that is published.
-    without_stale: Option<(u64, Instant)>,
 }
 
 /// Tasks that nodes have not ended.
@@ -84,7 +80,7 @@ impl Default for Settler {
 impl Settler {
     /// Adds a task.
     pub fn add(&self, unsettled: Unsettled) {
-        let Unsettled { task, node_tasks, effect, indexed, guard, without_stale } = unsettled;
+        let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
         let parts = node_tasks
             .into_iter()
             .map(|task| Part {
@@ -95,8 +91,7 @@ impl Settler {
                 seen: Seen::default(),
             })
             .collect();
-        let without_stale = without_stale.map(|version| (version, Instant::now()));
-        let pending = Pending { task, parts, effect, indexed, guard, is_applied: false, without_stale };
+        let pending = Pending { task, parts, effect, indexed, guard, is_applied: false };
         self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
     }

@@ -145,14 +145,13 @@ async fn take_back(
     Ok(Err(refused(refusals)))
 }
 
-/// Replicas that missed a write, or may have taken what others have not: they are published as stale. Gives the topology
-/// that leaves them out.
+/// Replicas that missed a write, or may have taken what others have not: they are published as stale.
 ///
 /// # Errors
 /// The ledger failed.
-async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> Result<Option<u64>> {
+async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> Result<()> {
     if replicas.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     tracing::warn!(uid, replicas = replicas.len(), "replicas missed a write");
     cluster
@@ -161,8 +160,7 @@ async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> R
                 view.mark_stale(*shard, node);
             }
         })
-        .await?;
-    Ok(Some(cluster.view().version))
+        .await
 }
 
 /// What the client is told of a write that no node has taken. A request that every node refuses as it stands is the client's
@@ -233,7 +231,7 @@ pub async fn apply(
             Some(NodeTask { node: node.clone(), node_task, main: true, shards })
         })
         .collect();
-    let without_stale = stale(cluster, uid, missed).await?;
+    stale(cluster, uid, missed).await?;
     let failure = (!lost.is_empty()).then(|| {
         let names: Vec<String> = lost.iter().map(|shard| shard.0.to_string()).collect();
         tracing::error!(uid, shards = names.join(","), "shards took no part of a write");
@@ -272,7 +270,6 @@ pub async fn apply(
         effect: intents::Effect::None,
         indexed: indexed(&write.operation),
         guard: None,
-        without_stale,
     });
     Ok(())
 }

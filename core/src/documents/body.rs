@@ -7,7 +7,7 @@ use std::io::{self, Read};
 const SEGMENT: usize = 1 << 20;
 
 /// A client's bytes, unchanged.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Body {
     segments: Vec<Vec<u8>>,
     length: usize,

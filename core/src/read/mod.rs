@@ -83,7 +83,8 @@ impl Read {
         body = plain_body.unwrap_or(body);
         // A node judges other types of bodies; what it is asked here is always JSON.
         let readable = head.method == "GET" || head.header("content-type").is_some_and(is_json);
-        let readable = readable && !remotes::are_asked(&head, &body);
+        let own = topology.config().server_name.as_deref();
+        let readable = readable && !remotes::are_asked(&head, &body, own);
         let question = if readable { understand(&topology, &head, &body) } else { None };
         let indexes = indexes_of(&Route::of(&head.method, head.route()), &body);
         let machine = Self {
@@ -372,7 +373,8 @@ impl Read {
 
     /// What keeps a query from being answered that a node takes.
     fn unread(&self) -> ApiError {
-        if remotes::are_asked(&self.head, &self.body) {
+        let own = self.topology.config().server_name.as_deref();
+        if remotes::are_asked(&self.head, &self.body, own) {
             let message = "A cluster does not search the servers of `/network`: each node would, for itself.";
             return ApiError::new(Code::BAD_REQUEST, message);
         }

@@ -46,6 +46,9 @@ pub struct TopologyConfig {
     /// filter's. Without it, it is all paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
+    /// What nodes are called among the servers of `/network`: all of them the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Nodes search as they did before Meilisearch 1.47, or have the experimental feature of this name on: totals stop at
     /// `pagination.maxTotalHits`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

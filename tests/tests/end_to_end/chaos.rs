@@ -2,11 +2,14 @@
 //!
 //! `MIROIR_CHAOS_SECONDS` says how long (15), `MIROIR_CHAOS_SEED` which (1).
 
-use miroir_tests::{Client, Documents, History, Options, Random, Sandbox, number, wait_until};
+use miroir_tests::{Client, Documents, End, History, Options, Random, Sandbox, number, wait_until};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -18,11 +21,43 @@ const KEYS: usize = 12;
 
 /// A write of one document, as its client has seen it.
 #[derive(Clone, Debug)]
-struct Written {
+pub struct Written {
     key: String,
     /// Absent for a deletion.
     version: Option<u64>,
     heard: Heard,
+}
+
+/// Writers, and what they have heard.
+pub struct Load {
+    gateways: Vec<Client>,
+    log: Mutex<Vec<Written>>,
+}
+
+impl Load {
+    pub fn new(gateways: Vec<Client>) -> Self {
+        Self { gateways, log: Mutex::default() }
+    }
+
+    pub fn log(self) -> Vec<Written> {
+        self.log.into_inner().unwrap()
+    }
+
+    /// Writes until it is over.
+    pub fn write(&self, writer: u64, mut random: Random, over: &AtomicBool) {
+        let mut version = 0;
+        while !over.load(Ordering::Relaxed) {
+            version += 1;
+            let key = format!("{writer}-{}", random.below(KEYS));
+            let client = random.of(&self.gateways);
+            let version = (!random.one_in(4)).then_some(version);
+            let heard = write(client, &key, version);
+            self.log.lock().unwrap().push(Written { key, version, heard });
+            // An unknown end is waited for: what comes later must be later.
+            let pause = if heard == Heard::Nothing { 200 } else { random.draw() % 30 };
+            thread::sleep(Duration::from_millis(pause));
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,31 +77,15 @@ fn nothing_acknowledged_is_lost() {
     let (seed, seconds) = (number("MIROIR_CHAOS_SEED", 1), number("MIROIR_CHAOS_SECONDS", 15));
     cluster.client.create("books", "id", &json!({}));
     let until = Instant::now() + Duration::from_secs(seconds);
-    let log = Mutex::new(Vec::new());
-    let gateways = [cluster.gateway(0), cluster.gateway(1)];
+    let load = Load::new(vec![cluster.gateway(0), cluster.gateway(1)]);
+    let over = AtomicBool::new(false);
     let mut kills = BTreeMap::<String, u32>::new();
     thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (log, gateways) = (&log, &gateways);
-            scope.spawn(move || {
-                let mut random = Random(seed * 1_000 + writer);
-                let mut version = 0;
-                while Instant::now() < until {
-                    version += 1;
-                    let key = format!("{writer}-{}", random.below(KEYS));
-                    let client = random.of(gateways);
-                    let delete = random.one_in(4);
-                    let heard = write(client, &key, (!delete).then_some(version));
-                    log.lock().unwrap().push(Written { key, version: (!delete).then_some(version), heard });
-                    // An unknown end is waited for: what comes later must be later.
-                    if heard != Heard::Nothing {
-                        thread::sleep(Duration::from_millis(random.draw() % 30));
-                    } else {
-                        thread::sleep(Duration::from_millis(200));
-                    }
-                }
-            });
+            let (load, over) = (&load, &over);
+            scope.spawn(move || load.write(writer, Random(seed * 1_000 + writer), over));
         }
+        let _end = End(&over);
         let mut random = Random(seed * 1_000 + WRITERS);
         let mut victims = Vec::new();
         while Instant::now() < until {
@@ -95,7 +114,7 @@ fn nothing_acknowledged_is_lost() {
     cluster.wait_idle();
     cluster.wait_repaired();
     let held = cluster.identical("books", "id");
-    let log = log.into_inner().unwrap();
+    let log = load.log();
     let counted = judge(&cluster.client, &log, &held);
     println!("kills: {kills:?}; {} documents; {counted}", held.len());
     assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
@@ -121,7 +140,7 @@ fn write(client: &Client, key: &str, version: Option<u64>) -> Heard {
 }
 
 /// Compares what is held with what the writers have heard, key by key.
-fn judge(client: &Client, log: &[Written], held: &Documents) -> String {
+pub fn judge(client: &Client, log: &[Written], held: &Documents) -> String {
     let mut counts = BTreeMap::<&str, u32>::new();
     let mut history = History::default();
     for written in log {

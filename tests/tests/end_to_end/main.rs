@@ -8,6 +8,7 @@ mod bad_input;
 mod broken_nodes;
 mod chaos;
 mod cluster;
+mod crashes;
 mod depth;
 mod durable;
 mod equivalence;

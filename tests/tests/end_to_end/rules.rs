@@ -15,7 +15,7 @@ fn vector(random: &mut Random) -> Vec<usize> {
 fn document(random: &mut Random, id: u64) -> Value {
     let words = random.some(&WORDS, 5).join(" ");
     // Nodes find the nearest of as many as a vector has numbers.
-    let vector = (id % 40 == 0).then(|| vector(random));
+    let vector = id.is_multiple_of(40).then(|| vector(random));
     json!({"id": id, "title": words, "genre": random.of(&GENRES), "year": 1950 + random.below(70),
            "_vectors": {"mine": vector}})
 }
@@ -198,7 +198,10 @@ fn pinned_documents_are_where_one_node_has_them() {
     assert_eq!(of_cluster, of_node);
     assert_eq!(of_node["apiKey"], "thXXXX...", "{of_node}");
 
-    // Its servers are not searched; and nobody is told otherwise.
+    // Its own name is right, other servers are not searched, and nobody is told otherwise.
+    let own = json!({"federation": {"limit": 5}, "queries": [{"indexUid": "films", "federationOptions": {"remote": "here"}}]});
+    let [of_cluster, of_node] = both.map(|client| found(client, "/multi-search", &own));
+    assert_eq!((&of_cluster, &of_node["body"]["remoteErrors"]), (&of_node, &json!({})));
     let refused = cluster.client.json("POST", "/indexes/films/search", &json!({"useNetwork": true}));
     assert_eq!((refused.status, &refused.body["code"]), (400, &json!("bad_request")), "{}", refused.body);
 

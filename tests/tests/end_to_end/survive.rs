@@ -1,6 +1,6 @@
 //! What a cluster survives: nodes, gateways and the control plane die, sleep, and come back in any order.
 
-use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Random, Sandbox, books, wait_until};
+use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Sandbox, books, number, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{
@@ -16,86 +16,98 @@ fn wait_moved(cluster: &Sandbox) {
     });
 }
 
-#[test]
-fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left() {
-    let cluster = Sandbox::library(3, 2, 2);
+/// Searches through a gateway that knows the topology and falls asleep: those under way, and those that wait in its sockets. They are
+/// answered when it has woken, whatever has left meanwhile.
+fn asleep<'a>(
+    cluster: &Sandbox,
+    scope: &'a thread::Scope<'a, '_>,
+    over: &'a AtomicBool,
+) -> Vec<thread::ScopedJoinHandle<'a, u64>> {
     let sleeper = cluster.gateway(1);
     for _ in 0..20 {
         // Every worker knows the topology.
         let found = sleeper.search("books", &json!({"limit": 1000}));
         assert_eq!(found["hits"].as_array().unwrap().len(), 400);
     }
-    cluster.freeze("gateway-1");
-    // What waits for it in its sockets is answered by what it knows when it wakes.
-    let waiting: Vec<_> = (0..8)
-        .map(|_| {
-            let client = sleeper.clone();
-            thread::spawn(move || client.json("POST", "/indexes/books/search", &json!({"limit": 1000})))
-        })
-        .collect();
-    let write = {
+    let searcher = |_| {
         let client = sleeper.clone();
-        thread::spawn(move || client.json("POST", BOOKS_PATH, &books(400..401, 9)))
+        scope.spawn(move || search_on(&client, over))
     };
-    cluster.miroir_ok(&["node", "drain", "meili-0"]);
-    cluster.miroir_ok(&["node", "remove", "meili-0"]);
-    cluster.client.add("books", &books(0..400, 2));
-    cluster.thaw("gateway-1");
-    let mut refused = 0;
-    for answer in waiting.into_iter().map(|waiting| waiting.join().unwrap()) {
-        if answer.status == 503 {
-            refused += 1;
-            continue;
-        }
-        let hits = answer.body["hits"].as_array().unwrap_or_else(|| panic!("{}", answer.body));
-        let new = hits.iter().filter(|hit| hit["v"] == 2).count();
-        assert_eq!((answer.header("x-miroir-missing-shards"), new), (None, 400));
-    }
-    println!("{refused} of 8 searches were refused");
-    let answer = write.join().unwrap();
-    if answer.status == 202 {
-        assert_eq!(cluster.client.ended(&answer)["status"], "succeeded");
-    } else {
-        assert_eq!(answer.status, 503, "{}", answer.body);
-    }
-    assert_eq!(cluster.node(0).count("books"), 0, "nothing was written to a node that has left");
-    cluster.client.succeeded(&cluster.client.json("DELETE", &format!("{BOOKS_PATH}/400"), &json!(null)));
-    cluster.library_is_whole(400, 2);
+    let searching = (0..4).map(searcher).collect();
+    thread::sleep(Duration::from_millis(100));
+    cluster.freeze("gateway-1");
+    searching
 }
 
+/// Sent while the gateway sleeps: what it finds when it wakes has all that was acknowledged meanwhile.
+fn finds_all_of(client: &Client, version: u64) {
+    let query = json!({"limit": 1000, "filter": format!("v >= {}", version % 2)});
+    let answer = client.json("POST", "/indexes/books/search", &query);
+    let hits = answer.body["hits"].as_array().unwrap_or_else(|| panic!("{}", answer.body));
+    let new = hits.iter().filter(|hit| hit["v"] == version).count();
+    assert_eq!((answer.header("x-miroir-missing-shards"), new), (None, 400));
+}
+
+/// `MIROIR_STALL_SECONDS` says for how long a gateway sleeps at least (0).
 #[test]
-fn whoever_is_killed_in_the_middle_of_a_move_it_goes_on() {
-    let cluster = Sandbox::library(2, 2, 1);
-    let node = cluster.add_node();
-    cluster.miroir_ok(&["node", "add", &cluster.named(&node), "--no-wait"]);
-    cluster.kill("control");
-    cluster.revive("control");
-    wait_moved(&cluster);
-    assert_eq!(cluster.member(&node)["active"], 10);
-    cluster.library_is_whole(400, 1);
-    cluster.miroir_ok(&["node", "drain", "meili-0", "--no-wait"]);
-    cluster.kill(&node);
-    cluster.client.add("books", &books(0..400, 2));
-    cluster.revive(&node);
-    wait_moved(&cluster);
+fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left() {
+    let cluster = Sandbox::library(3, 2, 2);
+    let sleeper = cluster.gateway(1);
+    let stall = Duration::from_secs(number("MIROIR_STALL_SECONDS", 0));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = End(&over);
+        let searching = asleep(&cluster, scope, &over);
+        let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| finds_all_of(&sleeper, 2))).collect();
+        let write = scope.spawn(|| sleeper.json("POST", BOOKS_PATH, &books(0..1, 2)));
+        cluster.miroir_ok(&["node", "drain", "meili-0"]);
+        cluster.miroir_ok(&["node", "remove", "meili-0"]);
+        cluster.client.add("books", &books(0..400, 2));
+        thread::sleep(stall);
+        cluster.thaw("gateway-1");
+        waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
+        let answer = write.join().unwrap();
+        if answer.status == 202 {
+            assert_eq!(cluster.client.ended(&answer)["status"], "succeeded");
+        } else {
+            assert_eq!(answer.status, 503, "{}", answer.body);
+        }
+        over.store(true, Ordering::Relaxed);
+        let searches: u64 = searching.into_iter().map(|searching| searching.join().unwrap()).sum();
+        println!("{searches} searches and 8 more through a gateway that slept: none failed");
+    });
+    assert_eq!(cluster.node(0).count("books"), 0, "nothing was written to a node that has left");
+    cluster.library_is_whole(400, 2);
+    a_gateway_that_slept_reads_no_copy_that_has_missed_something(&cluster, stall);
+}
+
+/// A replica that has missed a write may be read again long before it is whole, by whom nobody has told.
+fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sandbox, stall: Duration) {
+    let sleeper = cluster.gateway(1);
+    cluster.client.create("albums", "id", &json!({}));
+    cluster.client.add("albums", &books(0..400, 2));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = End(&over);
+        let searching = asleep(cluster, scope, &over);
+        let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| finds_all_of(&sleeper, 3))).collect();
+        cluster.kill("meili-1");
+        cluster.client.add("albums", &books(0..400, 3));
+        cluster.client.add("books", &books(0..400, 3));
+        // Albums are copied first, and then it takes minutes.
+        cluster.miroir_ok(&["throttle", "--documents-per-second", "1"]);
+        cluster.revive("meili-1");
+        wait_until("it is up", || cluster.member("meili-1")["up"] == true);
+        thread::sleep(stall);
+        cluster.thaw("gateway-1");
+        waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
+        assert_ne!(cluster.member("meili-1")["stale"], 0);
+        over.store(true, Ordering::Relaxed);
+        assert!(searching.into_iter().all(|searching| searching.join().is_ok()));
+    });
+    cluster.miroir_ok(&["throttle"]);
     cluster.wait_repaired_by_control();
-    cluster.library_is_whole(400, 2);
-    // The whole cluster goes, in the middle of a third move, and comes back in another order.
-    cluster.miroir_ok(&["replication", "set", "1", "--no-wait"]);
-    let mut names: Vec<String> =
-        cluster.processes().iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect();
-    for name in &names {
-        cluster.kill(name);
-    }
-    let mut random = Random(7);
-    while !names.is_empty() {
-        let name = names.swap_remove(random.below(names.len()));
-        cluster.revive(&name);
-        thread::sleep(Duration::from_millis(random.draw() % 300));
-    }
-    wait_moved(&cluster);
-    cluster.wait_repaired();
-    cluster.library_is_whole(400, 2);
+    cluster.library_is_whole(400, 3);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! What the mover changes on nodes goes under keys that can be taken away: a request that had no answer, because its time was
+//! What the control plane changes on nodes goes under keys that can be taken away: a request that had no answer, because its time was
 //! over or the node hung, must not come late and undo what came after it.
 
 use crate::{
     cluster::Cluster,
     epochs,
     error::{Error, Result},
-    node::{Node, NodeAnswer, Request},
+    node::{Node, NodeAnswer, Request, TIMEOUT},
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -45,6 +45,16 @@ pub async fn send(
         |error: &Error| matches!(error, Error::Unreachable { source, .. } if source.is_connect());
     on_its_way.is_over = answer.as_ref().map_or_else(is_nowhere, |_| true);
     answer
+}
+
+/// Sends a request that a node makes a task of; gives the task.
+///
+/// # Errors
+/// No whole answer came in time, or it was a refusal; or the ledger failed.
+pub async fn enqueue(cluster: &Cluster, node: &Node, request: Request) -> Result<u64> {
+    let answer = send(cluster, node, request.clone(), TIMEOUT).await?;
+    let task = answer.task_uid().filter(|_| answer.is_success());
+    task.map(u64::from).ok_or_else(|| node.unexpected(&request, &answer))
 }
 
 #[cfg(test)]
@@ -145,5 +155,10 @@ mod tests {
         cluster.epochs.forget("c");
         assert!(send(&cluster, &hangs, page(), Duration::from_millis(50)).await.is_err());
         assert!(cluster.epochs.owes("c"));
+        cluster.epochs.forget("c");
+        let creation = crate::catalogue::creation("books", None);
+        let creation = crate::catalogue::send_all(&cluster, &hangs, &creation);
+        let given_up = tokio::time::timeout(Duration::from_millis(50), creation).await;
+        assert!(given_up.is_err() && cluster.epochs.owes("c"), "indexes and settings are, too");
     }
 }
