@@ -140,7 +140,7 @@ impl Another {
     }
 
     /// It has given up, and says why.
-    pub fn is_refused(mut self) {
+    pub fn gives_up(mut self) {
         wait_until("it ends", || self.process.try_wait().unwrap().is_some());
         let output = self.process.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -232,7 +232,7 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
     bad_input::what_is_broken_in_files_is_refused_and_told(&cluster);
 
-    another.is_refused();
+    another.gives_up();
     bad_input::a_gateway_that_hears_another_is_told(&cluster);
 
     // Half of the cluster is away: what is left is told, and counted.
