@@ -93,11 +93,11 @@ pub async fn learn_name(cluster: &Cluster) -> Result<()> {
     cluster.change(|view| view.server_name = name).await?;
     let version = cluster.view().version;
     let heard = async {
-        while !cluster.gateways.confirmed(version) {
+        while !cluster.gateways.have(version) {
             tokio::time::sleep(MOMENT / 50).await;
         }
     };
-    // A gateway that is away, or receives an upload, hears it later.
+    // A gateway that is away hears it later.
     if tokio::time::timeout(MOMENT, heard).await.is_err() {
         tracing::info!("not all gateways have heard the name yet");
     }
