@@ -101,7 +101,7 @@ fn record(span: &Span) {
 pub struct Trace {
     /// As the client and Envoy have told.
     headers: Vec<(String, String)>,
-    recorded: Option<Recorded>,
+    recorded: Option<Box<Recorded>>,
 }
 
 /// A request whose trace is recorded. What has not ended ends with this value.
@@ -140,22 +140,24 @@ impl Trace {
                 is_gateways: false,
             }),
         });
-        let recorded = parent.map(|parent| Recorded {
-            topology: Arc::clone(topology),
-            parent,
-            id: SpanId::new(random()),
-            name: collector.operation(),
-            begun,
-            attributes: vec![
-                ("http.request.method", json!(head.method)),
-                ("url.path", json!(head.route())),
-                ("db.system.name", json!("meilisearch")),
-                ("db.operation.name", json!(collector.operation())),
-                ("miroir.topology_version", json!(topology.version())),
-            ],
-            error: None,
-            is_done: false,
-            calls: HashMap::new(),
+        let recorded = parent.map(|parent| {
+            Box::new(Recorded {
+                topology: Arc::clone(topology),
+                parent,
+                id: SpanId::new(random()),
+                name: collector.operation(),
+                begun,
+                attributes: vec![
+                    ("http.request.method", json!(head.method)),
+                    ("url.path", json!(head.route())),
+                    ("db.system.name", json!("meilisearch")),
+                    ("db.operation.name", json!(collector.operation())),
+                    ("miroir.topology_version", json!(topology.version())),
+                ],
+                error: None,
+                is_done: false,
+                calls: HashMap::new(),
+            })
         });
         Self { headers, recorded }
     }

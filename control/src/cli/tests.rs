@@ -72,3 +72,21 @@ fn manifests_say_what_miroir_understands() {
         assert_eq!(cluster.validate().unwrap().nodes.len(), 3);
     }
 }
+
+#[test]
+fn a_collector_of_traces_is_named_by_flag_or_by_description() {
+    let tracing = |arguments: &[&str]| {
+        let Command::Serve(serve) = parse(arguments.iter().copied()) else { panic!("not a control plane") };
+        crate::serve::describe(&serve).unwrap().tracing.map(|tracing| tracing.cluster)
+    };
+    let node = ["serve", "--node", "a=http://a:7700"];
+    assert_eq!(tracing(&node), None);
+    let flag = ["--tracing-cluster", "otel"];
+    assert_eq!(tracing(&[&node[..], &flag].concat()).as_deref(), Some("otel"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    let text = "nodes: [{name: a, url: 'http://a:7700'}]\nreplication: 1\ntracing: {cluster: described}\n";
+    std::fs::write(&file, text).unwrap();
+    let described = ["serve", "--config", file.to_str().unwrap()];
+    assert_eq!(tracing(&[&described[..], &flag].concat()).as_deref(), Some("described"));
+}

@@ -3,7 +3,11 @@
 use super::{Envoy, ask, control_metrics, prometheus};
 use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, wait_until};
 use serde_json::{Value, json};
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
 
 const SEARCH: &str = "/indexes/movies/search";
 
@@ -54,10 +58,10 @@ impl Files<'_> {
         values.sum()
     }
 
-    /// A file is half of what it was.
-    fn cut(&self, name: &str, statistic: &str) {
+    /// A file is what `spoil` makes of it.
+    fn spoil(&self, name: &str, statistic: &str, spoil: impl FnOnce(&[u8]) -> Vec<u8>) {
         let (whole, failures) = (self.read(name), self.statistic(statistic));
-        self.replace(name, &whole[..whole.len() / 2]);
+        self.replace(name, &spoil(&whole));
         wait_until("Envoy refuses it", || self.statistic(statistic) > failures);
         serves(&self.cluster.client);
         wait_until("the control plane writes it again", || self.read(name) == whole);
@@ -101,16 +105,64 @@ impl Files<'_> {
 
 pub fn what_is_broken_in_files_is_refused_and_told(cluster: &Sandbox) {
     let files = Files { cluster, folder: cluster.data().join("xds") };
-    files.cut("ecds.json", "extension_config_discovery_http_filter_miroir_update_failure");
-    files.cut("cds.json", "cluster_manager_cds_update_failure");
+    let half = |whole: &[u8]| whole[..whole.len() / 2].to_vec();
+    files.spoil("ecds.json", "extension_config_discovery_http_filter_miroir_update_failure", half);
+    files.spoil("cds.json", "cluster_manager_cds_update_failure", half);
+    files.spoil("cds.json", "cluster_manager_cds_update_rejected", |whole| {
+        let mut clusters: Value = serde_json::from_slice(whole).unwrap();
+        let resources = clusters["resources"].as_array_mut().unwrap();
+        // There twice.
+        resources.push(resources[0].clone());
+        clusters["version_info"] = json!("twice");
+        clusters.to_string().into_bytes()
+    });
     files.misconfigure(|topology| topology["schema"] = json!(2), "schema: this build reads 1, not 2");
     files.misconfigure(|topology| topology["ofLaterTimes"] = json!(true), "unknown field `ofLaterTimes`");
     let metrics = control_metrics(cluster);
     let mended = metrics.lines().find_map(|line| line.strip_prefix("miroir_control_files_mended_total "));
-    assert!(mended.and_then(|count| count.parse::<u64>().ok()) >= Some(2), "{metrics}");
+    assert!(mended.and_then(|count| count.parse::<u64>().ok()) >= Some(3), "{metrics}");
 }
 
-/// An Envoy with clusters of its own, which lacks that of the third node.
+/// Another control plane, which would write to the folder that gateway-0 watches.
+pub struct Another {
+    process: Child,
+    _data: TempDir,
+}
+
+impl Another {
+    pub fn start(cluster: &Sandbox) -> Self {
+        let data = TempDir::new().unwrap();
+        let mut command = Command::new(programs().join("miroir"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--node", &cluster.named("meili-0")]);
+        command.arg("--data").arg(data.path()).arg("--publish-dir").arg(cluster.data().join("xds"));
+        let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self { process, _data: data }
+    }
+
+    /// It has given up, and says why.
+    pub fn gives_up(mut self) {
+        wait_until("it ends", || self.process.try_wait().unwrap().is_some());
+        let output = self.process.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("another control plane uses"), "{said}");
+    }
+}
+
+/// Two control planes, each with a ledger of its own, publish to a gateway: the one that hears from it what it never said tells.
+pub fn a_gateway_that_hears_another_is_told(cluster: &Sandbox) {
+    let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
+    let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+    let newest = cluster.status()["topologyVersion"].as_u64().unwrap() + 1_000;
+    let report = json!({"vm": "one", "gateway": "torn", "oldest": newest, "newest": newest});
+    let path = format!("{}{}", cluster.address("control"), miroir_core::protocol::REPORT_PATH);
+    let secret = secrets["gatewaySecret"].as_str().unwrap();
+    let request = http().post(path).header(miroir_core::protocol::SECRET_HEADER, secret).json(&report);
+    assert_eq!(request.send().unwrap().status(), 200);
+    assert!(has_trouble(cluster, "torn", "ahead", "another control plane publishes to it"));
+    assert!(control_metrics(cluster).contains("miroir_control_gateway_troubles{kind=\"ahead\"} 1"));
+}
+
+/// An Envoy with clusters of its own, which lacks that of the third node. It asks for the filter's configuration alone, by delta.
 pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
     let own = |name: &str, process: &str| {
         let address = cluster.address(process);
@@ -135,9 +187,15 @@ pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let subscription = "  cds_config: { resource_api_version: V3, ads: {} }\n";
-        assert!(text.contains(subscription), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        text.replace(subscription, "").replacen("  clusters:\n", &format!("  clusters:\n{clusters}"), 1)
+        let (begin, end) =
+            ("dynamic_resources:\n  ads_config:\n", "  cds_config: { resource_api_version: V3, ads: {} }\n");
+        let (before, rest) = text.split_once(begin).unwrap();
+        let (ads, after) = rest.split_once(end).unwrap();
+        let own: Value =
+            serde_yaml_ng::from_str(&ads.replace("api_type: GRPC", "api_type: DELTA_GRPC")).unwrap();
+        let source = json!({"resource_api_version": "V3", "api_config_source": own}).to_string();
+        let text = format!("{before}{after}").replace("{ resource_api_version: V3, ads: {} }", &source);
+        text.replacen("  clusters:\n", &format!("  clusters:\n{clusters}"), 1)
     })
 }
 

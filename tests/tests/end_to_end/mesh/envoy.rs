@@ -27,6 +27,8 @@ impl Envoy {
             .arg("--config-path")
             .arg(file)
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            // Access logs are waited for.
+            .args(["--file-flush-interval-msec", "100"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

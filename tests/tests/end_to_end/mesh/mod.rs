@@ -126,6 +126,18 @@ fn clusters(admin: &Client) -> BTreeSet<String> {
     configs.map(|config| config["cluster"].to_string()).collect()
 }
 
+fn no_secret_is_logged(cluster: &Sandbox) {
+    let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
+    let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+    let secrets: Vec<&str> = secrets.as_object().unwrap().values().filter_map(Value::as_str).collect();
+    assert!(secrets.len() >= 3 && secrets.contains(&MASTER_KEY), "{}", secrets.len());
+    let logs = std::fs::read_dir(cluster.data().join("logs")).unwrap();
+    for path in logs.map(|entry| entry.unwrap().path()) {
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        assert!(!secrets.iter().any(|secret| text.contains(secret)), "{}", path.display());
+    }
+}
+
 /// What the control plane tells Prometheus.
 fn control_metrics(cluster: &Sandbox) -> String {
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
@@ -159,6 +171,7 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
     cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
     // They start side by side.
+    let another = bad_input::Another::start(&cluster);
     let mut own_clusters = bad_input::with_own_clusters(&cluster);
     let (mut unmanaged, mut managed) =
         (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
@@ -219,11 +232,19 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
     bad_input::what_is_broken_in_files_is_refused_and_told(&cluster);
 
+    another.gives_up();
+    bad_input::a_gateway_that_hears_another_is_told(&cluster);
+
     // Half of the cluster is away: what is left is told, and counted.
     cluster.kill("meili-1");
     unmanaged.wait_for("the answer is partial", |envoy| {
         ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).1.len() < whole.1.len()
     });
+    unmanaged.wait_for("the access log has what is missing", |envoy| {
+        let log = std::fs::read_to_string(envoy.folder.path().join("access.log")).unwrap_or_default();
+        log.lines().any(|line| line.contains(r#""missing_shards":""#))
+    });
+    no_secret_is_logged(&cluster);
     assert!(
         unmanaged.prometheus().contains("miroir_requests_total{operation=\"search\",outcome=\"partial\"}")
     );

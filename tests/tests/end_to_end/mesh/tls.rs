@@ -258,7 +258,8 @@ fn nothing_is_said_in_plain_text_nor_to_strangers() {
     let operator = cluster.certificates.identity("operator");
     let strangers = Certificates::new(&cluster.folder.path().join("strangers"));
     let stranger = strangers.identity("operator");
-    let control = cluster.serve(&programs().join("../wasm32-wasip1/release/miroir_filter.wasm"));
+    let module = programs().join("../wasm32-wasip1/release/miroir_filter.wasm");
+    let control = cluster.serve(&module);
     // The secrets are made at the first start.
     wait_until("the control plane listens", || cluster.data().join("control.json").exists());
     let mut gateway = cluster.gateway();
@@ -293,7 +294,7 @@ fn nothing_is_said_in_plain_text_nor_to_strangers() {
 
     // What is published is refused by Envoy: everything goes on, and the reason is told.
     drop(control);
-    let _control = cluster.serve(Path::new("/nowhere/miroir_filter.wasm"));
+    let control = cluster.serve(Path::new("/nowhere/miroir_filter.wasm"));
     let mut said = String::new();
     wait_until("the command line tells why", || {
         let status = cluster.miroir(&["status"], Some(&operator));
@@ -305,4 +306,22 @@ fn nothing_is_said_in_plain_text_nor_to_strangers() {
     gateway.wait_for_log("/nowhere/miroir_filter.wasm", |_| assert_eq!(Secured::hits(&gateway.client), 20));
     gateway.client.add("movies", &json!([document(20)]));
     assert_eq!(Secured::hits(&gateway.client), 21);
+
+    // An upgrade: the module has another name. Nobody notices.
+    let newer = cluster.folder.path().join("newer.wasm");
+    std::fs::copy(module, &newer).unwrap();
+    drop(control);
+    let _control = cluster.serve(&newer);
+    wait_until("the newer module is in force", || {
+        assert_eq!(Secured::hits(&gateway.client), 21);
+        let status = cluster.miroir(&["status"], Some(&operator));
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        said.contains("secured by gRPC has clusters")
+            && said.contains(", filter ")
+            && !said.contains("refused")
+    });
+    let dump = gateway.admin.get("/config_dump?resource=ecds_filters").body.to_string();
+    assert!(dump.contains("newer.wasm") && !dump.contains("nowhere"), "{dump}");
+    gateway.client.add("movies", &json!([document(21)]));
+    assert_eq!(Secured::hits(&gateway.client), 22);
 }
