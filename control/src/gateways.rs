@@ -112,6 +112,14 @@ impl Gateways {
         vms.values().all(is)
     }
 
+    /// Whether all VMs that have reported have this version, whatever older ones still end what has begun.
+    #[must_use]
+    pub fn have(&self, version: u64) -> bool {
+        let vms = self.vms();
+        let mut lasting = vms.values().filter(|vm| vm.at.elapsed() < self.lease);
+        lasting.all(|vm| vm.told.newest >= version)
+    }
+
     /// The VMs that a node has not answered yet.
     #[must_use]
     pub fn strangers_to(&self, node: &str) -> Vec<String> {

@@ -10,12 +10,16 @@ use crate::{
 };
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// The experimental feature without which nodes do not tell of their network.
 const NETWORK: &str = "network";
 
 /// The same for chats.
 const CHATS: &str = "chatCompletions";
+
+/// How long gateways may take to hear of something before its client is answered.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// How deep the settings of a workspace are changed member by member.
 const DEPTH: u8 = 2;
@@ -76,14 +80,28 @@ fn network(told: &Value) -> Map<String, Value> {
     network
 }
 
-/// Tells gateways what nodes are called.
+/// Tells gateways what nodes are called, and gives them a moment to hear it: the client may search by that name next.
 ///
 /// # Errors
 /// The ledger failed.
 pub async fn learn_name(cluster: &Cluster) -> Result<()> {
     let network = cluster.ledger.call(|connection| read(connection, NETWORK)).await?;
     let name = network.get("self").and_then(Value::as_str).map(ToOwned::to_owned);
-    cluster.change(|view| view.server_name = name).await
+    if cluster.view().server_name == name {
+        return Ok(());
+    }
+    cluster.change(|view| view.server_name = name).await?;
+    let version = cluster.view().version;
+    let heard = async {
+        while !cluster.gateways.have(version) {
+            tokio::time::sleep(MOMENT / 50).await;
+        }
+    };
+    // A gateway that is away hears it later.
+    if tokio::time::timeout(MOMENT, heard).await.is_err() {
+        tracing::info!("not all gateways have heard the name yet");
+    }
+    Ok(())
 }
 
 /// Gives a node what clients have set, and takes from it what they have not. It leaves experimental features on.

@@ -2,7 +2,7 @@
 
 use crate::{config::NodeConfig, rules::Rule};
 use miroir_core::{
-    placement::{Placement, PlacementNode, place},
+    placement::{Placement, PlacementNode, place, rebalance},
     shard::Shard,
 };
 use serde::{Deserialize, Serialize};
@@ -270,6 +270,13 @@ impl View {
     pub fn planned(&self) -> Placement {
         let shards = u16::try_from(self.replicas.len()).unwrap_or(u16::MAX);
         place(shards, self.replication, &self.placement_nodes(), &self.desired)
+    }
+
+    /// The same, where more may move: zones and bounds hold after it.
+    #[must_use]
+    pub fn rebalanced(&self) -> Placement {
+        let shards = u16::try_from(self.replicas.len()).unwrap_or(u16::MAX);
+        rebalance(shards, self.replication, &self.placement_nodes(), &self.desired)
     }
 
     /// Sets where replicas are to be: those that are missing are to be made.

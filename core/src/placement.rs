@@ -30,13 +30,37 @@ pub type Placement = Vec<Vec<String>>;
 ///
 /// A shard has fewer replicas than asked only where there are fewer nodes of positive weight. No node holds more than
 /// `ceil(shards * replication * weight / total weight) + 1` replicas, as long as that leaves room for all, and as zones allow: a zone
-/// of few nodes may have to hold more. A node that held nothing takes its share, and nothing else moves then.
+/// of few nodes may have to hold more. A node that held nothing takes its share, and nothing else moves then; what a node leaves
+/// goes to others, and nothing else moves. Where bounds or zones would need more than that, [`rebalance`] does it.
 #[must_use]
 pub fn place(shards: u16, replication: usize, nodes: &[PlacementNode], previous: &Placement) -> Placement {
     let nodes: Vec<&PlacementNode> = nodes.iter().filter(|node| node.weight > 0.0).collect();
     let mut plan = Plan::new(shards, replication.min(nodes.len()), &nodes, previous);
-    plan.spread();
+    plan.spread(false);
     plan.fill();
+    plan.level(Plan::is_moved);
+    plan.into_placement()
+}
+
+/// The same, where more may move than a new node takes or a leaving one gives: after it every shard's replicas are in different zones
+/// where there are enough, and no node is above its bound, as far as zones and other nodes' room allow. What is so already stays.
+#[must_use]
+pub fn rebalance(
+    shards: u16,
+    replication: usize,
+    nodes: &[PlacementNode],
+    previous: &Placement,
+) -> Placement {
+    let nodes: Vec<&PlacementNode> = nodes.iter().filter(|node| node.weight > 0.0).collect();
+    let before = Plan::new(shards, replication.min(nodes.len()), &nodes, previous);
+    let mut plan = before.clone();
+    plan.spread(true);
+    plan.fill();
+    plan.mend_zones();
+    plan.level(|_, _, _| true);
+    let is_new = (0..nodes.len()).any(|node| before.load(node) == 0);
+    // Where zones and bounds cannot all be had, it would go to and fro.
+    let plan = if is_new || plan.faults() < before.faults() { plan } else { before };
     plan.into_placement()
 }
 
@@ -51,6 +75,46 @@ fn score(shard: usize, node: &PlacementNode) -> f64 {
     -node.weight / unit.ln()
 }
 
+/// What each node should hold: its part by weight; but no zone, and no node, more than one replica of each shard, as long as there are
+/// zones enough for that. What these cannot hold is others'.
+fn shares(shards: u16, replication: usize, nodes: &[&PlacementNode]) -> Vec<f64> {
+    let most = f64::from(shards);
+    let replicas = u32::try_from(replication).unwrap_or(u32::MAX);
+    let mut zones: BTreeMap<&str, f64> = BTreeMap::new();
+    for node in nodes {
+        *zones.entry(node.zone.as_deref().unwrap_or(&node.name)).or_default() += node.weight;
+    }
+    let zone = |node: &PlacementNode| match &node.zone {
+        Some(zone) if zones.len() >= replication => zone.clone(),
+        _ => node.name.clone(),
+    };
+    let mut open: BTreeMap<String, f64> = BTreeMap::new();
+    for node in nodes {
+        *open.entry(zone(node)).or_default() += node.weight;
+    }
+    let weights = open.clone();
+    let mut left = most * f64::from(replicas);
+    let mut full: BTreeMap<String, f64> = BTreeMap::new();
+    loop {
+        let total: f64 = open.values().sum();
+        let is_full = |(_, weight): &(&String, &f64)| left * **weight / total > most;
+        let Some(found) = open.iter().find(is_full).map(|(zone, _)| zone.clone()) else {
+            full.extend(open.iter().map(|(zone, weight)| (zone.clone(), left * weight / total)));
+            break;
+        };
+        open.remove(&found);
+        full.insert(found, most);
+        left -= most;
+    }
+    let of = |node: &&PlacementNode| {
+        let zone = zone(node);
+        let (share, weight) = (full.get(&zone), weights.get(&zone));
+        share.zip(weight).map_or(0.0, |(share, weight)| share * node.weight / weight)
+    };
+    nodes.iter().map(of).collect()
+}
+
+#[derive(Clone)]
 struct Plan<'a> {
     nodes: &'a [&'a PlacementNode],
     replication: usize,
@@ -61,6 +125,8 @@ struct Plan<'a> {
     loads: BTreeMap<usize, usize>,
     /// What each node should hold, exactly.
     shares: Vec<f64>,
+    /// For each shard, how much each node wants it.
+    scores: Vec<Vec<f64>>,
 }
 
 /// How much a node may hold.
@@ -74,9 +140,7 @@ enum Limit {
 
 impl<'a> Plan<'a> {
     fn new(shards: u16, replication: usize, nodes: &'a [&'a PlacementNode], previous: &Placement) -> Self {
-        let total: f64 = nodes.iter().map(|node| node.weight).sum();
-        let copies = f64::from(shards) * f64::from(u32::try_from(replication).unwrap_or(u32::MAX));
-        let shares = nodes.iter().map(|node| copies * node.weight / total).collect();
+        let shares = shares(shards, replication, nodes);
         let mut plan = Self {
             nodes,
             replication,
@@ -84,6 +148,9 @@ impl<'a> Plan<'a> {
             kept: Vec::new(),
             loads: BTreeMap::new(),
             shares,
+            scores: (0..usize::from(shards))
+                .map(|shard| nodes.iter().map(|node| score(shard, node)).collect())
+                .collect(),
         };
         for shard in 0..plan.replicas.len() {
             let kept = previous.get(shard).into_iter().flatten();
@@ -144,7 +211,7 @@ impl<'a> Plan<'a> {
     }
 
     fn score(&self, shard: usize, node: usize) -> f64 {
-        self.nodes.get(node).map_or(0.0, |node| score(shard, node))
+        self.scores.get(shard).and_then(|scores| scores.get(node)).copied().unwrap_or(0.0)
     }
 
     /// Whether no replica of the shard, but for one on `leaving`, is in this node's zone.
@@ -177,13 +244,15 @@ impl<'a> Plan<'a> {
         for shard in 0..self.replicas.len() {
             while self.held(shard).len() < self.replication {
                 // Another zone first, then room.
-                let zone: Vec<usize> =
-                    all.iter().copied().filter(|&node| self.is_new_zone(shard, node, None)).collect();
+                let is_free =
+                    |&node: &usize| !self.held(shard).contains(&node) && self.is_new_zone(shard, node, None);
+                let zone: Vec<usize> = all.iter().copied().filter(is_free).collect();
                 let limits = [Limit::Floor, Limit::Bound(0), Limit::Bound(1)];
                 let choose = |nodes: &[usize]| {
                     limits.iter().find_map(|&limit| self.candidate(shard, nodes, None, limit))
                 };
-                let found = choose(&zone).or_else(|| choose(&all));
+                // Zones come before loads: one of few nodes may have to hold more.
+                let found = choose(&zone).or_else(|| self.emptiest(&zone)).or_else(|| choose(&all));
                 let found = found
                     .or_else(|| self.make_room(shard))
                     .or_else(|| self.candidate(shard, &all, None, Limit::Bound(usize::from(u16::MAX))));
@@ -214,11 +283,14 @@ impl<'a> Plan<'a> {
         None
     }
 
-    /// Moves replicas off nodes above their bound, those that want them least first: to new nodes where there are any,
-    /// else (weights changed) to any node, and then one above the bound is let be.
-    fn spread(&mut self) {
+    /// Moves replicas off nodes above their bound, those that want them least first: to new nodes where there are any, else (if that
+    /// `may` be) to any node, and then one above the bound is let be.
+    fn spread(&mut self, may: bool) {
         let (new, old): (Vec<usize>, Vec<usize>) =
             (0..self.nodes.len()).partition(|&node| self.load(node) == 0);
+        if new.is_empty() && !may {
+            return;
+        }
         let (targets, tolerance) = if new.is_empty() { (&old[..], 1) } else { (&new[..], 0) };
         let mut queues: BTreeMap<usize, Vec<usize>> =
             old.iter().map(|&node| (node, self.unwanted(node))).collect();
@@ -251,19 +323,44 @@ impl<'a> Plan<'a> {
     fn hand_over(&mut self, shard: usize, node: usize, targets: &[usize], limit: Limit) {
         if self.held(shard).contains(&node)
             && let Some(target) = self.candidate(shard, targets, Some(node), limit)
-            && (self.is_new_zone(shard, target, Some(node)) || !self.is_new_zone(shard, node, Some(node)))
+            && self.may_move(shard, node, target)
         {
             self.remove(shard, node);
             self.add(shard, target);
         }
     }
 
-    /// The shards of a node, those that want it least last.
+    /// Whether a replica can be handed over, and no two replicas of its shard come into one zone by that.
+    fn may_move(&self, shard: usize, from: usize, to: usize) -> bool {
+        self.held(shard).contains(&from)
+            && !self.held(shard).contains(&to)
+            && (self.is_new_zone(shard, to, Some(from)) || self.is_crowded(shard, from))
+    }
+
+    /// Whether another replica of the shard is in this node's zone.
+    fn is_crowded(&self, shard: usize, node: usize) -> bool {
+        !self.is_new_zone(shard, node, Some(node))
+    }
+
+    /// Whether a replica was not there before.
+    fn is_moved(&self, shard: usize, node: usize) -> bool {
+        self.kept.get(shard).is_none_or(|kept| !kept.contains(&node))
+    }
+
+    /// The shards of a node: those that want it least, and at the end those that should be in another zone.
     fn unwanted(&self, node: usize) -> Vec<usize> {
         let mut shards: Vec<usize> =
             (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
-        shards.sort_by(|&a, &b| self.score(b, node).total_cmp(&self.score(a, node)));
+        shards.sort_by(|&a, &b| {
+            let crowded = self.is_crowded(a, node).cmp(&self.is_crowded(b, node));
+            crowded.then_with(|| self.score(b, node).total_cmp(&self.score(a, node)))
+        });
         shards
+    }
+
+    /// The node that is furthest below its share, or least above it.
+    fn emptiest(&self, nodes: &[usize]) -> Option<usize> {
+        nodes.iter().copied().min_by(|&a, &b| self.excess(a).total_cmp(&self.excess(b)))
     }
 
     /// Of nodes that may give, the one that is furthest above its bound.
@@ -284,5 +381,6 @@ impl<'a> Plan<'a> {
     }
 }
 
+mod level;
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,10 @@ pub fn change(view: &mut View, operation: &Operation) -> Result<(), Refusal> {
         Operation::Apply { topology } => apply(view, topology.clone())?,
     }
     has_room(view)?;
-    let desired = view.planned();
+    let desired = match operation {
+        Operation::Rebalance | Operation::Apply { .. } => view.rebalanced(),
+        _ => view.planned(),
+    };
     view.set_desired(desired);
     Ok(())
 }

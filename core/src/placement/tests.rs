@@ -122,45 +122,72 @@ proptest! {
         prop_assert_eq!(loads(&after).get(&*format!("meili-{count}")).copied().unwrap_or(0), moved);
     }
 
-    /// Nodes come and go, of any weight, in any zone: bounds, distinct nodes, distinct zones, and few moves, at each step.
+    /// Nodes come and go, of any weight, in any zone. At each step: replicas on different nodes; only what must move moves; zones, and
+    /// without zones bounds, hold where they did; and a rebalance makes both hold, once and for all.
     #[test]
     fn a_life_of_changes(
         shards in 32u16..=256,
         replication in 1usize..=3,
-        first in proptest::collection::vec((1u8..=2, 0u8..4), 6..9),
-        steps in proptest::collection::vec((any::<bool>(), 1u8..=2, 0u8..4, any::<proptest::sample::Index>()), 1..8),
+        first in proptest::collection::vec((1u8..=3, 0u8..4), 3..9),
+        steps in proptest::collection::vec((any::<bool>(), 1u8..=3, 0u8..4, any::<proptest::sample::Index>()), 1..10),
+        weighted: bool,
         zoned: bool,
     ) {
         let node = |number: usize, (weight, zone): (u8, u8)| PlacementNode {
             name: format!("meili-{number}"),
-            weight: f64::from(weight),
+            weight: if weighted { f64::from(weight) } else { 1.0 },
             zone: zoned.then(|| format!("zone-{zone}")),
         };
         let mut all: Vec<PlacementNode> =
             first.iter().enumerate().map(|(number, of)| node(number, *of)).collect();
         let mut next = all.len();
-        let mut placement = place(shards, replication, &all, &Vec::new());
-        check(shards, replication, &all, &placement)?;
+        let mut now = Placed::new(shards, replication, &all, place(shards, replication, &all, &Vec::new()));
+        prop_assert!(now.are_apart() && now.crowded().is_empty() && now.is_bounded(), "{:?}", now);
         for (add, weight, zone, leaving) in steps {
-            let before = placement.clone();
-            if add || all.len() <= 6 {
+            let before = now.clone();
+            if add || all.len() <= replication + 1 {
                 all.push(node(next, (weight, zone)));
                 next += 1;
-                placement = place(shards, replication, &all, &before);
-                let new = &all[all.len() - 1].name;
-                for (old, now) in before.iter().zip(&placement) {
-                    prop_assert!(now.iter().all(|name| old.contains(name) || name == new), "{:?} {:?}", old, now);
+                now = Placed::new(shards, replication, &all, place(shards, replication, &all, &before.placement));
+                let new = &all[all.len() - 1];
+                for (old, now) in before.placement.iter().zip(&now.placement) {
+                    let is_new = |name: &String| old.contains(name) || before.load(name) == 0;
+                    prop_assert!(now.iter().all(is_new), "{:?} {:?}", old, now);
                 }
+                let moved = moved(&before.placement, &now.placement) as f64;
+                let share = now.share(new);
+                let others_are_empty = all.iter().any(|node| node != new && before.load(&node.name) == 0);
+                prop_assert!(
+                    !now.is_feasible() || others_are_empty || moved <= (1.2 * share).max(share.ceil()),
+                    "{} moved, share {}", moved, share
+                );
             } else {
                 let gone = all.remove(leaving.index(all.len())).name;
-                placement = place(shards, replication, &all, &before);
-                for (old, now) in before.iter().zip(&placement) {
+                now = Placed::new(shards, replication, &all, place(shards, replication, &all, &before.placement));
+                for (old, now) in before.placement.iter().zip(&now.placement) {
                     let stays = old.iter().filter(|name| **name != gone).all(|name| now.contains(name));
-                    // A node that zones have kept above its bound may give some away now.
-                    prop_assert!(zoned || stays, "{:?} {:?}", old, now);
+                    prop_assert!(stays, "{:?} {:?}", old, now);
                 }
             }
-            check(shards, replication, &all, &placement)?;
+            prop_assert!(now.are_apart(), "{:?}", now);
+            let was_feasible = before.is_feasible() && before.is_bounded() && before.crowded().is_empty();
+            // With zones and weights, what one node leaves may fit nowhere else unless others move, too.
+            let is_exact = !zoned && (!weighted || all.len() > before.nodes.len());
+            prop_assert!(!was_feasible || !is_exact || now.is_bounded(), "{:?}", now);
+            let crowded = now.crowded();
+            let were = before.crowded();
+            prop_assert!(!before.has_zones() || crowded.iter().all(|shard| were.contains(shard)), "{:?}", now);
+            let again = rebalance(shards, replication, &all, &now.placement);
+            let again = Placed::new(shards, replication, &all, again);
+            prop_assert!(again.are_apart() && again.crowded().is_empty() && again.is_bounded(), "{:?}", again);
+            let is_empty = all.iter().any(|node| again.load(&node.name) == 0);
+            prop_assert!(
+                is_empty || rebalance(shards, replication, &all, &again.placement) == again.placement,
+                "{:?}", again
+            );
+            let was_good = crowded.is_empty() && now.is_feasible() && now.is_bounded();
+            let was_empty = all.iter().any(|node| now.load(&node.name) == 0);
+            prop_assert!(!was_good || was_empty || again.placement == now.placement, "{:?}", now);
         }
     }
 }
@@ -170,27 +197,79 @@ fn moved(before: &Placement, after: &Placement) -> usize {
     before.iter().zip(after).map(|(old, now)| now.iter().filter(|name| !old.contains(name)).count()).sum()
 }
 
+/// A placement, to be judged.
 #[cfg(not(target_arch = "wasm32"))]
-fn check(
+#[derive(Clone, Debug)]
+struct Placed {
     shards: u16,
     replication: usize,
-    nodes: &[PlacementNode],
-    placement: &Placement,
-) -> Result<(), TestCaseError> {
-    let total: f64 = nodes.iter().map(|node| node.weight).sum();
-    for replicas in placement {
-        let distinct: std::collections::HashSet<_> = replicas.iter().collect();
-        prop_assert_eq!(distinct.len(), replication, "{:?}", replicas);
+    nodes: Vec<PlacementNode>,
+    placement: Placement,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Placed {
+    fn new(shards: u16, replication: usize, nodes: &[PlacementNode], placement: Placement) -> Self {
+        Self { shards, replication, nodes: nodes.to_vec(), placement }
     }
-    // A node whose share is more than one of each shard's replicas cannot have it: others hold the rest. And zones come
-    // before loads: a zone with few nodes may have to hold more.
-    let is_zoned = nodes.iter().any(|node| node.zone.is_some());
-    if !is_zoned && nodes.iter().all(|node| node.weight * replication as f64 <= total) {
-        for (name, load) in loads(placement) {
-            let weight = nodes.iter().find(|node| node.name == name).map_or(0.0, |node| node.weight);
-            let bound = (f64::from(shards) * replication as f64 * weight / total).ceil() as usize + 1;
-            prop_assert!(load <= bound, "{} holds {}, bound {}", name, load, bound);
+
+    fn load(&self, name: &str) -> usize {
+        self.placement.iter().flatten().filter(|node| *node == name).count()
+    }
+
+    fn total(&self) -> f64 {
+        self.nodes.iter().map(|node| node.weight).sum()
+    }
+
+    fn share(&self, node: &PlacementNode) -> f64 {
+        f64::from(self.shards) * self.replication as f64 * node.weight / self.total()
+    }
+
+    /// By zone; a node without one is a zone of its own.
+    fn zones(&self) -> BTreeMap<&str, f64> {
+        let mut zones = BTreeMap::new();
+        for node in &self.nodes {
+            *zones.entry(node.zone.as_deref().unwrap_or(&node.name)).or_default() += node.weight;
         }
+        zones
     }
-    Ok(())
+
+    fn has_zones(&self) -> bool {
+        self.zones().len() >= self.replication
+    }
+
+    /// No zone's share is more than one replica of each shard: it could not have it.
+    fn is_feasible(&self) -> bool {
+        self.zones().values().all(|weight| weight * self.replication as f64 <= self.total())
+    }
+
+    fn are_apart(&self) -> bool {
+        let are_apart = |replicas: &Vec<String>| {
+            let distinct: std::collections::HashSet<_> = replicas.iter().collect();
+            distinct.len() == self.replication && replicas.len() == self.replication
+        };
+        self.placement.iter().all(are_apart)
+    }
+
+    /// `ceil(S * R * weight / total weight) + 1`, where that can be.
+    fn is_bounded(&self) -> bool {
+        let is_within = |node: &PlacementNode| self.load(&node.name) <= self.share(node).ceil() as usize + 1;
+        !self.is_feasible() || self.nodes.iter().all(is_within)
+    }
+
+    /// Shards with two replicas in one zone, though there are zones enough.
+    fn crowded(&self) -> Vec<usize> {
+        let zone = |name: &String| {
+            let node = self.nodes.iter().find(|node| node.name == *name);
+            node.map(|node| node.zone.as_ref().unwrap_or(&node.name))
+        };
+        let is_crowded = |replicas: &Vec<String>| {
+            let distinct: std::collections::HashSet<_> = replicas.iter().map(zone).collect();
+            distinct.len() < replicas.len()
+        };
+        if !self.has_zones() {
+            return Vec::new();
+        }
+        (0..self.placement.len()).filter(|shard| is_crowded(&self.placement[*shard])).collect()
+    }
 }

@@ -15,10 +15,14 @@ fn dry_runs_change_nothing(cluster: &Sandbox) {
     let file = cluster.miroir_json(&["topology", "show"]);
     let smaller = json!({"replication": 1, "nodes": [file["nodes"][1], file["nodes"][2]]});
     std::fs::write(&path, smaller.to_string()).unwrap();
-    let version = cluster.status()["topologyVersion"].clone();
+    let before = state(cluster);
+    let new = cluster.add_node();
+    let named = cluster.named(&new);
     // Replicas that would be made and deleted: 16 shards, two replicas, three nodes.
     for (operation, made, deleted) in [
-        (&["node", "drain", "meili-0"][..], 11, 11),
+        (&["node", "add", &named][..], 8, 8),
+        (&["node", "replace", "meili-0", &named], 11, 11),
+        (&["node", "drain", "meili-0"], 11, 11),
         (&["node", "lost", "meili-0", "--force"], 11, 0),
         (&["rebalance"], 0, 0),
         (&["replication", "set", "3"], 16, 0),
@@ -30,7 +34,11 @@ fn dry_runs_change_nothing(cluster: &Sandbox) {
             (&json!(made), &json!(deleted)),
             "{operation:?}: {plan}"
         );
-        assert_eq!(plan["documents"].as_u64().unwrap() > 0, made > 0, "{operation:?}: {plan}");
+        let (documents, bytes) = (plan["documents"].as_u64().unwrap(), plan["bytes"].as_u64().unwrap());
+        assert_eq!((documents > 0, bytes > 10 * documents), (made > 0, made > 0), "{operation:?}: {plan}");
+        let said = cluster.miroir_ok(&[operation, &["--dry-run"]].concat());
+        let words = format!("would copy {made} replicas, {documents} documents, about ");
+        assert!(said.contains(&words) && said.contains(&format!("{deleted} old copies")), "{said}");
     }
     let plan = cluster.miroir_json(&["topology", "apply", path.to_str().unwrap(), "--dry-run"]);
     assert!(plan["deleted"].as_u64().unwrap() >= 16, "{plan}");
@@ -39,10 +47,14 @@ fn dry_runs_change_nothing(cluster: &Sandbox) {
     let said = String::from_utf8_lossy(&cluster.miroir(&["node", "remove", "meili-0", "--dry-run"]).stderr)
         .into_owned();
     assert!(said.contains("miroir node drain meili-0"), "{said}");
-    assert_eq!(
-        (&cluster.status()["topologyVersion"], cluster.miroir_json(&["topology", "show"])),
-        (&version, file)
-    );
+    assert_eq!(state(cluster), before);
+}
+
+/// All that an operation could change.
+fn state(cluster: &Sandbox) -> Value {
+    let status = cluster.status();
+    let shards = cluster.miroir_json(&["shards"]);
+    json!([status["topologyVersion"], status["moving"], cluster.miroir_json(&["topology", "show"]), shards])
 }
 
 #[test]
@@ -77,6 +89,9 @@ fn a_node_is_added_drained_and_removed() {
     wait_until("it is drained", || cluster.status()["moving"] == false);
     assert_eq!((active(&cluster, "meili-0"), cluster.node(0).count("books")), (0, 0));
     cluster.library_is_whole(400, 2);
+    let plan = cluster.miroir_json(&["node", "remove", "meili-0", "--dry-run"]);
+    assert_eq!((&plan["replicas"], &plan["deleted"]), (&json!(0), &json!(0)), "it is empty: {plan}");
+    assert_eq!(cluster.member("meili-0")["leaving"], false);
     cluster.miroir_ok(&["node", "remove", "meili-0"]);
     assert_eq!(cluster.member("meili-0"), Value::Null);
     cluster.client.add("books", &books(0..400, 3));
@@ -211,8 +226,7 @@ fn copies_that_differ_are_found_and_mended() {
 #[test]
 fn mistakes_are_refused_and_change_nothing() {
     let cluster = Sandbox::library(2, 2, 1);
-    let before = cluster.miroir_json(&["topology", "show"]);
-    let version = cluster.status()["topologyVersion"].clone();
+    let before = state(&cluster);
     let refused = |arguments: &[&str], why: &str| {
         let output = cluster.miroir(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -258,8 +272,7 @@ fn mistakes_are_refused_and_change_nothing() {
     }
     std::fs::write(&path, "replicas: 7").unwrap();
     refused(&["topology", "apply", path.to_str().unwrap()], "unknown field `replicas`");
-    assert_eq!(cluster.miroir_json(&["topology", "show"]), before);
-    assert_eq!(cluster.status()["topologyVersion"], version);
+    assert_eq!(state(&cluster), before);
     // Without its token nobody is an operator.
     let control = Client::new(cluster.address("control"), Some(MASTER_KEY));
     let rebalance = json!({"wanted": {"operation": "rebalance"}});

@@ -76,6 +76,26 @@ fn a_replacement_takes_what_the_old_one_had_and_nothing_else_moves() {
 }
 
 #[test]
+fn new_zones_are_used_once_the_cluster_is_rebalanced() {
+    let mut view = cluster(&["a", "b"], 2);
+    let zoned = |name: &str, zone: &str| NodeFile { zone: Some(zone.into()), ..node(name) };
+    let file = TopologyFile { replication: 2, nodes: vec![zoned("a", "x"), zoned("b", "x")] };
+    change(&mut view, &Operation::Apply { topology: file }).unwrap();
+    assert!(!view.is_moving(), "there is one zone");
+    for name in ["c", "d"] {
+        change(&mut view, &Operation::AddNode { node: zoned(name, "y") }).unwrap();
+        settle(&mut view);
+    }
+    change(&mut view, &Operation::Rebalance).unwrap();
+    settle(&mut view);
+    let of_x = |shard| view.active(shard).filter(|node| ["a", "b"].contains(node)).count();
+    assert!(view.shards().all(|shard| of_x(shard) == 1), "{:?}", view.desired);
+    assert_eq!(["a", "b", "c", "d"].map(|name| held(&view, name)), [6; 4]);
+    change(&mut view, &Operation::Rebalance).unwrap();
+    assert!(!view.is_moving(), "once is enough");
+}
+
+#[test]
 fn what_is_lost_is_made_again_from_others_even_while_something_moves() {
     let mut view = cluster(&["a", "b", "c"], 2);
     change(&mut view, &Operation::AddNode { node: node("d") }).unwrap();

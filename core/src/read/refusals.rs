@@ -1,0 +1,51 @@
+//! What clients are told of a read that a node takes, and a cluster does not answer.
+
+use super::Read;
+use crate::{
+    error::{ApiError, Code},
+    http::{Answer, Reply},
+    route::Route,
+    search::remotes,
+};
+use serde_json::Value;
+
+impl Read {
+    /// Nodes have an index, but cannot filter by the tag yet: it has just been made, and to clients it is not there yet.
+    pub(super) fn not_there_yet(&self, refusal: &Answer) -> Reply {
+        let refusal: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+        let message = refusal.get("message").and_then(Value::as_str).unwrap_or_default();
+        // `Inside `.queries[3]`: …` in a multi-search.
+        let query = message.strip_prefix("Inside `.queries[").and_then(|rest| rest.split_once(']'));
+        let query = query.and_then(|(query, _)| query.parse::<usize>().ok());
+        let reply = |index: &str, place: String, status: u16| {
+            let error = ApiError::new(Code::INDEX_NOT_FOUND, format!("{place}Index `{index}` not found."));
+            ApiError { status, ..error }.reply()
+        };
+        match (query, Route::of(&self.head.method, self.head.route())) {
+            (Some(query), Route::MultiSearch) => {
+                let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+                let index =
+                    body.get("queries").and_then(|queries| queries.get(query)?.get("indexUid")?.as_str());
+                reply(index.unwrap_or_default(), format!("Inside `.queries[{query}]`: "), 400)
+            }
+            (
+                _,
+                Route::Search { index }
+                | Route::FacetSearch { index }
+                | Route::Similar { index }
+                | Route::DocumentList { index },
+            ) => reply(&index, String::new(), Code::INDEX_NOT_FOUND.status()),
+            _ => self.unavailable(),
+        }
+    }
+
+    /// What keeps a query from being answered that a node takes.
+    pub(super) fn unread(&self) -> ApiError {
+        let own = self.topology.config().server_name.as_deref();
+        if remotes::are_asked(&self.head, &self.body, own) {
+            let message = "A cluster does not search the servers of `/network`: each node would, for itself.";
+            return ApiError::new(Code::BAD_REQUEST, message);
+        }
+        ApiError::new(Code::INTERNAL, "A node takes this query, but the cluster cannot read it.")
+    }
+}
