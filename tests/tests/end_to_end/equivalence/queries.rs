@@ -14,13 +14,14 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 40] = [
+pub const KINDS: [&str; 41] = [
     "placeholder",
     "plain",
     "typo",
     "phrase",
     "negative",
     "strategy",
+    "frequency",
     "attributes",
     "all attributes",
     "filter",
@@ -175,6 +176,10 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
             put("q", json!(format!("\"{words}\" {}", random.of(&WORDS))));
         }
         "negative" => put("q", json!(format!("{} -{}", random.of(&WORDS), random.of(&WORDS)))),
+        "frequency" => {
+            put("q", json!(random.some(&WORDS, 3).join(" ")));
+            put("matchingStrategy", json!("frequency"));
+        }
         "strategy" => put("matchingStrategy", json!(random.of(&["all", "last"]))),
         "attributes" => put("attributesToSearchOn", json!([random.of(&["title", "text"])])),
         "filter" | "tenant tokens" => put("filter", filter(random)),
