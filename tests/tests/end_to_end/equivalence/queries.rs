@@ -14,14 +14,13 @@ pub struct Request {
 }
 
 /// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 41] = [
+pub const KINDS: [&str; 40] = [
     "placeholder",
     "plain",
     "typo",
     "phrase",
     "negative",
     "strategy",
-    "frequency",
     "attributes",
     "all attributes",
     "filter",
@@ -59,7 +58,7 @@ pub const KINDS: [&str; 41] = [
 ];
 
 /// More of them, asked after those.
-pub const LATER: [&str; 3] = ["distinct facets", "deep vectors", "deep hybrid"];
+pub const LATER: [&str; 4] = ["distinct facets", "deep vectors", "deep hybrid", "frequency"];
 
 pub fn request(kind: &'static str, random: &mut Random) -> Request {
     let index = match kind {
