@@ -236,7 +236,7 @@ fn is_whole(cluster: &Sandbox) {
 
 #[test]
 fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
-    let (seed, rounds) = (number("MIROIR_CRASH_SEED", 1), number("MIROIR_CRASH_ROUNDS", 4));
+    let (seed, rounds) = (number("MIROIR_CRASH_SEED", 1), number("MIROIR_CRASH_ROUNDS", 2));
     let options = Options { gateways: 2, lease_ms: 1_000, write_timeout_ms: 4_000, ..Options::default() };
     let cluster = Sandbox::start(options);
     cluster.client.create(BOOKS, "id", &json!({"filterableAttributes": ["kind"]}));
