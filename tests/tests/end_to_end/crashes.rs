@@ -1,6 +1,6 @@
 //! Whoever crashes in the middle of an operation: it goes on, or is clearly over, and ends; every document is there, once.
 //!
-//! `MIROIR_CRASH_ROUNDS` says how many operations (4), `MIROIR_CRASH_SEED` which (1).
+//! `MIROIR_CRASH_ROUNDS` says how many operations (2), `MIROIR_CRASH_SEED` which (1).
 
 use crate::chaos::{Load, judge};
 use miroir_tests::{BOOKS, BOOKS_PATH, End, Options, Random, Sandbox, number, wait_until};
