@@ -10,7 +10,6 @@ use crate::{
     },
     locks::Scope,
     node::{NodeAnswer, Request},
-    rules::Change,
     scrub,
     settle::Unsettled,
     view::{Index, View},
@@ -126,13 +125,10 @@ async fn run_locked(
 /// what it pins on one node is found in its place.
 pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
     match effect {
-        Effect::Settings { index, .. } => {
-            cluster.change(|view| drop(view.changing.insert(uid, index.clone()))).await
+        Effect::Settings { .. } | Effect::Rules { .. } => {
+            cluster.change(|view| drop(view.changing.insert(uid, effect.clone()))).await
         }
-        Effect::Rules { change: change @ Change::Update { .. } } => {
-            cluster.change(|view| change.apply(&mut view.rules)).await
-        }
-        _ => Ok(()),
+        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => Ok(()),
     }
 }
 

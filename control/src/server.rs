@@ -18,6 +18,12 @@ const NETWORK: &str = "network";
 /// The same for chats.
 const CHATS: &str = "chatCompletions";
 
+/// All workspaces of chats.
+const WORKSPACES: &str = "/chats?limit=100000";
+
+/// How a node shows a key.
+const HIDDEN: &str = "XXX...";
+
 /// How long gateways may take to hear of something before its client is answered.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -33,6 +39,15 @@ pub enum Changed {
     Workspace(String, Option<Value>),
     /// A workspace is gone.
     NoWorkspace(String),
+}
+
+impl Changed {
+    /// What a network calls the nodes.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let Self::Network(told) = self else { return None };
+        told.get("self").and_then(Value::as_str).map(ToOwned::to_owned)
+    }
 }
 
 /// Stores what has changed.
@@ -80,6 +95,29 @@ fn network(told: &Value) -> Map<String, Value> {
     network
 }
 
+/// What a node has of it, where the experimental features are on. It hides the keys of chats' models: they stay as they are on
+/// nodes.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Changed>> {
+    let mut found = Vec::new();
+    if is_on(NETWORK)
+        && let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await?
+    {
+        found.push(Changed::Network(told));
+    }
+    if is_on(CHATS)
+        && let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await?
+    {
+        for uid in workspaces(&told) {
+            let settings = node.ask("GET", &format!("/chats/{}/settings", encode(&uid)), None).await?;
+            found.push(Changed::Workspace(uid, Some(settings)));
+        }
+    }
+    Ok(found)
+}
+
 /// Tells gateways what nodes are called, and gives them a moment to hear it: the client may search by that name next.
 ///
 /// # Errors
@@ -125,7 +163,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
             change("PATCH", "/network", Some(&Value::Object(wanted))).await?;
         }
     }
-    if let Some(told) = features::told(node, CHATS, "GET", "/chats?limit=100000", None).await? {
+    if let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await? {
         for uid in workspaces(&told).iter().filter(|uid| !chats.contains_key(*uid)) {
             change("DELETE", &format!("/chats/{}", encode(uid)), None).await?;
         }
@@ -135,6 +173,8 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
             let mut all =
                 DEFAULT.map(|name| (name.to_owned(), Value::Null)).into_iter().collect::<Map<_, _>>();
             all.extend(settings.as_object().cloned().unwrap_or_default());
+            // Nobody knows it since the ledger was recovered.
+            all.retain(|_, value| value.as_str().is_none_or(|text| !text.ends_with(HIDDEN)));
             change("PATCH", &path, Some(&Value::Object(all))).await?;
         }
     }

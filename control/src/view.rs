@@ -1,6 +1,10 @@
 //! What the cluster looks like: nodes, placement, catalogue, and which nodes are behind.
 
-use crate::{config::NodeConfig, rules::Rule};
+use crate::{
+    config::NodeConfig,
+    ledger::intents::Effect,
+    rules::{Change, Rule},
+};
 use miroir_core::{
     placement::{Placement, PlacementNode, place, rebalance},
     shard::Shard,
@@ -27,10 +31,10 @@ pub struct View {
     pub indexes: BTreeMap<String, Index>,
     /// Nodes that missed an operation on indexes: their settings may be old.
     pub behind: BTreeSet<String>,
-    /// Changes of settings that nodes may have been asked for, and that have not ended: by task, the index. The ledger has
-    /// them as intents.
-    pub changing: BTreeMap<u32, String>,
-    /// Dynamic search rules, in the order of their places: those that nodes apply, and those that they may.
+    /// Changes of settings and rules that nodes may have been asked for, and that have not ended, by task. The ledger has them as
+    /// intents.
+    pub changing: BTreeMap<u32, Effect>,
+    /// Dynamic search rules that nodes have, in the order of their places.
     pub rules: Vec<Rule>,
     /// What nodes are called among the servers of `/network`.
     pub server_name: Option<String>,
@@ -132,6 +136,26 @@ impl Index {
 }
 
 impl View {
+    /// Whether the settings of an index are being changed.
+    #[must_use]
+    pub fn is_changing(&self, index: &str) -> bool {
+        self.changing
+            .values()
+            .any(|effect| matches!(effect, Effect::Settings { index: of, .. } if of == index))
+    }
+
+    /// The rules that some node may apply: those that nodes have, and those that they are being told.
+    #[must_use]
+    pub fn rules_in_use(&self) -> Vec<Rule> {
+        let mut rules = self.rules.clone();
+        for effect in self.changing.values() {
+            if let Effect::Rules { change: change @ Change::Update { .. } } = effect {
+                change.apply(&mut rules);
+            }
+        }
+        rules
+    }
+
     /// The replicas of a shard.
     #[must_use]
     pub fn of(&self, shard: Shard) -> &[Replica] {
@@ -403,6 +427,20 @@ mod tests {
         assert!(view.stale_on("c").is_empty());
         view.removed(Shard(0), "c");
         assert_eq!(view.stale_on("c"), [Shard(0)]);
+    }
+
+    #[test]
+    fn a_rule_that_is_refused_was_never_there() {
+        let update =
+            |uid: &str| Change::Update { uid: uid.to_owned(), body: serde_json::json!({"active": true}) };
+        let mut view = view(&[&["a"]]);
+        update("one").apply(&mut view.rules);
+        view.changing.insert(7, Effect::Rules { change: update("two") });
+        view.changing.insert(8, Effect::Rules { change: Change::Clear });
+        let names = |rules: Vec<Rule>| rules.into_iter().map(|rule| rule.uid).collect::<Vec<_>>();
+        assert_eq!(names(view.rules_in_use()), ["one", "two"]);
+        view.changing.clear();
+        assert_eq!((names(view.rules_in_use()), names(view.rules)), (vec!["one".into()], vec!["one".into()]));
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl Publisher {
             let found = view.nodes.iter().position(|member| member.config.name == name);
             found.and_then(|position| u16::try_from(position).ok())
         };
+        let rules = view.rules_in_use();
         let config = TopologyConfig {
             schema: SCHEMA,
             version: view.version,
@@ -109,8 +110,8 @@ impl Publisher {
                 .indexes
                 .iter()
                 .map(|(uid, index)| {
-                    let settings_changing = view.changing.values().any(|changing| changing == uid);
-                    let pins = rules::pins(&view.rules, uid);
+                    let settings_changing = view.is_changing(uid);
+                    let pins = rules::pins(&rules, uid);
                     (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
                 .collect(),

@@ -10,6 +10,7 @@ use crate::{
     },
     node::Node,
     rules::{self, Rule},
+    server::{self, Changed},
     view::Index,
 };
 use miroir_core::{
@@ -36,6 +37,8 @@ pub struct Found {
     pub settings: BTreeMap<String, Value>,
     /// Its dynamic search rules, as far as it tells them.
     pub rules: Vec<Rule>,
+    /// What clients have set on it as a whole, as far as it tells.
+    pub server: Vec<Changed>,
     /// Its API keys.
     pub keys: Vec<Value>,
     /// The last of the cluster's task uids that it knows.
@@ -89,9 +92,13 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
         found.settings.insert(uid.clone(), settings);
         found.indexes.insert(uid, known);
     }
-    if node.ask("GET", features::PATH, None).await?.get(rules::FEATURE) == Some(&Value::Bool(true)) {
+    // With an experimental feature off it does not tell what belongs to it.
+    let features = node.ask("GET", features::PATH, None).await?;
+    let is_on = |feature: &str| features.get(feature) == Some(&Value::Bool(true));
+    if is_on(rules::FEATURE) {
         found.rules = rules::of_node(node).await?.unwrap_or_default();
     }
+    found.server = server::of_node(node, is_on).await?;
     for task in list("/tasks?limit=10000").await? {
         let metadata = task.get("customMetadata").and_then(Value::as_str);
         let uid = metadata.and_then(|text| text.strip_prefix("miroir:")?.parse().ok());

@@ -16,6 +16,7 @@ use crate::{
     },
     scrub,
     serve::{self, ServeArgs},
+    server::{self, Changed},
     time,
     view::{Index, Member, Replica, ReplicaState, View},
 };
@@ -104,6 +105,7 @@ fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recov
         known.primary_key = known.primary_key.take().or_else(|| index.primary_key.clone());
     }
     recovered.indexes = view.indexes.len();
+    view.server_name = found.values().flat_map(|of_node| &of_node.server).find_map(Changed::name);
     view.rules = found
         .values()
         .map(|of_node| &of_node.rules)
@@ -167,6 +169,9 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
                 if catalogue::settings(connection, index)?.is_empty() {
                     catalogue::merge_settings(connection, index, Some(&set(settings)))?;
                 }
+            }
+            for changed in found.values().flat_map(|of_node| &of_node.server) {
+                server::store(connection, changed.clone())?;
             }
             for key in found.values().flat_map(|of_node| &of_node.keys) {
                 let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();

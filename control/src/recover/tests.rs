@@ -33,3 +33,21 @@ fn placement_follows_from_what_nodes_have() {
     assert!(view.behind.is_empty() && !view.is_moving());
     assert_eq!(view.desired[0].iter().collect::<BTreeSet<_>>().len(), 2);
 }
+
+#[tokio::test]
+async fn what_clients_have_set_on_the_server_is_known_again() {
+    let config = ClusterFile::from_flags(&["a=http://a:1".to_owned()]).unwrap().validate().unwrap();
+    let mut one = found(&[]);
+    one.server = vec![
+        Changed::Network(serde_json::json!({"self": "here", "remotes": {}, "shards": {}})),
+        Changed::Workspace("w".into(), Some(serde_json::json!({"apiKey": "skXXXX...", "orgId": "o"}))),
+    ];
+    let nodes = BTreeMap::from([("a".to_owned(), one)]);
+    let view = view(&config, &nodes).0;
+    assert_eq!(view.server_name.as_deref(), Some("here"));
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).unwrap();
+    store(&ledger, view, nodes).await.unwrap();
+    let stored = ledger.call(|connection| ledger::meta(connection, "chatCompletions")).await.unwrap();
+    assert!(stored.unwrap().contains("\"orgId\":\"o\""));
+}

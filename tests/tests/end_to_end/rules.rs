@@ -175,6 +175,11 @@ fn pinned_documents_are_where_one_node_has_them() {
     }
     assert!(pinned > requests / 40, "{pinned} of {requests} requests show what is pinned");
 
+    // What is refused was never there.
+    let wrong = json!({"actions": [{"selector": {"id": "1"}, "action": {"type": "pin"}}]});
+    let refused = both.map(|client| client.json("PATCH", "/dynamic-search-rules/wrong", &wrong));
+    assert_eq!((refused[0].status, &refused[0].body), (400, &refused[1].body));
+
     // A node that was away learns what it missed; so does what is set on the server as a whole.
     cluster.kill("meili-1");
     (0..4).for_each(|_| change(&mut random));
