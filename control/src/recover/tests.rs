@@ -36,7 +36,9 @@ fn placement_follows_from_what_nodes_have() {
 
 #[tokio::test]
 async fn what_clients_have_set_on_the_server_is_known_again() {
-    let config = ClusterFile::from_flags(&["a=http://a:1".to_owned()]).unwrap().validate().unwrap();
+    let mut file = ClusterFile::from_flags(&["a=http://a:1".to_owned()]).unwrap();
+    file.replication = 1;
+    let config = file.validate().unwrap();
     let mut one = found(&[]);
     one.server = vec![
         Changed::Network(serde_json::json!({"self": "here", "remotes": {}, "shards": {}})),
