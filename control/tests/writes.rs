@@ -19,6 +19,10 @@ fn enqueued(node: &str, task_uid: u32) -> NodeResult {
     NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
 }
 
+fn commit(uid: u32, results: Vec<NodeResult>) -> Commit {
+    Commit { uid, begun: None, results, written: BTreeMap::new() }
+}
+
 #[tokio::test]
 async fn a_write_is_begun_committed_and_settled() {
     let folder = tempfile::tempdir().unwrap();
@@ -40,8 +44,7 @@ async fn a_write_is_begun_committed_and_settled() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, summary) =
-        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+    let (status, summary) = control.internal(COMMIT_PATH, &commit(uid, results)).await;
     assert_eq!((status, &summary["status"], &summary["taskUid"]), (200, &json!("enqueued"), &json!(uid)));
     let task = control.ended(uid).await;
     assert_eq!(task["status"], "succeeded");
@@ -72,9 +75,7 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     // Repair would bring it back at once: it is kept from its locks.
     let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
-    control
-        .internal(COMMIT_PATH, &Commit { uid, results: vec![taken, missed], written: BTreeMap::new() })
-        .await;
+    control.internal(COMMIT_PATH, &commit(uid, vec![taken, missed])).await;
     let view = control.cluster.view();
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);
@@ -100,7 +101,7 @@ async fn what_nodes_refuse_is_told_in_their_words_without_the_tag() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+    control.internal(COMMIT_PATH, &commit(uid, results)).await;
     let task = control.ended(uid).await;
     assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("nodes know `x`")));
     assert_eq!(task["details"]["indexedDocuments"], 0);
@@ -181,7 +182,7 @@ async fn writes_are_cancelled_on_nodes_and_swaps_are_not() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+    control.internal(COMMIT_PATH, &commit(uid, results)).await;
     let swap = reqwest::Client::new()
         .post(format!("{}/swap-indexes", control.url))
         .json(&json!([{"indexes": ["movies", "books"]}]))
@@ -240,8 +241,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
         enqueued("n0", a.add_documents("movies", first, &key).await),
         NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown },
     ];
-    let (status, _) =
-        control.internal(COMMIT_PATH, &Commit { uid: first, results, written: BTreeMap::new() }).await;
+    let (status, _) = control.internal(COMMIT_PATH, &commit(first, results)).await;
     assert_eq!(status, 200);
     let active = || control.cluster.view().active(Shard(1)).count();
     // The gateway goes on under another key, and what it has begun under the old one is still taken.
@@ -251,7 +251,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
             enqueued("n0", a.add_documents(index, uid, key).await),
             enqueued("n1", b.add_documents(index, uid, key).await),
         ];
-        control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+        control.internal(COMMIT_PATH, &commit(uid, results)).await;
     };
     loop {
         let (uid, other) = control.begin("films", &[0]).await;
@@ -299,13 +299,77 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
     for other in [refused("n1"), silent] {
         let (uid, _) = control.begin("movies", &[1]).await;
         let results = vec![refused("n0"), other];
-        let (status, error) =
-            control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+        let (status, error) = control.internal(COMMIT_PATH, &commit(uid, results)).await;
         assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
         assert_eq!(control.task(uid).await["code"], "task_not_found");
         assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "no copy differs");
     }
     control.begin("movies", &[1]).await;
+}
+
+#[tokio::test]
+async fn a_write_that_a_part_of_its_shards_took_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = [FakeNode::start().await, FakeNode::start().await, FakeNode::start().await];
+    let control = control(folder.path(), &nodes.each_ref()).await;
+    let (uid, key) = control.begin("movies", &[0, 1, 2, 3]).await;
+    let view = control.cluster.view();
+    let of_first = |shard: &Shard| view.writers(*shard).any(|node| node == "n0");
+    let lost: Vec<String> =
+        view.shards().filter(|shard| !of_first(shard)).map(|shard| shard.0.to_string()).collect();
+    assert!(!lost.is_empty() && lost.len() < 4, "{lost:?}");
+    let refused = |node: &str| NodeResult {
+        node: node.into(),
+        outcome: NodeOutcome::Refused { status: 403, error: None },
+    };
+    let taken = enqueued("n0", nodes[0].add_documents("movies", uid, &key).await);
+    let results = vec![taken, refused("n1"), refused("n2")];
+    // The gateway has not heard the first answer.
+    for _ in 0..2 {
+        let (status, error) = control.internal(COMMIT_PATH, &commit(uid, results.clone())).await;
+        assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")), "{error}");
+    }
+    let task = control.ended(uid).await;
+    let told = format!("no replica took them: {}.", lost.join(", "));
+    assert_eq!(task["status"], "failed");
+    assert!(task["error"]["message"].as_str().unwrap().ends_with(&told), "{task}");
+}
+
+#[tokio::test]
+async fn a_second_commit_hears_what_the_first_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let begin = async || {
+        let (_, reply) = control.internal(BEGIN_PATH, &addition("movies", &[1])).await;
+        let text = |name: &str| reply[name].as_str().unwrap().to_owned();
+        (u32::try_from(reply["uid"].as_u64().unwrap()).unwrap(), text("begun"), text("key"))
+    };
+    let (uid, begun, _) = begin().await;
+    // Nodes have not taken it: that is known only once nothing more can come.
+    let unknown = |node: &str| NodeResult { node: node.into(), outcome: NodeOutcome::Unknown };
+    let first = Commit { begun: Some(begun), ..commit(uid, vec![unknown("n0"), unknown("n1")]) };
+    let deciding = Instant::now();
+    let (one, two) = tokio::join!(control.internal(COMMIT_PATH, &first), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let answer = control.internal(COMMIT_PATH, &first).await;
+        assert!(deciding.elapsed() > Duration::from_secs(1), "it was not decided yet");
+        answer
+    });
+    assert_eq!((one.0, &one), (503, &two));
+    // Its uid is another write's now, which a third commit leaves alone.
+    let (again, begun, key) = begin().await;
+    assert_eq!(again, uid);
+    assert_eq!(control.internal(COMMIT_PATH, &first).await, one);
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    let second = Commit { begun: Some(begun), ..commit(uid, results) };
+    for _ in 0..2 {
+        assert_eq!(control.internal(COMMIT_PATH, &second).await.0, 200);
+    }
+    assert_eq!(control.ended(uid).await["status"], "succeeded");
 }
 
 #[tokio::test]
@@ -325,7 +389,7 @@ async fn a_write_keeps_its_locks_while_the_ledger_fails() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    let (status, _) = control.internal(COMMIT_PATH, &Commit { uid, results, written: BTreeMap::new() }).await;
+    let (status, _) = control.internal(COMMIT_PATH, &commit(uid, results)).await;
     assert_eq!(status, 500);
     for _ in 0..2 {
         assert!(recover().await.is_err());
@@ -347,8 +411,7 @@ async fn a_payload_without_documents_succeeds_without_any_node() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, _) = control.begin("movies", &[]).await;
-    let (status, _) =
-        control.internal(COMMIT_PATH, &Commit { uid, results: Vec::new(), written: BTreeMap::new() }).await;
+    let (status, _) = control.internal(COMMIT_PATH, &commit(uid, Vec::new())).await;
     assert_eq!(status, 200);
     assert_eq!(control.ended(uid).await["status"], "succeeded");
 }

@@ -203,6 +203,9 @@ pub enum BeginReply {
         /// Shards that are being copied: the commit tells which ids were written to them.
         #[serde(default)]
         record: Vec<Shard>,
+        /// Random: the commit is to say it. A uid is given again where its write was taken back.
+        #[serde(default)]
+        begun: Option<String>,
     },
     /// The index's primary key is this one: split again by it, and begin again.
     Split {
@@ -226,6 +229,9 @@ pub enum BeginReply {
 pub struct Commit {
     /// From [`BeginReply::Send`].
     pub uid: u32,
+    /// From [`BeginReply::Send`] too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<String>,
     /// One entry for each node that was asked.
     pub results: Vec<NodeResult>,
     /// The ids written to the shards that [`BeginReply::Send`] named in `record`. A shard that is not here may have been

@@ -20,6 +20,9 @@ pub enum Intent {
         operation: WriteOperation,
         /// The writers that the gateway was told, by shard.
         writers: Vec<(Shard, Vec<String>)>,
+        /// The name of its begin.
+        #[serde(default)]
+        begun: String,
     },
     /// The control plane itself asks all nodes.
     Broadcast {
@@ -250,6 +253,7 @@ mod tests {
             index: "movies".into(),
             operation: WriteOperation::DeleteAll,
             writers: vec![(Shard(3), vec!["a".to_owned(), "b".to_owned()])],
+            begun: String::new(),
         };
         ledger
             .call(move |connection| {

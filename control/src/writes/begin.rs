@@ -25,6 +25,8 @@ use miroir_core::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use tokio::sync::watch;
+use uuid::Uuid;
 
 /// Answers a gateway's begin.
 ///
@@ -138,11 +140,13 @@ async fn begin_locked(
     let (key_uid, key) = cluster.epochs.key(cluster, &gateway).await?;
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
+    let begun = Uuid::new_v4().simple().to_string();
     let intent = Intent::Write {
         gateway: gateway.clone(),
         index: begin.index.clone(),
         operation: begin.operation.clone(),
         writers: writers.clone().into_iter().collect(),
+        begun: begun.clone(),
     };
     let task = cluster
         .ledger
@@ -170,8 +174,10 @@ async fn begin_locked(
         record: record.clone(),
         guard,
         since: Instant::now(),
+        begun: begun.clone(),
+        decision: watch::Sender::default(),
     });
-    Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record })
+    Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record, begun: Some(begun) })
 }
 
 /// The writers of each shard now. Replicas on nodes that are away are stale from here on, where others can stand in:

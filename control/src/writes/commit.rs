@@ -1,13 +1,13 @@
 //! *Commit*: what nodes took becomes what is true.
 
-use super::{OpenWrite, begin::nothing_done, recovery};
+use super::{Decision, OpenWrite, begin::nothing_done, recovery};
 use crate::{
     cluster::Cluster,
     epochs::GRACE,
     error::{Error, Result, api_error},
     ledger::{
         intents::{self, NodeTask},
-        tasks::{self, Ending},
+        tasks::{self, Ending, Task},
     },
     scrub,
     settle::Unsettled,
@@ -30,21 +30,17 @@ use std::{
 /// # Errors
 /// What the client is told instead of 202.
 pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
-    let uid = commit.uid;
-    let Some(write) = cluster.open.take(uid) else {
-        // A second commit, or one that comes after its recovery: the ledger knows.
-        let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
-        return task.map(|task| task.summary()).ok_or_else(|| {
-            ApiError::new(Code::INTERNAL, format!("there is no write {uid} to be committed")).into()
-        });
+    let Some(write) = cluster.open.take(commit.uid, commit.begun.as_deref()) else {
+        return decided_already(cluster, &commit).await?.map_err(Into::into);
     };
     // A gateway that leaves now must not tear it.
     let cluster = cluster.clone();
     let decided = tokio::spawn(async move {
         let decided = decide(&cluster, &write, commit).await;
-        if decided.is_err() {
+        match &decided {
+            Ok(decision) => _ = write.decision.send_replace(Some(decision.clone())),
             // It keeps its locks: its gateway's next commit, or its recovery, decides.
-            cluster.open.insert(write);
+            Err(_) => cluster.open.insert(write),
         }
         decided
     });
@@ -52,15 +48,37 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     decided.map_err(Into::into)
 }
 
+/// The decision on a second commit, or on one that comes after its write's recovery has begun.
+///
+/// # Errors
+/// The ledger failed.
+async fn decided_already(cluster: &Cluster, commit: &Commit) -> Result<Decision> {
+    if let Some(mut decision) = commit.begun.as_deref().and_then(|begun| cluster.open.decision(begun))
+        && let Ok(decision) = decision.wait_for(Option::is_some).await
+        && let Some(decision) = &*decision
+    {
+        return Ok(decision.clone());
+    }
+    // Taken, and long ago, or before a restart: the ledger knows.
+    let uid = commit.uid;
+    let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+    let is_lost =
+        |task: &Task| task.error.as_ref().is_some_and(|error| error["code"] == Code::UNAVAILABLE.name());
+    Ok(match task {
+        Some(task) if !is_lost(&task) => Ok(task.summary()),
+        _ => Err(unavailable("This write was not taken.")),
+    })
+}
+
+fn unavailable(what: &str) -> ApiError {
+    ApiError::new(Code::UNAVAILABLE, format!("{what} Try again later."))
+}
+
 /// What the client is told, once it is known.
 ///
 /// # Errors
 /// The ledger failed: nothing is decided.
-async fn decide(
-    cluster: &Arc<Cluster>,
-    write: &OpenWrite,
-    commit: Commit,
-) -> Result<std::result::Result<Value, ApiError>> {
+async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Result<Decision> {
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node took a write");
     }
@@ -127,8 +145,7 @@ async fn decide(
         cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
         return Ok(Err(refused(&refusals)));
     }
-    apply(cluster, write, &taken, &unknown, written).await?;
-    Ok(Ok(write.task.summary()))
+    apply(cluster, write, &taken, &unknown, written).await
 }
 
 /// A write that no node has taken was never there.
@@ -139,7 +156,7 @@ async fn take_back(
     cluster: &Arc<Cluster>,
     write: &OpenWrite,
     refusals: &[(String, u16, Option<ErrorBody>)],
-) -> Result<std::result::Result<Value, ApiError>> {
+) -> Result<Decision> {
     let uid = write.task.uid;
     cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
     Ok(Err(refused(refusals)))
@@ -172,7 +189,7 @@ fn refused(refusals: &[(String, u16, Option<ErrorBody>)]) -> ApiError {
         Some((status, error)) if refusals.iter().all(|(_, status, _)| is_clients(*status)) => {
             api_error(status, &error.kind, &error.code, scrub::message(&error.message))
         }
-        _ => ApiError::new(Code::UNAVAILABLE, "No node takes this write now. Try again later."),
+        _ => unavailable("No node takes this write now."),
     }
 }
 
@@ -193,6 +210,8 @@ fn is_clients(status: u16) -> bool {
 /// So are those of a shard that nobody took for sure, on nodes that are `silent` and may have taken it, as far as another
 /// replica can stand in: whatever that one has is then what all get. `written` are the ids that the gateway told.
 ///
+/// A write that some shards have taken, and others not, is not acknowledged: its task fails, and the client is to write again.
+///
 /// # Errors
 /// The ledger failed.
 pub async fn apply(
@@ -201,7 +220,7 @@ pub async fn apply(
     taken: &BTreeMap<String, u32>,
     silent: &BTreeSet<String>,
     written: Option<BTreeMap<Shard, BTreeSet<String>>>,
-) -> Result<()> {
+) -> Result<Decision> {
     let uid = write.task.uid;
     for shard in &write.record {
         let ids = written.as_ref().and_then(|written| written.get(shard));
@@ -233,33 +252,28 @@ pub async fn apply(
         .collect();
     stale(cluster, uid, missed).await?;
     let failure = (!lost.is_empty()).then(|| {
-        let names: Vec<String> = lost.iter().map(|shard| shard.0.to_string()).collect();
-        tracing::error!(uid, shards = names.join(","), "shards took no part of a write");
-        let now = time::now();
-        Ending {
-            status: "failed",
-            details: nothing_done(write.task.details.as_ref()),
-            error: Some(
-                ApiError::new(
-                    Code::INTERNAL,
-                    format!(
-                        "The documents of {} shard(s) were not written, since no replica took them: {}.",
-                        names.len(),
-                        names.join(", ")
-                    ),
-                )
-                .body,
-            ),
-            started_at: Some(now),
-            finished_at: now,
-        }
+        let names = lost.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ");
+        tracing::error!(uid, shards = names, "shards took no part of a write");
+        let count = lost.len();
+        let message = format!(
+            "The documents of {count} shard(s) were not written, since no replica took them: {names}."
+        );
+        ApiError::new(Code::UNAVAILABLE, message)
+    });
+    let now = time::now();
+    let ending = failure.as_ref().map(|failure| Ending {
+        status: "failed",
+        details: nothing_done(write.task.details.as_ref()),
+        error: Some(failure.body.clone()),
+        started_at: Some(now),
+        finished_at: now,
     });
     let found = cluster
         .ledger
         .call(move |connection| {
             intents::sent(connection, uid, &node_tasks)?;
-            if let Some(failure) = &failure {
-                tasks::finish(connection, uid, failure)?;
+            if let Some(ending) = &ending {
+                tasks::finish(connection, uid, ending)?;
             }
             intents::all_node_tasks(connection, uid)
         })
@@ -271,5 +285,5 @@ pub async fn apply(
         indexed: indexed(&write.operation),
         guard: None,
     });
-    Ok(())
+    Ok(failure.map_or_else(|| Ok(write.task.summary()), Err))
 }

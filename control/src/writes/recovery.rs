@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// How far back nodes are asked, in tasks.
@@ -87,9 +88,12 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
         }
-        if let Err(error) = commit::apply(cluster, &write, &taken, &found.silent, None).await {
-            failure = Some(error);
-            cluster.open.insert(write);
+        match commit::apply(cluster, &write, &taken, &found.silent, None).await {
+            Ok(decision) => _ = write.decision.send_replace(Some(decision)),
+            Err(error) => {
+                failure = Some(error);
+                cluster.open.insert(write);
+            }
         }
     }
     failure.map_or(Ok(()), Err)
@@ -121,7 +125,7 @@ pub async fn reopen(
     reopened: &[OpenWrite],
 ) -> Result<Option<OpenWrite>> {
     let uid = found.uid;
-    let Intent::Write { gateway, index, operation, writers } = found.intent else { return Ok(None) };
+    let Intent::Write { gateway, index, operation, writers, begun } = found.intent else { return Ok(None) };
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
         return Ok(None);
     };
@@ -142,6 +146,8 @@ pub async fn reopen(
         guard,
         key: None,
         since: Instant::now(),
+        begun,
+        decision: watch::Sender::default(),
     }))
 }
 

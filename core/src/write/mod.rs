@@ -54,8 +54,6 @@ pub struct Write {
     topology: Arc<Topology>,
     context: WriteContext,
     payload: Payload,
-    /// Ids that the commit tells.
-    written: BTreeMap<Shard, BTreeSet<String>>,
     state: State,
     next_call: u32,
     /// The control plane wants to see the documents that nodes may refuse.
@@ -65,7 +63,7 @@ pub struct Write {
 #[derive(Debug)]
 enum State {
     Beginning { attempt: u32, shards: Vec<Shard> },
-    Sending { uid: u32, pending: BTreeMap<CallId, Part>, unsent: usize, results: Vec<NodeResult> },
+    Sending { commit: Commit, pending: BTreeMap<CallId, Part>, unsent: usize },
     Committing { commit: Commit, attempt: u32 },
 }
 
@@ -81,8 +79,7 @@ impl Write {
     #[must_use]
     pub fn start(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Self> {
         let state = State::Beginning { attempt: 0, shards: Vec::new() };
-        Self { topology, context, payload, written: BTreeMap::new(), state, next_call: 0, shows: false }
-            .begin(0)
+        Self { topology, context, payload, state, next_call: 0, shows: false }.begin(0)
     }
 
     /// Digests what became of one callout.
@@ -93,9 +90,9 @@ impl Write {
                 let (attempt, shards) = (*attempt, std::mem::take(shards));
                 self.digest_begin(attempt, &shards, outcome)
             }
-            State::Sending { pending, results, .. } => {
+            State::Sending { commit, pending, .. } => {
                 if let Some(part) = pending.remove(&id) {
-                    results.push(NodeResult { node: part.node, outcome: node_outcome(&outcome) });
+                    commit.results.push(NodeResult { node: part.node, outcome: node_outcome(&outcome) });
                 }
                 self.commit_when_all_answered(Vec::new())
             }
@@ -157,10 +154,11 @@ impl Write {
             _ => return Progress::Done(no_control_plane().reply()),
         };
         match reply {
-            Ok(BeginReply::Send { uid, key, primary_key, nodes, writers, record }) => {
+            Ok(BeginReply::Send { uid, key, primary_key, nodes, writers, record, begun }) => {
                 // The payload is let go when it is sent.
-                self.written = self.payload.written(&record.into_iter().collect());
-                self.send(uid, &key, primary_key.as_deref(), &nodes, shards, &writers)
+                let written = self.payload.written(&record.into_iter().collect());
+                let commit = Commit { uid, begun, results: Vec::new(), written };
+                self.send(commit, &key, primary_key.as_deref(), &nodes, shards, &writers)
             }
             Ok(BeginReply::Show) if !self.shows => {
                 self.shows = true;
@@ -187,7 +185,7 @@ impl Write {
 
     fn send(
         mut self,
-        uid: u32,
+        mut commit: Commit,
         key: &str,
         primary_key: Option<&str>,
         nodes: &[String],
@@ -195,7 +193,6 @@ impl Write {
         writers: &[Vec<u16>],
     ) -> Progress<Self> {
         let mut pending = BTreeMap::new();
-        let mut results = Vec::new();
         let mut calls = Vec::new();
         for (position, name) in nodes.iter().enumerate() {
             let mine = shards.iter().zip(writers);
@@ -209,10 +206,10 @@ impl Write {
             // A node that is newer than this gateway's topology: the control plane will repair it.
             let Some(node) = self.topology.node_named(name) else {
                 let outcome = NodeOutcome::Refused { status: 0, error: None };
-                results.push(NodeResult { node: name.clone(), outcome });
+                commit.results.push(NodeResult { node: name.clone(), outcome });
                 continue;
             };
-            let (method, path) = self.payload.request(&self.context.index, primary_key, &mark(uid));
+            let (method, path) = self.payload.request(&self.context.index, primary_key, &mark(commit.uid));
             let id = self.next_id();
             pending.insert(id, Part { node: name.clone(), shards: mine });
             let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];
@@ -229,18 +226,14 @@ impl Write {
                 timeout_ms: self.topology.config().limits.write_timeout_ms,
             });
         }
-        self.state = State::Sending { uid, unsent: pending.len(), pending, results };
+        self.state = State::Sending { commit, unsent: pending.len(), pending };
         self.commit_when_all_answered(calls)
     }
 
     fn commit_when_all_answered(mut self, calls: Vec<Callout>) -> Progress<Self> {
         match &mut self.state {
-            State::Sending { uid, pending, results, .. } if pending.is_empty() => {
-                let commit = Commit {
-                    uid: *uid,
-                    results: std::mem::take(results),
-                    written: std::mem::take(&mut self.written),
-                };
+            State::Sending { commit, pending, .. } if pending.is_empty() => {
+                let commit = commit.clone();
                 self.commit(commit, 0)
             }
             _ => Progress::Pending { machine: self, calls },

@@ -221,10 +221,11 @@ fn the_commit_tells_the_ids_of_shards_that_are_being_copied() {
     let (machine, calls) = pending(start(Some("id"), &json!(documents).to_string()));
     let shards = body(&calls[0])["shards"].as_array().unwrap().len();
     let reply = json!({"decision": "send", "uid": 42, "key": "epoch", "primaryKey": "id", "nodes": ["a"],
-                       "writers": vec![vec![0]; shards], "record": [record]});
+                       "writers": vec![vec![0]; shards], "record": [record], "begun": "this one"});
     let (mut machine, calls) = pending(machine.digest(calls[0].id, answered(200, reply)));
     assert!(machine.late_body(calls[0].id).is_some());
     let (_, calls) = pending(machine.digest(calls[0].id, answered(202, json!({"taskUid": 1}))));
     let commit: Commit = serde_json::from_slice(&calls[0].body).unwrap();
     assert_eq!(commit.written, BTreeMap::from([(record, expected)]));
+    assert_eq!(commit.begun.as_deref(), Some("this one"));
 }

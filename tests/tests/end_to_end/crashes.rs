@@ -123,7 +123,12 @@ impl Members {
                 wait_over(cluster, None);
                 damage(cluster, &victim);
                 Operation::new(&["repair", "--node", &victim], |cluster| {
-                    cluster.miroir(&["verify"]).status.success()
+                    let output = cluster.miroir(&["verify"]);
+                    if !output.status.success() {
+                        println!("verify: {}", String::from_utf8_lossy(&output.stdout));
+                        println!("{}", String::from_utf8_lossy(&output.stderr));
+                    }
+                    output.status.success()
                 })
             }
             "apply" => {

@@ -162,7 +162,10 @@ pub fn a_node_that_fails_and_its_stand_in_are_spans(
     let stood_in: BTreeSet<u16> = calls[3..].iter().flat_map(shards).collect();
     assert_eq!(stood_in, shards(third).into_iter().collect(), "{calls:?}");
     assert!(calls[3..].iter().all(|call| begun(call) >= ended(third)), "{calls:?}");
-    assert!(envoy.prometheus().contains("miroir_spans_total{outcome=\"sent\"}"));
+    // The collector hears of spans before the filter hears its answer.
+    wait_until("sent spans are counted", || {
+        envoy.prometheus().contains("miroir_spans_total{outcome=\"sent\"}")
+    });
 }
 
 /// Envoy has a tracer of its own.
