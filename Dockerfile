@@ -7,6 +7,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked -p miroir \
  && CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_PANIC=abort \
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
     cargo build --release --locked -p miroir-filter --target wasm32-wasip1 \
  && mkdir /out \
  && cp target/release/miroir target/wasm32-wasip1/release/miroir_filter.wasm /out/
