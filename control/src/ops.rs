@@ -114,9 +114,9 @@ async fn run_locked(
         })
         .await?;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
-    drop(changed);
     cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
-    // Only now: a copy that gets the locks must find the operation among what it waits for.
+    // Only now: a copy that hears of it, or gets the locks, must find the operation among what it waits for.
+    drop(changed);
     drop(released);
     Ok(task)
 }

@@ -373,6 +373,39 @@ async fn a_second_commit_hears_what_the_first_one_does() {
 }
 
 #[tokio::test]
+async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let recording = control.cluster.mover.recorder.start([Shard(1)]);
+    let (uid, key) = control.begin("movies", &[1]).await;
+    for node in [&a, &b] {
+        node.memory.lock().unwrap().ends = Some("enqueued");
+    }
+    let results = vec![
+        enqueued("n0", a.add_documents("movies", uid, &key).await),
+        enqueued("n1", b.add_documents("movies", uid, &key).await),
+    ];
+    let cluster = control.cluster.clone();
+    let busy = tokio::spawn(async move {
+        let pause = Duration::from_millis(300);
+        cluster.ledger.call(move |_| Ok(std::thread::sleep(pause))).await
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let commit = commit(uid, results);
+    tokio::join!(control.internal(COMMIT_PATH, &commit), async {
+        while recording.is_clean(Shard(1)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(
+            control.cluster.settler.is_pending("n0", Shard(1)),
+            "else what is read is of before the write"
+        );
+    });
+    busy.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_write_keeps_its_locks_while_the_ledger_fails() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);

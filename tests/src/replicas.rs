@@ -3,7 +3,7 @@
 use crate::{Sandbox, wait_until};
 use miroir_core::shard::{Shard, TAG_FIELD, tag_filter};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Documents by id.
 pub type Documents = BTreeMap<String, Value>;
@@ -78,11 +78,17 @@ impl Sandbox {
                 let held = self.held(node, index, primary_key, shard);
                 match &first {
                     None => first = Some((node, held)),
-                    Some((other, expected)) => assert_eq!(
-                        &held, expected,
-                        "shard {} of `{index}`: {node} holds the first, {other} the second",
-                        shard.0
-                    ),
+                    Some((other, expected)) => {
+                        let ids: BTreeSet<&String> = held.keys().chain(expected.keys()).collect();
+                        let differing = ids.into_iter().filter(|id| held.get(*id) != expected.get(*id));
+                        let differing: Vec<_> =
+                            differing.map(|id| (id, held.get(id), expected.get(id))).collect();
+                        assert!(
+                            differing.is_empty(),
+                            "shard {} of `{index}`: {node} holds the first, {other} the second: {differing:?}",
+                            shard.0
+                        );
+                    }
                 }
             }
             for (id, mut document) in first.expect("an active replica").1 {

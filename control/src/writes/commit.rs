@@ -222,10 +222,6 @@ pub async fn apply(
     written: Option<BTreeMap<Shard, BTreeSet<String>>>,
 ) -> Result<Decision> {
     let uid = write.task.uid;
-    for shard in &write.record {
-        let ids = written.as_ref().and_then(|written| written.get(shard));
-        cluster.mover.recorder.written(&write.index, *shard, ids);
-    }
     let mut lost: Vec<Shard> = Vec::new();
     let mut missed: Vec<(Shard, String)> = Vec::new();
     let mut tasks_of: BTreeMap<&String, Vec<Shard>> = BTreeMap::new();
@@ -285,5 +281,10 @@ pub async fn apply(
         indexed: indexed(&write.operation),
         guard: None,
     });
+    // Only now: a copy that reads what was written must find the write among what it waits for.
+    for shard in &write.record {
+        let ids = written.as_ref().and_then(|written| written.get(shard));
+        cluster.mover.recorder.written(&write.index, *shard, ids);
+    }
     Ok(failure.map_or_else(|| Ok(write.task.summary()), Err))
 }

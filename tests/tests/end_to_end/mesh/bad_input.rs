@@ -48,6 +48,18 @@ impl Files<'_> {
         std::fs::rename(temporary, self.folder.join(name)).unwrap();
     }
 
+    /// Replaces a file until Envoy has read it: the control plane may be quicker to write its own again.
+    fn insist(&self, name: &str, content: &[u8], what: &str, is_read: impl Fn() -> bool) {
+        self.replace(name, content);
+        wait_until(what, || {
+            let is_read = is_read();
+            if !is_read && self.read(name) != content {
+                self.replace(name, content);
+            }
+            is_read
+        });
+    }
+
     /// A statistic of Envoy's, by the end of its name.
     fn statistic(&self, end: &str) -> u64 {
         let found = prometheus(&self.cluster.admin(0));
@@ -61,8 +73,7 @@ impl Files<'_> {
     /// A file is what `spoil` makes of it.
     fn spoil(&self, name: &str, statistic: &str, spoil: impl FnOnce(&[u8]) -> Vec<u8>) {
         let (whole, failures) = (self.read(name), self.statistic(statistic));
-        self.replace(name, &spoil(&whole));
-        wait_until("Envoy refuses it", || self.statistic(statistic) > failures);
+        self.insist(name, &spoil(&whole), "Envoy refuses it", || self.statistic(statistic) > failures);
         serves(&self.cluster.client);
         wait_until("the control plane writes it again", || self.read(name) == whole);
         let is_told =
@@ -83,9 +94,8 @@ impl Files<'_> {
         *value = topology.to_string().into();
         ecds["version_info"] = json!(version);
         let refused = self.statistic("miroir_topologies_refused_total");
-        self.replace("ecds.json", &serde_json::to_vec(&ecds).unwrap());
         let what = format!("refuses topology {version}: ");
-        wait_until("the control plane hears why", || {
+        self.insist("ecds.json", &serde_json::to_vec(&ecds).unwrap(), "the control plane hears why", || {
             has_trouble(self.cluster, "gateway-0", "refused", &what)
                 && has_trouble(self.cluster, "gateway-0", "refused", wrong)
         });
