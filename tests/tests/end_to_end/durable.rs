@@ -3,6 +3,7 @@
 //!
 //! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
 
+use crate::shared::{Check, all};
 use miroir_tests::{Answer, Client, Options, Sandbox, Upload, nodes_are_real, wait_until};
 use serde_json::{Value, json};
 use std::{
@@ -89,13 +90,23 @@ pub fn the_control_plane_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     assert_eq!(consistent(cluster, 2), 40);
 }
 
+/// Gateways are killed, and stopped; a cluster for all, since each of its two Envoys takes seconds to start.
 #[test]
-fn a_gateway_is_killed_between_begin_and_commit() {
+fn gateways_tear_nothing() {
     let cluster = cluster(2);
-    fill(&cluster);
+    let checks: [Check; 3] = [
+        a_gateway_is_killed_between_begin_and_commit,
+        a_callout_that_comes_late_changes_nothing,
+        a_gateway_sleeps_through_the_recovery_of_its_write,
+    ];
+    all(&[&cluster.client], &checks, |check| check(&cluster));
+}
+
+fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
+    fill(cluster);
     cluster.freeze("meili-1");
     let write = send(cluster.gateway(1), books(1, 40));
-    wait_status(&cluster, "openWrites", 1);
+    wait_status(cluster, "openWrites", 1);
     cluster.kill("gateway-1");
     cluster.thaw("meili-1");
     assert!(write.join().unwrap().is_none(), "its gateway is gone");
@@ -107,26 +118,24 @@ fn a_gateway_is_killed_between_begin_and_commit() {
     cluster.client.add("books", &books(2, 40));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     cluster.revive("gateway-1");
-    assert_eq!(consistent(&cluster, 2), 40);
+    assert_eq!(consistent(cluster, 2), 40);
 }
 
-#[test]
-fn a_gateway_sleeps_through_the_recovery_of_its_write() {
-    let cluster = cluster(2);
-    fill(&cluster);
+fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
+    fill(cluster);
     // The first write holds the locks, so that the second waits for its begin when its gateway falls asleep.
     cluster.freeze("meili-2");
     let first = send(cluster.gateway(0), books(1, 40));
-    wait_status(&cluster, "openWrites", 1);
+    wait_status(cluster, "openWrites", 1);
     let second =
         send(cluster.gateway(1), json!((0..60).map(|id| json!({"id": id, "v": 2})).collect::<Vec<_>>()));
-    wait_status(&cluster, "waiting", 1);
+    wait_status(cluster, "waiting", 1);
     cluster.freeze("gateway-1");
     cluster.thaw("meili-2");
     assert_eq!(first.join().unwrap().unwrap().status, 202);
     // The second is begun, and its gateway does not know. It is given up.
-    wait_status(&cluster, "openWrites", 1);
-    wait_status(&cluster, "openWrites", 0);
+    wait_status(cluster, "openWrites", 1);
+    wait_status(cluster, "openWrites", 0);
     cluster.client.add("books", &books(3, 40));
     let versions = cluster.client.get("/tasks?limit=2").body;
     assert_eq!(versions["results"][1]["status"], "failed", "{versions}");
@@ -134,10 +143,10 @@ fn a_gateway_sleeps_through_the_recovery_of_its_write() {
     cluster.thaw("gateway-1");
     let answer = second.join().unwrap().unwrap();
     assert_eq!(answer.status, 503, "nothing is acknowledged that is not written: {}", answer.body);
-    assert_eq!(consistent(&cluster, 3), 40);
+    assert_eq!(consistent(cluster, 3), 40);
     // It goes on under a new one.
     cluster.gateway(1).add("books", &books(4, 40));
-    assert_eq!(consistent(&cluster, 4), 40);
+    assert_eq!(consistent(cluster, 4), 40);
 }
 
 pub fn a_client_that_leaves_tears_nothing(cluster: &Sandbox) {
@@ -303,10 +312,8 @@ fn a_new_topology_takes_no_write_from_a_client_that_left() {
 /// A node that sleeps over a write's timeout has the write in its ears when it wakes, after newer ones. Proved: wherever it
 /// lands, the node's copies are replaced after that, since the key that it came under is gone first; and other writes of its
 /// gateway go on meanwhile.
-#[test]
-fn a_callout_that_comes_late_changes_nothing() {
-    let cluster = cluster(2);
-    fill(&cluster);
+fn a_callout_that_comes_late_changes_nothing(cluster: &Sandbox) {
+    fill(cluster);
     let keys = |node| -> Vec<Value> {
         let keys = cluster.node(node).get("/keys?limit=1000").body["results"].as_array().cloned().unwrap();
         let mut epochs: Vec<Value> =
@@ -317,10 +324,10 @@ fn a_callout_that_comes_late_changes_nothing() {
     let before = keys(0);
     for round in 0..2 {
         let version = 10 * round;
-        every_worker_writes(&cluster);
+        every_worker_writes(cluster);
         cluster.freeze("meili-1");
         let late = send(cluster.gateway(0), books(version + 1, 40));
-        wait_status(&cluster, "openWrites", 1);
+        wait_status(cluster, "openWrites", 1);
         let answer = late.join().unwrap().unwrap();
         assert_eq!(answer.status, 202, "{}", answer.body);
         let newer = cluster.gateway(1).json("POST", PATH, &books(version + 2, 40));
@@ -330,7 +337,7 @@ fn a_callout_that_comes_late_changes_nothing() {
             let newest = cluster.gateway(gateway).json("POST", PATH, &books(version + 3, 40));
             assert_eq!(newest.status, 202, "{}", newest.body);
         }
-        assert_eq!(consistent(&cluster, version + 3), 40);
+        assert_eq!(consistent(cluster, version + 3), 40);
     }
     wait_until("all nodes have the same keys", || keys(0) == keys(1) && keys(0) == keys(2));
     assert!(before.iter().any(|key| !keys(0).contains(key)), "the key of the late write is gone");

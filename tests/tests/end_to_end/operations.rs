@@ -194,8 +194,14 @@ fn a_file_says_what_the_cluster_is_to_be() {
 }
 
 #[test]
-fn copies_that_differ_are_found_and_mended() {
+fn damage_is_mended_and_mistakes_are_refused() {
     let cluster = Sandbox::library(2, 2, 1);
+    copies_that_differ_are_found_and_mended(&cluster);
+    a_node_that_lost_its_disk_gets_everything_again(&cluster);
+    mistakes_are_refused_and_change_nothing(&cluster);
+}
+
+fn copies_that_differ_are_found_and_mended(cluster: &Sandbox) {
     cluster.miroir_ok(&["verify"]);
     let node = cluster.node(1);
     let mut document =
@@ -223,10 +229,18 @@ fn copies_that_differ_are_found_and_mended() {
     assert_eq!(node.count("books"), 400);
 }
 
-#[test]
-fn mistakes_are_refused_and_change_nothing() {
-    let cluster = Sandbox::library(2, 2, 1);
-    let before = state(&cluster);
+fn a_node_that_lost_its_disk_gets_everything_again(cluster: &Sandbox) {
+    cluster.kill("meili-1");
+    std::fs::remove_dir_all(cluster.data().join("nodes/meili-1")).unwrap();
+    std::fs::create_dir_all(cluster.data().join("nodes/meili-1")).unwrap();
+    cluster.revive("meili-1");
+    wait_until("it has its copies", || cluster.node(1).count("books") == 400);
+    cluster.wait_repaired();
+    cluster.library_is_whole(400, 1);
+}
+
+fn mistakes_are_refused_and_change_nothing(cluster: &Sandbox) {
+    let before = state(cluster);
     let refused = |arguments: &[&str], why: &str| {
         let output = cluster.miroir(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -272,7 +286,7 @@ fn mistakes_are_refused_and_change_nothing() {
     }
     std::fs::write(&path, "replicas: 7").unwrap();
     refused(&["topology", "apply", path.to_str().unwrap()], "unknown field `replicas`");
-    assert_eq!(state(&cluster), before);
+    assert_eq!(state(cluster), before);
     // Without its token nobody is an operator.
     let control = Client::new(cluster.address("control"), Some(MASTER_KEY));
     let rebalance = json!({"wanted": {"operation": "rebalance"}});

@@ -9,7 +9,7 @@ use crate::{
 use miroir_tests::{Client, Node, Options, Sandbox};
 
 /// Does one after another, and deletes the indexes that each has left.
-fn all<Check>(clients: &[&Client], checks: &[Check], run: impl Fn(&Check)) {
+pub fn all<Check>(clients: &[&Client], checks: &[Check], run: impl Fn(&Check)) {
     for check in checks {
         run(check);
         for client in clients {
@@ -22,7 +22,8 @@ fn all<Check>(clients: &[&Client], checks: &[Check], run: impl Fn(&Check)) {
     }
 }
 
-type Check = fn(&Sandbox);
+/// A check of a cluster.
+pub type Check = fn(&Sandbox);
 type Comparison = fn(&Sandbox, &Node);
 
 #[test]

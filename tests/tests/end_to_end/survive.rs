@@ -125,18 +125,6 @@ fn a_cluster_that_is_killed_while_it_grows_comes_back() {
     cluster.library_is_whole(400, 1);
 }
 
-#[test]
-fn a_node_that_lost_its_disk_gets_everything_again() {
-    let cluster = Sandbox::library(2, 2, 1);
-    cluster.kill("meili-1");
-    std::fs::remove_dir_all(cluster.data().join("nodes/meili-1")).unwrap();
-    std::fs::create_dir_all(cluster.data().join("nodes/meili-1")).unwrap();
-    cluster.revive("meili-1");
-    wait_until("it has its copies", || cluster.node(1).count("books") == 400);
-    cluster.wait_repaired();
-    cluster.library_is_whole(400, 1);
-}
-
 /// Searches, one after the other, until it is over: gives how many there were. None of them fails, or lacks anything.
 fn search_on(client: &Client, over: &AtomicBool) -> u64 {
     let mut searches = 0;
