@@ -126,7 +126,7 @@ fn main() {
     );
 
     let published: Value =
-        serde_json::from_slice(&std::fs::read(cluster.data().join("xds/ecds.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(cluster.published("ecds.json")).unwrap()).unwrap();
     let topology = published.pointer("/resources/0/typed_config/config/configuration/value").unwrap();
     let topology = Topology::from_json(topology.as_str().unwrap().as_bytes()).unwrap();
     let nodes: Vec<Client> = (0..3).map(|node| cluster.node(node)).collect();

@@ -8,6 +8,7 @@ mod end;
 mod library;
 mod node;
 mod proxy;
+mod published;
 mod random;
 mod replicas;
 mod sandbox;

@@ -123,21 +123,20 @@ pub fn without_its_control_plane_a_cluster_is_read_and_writes_can_be_tried_again
 pub fn an_invalid_topology_is_refused_and_the_last_good_one_stays(cluster: &Sandbox) {
     let client = &cluster.client;
     client.add("books", &json!([{"id": 1}]));
-    let file = cluster.data().join("xds/ecds.json");
-    let good: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let good: Value =
+        serde_json::from_slice(&std::fs::read(cluster.published("ecds.json")).unwrap()).unwrap();
     let mut bad = good.clone();
     bad["version_info"] = json!("bad");
     let configuration = "/resources/0/typed_config/config/configuration/value";
     *bad.pointer_mut(configuration).unwrap() =
         json!(r#"{"schema":1,"version":99,"nodes":[{"name":"","cluster":""}],"placement":[[7]]}"#);
-    let temporary = file.with_extension("test");
-    std::fs::write(&temporary, bad.to_string()).unwrap();
-    std::fs::rename(&temporary, &file).unwrap();
     let log = cluster.data().join("logs/gateway-0.log");
-    wait_until("Envoy's log names every error", || {
+    let names_every_error = || {
         let log = std::fs::read_to_string(&log).unwrap();
         ["nodes[0].name", "nodes[0].cluster", "placement[0]"].iter().all(|key| log.contains(key))
-    });
+    };
+    let what = "Envoy's log names every error";
+    cluster.publish_instead("ecds.json", bad.to_string().as_bytes(), what, names_every_error);
     assert_eq!(client.search("books", &json!({}))["estimatedTotalHits"], 1);
     client.add("books", &json!([{"id": 2}]));
 }

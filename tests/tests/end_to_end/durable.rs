@@ -176,19 +176,16 @@ pub fn a_client_that_leaves_tears_nothing(cluster: &Sandbox) {
 
 /// Envoy gets a configuration that says the same: its old one goes with its last stream.
 fn configure_again(cluster: &Sandbox, version: &str) {
-    let file = cluster.data().join("xds/ecds.json");
-    let mut resources: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let published = std::fs::read(cluster.published("ecds.json")).unwrap();
+    let mut resources: Value = serde_json::from_slice(&published).unwrap();
     resources["version_info"] = json!(version);
     let value = resources.pointer_mut("/resources/0/typed_config/config/configuration/value").unwrap();
     // Space is another text to Envoy, and the same to the filter.
     *value = json!(format!("{} ", value.as_str().unwrap()));
-    let temporary = file.with_extension("test");
-    std::fs::write(&temporary, resources.to_string()).unwrap();
-    std::fs::rename(&temporary, &file).unwrap();
     let admin = cluster.admin(0);
-    wait_until("the configuration is in force", || {
-        admin.get("/config_dump").body.to_string().contains(&format!("\"{version}\""))
-    });
+    let is_in_force = || admin.get("/config_dump").body.to_string().contains(&format!("\"{version}\""));
+    let what = "the configuration is in force";
+    cluster.publish_instead("ecds.json", resources.to_string().as_bytes(), what, is_in_force);
 }
 
 pub fn a_client_that_leaves_and_a_new_configuration_tear_nothing(cluster: &Sandbox) {

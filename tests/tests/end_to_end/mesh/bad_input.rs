@@ -3,10 +3,7 @@
 use super::{Envoy, ask, control_metrics, prometheus};
 use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, wait_until};
 use serde_json::{Value, json};
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 const SEARCH: &str = "/indexes/movies/search";
@@ -29,7 +26,6 @@ fn has_trouble(cluster: &Sandbox, gateway: &str, kind: &str, what: &str) -> bool
 /// The folder that gateway-0 watches, and what it says of itself.
 struct Files<'a> {
     cluster: &'a Sandbox,
-    folder: PathBuf,
 }
 
 impl Files<'_> {
@@ -38,26 +34,7 @@ impl Files<'_> {
     }
 
     fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.folder.join(name)).unwrap()
-    }
-
-    /// As somebody would who writes files too: Envoy sees it at once.
-    fn replace(&self, name: &str, content: &[u8]) {
-        let temporary = self.folder.join("theirs");
-        std::fs::write(&temporary, content).unwrap();
-        std::fs::rename(temporary, self.folder.join(name)).unwrap();
-    }
-
-    /// Replaces a file until Envoy has read it: the control plane may be quicker to write its own again.
-    fn insist(&self, name: &str, content: &[u8], what: &str, is_read: impl Fn() -> bool) {
-        self.replace(name, content);
-        wait_until(what, || {
-            let is_read = is_read();
-            if !is_read && self.read(name) != content {
-                self.replace(name, content);
-            }
-            is_read
-        });
+        std::fs::read(self.cluster.published(name)).unwrap()
     }
 
     /// A statistic of Envoy's, by the end of its name.
@@ -73,7 +50,9 @@ impl Files<'_> {
     /// A file is what `spoil` makes of it.
     fn spoil(&self, name: &str, statistic: &str, spoil: impl FnOnce(&[u8]) -> Vec<u8>) {
         let (whole, failures) = (self.read(name), self.statistic(statistic));
-        self.insist(name, &spoil(&whole), "Envoy refuses it", || self.statistic(statistic) > failures);
+        self.cluster.publish_instead(name, &spoil(&whole), "Envoy refuses it", || {
+            self.statistic(statistic) > failures
+        });
         serves(&self.cluster.client);
         wait_until("the control plane writes it again", || self.read(name) == whole);
         let is_told =
@@ -95,7 +74,8 @@ impl Files<'_> {
         ecds["version_info"] = json!(version);
         let refused = self.statistic("miroir_topologies_refused_total");
         let what = format!("refuses topology {version}: ");
-        self.insist("ecds.json", &serde_json::to_vec(&ecds).unwrap(), "the control plane hears why", || {
+        let ecds = serde_json::to_vec(&ecds).unwrap();
+        self.cluster.publish_instead("ecds.json", &ecds, "the control plane hears why", || {
             has_trouble(self.cluster, "gateway-0", "refused", &what)
                 && has_trouble(self.cluster, "gateway-0", "refused", wrong)
         });
@@ -114,7 +94,7 @@ impl Files<'_> {
 }
 
 pub fn what_is_broken_in_files_is_refused_and_told(cluster: &Sandbox) {
-    let files = Files { cluster, folder: cluster.data().join("xds") };
+    let files = Files { cluster };
     let half = |whole: &[u8]| whole[..whole.len() / 2].to_vec();
     files.spoil("ecds.json", "extension_config_discovery_http_filter_miroir_update_failure", half);
     files.spoil("cds.json", "cluster_manager_cds_update_failure", half);

@@ -51,7 +51,7 @@ const PLACEMENT: &str = r#""placement": [[0, 1], [1, 2], [2, 0], [0, 1]],"#;
 /// The sample of an Envoy without a control plane, over the cluster's first two nodes and another in place of the third; the cluster
 /// is under a path.
 fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
-    let ecds = std::fs::read(cluster.data().join("xds/ecds.json")).unwrap();
+    let ecds = std::fs::read(cluster.published("ecds.json")).unwrap();
     let ecds: Value = serde_json::from_slice(&ecds).unwrap();
     let topology = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
     let topology: Value = serde_json::from_str(topology).unwrap();

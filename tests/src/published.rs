@@ -1,0 +1,31 @@
+//! The files that a control plane publishes to its Envoys, written by somebody else.
+
+use crate::{Sandbox, wait_until};
+use std::path::PathBuf;
+
+impl Sandbox {
+    /// Where a file is that Envoy watches, such as `ecds.json`.
+    #[must_use]
+    pub fn published(&self, name: &str) -> PathBuf {
+        self.data().join("xds").join(name)
+    }
+
+    /// Replaces a file until Envoy has read it: the control plane may be quicker to write its own again. `what` says what is
+    /// waited for.
+    ///
+    /// # Panics
+    /// The file cannot be written, or Envoy does not read it.
+    pub fn publish_instead(&self, name: &str, content: &[u8], what: &str, is_read: impl Fn() -> bool) {
+        let file = self.published(name);
+        let temporary = file.with_extension("theirs");
+        wait_until(what, || {
+            let is_read = is_read();
+            if !is_read && std::fs::read(&file).ok().as_deref() != Some(content) {
+                std::fs::write(&temporary, content).expect("a file");
+                // As Envoy wants it: it hears of files that are moved.
+                std::fs::rename(&temporary, &file).expect("a folder");
+            }
+            is_read
+        });
+    }
+}
