@@ -12,6 +12,7 @@ mod published;
 mod random;
 mod replicas;
 mod sandbox;
+mod scratch;
 mod server;
 mod upload;
 
@@ -23,6 +24,7 @@ pub use proxy::Proxy;
 pub use random::Random;
 pub use replicas::{Documents, History};
 pub use sandbox::{MASTER_KEY, Options, Sandbox};
+pub use scratch::scratch;
 pub use server::serve;
 pub use upload::Upload;
 

@@ -1,6 +1,6 @@
 //! One node alone: what a cluster is compared with.
 
-use crate::{Client, MASTER_KEY, node_program, wait_until};
+use crate::{Client, MASTER_KEY, node_program, scratch, wait_until};
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -33,7 +33,7 @@ impl Node {
     /// It does not start.
     #[must_use]
     pub fn start_with_key(master_key: &str) -> Self {
-        let data = TempDir::new().expect("a temporary folder");
+        let data = scratch();
         let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new(node_program())
             .args(["--env", "development", "--no-analytics", "--http-addr", &address])

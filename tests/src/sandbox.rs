@@ -1,6 +1,6 @@
 //! A whole cluster: `miroir playground` in a temporary folder.
 
-use crate::{Client, node_program, programs, wait_until};
+use crate::{Client, node_program, programs, scratch, wait_until};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -78,7 +78,7 @@ impl Sandbox {
     /// It does not start: its log says why.
     #[must_use]
     pub fn start(options: Options) -> Self {
-        let data = TempDir::new().expect("a temporary folder");
+        let data = scratch();
         let playground = spawn(options, data.path());
         let mut sandbox = Self { playground, options, data, client: Client::new("", None) };
         sandbox.wait_ready();

@@ -1,7 +1,7 @@
 //! What is published is broken, or does not fit the gateway: the last good configuration stays, and the reason is told.
 
 use super::{Envoy, ask, control_metrics, prometheus};
-use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, wait_until};
+use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, scratch, wait_until};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -121,7 +121,7 @@ pub struct Another {
 
 impl Another {
     pub fn start(cluster: &Sandbox) -> Self {
-        let data = TempDir::new().unwrap();
+        let data = scratch();
         let mut command = Command::new(programs().join("miroir"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--node", &cluster.named("meili-0")]);
         command.arg("--data").arg(data.path()).arg("--publish-dir").arg(cluster.data().join("xds"));

@@ -1,6 +1,6 @@
 //! An Envoy that a test starts.
 
-use miroir_tests::{Client, MASTER_KEY, free_port, http, wait_until};
+use miroir_tests::{Client, MASTER_KEY, free_port, http, scratch, wait_until};
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
@@ -18,7 +18,7 @@ pub struct Envoy {
 impl Envoy {
     /// Starts one with what `configuration` says, given its ports (for clients, for administration) and its folder.
     pub fn start(configuration: impl FnOnce(u16, u16, &Path) -> String) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = scratch();
         let (port, admin) = (free_port(), free_port());
         let file = folder.path().join("envoy.yaml");
         std::fs::write(&file, configuration(port, admin, folder.path())).unwrap();

@@ -1,7 +1,9 @@
 //! Everything speaks TLS, and shows who it is: nodes, control plane, gateway, command line.
 
 use super::Envoy;
-use miroir_tests::{Client, MASTER_KEY, free_port, node_program, nodes_are_real, programs, wait_until};
+use miroir_tests::{
+    Client, MASTER_KEY, free_port, node_program, nodes_are_real, programs, scratch, wait_until,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use std::{
@@ -182,7 +184,7 @@ struct Secured {
 
 impl Secured {
     fn start() -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = scratch();
         let certificates = Certificates::new(&folder.path().join("certificates"));
         let nodes = ["a", "b"].map(|name| node(folder.path(), &certificates, name)).into();
         let own = certificates.identity("gateway");
