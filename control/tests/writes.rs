@@ -389,7 +389,11 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
     let cluster = control.cluster.clone();
     let busy = tokio::spawn(async move {
         let pause = Duration::from_millis(300);
-        cluster.ledger.call(move |_| Ok(std::thread::sleep(pause))).await
+        let slowly = cluster.ledger.call(move |_| {
+            std::thread::sleep(pause);
+            Ok(())
+        });
+        slowly.await
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     let commit = commit(uid, results);
