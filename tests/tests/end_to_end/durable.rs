@@ -3,7 +3,7 @@
 //!
 //! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
 
-use crate::shared::{Check, all};
+use crate::checks::{Check, all};
 use miroir_tests::{Answer, Client, Options, Sandbox, Upload, nodes_are_real, wait_until};
 use serde_json::{Value, json};
 use std::{

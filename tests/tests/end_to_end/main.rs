@@ -1,12 +1,14 @@
 //! Tests of whole clusters, each with an Envoy, a control plane and nodes of its own.
 //!
-//! One program, so that tests wait side by side: `make test` runs several at once, whatever the number of cores.
+//! One program, so that tests wait side by side: `make test` runs several at once, whatever the number of cores. They begin in the
+//! order of their names: the longest are not to be last.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod api;
 mod bad_input;
 mod broken_nodes;
 mod chaos;
+mod checks;
 mod cluster;
 mod crashes;
 mod depth;
@@ -24,7 +26,6 @@ mod restore;
 mod rules;
 mod sdk;
 mod settings_changing;
-mod shared;
 mod similar;
 mod survive;
 mod token;
