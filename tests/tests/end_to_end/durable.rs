@@ -132,9 +132,7 @@ fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
     wait_status(cluster, "waiting", 1);
     cluster.freeze("gateway-1");
     cluster.thaw("meili-2");
-    // Where all nodes were too slow for it, too, it was not taken.
-    let answer = first.join().unwrap().unwrap();
-    assert!([202, 503].contains(&answer.status), "{}", answer.body);
+    assert_eq!(first.join().unwrap().unwrap().status, 202);
     // The second is begun, and its gateway does not know. It is given up.
     wait_status(cluster, "openWrites", 1);
     wait_status(cluster, "openWrites", 0);
