@@ -9,26 +9,38 @@ use crate::{
     secrets,
     time::{self, Nanos},
 };
-use miroir_core::error::ApiError;
+use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::Value;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 /// How long a key may be used after it was deleted.
 const CACHED: Duration = Duration::from_secs(3);
+
+/// Keys that are remembered at once.
+const REMEMBERED: usize = 10_000;
+
+/// Keys that nodes are asked for at once.
+const LOOK_UPS: usize = 4;
 
 /// What only keys of all actions may do, such as edits by function: `documents.*` is not enough.
 ///
 /// Source: Meilisearch 1.50, `meilisearch-auth/src/store.rs`.
 pub const EVERYTHING: &str = "*";
 
-/// Actions on the whole, which keys of some indexes do not have. Of those that the control plane checks itself.
+/// Actions on the whole, which keys of some indexes do not have.
 ///
 /// Source: Meilisearch 1.50, `index_scope` in `meilisearch-types/src/keys.rs`.
-const GLOBAL: [&str; 8] = [
+const GLOBAL: [&str; 13] = [
+    "dumps.",
+    "snapshots.",
+    "version",
+    "keys.",
+    "experimental.",
     "webhooks.",
     "export",
     "network.",
@@ -47,9 +59,12 @@ pub struct Key {
     expires_at: Option<Nanos>,
 }
 
-/// What a request may do.
+/// What a request may do. Only [`authorize`] gives one: whatever needs it cannot be reached without a key having been judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grant {
+pub struct Grant(Granted);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Granted {
     /// The master key, or a cluster without one.
     All,
     /// An API key.
@@ -60,8 +75,10 @@ impl Grant {
     /// Index patterns that it sees; `None` for all.
     #[must_use]
     pub fn visible(&self) -> Option<Vec<String>> {
-        match self {
-            Self::Key(key) if !key.indexes.iter().any(|pattern| pattern == "*") => Some(key.indexes.clone()),
+        match &self.0 {
+            Granted::Key(key) if !key.indexes.iter().any(|pattern| pattern == "*") => {
+                Some(key.indexes.clone())
+            }
             _ => None,
         }
     }
@@ -69,9 +86,20 @@ impl Grant {
     /// Whether a write may create this index.
     #[must_use]
     pub fn may_create(&self, index: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Key(key) => key.allows_index(index) && key.allows_action("indexes.create"),
+        match &self.0 {
+            Granted::All => true,
+            Granted::Key(key) => key.allows_index(index) && key.allows_action("indexes.create"),
+        }
+    }
+
+    /// Checks an index that a body names.
+    ///
+    /// # Errors
+    /// 403 in Meilisearch's words.
+    pub fn check_index(&self, index: &str) -> Result<(), ApiError> {
+        match &self.0 {
+            Granted::Key(key) if !key.allows_index(index) => Err(invalid("The provided API key is invalid.")),
+            _ => Ok(()),
         }
     }
 }
@@ -161,9 +189,17 @@ fn bearer(header: Option<&str>) -> Result<&str, ApiError> {
 type Asked = (Instant, Option<Arc<Key>>);
 
 /// Keys that were asked for a moment ago; `None` for those that do not exist.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KeyCache {
     keys: Mutex<HashMap<String, Asked>>,
+    /// Keys that do not exist cost their senders nothing: they must not cost nodes much.
+    look_ups: Semaphore,
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self { keys: Mutex::default(), look_ups: Semaphore::new(LOOK_UPS) }
+    }
 }
 
 impl KeyCache {
@@ -174,16 +210,41 @@ impl KeyCache {
 
     fn put(&self, token: &str, key: Option<Arc<Key>>) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() > 10_000 {
-            keys.clear();
+        if keys.len() >= REMEMBERED {
+            keys.retain(|_, (asked, key)| key.is_some() && asked.elapsed() < CACHED);
         }
-        keys.insert(token.to_owned(), (Instant::now(), key));
+        if keys.len() < REMEMBERED {
+            keys.insert(token.to_owned(), (Instant::now(), key));
+        }
     }
 
     /// Forgets everything: keys have changed.
     pub fn clear(&self) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+
+    /// What a token is a key of, if it is one.
+    async fn find(&self, cluster: &Cluster, token: &str) -> Result<Option<Arc<Key>>> {
+        if !is_key_text(token) {
+            return Ok(None);
+        }
+        if let Some(key) = self.get(token) {
+            return Ok(key);
+        }
+        let Ok(_permit) = self.look_ups.acquire().await else { return Ok(None) };
+        // Somebody else may have asked meanwhile.
+        if let Some(key) = self.get(token) {
+            return Ok(key);
+        }
+        let key = look_up(cluster, token).await?.map(Arc::new);
+        self.put(token, key.clone());
+        Ok(key)
+    }
+}
+
+/// Whether a text can be that of an API key: HMAC-SHA256 in lower-case hexadecimal.
+fn is_key_text(token: &str) -> bool {
+    token.len() == 64 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Checks a client's `Authorization` for an action, on an index where the route names one.
@@ -197,28 +258,20 @@ pub async fn authorize(
     index: Option<&str>,
 ) -> Result<Grant> {
     if !cluster.options.user_master_key {
-        return Ok(Grant::All);
+        return Ok(Grant(Granted::All));
     }
     let token = bearer(header)?;
     if secrets::same(token, &cluster.secrets.master_key) {
-        return Ok(Grant::All);
+        return Ok(Grant(Granted::All));
     }
-    let key = match cluster.keys.get(token) {
-        Some(key) => key,
-        None => {
-            let key = look_up(cluster, token).await?.map(Arc::new);
-            cluster.keys.put(token, key.clone());
-            key
-        }
-    };
+    let key = cluster.keys.find(cluster, token).await?;
     let key = key.ok_or_else(|| invalid("The provided API key is invalid."))?;
     key.check(action, index, time::now())?;
-    Ok(Grant::Key(key))
+    Ok(Grant(Granted::Key(key)))
 }
 
 async fn look_up(cluster: &Cluster, token: &str) -> Result<Option<Key>> {
-    let encoded = percent_encoding::utf8_percent_encode(token, percent_encoding::NON_ALPHANUMERIC);
-    let request = Request::own("GET", format!("/keys/{encoded}"), None);
+    let request = Request::own("GET", ApiPath::new(["keys", token]), None);
     let answer = cluster.ask_any(&request).await?;
     match answer.status {
         200 => {
@@ -289,11 +342,11 @@ mod tests {
 
     #[test]
     fn only_keys_of_all_indexes_see_all() {
-        assert_eq!(Grant::All.visible(), None);
+        assert_eq!(Grant(Granted::All).visible(), None);
         assert_eq!(
-            Grant::Key(Arc::new(key(&["*"], &["a*"], json!(null)))).visible(),
+            Grant(Granted::Key(Arc::new(key(&["*"], &["a*"], json!(null))))).visible(),
             Some(vec!["a*".to_owned()])
         );
-        assert!(!Grant::Key(Arc::new(key(&["documents.add"], &["*"], json!(null)))).may_create("x"));
+        assert!(!Grant(Granted::Key(Arc::new(key(&["documents.add"], &["*"], json!(null))))).may_create("x"));
     }
 }

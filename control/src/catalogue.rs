@@ -12,6 +12,7 @@ use crate::{
     view::Index,
 };
 use futures_util::future::join_all;
+use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ fn initial() -> Map<String, Value> {
 fn patch(index: &str, settings: &Map<String, Value>) -> NodeRequest {
     NodeRequest {
         method: "PATCH".into(),
-        path: format!("/indexes/{index}/settings"),
+        path: ApiPath::of_index(index, &["settings"]),
         body: Some(json!(settings)),
         main: false,
     }
@@ -122,8 +123,8 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let over = tasks.iter().map(async |task| {
         let Some(node) = cluster.node(&task.node) else { return };
-        let path = format!("/tasks/{}", task.node_task);
-        while let Ok(task) = node.ask("GET", &path, None).await {
+        let path = ApiPath::new(["tasks", &task.node_task.to_string()]);
+        while let Ok(task) = node.ask("GET", path.clone(), None).await {
             let status = task.get("status").and_then(Value::as_str).unwrap_or_default();
             if !["enqueued", "processing"].contains(&status) {
                 return;
@@ -169,7 +170,7 @@ pub async fn ensure_index(
         (None, _) => creation(index, primary_key).into(),
         (Some(Index { primary_key: None, .. }), Some(key)) => vec![NodeRequest {
             method: "PATCH".into(),
-            path: format!("/indexes/{index}"),
+            path: ApiPath::of_index(index, &[]),
             body: Some(json!({"primaryKey": key})),
             main: false,
         }],

@@ -14,6 +14,7 @@ use crate::{
     rules, server,
     settings_tag::{self, FILTERABLE},
 };
+use miroir_core::path::ApiPath;
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -103,12 +104,12 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
     let there = index_uids(node).await?;
     let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
     for index in there.difference(&wanted) {
-        let deletion = Request::own("DELETE", format!("/indexes/{index}"), None);
+        let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
         last = Some(fenced::enqueue(cluster, node, deletion).await?);
     }
     for index in &wanted {
-        let path = format!("/indexes/{index}/settings");
-        let mut settings = match reference.ask("GET", &path, None).await {
+        let path = ApiPath::of_index(index, &["settings"]);
+        let mut settings = match reference.ask("GET", path.clone(), None).await {
             // It is being made, or was deleted a moment ago.
             Err(Error::Unexpected { status: 404, .. }) => continue,
             settings => settings?,
@@ -118,7 +119,7 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
         if there.contains(index) {
             // Nodes do not show the keys of embedders: those may differ.
             if set.get(EMBEDDERS).is_none()
-                && node.ask("GET", &path, None).await.is_ok_and(|own| own == settings)
+                && node.ask("GET", path.clone(), None).await.is_ok_and(|own| own == settings)
             {
                 continue;
             }
@@ -132,7 +133,8 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
         if let Some(shown) = settings.get_mut(EMBEDDERS) {
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
             // One that has them keeps their keys.
-            let own = if there.contains(index) { node.ask("GET", &path, None).await? } else { Value::Null };
+            let own =
+                if there.contains(index) { node.ask("GET", path.clone(), None).await? } else { Value::Null };
             let lacks =
                 |name: &&String| own.pointer(&format!("/{EMBEDDERS}/{name}/{}", embedders::KEY)).is_none();
             if let Some(name) = unknown.iter().find(lacks) {
@@ -162,7 +164,7 @@ pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
     let Some(reference) = cluster.current().into_iter().next() else { return Ok(all) };
     for index in cluster.view().indexes.keys() {
         // What it does not tell now is seen when the node learns it.
-        let Ok(settings) = reference.ask("GET", &format!("/indexes/{index}/settings"), None).await else {
+        let Ok(settings) = reference.ask("GET", ApiPath::of_index(index, &["settings"]), None).await else {
             continue;
         };
         let uid = index.clone();
@@ -187,13 +189,13 @@ pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
 /// The node did not answer, or refused.
 pub async fn clear(node: &Node) -> Result<()> {
     for index in index_uids(node).await? {
-        node.ask("DELETE", &format!("/indexes/{index}"), None).await?;
+        node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await?;
     }
     let keys = node.ask("GET", "/keys?limit=10000", None).await?;
     for key in keys.get("results").and_then(Value::as_array).into_iter().flatten() {
         let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
         if text("name").starts_with(INTERNAL) {
-            node.ask("DELETE", &format!("/keys/{}", text("uid")), None).await?;
+            node.ask("DELETE", ApiPath::new(["keys", text("uid")]), None).await?;
         }
     }
     Ok(())
@@ -217,7 +219,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     let wanted_uids: BTreeSet<String> = wanted.iter().map(uid).collect();
     let there_uids: BTreeSet<String> = there.iter().map(uid).collect();
     for uid in there_uids.difference(&wanted_uids) {
-        to.ask("DELETE", &format!("/keys/{uid}"), None).await?;
+        to.ask("DELETE", ApiPath::new(["keys", uid]), None).await?;
     }
     // Lists show the newest first: made in the other order, they come in the same.
     for key in wanted.iter().rev().filter(|key| !there_uids.contains(&uid(key))) {
@@ -251,7 +253,7 @@ pub async fn index_uids(node: &Node) -> Result<BTreeSet<String>> {
 pub async fn wait(node: &Node, node_task: u64) -> Result<()> {
     let mut pause = Duration::from_millis(20);
     loop {
-        let task = node.ask("GET", &format!("/tasks/{node_task}"), None).await?;
+        let task = node.ask("GET", ApiPath::new(["tasks", &node_task.to_string()]), None).await?;
         match task.get("status").and_then(Value::as_str) {
             Some("succeeded") => return Ok(()),
             Some("failed" | "canceled") => {

@@ -1,6 +1,7 @@
 //! The state that all parts of the control plane share.
 
 use crate::{
+    api::body::Bodies,
     auth::KeyCache,
     config::{ClusterConfig, NodeConfig},
     epochs::Epochs,
@@ -82,6 +83,8 @@ pub struct Cluster {
     pub epochs: Epochs,
     /// Which topology gateways have.
     pub gateways: Gateways,
+    /// Bodies of requests that are being read, or served.
+    pub bodies: Bodies,
     /// Exports that have not ended.
     pub exports: Exports,
     /// Makes replicas whole.
@@ -118,6 +121,7 @@ impl Cluster {
             nodes: Mutex::default(),
             http,
             gateways: Gateways::new(config.limits.lease_ms),
+            bodies: Bodies::new(config.limits.max_payload_bytes, config.limits.max_buffered_bytes),
             mover: Mover::new(config.moves),
             retired: Mutex::default(),
             options,

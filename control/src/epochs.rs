@@ -10,6 +10,7 @@ use crate::{
     node::{Node, Request},
 };
 use futures_util::future::join_all;
+use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -228,7 +229,7 @@ impl Epochs {
 
     /// Deletes a key on a node. One that no node has any more is forgotten.
     async fn delete(&self, cluster: &Cluster, node: &Node, uid: Uuid) -> Result<()> {
-        let request = Request::own("DELETE", format!("/keys/{}", uid.hyphenated()), None);
+        let request = Request::own("DELETE", ApiPath::new(["keys", &uid.hyphenated().to_string()]), None);
         let answer = node.send_within(&request, PATIENCE).await?;
         if !answer.is_success() && answer.status != 404 {
             return Err(node.unexpected(&request, &answer));

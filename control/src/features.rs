@@ -27,7 +27,7 @@ pub async fn told(
     node: &Node,
     feature: &str,
     method: &str,
-    path: &str,
+    path: &'static str,
     body: Option<&Value>,
 ) -> Result<Option<Value>> {
     match node.ask("GET", PATH, None).await?.get(feature) {

@@ -5,7 +5,7 @@ use crate::{
     cluster::Cluster,
     epochs,
     error::{Error, Result},
-    node::{Node, NodeAnswer, Request, TIMEOUT},
+    node::{Authority, Node, NodeAnswer, Request, TIMEOUT},
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub async fn send(
 ) -> Result<NodeAnswer> {
     let (key, text) = cluster.epochs.key(cluster, &epochs::mover(&node.name)).await?;
     let mut on_its_way = OnItsWay { cluster, node, key, is_over: false };
-    let request = Request { authorization: Some(format!("Bearer {text}")), ..request };
+    let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;
     // What found no connection is nowhere.
     let is_nowhere =

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use axum::body::Bytes;
-use miroir_core::error::ErrorBody;
+use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::Value;
 use std::{
     sync::{Mutex, PoisonError},
@@ -79,17 +79,27 @@ impl NodeAnswer {
     }
 }
 
+/// In whose name a node is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Authority {
+    /// The master key: for requests that no client has chosen the route of.
+    #[default]
+    Master,
+    /// An `Authorization` header, as a client has sent it or of a key of the control plane's own.
+    Header(String),
+    /// Without any.
+    Nobody,
+}
+
 /// A request, with everything that a client may have sent.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Upper case.
     pub method: String,
     /// Path and query.
-    pub path: String,
-    /// The `Authorization` header; `None` for the master key.
-    pub authorization: Option<String>,
-    /// Sends no `Authorization` at all, whatever the above says.
-    pub anonymous: bool,
+    pub path: ApiPath,
+    /// Who asks.
+    pub authority: Authority,
     /// `Content-Type`.
     pub content_type: Option<String>,
     /// `Content-Encoding`.
@@ -101,7 +111,7 @@ pub struct Request {
 impl Request {
     /// A request of the control plane's own, under the master key.
     #[must_use]
-    pub fn own(method: &str, path: impl Into<String>, body: Option<&Value>) -> Self {
+    pub fn own(method: &str, path: impl Into<ApiPath>, body: Option<&Value>) -> Self {
         Self {
             method: method.to_owned(),
             path: path.into(),
@@ -150,12 +160,12 @@ impl Node {
         let unreachable = |source| Error::Unreachable { node: self.name.clone(), source };
         let method = reqwest::Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
-        let url = format!("{}{}", self.url.as_str().trim_end_matches('/'), request.path);
+        let url = self.url_of(&request.path)?;
         let mut builder = self.http.request(method, url).timeout(timeout).body(request.body.clone());
-        match &request.authorization {
-            _ if request.anonymous => {}
-            Some(authorization) => builder = builder.header("authorization", authorization),
-            None => builder = builder.bearer_auth(&self.master_key),
+        match &request.authority {
+            Authority::Master => builder = builder.bearer_auth(&self.master_key),
+            Authority::Header(authorization) => builder = builder.header("authorization", authorization),
+            Authority::Nobody => {}
         }
         if let Some(content_type) = &request.content_type {
             builder = builder.header("content-type", content_type);
@@ -173,11 +183,23 @@ impl Node {
         Ok(NodeAnswer { status, content_type, allow, body })
     }
 
+    /// The node's URL of a path.
+    ///
+    /// # Errors
+    /// The HTTP client would ask for another path: its URLs have no segments such as `..`.
+    fn url_of(&self, path: &ApiPath) -> Result<url::Url> {
+        let text = format!("{}{path}", self.url.as_str().trim_end_matches('/'));
+        match url::Url::parse(&text) {
+            Ok(url) if url.as_str() == text => Ok(url),
+            _ => Err(Error::Other(format!("`{path}` is no path that a node can be asked for"))),
+        }
+    }
+
     /// Asks under the master key for JSON, and takes nothing but success.
     ///
     /// # Errors
     /// No answer, or another status than 2xx.
-    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+    pub async fn ask(&self, method: &str, path: impl Into<ApiPath>, body: Option<&Value>) -> Result<Value> {
         let request = Request::own(method, path, body);
         let answer = self.send(&request).await?;
         if answer.is_success() {
@@ -202,7 +224,7 @@ impl Node {
     /// # Errors
     /// It did not answer.
     pub async fn has_ended_what_it_took(&self) -> Result<()> {
-        let first = async |path: &str| -> Result<Option<u64>> {
+        let first = async |path: &'static str| -> Result<Option<u64>> {
             let tasks = self.ask("GET", path, None).await?;
             Ok(tasks.pointer("/results/0/uid").and_then(Value::as_u64))
         };
@@ -237,7 +259,7 @@ impl Node {
 
     /// Asks for its health; `true` if it has come back, or come for the first time.
     pub async fn check(&self) -> bool {
-        let request = Request { anonymous: true, ..Request::own("GET", "/health", None) };
+        let request = Request { authority: Authority::Nobody, ..Request::own("GET", "/health", None) };
         let result = match self.send_within(&request, Duration::from_secs(2)).await {
             Ok(answer) if answer.status == 200 => Ok(()),
             Ok(answer) => Err(format!("/health answered {}", answer.status)),
@@ -261,5 +283,41 @@ impl Node {
         }
         health.error = result.err();
         came
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodeConfig;
+
+    #[test]
+    fn a_node_is_asked_for_what_was_meant_or_for_nothing() {
+        let node = |url: &str| {
+            let config = NodeConfig {
+                name: "a".into(),
+                url: url.parse().unwrap(),
+                cluster: "a".into(),
+                weight: 1,
+                zone: None,
+            };
+            Node::new(config, reqwest::Client::new(), String::new())
+        };
+        for base in ["http://h:7700", "http://h:7700/", "https://h/below/"] {
+            let node = node(base);
+            let url = |segments: &[&str]| {
+                node.url_of(&ApiPath::new(segments.iter().copied()).with("q", "a/../b#?"))
+            };
+            let base = base.trim_end_matches('/');
+            let evil = [r"..\..\beta", "a/b", "beta/stats#", "?x", "%2e%2e", "a b", "é", ";"];
+            for text in evil {
+                let url = url(&["indexes", text, "documents"]).unwrap();
+                let path = url.as_str().strip_prefix(base).unwrap();
+                assert_eq!(ApiPath::parse(path).unwrap().segments(), ["indexes", text, "documents"]);
+            }
+            for text in [".", ".."] {
+                assert!(url(&["indexes", text, "documents"]).is_err(), "{base} {text}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Operations on whole indexes: one ledger task, the same requests to all nodes.
 
 use crate::{
+    auth::Grant,
     catalogue,
     cluster::Cluster,
     error::{Error, Result, api_error},
@@ -9,7 +10,7 @@ use crate::{
         tasks::{self, NewTask, Task},
     },
     locks::Scope,
-    node::{NodeAnswer, Request},
+    node::{Authority, NodeAnswer, Request},
     scrub,
     settle::Unsettled,
     view::{Index, View},
@@ -25,8 +26,8 @@ pub struct Operation {
     pub scope: Scope,
     /// Request by request, for every node. The first is the client's own, as rewritten.
     pub requests: Vec<NodeRequest>,
-    /// The client's `Authorization`, so that the first node judges it natively; `None` for the master key.
-    pub authorization: Option<String>,
+    /// The client's, so that the first node judges its request natively too.
+    pub authority: Authority,
     /// What the catalogue learns once nodes have taken it.
     pub at_once: AtOnce,
     /// What the catalogue learns once it has succeeded; locks are held until then, if there is any.
@@ -56,11 +57,12 @@ pub enum AtOnce {
     },
 }
 
-/// Runs an operation, and returns its task.
+/// Runs an operation that a key allows, and returns its task. The key has been judged before: what is not allowed waits for no lock,
+/// and is nowhere in the ledger.
 ///
 /// # Errors
 /// A node's own error, if the first node refuses the client's request; or no node answers.
-pub async fn run(cluster: &Arc<Cluster>, operation: Operation) -> Result<Task> {
+pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Result<Task> {
     let guard = cluster.locks.lock(operation.scope.clone()).await;
     let cluster = cluster.clone();
     // A client that leaves must not leave nodes different.
@@ -74,7 +76,7 @@ async fn run_locked(
     operation: Operation,
     guard: crate::locks::LockGuard,
 ) -> Result<Task> {
-    let Operation { task, scope, requests, authorization, at_once, effect } = operation;
+    let Operation { task, scope, requests, authority, at_once, effect } = operation;
     // Copies that are under way begin anew with these indexes, once it is known what nodes have taken.
     // Rules do not change any.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
@@ -83,7 +85,7 @@ async fn run_locked(
     let task = cluster.ledger.call(move |connection| intents::begin(connection, &task, &intent)).await?;
     let uid = task.uid;
     tell_changing(cluster, uid, &effect).await?;
-    let (node_tasks, missed) = match send(cluster, &requests, authorization).await {
+    let (node_tasks, missed) = match send(cluster, &requests, authority).await {
         Ok(sent) => sent,
         Err(error) => {
             cluster.change(|view| drop(view.changing.remove(&uid))).await?;
@@ -150,12 +152,11 @@ impl Drop for Changed<'_> {
 async fn send(
     cluster: &Cluster,
     requests: &[NodeRequest],
-    authorization: Option<String>,
+    authority: Authority,
 ) -> Result<(Vec<NodeTask>, Vec<String>)> {
     let nodes = cluster.current();
     let Some((main, rest)) = requests.split_first() else { return Ok(Default::default()) };
-    let request =
-        Request { authorization, ..Request::own(&main.method, main.path.clone(), main.body.as_ref()) };
+    let request = Request { authority, ..Request::own(&main.method, main.path.clone(), main.body.as_ref()) };
     let mut missed = Vec::new();
     let mut tasks = Vec::new();
     let mut others = nodes.iter();
@@ -237,7 +238,8 @@ pub fn apply(view: &mut View, effect: &Effect, now: i64) {
     }
 }
 
-/// Sends an operation again that a crash found open. Nodes that had it before fail the second: that decides nothing.
+/// Sends an operation again that a crash found open: its client's key allowed it, or it would not be in the ledger. Nodes that had it
+/// before fail the second: that decides nothing. What all nodes refuse to take was never accepted, and is taken back.
 ///
 /// # Errors
 /// The ledger failed.
@@ -246,7 +248,21 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
         return Ok(());
     };
     tell_changing(cluster, uid, &effect).await?;
-    let node_tasks = catalogue::send_everywhere(cluster, &cluster.current(), requests).await?;
+    let nodes = cluster.current();
+    let sent = catalogue::send_to(cluster, &nodes, requests).await;
+    let is_refusal = |error: &Error| matches!(error, Error::Unexpected { status: 400..500, .. });
+    if sent.tasks.is_empty()
+        && let Some(failure) = sent.failure
+    {
+        if sent.missed.len() < nodes.len() || !is_refusal(&failure) {
+            return Err(failure);
+        }
+        tracing::info!(uid, error = %failure, "nodes refuse an operation whose client has heard nothing: it is taken back");
+        cluster.change(|view| drop(view.changing.remove(&uid))).await?;
+        return cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await;
+    }
+    catalogue::mark_behind(cluster, &sent.missed).await?;
+    let node_tasks = sent.tasks;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
     cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });

@@ -7,7 +7,7 @@ use crate::{
     features, fenced,
     node::{Node, Request},
 };
-use miroir_core::topology::Pin;
+use miroir_core::{path::ApiPath, topology::Pin};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -130,7 +130,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
     let Some(there) = of_node(node).await? else { return Ok(None) };
     let mut last = None;
     for rule in there.iter().filter(|rule| rules.iter().all(|wanted| wanted.uid != rule.uid)) {
-        let deletion = Request::own("DELETE", format!("{PATH}/{}", rule.uid), None);
+        let deletion = Request::own("DELETE", ApiPath::new(["dynamic-search-rules", &rule.uid]), None);
         last = Some(fenced::enqueue(cluster, node, deletion).await?);
     }
     for rule in rules {
@@ -141,7 +141,8 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
         if there.iter().any(|own| own.uid == rule.uid && whole(own) == whole(rule)) {
             continue;
         }
-        let update = Request::own("PATCH", format!("{PATH}/{}", rule.uid), Some(&whole(rule)));
+        let update =
+            Request::own("PATCH", ApiPath::new(["dynamic-search-rules", &rule.uid]), Some(&whole(rule)));
         last = Some(fenced::enqueue(cluster, node, update).await?);
     }
     Ok(last)

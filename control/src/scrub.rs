@@ -7,7 +7,7 @@ use serde_json::Value;
 #[must_use]
 pub fn message(text: &str) -> String {
     if !text.contains(TAG_FIELD) {
-        return text.to_owned();
+        return revealed(text);
     }
     let mut text = without_member(text);
     for (from, to) in [
@@ -26,7 +26,12 @@ pub fn message(text: &str) -> String {
     ] {
         text = text.replace(from, to);
     }
-    text
+    revealed(&text)
+}
+
+/// What a client has written instead of what nodes were told.
+fn revealed(text: &str) -> String {
+    String::from_utf8(miroir_core::scrub::reveal(text.as_bytes())).unwrap_or_else(|_| text.to_owned())
 }
 
 /// Documents that a sentence shows lose the tag, which is their last member.

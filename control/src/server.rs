@@ -8,6 +8,7 @@ use crate::{
     ledger::{self, catalogue::merge_members},
     node::{Node, Request, TIMEOUT},
 };
+use miroir_core::path::ApiPath;
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -111,7 +112,7 @@ pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Ch
         && let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await?
     {
         for uid in workspaces(&told) {
-            let settings = node.ask("GET", &format!("/chats/{}/settings", encode(&uid)), None).await?;
+            let settings = node.ask("GET", ApiPath::new(["chats", &uid, "settings"]), None).await?;
             found.push(Changed::Workspace(uid, Some(settings)));
         }
     }
@@ -149,7 +150,7 @@ pub async fn learn_name(cluster: &Cluster) -> Result<()> {
 pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
     let (wanted, chats) =
         cluster.ledger.call(|connection| Ok((read(connection, NETWORK)?, read(connection, CHATS)?))).await?;
-    let change = async |method: &'static str, path: &str, body: Option<&Value>| {
+    let change = async |method: &'static str, path: ApiPath, body: Option<&Value>| {
         let request = Request::own(method, path, body);
         let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
         if answer.is_success() { Ok(()) } else { Err(node.unexpected(&request, &answer)) }
@@ -159,23 +160,23 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
         let wanted = if wanted.is_empty() { network(&nothing) } else { wanted };
         if network(&told) != wanted {
             let reset = json!({"self": null, "remotes": null, "shards": null});
-            change("PATCH", "/network", Some(&reset)).await?;
-            change("PATCH", "/network", Some(&Value::Object(wanted))).await?;
+            change("PATCH", "/network".into(), Some(&reset)).await?;
+            change("PATCH", "/network".into(), Some(&Value::Object(wanted))).await?;
         }
     }
     if let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await? {
         for uid in workspaces(&told).iter().filter(|uid| !chats.contains_key(*uid)) {
-            change("DELETE", &format!("/chats/{}", encode(uid)), None).await?;
+            change("DELETE", ApiPath::new(["chats", uid]), None).await?;
         }
         for (uid, settings) in chats {
-            let path = format!("/chats/{}/settings", encode(&uid));
+            let path = ApiPath::new(["chats", &uid, "settings"]);
             // What is not set is as by default.
             let mut all =
                 DEFAULT.map(|name| (name.to_owned(), Value::Null)).into_iter().collect::<Map<_, _>>();
             all.extend(settings.as_object().cloned().unwrap_or_default());
             // Nobody knows it since the ledger was recovered.
             all.retain(|_, value| value.as_str().is_none_or(|text| !text.ends_with(HIDDEN)));
-            change("PATCH", &path, Some(&Value::Object(all))).await?;
+            change("PATCH", path, Some(&Value::Object(all))).await?;
         }
     }
     Ok(())
@@ -189,10 +190,6 @@ const DEFAULT: [&str; 8] =
 fn workspaces(told: &Value) -> Vec<String> {
     let workspaces = told.get("results").and_then(Value::as_array).into_iter().flatten();
     workspaces.filter_map(|it| it.get("uid")?.as_str().map(ToOwned::to_owned)).collect()
-}
-
-fn encode(segment: &str) -> String {
-    url::form_urlencoded::byte_serialize(segment.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Begin, commit, settle and recovery, over nodes that take everything.
 #![allow(missing_docs, reason = "tests")]
 
+#[allow(dead_code, reason = "not every test needs all of it")]
 mod support;
 
 use miroir_control::locks::Scope;
@@ -201,7 +202,7 @@ async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let first = control(folder.path(), &[&a, &b]).await;
     let (left, _) = first.begin("movies", &[0]).await;
-    let second = control_that_starts(folder.path(), &[&a, &b], Duration::from_secs(60)).await;
+    let second = control_that_starts(folder.path(), &[&a, &b], Duration::from_secs(60), false).await;
     let (status, refused) = second.internal(BEGIN_PATH, &addition("movies", &[0])).await;
     assert_eq!((status, &refused["message"]), (503, &json!("the cluster is starting")));
     // Two that an earlier build left for one shard do not wait for each other.

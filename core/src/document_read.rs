@@ -59,7 +59,7 @@ impl DocumentRead {
     }
 
     fn ask(mut self) -> Progress<Self> {
-        let seed = xxh3_64(self.head.path.as_bytes());
+        let seed = xxh3_64(self.head.path.to_string().as_bytes());
         let plan = fan_out::plan(&self.topology, [self.shard], &self.failed, seed);
         let Some((node, _)) = plan.asks.first() else {
             let message = format!("No replica answers for shard {}.", self.shard.0);

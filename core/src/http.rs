@@ -1,12 +1,14 @@
 //! HTTP as core sees it: plain data, no client and no server.
 
+use crate::path::ApiPath;
+
 /// A request from a client, as the filter received it. The body travels apart, since writes stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
     /// Upper case, as on the wire.
     pub method: String,
-    /// Path and query, percent-encoded, starting with `/`.
-    pub path: String,
+    /// Path and query.
+    pub path: ApiPath,
     /// Header names in lower case.
     pub headers: Vec<(String, String)>,
 }
@@ -18,38 +20,10 @@ impl RequestHead {
         header(&self.headers, name)
     }
 
-    /// The same with a path as nodes read it: one slash for several, none at the end.
-    #[must_use]
-    pub fn normalized(mut self) -> Self {
-        let (route, query) = self.path.split_once('?').map_or((&*self.path, None), |(r, q)| (r, Some(q)));
-        if route.contains("//") || route.ends_with('/') {
-            let mut path = String::with_capacity(self.path.len());
-            for segment in route.split('/').filter(|segment| !segment.is_empty()) {
-                path.push('/');
-                path.push_str(segment);
-            }
-            if path.is_empty() {
-                path.push('/');
-            }
-            if let Some(query) = query {
-                path.push('?');
-                path.push_str(query);
-            }
-            self.path = path;
-        }
-        self
-    }
-
-    /// Path without the query.
-    #[must_use]
-    pub fn route(&self) -> &str {
-        self.path.split_once('?').map_or(self.path.as_str(), |(route, _)| route)
-    }
-
     /// The query's text, empty where there is none.
     #[must_use]
     pub fn query(&self) -> &str {
-        self.path.split_once('?').map_or("", |(_, query)| query)
+        self.path.query()
     }
 }
 
@@ -76,7 +50,7 @@ pub struct Callout {
     /// Upper case.
     pub method: &'static str,
     /// Path and query.
-    pub path: String,
+    pub path: ApiPath,
     /// Besides `:method`, `:path` and `:authority`, which the host sets.
     pub headers: Vec<(String, String)>,
     /// Empty for none.
@@ -141,25 +115,4 @@ impl Reply {
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    #[test]
-    fn paths_as_nodes_read_them() {
-        for (path, expected) in [
-            ("/indexes/x/search", "/indexes/x/search"),
-            ("/indexes/x/search/", "/indexes/x/search"),
-            ("//indexes///x/search//?q=a//b/", "/indexes/x/search?q=a//b/"),
-            ("/", "/"),
-            ("//?q", "/?q"),
-        ] {
-            let head = RequestHead { path: path.to_owned(), ..RequestHead::default() };
-            assert_eq!(head.normalized().path, expected);
-        }
-    }
 }

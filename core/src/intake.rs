@@ -74,12 +74,11 @@ impl Intake {
     /// Looks at a request's headers. `gateway` names this worker's VM.
     #[must_use]
     pub fn of(topology: Arc<Topology>, gateway: &str, head: RequestHead) -> Self {
-        let head = head.normalized();
         if let Some(reply) = cors::preflight(&head) {
             return Self::Reply(reply);
         }
         let limit = topology.config().limits.max_payload_bytes;
-        let kind = match Route::of(&head.method, head.route()) {
+        let kind = match Route::of(&head.method, &head.path) {
             Route::ControlPlane => return Self::Pass,
             Route::Internal => {
                 return Self::Reply(ApiError::new(Code::NOT_FOUND, "Not found").reply());
@@ -238,6 +237,9 @@ impl Collector {
                 start_write(topology, context, Payload::Documents(payload))
             }
             Kind::Write { kind, body, context } => match write_payload(&topology, kind, &body) {
+                Some(Payload::Edit { edit, .. }) if let Err(error) = edit.check() => {
+                    refuse(&topology, &head, error, None)
+                }
                 Some(payload) => start_write(topology, context, payload),
                 None => {
                     let error = ApiError::new(Code::BAD_REQUEST, "The body of this request cannot be read.");
@@ -403,7 +405,7 @@ mod tests {
             );
             Arc::new(Topology::from_json(text.as_bytes()).unwrap())
         };
-        let collect = |method: &str, path: &str| {
+        let collect = |method: &str, path: &'static str| {
             let head = RequestHead {
                 method: method.into(),
                 path: path.into(),

@@ -10,13 +10,14 @@
 pub mod cors;
 pub mod document_read;
 pub mod documents;
-mod encoding;
+pub mod encoding;
 pub mod error;
 pub mod fan_out;
 pub mod http;
 pub mod intake;
 mod json;
 pub mod operation;
+pub mod path;
 pub mod placement;
 pub mod protocol;
 mod query;

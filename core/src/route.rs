@@ -1,40 +1,40 @@
 //! Which requests the data plane handles itself.
 
-use crate::query::decode_segment;
+use crate::path::ApiPath;
 
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `GET` or `POST /indexes/{uid}/search`.
     Search {
-        /// Index uid, decoded.
+        /// Index uid.
         index: String,
     },
     /// `POST /multi-search`.
     MultiSearch,
     /// `POST /indexes/{uid}/facet-search`.
     FacetSearch {
-        /// Index uid, decoded.
+        /// Index uid.
         index: String,
     },
     /// `GET` or `POST /indexes/{uid}/similar`.
     Similar {
-        /// Index uid, decoded.
+        /// Index uid.
         index: String,
     },
     /// `GET /indexes/{uid}/documents` or `POST /indexes/{uid}/documents/fetch`.
     DocumentList {
-        /// Index uid, decoded.
+        /// Index uid.
         index: String,
     },
     /// `GET /indexes/{uid}/documents/{id}`.
     DocumentRead {
-        /// Document id, decoded.
+        /// Document id.
         id: String,
     },
     /// A mutation of documents.
     Write {
-        /// Index uid, decoded.
+        /// Index uid.
         index: String,
         /// Which.
         kind: WriteKind,
@@ -55,7 +55,7 @@ pub enum WriteKind {
     },
     /// `DELETE /indexes/{uid}/documents/{id}`.
     DeleteOne {
-        /// Document id, decoded.
+        /// Document id.
         id: String,
     },
     /// `POST /indexes/{uid}/documents/delete-batch`.
@@ -69,24 +69,19 @@ pub enum WriteKind {
 }
 
 impl Route {
-    /// The route of a method and a path without its query.
+    /// The route of a method and a path.
     #[must_use]
-    pub fn of(method: &str, path: &str) -> Self {
-        // Nodes take slashes at the end, and several for one.
-        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        if segments.first().is_some_and(|first| *first == "_miroir") {
-            return Self::Internal;
-        }
-        let write = |index: &str, kind| Self::Write { index: decode_segment(index), kind };
-        match (method, segments.as_slice()) {
-            ("GET" | "POST", ["indexes", index, "search"]) => Self::Search { index: decode_segment(index) },
+    pub fn of(method: &str, path: &ApiPath) -> Self {
+        let text = |segment: &str| segment.to_owned();
+        let write = |index: &str, kind| Self::Write { index: text(index), kind };
+        match (method, path.segments().as_slice()) {
+            (_, ["_miroir", ..]) => Self::Internal,
+            ("GET" | "POST", ["indexes", index, "search"]) => Self::Search { index: text(index) },
             ("POST", ["multi-search"]) => Self::MultiSearch,
-            ("GET" | "POST", ["indexes", index, "similar"]) => Self::Similar { index: decode_segment(index) },
-            ("POST", ["indexes", index, "facet-search"]) => {
-                Self::FacetSearch { index: decode_segment(index) }
-            }
+            ("GET" | "POST", ["indexes", index, "similar"]) => Self::Similar { index: text(index) },
+            ("POST", ["indexes", index, "facet-search"]) => Self::FacetSearch { index: text(index) },
             ("GET", ["indexes", index, "documents"]) | ("POST", ["indexes", index, "documents", "fetch"]) => {
-                Self::DocumentList { index: decode_segment(index) }
+                Self::DocumentList { index: text(index) }
             }
             ("POST", ["indexes", index, "documents"]) => write(index, WriteKind::Add { update: false }),
             ("PUT", ["indexes", index, "documents"]) => write(index, WriteKind::Add { update: true }),
@@ -98,9 +93,9 @@ impl Route {
             (_, ["indexes", _, "documents", "delete-batch" | "delete" | "edit" | "fetch"]) => {
                 Self::ControlPlane
             }
-            ("GET", ["indexes", _, "documents", id]) => Self::DocumentRead { id: decode_segment(id) },
+            ("GET", ["indexes", _, "documents", id]) => Self::DocumentRead { id: text(id) },
             ("DELETE", ["indexes", index, "documents", id]) => {
-                write(index, WriteKind::DeleteOne { id: decode_segment(id) })
+                write(index, WriteKind::DeleteOne { id: text(id) })
             }
             _ => Self::ControlPlane,
         }
@@ -135,11 +130,19 @@ mod tests {
             ("HEAD", "/indexes/x/documents/1", Route::ControlPlane),
             ("GET", "/indexes/x/documents", Route::DocumentList { index: "x".into() }),
             ("GET", "/_miroir/begin", Route::Internal),
+            ("GET", "/%5fmiroir/begin", Route::Internal),
+            ("POST", "/%69ndexes/x/search", Route::Search { index: "x".into() }),
+            ("POST", r"/indexes/raw\documents", Route::ControlPlane),
+            (
+                "DELETE",
+                r"/indexes/x/documents/..\..\y",
+                Route::Write { index: "x".into(), kind: WriteKind::DeleteOne { id: r"..\..\y".into() } },
+            ),
             ("DELETE", "/indexes/x/search", Route::ControlPlane),
             ("GET", "/", Route::ControlPlane),
         ];
         for (method, path, route) in cases {
-            assert_eq!(Route::of(method, path), route, "{method} {path}");
+            assert_eq!(Route::of(method, &ApiPath::parse(path).unwrap()), route, "{method} {path}");
         }
     }
 }

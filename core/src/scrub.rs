@@ -1,8 +1,9 @@
 //! Takes the tag out of what a client sees.
 
-use crate::{json::RawObject, shard::TAG_FIELD};
+use crate::{json::RawObject, path::ApiPath, shard::TAG_FIELD};
 use memchr::memmem;
 use serde_json::{Value, value::RawValue};
+use std::borrow::Cow;
 
 /// A document or hit without the tag, in `_formatted` and `_matchesPosition` too. Everything else stays byte for byte.
 #[must_use]
@@ -113,40 +114,48 @@ fn patterns() -> impl Iterator<Item = (String, String)> {
     })
 }
 
+/// The names that clients may not reach, each with what stands in for it.
+fn names() -> impl Iterator<Item = (String, String)> {
+    patterns().chain([(TAG_FIELD.to_owned(), ALIAS.to_owned())])
+}
+
 /// A client's body in which the tag's name is a name that no document has, so that a node treats it as it treats an
-/// attribute that it has never heard of; `None` where it does not mention the tag.
+/// attribute that it has never heard of; `None` where it does not mention the tag, however it is spelt.
 #[must_use]
 pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
-    for (pattern, other) in patterns().map(|(one, other)| (format!("\"{one}\""), format!("\"{other}\""))) {
-        if memmem::find(body, pattern.as_bytes()).is_some() {
-            let body = replace(body, &pattern, &other);
-            return Some(disguise(&body).unwrap_or(body));
-        }
+    let mut plain = Cow::Borrowed(body);
+    // Letters may be spelt with escapes; what is written again has none for these.
+    if memmem::find(body, b"\\u00").is_some()
+        && let Some(written) =
+            serde_json::from_slice::<Value>(body).ok().and_then(|value| serde_json::to_vec(&value).ok())
+    {
+        plain = Cow::Owned(written);
     }
-    if mentions_tag(body) {
-        return Some(replace(body, TAG_FIELD, ALIAS));
-    }
-    // The name may be spelt with escapes.
-    memmem::find(body, b"\\u00")?;
-    let plain = serde_json::to_vec(&serde_json::from_slice::<Value>(body).ok()?).ok()?;
-    mentions_tag(&plain).then(|| replace(&plain, TAG_FIELD, ALIAS))
+    // Few bodies have anything that a name begins with.
+    memmem::find(&plain, b"_m")?;
+    let quoted = |name: String| if name.ends_with('*') { format!("\"{name}\"") } else { name };
+    let names = names().map(|(name, other)| (quoted(name), quoted(other)));
+    let mentioned: Vec<_> =
+        names.filter(|(name, _)| memmem::find(&plain, name.as_bytes()).is_some()).collect();
+    let disguise = |body: Vec<u8>, (name, other): &(String, String)| replace(&body, name, other);
+    (!mentioned.is_empty()).then(|| mentioned.iter().fold(plain.into_owned(), disguise))
 }
 
 /// The same for a path with its query.
 #[must_use]
-pub fn disguise_path(path: &str) -> Option<String> {
-    let mut plain = path.to_owned();
-    if path.contains('%') {
-        for (escape, letter) in [("%5F", "_"), ("%5f", "_"), ("%2A", "*"), ("%2a", "*")] {
-            plain = plain.replace(escape, letter);
-        }
-    }
-    let names = patterns().chain([(TAG_FIELD.to_owned(), ALIAS.to_owned())]);
-    let names: Vec<_> = names.filter(|(name, _)| plain.contains(name)).collect();
-    for (name, other) in &names {
-        plain = plain.replace(name, other);
-    }
-    (!names.is_empty()).then_some(plain)
+pub fn disguise_path(path: &ApiPath) -> Option<ApiPath> {
+    path.rewritten(|text| {
+        let mentioned: Vec<_> = names().filter(|(name, _)| text.contains(name.as_str())).collect();
+        let disguise = |text: String, (name, other): &(String, String)| text.replace(name, other);
+        (!mentioned.is_empty()).then(|| mentioned.iter().fold(text.to_owned(), disguise))
+    })
+}
+
+/// The same for a value of JSON.
+#[must_use]
+pub fn disguise_value(value: &Value) -> Option<Value> {
+    let written = serde_json::to_vec(value).ok()?;
+    disguise(&written).and_then(|disguised| serde_json::from_slice(&disguised).ok())
 }
 
 /// Puts the tag's name back into the answer to a disguised request; the tag itself must be out of it.
@@ -222,12 +231,27 @@ mod tests {
         assert_eq!(reveal(&disguised), plain);
         assert_eq!(disguise(br#"{"filter":"\u005fmiroir_shard = 1"}"#), Some(disguised));
         assert_eq!(disguise(br#"{"q":"\u00e9"}"#), None);
-        assert!(!disguise_path("/x?filter=%5Fmiroir_shard").unwrap().contains(TAG_FIELD));
+        let path = |path: &str| disguise_path(&ApiPath::parse(path).unwrap()).map(|path| path.to_string());
+        for spelt in [
+            "%5Fmiroir_shard",
+            "_%6diroir_shard",
+            "_miroir%5fshard%20%3D%201",
+            "%5F%6D%69%72%6F%69%72%5F%73%68%61%72%64",
+        ] {
+            let disguised = path(&format!("/x?filter={spelt}")).unwrap();
+            assert!(disguised.starts_with("/x?filter=_miroir_5hard"), "{disguised}");
+        }
         let facets = br#"{"facets":["_miroir*"]}"#;
         let disguised = disguise(facets).unwrap();
         assert_eq!(disguised, br#"{"facets":["_Miroir*"]}"#);
         assert_eq!(reveal(&disguised), facets);
-        assert_eq!(disguise_path("/x?facets=%5Fm%2A").unwrap(), "/x?facets=_M*");
+        assert_eq!(path("/x?facets=%5F%6d%2A").unwrap(), "/x?facets=_M%2A");
+        assert_eq!(path("/x?facets=_*&q=shard"), None);
+        let twice = disguise(
+            br#"{"q":"_miroir_shard","filter":"\u005fmiroir_shard = 1","facets":["\u005fm\u002a"]}"#,
+        )
+        .unwrap();
+        assert_eq!(twice, br#"{"q":"_miroir_5hard","filter":"_miroir_5hard = 1","facets":["_M*"]}"#);
         assert_eq!(disguise(br#"{"facets":["_*","*"]}"#), None);
     }
 

@@ -101,7 +101,7 @@ mod tests {
             {"indexUid":"others"}]}"#;
         let indexes = indexes_of(&Route::MultiSearch, body);
         assert_eq!(changes.since(1, &indexes).as_deref(), Some("books,movies"));
-        let list = indexes_of(&Route::of("POST", "/indexes/books/documents/fetch"), b"{}");
+        let list = indexes_of(&Route::of("POST", &"/indexes/books/documents/fetch".into()), b"{}");
         assert_eq!(changes.since(1, &list).as_deref(), Some("books"));
         assert_eq!(changes.since(1, &indexes_of(&Route::MultiSearch, b"{")), None);
     }

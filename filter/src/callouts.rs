@@ -78,7 +78,8 @@ fn dispatch(
         Upstream::Node(node) => topology.node(node).map(|node| (&*node.cluster, &*node.name)),
         Upstream::Control => config.control.as_ref().map(|control| (&*control.cluster, "miroir")),
     }?;
-    let mut headers = vec![(":method", call.method), (":path", &*call.path), (":authority", authority)];
+    let path = call.path.to_string();
+    let mut headers = vec![(":method", call.method), (":path", &*path), (":authority", authority)];
     headers.extend(call.headers.iter().chain(trace).map(|(name, value)| (&**name, &**value)));
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
     match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {

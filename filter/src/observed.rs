@@ -2,7 +2,7 @@
 
 use crate::{metrics, traces::Trace};
 use miroir_core::{
-    http::{CallId, Callout, Outcome, Reply, RequestHead, Upstream},
+    http::{CallId, Callout, Outcome, Reply, Upstream},
     intake::Collector,
     operation::{Operation, Progress},
     read::MISSING_SHARDS_HEADER,
@@ -32,7 +32,7 @@ impl Observed {
     pub fn new(topology: &Arc<Topology>, collector: &Collector, begun: u64) -> Self {
         Self {
             operation: collector.operation(),
-            index: index(collector.head()),
+            index: collector.head().path.index().map(str::to_owned),
             trace: Trace::new(topology, collector, begun),
             asked: BTreeSet::new(),
             calls: HashMap::new(),
@@ -141,11 +141,4 @@ pub fn answered(operation: &str, reply: &Reply, partial: bool) {
 fn missing(reply: &Reply) -> Option<&str> {
     let header = reply.headers.iter().find(|(name, _)| name == MISSING_SHARDS_HEADER);
     header.map(|(_, shards)| shards.as_str())
-}
-
-/// The index that a request names in its path, as it is written there.
-fn index(head: &RequestHead) -> Option<String> {
-    let mut segments = head.route().trim_start_matches('/').split('/');
-    let is_index = segments.next() == Some("indexes");
-    segments.next().filter(|_| is_index).map(str::to_owned)
 }

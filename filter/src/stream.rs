@@ -13,6 +13,7 @@ use miroir_core::{
     http::{CallId, Reply, RequestHead},
     intake::{Collector, Intake},
     operation::{Operation, Progress},
+    path::ApiPath,
     protocol::SECRET_HEADER,
     settings_changes,
     topology::Topology,
@@ -252,14 +253,17 @@ impl Context for Stream {
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let mut head = request_head();
-        match self.topology.own_path(&head.path).map(str::to_owned) {
-            Some(path) => head.path = path,
-            None => {
-                self.state = State::Foreign;
-                return Action::Continue;
-            }
-        }
+        let (mut head, target) = request_head();
+        let Some(path) = self.topology.own_path(&target).map(ApiPath::parse) else {
+            self.state = State::Foreign;
+            return Action::Continue;
+        };
+        let Ok(path) = path else {
+            self.state = State::Left;
+            self.refuse(&Reply { status: 400, headers: Vec::new(), body: Vec::new() });
+            return Action::Pause;
+        };
+        head.path = path;
         if self.topology.config().tracing.is_some() {
             self.begun = traces::now();
         }
@@ -346,14 +350,15 @@ fn too_many_payloads() -> Reply {
     ApiError::new(Code::UNAVAILABLE, message).reply()
 }
 
-fn request_head() -> RequestHead {
-    let mut head = RequestHead::default();
+/// The client's request without its path, and its target as it was sent.
+fn request_head() -> (RequestHead, String) {
+    let (mut head, mut target) = (RequestHead::default(), String::new());
     for (name, value) in read_headers(MapType::HttpRequestHeaders) {
         match name.as_str() {
             ":method" => head.method = value,
-            ":path" => head.path = value,
+            ":path" => target = value,
             _ => head.headers.push((name, value)),
         }
     }
-    head
+    (head, target)
 }

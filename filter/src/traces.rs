@@ -149,7 +149,7 @@ impl Trace {
                 begun,
                 attributes: vec![
                     ("http.request.method", json!(head.method)),
-                    ("url.path", json!(head.route())),
+                    ("url.path", json!(head.path.route())),
                     ("db.system.name", json!("meilisearch")),
                     ("db.operation.name", json!(collector.operation())),
                     ("miroir.topology_version", json!(topology.version())),
@@ -167,8 +167,7 @@ impl Trace {
         let Self { headers, recorded } = self;
         let Some(recorded) = recorded else { return Cow::Borrowed(headers) };
         let id = SpanId::new(random());
-        let (node, path) =
-            (recorded.upstream(call.upstream), call.path.split('?').next().unwrap_or_default());
+        let (node, path) = (recorded.upstream(call.upstream), call.path.route());
         let mut attributes = vec![
             ("http.request.method", json!(call.method)),
             ("url.path", json!(path)),

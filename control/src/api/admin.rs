@@ -13,13 +13,29 @@ use crate::{
     },
     view::{Replica, ReplicaState, View},
 };
-use axum::{Json, http::HeaderMap};
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
+};
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Carries the admin token.
 pub const TOKEN_HEADER: &str = "x-miroir-token";
+
+/// Checks the admin token: in its own header, or as a bearer, which Prometheus can send.
+///
+/// # Errors
+/// 403.
+pub fn require_token(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let mut headers = headers.clone();
+    if let Some(token) = bearer.and_then(|token| HeaderValue::from_str(token).ok()) {
+        headers.entry(HeaderName::from_static(TOKEN_HEADER)).or_insert(token);
+    }
+    require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)
+}
 
 /// The cluster at a glance.
 #[derive(Clone, Debug, Serialize, Deserialize)]

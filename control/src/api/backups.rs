@@ -58,7 +58,7 @@ async fn take(
         task: NewTask { index, kind: kind.to_owned(), details, custom_metadata: None },
         scope,
         requests: vec![NodeRequest { method, path, body: None, main: true }],
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once: AtOnce::Nothing,
         effect: Effect::None,
     };

@@ -3,7 +3,6 @@
 use super::{Sent, Shared, tasks};
 use crate::error::{Result, api_error};
 use crate::{
-    auth,
     ledger::tasks::{self as stored, Query, Task},
     time,
 };
@@ -44,8 +43,8 @@ fn view(task: &Task) -> Value {
 /// # Errors
 /// A node's refusal of the client's query.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
-    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
-    let Some(mut query) = tasks::read(&sent.request.path, true) else {
+    let grant = sent.grant()?;
+    let Some(mut query) = tasks::read(&sent.query, true) else {
         return sent.natively(&cluster).await;
     };
     query.visible = grant.visible();
@@ -59,7 +58,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// There is no such batch, or the key does not see it.
 pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
+    let grant = sent.grant()?;
     let Ok(number) = uid.parse::<u32>() else {
         let message = format!("Batch uid `{uid}` is invalid. It should only contain numeric characters.");
         return Err(api_error(400, "invalid_request", "invalid_batch_uids", message).into());

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     features,
     locks::Scope,
-    node::NodeAnswer,
+    node::{Authority, NodeAnswer},
     server::{self, Changed},
 };
 use axum::{extract::Path, response::Response};
@@ -65,6 +65,7 @@ pub(super) async fn everywhere(
     changed: impl FnOnce(&NodeAnswer) -> Option<Changed> + Send + 'static,
 ) -> Result<Response> {
     let cluster = cluster.0.clone();
+    sent.grant()?;
     // A client that leaves must not leave nodes different.
     let work = async move { send(&cluster, sent, changed).await };
     tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
@@ -81,8 +82,7 @@ async fn send(
     for node in cluster.current() {
         let mut request = sent.request.clone();
         if first.is_some() {
-            request.authorization = None;
-            request.anonymous = false;
+            request.authority = Authority::Master;
         }
         match node.send(&request).await {
             Ok(answer) if first.is_none() && !answer.is_success() => return Ok(pass_on(&answer)),

@@ -31,6 +31,9 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     }) else {
         return refused(&cluster, &sent).await;
     };
+    if sent.grant()?.check_index(&uid).is_err() {
+        return refused(&cluster, &sent).await;
+    }
     let primary_key = body.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
     let mut requests = vec![main(&sent, Some(body))];
     if !cluster.view().indexes.contains_key(&uid) {
@@ -45,7 +48,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
         },
         scope: Scope::indexes([uid.as_str()]),
         requests,
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once: AtOnce::Created { index: uid, primary_key },
         effect: Effect::None,
     };
@@ -77,7 +80,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         },
         scope: Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())),
         requests: vec![main(&sent, Some(body))],
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once: AtOnce::Nothing,
         effect: Effect::UpdateIndex { index, primary_key, rename },
     };
@@ -89,6 +92,9 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
 /// # Errors
 /// A node's refusal.
 pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    if check_index_uid(&index).is_err() {
+        return refused(&cluster, &sent).await;
+    }
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -98,7 +104,7 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         },
         scope: Scope::indexes([index.as_str()]),
         requests: vec![main(&sent, None)],
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once: AtOnce::Deleted { index },
         effect: Effect::None,
     };
@@ -125,6 +131,10 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
     let Some(pairs) = pairs else { return refused(&cluster, &sent).await };
     let names: Vec<&str> =
         pairs.iter().flat_map(|(left, right, _)| [left.as_str(), right.as_str()]).collect();
+    let grant = sent.grant()?;
+    if names.iter().any(|name| grant.check_index(name).is_err()) {
+        return refused(&cluster, &sent).await;
+    }
     let swaps: Vec<Value> = pairs
         .iter()
         .map(|(left, right, rename)| json!({"indexes": [left, right], "rename": rename}))
@@ -138,22 +148,19 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
         },
         scope: Scope::indexes(names),
         requests: vec![main(&sent, body)],
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once: AtOnce::Nothing,
         effect: Effect::Swap { pairs },
     };
     run(&cluster, &sent, operation).await
 }
 
-/// Runs an operation; one that comes without a key where keys are needed is refused by a node, before anything.
+/// Runs an operation that the client's key allows.
 ///
 /// # Errors
 /// A node's refusal.
 pub async fn run(cluster: &Shared, sent: &Sent, operation: Operation) -> Result<Response> {
-    if sent.request.anonymous {
-        return refused(cluster, sent).await;
-    }
-    Ok(accepted(&ops::run(cluster, operation).await?))
+    Ok(accepted(&ops::run(cluster, sent.grant()?, operation).await?))
 }
 
 /// Lets a node refuse what it must refuse, in its own words.
@@ -163,7 +170,7 @@ pub async fn run(cluster: &Shared, sent: &Sent, operation: Operation) -> Result<
 pub async fn refused(cluster: &Shared, sent: &Sent) -> Result<Response> {
     let answer = cluster.ask_any(&sent.request).await?;
     if answer.is_success() {
-        tracing::error!(path = sent.request.path, "a node took a request that it should have refused");
+        tracing::error!(path = %sent.request.path, "a node took a request that it should have refused");
         return Err(Error::from(ApiError::new(Code::BAD_REQUEST, "The request cannot be understood.")));
     }
     Ok(super::pass_on(&answer))

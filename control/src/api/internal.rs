@@ -1,14 +1,12 @@
 //! Begin and commit, for gateways that know the secret.
 
-use super::{Sent, Shared};
+use super::{Sent, Shared, admin};
 use crate::{
     cluster::Cluster,
-    error::{Result, api_error},
+    error::{Error, Result, api_error},
+    node::Request,
     secrets,
-    writes::{
-        self,
-        refusal::{Refused, split},
-    },
+    writes::{self, refusal::Refused},
 };
 use axum::{
     Json,
@@ -79,10 +77,11 @@ pub async fn authorization(cluster: Shared, headers: HeaderMap, sent: Sent) -> R
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn refused(cluster: &Cluster, headers: &HeaderMap, sent: Sent, prefix: &str) -> Result<Refused> {
+fn refused(cluster: &Cluster, headers: &HeaderMap, sent: Sent, prefix: &'static str) -> Result<Refused> {
     require(headers, SECRET_HEADER, &cluster.secrets.gateway_secret)?;
-    let (index, rest) = split(sent.request.path.strip_prefix(prefix).unwrap_or_default())?;
-    Ok(Refused { index, rest, request: sent.request, authorization: sent.authorization })
+    let path = sent.request.path.beneath(&prefix.into());
+    let path = path.ok_or_else(|| Error::Other(format!("`{}` is of no gateway", sent.request.path)))?;
+    Refused::of(Request { path, ..sent.request }, sent.authorization)
 }
 
 fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Bytes) -> Result<T> {
@@ -90,6 +89,16 @@ fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Byte
     serde_json::from_slice(body).map_err(|error| {
         ApiError::new(Code::BAD_REQUEST, format!("not the gateways' protocol: {error}")).into()
     })
+}
+
+/// Makes sure that a request to the control plane's own interface comes from somebody who knows one of its secrets, before anything
+/// of it is read; which of them, each route says.
+///
+/// # Errors
+/// 403.
+pub fn require_any(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
+    require(headers, SECRET_HEADER, &cluster.secrets.gateway_secret)
+        .or_else(|_| admin::require_token(cluster, headers))
 }
 
 /// Checks a header that carries a secret.

@@ -4,7 +4,7 @@ use super::{Sent, Shared, everywhere::everywhere, pass_on};
 use crate::{
     cluster::Cluster,
     epochs::INTERNAL,
-    error::{Result, api_error},
+    error::{Error, Result, api_error},
     node::Request,
 };
 use axum::{
@@ -12,6 +12,7 @@ use axum::{
     body::Bytes,
     response::{IntoResponse, Response},
 };
+use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -27,6 +28,22 @@ fn needs_master_key(cluster: &Cluster) -> Result<()> {
 
 fn is_internal(key: &Value) -> bool {
     key.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(INTERNAL))
+}
+
+fn not_found(sent: &Sent) -> Error {
+    let segments = sent.request.path.segments();
+    let message = format!("API key `{}` not found.", segments.last().unwrap_or(&""));
+    api_error(404, "invalid_request", "api_key_not_found", message).into()
+}
+
+/// Names of internal keys are not for clients: keys of such a name are hidden.
+fn check_name(sent: &Sent) -> Result<()> {
+    if sent.json().is_some_and(|body| is_internal(&body)) {
+        let message =
+            format!("Invalid value at `.name`: names that begin with `{INTERNAL}` are the cluster's own.");
+        return Err(api_error(400, "invalid_request", "invalid_api_key_name", message).into());
+    }
+    Ok(())
 }
 
 /// `GET /keys`, without the cluster's own.
@@ -57,9 +74,7 @@ pub async fn get(cluster: Shared, sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
     let answer = cluster.ask_any(&sent.request).await?;
     if is_internal(&answer.json()) {
-        let key = sent.request.path.rsplit('/').next().unwrap_or_default();
-        let message = format!("API key `{key}` not found.");
-        return Err(api_error(404, "invalid_request", "api_key_not_found", message).into());
+        return Err(not_found(&sent));
     }
     Ok(pass_on(&answer))
 }
@@ -70,6 +85,7 @@ pub async fn get(cluster: Shared, sent: Sent) -> Result<Response> {
 /// A node's refusal.
 pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
+    check_name(&sent)?;
     if let Some(Value::Object(mut body)) = sent.json()
         && body.get("uid").is_none_or(Value::is_null)
     {
@@ -85,5 +101,10 @@ pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
 /// A node's refusal.
 pub async fn change(cluster: Shared, sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
+    check_name(&sent)?;
+    let own = Request::own("GET", ApiPath::new(sent.request.path.segments()), None);
+    if is_internal(&cluster.ask_any(&own).await?.json()) {
+        return Err(not_found(&sent));
+    }
     everywhere(&cluster, sent, |_| None).await
 }

@@ -2,12 +2,11 @@
 
 use super::{
     Shared,
-    admin::{Status, TOKEN_HEADER},
-    internal::require,
+    admin::{Status, require_token},
 };
 use crate::error::Result;
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use std::fmt::Write;
@@ -19,12 +18,8 @@ const CONTENT_TYPE: (&str, &str) = ("content-type", "text/plain; version=0.0.4; 
 ///
 /// # Errors
 /// The token is not right.
-pub async fn metrics(cluster: Shared, mut headers: HeaderMap) -> Result<Response> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if let Some(token) = bearer.and_then(|token| HeaderValue::from_str(token).ok()) {
-        headers.entry(HeaderName::from_static(TOKEN_HEADER)).or_insert(token);
-    }
-    require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
+pub async fn metrics(cluster: Shared, headers: HeaderMap) -> Result<Response> {
+    require_token(&cluster, &headers)?;
     Ok(([CONTENT_TYPE], render(&Status::of(&cluster))).into_response())
 }
 

@@ -1,8 +1,11 @@
 //! The HTTP server: Meilisearch's routes that the filter lets through, and `/_miroir/*`.
 
 pub mod admin;
+pub mod authority;
 pub mod backups;
 pub mod batches;
+pub mod body;
+mod edge;
 pub mod everywhere;
 pub mod export;
 pub mod fields;
@@ -22,26 +25,29 @@ pub mod tasks;
 pub mod webhooks;
 
 use crate::{
+    auth::Grant,
     cluster::Cluster,
     error::{Error, Result},
-    node::{NodeAnswer, Request},
+    node::{Authority, NodeAnswer, Request},
     scrub,
 };
+use authority::{BodySize, Judged};
 use axum::{
     Json, Router,
-    body::Bytes,
     extract::{DefaultBodyLimit, FromRequest},
     http::{
-        HeaderValue, Method, StatusCode, Uri,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE},
+        uri::PathAndQuery,
     },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{any, delete, get, patch, post},
 };
+use body::Whole;
 use miroir_core::{
     error::{ApiError, Code},
-    http::RequestHead,
+    path::ApiPath,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -117,7 +123,7 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         )
         .fallback(any(proxy::other))
         .method_not_allowed_fallback(proxy::read)
-        .layer(DefaultBodyLimit::disable())
+        .layer(DefaultBodyLimit::max(INTERNAL_BODY))
         .with_state(cluster.clone());
     // What comes before the choice of a route is around all of them.
     Router::new()
@@ -129,11 +135,45 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
 /// Methods that have routes; nodes refuse all others, `HEAD` too.
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// Paths, methods and `Allow` as nodes have them.
+/// The largest body of the control plane's own interface, bytes: a begin may carry a filter, a function, and documents in doubt.
+const INTERNAL_BODY: usize = 256 << 20;
+
+/// Where gateways ask for what is published; these requests are streams, and judged by their first message.
+const GRPC: &str = "/envoy.service.";
+
+/// Where the control plane's own interface is.
+const INTERNAL: &str = "_miroir";
+
+/// A client's request, before any of its body is read.
+#[derive(Clone, Debug)]
+struct Head {
+    path: ApiPath,
+    /// The query as the client wrote it.
+    query: String,
+    judged: Judged,
+}
+
+/// Paths, keys, methods and `Allow` as nodes have them. Behind it, all requests have been judged.
 async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Next) -> Response {
-    if let Some(uri) = normalized(request.uri()) {
-        *request.uri_mut() = uri;
+    if request.uri().path().starts_with(GRPC) {
+        return next.run(request).await;
     }
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let Ok(path) = ApiPath::parse(target) else { return StatusCode::BAD_REQUEST.into_response() };
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let judged = match judge(&cluster, &method, &headers, &path).await {
+        Ok(judged) => judged,
+        Err(error) => return unread(request, error),
+    };
+    if let Some(answer) = edge::answer(&path) {
+        return unread(request, answer);
+    }
+    match path.to_string().parse() {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return StatusCode::BAD_REQUEST.into_response(),
+    }
+    request.extensions_mut().insert(Head { path, query, judged });
     if METHODS.contains(request.method()) {
         let mut response = next.run(request).await;
         if response.status() != StatusCode::METHOD_NOT_ALLOWED {
@@ -147,11 +187,24 @@ async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Nex
     }
 }
 
-/// The address with one slash for several and none at the end; `None` where it is so already.
-fn normalized(uri: &Uri) -> Option<Uri> {
-    let path = uri.path_and_query()?.as_str();
-    let head = RequestHead { path: path.to_owned(), ..RequestHead::default() }.normalized();
-    (head.path != path).then(|| head.path.parse().ok()).flatten()
+/// Judges a request by its head.
+async fn judge(cluster: &Cluster, method: &Method, headers: &HeaderMap, path: &ApiPath) -> Result<Judged> {
+    if path.segments().first() == Some(&INTERNAL) {
+        internal::require_any(cluster, headers)?;
+        return Ok(Judged { grant: None, body: BodySize::Large });
+    }
+    let authorization = header(headers, "authorization");
+    Judged::of(cluster, method.as_str(), path, authorization.as_deref()).await
+}
+
+/// An answer to a request whose body nobody reads.
+fn unread(request: axum::extract::Request, answer: impl IntoResponse) -> Response {
+    body::drain(request.into_body());
+    answer.into_response()
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// What is answered before clients can be served.
@@ -178,37 +231,56 @@ pub struct Sent {
     pub request: Request,
     /// The client's `Authorization`.
     pub authorization: Option<String>,
+    /// The query as the client wrote it.
+    pub query: String,
+    /// What its key allows.
+    grant: Option<Grant>,
+    #[expect(dead_code, reason = "the room of the body goes with it")]
+    body: Whole,
 }
 
 impl FromRequest<Arc<Cluster>> for Sent {
     type Rejection = Response;
 
     async fn from_request(request: axum::extract::Request, cluster: &Arc<Cluster>) -> Result<Self, Response> {
-        let (parts, body) = request.into_parts();
-        let header = |name: &str| {
-            parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        let (mut parts, body) = request.into_parts();
+        let Some(Head { path, query, judged }) = parts.extensions.remove::<Head>() else {
+            let error = Error::Other(format!("`{}` has not been judged", parts.uri.path()));
+            return Err(error.into_response());
         };
+        let header = |name: &str| header(&parts.headers, name);
+        let encoding = header("content-encoding");
+        let declared = header("content-length").and_then(|length| length.parse().ok());
+        let body = cluster.bodies.read(body, judged.body, declared, encoding.as_deref()).await;
+        let body = body.map_err(|error| Error::from(error).into_response())?;
         let authorization = header("authorization");
-        let with_keys = cluster.options.user_master_key;
-        let mut sent = Self {
-            request: Request {
-                method: parts.method.to_string(),
-                path: parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-                authorization: authorization.clone().filter(|_| with_keys),
-                anonymous: with_keys && authorization.is_none(),
-                content_type: header("content-type"),
-                content_encoding: header("content-encoding"),
-                body: Bytes::new(),
-            },
-            authorization,
+        let authority = match &authorization {
+            _ if !cluster.options.user_master_key => Authority::Master,
+            Some(authorization) => Authority::Header(authorization.clone()),
+            None => Authority::Nobody,
         };
-        let whole = axum::extract::Request::from_parts(parts, body);
-        sent.request.body = Bytes::from_request(whole, cluster).await.map_err(IntoResponse::into_response)?;
-        Ok(sent)
+        let request = Request {
+            method: parts.method.to_string(),
+            path,
+            authority,
+            content_type: header("content-type"),
+            content_encoding: encoding.filter(|_| !body.is_decoded),
+            body: body.bytes.clone(),
+        };
+        Ok(Self { request, authorization, query, grant: judged.grant, body })
     }
 }
 
 impl Sent {
+    /// What its key allows.
+    ///
+    /// # Errors
+    /// Its route asks for no key.
+    pub fn grant(&self) -> Result<&Grant> {
+        let missing = || Error::Other(format!("`{}` needs no key", self.request.path.route()));
+        self.grant.as_ref().ok_or_else(missing)
+    }
+
     /// The body as JSON, where it is said to be that: nodes refuse any other.
     #[must_use]
     pub fn json(&self) -> Option<Value> {

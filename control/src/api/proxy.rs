@@ -2,9 +2,18 @@
 //! node may be sent, since it would answer, or change, for itself alone.
 
 use super::{Sent, Shared};
-use crate::{auth, cluster::Cluster, error::Result, features, node::Request};
+use crate::{
+    auth,
+    cluster::Cluster,
+    error::Result,
+    features,
+    node::{Authority, Request},
+};
 use axum::response::Response;
-use miroir_core::error::{ApiError, Code};
+use miroir_core::{
+    error::{ApiError, Code},
+    path::ApiPath,
+};
 
 /// Asks a node.
 ///
@@ -19,8 +28,8 @@ struct Closed {
     methods: &'static [&'static str],
     /// A star stands for any segment.
     path: &'static str,
-    /// What a key must allow to be told so.
-    action: &'static str,
+    /// What a key must allow to be told so, where that has not been judged: tenant tokens may chat.
+    action: Option<&'static str>,
     /// The experimental feature without which nodes refuse it themselves.
     feature: Option<&'static str>,
     /// Why not.
@@ -35,28 +44,22 @@ const CLOSED: [Closed; 4] = [
     Closed {
         methods: &["POST", "DELETE"],
         path: "/logs/stream",
-        action: "metrics.get",
+        action: None,
         feature: Some("logsRoute"),
         why: LOGS,
     },
-    Closed {
-        methods: &["POST"],
-        path: "/logs/stderr",
-        action: "metrics.get",
-        feature: Some("logsRoute"),
-        why: LOGS,
-    },
+    Closed { methods: &["POST"], path: "/logs/stderr", action: None, feature: Some("logsRoute"), why: LOGS },
     Closed {
         methods: &["POST"],
         path: "/tasks/compact",
-        action: "tasks.compact",
+        action: None,
         feature: Some("taskQueueCompactionRoute"),
         why: "a node that has compacted its tasks takes no write until it is started again: do it node by node.",
     },
     Closed {
         methods: &["POST"],
         path: "/chats/*/chat/completions",
-        action: "chatCompletions",
+        action: Some("chatCompletions"),
         feature: Some("chatCompletions"),
         why: CHATS,
     },
@@ -76,7 +79,7 @@ const HARMLESS: [(&str, &str); 4] = [
 /// # Errors
 /// The route is not for a cluster; or no node answers.
 pub async fn other(cluster: Shared, sent: Sent) -> Result<Response> {
-    let (method, path) = (sent.request.method.as_str(), route(&sent.request.path));
+    let (method, path) = (sent.request.method.as_str(), &sent.request.path);
     if let Some(closed) = CLOSED.iter().find(|c| c.methods.contains(&method) && matches(c.path, path)) {
         return closed.refuse(&cluster, &sent).await;
     }
@@ -97,28 +100,31 @@ impl Closed {
         {
             return sent.natively(cluster).await;
         }
-        auth::authorize(cluster, sent.authorization.as_deref(), self.action, None).await?;
-        Err(not_served(&sent.request.method, route(&sent.request.path), self.why).into())
+        if let Some(action) = self.action {
+            auth::authorize(cluster, sent.authorization.as_deref(), action, None).await?;
+        }
+        Err(not_served(&sent.request.method, &sent.request.path, self.why).into())
     }
 }
 
-fn not_served(method: &str, path: &str, why: &str) -> ApiError {
-    ApiError::new(Code::BAD_REQUEST, format!("A cluster does not serve `{method} {path}`: {why}"))
+fn not_served(method: &str, path: &ApiPath, why: &str) -> ApiError {
+    ApiError::new(Code::BAD_REQUEST, format!("A cluster does not serve `{method} {}`: {why}", path.route()))
 }
 
-fn route(path: &str) -> &str {
-    path.split('?').next().unwrap_or_default()
-}
-
-fn matches(pattern: &str, path: &str) -> bool {
-    let mut segments = path.split('/');
-    pattern.split('/').all(|wanted| segments.next().is_some_and(|segment| wanted == "*" || wanted == segment))
-        && segments.next().is_none()
+fn matches(pattern: &'static str, path: &ApiPath) -> bool {
+    let (pattern, segments) = (ApiPath::from(pattern), path.segments());
+    let pattern = pattern.segments();
+    pattern.len() == segments.len()
+        && pattern.iter().zip(&segments).all(|(wanted, segment)| *wanted == "*" || wanted == segment)
 }
 
 /// Whether nodes have a route: they tell its methods to whoever asks for its `OPTIONS`.
-pub(super) async fn is_there(cluster: &Cluster, method: &str, path: &str) -> Result<bool> {
-    let request = Request { anonymous: true, ..Request::own("OPTIONS", path, None) };
+pub(super) async fn is_there(cluster: &Cluster, method: &str, path: &ApiPath) -> Result<bool> {
+    if path.has_dots() {
+        return Ok(false);
+    }
+    let route = ApiPath::new(path.segments());
+    let request = Request { authority: Authority::Nobody, ..Request::own("OPTIONS", route, None) };
     let answer = cluster.ask_any(&request).await?;
     Ok(match (answer.status, answer.allow) {
         (404, _) => false,
@@ -133,9 +139,9 @@ mod tests {
 
     #[test]
     fn a_star_is_one_segment() {
-        assert!(matches("/chats/*/settings", "/chats/a/settings"));
-        assert!(!matches("/chats/*", "/chats/a/settings"));
-        assert!(!matches("/chats/*", "/chats"));
-        assert!(matches("/", "/"));
+        assert!(matches("/chats/*/settings", &"/chats/a/settings".into()));
+        assert!(!matches("/chats/*", &"/chats/a/settings".into()));
+        assert!(!matches("/chats/*", &"/chats".into()));
+        assert!(matches("/", &"/".into()));
     }
 }

@@ -49,7 +49,7 @@ async fn run(cluster: &Shared, sent: &Sent, kind: &str, details: Value, change: 
         return indexes::refused(cluster, sent).await;
     }
     let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
-    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let query = path.query();
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
     let metadata = parameters.find(|(name, _)| name == "customMetadata").map(|(_, value)| value.into_owned());
     let body = match &change {
@@ -65,7 +65,7 @@ async fn run(cluster: &Shared, sent: &Sent, kind: &str, details: Value, change: 
         },
         scope: Scope::indexes([INDEX]),
         requests: vec![NodeRequest { method, path, body, main: true }],
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once: AtOnce::Nothing,
         effect: Effect::Rules { change },
     };

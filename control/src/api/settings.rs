@@ -2,7 +2,7 @@
 
 use super::{Sent, Shared, indexes, proxy};
 use crate::{
-    auth, catalogue,
+    catalogue,
     embedders::{EMBEDDERS, hide_secrets, with_template},
     error::{Error, Result, api_error, index_not_found},
     facet_values::{self, FACETING},
@@ -17,6 +17,7 @@ use crate::{
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};
+use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 
 /// `PATCH /indexes/{index}/settings`.
@@ -37,7 +38,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     }
     facet_values::with_room(&mut body);
     let sets_rule = body.contains_key(FILTERABLE);
-    let request = request("PATCH", format!("/indexes/{index}/settings"), Value::Object(body));
+    let request = request("PATCH", ApiPath::of_index(&index, &["settings"]), Value::Object(body));
     write(&cluster, &sent, &index, request, sets_rule, Some(Value::Object(client))).await
 }
 
@@ -50,7 +51,7 @@ pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Re
     if !cluster.view().indexes.contains_key(&index) {
         return reset_nothing(&cluster, &sent, &index, None).await;
     }
-    let path = format!("/indexes/{index}/settings");
+    let path = ApiPath::of_index(&index, &["settings"]);
     let names = cluster.ask_any(&crate::node::Request::own("GET", path.clone(), None)).await?.json();
     let mut body: Map<String, Value> =
         names.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
@@ -69,7 +70,7 @@ pub async fn one(
     sent: Sent,
 ) -> Result<Response> {
     let method = sent.request.method.clone();
-    let path = format!("/indexes/{index}/settings/{name}");
+    let path = ApiPath::of_index(&index, &["settings", &name]);
     if !proxy::is_there(&cluster, &method, &path).await? {
         return indexes::refused(&cluster, &sent).await;
     }
@@ -113,18 +114,12 @@ async fn reset_nothing(
     index: &str,
     change: Option<Value>,
 ) -> Result<Response> {
-    let (method, path) =
-        (sent.request.method.clone(), format!("/indexes/{index}{}", settings_of(&sent.request.path)));
+    let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
     let request = NodeRequest { method, path, body: None, main: true };
     write(cluster, sent, index, request, true, change).await
 }
 
-/// `/settings`, and the setting's name, out of a path.
-fn settings_of(path: &str) -> &str {
-    path.find("/settings").and_then(|start| path.get(start..)).unwrap_or_default()
-}
-
-fn request(method: &str, path: String, body: Value) -> NodeRequest {
+fn request(method: &str, path: ApiPath, body: Value) -> NodeRequest {
     NodeRequest { method: method.to_owned(), path, body: Some(body), main: true }
 }
 
@@ -148,8 +143,7 @@ async fn write(
     sets_rule: bool,
     change: Option<Value>,
 ) -> Result<Response> {
-    let header = sent.authorization.as_deref();
-    let grant = auth::authorize(cluster, header, "settings.update", Some(index)).await?;
+    let grant = sent.grant()?;
     if check_index_uid(index).is_err() {
         return indexes::refused(cluster, sent).await;
     }
@@ -198,7 +192,7 @@ async fn write(
         task,
         scope: Scope::indexes([index]),
         requests,
-        authorization: sent.request.authorization.clone(),
+        authority: sent.request.authority.clone(),
         at_once,
         effect: Effect::Settings { index: index.to_owned(), change },
     };

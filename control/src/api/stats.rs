@@ -12,7 +12,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::shard::{TAG_FIELD, tag_filter};
+use miroir_core::{
+    path::ApiPath,
+    shard::{TAG_FIELD, tag_filter},
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -28,8 +31,7 @@ pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
     else {
         return Ok(pass_on(&answer));
     };
-    let query = query(&sent);
-    let of_nodes = everywhere(&cluster, &format!("/stats{query}")).await;
+    let of_nodes = everywhere(&cluster, ApiPath::from("/stats").with_query_of(&sent.request.path)).await;
     // Sizes are bytes on all disks together; a client that wants them worded gets one node's.
     for name in ["databaseSize", "usedDatabaseSize"] {
         if stats.get(name).is_some_and(Value::is_number) {
@@ -57,15 +59,12 @@ pub async fn one(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Resu
     if !answer.is_success() {
         return Ok(pass_on(&answer));
     }
-    let of_nodes = everywhere(&cluster, &format!("/indexes/{index}/stats{}", query(&sent))).await;
+    let path = ApiPath::of_index(&index, &["stats"]).with_query_of(&sent.request.path);
+    let of_nodes = everywhere(&cluster, path).await;
     Ok(Json(merge(&cluster, &index, answer.json(), &of_nodes).await).into_response())
 }
 
-fn query(sent: &Sent) -> String {
-    sent.request.path.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default()
-}
-
-async fn everywhere(cluster: &Cluster, path: &str) -> Vec<Value> {
+async fn everywhere(cluster: &Cluster, path: ApiPath) -> Vec<Value> {
     let request = Request::own("GET", path, None);
     let nodes = cluster.current();
     let asked = nodes.iter().map(async |node| node.send(&request).await);
@@ -125,10 +124,10 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
 /// Counts the documents of an index: each shard on one active replica of a node that answers.
 pub(super) async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
     let asked = cluster.sources(cluster.view().shards());
-    let path = format!("/indexes/{index}/documents/fetch");
+    let path = ApiPath::of_index(index, &["documents", "fetch"]);
     let counts = asked.iter().map(async |(node, shards)| {
         let body = json!({"filter": tag_filter(shards), "limit": 0});
-        let answer = node.ask("POST", &path, Some(&body)).await?;
+        let answer = node.ask("POST", path.clone(), Some(&body)).await?;
         answer.get("total").and_then(Value::as_u64).ok_or(Error::NoNode)
     });
     join_all(counts).await.into_iter().sum()

@@ -2,7 +2,6 @@
 
 use super::{Sent, Shared, tasks};
 use crate::{
-    auth,
     cluster::Cluster,
     error::{Result, api_error},
     features,
@@ -15,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::{scrub, shard::Shard};
+use miroir_core::{path::ApiPath, scrub, shard::Shard};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
@@ -31,8 +30,8 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
     if features::is_on(&cluster, FEATURE).await? != Some(true) {
         return sent.natively(&cluster).await;
     }
-    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
-    let uid = tasks::find(&cluster, &grant, &uid).await?.uid;
+    let grant = sent.grant()?;
+    let uid = tasks::find(&cluster, grant, &uid).await?.uid;
     let node_tasks = cluster.ledger.call(move |connection| intents::all_node_tasks(connection, uid)).await?;
     match documents(&cluster, &node_tasks).await {
         Some(body) => Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()),
@@ -54,7 +53,7 @@ async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>
         return None;
     }
     let asked = parts.map(async |task| {
-        let path = format!("/tasks/{}/documents", task.node_task);
+        let path = ApiPath::new(["tasks", &task.node_task.to_string(), "documents"]);
         let answer = cluster.node(&task.node)?.send(&Request::own("GET", path, None)).await.ok()?;
         answer.is_success().then_some((task, answer.body))
     });

@@ -2,7 +2,7 @@
 
 use super::{Sent, Shared};
 use crate::{
-    auth::{self, Grant},
+    auth::Grant,
     cluster::Cluster,
     error::{Result, api_error},
     ledger::{
@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
+use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
 
 /// `GET /tasks`.
@@ -25,8 +26,8 @@ use serde_json::{Value, json};
 /// # Errors
 /// A node's refusal of the client's query.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
-    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
-    let Some(mut query) = read(&sent.request.path, true) else {
+    let grant = sent.grant()?;
+    let Some(mut query) = read(&sent.query, true) else {
         // Nodes check the same parameters, and word it as clients know it.
         return sent.natively(&cluster).await;
     };
@@ -60,8 +61,8 @@ pub async fn page(
 /// # Errors
 /// There is no such task, or the key does not see it.
 pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    let grant = auth::authorize(&cluster, sent.authorization.as_deref(), "tasks.get", None).await?;
-    Ok(Json(find(&cluster, &grant, &uid).await?.view()).into_response())
+    let grant = sent.grant()?;
+    Ok(Json(find(&cluster, grant, &uid).await?.view()).into_response())
 }
 
 /// A task that a key may see.
@@ -86,7 +87,7 @@ pub async fn find(cluster: &Cluster, grant: &Grant, uid: &str) -> Result<stored:
 /// # Errors
 /// The query is empty, or not one.
 pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
-    let (query, text) = match select(&cluster, &sent, "tasks.cancel", "cancel").await? {
+    let (query, text) = match select(&cluster, &sent, "cancel").await? {
         Ok(selected) => selected,
         Err(refusal) => return Ok(refusal),
     };
@@ -106,8 +107,8 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let asked = parts.into_iter().map(async |(node, node_tasks)| {
         let node = cluster.node(&node)?;
         let list: Vec<String> = node_tasks.iter().map(u32::to_string).collect();
-        let path = format!("/tasks/cancel?uids={}", list.join(","));
-        let answer = node.ask("POST", &path, None).await.ok()?;
+        let path = ApiPath::from("/tasks/cancel").with("uids", &list.join(","));
+        let answer = node.ask("POST", path.clone(), None).await.ok()?;
         let node_task = answer.get("taskUid")?.as_u64().and_then(|uid| u32::try_from(uid).ok())?;
         Some(NodeTask { node: node.name.clone(), node_task, main: true, shards: Vec::new() })
     });
@@ -155,7 +156,7 @@ async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize>
 /// # Errors
 /// The query is empty, or not one.
 pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
-    let (mut query, text) = match select(&cluster, &sent, "tasks.delete", "delete").await? {
+    let (mut query, text) = match select(&cluster, &sent, "delete").await? {
         Ok(selected) => selected,
         Err(refusal) => return Ok(refusal),
     };
@@ -202,17 +203,12 @@ async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value)
 const UNFINISHED: [&str; 2] = ["enqueued", "processing"];
 
 /// The tasks that a cancelation or deletion asks for, and its query's text; or what the client is told instead.
-async fn select(
-    cluster: &Shared,
-    sent: &Sent,
-    action: &str,
-    verb: &str,
-) -> Result<Result<(Query, String), Response>> {
-    let grant = auth::authorize(cluster, sent.authorization.as_deref(), action, None).await?;
-    let Some(mut query) = read(&sent.request.path, false) else {
+async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Query, String), Response>> {
+    let grant = sent.grant()?;
+    let Some(mut query) = read(&sent.query, false) else {
         return Ok(Err(sent.natively(cluster).await?));
     };
-    let text = sent.request.path.split_once('?').map(|(_, text)| text).unwrap_or_default();
+    let text = &sent.query;
     if text.is_empty() {
         let message = format!(
             "Query parameters to filter the tasks to {verb} are missing. Available query parameters are: `uids`, \
@@ -247,9 +243,8 @@ async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -
 }
 
 /// Reads the query of `GET /tasks`; `None` where a node would refuse it.
-pub(super) fn read(path: &str, paged: bool) -> Option<Query> {
+pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
     let mut query = Query { limit: 20, ..Query::default() };
-    let text = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
         let is_star = value.split(',').any(|part| part == "*");
         let numbers = || value.split(',').map(|part| part.trim().parse().ok()).collect::<Option<Vec<u32>>>();
@@ -328,7 +323,7 @@ mod tests {
     #[test]
     fn queries_as_meilisearch_reads_them() {
         let query = read(
-            "/tasks?limit=3&from=9&reverse=true&uids=1,2&statuses=Succeeded,failed&types=*&indexUids=a,b\
+            "limit=3&from=9&reverse=true&uids=1,2&statuses=Succeeded,failed&types=*&indexUids=a,b\
              &afterEnqueuedAt=2024-01-01&canceledBy=4",
             true,
         )
@@ -339,7 +334,7 @@ mod tests {
         assert_eq!(query.types, None);
         assert_eq!(query.dates, [("enqueued_at", true, time::parse("2024-01-02T00:00:00Z").unwrap())]);
         for refused in ["limit=x", "unknown=1", "types=nope", "indexUids=a%20b", "beforeStartedAt=soon"] {
-            assert!(read(&format!("/tasks?{refused}"), true).is_none(), "{refused}");
+            assert!(read(refused, true).is_none(), "{refused}");
         }
     }
 }

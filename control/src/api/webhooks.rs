@@ -4,10 +4,9 @@
 
 use super::{Sent, Shared, pass_on};
 use crate::{
-    auth,
     error::{Result, api_error},
     ledger::webhooks::{self, Webhook},
-    node::Request,
+    node::{Authority, Request},
     scrub,
 };
 use axum::{
@@ -16,7 +15,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
-use miroir_core::error::ApiError;
+use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -55,7 +54,7 @@ fn view(uuid: Uuid, webhook: &Webhook) -> Value {
 /// # Errors
 /// The key is not right.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
-    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.get", None).await?;
+    sent.grant()?;
     let all = cluster.ledger.call(webhooks::all).await?;
     let results: Vec<Value> = all.iter().map(|(uuid, webhook)| view(*uuid, webhook)).collect();
     Ok(Json(json!({ "results": results })).into_response())
@@ -66,7 +65,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// The key is not right, or there is no such webhook.
 pub async fn get(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
-    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.get", None).await?;
+    sent.grant()?;
     let uuid = parse(&uuid)?;
     let all = cluster.ledger.call(webhooks::all).await?;
     let webhook = all.get(&uuid).ok_or_else(|| not_found(uuid))?;
@@ -78,7 +77,7 @@ pub async fn get(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Resul
 /// # Errors
 /// The key is not right, or the body is not.
 pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
-    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.create", None).await?;
+    sent.grant()?;
     let body = match judged(&cluster, &sent).await? {
         Ok(body) => body,
         Err(refusal) => return Ok(refusal),
@@ -112,7 +111,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// The key is not right, the body is not, or there is no such webhook.
 pub async fn update(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
-    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.update", None).await?;
+    sent.grant()?;
     let body = match judged(&cluster, &sent).await? {
         Ok(body) => body,
         Err(refusal) => return Ok(refusal),
@@ -130,7 +129,7 @@ pub async fn update(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Re
 /// # Errors
 /// The key is not right, or there is no such webhook.
 pub async fn delete(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
-    auth::authorize(&cluster, sent.authorization.as_deref(), "webhooks.delete", None).await?;
+    sent.grant()?;
     let uuid = editable(&uuid)?;
     let there = cluster
         .ledger
@@ -157,14 +156,9 @@ fn editable(uuid: &str) -> Result<Uuid> {
 /// The body, if its form is right; else a node's refusal. Nodes never change the webhook whose uuid is nil: they look at the
 /// body, and refuse.
 async fn judged(cluster: &Shared, sent: &Sent) -> Result<Result<Value, Response>> {
-    let path = format!("/webhooks/{}", Uuid::nil());
-    let request = Request {
-        method: "PATCH".into(),
-        path,
-        authorization: None,
-        anonymous: false,
-        ..sent.request.clone()
-    };
+    let path = ApiPath::new(["webhooks", &Uuid::nil().to_string()]);
+    let request =
+        Request { method: "PATCH".into(), path, authority: Authority::Master, ..sent.request.clone() };
     let answer = cluster.ask_any(&request).await?;
     let is_immutable = answer.error().is_some_and(|error| error.code == "immutable_webhook");
     match sent.json().filter(|_| is_immutable) {

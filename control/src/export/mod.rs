@@ -18,6 +18,7 @@ use crate::{
     scrub, time,
 };
 use byte_unit::Byte;
+use miroir_core::path::ApiPath;
 use miroir_core::{
     documents::PrimaryKey,
     error::{ApiError, Code, ErrorBody},
@@ -235,7 +236,7 @@ fn internal(error: impl std::fmt::Display) -> ErrorBody {
 /// A node judges a filter before it is used, so that its error is about what the client has written.
 async fn judge(cluster: &Cluster, index: &str, filter: &Value) -> std::result::Result<(), ErrorBody> {
     let body = json!({"filter": filter, "limit": 0});
-    let request = Request::own("POST", format!("/indexes/{index}/documents/fetch"), Some(&body));
+    let request = Request::own("POST", ApiPath::of_index(index, &["documents", "fetch"]), Some(&body));
     let answer = cluster.ask_any(&request).await.map_err(internal)?;
     match answer.error() {
         Some(error) if !answer.is_success() => {
@@ -248,7 +249,7 @@ async fn judge(cluster: &Cluster, index: &str, filter: &Value) -> std::result::R
 
 /// The settings of an index as clients know them, with the keys of embedders.
 async fn settings(cluster: &Cluster, index: &str) -> Result<Value> {
-    let path = format!("/indexes/{index}/settings");
+    let path = ApiPath::of_index(index, &["settings"]);
     let answer = cluster.ask_any(&Request::own("GET", path, None)).await?;
     let mut settings = answer.json();
     scrub::value(&mut settings);

@@ -2,7 +2,7 @@
 
 use super::tasks::{self, NewTask, Task};
 use crate::{error::Result, export::Export, rules::Change};
-use miroir_core::{protocol::WriteOperation, shard::Shard};
+use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct NodeRequest {
     /// Upper case.
     pub method: String,
     /// Path and query.
-    pub path: String,
+    pub path: ApiPath,
     /// JSON, or nothing.
     pub body: Option<serde_json::Value>,
     /// Whether the client's task is this one; else a step that only has to be over.

@@ -16,6 +16,7 @@ use crate::{
 use axum::body::Bytes;
 use miroir_core::{
     documents::PrimaryKey,
+    path::ApiPath,
     shard::{Shard, TAG_FIELD, tag_filter},
 };
 use serde_json::{Value, json};
@@ -193,16 +194,15 @@ impl<'a> Copy<'a> {
         let body = format!("[{}]", documents.join(","));
         let (documents, bytes) = (documents.len() as u64, body.len() as u64);
         self.spend(Cost { documents, bytes, ..Cost::default() });
-        let key = percent_encoding::utf8_percent_encode(key.name(), percent_encoding::NON_ALPHANUMERIC);
-        self.send(format!("/indexes/{index}/documents?primaryKey={key}"), body).await
+        self.send(ApiPath::of_index(index, &["documents"]).with("primaryKey", key.name()), body).await
     }
 
     async fn delete(&mut self, index: &str, ids: &[&String]) -> Result<()> {
         self.spend(Cost { deleted: ids.len() as u64, ..Cost::default() });
-        self.send(format!("/indexes/{index}/documents/delete-batch"), json!(ids).to_string()).await
+        self.send(ApiPath::of_index(index, &["documents", "delete-batch"]), json!(ids).to_string()).await
     }
 
-    async fn send(&mut self, path: String, body: String) -> Result<()> {
+    async fn send(&mut self, path: ApiPath, body: String) -> Result<()> {
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
         let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
@@ -215,7 +215,7 @@ impl<'a> Copy<'a> {
     /// # Errors
     /// The target did not answer, or refused.
     pub async fn delete_index(&self, index: &str) -> Result<()> {
-        let request = Request::own("DELETE", format!("/indexes/{index}"), None);
+        let request = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
         let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
         if answer.is_success() || answer.status == 404 {
             return Ok(());
@@ -236,10 +236,11 @@ impl<'a> Copy<'a> {
 
     async fn succeeded(&self, tasks: &[u64]) -> Result<()> {
         let list: Vec<String> = tasks.iter().map(u64::to_string).collect();
-        let path = format!("/tasks?limit={}&uids={}", tasks.len(), list.join(","));
+        let path =
+            ApiPath::from("/tasks").with("limit", &tasks.len().to_string()).with("uids", &list.join(","));
         let mut pause = Duration::from_millis(10);
         loop {
-            let answer = self.target.ask("GET", &path, None).await?;
+            let answer = self.target.ask("GET", path.clone(), None).await?;
             let found = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
             let is = |task: &Value, wanted: &[&str]| {
                 task.get("status").and_then(Value::as_str).is_some_and(|status| wanted.contains(&status))
@@ -308,7 +309,7 @@ pub async fn untagged(
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn fetch(node: &Node, index: &str, body: &Value) -> Result<Page> {
-    let request = Request::own("POST", format!("/indexes/{index}/documents/fetch"), Some(body));
+    let request = Request::own("POST", ApiPath::of_index(index, &["documents", "fetch"]), Some(body));
     let begun = Instant::now();
     let answer = node.send_within(&request, PATIENCE).await?;
     if !answer.is_success() {

@@ -10,6 +10,7 @@ use crate::{
 };
 use miroir_core::{
     documents::PrimaryKey,
+    path::ApiPath,
     shard::{Shard, tag_filter},
 };
 use serde_json::{Value, json};
@@ -100,7 +101,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
     let view = cluster.view();
     let indexes: Vec<&String> = view.indexes.keys().collect();
     let mut tasks = Vec::new();
-    let mut send = async |path: String, body: Value| {
+    let mut send = async |path: ApiPath, body: Value| {
         let request = Request::own("POST", path, Some(&body));
         let answer = fenced::send(cluster, node, request.clone(), PATIENCE).await?;
         match answer.task_uid().filter(|_| answer.is_success()) {
@@ -112,13 +113,13 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
         Ok(())
     };
     for index in &indexes {
-        send(format!("/indexes/{index}/documents/delete"), json!({ "filter": filter })).await?;
+        send(ApiPath::of_index(index, &["documents", "delete"]), json!({ "filter": filter })).await?;
         let Some(key) = view.indexes.get(*index).and_then(|known| known.primary_key.as_ref()) else {
             continue;
         };
         match untagged(cluster, node, index, shards, &PrimaryKey::new(key)).await {
             Ok(ids) if ids.is_empty() => {}
-            Ok(ids) => send(format!("/indexes/{index}/documents/delete-batch"), json!(ids)).await?,
+            Ok(ids) => send(ApiPath::of_index(index, &["documents", "delete-batch"]), json!(ids)).await?,
             Err(Error::Unexpected { status: 404, .. }) => {}
             Err(error) => return Err(error),
         }
@@ -128,7 +129,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
     }
     for index in &indexes {
         let body = json!({"filter": filter, "limit": 0});
-        match node.ask("POST", &format!("/indexes/{index}/documents/fetch"), Some(&body)).await {
+        match node.ask("POST", ApiPath::of_index(index, &["documents", "fetch"]), Some(&body)).await {
             Ok(left) if left.get("total").and_then(Value::as_u64) == Some(0) => {}
             Ok(left) => return Err(Error::Other(format!("`{index}` on `{}` still has {left}", node.name))),
             Err(Error::Unexpected { status: 404, .. }) => {}

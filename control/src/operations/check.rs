@@ -42,7 +42,8 @@ pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &O
 }
 
 async fn healthy(node: &Node) -> bool {
-    let request = Request { anonymous: true, ..Request::own("GET", "/health", None) };
+    let request =
+        Request { authority: crate::node::Authority::Nobody, ..Request::own("GET", "/health", None) };
     node.send_within(&request, PATIENCE).await.is_ok_and(|answer| answer.status == 200)
 }
 

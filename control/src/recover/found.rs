@@ -15,6 +15,7 @@ use crate::{
 };
 use miroir_core::{
     documents::PrimaryKey,
+    path::ApiPath,
     shard::{Shard, TAG_FIELD},
 };
 use serde_json::{Value, json};
@@ -77,14 +78,14 @@ impl Copy {
 /// It does not answer, or holds documents that this number of shards does not explain.
 pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     idle(node).await?;
-    let list = async |path: &str| -> Result<Vec<Value>> {
+    let list = async |path: &'static str| -> Result<Vec<Value>> {
         let answer = node.ask("GET", path, None).await?;
         Ok(answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default())
     };
     let mut found = Found { keys: list("/keys?limit=10000").await?, ..Found::default() };
     for told in list("/indexes?limit=100000").await? {
         let uid = told.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let settings = node.ask("GET", &format!("/indexes/{uid}/settings"), None).await?;
+        let settings = node.ask("GET", ApiPath::of_index(&uid, &["settings"]), None).await?;
         let known = index(&told, &settings);
         if let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) {
             read(node, &uid, &key, shards, &mut found.shards).await?;

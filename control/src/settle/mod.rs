@@ -18,6 +18,7 @@ use futures_util::future::join_all;
 use judge::{Part, Seen, State, Verdict, judge};
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
+    path::ApiPath,
     shard::Shard,
 };
 use serde_json::Value;
@@ -323,8 +324,9 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
     }
     for chunk in uids.chunks(CHUNK) {
         let list: Vec<String> = chunk.iter().map(u32::to_string).collect();
-        let path = format!("/tasks?limit={}&uids={}", chunk.len(), list.join(","));
-        let Ok(answer) = node.ask("GET", &path, None).await else { continue };
+        let path =
+            ApiPath::from("/tasks").with("limit", &chunk.len().to_string()).with("uids", &list.join(","));
+        let Ok(answer) = node.ask("GET", path.clone(), None).await else { continue };
         // Its disk was lost, or its tasks were deleted: they will not end.
         seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
         for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {

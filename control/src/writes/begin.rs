@@ -20,7 +20,10 @@ use crate::{
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
+    path::ApiPath,
     protocol::{Begin, BeginReply, WriteOperation},
+    route::WriteKind,
+    scrub,
     shard::Shard,
 };
 use serde_json::{Value, json};
@@ -40,8 +43,8 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
     };
     let grant = auth::authorize(cluster, begin.authorization.as_deref(), action, Some(&begin.index)).await?;
     check_index_uid(&begin.index)?;
-    if let Some((rest, body)) = judged_by_node(&begin.operation) {
-        refusal::check(cluster, rest, Request::own("POST", "", Some(&body))).await?;
+    if let Some((kind, body)) = judged_by_node(&begin.operation) {
+        refusal::check(cluster, &kind, Request::own("POST", ApiPath::default(), Some(&body))).await?;
     }
     let known = cluster.view().shards().count();
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
@@ -226,17 +229,20 @@ fn primary_key_exists(known: &str) -> ErrorBody {
 }
 
 /// What a node is asked before there is a task: route and body. Filters and functions have errors that only nodes know.
-fn judged_by_node(operation: &WriteOperation) -> Option<(&'static str, Value)> {
+fn judged_by_node(operation: &WriteOperation) -> Option<(WriteKind, Value)> {
+    let disguised = |filter: &Value| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone());
     match operation {
-        WriteOperation::DeleteByFilter { filter } => Some(("/documents/delete", json!({"filter": filter}))),
+        WriteOperation::DeleteByFilter { filter } => {
+            Some((WriteKind::DeleteByFilter, json!({"filter": disguised(filter)})))
+        }
         WriteOperation::Edit { filter, context, function } => {
             let mut body = json!({ "function": function });
-            for (name, value) in [("filter", filter), ("context", context)] {
+            for (name, value) in [("filter", filter.as_ref().map(disguised)), ("context", context.clone())] {
                 if let Some(value) = value {
-                    body[name] = value.clone();
+                    body[name] = value;
                 }
             }
-            Some(("/documents/edit", body))
+            Some((WriteKind::Edit, body))
         }
         _ => None,
     }

@@ -14,6 +14,7 @@ use crate::{
 use miroir_core::{
     documents::Doubts,
     error::ErrorBody,
+    path::ApiPath,
     protocol::{Begin, WriteOperation},
 };
 use serde_json::{Map, Value, json};
@@ -159,7 +160,7 @@ async fn probe(
     // A gateway that leaves must not leave the index.
     let judged = tokio::spawn(async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
-        if let Err(error) = node.ask("DELETE", &format!("/indexes/{index}"), None).await {
+        if let Err(error) = node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await {
             tracing::warn!(node = node.name, index, %error, "an index made for a question stays");
         }
         judged
@@ -187,12 +188,12 @@ async fn judge(
 ) -> Result<Option<ErrorBody>> {
     let create = json!({"uid": probe, "primaryKey": primary_key});
     node.ask("POST", "/indexes", Some(&create)).await?;
-    node.ask("PATCH", &format!("/indexes/{probe}/settings"), Some(settings)).await?;
+    node.ask("PATCH", ApiPath::of_index(probe, &["settings"]), Some(settings)).await?;
     let method = if update { "PUT" } else { "POST" };
     let request = Request {
         body: documents.into(),
         content_type: Some("application/json".to_owned()),
-        ..Request::own(method, format!("/indexes/{probe}/documents"), None)
+        ..Request::own(method, ApiPath::of_index(probe, &["documents"]), None)
     };
     let answer = node.send(&request).await?;
     let Some(uid) = answer.task_uid() else { return Ok(None) };

@@ -12,7 +12,7 @@ use crate::{
     locks::Scope,
 };
 use futures_util::future::join_all;
-use miroir_core::shard::Shard;
+use miroir_core::{path::ApiPath, shard::Shard};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -39,7 +39,7 @@ pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u
     let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
     let all = cluster.nodes();
     let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
-        let answer = node.ask("GET", &format!("/tasks?limit={RECENT}"), None).await;
+        let answer = node.ask("GET", ApiPath::from("/tasks").with("limit", &RECENT.to_string()), None).await;
         (node.name.clone(), answer)
     });
     let mut found = Found::default();

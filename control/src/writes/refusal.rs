@@ -6,13 +6,15 @@ use crate::{
     auth,
     cluster::Cluster,
     error::{Error, Result},
-    node::{NodeAnswer, Request},
+    node::{Authority, NodeAnswer, Request},
     ops::refusal,
 };
 use miroir_core::{
     documents::Doubts,
     error::ErrorBody,
+    path::ApiPath,
     protocol::{Begin, BeginReply, WriteOperation},
+    route::{Route, WriteKind},
 };
 use serde_json::Value;
 use std::{
@@ -27,26 +29,36 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A client's write, as its gateway has sent it on.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// Index uid, as the client wrote it.
+    /// Index uid.
     pub index: String,
-    /// The rest of the path behind the index, with the query.
-    pub rest: String,
-    /// The request; its path is of no interest.
+    /// What was to be done.
+    pub kind: WriteKind,
+    /// The client's request.
     pub request: Request,
     /// The client's `Authorization`.
     pub authorization: Option<String>,
 }
 
 impl Refused {
+    /// Reads a client's request.
+    ///
+    /// # Errors
+    /// It is no write.
+    pub fn of(request: Request, authorization: Option<String>) -> Result<Self> {
+        match Route::of(&request.method, &request.path) {
+            Route::Write { index, kind } => Ok(Self { index, kind, request, authorization }),
+            _ => Err(Error::Other(format!("`{} {}` is no write", request.method, request.path))),
+        }
+    }
+
     /// Checks the client's key.
     ///
     /// # Errors
     /// 401 or 403 in Meilisearch's words.
     pub async fn authorize(&self, cluster: &Cluster) -> Result<()> {
-        let route = self.rest.split('?').next().unwrap_or_default();
-        let action = match (self.request.method.as_str(), route) {
-            ("POST", "/documents/edit") => auth::EVERYTHING,
-            ("POST" | "PUT", "/documents") => "documents.add",
+        let action = match self.kind {
+            WriteKind::Edit => auth::EVERYTHING,
+            WriteKind::Add { .. } => "documents.add",
             _ => "documents.delete",
         };
         auth::authorize(cluster, self.authorization.as_deref(), action, Some(&self.index)).await?;
@@ -59,11 +71,11 @@ impl Refused {
     /// # Errors
     /// A node's error; or no node answers.
     pub async fn judge(self, cluster: &Arc<Cluster>) -> Result<Option<Value>> {
-        let is_addition = self.rest.split('?').next() == Some("/documents");
+        let is_addition = matches!(self.kind, WriteKind::Add { .. } | WriteKind::DeleteAll);
         if is_addition {
             check_index_uid(&self.index)?;
         }
-        let (probe, answer) = ask(cluster, &self.rest, self.request.clone()).await?;
+        let (probe, answer) = ask(cluster, &self.kind, self.request.clone()).await?;
         if !answer.is_success() {
             return Err(refusal(&answer));
         }
@@ -101,16 +113,24 @@ impl Refused {
 ///
 /// # Errors
 /// A node's error; or no node answers.
-pub async fn check(cluster: &Cluster, rest: &str, request: Request) -> Result<()> {
-    let (_, answer) = ask(cluster, rest, request).await?;
+pub async fn check(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<()> {
+    let (_, answer) = ask(cluster, kind, request).await?;
     if answer.is_success() { Ok(()) } else { Err(refusal(&answer)) }
 }
 
 /// The uid of the index that nobody has, and the answer.
-async fn ask(cluster: &Cluster, rest: &str, request: Request) -> Result<(String, NodeAnswer)> {
+async fn ask(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<(String, NodeAnswer)> {
     let probe = format!("miroir-{}", Uuid::new_v4().simple());
-    let path = format!("/indexes/{probe}{rest}");
-    let request = Request { path, authorization: None, anonymous: false, ..request };
+    let rest: &[&str] = match kind {
+        WriteKind::Add { .. } | WriteKind::DeleteAll => &["documents"],
+        // Nodes look at the parameters, and at no id.
+        WriteKind::DeleteOne { .. } => &["documents", "0"],
+        WriteKind::DeleteBatch => &["documents", "delete-batch"],
+        WriteKind::DeleteByFilter => &["documents", "delete"],
+        WriteKind::Edit => &["documents", "edit"],
+    };
+    let path = ApiPath::of_index(&probe, rest).with_query_of(&request.path);
+    let request = Request { path, authority: Authority::Master, ..request };
     let answer = cluster.ask_any(&request).await?;
     Ok((probe, answer))
 }
@@ -129,7 +149,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
             .get("error")
             .and_then(|error| serde_json::from_value(error.clone()).ok())
             .map(|error| (documents.unwrap_or(0), error));
-        if let Err(error) = node.ask("DELETE", &format!("/indexes/{probe}"), None).await {
+        if let Err(error) = node.ask("DELETE", ApiPath::of_index(probe, &[]), None).await {
             tracing::warn!(node = node.name, index = probe, %error, "an index made for a question stays");
         }
         break;
@@ -141,7 +161,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
 pub(super) async fn ended(node: &crate::node::Node, uid: u32, index: &str) -> Option<Value> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        let task = node.ask("GET", &format!("/tasks/{uid}"), None).await.ok()?;
+        let task = node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await.ok()?;
         if task.get("indexUid").and_then(Value::as_str) != Some(index) {
             return None;
         }
@@ -151,31 +171,4 @@ pub(super) async fn ended(node: &crate::node::Node, uid: u32, index: &str) -> Op
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     None
-}
-
-/// Reads the path that a gateway puts behind a prefix: index and rest.
-///
-/// # Errors
-/// It is no path of an index.
-pub fn split(path: &str) -> Result<(String, String)> {
-    let rest = path.strip_prefix("/indexes/");
-    let (index, _) = rest
-        .and_then(|rest| rest.split_once('/'))
-        .ok_or_else(|| Error::Other(format!("`{path}` is no path of an index")))?;
-    let decoded = percent_encoding::percent_decode_str(index).decode_utf8_lossy().into_owned();
-    Ok((decoded, path.get("/indexes/".len() + index.len()..).unwrap_or_default().to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_split_behind_the_index() {
-        assert_eq!(
-            split("/indexes/a%20b/documents/edit?x=1").unwrap(),
-            ("a b".to_owned(), "/documents/edit?x=1".to_owned())
-        );
-        assert!(split("/tasks").is_err());
-    }
 }

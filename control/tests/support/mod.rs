@@ -31,6 +31,8 @@ pub struct Memory {
     pub tasks: Vec<Value>,
     /// How tasks end from now on.
     pub ends: Option<&'static str>,
+    /// Paths that begin so are refused from now on.
+    pub refuses: Option<&'static str>,
 }
 
 /// A fake node.
@@ -112,6 +114,11 @@ async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCod
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let mut memory = memory.lock().unwrap();
     memory.requests.push((parts.method.to_string(), parts.uri.path().to_owned(), body));
+    if memory.refuses.is_some_and(|refused| parts.uri.path().starts_with(refused)) {
+        let error =
+            json!({"message": "refused", "code": "bad_request", "type": "invalid_request", "link": ""});
+        return (StatusCode::BAD_REQUEST, Json(error));
+    }
     if parts.uri.path().starts_with("/keys") {
         let status = if parts.method == "POST" { StatusCode::CREATED } else { StatusCode::OK };
         return (status, Json(json!({"results": []})));
@@ -145,17 +152,30 @@ pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
 
 /// As [`control`]; commits are overdue after this long.
 pub async fn control_that_waits(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
-    let control = control_that_starts(data, nodes, commit_timeout).await;
+    let control = control_that_starts(data, nodes, commit_timeout, false).await;
+    serve::start(control.cluster.clone()).await.unwrap();
+    control
+}
+
+/// As [`control`], and clients need keys.
+pub async fn control_with_keys(data: &Path, nodes: &[&FakeNode]) -> Control {
+    let control = control_that_starts(data, nodes, Duration::from_secs(60), true).await;
     serve::start(control.cluster.clone()).await.unwrap();
     control
 }
 
 /// As [`control_that_waits`], before it has started: it listens only.
-pub async fn control_that_starts(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
+pub async fn control_that_starts(
+    data: &Path,
+    nodes: &[&FakeNode],
+    commit_timeout: Duration,
+    with_keys: bool,
+) -> Control {
+    let nodes_count = nodes.len();
     let nodes = nodes.iter().enumerate();
     let nodes =
         nodes.map(|(n, node)| json!({"name": format!("n{n}"), "url": format!("http://{}", node.address)}));
-    let file = json!({"nodes": nodes.collect::<Vec<_>>(), "shards": 4, "replication": 2, "limits": {"leaseMs": LEASE_MS}});
+    let file = json!({"nodes": nodes.collect::<Vec<_>>(), "shards": 4, "replication": nodes_count.min(2), "limits": {"leaseMs": LEASE_MS}});
     let config = data.join("cluster.json");
     std::fs::write(&config, file.to_string()).unwrap();
     let args = ServeArgs {
@@ -175,7 +195,7 @@ pub async fn control_that_starts(data: &Path, nodes: &[&FakeNode], commit_timeou
         service_account: data.to_owned(),
         tls: miroir_control::tls::NodeTls::default(),
         control_tls: miroir_control::tls::ControlTls::default(),
-        no_master_key: true,
+        no_master_key: !with_keys,
         commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
         callout_timeout_ms: Some(20),
     };

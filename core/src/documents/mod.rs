@@ -12,7 +12,7 @@ pub use body::Body;
 pub use doubts::Doubts;
 pub use primary_key::{PrimaryKey, infer_primary_key};
 pub use reader::DocumentReader;
-pub(crate) use reader::payload_too_large;
+pub use reader::payload_too_large;
 
 use crate::{
     error::{ApiError, Code, ErrorBody},

@@ -89,7 +89,7 @@ impl DocumentReader {
 /// Meilisearch's message, which writes the limit in its largest fitting unit, binary where it divides evenly.
 ///
 /// Source: the crate `byte-unit`, `get_appropriate_unit`.
-pub(crate) fn payload_too_large(limit: u64) -> ApiError {
+pub fn payload_too_large(limit: u64) -> ApiError {
     let (step, units) = if limit.is_multiple_of(1024) {
         (1024, ["B", "KiB", "MiB", "GiB", "TiB"])
     } else {

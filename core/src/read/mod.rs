@@ -10,6 +10,7 @@ use crate::{
     fan_out::{self, FanOutPlan},
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
     operation::{Progress, forwarded_headers},
+    path::ApiPath,
     route::Route,
     scrub,
     search::remotes,
@@ -86,7 +87,7 @@ impl Read {
         let own = topology.config().server_name.as_deref();
         let readable = readable && !remotes::are_asked(&head, &body, own);
         let question = if readable { understand(&topology, &head, &body) } else { None };
-        let indexes = indexes_of(&Route::of(&head.method, head.route()), &body);
+        let indexes = indexes_of(&Route::of(&head.method, &head.path), &body);
         let machine = Self {
             topology,
             head,
@@ -165,7 +166,7 @@ impl Read {
     }
 
     fn bytes(&self) -> usize {
-        self.head.path.len().saturating_add(self.body.len())
+        self.head.query().len().saturating_add(self.body.len())
     }
 
     /// Puts a question to the nodes.
@@ -358,7 +359,7 @@ impl Read {
         &mut self,
         ask: Ask,
         method: &'static str,
-        path: String,
+        path: ApiPath,
         body: Vec<u8>,
         mut headers: Vec<(String, String)>,
         content_type: Option<String>,

@@ -1,6 +1,6 @@
 //! What a read is: what nodes are asked for some shards, and what their answers mean together.
 
-use crate::{http::Reply, shard::Shard, topology::Topology};
+use crate::{http::Reply, path::ApiPath, shard::Shard, topology::Topology};
 use std::fmt::Debug;
 
 /// A part of a question (one query of a multi-search; the whole of anything else) for some shards.
@@ -22,7 +22,7 @@ pub fn shards_of(portions: &[Portion]) -> Vec<Shard> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRequest {
     /// Path and query.
-    pub path: String,
+    pub path: ApiPath,
     /// JSON.
     pub body: Vec<u8>,
     /// Who asks.
@@ -41,7 +41,7 @@ pub enum Key {
 impl NodeRequest {
     /// A request under the client's key.
     #[must_use]
-    pub fn new(path: impl Into<String>, body: Vec<u8>) -> Self {
+    pub fn new(path: impl Into<ApiPath>, body: Vec<u8>) -> Self {
         Self { path: path.into(), body, key: Key::Client }
     }
 }

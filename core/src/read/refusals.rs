@@ -21,7 +21,7 @@ impl Read {
             let error = ApiError::new(Code::INDEX_NOT_FOUND, format!("{place}Index `{index}` not found."));
             ApiError { status, ..error }.reply()
         };
-        match (query, Route::of(&self.head.method, self.head.route())) {
+        match (query, Route::of(&self.head.method, &self.head.path)) {
             (Some(query), Route::MultiSearch) => {
                 let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
                 let index =

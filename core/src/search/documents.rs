@@ -18,7 +18,8 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     json::RawObject,
-    query::{encode, last_pairs, members},
+    path::ApiPath,
+    query::{last_pairs, members},
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     topology::Topology,
@@ -138,7 +139,7 @@ impl DocumentList {
             parameters.remove("retrieveVectors");
         }
         parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
-        let path = format!("/indexes/{}/documents/fetch", encode(&self.index));
+        let path = ApiPath::of_index(&self.index, &["documents", "fetch"]);
         NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
     }
 }

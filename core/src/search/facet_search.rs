@@ -11,7 +11,7 @@ use super::{
 use crate::{
     http::Reply,
     json::{RawObject, write_string},
-    query::encode,
+    path::ApiPath,
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::{IndexConfig, Topology},
 };
@@ -72,7 +72,7 @@ impl Question for FacetSearch {
         let mut parameters: BTreeMap<&str, &RawValue> =
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(filter.as_deref().map(|filter| ("filter", filter)));
-        let path = format!("/indexes/{}/facet-search", encode(&self.index));
+        let path = ApiPath::of_index(&self.index, &["facet-search"]);
         NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
     }
 

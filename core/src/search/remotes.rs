@@ -7,8 +7,7 @@ use serde_json::Value;
 /// of the cluster among them.
 #[must_use]
 pub fn are_asked(head: &RequestHead, body: &[u8], own: Option<&str>) -> bool {
-    let (_, query) = head.path.split_once('?').unwrap_or_default();
-    if query.split('&').any(|parameter| parameter == "useNetwork=true") {
+    if head.query().split('&').any(|parameter| parameter == "useNetwork=true") {
         return true;
     }
     // Bodies are large, and hardly ever ask for it.
@@ -29,13 +28,18 @@ pub fn are_asked(head: &RequestHead, body: &[u8], own: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::ApiPath;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn a_query_asks_for_other_servers() {
         let asked = |path: &str, body: &str| {
-            let head = RequestHead { method: "POST".into(), path: path.into(), headers: Vec::new() };
+            let head = RequestHead {
+                method: "POST".into(),
+                path: ApiPath::parse(path).unwrap(),
+                headers: Vec::new(),
+            };
             are_asked(&head, body.as_bytes(), Some("self"))
         };
         assert!(asked("/indexes/a/search", r#"{"useNetwork":true}"#));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     json::RawObject,
-    query::encode,
+    path::ApiPath,
     read::{Gathered, Key, NodeRequest, Part, Portion, Question},
     topology::Topology,
 };
@@ -177,7 +177,7 @@ impl<S: Sorting> Question for Reveal<S> {
         let body = json!({"limit": ids.len(), "fields": fields});
         let mut body: BTreeMap<String, Box<RawValue>> = serde_json::from_value(body).unwrap_or_default();
         body.extend(to_raw_value(ids).ok().map(|ids| ("ids".to_owned(), ids)));
-        let path = format!("/indexes/{}/documents/fetch", encode(index));
+        let path = ApiPath::of_index(index, &["documents", "fetch"]);
         let body = serde_json::to_vec(&body).unwrap_or_default();
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body) }
     }

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     json::{RawObject, write_string},
-    query::{encode, last_pairs, members},
+    path::ApiPath,
+    query::{last_pairs, members},
     read::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of},
     scrub,
     shard::Shard,
@@ -105,7 +106,7 @@ impl Similar {
         }
         body.extend(filter.map(|filter| ("filter", serde_json::from_str(filter.get()).unwrap_or_default())));
         body.extend([("id", self.id.clone()), ("embedder", json!(self.embedder)), ("limit", json!(0))]);
-        let path = format!("/indexes/{}/similar", encode(&self.index));
+        let path = ApiPath::of_index(&self.index, &["similar"]);
         NodeRequest::new(path, serde_json::to_vec(&body).unwrap_or_default())
     }
 
@@ -153,7 +154,7 @@ impl Question for Vector {
 
     fn ask(&self, _: &[Portion]) -> NodeRequest {
         let body = json!({"ids": [self.0.id], "retrieveVectors": true, "limit": 1});
-        let path = format!("/indexes/{}/documents/fetch", encode(&self.0.index));
+        let path = ApiPath::of_index(&self.0.index, &["documents", "fetch"]);
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body.to_string().into_bytes()) }
     }
 
@@ -186,7 +187,7 @@ impl Question for Alone {
             return self.0.without_hits(filter.as_deref());
         }
         let body = json!({"filter": filter, "limit": 0});
-        NodeRequest::new(format!("/indexes/{}/search", encode(&self.0.index)), body.to_string().into_bytes())
+        NodeRequest::new(ApiPath::of_index(&self.0.index, &["search"]), body.to_string().into_bytes())
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
@@ -232,7 +233,7 @@ impl Question for Near {
         if let Paging::Offset { limit, .. } = &mut query.request.paging {
             *limit = limit.saturating_add(1);
         }
-        let path = format!("/indexes/{}/search", encode(&self.query.index));
+        let path = ApiPath::of_index(&self.query.index, &["search"]);
         // Its ratio is 1: there is one query.
         NodeRequest::new(path, query.for_shards(&shards).pop().unwrap_or_default())
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     http::{Reply, RequestHead},
-    query::encode,
+    path::ApiPath,
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::Topology,
 };
@@ -58,7 +58,7 @@ impl Question for Search {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards = shards_of(portions);
-        let path = format!("/indexes/{}/search", encode(&self.0.index));
+        let path = ApiPath::of_index(&self.0.index, &["search"]);
         NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }
 

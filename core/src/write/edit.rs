@@ -1,11 +1,16 @@
-//! Edits by function: the client's function never sees the tag, and cannot drop it.
+//! Edits by function: the client's function never sees the tag, and cannot drop or change it.
 //!
 //! Source: Meilisearch 1.50, `milli/src/update/new/indexer/update_by_function.rs`: the script runs with the document as
 //! the variable `doc`, and what is in `doc` at its end is the new document; `()` deletes it.
 
-use crate::shard::TAG_FIELD;
+use crate::{
+    error::{ApiError, Code},
+    scrub,
+    shard::TAG_FIELD,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// The body of `POST /indexes/{uid}/documents/edit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,23 +29,84 @@ pub struct Edit {
 /// Lines before the client's in a wrapped function; positions in a node's errors count them.
 pub const LINES_BEFORE: u32 = 1;
 
+/// Functions that the lines around the client's rely on. A script's own would come before Rhai's.
+const RELIED_ON: [&str; 2] = ["remove", "exit"];
+
 impl Edit {
-    /// The body for a node.
+    /// Whether the function can be wrapped so that it cannot reach the tag.
+    ///
+    /// # Errors
+    /// It defines functions that the wrapping relies on, or the wrapping could not be closed behind it.
+    pub fn check(&self) -> Result<(), ApiError> {
+        let refused = |message: String| Err(ApiError::new(Code::BAD_REQUEST, message));
+        for signature in definitions(&self.function) {
+            if let Some(name) = RELIED_ON.iter().find(|name| words(signature).any(|word| word == **name)) {
+                return refused(format!(
+                    "A cluster takes no function that defines `{name}`: give it another name."
+                ));
+            }
+            // Functions cannot be defined in a block, and without one an open comment would reach beyond the function.
+            if self.function.contains("/*") {
+                let why = "A cluster takes no function that defines functions and has block comments: write them with `//`.";
+                return refused(why.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The body for a node. `secret` is nothing that a client knows.
     #[must_use]
-    pub fn for_node(&self) -> Vec<u8> {
-        let edit = Self { function: wrapped(&self.function), ..self.clone() };
+    pub fn for_node(&self, secret: &str) -> Vec<u8> {
+        let filter = self
+            .filter
+            .as_ref()
+            .map(|filter| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone()));
+        let edit = Self { filter, function: wrapped(&self.function, secret), ..self.clone() };
         serde_json::to_vec(&edit).unwrap_or_default()
     }
 }
 
-/// The function with the tag taken away before and given back after it.
-fn wrapped(function: &str) -> String {
+/// The function with the tag taken away before and given back after it. The variable that keeps the tag meanwhile has a name
+/// that no function can know. What gives it back calls no function, since the client's script could define one of that name.
+fn wrapped(function: &str, secret: &str) -> String {
+    let kept = format!("kept_{:032x}", xxh3_128(format!("{secret}\n{function}").as_bytes()));
+    // All of it in one line: see [`LINES_BEFORE`].
+    let mut before = format!("let {kept} = doc[\"{TAG_FIELD}\"]; doc.remove(\"{TAG_FIELD}\"); ");
+    let mut after = format!("\n;try {{ doc[\"{TAG_FIELD}\"] = {kept}; }} catch {{}}");
+    // `exit` would leave the whole script at once: here it is an error, which is caught where it can be seen to be used.
+    before.push_str(&format!("fn exit() {{ throw \"{kept}\"; }} fn exit(result) {{ throw \"{kept}\"; }} "));
+    if words(function).any(|word| word == "exit") {
+        before.push_str("try { ");
+        after = format!("\n}} catch (error) {{ if error != \"{kept}\" {{ throw error; }} }}{after}");
+    } else if function.contains("/*") {
+        // A comment that is not closed leaves the block open, and a script with an open block is refused as a whole.
+        before.push_str("{ ");
+        after = format!("\n}}{after}");
+    }
+    before.push('\n');
     // A `return` would leave before the tag is given back, but not out of an `eval`.
-    let inner =
-        if function.contains("return") { format!("eval({})", literal(function)) } else { function.into() };
-    format!(
-        "let {TAG_FIELD} = doc.remove(\"{TAG_FIELD}\");\n{inner}\n;if type_of(doc) == \"map\" {{ doc.{TAG_FIELD} = {TAG_FIELD}; }}"
-    )
+    let returns = words(function).any(|word| word == "return");
+    let inner = if returns { format!("eval({})", literal(function)) } else { function.to_owned() };
+    [before, inner, after].concat()
+}
+
+/// The beginnings of functions that a script defines, up to their parameters; more than there are, where strings and comments
+/// look like some.
+fn definitions(script: &str) -> impl Iterator<Item = &str> {
+    let starts = script.match_indices("fn").filter(|(start, name)| {
+        let before = script.get(..*start).and_then(|before| before.chars().next_back());
+        let after = script.get(start + name.len()..).and_then(|after| after.chars().next());
+        ![before, after].into_iter().flatten().any(is_of_a_word)
+    });
+    starts.filter_map(|(start, _)| script.get(start..)?.split('(').next())
+}
+
+fn words(script: &str) -> impl Iterator<Item = &str> {
+    script.split(|letter| !is_of_a_word(letter))
+}
+
+fn is_of_a_word(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
 }
 
 /// A Rhai string.
@@ -61,21 +127,114 @@ fn literal(text: &str) -> String {
     quoted
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
-    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
+    use rhai::{Dynamic, Engine, Map, OptimizationLevel, Scope};
+
+    const TAG: &str = ",;(";
+
+    /// Runs a script as a node does.
+    fn run(script: &str) -> Result<Dynamic, String> {
+        let mut engine = Engine::new();
+        engine.set_optimization_level(OptimizationLevel::Full);
+        engine.set_max_functions(30);
+        engine.set_max_expr_depths(100, 1000);
+        let ast = engine.compile(script).map_err(|error| error.to_string())?;
+        let mut scope = Scope::new();
+        let doc = Map::from_iter([("id".into(), 1_i64.into()), (TAG_FIELD.into(), TAG.into())]);
+        scope.push("doc", doc);
+        let _ = engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast).map_err(|error| error.to_string())?;
+        Ok(scope.remove::<Dynamic>("doc").unwrap())
+    }
+
+    fn edited(function: &str) -> Result<Dynamic, String> {
+        run(&wrapped(function, "a key"))
+    }
 
     #[test]
-    fn the_tag_is_taken_away_and_given_back() {
-        assert_eq!(
-            wrapped("doc.n += 1"),
-            "let _miroir_shard = doc.remove(\"_miroir_shard\");\ndoc.n += 1\n;if type_of(doc) == \"map\" { doc._miroir_shard = _miroir_shard; }"
-        );
-        assert!(
-            wrapped("if doc.a == \"x\\\\\" {\n return; }")
-                .contains(r#"eval("if doc.a == \"x\\\\\" {\n return; }")"#)
-        );
+    fn a_function_edits_what_it_sees_and_the_tag_stays() {
+        for (function, member) in [
+            ("doc.n = 2", 2),
+            ("doc.n = 1; return; doc.n = 2", 1),
+            ("doc.n = 1; exit(); doc.n = 2", 1),
+            ("fn twice(x) { x * 2 } doc.n = twice(4)", 8),
+            ("/* a comment */ doc.n = 3 // and another", 3),
+            ("doc = #{id: 1, n: 5}", 5),
+            ("doc.n = doc.len()", 1),
+            ("if \"_miroir_shard\" in doc { doc.n = 1 } else { doc.n = 0 }", 0),
+            ("doc.returned = 1; doc.n = 7;", 7),
+        ] {
+            let map = edited(function).unwrap_or_else(|error| panic!("{function}: {error}")).cast::<Map>();
+            assert_eq!(map["n"].as_int(), Ok(member), "{function}");
+            assert_eq!(map[TAG_FIELD].clone().into_string().unwrap(), TAG, "{function}");
+        }
+        assert!(edited("doc = ()").unwrap().is_unit());
+        assert_eq!(edited("doc = 5").unwrap().as_int(), Ok(5));
+        assert!(edited("doc.n = nothing").unwrap_err().contains("nothing"));
+    }
+
+    #[test]
+    fn no_function_drops_the_tag_or_changes_it() {
+        for function in [
+            "exit()",
+            "exit(5)",
+            "Fn(\"ex\" + \"it\").call()",
+            "eval(\"ex\" + \"it()\")",
+            "if true { exit() }",
+            "doc.n = 1 /* open",
+            "doc.n = 1 /* open /* nested */",
+            "let s = \"*/\"; /* open",
+            "doc.n = 1 // open",
+            "doc._miroir_shard = \"}}}\"",
+            "doc[\"_miroir\" + \"_shard\"] = \"}}}\"",
+            "_miroir_shard = \"}}}\"",
+            "let _miroir_shard = \"}}}\";",
+            "fn type_of(x) { \"no\" } fn print(x) { }",
+            "fn set(a, b) { } doc.n = 1",
+            "doc.clear(); doc.id = 1",
+            "let doc = #{id: 1}; doc",
+            "try { exit() } catch { }",
+            "throw \"x\"",
+            "eval(\"return 1\"); doc.id = 1",
+            "return /* open",
+            "`${doc}`; doc.id = 1",
+        ] {
+            let edit = Edit { filter: None, context: None, function: function.to_owned() };
+            assert!(edit.check().is_ok(), "{function}");
+            match edited(function) {
+                Err(_) => {}
+                Ok(doc) => {
+                    let map = doc.cast::<Map>();
+                    assert_eq!(map[TAG_FIELD].clone().into_string().unwrap(), TAG, "{function}: {map:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn functions_that_the_wrapping_relies_on_are_the_engines() {
+        for function in [
+            "fn remove(x) { } doc.n = 1",
+            "private fn\n// comment\n exit() { }",
+            "fn Map.remove(x) { }",
+            "fn f() { /* x */ }",
+        ] {
+            let edit = Edit { filter: None, context: None, function: function.to_owned() };
+            assert!(edit.check().is_err(), "{function}");
+        }
+        for function in
+            ["doc.remove(\"n\")", "fn removed(x) { x } doc.n = removed(1)", "let confn = 1; /* x */"]
+        {
+            let edit = Edit { filter: None, context: None, function: function.to_owned() };
+            assert!(edit.check().is_ok(), "{function}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_names_the_tag_finds_nothing() {
+        let filter = Some(serde_json::json!(["_miroir_shard = \",,,\""]));
+        let edit = Edit { filter, context: None, function: String::new() };
+        assert!(!String::from_utf8(edit.for_node("k")).unwrap().contains("_miroir_shard = \\\",,,"));
     }
 }

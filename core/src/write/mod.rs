@@ -12,6 +12,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
     operation::Progress,
+    path::ApiPath,
     protocol::{BEGIN_PATH, Begin, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, SECRET_HEADER},
     shard::Shard,
     topology::Topology,
@@ -158,6 +159,7 @@ impl Write {
                 // The payload is let go when it is sent.
                 let written = self.payload.written(&record.into_iter().collect());
                 let commit = Commit { uid, begun, results: Vec::new(), written };
+                self.payload.keep_secret(&key);
                 self.send(commit, &key, primary_key.as_deref(), &nodes, shards, &writers)
             }
             Ok(BeginReply::Show) if !self.shows => {
@@ -259,9 +261,9 @@ impl Write {
         }
     }
 
-    fn ask_control(mut self, path: &str, body: &impl Serialize) -> Progress<Self> {
+    fn ask_control(mut self, path: &'static str, body: &impl Serialize) -> Progress<Self> {
         let id = self.next_id();
-        let mut call = ask_control(&self.topology, id, path.to_owned());
+        let mut call = ask_control(&self.topology, id, path.into());
         call.headers.push(("content-type".to_owned(), "application/json".to_owned()));
         call.body = serde_json::to_vec(body).unwrap_or_default();
         Progress::Pending { machine: self, calls: vec![call] }
@@ -274,7 +276,7 @@ impl Write {
 }
 
 /// A request to the control plane, still without a body. Without a control plane it is one that fails.
-fn ask_control(topology: &Topology, id: CallId, path: String) -> Callout {
+fn ask_control(topology: &Topology, id: CallId, path: ApiPath) -> Callout {
     let config = topology.config();
     let secret = config.control.as_ref().map(|control| (SECRET_HEADER.to_owned(), control.secret.clone()));
     Callout {

@@ -4,8 +4,9 @@ use super::Edit;
 use crate::{
     documents::{Documents, Doubts, PrimaryKey, infer_primary_key},
     error::{ApiError, Code, ErrorBody},
+    path::ApiPath,
     protocol::WriteOperation,
-    query::encode,
+    scrub,
     shard::Shard,
     topology::Topology,
 };
@@ -22,15 +23,20 @@ pub enum Payload {
         /// The ids as they were written, each with its shard.
         ids: Vec<(Box<RawValue>, Shard)>,
     },
-    /// Delete what a filter finds: the client's body.
+    /// Delete what a filter finds.
     Filter {
-        /// The whole body.
+        /// The whole body, as nodes are sent it.
         body: Vec<u8>,
-        /// Its `filter`.
+        /// The client's `filter`.
         filter: Value,
     },
     /// Edit what a filter finds by a function.
-    Edit(Edit),
+    Edit {
+        /// What the client asks for.
+        edit: Edit,
+        /// Nothing that a client knows: [`Edit::for_node`].
+        secret: String,
+    },
     /// Delete all documents.
     All,
 }
@@ -109,7 +115,8 @@ impl Payload {
     /// Reads the body of an edit by function. `None` where a node would refuse it.
     #[must_use]
     pub fn edit(body: &[u8]) -> Option<Self> {
-        serde_json::from_slice(body).ok().map(Self::Edit)
+        let edit = serde_json::from_slice(body).ok()?;
+        Some(Self::Edit { edit, secret: String::new() })
     }
 
     /// Reads the body of a deletion by filter. `None` where a node would refuse it.
@@ -121,7 +128,15 @@ impl Payload {
             filter: Value,
         }
         let Body { filter } = serde_json::from_slice(&body).ok()?;
+        let body = scrub::disguise(&body).unwrap_or(body);
         Some(Self::Filter { body, filter })
+    }
+
+    /// What nodes are sent may depend on what no client knows.
+    pub fn keep_secret(&mut self, unknown: &str) {
+        if let Self::Edit { secret, .. } = self {
+            unknown.clone_into(secret);
+        }
     }
 
     /// What the control plane is told.
@@ -142,7 +157,7 @@ impl Payload {
                 primary_key: topology.primary_key(index).map(str::to_owned),
             },
             Self::Filter { filter, .. } => WriteOperation::DeleteByFilter { filter: filter.clone() },
-            Self::Edit(edit) => WriteOperation::Edit {
+            Self::Edit { edit, .. } => WriteOperation::Edit {
                 filter: edit.filter.clone(),
                 context: edit.context.clone(),
                 function: edit.function.clone(),
@@ -184,7 +199,7 @@ impl Payload {
                 shards.dedup();
                 shards
             }
-            Self::Filter { .. } | Self::Edit(_) | Self::All => topology.shards().collect(),
+            Self::Filter { .. } | Self::Edit { .. } | Self::All => topology.shards().collect(),
         }
     }
 
@@ -219,25 +234,24 @@ impl Payload {
 
     /// How nodes are asked: method and path. `mark` goes along as `customMetadata`.
     #[must_use]
-    pub fn request(&self, index: &str, primary_key: Option<&str>, mark: &str) -> (&'static str, String) {
-        let route = format!("/indexes/{}/documents", encode(index));
-        let mark = format!("customMetadata={}", encode(mark));
+    pub fn request(&self, index: &str, primary_key: Option<&str>, mark: &str) -> (&'static str, ApiPath) {
+        let below = |rest: &[&str]| ApiPath::of_index(index, rest).with("customMetadata", mark);
         match self {
             Self::Documents(payload) => {
-                let mut path = format!("{route}?{mark}");
+                let mut path = below(&["documents"]);
                 for (name, value) in
                     [("primaryKey", primary_key), ("skipCreation", payload.skip_creation.as_deref())]
                 {
                     if let Some(value) = value {
-                        path.push_str(&format!("&{name}={}", encode(value)));
+                        path = path.with(name, value);
                     }
                 }
                 (if payload.update { "PUT" } else { "POST" }, path)
             }
-            Self::Ids { .. } => ("POST", format!("{route}/delete-batch?{mark}")),
-            Self::Filter { .. } => ("POST", format!("{route}/delete?{mark}")),
-            Self::Edit(_) => ("POST", format!("{route}/edit?{mark}")),
-            Self::All => ("DELETE", format!("{route}?{mark}")),
+            Self::Ids { .. } => ("POST", below(&["documents", "delete-batch"])),
+            Self::Filter { .. } => ("POST", below(&["documents", "delete"])),
+            Self::Edit { .. } => ("POST", below(&["documents", "edit"])),
+            Self::All => ("DELETE", below(&["documents"])),
         }
     }
 
@@ -253,7 +267,7 @@ impl Payload {
                 }
                 written
             }
-            Self::Filter { .. } | Self::Edit(_) | Self::All => BTreeMap::new(),
+            Self::Filter { .. } | Self::Edit { .. } | Self::All => BTreeMap::new(),
         }
     }
 
@@ -268,7 +282,7 @@ impl Payload {
                 serde_json::to_vec(&mine).unwrap_or_default()
             }
             Self::Filter { body, .. } => body.clone(),
-            Self::Edit(edit) => edit.for_node(),
+            Self::Edit { edit, secret } => edit.for_node(secret),
             Self::All => Vec::new(),
         }
     }

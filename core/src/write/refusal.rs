@@ -34,7 +34,8 @@ impl Refusal {
             _ => "POST",
         };
         let prefix = if body.is_some() { REFUSAL_PREFIX } else { AUTHORIZATION_PREFIX };
-        let call = Callout { method, ..ask_control(topology, CallId(0), format!("{prefix}{}", head.path)) };
+        let call =
+            Callout { method, ..ask_control(topology, CallId(0), head.path.clone().below(&prefix.into())) };
         let forwarded = ["authorization", "content-type", "content-encoding"];
         let headers = head.headers.iter().filter(|(name, _)| forwarded.contains(&name.as_str())).cloned();
         let headers = call.headers.into_iter().chain(headers).collect();

@@ -1,0 +1,52 @@
+//! Paths with segments that no URL can have: nodes take them for names, and the control plane cannot ask a node for them.
+
+use crate::{error::Error, error::api_error, writes::begin::check_index_uid};
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use miroir_core::path::ApiPath;
+
+/// What a node answers to a path with `.` or `..`, in its words; `None` where the path has none, or its route needs no node.
+pub fn answer(path: &ApiPath) -> Option<Response> {
+    let segments = path.segments();
+    if !path.has_dots() || matches!(segments.as_slice(), ["tasks" | "batches" | "webhooks", ..]) {
+        return None;
+    }
+    let refused =
+        |status, code, message: String| Error::from(api_error(status, "invalid_request", code, message));
+    Some(match segments.as_slice() {
+        ["indexes", index, ..]
+            if check_index_uid(index).is_err() && super::authority::rule_of(path).is_some() =>
+        {
+            check_index_uid(index).map_err(Error::from).into_response()
+        }
+        ["keys", key] => {
+            refused(404, "api_key_not_found", format!("API key `{key}` not found.")).into_response()
+        }
+        _ => StatusCode::NOT_FOUND.into_response(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_dots_are_refused_as_nodes_refuse_them() {
+        let status = |path: &'static str| answer(&path.into()).map(|response| response.status().as_u16());
+        for (path, expected) in [
+            ("/indexes/..", Some(400)),
+            ("/indexes/%2e%2E/settings", Some(400)),
+            ("/indexes/../nothing", Some(404)),
+            ("/indexes/x/settings/..", Some(404)),
+            ("/keys/..", Some(404)),
+            ("/../keys", Some(404)),
+            ("/tasks/..", None),
+            ("/indexes/..a", None),
+            (r"/indexes/..\\..", None),
+        ] {
+            assert_eq!(status(path), expected, "{path}");
+        }
+    }
+}
