@@ -5,7 +5,7 @@ pub mod key;
 mod tenant;
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use uuid::Uuid;
 
@@ -21,7 +21,14 @@ const SECTION: &str = "keys";
 /// The node's keys.
 pub struct Keys {
     master_key: Option<String>,
-    keys: RwLock<BTreeMap<Uuid, Key>>,
+    keys: RwLock<Arc<BTreeMap<Uuid, Key>>>,
+}
+
+/// The keys as they were when a request's head came: it is judged by these, however long its body takes.
+#[derive(Debug, Clone)]
+pub struct Known {
+    master_key: Option<String>,
+    keys: Arc<BTreeMap<Uuid, Key>>,
 }
 
 /// What an authorised caller is limited to.
@@ -75,7 +82,7 @@ impl Keys {
             }
             store.commit(changes)?;
         }
-        Ok(Self { master_key, keys: RwLock::new(keys) })
+        Ok(Self { master_key, keys: RwLock::new(Arc::new(keys)) })
     }
 
     /// The master key, if the node has one.
@@ -94,7 +101,7 @@ impl Keys {
     pub fn find(&self, uid_or_text: &str) -> Result<Key> {
         let found = match Uuid::parse_str(uid_or_text) {
             Ok(uid) => self.read().get(&uid).cloned(),
-            Err(_) => self.by_text(uid_or_text),
+            Err(_) => self.known().by_text(uid_or_text),
         };
         found
             .ok_or_else(|| ApiError::new(Code::ApiKeyNotFound, format!("API key `{uid_or_text}` not found.")))
@@ -114,7 +121,7 @@ impl Keys {
         let mut changes = Changes::default();
         changes.put(SECTION, &key.uid.to_string(), &key)?;
         store.commit(changes)?;
-        self.write().insert(key.uid, key.clone());
+        Arc::make_mut(&mut self.write()).insert(key.uid, key.clone());
         Ok(key)
     }
 
@@ -123,15 +130,40 @@ impl Keys {
         let mut changes = Changes::default();
         changes.remove(SECTION, &uid.to_string());
         store.commit(changes)?;
-        self.write().remove(&uid);
+        Arc::make_mut(&mut self.write()).remove(&uid);
         Ok(())
+    }
+
+    /// The keys as they are now.
+    pub fn known(&self) -> Known {
+        Known { master_key: self.master_key.clone(), keys: self.read().clone() }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Arc<BTreeMap<Uuid, Key>>> {
+        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Arc<BTreeMap<Uuid, Key>>> {
+        self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Whether nobody with this token may do anything, so that its body is not read.
+    pub fn is_nobody(&self, token: Option<&str>) -> bool {
+        let Some(master_key) = self.master_key.as_deref() else { return false };
+        let is_tenant = |token: &str| {
+            let outcome = tenant::read(token, Action::Search, |uid| key_text(uid, master_key));
+            !matches!(outcome, tenant::Outcome::NotAToken)
+        };
+        token.is_none_or(|token| token != master_key && self.by_text(token).is_none() && !is_tenant(token))
     }
 
     /// Decides whether the bearer of `token` may do `action`, on `index` if the route names one.
     pub fn authorize(&self, token: Option<&str>, action: Action, index: Option<&str>) -> Result<Rights> {
         let needs_master_key =
             matches!(action, Action::KeysGet | Action::KeysAdd | Action::KeysUpdate | Action::KeysDelete);
-        let Some(master_key) = self.master_key() else {
+        let Some(master_key) = self.master_key.as_deref() else {
             return if needs_master_key {
                 Err(ApiError::new(
                     Code::MissingMasterKey,
@@ -155,7 +187,7 @@ impl Keys {
         let invalid = || refuse("The provided API key is invalid.".into());
         let (key, rules) = match tenant::read(token, action, |uid| key_text(uid, master_key)) {
             tenant::Outcome::Valid(uid, rules) => {
-                (self.read().get(&uid).cloned().ok_or_else(invalid)?, Some(rules))
+                (self.keys.get(&uid).cloned().ok_or_else(invalid)?, Some(rules))
             }
             tenant::Outcome::NotAToken => (self.by_text(token).ok_or_else(invalid)?, None),
             tenant::Outcome::Refused(message) => return Err(refuse(message)),
@@ -172,16 +204,8 @@ impl Keys {
     }
 
     fn by_text(&self, text: &str) -> Option<Key> {
-        let master_key = self.master_key()?;
-        self.read().values().find(|key| key_text(key.uid, master_key) == text).cloned()
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Uuid, Key>> {
-        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Uuid, Key>> {
-        self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let master_key = self.master_key.as_deref()?;
+        self.keys.values().find(|key| key_text(key.uid, master_key) == text).cloned()
     }
 }
 

@@ -9,6 +9,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 const METHODS: &str = "DELETE, CONNECT, GET, PATCH, OPTIONS, PUT, HEAD, POST, TRACE";
 const DEPENDS_ON: HeaderValue =
@@ -63,14 +64,19 @@ fn preflight(method: &HeaderValue, asked: &HeaderMap) -> Response {
     response
 }
 
-/// One slash for several, none at the end; `None` where it is so already.
+/// One slash for several, none at the end, and letters that need no escape without one; `None` where it is so already.
+///
+/// Source: `NormalizePath` of `actix-web` 4, and the `Quoter` of `actix-router` 0.5.
 fn normalized(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
-    if !path.contains("//") && (path == "/" || !path.ends_with('/')) {
+    if !path.contains("//") && !path.contains('%') && (path == "/" || !path.ends_with('/')) {
         return None;
     }
-    let mut text: String =
-        path.split('/').filter(|part| !part.is_empty()).flat_map(|part| ["/", part]).collect();
+    let mut text: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| ["/".to_string(), unescaped(part)])
+        .collect();
     if text.is_empty() {
         text.push('/');
     }
@@ -80,6 +86,15 @@ fn normalized(uri: &Uri) -> Option<Uri> {
     }
     text.parse().ok()
 }
+
+/// A segment of a path with as few escapes as possible.
+fn unescaped(segment: &str) -> String {
+    let bytes: Vec<u8> = percent_decode_str(segment).collect();
+    percent_encode(&bytes, ESCAPED).to_string()
+}
+
+/// What stays escaped in a segment: all but letters, digits and these.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 #[cfg(test)]
 mod tests {
@@ -91,6 +106,7 @@ mod tests {
         assert_eq!(normal("//indexes///a/?q=//").as_deref(), Some("/indexes/a?q=//"));
         assert_eq!(normal("//").as_deref(), Some("/"));
         assert_eq!(normal("/indexes/a"), None);
+        assert_eq!(normal("/%69ndexes/a%2fb/%2569").as_deref(), Some("/indexes/a%2Fb/%2569"));
         assert_eq!(normal("/"), None);
     }
 }

@@ -51,7 +51,7 @@ fn moment(seconds: u64) -> String {
 }
 
 /// Makes the same key on both, and gives its text.
-fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
+pub fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
     let body = json!({"uid": uid, "actions": actions, "indexes": indexes, "expiresAt": expires});
     let texts = pair.clients().map(|client| {
         let answer = client.json("POST", "/keys", &body);

@@ -1,5 +1,6 @@
 //! The whole API: what `docs/compatibility.md` says of every route is true, of those whom it refuses too.
 
+mod authority;
 mod keys;
 mod manners;
 mod refused;
@@ -237,6 +238,7 @@ pub fn every_route_is_what_the_table_says(sandbox: &Sandbox, node: &Node) {
     let routes = table::routes();
     // Before anything has changed, so that what is refused can be seen to have changed nothing.
     keys::check(&mut pair, &routes);
+    authority::check(&mut pair, &routes);
     manners::check(&mut pair, &routes);
     refused::check(&mut pair, &routes);
     table::check(&mut pair, &routes);

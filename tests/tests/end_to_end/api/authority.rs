@@ -1,0 +1,209 @@
+//! The authority matrix: every route, under keys that allow little, with its path spelt in every way. A cluster answers what one node
+//! answers, and afterwards every node has what it had.
+
+use super::{INDEX, Pair, comparable, example, keys, table::Route};
+use crate::token::tenant_token;
+use miroir_tests::{Answer, Client, Random, Sandbox, ask_raw, number};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Where the insider's key is at home; there is no such index.
+const HOME: &str = "elsewhere";
+
+/// A path, as a client may write it: segments of it, and how.
+type Spelling = (&'static str, fn(&str, &str) -> String);
+
+/// How a route below an index can be spelt, by the index that a key may use and the one that it is after.
+const OF_INDEXES: [Spelling; 14] = [
+    ("up with backslashes", |home, target| format!(r"{home}\..\{target}")),
+    ("up with dots", |home, target| format!("{home}/../{target}")),
+    ("up with escaped dots", |home, target| format!("{home}/%2e%2E/{target}")),
+    ("up with escaped slashes", |home, target| format!("{home}%2f..%2f{target}")),
+    ("up with escaped backslashes", |home, target| format!("{home}%5c..%5c{target}")),
+    ("escaped twice", |home, target| format!("{home}%252f..%252f{target}")),
+    ("cut by a question mark", |home, target| format!("{target}%3f{home}")),
+    ("cut by a fragment", |home, target| format!("{target}%23{home}")),
+    ("a parameter", |home, target| format!("{target};{home}")),
+    ("cut by a zero byte", |home, target| format!("{target}%00{home}")),
+    ("a line", |home, target| format!("{home}%0d%0a{target}")),
+    ("two names", |home, target| format!("{home},{target}")),
+    ("not UTF-8", |home, target| format!("{target}%ff{home}")),
+    ("in another case", |_, target| target.to_uppercase()),
+];
+
+/// How any path can be spelt.
+const OF_PATHS: [Spelling; 13] = [
+    ("as it is", |path, _| path.to_owned()),
+    ("with a slash at its end", |path, _| format!("{path}/")),
+    ("with slashes twice", |path, _| path.replace('/', "//")),
+    ("with its first letter escaped", |path, _| escaped(path, 1)),
+    ("with its first letter escaped twice", |path, _| escaped(path, 1).replace('%', "%25")),
+    ("with its last slash escaped", |path, _| replaced(path, "%2F")),
+    ("with its last slash a backslash", |path, _| replaced(path, r"\")),
+    ("with a dot", |path, _| replaced(path, "/./")),
+    ("below something", |path, _| format!("/x/..{path}")),
+    ("with something behind", |path, _| format!("{path}/x")),
+    ("with a parameter", |path, _| format!("{path};a=b")),
+    ("with a space", |path, _| format!("{path}%20")),
+    ("in another case", |path, _| path.to_uppercase()),
+];
+
+/// What only the index that a request is after could have been changed by.
+const VICTIMS: [&str; 4] = [INDEX, "bare", "spare", "emptied"];
+
+fn escaped(path: &str, at: usize) -> String {
+    let (before, rest) = path.split_at(at.min(path.len()));
+    let mut letters = rest.chars();
+    match letters.next() {
+        Some(letter) => format!("{before}%{:02x}{}", u32::from(letter), letters.as_str()),
+        None => path.to_owned(),
+    }
+}
+
+fn replaced(path: &str, by: &str) -> String {
+    path.rsplit_once('/').map_or_else(|| path.to_owned(), |(before, after)| format!("{before}{by}{after}"))
+}
+
+/// The target that Envoy's samples make of one (`normalize_path`): that of the URL standard, as in any browser.
+fn normalized(target: &str) -> Option<String> {
+    let url = url::Url::parse(&format!("http://node{target}")).ok()?;
+    let (route, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_plain = !route.contains('\\')
+        && !route.to_lowercase().replace("%2e", ".").split('/').any(|it| it == "." || it == "..");
+    if is_plain {
+        return Some(target.to_owned());
+    }
+    let route = url.path().to_owned();
+    Some(if query.is_empty() { route } else { format!("{route}?{query}") })
+}
+
+/// All that nodes have and a stranger must not change, by node.
+fn content(sandbox: &Sandbox) -> BTreeMap<String, Value> {
+    let mut content = BTreeMap::new();
+    for number in 0..3 {
+        let node = sandbox.node(number);
+        let mut tell = |path: String| {
+            let body = node.get(&path).body;
+            content.insert(format!("meili-{number} {path}"), body);
+        };
+        for index in VICTIMS {
+            tell(format!("/indexes/{index}/documents?limit=1000"));
+            tell(format!("/indexes/{index}/settings"));
+        }
+        let keys = node.get("/keys?limit=1000").body;
+        let mut uids: Vec<&Value> = keys["results"].as_array().unwrap().iter().filter(is_clients).collect();
+        uids.sort_by_key(|key| key["uid"].to_string());
+        content.insert(format!("meili-{number} keys"), json!(uids));
+        let indexes = node.get("/indexes?limit=1000").body;
+        let mut names: Vec<&str> =
+            indexes["results"].as_array().unwrap().iter().filter_map(|index| index["uid"].as_str()).collect();
+        names.retain(|name| !name.starts_with(HOME));
+        names.sort_unstable();
+        content.insert(format!("meili-{number} indexes"), json!(names));
+    }
+    content
+}
+
+/// Keys that gateways write under come and go.
+fn is_clients(key: &&Value) -> bool {
+    !key["name"].as_str().unwrap_or_default().starts_with("miroir:")
+}
+
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+    let made = |uid: &str, actions: &[&str], indexes: &[&str]| keys::key(pair, uid, actions, indexes, None);
+    let insider = made("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c4001", &["*"], &[HOME]);
+    const TENANTS: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c4002";
+    let searcher = made(TENANTS, &["search"], &[HOME]);
+    let writer = made("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c4003", &["documents.*"], &[HOME]);
+    let people = [
+        ("nobody", None),
+        ("a stranger", Some("0".repeat(64))),
+        ("an insider", Some(insider)),
+        ("a writer", Some(writer)),
+        ("a searcher", Some(searcher.clone())),
+        ("a tenant", Some(tenant_token(TENANTS, &searcher, &json!({HOME: {"filter": "id = 1"}})))),
+    ];
+    let mut cases = Vec::new();
+    for route in routes {
+        let (path, body) = example(route);
+        let (path, query) = path.split_once('?').map_or((path.as_str(), ""), |(path, query)| (path, query));
+        for (how, spell) in OF_PATHS {
+            cases.push((route, how, spell(path, ""), query.to_owned(), body.clone()));
+        }
+        let Some(rest) = route.path.strip_prefix("/indexes/{uid}") else { continue };
+        let rest = rest.replace("{id}", "1");
+        for (how, spell) in OF_INDEXES {
+            let of = |name: &str| format!("/indexes/{name}{rest}");
+            cases.push((route, how, of(&spell(HOME, INDEX)), query.to_owned(), body.clone()));
+            // The last segment can be spelt so, too.
+            let below = format!("/indexes/{HOME}{rest}");
+            let tail = spell("", "").replace(HOME, "");
+            cases.push((
+                route,
+                how,
+                format!("{below}{tail}..{tail}..{tail}{INDEX}"),
+                query.to_owned(),
+                body.clone(),
+            ));
+        }
+    }
+    // All of them take minutes: each run takes others.
+    let mut random = Random(number("MIROIR_SEED", u64::from(std::process::id())));
+    let wanted = usize::try_from(number("MIROIR_AUTHORITY", 900)).unwrap();
+    let before = content(pair.sandbox);
+    let mut tried = 0;
+    while tried < wanted {
+        let (route, how, path, query, body) = &cases[random.below(cases.len())];
+        let (who, key) = &people[random.below(people.len())];
+        let target = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
+        tried += 1;
+        same(
+            pair,
+            &format!("{} {target} ({how}) under {who}", route.method),
+            route,
+            key.as_deref(),
+            &target,
+            body,
+        );
+    }
+    let after = content(pair.sandbox);
+    for (what, value) in before {
+        pair.check(&format!("{what} after all that"), after[&what].clone(), value);
+    }
+}
+
+fn same(pair: &mut Pair<'_>, what: &str, route: &Route, key: Option<&str>, target: &str, body: &Value) {
+    let Some(expected) = normalized(target) else { return };
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let headers: &[_] = if body.is_empty() { &[] } else { &[("content-type", "application/json")] };
+    let ask = |client: &Client, target: &str| {
+        ask_raw(client.url(), key, &route.method, target, headers, body.as_bytes())
+            .unwrap_or_else(|error| panic!("{what} at {}: {error}", client.url()))
+    };
+    let [cluster, node] = pair.clients();
+    let answers = [ask(cluster, target), ask(node, &expected)];
+    // What is allowed is done, before anything else is asked.
+    if answers.iter().all(|answer| answer.status == 202) {
+        pair.clients().iter().zip(&answers).for_each(|(client, answer)| drop(client.ended(answer)));
+    }
+    if pair.lacks(&answers[1]) || (route.refused && answers[1].status < 400) {
+        return;
+    }
+    let [cluster, node] = answers.each_ref().map(told);
+    pair.check(what, cluster, node);
+}
+
+/// An answer as it is compared: which keys and batches there are is not asked here, and escapes may be written in either case.
+fn told(answer: &Answer) -> Value {
+    if answer.status < 300 {
+        return json!(answer.status);
+    }
+    let text = comparable(answer).to_string();
+    let mut parts = text.split('%');
+    let mut same = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        same.push_str(&format!("%{}{rest}", code.to_uppercase()));
+    }
+    serde_json::from_str(&same).unwrap_or_default()
+}
