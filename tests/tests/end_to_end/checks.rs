@@ -3,8 +3,8 @@
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
 use crate::{
-    api, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads, settings_changing,
-    similar, webhooks, writes,
+    api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads,
+    settings_changing, similar, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -61,7 +61,7 @@ fn writes_are_those_of_one_node() {
 #[test]
 fn a_cluster_is_one_meilisearch() {
     let cluster = Sandbox::start(Options::default());
-    let checks: [Check; 9] = [
+    let checks: [Check; 13] = [
         cluster::indexes_settings_and_statistics_show_nothing_of_the_shards,
         cluster::clients_have_no_business_with_internal_routes,
         cluster::the_command_line_prints_tables,
@@ -71,6 +71,10 @@ fn a_cluster_is_one_meilisearch() {
         depth::a_deep_page_moves_its_own_documents_only,
         depth::a_deep_page_of_vectors_moves_its_own_documents_only,
         reads::all_pages_of_a_query_hold_every_document_once_whatever_the_ties,
+        attacks::a_path_leads_nowhere_that_a_key_may_not_go,
+        attacks::names_of_the_clusters_own_keys_are_refused,
+        attacks::the_tag_is_out_of_reach_however_it_is_spelt,
+        attacks::strangers_hold_up_nobody_who_writes,
     ];
     all(&[&cluster.client], &checks, |check| check(&cluster));
 }

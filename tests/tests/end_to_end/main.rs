@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod api;
+mod attacks;
 mod bad_input;
 mod broken_nodes;
 mod chaos;

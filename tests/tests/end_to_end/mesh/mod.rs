@@ -5,7 +5,8 @@ mod envoy;
 mod tls;
 mod traces;
 
-use envoy::{Envoy, prometheus};
+pub use envoy::Envoy;
+use envoy::prometheus;
 use miroir_tests::{Client, MASTER_KEY, Options, Sandbox, free_port, http, programs, wait_until};
 use serde_json::{Value, json};
 use std::{
