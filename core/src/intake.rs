@@ -1,17 +1,18 @@
 //! A client's request on its way in: from its headers to the operation that it starts.
 
 use crate::{
+    budget::OverBudget,
     cors,
     document_read::DocumentRead,
     documents::{Body, DocumentReader, Format, PrimaryKey, payload_too_large},
     encoding::Encoding,
     error::{ApiError, Code},
-    http::{Reply, RequestHead},
+    http::{Callout, Outcome, Reply, RequestHead},
+    json,
     operation::{Operation, Progress},
     query::pairs,
-    read::Read,
+    read::{self, too_large},
     route::{Route, WriteKind},
-    search::{DocumentList, FacetSearch, MultiSearch, Search, similar},
     topology::Topology,
     write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Write, WriteContext},
 };
@@ -28,11 +29,22 @@ pub enum Intake {
     Collect(Box<Collector>),
 }
 
+/// A write whose body has so many bytes is judged before it is whole, or decoded: what a client may send and a gateway hold
+/// before anybody has looked at its key. Smaller ones are judged when they begin, by the request that they need anyway.
+const UNJUDGED: u64 = 256 << 10;
+
+/// What an id of a batch deletion takes once it is read.
+const ID: u64 = 96;
+/// What a value in the body of another write takes once it is read.
+const VALUE: u64 = 192;
+
 /// Takes a body in, chunk by chunk, then starts the operation.
 #[derive(Debug)]
 pub struct Collector {
     topology: Arc<Topology>,
     head: RequestHead,
+    /// Bytes that have come.
+    received: u64,
     /// How the body is compressed, and what came of it.
     encoded: Option<(Encoding, Body)>,
     kind: Kind,
@@ -78,15 +90,18 @@ impl Intake {
         if let Some(reply) = cors::preflight(&head) {
             return Self::Reply(reply);
         }
-        let limit = topology.config().limits.max_payload_bytes;
+        let limits = topology.config().limits;
         let kind = match Route::of(&head.method, head.route()) {
             Route::ControlPlane => return Self::Pass,
             Route::Internal => {
                 return Self::Reply(ApiError::new(Code::NOT_FOUND, "Not found").reply());
             }
-            // The one refusal that does not wait for the client's key: nobody sends 100 MB to hear it.
-            Route::Write { .. } if declared_length(&head) > limit => {
-                return Self::Reply(payload_too_large(limit).reply());
+            // These refusals do not wait for the client's key: nobody sends 100 MB to hear them.
+            Route::Write { .. } if declared_length(&head) > limits.max_payload_bytes => {
+                return Self::Reply(payload_too_large(limits.max_payload_bytes).reply());
+            }
+            route if !matches!(route, Route::Write { .. }) && declared_length(&head) > limits.read_bytes() => {
+                return Self::Reply(too_large(&topology).reply());
             }
             route @ (Route::Search { .. }
             | Route::MultiSearch
@@ -105,57 +120,87 @@ impl Intake {
                     .unwrap_or_else(|error| Kind::Refused { error, body: Some(Body::default()) })
             }
         };
-        let encoded =
-            Encoding::of(head.header("content-encoding")).map(|encoding| (encoding, Body::default()));
-        Self::Collect(Box::new(Collector { topology, head, encoded, kind }))
+        let encoding = Encoding::of(head.header("content-encoding")).filter(|_| kind.is_decoded());
+        let encoded = encoding.map(|encoding| (encoding, Body::default()));
+        Self::Collect(Box::new(Collector { topology, head, received: 0, encoded, kind }))
     }
 }
 
 impl Collector {
-    /// Takes the next chunk of the body. A body that is too large is read to its end, and let go: a client that is answered
-    /// before it has sent everything may not hear the answer.
-    pub fn push(&mut self, chunk: &[u8]) {
-        let limit = self.topology.config().limits.max_payload_bytes;
+    /// Takes the next chunk of the body. That of a write that is too large is read to its end, and let go: a client that is
+    /// answered before it has sent everything may not hear the answer.
+    ///
+    /// # Errors
+    /// It is a read, and too large: the answer.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), Box<Reply>> {
+        self.received = self.received.saturating_add(chunk.len() as u64);
+        let limit = self.limit();
         let taken = match &mut self.encoded {
             Some((_, body)) => {
-                let settled = body.last().1.len();
-                body.push(chunk, settled);
-                body.len() as u64 <= limit
+                let fits = (body.len() + chunk.len()) as u64 <= limit;
+                if fits {
+                    let settled = body.last().1.len();
+                    body.push(chunk, settled);
+                }
+                fits
             }
             None => self.kind.push(chunk, limit),
         };
-        if !taken {
-            self.encoded = None;
-            self.kind = Kind::too_large(limit);
+        match taken {
+            true => Ok(()),
+            false if self.is_read() => Err(Box::new(too_large(&self.topology).reply())),
+            false => {
+                self.encoded = None;
+                self.kind = Kind::too_large(limit);
+                Ok(())
+            }
         }
     }
 
-    /// The bytes to be held, as the head announces them; 0 where it does not.
-    #[must_use]
-    pub fn declared(&self) -> u64 {
-        match self.kind {
-            Kind::Refused { .. } => 0,
-            _ => declared_length(&self.head),
-        }
+    fn limit(&self) -> u64 {
+        let limits = self.topology.config().limits;
+        if self.is_read() { limits.read_bytes() } else { limits.max_payload_bytes }
     }
 
-    /// Bytes of the body that are held.
+    /// Bytes that are held of the body, and of what is known of it.
     #[must_use]
     pub fn held(&self) -> u64 {
-        let plain = match &self.kind {
-            Kind::Documents { reader, .. } => reader.held(),
-            Kind::Read { body, .. } | Kind::Write { body, .. } => body.len(),
-            Kind::Refused { body, .. } => body.as_ref().map_or(0, Body::len),
-            Kind::DocumentRead { .. } => 0,
-        };
-        (plain + self.encoded.as_ref().map_or(0, |(_, body)| body.len())) as u64
+        let encoded = self.encoded.as_ref().map_or(0, |(_, body)| body.len() as u64);
+        encoded.saturating_add(self.kind.held(self.topology.config().limits.buffered_bytes_per_client()))
+    }
+
+    /// The request that asks the control plane whether the client may write, where enough has come to ask before all of it has;
+    /// [`Self::refused`] reads the answer.
+    #[must_use]
+    pub fn judge_early(&self) -> Option<Callout> {
+        (!self.is_read() && self.received > UNJUDGED).then(|| Refusal::authorization(&self.topology, &self.head))
+    }
+
+    /// The same for a whole body that is compressed: it is judged before it is decoded, where that makes it large.
+    #[must_use]
+    pub fn judge_encoded(&self) -> Option<Callout> {
+        let (encoding, body) = self.encoded.as_ref().filter(|_| !self.is_read())?;
+        let mut decoded = 0;
+        // What cannot be decoded is not large.
+        let _ = encoding.decode(body.reader(), |chunk| {
+            decoded += chunk.len() as u64;
+            decoded <= UNJUDGED
+        });
+        (decoded > UNJUDGED).then(|| Refusal::authorization(&self.topology, &self.head))
+    }
+
+    /// What the client is told where the answer to [`Self::judge_early`] says that it may not write. `None` where it may, and where
+    /// the control plane does not answer: it will have to when the write begins.
+    #[must_use]
+    pub fn refused(outcome: Outcome) -> Option<Reply> {
+        Refusal::refused(outcome)
     }
 
     /// The operation's name in metrics and logs.
     #[must_use]
     pub fn operation(&self) -> &'static str {
         match &self.kind {
-            Kind::Read { route, .. } => read_name(route),
+            Kind::Read { route, .. } => read::name(route),
             Kind::DocumentRead { .. } => "document_read",
             Kind::Documents { .. } | Kind::Write { .. } => "write",
             Kind::Refused { .. } => "refusal",
@@ -176,7 +221,19 @@ impl Collector {
             Kind::DocumentRead { id } => Kind::DocumentRead { id: id.clone() },
             Kind::Documents { .. } | Kind::Write { .. } | Kind::Refused { .. } => return None,
         };
-        Some(Self { topology, head: self.head.clone(), encoded: self.encoded.clone(), kind })
+        let (head, encoded) = (self.head.clone(), self.encoded.clone());
+        Some(Self { topology, head, received: self.received, encoded, kind })
+    }
+
+    /// The same request, to be planned by another topology than the one that it came in under.
+    pub fn plan_by(&mut self, topology: Arc<Topology>) {
+        self.topology = topology;
+    }
+
+    /// Whether it reads.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self.kind, Kind::Read { .. } | Kind::DocumentRead { .. })
     }
 
     /// Whether the operation must outlive the client's connection.
@@ -185,18 +242,24 @@ impl Collector {
         matches!(self.kind, Kind::Documents { .. } | Kind::Write { .. })
     }
 
-    /// The body is whole: starts the operation.
+    /// The body is whole: starts the operation. `charge` is told how many bytes it takes in all.
     #[must_use]
-    pub fn finish(mut self) -> Progress<Operation> {
+    pub fn finish(mut self, mut charge: impl FnMut(u64) -> Result<(), OverBudget>) -> Progress<Operation> {
         if let Some((encoding, body)) = self.encoded.take() {
-            let limit = self.topology.config().limits.max_payload_bytes;
-            let mut taken = true;
+            let (limit, share) = (self.limit(), self.topology.config().limits.buffered_bytes_per_client());
+            let (mut taken, mut over) = (true, None);
             let decoded = encoding.decode(body.reader(), |chunk| {
                 taken = self.kind.push(chunk, limit);
-                taken
+                let held = (body.len() as u64).saturating_add(self.kind.held(share));
+                over = charge(held).err();
+                taken && over.is_none()
             });
-            if !taken {
+            if !taken && self.is_read() {
+                return Progress::Done(too_large(&self.topology).reply());
+            } else if !taken {
                 self.kind = Kind::too_large(limit);
+            } else if let Some(over) = over {
+                return Progress::Done(over.error().reply());
             } else if decoded.is_err() {
                 let error = ApiError::new(
                     Code::BAD_REQUEST,
@@ -207,13 +270,17 @@ impl Collector {
             // From here on, the body is what it was before it was compressed.
             self.head.headers.retain(|(name, _)| name != "content-encoding");
         }
-        self.start()
+        self.start(charge)
     }
 
-    fn start(self) -> Progress<Operation> {
+    fn start(self, mut charge: impl FnMut(u64) -> Result<(), OverBudget>) -> Progress<Operation> {
         let Self { topology, head, kind, .. } = self;
         match kind {
-            Kind::Read { route, body } => start_read(topology, route, head, body),
+            Kind::Read { route, body } => {
+                // It is kept as it came, too, to be read again by a newer topology.
+                let held = (body.len() as u64).saturating_mul(2);
+                read::begin(topology, route, head, body, |bytes| charge(held.saturating_add(bytes)))
+            }
             Kind::DocumentRead { id } => {
                 DocumentRead::start(topology, head, &id).map(Operation::DocumentRead)
             }
@@ -222,8 +289,9 @@ impl Collector {
                     Ok(documents) => documents,
                     Err(refused) => {
                         let (error, body) = *refused;
-                        // The reserved field is nothing that a node could know of.
-                        let body = (error.body.code != Code::BAD_REQUEST.name()).then_some(body);
+                        // The reserved field, and the limits here, are nothing that a node could know of.
+                        let own = [Code::BAD_REQUEST.name(), Code::PAYLOAD_TOO_LARGE.name()];
+                        let body = (!own.contains(&&*error.body.code)).then_some(body);
                         return refuse(&topology, &head, error, body);
                     }
                 };
@@ -237,9 +305,12 @@ impl Collector {
                 );
                 start_write(topology, context, Payload::Documents(payload))
             }
-            Kind::Write { kind, body, context } => match write_payload(&topology, kind, &body) {
-                Some(payload) => start_write(topology, context, payload),
-                None => {
+            Kind::Write { kind, body, context } => match charge(written_bytes(&kind, &body))
+                .map(|()| write_payload(&topology, kind, &body))
+            {
+                Err(over) => Progress::Done(over.error().reply()),
+                Ok(Some(payload)) => start_write(topology, context, payload),
+                Ok(None) => {
                     let error = ApiError::new(Code::BAD_REQUEST, "The body of this request cannot be read.");
                     let mut refused = Body::default();
                     refused.push(&body, 0);
@@ -252,10 +323,34 @@ impl Collector {
 }
 
 impl Kind {
+    /// Whether anything reads its body here.
+    fn is_decoded(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Documents { .. } => true,
+            Self::Write { kind, .. } => !matches!(kind, WriteKind::DeleteOne { .. } | WriteKind::DeleteAll),
+            Self::DocumentRead { .. } | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Bytes that it takes. A payload that is within its limit is not refused for what is known of its documents: with that it
+    /// takes `share` at most.
+    fn held(&self, share: u64) -> u64 {
+        match self {
+            Self::Documents { reader, .. } => {
+                let body = reader.held() as u64;
+                body.saturating_add(reader.known()).min(body.max(share))
+            }
+            Self::Read { body, .. } | Self::Write { body, .. } => body.len() as u64,
+            Self::Refused { body, .. } => body.as_ref().map_or(0, Body::len) as u64,
+            Self::DocumentRead { .. } => 0,
+        }
+    }
+
     /// Takes the next chunk of the body as it is; `false` once there is too much.
     fn push(&mut self, chunk: &[u8], limit: u64) -> bool {
         match self {
             Self::Documents { reader, .. } => reader.push(chunk).is_ok(),
+            Self::Write { kind: WriteKind::DeleteOne { .. } | WriteKind::DeleteAll, .. } => true,
             Self::Read { body, .. } | Self::Write { body, .. } => {
                 let fits = (body.len() + chunk.len()) as u64 <= limit;
                 if fits {
@@ -286,32 +381,15 @@ fn refuse(
     Refusal::start(topology, head, error, body).map(Operation::Refusal)
 }
 
-fn start_read(
-    topology: Arc<Topology>,
-    route: Route,
-    head: RequestHead,
-    body: Vec<u8>,
-) -> Progress<Operation> {
-    let name = read_name(&route);
-    Read::start(topology, head, body, |topology, head, body| match route {
-        Route::Search { index } => Search::of(topology, &index, head, body),
-        Route::MultiSearch => MultiSearch::of(topology, body),
-        Route::FacetSearch { index } => FacetSearch::of(topology, &index, body),
-        Route::Similar { index } => similar(topology, &index, head, body),
-        Route::DocumentList { index } => DocumentList::of(topology, &index, head, body),
-        _ => None,
-    })
-    .map(|machine| Operation::Read(name, Box::new(machine)))
-}
-
-fn read_name(route: &Route) -> &'static str {
-    match route {
-        Route::MultiSearch => "multi_search",
-        Route::FacetSearch { .. } => "facet_search",
-        Route::Similar { .. } => "similar",
-        Route::DocumentList { .. } => "document_list",
-        _ => "search",
-    }
+/// Bytes that a write without documents takes once its body is read.
+fn written_bytes(kind: &WriteKind, body: &[u8]) -> u64 {
+    let each = match kind {
+        WriteKind::DeleteBatch => ID,
+        WriteKind::DeleteByFilter | WriteKind::Edit => VALUE,
+        WriteKind::DeleteOne { .. } | WriteKind::DeleteAll | WriteKind::Add { .. } => 0,
+    };
+    let values = if each > 0 { json::values(body) } else { 0 };
+    (body.len() as u64).saturating_add(values.saturating_mul(each))
 }
 
 fn start_write(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Operation> {
@@ -411,7 +489,7 @@ mod tests {
             };
             match Intake::of(topology(0), "vm", head) {
                 Intake::Collect(mut collector) => {
-                    collector.push(br#"{"q":"red"}"#);
+                    collector.push(br#"{"q":"red"}"#).unwrap();
                     collector
                 }
                 intake => panic!("{intake:?}"),
@@ -421,7 +499,7 @@ mod tests {
             let collector = collect(method, path);
             let again = collector.again(topology(1)).unwrap();
             for (collector, node) in [(*collector, 0), (again, 1)] {
-                match collector.finish() {
+                match collector.finish(|_| Ok(())) {
                     Progress::Pending { calls, .. } => assert_eq!(calls[0].upstream, Upstream::Node(node)),
                     Progress::Done(reply) => panic!("{reply:?}"),
                 }

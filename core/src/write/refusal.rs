@@ -1,9 +1,9 @@
 //! A write that cannot be taken: the client's key is looked at first, then a node says in its own words what is wrong.
 
-use super::{answered_or_unavailable, ask_control};
+use super::{answered_or_unavailable, ask_control, is_meilisearch_error, refused};
 use crate::{
     error::ApiError,
-    http::{Answer, CallId, Callout, Outcome, RequestHead},
+    http::{Answer, CallId, Callout, Outcome, Reply, RequestHead},
     operation::Progress,
     protocol::{AUTHORIZATION_PREFIX, REFUSAL_PREFIX},
     topology::Topology,
@@ -28,18 +28,26 @@ impl Refusal {
         error: ApiError,
         body: Option<Vec<u8>>,
     ) -> Progress<Self> {
-        let method = match head.method.as_str() {
-            "PUT" => "PUT",
-            "DELETE" => "DELETE",
-            _ => "POST",
-        };
         let prefix = if body.is_some() { REFUSAL_PREFIX } else { AUTHORIZATION_PREFIX };
-        let call = Callout { method, ..ask_control(topology, CallId(0), format!("{prefix}{}", head.path)) };
-        let forwarded = ["authorization", "content-type", "content-encoding"];
-        let headers = head.headers.iter().filter(|(name, _)| forwarded.contains(&name.as_str())).cloned();
-        let headers = call.headers.into_iter().chain(headers).collect();
-        let call = Callout { headers, body: body.unwrap_or_default(), ..call };
+        let call = Callout { body: body.unwrap_or_default(), ..ask(topology, head, prefix) };
         Progress::Pending { machine: Self { error }, calls: vec![call] }
+    }
+
+    /// The request that asks the control plane whether the client's key allows the write of this head.
+    #[must_use]
+    pub fn authorization(topology: &Topology, head: &RequestHead) -> Callout {
+        ask(topology, head, AUTHORIZATION_PREFIX)
+    }
+
+    /// What the client is told where the answer to [`Self::authorization`] says that its key does not allow it.
+    #[must_use]
+    pub fn refused(outcome: Outcome) -> Option<Reply> {
+        match outcome {
+            Outcome::Answered(answer) if is_meilisearch_error(&answer) && answer.status < 500 => {
+                Some(refused(answer))
+            }
+            _ => None,
+        }
     }
 
     /// Digests the control plane's answer.
@@ -50,4 +58,17 @@ impl Refusal {
             outcome => answered_or_unavailable(outcome, 202),
         })
     }
+}
+
+fn ask(topology: &Topology, head: &RequestHead, prefix: &str) -> Callout {
+    let method = match head.method.as_str() {
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        _ => "POST",
+    };
+    let call = Callout { method, ..ask_control(topology, CallId(0), format!("{prefix}{}", head.path)) };
+    let forwarded = ["authorization", "content-type", "content-encoding"];
+    let headers = head.headers.iter().filter(|(name, _)| forwarded.contains(&name.as_str())).cloned();
+    let headers = call.headers.into_iter().chain(headers).collect();
+    Callout { headers, ..call }
 }
