@@ -157,9 +157,8 @@ impl OverBudget {
             }
             // A node's own sentence, with another limit.
             Self::Reads(most) => {
-                let message = format!(
-                    "Too many search requests running at the same time: {most}. Retry after 10s."
-                );
+                let message =
+                    format!("Too many search requests running at the same time: {most}. Retry after 10s.");
                 ApiError { status: 429, ..ApiError::new(Code::TOO_MANY_SEARCH_REQUESTS, message) }
             }
         }

@@ -1,18 +1,20 @@
 //! A client's request on its way in: from its headers to the operation that it starts.
 
+mod kind;
+
+use self::kind::{Kind, write, write_payload, written_bytes};
 use crate::{
     budget::OverBudget,
     cors,
     document_read::DocumentRead,
-    documents::{Body, DocumentReader, Format, PrimaryKey, payload_too_large},
+    documents::{Body, payload_too_large},
     encoding::Encoding,
     error::{ApiError, Code},
-    http::{Callout, Outcome, Reply, RequestHead},
-    json,
+    http::{Callout, Reply, RequestHead},
     operation::{Operation, Progress},
     query::pairs,
     read::{self, too_large},
-    route::{Route, WriteKind},
+    route::Route,
     topology::Topology,
     write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Write, WriteContext},
 };
@@ -33,11 +35,6 @@ pub enum Intake {
 /// before anybody has looked at its key. Smaller ones are judged when they begin, by the request that they need anyway.
 const UNJUDGED: u64 = 256 << 10;
 
-/// What an id of a batch deletion takes once it is read.
-const ID: u64 = 96;
-/// What a value in the body of another write takes once it is read.
-const VALUE: u64 = 192;
-
 /// Takes a body in, chunk by chunk, then starts the operation.
 #[derive(Debug)]
 pub struct Collector {
@@ -48,38 +45,6 @@ pub struct Collector {
     /// How the body is compressed, and what came of it.
     encoded: Option<(Encoding, Body)>,
     kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Read {
-        route: Route,
-        body: Vec<u8>,
-    },
-    DocumentRead {
-        id: String,
-    },
-    Documents {
-        reader: Box<DocumentReader>,
-        update: bool,
-        context: WriteContext,
-    },
-    Write {
-        kind: WriteKind,
-        body: Vec<u8>,
-        context: WriteContext,
-    },
-    /// What is refused without a look at the body. A node says why, where there is a body for it.
-    Refused {
-        error: ApiError,
-        body: Option<Body>,
-    },
-}
-
-impl Kind {
-    fn too_large(limit: u64) -> Self {
-        Self::Refused { error: payload_too_large(limit), body: None }
-    }
 }
 
 impl Intake {
@@ -100,7 +65,9 @@ impl Intake {
             Route::Write { .. } if declared_length(&head) > limits.max_payload_bytes => {
                 return Self::Reply(payload_too_large(limits.max_payload_bytes).reply());
             }
-            route if !matches!(route, Route::Write { .. }) && declared_length(&head) > limits.read_bytes() => {
+            route
+                if !matches!(route, Route::Write { .. }) && declared_length(&head) > limits.read_bytes() =>
+            {
                 return Self::Reply(too_large(&topology).reply());
             }
             route @ (Route::Search { .. }
@@ -170,10 +137,11 @@ impl Collector {
     }
 
     /// The request that asks the control plane whether the client may write, where enough has come to ask before all of it has;
-    /// [`Self::refused`] reads the answer.
+    /// [`Refusal::verdict`] reads the answer.
     #[must_use]
     pub fn judge_early(&self) -> Option<Callout> {
-        (!self.is_read() && self.received > UNJUDGED).then(|| Refusal::authorization(&self.topology, &self.head))
+        (!self.is_read() && self.received > UNJUDGED)
+            .then(|| Refusal::authorization(&self.topology, &self.head))
     }
 
     /// The same for a whole body that is compressed: it is judged before it is decoded, where that makes it large.
@@ -187,13 +155,6 @@ impl Collector {
             decoded <= UNJUDGED
         });
         (decoded > UNJUDGED).then(|| Refusal::authorization(&self.topology, &self.head))
-    }
-
-    /// What the client is told where the answer to [`Self::judge_early`] says that it may not write. `None` where it may, and where
-    /// the control plane does not answer: it will have to when the write begins.
-    #[must_use]
-    pub fn refused(outcome: Outcome) -> Option<Reply> {
-        Refusal::refused(outcome)
     }
 
     /// The operation's name in metrics and logs.
@@ -322,55 +283,6 @@ impl Collector {
     }
 }
 
-impl Kind {
-    /// Whether anything reads its body here.
-    fn is_decoded(&self) -> bool {
-        match self {
-            Self::Read { .. } | Self::Documents { .. } => true,
-            Self::Write { kind, .. } => !matches!(kind, WriteKind::DeleteOne { .. } | WriteKind::DeleteAll),
-            Self::DocumentRead { .. } | Self::Refused { .. } => false,
-        }
-    }
-
-    /// Bytes that it takes. A payload that is within its limit is not refused for what is known of its documents: with that it
-    /// takes `share` at most.
-    fn held(&self, share: u64) -> u64 {
-        match self {
-            Self::Documents { reader, .. } => {
-                let body = reader.held() as u64;
-                body.saturating_add(reader.known()).min(body.max(share))
-            }
-            Self::Read { body, .. } | Self::Write { body, .. } => body.len() as u64,
-            Self::Refused { body, .. } => body.as_ref().map_or(0, Body::len) as u64,
-            Self::DocumentRead { .. } => 0,
-        }
-    }
-
-    /// Takes the next chunk of the body as it is; `false` once there is too much.
-    fn push(&mut self, chunk: &[u8], limit: u64) -> bool {
-        match self {
-            Self::Documents { reader, .. } => reader.push(chunk).is_ok(),
-            Self::Write { kind: WriteKind::DeleteOne { .. } | WriteKind::DeleteAll, .. } => true,
-            Self::Read { body, .. } | Self::Write { body, .. } => {
-                let fits = (body.len() + chunk.len()) as u64 <= limit;
-                if fits {
-                    body.extend_from_slice(chunk);
-                }
-                fits
-            }
-            Self::Refused { body, .. } => {
-                *body = body.take().filter(|body| body.len() + chunk.len() <= MAX_REFUSED_BODY);
-                if let Some(body) = body {
-                    let settled = body.last().1.len();
-                    body.push(chunk, settled);
-                }
-                true
-            }
-            Self::DocumentRead { .. } => true,
-        }
-    }
-}
-
 fn refuse(
     topology: &Topology,
     head: &RequestHead,
@@ -381,79 +293,8 @@ fn refuse(
     Refusal::start(topology, head, error, body).map(Operation::Refusal)
 }
 
-/// Bytes that a write without documents takes once its body is read.
-fn written_bytes(kind: &WriteKind, body: &[u8]) -> u64 {
-    let each = match kind {
-        WriteKind::DeleteBatch => ID,
-        WriteKind::DeleteByFilter | WriteKind::Edit => VALUE,
-        WriteKind::DeleteOne { .. } | WriteKind::DeleteAll | WriteKind::Add { .. } => 0,
-    };
-    let values = if each > 0 { json::values(body) } else { 0 };
-    (body.len() as u64).saturating_add(values.saturating_mul(each))
-}
-
 fn start_write(topology: Arc<Topology>, context: WriteContext, payload: Payload) -> Progress<Operation> {
     Write::start(topology, context, payload).map(|machine| Operation::Write(Box::new(machine)))
-}
-
-fn write_payload(topology: &Topology, kind: WriteKind, body: &[u8]) -> Option<Payload> {
-    match kind {
-        WriteKind::DeleteOne { id } => {
-            let body = serde_json::to_vec(&[id]).ok()?;
-            Payload::ids(&body, topology.shard_count())
-        }
-        WriteKind::DeleteBatch => Payload::ids(body, topology.shard_count()),
-        WriteKind::DeleteByFilter => Payload::filter(body.to_vec()),
-        WriteKind::Edit => Payload::edit(body),
-        WriteKind::DeleteAll | WriteKind::Add { .. } => Some(Payload::All),
-    }
-}
-
-/// Looks at all of a write but its body. The errors are those that a node says better.
-fn write(
-    topology: &Topology,
-    head: &RequestHead,
-    kind: WriteKind,
-    context: WriteContext,
-) -> Result<Kind, ApiError> {
-    let is_addition = matches!(kind, WriteKind::Add { .. });
-    let known: &[&str] = match is_addition {
-        true => &["primaryKey", "csvDelimiter", "customMetadata", "skipCreation"],
-        false => &["customMetadata"],
-    };
-    if let Some((name, _)) = pairs(head.query()).find(|(name, _)| !known.contains(&name.as_str())) {
-        return Err(ApiError::new(Code::BAD_REQUEST, format!("Unknown parameter `{name}`")));
-    }
-    if let WriteKind::Add { update } = kind {
-        let reader = document_reader(topology, head, &context.index)?;
-        return Ok(Kind::Documents { reader: Box::new(reader), update, context });
-    }
-    let has_body = !matches!(kind, WriteKind::DeleteOne { .. } | WriteKind::DeleteAll);
-    if has_body && Format::from_content_type(head.header("content-type"), None)? != Format::Json {
-        return Err(ApiError::new(Code::INVALID_CONTENT_TYPE, "The Content-Type is invalid."));
-    }
-    Ok(Kind::Write { kind, body: Vec::new(), context })
-}
-
-fn document_reader(topology: &Topology, head: &RequestHead, index: &str) -> Result<DocumentReader, ApiError> {
-    let delimiter = match parameter(head, "csvDelimiter") {
-        None => None,
-        Some(text) => match text.as_bytes() {
-            [byte] if byte.is_ascii() => Some(*byte),
-            _ => {
-                let message = format!("Invalid value in parameter `csvDelimiter`: `{text}`");
-                return Err(ApiError::new(Code::INVALID_DOCUMENT_CSV_DELIMITER, message));
-            }
-        },
-    };
-    if let Some(text) = parameter(head, "skipCreation").filter(|text| text != "true" && text != "false") {
-        let message = format!("Invalid value in parameter `skipCreation`: `{text}`");
-        return Err(ApiError::new(Code::BAD_REQUEST, message));
-    }
-    let format = Format::from_content_type(head.header("content-type"), delimiter)?;
-    let requested = parameter(head, "primaryKey");
-    let key = topology.primary_key(index).map(str::to_owned).or(requested).map(PrimaryKey::new);
-    Ok(DocumentReader::new(format, key.as_ref(), topology.config().limits.max_payload_bytes))
 }
 
 fn declared_length(head: &RequestHead) -> u64 {
@@ -466,45 +307,4 @@ fn parameter(head: &RequestHead, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::Upstream;
-    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    #[test]
-    fn a_read_is_planned_again_by_another_topology_and_a_write_is_not() {
-        let topology = |node: u16| {
-            let text = format!(
-                r#"{{"schema":1,"version":{node},"nodes":[{{"name":"a","cluster":"a"}},{{"name":"b","cluster":"b"}}],
-                     "placement":[[{node}]]}}"#
-            );
-            Arc::new(Topology::from_json(text.as_bytes()).unwrap())
-        };
-        let collect = |method: &str, path: &str| {
-            let head = RequestHead {
-                method: method.into(),
-                path: path.into(),
-                headers: vec![("content-type".into(), "application/json".into())],
-            };
-            match Intake::of(topology(0), "vm", head) {
-                Intake::Collect(mut collector) => {
-                    collector.push(br#"{"q":"red"}"#).unwrap();
-                    collector
-                }
-                intake => panic!("{intake:?}"),
-            }
-        };
-        for (method, path) in [("POST", "/indexes/a/search"), ("GET", "/indexes/a/documents/1")] {
-            let collector = collect(method, path);
-            let again = collector.again(topology(1)).unwrap();
-            for (collector, node) in [(*collector, 0), (again, 1)] {
-                match collector.finish(|_| Ok(())) {
-                    Progress::Pending { calls, .. } => assert_eq!(calls[0].upstream, Upstream::Node(node)),
-                    Progress::Done(reply) => panic!("{reply:?}"),
-                }
-            }
-        }
-        assert!(collect("POST", "/indexes/a/documents").again(topology(1)).is_none());
-    }
-}
+mod tests;

@@ -192,8 +192,14 @@ mod tests {
 
     #[test]
     fn ordinary_searches_are_small() {
-        assert_eq!(estimate(10, "/indexes/movies/search", &json!({"q": "x".repeat(4_000)}).to_string()), None);
-        assert_eq!(estimate(3, "/multi-search", &multi_search(20, r#"{"indexUid":"movies","q":"red"}"#)), None);
+        assert_eq!(
+            estimate(10, "/indexes/movies/search", &json!({"q": "x".repeat(4_000)}).to_string()),
+            None
+        );
+        assert_eq!(
+            estimate(3, "/multi-search", &multi_search(20, r#"{"indexUid":"movies","q":"red"}"#)),
+            None
+        );
     }
 
     #[test]
@@ -236,6 +242,9 @@ mod tests {
         let refusal = much.refusal(&topology).unwrap();
         assert_eq!((refusal.status, &*refusal.body.code), (413, "payload_too_large"));
         assert!(refusal.body.message.contains("fewer or shorter queries"), "{}", refusal.body.message);
-        assert_eq!(estimate(3, "/multi-search", &multi_search(5_000, "{}")).unwrap().refusal(&topology), None);
+        assert_eq!(
+            estimate(3, "/multi-search", &multi_search(5_000, "{}")).unwrap().refusal(&topology),
+            None
+        );
     }
 }

@@ -299,8 +299,7 @@ impl Limits {
             ("leaseMs", self.lease_ms),
         ];
         let zeros = positive.into_iter().filter(|(_, value)| *value == 0);
-        let mut errors: Vec<String> =
-            zeros.map(|(key, _)| format!("limits.{key}: must not be 0")).collect();
+        let mut errors: Vec<String> = zeros.map(|(key, _)| format!("limits.{key}: must not be 0")).collect();
         if self.max_buffered_bytes < self.max_payload_bytes {
             errors.push("limits.maxBufferedBytes: must not be less than maxPayloadBytes".to_owned());
         }

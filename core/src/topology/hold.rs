@@ -13,19 +13,25 @@ use std::{
 
 /// Keeps a topology in use.
 #[derive(Clone, Debug)]
-pub struct Hold(Rc<Arc<Topology>>);
+pub struct Hold(Rc<Held>);
+
+/// Counted apart from the topology itself, which contexts keep that only collect a body.
+#[derive(Debug)]
+struct Held {
+    topology: Arc<Topology>,
+}
 
 impl Hold {
     /// Of a topology that no control plane has published: nobody asks who uses it.
     #[must_use]
     pub fn unpublished(topology: Arc<Topology>) -> Self {
-        Self(Rc::new(topology))
+        Self(Rc::new(Held { topology }))
     }
 
     /// The topology.
     #[must_use]
     pub fn topology(&self) -> &Arc<Topology> {
-        &self.0
+        &self.0.topology
     }
 }
 
@@ -33,7 +39,7 @@ impl Deref for Hold {
     type Target = Topology;
 
     fn deref(&self) -> &Topology {
-        &self.0
+        &self.0.topology
     }
 }
 
@@ -43,7 +49,7 @@ pub struct Topologies {
     /// The newest of each cluster: what is begun now is planned with it.
     in_force: Vec<Hold>,
     /// All that may be held.
-    all: Vec<Weak<Arc<Topology>>>,
+    all: Vec<Weak<Held>>,
 }
 
 impl Topologies {
@@ -52,7 +58,7 @@ impl Topologies {
         if topology.config().control.is_none() {
             return;
         }
-        let hold = Hold(Rc::new(topology));
+        let hold = Hold(Rc::new(Held { topology }));
         self.in_force.retain(|other| !same_cluster(other, &hold));
         self.all.retain(|held| held.strong_count() > 0);
         self.all.push(Rc::downgrade(&hold.0));
@@ -68,8 +74,9 @@ impl Topologies {
     /// The version of the oldest topology of the same cluster that something uses; the newest one is always in use.
     #[must_use]
     pub fn oldest(&self, topology: &Topology) -> u64 {
-        let held = self.all.iter().filter_map(Weak::upgrade).filter(|held| same_cluster(held, topology));
-        held.map(|held| held.version()).min().unwrap_or_else(|| topology.version())
+        let held =
+            self.all.iter().filter_map(Weak::upgrade).filter(|held| same_cluster(&held.topology, topology));
+        held.map(|held| held.topology.version()).min().unwrap_or_else(|| topology.version())
     }
 }
 

@@ -12,6 +12,17 @@ use crate::{
 /// Bodies above this are not sent to a node again only to hear what is wrong with them.
 pub const MAX_BODY: usize = 8 << 20;
 
+/// Whether a client may write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Allowed,
+    /// It may not: what it is told.
+    Refused(Reply),
+    /// The control plane does not say: what the client is told where nothing goes on without it.
+    Unknown(Reply),
+}
+
 /// A refusal under way.
 #[derive(Debug)]
 pub struct Refusal {
@@ -39,14 +50,15 @@ impl Refusal {
         ask(topology, head, AUTHORIZATION_PREFIX)
     }
 
-    /// What the client is told where the answer to [`Self::authorization`] says that its key does not allow it.
+    /// What the answer to [`Self::authorization`] says.
     #[must_use]
-    pub fn refused(outcome: Outcome) -> Option<Reply> {
+    pub fn verdict(outcome: Outcome) -> Verdict {
         match outcome {
+            Outcome::Answered(Answer { status: 204, .. }) => Verdict::Allowed,
             Outcome::Answered(answer) if is_meilisearch_error(&answer) && answer.status < 500 => {
-                Some(refused(answer))
+                Verdict::Refused(refused(answer))
             }
-            _ => None,
+            outcome => Verdict::Unknown(answered_or_unavailable(outcome, 202)),
         }
     }
 
