@@ -5,12 +5,14 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use miroir_core::{
     documents::{DocumentReader, Format, PrimaryKey},
     fan_out,
+    http::RequestHead,
+    intake::Intake,
     search::{answer::NodeAnswer, merge::merge, request::SearchRequest},
     shard::Shard,
     topology::{IndexConfig, Topology},
 };
 use serde_json::json;
-use std::{collections::BTreeSet, hint::black_box};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 const SHARDS: u16 = 64;
 
@@ -89,5 +91,38 @@ fn search(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, split, search);
+/// From a search's head and body to its callouts.
+fn begin(criterion: &mut Criterion) {
+    let config = json!({"schema": 1, "version": 1,
+        "nodes": (0..8).map(|node| json!({"name": node.to_string(), "cluster": node.to_string()})).collect::<Vec<_>>(),
+        "placement": (0..SHARDS).map(|shard| [shard % 4, 4 + shard % 4]).collect::<Vec<_>>()});
+    let Ok(topology) = Topology::from_json(config.to_string().as_bytes()) else { return };
+    let topology = Arc::new(topology);
+    let query = json!({"indexUid": "movies", "q": "red shoes", "filter": "price < 10 AND brand = x",
+        "facets": ["brand", "price"], "sort": ["price:asc"], "attributesToHighlight": ["title"]});
+    let mut search = query.clone();
+    search.as_object_mut().map(|search| search.remove("indexUid"));
+    for (name, path, body) in [
+        ("begin a search", "/indexes/movies/search", search.to_string()),
+        ("begin a multi-search of 10", "/multi-search", json!({"queries": vec![&query; 10]}).to_string()),
+    ] {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let head = RequestHead {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            headers: vec![header("content-type", "application/json"), header("authorization", "Bearer key")],
+        };
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| match Intake::of(Arc::clone(&topology), "vm", head.clone()) {
+                Intake::Collect(mut collector) => {
+                    let _ = collector.push(body.as_bytes());
+                    Some(collector.finish(|_| Ok(())))
+                }
+                _ => None,
+            });
+        });
+    }
+}
+
+criterion_group!(benches, split, search, begin);
 criterion_main!(benches);

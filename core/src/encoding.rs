@@ -8,6 +8,9 @@ use std::io::{self, BufRead, BufReader, Read};
 /// Bytes that are decoded at once.
 const CHUNK: usize = 64 << 10;
 
+/// How a brotli stream begins whose window can be a gibibyte, of which the decoder makes one at once. RFC 7932 ends at 16 MiB.
+const LARGE_WINDOW: u8 = 0x11;
+
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -37,6 +40,10 @@ impl Encoding {
     /// The body is not of this encoding, ends too early, or goes on after its end.
     pub fn decode(self, body: impl Read, take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
         let mut body = BufReader::new(body);
+        if self == Self::Brotli && body.fill_buf()?.first().is_some_and(|first| first & 0x7f == LARGE_WINDOW)
+        {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a window that RFC 7932 does not have"));
+        }
         let whole = match self {
             Self::Gzip => pump(flate2::bufread::GzDecoder::new(&mut body), take),
             Self::Deflate => pump(flate2::bufread::ZlibDecoder::new(&mut body), take),
@@ -96,6 +103,9 @@ mod tests {
         // "[{"id":1}]", as the brotli command writes it.
         let brotli = [0x8b, 0x04, 0x80, 0x5b, 0x7b, 0x22, 0x69, 0x64, 0x22, 0x3a, 0x31, 0x7d, 0x5d, 0x03];
         assert_eq!(decoded(Encoding::Brotli, &brotli).unwrap(), b"[{\"id\":1}]");
+
+        // An empty stream whose window is 2^30 bytes.
+        assert!(decoded(Encoding::Brotli, &[0x11, 0x1e, 0x03]).is_err());
 
         assert!(decoded(Encoding::Gzip, b"xxxx").is_err());
         assert!(decoded(Encoding::Gzip, gzip.get(..gzip.len() - 6).unwrap()).is_err());

@@ -53,6 +53,8 @@ codes! {
     NOT_FOUND = "not_found", "invalid_request", 404;
     /// A request that cannot be understood.
     BAD_REQUEST = "bad_request", "invalid_request", 400;
+    /// A node's queue of searches is full; a client has too much under way.
+    TOO_MANY_SEARCH_REQUESTS = "too_many_search_requests", "system", 503;
     /// A fault of the cluster.
     INTERNAL = "internal", "internal", 500;
     /// Nobody can answer now; try again.
@@ -112,10 +114,10 @@ impl ApiError {
         }
     }
 
-    /// The error as an HTTP answer; a 503 asks to be retried, as Meilisearch's own does.
+    /// The error as an HTTP answer; a 429 and a 503 ask to be retried, as Meilisearch's own does.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let reply = Reply::json(self.status, serde_json::to_vec(&self.body).unwrap_or_default());
-        if self.status == 503 { reply.with_header("retry-after", "10") } else { reply }
+        if [429, 503].contains(&self.status) { reply.with_header("retry-after", "10") } else { reply }
     }
 }

@@ -1,5 +1,6 @@
 //! JSON objects that are read one level deep, so that what is inside is passed on byte for byte.
 
+use memchr::{memchr, memchr2, memchr3_iter};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -54,6 +55,29 @@ impl<'a> RawObject<'a> {
     }
 }
 
+/// At least as many as a JSON text has values, whatever is in its strings: a value follows the start, a comma, or an opening
+/// bracket.
+#[must_use]
+pub fn values(text: &[u8]) -> u64 {
+    let (mut values, mut rest) = (1, text);
+    loop {
+        let outside = memchr(b'"', rest).unwrap_or(rest.len());
+        let (plain, string) = rest.split_at(outside);
+        values += memchr3_iter(b',', b'[', b'{', plain).count() as u64;
+        let Some(mut inside) = string.get(1..) else { return values };
+        loop {
+            match memchr2(b'"', b'\\', inside) {
+                Some(at) if inside.get(at) == Some(&b'"') => {
+                    rest = inside.get(at + 1..).unwrap_or_default();
+                    break;
+                }
+                Some(at) => inside = inside.get(at + 2..).unwrap_or_default(),
+                None => return values,
+            }
+        }
+    }
+}
+
 /// Writes a JSON string.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     // Writing text to memory does not fail.
@@ -81,5 +105,27 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
             }
         }
         deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        for (text, count) in [
+            ("", 1),
+            ("3", 1),
+            ("[1,2,3]", 4),
+            (r#"{"a,[{":"b,\\\"c,","d":[]}"#, 4),
+            (r#"["a\\",1]"#, 3),
+            (r#"["never ends,,,"#, 2),
+            (r#"["\"#, 2),
+        ] {
+            assert_eq!(values(text.as_bytes()), count, "{text}");
+        }
     }
 }

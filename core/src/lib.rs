@@ -7,6 +7,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod budget;
 pub mod cors;
 pub mod document_read;
 pub mod documents;

@@ -4,7 +4,7 @@
 use crate::{
     document_read::DocumentRead,
     http::{CallId, Callout, Outcome, Reply, RequestHead},
-    read::Read,
+    read::{Judgement, Read},
     shard::Shard,
     write::{Refusal, Write},
 };
@@ -36,6 +36,8 @@ impl<M> Progress<M> {
 /// Any operation of the data plane.
 #[derive(Debug)]
 pub enum Operation {
+    /// A read that is expensive: whether the client may ask for it.
+    Judgement(Box<Judgement>),
     /// A read of many shards; its name.
     Read(&'static str, Box<Read>),
     /// One document by its id.
@@ -51,6 +53,7 @@ impl Operation {
     #[must_use]
     pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match self {
+            Self::Judgement(machine) => machine.digest(outcome),
             Self::Read(name, machine) => {
                 machine.digest(id, outcome).map(|machine| Self::Read(name, Box::new(machine)))
             }
@@ -65,18 +68,19 @@ impl Operation {
     pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
         match self {
             Self::Write(machine) => machine.late_body(id),
-            Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
+            Self::Judgement(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
         }
     }
 
     /// How long the operation may take in all, from its start, milliseconds: no callout is to take longer, and none to be
-    /// sent after that. `None` where only its callouts' own times count: a write is never left half done.
+    /// sent after that. `None` where only its callouts' own times count: a write is never left half done, and a read that is
+    /// judged has not begun.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         match self {
             Self::Read(_, machine) => Some(machine.deadline_ms()),
             Self::DocumentRead(machine) => Some(machine.deadline_ms()),
-            Self::Write(_) | Self::Refusal(_) => None,
+            Self::Judgement(_) | Self::Write(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -87,7 +91,7 @@ impl Operation {
             Self::Read(_, machine) => machine.asked_for(id),
             Self::DocumentRead(machine) => vec![machine.shard()],
             Self::Write(machine) => machine.sent_to(id),
-            Self::Refusal(_) => Vec::new(),
+            Self::Judgement(_) | Self::Refusal(_) => Vec::new(),
         }
     }
 
@@ -96,7 +100,7 @@ impl Operation {
     pub fn indexes(&self) -> &[String] {
         match self {
             Self::Read(_, machine) => machine.indexes(),
-            Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
+            Self::Judgement(_) | Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
         }
     }
 
@@ -104,6 +108,7 @@ impl Operation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Judgement(machine) => machine.name(),
             Self::Read(name, _) => name,
             Self::DocumentRead(_) => "document_read",
             Self::Write(_) => "write",

@@ -58,6 +58,11 @@ pub fn drive(
     }
 }
 
+/// Sends a callout that is no operation's from the context that is active now; gives Envoy's token.
+pub fn send(topology: &Topology, call: &Callout) -> Option<u32> {
+    dispatch(topology, call, &[], None)
+}
+
 /// Sends a callout; gives Envoy's token, or `None` where it cannot be sent (a cluster that Envoy does not have, no time).
 fn dispatch(
     topology: &Topology,

@@ -1,7 +1,7 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
 use crate::{
-    callouts::outcome, lease, metrics, random, reach, refusal, stream::Stream, traces, writes::Writes,
+    budget, callouts::outcome, lease, metrics, random, reach, refusal, stream::Stream, traces, writes::Writes,
 };
 use miroir_core::{protocol::RefusedTopology, topology::Topology};
 use proxy_wasm::{
@@ -54,7 +54,7 @@ impl Context for Gateway {
                 // The control plane waits to hear that.
                 Some(true) => drop(lease::report(topology, false)),
                 Some(false) => {}
-                None => self.writes.borrow_mut().digest(topology, token, outcome(headers, body_size)),
+                None => self.writes.borrow_mut().digest(token, outcome(headers, body_size)),
             }
         }
     }
@@ -106,6 +106,7 @@ impl RootContext for Gateway {
     }
 
     fn on_tick(&mut self) {
+        budget::expire(self.context_id);
         if let Some(topology) = &self.topology {
             reach::ask(topology);
             lease::report(topology, false);

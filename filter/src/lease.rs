@@ -8,13 +8,13 @@ use miroir_core::{
     http::Outcome,
     protocol::{REPORT_PATH, Report, ReportReply, SECRET_HEADER},
     settings_changes::SettingsChanges,
-    topology::{OnLostControl, Topology},
+    topology::{Hold, OnLostControl, Topologies, Topology},
 };
 use proxy_wasm::hostcalls;
 use std::{
     cell::RefCell,
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ const AWAY: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 struct Lease {
-    /// All that contexts of this VM may still use.
-    topologies: Vec<Weak<Topology>>,
+    /// Those that are in use.
+    topologies: Topologies,
     /// Reports on their way, by Envoy's token: when they were sent.
     reports: HashMap<u32, Instant>,
     /// When the last report that was answered was sent.
@@ -37,18 +37,6 @@ struct Lease {
     needed: u64,
     /// Whose settings are being changed, or were.
     settings: SettingsChanges,
-}
-
-impl Lease {
-    /// The version of the oldest topology that anything uses.
-    fn oldest(&mut self) -> Option<u64> {
-        self.versions().min()
-    }
-
-    fn versions(&mut self) -> impl Iterator<Item = u64> {
-        self.topologies.retain(|topology| topology.strong_count() > 0);
-        self.topologies.iter().filter_map(Weak::upgrade).map(|topology| topology.version())
-    }
 }
 
 thread_local! {
@@ -70,13 +58,19 @@ pub enum Permission {
     Refused,
 }
 
-/// Keeps an eye on a topology: as long as something uses it, it is reported.
+/// A topology is in force from now on.
 pub fn register(topology: &Arc<Topology>) {
     LEASE.with_borrow_mut(|lease| {
-        lease.topologies.push(Arc::downgrade(topology));
-        let oldest = lease.oldest().unwrap_or_else(|| topology.version());
+        lease.topologies.put_in_force(Arc::clone(topology));
+        let oldest = lease.topologies.oldest(topology);
         lease.settings.note(topology, oldest);
     });
+}
+
+/// Holds the newest topology of the same cluster, for an operation that begins.
+pub fn hold(topology: &Arc<Topology>) -> Hold {
+    let newest = LEASE.with_borrow(|lease| lease.topologies.newest(topology));
+    newest.unwrap_or_else(|| Hold::unpublished(Arc::clone(topology)))
 }
 
 /// What the answer to a read of these indexes says of changes of their settings since it began by this topology.
@@ -89,14 +83,6 @@ pub fn period(topology: &Topology) -> Duration {
     Duration::from_millis((topology.config().limits.lease_ms / 5).clamp(50, 1_000))
 }
 
-/// The newest topology that this VM has.
-pub fn newest() -> Option<Arc<Topology>> {
-    LEASE.with_borrow(|lease| {
-        let alive = lease.topologies.iter().filter_map(Weak::upgrade);
-        alive.max_by_key(|topology| topology.version())
-    })
-}
-
 /// Sends a report from the context that is active now; gives Envoy's token. `waits`: a read waits for a newer topology, and asks
 /// again after that.
 pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
@@ -104,13 +90,13 @@ pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     let (oldest, newest, needed) = LEASE.with_borrow_mut(|lease| {
         // A context that was let go hears no answers.
         lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
-        (lease.oldest(), lease.versions().max(), lease.needed)
+        (lease.topologies.oldest(topology), lease.topologies.newest(topology), lease.needed)
     });
     let (unreached, without_cluster) = reach::unreached(topology);
     let report = Report {
         vm: vm_name(),
-        oldest: oldest.unwrap_or_else(|| topology.version()),
-        newest: newest.unwrap_or_else(|| topology.version()),
+        oldest,
+        newest: newest.map_or_else(|| topology.version(), |newest| newest.version()),
         unreached,
         without_cluster,
         gateway: gateway_name(),

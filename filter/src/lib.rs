@@ -5,7 +5,7 @@
 #![allow(missing_docs, reason = "nothing is public but what the macro makes")]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod buffered;
+mod budget;
 mod callouts;
 mod gateway;
 mod lease;

@@ -1,7 +1,8 @@
 //! One client's request.
 
 use crate::{
-    callouts::{Driven, drive, outcome, read_headers, send_reply},
+    budget,
+    callouts::{self, Driven, drive, outcome, read_headers, send_reply},
     lease::{self, Permission},
     observed::{self, Observed},
     traces,
@@ -10,14 +11,15 @@ use crate::{
 use miroir_core::{
     cors,
     error::{ApiError, Code},
-    http::{CallId, Reply, RequestHead},
+    http::{CallId, Callout, Outcome, Reply, RequestHead},
     intake::{Collector, Intake},
     operation::{Operation, Progress},
     path::ApiPath,
     protocol::SECRET_HEADER,
     settings_changes,
-    topology::Topology,
+    topology::{Hold, Topology},
     trace::GATEWAY_HEADER,
+    write::{Refusal, Verdict},
 };
 use proxy_wasm::{
     hostcalls,
@@ -43,6 +45,8 @@ enum State {
     Foreign,
     /// Its body comes in.
     Collecting(Box<Collector>),
+    /// Its body is whole; it waits to hear whether its client may write.
+    Judging(Box<Collector>),
     /// Its body is whole; it waits for the control plane's answer, whose token this is, before it reads.
     Asking(Box<Collector>, u32),
     /// Its operation waits for answers.
@@ -55,9 +59,18 @@ enum State {
 pub struct Stream {
     context_id: u32,
     vm: String,
+    /// That of its read, and before that the one that it came in under, which it does not hold.
     topology: Arc<Topology>,
+    /// Of the topology of its read.
+    hold: Option<Hold>,
     writes: Rc<RefCell<Writes>>,
     state: State,
+    /// Whether the control plane has been asked if the client may write.
+    judged: bool,
+    /// Envoy's token of that question.
+    judging: Option<u32>,
+    /// The control plane has said that it may.
+    allowed: bool,
     calls: HashMap<u32, CallId>,
     /// When it began: [`traces::now`], where traces are wanted.
     begun: u64,
@@ -81,8 +94,12 @@ impl Stream {
             context_id,
             vm,
             topology,
+            hold: None,
             writes,
             state: State::Passing,
+            judged: false,
+            judging: None,
+            allowed: false,
             calls: HashMap::new(),
             begun: 0,
             cut_off: None,
@@ -94,44 +111,91 @@ impl Stream {
         }
     }
 
-    /// Whether this worker may hold so many bytes for this request; if not, the client is told.
-    fn hold(&mut self, bytes: u64) -> bool {
-        let limit = self.topology.config().limits.max_buffered_bytes;
-        let held = self.writes.borrow_mut().buffered.hold(self.context_id, bytes, limit);
-        if !held {
-            self.state = State::Left;
-            self.refuse(&too_many_payloads());
+    /// Answers before there is an operation, and lets the body go.
+    fn leave(&mut self, reply: &Reply) {
+        self.state = State::Left;
+        budget::release(self.context_id);
+        self.refuse(reply);
+    }
+
+    /// Takes what has come of the body.
+    fn collect(&mut self, chunk: &[u8], end_of_stream: bool) {
+        let State::Collecting(collector) = &mut self.state else { return };
+        let pushed = collector.push(chunk);
+        let held = collector.held();
+        let early = if self.judged || end_of_stream { None } else { collector.judge_early() };
+        let limits = self.topology.config().limits;
+        if let Err(reply) = pushed {
+            self.leave(&reply);
+        } else if let Err(over) = budget::charge(self.context_id, self.context_id, held, &limits) {
+            self.leave(&over.error().reply());
+        } else if let Some(call) = early {
+            self.judge(&call);
         }
-        held
+    }
+
+    /// Asks whether the client may write.
+    fn judge(&mut self, call: &Callout) {
+        self.judged = true;
+        self.judging = callouts::send(&self.topology, call);
+    }
+
+    /// Digests what became of that question.
+    fn digest_verdict(&mut self, outcome: Outcome) {
+        match (Refusal::verdict(outcome), std::mem::replace(&mut self.state, State::Left)) {
+            (Verdict::Refused(reply), State::Collecting(_))
+            | (Verdict::Refused(reply) | Verdict::Unknown(reply), State::Judging(_)) => self.leave(&reply),
+            (Verdict::Allowed, State::Judging(collector)) => self.hand_over(*collector),
+            (Verdict::Allowed, state) => (self.allowed, self.state) = (true, state),
+            // Its begin will tell.
+            (_, state) => self.state = state,
+        }
     }
 
     /// The body is whole.
     fn start(&mut self) {
+        if matches!(self.state, State::Collecting(_)) {
+            budget::whole(self.context_id);
+        }
         match std::mem::replace(&mut self.state, State::Left) {
-            State::Collecting(collector) if collector.is_write() => {
-                self.writes.borrow_mut().hand_over(self.context_id, *collector, self.begun);
-            }
+            State::Collecting(collector) if collector.is_write() => self.write(collector),
             State::Collecting(collector) => self.read_if_allowed(collector),
             state => self.state = state,
         }
     }
 
-    /// Reads once it may: by this topology or by a newer one.
-    fn read_if_allowed(&mut self, mut collector: Box<Collector>) {
-        let mut permission = lease::permission(&self.topology);
-        if permission == Permission::Outdated
-            && let Some(newest) = lease::newest().filter(|newest| newest.version() > self.topology.version())
-            && let Some(again) = collector.again(Arc::clone(&newest))
-        {
-            self.topology = newest;
-            *collector = again;
-            permission = lease::permission(&self.topology);
+    /// Writes, once it is known that the client may where decoding the body takes much.
+    fn write(&mut self, collector: Box<Collector>) {
+        let Some(call) = (!self.allowed).then(|| collector.judge_encoded()).flatten() else {
+            self.hand_over(*collector);
+            return;
+        };
+        if self.judging.is_none() {
+            self.judge(&call);
         }
+        self.state = State::Judging(collector);
+        if self.judging.is_none() {
+            self.digest_verdict(Outcome::Failed);
+        }
+    }
+
+    fn hand_over(&self, collector: Collector) {
+        self.writes.borrow_mut().hand_over(self.context_id, collector, self.begun);
+    }
+
+    /// Reads once it may, by the newest topology.
+    fn read_if_allowed(&mut self, mut collector: Box<Collector>) {
+        let hold = lease::hold(&self.topology);
+        if !Arc::ptr_eq(hold.topology(), &self.topology) {
+            self.topology = Arc::clone(hold.topology());
+            collector.plan_by(Arc::clone(&self.topology));
+        }
+        let permission = lease::permission(&hold);
         match permission {
-            Permission::Granted => self.read(collector),
+            Permission::Granted => self.read(collector, hold),
             Permission::CutOff(seconds) => {
                 self.cut_off = Some(seconds);
-                self.read(collector);
+                self.read(collector, hold);
             }
             Permission::Ask | Permission::Outdated if self.has_patience() => {
                 match lease::report(&self.topology, permission == Permission::Outdated) {
@@ -151,16 +215,14 @@ impl Stream {
         self.asking.get_or_insert_with(Instant::now).elapsed() < limit
     }
 
-    fn read(&mut self, collector: Box<Collector>) {
+    fn read(&mut self, collector: Box<Collector>, hold: Hold) {
         self.asking = None;
+        self.hold = Some(hold);
+        (self.deadline, self.indexes) = (None, Vec::new());
         self.read = collector.again(Arc::clone(&self.topology)).map(Box::new);
         let observed = Observed::new(&self.topology, &collector, self.begun);
-        let progress = collector.finish();
-        if let Progress::Pending { machine, .. } = &progress {
-            let time = machine.deadline_ms().map(Duration::from_millis);
-            self.deadline = time.and_then(|time| Instant::now().checked_add(time));
-            self.indexes = machine.indexes().to_vec();
-        }
+        let (own, limits) = (self.context_id, self.topology.config().limits);
+        let progress = collector.finish(|bytes| budget::charge(own, own, bytes, &limits));
         self.advance(progress, observed);
     }
 
@@ -171,8 +233,7 @@ impl Stream {
     }
 
     fn refuse_outdated(&mut self) {
-        self.state = State::Left;
-        self.refuse(&out_of_date());
+        self.leave(&out_of_date());
     }
 
     /// Whether a read that is under way may go on; if not, it is begun anew, or its client is told.
@@ -187,6 +248,7 @@ impl Stream {
         }
         // Answers to what it has asked are of no interest any more.
         self.calls.clear();
+        self.hold = None;
         self.state = State::Left;
         match self.read.take() {
             Some(read) => self.read_if_allowed(read),
@@ -196,12 +258,20 @@ impl Stream {
     }
 
     fn advance(&mut self, progress: Progress<Operation>, mut observed: Observed) {
+        // What is judged first has neither before it has begun.
+        if let (Progress::Pending { machine, .. }, None) = (&progress, self.deadline) {
+            let time = machine.deadline_ms().map(Duration::from_millis);
+            self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+            self.indexes = machine.indexes().to_vec();
+        }
         let calls = &mut self.calls;
         match drive(&self.topology, progress, self.deadline, &mut observed, |token, id| {
             calls.insert(token, id);
         }) {
             Driven::Waiting(operation) => self.state = State::Waiting(operation, Box::new(observed)),
             Driven::Done(reply) => {
+                (self.hold, self.read) = (None, None);
+                budget::release(self.context_id);
                 let reply = match lease::settings_changes(&self.topology, &self.indexes) {
                     Some(changing) => reply.with_header(settings_changes::HEADER, changing),
                     None => reply,
@@ -234,6 +304,11 @@ impl Context for Stream {
                 State::Asking(collector, asked) if asked == token => self.read_if_allowed(collector),
                 state => self.state = state,
             }
+            return;
+        }
+        if self.judging == Some(token) {
+            self.judging = None;
+            self.digest_verdict(outcome(headers, body_size));
             return;
         }
         let Some(id) = self.calls.remove(&token) else { return };
@@ -282,11 +357,13 @@ impl HttpContext for Stream {
                 self.refuse(&reply);
             }
             Intake::Collect(collector) => {
-                if self.hold(collector.declared()) {
-                    self.state = State::Collecting(collector);
-                    if end_of_stream {
-                        self.start();
-                    }
+                let limits = self.topology.config().limits;
+                match budget::begin(self.context_id, collector.is_read(), &limits) {
+                    Ok(()) => self.state = State::Collecting(collector),
+                    Err(over) => self.leave(&over.error().reply()),
+                }
+                if end_of_stream {
+                    self.start();
                 }
             }
         }
@@ -295,13 +372,9 @@ impl HttpContext for Stream {
 
     /// Takes every chunk out of Envoy's buffer as it comes, so that Envoy never holds a whole payload.
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let State::Collecting(collector) = &mut self.state {
+        if matches!(self.state, State::Collecting(_)) {
             let chunk = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten();
-            collector.push(&chunk.unwrap_or_default());
-            let held = collector.held();
-            if !self.hold(held) {
-                return Action::Pause;
-            }
+            self.collect(&chunk.unwrap_or_default(), end_of_stream);
         }
         if !matches!(self.state, State::Passing | State::Foreign) && size > 0 {
             let drained = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, size, &[]);
@@ -342,11 +415,6 @@ impl Drop for Stream {
 
 fn out_of_date() -> Reply {
     let message = "The gateway does not know where documents are now. Try again.";
-    ApiError::new(Code::UNAVAILABLE, message).reply()
-}
-
-fn too_many_payloads() -> Reply {
-    let message = "The gateway holds as many payloads as it may. Try again later.";
     ApiError::new(Code::UNAVAILABLE, message).reply()
 }
 

@@ -2,21 +2,30 @@
 //! not tear a write in two.
 
 use crate::{
-    buffered::Buffered,
+    budget,
     callouts::{Driven, drive, send_reply},
+    lease,
     observed::Observed,
 };
 use miroir_core::{
     http::{CallId, Outcome, Reply},
     intake::Collector,
     operation::{Operation, Progress},
-    topology::Topology,
+    topology::{Hold, Topology},
 };
 use proxy_wasm::hostcalls;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
+
+/// A write under way.
+struct Running {
+    operation: Operation,
+    observed: Observed,
+    /// Of the topology that it was begun with.
+    hold: Hold,
+}
 
 /// All writes of one root context.
 #[derive(Default)]
@@ -28,13 +37,11 @@ pub struct Writes {
     /// Whole payloads that wait for the root context, with their streams, and when these began.
     waiting: VecDeque<(u32, Collector, u64)>,
     /// By stream, which is also the operation's name: a stream has one write.
-    running: HashMap<u32, (Operation, Observed)>,
+    running: HashMap<u32, Running>,
     /// Envoy's tokens.
     calls: HashMap<u32, (u32, CallId)>,
     /// Streams whose client is still there.
     live: HashSet<u32>,
-    /// Bodies of all streams: those that come in, and those of writes under way.
-    pub buffered: Buffered,
     /// Envoy waits to let the root context go until no write is under way.
     leaving: bool,
 }
@@ -70,7 +77,7 @@ impl Writes {
         self.live.remove(&stream);
         if !self.running.contains_key(&stream) && !self.waiting.iter().any(|(waiting, ..)| *waiting == stream)
         {
-            self.buffered.release(stream);
+            budget::release(stream);
         }
     }
 
@@ -79,9 +86,13 @@ impl Writes {
         if let Some(queue) = self.queue {
             while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         }
-        while let Some((stream, collector, begun)) = self.waiting.pop_front() {
-            let observed = Observed::new(topology, &collector, begun);
-            self.advance(topology, stream, collector.finish(), observed);
+        while let Some((stream, mut collector, begun)) = self.waiting.pop_front() {
+            let hold = lease::hold(topology);
+            collector.plan_by(Arc::clone(hold.topology()));
+            let observed = Observed::new(hold.topology(), &collector, begun);
+            let (root, limits) = (self.root, hold.config().limits);
+            let progress = collector.finish(|bytes| budget::charge(root, stream, bytes, &limits));
+            self.advance(hold, stream, progress, observed);
         }
     }
 
@@ -94,11 +105,11 @@ impl Writes {
     }
 
     /// Digests an answer. To be called in the root context.
-    pub fn digest(&mut self, topology: &Topology, token: u32, outcome: Outcome) {
+    pub fn digest(&mut self, token: u32, outcome: Outcome) {
         let Some((stream, id)) = self.calls.remove(&token) else { return };
-        let Some((operation, mut observed)) = self.running.remove(&stream) else { return };
+        let Some(Running { operation, mut observed, hold }) = self.running.remove(&stream) else { return };
         let progress = observed.digest(operation, id, outcome);
-        self.advance(topology, stream, progress, observed);
+        self.advance(hold, stream, progress, observed);
         if self.leaving && self.running.is_empty() {
             self.leaving = false;
             if let Err(status) = hostcalls::done() {
@@ -107,22 +118,16 @@ impl Writes {
         }
     }
 
-    fn advance(
-        &mut self,
-        topology: &Topology,
-        stream: u32,
-        progress: Progress<Operation>,
-        mut observed: Observed,
-    ) {
+    fn advance(&mut self, hold: Hold, stream: u32, progress: Progress<Operation>, mut observed: Observed) {
         let calls = &mut self.calls;
-        match drive(topology, progress, None, &mut observed, |token, id| {
+        match drive(&hold, progress, None, &mut observed, |token, id| {
             calls.insert(token, (stream, id));
         }) {
             Driven::Waiting(operation) => {
-                self.running.insert(stream, (operation, observed));
+                self.running.insert(stream, Running { operation, observed, hold });
             }
             Driven::Done(reply) => {
-                self.buffered.release(stream);
+                budget::release(stream);
                 self.answer(stream, &reply, &mut observed);
             }
         }

@@ -59,7 +59,9 @@ fn send(client: &Client, payload: &str) -> (u16, Duration) {
 }
 
 fn main() {
-    let cluster = Sandbox::start(Options { write_timeout_ms: 60_000, ..Options::default() });
+    // All of them come from one address.
+    let limits = r#"{"maxBufferedBytesPerClient":268435456}"#;
+    let cluster = Sandbox::start(Options { write_timeout_ms: 60_000, limits, ..Options::default() });
     cluster.client.create("books", "id", &json!({"searchableAttributes": ["title"]}));
     let (envoy, payload) = (Envoy::of(&cluster), payload());
     println!("Envoy at rest: {} MB", envoy.memory("VmRSS"));

@@ -3,6 +3,7 @@
 use reqwest::{Method, blocking};
 use serde_json::Value;
 use std::{
+    net::IpAddr,
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -69,6 +70,16 @@ impl Client {
     #[must_use]
     pub fn under(&self, key: Option<&str>) -> Self {
         Self { key: key.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The same client at another address of this machine.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    #[must_use]
+    pub fn at(&self, address: IpAddr) -> Self {
+        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).local_address(address).build();
+        Self { http: http.expect("an HTTP client"), ..self.clone() }
     }
 
     /// Sends bytes; an error is a connection that gave no answer.

@@ -37,6 +37,8 @@ pub struct Options {
     pub search_timeout_ms: u64,
     /// What a read answers where a shard has no replica left: `partial` or `error`.
     pub on_missing_shards: &'static str,
+    /// More of the limits that gateways have: JSON.
+    pub limits: &'static str,
     /// A collector of traces, `host:port`.
     pub otlp: Option<&'static str>,
     /// More of the environment of nodes, which run in folders of their own.
@@ -55,6 +57,7 @@ impl Default for Options {
             lease_ms: 2_000,
             search_timeout_ms: 5_000,
             on_missing_shards: "partial",
+            limits: "{}",
             otlp: None,
             node_env: &[],
         }
@@ -399,6 +402,7 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .args(["--lease-ms", &options.lease_ms.to_string()])
         .args(["--search-timeout-ms", &options.search_timeout_ms.to_string()])
         .args(["--on-missing-shards", options.on_missing_shards])
+        .args(["--limits", options.limits])
         .args(["--listen", "127.0.0.1:0"])
         .arg("--node-bin")
         .arg(node_program())

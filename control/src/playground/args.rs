@@ -78,6 +78,9 @@ pub struct RunArgs {
     /// How long a gateway that is silent keeps old copies from being deleted, milliseconds
     #[arg(long, default_value_t = 5_000)]
     pub lease_ms: u64,
+    /// More of the limits that gateways have, as JSON: `{"bodyTimeoutMs": 60000}`
+    #[arg(long)]
+    pub limits: Option<serde_json::Value>,
     /// What a read answers where a shard has no replica left
     #[arg(long, default_value = "partial", value_parser = ["partial", "error"])]
     pub on_missing_shards: String,

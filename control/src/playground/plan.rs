@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     secrets::{Secrets, random},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -147,10 +147,15 @@ impl Plan {
             .collect();
         let replication = args.replication.unwrap_or(2.min(usize::from(args.nodes)));
         // A gateway that is killed here is meant to be watched: its writes are not waited for long.
-        let limits = json!({
+        let mut limits = json!({
             "searchTimeoutMs": args.search_timeout_ms, "writeTimeoutMs": args.write_timeout_ms,
             "controlTimeoutMs": 30000, "leaseMs": args.lease_ms
         });
+        if let (Some(limits), Some(more)) =
+            (limits.as_object_mut(), args.limits.as_ref().and_then(Value::as_object))
+        {
+            limits.extend(more.clone());
+        }
         let cluster = json!({
             "nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits,
             "onMissingShards": args.on_missing_shards,

@@ -26,7 +26,8 @@ fn typed_header(header: &str) -> (&str, Kind) {
     }
 }
 
-pub(super) fn read(body: &Body, delimiter: u8) -> Result<Documents, ApiError> {
+/// Reads a table, of which `limit` is the most bytes that it may have as JSON.
+pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, ApiError> {
     let mut reader = ::csv::ReaderBuilder::new().delimiter(delimiter).from_reader(body.reader());
     let headers = reader.headers().map_err(|error| malformed(&error))?.clone();
     let columns: Vec<(&str, Kind)> = headers.iter().map(typed_header).collect();
@@ -53,6 +54,10 @@ pub(super) fn read(body: &Body, delimiter: u8) -> Result<Documents, ApiError> {
         let start = documents.body.push(&document, settled);
         let (segment, bytes) = documents.body.last();
         settled = bytes.len();
+        if documents.body.len() as u64 > limit {
+            let message = format!("The CSV payload has more than {limit} bytes as JSON. Send it in parts.");
+            return Err(ApiError::new(Code::PAYLOAD_TOO_LARGE, message));
+        }
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(settled)) else {
             return Err(ApiError::new(Code::INTERNAL, "a CSV record is over 4 GiB"));
         };

@@ -1,10 +1,15 @@
 //! Takes a payload in as it comes, and gives its documents at the end.
 
-use super::{Body, Documents, Format, PrimaryKey, csv, json::JsonScanner};
+use super::{Body, Documents, Entry, Format, PrimaryKey, csv, json::JsonScanner};
 use crate::{
     error::{ApiError, Code},
     shard::TAG_FIELD,
 };
+
+/// No document with an id is shorter, with what divides it from the next: `{"a":1},`. Where each one lies takes more than that.
+const SHORTEST: u64 = 8;
+/// A table as JSON may have so many times the bytes that a payload may: each row repeats the names of its columns.
+const TABLE: u64 = 4;
 
 /// Reads one payload. Feed it every chunk, then call [`Self::finish`].
 ///
@@ -47,7 +52,16 @@ impl DocumentReader {
                 self.documents.body.push(chunk, settled);
             }
         }
+        if self.documents.entries.len() as u64 > self.limit / SHORTEST {
+            return Err(payload_too_large(self.limit));
+        }
         Ok(())
+    }
+
+    /// Bytes that are held besides those: where each document lies.
+    #[must_use]
+    pub fn known(&self) -> u64 {
+        (self.documents.entries.capacity() as u64).saturating_mul(size_of::<Entry>() as u64)
     }
 
     /// Bytes taken so far.
@@ -76,7 +90,7 @@ impl DocumentReader {
             return Err(ApiError::new(Code::MISSING_PAYLOAD, message));
         }
         if let Format::Csv { delimiter } = self.format {
-            return csv::read(&self.documents.body, delimiter).map(Some);
+            return csv::read(&self.documents.body, delimiter, self.limit.saturating_mul(TABLE)).map(Some);
         }
         if let Some(scanner) = self.scanner.take() {
             let doubtful = scanner.finish(&self.documents.body, &mut self.documents.entries)?;

@@ -1,8 +1,13 @@
 //! The machine of every read that concerns many shards: scatter, plan again around nodes that fail, gather.
 
+mod begin;
+mod estimate;
 mod question;
 mod refusals;
 
+pub use begin::{Judgement, begin, name};
+pub(crate) use estimate::too_large;
+pub use estimate::{Estimate, SMALL};
 pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of};
 
 use crate::{

@@ -4,10 +4,11 @@ use super::Read;
 use crate::{
     error::{ApiError, Code},
     http::{Answer, Reply},
+    json::RawObject,
     route::Route,
     search::remotes,
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 impl Read {
     /// Nodes have an index, but cannot filter by the tag yet: it has just been made, and to clients it is not there yet.
@@ -23,10 +24,8 @@ impl Read {
         };
         match (query, Route::of(&self.head.method, &self.head.path)) {
             (Some(query), Route::MultiSearch) => {
-                let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-                let index =
-                    body.get("queries").and_then(|queries| queries.get(query)?.get("indexUid")?.as_str());
-                reply(index.unwrap_or_default(), format!("Inside `.queries[{query}]`: "), 400)
+                let index = index_of_query(&self.body, query).unwrap_or_default();
+                reply(&index, format!("Inside `.queries[{query}]`: "), 400)
             }
             (
                 _,
@@ -48,4 +47,11 @@ impl Read {
         }
         ApiError::new(Code::INTERNAL, "A node takes this query, but the cluster cannot read it.")
     }
+}
+
+/// The index of the query at this position of a multi-search.
+fn index_of_query(body: &[u8], position: usize) -> Option<String> {
+    let queries: Vec<&RawValue> = serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("queries")?;
+    let query: RawObject<'_> = serde_json::from_str(queries.get(position)?.get()).ok()?;
+    query.read("indexUid")
 }

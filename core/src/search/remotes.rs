@@ -1,7 +1,11 @@
 //! Searches that ask for other servers' documents too: Meilisearch's experimental feature `network`.
 
-use crate::http::RequestHead;
-use serde_json::Value;
+use crate::{
+    http::RequestHead,
+    json::{RawObject, Text},
+};
+use memchr::memmem;
+use serde_json::value::RawValue;
 
 /// Whether a request asks for that: a node would answer it with its own documents and those of the servers. `own` is the name
 /// of the cluster among them.
@@ -11,18 +15,28 @@ pub fn are_asked(head: &RequestHead, body: &[u8], own: Option<&str>) -> bool {
         return true;
     }
     // Bodies are large, and hardly ever ask for it.
-    let mentions = |name: &[u8]| body.windows(name.len()).any(|window| window == name);
+    let mentions = |name: &[u8]| memmem::find(body, name).is_some();
     if !mentions(b"useNetwork") && !mentions(b"remote") {
         return false;
     }
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let asks = |query: &Value| {
-        query.get("useNetwork").is_some_and(|it| *it == true)
-            || query
-                .pointer("/federationOptions/remote")
-                .is_some_and(|remote| !remote.is_null() && remote.as_str() != own)
+    // Values stay as they are written: a body of many of them would take many times its size.
+    let Ok(body) = serde_json::from_slice::<RawObject<'_>>(body) else { return false };
+    let asks = |query: &RawObject<'_>| {
+        let options = last(query, "federationOptions").and_then(|it| serde_json::from_str(it.get()).ok());
+        let remote: Option<Option<Text<'_>>> = options
+            .and_then(|options: RawObject<'_>| serde_json::from_str(last(&options, "remote")?.get()).ok());
+        last(query, "useNetwork").is_some_and(|it| it.get() == "true")
+            || matches!(remote, Some(Some(Text(name))) if Some(&*name) != own)
     };
-    asks(&body) || body.get("queries").and_then(Value::as_array).is_some_and(|all| all.iter().any(asks))
+    let queries: Vec<&RawValue> =
+        last(&body, "queries").and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default();
+    asks(&body)
+        || queries.into_iter().filter_map(|query| serde_json::from_str(query.get()).ok()).any(|it| asks(&it))
+}
+
+/// The value of a member; of several of one name the last, as nodes take them.
+fn last<'a>(object: &RawObject<'a>, name: &str) -> Option<&'a RawValue> {
+    object.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::trace::TracingConfig;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// The newest schema that this build reads.
 pub const SCHEMA: u32 = 1;
@@ -146,12 +146,14 @@ impl IndexConfig {
         let default = ["sort".to_owned()];
         let rules = if self.ranking_rules.is_empty() { &default[..] } else { &self.ranking_rules };
         let mut sorts: Vec<(String, bool)> = Vec::new();
+        // A client can sort by as many as it likes.
+        let mut known: HashSet<&str> = HashSet::new();
         for rule in rules {
             let rules = if rule == "sort" { sort } else { std::slice::from_ref(rule) };
             for rule in rules {
                 let Some((attribute, direction)) = rule.rsplit_once(':') else { continue };
-                let is_new = sorts.iter().all(|(known, _)| known != attribute);
-                if is_new && ["asc", "desc"].contains(&direction) && !attribute.starts_with("_geoPoint") {
+                let sorts_by = ["asc", "desc"].contains(&direction) && !attribute.starts_with("_geoPoint");
+                if sorts_by && known.insert(attribute) {
                     sorts.push((attribute.to_owned(), direction == "asc"));
                 }
             }
@@ -229,9 +231,20 @@ pub struct Limits {
     pub control_timeout_ms: u64,
     /// The largest body a client may send, bytes, as Meilisearch's `--http-payload-size-limit`.
     pub max_payload_bytes: u64,
-    /// The bodies that one worker of a gateway holds at once, bytes; requests above that get 503. Envoy holds up to as
-    /// much again for each replica while it sends them on.
+    /// The largest body of a read, bytes, as received and as decoded; [`Limits::read_bytes`].
+    pub max_read_bytes: u64,
+    /// The most that a read may send to nodes in one step, bytes; see [`crate::read::Estimate`].
+    pub max_fan_out_bytes: u64,
+    /// What one worker of a gateway holds at once of clients' bodies, as received and as decoded, bytes; requests above that
+    /// get 503. Envoy holds up to as much again for each replica while it sends them on.
     pub max_buffered_bytes: u64,
+    /// The part of it that one client may have; see [`Limits::buffered_bytes_per_client`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_buffered_bytes_per_client: Option<u64>,
+    /// The reads that one client may have under way at one worker of a gateway.
+    pub max_reads_per_client: u64,
+    /// How long a body may take to come in, from its request's headers to its end, milliseconds.
+    pub body_timeout_ms: u64,
     /// How long a worker of a gateway may read without having heard of the control plane, milliseconds. Old copies stay at
     /// least as long, where a gateway is silent.
     pub lease_ms: u64,
@@ -244,13 +257,69 @@ impl Default for Limits {
             write_timeout_ms: 60_000,
             control_timeout_ms: 60_000,
             max_payload_bytes: 104_857_600,
+            max_read_bytes: 8_388_608,
+            max_fan_out_bytes: 33_554_432,
             max_buffered_bytes: 268_435_456,
+            max_buffered_bytes_per_client: None,
+            max_reads_per_client: 256,
+            body_timeout_ms: 300_000,
             lease_ms: 10_000,
         }
     }
 }
 
 impl Limits {
+    /// The largest body of a read, bytes: never more than that of a write.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.max_read_bytes.min(self.max_payload_bytes)
+    }
+
+    /// What one client may hold at one worker, bytes: as configured, else a quarter of what the worker holds, but enough for the
+    /// largest payload and for what is known of each of its documents.
+    #[must_use]
+    pub fn buffered_bytes_per_client(&self) -> u64 {
+        self.max_buffered_bytes_per_client.unwrap_or_else(|| {
+            let payload = self.max_payload_bytes.saturating_add(self.max_payload_bytes / 2);
+            payload.max(self.max_buffered_bytes / 4).min(self.max_buffered_bytes)
+        })
+    }
+
+    /// What is wrong, each error naming its key.
+    pub(super) fn errors(&self) -> Vec<String> {
+        let positive = [
+            ("searchTimeoutMs", self.search_timeout_ms),
+            ("writeTimeoutMs", self.write_timeout_ms),
+            ("controlTimeoutMs", self.control_timeout_ms),
+            ("maxPayloadBytes", self.max_payload_bytes),
+            ("maxReadBytes", self.max_read_bytes),
+            ("maxFanOutBytes", self.max_fan_out_bytes),
+            ("maxReadsPerClient", self.max_reads_per_client),
+            ("bodyTimeoutMs", self.body_timeout_ms),
+            ("leaseMs", self.lease_ms),
+        ];
+        let zeros = positive.into_iter().filter(|(_, value)| *value == 0);
+        let mut errors: Vec<String> = zeros.map(|(key, _)| format!("limits.{key}: must not be 0")).collect();
+        if self.max_buffered_bytes < self.max_payload_bytes {
+            errors.push("limits.maxBufferedBytes: must not be less than maxPayloadBytes".to_owned());
+        }
+        if let Some(share) = self.max_buffered_bytes_per_client {
+            if share < self.max_payload_bytes {
+                errors.push(
+                    "limits.maxBufferedBytesPerClient: must not be less than maxPayloadBytes, or no client \
+                     could send the largest payload"
+                        .to_owned(),
+                );
+            }
+            if share > self.max_buffered_bytes {
+                errors.push(
+                    "limits.maxBufferedBytesPerClient: must not be more than maxBufferedBytes".to_owned(),
+                );
+            }
+        }
+        errors
+    }
+
     /// How long a node may take for its part of a read whose path and body have so many bytes, and whose page ends after so
     /// many hits, milliseconds: long lists of queries, long filters and deep pages take long. Each whole kibibyte and each
     /// 5,000 hits give a fifth more, up to 60 times.

@@ -1,6 +1,9 @@
 //! The topology: what the configuration says, once it cannot be wrong.
 
 mod config;
+mod hold;
+
+pub use hold::{Hold, Topologies};
 
 pub use config::{
     ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards,
@@ -74,20 +77,7 @@ impl Topology {
                 }
             }
         }
-        for (key, value) in [
-            ("searchTimeoutMs", config.limits.search_timeout_ms),
-            ("writeTimeoutMs", config.limits.write_timeout_ms),
-            ("controlTimeoutMs", config.limits.control_timeout_ms),
-            ("maxPayloadBytes", config.limits.max_payload_bytes),
-            ("leaseMs", config.limits.lease_ms),
-        ] {
-            if value == 0 {
-                errors.push(format!("limits.{key}: must not be 0"));
-            }
-        }
-        if config.limits.max_buffered_bytes < config.limits.max_payload_bytes {
-            errors.push("limits.maxBufferedBytes: must not be less than maxPayloadBytes".to_owned());
-        }
+        errors.extend(config.limits.errors());
         if let Some(control) = &config.control {
             for (key, value) in [("cluster", &control.cluster), ("secret", &control.secret)] {
                 if value.is_empty() {
@@ -193,7 +183,8 @@ mod tests {
     fn every_error_is_named_at_once() {
         let error = Topology::from_json(
             br#"{"schema":9,"version":1,"nodes":[{"name":"a","cluster":"x"},{"name":"a","cluster":"x"}],
-                 "placement":[[0,0],[4]],"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0},"tracing":{"cluster":""}}"#,
+                 "placement":[[0,0],[4]],"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0,"maxReadBytes":0,
+                 "maxBufferedBytes":1,"maxBufferedBytesPerClient":2},"tracing":{"cluster":""}}"#,
         )
         .unwrap_err();
         for key in [
@@ -205,6 +196,10 @@ mod tests {
             "control.cluster",
             "control.secret",
             "limits.writeTimeoutMs",
+            "limits.maxReadBytes",
+            "limits.maxBufferedBytes: ",
+            "limits.maxBufferedBytesPerClient: must not be less",
+            "limits.maxBufferedBytesPerClient: must not be more",
             "tracing.cluster",
         ] {
             assert!(error.0.iter().any(|text| text.starts_with(key)), "{key} not in {:?}", error.0);
@@ -244,6 +239,17 @@ mod tests {
         assert_eq!(limits.search_timeout_of(usize::MAX, u64::MAX), 300_000);
         assert_eq!(limits.search_timeout_of(0, 100_000), 25_000);
         assert_eq!(limits.search_deadline_of(1024, 4_999), 12_000);
+    }
+
+    #[test]
+    fn one_client_can_send_the_largest_payload_and_does_not_fill_a_worker() {
+        let limits = Limits::default();
+        assert_eq!(limits.buffered_bytes_per_client(), 150 << 20);
+        let large = Limits { max_buffered_bytes: 4 << 30, ..limits };
+        assert_eq!(large.buffered_bytes_per_client(), 1 << 30);
+        let tight = Limits { max_buffered_bytes: limits.max_payload_bytes, ..limits };
+        assert_eq!(tight.buffered_bytes_per_client(), tight.max_payload_bytes);
+        assert_eq!(Limits { max_payload_bytes: 1_000, ..limits }.read_bytes(), 1_000);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod refusal;
 
 pub use edit::{Edit, LINES_BEFORE as EDIT_LINES_BEFORE};
 pub use payload::{DocumentsPayload, Payload};
-pub use refusal::{MAX_BODY as MAX_REFUSED_BODY, Refusal};
+pub use refusal::{MAX_BODY as MAX_REFUSED_BODY, Refusal, Verdict};
 
 use crate::{
     error::{ApiError, Code, ErrorBody},

@@ -53,7 +53,7 @@ fn writes_are_those_of_one_node() {
         writes::every_form_of_a_payload_is_written_to_every_replica,
         writes::a_large_payload_is_split_and_counted_once,
         writes::what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written,
-        writes::a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody,
+        writes::a_worker_holds_what_has_come_and_slow_uploads_hold_up_nobody,
     ];
     all(&[&cluster.client], &checks, |check| check(&cluster));
 }

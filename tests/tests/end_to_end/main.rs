@@ -15,6 +15,7 @@ mod crashes;
 mod depth;
 mod durable;
 mod equivalence;
+mod exhaustion;
 mod export;
 mod grow;
 mod mesh;

@@ -153,10 +153,10 @@ pub fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written(c
     assert_eq!(cluster.copies("books"), 0);
 }
 
-pub fn a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody(cluster: &Sandbox) {
+pub fn a_worker_holds_what_has_come_and_slow_uploads_hold_up_nobody(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create("books", "id", &json!({}));
-    // Two workers, 256 MiB each: at most four of these are held.
+    // Two workers, 256 MiB each: what these announce is more than both hold.
     let address = client.url().trim_start_matches("http://").to_owned();
     let announce = || {
         let mut stream = TcpStream::connect(&address).unwrap();
@@ -166,22 +166,16 @@ pub fn a_worker_holds_no_more_than_it_may_and_slow_uploads_hold_up_nobody(cluste
             100 << 20
         );
         stream.write_all(head.as_bytes()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         stream
     };
     let mut uploads: Vec<TcpStream> = (0..6).map(|_| announce()).collect();
-    let mut refused = 0;
     for upload in &mut uploads {
         let mut answer = [0; 4096];
         let length = upload.read(&mut answer).unwrap_or(0);
         let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
-        if !answer.is_empty() {
-            assert!(answer.starts_with("http/1.1 503"), "{answer}");
-            assert!(answer.contains("retry-after: 10") && answer.contains("many payloads"), "{answer}");
-            refused += 1;
-        }
+        assert_eq!(answer, "", "what is announced is not held");
     }
-    assert!((2..6).contains(&refused), "{refused} of 6 were refused");
     // Those that wait for their bodies hold no lock.
     client.add("books", &json!([{"id": 1}, {"id": 2}]));
     assert_eq!(client.count("books"), 2);

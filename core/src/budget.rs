@@ -1,0 +1,256 @@
+//! What one worker does for its clients at once: the bytes that it holds of their bodies, and their reads under way.
+//!
+//! Bytes are charged when they are there, as received and as decoded: a length that is only announced holds nothing up.
+
+use crate::{
+    error::{ApiError, Code},
+    topology::Limits,
+};
+use std::collections::HashMap;
+
+/// Why a request cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverBudget {
+    /// The worker holds as much as it may.
+    Worker,
+    /// The client has as much of it as one client may have.
+    Client,
+    /// The request alone needs more than one client may have.
+    Request(u64),
+    /// The client has as many reads under way as it may.
+    Reads(u64),
+}
+
+/// The budget of one worker. Clients are told apart by their addresses.
+#[derive(Debug, Default)]
+pub struct Budget {
+    streams: HashMap<u32, Stream>,
+    clients: HashMap<String, Client>,
+    total: u64,
+}
+
+#[derive(Debug)]
+struct Stream {
+    client: String,
+    bytes: u64,
+    is_read: bool,
+    /// When its body is to be whole at the latest, milliseconds; `None` once it is.
+    deadline: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    streams: u64,
+    bytes: u64,
+    reads: u64,
+}
+
+impl Budget {
+    /// A request begins whose body comes in; `now` counts milliseconds. It is to be [released](Self::release) in any case.
+    ///
+    /// # Errors
+    /// It is a read, and the client has as many under way as it may.
+    pub fn begin(
+        &mut self,
+        stream: u32,
+        client: &str,
+        is_read: bool,
+        now: u64,
+        limits: &Limits,
+    ) -> Result<(), OverBudget> {
+        self.release(stream);
+        let reads = self.clients.get(client).map_or(0, |client| client.reads);
+        if is_read && reads >= limits.max_reads_per_client {
+            return Err(OverBudget::Reads(limits.max_reads_per_client));
+        }
+        let of_client = self.clients.entry(client.to_owned()).or_default();
+        of_client.streams += 1;
+        of_client.reads += u64::from(is_read);
+        let deadline = Some(now.saturating_add(limits.body_timeout_ms));
+        self.streams.insert(stream, Stream { client: client.to_owned(), bytes: 0, is_read, deadline });
+        Ok(())
+    }
+
+    /// A request holds this many bytes now.
+    ///
+    /// # Errors
+    /// It may not; nothing is changed.
+    pub fn charge(&mut self, stream: u32, bytes: u64, limits: &Limits) -> Result<(), OverBudget> {
+        let Some(entry) = self.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(&entry.client) else { return Ok(()) };
+        let swap = |held: u64| held.saturating_sub(entry.bytes).saturating_add(bytes);
+        let (total, of_client) = (swap(self.total), swap(client.bytes));
+        if bytes > entry.bytes {
+            let share = limits.buffered_bytes_per_client();
+            if bytes > share {
+                return Err(OverBudget::Request(share));
+            }
+            if of_client > share {
+                return Err(OverBudget::Client);
+            }
+            if total > limits.max_buffered_bytes {
+                return Err(OverBudget::Worker);
+            }
+        }
+        entry.bytes = bytes;
+        client.bytes = of_client;
+        self.total = total;
+        Ok(())
+    }
+
+    /// A request's body is whole.
+    pub fn whole(&mut self, stream: u32) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.deadline = None;
+        }
+    }
+
+    /// The requests whose bodies have taken too long: their bytes are let go here.
+    pub fn expire(&mut self, now: u64) -> Vec<u32> {
+        let late = self.streams.iter().filter(|(_, stream)| stream.deadline.is_some_and(|by| by <= now));
+        let mut late: Vec<u32> = late.map(|(stream, _)| *stream).collect();
+        late.sort_unstable();
+        late.iter().for_each(|stream| self.release(*stream));
+        late
+    }
+
+    /// A request is over, or its body is let go.
+    pub fn release(&mut self, stream: u32) {
+        let Some(stream) = self.streams.remove(&stream) else { return };
+        self.total = self.total.saturating_sub(stream.bytes);
+        let Some(client) = self.clients.get_mut(&stream.client) else { return };
+        client.streams = client.streams.saturating_sub(1);
+        client.bytes = client.bytes.saturating_sub(stream.bytes);
+        client.reads = client.reads.saturating_sub(u64::from(stream.is_read));
+        if client.streams == 0 {
+            self.clients.remove(&stream.client);
+        }
+    }
+
+    /// Bytes held in all.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.total
+    }
+}
+
+impl OverBudget {
+    /// What the client is told: 413 where trying again is of no use, 429 where the client itself is in its way, else 503.
+    #[must_use]
+    pub fn error(self) -> ApiError {
+        match self {
+            Self::Worker => {
+                let message = "The gateway holds as many payloads as it may. Try again later.";
+                ApiError::new(Code::UNAVAILABLE, message)
+            }
+            Self::Client => {
+                let message = "The gateway holds as many payloads of one client as it may. Wait for the others to be taken, \
+                               then try again.";
+                ApiError { status: 429, ..ApiError::new(Code::TOO_MANY_SEARCH_REQUESTS, message) }
+            }
+            Self::Request(share) => {
+                let message = format!(
+                    "This request needs more than the {share} bytes of the gateway's memory that one client may have \
+                     (`limits.maxBufferedBytesPerClient`). Send it in parts."
+                );
+                ApiError::new(Code::PAYLOAD_TOO_LARGE, message)
+            }
+            // A node's own sentence, with another limit.
+            Self::Reads(most) => {
+                let message =
+                    format!("Too many search requests running at the same time: {most}. Retry after 10s.");
+                ApiError { status: 429, ..ApiError::new(Code::TOO_MANY_SEARCH_REQUESTS, message) }
+            }
+        }
+    }
+}
+
+/// A client as it is counted: its address without its port.
+#[must_use]
+pub fn client_of(address: &str) -> &str {
+    match address.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn limits() -> Limits {
+        Limits {
+            max_payload_bytes: 100,
+            max_buffered_bytes: 250,
+            max_buffered_bytes_per_client: Some(120),
+            max_reads_per_client: 2,
+            body_timeout_ms: 1_000,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn bytes_are_charged_to_the_request_the_client_and_the_worker() {
+        let (limits, mut budget) = (limits(), Budget::default());
+        for (stream, client) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
+            budget.begin(stream, client, false, 0, &limits).unwrap();
+        }
+        assert_eq!(budget.charge(1, 121, &limits), Err(OverBudget::Request(120)));
+        budget.charge(1, 100, &limits).unwrap();
+        assert_eq!(budget.charge(2, 21, &limits), Err(OverBudget::Client));
+        budget.charge(2, 20, &limits).unwrap();
+        budget.charge(3, 120, &limits).unwrap();
+        assert_eq!(budget.charge(4, 11, &limits), Err(OverBudget::Worker));
+        budget.charge(4, 10, &limits).unwrap();
+        assert_eq!(budget.held(), 250);
+        // Less is always possible, and makes room for others.
+        budget.charge(3, 20, &limits).unwrap();
+        budget.charge(4, 110, &limits).unwrap();
+        for stream in 1..5 {
+            budget.release(stream);
+            budget.release(stream);
+        }
+        assert_eq!((budget.held(), budget.clients.len(), budget.streams.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_client_has_so_many_reads_and_any_number_of_writes() {
+        let (limits, mut budget) = (limits(), Budget::default());
+        budget.begin(1, "a", true, 0, &limits).unwrap();
+        budget.begin(2, "a", true, 0, &limits).unwrap();
+        assert_eq!(budget.begin(3, "a", true, 0, &limits), Err(OverBudget::Reads(2)));
+        budget.begin(4, "a", false, 0, &limits).unwrap();
+        budget.begin(5, "b", true, 0, &limits).unwrap();
+        budget.release(1);
+        budget.begin(3, "a", true, 0, &limits).unwrap();
+        let refused = OverBudget::Reads(2).error().reply();
+        assert_eq!(refused.status, 429);
+        assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"));
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_is_let_go() {
+        let (limits, mut budget) = (limits(), Budget::default());
+        for (stream, now) in [(1, 0), (2, 0), (3, 500)] {
+            budget.begin(stream, "a", false, now, &limits).unwrap();
+            budget.charge(stream, 40, &limits).unwrap();
+        }
+        budget.whole(2);
+        assert_eq!(budget.expire(999), [0_u32; 0]);
+        assert_eq!(budget.expire(1_000), [1]);
+        assert_eq!(budget.held(), 80);
+        assert_eq!(budget.expire(5_000), [3]);
+        assert_eq!(budget.held(), 40);
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_their_addresses() {
+        for (address, client) in
+            [("10.0.0.1:4711", "10.0.0.1"), ("[::1]:80", "[::1]"), ("/run/socket", "/run/socket"), ("", "")]
+        {
+            assert_eq!(client_of(address), client);
+        }
+    }
+}

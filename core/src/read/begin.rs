@@ -1,0 +1,244 @@
+//! From a read's whole body to its machine. What is large is judged first: an expensive read costs a client that has no right to
+//! it one small request to one node.
+
+use super::{Estimate, Read, SMALL, native_reply};
+use crate::{
+    budget::OverBudget,
+    error::{ApiError, Code},
+    http::{Answer, CallId, Callout, Outcome, RequestHead, Upstream},
+    operation::{Operation, Progress, forwarded_headers},
+    path::ApiPath,
+    route::Route,
+    search::{DocumentList, FacetSearch, MultiSearch, Search, similar},
+    topology::Topology,
+};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many nodes are asked about a client's key, where they do not answer.
+const ATTEMPTS: u16 = 3;
+
+/// Begins a read. `charge` is told how many bytes it will take here besides its body.
+///
+/// # Errors
+/// Those bytes may not be taken.
+pub fn begin(
+    topology: Arc<Topology>,
+    route: Route,
+    head: RequestHead,
+    body: Vec<u8>,
+    charge: impl FnOnce(u64) -> Result<(), OverBudget>,
+) -> Progress<Operation> {
+    let Some(estimate) = Estimate::of(&topology, &route, &head, &body) else {
+        return read(topology, route, head, body);
+    };
+    if let Some(refusal) = estimate.refusal(&topology) {
+        return Progress::Done(refusal.reply());
+    }
+    if let Err(over) = charge(estimate.memory) {
+        return Progress::Done(over.error().reply());
+    }
+    if estimate.fan_out <= SMALL {
+        return read(topology, route, head, body);
+    }
+    Judgement { topology, route, head, body, attempt: 0 }.ask()
+}
+
+/// The read's name in metrics and logs.
+#[must_use]
+pub fn name(route: &Route) -> &'static str {
+    match route {
+        Route::MultiSearch => "multi_search",
+        Route::FacetSearch { .. } => "facet_search",
+        Route::Similar { .. } => "similar",
+        Route::DocumentList { .. } => "document_list",
+        _ => "search",
+    }
+}
+
+fn read(topology: Arc<Topology>, route: Route, head: RequestHead, body: Vec<u8>) -> Progress<Operation> {
+    let name = name(&route);
+    Read::start(topology, head, body, |topology, head, body| match route {
+        Route::Search { index } => Search::of(topology, &index, head, body),
+        Route::MultiSearch => MultiSearch::of(topology, body),
+        Route::FacetSearch { index } => FacetSearch::of(topology, &index, body),
+        Route::Similar { index } => similar(topology, &index, head, body),
+        Route::DocumentList { index } => DocumentList::of(topology, &index, head, body),
+        _ => None,
+    })
+    .map(|machine| Operation::Read(name, Box::new(machine)))
+}
+
+/// Whether the client's key allows an expensive read: a node is asked for the same and next to nothing.
+#[derive(Debug)]
+pub struct Judgement {
+    topology: Arc<Topology>,
+    route: Route,
+    head: RequestHead,
+    body: Vec<u8>,
+    attempt: u16,
+}
+
+impl Judgement {
+    /// The read's name in metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        name(&self.route)
+    }
+
+    /// Digests the node's answer.
+    #[must_use]
+    pub fn digest(mut self, outcome: Outcome) -> Progress<Operation> {
+        match outcome {
+            Outcome::Answered(answer @ Answer { status: 401 | 403, .. }) => {
+                Progress::Done(native_reply(answer))
+            }
+            // Whatever else is wrong with the read, nodes will say.
+            Outcome::Answered(answer) if answer.status < 500 => {
+                read(self.topology, self.route, self.head, self.body)
+            }
+            _ if self.attempt < ATTEMPTS.min(self.nodes()) => self.ask(),
+            _ => {
+                self.body.clear();
+                Progress::Done(ApiError::new(Code::UNAVAILABLE, "No node answers.").reply())
+            }
+        }
+    }
+
+    fn nodes(&self) -> u16 {
+        u16::try_from(self.topology.config().nodes.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Every route needs the action that its own one needs. A node judges the key before it reads the body.
+    fn ask(mut self) -> Progress<Operation> {
+        let (path, body): (ApiPath, &[u8]) = match &self.route {
+            Route::Search { index } | Route::FacetSearch { index } | Route::Similar { index } => {
+                (ApiPath::of_index(index, &["search"]), br#"{"limit":0}"#)
+            }
+            Route::DocumentList { index } => {
+                (ApiPath::of_index(index, &["documents", "fetch"]), br#"{"limit":0}"#)
+            }
+            _ => ("/multi-search".into(), br#"{"queries":[]}"#),
+        };
+        let config = self.topology.config();
+        let mut headers = forwarded_headers(&self.head, config.read_key.as_deref());
+        headers.push(("content-type".to_owned(), "application/json".to_owned()));
+        let first = xxh3_64(&self.body) % u64::from(self.nodes().max(1));
+        let first = u16::try_from(first).unwrap_or(0);
+        let call = Callout {
+            id: CallId(u32::from(self.attempt)),
+            upstream: Upstream::Node((first + self.attempt) % self.nodes().max(1)),
+            method: "POST",
+            path,
+            headers,
+            body: body.to_vec(),
+            timeout_ms: config.limits.search_timeout_ms,
+        };
+        self.attempt += 1;
+        Progress::Pending { machine: Operation::Judgement(Box::new(self)), calls: vec![call] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn topology() -> Arc<Topology> {
+        let nodes = (0..3).map(|node| json!({"name": node.to_string(), "cluster": node.to_string()}));
+        let config = json!({"schema": 1, "version": 1, "nodes": nodes.collect::<Vec<_>>(),
+            "placement": [[0, 1], [1, 2], [2, 0]]});
+        Arc::new(Topology::from_json(config.to_string().as_bytes()).unwrap())
+    }
+
+    fn start(path: &'static str, body: &Value) -> Progress<Operation> {
+        let headers = [("authorization", "Bearer mine"), ("content-type", "application/json")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let head = RequestHead { method: "POST".into(), path: path.into(), headers };
+        begin(topology(), Route::of("POST", &head.path), head, body.to_string().into_bytes(), |_| Ok(()))
+    }
+
+    fn calls(progress: Progress<Operation>) -> (Operation, Vec<Callout>) {
+        match progress {
+            Progress::Pending { machine, calls } => (machine, calls),
+            Progress::Done(reply) => panic!("{} {}", reply.status, String::from_utf8_lossy(&reply.body)),
+        }
+    }
+
+    fn answered(status: u16) -> Outcome {
+        let body = br#"{"message":"no","code":"invalid_api_key","type":"auth","link":""}"#.to_vec();
+        Outcome::Answered(Answer { status, headers: Vec::new(), body })
+    }
+
+    #[test]
+    fn an_expensive_read_is_judged_before_it_is_expanded() {
+        let large = json!("x".repeat(200_000));
+        let queries: Vec<_> = (0..1_000).map(|_| json!({"indexUid": "a"})).collect();
+        for (path, body, asked, asks) in [
+            ("/indexes/a/search", json!({"q": large}), "/indexes/a/search", r#"{"limit":0}"#),
+            ("/indexes/a/facet-search", json!({"facetName": large}), "/indexes/a/search", r#"{"limit":0}"#),
+            (
+                "/indexes/a/documents/fetch",
+                json!({"filter": large}),
+                "/indexes/a/documents/fetch",
+                r#"{"limit":0}"#,
+            ),
+            ("/multi-search", json!({"queries": queries}), "/multi-search", r#"{"queries":[]}"#),
+        ] {
+            let (machine, sent) = calls(start(path, &body));
+            assert_eq!(sent.len(), 1, "{path}");
+            assert_eq!(
+                (&*sent[0].path.to_string(), std::str::from_utf8(&sent[0].body).unwrap()),
+                (asked, asks)
+            );
+            assert!(sent[0].headers.contains(&("authorization".into(), "Bearer mine".into())));
+            match machine.digest(sent[0].id, answered(403)) {
+                Progress::Done(reply) => assert_eq!(reply.status, 403),
+                Progress::Pending { calls, .. } => panic!("{calls:?}"),
+            }
+            let (machine, sent) = calls(start(path, &body));
+            // An index that is not there is for the read to tell.
+            let (machine, sent) = calls(machine.digest(sent[0].id, answered(404)));
+            assert!(matches!(machine, Operation::Read(..)));
+            assert!(sent.len() > 1 && sent.iter().all(|call| call.body.len() > 10_000), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_read_is_not_judged() {
+        for (path, body) in [
+            ("/indexes/a/search", json!({"q": "red"})),
+            ("/multi-search", json!({"queries": [{"indexUid": "a"}, {"indexUid": "a"}]})),
+        ] {
+            assert!(matches!(calls(start(path, &body)).0, Operation::Read(..)));
+        }
+    }
+
+    #[test]
+    fn another_node_judges_where_one_does_not_answer() {
+        let (machine, first) = calls(start("/indexes/a/search", &json!({"q": "x".repeat(200_000)})));
+        let (machine, second) = calls(machine.digest(first[0].id, Outcome::Failed));
+        assert_ne!(first[0].upstream, second[0].upstream);
+        let (machine, third) = calls(machine.digest(second[0].id, answered(500)));
+        match machine.digest(third[0].id, Outcome::Failed) {
+            Progress::Done(reply) => assert_eq!(reply.status, 503),
+            Progress::Pending { calls, .. } => panic!("{calls:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_read_takes_is_charged_before_it_is_taken() {
+        let head = RequestHead { method: "POST".into(), path: "/multi-search".into(), headers: Vec::new() };
+        let body = format!(r#"{{"queries":[{}]}}"#, vec!["{}"; 2_000].join(",")).into_bytes();
+        let refuse = |bytes: u64| {
+            assert!(bytes > 2_000_000);
+            Err(OverBudget::Worker)
+        };
+        match begin(topology(), Route::MultiSearch, head, body, refuse) {
+            Progress::Done(reply) => assert_eq!(reply.status, 503),
+            Progress::Pending { calls, .. } => panic!("{calls:?}"),
+        }
+    }
+}

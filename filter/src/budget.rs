@@ -1,0 +1,71 @@
+//! This worker's budget: what it holds for its clients, and for how long a body may take.
+
+use crate::{callouts::send_reply, observed};
+use miroir_core::{
+    budget::{Budget, OverBudget, client_of},
+    error::{ApiError, Code},
+    http::Reply,
+    topology::Limits,
+};
+use proxy_wasm::hostcalls;
+use std::{cell::RefCell, time::Instant};
+
+thread_local! {
+    static BUDGET: RefCell<Budget> = RefCell::default();
+    static EPOCH: Instant = Instant::now();
+}
+
+fn now() -> u64 {
+    EPOCH.with(|epoch| u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The request of the stream whose context is active begins to send its body.
+pub fn begin(stream: u32, is_read: bool, limits: &Limits) -> Result<(), OverBudget> {
+    let address = hostcalls::get_property(vec!["source", "address"]).ok().flatten().unwrap_or_default();
+    let address = String::from_utf8_lossy(&address);
+    BUDGET.with_borrow_mut(|budget| budget.begin(stream, client_of(&address), is_read, now(), limits))
+}
+
+/// A request holds this many bytes now. `active` is the context that is active: where there is no room, bodies that have taken too
+/// long are let go first.
+pub fn charge(active: u32, stream: u32, bytes: u64, limits: &Limits) -> Result<(), OverBudget> {
+    let charged = BUDGET.with_borrow_mut(|budget| budget.charge(stream, bytes, limits));
+    match charged {
+        Err(OverBudget::Worker | OverBudget::Client) if expire(active) > 0 => {
+            BUDGET.with_borrow_mut(|budget| budget.charge(stream, bytes, limits))
+        }
+        charged => charged,
+    }
+}
+
+/// A request's body is whole.
+pub fn whole(stream: u32) {
+    BUDGET.with_borrow_mut(|budget| budget.whole(stream));
+}
+
+/// A request has its answer, or its client has left.
+pub fn release(stream: u32) {
+    // A context may be dropped with the whole VM.
+    let _ = BUDGET.try_with(|budget| budget.borrow_mut().release(stream));
+}
+
+/// Answers the requests whose bodies have taken too long; tells how many. `active` is the context that is active.
+pub fn expire(active: u32) -> usize {
+    let late = BUDGET.with_borrow_mut(|budget| budget.expire(now()));
+    for stream in &late {
+        if hostcalls::set_effective_context(*stream).is_ok() {
+            let reply = too_late();
+            observed::answered("refusal", &reply, false);
+            send_reply(&reply);
+        }
+    }
+    if !late.is_empty() && hostcalls::set_effective_context(active).is_err() {
+        log::error!("cannot return to the context that was active");
+    }
+    late.len()
+}
+
+fn too_late() -> Reply {
+    let message = "The body of this request has taken too long to come in (`limits.bodyTimeoutMs`).";
+    ApiError { status: 408, ..ApiError::new(Code::BAD_REQUEST, message) }.reply()
+}

@@ -1,0 +1,303 @@
+//! One client asks for as much as it can, in every way: it is refused at once, and nobody else notices.
+//!
+//! The greedy client is at 127.0.0.1, its neighbour at 127.0.0.2.
+
+use miroir_tests::{Answer, Client, MASTER_KEY, Options, Sandbox, Upload, wait_until};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+const MIB: usize = 1 << 20;
+const JSON: Option<&str> = Some("application/json");
+const DOCUMENTS: &str = "/indexes/books/documents";
+/// Bodies may take so long.
+const BODY_TIMEOUT: Duration = Duration::from_secs(25);
+const LIMITS: &str = r#"{"maxPayloadBytes":16777216,"maxBufferedBytes":67108864,"maxReadsPerClient":16,"bodyTimeoutMs":25000}"#;
+
+type Check = fn(&Sandbox);
+
+#[test]
+fn whatever_one_client_asks_for_nobody_else_notices() {
+    let cluster = Sandbox::start(Options { limits: LIMITS, ..Options::default() });
+    cluster.client.create("books", "id", &json!({}));
+    cluster.client.add("books", &(0..200).map(|id| json!({"id": id, "text": "red"})).collect());
+    let begun = Instant::now();
+    // They stall until the end of the test.
+    let mut stalled: Vec<Upload> =
+        (0..6).map(|_| Upload::start(cluster.client.url(), DOCUMENTS, 10 * MIB)).collect();
+    stalled.iter_mut().for_each(|upload| upload.send(b"[{\"id\":1"));
+    let checks: [(Check, u64); 8] = [
+        (announced_bodies_hold_nothing_up, 32),
+        (a_short_body_that_asks_for_much_is_refused_at_once, 64),
+        (a_reads_body_has_a_limit_of_its_own, 96),
+        (an_expensive_read_is_judged_before_it_is_expanded, 96),
+        (one_client_holds_its_share_only, 128),
+        (one_client_has_so_many_reads_under_way, 32),
+        (a_large_upload_is_judged_while_it_comes_in, 64),
+        (what_grows_when_it_is_read_is_refused, 384),
+    ];
+    for (check, mebibytes) in checks {
+        unnoticed(&cluster, mebibytes, check);
+    }
+    a_stalled_upload_keeps_no_topology_in_use(&cluster);
+    for mut upload in stalled {
+        let answer = upload.answered_within(BODY_TIMEOUT + Duration::from_secs(5));
+        assert!(answer.starts_with("http/1.1 408"), "{answer}");
+        assert!(answer.contains("limits.bodytimeoutms"), "{answer}");
+    }
+    assert!(begun.elapsed() >= BODY_TIMEOUT);
+}
+
+/// Runs a check while a neighbour searches: each of its searches is answered whole within a second, and Envoy takes no more than
+/// so much more memory.
+fn unnoticed(cluster: &Sandbox, mebibytes: u64, check: Check) {
+    let neighbour = neighbour(cluster);
+    let process = cluster.processes().into_iter().find(|process| process["name"] == "gateway-0").unwrap();
+    let folder = format!("/proc/{}", process["pid"]);
+    // The peak is counted from now on.
+    fs::write(format!("{folder}/clear_refs"), "5").unwrap();
+    let before = memory(&folder, "VmRSS:");
+    let over = AtomicBool::new(false);
+    let slowest = thread::scope(|scope| {
+        let searches = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !over.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                assert_eq!(neighbour.search("books", &json!({"q": "red"}))["estimatedTotalHits"], 200);
+                slowest = slowest.max(begun.elapsed());
+                thread::sleep(Duration::from_millis(5));
+            }
+            slowest
+        });
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(cluster)));
+        over.store(true, Ordering::Relaxed);
+        let slowest = searches.join().unwrap();
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+        slowest
+    });
+    assert!(slowest < Duration::from_secs(1), "a neighbour's search took {slowest:?}");
+    let peak = memory(&folder, "VmHWM:");
+    println!("slowest search {slowest:?}, {before} kB, then {peak} kB");
+    assert!(peak < before + mebibytes * 1024, "Envoy grew from {before} to {peak} kB");
+}
+
+fn neighbour(cluster: &Sandbox) -> Client {
+    cluster.client.at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)))
+}
+
+/// Kilobytes.
+fn memory(folder: &str, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("{folder}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn gzip(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    parts.into_iter().for_each(|part| gzip.write_all(part.as_ref()).unwrap());
+    gzip.finish().unwrap()
+}
+
+fn assert_refused(answer: &Answer, status: u16, code: &str) {
+    let short: String = answer.body.to_string().chars().take(300).collect();
+    assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)), "{short}");
+}
+
+fn announced_bodies_hold_nothing_up(cluster: &Sandbox) {
+    let url = cluster.client.url();
+    let mut idle: Vec<Upload> =
+        (0..12).map(|_| Upload::under(url, DOCUMENTS, 16 * MIB, "nobodys-key")).collect();
+    for upload in &mut idle {
+        assert_eq!(upload.answered_within(Duration::from_millis(20)), "");
+    }
+    let neighbour = neighbour(cluster);
+    neighbour.add("books", &json!([{"id": 7, "text": "red"}]));
+    let mut large = serde_json::to_vec(&json!([{"id": 8, "text": "red"}])).unwrap();
+    large.resize(16 * MIB, b' ');
+    neighbour.succeeded(&neighbour.send("POST", DOCUMENTS, JSON, large));
+}
+
+fn a_short_body_that_asks_for_much_is_refused_at_once(cluster: &Sandbox) {
+    let empty = || (0..600_000).map(|number| if number == 0 { "{}" } else { ",{}" });
+    let plain = gzip(["{\"queries\":["].into_iter().chain(empty()).chain(["]}"]));
+    let federated = gzip(["{\"federation\":{},\"queries\":["].into_iter().chain(empty()).chain(["]}"]));
+    assert!(plain.len() < 30_000);
+    for client in [&cluster.client, &cluster.client.under(None)] {
+        for body in [&plain, &federated] {
+            let begun = Instant::now();
+            let answer = client.encoded("POST", "/multi-search", JSON, Some("gzip"), body.clone());
+            assert_refused(&answer, 413, "payload_too_large");
+            assert!(answer.body["message"].as_str().unwrap().contains("limits.maxFanOutBytes"));
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        }
+    }
+}
+
+fn a_reads_body_has_a_limit_of_its_own(cluster: &Sandbox) {
+    let client = &cluster.client;
+    for path in ["/multi-search", "/indexes/books/search", "/indexes/books/documents/fetch"] {
+        // Announced, nothing of it is waited for.
+        let mut upload = Upload::under(client.url(), path, 8 * MIB + 1, "nobodys-key");
+        let answer = upload.answered_within(Duration::from_secs(2));
+        assert!(answer.starts_with("http/1.1 413") && answer.contains("payload size is 8 mib"), "{answer}");
+        // A gibibyte once it is decoded.
+        let bomb = gzip((0..1024).map(|_| vec![b' '; MIB]));
+        let answer = client.under(None).encoded("POST", path, JSON, Some("gzip"), bomb);
+        assert_refused(&answer, 413, "payload_too_large");
+    }
+    let mut search = serde_json::to_vec(&json!({"q": "red"})).unwrap();
+    search.resize(8 * MIB, b' ');
+    assert_eq!(client.send("POST", "/indexes/books/search", JSON, search).status, 200);
+}
+
+fn an_expensive_read_is_judged_before_it_is_expanded(cluster: &Sandbox) {
+    let queries: Vec<Value> = (0..4_000).map(|_| json!({"indexUid": "books", "limit": 0})).collect();
+    let multi = json!({"queries": queries});
+    let search = json!({"q": "red", "filter": vec!["text = red"; 20_000]});
+    for (path, body) in [("/multi-search", &multi), ("/indexes/books/search", &search)] {
+        let sent = |client: &Client| {
+            let before = sent_to_nodes(cluster);
+            let answer = client.json("POST", path, body);
+            (answer, sent_to_nodes(cluster) - before)
+        };
+        let (answer, _) = sent(&cluster.client.under(Some("nobodys-key")));
+        assert_refused(&answer, 403, "invalid_api_key");
+        let (answer, _) = sent(&cluster.client.under(None));
+        assert_refused(&answer, 401, "missing_authorization_header");
+    }
+    let answer = cluster.client.json("POST", "/multi-search", &multi);
+    assert_eq!(answer.body["results"].as_array().map(Vec::len), Some(4_000), "{}", answer.status);
+}
+
+/// Bytes that Envoy has sent to nodes.
+fn sent_to_nodes(cluster: &Sandbox) -> u64 {
+    let stats = cluster.admin(0).get("/stats?format=json&filter=upstream_cx_tx_bytes_total").body;
+    let stats = stats["stats"].as_array().cloned().unwrap_or_default();
+    stats.iter().filter_map(|stat| stat["value"].as_u64()).sum()
+}
+
+fn one_client_holds_its_share_only(cluster: &Sandbox) {
+    let client = &cluster.client;
+    let part = format!("[{{\"id\":1}}{}", " ".repeat(14 * MIB));
+    // Two workers, each of which holds one of these for one client.
+    let mut uploads: Vec<Upload> = (0..8)
+        .map(|_| {
+            let mut upload = Upload::start(client.url(), DOCUMENTS, 15 * MIB);
+            upload.try_send(part.as_bytes());
+            upload
+        })
+        .collect();
+    let mut refused = 0;
+    for upload in &mut uploads {
+        let answer = upload.answered_within(Duration::from_millis(300));
+        if !answer.is_empty() {
+            assert!(answer.starts_with("http/1.1 429"), "{answer}");
+            assert!(answer.contains("retry-after: 10") && answer.contains("of one client"), "{answer}");
+            refused += 1;
+        }
+    }
+    assert!((5..8).contains(&refused), "{refused} of 8 were refused");
+    let neighbour = neighbour(cluster);
+    let body = format!("[{{\"id\":9,\"text\":\"red\"}}{}]", " ".repeat(14 * MIB));
+    neighbour.succeeded(&neighbour.send("POST", DOCUMENTS, JSON, body));
+    // What is held is let go with its client.
+    drop(uploads);
+    let body = format!("[{{\"id\":9,\"text\":\"red\"}}{}]", " ".repeat(14 * MIB));
+    wait_until("the client has its share again", || {
+        client.send("POST", DOCUMENTS, JSON, body.clone()).status == 202
+    });
+}
+
+fn one_client_has_so_many_reads_under_way(cluster: &Sandbox) {
+    let url = cluster.client.url();
+    let mut reads: Vec<Upload> = (0..60).map(|_| Upload::start(url, "/indexes/books/search", 11)).collect();
+    let mut waiting = Vec::new();
+    for mut read in reads.drain(..) {
+        let answer = read.answered_within(Duration::from_millis(30));
+        if answer.is_empty() {
+            waiting.push(read);
+        } else {
+            assert!(answer.starts_with("http/1.1 429") && answer.contains("retry-after: 10"), "{answer}");
+            assert!(answer.contains("too_many_search_requests"), "{answer}");
+        }
+    }
+    assert!((16..=32).contains(&waiting.len()), "{} reads are under way at two workers", waiting.len());
+    for mut read in waiting {
+        read.send(br#"{"q":"red"}"#);
+        assert!(read.answer().starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(cluster.client.search("books", &json!({"q": "red"}))["estimatedTotalHits"], 200);
+}
+
+fn a_large_upload_is_judged_while_it_comes_in(cluster: &Sandbox) {
+    let url = cluster.client.url();
+    for (key, status) in [("nobodys-key", "403"), (MASTER_KEY, "")] {
+        let mut upload = Upload::under(url, DOCUMENTS, 15 * MIB, key);
+        upload.try_send(&vec![b' '; MIB]);
+        let answer =
+            upload.answered_within(Duration::from_millis(if status.is_empty() { 300 } else { 5_000 }));
+        assert!(answer.is_empty() == status.is_empty(), "{answer}");
+        assert!(status.is_empty() || answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
+    }
+    // A body that is large only once it is decoded.
+    let body = gzip((0..15).map(|_| vec![b' '; MIB]));
+    let stranger = cluster.client.under(Some("nobodys-key"));
+    assert_refused(&stranger.encoded("POST", DOCUMENTS, JSON, Some("gzip"), body), 403, "invalid_api_key");
+    let body =
+        gzip([b"[{\"id\":3,\"text\":\"red\"}]".to_vec()].into_iter().chain((0..15).map(|_| vec![b' '; MIB])));
+    cluster.client.succeeded(&cluster.client.encoded("POST", DOCUMENTS, JSON, Some("gzip"), body));
+}
+
+fn what_grows_when_it_is_read_is_refused(cluster: &Sandbox) {
+    let client = &cluster.client;
+    let columns = format!(
+        "id,{}",
+        (0..1_000).map(|column| format!("{column}{}", "x".repeat(1_000))).collect::<Vec<_>>().join(",")
+    );
+    let rows = (0..10_000).map(|row| format!("\n{row}{}", ",".repeat(1_000))).collect::<String>();
+    let table = client.send("POST", DOCUMENTS, Some("text/csv"), columns + &rows);
+    assert_refused(&table, 413, "payload_too_large");
+    let ids = format!("[{}1]", "1,".repeat(7 * MIB));
+    assert_refused(
+        &client.send("POST", "/indexes/books/documents/delete-batch", JSON, ids),
+        413,
+        "payload_too_large",
+    );
+    let filter = format!("{{\"filter\":[{}[]]}}", "[],".repeat(5 * MIB));
+    assert_refused(
+        &client.send("POST", "/indexes/books/documents/delete", JSON, filter),
+        413,
+        "payload_too_large",
+    );
+    let documents = format!("[{}{{}}]", "{},".repeat(5 * MIB));
+    assert_refused(&client.send("POST", DOCUMENTS, JSON, documents), 413, "payload_too_large");
+    // A window of a gibibyte.
+    let brotli = client.encoded("POST", "/indexes/books/search", JSON, Some("br"), vec![0x11, 0x1e, 0x03]);
+    assert!((400..500).contains(&brotli.status), "{}", brotli.status);
+    let sorts: Vec<String> = (0..200_000).map(|number| format!("a{number}:asc")).collect();
+    let answer = client.json("POST", "/indexes/books/search", &json!({"q": "red", "sort": sorts}));
+    assert_eq!(answer.body["code"], "invalid_search_sort", "{}", answer.status);
+}
+
+fn a_stalled_upload_keeps_no_topology_in_use(cluster: &Sandbox) {
+    let body = br#"[{"id":1000,"text":"red"},{"id":1001,"text":"red"}]"#;
+    let mut upload = Upload::start(cluster.client.url(), DOCUMENTS, body.len());
+    let (first, rest) = body.split_at(20);
+    upload.send(first);
+    let node = cluster.add_node();
+    cluster.miroir_ok(&["node", "add", &cluster.named(&node)]);
+    // Without waiting for the upload, nobody reads by the topology that it came in under.
+    cluster.wait_told();
+    upload.send(rest);
+    let answer = upload.answer();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    wait_until("it is written", || cluster.client.count("books") == 202);
+}
