@@ -12,6 +12,7 @@ use crate::{
     locks::Locks,
     mover::Mover,
     node::{Node, NodeAnswer, Request},
+    outbound::Outbound,
     publish::Publisher,
     secrets::Secrets,
     settle::Settler,
@@ -39,6 +40,8 @@ pub struct Options {
     pub commit_timeout: Duration,
     /// How long a callout of a gateway may still be on its way after its key was deleted.
     pub callout_timeout: Duration,
+    /// Calls URLs that clients give.
+    pub outbound: Outbound,
 }
 
 /// A lock for each index that is being created.

@@ -64,6 +64,7 @@ mod tests {
         cluster::Options,
         config::{ClusterFile, NodeConfig},
         ledger::Ledger,
+        outbound::{Outbound, Policy},
         publish::{CONTROL_CLUSTER, Publisher, envoys::Subscribers},
         secrets::Secrets,
         tls::NodeTls,
@@ -94,6 +95,7 @@ mod tests {
             user_master_key: true,
             commit_timeout: Duration::from_secs(1),
             callout_timeout: Duration::from_secs(1),
+            outbound: Outbound::new(Policy::new(&[])).unwrap(),
         };
         let (secrets, ledger) = (Secrets::load(data).unwrap(), Ledger::open(data).unwrap());
         let http = reqwest::Client::new();

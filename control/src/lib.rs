@@ -26,6 +26,7 @@ pub mod mover;
 pub mod node;
 pub mod operations;
 pub mod ops;
+pub mod outbound;
 pub mod playground;
 pub mod publish;
 pub mod recover;

@@ -9,13 +9,14 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::path::Path;
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 /// File name in the data folder.
 pub const FILE: &str = "secrets.json";
 
 /// What the control plane must not tell.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Secrets {
     /// The nodes' master key; the client's too, where the user runs the cluster with one.
@@ -54,7 +55,11 @@ impl Secrets {
             gateway_secret: pick("MIROIR_SECRET", kept.as_ref().map(|kept| &kept.gateway_secret))?,
             admin_token: pick("MIROIR_TOKEN", kept.as_ref().map(|kept| &kept.admin_token))?,
         };
-        secrets.store(data)?;
+        if kept.as_ref() == Some(&secrets) {
+            files::make_private(&path)?;
+        } else {
+            secrets.store(data)?;
+        }
         Ok(secrets)
     }
 
@@ -73,9 +78,7 @@ impl Secrets {
     /// # Errors
     /// The file cannot be written.
     pub fn store(&self, data: &Path) -> Result<()> {
-        let path = data.join(FILE);
-        files::replace(&path, &serde_json::to_vec_pretty(self)?)?;
-        std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(Error::file(&path))
+        files::replace(&data.join(FILE), &serde_json::to_vec_pretty(self)?)
     }
 
     /// The text of the API key with this uid: Meilisearch derives it from the master key, so it is one on all nodes.
@@ -115,14 +118,13 @@ pub fn random() -> String {
 /// Compares without telling by its duration how much is right.
 #[must_use]
 pub fn same(left: &str, right: &str) -> bool {
-    left.len() == right.len()
-        && left.bytes().zip(right.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    left.as_bytes().ct_eq(right.as_bytes()).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn secrets_survive_and_are_private() {
@@ -131,6 +133,22 @@ mod tests {
         assert_eq!(Secrets::load(folder.path()).unwrap().master_key, made.master_key);
         let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn secrets_are_written_when_they_change_only_and_never_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let mut secrets = Secrets::load(folder.path()).unwrap();
+        let written = || std::fs::metadata(&path).unwrap().ino();
+        let first = written();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        Secrets::load(folder.path()).unwrap();
+        assert_eq!(written(), first, "it is the same file");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        secrets.admin_token = "another".to_owned();
+        secrets.store(folder.path()).unwrap();
+        assert_eq!(Secrets::read(folder.path()).unwrap().admin_token, "another");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
     export, features,
-    files::Claim,
+    files::{self, Claim},
     health,
     ledger::{
         self, Ledger, catalogue,
@@ -17,6 +17,7 @@ use crate::{
     listener,
     locks::Scope,
     mover, operations,
+    outbound::{Outbound, Policy},
     publish::{
         CONTROL_CLUSTER, Publisher,
         envoys::Subscribers,
@@ -30,6 +31,7 @@ use crate::{
     webhooks,
     writes::{commit, recovery},
 };
+use cidr::AnyIpCidr;
 use miroir_core::trace::TracingConfig;
 use serde_json::json;
 use std::{
@@ -66,6 +68,10 @@ pub struct ServeArgs {
     /// Folder that Envoy watches: cds.json and ecds.json are written there
     #[arg(long, env = "MIROIR_PUBLISH_DIR")]
     pub publish_dir: Option<PathBuf>,
+    /// The mode of these files, octal: they hold the gateways' secret, and Envoy has to read them. 0600 where Envoy runs as the same
+    /// user, 0640 where it is in the folder's group
+    #[arg(long, env = "MIROIR_PUBLISH_MODE", default_value = "0600", value_parser = publish_mode)]
+    pub publish_mode: u32,
     /// The filter's module, as Envoy sees it
     #[arg(long, env = "MIROIR_WASM", default_value = "/etc/miroir/miroir_filter.wasm")]
     pub wasm: String,
@@ -93,6 +99,9 @@ pub struct ServeArgs {
     /// TLS to whoever comes
     #[command(flatten)]
     pub control_tls: ControlTls,
+    /// Private networks that webhooks and exports may go to: addresses, CIDR, or `any`; others are refused [default: none]
+    #[arg(long, env = "MIROIR_ALLOWED_IP_NETWORKS", value_delimiter = ',', action = clap::ArgAction::Set)]
+    pub allowed_ip_networks: Vec<AnyIpCidr>,
     /// Clients use the cluster without keys
     #[arg(long, env = "MIROIR_NO_MASTER_KEY")]
     pub no_master_key: bool,
@@ -113,8 +122,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let listener = TcpListener::bind(args.listen).await.map_err(Error::file(args.listen.to_string()))?;
     let address = listener.local_addr().map_err(Error::file("listener"))?;
     let mut claims = Vec::new();
-    for folder in std::iter::once(&args.data).chain(&args.publish_dir) {
-        std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    for folder in make_folders(&args)? {
         claims.push(Claim::of(folder).await?);
     }
     let cluster = open(&args, address).await?;
@@ -145,6 +153,29 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
         _ = tokio::signal::ctrl_c() => Ok(()),
         error = failed => Err(error),
         ended = server => ended.map_err(|error| Error::Other(error.to_string()))?.map_err(Error::file("server")),
+    }
+}
+
+/// Makes the folders that are written, where they are missing; gives them.
+fn make_folders(args: &ServeArgs) -> Result<Vec<&Path>> {
+    files::make_folder(&args.data, files::PRIVATE)?;
+    let mut folders = vec![args.data.as_path()];
+    if let Some(folder) = &args.publish_dir {
+        files::make_folder(folder, args.publish_mode)?;
+        folders.push(folder);
+    }
+    Ok(folders)
+}
+
+/// Reads a file mode, in octal.
+fn publish_mode(text: &str) -> std::result::Result<u32, String> {
+    let mode =
+        u32::from_str_radix(text, 8).map_err(|error| format!("`{text}` is no octal number: {error}"))?;
+    match (mode & 0o600, mode & !0o644) {
+        (0o600, 0) => Ok(mode),
+        _ => Err(format!(
+            "`{text}`: the owner has to read and write (0600), and others may at most read (0644)"
+        )),
     }
 }
 
@@ -193,9 +224,7 @@ pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
 /// The configuration is wrong, or does not go with the ledger; or the ledger cannot be opened.
 pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>> {
     let config = describe(args)?;
-    for folder in std::iter::once(&args.data).chain(&args.publish_dir) {
-        std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    }
+    make_folders(args)?;
     let secrets = Secrets::load(&args.data)?;
     let ledger = Ledger::open(&args.data)?;
     let first = first_view(&config);
@@ -236,7 +265,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         );
     }
     let publisher = Publisher {
-        folder: args.publish_dir.clone().map(Folder::new),
+        folder: args.publish_dir.clone().map(|path| Folder::new(path, args.publish_mode)),
         wasm: absolute(&args.wasm),
         control: args.advertise.clone().unwrap_or_else(|| reachable(address)),
         control_cluster: args.control_cluster.clone(),
@@ -253,6 +282,9 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         user_master_key: !args.no_master_key,
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),
         callout_timeout: Duration::from_millis(args.callout_timeout_ms.unwrap_or(write_timeout)),
+        outbound: Outbound::new(Policy::new(&args.allowed_ip_networks)).map_err(|error| {
+            Error::Other(format!("the client for webhooks and exports cannot be made: {error}"))
+        })?,
     };
     Ok(Arc::new(Cluster::new(options, args.tls.client()?, config, secrets, ledger, publisher, view)))
 }
@@ -440,4 +472,17 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_files_are_written_by_their_owner_only() {
+        assert_eq!(["0600", "640", "0644"].map(publish_mode), [Ok(0o600), Ok(0o640), Ok(0o644)]);
+        for wrong in ["0440", "0660", "0646", "0755", "4600", "rw", ""] {
+            assert!(publish_mode(wrong).is_err(), "{wrong}");
+        }
+    }
 }

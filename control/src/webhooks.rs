@@ -6,30 +6,26 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     ledger::webhooks::{self, Webhook},
+    outbound::{self, Outbound},
 };
 use flate2::{Compression, write::GzEncoder};
+use reqwest::Method;
 use std::{io::Write, sync::Arc, time::Duration};
 
-/// How long a webhook may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often ended tasks are looked for.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Tells webhooks, for ever. A webhook that does not answer misses what it was told then.
 pub async fn watch(cluster: Arc<Cluster>) {
-    let http = match reqwest::Client::builder().timeout(TIMEOUT).build() {
-        Ok(http) => http,
-        Err(error) => return tracing::error!(%error, "webhooks cannot be told of anything"),
-    };
     loop {
         tokio::time::sleep(PAUSE).await;
-        if let Err(error) = round(&cluster, &http).await {
+        if let Err(error) = round(&cluster).await {
             tracing::error!(%error, "webhooks could not be told of ended tasks");
         }
     }
 }
 
-async fn round(cluster: &Cluster, http: &reqwest::Client) -> Result<()> {
+async fn round(cluster: &Cluster) -> Result<()> {
     let (tasks, hooks) = cluster
         .ledger
         .call(|connection| {
@@ -48,10 +44,10 @@ async fn round(cluster: &Cluster, http: &reqwest::Client) -> Result<()> {
     let body = body.finish().map_err(Error::file("a webhook's body"))?;
     for (uuid, hook) in hooks {
         let body = body.clone();
-        let http = http.clone();
+        let outbound = cluster.options.outbound.clone();
         // One that is slow holds up nobody.
         tokio::spawn(async move {
-            if let Err(error) = post(&http, &hook, body).await {
+            if let Err(error) = post(&outbound, &hook, body).await {
                 tracing::warn!(%uuid, %error, "a webhook could not be told of ended tasks");
             }
         });
@@ -59,14 +55,14 @@ async fn round(cluster: &Cluster, http: &reqwest::Client) -> Result<()> {
     Ok(())
 }
 
-async fn post(http: &reqwest::Client, hook: &Webhook, body: Vec<u8>) -> reqwest::Result<()> {
-    let mut request = http
-        .post(&hook.url)
+async fn post(outbound: &Outbound, hook: &Webhook, body: Vec<u8>) -> Result<(), outbound::Error> {
+    let mut request = outbound
+        .request(Method::POST, &hook.url)
         .header("content-type", "application/x-ndjson")
         .header("content-encoding", "gzip");
     for (name, value) in &hook.headers {
         request = request.header(name, value);
     }
-    request.body(body).send().await?.error_for_status()?;
+    outbound.send(request.body(body)).await?.error_for_status()?;
     Ok(())
 }

@@ -27,7 +27,7 @@ pub use raw::ask_raw;
 pub use replicas::{Documents, History};
 pub use sandbox::{MASTER_KEY, Options, Sandbox};
 pub use scratch::scratch;
-pub use server::serve;
+pub use server::{serve, serve_at};
 pub use upload::Upload;
 
 use std::path::PathBuf;

@@ -409,8 +409,8 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .arg("--data")
         .arg(folder.join("data"))
         .env_remove("MEILI_MASTER_KEY")
-        // Embedders of tests are on this machine.
-        .env("MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS", "127.0.0.0/8")
+        // Embedders, webhooks and exports of tests go there. The rest of the loopback is refused.
+        .args(["--allowed-ip-networks", "127.0.0.1"])
         .envs(options.node_env.iter().copied())
         .stdin(Stdio::null())
         .stdout(log())

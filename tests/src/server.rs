@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     sync::Arc,
     thread,
 };
@@ -13,7 +13,15 @@ use std::{
 /// # Panics
 /// It cannot listen.
 pub fn serve(answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    serve_at(Ipv4Addr::LOCALHOST, answer)
+}
+
+/// Like [`serve`], on an address of the loopback.
+///
+/// # Panics
+/// It cannot listen.
+pub fn serve_at(address: Ipv4Addr, answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind((address, 0)).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let answer = Arc::new(answer);
     thread::spawn(move || {

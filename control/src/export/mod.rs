@@ -164,7 +164,8 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
 async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap<String, Value>, ErrorBody> {
     let size =
         export.payload_size().map_or(cluster.config.limits.max_payload_bytes / 10 * 9, |size| size.as_u64());
-    let target = Target::new(&export.url, export.api_key.as_deref(), size).map_err(internal)?;
+    let outbound = cluster.options.outbound.clone();
+    let target = Target::new(outbound, &export.url, export.api_key.as_deref(), size);
     let mut details = BTreeMap::new();
     for index in cluster.view().indexes.keys() {
         let Some(wanted) = export.of(index) else { continue };

@@ -1,22 +1,24 @@
 //! The Meilisearch that an export goes to.
 
+use crate::outbound::{self, Outbound};
 use axum::body::Bytes;
 use miroir_core::error::{ApiError, Code, ErrorBody};
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// How long it may take for one request.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one request is tried again, as nodes do.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The longest pause between two trials.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The most bytes of a refusal that are read.
+const MAX_REFUSAL_BYTES: usize = 1 << 20;
+
 /// Another Meilisearch.
 #[derive(Debug)]
 pub(super) struct Target {
-    http: Client,
+    outbound: Outbound,
     url: String,
     key: Option<String>,
     size: u64,
@@ -26,9 +28,8 @@ type Result<T> = std::result::Result<T, ErrorBody>;
 
 impl Target {
     /// Documents go there in requests of so many bytes.
-    pub(super) fn new(url: &str, key: Option<&str>, size: u64) -> reqwest::Result<Self> {
-        let http = Client::builder().timeout(TIMEOUT).build()?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned), size })
+    pub(super) fn new(outbound: Outbound, url: &str, key: Option<&str>, size: u64) -> Self {
+        Self { outbound, url: url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned), size }
     }
 
     /// Whether it has an index of this name.
@@ -100,21 +101,24 @@ impl Target {
         let body = Bytes::from(body);
         loop {
             let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
-            let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body.clone());
+            let mut request = self.outbound.request(method, format!("{}{path}", self.url)).body(body.clone());
             if let Some(kind) = kind {
                 request = request.header("content-type", kind);
             }
             if let Some(key) = &self.key {
                 request = request.bearer_auth(key);
             }
-            let answer = request.send().await;
-            let is_final = answer.as_ref().is_ok_and(|answer| !is_transient(answer.status()));
+            let answer = self.outbound.send(request).await;
+            let is_final = match &answer {
+                Ok(answer) => !is_transient(answer.status()),
+                Err(error) => error.is_rejected(),
+            };
             if is_final || begun.elapsed() + pause > PATIENCE {
-                let answer = answer.map_err(super::internal)?;
+                let answer = answer.map_err(unreachable)?;
                 if answer.status().is_success() {
                     return Ok(Ok(answer));
                 }
-                return Ok(Err(answer.json().await.map_err(super::internal)?));
+                return Ok(Err(refusal(answer).await?));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -124,6 +128,23 @@ impl Target {
 
 fn is_transient(status: StatusCode) -> bool {
     [408, 429, 500, 502, 503, 504].contains(&status.as_u16())
+}
+
+/// Why the target cannot be asked. What Meilisearch says of an address that its policy refuses, nodes say of the URL.
+fn unreachable(error: outbound::Error) -> ErrorBody {
+    if error.is_rejected() { super::internal("bad uri: Rejected URI") } else { super::internal(error) }
+}
+
+/// What the target says, of which no more than an error needs is read: who has given its URL may own it.
+async fn refusal(mut answer: Response) -> Result<ErrorBody> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(super::internal)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_REFUSAL_BYTES {
+            return Err(super::internal("the target's refusal is longer than a Meilisearch error"));
+        }
+    }
+    serde_json::from_slice(&body).map_err(super::internal)
 }
 
 /// A refusal, as nodes tell it.

@@ -9,14 +9,21 @@ pub mod task_list;
 pub mod tasks;
 pub mod webhooks;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 use rusqlite::Connection;
 use std::{
+    fs::File,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::mpsc::{Receiver, Sender, channel},
 };
 use tokio::sync::oneshot;
 
+/// File name in the data folder.
+pub const FILE: &str = "ledger.sqlite";
 /// Calls that share a commit at most.
 const GROUP: usize = 256;
 
@@ -35,7 +42,9 @@ impl Ledger {
     /// # Errors
     /// The database cannot be opened.
     pub fn open(data: &Path) -> Result<Self> {
-        let connection = Connection::open(data.join("ledger.sqlite"))?;
+        let path = data.join(FILE);
+        make_private(&path)?;
+        let connection = Connection::open(&path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -74,6 +83,19 @@ impl Ledger {
         self.jobs.send(job).map_err(|_| Error::LedgerClosed)?;
         answer.await.map_err(|_| Error::LedgerClosed)?
     }
+}
+
+/// Makes the database, where there is none, and gives it and its log to their owner only: task details and webhooks have secrets in
+/// them. SQLite makes the log and its index with the rights of the database.
+fn make_private(path: &Path) -> Result<()> {
+    let file = File::options().append(true).create(true).mode(files::PRIVATE).open(path);
+    file.map_err(Error::file(path))?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        files::make_private(Path::new(&name))?;
+    }
+    Ok(())
 }
 
 fn run(connection: &Connection, queue: &Receiver<Job>) {
@@ -133,6 +155,29 @@ pub fn set_meta(connection: &Connection, key: &str, value: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+    #[tokio::test]
+    async fn nobody_else_reads_the_ledger_whatever_it_was_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let modes = || {
+            let mode = |suffix: &str| {
+                let metadata = std::fs::metadata(folder.path().join(format!("{FILE}{suffix}"))).unwrap();
+                metadata.permissions().mode() & 0o777
+            };
+            ["", "-wal", "-shm"].map(mode)
+        };
+        let ledger = Ledger::open(folder.path()).unwrap();
+        ledger.call(|connection| set_meta(connection, "a", "1")).await.unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+        for suffix in ["", "-wal", "-shm"] {
+            let path = folder.path().join(format!("{FILE}{suffix}"));
+            std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+        }
+        // The first one still holds it: its log is not deleted, and made anew.
+        let _second = Ledger::open(folder.path()).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+    }
 
     #[tokio::test]
     async fn a_failed_call_undoes_itself_only() {

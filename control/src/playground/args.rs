@@ -87,6 +87,9 @@ pub struct RunArgs {
     /// A collector of traces (OTLP over HTTP), HOST:PORT
     #[arg(long)]
     pub otlp: Option<String>,
+    /// Private networks that webhooks, exports and embedders may go to: addresses, CIDR, or `any` [default: none]
+    #[arg(long, env = "MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS")]
+    pub allowed_ip_networks: Option<String>,
     /// The master key that clients know; without one, they need no key
     #[arg(long, env = "MEILI_MASTER_KEY", hide_env_values = true)]
     pub master_key: Option<String>,

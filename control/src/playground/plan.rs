@@ -10,6 +10,7 @@ use super::{
 use crate::{
     bootstrap::{Bootstrap, OTLP_CLUSTER, Source, host_and_port},
     error::{Error, Result},
+    files,
     secrets::{Secrets, random},
 };
 use serde_json::{Value, json};
@@ -22,6 +23,9 @@ use std::{
 /// Meilisearch's own name for the memory that indexing may take.
 const INDEXING_MEMORY: &str = "MEILI_MAX_INDEXING_MEMORY";
 
+/// Its name for the private networks that it may call.
+const ALLOWED_NETWORKS: &str = "MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS";
+
 /// Everything that is known before the first process starts.
 pub(super) struct Plan {
     pub(super) data: PathBuf,
@@ -29,6 +33,8 @@ pub(super) struct Plan {
     pub(super) secrets: Secrets,
     pub(super) state: State,
     pub(super) listen: Vec<SocketAddr>,
+    /// Private networks that nodes may call.
+    networks: Option<String>,
 }
 
 impl Plan {
@@ -36,7 +42,7 @@ impl Plan {
         let programs = Programs::find(args)?;
         for folder in ["logs", "control", "xds", "envoy", "nodes"] {
             let folder = data.join(folder);
-            std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+            files::make_folder(&folder, files::PRIVATE)?;
         }
         let mut secrets = Secrets::load(&data.join("control"))?;
         if let Some(key) = &args.master_key {
@@ -91,7 +97,14 @@ impl Plan {
         state.control = format!("http://127.0.0.1:{control}");
         state.admin = format!("http://127.0.0.1:{admin}");
         state.write(data)?;
-        Ok(Self { data: data.to_owned(), programs, secrets, state, listen })
+        Ok(Self {
+            data: data.to_owned(),
+            programs,
+            secrets,
+            state,
+            listen,
+            networks: args.allowed_ip_networks.clone(),
+        })
     }
 
     pub(super) fn port(&self, name: &str) -> u16 {
@@ -130,6 +143,9 @@ impl Plan {
         let args = args.map(ToOwned::to_owned).to_vec();
         let mut spec = self.spec(name, &self.programs.node, args, folder, format!("http://{address}"));
         spec.env.push(("MEILI_MASTER_KEY".to_owned(), self.secrets.master_key.clone()));
+        if let Some(networks) = &self.networks {
+            spec.env.push((ALLOWED_NETWORKS.to_owned(), networks.clone()));
+        }
         // By default each would take two thirds of the machine's memory for itself.
         if std::env::var_os(INDEXING_MEMORY).is_none() {
             spec.env.push((INDEXING_MEMORY.to_owned(), "512MiB".to_owned()));
@@ -175,6 +191,9 @@ impl Plan {
             ("--wasm", path(&self.programs.wasm)),
         ] {
             flags.extend([flag.to_owned(), value]);
+        }
+        if let Some(networks) = &args.allowed_ip_networks {
+            flags.extend(["--allowed-ip-networks".to_owned(), networks.clone()]);
         }
         if args.master_key.is_none() {
             flags.push("--no-master-key".to_owned());

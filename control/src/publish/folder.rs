@@ -16,6 +16,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Of the files.
+    mode: u32,
     state: Arc<Mutex<State>>,
 }
 
@@ -39,10 +41,10 @@ pub struct FolderStatus {
 }
 
 impl Folder {
-    /// A folder that is there.
+    /// A folder that is there, and the mode of the files in it.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, state: Arc::default() }
+    pub fn new(path: PathBuf, mode: u32) -> Self {
+        Self { path, mode, state: Arc::default() }
     }
 
     /// Replaces the files, in this order.
@@ -86,8 +88,9 @@ impl Folder {
     }
 
     fn write(&self, state: &mut State) -> Result<()> {
-        let written =
-            state.files.iter().try_for_each(|(name, content)| files::replace(&self.path.join(name), content));
+        let replace =
+            |(name, content): &(&str, Vec<u8>)| files::replace_as(&self.path.join(name), content, self.mode);
+        let written = state.files.iter().try_for_each(replace);
         if let Err(error) = &written {
             if !state.status.failing {
                 tracing::error!(%error, "the topology cannot be published; it is tried again");
@@ -114,14 +117,17 @@ pub async fn watch(folder: Folder) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_not_as_it_was_published_is_written_again() {
         let there = tempfile::tempdir().unwrap();
-        let folder = Folder::new(there.path().to_owned());
+        let folder = Folder::new(there.path().to_owned(), 0o640);
         folder.check();
         let files = || vec![("cds.json", b"clusters".to_vec()), ("ecds.json", b"filter".to_vec())];
         folder.publish(files()).unwrap();
+        let mode = std::fs::metadata(there.path().join("ecds.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
         folder.check();
         assert_eq!(folder.status(), FolderStatus::default());
         let path = there.path().join("ecds.json");

@@ -215,7 +215,7 @@ mod file_tests {
         file.tracing = Some(miroir_core::trace::TracingConfig::new("otel"));
         let cluster = file.validate().unwrap();
         let publisher = Publisher {
-            folder: Some(Folder::new(folder.path().to_owned())),
+            folder: Some(Folder::new(folder.path().to_owned(), crate::files::PRIVATE)),
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
             control_cluster: CONTROL_CLUSTER.into(),

@@ -9,7 +9,7 @@ use crate::{
     embedders::{self, EMBEDDERS},
     epochs::INTERNAL,
     error::{Error, Result},
-    files::Claim,
+    files::{self, Claim},
     ledger::{
         self, Ledger,
         catalogue::{self, Epoch},
@@ -45,7 +45,7 @@ pub struct Recovered {
 /// There is one; or a node does not answer, or holds documents of another number of shards. Nothing is written then.
 pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     let config = serve::describe(args)?;
-    std::fs::create_dir_all(&args.data).map_err(Error::file(&args.data))?;
+    files::make_folder(&args.data, files::PRIVATE)?;
     let _claim = Claim::of(&args.data).await?;
     let ledger = Ledger::open(&args.data)?;
     if ledger.call(catalogue::load).await?.is_some() {

@@ -186,6 +186,8 @@ pub async fn control_that_starts(
         shards: None,
         replication: None,
         publish_dir: Some(data.join("xds")),
+        publish_mode: 0o600,
+        allowed_ip_networks: Vec::new(),
         wasm: "filter.wasm".into(),
         advertise: None,
         control_cluster: miroir_control::publish::CONTROL_CLUSTER.into(),

@@ -61,11 +61,12 @@ fn writes_are_those_of_one_node() {
 #[test]
 fn a_cluster_is_one_meilisearch() {
     let cluster = Sandbox::start(Options::default());
-    let checks: [Check; 13] = [
+    let checks: [Check; 14] = [
         cluster::indexes_settings_and_statistics_show_nothing_of_the_shards,
         cluster::clients_have_no_business_with_internal_routes,
         cluster::the_command_line_prints_tables,
         webhooks::ended_tasks_are_posted_once,
+        webhooks::webhooks_do_not_reach_private_addresses,
         export::an_export_sends_every_document_once,
         settings_changing::reads_say_that_settings_are_changing,
         depth::a_deep_page_moves_its_own_documents_only,

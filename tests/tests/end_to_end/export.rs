@@ -69,6 +69,14 @@ pub fn an_export_sends_every_document_once(cluster: &Sandbox) {
     assert!(message.starts_with("Index `films`: Attribute `nope` is not filterable."), "{message}");
     assert!(!message.contains("_miroir_shard"), "{message}");
 
+    // The cluster allows 127.0.0.1 only.
+    let port = target.client.url().rsplit(':').next().unwrap().to_owned();
+    let private = json!({"url": format!("http://127.0.0.2:{port}")});
+    let task = ended(client, client.json("POST", "/export", &private));
+    let told = json!({"message": "bad uri: Rejected URI", "code": "internal", "type": "internal",
+                      "link": "https://docs.meilisearch.com/errors#internal"});
+    assert_eq!((&task["status"], &task["error"]), (&json!("failed"), &told), "{task}");
+
     // Nobody is there: it is tried again until it is cancelled.
     let answer = client.json("POST", "/export", &json!({"url": "http://127.0.0.1:9"}));
     let path = format!("/tasks/cancel?uids={}", answer.body["taskUid"]);

@@ -1,9 +1,14 @@
 //! Task webhooks: a client's tasks are posted, once each, whatever many nodes do for them.
 
 use flate2::read::GzDecoder;
-use miroir_tests::{Sandbox, serve};
+use miroir_tests::{Sandbox, serve, serve_at, wait_until};
 use serde_json::{Value, json};
-use std::{io::Read, sync::mpsc, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::Ipv4Addr,
+    sync::mpsc,
+    time::Duration,
+};
 
 /// A server that takes everything: the heads and the unpacked bodies of what it is posted.
 fn listener() -> (String, mpsc::Receiver<(String, String)>) {
@@ -64,4 +69,49 @@ pub fn ended_tasks_are_posted_once(cluster: &Sandbox) {
     assert_eq!(client.send("DELETE", &path, None, "").status, 204);
     client.add("books", &json!([{"id": 4}]));
     assert!(requests.recv_timeout(Duration::from_secs(1)).is_err(), "it is told of no more");
+}
+
+pub fn webhooks_do_not_reach_private_addresses(cluster: &Sandbox) {
+    let client = &cluster.client;
+    let (posted, requests) = mpsc::channel();
+    // It would answer, and the cluster allows 127.0.0.1 only.
+    let private = serve_at(Ipv4Addr::new(127, 0, 0, 2), move |head, _| {
+        let _ = posted.send(head.to_owned());
+        String::new()
+    });
+    let moved = format!("{private}/redirected");
+    let redirect = serve_redirect(&moved);
+    let hooks = [format!("{private}/hook"), redirect].map(|url| {
+        let made = client.json("POST", "/webhooks", &json!({ "url": url }));
+        assert_eq!(made.status, 201, "nodes take it, too: {}", made.body);
+        made.body["uuid"].as_str().unwrap().to_owned()
+    });
+    client.add("books", &json!([{"id": 1}]));
+    let log = cluster.data().join("logs/control.log");
+    wait_until("the control plane has refused both", || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        let is_refused =
+            |uuid: &String| log.lines().any(|line| line.contains(uuid) && line.contains("ended tasks"));
+        hooks.iter().all(is_refused)
+    });
+    assert!(requests.try_recv().is_err(), "no request reached it");
+    for uuid in hooks {
+        assert_eq!(client.send("DELETE", &format!("/webhooks/{uuid}"), None, "").status, 204);
+    }
+}
+
+/// A server that redirects every request.
+fn serve_redirect(to: &str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let head = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(head.as_bytes());
+        }
+    });
+    url
 }
