@@ -42,7 +42,7 @@ impl ApiPath {
     /// Reads a request's target as a node reads it: dots and backslashes are letters like others, several slashes are one,
     /// and what follows a `#` is nothing.
     ///
-    /// Source: Meilisearch 1.50 with `http` 1.3 (`PathAndQuery::from_shared`), `actix-router` 0.5 (`Quoter`) and
+    /// Source: Meilisearch 1.50 with `http` 0.2 (`PathAndQuery::from_shared`), `actix-router` 0.5 (`Quoter`) and
     /// `actix-web`'s `NormalizePath`.
     ///
     /// # Errors
@@ -50,9 +50,10 @@ impl ApiPath {
     pub fn parse(target: &str) -> Result<Self, InvalidPath> {
         let target = target.split('#').next().unwrap_or_default();
         let (route, query) = target.split_once('?').unwrap_or((target, ""));
-        let is_path = route.starts_with('/')
-            && !route.bytes().any(|byte| matches!(byte, 0..=b' ' | b'<' | b'>' | b'`'));
-        if !is_path || query.bytes().any(|byte| matches!(byte, 0..=b' ' | b'<' | b'>')) {
+        let is_text = |text: &str, refused: &[u8]| {
+            text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !refused.contains(&byte))
+        };
+        if !route.starts_with('/') || !is_text(route, b"<>`") || !is_text(query, b"<>\"") {
             return Err(InvalidPath);
         }
         let segments = route.split('/').filter(|segment| !segment.is_empty()).map(decode_segment).collect();
@@ -194,13 +195,28 @@ mod tests {
             ("/keys/%ff", "/keys/%EF%BF%BD"),
             ("/indexes/a;b=c/stats", "/indexes/a%3Bb%3Dc/stats"),
             ("/indexes/x/search#/../keys?a", "/indexes/x/search"),
-            ("/x?a=b+c&&d&e=%26%3D&a=é", "/x?a=b%20c&d=&e=%26%3D&a=%C3%A9"),
+            ("/x?a=b+c&&d&e=%26%3D&a=%C3%A9", "/x?a=b%20c&d=&e=%26%3D&a=%C3%A9"),
         ] {
             let path = ApiPath::parse(read).unwrap();
             assert_eq!(path.to_string(), written, "{read}");
             assert_eq!(ApiPath::parse(written).unwrap(), path, "{read}");
         }
-        for refused in ["", "x", "*", "http://a/", "/a b", "/a\nb", "/a\0", "/<x>", "/x?<", "/x?a b"] {
+        for refused in [
+            "",
+            "x",
+            "*",
+            "http://a/",
+            "/a b",
+            "/a\nb",
+            "/a\0",
+            "/<x>",
+            "/x?<",
+            "/x?a b",
+            "/é",
+            "/x?é",
+            "/x?\"",
+            "/a`b",
+        ] {
             assert_eq!(ApiPath::parse(refused), Err(InvalidPath), "{refused:?}");
         }
     }
