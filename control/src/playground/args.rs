@@ -1,6 +1,12 @@
 //! Flags of `miroir playground`.
 
+use serde_json::{Map, Value};
 use std::{net::SocketAddr, path::PathBuf};
+
+/// Clap would take the text itself for a JSON value.
+fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
+    serde_json::from_str(text)
+}
 
 /// Flags of `miroir playground`.
 #[derive(Clone, Debug, clap::Args)]
@@ -79,8 +85,8 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 5_000)]
     pub lease_ms: u64,
     /// More of the limits that gateways have, as JSON: `{"bodyTimeoutMs": 60000}`
-    #[arg(long)]
-    pub limits: Option<serde_json::Value>,
+    #[arg(long, value_parser = object)]
+    pub limits: Option<Map<String, Value>>,
     /// What a read answers where a shard has no replica left
     #[arg(long, default_value = "partial", value_parser = ["partial", "error"])]
     pub on_missing_shards: String,

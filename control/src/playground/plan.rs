@@ -13,7 +13,7 @@ use crate::{
     files,
     secrets::{Secrets, random},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -167,9 +167,7 @@ impl Plan {
             "searchTimeoutMs": args.search_timeout_ms, "writeTimeoutMs": args.write_timeout_ms,
             "controlTimeoutMs": 30000, "leaseMs": args.lease_ms
         });
-        if let (Some(limits), Some(more)) =
-            (limits.as_object_mut(), args.limits.as_ref().and_then(Value::as_object))
-        {
+        if let (Some(limits), Some(more)) = (limits.as_object_mut(), &args.limits) {
             limits.extend(more.clone());
         }
         let cluster = json!({

@@ -165,7 +165,7 @@ fn a_large_write_is_judged_before_it_is_whole_and_a_small_one_is_not() {
 
 #[test]
 fn what_grows_when_it_is_read_is_refused_before_it_is_read() {
-    let many = |text: &str| format!("[{}{text}]", format!("{text},").repeat(100_000));
+    let many = |text: &str| format!("[{}{text}]", format!("{text},").repeat(200_000));
     for (path, body) in [
         ("/indexes/a/documents/delete-batch", many("1")),
         ("/indexes/a/documents/delete", format!(r#"{{"filter":{}}}"#, many("[]"))),
@@ -180,10 +180,10 @@ fn what_grows_when_it_is_read_is_refused_before_it_is_read() {
     }
     // More documents than can have an id.
     let mut documents = collector("POST", "/indexes/a/documents", &[]);
-    documents.push(many("{}").repeat(3).as_bytes()).unwrap();
+    documents.push(many("{}").as_bytes()).unwrap();
     match documents.finish(|_| Ok(())) {
         Progress::Pending { machine: Operation::Refusal(_), calls } => assert!(calls[0].body.is_empty()),
-        progress => panic!("{progress:?}"),
+        _ => panic!("it is taken"),
     }
 }
 
@@ -199,6 +199,6 @@ fn a_table_whose_columns_have_long_names_is_refused() {
     table.push(format!("1{}\n", ",".repeat(100)).repeat(1_000).as_bytes()).unwrap();
     match table.finish(|_| Ok(())) {
         Progress::Pending { machine: Operation::Refusal(_), calls } => assert!(calls[0].body.is_empty()),
-        progress => panic!("{progress:?}"),
+        _ => panic!("it is taken"),
     }
 }
