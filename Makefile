@@ -21,7 +21,7 @@ SYSROOT        = $(shell rustc --print sysroot)
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-manifests bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test fuzz check check-manifests bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -43,6 +43,11 @@ check: wasm-targets check-manifests ## Formatting, clippy and docs, with warning
 
 check-manifests: $(TOOLS)/istio
 	$(VENV)/bin/python envoy/check.py
+
+# With cargo-fuzz and a nightly toolchain: cargo fuzz run TARGET --features libfuzzer
+fuzz: ## Every fuzz target for long: FUZZ_INPUTS (1000000) inputs from FUZZ_SEED (the time), FUZZ_TARGET alone where it is set
+	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),1000000) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
+		$(CARGO) test --release --test seeded -- --nocapture
 
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
 	$(CARGO) bench --bench core --bench cluster --bench moves --bench payloads

@@ -5,8 +5,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// Bytes that are decoded at once.
-const CHUNK: usize = 64 << 10;
+/// The most bytes that are decoded at once.
+pub const CHUNK: usize = 64 << 10;
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@
 pub mod cors;
 pub mod document_read;
 pub mod documents;
-mod encoding;
+pub mod encoding;
 pub mod error;
 pub mod fan_out;
 pub mod http;

@@ -57,9 +57,12 @@ pub fn text(text: &str) -> String {
     }
     let quoted = format!("`{TAG_FIELD}`");
     let mut text = text.to_owned();
-    for name in [quoted.as_str(), TAG_FIELD] {
-        for (from, to) in [(format!("{name}, "), ""), (format!(", {name}"), ""), (name.to_owned(), "")] {
-            text = text.replace(&from, to);
+    // What is left may be put together from what stood around the name.
+    while mentions_tag(text.as_bytes()) {
+        for name in [quoted.as_str(), TAG_FIELD] {
+            for (from, to) in [(format!("{name}, "), ""), (format!(", {name}"), ""), (name.to_owned(), "")] {
+                text = text.replace(&from, to);
+            }
         }
     }
     text
@@ -117,30 +120,42 @@ fn patterns() -> impl Iterator<Item = (String, String)> {
 /// attribute that it has never heard of; `None` where it does not mention the tag.
 #[must_use]
 pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
-    for (pattern, other) in patterns().map(|(one, other)| (format!("\"{one}\""), format!("\"{other}\""))) {
-        if memmem::find(body, pattern.as_bytes()).is_some() {
-            let body = replace(body, &pattern, &other);
-            return Some(disguise(&body).unwrap_or(body));
-        }
-    }
-    if mentions_tag(body) {
-        return Some(replace(body, TAG_FIELD, ALIAS));
-    }
-    // The name may be spelt with escapes.
-    memmem::find(body, b"\\u00")?;
-    let plain = serde_json::to_vec(&serde_json::from_slice::<Value>(body).ok()?).ok()?;
-    mentions_tag(&plain).then(|| replace(&plain, TAG_FIELD, ALIAS))
+    // The name may be spelt with escapes, besides plainly.
+    let spelt = memmem::find(body, b"\\u00").and_then(|_| serde_json::from_slice::<Value>(body).ok());
+    let plain = spelt.and_then(|value| serde_json::to_vec(&value).ok());
+    plain.and_then(|plain| disguise_plain(&plain)).or_else(|| disguise_plain(body))
+}
+
+fn disguise_plain(body: &[u8]) -> Option<Vec<u8>> {
+    let names = patterns().map(|(one, other)| (format!("\"{one}\""), format!("\"{other}\"")));
+    let names = names.chain([(TAG_FIELD.to_owned(), ALIAS.to_owned())]);
+    names.fold(None, |disguised, (name, other)| {
+        let body = disguised.as_deref().unwrap_or(body);
+        memmem::find(body, name.as_bytes()).map(|_| replace(body, &name, &other)).or(disguised)
+    })
 }
 
 /// The same for a path with its query.
 #[must_use]
 pub fn disguise_path(path: &str) -> Option<String> {
-    let mut plain = path.to_owned();
-    if path.contains('%') {
-        for (escape, letter) in [("%5F", "_"), ("%5f", "_"), ("%2A", "*"), ("%2a", "*")] {
-            plain = plain.replace(escape, letter);
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        let letter = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        // What these stand for is the same without the escape, and all that a name or a pattern is made of.
+        match letter.filter(|letter| letter.is_ascii_alphanumeric() || b"_*".contains(letter)) {
+            Some(letter) => {
+                plain.push(char::from(letter));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                plain.push('%');
+                rest = after;
+            }
         }
     }
+    plain.push_str(rest);
     let names = patterns().chain([(TAG_FIELD.to_owned(), ALIAS.to_owned())]);
     let names: Vec<_> = names.filter(|(name, _)| plain.contains(name)).collect();
     for (name, other) in &names {
@@ -222,7 +237,17 @@ mod tests {
         assert_eq!(reveal(&disguised), plain);
         assert_eq!(disguise(br#"{"filter":"\u005fmiroir_shard = 1"}"#), Some(disguised));
         assert_eq!(disguise(br#"{"q":"\u00e9"}"#), None);
+        let both = br#"{"filter":"_miroir_shard = 1","sort":["\u005fmir\u006fir_shard:asc"]}"#;
+        assert_eq!(
+            String::from_utf8(disguise(both).unwrap()).unwrap(),
+            r#"{"filter":"_miroir_5hard = 1","sort":["_miroir_5hard:asc"]}"#
+        );
         assert!(!disguise_path("/x?filter=%5Fmiroir_shard").unwrap().contains(TAG_FIELD));
+        assert_eq!(
+            disguise_path("/x?filter=_%6diroir%5fsh%61rd%20=").unwrap(),
+            "/x?filter=_miroir_5hard%20="
+        );
+        assert_eq!(disguise_path("/x?q=%c3%a9%&r=%6d%2"), None);
         let facets = br#"{"facets":["_miroir*"]}"#;
         let disguised = disguise(facets).unwrap();
         assert_eq!(disguised, br#"{"facets":["_Miroir*"]}"#);
@@ -237,5 +262,6 @@ mod tests {
         assert_eq!(text("Available: `_miroir_shard`, `genres`."), "Available: `genres`.");
         assert_eq!(text("Available: `genres`, `_miroir_shard`."), "Available: `genres`.");
         assert_eq!(text("nothing here"), "nothing here");
+        assert_eq!(text("`_miroir_sh_miroir_shardard` and `a`"), " and `a`");
     }
 }
