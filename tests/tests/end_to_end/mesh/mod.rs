@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod envoy;
+mod limits;
 mod tls;
 mod traces;
 
@@ -72,6 +73,7 @@ fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
             ("${LISTEN_ADDRESS}", "127.0.0.1".to_owned()),
             ("${LISTEN_PORT}", listen.to_string()),
             ("${ADMIN_PORT}", admin.to_string()),
+            ("${MAX_HEAP_BYTES}", "2147483648".to_owned()),
             ("${WASM}", path(&programs().join("../wasm32-wasip1/release/miroir_filter.wasm"))),
             ("${ACCESS_LOG}", path(&folder.join("access.log"))),
             ("${NODE_0_HOST}", "127.0.0.1".to_owned()),
@@ -86,21 +88,26 @@ fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
     })
 }
 
-/// An Envoy with the bootstrap that `miroir bootstrap` prints.
+/// The bootstrap that `miroir bootstrap` prints.
+fn bootstrap(cluster: &Sandbox, name: &str, (listen, admin): (u16, u16), more: &[&str]) -> String {
+    let output = Command::new(programs().join("miroir"))
+        .args(["bootstrap", "--name", name, "--listen", &format!("127.0.0.1:{listen}")])
+        .args(["--admin-port", &admin.to_string()])
+        .args(["--grpc", cluster.address("control").trim_start_matches("http://")])
+        .args(more)
+        .arg("--data")
+        .arg(cluster.data().join("control"))
+        .env_remove("MIROIR_SECRET")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// An Envoy with that bootstrap.
 fn managed(cluster: &Sandbox, collector: &Collector) -> Envoy {
     Envoy::start(|listen, admin, _| {
-        let output = Command::new(programs().join("miroir"))
-            .args(["bootstrap", "--name", "by-grpc", "--listen", &format!("127.0.0.1:{listen}")])
-            .args(["--admin-port", &admin.to_string()])
-            .args(["--grpc", cluster.address("control").trim_start_matches("http://")])
-            .args(["--otlp", collector.address()])
-            .arg("--data")
-            .arg(cluster.data().join("control"))
-            .env_remove("MIROIR_SECRET")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        bootstrap(cluster, "by-grpc", (listen, admin), &["--otlp", collector.address()])
     })
 }
 
@@ -173,6 +180,7 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     // They start side by side.
     let another = bad_input::Another::start(&cluster);
     let mut own_clusters = bad_input::with_own_clusters(&cluster);
+    let mut impatient = limits::impatient(&cluster);
     let (mut unmanaged, mut managed) =
         (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
     let hits = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["hits"].clone();
@@ -227,6 +235,9 @@ fn an_envoy_of_any_kind_is_a_gateway() {
         }) && lines.last().is_some_and(|line| is(line, Value::Null) && line["status"] == 200)
     });
 
+    impatient.wait_ready();
+    limits::clients_that_stop_talking_are_let_go(&impatient);
+    drop(impatient);
     bad_input::hosts_may_be_rewritten(&cluster, &managed);
     own_clusters.wait_ready();
     bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
