@@ -38,6 +38,10 @@ pub fn check(data: &[u8]) {
     input.broken(&mut body);
     let body = scrub::disguise(&body).unwrap_or(body);
     let Some(mut question) = MultiSearch::of(&TOPOLOGY, &body) else { return };
+    // A number out of range is passed on, and refused by nodes.
+    if serde_json::from_slice::<Value>(&body).is_err() {
+        return;
+    }
     let shown = String::from_utf8_lossy(&body).into_owned();
     let mut asked = split(&mut input, question.as_ref());
     for _ in 0..ROUNDS {

@@ -145,6 +145,28 @@ fn no_secret_is_logged(cluster: &Sandbox) {
     }
 }
 
+/// Of secrets, Envoy's administration and the files for Envoy show what a gateway needs, and no other.
+fn only_gateways_own_secrets_are_shown(cluster: &Sandbox, managed: &Envoy) {
+    let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
+    let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+    let own = secrets["gatewaySecret"].as_str().unwrap();
+    let keys = cluster.node(0).get("/keys?limit=1000").body["results"].as_array().unwrap().clone();
+    let (read, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key["name"] == "miroir:read");
+    let key = |key: &Value| key["key"].as_str().unwrap().to_owned();
+    let mut hidden: Vec<String> = others.into_iter().map(key).collect();
+    assert!(
+        keys.iter().any(|key| key["name"].as_str().is_some_and(|name| name.starts_with("miroir:epoch"))),
+        "{keys:?}"
+    );
+    hidden.extend(["masterKey", "adminToken"].map(|name| secrets[name].as_str().unwrap().to_owned()));
+    let dump = |admin: &Client| admin.get("/config_dump").body.to_string();
+    let file = |name: &str| std::fs::read_to_string(cluster.published(name)).unwrap();
+    for shown in [dump(&cluster.admin(0)), dump(&managed.admin), file("ecds.json") + &file("cds.json")] {
+        assert!(shown.contains(own) && shown.contains(&key(read[0])), "{}", shown.len());
+        assert!(!hidden.iter().any(|secret| shown.contains(secret)));
+    }
+}
+
 /// What the control plane tells Prometheus.
 fn control_metrics(cluster: &Sandbox) -> String {
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
@@ -238,6 +260,7 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     impatient.wait_ready();
     limits::clients_that_stop_talking_are_let_go(&impatient);
     drop(impatient);
+    only_gateways_own_secrets_are_shown(&cluster, &managed);
     bad_input::hosts_may_be_rewritten(&cluster, &managed);
     own_clusters.wait_ready();
     bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
