@@ -1,6 +1,11 @@
 # Images of Miroir: `docker build --target miroir` for the control plane (with the filter's module inside, for whoever hands it
 # to Envoy), `docker build --target filter` for the filter alone, as meshes fetch it (`oci://…`).
-FROM rust:1.95-bookworm AS build
+#
+# The images it builds on are named by their digests, so that they are the same tomorrow; name newer ones with `--build-arg`.
+ARG RUST_IMAGE=rust:1.95-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1
+ARG DEBIAN_IMAGE=debian:bookworm-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
+
+FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 RUN rustup target add wasm32-wasip1
 COPY . .
@@ -16,11 +21,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 FROM scratch AS filter
 COPY --from=build /out/miroir_filter.wasm /plugin.wasm
 
-FROM debian:bookworm-slim AS miroir
+FROM ${DEBIAN_IMAGE} AS miroir
 COPY --from=build /out/miroir /usr/local/bin/miroir
 COPY --from=build /out/miroir_filter.wasm /usr/share/miroir/miroir_filter.wasm
 # Volumes that are mounted here begin with this owner. The same user runs Envoy in docker-compose.yml.
-RUN install -d -o 10001 -g 10001 /var/lib/miroir /etc/miroir
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/miroir && install -d -m 0750 -o 10001 -g 10001 /etc/miroir
 USER 10001:10001
 ENV MIROIR_LISTEN=0.0.0.0:7799 MIROIR_DATA=/var/lib/miroir
 EXPOSE 7799

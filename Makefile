@@ -16,12 +16,15 @@ FILTER        := target/wasm32-wasip1/release/miroir_filter.wasm
 # The runner must be of the very version of the library that Cargo.lock holds.
 BINDGEN        = $(shell grep -A1 '^name = "wasm-bindgen"$$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
 BINDGEN_RUNNER = $(TOOLS)/wasm-bindgen-$(BINDGEN)/bin/wasm-bindgen-test-runner
+# What dependencies are checked with, against deny.toml.
+DENY_VERSION  := 0.20.2
+DENY           = $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 SYSROOT        = $(shell rustc --print sysroot)
 
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-manifests bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -34,15 +37,29 @@ test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, co
 	RUST_TEST_THREADS=4 $(CARGO) test --release
 
 # In the release profile, whose build scripts `make test` needs anyway.
-check: wasm-targets check-manifests ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas
+check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas; dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) clippy --release -p miroir-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
 	$(PYTHON) -m py_compile demo/demo.py envoy/check.py
 
+# Licences, bans and sources follow from Cargo.lock. Advisories are in a database that has to be fetched: where it cannot be, that is said.
+check-dependencies: $(DENY)
+	$(DENY) --locked check licenses bans sources
+	@if $(DENY) fetch db; then \
+		$(DENY) --locked check --disable-fetch advisories; \
+	else \
+		echo "NOT CHECKED: dependencies against advisories, since the database cannot be fetched from here" >&2; \
+	fi
+
 check-manifests: $(TOOLS)/istio
 	$(VENV)/bin/python envoy/check.py
+
+# With cargo-fuzz and a nightly toolchain: cargo fuzz run TARGET --features libfuzzer
+fuzz: ## Every fuzz target for long: FUZZ_INPUTS (1000000) inputs from FUZZ_SEED (the time), FUZZ_TARGET alone where it is set
+	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),1000000) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
+		$(CARGO) test --release --test seeded -- --nocapture
 
 bench: build $(VENV)/bin/envoy ## Core's benchmarks, then a load through Envoy; results in docs/benchmarks.md
 	$(CARGO) bench --bench core --bench cluster --bench moves --bench payloads
@@ -85,6 +102,9 @@ $(TOOLS)/istio: $(VENV)/bin/envoy Makefile
 $(BINDGEN_RUNNER):
 	$(CARGO) install --quiet wasm-bindgen-cli --version $(BINDGEN) --bin wasm-bindgen-test-runner \
 		--root $(TOOLS)/wasm-bindgen-$(BINDGEN) --debug
+
+$(DENY):
+	$(CARGO) install --quiet cargo-deny --locked --version $(DENY_VERSION) --root $(TOOLS)/cargo-deny-$(DENY_VERSION)
 
 clean: ## Remove what was built
 	$(CARGO) clean

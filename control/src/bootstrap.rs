@@ -16,6 +16,9 @@ use std::{
 /// The Envoy cluster of a collector of traces.
 pub const OTLP_CLUSTER: &str = "otel_collector";
 
+/// What an Envoy may allocate where nothing else is said, bytes.
+pub const MAX_HEAP_BYTES: u64 = 2 << 30;
+
 const FILES: &str = include_str!("../../envoy/filesystem-xds.yaml");
 const GRPC: &str = include_str!("../../envoy/grpc-xds.yaml");
 
@@ -31,6 +34,9 @@ pub struct BootstrapArgs {
     /// Envoy's admin interface, on the loopback
     #[arg(long, default_value_t = 9901)]
     pub admin_port: u16,
+    /// What Envoy may allocate before it turns clients away, bytes: three quarters of what its process may have
+    #[arg(long, default_value_t = MAX_HEAP_BYTES)]
+    pub max_heap_bytes: u64,
     /// The folder that `miroir serve --publish-dir` writes, as Envoy sees it
     #[arg(long, default_value = "/etc/miroir/xds", conflicts_with = "grpc")]
     pub xds_dir: PathBuf,
@@ -81,6 +87,7 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
         name: &args.name,
         listen: args.listen,
         admin_port: args.admin_port,
+        max_heap_bytes: args.max_heap_bytes,
         source,
         otlp: args.otlp.as_deref().map(|address| host_and_port("--otlp", address)).transpose()?,
         no_filter: false,
@@ -106,6 +113,8 @@ pub struct Bootstrap<'a> {
     pub listen: SocketAddr,
     /// Envoy's admin interface.
     pub admin_port: u16,
+    /// What it may allocate before it turns clients away.
+    pub max_heap_bytes: u64,
     /// Where topology and clusters come from.
     pub source: Source<'a>,
     /// Host and port of a collector of traces.
@@ -163,6 +172,7 @@ impl Bootstrap<'_> {
             ("${LISTEN_ADDRESS}", self.listen.ip().to_string()),
             ("${LISTEN_PORT}", self.listen.port().to_string()),
             ("${ADMIN_PORT}", self.admin_port.to_string()),
+            ("${MAX_HEAP_BYTES}", self.max_heap_bytes.to_string()),
         ]
         .into_iter()
         .chain(source)
@@ -241,11 +251,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn streams_are_idle_for_longer_than_writes_wait() {
+        let limits = miroir_core::topology::Limits::default();
+        let longest = 2 * limits.control_timeout_ms + limits.write_timeout_ms;
+        for sample in [FILES, GRPC] {
+            let seconds = sample.lines().find_map(|line| {
+                let value = line.trim().strip_prefix("stream_idle_timeout: ")?;
+                value.strip_suffix('s')?.parse::<u64>().ok()
+            });
+            assert!(seconds.is_some_and(|seconds| seconds * 1_000 > longest), "{seconds:?} s, {longest} ms");
+        }
+    }
+
+    #[test]
     fn everything_is_filled_in() {
         let mut bootstrap = Bootstrap {
             name: "gateway-0",
             listen: "127.0.0.1:7700".parse().unwrap(),
             admin_port: 9901,
+            max_heap_bytes: MAX_HEAP_BYTES,
             source: Source::Files(Path::new("/data/xds")),
             otlp: None,
             no_filter: false,

@@ -5,8 +5,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// Bytes that are decoded at once.
-const CHUNK: usize = 64 << 10;
+/// The most bytes that are decoded at once.
+pub const CHUNK: usize = 64 << 10;
 
 /// How a brotli stream begins whose window can be a gibibyte, of which the decoder makes one at once. RFC 7932 ends at 16 MiB.
 const LARGE_WINDOW: u8 = 0x11;

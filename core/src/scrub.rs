@@ -58,9 +58,12 @@ pub fn text(text: &str) -> String {
     }
     let quoted = format!("`{TAG_FIELD}`");
     let mut text = text.to_owned();
-    for name in [quoted.as_str(), TAG_FIELD] {
-        for (from, to) in [(format!("{name}, "), ""), (format!(", {name}"), ""), (name.to_owned(), "")] {
-            text = text.replace(&from, to);
+    // What is left may be put together from what stood around the name.
+    while mentions_tag(text.as_bytes()) {
+        for name in [quoted.as_str(), TAG_FIELD] {
+            for (from, to) in [(format!("{name}, "), ""), (format!(", {name}"), ""), (name.to_owned(), "")] {
+                text = text.replace(&from, to);
+            }
         }
     }
     text
@@ -261,5 +264,6 @@ mod tests {
         assert_eq!(text("Available: `_miroir_shard`, `genres`."), "Available: `genres`.");
         assert_eq!(text("Available: `genres`, `_miroir_shard`."), "Available: `genres`.");
         assert_eq!(text("nothing here"), "nothing here");
+        assert_eq!(text("`_miroir_sh_miroir_shardard` and `a`"), " and `a`");
     }
 }

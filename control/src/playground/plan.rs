@@ -8,7 +8,7 @@ use super::{
     supervisor::Spec,
 };
 use crate::{
-    bootstrap::{Bootstrap, OTLP_CLUSTER, Source, host_and_port},
+    bootstrap::{Bootstrap, MAX_HEAP_BYTES, OTLP_CLUSTER, Source, host_and_port},
     error::{Error, Result},
     files,
     secrets::{Secrets, random},
@@ -211,6 +211,7 @@ impl Plan {
             name: &name,
             listen,
             admin_port: self.port(&format!("admin-{gateway}")),
+            max_heap_bytes: MAX_HEAP_BYTES,
             source: Source::Files(&self.data.join("xds")),
             otlp: args.otlp.as_deref().map(|address| host_and_port("--otlp", address)).transpose()?,
             no_filter: args.no_filter,

@@ -6,7 +6,9 @@ use crate::{
     json::Text,
     shard::{Shard, TAG_FIELD},
 };
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Map, Value, error::Category, value::RawValue};
 use std::{borrow::Cow, fmt, io::Read};
 
@@ -192,6 +194,10 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                 // The last of several, as Meilisearch keeps it.
                 let value: &'de RawValue = map.next_value()?;
                 found.id = super::primary_key::id_text(value).ok();
+                if found.id.is_none() {
+                    // As deep as in its document.
+                    serde_json::from_str::<Checked>(&format!("[{}]", value.get())).map_err(Error::custom)?;
+                }
             } else if Doubtful::concerns(&key) {
                 let value = map.next_value()?;
                 found.doubtful.push((key, value));

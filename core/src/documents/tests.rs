@@ -109,6 +109,19 @@ fn malformed_payloads_say_what_meilisearch_says() {
 }
 
 #[test]
+fn an_id_that_is_given_twice_is_read_as_carefully_as_other_fields() {
+    for wrong in ["1e999", r#""\ud800""#, "[1e999]"] {
+        let payload = format!(r#"[{{"id":{wrong},"id":1}}]"#);
+        let (as_id, as_field) = (
+            read(Format::Json, payload.as_bytes(), Some("id"), 5),
+            read(Format::Json, payload.as_bytes(), None, 5),
+        );
+        assert_eq!(as_id.unwrap_err(), as_field.unwrap_err(), "{wrong}");
+    }
+    assert_eq!(read(Format::Json, br#"[{"id":[1],"id":1}]"#, Some("id"), 5).unwrap().len(), 1);
+}
+
+#[test]
 fn what_follows_an_array_is_ignored_as_meilisearch_does() {
     assert_eq!(read(Format::Json, b"[{\"id\":1}] x", None, 3).unwrap().len(), 1);
 }

@@ -293,6 +293,49 @@ fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
 }
 
 #[test]
+fn a_node_that_answers_nonsense_is_done_without_also_where_another_hides_values() {
+    let config = json!({
+        "schema": 1, "version": 1, "internalKey": "own",
+        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
+        "placement": [[0],[1]], "indexes": {"movies": {"primaryKey": "id"}},
+    });
+    let topology = Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap());
+    let head = RequestHead {
+        method: "POST".into(),
+        path: "/indexes/movies/search".into(),
+        headers: vec![("content-type".into(), "application/json".into())],
+    };
+    let understand =
+        |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
+    let mut progress = Read::start(topology, head, br#"{"sort":["year:desc"]}"#.to_vec(), understand);
+    let mut queue: Vec<Callout> = Vec::new();
+    let reply = loop {
+        match progress {
+            Progress::Done(reply) => break reply,
+            Progress::Pending { machine, calls } => {
+                queue.extend(calls);
+                let call = queue.pop().unwrap();
+                let details = json!({"<hidden-rule-0>": {"order": 0, "value": "<hidden>"}});
+                let hits = json!([{"id": 1, "_rankingScoreDetails": details}]);
+                let body = match call.upstream {
+                    Upstream::Node(0) => json!({"hits": "none"}),
+                    _ if call.path.route().ends_with("/documents/fetch") => {
+                        json!({"results": [{"id": 1, "year": 7}]})
+                    }
+                    _ => json!({"hits": hits, "estimatedTotalHits": 1, "limit": 20, "offset": 0}),
+                };
+                let body = body.to_string().into_bytes();
+                let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
+                progress = machine.digest(call.id, outcome);
+            }
+        }
+    };
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status, &body["hits"]), (200, &json!([{"id": 1}])));
+    assert!(reply.headers.contains(&(MISSING_SHARDS_HEADER.into(), "0".into())), "{reply:?}");
+}
+
+#[test]
 fn distinct_values_that_are_not_displayed_are_read_too() {
     let config = json!({
         "schema": 1, "version": 1, "internalKey": "own",

@@ -294,12 +294,13 @@ impl Question for Federated {
     }
 
     fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        if let Some(reveal) = self.hidden(parts) {
+        match self.hidden(topology, parts) {
             // The first hits of a deep page do not tell which ones are to be read.
-            return match self.scan {
-                Some(_) => Gathered::Next(Box::new(InSteps::with(self, None)), 0),
-                None => Gathered::Again(reveal),
-            };
+            Some(Gathered::Again(_)) if self.scan.is_some() => {
+                return Gathered::Next(Box::new(InSteps::with(self, None)), 0);
+            }
+            Some(gathered) => return gathered,
+            None => {}
         }
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {

@@ -160,14 +160,15 @@ impl Question for MultiSearch {
         Some(Box::new(Self { queries: queries.collect(), ..*self }))
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
-        if let Some(reveal) = self.hidden(parts) {
+    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+        match self.hidden(topology, parts) {
             // The first hits of a deep page do not tell which ones are to be read.
-            if self.queries.iter().any(IndexQuery::is_deep) {
+            Some(Gathered::Again(_)) if self.queries.iter().any(IndexQuery::is_deep) => {
                 let queries = self.queries.iter().map(IndexQuery::whole).collect();
                 return Gathered::Next(Box::new(Self { queries, ..*self }), 0);
             }
-            return Gathered::Again(reveal);
+            Some(gathered) => return gathered,
+            None => {}
         }
         let mut answers: Vec<Answers<'_>> = self.queries.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {

@@ -52,9 +52,14 @@ pub(super) trait Sorting: Question + Clone + 'static {
     /// The same search with what has been read.
     fn with(&self, revealed: &Arc<Revealed>) -> Self;
 
-    /// What is to be read first, where these answers hide something.
-    fn hidden(&self, parts: &[Part<'_>]) -> Option<Box<dyn Question>> {
-        Reveal::of(self, parts).map(|reveal| Box::new(reveal) as Box<dyn Question>)
+    /// What comes first, where these answers hide something: to read it, or to do without a node whose answer cannot be read.
+    fn hidden(&self, topology: &Topology, parts: &[Part<'_>]) -> Option<Gathered> {
+        let reveal = Reveal::of(self, parts)?;
+        // Only nodes whose hits are read are asked again: it is told now whose answer cannot be read.
+        match self.with(&Arc::default()).gather(topology, parts) {
+            broken @ Gathered::Broken(_) => Some(broken),
+            _ => Some(Gathered::Again(Box::new(reveal))),
+        }
     }
 }
 
@@ -207,6 +212,16 @@ impl<S: Sorting> Question for Reveal<S> {
         let Self { search, answers, revealed, .. } = next;
         let answers: Vec<Part<'_>> =
             answers.iter().map(|(portions, body, _)| Part { portions, body }).collect();
-        search.with(&Arc::new(revealed)).gather(topology, &answers)
+        // Where the node of an answer was not asked this time, the position is none of theirs.
+        let position = |answer: usize| {
+            let portions = answers.get(answer).map(|answer| answer.portions);
+            parts.iter().position(|part| Some(part.portions) == portions).unwrap_or(parts.len())
+        };
+        match search.with(&Arc::new(revealed)).gather(topology, &answers) {
+            Gathered::Broken(answer) => Gathered::Broken(position(answer)),
+            Gathered::Next(question, answer) => Gathered::Next(question, position(answer)),
+            Gathered::Native(answer) => Gathered::Native(answer.map(position)),
+            gathered => gathered,
+        }
     }
 }

@@ -66,9 +66,9 @@ impl Question for Search {
         Some(Box::new(Self(self.0.simpler()?)))
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
-        if let Some(reveal) = self.hidden(parts) {
-            return Gathered::Again(reveal);
+    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+        if let Some(gathered) = self.hidden(topology, parts) {
+            return gathered;
         }
         let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body).collect();
         match self.0.merge(&bodies, &[]) {

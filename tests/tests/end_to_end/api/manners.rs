@@ -84,6 +84,12 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
         same(pair, Some(MASTER_KEY), "GET", path, &[], &Value::Null);
     }
     same(pair, Some(MASTER_KEY), "POST", "/indexes//films/search/", &[], &json!({"limit": 2}));
+    // Segments with escapes; an escaped slash is part of one.
+    for path in
+        ["/indexes/%66ilms/documents/%31", "/indexes/films/documents/a%2Fb", "/indexes/films%2Fdocuments"]
+    {
+        same(pair, Some(MASTER_KEY), "GET", path, &[], &Value::Null);
+    }
     origins(pair, routes, origin);
     compression(pair);
     metadata(pair);

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod envoy;
+mod limits;
 mod tls;
 mod traces;
 
@@ -73,6 +74,7 @@ fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
             ("${LISTEN_ADDRESS}", "127.0.0.1".to_owned()),
             ("${LISTEN_PORT}", listen.to_string()),
             ("${ADMIN_PORT}", admin.to_string()),
+            ("${MAX_HEAP_BYTES}", "2147483648".to_owned()),
             ("${WASM}", path(&programs().join("../wasm32-wasip1/release/miroir_filter.wasm"))),
             ("${ACCESS_LOG}", path(&folder.join("access.log"))),
             ("${NODE_0_HOST}", "127.0.0.1".to_owned()),
@@ -87,21 +89,26 @@ fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
     })
 }
 
-/// An Envoy with the bootstrap that `miroir bootstrap` prints.
+/// The bootstrap that `miroir bootstrap` prints.
+fn bootstrap(cluster: &Sandbox, name: &str, (listen, admin): (u16, u16), more: &[&str]) -> String {
+    let output = Command::new(programs().join("miroir"))
+        .args(["bootstrap", "--name", name, "--listen", &format!("127.0.0.1:{listen}")])
+        .args(["--admin-port", &admin.to_string()])
+        .args(["--grpc", cluster.address("control").trim_start_matches("http://")])
+        .args(more)
+        .arg("--data")
+        .arg(cluster.data().join("control"))
+        .env_remove("MIROIR_SECRET")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// An Envoy with that bootstrap.
 fn managed(cluster: &Sandbox, collector: &Collector) -> Envoy {
     Envoy::start(|listen, admin, _| {
-        let output = Command::new(programs().join("miroir"))
-            .args(["bootstrap", "--name", "by-grpc", "--listen", &format!("127.0.0.1:{listen}")])
-            .args(["--admin-port", &admin.to_string()])
-            .args(["--grpc", cluster.address("control").trim_start_matches("http://")])
-            .args(["--otlp", collector.address()])
-            .arg("--data")
-            .arg(cluster.data().join("control"))
-            .env_remove("MIROIR_SECRET")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        bootstrap(cluster, "by-grpc", (listen, admin), &["--otlp", collector.address()])
     })
 }
 
@@ -136,6 +143,28 @@ fn no_secret_is_logged(cluster: &Sandbox) {
     for path in logs.map(|entry| entry.unwrap().path()) {
         let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
         assert!(!secrets.iter().any(|secret| text.contains(secret)), "{}", path.display());
+    }
+}
+
+/// Of secrets, Envoy's administration and the files for Envoy show what a gateway needs, and no other.
+fn only_gateways_own_secrets_are_shown(cluster: &Sandbox, managed: &Envoy) {
+    let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
+    let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+    let own = secrets["gatewaySecret"].as_str().unwrap();
+    let keys = cluster.node(0).get("/keys?limit=1000").body["results"].as_array().unwrap().clone();
+    let (read, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key["name"] == "miroir:read");
+    let key = |key: &Value| key["key"].as_str().unwrap().to_owned();
+    let mut hidden: Vec<String> = others.into_iter().map(key).collect();
+    assert!(
+        keys.iter().any(|key| key["name"].as_str().is_some_and(|name| name.starts_with("miroir:epoch"))),
+        "{keys:?}"
+    );
+    hidden.extend(["masterKey", "adminToken"].map(|name| secrets[name].as_str().unwrap().to_owned()));
+    let dump = |admin: &Client| admin.get("/config_dump").body.to_string();
+    let file = |name: &str| std::fs::read_to_string(cluster.published(name)).unwrap();
+    for shown in [dump(&cluster.admin(0)), dump(&managed.admin), file("ecds.json") + &file("cds.json")] {
+        assert!(shown.contains(own) && shown.contains(&key(read[0])), "{}", shown.len());
+        assert!(!hidden.iter().any(|secret| shown.contains(secret)));
     }
 }
 
@@ -174,6 +203,7 @@ fn an_envoy_of_any_kind_is_a_gateway() {
     // They start side by side.
     let another = bad_input::Another::start(&cluster);
     let mut own_clusters = bad_input::with_own_clusters(&cluster);
+    let mut impatient = limits::impatient(&cluster);
     let (mut unmanaged, mut managed) =
         (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
     let hits = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["hits"].clone();
@@ -228,6 +258,10 @@ fn an_envoy_of_any_kind_is_a_gateway() {
         }) && lines.last().is_some_and(|line| is(line, Value::Null) && line["status"] == 200)
     });
 
+    impatient.wait_ready();
+    limits::clients_that_stop_talking_are_let_go(&impatient);
+    drop(impatient);
+    only_gateways_own_secrets_are_shown(&cluster, &managed);
     bad_input::hosts_may_be_rewritten(&cluster, &managed);
     own_clusters.wait_ready();
     bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
