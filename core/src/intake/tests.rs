@@ -120,7 +120,7 @@ fn six_hundred_thousand_queries_in_thirty_kilobytes_are_refused_before_they_are_
             Ok(())
         }));
         assert_eq!(reply.status, 413);
-        assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
+        assert!(begun.elapsed().as_millis() < 2_000, "{:?}", begun.elapsed());
     }
 }
 
