@@ -51,6 +51,8 @@ codes! {
     DOCUMENT_NOT_FOUND = "document_not_found", "invalid_request", 404;
     /// No such route or resource.
     NOT_FOUND = "not_found", "invalid_request", 404;
+    /// A filter of a search that cannot be understood.
+    INVALID_SEARCH_FILTER = "invalid_search_filter", "invalid_request", 400;
     /// A request that cannot be understood.
     BAD_REQUEST = "bad_request", "invalid_request", 400;
     /// A node's queue of searches is full; a client has too much under way.

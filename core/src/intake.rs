@@ -15,6 +15,7 @@ use crate::{
     query::pairs,
     read::{self, too_large},
     route::Route,
+    tenant,
     topology::Topology,
     write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Write, WriteContext},
 };
@@ -55,6 +56,9 @@ impl Intake {
             return Self::Reply(reply);
         }
         let limits = topology.config().limits;
+        if let Err(error) = tenant::check(head.header("authorization")) {
+            return Self::Reply(error.reply());
+        }
         let kind = match Route::of(&head.method, &head.path) {
             Route::ControlPlane => return Self::Pass,
             Route::Internal => {

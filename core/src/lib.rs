@@ -28,6 +28,7 @@ pub mod scrub;
 pub mod search;
 pub mod settings_changes;
 pub mod shard;
+mod tenant;
 pub mod topology;
 pub mod trace;
 pub mod write;
