@@ -15,8 +15,11 @@ pub mod topology;
 
 pub use input::{Input, Seeded};
 
+/// What turns bytes into an input, and panics where something does not hold.
+pub type Check = fn(&[u8]);
+
 /// Every target, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("content_encoding", content_encoding::check),
     ("disguise", disguise::check),
     ("documents", documents::check),

@@ -196,9 +196,12 @@ fn answer(input: &mut Input<'_>, path: &str, asks: &Value) -> Value {
         for hit in members.get_mut("hits").and_then(Value::as_array_mut).into_iter().flatten() {
             let position = input.below(queries.len());
             let index = queries.get(position).map(|query| query["indexUid"].clone());
-            hit["_federation"] = json!({
+            let place = json!({
                 "indexUid": index, "queriesPosition": position, "weightedRankingScore": input.below(5) as f64 / 4.0
             });
+            if let Some(hit) = hit.as_object_mut() {
+                hit.insert("_federation".to_owned(), place);
+            }
         }
         members.insert("facetsByIndex".to_owned(), json!({"films": facets(input), "books": facets(input)}));
         return answer;
