@@ -154,7 +154,7 @@ fn a_reads_body_has_a_limit_of_its_own(cluster: &Sandbox) {
         assert_refused(&answer, 413, "payload_too_large");
     }
     let mut search = serde_json::to_vec(&json!({"q": "red"})).unwrap();
-    search.resize(8 * MIB, b' ');
+    search.resize(4 * MIB, b' ');
     assert_eq!(client.send("POST", "/indexes/books/search", JSON, search).status, 200);
 }
 
