@@ -60,12 +60,12 @@ impl Kind {
     }
 
     /// Bytes that it takes. A payload that is within its limit is not refused for what is known of its documents: with that it
-    /// takes `share` at most.
+    /// takes three quarters of `share`, a client's, so that the client's other requests go on.
     pub(super) fn held(&self, share: u64) -> u64 {
         match self {
             Self::Documents { reader, .. } => {
                 let body = reader.held() as u64;
-                body.saturating_add(reader.known()).min(body.max(share))
+                body.saturating_add(reader.known()).min(body.max(share / 4 * 3))
             }
             Self::Read { body, .. } | Self::Write { body, .. } => body.len() as u64,
             Self::Refused { body, .. } => body.as_ref().map_or(0, Body::len) as u64,
