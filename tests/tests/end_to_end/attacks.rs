@@ -1,6 +1,6 @@
 //! What somebody with a small key, or with none, tries in order to get more: nothing comes of it, on any node, by any door.
 
-use crate::mesh::Envoy;
+use crate::mesh::{Envoy, bootstrap};
 use miroir_tests::{Answer, MASTER_KEY, Sandbox, ask_raw, wait_until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -8,19 +8,11 @@ use std::time::{Duration, Instant};
 /// An Envoy that takes paths as they come.
 fn without_normalization(cluster: &Sandbox) -> Envoy {
     let mut envoy = Envoy::start(|listen, admin, _| {
-        let sample = include_str!("../../../envoy/filesystem-xds.yaml");
-        assert!(sample.contains("normalize_path: true") && sample.contains("merge_slashes: true"));
-        [
-            ("normalize_path: true", "normalize_path: false".to_owned()),
-            ("merge_slashes: true", "merge_slashes: false".to_owned()),
-            ("${NODE_ID}", "as-it-comes".to_owned()),
-            ("${LISTEN_ADDRESS}", "127.0.0.1".to_owned()),
-            ("${LISTEN_PORT}", listen.to_string()),
-            ("${ADMIN_PORT}", admin.to_string()),
-            ("${XDS_DIR}", cluster.published("").display().to_string().trim_end_matches('/').to_owned()),
-        ]
-        .into_iter()
-        .fold(sample.to_owned(), |text, (from, to)| text.replace(from, &to))
+        let text = bootstrap(cluster, "as-it-comes", (listen, admin), &[]);
+        ["normalize_path: true", "merge_slashes: true"].into_iter().fold(text, |text, option| {
+            assert!(text.contains(option), "{option}: {text}");
+            text.replace(option, &option.replace("true", "false"))
+        })
     });
     envoy.wait_ready();
     envoy

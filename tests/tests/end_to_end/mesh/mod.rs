@@ -90,7 +90,7 @@ fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
 }
 
 /// The bootstrap that `miroir bootstrap` prints.
-fn bootstrap(cluster: &Sandbox, name: &str, (listen, admin): (u16, u16), more: &[&str]) -> String {
+pub fn bootstrap(cluster: &Sandbox, name: &str, (listen, admin): (u16, u16), more: &[&str]) -> String {
     let output = Command::new(programs().join("miroir"))
         .args(["bootstrap", "--name", name, "--listen", &format!("127.0.0.1:{listen}")])
         .args(["--admin-port", &admin.to_string()])
