@@ -109,7 +109,7 @@ fn begin(criterion: &mut Criterion) {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let head = RequestHead {
             method: "POST".to_owned(),
-            path: path.to_owned(),
+            path: path.into(),
             headers: vec![header("content-type", "application/json"), header("authorization", "Bearer key")],
         };
         criterion.bench_function(name, |bencher| {

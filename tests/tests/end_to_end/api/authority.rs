@@ -5,7 +5,7 @@ use super::{INDEX, Pair, comparable, example, keys, table::Route};
 use crate::token::tenant_token;
 use miroir_tests::{Answer, Client, Random, Sandbox, ask_raw, number};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the insider's key is at home; there is no such index.
 const HOME: &str = "elsewhere";
@@ -109,20 +109,29 @@ fn is_clients(key: &&Value) -> bool {
     !key["name"].as_str().unwrap_or_default().starts_with("miroir:")
 }
 
-pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+/// `expired` is a key that was allowed everything.
+pub fn check(pair: &mut Pair<'_>, routes: &[Route], expired: &str) {
     let made = |uid: &str, actions: &[&str], indexes: &[&str]| keys::key(pair, uid, actions, indexes, None);
     let insider = made("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c4001", &["*"], &[HOME]);
     const TENANTS: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c4002";
     let searcher = made(TENANTS, &["search"], &[HOME]);
     let writer = made("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c4003", &["documents.*"], &[HOME]);
-    let people = [
-        ("nobody", None),
-        ("a stranger", Some("0".repeat(64))),
-        ("an insider", Some(insider)),
-        ("a writer", Some(writer)),
-        ("a searcher", Some(searcher.clone())),
-        ("a tenant", Some(tenant_token(TENANTS, &searcher, &json!({HOME: {"filter": "id = 1"}})))),
+    let tenant = tenant_token(TENANTS, &searcher, &json!({HOME: {"filter": "id = 1"}}));
+    let mut people = vec![
+        ("nobody".to_owned(), None),
+        ("a stranger".to_owned(), Some("0".repeat(64))),
+        ("an expired key".to_owned(), Some(expired.to_owned())),
+        ("an insider".to_owned(), Some(insider)),
+        ("a writer".to_owned(), Some(writer)),
+        ("a searcher".to_owned(), Some(searcher)),
+        ("a tenant".to_owned(), Some(tenant)),
     ];
+    let actions: BTreeSet<&str> =
+        routes.iter().flat_map(|route| &route.actions).map(String::as_str).collect();
+    for (number, action) in actions.into_iter().enumerate() {
+        let key = made(&format!("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c5{number:03}"), &[action], &[HOME]);
+        people.push((format!("a key of {action}"), Some(key)));
+    }
     let mut cases = Vec::new();
     for route in routes {
         let (path, body) = example(route);

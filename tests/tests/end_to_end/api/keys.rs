@@ -62,7 +62,8 @@ pub fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expir
     texts[0].clone()
 }
 
-pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+/// Gives the text of a key that has expired.
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) -> String {
     let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(2);
     let expired =
         key(pair, "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a04", &["*"], &["*"], Some(&moment(soon.as_secs())));
@@ -122,6 +123,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
             }
         }
     }
+    expired
 }
 
 fn same(pair: &mut Pair<'_>, route: &Route, who: &str, key: Option<&str>) {

@@ -237,8 +237,8 @@ pub fn every_route_is_what_the_table_says(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);
     let routes = table::routes();
     // Before anything has changed, so that what is refused can be seen to have changed nothing.
-    keys::check(&mut pair, &routes);
-    authority::check(&mut pair, &routes);
+    let expired = keys::check(&mut pair, &routes);
+    authority::check(&mut pair, &routes, &expired);
     manners::check(&mut pair, &routes);
     refused::check(&mut pair, &routes);
     table::check(&mut pair, &routes);
