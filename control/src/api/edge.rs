@@ -10,7 +10,8 @@ use miroir_core::path::ApiPath;
 /// What a node answers to a path with `.` or `..`, in its words; `None` where the path has none, or its route needs no node.
 pub fn answer(path: &ApiPath) -> Option<Response> {
     let segments = path.segments();
-    if !path.has_dots() || matches!(segments.as_slice(), ["tasks" | "batches" | "webhooks", ..]) {
+    // What gateways send on is read by what it is, and nothing of its path goes to a node.
+    if !path.has_dots() || matches!(segments.as_slice(), ["tasks" | "batches" | "webhooks" | "_miroir", ..]) {
         return None;
     }
     let refused =
@@ -43,6 +44,7 @@ mod tests {
             ("/keys/..", Some(404)),
             ("/../keys", Some(404)),
             ("/tasks/..", None),
+            ("/_miroir/refusal/indexes/../documents", None),
             ("/indexes/..a", None),
             (r"/indexes/..\\..", None),
         ] {

@@ -2,7 +2,7 @@
 
 use super::{Pair, changes_nothing, comparable, example, table::Route};
 use crate::token::tenant_token;
-use miroir_tests::{Client, wait_until};
+use miroir_tests::{Answer, Client, wait_until};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -53,13 +53,17 @@ fn moment(seconds: u64) -> String {
 /// Makes the same key on both, and gives its text.
 pub fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
     let body = json!({"uid": uid, "actions": actions, "indexes": indexes, "expiresAt": expires});
-    let texts = pair.clients().map(|client| {
-        let answer = client.json("POST", "/keys", &body);
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        answer.body["key"].as_str().unwrap().to_owned()
-    });
+    made(pair, &body).unwrap_or_else(|refused| panic!("{refused}"))
+}
+
+/// The same, of a body; or why there can be no such key.
+pub fn made(pair: &Pair<'_>, body: &Value) -> Result<String, Value> {
+    let answers = pair.clients().map(|client| client.json("POST", "/keys", body));
+    let text =
+        |answer: &Answer| answer.body["key"].as_str().map(str::to_owned).filter(|_| answer.status == 201);
+    let texts = answers.each_ref().map(text);
     assert_eq!(texts[0], texts[1], "a key's text follows from its uid and the master key");
-    texts[0].clone()
+    texts[0].clone().ok_or_else(|| answers[0].body.clone())
 }
 
 /// Gives the text of a key that has expired.
