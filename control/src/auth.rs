@@ -130,7 +130,8 @@ impl Key {
         self.actions.iter().any(|pattern| match pattern.as_str() {
             "*" => true,
             "*.get" => {
-                (action.ends_with(".get") && action != "keys.get") || ["export", "search"].contains(&action)
+                (action.ends_with(".get") && action != "keys.get")
+                    || ["export", "search", "version", "fields.post"].contains(&action)
             }
             pattern => match pattern.strip_suffix(".*") {
                 Some(group) => action.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')),

@@ -1,6 +1,7 @@
 //! What every route asks of a key, in one table: a request is judged by it before its body is read, before it waits for a lock, and
 //! before anything of it is durable.
 
+use super::proxy;
 use crate::{
     auth::{self, Grant},
     cluster::Cluster,
@@ -167,9 +168,9 @@ impl Rule {
         self.methods.iter().find(|(known, _)| *known == method).map(|(_, actions)| *actions)
     }
 
-    /// Whether nodes decide if the route is there: they have one for each of their settings.
+    /// Of one setting: nodes decide whether there is such a route.
     #[must_use]
-    pub fn is_nodes(&self) -> bool {
+    pub fn is_of_setting(&self) -> bool {
         matches!(self.path, [.., "settings", "*"])
     }
 }
@@ -199,8 +200,14 @@ impl Judged {
     ) -> Result<Self> {
         let Some(rule) = rule_of(path) else { return Ok(Self::FREE) };
         let Some(actions) = rule.actions(method) else { return Ok(Self::FREE) };
-        if rule.is_nodes() && !super::proxy::is_there(cluster, method, path).await? {
-            return Ok(Self::FREE);
+        if rule.is_of_setting() {
+            let segments = path.segments();
+            let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+            if segments.last().is_none_or(|name| !is_name(name))
+                || !proxy::is_there(cluster, method, path).await?
+            {
+                return Ok(Self::FREE);
+            }
         }
         let mut grant = None;
         for action in actions {
@@ -227,6 +234,6 @@ mod tests {
         assert_eq!(actions("POST", "/%69ndexes"), Some(&["indexes.create"][..]));
         assert_eq!(actions("POST", "/tasks/cancel"), Some(&["tasks.cancel"][..]));
         assert_eq!(actions("GET", "/health"), None);
-        assert!(rule_of(&"/indexes/x/settings/synonyms".into()).is_some_and(Rule::is_nodes));
+        assert!(rule_of(&"/indexes/x/settings/synonyms".into()).is_some_and(Rule::is_of_setting));
     }
 }

@@ -113,8 +113,8 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/batches", get(batches::list))
         .route("/batches/{uid}", get(batches::get))
         .route("/keys", get(keys::list).merge(post(keys::create)))
-        .route("/keys/{key}", get(keys::get).fallback(keys::change))
-        .route("/experimental-features", get(proxy::read).fallback(everywhere::features))
+        .route("/keys/{key}", get(keys::get).merge(patch(keys::change)).merge(delete(keys::change)))
+        .route("/experimental-features", get(proxy::read).merge(patch(everywhere::features)))
         .route("/network", get(proxy::read).merge(patch(everywhere::network)))
         .route("/chats/{workspace}", get(proxy::read).merge(delete(everywhere::delete_workspace)))
         .route(

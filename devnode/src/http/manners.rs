@@ -89,8 +89,8 @@ fn normalized(uri: &Uri) -> Option<Uri> {
 
 /// A segment of a path with as few escapes as possible.
 fn unescaped(segment: &str) -> String {
-    let bytes: Vec<u8> = percent_decode_str(segment).collect();
-    percent_encode(&bytes, ESCAPED).to_string()
+    let text = percent_decode_str(segment).decode_utf8_lossy();
+    percent_encode(text.as_bytes(), ESCAPED).to_string()
 }
 
 /// What stays escaped in a segment: all but letters, digits and these.
