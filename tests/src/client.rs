@@ -11,14 +11,15 @@ use std::{
 /// How long any one thing may take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The one HTTP client: to make one takes tens of milliseconds.
+/// The one HTTP client: to make one takes tens of milliseconds. Each request has a connection of its own: a node closes one behind a
+/// refusal whose body it has not read, and the next request on it would be lost.
 ///
 /// # Panics
 /// It cannot be made.
 #[must_use]
 pub fn http() -> blocking::Client {
     static HTTP: LazyLock<blocking::Client> = LazyLock::new(|| {
-        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
+        let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build();
         http.expect("an HTTP client")
     });
     HTTP.clone()
