@@ -224,6 +224,8 @@ impl Collector {
                 self.kind = Kind::too_large(limit);
             } else if let Some(over) = over {
                 return Progress::Done(over.error().reply());
+            } else if let (Err(_), Kind::Read { route, .. }) = (&decoded, &self.kind) {
+                return read::natively(self.topology, route, self.head, body.concat());
             } else if decoded.is_err() {
                 let error = ApiError::new(
                     Code::BAD_REQUEST,

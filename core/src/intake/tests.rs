@@ -205,3 +205,17 @@ fn a_table_whose_columns_have_long_names_is_refused() {
         _ => panic!("it is taken"),
     }
 }
+
+#[test]
+fn a_read_that_cannot_be_decoded_is_a_nodes_to_refuse() {
+    let mut collector = collector("POST", "/indexes/a/search", &[("content-encoding", "gzip")]);
+    collector.push(b"no gzip").unwrap();
+    match collector.finish(|_| Ok(())) {
+        Progress::Pending { calls, .. } => {
+            assert_eq!((calls[0].upstream, &*calls[0].body), (Upstream::Node(0), &b"no gzip"[..]));
+            assert_eq!(calls[0].path.to_string(), "/indexes/a/search");
+            assert!(calls[0].headers.contains(&("content-encoding".into(), "gzip".into())));
+        }
+        Progress::Done(reply) => panic!("{reply:?}"),
+    }
+}

@@ -44,6 +44,17 @@ pub fn begin(
     Judgement { topology, route, head, body, attempt: 0 }.ask()
 }
 
+/// Lets a node say what is wrong with a read that cannot be understood here.
+pub fn natively(
+    topology: Arc<Topology>,
+    route: &Route,
+    head: RequestHead,
+    body: Vec<u8>,
+) -> Progress<Operation> {
+    let machine = Read::start(topology, head, body, |_, _, _| None);
+    machine.map(|machine| Operation::Read(name(route), Box::new(machine)))
+}
+
 /// The read's name in metrics and logs.
 #[must_use]
 pub fn name(route: &Route) -> &'static str {

@@ -5,7 +5,7 @@ mod estimate;
 mod question;
 mod refusals;
 
-pub use begin::{Judgement, begin, name};
+pub use begin::{Judgement, begin, name, natively};
 pub(crate) use estimate::too_large;
 pub use estimate::{Estimate, SMALL};
 pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of};
@@ -316,6 +316,10 @@ impl Read {
         let method = if self.head.method == "GET" { "GET" } else { "POST" };
         let (path, body) = (self.head.path.clone(), self.body.clone());
         let headers = forwarded_headers(&self.head, self.topology.config().read_key.as_deref());
+        // The body is as it came where it could not be decoded.
+        let encoding =
+            self.head.header("content-encoding").map(|it| ("content-encoding".to_owned(), it.to_owned()));
+        let headers = headers.into_iter().chain(encoding).collect();
         let content_type = self.head.header("content-type").map(str::to_owned);
         let call = self.call(Ask::Native(node), method, path, body, headers, content_type);
         Progress::Pending { machine: self, calls: vec![call] }

@@ -275,7 +275,7 @@ fn what_grows_when_it_is_read_is_refused(cluster: &Sandbox) {
     assert!((400..500).contains(&brotli.status), "{}", brotli.status);
     let sorts: Vec<String> = (0..50_000).map(|number| format!("a{number}:asc")).collect();
     let answer = client.json("POST", "/indexes/books/search", &json!({"q": "red", "sort": sorts}));
-    assert_eq!(answer.body["code"], "invalid_search_sort", "{}", answer.status);
+    assert_eq!(answer.body["code"], "invalid_search_sort", "{}: {:.300}", answer.status, answer.body);
 }
 
 fn a_stalled_upload_keeps_no_topology_in_use(cluster: &Sandbox) {
