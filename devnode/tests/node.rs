@@ -1,6 +1,7 @@
 //! The node as a process: documents, tasks, searches, errors, keys, and what survives a kill.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -280,4 +281,40 @@ fn vectors_and_several_searches() {
     assert_eq!(merged["hits"][0]["_federation"]["queriesPosition"], 0);
     let error = node.post("/multi-search", json!({ "queries": [{ "indexUid": "b" }] }));
     assert_eq!(error["message"], "Inside `.queries[0]`: Index `b` not found.");
+}
+
+#[test]
+fn a_request_is_judged_by_its_head_and_taken_however_late_its_body_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path(), Some(MASTER_KEY));
+    let key = node.post(
+        "/keys",
+        json!({ "actions": ["documents.add", "indexes.create"], "indexes": ["*"], "expiresAt": null }),
+    );
+    let begin = |key: &str, length: usize| {
+        let address = node.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = format!(
+            "POST /indexes/late/documents HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let status = |mut stream: TcpStream| {
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        String::from_utf8_lossy(&line[9..]).into_owned()
+    };
+    let body = br#"[{"id":1}]"#;
+    let mut late = begin(key["key"].as_str().unwrap(), body.len());
+    late.write_all(&body[..1]).unwrap();
+    // Whoever has no right hears so before anything of the body has come.
+    assert_eq!(status(begin("nobody", 1 << 30)), "403");
+    let path = format!("/keys/{}", key["uid"].as_str().unwrap());
+    assert_eq!(node.call("DELETE", &path, None).0, 204);
+    assert_eq!(status(begin(key["key"].as_str().unwrap(), 1 << 30)), "403");
+    late.write_all(&body[1..]).unwrap();
+    assert_eq!(status(late), "202");
 }

@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(read(bomb, BodySize::Large, Some("gzip")).await.unwrap_err().status, 413);
         let broken = read(b"no gzip".to_vec(), BodySize::Small, Some("gzip")).await.unwrap();
         assert!(!broken.is_decoded && *broken.bytes == *b"no gzip");
+        drop(broken);
         let announced = bodies.read(Body::empty(), BodySize::Small, Some(2 << 20), None).await;
         assert_eq!(announced.unwrap_err().status, 413);
         assert_eq!(bodies.room.available_permits(), 6 << 10);
