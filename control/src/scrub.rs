@@ -31,6 +31,9 @@ pub fn message(text: &str) -> String {
 
 /// What a client has written instead of what nodes were told.
 fn revealed(text: &str) -> String {
+    if !text.contains("_m") && !text.contains("_M") {
+        return text.to_owned();
+    }
     String::from_utf8(miroir_core::scrub::reveal(text.as_bytes())).unwrap_or_else(|_| text.to_owned())
 }
 
@@ -79,6 +82,7 @@ pub fn value(value: &mut Value) {
         Value::String(text) if text.contains(TAG_FIELD) => {
             *text = crate::embedders::shown(text).map_or_else(|| message(text), ToOwned::to_owned);
         }
+        Value::String(text) => *text = revealed(text),
         _ => {}
     }
 }

@@ -1,6 +1,9 @@
 //! The shard tag among an index's settings: always filterable, first among the rules, and never shown.
 
-use miroir_core::shard::{Shard, TAG_FIELD};
+use miroir_core::{
+    scrub,
+    shard::{Shard, TAG_FIELD},
+};
 use serde_json::{Value, json};
 
 /// The setting that holds the tag's rule.
@@ -57,7 +60,23 @@ pub fn without_tag(rule: &Value) -> Option<Value> {
     Some(rule)
 }
 
-/// The characters of tags among a client's `nonSeparatorTokens`: they would make tags searchable text.
+/// A client's change of settings as nodes get it: the tag's name is one that no document has. What concerns filterable attributes
+/// is for [`with_tag`].
+#[must_use]
+pub fn disguised(change: &Value) -> Value {
+    let mut change = change.clone();
+    for (name, value) in change.as_object_mut().into_iter().flatten() {
+        if name != FILTERABLE
+            && let Some(disguised) = scrub::disguise_value(value)
+        {
+            *value = disguised;
+        }
+    }
+    change
+}
+
+/// The characters of tags among a client's `nonSeparatorTokens` or the words of its `dictionary`: they would make tags searchable
+/// text.
 #[must_use]
 pub fn forbidden_tokens(tokens: &Value) -> Vec<String> {
     // The last characters of the first eight tags are the whole alphabet.
@@ -100,6 +119,15 @@ mod tests {
             assert_eq!(shown, rest);
         }
         assert_eq!(with_tag(&json!("genre")), None, "a node is to refuse it");
+    }
+
+    #[test]
+    fn settings_do_not_name_the_tag() {
+        let change = json!({"distinctAttribute": "_miroir_shard", "rankingRules": ["_miroir_shard:asc", "words"],
+            "filterableAttributes": ["_miroir_shard"], "stopWords": ["a"]});
+        let sent = json!({"distinctAttribute": "_miroir_5hard", "rankingRules": ["_miroir_5hard:asc", "words"],
+            "filterableAttributes": ["_miroir_shard"], "stopWords": ["a"]});
+        assert_eq!(disguised(&change), sent);
     }
 
     #[test]

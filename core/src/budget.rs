@@ -29,11 +29,18 @@ pub struct Budget {
     total: u64,
 }
 
+/// A body that has come in for so long can be called slow, milliseconds.
+const SLOW_AFTER_MS: u64 = 2_000;
+/// One that comes in slower than this on the whole gives its room up to others, bytes a second.
+const SLOW: u64 = 32 << 10;
+
 #[derive(Debug)]
 struct Stream {
     client: String,
     bytes: u64,
     is_read: bool,
+    /// When it began, milliseconds.
+    began: u64,
     /// When its body is to be whole at the latest, milliseconds; `None` once it is.
     deadline: Option<u64>,
 }
@@ -67,7 +74,8 @@ impl Budget {
         of_client.streams += 1;
         of_client.reads += u64::from(is_read);
         let deadline = Some(now.saturating_add(limits.body_timeout_ms));
-        self.streams.insert(stream, Stream { client: client.to_owned(), bytes: 0, is_read, deadline });
+        self.streams
+            .insert(stream, Stream { client: client.to_owned(), bytes: 0, is_read, began: now, deadline });
         Ok(())
     }
 
@@ -112,6 +120,34 @@ impl Budget {
         late.sort_unstable();
         late.iter().for_each(|stream| self.release(*stream));
         late
+    }
+
+    /// The requests that give way to one that needs so many bytes, where the worker is full: bodies that stall or drip, the slowest
+    /// first. Their bytes are let go here. A client that talks is never in the way of itself.
+    pub fn make_room(&mut self, stream: u32, bytes: u64, now: u64, limits: &Limits) -> Vec<u32> {
+        let held = self.streams.get(&stream).map_or(0, |stream| stream.bytes);
+        let wanted =
+            self.total.saturating_sub(held).saturating_add(bytes).saturating_sub(limits.max_buffered_bytes);
+        let rate =
+            |stream: &Stream| stream.bytes.saturating_mul(1_000) / now.saturating_sub(stream.began).max(1);
+        let is_slow = |stream: &Stream| {
+            stream.deadline.is_some()
+                && now.saturating_sub(stream.began) >= SLOW_AFTER_MS
+                && rate(stream) < SLOW
+        };
+        let others =
+            self.streams.iter().filter(|(other, it)| **other != stream && it.bytes > 0 && is_slow(it));
+        let mut slow: Vec<(u64, u32, u64)> = others.map(|(other, it)| (rate(it), *other, it.bytes)).collect();
+        slow.sort_unstable();
+        let mut freed = 0;
+        let gone = slow.into_iter().take_while(|(_, _, bytes)| {
+            let goes = freed < wanted;
+            freed += bytes;
+            goes
+        });
+        let gone: Vec<u32> = gone.map(|(_, other, _)| other).collect();
+        gone.iter().for_each(|other| self.release(*other));
+        gone
     }
 
     /// A request is over, or its body is let go.
@@ -243,6 +279,31 @@ mod tests {
         assert_eq!(budget.held(), 80);
         assert_eq!(budget.expire(5_000), [3]);
         assert_eq!(budget.held(), 40);
+    }
+
+    #[test]
+    fn bodies_that_stall_give_way_where_the_worker_is_full() {
+        let (limits, mut budget) = (Limits { max_buffered_bytes: 250 << 10, ..limits() }, Budget::default());
+        let limits = Limits { max_buffered_bytes_per_client: Some(200 << 10), ..limits };
+        for (stream, client, kibibytes) in [(1, "a", 90), (2, "b", 60), (3, "c", 100)] {
+            budget.begin(stream, client, true, 0, &limits).unwrap();
+            budget.charge(stream, kibibytes << 10, &limits).unwrap();
+        }
+        budget.whole(3);
+        budget.begin(4, "d", true, 9_000, &limits).unwrap();
+        assert_eq!(budget.charge(4, 50 << 10, &limits), Err(OverBudget::Worker));
+        assert_eq!(budget.make_room(4, 50 << 10, 1_900, &limits), [0_u32; 0], "nobody is slow yet");
+        // 10 and 6.7 KiB a second; the third body is whole.
+        assert_eq!(budget.make_room(4, 50 << 10, 9_000, &limits), [2]);
+        budget.charge(4, 50 << 10, &limits).unwrap();
+        assert_eq!(budget.make_room(4, 100 << 10, 9_000, &limits), [1]);
+        budget.begin(5, "e", true, 9_000, &limits).unwrap();
+        budget.charge(5, 100 << 10, &limits).unwrap();
+        assert_eq!(
+            budget.make_room(4, 100 << 10, 12_000, &limits),
+            [0_u32; 0],
+            "33 KiB a second is not slow"
+        );
     }
 
     #[test]

@@ -10,14 +10,14 @@ use crate::{
     documents::{Body, payload_too_large},
     encoding::Encoding,
     error::{ApiError, Code},
-    http::{Callout, Reply, RequestHead},
+    http::{Callout, Outcome, Reply, RequestHead},
     operation::{Operation, Progress},
     query::pairs,
     read::{self, too_large},
     route::Route,
     tenant,
     topology::Topology,
-    write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Write, WriteContext},
+    write::{DocumentsPayload, MAX_REFUSED_BODY, Payload, Refusal, Verdict, Write, WriteContext},
 };
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub enum Intake {
     Collect(Box<Collector>),
 }
 
-/// A write whose body has so many bytes is judged before it is whole, or decoded: what a client may send and a gateway hold
+/// A request whose body has so many bytes is judged before it is whole, a write also before it is decoded: what a client may send and a gateway hold
 /// before anybody has looked at its key. Smaller ones are judged when they begin, by the request that they need anyway.
 const UNJUDGED: u64 = 256 << 10;
 
@@ -139,12 +139,26 @@ impl Collector {
         encoded.saturating_add(self.kind.held(self.topology.config().limits.buffered_bytes_per_client()))
     }
 
-    /// The request that asks the control plane whether the client may write, where enough has come to ask before all of it has;
-    /// [`Refusal::verdict`] reads the answer.
+    /// The request that asks whether the client may do this, where enough has come to ask before all of it has;
+    /// [`Self::verdict`] reads the answer. The control plane is asked about writes, a node about reads.
     #[must_use]
     pub fn judge_early(&self) -> Option<Callout> {
-        (!self.is_read() && self.received > UNJUDGED)
-            .then(|| Refusal::authorization(&self.topology, &self.head))
+        if self.received <= UNJUDGED {
+            return None;
+        }
+        match &self.kind {
+            Kind::Read { route, .. } => {
+                Some(read::question(&self.topology, route, &self.head, self.received, 0))
+            }
+            Kind::DocumentRead { .. } => None,
+            _ => Some(Refusal::authorization(&self.topology, &self.head)),
+        }
+    }
+
+    /// What the answer to the request says that [`Self::judge_early`] or [`Self::judge_encoded`] has made.
+    #[must_use]
+    pub fn verdict(&self, outcome: Outcome) -> Verdict {
+        if self.is_read() { read::verdict(outcome) } else { Refusal::verdict(outcome) }
     }
 
     /// The same for a whole body that is compressed: it is judged before it is decoded, where that makes it large.

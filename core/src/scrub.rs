@@ -148,9 +148,13 @@ pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
 #[must_use]
 pub fn disguise_path(path: &ApiPath) -> Option<ApiPath> {
     path.rewritten(|text| {
-        let mentioned: Vec<_> = names().filter(|(name, _)| text.contains(name.as_str())).collect();
+        // A filter may be JSON, whose letters may be spelt with escapes.
+        let json =
+            memmem::find(text.as_bytes(), b"\\u00").and_then(|_| serde_json::from_str::<Value>(text).ok());
+        let plain = json.map_or_else(|| text.to_owned(), |json| json.to_string());
+        let mentioned: Vec<_> = names().filter(|(name, _)| plain.contains(name.as_str())).collect();
         let disguise = |text: String, (name, other): &(String, String)| text.replace(name, other);
-        (!mentioned.is_empty()).then(|| mentioned.iter().fold(text.to_owned(), disguise))
+        (!mentioned.is_empty()).then(|| mentioned.iter().fold(plain, disguise))
     })
 }
 
@@ -243,6 +247,10 @@ mod tests {
         ] {
             let disguised = path(&format!("/x?filter={spelt}")).unwrap();
             assert!(disguised.starts_with("/x?filter=_miroir_5hard"), "{disguised}");
+        }
+        for spelt in [r#""\u005fmiroir_shard EXISTS""#, r#"["a = 1",["\u005f\u006diroir_shard EXISTS"]]"#] {
+            let disguised = path(&format!("/x?filter={}", crate::query::encode(spelt))).unwrap();
+            assert!(disguised.contains("_miroir_5hard"), "{disguised}");
         }
         let facets = br#"{"facets":["_miroir*"]}"#;
         let disguised = disguise(facets).unwrap();

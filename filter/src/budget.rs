@@ -27,15 +27,20 @@ pub fn begin(stream: u32, is_read: bool, limits: &Limits) -> Result<(), OverBudg
 }
 
 /// A request holds this many bytes now. `active` is the context that is active: where there is no room, bodies that have taken too
-/// long are let go first.
+/// long are let go first, then those that come in slowly.
 pub fn charge(active: u32, stream: u32, bytes: u64, limits: &Limits) -> Result<(), OverBudget> {
     let charged = BUDGET.with_borrow_mut(|budget| budget.charge(stream, bytes, limits));
-    match charged {
-        Err(OverBudget::Worker | OverBudget::Client) if expire(active) > 0 => {
-            BUDGET.with_borrow_mut(|budget| budget.charge(stream, bytes, limits))
-        }
+    let charge = || BUDGET.with_borrow_mut(|budget| budget.charge(stream, bytes, limits));
+    let charged = match charged {
+        Err(OverBudget::Worker | OverBudget::Client) if expire(active) > 0 => charge(),
         charged => charged,
+    };
+    if charged != Err(OverBudget::Worker) {
+        return charged;
     }
+    let slow = BUDGET.with_borrow_mut(|budget| budget.make_room(stream, bytes, now(), limits));
+    let_go(active, &slow, &too_slow());
+    if slow.is_empty() { charged } else { charge() }
 }
 
 /// A request's body is whole.
@@ -52,17 +57,26 @@ pub fn release(stream: u32) {
 /// Answers the requests whose bodies have taken too long; tells how many. `active` is the context that is active.
 pub fn expire(active: u32) -> usize {
     let late = BUDGET.with_borrow_mut(|budget| budget.expire(now()));
-    for stream in &late {
+    let_go(active, &late, &too_late());
+    late.len()
+}
+
+/// Answers requests whose bodies are not waited for any more.
+fn let_go(active: u32, streams: &[u32], reply: &Reply) {
+    for stream in streams {
         if hostcalls::set_effective_context(*stream).is_ok() {
-            let reply = too_late();
-            observed::answered("refusal", &reply, false);
-            send_reply(&reply);
+            observed::answered("refusal", reply, false);
+            send_reply(reply);
         }
     }
-    if !late.is_empty() && hostcalls::set_effective_context(active).is_err() {
+    if !streams.is_empty() && hostcalls::set_effective_context(active).is_err() {
         log::error!("cannot return to the context that was active");
     }
-    late.len()
+}
+
+fn too_slow() -> Reply {
+    let message = "The body of this request comes in too slowly, and others need its room. Try again.";
+    ApiError { status: 408, ..ApiError::new(Code::BAD_REQUEST, message) }.reply()
 }
 
 fn too_late() -> Reply {

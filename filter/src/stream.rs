@@ -19,7 +19,7 @@ use miroir_core::{
     settings_changes,
     topology::{Hold, Topology},
     trace::GATEWAY_HEADER,
-    write::{Refusal, Verdict},
+    write::Verdict,
 };
 use proxy_wasm::{
     hostcalls,
@@ -65,11 +65,11 @@ pub struct Stream {
     hold: Option<Hold>,
     writes: Rc<RefCell<Writes>>,
     state: State,
-    /// Whether the control plane has been asked if the client may write.
+    /// Whether it has been asked if the client may do this.
     judged: bool,
     /// Envoy's token of that question.
     judging: Option<u32>,
-    /// The control plane has said that it may.
+    /// It may.
     allowed: bool,
     calls: HashMap<u32, CallId>,
     /// When it began: [`traces::now`], where traces are wanted.
@@ -134,7 +134,7 @@ impl Stream {
         }
     }
 
-    /// Asks whether the client may write.
+    /// Asks whether the client may do this.
     fn judge(&mut self, call: &Callout) {
         self.judged = true;
         self.judging = callouts::send(&self.topology, call);
@@ -142,7 +142,8 @@ impl Stream {
 
     /// Digests what became of that question.
     fn digest_verdict(&mut self, outcome: Outcome) {
-        match (Refusal::verdict(outcome), std::mem::replace(&mut self.state, State::Left)) {
+        let (State::Collecting(collector) | State::Judging(collector)) = &self.state else { return };
+        match (collector.verdict(outcome), std::mem::replace(&mut self.state, State::Left)) {
             (Verdict::Refused(reply), State::Collecting(_))
             | (Verdict::Refused(reply) | Verdict::Unknown(reply), State::Judging(_)) => self.leave(&reply),
             (Verdict::Allowed, State::Judging(collector)) => self.hand_over(*collector),

@@ -1,25 +1,38 @@
-//! Rendering a template: of documents of an index, the node that has the document renders it.
+//! Rendering a template: a document of an index is read from a node that has it, and rendered without its tag.
 
 use super::{Sent, Shared, pass_on};
-use crate::{embedders, error::Result};
+use crate::{
+    embedders,
+    error::Result,
+    node::{Node, Request},
+};
 use axum::{Json, response::IntoResponse, response::Response};
-use miroir_core::shard::Shard;
+use miroir_core::{
+    path::ApiPath,
+    shard::{Shard, TAG_FIELD},
+};
 use serde_json::{Value, json};
 
 /// `POST /render-template`.
 ///
 /// # Errors
 /// No node answers.
-pub async fn render(cluster: Shared, sent: Sent) -> Result<Response> {
-    let body = sent.json().unwrap_or_default();
-    let id = body.pointer("/input/id").and_then(Value::as_str);
+pub async fn render(cluster: Shared, mut sent: Sent) -> Result<Response> {
+    let mut body = sent.json().unwrap_or_default();
+    let id = body.pointer("/input/id").and_then(Value::as_str).map(ToOwned::to_owned);
     let view = cluster.view();
-    let owner = id.and_then(|id| {
+    let owner = id.as_deref().and_then(|id| {
         let shard = Shard::of_document(id, cluster.config.shards);
         view.active(shard).filter_map(|name| cluster.node(name)).find(|node| node.is_up())
     });
     let answer = match owner {
-        Some(node) => node.send(&sent.request).await?,
+        Some(node) => {
+            if let Some(document) = document(&node, &body, &sent).await? {
+                body["input"] = json!({"kind": "inlineDocument", "inline": document});
+                sent.request.body = body.to_string().into();
+            }
+            node.send(&sent.request).await?
+        }
         None => cluster.ask_any(&sent.request).await?,
     };
     let mut told = answer.json();
@@ -28,4 +41,25 @@ pub async fn render(cluster: Shared, sent: Sent) -> Result<Response> {
         return Ok(Json(told).into_response());
     }
     Ok(pass_on(&answer))
+}
+
+/// The document of an index that is to be rendered, without its tag, which a template could tell; `None` where a node has to say what
+/// is wrong. The client's key is judged for it.
+async fn document(node: &Node, body: &Value, sent: &Sent) -> Result<Option<Value>> {
+    let text = |name: &str| body.pointer(name).and_then(Value::as_str);
+    let (Some("indexDocument"), Some(index), Some(id)) =
+        (text("/input/kind"), text("/input/indexUid"), text("/input/id"))
+    else {
+        return Ok(None);
+    };
+    let path = ApiPath::of_index(index, &["documents", id]).with("retrieveVectors", "true");
+    if path.has_dots() {
+        return Ok(None);
+    }
+    let read = Request { authority: sent.request.authority.clone(), ..Request::own("GET", path, None) };
+    let answer = node.send(&read).await?;
+    let mut document = answer.json();
+    let Some(members) = document.as_object_mut().filter(|_| answer.is_success()) else { return Ok(None) };
+    members.shift_remove(TAG_FIELD);
+    Ok(Some(document))
 }

@@ -13,7 +13,7 @@ use crate::{
     locks::Scope,
     ops::{AtOnce, Operation},
     scrub,
-    settings_tag::{FILTERABLE, forbidden_tokens, tag_rule, with_tag},
+    settings_tag::{FILTERABLE, disguised, forbidden_tokens, tag_rule, with_tag},
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};
@@ -26,7 +26,9 @@ use serde_json::{Map, Value, json};
 /// A node's refusal.
 pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     let Some(Value::Object(client)) = sent.json() else { return indexes::refused(&cluster, &sent).await };
-    let mut body = client.clone();
+    let Value::Object(mut body) = disguised(&Value::Object(client.clone())) else {
+        return indexes::refused(&cluster, &sent).await;
+    };
     if let Some(value) = body.get_mut(FILTERABLE) {
         match with_tag(value) {
             Some(with_tag) => *value = with_tag,
@@ -90,7 +92,7 @@ pub async fn one(
         facet_values::with_room(&mut body);
         request("PATCH", path, body.remove(FACETING).unwrap_or_default())
     } else {
-        let mut body = value.clone();
+        let mut body = disguised(&json!({ attribute.as_str(): value }))[&attribute].take();
         if attribute == EMBEDDERS {
             with_template(&mut body);
         }
@@ -148,14 +150,8 @@ async fn write(
     if check_index_uid(index).is_err() {
         return indexes::refused(cluster, sent).await;
     }
-    let tokens = change.as_ref().and_then(|change| change.get("nonSeparatorTokens"));
-    if let Some(token) = tokens.map(forbidden_tokens).unwrap_or_default().first() {
-        // Shard tags are made of these characters, which must stay separators, or every search would see them.
-        let message = format!(
-            "Invalid value at `.nonSeparatorTokens`: `{token}` is reserved by the cluster: it must stay a separator."
-        );
-        let code = "invalid_settings_non_separator_tokens";
-        return Err(api_error(400, "invalid_request", code, message).into());
+    if let Some(change) = &change {
+        check(change)?;
     }
     // A reset tells of settings, too, that nodes do not show while their features are off.
     let reset = || json!({FILTERABLE: null, FACETING: null, "chat": null, "foreignKeys": null});
@@ -195,14 +191,59 @@ async fn write(
         requests,
         authority: sent.request.authority.clone(),
         at_once,
-        effect: Effect::Settings { index: index.to_owned(), change },
+        effect: Effect::Settings { index: index.to_owned(), change: change.as_ref().map(disguised) },
     };
     indexes::run(cluster, sent, operation).await
+}
+
+/// The most ranking rules, and the most attributes of `faceting.sortFacetValuesBy`: gateways keep these for each index and merge by
+/// them, and nodes describe each rule in each hit of a search.
+const MOST: usize = 500;
+
+/// Refuses what a node would take and a cluster cannot.
+fn check(change: &Value) -> Result<()> {
+    let refused = |code: &str, message: String| Err(api_error(400, "invalid_request", code, message).into());
+    for (name, code) in [
+        ("nonSeparatorTokens", "invalid_settings_non_separator_tokens"),
+        ("dictionary", "invalid_settings_dictionary"),
+    ] {
+        // Shard tags are made of these characters, which must stay separators, or every search would see them.
+        if let Some(token) = change.get(name).map(forbidden_tokens).unwrap_or_default().first() {
+            let message = format!(
+                "Invalid value at `.{name}`: `{token}` is reserved by the cluster: it must stay a separator."
+            );
+            return refused(code, message);
+        }
+    }
+    let rules = change.get("rankingRules").and_then(Value::as_array).map_or(0, Vec::len);
+    let sorts = change.pointer("/faceting/sortFacetValuesBy").and_then(Value::as_object).map_or(0, Map::len);
+    for (name, code, count) in [
+        ("rankingRules", "invalid_settings_ranking_rules", rules),
+        ("faceting.sortFacetValuesBy", "invalid_settings_faceting", sorts),
+    ] {
+        if count > MOST {
+            return refused(
+                code,
+                format!("Invalid value at `.{name}`: a cluster takes {MOST} at most, not {count}."),
+            );
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_cluster_cannot_take_is_refused() {
+        assert!(check(&json!({"dictionary": ["J. R. R.", ",,("]})).is_err());
+        assert!(check(&json!({"nonSeparatorTokens": [","]})).is_err());
+        assert!(check(&json!({"dictionary": ["f(x)"], "rankingRules": ["words"]})).is_ok());
+        assert!(check(&json!({"rankingRules": vec!["a:asc"; 501]})).is_err());
+        let sorts: Map<String, Value> = (0..501).map(|name| (name.to_string(), json!("count"))).collect();
+        assert!(check(&json!({"faceting": {"sortFacetValuesBy": sorts}})).is_err());
+    }
 
     #[test]
     fn routes_name_settings() {

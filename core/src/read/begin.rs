@@ -11,6 +11,7 @@ use crate::{
     route::Route,
     search::{DocumentList, FacetSearch, MultiSearch, Search, similar},
     topology::Topology,
+    write::Verdict,
 };
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
@@ -100,18 +101,13 @@ impl Judgement {
     /// Digests the node's answer.
     #[must_use]
     pub fn digest(mut self, outcome: Outcome) -> Progress<Operation> {
-        match outcome {
-            Outcome::Answered(answer @ Answer { status: 401 | 403, .. }) => {
-                Progress::Done(native_reply(answer))
-            }
-            // Whatever else is wrong with the read, nodes will say.
-            Outcome::Answered(answer) if answer.status < 500 => {
-                read(self.topology, self.route, self.head, self.body)
-            }
-            _ if self.attempt < ATTEMPTS.min(self.nodes()) => self.ask(),
-            _ => {
+        match verdict(outcome) {
+            Verdict::Refused(reply) => Progress::Done(reply),
+            Verdict::Allowed => read(self.topology, self.route, self.head, self.body),
+            Verdict::Unknown(_) if self.attempt < ATTEMPTS.min(self.nodes()) => self.ask(),
+            Verdict::Unknown(reply) => {
                 self.body.clear();
-                Progress::Done(ApiError::new(Code::UNAVAILABLE, "No node answers.").reply())
+                Progress::Done(reply)
             }
         }
     }
@@ -120,33 +116,54 @@ impl Judgement {
         u16::try_from(self.topology.config().nodes.len()).unwrap_or(u16::MAX)
     }
 
-    /// Every route needs the action that its own one needs. A node judges the key before it reads the body.
     fn ask(mut self) -> Progress<Operation> {
-        let (path, body): (ApiPath, &[u8]) = match &self.route {
-            Route::Search { index } | Route::FacetSearch { index } | Route::Similar { index } => {
-                (ApiPath::of_index(index, &["search"]), br#"{"limit":0}"#)
-            }
-            Route::DocumentList { index } => {
-                (ApiPath::of_index(index, &["documents", "fetch"]), br#"{"limit":0}"#)
-            }
-            _ => ("/multi-search".into(), br#"{"queries":[]}"#),
-        };
-        let config = self.topology.config();
-        let mut headers = forwarded_headers(&self.head, config.read_key.as_deref());
-        headers.push(("content-type".to_owned(), "application/json".to_owned()));
-        let first = xxh3_64(&self.body) % u64::from(self.nodes().max(1));
-        let first = u16::try_from(first).unwrap_or(0);
-        let call = Callout {
-            id: CallId(u32::from(self.attempt)),
-            upstream: Upstream::Node((first + self.attempt) % self.nodes().max(1)),
-            method: "POST",
-            path,
-            headers,
-            body: body.to_vec(),
-            timeout_ms: config.limits.search_timeout_ms,
-        };
+        let seed = xxh3_64(&self.body);
+        let call = question(&self.topology, &self.route, &self.head, seed, self.attempt);
         self.attempt += 1;
         Progress::Pending { machine: Operation::Judgement(Box::new(self)), calls: vec![call] }
+    }
+}
+
+/// What a node's answer to [`question`] says.
+#[must_use]
+pub fn verdict(outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Answered(answer @ Answer { status: 401 | 403, .. }) => {
+            Verdict::Refused(native_reply(answer))
+        }
+        // Whatever else is wrong with the read, nodes will say.
+        Outcome::Answered(answer) if answer.status < 500 => Verdict::Allowed,
+        _ => Verdict::Unknown(ApiError::new(Code::UNAVAILABLE, "No node answers.").reply()),
+    }
+}
+
+/// The request that asks a node whether the client's key allows a read: the same, and next to nothing. `seed` chooses the node,
+/// `attempt` another one.
+#[must_use]
+pub fn question(topology: &Topology, route: &Route, head: &RequestHead, seed: u64, attempt: u16) -> Callout {
+    // Every route needs the action that its own one needs. A node judges the key before it reads the body.
+    let (path, body): (ApiPath, &[u8]) = match route {
+        Route::Search { index } | Route::FacetSearch { index } | Route::Similar { index } => {
+            (ApiPath::of_index(index, &["search"]), br#"{"limit":0}"#)
+        }
+        Route::DocumentList { index } => {
+            (ApiPath::of_index(index, &["documents", "fetch"]), br#"{"limit":0}"#)
+        }
+        _ => ("/multi-search".into(), br#"{"queries":[]}"#),
+    };
+    let config = topology.config();
+    let mut headers = forwarded_headers(head, config.read_key.as_deref());
+    headers.push(("content-type".to_owned(), "application/json".to_owned()));
+    let nodes = u16::try_from(config.nodes.len()).unwrap_or(u16::MAX).max(1);
+    let first = u16::try_from(seed % u64::from(nodes)).unwrap_or(0);
+    Callout {
+        id: CallId(u32::from(attempt)),
+        upstream: Upstream::Node(first.wrapping_add(attempt) % nodes),
+        method: "POST",
+        path,
+        headers,
+        body: body.to_vec(),
+        timeout_ms: config.limits.search_timeout_ms,
     }
 }
 

@@ -5,7 +5,7 @@ mod estimate;
 mod question;
 mod refusals;
 
-pub use begin::{Judgement, begin, name, natively};
+pub use begin::{Judgement, begin, name, natively, question, verdict};
 pub(crate) use estimate::too_large;
 pub use estimate::{Estimate, SMALL};
 pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of};

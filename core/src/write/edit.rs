@@ -69,15 +69,18 @@ impl Edit {
 /// The function with the tag taken away before and given back after it. The variable that keeps the tag meanwhile has a name
 /// that no function can know. What gives it back calls no function, since the client's script could define one of that name.
 fn wrapped(function: &str, secret: &str) -> String {
-    let kept = format!("kept_{:032x}", xxh3_128(format!("{secret}\n{function}").as_bytes()));
+    let unknown =
+        |what: &str| format!("{what}_{:032x}", xxh3_128(format!("{what}\n{secret}\n{function}").as_bytes()));
+    // A function can catch the mark, and be told it in an error: the variable's name does not follow from it.
+    let (kept, mark) = (unknown("kept"), unknown("exit"));
     // All of it in one line: see [`LINES_BEFORE`].
     let mut before = format!("let {kept} = doc[\"{TAG_FIELD}\"]; doc.remove(\"{TAG_FIELD}\"); ");
     let mut after = format!("\n;try {{ doc[\"{TAG_FIELD}\"] = {kept}; }} catch {{}}");
     // `exit` would leave the whole script at once: here it is an error, which is caught where it can be seen to be used.
-    before.push_str(&format!("fn exit() {{ throw \"{kept}\"; }} fn exit(result) {{ throw \"{kept}\"; }} "));
+    before.push_str(&format!("fn exit() {{ throw \"{mark}\"; }} fn exit(result) {{ throw \"{mark}\"; }} "));
     if words(function).any(|word| word == "exit") {
         before.push_str("try { ");
-        after = format!("\n}} catch (error) {{ if error != \"{kept}\" {{ throw error; }} }}{after}");
+        after = format!("\n}} catch (error) {{ if error != \"{mark}\" {{ throw error; }} }}{after}");
     } else if function.contains("/*") {
         // A comment that is not closed leaves the block open, and a script with an open block is refused as a whole.
         before.push_str("{ ");
@@ -195,6 +198,9 @@ mod tests {
             "doc.clear(); doc.id = 1",
             "let doc = #{id: 1}; doc",
             "try { exit() } catch { }",
+            "try { exit() } catch (e) { eval(e + \" = 1\") }",
+            "try { exit() } catch (e) { eval(\"kept\" + e.sub_string(4) + \" = 1\") }",
+            "try { Fn(\"ex\" + \"it\").call() } catch (e) { doc.leak = eval(e) }",
             "throw \"x\"",
             "eval(\"return 1\"); doc.id = 1",
             "return /* open",
@@ -207,6 +213,11 @@ mod tests {
                 Ok(doc) => {
                     let map = doc.cast::<Map>();
                     assert_eq!(map[TAG_FIELD].clone().into_string().unwrap(), TAG, "{function}: {map:?}");
+                    let told = map.iter().filter(|(name, _)| *name != TAG_FIELD);
+                    assert!(
+                        told.clone().all(|(_, value)| !value.to_string().contains(TAG)),
+                        "{function}: {map:?}"
+                    );
                 }
             }
         }

@@ -182,6 +182,16 @@ pub fn the_tag_is_out_of_reach_however_it_is_spelt(cluster: &Sandbox) {
             assert_eq!(answer.status, 400, "{target}: {}", answer.body);
         }
     }
+    // A filter in a query may be JSON, whose letters may be spelt with escapes.
+    for json in
+        ["%22%5Cu005fmiroir_shard%20EXISTS%22", "%5B%5B%22%5Cu005fmiroir_sh%5Cu0061rd%20EXISTS%22%5D%5D"]
+    {
+        for route in ["search", "documents"] {
+            let answer =
+                ask(door, Some(MASTER_KEY), "GET", &format!("/indexes/tagged/{route}?filter={json}"), "");
+            assert_eq!(answer.status, 400, "{route} {json}: {}", answer.body);
+        }
+    }
     let bodies = [
         ("/search", r#"{"q":"_miroir_shard","filter":"\u005fmiroir_shard EXISTS"}"#),
         ("/search", r#"{"q":"_miroir_shard","facets":["\u005fmiroir\u005fshard"]}"#),
@@ -215,6 +225,8 @@ pub fn the_tag_is_out_of_reach_however_it_is_spelt(cluster: &Sandbox) {
         "doc[\"_miroir\" + \"_shard\"] = \",,,\"",
         "fn type_of(x) { \"no\" } doc.n += 1",
         "doc.clear(); doc.id = 0",
+        "try { exit() } catch (e) { eval(e + \" = 1\") }",
+        "try { Fn(\"ex\" + \"it\").call() } catch (e) { doc.n = eval(e) }",
     ] {
         let answer = client.json("POST", "/indexes/tagged/documents/edit", &json!({ "function": function }));
         if answer.status == 202 {
@@ -230,6 +242,22 @@ pub fn the_tag_is_out_of_reach_however_it_is_spelt(cluster: &Sandbox) {
         assert_eq!(answer.status, 400, "{function}: {}", answer.body);
     }
     assert_eq!(client.search("tagged", &json!({"filter": "n EXISTS", "limit": 0}))["estimatedTotalHits"], 20);
+    // Settings that name it are about an attribute that nobody has, and are shown as they were set.
+    let settings = json!({"distinctAttribute": "_miroir_shard", "rankingRules": ["_miroir_shard:asc", "words"],
+        "searchableAttributes": ["n", "_miroir_shard"], "sortableAttributes": ["_miroir_shard"]});
+    client.succeeded(&client.json("PATCH", "/indexes/tagged/settings", &settings));
+    let found = client.search("tagged", &json!({"showRankingScoreDetails": true, "limit": 3}));
+    assert_eq!(found["estimatedTotalHits"], 20, "{found}");
+    let tag =
+        cluster.node(0).get("/indexes/tagged/documents?limit=1").body["results"][0]["_miroir_shard"].clone();
+    assert!(tag.is_string() && !found.to_string().contains(&tag.to_string()), "{found}");
+    let shown = client.get("/indexes/tagged/settings").body;
+    assert_eq!(shown["distinctAttribute"], settings["distinctAttribute"]);
+    assert_eq!(shown["rankingRules"], settings["rankingRules"]);
+    for refused in [json!({"dictionary": [",,("]}), json!({"rankingRules": vec!["a:asc"; 501]})] {
+        let answer = client.json("PATCH", "/indexes/tagged/settings", &refused);
+        assert_eq!(answer.status, 400, "{}", answer.body);
+    }
 }
 
 /// Strangers ask for what only a lock could give, while somebody writes.
