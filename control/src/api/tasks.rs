@@ -192,13 +192,19 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
 
 /// Forgets those of these tasks that have ended, and ends the deletion.
 async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value) -> Result<()> {
-    let query = Query { limit: u32::MAX, uids: Some(uids), ..Query::default() };
-    let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-    let ended = matched.iter().filter(|task| !UNFINISHED.contains(&task.status.as_str()));
-    let ended: Vec<u32> = ended.map(|task| task.uid).collect();
+    let mut ended: Vec<u32> = Vec::new();
+    for uids in uids.chunks(AT_ONCE) {
+        let query = Query { limit: u32::MAX, uids: Some(uids.to_vec()), ..Query::default() };
+        let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+        let of_these = matched.iter().filter(|task| !UNFINISHED.contains(&task.status.as_str()));
+        ended.extend(of_these.map(|task| task.uid));
+    }
     details["deletedTasks"] = json!(ended.len());
     end(cluster, uid, details, ended).await
 }
+
+/// Tasks that the ledger is asked for by their uids at once: a statement has 32,766 parameters at most.
+const AT_ONCE: usize = 10_000;
 
 const UNFINISHED: [&str; 2] = ["enqueued", "processing"];
 
