@@ -32,7 +32,7 @@ const OF_INDEXES: [Spelling; 14] = [
 ];
 
 /// How any path can be spelt.
-const OF_PATHS: [Spelling; 13] = [
+const OF_PATHS: [Spelling; 14] = [
     ("as it is", |path, _| path.to_owned()),
     ("with a slash at its end", |path, _| format!("{path}/")),
     ("with slashes twice", |path, _| path.replace('/', "//")),
@@ -46,7 +46,11 @@ const OF_PATHS: [Spelling; 13] = [
     ("with a parameter", |path, _| format!("{path};a=b")),
     ("with a space", |path, _| format!("{path}%20")),
     ("in another case", |path, _| path.to_uppercase()),
+    ("in absolute form", |path, _| format!("{ABSOLUTE}{path}")),
 ];
+
+/// What stands before a path in absolute form.
+const ABSOLUTE: &str = "http://node";
 
 /// What only the index that a request is after could have been changed by.
 const VICTIMS: [&str; 4] = [INDEX, "bare", "spare", "emptied"];
@@ -67,6 +71,9 @@ fn replaced(path: &str, by: &str) -> String {
 /// The target that Envoy's samples make of one (`normalize_path`): that of the URL standard, as in any browser. `None` where Envoy refuses
 /// it.
 fn normalized(target: &str) -> Option<String> {
+    if target.starts_with(ABSOLUTE) {
+        return Some(target.to_owned());
+    }
     // Envoy's own server refuses these.
     if !target.starts_with('/') || target.contains("%00") {
         return None;
