@@ -157,6 +157,10 @@ impl<'a> Move<'a> {
         let Self { cluster, source, target, shards } = self;
         let begun = Instant::now();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
+        // From here on none of them is emptied. What was given up before that may be empty by now, and is to stay so.
+        if !shards.iter().all(|shard| self.is_wanted(*shard)) {
+            return Ok(());
+        }
         self.known_to_gateways().await;
         let recording = cluster.mover.recorder.start(shards.iter().copied());
         // What has begun before it is recorded must be known, and indexed.

@@ -29,7 +29,12 @@ pub fn look_after(cluster: &Arc<Cluster>) {
             report("old copies", take_out(&cluster).await);
         });
     }
-    for (name, shards) in removing(&view) {
+    for (name, mut shards) in removing(&view) {
+        // A replica that is given up while it is copied would get the rest of its copy after it was emptied.
+        shards.retain(|shard| !cluster.mover.progress.is_copying(*shard, &name));
+        if shards.is_empty() {
+            continue;
+        }
         let Some(node) = cluster.node(&name).filter(|node| node.is_up()) else { continue };
         Mover::alone(cluster, format!("empty {name}"), |cluster| async move {
             report(&node.name, delete(&cluster, &node, &shards).await);

@@ -52,7 +52,7 @@ pub struct Progress {
     moved: Mutex<Moved>,
 }
 
-/// A copy is shown as long as this lives.
+/// A copy is shown, and what it writes is not deleted, as long as this lives.
 #[derive(Debug)]
 pub struct Shown<'a> {
     progress: &'a Progress,
@@ -73,6 +73,12 @@ impl Progress {
             Copying { source: source.to_owned(), target: target.to_owned(), shards: shards.to_vec() };
         self.lock().copies.push(copying.clone());
         Shown { progress: self, copying }
+    }
+
+    /// Whether a copy may still write to this replica.
+    #[must_use]
+    pub fn is_copying(&self, shard: Shard, target: &str) -> bool {
+        self.lock().copies.iter().any(|copy| copy.target == target && copy.shards.contains(&shard))
     }
 
     /// Something was copied.

@@ -211,19 +211,21 @@ impl Known {
 
 /// Says why the caller may not touch the index, as far as the caller may know.
 fn check_index(rights: &Rights, key: &Key, index: &str) -> std::result::Result<(), String> {
+    // A message has the index as the router matched it: with `%` and `/` still escaped.
+    let name = index.replace('%', "%25").replace('/', "%2F");
     if let Some(rules) = rights.rules.as_ref().filter(|rules| !rules.covers(index)) {
         let allowed = rules.indexes();
         return Err(format!(
-            "The provided tenant token cannot acces the index `{index}`, allowed indexes are {allowed:?}."
+            "The provided tenant token cannot acces the index `{name}`, allowed indexes are {allowed:?}."
         ));
     }
     if rights.key_covers(index) {
         Ok(())
     } else if rights.rules.is_some() {
-        Err(format!("The API key used to generate this tenant token cannot acces the index `{index}`."))
+        Err(format!("The API key used to generate this tenant token cannot acces the index `{name}`."))
     } else {
         let mut allowed: Vec<_> = key.indexes.iter().map(IndexPattern::as_str).collect();
         allowed.sort_unstable();
-        Err(format!("The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."))
+        Err(format!("The API key cannot acces the index `{name}`, authorized indexes are {allowed:?}."))
     }
 }

@@ -58,6 +58,35 @@ fn wait_status(cluster: &Sandbox, key: &str, count: u64) {
     wait_until(&format!("{key} is {count}"), || cluster.status()[key] == count);
 }
 
+/// Begins a write that one node, now frozen, does not take.
+///
+/// A gateway whose worker, or the control plane, first has to ask that node for something begins only once the node is known to be
+/// away, and ends it at once: it is sent again.
+fn begin_without(
+    cluster: &Sandbox,
+    node: &str,
+    gateway: u16,
+    documents: &Value,
+) -> JoinHandle<Option<Answer>> {
+    for _ in 0..5 {
+        cluster.freeze(node);
+        let write = send(cluster.gateway(gateway), documents.clone());
+        let mut is_open = false;
+        wait_until("it is begun", || {
+            is_open = cluster.status()["openWrites"] == 1;
+            is_open || write.is_finished()
+        });
+        if is_open {
+            return write;
+        }
+        cluster.thaw(node);
+        assert_eq!(write.join().unwrap().unwrap().status, 202);
+        cluster.wait_repaired();
+        every_worker_writes(cluster);
+    }
+    panic!("no write was seen open");
+}
+
 /// All copies are the same, nothing is under way, and every document has this version; how many there are.
 fn consistent(cluster: &Sandbox, version: u64) -> usize {
     cluster.wait_settled();
@@ -71,9 +100,7 @@ fn consistent(cluster: &Sandbox, version: u64) -> usize {
 
 pub fn the_control_plane_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     fill(cluster);
-    cluster.freeze("meili-0");
-    let write = send(cluster.gateway(0), books(1, 40));
-    wait_status(cluster, "openWrites", 1);
+    let write = begin_without(cluster, "meili-0", 0, &books(1, 40));
     cluster.kill("control");
     cluster.revive("control");
     cluster.thaw("meili-0");
@@ -104,9 +131,7 @@ fn gateways_tear_nothing() {
 
 fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     fill(cluster);
-    cluster.freeze("meili-1");
-    let write = send(cluster.gateway(1), books(1, 40));
-    wait_status(cluster, "openWrites", 1);
+    let write = begin_without(cluster, "meili-1", 1, &books(1, 40));
     cluster.kill("gateway-1");
     cluster.thaw("meili-1");
     assert!(write.join().unwrap().is_none(), "its gateway is gone");
@@ -124,9 +149,7 @@ fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
 fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
     fill(cluster);
     // The first write holds the locks, so that the second waits for its begin when its gateway falls asleep.
-    cluster.freeze("meili-2");
-    let first = send(cluster.gateway(0), books(1, 40));
-    wait_status(cluster, "openWrites", 1);
+    let first = begin_without(cluster, "meili-2", 0, &books(1, 40));
     let second =
         send(cluster.gateway(1), json!((0..60).map(|id| json!({"id": id, "v": 2})).collect::<Vec<_>>()));
     wait_status(cluster, "waiting", 1);
@@ -211,9 +234,7 @@ pub fn a_client_that_leaves_and_a_new_configuration_tear_nothing(cluster: &Sandb
 
 pub fn a_node_is_killed_while_it_takes_a_write(cluster: &Sandbox) {
     fill(cluster);
-    cluster.freeze("meili-2");
-    let write = send(cluster.gateway(0), books(1, 40));
-    wait_status(cluster, "openWrites", 1);
+    let write = begin_without(cluster, "meili-2", 0, &books(1, 40));
     cluster.kill("meili-2");
     let answer = write.join().unwrap().unwrap();
     cluster.client.succeeded(&answer);
@@ -322,9 +343,7 @@ fn a_callout_that_comes_late_changes_nothing(cluster: &Sandbox) {
     for round in 0..2 {
         let version = 10 * round;
         every_worker_writes(cluster);
-        cluster.freeze("meili-1");
-        let late = send(cluster.gateway(0), books(version + 1, 40));
-        wait_status(cluster, "openWrites", 1);
+        let late = begin_without(cluster, "meili-1", 0, &books(version + 1, 40));
         let answer = late.join().unwrap().unwrap();
         assert_eq!(answer.status, 202, "{}", answer.body);
         let newer = cluster.gateway(1).json("POST", PATH, &books(version + 2, 40));
