@@ -192,7 +192,7 @@ async fn one(
     target.prepare(index, key.as_deref(), is_there, wanted.override_settings).await?;
     if !is_there || wanted.override_settings {
         let settings = settings(cluster, index).await.map_err(internal)?;
-        target.send("PATCH", &format!("/indexes/{index}/settings"), Some(&settings)).await?;
+        target.send("PATCH", &ApiPath::of_index(index, &["settings"]), Some(&settings)).await?;
     }
     // Without a primary key it has no documents.
     let Some(key) = key.map(PrimaryKey::new) else { return Ok(0) };

@@ -2,7 +2,10 @@
 
 use crate::outbound::{self, Outbound};
 use axum::body::Bytes;
-use miroir_core::error::{ApiError, Code, ErrorBody};
+use miroir_core::{
+    error::{ApiError, Code, ErrorBody},
+    path::ApiPath,
+};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -34,7 +37,7 @@ impl Target {
 
     /// Whether it has an index of this name.
     pub(super) async fn has(&self, index: &str) -> Result<bool> {
-        match self.ask("GET", &format!("/indexes/{index}"), None, Vec::new()).await? {
+        match self.ask("GET", &ApiPath::of_index(index, &[]), None, Vec::new()).await? {
             Ok(_) => Ok(true),
             Err(refusal) if refusal.code == "index_not_found" => Ok(false),
             Err(refusal) => Err(failed(&refusal)),
@@ -50,9 +53,9 @@ impl Target {
         is_overridden: bool,
     ) -> Result<()> {
         if !is_there {
-            self.send("POST", "/indexes", Some(&json!({"uid": index, "primaryKey": key}))).await?;
+            self.send("POST", &"/indexes".into(), Some(&json!({"uid": index, "primaryKey": key}))).await?;
         } else if is_overridden {
-            self.send("PATCH", &format!("/indexes/{index}"), Some(&json!({"primaryKey": key}))).await?;
+            self.send("PATCH", &ApiPath::of_index(index, &[]), Some(&json!({"primaryKey": key}))).await?;
         }
         Ok(())
     }
@@ -63,7 +66,7 @@ impl Target {
         index: &str,
         documents: impl Iterator<Item = Vec<u8>>,
     ) -> Result<()> {
-        let path = format!("/indexes/{index}/documents");
+        let path = ApiPath::of_index(index, &["documents"]);
         let mut lines = Vec::new();
         for document in documents {
             let is_full = (lines.len() + document.len() + 1) as u64 > self.size;
@@ -76,13 +79,18 @@ impl Target {
         if lines.is_empty() { Ok(()) } else { self.lines(&path, lines).await }
     }
 
-    async fn lines(&self, path: &str, lines: Vec<u8>) -> Result<()> {
+    async fn lines(&self, path: &ApiPath, lines: Vec<u8>) -> Result<()> {
         let answer = self.ask("POST", path, Some("application/x-ndjson"), lines).await?;
         answer.map(drop).map_err(|refusal| failed(&refusal))
     }
 
     /// Sends JSON, or nothing.
-    pub(super) async fn send(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<()> {
+    pub(super) async fn send(
+        &self,
+        method: &'static str,
+        path: &ApiPath,
+        body: Option<&Value>,
+    ) -> Result<()> {
         let kind = body.map(|_| "application/json");
         let body = body.map(Value::to_string).unwrap_or_default().into_bytes();
         let answer = self.ask(method, path, kind, body).await?;
@@ -93,7 +101,7 @@ impl Target {
     async fn ask(
         &self,
         method: &'static str,
-        path: &str,
+        path: &ApiPath,
         kind: Option<&str>,
         body: Vec<u8>,
     ) -> Result<std::result::Result<Response, ErrorBody>> {

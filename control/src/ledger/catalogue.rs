@@ -1,6 +1,6 @@
 //! The topology's truth: placement, indexes, nodes that are behind, epoch keys.
 
-use super::{meta, set_meta};
+use super::{meta, meta_as, parsed, set_meta};
 use crate::{
     error::{Error, Result},
     view::{Index, Replica, ReplicaState, View},
@@ -14,10 +14,10 @@ use uuid::Uuid;
 /// # Errors
 /// The database failed.
 pub fn load(connection: &Connection) -> Result<Option<View>> {
-    let Some(version) = meta(connection, "version")?.and_then(|text| text.parse().ok()) else {
+    let Some(version) = meta_as(connection, "version")? else {
         return Ok(None);
     };
-    let shards: usize = meta(connection, "shards")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let shards: usize = meta_as(connection, "shards")?.unwrap_or(0);
     let mut replicas = vec![Vec::new(); shards];
     let mut statement =
         connection.prepare("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
@@ -25,7 +25,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
     while let Some(row) = rows.next()? {
         let shard: usize = row.get(0)?;
         if let Some(replicas) = replicas.get_mut(shard) {
-            replicas.push(Replica { node: row.get(1)?, state: read_state(&row.get::<_, String>(2)?) });
+            replicas.push(Replica { node: row.get(1)?, state: parsed(row, 2, read_state)? });
         }
     }
     let mut indexes = connection
@@ -43,33 +43,35 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         .prepare("SELECT node FROM behind")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    let number = |key| Ok::<_, Error>(meta(connection, key)?.and_then(|text| text.parse::<u64>().ok()));
     let json = |key| Ok::<_, Error>(meta(connection, key)?.unwrap_or_else(|| "[]".to_owned()));
     Ok(Some(View {
         version,
         nodes: serde_json::from_str(&json("nodes")?)?,
-        replication: number("replication")?.and_then(|number| usize::try_from(number).ok()).unwrap_or(1),
+        replication: meta_as(connection, "replication")?.unwrap_or(1),
         replicas,
         desired: serde_json::from_str(&json("desired")?)?,
-        floor: number("floor")?.unwrap_or(0),
+        floor: meta_as(connection, "floor")?.unwrap_or(0),
         indexes,
         behind,
         changing: BTreeMap::new(),
         rules: serde_json::from_str(&json("rules")?)?,
         server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
-        legacy_search: meta(connection, "legacy_search")?.is_some_and(|stored| stored == "true"),
+        legacy_search: meta_as(connection, "legacy_search")?.unwrap_or(false),
     }))
 }
 
-fn read_state(text: &str) -> ReplicaState {
-    let (state, since) = text.split_once(':').unwrap_or((text, ""));
-    let since = since.parse().unwrap_or(0);
-    match state {
-        "active" => ReplicaState::Active,
-        "leaving" => ReplicaState::Leaving { since, written: true },
-        "missed" => ReplicaState::Leaving { since, written: false },
-        "removing" => ReplicaState::Removing,
-        _ => ReplicaState::Stale,
+fn read_state(text: &str) -> std::result::Result<ReplicaState, String> {
+    let leaving = |since: &str, written| match since.parse() {
+        Ok(since) => Ok(ReplicaState::Leaving { since, written }),
+        Err(error) => Err(format!("no version: {error}")),
+    };
+    match text.split_once(':') {
+        None if text == "active" => Ok(ReplicaState::Active),
+        None if text == "stale" => Ok(ReplicaState::Stale),
+        None if text == "removing" => Ok(ReplicaState::Removing),
+        Some(("leaving", since)) => leaving(since, true),
+        Some(("missed", since)) => leaving(since, false),
+        _ => Err("no state of a replica".to_owned()),
     }
 }
 
@@ -153,7 +155,7 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
     let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
     let rows = statement.query_map([], |row| {
         Ok(Epoch {
-            key: Uuid::parse_str(&row.get::<_, String>(0)?).unwrap_or_default(),
+            key: parsed(row, 0, Uuid::parse_str)?,
             gateway: row.get(1)?,
             fenced: row.get::<_, String>(2)? == "fenced",
         })
@@ -294,10 +296,12 @@ pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) 
 /// The database failed.
 pub fn settings(connection: &Connection, index: &str) -> Result<serde_json::Map<String, serde_json::Value>> {
     use rusqlite::OptionalExtension;
-    let text: Option<String> = connection
-        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| row.get(0))
+    let stored = connection
+        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| {
+            parsed(row, 0, |text| serde_json::from_str(text))
+        })
         .optional()?;
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+    Ok(stored.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -328,5 +332,45 @@ mod tests {
         assert_eq!(serde_json::Value::Object(merged.clone()), expected);
         assert!(left.is_empty() && reset.is_empty());
         assert_eq!(right, merged);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_an_error_that_names_it() {
+        for (name, damage) in [
+            ("meta.version", "INSERT OR REPLACE INTO meta VALUES ('version', 'x')"),
+            ("meta.shards", "INSERT OR REPLACE INTO meta VALUES ('shards', '-1')"),
+            ("meta.replication", "INSERT OR REPLACE INTO meta VALUES ('replication', '')"),
+            ("meta.floor", "INSERT OR REPLACE INTO meta VALUES ('floor', '1.5')"),
+            ("meta.legacy_search", "INSERT OR REPLACE INTO meta VALUES ('legacy_search', '1')"),
+            ("meta.next_task", "INSERT OR REPLACE INTO meta VALUES ('next_task', 'x')"),
+            ("state", "INSERT INTO placement VALUES (0, 0, 'a', 'leaving:')"),
+            ("state", "INSERT INTO placement VALUES (0, 0, 'a', 'whole')"),
+            ("key_uid", "INSERT INTO epochs VALUES ('x', 'g', 'fenced')"),
+            ("body", "INSERT INTO settings VALUES ('i', '[')"),
+            ("uuid", "INSERT INTO webhooks VALUES ('x', 'http://a', '{}')"),
+            (
+                "headers",
+                "INSERT INTO webhooks VALUES ('00000000-0000-4000-8000-000000000000', 'http://a', '')",
+            ),
+            ("shards", "INSERT INTO node_tasks VALUES (0, 'a', 0, 'main', '3', 'sent')"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(folder.path()).unwrap();
+            let view = View { replicas: vec![Vec::new()], ..View::default() };
+            ledger.call(move |connection| store(connection, &View::default(), &view)).await.unwrap();
+            let read = |connection: &Connection| {
+                load(connection)?;
+                epochs(connection)?;
+                settings(connection, "i")?;
+                crate::ledger::webhooks::all(connection)?;
+                crate::ledger::intents::all_node_tasks(connection, 0)?;
+                crate::ledger::tasks::insert(connection, &crate::ledger::tasks::NewTask::default())?;
+                Ok(())
+            };
+            ledger.call(read).await.unwrap();
+            ledger.call(move |connection| Ok(connection.execute_batch(damage)?)).await.unwrap();
+            let error = ledger.call(read).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("the ledger's `{name}` is `")), "{damage}: {error}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Mutations on their way: between begin and commit, and from there until they are settled.
 
-use super::tasks::{self, NewTask, Task};
+use super::{
+    parsed,
+    tasks::{self, NewTask, Task},
+};
 use crate::{error::Result, export::Export, rules::Change};
 use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
 use rusqlite::{Connection, params};
@@ -185,7 +188,7 @@ pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>
             node: row.get(0)?,
             node_task: row.get(1)?,
             main: row.get::<_, String>(2)? == "main",
-            shards: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+            shards: parsed(row, 3, |text| serde_json::from_str(text))?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

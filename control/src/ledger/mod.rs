@@ -13,11 +13,13 @@ use crate::{
     error::{Error, Result},
     files,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, Row, types::Type};
 use std::{
+    fmt::Display,
     fs::File,
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    str::FromStr,
     sync::mpsc::{Receiver, Sender, channel},
 };
 use tokio::sync::oneshot;
@@ -137,6 +139,38 @@ pub fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
         .query_row([key], |row| row.get(0))
         .optional()?)
+}
+
+/// Reads a value of the `meta` table that is no text.
+///
+/// # Errors
+/// The database failed, or what is stored there is no such value: the error names it.
+pub fn meta_as<T>(connection: &Connection, key: &str) -> Result<Option<T>>
+where
+    T: FromStr<Err: Display>,
+{
+    let Some(text) = meta(connection, key)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|error| Error::Other(unreadable(&format!("meta.{key}"), &text, error)))
+}
+
+/// Reads a column of text as what the text stands for.
+///
+/// # Errors
+/// The database failed, or the text stands for nothing: the error names the column and the text.
+fn parsed<T, E: Display>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> std::result::Result<T, E>,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    parse(&text).map_err(|error| {
+        let name = row.as_ref().column_name(column).unwrap_or("?");
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, unreadable(name, &text, error).into())
+    })
+}
+
+fn unreadable(name: &str, text: &str, error: impl Display) -> String {
+    format!("the ledger's `{name}` is `{text}`, which cannot be read: {error}")
 }
 
 /// Writes a value of the `meta` table.

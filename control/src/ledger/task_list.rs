@@ -3,7 +3,7 @@
 use super::tasks::{COLUMNS, Task};
 use crate::{error::Result, time::Nanos};
 use rusqlite::{Connection, params, types::Value as Sql};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What `GET /tasks` can ask for. Empty lists and `None` mean everything.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,9 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
         let mut details: Value = serde_json::from_str(&details)?;
         for swap in details["swaps"].as_array_mut().into_iter().flatten() {
             for name in swap["indexes"].as_array_mut().into_iter().flatten() {
-                *name = json!(other(name.as_str().unwrap_or_default()));
+                if let Value::String(name) = name {
+                    *name = other(name);
+                }
             }
         }
         connection

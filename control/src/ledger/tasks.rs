@@ -2,7 +2,7 @@
 
 pub use super::task_list::{Query, list, swap_names};
 
-use super::{meta, set_meta, webhooks};
+use super::{meta_as, set_meta, webhooks};
 use crate::{
     error::{Error, Result},
     time::{self, Nanos},
@@ -137,7 +137,7 @@ pub(super) const COLUMNS: &str = "uid, index_uid, type, status, details, error, 
 /// # Errors
 /// The database failed, or all 32-bit uids are used.
 pub fn insert(connection: &Connection, task: &NewTask) -> Result<Task> {
-    let next: u64 = meta(connection, "next_task")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let next: u64 = meta_as(connection, "next_task")?.unwrap_or(0);
     let uid = u32::try_from(next).map_err(|_| Error::Other("no task uid is left".to_owned()))?;
     set_meta(connection, "next_task", &(next + 1).to_string())?;
     let enqueued_at = time::now();

@@ -1,6 +1,9 @@
 //! Webhooks, and the ended tasks that they have not been told of.
 
-use super::tasks::{self, Task};
+use super::{
+    parsed,
+    tasks::{self, Task},
+};
 use crate::error::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
@@ -22,8 +25,8 @@ pub struct Webhook {
 pub fn all(connection: &Connection) -> Result<BTreeMap<Uuid, Webhook>> {
     let mut statement = connection.prepare_cached("SELECT uuid, url, headers FROM webhooks")?;
     let rows = statement.query_map([], |row| {
-        let uuid = Uuid::parse_str(&row.get::<_, String>(0)?).unwrap_or_default();
-        let headers = serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default();
+        let uuid = parsed(row, 0, Uuid::parse_str)?;
+        let headers = parsed(row, 2, |text| serde_json::from_str(text))?;
         Ok((uuid, Webhook { url: row.get(1)?, headers }))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -19,6 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use miroir_core::path::ApiPath;
 use std::sync::Arc;
 
 /// The playground's routes.
@@ -68,9 +69,9 @@ fn answer(result: Result<()>, supervisor: &Supervisor) -> Response {
 pub async fn act(action: &Action) -> Result<()> {
     let (of, method, path) = match action {
         Action::Add(of) => return add(of).await,
-        Action::Ps(of) => (of, reqwest::Method::GET, "/processes".to_owned()),
-        Action::Kill { name, of } => (of, reqwest::Method::POST, format!("/processes/{name}/kill")),
-        Action::Start { name, of } => (of, reqwest::Method::POST, format!("/processes/{name}/start")),
+        Action::Ps(of) => (of, reqwest::Method::GET, "/processes".into()),
+        Action::Kill { name, of } => (of, reqwest::Method::POST, ApiPath::new(["processes", name, "kill"])),
+        Action::Start { name, of } => (of, reqwest::Method::POST, ApiPath::new(["processes", name, "start"])),
     };
     let processes = ask(of, method, &path).await?;
     if of.json {
@@ -93,7 +94,7 @@ pub async fn act(action: &Action) -> Result<()> {
 
 /// Starts another node, and says how it is taken in.
 async fn add(of: &OfArgs) -> Result<()> {
-    let processes = ask(of, reqwest::Method::POST, "/processes/add").await?;
+    let processes = ask(of, reqwest::Method::POST, &"/processes/add".into()).await?;
     let mut nodes = processes.iter().filter(|process| process.name.starts_with("meili-"));
     let node = nodes.next_back().ok_or_else(|| Error::Other("no node was started".to_owned()))?;
     super::until_ok(&format!("{}/health", node.address), None, &node.name).await?;
@@ -106,7 +107,7 @@ async fn add(of: &OfArgs) -> Result<()> {
     Ok(())
 }
 
-async fn ask(of: &OfArgs, method: reqwest::Method, path: &str) -> Result<Vec<ProcessView>> {
+async fn ask(of: &OfArgs, method: reqwest::Method, path: &ApiPath) -> Result<Vec<ProcessView>> {
     let state = State::read(&of.data)?;
     let none =
         |error: reqwest::Error| Error::Other(format!("no playground runs in {}: {error}", of.data.display()));

@@ -241,14 +241,19 @@ fn an_index_whose_tag_is_not_filterable_yet_is_not_there_yet() {
     assert!(body.contains("Inside `.queries[1]`: Index `new` not found."), "{body}");
 }
 
-#[test]
-fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
+/// A node for each of two shards.
+fn two_nodes() -> Arc<Topology> {
     let config = json!({
         "schema": 1, "version": 1, "internalKey": "own",
         "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
         "placement": [[0],[1]], "indexes": {"movies": {"primaryKey": "id"}},
     });
-    let topology = Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap());
+    Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap())
+}
+
+#[test]
+fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
+    let topology = two_nodes();
     let head = RequestHead {
         method: "POST".into(),
         path: "/indexes/movies/search".into(),
@@ -294,12 +299,7 @@ fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
 
 #[test]
 fn a_node_that_answers_nonsense_is_done_without_also_where_another_hides_values() {
-    let config = json!({
-        "schema": 1, "version": 1, "internalKey": "own",
-        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
-        "placement": [[0],[1]], "indexes": {"movies": {"primaryKey": "id"}},
-    });
-    let topology = Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap());
+    let topology = two_nodes();
     let head = RequestHead {
         method: "POST".into(),
         path: "/indexes/movies/search".into(),
@@ -337,12 +337,7 @@ fn a_node_that_answers_nonsense_is_done_without_also_where_another_hides_values(
 
 #[test]
 fn distinct_values_that_are_not_displayed_are_read_too() {
-    let config = json!({
-        "schema": 1, "version": 1, "internalKey": "own",
-        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
-        "placement": [[0],[1]], "indexes": {"movies": {"primaryKey": "id"}},
-    });
-    let topology = Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap());
+    let topology = two_nodes();
     let run = |shown: bool| {
         let head = RequestHead {
             method: "POST".into(),
