@@ -7,7 +7,7 @@ use crate::{
     embedders::{self, EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
-    features, fenced,
+    features, fenced, fields,
     ledger::catalogue as stored,
     locks::Scope,
     node::{Node, Request},
@@ -117,6 +117,10 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
         let uid = index.clone();
         let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
         if there.contains(index) {
+            if let Some(missed) = fields::missed(cluster, node, index).await? {
+                let request = Request::own(&missed.method, missed.path, missed.body.as_ref());
+                last = Some(fenced::enqueue(cluster, node, request).await?);
+            }
             // Nodes do not show the keys of embedders: those may differ.
             if set.get(EMBEDDERS).is_none()
                 && node.ask("GET", path.clone(), None).await.is_ok_and(|own| own == settings)
@@ -125,7 +129,9 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             }
         } else {
             let primary_key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
-            catalogue::send_all(cluster, node, &catalogue::creation(index, primary_key.as_deref())).await?;
+            let fields = fields::known(cluster, index).await?;
+            let creation = catalogue::creation_with(index, primary_key.as_deref(), fields.names());
+            catalogue::send_all(cluster, node, &creation).await?;
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
@@ -135,8 +141,10 @@ async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Optio
             // One that has them keeps their keys.
             let own =
                 if there.contains(index) { node.ask("GET", path.clone(), None).await? } else { Value::Null };
-            let lacks =
-                |name: &&String| own.pointer(&format!("/{EMBEDDERS}/{name}/{}", embedders::KEY)).is_none();
+            let own = own.get(EMBEDDERS).unwrap_or(&Value::Null);
+            let lacks = |name: &&String| {
+                own.get(name.as_str()).and_then(|embedder| embedder.get(embedders::KEY)).is_none()
+            };
             if let Some(name) = unknown.iter().find(lacks) {
                 return Err(Error::Other(unknown_key(index, name)));
             }

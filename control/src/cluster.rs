@@ -7,6 +7,7 @@ use crate::{
     epochs::Epochs,
     error::{Error, Result},
     export::Exports,
+    fields::Fields,
     gateways::Gateways,
     ledger::{Ledger, catalogue},
     locks::Locks,
@@ -96,6 +97,8 @@ pub struct Cluster {
     pub publisher: Publisher,
     /// Held while an index is created by a write: writes to its other shards may want it too.
     pub creating: Creating,
+    /// What fields indexes have.
+    pub fields: Fields,
     nodes: Mutex<Arc<Vec<Arc<Node>>>>,
     http: reqwest::Client,
     /// Nodes that have left, and since which version: gateways may still ask them.
@@ -139,6 +142,7 @@ impl Cluster {
             publisher,
             exports: Exports::default(),
             creating: Creating::default(),
+            fields: Fields::default(),
             // What was lost before this start may not be known to all gateways.
             lost: Mutex::new(view.has_stale().then(|| (view.version, Instant::now()))),
             view: Mutex::new(Arc::new(view)),
@@ -223,7 +227,10 @@ impl Cluster {
         new.version += 1;
         let new = Arc::new(new);
         let stored = new.clone();
+        let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
+        let gone: Vec<String> = gone.cloned().collect();
         self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
+        gone.iter().for_each(|index| self.fields.forget(index));
         self.follow(&new);
         if new.has_lost_since(&self.view()) {
             *self.lost() = Some((new.version, Instant::now()));

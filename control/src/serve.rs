@@ -6,7 +6,7 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-    export, features,
+    export, features, fields,
     files::{self, Claim},
     health,
     ledger::{
@@ -356,6 +356,9 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     take_up(&cluster).await?;
     operations::take_up_pace(&cluster).await?;
     features::learn(&cluster).await?;
+    if let Err(error) = fields::share_all(&cluster).await {
+        tracing::warn!(%error, "the fields of indexes could not be shared among all nodes: writes will do it");
+    }
     tokio::spawn(settle::run(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));

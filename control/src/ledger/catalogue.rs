@@ -1,6 +1,6 @@
 //! The topology's truth: placement, indexes, nodes that are behind, epoch keys.
 
-use super::{meta, meta_as, parsed, set_meta};
+use super::{fields, meta, meta_as, parsed, set_meta};
 use crate::{
     error::{Error, Result},
     view::{Index, Replica, ReplicaState, View},
@@ -120,6 +120,7 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     for uid in old.indexes.keys().filter(|uid| !new.indexes.contains_key(*uid)) {
         connection.execute("DELETE FROM indexes WHERE uid = ?1", [uid])?;
         connection.execute("DELETE FROM settings WHERE index_uid = ?1", [uid])?;
+        fields::forget(connection, uid)?;
     }
     for (uid, index) in new.indexes.iter().filter(|(uid, index)| old.indexes.get(*uid) != Some(index)) {
         connection.execute(
@@ -270,12 +271,21 @@ pub fn merge_settings(
     Ok(())
 }
 
-/// Settings follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
+/// Settings and fields follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
 ///
 /// # Errors
 /// The database failed.
 pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) -> Result<()> {
+    // No index has this name.
+    const ASIDE: &str = "/";
     for (from, to, exchange) in pairs {
+        fields::rename(connection, to, ASIDE)?;
+        fields::rename(connection, from, to)?;
+        if *exchange {
+            fields::rename(connection, ASIDE, from)?;
+        } else {
+            fields::forget(connection, ASIDE)?;
+        }
         let (left, right) = (settings(connection, from)?, settings(connection, to)?);
         for (index, moved) in [(to, Some(left)), (from, exchange.then_some(right))] {
             connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;

@@ -5,6 +5,7 @@ use crate::{
     cluster::Cluster,
     error::Result,
     facet_values::FACETING,
+    fields,
     ledger::{
         catalogue as stored,
         intents::{self, Effect},
@@ -17,7 +18,7 @@ use crate::{
 };
 use miroir_core::error::ErrorBody;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// Ends a task: first the truth about replicas and indexes, and its publication; and where replicas are not as the others, once
 /// no gateway reads them any more.
@@ -27,10 +28,28 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Resu
         None => return Ok(()),
     };
     if !is_applied {
+        if let (Some(index), "documentEdition", "succeeded") = (&task.index, &*task.kind, over.status) {
+            // The function may have made fields on the nodes of some documents only.
+            let registrations = fields::share(cluster, index).await?;
+            if !registrations.is_empty() {
+                let tasks = registrations.clone();
+                let add = move |connection: &_| intents::add_node_tasks(connection, uid, &tasks);
+                cluster.ledger.call(add).await?;
+                cluster.settler.wait_for(uid, registrations);
+                return Ok(());
+            }
+        }
         apply(cluster, &task, &effect, &over).await?;
     }
     match cluster.settler.pending().get_mut(&uid) {
-        Some(pending) => pending.is_applied = true,
+        Some(pending) => {
+            pending.is_applied = true;
+            if let Some(index) = &pending.task.index {
+                let over: HashSet<(&str, u32)> =
+                    pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
+                cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
+            }
+        }
         None => return Ok(()),
     }
     if !cluster.is_read_as_written().await? {
@@ -62,7 +81,9 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
     // Before the view: what the view loses of indexes, the ledger loses with their settings.
     let moves = if succeeded { effect.moves() } else { Vec::new() };
     if !moves.is_empty() {
+        let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
         cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
+        moved.iter().for_each(|index| cluster.fields.forget(index));
     }
     cluster
         .change(|view| {

@@ -1,6 +1,6 @@
 //! From what nodes say of their tasks to what the client's task is. Pure.
 
-use crate::time::Nanos;
+use crate::{ledger::intents::NodeTask, time::Nanos};
 use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -18,6 +18,15 @@ pub struct Part {
     pub shards: Vec<Shard>,
     /// What the node said last.
     pub seen: Seen,
+}
+
+impl Part {
+    /// A task that its node has said nothing of yet.
+    #[must_use]
+    pub fn of(task: NodeTask) -> Self {
+        let NodeTask { node, node_task, main, shards } = task;
+        Self { node, node_task, main, shards, seen: Seen::default() }
+    }
 }
 
 /// What a node says of its task.
@@ -54,7 +63,9 @@ pub enum State {
 }
 
 impl State {
-    fn is_over(self) -> bool {
+    /// Whether nothing more will come of it.
+    #[must_use]
+    pub fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 }

@@ -82,18 +82,17 @@ impl Settler {
     /// Adds a task.
     pub fn add(&self, unsettled: Unsettled) {
         let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
-        let parts = node_tasks
-            .into_iter()
-            .map(|task| Part {
-                node: task.node,
-                node_task: task.node_task,
-                main: task.main,
-                shards: task.shards,
-                seen: Seen::default(),
-            })
-            .collect();
+        let parts = node_tasks.into_iter().map(Part::of).collect();
         let pending = Pending { task, parts, effect, indexed, guard, is_applied: false };
         self.pending().insert(pending.task.uid, pending);
+        self.wake.notify_one();
+    }
+
+    /// A task is over only once these are too.
+    fn wait_for(&self, uid: u32, node_tasks: Vec<NodeTask>) {
+        if let Some(pending) = self.pending().get_mut(&uid) {
+            pending.parts.extend(node_tasks.into_iter().map(Part::of));
+        }
         self.wake.notify_one();
     }
 
@@ -176,6 +175,14 @@ impl Settler {
                 .collect()
         };
         self.ended(&waited_for).await;
+    }
+
+    /// The pending tasks of a kind about an index.
+    #[must_use]
+    pub fn of_kind(&self, kind: &str, index: &str) -> Vec<u32> {
+        let is_wanted =
+            |pending: &Pending| pending.task.kind == kind && pending.task.index.as_deref() == Some(index);
+        self.pending().iter().filter(|(_, pending)| is_wanted(pending)).map(|(uid, _)| *uid).collect()
     }
 
     /// Whether a node has operations on indexes, or their settings, before it.

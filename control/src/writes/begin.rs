@@ -11,6 +11,7 @@ use crate::{
     cluster::Cluster,
     epochs,
     error::{Error, Result, api_error, index_not_found},
+    fields::Key,
     ledger::{
         intents::{self, Intent},
         tasks::{self, NewTask},
@@ -27,9 +28,16 @@ use miroir_core::{
     shard::Shard,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use uuid::Uuid;
+
+/// How long a write by a filter waits for edits before it: less than gateways wait for a begin.
+const EDITS: Duration = Duration::from_secs(5);
 
 /// Answers a gateway's begin.
 ///
@@ -50,12 +58,32 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
         return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
     }
+    wait_for_edits(cluster, &begin).await?;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // From here on a gateway that leaves must not stop it half-way.
     let cluster = cluster.clone();
     tokio::spawn(async move { begin_locked(&cluster, begin, grant, guard).await })
         .await
         .map_err(|error| Error::Other(error.to_string()))?
+}
+
+/// A function may make fields on the nodes of some documents only. Until it is over and all nodes know them, a condition such as
+/// `a != 1` may find other documents on other nodes: whatever writes by one has to wait.
+async fn wait_for_edits(cluster: &Cluster, begin: &Begin) -> Result<()> {
+    let (WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }) =
+        &begin.operation
+    else {
+        return Ok(());
+    };
+    if !filter.to_string().contains("!=") {
+        return Ok(());
+    }
+    let edits = cluster.settler.of_kind("documentEdition", &begin.index);
+    tokio::time::timeout(EDITS, cluster.settler.ended(&edits)).await.map_err(|_| {
+        let message = "Documents are being edited by a function, and which documents this filter finds depends on it. Try \
+                       again later.";
+        ApiError::new(Code::UNAVAILABLE, message).into()
+    })
 }
 
 /// Takes the locks, once all is known that a node could refuse of the payload; `None` where its documents have to be seen
@@ -114,7 +142,16 @@ async fn begin_locked(
                 catalogue::wait_until_over(cluster, &made).await;
                 return record(cluster, &begin, failure.clone()).await;
             }
-            extras = catalogue::ensure_index(cluster, &begin.index, primary_key.as_deref()).await?;
+            let content = primary_key.as_deref().map(|key| catalogue::Content {
+                key: if requested_primary_key.is_some() { Key::Said(key) } else { Key::Inferred(key) },
+                fields: &begin.fields,
+            });
+            extras = match catalogue::ensure_index(cluster, &begin.index, content).await {
+                Err(Error::Api(error)) if error.body.code == Code::MAX_FIELDS_LIMIT_EXCEEDED.name() => {
+                    return record(cluster, &begin, error.body).await;
+                }
+                made => made?,
+            };
             // Another write, to other shards, may have created it meanwhile, with another key.
             let known_key =
                 cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());

@@ -166,6 +166,15 @@ impl Payload {
         }
     }
 
+    /// The fields of the documents, which all nodes are to know before one of them has the documents.
+    #[must_use]
+    pub fn fields(&self) -> Vec<String> {
+        match self {
+            Self::Documents(payload) if payload.failure.is_none() => payload.documents.names().list(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What nodes may refuse of the documents by the settings of the index.
     #[must_use]
     pub fn doubts(&self) -> Doubts {

@@ -17,6 +17,7 @@ mod durable;
 mod equivalence;
 mod exhaustion;
 mod export;
+mod fields;
 mod grow;
 mod mesh;
 mod missing_shards;
