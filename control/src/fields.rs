@@ -203,10 +203,11 @@ pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest 
     match key {
         Key::Said(name) => path = path.with("primaryKey", name),
         Key::Inferred(name) => {
-            let first = names.iter().position(|field| field == name).map_or(0, |position| position + 1);
-            let (before, after) = names.split_at(first.min(names.len()));
-            documents.push(document(name, before));
-            rest = after;
+            // It is the only field of the first document that it may be.
+            let is_other = |field: &String| field != name && may_be_key(field);
+            let (first, others) = names.split_at(names.iter().position(is_other).unwrap_or(names.len()));
+            documents.push(document(name, first));
+            rest = others;
         }
     }
     if !rest.is_empty() || documents.is_empty() {

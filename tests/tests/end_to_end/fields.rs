@@ -54,7 +54,7 @@ fn documents() -> Vec<Value> {
 
 fn fill(client: &Client, index: &str) {
     let settings = json!({
-        "filterableAttributes": ["all", "some", "one", "none", "in.*", "_geo", "edited", "id"],
+        "filterableAttributes": ["all", "some", "one", "none", "in", "_geo", "edited", "id"],
         "sortableAttributes": ["id", "one", "none", "in.one", "_geo"],
     });
     client.create(index, "id", &settings);
