@@ -43,16 +43,10 @@ fn reads_are_those_of_one_node() {
 #[test]
 fn writes_are_those_of_one_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
-    let checks: [Comparison; 8] = [
+    let checks: [Comparison; 2] = [
         // It compares tasks, so that it comes first.
         api::every_route_is_what_the_table_says,
         payloads::a_cluster_takes_and_refuses_what_one_node_does,
-        fields::a_condition_finds_what_it_finds_on_one_node_whoever_has_seen_its_field,
-        fields::what_writes_by_a_condition_writes_the_same_on_all_replicas,
-        fields::a_deletion_right_behind_the_first_document_with_a_field_knows_it,
-        fields::documents_show_their_fields_in_the_order_of_one_node,
-        fields::odd_names_and_many_fields_are_those_of_one_node,
-        fields::fields_follow_their_index_wherever_it_goes,
     ];
     all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
     let checks: [Check; 4] = [
@@ -62,6 +56,21 @@ fn writes_are_those_of_one_node() {
         writes::a_worker_holds_what_has_come_and_slow_uploads_hold_up_nobody,
     ];
     all(&[&cluster.client], &checks, |check| check(&cluster));
+}
+
+#[test]
+fn fields_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 7] = [
+        fields::a_condition_finds_what_it_finds_on_one_node_whoever_has_seen_its_field,
+        fields::what_writes_by_a_condition_writes_the_same_on_all_replicas,
+        fields::a_deletion_right_behind_the_first_document_with_a_field_knows_it,
+        fields::documents_show_their_fields_in_the_order_of_one_node,
+        fields::odd_names_and_many_fields_are_those_of_one_node,
+        fields::fields_follow_their_index_wherever_it_goes,
+        fields::settings_and_fields_may_change_at_once,
+    ];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
 }
 
 #[test]

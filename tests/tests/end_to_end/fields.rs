@@ -335,3 +335,28 @@ pub fn fields_follow_their_index_wherever_it_goes(cluster: &Sandbox, node: &Node
     let [one, other] = found("one");
     assert_eq!(one, other);
 }
+
+/// Settings change while documents bring new fields; nothing is waited for until the end.
+pub fn settings_and_fields_may_change_at_once(cluster: &Sandbox, node: &Node) {
+    let found = [&cluster.client, &node.client].map(|client| {
+        client.create("busy", "id", &json!({}));
+        client.add("busy", &json!((0..20).map(|id| json!({"id": id})).collect::<Vec<_>>()));
+        let mut last = None;
+        for round in 0..8 {
+            let filterable: Vec<String> = (0..=round).map(|n| format!("f{n}")).collect();
+            let settings = json!({"filterableAttributes": filterable, "sortableAttributes": filterable});
+            assert_eq!(client.json("PATCH", "/indexes/busy/settings", &settings).status, 202);
+            let mut document = json!({"id": round});
+            document[format!("f{round}")] = json!(1);
+            last = Some(client.json("PUT", "/indexes/busy/documents", &json!([document])));
+        }
+        client.succeeded(&last.unwrap());
+        (0..8)
+            .map(|round| {
+                let query = json!({"filter": format!("f{round} != 1"), "sort": [format!("f{round}:asc"), "f0:desc"], "limit": 100});
+                comparable(client, "/indexes/busy/search", &query)
+            })
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(found[0], found[1]);
+}
