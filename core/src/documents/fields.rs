@@ -76,7 +76,7 @@ impl FieldNames {
     pub fn held(&self) -> u64 {
         // Each name lies in its parent twice.
         const EACH: usize = size_of::<Node>() + 3 * size_of::<(Box<str>, u32)>();
-        (self.nodes.len() * EACH + 2 * self.bytes) as u64
+        (self.nodes.len().saturating_sub(1) * EACH + 2 * self.bytes) as u64
     }
 
     /// The field of this name in an object. `expected` is where it lies if this object is like the last one: most are.
