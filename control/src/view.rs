@@ -144,6 +144,30 @@ impl View {
             .any(|effect| matches!(effect, Effect::Settings { index: of, .. } if of == index))
     }
 
+    /// What gateways are told of by name: indexes, and rules as a whole.
+    pub fn told(&self) -> impl Iterator<Item = &str> {
+        self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::rules::INDEX))
+    }
+
+    /// Of these, those of which gateways are told something else than by an older version.
+    #[must_use]
+    pub fn told_otherwise(&self, old: &Self) -> Vec<String> {
+        let is_same = |name: &str| {
+            let (new, old) = (self.indexes.get(name), old.indexes.get(name));
+            new.map(|index| (&index.primary_key, &index.settings))
+                == old.map(|index| (&index.primary_key, &index.settings))
+        };
+        let all: BTreeSet<&String> = self.indexes.keys().chain(old.indexes.keys()).collect();
+        let others = all.into_iter().filter(|name| {
+            !is_same(name) || self.is_changing(name) != old.is_changing(name)
+        });
+        let mut names: Vec<String> = others.cloned().collect();
+        if self.rules_in_use() != old.rules_in_use() {
+            names.push(crate::rules::INDEX.to_owned());
+        }
+        names
+    }
+
     /// The rules that some node may apply: those that nodes have, and those that they are being told.
     #[must_use]
     pub fn rules_in_use(&self) -> Vec<Rule> {

@@ -165,6 +165,9 @@ pub enum WriteOperation {
         ids: u64,
         /// The key that the gateway hashed by.
         primary_key: Option<String>,
+        /// One of them that nodes may not be able to look for: then no document is deleted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        odd: Option<String>,
     },
     /// Delete the documents that a filter finds.
     DeleteByFilter {

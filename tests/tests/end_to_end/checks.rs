@@ -3,8 +3,8 @@
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
 use crate::{
-    api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads,
-    settings_changing, similar, webhooks, writes,
+    all_or_nothing, api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads,
+    settings_changing, similar, verdicts, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -43,13 +43,19 @@ fn reads_are_those_of_one_node() {
 #[test]
 fn writes_are_those_of_one_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
-    let checks: [Comparison; 2] = [
+    let checks: [Comparison; 7] = [
         // It compares tasks, so that it comes first.
         api::every_route_is_what_the_table_says,
         payloads::a_cluster_takes_and_refuses_what_one_node_does,
+        all_or_nothing::an_edit_that_fails_for_one_document_edits_none,
+        all_or_nothing::a_deletion_with_an_id_that_no_node_takes_deletes_none,
+        verdicts::what_one_node_refuses_no_node_keeps,
+        verdicts::a_new_name_stays_where_a_new_key_is_refused,
+        verdicts::what_follows_a_refused_change_is_kept,
     ];
     all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
-    let checks: [Check; 4] = [
+    let checks: [Check; 5] = [
+        all_or_nothing::an_edit_keeps_its_place,
         writes::every_form_of_a_payload_is_written_to_every_replica,
         writes::a_large_payload_is_split_and_counted_once,
         writes::what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written,
