@@ -2,7 +2,7 @@
 
 use super::{
     SetBack,
-    judge::{Over, State},
+    judge::{Over, State, is_about_existence},
     set_back,
 };
 use crate::{
@@ -66,17 +66,15 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
 
 /// What nodes keep of an operation that has failed: where another name and another primary key are wanted at once, they take the name
 /// before they look at the key.
-pub(super) fn kept(effect: Effect, over: &Over) -> Effect {
-    let is_about_key = over.error.as_ref().is_some_and(|error| error.code == KEY_EXISTS);
+fn kept(effect: Effect, over: &Over) -> Effect {
+    let has_index = over.error.as_ref().is_some_and(|error| !is_about_existence(error));
     match effect {
-        Effect::UpdateIndex { index, rename: rename @ Some(_), .. } if is_about_key => {
+        Effect::UpdateIndex { index, primary_key: Some(_), rename: rename @ Some(_) } if has_index => {
             Effect::UpdateIndex { index, primary_key: None, rename }
         }
         _ => Effect::None,
     }
 }
-
-const KEY_EXISTS: &str = "index_primary_key_already_exists";
 
 /// What the end of a task means for replicas and the catalogue.
 async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {

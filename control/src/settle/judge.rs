@@ -37,11 +37,16 @@ pub struct Seen {
 
 impl Seen {
     /// Whether the node has judged the request and will not have it, as any node with its documents would. What fails for want of
-    /// space or by an error of the node's own is no such verdict.
+    /// space or by an error of the node's own is no such verdict, nor is it that an index is there, or is not: the catalogue knows.
     fn is_refusal(&self) -> bool {
-        let is_clients = |error: &ErrorBody| error.kind == "invalid_request";
+        let is_clients = |error: &ErrorBody| error.kind == "invalid_request" && !is_about_existence(error);
         self.state == State::Failed && self.error.as_ref().is_some_and(is_clients)
     }
+}
+
+/// Whether an error says that an index is there, or is not.
+pub(super) fn is_about_existence(error: &ErrorBody) -> bool {
+    ["index_not_found", "index_already_exists"].contains(&error.code.as_str())
 }
 
 /// Which end is the truth, where nodes end an operation on a whole index differently.
@@ -329,25 +334,30 @@ mod tests {
             }
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        let mut full = part("d", &[], State::Failed);
-        full.seen.error = full.seen.error.map(|error| ErrorBody { kind: "internal".into(), code: "internal".into(), ..error });
+        let failed = |node: &str, kind: &str, code: &str| {
+            let mut part = part(node, &[], State::Failed);
+            let of = |error| ErrorBody { kind: kind.into(), code: code.into(), ..error };
+            part.seen.error = part.seen.error.map(of);
+            part
+        };
         let parts = [
-            full,
+            failed("d", "internal", "internal"),
             part("a", &[], State::Succeeded),
-            part("b", &[], State::Failed),
+            failed("b", "invalid_request", "vector_embedding_error"),
             part("c", &[], State::Away),
         ];
         let over = judged(&parts, Decides::Refusal, &[]);
-        assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "index_not_found"));
+        assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "vector_embedding_error"));
         assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
         // Who is behind refuses nothing.
         let over = judged(&parts, Decides::Refusal, &["b"]);
         assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(&["b", "c", "d"])));
-        let over = judged(&parts, Decides::Deletion, &[]);
-        assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(&["c", "d"])));
-        // A node that is full has not refused it.
-        let over = judged(&parts[..2], Decides::Refusal, &[]);
-        assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(&["d"])));
+        // Nor is one full, or of another opinion about which indexes there are.
+        let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
+        for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
+            let over = judged(&parts, decides, &[]);
+            assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(behind)));
+        }
     }
 
     #[test]

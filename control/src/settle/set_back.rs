@@ -3,7 +3,7 @@
 //! Nothing of it has to be in the ledger: after a crash the nodes' tasks are judged again, and setting back once more changes nothing.
 //! A node that cannot be set back is behind, and learns everything anew.
 
-use super::{SetBack, finish::kept, judge::Over};
+use super::{SetBack, judge::Over};
 use crate::{
     catalogue, catch_up,
     cluster::Cluster,
@@ -61,7 +61,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
     let nodes: Vec<Arc<Node>> = over.set_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
         Effect::Settings { index, change, .. } => settings(cluster, uid, index, change.as_ref(), over).await?,
-        Effect::UpdateIndex { .. } => update(cluster, &effect, over),
+        Effect::UpdateIndex { .. } => update(cluster, &effect),
         Effect::None | Effect::Swap { .. } | Effect::Rules { .. } => Vec::new(),
     };
     if requests.is_empty() {
@@ -84,23 +84,16 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
     Ok(join_all(done).await.into_iter().flatten().collect())
 }
 
-/// The requests that give an index its name and its primary key again.
-fn update(cluster: &Cluster, effect: &Effect, over: &Over) -> Vec<NodeRequest> {
+/// The requests that give an index its primary key again, under its new name where it has one.
+fn update(cluster: &Cluster, effect: &Effect) -> Vec<NodeRequest> {
     let Effect::UpdateIndex { index, primary_key, rename } = effect else { return Vec::new() };
     let known = cluster.view().indexes.get(index).and_then(|known| known.primary_key.clone());
-    let mut body = Map::new();
-    if let Some(known) = known.filter(|known| primary_key.as_ref().is_some_and(|key| key != known)) {
-        body.insert("primaryKey".to_owned(), json!(known));
-    }
-    let keeps_name = matches!(kept(effect.clone(), over), Effect::UpdateIndex { .. });
-    if rename.is_some() && !keeps_name {
-        body.insert("uid".to_owned(), json!(index));
-    }
-    if body.is_empty() {
+    let Some(known) = known.filter(|known| primary_key.as_ref().is_some_and(|key| key != known)) else {
         return Vec::new();
-    }
+    };
     let path = ApiPath::of_index(rename.as_ref().unwrap_or(index), &[]);
-    vec![NodeRequest { method: "PATCH".to_owned(), path, body: Some(Value::Object(body)), main: false }]
+    let body = Some(json!({ "primaryKey": known }));
+    vec![NodeRequest { method: "PATCH".to_owned(), path, body, main: false }]
 }
 
 /// The requests that give an index the settings again that a change has changed.
