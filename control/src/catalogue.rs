@@ -21,7 +21,8 @@ use std::time::Duration;
 #[must_use]
 pub fn creation(index: &str, primary_key: Option<&str>) -> [NodeRequest; 4] {
     let create = json!({"uid": index, "primaryKey": primary_key});
-    let create = NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false };
+    let create =
+        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false };
     let [before, initial, after] = apart(index, &initial());
     [create, before, initial, after]
 }

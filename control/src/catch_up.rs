@@ -149,9 +149,8 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
             let own = own.as_ref().and_then(|own| own.get(EMBEDDERS));
             // One that has them keeps their keys.
-            let lacks = |name: &&String| {
-                own.and_then(|own| own.get(name.as_str())?.get(embedders::KEY)).is_none()
-            };
+            let lacks =
+                |name: &&String| own.and_then(|own| own.get(name.as_str())?.get(embedders::KEY)).is_none();
             if let Some(name) = unknown.iter().find(lacks) {
                 return Err(Error::Other(unknown_key(index, name)));
             }
@@ -176,7 +175,9 @@ fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
         (name.clone(), if name == EMBEDDERS { own.clone() } else { Value::Null })
     };
     let mut all: Map<String, Value> = own.map(of).collect();
-    all.extend(set.iter().filter(|(name, _)| *name != EMBEDDERS).map(|(name, set)| (name.clone(), set.clone())));
+    all.extend(
+        set.iter().filter(|(name, _)| *name != EMBEDDERS).map(|(name, set)| (name.clone(), set.clone())),
+    );
     all.entry(EMBEDDERS).or_insert_with(|| json!({}));
     all.entry(FILTERABLE).or_insert_with(|| Value::Array(Vec::new()));
     all.entry(FACETING).or_insert(Value::Null);

@@ -147,7 +147,9 @@ impl Cluster {
             // What was lost before this start may not be known to all gateways.
             lost: Mutex::new(view.has_stale().then(|| (view.version, Instant::now()))),
             // Nor which indexes had changed.
-            unseen: Mutex::new(view.told().map(|name| (name.to_owned(), (view.version, Instant::now()))).collect()),
+            unseen: Mutex::new(
+                view.told().map(|name| (name.to_owned(), (view.version, Instant::now()))).collect(),
+            ),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),

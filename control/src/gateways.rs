@@ -23,7 +23,6 @@ pub struct Gateways {
     vms: Mutex<BTreeMap<String, Vm>>,
 }
 
-
 #[derive(Clone, Debug)]
 struct Vm {
     at: Instant,

@@ -289,7 +289,16 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
             Error::Other(format!("the client for webhooks and exports cannot be made: {error}"))
         })?,
     };
-    Ok(Arc::new(Cluster::new(options, args.tls.client()?, config, secrets, ledger, publisher, view, gateways)))
+    Ok(Arc::new(Cluster::new(
+        options,
+        args.tls.client()?,
+        config,
+        secrets,
+        ledger,
+        publisher,
+        view,
+        gateways,
+    )))
 }
 
 fn first_view(config: &ClusterConfig) -> View {
@@ -435,7 +444,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
             (Intent::Write { .. }, false) => {
                 let write = recovery::reopen(cluster, found, &open).await?;
                 match write {
-                    Some(write) if matches!(write.operation, WriteOperation::Edit { .. }) => edits.push(write),
+                    Some(write) if matches!(write.operation, WriteOperation::Edit { .. }) => {
+                        edits.push(write)
+                    }
                     write => open.extend(write),
                 }
             }

@@ -158,9 +158,8 @@ impl View {
                 == old.map(|index| (&index.primary_key, &index.settings))
         };
         let all: BTreeSet<&String> = self.indexes.keys().chain(old.indexes.keys()).collect();
-        let others = all.into_iter().filter(|name| {
-            !is_same(name) || self.is_changing(name) != old.is_changing(name)
-        });
+        let others =
+            all.into_iter().filter(|name| !is_same(name) || self.is_changing(name) != old.is_changing(name));
         let mut names: Vec<String> = others.cloned().collect();
         if self.rules_in_use() != old.rules_in_use() {
             names.push(crate::rules::INDEX.to_owned());

@@ -279,7 +279,9 @@ pub async fn ids(
     // Taken as absent, they would be deleted from other nodes.
     if ids.len() < page.results.len() {
         let (node, key) = (&node.name, key.name());
-        return Err(Error::Other(format!("node `{node}` has documents of `{index}` without an id in `{key}`")));
+        return Err(Error::Other(format!(
+            "node `{node}` has documents of `{index}` without an id in `{key}`"
+        )));
     }
     Ok(ids)
 }

@@ -143,9 +143,8 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
         let shards: BTreeSet<Shard> = main.iter().flat_map(|part| part.shards.iter().copied()).collect();
         shards.into_iter().map(Some).collect()
     };
-    let refuses = |part: &&&Part| {
-        decides == Decides::Refusal && part.seen.is_refusal() && !behind.contains(&part.node)
-    };
+    let refuses =
+        |part: &&&Part| decides == Decides::Refusal && part.seen.is_refusal() && !behind.contains(&part.node);
     let refusal = main.iter().find(refuses).copied();
     for group in groups.into_iter().filter(|_| is_decided) {
         let of_group: Vec<&&Part> =
@@ -313,7 +312,10 @@ mod tests {
         let mut step = part("b", &[], State::Waiting);
         step.main = false;
         let main = part("a", &[0], State::Succeeded);
-        assert!(matches!(judge(&[main.clone(), step.clone()], Decides::Best, &BTreeSet::new()), Verdict::Pending { .. }));
+        assert!(matches!(
+            judge(&[main.clone(), step.clone()], Decides::Best, &BTreeSet::new()),
+            Verdict::Pending { .. }
+        ));
         step.seen.state = State::Failed;
         assert_eq!(over(&[main, step]).status, "succeeded");
     }
@@ -351,7 +353,10 @@ mod tests {
         assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
         // Who is behind refuses nothing.
         let over = judged(&parts, Decides::Refusal, &["b"]);
-        assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(&["b", "c", "d"])));
+        assert_eq!(
+            (over.status, over.set_back, over.behind),
+            ("succeeded", names(&[]), names(&["b", "c", "d"]))
+        );
         // Nor is one full, or of another opinion about which indexes there are.
         let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
         for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {

@@ -123,7 +123,8 @@ impl Settler {
                 seen: Seen::default(),
             })
             .collect();
-        let pending = Pending { task, parts, effect, indexed, guard, is_applied: false, set_back: SetBack::Nothing };
+        let pending =
+            Pending { task, parts, effect, indexed, guard, is_applied: false, set_back: SetBack::Nothing };
         self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
     }

@@ -60,7 +60,9 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
     let effect = cluster.settler.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
     let nodes: Vec<Arc<Node>> = over.set_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
-        Effect::Settings { index, change, .. } => settings(cluster, uid, index, change.as_ref(), over).await?,
+        Effect::Settings { index, change, .. } => {
+            settings(cluster, uid, index, change.as_ref(), over).await?
+        }
         Effect::UpdateIndex { .. } => update(cluster, &effect),
         Effect::None | Effect::Swap { .. } | Effect::Rules { .. } => Vec::new(),
     };
@@ -78,7 +80,8 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
             Ok::<_, Error>(())
         };
         let done = done.await;
-        let missed = done.inspect_err(|error| tracing::warn!(uid, node = node.name, %error, "a node is not set back"));
+        let missed =
+            done.inspect_err(|error| tracing::warn!(uid, node = node.name, %error, "a node is not set back"));
         missed.is_err().then(|| node.name.clone())
     });
     Ok(join_all(done).await.into_iter().flatten().collect())
@@ -214,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_reset_is_undone_as_a_whole() {
-        let wanted = json!({"stopWords": ["the"], "embedders": {"a": {"source": "userProvided", "dimensions": 2}}});
+        let wanted =
+            json!({"stopWords": ["the"], "embedders": {"a": {"source": "userProvided", "dimensions": 2}}});
         let shown = json!({"stopWords": [], "synonyms": {}, "filterableAttributes": [], "embedders": {}});
         let undone = undone(None, wanted.as_object().unwrap(), &shown);
         let expected = json!({"stopWords": ["the"], "synonyms": null, "filterableAttributes": [tag_rule()],

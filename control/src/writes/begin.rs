@@ -71,7 +71,8 @@ async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
     let begun = Instant::now();
     let is_behind = || {
         let view = cluster.view();
-        let learns = |name: &str| view.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up());
+        let learns =
+            |name: &str| view.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up());
         !view.behind.is_empty() && shards.iter().any(|shard| view.writers(*shard).any(learns))
     };
     while is_behind() && begun.elapsed() < CATCHING_UP {

@@ -18,7 +18,9 @@ pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBo
         if let Err(error) = node.ask("DELETE", ApiPath::of_index(&name, &[]), None).await {
             tracing::warn!(node = node.name, index = name, %error, "an index made for a question stays");
         }
-        judged.inspect_err(|error| tracing::warn!(node = node.name, %error, "an id could not be looked at")).ok()?
+        judged
+            .inspect_err(|error| tracing::warn!(node = node.name, %error, "an id could not be looked at"))
+            .ok()?
     });
     let mut error = judged.await.ok()??;
     error.message = error.message.replace(&probe, index);
@@ -29,7 +31,8 @@ async fn judge(node: &Node, probe: &str, id: &str) -> Result<Option<ErrorBody>> 
     node.ask("POST", "/indexes", Some(&json!({"uid": probe, "primaryKey": "id"}))).await?;
     let path = ApiPath::of_index(probe, &["documents", "delete-batch"]);
     let accepted = node.ask("POST", path, Some(&json!([id]))).await?;
-    let uid = accepted.get("taskUid").and_then(serde_json::Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
+    let uid =
+        accepted.get("taskUid").and_then(serde_json::Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
     let Some(uid) = uid else { return Ok(None) };
     let task = ended(node, uid, probe).await;
     Ok(task.and_then(|task| serde_json::from_value(task.get("error")?.clone()).ok()))

@@ -211,10 +211,11 @@ fn ids_and_filters_are_split() {
     assert!(String::from_utf8(body).unwrap().starts_with("[1"));
     assert!(Payload::ids(b"[1.5,null,{}]", 4).is_some(), "any JSON is an id, as text");
     assert!(Payload::ids(b"{}", 4).is_none());
-    let odd = |body: &str| match Payload::ids(body.as_bytes(), 4).unwrap().operation(&topology(None), "movies") {
-        WriteOperation::DeleteDocuments { odd, .. } => odd,
-        other => panic!("{other:?}"),
-    };
+    let odd =
+        |body: &str| match Payload::ids(body.as_bytes(), 4).unwrap().operation(&topology(None), "movies") {
+            WriteOperation::DeleteDocuments { odd, .. } => odd,
+            other => panic!("{other:?}"),
+        };
     let long = "x".repeat(512);
     assert_eq!(odd(r#"[1, "a b", null, "é"]"#), None);
     assert_eq!(odd(r#"[1, ""]"#).as_deref(), Some(""));

@@ -44,9 +44,7 @@ pub fn update(
         return Err(already_exists(new_uid));
     }
     let key_taken = match primary_key {
-        Some(primary_key) => {
-            set_primary_key(node, &index, new_uid.as_deref().unwrap_or(uid), primary_key)
-        }
+        Some(primary_key) => set_primary_key(node, &index, new_uid.as_deref().unwrap_or(uid), primary_key),
         None => Ok(()),
     };
     if let Err(error) = key_taken {

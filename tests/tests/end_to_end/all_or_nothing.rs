@@ -26,10 +26,16 @@ pub fn an_edit_that_fails_for_one_document_edits_none(cluster: &Sandbox, node: &
         ("changes an id", json!({"function": "if doc.id == 30 { doc.id = 31 } doc.n = 0"})),
         ("is no document", json!({"function": "if doc.id == 30 { doc = 5 } else { doc = () }"})),
         ("takes long", json!({"function": "if doc.id == 5 { let x = 0; loop { x += 1; } } doc.n = 0"})),
-        ("is not of it", json!({"function": "if doc.id == 2 { throw \"two\" } doc.n += 100", "filter": "n > 30"})),
+        (
+            "is not of it",
+            json!({"function": "if doc.id == 2 { throw \"two\" } doc.n += 100", "filter": "n > 30"}),
+        ),
         ("returns", json!({"function": "if doc.n > 5 { return; } doc.text = \"small\""})),
         ("deletes", json!({"function": "if doc.n > 130 { doc = () }", "filter": ["n > 100"]})),
-        ("reads a context", json!({"function": "doc.text = context.word", "context": {"word": "y"}, "filter": [["n = 1", "n = 2"]]})),
+        (
+            "reads a context",
+            json!({"function": "doc.text = context.word", "context": {"word": "y"}, "filter": [["n = 1", "n = 2"]]}),
+        ),
     ] {
         let run = |client: &Client| {
             let task = client.ended(&client.json("POST", "/indexes/edited/documents/edit", &edit));
@@ -59,7 +65,11 @@ pub fn an_edit_keeps_its_place(cluster: &Sandbox) {
         let listed = client.get(&format!("{path}?limit=100")).body["results"].clone();
         for document in listed.as_array().unwrap() {
             assert_eq!(document["n"], round + 1000, "{document}");
-            assert_eq!(document["id"] == 3, document["m"] == round && document.get("m").is_some(), "{document}");
+            assert_eq!(
+                document["id"] == 3,
+                document["m"] == round && document.get("m").is_some(),
+                "{document}"
+            );
         }
     }
     cluster.miroir_ok(&["verify"]);
@@ -89,7 +99,8 @@ pub fn a_deletion_with_an_id_that_no_node_takes_deletes_none(cluster: &Sandbox, 
         assert_eq!(together, alone, "{ids}");
     }
     let path = "/indexes/nowhere/documents/delete-batch";
-    let gone = [&cluster.client, &node.client].map(|client| client.ended(&client.json("POST", path, &json!(["", 1])))["error"].clone());
+    let gone = [&cluster.client, &node.client]
+        .map(|client| client.ended(&client.json("POST", path, &json!(["", 1])))["error"].clone());
     assert_eq!(gone[0], gone[1]);
     cluster.miroir_ok(&["verify"]);
 }

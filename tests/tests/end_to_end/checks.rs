@@ -3,8 +3,8 @@
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
 use crate::{
-    all_or_nothing, api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads,
-    settings_changing, similar, verdicts, webhooks, writes,
+    all_or_nothing, api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, first_payloads,
+    payloads, reads, settings_changing, similar, verdicts, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -43,10 +43,11 @@ fn reads_are_those_of_one_node() {
 #[test]
 fn writes_are_those_of_one_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
-    let checks: [Comparison; 7] = [
+    let checks: [Comparison; 8] = [
         // It compares tasks, so that it comes first.
         api::every_route_is_what_the_table_says,
         payloads::a_cluster_takes_and_refuses_what_one_node_does,
+        first_payloads::what_comes_first_decides_as_on_one_node,
         all_or_nothing::an_edit_that_fails_for_one_document_edits_none,
         all_or_nothing::a_deletion_with_an_id_that_no_node_takes_deletes_none,
         verdicts::what_one_node_refuses_no_node_keeps,

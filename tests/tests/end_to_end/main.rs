@@ -18,6 +18,7 @@ mod durable;
 mod equivalence;
 mod exhaustion;
 mod export;
+mod first_payloads;
 mod grow;
 mod mesh;
 mod missing_shards;

@@ -38,16 +38,26 @@ fn life(client: &Client, name: &str, number: u64) -> Vec<Value> {
         _ => step(run("POST", &path("/documents?primaryKey=id"), json!([{"id": 900, "kind": "first"}]))),
     }
     step(search(json!({})));
-    step(run("PATCH", &path("/settings"), json!({"filterableAttributes": ["kind", "rank"], "sortableAttributes": ["rank"]})));
+    step(run(
+        "PATCH",
+        &path("/settings"),
+        json!({"filterableAttributes": ["kind", "rank"], "sortableAttributes": ["rank"]}),
+    ));
     step(search(json!({"filter": "rank > 3"})));
     let documents: Vec<Value> = (0..30)
         .map(|id| json!({"id": id, "kind": ["a", "b", "c"][id % 3], "rank": id, "title": format!("title {id} of {name}")}))
         .collect();
     step(run("POST", &path("/documents?primaryKey=id"), json!(documents)));
-    step(search(json!({"q": "title", "filter": "kind = a", "sort": ["rank:desc"], "facets": ["kind"], "limit": 4})));
+    step(search(
+        json!({"q": "title", "filter": "kind = a", "sort": ["rank:desc"], "facets": ["kind"], "limit": 4}),
+    ));
     // What fails.
     step(run("PATCH", &index, json!({"primaryKey": "kind"})));
-    step(run("PATCH", &path("/settings"), json!({"embedders": {"x": {"source": "userProvided", "dimensions": 2}}})));
+    step(run(
+        "PATCH",
+        &path("/settings"),
+        json!({"embedders": {"x": {"source": "userProvided", "dimensions": 2}}}),
+    ));
     step(run("POST", "/indexes", json!({"uid": name})));
     step(run("POST", &path("/documents"), json!([{"no": "id"}])));
     step(run("POST", &path("/documents"), json!([{"id": "not an id"}])));
@@ -57,7 +67,11 @@ fn life(client: &Client, name: &str, number: u64) -> Vec<Value> {
     // At once after each task.
     step(run("PATCH", &path("/settings"), json!({"pagination": {"maxTotalHits": 5}})));
     step(search(json!({"hitsPerPage": 2, "sort": ["rank:asc"]})));
-    step(run("PATCH", &path("/settings"), json!({"distinctAttribute": "kind", "pagination": {"maxTotalHits": 100}})));
+    step(run(
+        "PATCH",
+        &path("/settings"),
+        json!({"distinctAttribute": "kind", "pagination": {"maxTotalHits": 100}}),
+    ));
     step(search(json!({"hitsPerPage": 10, "sort": ["rank:asc"]})));
     step(run("POST", &path("/documents/delete"), json!({"filter": "rank < 10"})));
     step(run("DELETE", &path("/settings/distinct-attribute"), Value::Null));
@@ -74,7 +88,8 @@ fn clients_on_different_indexes_do_not_notice_each_other() {
     const CLIENTS: u64 = 8;
     let (cluster, node) = (Sandbox::start(Options { gateways: 2, ..Options::default() }), Node::start());
     let rounds = number("MIROIR_NEIGHBOUR_ROUNDS", 3);
-    let kinds: Vec<Vec<Value>> = (0..3).map(|number| life(&node.client, &format!("n{number}"), number)).collect();
+    let kinds: Vec<Vec<Value>> =
+        (0..3).map(|number| life(&node.client, &format!("n{number}"), number)).collect();
     std::thread::scope(|scope| {
         for number in 0..CLIENTS {
             let (cluster, kinds) = (&cluster, &kinds);
@@ -85,7 +100,9 @@ fn clients_on_different_indexes_do_not_notice_each_other() {
                     let alone = &kinds[usize::try_from(kind).unwrap()];
                     let lived = life(&client, &name, kind);
                     for (step, (alone, together)) in alone.iter().zip(&lived).enumerate() {
-                        let alone: Value = serde_json::from_str(&alone.to_string().replace(&format!("n{kind}"), &name)).unwrap();
+                        let alone: Value =
+                            serde_json::from_str(&alone.to_string().replace(&format!("n{kind}"), &name))
+                                .unwrap();
                         assert_eq!(*together, alone, "client {number}, round {round}, step {step}");
                     }
                 }
@@ -93,9 +110,14 @@ fn clients_on_different_indexes_do_not_notice_each_other() {
         }
     });
     let nodes = cluster.status()["nodes"].clone();
-    assert!(nodes.as_array().unwrap().iter().all(|node| node["behind"] == false && node["stale"] == 0), "{nodes}");
+    assert!(
+        nodes.as_array().unwrap().iter().all(|node| node["behind"] == false && node["stale"] == 0),
+        "{nodes}"
+    );
     let log = std::fs::read_to_string(cluster.data().join("logs/control.log")).unwrap();
-    for line in log.lines().filter(|line| ["missed", "otherwise", "caught up", "lost its disk"].iter().any(|what| line.contains(what))) {
+    for line in log.lines().filter(|line| {
+        ["missed", "otherwise", "caught up", "lost its disk"].iter().any(|what| line.contains(what))
+    }) {
         panic!("somebody was disturbed: {line}");
     }
 }

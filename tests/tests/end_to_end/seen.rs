@@ -58,12 +58,16 @@ fn what_has_succeeded_is_seen_at_every_gateway() {
     let gateways = [cluster.gateway(0), cluster.gateway(1)];
     let client = &gateways[0];
     client.create("seen", "id", &json!({"filterableAttributes": ["n", "kind"], "sortableAttributes": ["n"]}));
-    client.add("seen", &json!((0..30).map(|id| json!({"id": id, "n": id, "kind": id % 3})).collect::<Vec<_>>()));
+    client.add(
+        "seen",
+        &json!((0..30).map(|id| json!({"id": id, "n": id, "kind": id % 3})).collect::<Vec<_>>()),
+    );
     let rounds = number("MIROIR_SEEN_ROUNDS", 40);
     let mut took = Vec::new();
     for round in 0..rounds {
         for (change, query, pointer, expected) in settings(round) {
-            let accepted = gateways[usize::from(round % 3 == 0)].json("PATCH", "/indexes/seen/settings", &change);
+            let accepted =
+                gateways[usize::from(round % 3 == 0)].json("PATCH", "/indexes/seen/settings", &change);
             took.push(succeeded(client, &accepted));
             for at in 0..8 {
                 let answer = gateways[at % 2].json("POST", "/indexes/seen/search", &query);
@@ -74,7 +78,12 @@ fn what_has_succeeded_is_seen_at_every_gateway() {
         }
     }
     took.sort_unstable();
-    println!("a settings task takes {:?}, 9 of 10 {:?}, at most {:?}", took[took.len() / 2], took[took.len() * 9 / 10], took.last());
+    println!(
+        "a settings task takes {:?}, 9 of 10 {:?}, at most {:?}",
+        took[took.len() / 2],
+        took[took.len() * 9 / 10],
+        took.last()
+    );
     indexes_come_and_go(&gateways, rounds);
     keys_come_and_go(&gateways, rounds);
 }
@@ -83,24 +92,47 @@ fn what_has_succeeded_is_seen_at_every_gateway() {
 fn indexes_come_and_go(gateways: &[Client; 2], rounds: u64) {
     let client = &gateways[0];
     let search = |at: usize, index: &str| {
-        let answer = gateways[at % 2].json("POST", &format!("/indexes/{index}/search"), &json!({"filter": "n > 0", "limit": 5}));
+        let answer = gateways[at % 2].json(
+            "POST",
+            &format!("/indexes/{index}/search"),
+            &json!({"filter": "n > 0", "limit": 5}),
+        );
         (answer.status, answer.body["hits"][0]["id"].clone())
     };
     for round in 0..rounds {
         let names = [format!("a{round}"), format!("b{round}")];
         for (name, id) in names.iter().zip([1, 2]) {
             let made = match round % 2 {
-                0 => client.json("PATCH", &format!("/indexes/{name}/settings"), &json!({"filterableAttributes": ["n"]})),
+                0 => client.json(
+                    "PATCH",
+                    &format!("/indexes/{name}/settings"),
+                    &json!({"filterableAttributes": ["n"]}),
+                ),
                 _ => client.json("POST", "/indexes", &json!({"uid": name, "primaryKey": "id"})),
             };
             succeeded(client, &made);
             for at in 0..4 {
                 assert_eq!(gateways[at % 2].get(&format!("/indexes/{name}")).status, 200, "{name}");
                 let answer = gateways[at % 2].json("POST", &format!("/indexes/{name}/search"), &json!({}));
-                assert_eq!((answer.status, &answer.body["hits"]), (200, &json!([])), "{name}: {}", answer.body);
+                assert_eq!(
+                    (answer.status, &answer.body["hits"]),
+                    (200, &json!([])),
+                    "{name}: {}",
+                    answer.body
+                );
             }
-            succeeded(client, &client.json("PATCH", &format!("/indexes/{name}/settings"), &json!({"filterableAttributes": ["n"]})));
-            succeeded(client, &client.json("POST", &format!("/indexes/{name}/documents"), &json!([{"id": id, "n": 1}])));
+            succeeded(
+                client,
+                &client.json(
+                    "PATCH",
+                    &format!("/indexes/{name}/settings"),
+                    &json!({"filterableAttributes": ["n"]}),
+                ),
+            );
+            succeeded(
+                client,
+                &client.json("POST", &format!("/indexes/{name}/documents"), &json!([{"id": id, "n": 1}])),
+            );
             (0..4).for_each(|at| assert_eq!(search(at, name), (200, json!(id)), "{name}"));
         }
         let swap = client.json("POST", "/swap-indexes", &json!([{"indexes": names}]));
@@ -129,7 +161,10 @@ fn keys_come_and_go(gateways: &[Client; 2], rounds: u64) {
         let tried = |at: usize| {
             let client = gateways[at % 2].under(Some(key));
             let read = client.json("POST", "/indexes/seen/search", &json!({"limit": 1})).status;
-            (read, client.json("POST", "/indexes/seen/documents", &json!([{"id": 1, "n": 1, "kind": 1}])).status)
+            (
+                read,
+                client.json("POST", "/indexes/seen/documents", &json!([{"id": 1, "n": 1, "kind": 1}])).status,
+            )
         };
         (0..4).for_each(|at| assert_eq!(tried(at), (200, 202), "a key that was just made"));
         let gone = gateways[usize::from(round % 2 == 1)].send("DELETE", &format!("/keys/{key}"), None, "");

@@ -35,7 +35,14 @@ fn refused() -> Vec<Refused> {
     ]);
     vec![
         refused("another key", one.clone(), json!({}), "PATCH", "", json!({"primaryKey": "code"})),
-        refused("vectors that are missing", some_with_vectors, json!({}), "PATCH", "/settings", json!({"embedders": mine(2)})),
+        refused(
+            "vectors that are missing",
+            some_with_vectors,
+            json!({}),
+            "PATCH",
+            "/settings",
+            json!({"embedders": mine(2)}),
+        ),
         refused(
             "one of two changes",
             json!([{"id": 1, "title": "one"}]),
@@ -78,7 +85,8 @@ fn seen(client: &Client, index: &str, task: &Value) -> Value {
     let known = path("").body;
     let query = json!({"limit": 100});
     let hits = client.json("POST", &format!("/indexes/{index}/search"), &query).body["hits"].clone();
-    let mut ids: Vec<String> = hits.as_array().into_iter().flatten().map(|hit| hit["id"].to_string()).collect();
+    let mut ids: Vec<String> =
+        hits.as_array().into_iter().flatten().map(|hit| hit["id"].to_string()).collect();
     ids.sort_unstable();
     json!({
         "status": task["status"],
@@ -134,10 +142,18 @@ pub fn what_one_node_refuses_no_node_keeps(cluster: &Sandbox, node: &Node) {
         let new = format!("new-{number}");
         cluster.client.create(&new, "id", &json!({"filterableAttributes": ["n"]}));
         cluster.client.add(&new, &json!([{"id": 1, "n": 1}, {"id": 2, "n": 2}]));
-        assert_eq!(cluster.client.search(&new, &json!({"filter": "n = 2"}))["hits"], json!([{"id": 2, "n": 2}]));
+        assert_eq!(
+            cluster.client.search(&new, &json!({"filter": "n = 2"}))["hits"],
+            json!([{"id": 2, "n": 2}])
+        );
         // What is written now is by the old settings, whole.
         cluster.client.add(&index, &json!([{"id": 77, "title": "later"}]));
-        assert_eq!(cluster.client.get(&format!("/indexes/{index}/documents/77")).status, 200, "{}", case.name);
+        assert_eq!(
+            cluster.client.get(&format!("/indexes/{index}/documents/77")).status,
+            200,
+            "{}",
+            case.name
+        );
     }
     cluster.miroir_ok(&["verify"]);
 }
@@ -167,9 +183,14 @@ pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
         client.add("followed", &json!([{"id": 1, "title": "one"}]));
         let path = "/indexes/followed/settings";
         let embedders = json!({"mine": {"source": "userProvided", "dimensions": 2}});
-        let refused = client.json("PATCH", path, &json!({"embedders": embedders, "stopWords": ["a"], "synonyms": {"a": ["b"]}}));
+        let refused = client.json(
+            "PATCH",
+            path,
+            &json!({"embedders": embedders, "stopWords": ["a"], "synonyms": {"a": ["b"]}}),
+        );
         let refused = client.ended(&refused);
-        let kept = client.json("PATCH", path, &json!({"stopWords": ["of"], "pagination": {"maxTotalHits": 7}}));
+        let kept =
+            client.json("PATCH", path, &json!({"stopWords": ["of"], "pagination": {"maxTotalHits": 7}}));
         client.succeeded(&kept);
         seen(client, "followed", &refused)
     };
@@ -180,13 +201,25 @@ pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
     let path = "/indexes/followed/settings";
     let embedders = json!({"mine": {"source": "userProvided", "dimensions": 2}});
     for round in 0..10 {
-        let refused = cluster.client.json("PATCH", path, &json!({"embedders": embedders, "dictionary": [round.to_string()]}));
+        let refused = cluster.client.json(
+            "PATCH",
+            path,
+            &json!({"embedders": embedders, "dictionary": [round.to_string()]}),
+        );
         let next = cluster.client.json("PATCH", path, &json!({"stopWords": [round.to_string()]}));
         assert_eq!(cluster.client.ended(&refused)["status"], "failed");
         let next = cluster.client.ended(&next);
         let settings = cluster.client.get(path).body;
-        assert_eq!(settings["stopWords"] == json!([round.to_string()]), next["status"] == "succeeded", "{next} {settings}");
-        assert_eq!((&settings["dictionary"], settings.get("embedders")), (&json!([]), Some(&json!({}))), "{settings}");
+        assert_eq!(
+            settings["stopWords"] == json!([round.to_string()]),
+            next["status"] == "succeeded",
+            "{next} {settings}"
+        );
+        assert_eq!(
+            (&settings["dictionary"], settings.get("embedders")),
+            (&json!([]), Some(&json!({}))),
+            "{settings}"
+        );
         nodes_agree(cluster, "followed");
     }
     assert!(nobody_is_behind(cluster));
