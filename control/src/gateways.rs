@@ -124,7 +124,7 @@ impl Gateways {
         }
         let has_another = before.is_none_or(|vm| vm.told.newest != report.newest);
         vms.insert(report.vm.clone(), Vm { at: now, since, told: report });
-        (ReportReply { needed: floor }, has_another)
+        (ReportReply { needed: floor, lease: true }, has_another)
     }
 
     /// Whether nobody reads by a topology older than this version any more.

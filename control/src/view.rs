@@ -467,6 +467,32 @@ mod tests {
     }
 
     #[test]
+    fn gateways_are_told_otherwise_of_what_has_changed_for_them() {
+        let mut old = view(&[&["a"]]);
+        for name in ["kept", "gone", "keyed", "set", "setting"] {
+            old.indexes.insert(name.into(), Index::default());
+        }
+        let told = |change: &dyn Fn(&mut View)| {
+            let mut new = old.clone();
+            change(&mut new);
+            new.told_otherwise(&old)
+        };
+        assert!(told(&|_| {}).is_empty());
+        let changed = told(&|view| {
+            view.indexes.remove("gone");
+            view.indexes.insert("new".into(), Index::default());
+            view.indexes.get_mut("kept").unwrap().updated_at = 7;
+            view.indexes.get_mut("keyed").unwrap().primary_key = Some("id".into());
+            view.indexes.get_mut("set").unwrap().settings.insert("pagination".into(), 1.into());
+            let effect = Effect::Settings { index: "setting".into(), change: None, creates: false };
+            view.changing.insert(1, effect);
+        });
+        assert_eq!(changed, ["gone", "keyed", "new", "set", "setting"]);
+        let rule = Change::Update { uid: "one".into(), body: serde_json::json!({}) };
+        assert_eq!(told(&|view| rule.apply(&mut view.rules)), [crate::rules::INDEX]);
+    }
+
+    #[test]
     fn what_misses_something_or_is_gone_is_lost_and_what_leaves_is_not() {
         let old = view(&[&["a", "b"]]);
         let lost = |change: &dyn Fn(&mut View)| {

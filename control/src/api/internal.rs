@@ -53,6 +53,9 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     if report.waits {
         tokio::time::sleep(WAIT).await;
     }
+    if report.has_heard == Some(false) {
+        return Ok(Json(ReportReply { needed: cluster.view().floor, lease: false }));
+    }
     if let Some(leases) = cluster.gateways.add(&report.vm) {
         // Durable before it gets a lease: a restart would not wait for it otherwise.
         cluster.ledger.call(move |connection| catalogue::store_leases(connection, &leases)).await?;

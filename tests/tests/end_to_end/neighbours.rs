@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 fn told(answer: &Answer) -> Value {
     let mut body = answer.body.clone();
     if let Some(body) = body.as_object_mut() {
-        for name in ["processingTimeMs", "taskUid", "enqueuedAt", "createdAt", "updatedAt"] {
+        for name in ["processingTimeMs", "requestUid", "taskUid", "enqueuedAt", "createdAt", "updatedAt"] {
             body.remove(name);
         }
     }
@@ -45,7 +45,7 @@ fn life(client: &Client, name: &str, number: u64) -> Vec<Value> {
     ));
     step(search(json!({"filter": "rank > 3"})));
     let documents: Vec<Value> = (0..30)
-        .map(|id| json!({"id": id, "kind": ["a", "b", "c"][id % 3], "rank": id, "title": format!("title {id} of {name}")}))
+        .map(|id| json!({"id": id, "kind": (["a", "b", "c"][id % 3]), "rank": id, "title": format!("title {id} of {name}")}))
         .collect();
     step(run("POST", &path("/documents?primaryKey=id"), json!(documents)));
     step(search(
