@@ -136,12 +136,14 @@ async fn begin_locked(
                 catalogue::wait_until_over(cluster, &made).await;
                 return record(cluster, &begin, failure.clone()).await;
             }
-            extras = catalogue::ensure_index(cluster, &begin.index, primary_key.as_deref()).await?;
+            // A payload without a document is split by no key, and a node keeps the one that is asked for.
+            let key = primary_key.as_ref().or(requested_primary_key.as_ref());
+            extras = catalogue::ensure_index(cluster, &begin.index, key.map(String::as_str)).await?;
             // Another write, to other shards, may have created it meanwhile, with another key.
             let known_key =
                 cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
             if let Some(known) = &known_key
-                && primary_key.as_ref() != Some(known)
+                && key != Some(known)
             {
                 return Ok(BeginReply::Split { primary_key: known.clone() });
             }

@@ -83,6 +83,7 @@ pub fn a_deletion_with_an_id_that_no_node_takes_deletes_none(cluster: &Sandbox, 
         json!([1, "a b", null, {"a": 1}, "é", 6, 7, 8]),
         json!([9, "x".repeat(511), 10, 11]),
         json!([12, "x".repeat(512), 13, 14]),
+        json!([" 15", "16 ", 17]),
     ]
     .iter()
     .enumerate()

@@ -53,14 +53,6 @@ fn refused() -> Vec<Refused> {
                    "faceting": {"maxValuesPerFacet": 3}, "filterableAttributes": ["title"]}),
         ),
         refused(
-            "other dimensions",
-            json!([{"id": 1, "title": "one", "_vectors": {"mine": [1, 2, 3]}}]),
-            json!({"embedders": mine(3)}),
-            "PATCH",
-            "/settings/embedders",
-            mine(2),
-        ),
-        refused(
             "coordinates that are none",
             json!([{"id": 1, "_geo": "nowhere"}, {"id": 2, "_geo": {"lat": 1, "lng": 2}}]),
             json!({"sortableAttributes": ["id"]}),
