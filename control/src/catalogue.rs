@@ -25,10 +25,9 @@ use std::time::Duration;
 #[must_use]
 pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
     let create = json!({"uid": index, "primaryKey": primary_key});
-    vec![
-        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false },
-        patch(index, &initial()),
-    ]
+    let create =
+        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false };
+    std::iter::once(create).chain(apart(index, &initial())).collect()
 }
 
 /// The same for an index whose fields and primary key are to be those that other nodes have, in their order.
@@ -40,12 +39,26 @@ pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) 
     requests
 }
 
-/// The request that gives a new index on a node what every index has, but for what its first settings have said already.
+/// The requests that give a new index on a node what every index has, but for what its first settings have said already.
 #[must_use]
-pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Option<NodeRequest> {
+pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Vec<NodeRequest> {
     let mut settings = initial();
     settings.retain(|name, _| if name == FACETING { !has_limit } else { !has_rules });
-    (!settings.is_empty()).then(|| patch(index, &settings))
+    if settings.is_empty() { Vec::new() } else { apart(index, &settings).into() }
+}
+
+/// Settings that nodes take apart from those before and after them: nodes batch what follows each other, and where one of a batch
+/// fails, all do.
+#[must_use]
+pub fn apart(index: &str, settings: &Map<String, Value>) -> [NodeRequest; 3] {
+    // It changes nothing, and is in no batch.
+    let nothing = || NodeRequest {
+        method: "PATCH".into(),
+        path: ApiPath::of_index(index, &[]),
+        body: Some(json!({})),
+        main: false,
+    };
+    [nothing(), patch(index, settings), nothing()]
 }
 
 /// The tag is filterable, and nodes tell more facet values than clients see.

@@ -148,6 +148,43 @@ pub struct Epoch {
     pub fenced: bool,
 }
 
+/// Where it is noted that all gateways' VMs are known that have a lease.
+const LEASES: &str = "leases";
+
+/// The VMs of gateways that may have a lease; `None` where nobody knows, since an older build has given them.
+///
+/// # Errors
+/// The database failed.
+pub fn leases(connection: &Connection) -> Result<Option<Vec<String>>> {
+    if meta(connection, LEASES)?.is_none() {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare("SELECT vm FROM leases ORDER BY vm")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(Some(names.collect::<rusqlite::Result<_>>()?))
+}
+
+/// From now on all that have a lease are known.
+///
+/// # Errors
+/// The database failed.
+pub fn know_leases(connection: &Connection) -> Result<()> {
+    set_meta(connection, LEASES, "known")
+}
+
+/// Stores which VMs have, or are about to get, a lease.
+///
+/// # Errors
+/// The database failed.
+pub fn store_leases(connection: &Connection, vms: &[String]) -> Result<()> {
+    connection.execute("DELETE FROM leases", [])?;
+    let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO leases (vm) VALUES (?1)")?;
+    for vm in vms {
+        insert.execute([vm])?;
+    }
+    Ok(())
+}
+
 /// All epochs.
 ///
 /// # Errors
@@ -201,7 +238,13 @@ pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
 
 /// Settings that are changed member by member, and to what depth; all others are replaced.
 const DEPTHS: [(&str, u8); 5] =
-    [("pagination", 1), ("faceting", 1), ("typoTolerance", 1), ("chat", 1), ("embedders", 2)];
+    [("pagination", 1), ("faceting", 1), ("typoTolerance", 2), ("chat", 1), ("embedders", 2)];
+
+/// To what depth a setting is changed member by member.
+#[must_use]
+pub fn depth(setting: &str) -> u8 {
+    DEPTHS.iter().find(|(group, _)| *group == setting).map_or(0, |(_, depth)| *depth)
+}
 
 /// Changes members, those of objects among them one by one to this depth; `null` takes one away.
 pub fn merge_members(
@@ -244,8 +287,7 @@ pub fn merge_change(
         return;
     };
     for (name, value) in change {
-        let depth = DEPTHS.iter().find(|(group, _)| group == name).map_or(0, |(_, depth)| *depth);
-        merge(settings, name, value, depth);
+        merge(settings, name, value, depth(name));
     }
 }
 

@@ -47,3 +47,5 @@ CREATE TABLE IF NOT EXISTS epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NU
 -- Where to post ended tasks; headers: JSON. Then the ended tasks that have not been posted.
 CREATE TABLE IF NOT EXISTS webhooks (uuid TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS untold_tasks (uid INTEGER PRIMARY KEY) STRICT;
+-- VMs of gateways that have, or may have, a lease: after a restart they are waited for until they report.
+CREATE TABLE IF NOT EXISTS leases (vm TEXT PRIMARY KEY) STRICT;

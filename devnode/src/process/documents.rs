@@ -209,7 +209,7 @@ pub fn delete_ids(node: &Node, task: &mut Task, uid: &str, ids: &[String]) -> Re
     let rtxn = index.read_txn()?;
     let mut found = RoaringBitmap::new();
     for id in ids {
-        found.extend(index.external_documents_ids().get(&rtxn, id.trim())?);
+        found.extend(index.external_documents_ids().get(&rtxn, id)?);
     }
     delete(node, task, uid, &index, found)
 }

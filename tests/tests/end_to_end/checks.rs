@@ -3,8 +3,8 @@
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
 use crate::{
-    api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, fields, payloads, reads,
-    settings_changing, similar, webhooks, writes,
+    all_or_nothing, api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, fields,
+    first_payloads, payloads, reads, settings_changing, similar, verdicts, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -71,6 +71,21 @@ fn fields_are_those_of_one_node() {
         fields::settings_and_fields_may_change_at_once,
     ];
     all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+}
+
+#[test]
+fn verdicts_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 6] = [
+        first_payloads::what_comes_first_decides_as_on_one_node,
+        all_or_nothing::an_edit_that_fails_for_one_document_edits_none,
+        all_or_nothing::a_deletion_with_an_id_that_no_node_takes_deletes_none,
+        verdicts::what_one_node_refuses_no_node_keeps,
+        verdicts::a_new_name_stays_where_a_new_key_is_refused,
+        verdicts::what_follows_a_refused_change_is_kept,
+    ];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+    all(&[&cluster.client], &[all_or_nothing::an_edit_keeps_its_place as Check], |check| check(&cluster));
 }
 
 #[test]
