@@ -13,7 +13,10 @@ use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::Value;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
@@ -193,13 +196,15 @@ type Asked = (Instant, Option<Arc<Key>>);
 #[derive(Debug)]
 pub struct KeyCache {
     keys: Mutex<HashMap<String, Asked>>,
+    /// How often keys have changed: what was asked for before is not kept after it.
+    changes: AtomicU64,
     /// Keys that do not exist cost their senders nothing: they must not cost nodes much.
     look_ups: Semaphore,
 }
 
 impl Default for KeyCache {
     fn default() -> Self {
-        Self { keys: Mutex::default(), look_ups: Semaphore::new(LOOK_UPS) }
+        Self { keys: Mutex::default(), changes: AtomicU64::default(), look_ups: Semaphore::new(LOOK_UPS) }
     }
 }
 
@@ -209,8 +214,11 @@ impl KeyCache {
         keys.get(token).filter(|(asked, _)| asked.elapsed() < CACHED).map(|(_, key)| key.clone())
     }
 
-    fn put(&self, token: &str, key: Option<Arc<Key>>) {
+    fn put(&self, token: &str, key: Option<Arc<Key>>, changes: u64) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.changes.load(Ordering::Acquire) != changes {
+            return;
+        }
         if keys.len() >= REMEMBERED {
             keys.retain(|_, (asked, key)| key.is_some() && asked.elapsed() < CACHED);
         }
@@ -221,7 +229,9 @@ impl KeyCache {
 
     /// Forgets everything: keys have changed.
     pub fn clear(&self) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        keys.clear();
     }
 
     /// What a token is a key of, if it is one.
@@ -237,8 +247,9 @@ impl KeyCache {
         if let Some(key) = self.get(token) {
             return Ok(key);
         }
+        let changes = self.changes.load(Ordering::Acquire);
         let key = look_up(cluster, token).await?.map(Arc::new);
-        self.put(token, key.clone());
+        self.put(token, key.clone(), changes);
         Ok(key)
     }
 }

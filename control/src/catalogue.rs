@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Result},
     facet_values::{self, FACETING},
     fenced,
+    fields::{self, Key},
     ledger::intents::{NodeRequest, NodeTask},
     node::{Node, Request, TIMEOUT},
     settings_tag::{FILTERABLE, tag_rule},
@@ -12,27 +13,52 @@ use crate::{
     view::Index,
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
+use miroir_core::{
+    error::{ApiError, Code},
+    path::ApiPath,
+};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// The requests that create an index on a node, with what every index has. Nodes' queues keep their order, so nothing has
 /// to be waited for between them.
 #[must_use]
-pub fn creation(index: &str, primary_key: Option<&str>) -> [NodeRequest; 2] {
+pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
     let create = json!({"uid": index, "primaryKey": primary_key});
-    [
-        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false },
-        patch(index, &initial()),
-    ]
+    let create =
+        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false };
+    std::iter::once(create).chain(apart(index, &initial())).collect()
 }
 
-/// The request that gives a new index on a node what every index has, but for what its first settings have said already.
+/// The same for an index whose fields and primary key are to be those that other nodes have, in their order.
 #[must_use]
-pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Option<NodeRequest> {
+pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) -> Vec<NodeRequest> {
+    let Some(key) = primary_key.filter(|_| !fields.is_empty()) else { return creation(index, primary_key) };
+    let mut requests = creation(index, None);
+    requests.push(fields::registration(index, Key::of_list(key, fields), fields));
+    requests
+}
+
+/// The requests that give a new index on a node what every index has, but for what its first settings have said already.
+#[must_use]
+pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Vec<NodeRequest> {
     let mut settings = initial();
     settings.retain(|name, _| if name == FACETING { !has_limit } else { !has_rules });
-    (!settings.is_empty()).then(|| patch(index, &settings))
+    if settings.is_empty() { Vec::new() } else { apart(index, &settings).into() }
+}
+
+/// Settings that nodes take apart from those before and after them: nodes batch what follows each other, and where one of a batch
+/// fails, all do.
+#[must_use]
+pub fn apart(index: &str, settings: &Map<String, Value>) -> [NodeRequest; 3] {
+    // It changes nothing, and is in no batch.
+    let nothing = || NodeRequest {
+        method: "PATCH".into(),
+        path: ApiPath::of_index(index, &[]),
+        body: Some(json!({})),
+        main: false,
+    };
+    [nothing(), patch(index, settings), nothing()]
 }
 
 /// The tag is filterable, and nodes tell more facet values than clients see.
@@ -153,29 +179,69 @@ pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
         .await
 }
 
-/// Makes sure that an index exists, on all nodes and with this primary key, and returns the node tasks to wait for.
+/// What an index is to have before documents are written to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Its primary key, where it has none yet.
+    pub key: Key<'a>,
+    /// The fields of the documents.
+    pub fields: &'a [String],
+}
+
+/// Makes sure that an index exists on all nodes, and that they know its primary key and the fields of the documents that come;
+/// returns the node tasks to wait for.
 ///
 /// An index that has another primary key keeps it: the caller looks again.
 ///
 /// # Errors
-/// No node took it; or the ledger failed.
+/// `max_fields_limit_exceeded`; no node took it; or the ledger failed.
 pub async fn ensure_index(
     cluster: &Cluster,
     index: &str,
-    primary_key: Option<&str>,
+    content: Option<Content<'_>>,
 ) -> Result<Vec<NodeTask>> {
+    let known_fields = fields::known(cluster, index).await?;
+    let is_known = |entry: &Index| {
+        content.is_none_or(|content| {
+            let key = entry.primary_key.as_deref();
+            // By another key the caller splits again, and comes again.
+            key.is_some_and(|key| key != content.key.name())
+                || key.is_some() && known_fields.unknown(content.fields).is_empty()
+        })
+    };
+    if cluster.view().indexes.get(index).is_some_and(is_known) {
+        return Ok(cluster.fields.under_way(index));
+    }
+    if known_fields.names().is_empty() && cluster.view().indexes.contains_key(index) {
+        fields::share(cluster, index).await?;
+    }
     let _one = cluster.creating.lock(index).await;
     let known = cluster.view().indexes.get(index).cloned();
-    let requests: Vec<NodeRequest> = match (&known, primary_key) {
-        (None, _) => creation(index, primary_key).into(),
-        (Some(Index { primary_key: None, .. }), Some(key)) => vec![NodeRequest {
-            method: "PATCH".into(),
-            path: ApiPath::of_index(index, &[]),
-            body: Some(json!({"primaryKey": key})),
-            main: false,
-        }],
-        _ => return Ok(Vec::new()),
-    };
+    let mut requests = if known.is_none() { creation(index, None) } else { Vec::new() };
+    let known_key = known.and_then(|index| index.primary_key);
+    let mut new = Vec::new();
+    if let Some(Content { key, fields }) = content
+        && known_key.as_deref().is_none_or(|known| known == key.name())
+    {
+        let known_fields = fields::known(cluster, index).await?;
+        // The first fields of an index that was given its key when it was made come after the key.
+        let key = if known_key.is_some() { Key::Said(key.name()) } else { key };
+        new = known_fields.unknown(fields);
+        if known_fields.names().is_empty() {
+            new = key.order(new);
+        }
+        if known_fields.would_be_too_many(&new) {
+            let message = "A document cannot contain more than 65,535 fields.";
+            return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).into());
+        }
+        if !new.is_empty() || known_key.is_none() {
+            requests.push(fields::registration(index, key, &new));
+        }
+    }
+    if requests.is_empty() {
+        return Ok(cluster.fields.under_way(index));
+    }
+    let primary_key = content.map(|content| content.key.name());
     let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
     let now = time::now();
     cluster
@@ -190,5 +256,10 @@ pub async fn ensure_index(
             }
         })
         .await?;
-    Ok(tasks)
+    // Only now: where this fails, they are registered again.
+    if !new.is_empty() {
+        fields::keep(cluster, index, new).await?;
+    }
+    cluster.fields.registering(index, &tasks);
+    Ok(cluster.fields.under_way(index))
 }

@@ -7,7 +7,8 @@ use crate::{
     embedders::{self, EMBEDDERS, with_template},
     epochs::{EPOCH, INTERNAL, create_key},
     error::{Error, Result},
-    features, fenced,
+    facet_values::{self, FACETING},
+    features, fenced, fields,
     ledger::catalogue as stored,
     locks::Scope,
     node::{Node, Request},
@@ -15,8 +16,12 @@ use crate::{
     settings_tag::{self, FILTERABLE},
 };
 use miroir_core::path::ApiPath;
-use serde_json::{Map, Value};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long everything may be locked for the last of it.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -33,10 +38,10 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     }
     // What it may still get late would undo what it learns.
     cluster.epochs.settle(cluster, &node).await?;
+    // What it took before it went away it does still: after its settings were looked at, that would change them.
+    node.has_ended_what_it_took().await?;
     // Without locks first, however long it takes. Then nothing may change while the node learns what is left.
-    if let Some(reference) = reference(cluster, name)
-        && let Some(last) = learn(cluster, &reference, &node).await?
-    {
+    if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node).await? {
         wait(&node, last).await?;
     }
     let mut patience = LONGEST / 4;
@@ -47,14 +52,10 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             patience = (patience * 2).min(LONGEST * 5);
             continue;
         };
-        let Some(reference) = reference(cluster, name) else {
-            // Every node has missed something: the catalogue and this node's own settings are the best there is.
-            tracing::warn!(node = name, "no node is whole: this one is taken as it is");
-            return caught_up(cluster, name).await;
-        };
+        let reference = reference(cluster, name);
         // What the reference has in its queue, its settings do not show yet.
-        let is_busy = cluster.settler.has_operations(&reference.name);
-        let last = if is_busy { None } else { learn(cluster, &reference, &node).await? };
+        let is_busy = reference.as_ref().is_some_and(|it| cluster.settler.has_operations(&it.name));
+        let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node).await? };
         let learnt = async {
             match last {
                 Some(last) => wait(&node, last).await,
@@ -95,57 +96,120 @@ async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for.
-async fn learn(cluster: &Cluster, reference: &Node, node: &Node) -> Result<Option<u64>> {
-    sync_keys(reference, node).await?;
+/// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for. Where every node has
+/// missed something, the catalogue and the ledger say what indexes and settings there are.
+async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Result<Option<u64>> {
+    if let Some(reference) = reference {
+        sync_keys(reference, node).await?;
+    }
     server::sync(cluster, node).await?;
     let mut last = rules::sync(cluster, node).await?;
-    features::sync(reference, node).await?;
-    let there = index_uids(node).await?;
-    let wanted: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
-    for index in there.difference(&wanted) {
+    if let Some(reference) = reference {
+        features::sync(reference, node).await?;
+    }
+    let there = indexes(node).await?;
+    let wanted = cluster.view().indexes.clone();
+    for index in there.keys().filter(|index| !wanted.contains_key(*index)) {
         let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
         last = Some(fenced::enqueue(cluster, node, deletion).await?);
     }
-    for index in &wanted {
+    for (index, known) in &wanted {
         let path = ApiPath::of_index(index, &["settings"]);
-        let mut settings = match reference.ask("GET", path.clone(), None).await {
+        let own_key = there.get(index);
+        let is_there = match (own_key, &known.primary_key) {
+            (Some(own), Some(key)) if own.as_ref() != Some(key) => {
+                learn_key(cluster, node, index, key).await?
+            }
+            (own, _) => own.is_some(),
+        };
+        let own = if is_there { Some(node.ask("GET", path.clone(), None).await?) } else { None };
+        let uid = index.clone();
+        let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+        let settings = match reference {
+            Some(reference) => reference.ask("GET", path.clone(), None).await,
+            None => Ok(of_ledger(own.as_ref(), &set)),
+        };
+        let mut settings = match settings {
             // It is being made, or was deleted a moment ago.
             Err(Error::Unexpected { status: 404, .. }) => continue,
             settings => settings?,
         };
-        let uid = index.clone();
-        let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
-        if there.contains(index) {
-            // Nodes do not show the keys of embedders: those may differ.
-            if set.get(EMBEDDERS).is_none()
-                && node.ask("GET", path.clone(), None).await.is_ok_and(|own| own == settings)
-            {
-                continue;
-            }
-        } else {
-            let primary_key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
-            catalogue::send_all(cluster, node, &catalogue::creation(index, primary_key.as_deref())).await?;
+        if is_there && let Some(missed) = fields::missed(cluster, node, index).await? {
+            let request = Request::own(&missed.method, missed.path, missed.body.as_ref());
+            last = Some(fenced::enqueue(cluster, node, request).await?);
+        }
+        // Nodes do not show the keys of embedders: those may differ.
+        if set.get(EMBEDDERS).is_none() && own.as_ref() == Some(&settings) {
+            continue;
+        }
+        if !is_there {
+            let key = known.primary_key.as_deref();
+            let fields = fields::known(cluster, index).await?;
+            catalogue::send_all(cluster, node, &catalogue::creation_with(index, key, fields.names())).await?;
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
-        let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag).unwrap_or(Value::Null);
-        settings[FILTERABLE] = filterable;
+        let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
+        settings[FILTERABLE] = filterable.unwrap_or(Value::Null);
         if let Some(shown) = settings.get_mut(EMBEDDERS) {
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
+            let own = own.as_ref().and_then(|own| own.get(EMBEDDERS));
             // One that has them keeps their keys.
-            let own =
-                if there.contains(index) { node.ask("GET", path.clone(), None).await? } else { Value::Null };
             let lacks =
-                |name: &&String| own.pointer(&format!("/{EMBEDDERS}/{name}/{}", embedders::KEY)).is_none();
+                |name: &&String| own.and_then(|own| own.get(name.as_str())?.get(embedders::KEY)).is_none();
             if let Some(name) = unknown.iter().find(lacks) {
                 return Err(Error::Other(unknown_key(index, name)));
             }
             with_template(&mut embedders);
+            for (name, _) in own.and_then(Value::as_object).into_iter().flatten() {
+                if embedders.get(name).is_none() {
+                    embedders[name] = Value::Null;
+                }
+            }
             *shown = embedders;
         }
         last = Some(fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
     }
     Ok(last)
+}
+
+/// The settings that clients have set, all others as by default; `own` are all that a node tells.
+fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
+    let own = own.and_then(Value::as_object).into_iter().flatten();
+    // After `miroir recover` only nodes know embedders.
+    let of = |(name, own): (&String, &Value)| {
+        (name.clone(), if name == EMBEDDERS { own.clone() } else { Value::Null })
+    };
+    let mut all: Map<String, Value> = own.map(of).collect();
+    all.extend(
+        set.iter().filter(|(name, _)| *name != EMBEDDERS).map(|(name, set)| (name.clone(), set.clone())),
+    );
+    all.entry(EMBEDDERS).or_insert_with(|| json!({}));
+    all.entry(FILTERABLE).or_insert_with(|| Value::Array(Vec::new()));
+    all.entry(FACETING).or_insert(Value::Null);
+    facet_values::with_room(&mut all);
+    Value::Object(all)
+}
+
+/// Gives an index of a node its primary key. One whose documents are of another key is deleted, unless the node's documents are
+/// read: then they are the only ones. Says whether the index is there.
+async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Result<bool> {
+    let path = ApiPath::of_index(index, &["stats"]);
+    let documents = node.ask("GET", path, None).await?.get("numberOfDocuments").and_then(Value::as_u64);
+    let path = ApiPath::of_index(index, &[]);
+    if documents == Some(0) {
+        let change = json!({ "primaryKey": key });
+        fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&change))).await?;
+        return Ok(true);
+    }
+    let view = cluster.view();
+    if view.shards().any(|shard| view.active(shard).any(|name| name == node.name)) {
+        let name = &node.name;
+        return Err(Error::Other(format!(
+            "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and nobody else has them"
+        )));
+    }
+    fenced::enqueue(cluster, node, Request::own("DELETE", path, None)).await?;
+    Ok(false)
 }
 
 fn unknown_key(index: &str, embedder: &str) -> String {
@@ -236,14 +300,23 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     Ok(())
 }
 
+/// A node's indexes, each with its primary key.
+///
+/// # Errors
+/// The node did not answer, or refused.
+async fn indexes(node: &Node) -> Result<BTreeMap<String, Option<String>>> {
+    let answer = node.ask("GET", "/indexes?limit=100000", None).await?;
+    let results = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |index: &Value, name: &str| index.get(name)?.as_str().map(ToOwned::to_owned);
+    Ok(results.iter().filter_map(|index| Some((text(index, "uid")?, text(index, "primaryKey")))).collect())
+}
+
 /// The uids of a node's indexes.
 ///
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn index_uids(node: &Node) -> Result<BTreeSet<String>> {
-    let answer = node.ask("GET", "/indexes?limit=100000", None).await?;
-    let results = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
-    Ok(results.iter().filter_map(|index| index.get("uid")?.as_str().map(ToOwned::to_owned)).collect())
+    Ok(indexes(node).await?.into_keys().collect())
 }
 
 /// Waits until a node has ended a task.

@@ -7,6 +7,7 @@ use crate::{
     epochs::Epochs,
     error::{Error, Result},
     export::Exports,
+    fields::Fields,
     gateways::Gateways,
     ledger::{Ledger, catalogue},
     locks::Locks,
@@ -96,6 +97,8 @@ pub struct Cluster {
     pub publisher: Publisher,
     /// Held while an index is created by a write: writes to its other shards may want it too.
     pub creating: Creating,
+    /// What fields indexes have.
+    pub fields: Fields,
     nodes: Mutex<Arc<Vec<Arc<Node>>>>,
     http: reqwest::Client,
     /// Nodes that have left, and since which version: gateways may still ask them.
@@ -104,13 +107,17 @@ pub struct Cluster {
     /// The first version that leaves out the replica that was lost last, and since when that is published: until no gateway knows
     /// only older ones, what is written is not to be found through all.
     lost: Mutex<Option<(u64, Instant)>>,
+    /// The version in which what gateways are told of an index has changed last, and since when it is published: of those that may not
+    /// be everywhere yet.
+    unseen: Mutex<BTreeMap<String, (u64, Instant)>>,
     changing: tokio::sync::Mutex<()>,
     ready: AtomicBool,
 }
 
 impl Cluster {
-    /// Puts the parts together. `http` is the one client for nodes.
+    /// Puts the parts together. `http` is the one client for nodes; `gateways` are the VMs that may have a lease from before.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         options: Options,
         http: reqwest::Client,
@@ -119,11 +126,12 @@ impl Cluster {
         ledger: Ledger,
         publisher: Publisher,
         view: View,
+        gateways: Option<Vec<String>>,
     ) -> Self {
         let cluster = Self {
             nodes: Mutex::default(),
             http,
-            gateways: Gateways::new(config.limits.lease_ms),
+            gateways: Gateways::new(config.limits.lease_ms, gateways),
             bodies: Bodies::new(config.limits.max_payload_bytes, config.limits.max_buffered_bytes),
             mover: Mover::new(config.moves),
             retired: Mutex::default(),
@@ -139,8 +147,13 @@ impl Cluster {
             publisher,
             exports: Exports::default(),
             creating: Creating::default(),
+            fields: Fields::default(),
             // What was lost before this start may not be known to all gateways.
             lost: Mutex::new(view.has_stale().then(|| (view.version, Instant::now()))),
+            // Nor which indexes had changed.
+            unseen: Mutex::new(
+                view.told().map(|name| (name.to_owned(), (view.version, Instant::now()))).collect(),
+            ),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
@@ -225,11 +238,17 @@ impl Cluster {
         new.version += u64::from(is_told);
         let new = Arc::new(new);
         let stored = new.clone();
+        let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
+        let gone: Vec<String> = gone.cloned().collect();
         self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
+        gone.iter().for_each(|index| self.fields.forget(index));
         self.follow(&new);
-        if new.has_lost_since(&self.view()) {
+        let before = self.view();
+        if new.has_lost_since(&before) {
             *self.lost() = Some((new.version, Instant::now()));
         }
+        let told = new.told_otherwise(&before);
+        self.unseen().extend(told.into_iter().map(|name| (name, (new.version, Instant::now()))));
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
             tracing::error!(%error, "the topology could not be published");
@@ -257,6 +276,30 @@ impl Cluster {
         }
         // Another one may have been lost meanwhile.
         Ok(lost.is_none())
+    }
+
+    /// Whether whatever a client begins now, at any gateway, goes by the last change of these indexes that gateways are told of. One that
+    /// does not take what is published is waited for as long as one that is silent: its answers are old anyway, and
+    /// `miroir status` says so.
+    #[must_use]
+    pub fn is_seen<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
+        let mut unseen = self.unseen();
+        names.all(|name| {
+            let Some((version, published)) = unseen.get(name).copied() else { return true };
+            let is_seen = self.gateways.begin_by(version);
+            if !is_seen && self.gateways.is_late(published) {
+                tracing::warn!(index = name, version, "a gateway does not have what has been published");
+            }
+            let is_over = is_seen || self.gateways.is_late(published);
+            if is_over {
+                unseen.remove(name);
+            }
+            is_over
+        })
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Instant)>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {

@@ -52,14 +52,6 @@ struct Owed {
     late: BTreeMap<String, BTreeSet<Uuid>>,
 }
 
-/// The name under which a gateway edits by function: nodes want a key of all actions for that, which is one of its own.
-#[must_use]
-pub fn editor(gateway: &str) -> String {
-    format!("{gateway}{EDITOR}")
-}
-
-const EDITOR: &str = "/edit";
-
 /// The name under which the control plane itself changes what a node has.
 #[must_use]
 pub fn mover(node: &str) -> String {
@@ -70,7 +62,7 @@ const MOVER: &str = "mover/";
 
 /// The body that creates an epoch key.
 fn epoch_key(uid: Uuid, gateway: &str) -> Value {
-    let actions = if gateway.ends_with(EDITOR) || gateway.starts_with(MOVER) {
+    let actions = if gateway.starts_with(MOVER) {
         json!(["*"])
     } else {
         json!(["documents.add", "documents.delete", "documents.get", "indexes.create"])

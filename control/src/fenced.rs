@@ -107,6 +107,7 @@ mod tests {
             ledger,
             publisher,
             View::default(),
+            None,
         )
     }
 

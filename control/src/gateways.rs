@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Gateways {
     lease: Duration,
-    /// VMs that have a lease from before may not have reported yet.
-    since: Instant,
+    /// Where VMs may have a lease from before that are not known: since when they have had the time to report.
+    unknown_since: Option<Instant>,
     vms: Mutex<BTreeMap<String, Vm>>,
 }
 
@@ -29,6 +29,14 @@ struct Vm {
     /// Since when it has had its newest topology.
     since: Instant,
     told: Report,
+}
+
+impl Vm {
+    /// One that has not reported yet: it may have any topology.
+    fn silent(vm: String) -> Self {
+        let now = Instant::now();
+        Self { at: now, since: now, told: Report { vm, needed: Some(0), ..Report::default() } }
+    }
 }
 
 /// A VM at a glance.
@@ -71,17 +79,39 @@ pub struct Trouble {
 }
 
 impl Gateways {
-    /// No VM has reported yet.
+    /// No VM has reported yet. `known` are those that may have a lease from before; `None` where nobody knows.
     #[must_use]
-    pub fn new(lease_ms: u64) -> Self {
+    pub fn new(lease_ms: u64, known: Option<Vec<String>>) -> Self {
         // Their clocks may go a bit slower than this one.
         let lease = Duration::from_millis(lease_ms.saturating_mul(3) / 2);
-        Self { lease, since: Instant::now(), vms: Mutex::default() }
+        let now = Instant::now();
+        let unknown_since = known.is_none().then_some(now);
+        let vms = known.into_iter().flatten().map(|vm| (vm.clone(), Vm::silent(vm))).collect();
+        Self { lease, unknown_since, vms: Mutex::new(vms) }
     }
 
-    /// Takes a VM's report. `floor`: old copies of before that version may be gone.
+    /// For how long there may be VMs with a lease that are not known; `None` where there are none.
     #[must_use]
-    pub fn report(&self, report: Report, floor: u64) -> ReportReply {
+    pub fn unknown_for(&self) -> Option<Duration> {
+        self.unknown_since.map(|since| self.lease.saturating_sub(since.elapsed()))
+    }
+
+    /// Counts a VM among those that have a lease; gives all of them where it is a new one.
+    #[must_use]
+    pub fn add(&self, vm: &str) -> Option<Vec<String>> {
+        let mut vms = self.vms();
+        if vms.contains_key(vm) {
+            return None;
+        }
+        vms.insert(vm.to_owned(), Vm::silent(vm.to_owned()));
+        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
+        Some(lasting.map(|(name, _)| name.clone()).collect())
+    }
+
+    /// Takes a VM's report, and says whether it has another topology than before. `floor`: old copies of before that version may
+    /// be gone.
+    #[must_use]
+    pub fn report(&self, report: Report, floor: u64) -> (ReportReply, bool) {
         let now = Instant::now();
         let mut vms = self.vms();
         let before = vms.get(&report.vm);
@@ -92,8 +122,9 @@ impl Gateways {
             let (gateway, version, reason) = (&report.gateway, refused.version, &refused.reason);
             tracing::error!(gateway, version, reason, "a gateway refuses a topology");
         }
+        let has_another = before.is_none_or(|vm| vm.told.newest != report.newest);
         vms.insert(report.vm.clone(), Vm { at: now, since, told: report });
-        ReportReply { needed: floor }
+        (ReportReply { needed: floor, lease: true }, has_another)
     }
 
     /// Whether nobody reads by a topology older than this version any more.
@@ -104,7 +135,7 @@ impl Gateways {
 
     /// Whether that is so of all VMs whose lease lasts.
     fn all(&self, is: impl Fn(&Vm) -> bool) -> bool {
-        if self.since.elapsed() < self.lease {
+        if self.unknown_since.is_some_and(|since| since.elapsed() < self.lease) {
             return false;
         }
         let mut vms = self.vms();
@@ -112,12 +143,11 @@ impl Gateways {
         vms.values().all(is)
     }
 
-    /// Whether all VMs that have reported have this version, whatever older ones still end what has begun.
+    /// Whether whatever begins now at any gateway goes by this version, or a newer one.
     #[must_use]
-    pub fn have(&self, version: u64) -> bool {
-        let vms = self.vms();
-        let mut lasting = vms.values().filter(|vm| vm.at.elapsed() < self.lease);
-        lasting.all(|vm| vm.told.newest >= version)
+    pub fn begin_by(&self, version: u64) -> bool {
+        // A filter of before does not say which one is its newest.
+        self.all(|vm| vm.told.newest.max(vm.told.oldest) >= version)
     }
 
     /// The VMs that a node has not answered yet.
@@ -150,7 +180,8 @@ impl Gateways {
     #[must_use]
     pub fn status(&self) -> Vec<VmStatus> {
         let vms = self.vms();
-        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
+        // Those of before this start have told nothing yet.
+        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease && vm.told.oldest > 0);
         let status = lasting.map(|(name, vm)| VmStatus {
             vm: name.clone(),
             oldest: vm.told.oldest,
@@ -220,10 +251,10 @@ mod tests {
 
     #[test]
     fn an_old_copy_may_go_when_all_that_have_a_lease_know() {
-        let gateways = Gateways::new(100);
+        let gateways = Gateways::new(100, None);
         let report =
             |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest, ..Report::default() }, 7);
-        assert_eq!(report("a", 3).needed, 7);
+        assert_eq!(report("a", 3).0.needed, 7);
         assert!(!gateways.confirmed(3), "others may have a lease from before");
         std::thread::sleep(Duration::from_millis(160));
         let _ = (report("a", 3), report("b", 4));
@@ -238,7 +269,7 @@ mod tests {
 
     #[test]
     fn who_has_an_old_topology_must_know_that_it_is_not_to_be_read_by() {
-        let gateways = Gateways::new(100);
+        let gateways = Gateways::new(100, None);
         let published = Instant::now();
         let report = |needed| {
             let _ = gateways.report(Report { vm: "a".into(), oldest: 3, needed, ..Report::default() }, 0);
@@ -254,8 +285,25 @@ mod tests {
     }
 
     #[test]
+    fn what_begins_goes_by_a_version_that_all_have_whose_lease_lasts() {
+        let gateways = Gateways::new(100, Some(vec!["a".into(), "gone".into()]));
+        let report = |vm: &str, oldest, newest| {
+            gateways.report(Report { vm: vm.into(), oldest, newest, ..Report::default() }, 0).1
+        };
+        assert!(report("a", 3, 4) && !report("a", 3, 4), "the first tells something new");
+        assert!(!gateways.begin_by(4), "one that is known has not reported since the start");
+        assert_eq!(gateways.add("a"), None);
+        assert_eq!(gateways.add("c").unwrap(), ["a", "c", "gone"]);
+        std::thread::sleep(Duration::from_millis(160));
+        assert!(report("a", 3, 4) && gateways.begin_by(4) && !gateways.begin_by(5));
+        assert!(report("b", 5, 5) && !gateways.begin_by(5));
+        assert!(report("a", 3, 5) && gateways.begin_by(5) && !gateways.confirmed(5));
+        assert!(Gateways::new(100, Some(Vec::new())).begin_by(9), "nobody has a lease");
+    }
+
+    #[test]
     fn a_node_is_a_stranger_to_those_that_it_has_not_answered() {
-        let gateways = Gateways::new(100);
+        let gateways = Gateways::new(100, None);
         let report = |vm: &str, unreached: &[&str]| {
             let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
             let _ = gateways.report(Report { vm: vm.into(), oldest: 3, unreached, ..Report::default() }, 0);
@@ -273,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_gateway_is_told_once_and_in_words() {
-        let gateways = Gateways::new(10_000);
+        let gateways = Gateways::new(10_000, None);
         let refused =
             RefusedTopology::new(br#"{"schema":2,"version":9}"#, &["schema: no".into(), "and more".into()]);
         let report = |vm: &str, newest, refused: &Option<RefusedTopology>, unreached: &[&str]| {

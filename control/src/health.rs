@@ -7,6 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 /// How long a node may take to tell its indexes.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an index may be in the catalogue alone.
+const MOMENT: Duration = Duration::from_millis(200);
 /// How long the locks are waited for.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -50,17 +52,20 @@ pub async fn watch(cluster: Arc<Cluster>) {
 
 /// A node that lacks indexes, and does not have them before it, has lost its disk: it has nothing of what it should.
 async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
-    if lacking(cluster, node).await?.is_empty() {
+    // An index that is being made or deleted is in the catalogue before it is on nodes, or after. The lock, for which everybody who
+    // comes later waits, is taken only where it stays so.
+    let first = lacking(cluster, node).await?;
+    if first.is_empty() || !is_idle(node).await? {
         return Ok(());
     }
-    // An index that is being made or deleted is in the catalogue before it is on nodes, or after.
+    tokio::time::sleep(MOMENT).await;
+    let again = lacking(cluster, node).await?;
+    if !again.iter().any(|index| first.contains(index)) || !is_idle(node).await? {
+        return Ok(());
+    }
     let lock = cluster.locks.lock(Scope::everything());
     let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else { return Ok(()) };
-    // Settings make an index, too.
-    let path = "/tasks?limit=1&statuses=enqueued,processing\
-                &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
-    let coming = node.ask("GET", path, None).await?;
-    if coming.get("total").and_then(Value::as_u64) != Some(0) {
+    if !is_idle(node).await? {
         return Ok(());
     }
     let lacking = lacking(cluster, node).await?;
@@ -69,6 +74,13 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     }
     tracing::warn!(node = node.name, ?lacking, "a node has lost its disk");
     cluster.change(|view| view.mark_behind(&node.name)).await
+}
+
+/// Whether a node has nothing before it that makes indexes, as settings do, too, or deletes some.
+async fn is_idle(node: &Node) -> Result<bool> {
+    let path = "/tasks?limit=1&statuses=enqueued,processing\
+                &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
+    Ok(node.ask("GET", path, None).await?.get("total").and_then(Value::as_u64) == Some(0))
 }
 
 async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {

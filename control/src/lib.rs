@@ -16,6 +16,7 @@ pub mod export;
 pub mod facet_values;
 pub mod features;
 mod fenced;
+pub mod fields;
 pub mod files;
 pub mod gateways;
 pub mod health;

@@ -37,14 +37,26 @@ fn revealed(text: &str) -> String {
     String::from_utf8(miroir_core::scrub::reveal(text.as_bytes())).unwrap_or_else(|_| text.to_owned())
 }
 
-/// Documents that a sentence shows lose the tag, which is their last member.
+/// Documents that a sentence shows lose the tag, which is their last member, or the first one of those that a function has edited.
 fn without_member(text: &str) -> String {
-    let member = format!(",\"{TAG_FIELD}\":\"");
+    let member = format!("\"{TAG_FIELD}\":");
     let mut parts = text.split(&member);
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        // The tag is three characters, none of them a quote, and the quote that ends it.
-        shown.push_str(part.get(4..).unwrap_or_default());
+        let value = part.trim_start();
+        // The tag is three characters, none of them a quote, between two.
+        let Some(rest) = value.strip_prefix('"').and_then(|value| value.get(4..)) else {
+            shown.push_str(&member);
+            shown.push_str(part);
+            continue;
+        };
+        let before = shown.trim_end();
+        if before.ends_with(',') {
+            shown.truncate(before.len() - 1);
+            shown.push_str(rest);
+        } else {
+            shown.push_str(rest.trim_start().strip_prefix(',').map_or(rest, str::trim_start));
+        }
     }
     shown
 }
@@ -130,6 +142,10 @@ mod tests {
             ("are: `a, _miroir_shard, b`.", "are: `a, b`."),
             ("nothing of it", "nothing of it"),
             ("`{\"id\":2,\"_miroir_shard\":\",,[\"}`.", "`{\"id\":2}`."),
+            ("`{\"_miroir_shard\":\",,[\",\"id\":2}`.", "`{\"id\":2}`."),
+            ("`#{\"_miroir_shard\": \",,[\", \"id\": 2}`.", "`#{\"id\": 2}`."),
+            ("`{\"a\":1,\"_miroir_shard\":\",,[\",\"id\":2}`.", "`{\"a\":1,\"id\":2}`."),
+            ("`{\"_miroir_shard\":\",,[\"}`.", "`{}`."),
         ] {
             assert_eq!(message(said), shown);
         }

@@ -6,7 +6,7 @@ use crate::{
     config::{ClusterConfig, ClusterFile},
     epochs::{INTERNAL, create_key},
     error::{Error, Result},
-    export, features,
+    export, features, fields,
     files::{self, Claim},
     health,
     ledger::{
@@ -29,10 +29,10 @@ use crate::{
     tls::{ControlTls, NodeTls},
     view::{Member, Replica, View},
     webhooks,
-    writes::{commit, recovery},
+    writes::{commit, edit, recovery},
 };
 use cidr::AnyIpCidr;
-use miroir_core::trace::TracingConfig;
+use miroir_core::{protocol::WriteOperation, trace::TracingConfig};
 use serde_json::json;
 use std::{
     net::SocketAddr,
@@ -229,8 +229,11 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     let ledger = Ledger::open(&args.data)?;
     let first = first_view(&config);
     let described = config.clone();
-    let (view, read_key) = ledger
+    let (view, read_key, gateways) = ledger
         .call(move |connection| {
+            if catalogue::load(connection)?.is_none() {
+                catalogue::know_leases(connection)?;
+            }
             let view = match catalogue::load(connection)? {
                 Some(mut view) => {
                     let old = view.clone();
@@ -254,7 +257,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
                     uid
                 }
             };
-            Ok((view, read_key))
+            Ok((view, read_key, catalogue::leases(connection)?))
         })
         .await?;
     if view.replicas.len() != usize::from(config.shards) {
@@ -286,7 +289,16 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
             Error::Other(format!("the client for webhooks and exports cannot be made: {error}"))
         })?,
     };
-    Ok(Arc::new(Cluster::new(options, args.tls.client()?, config, secrets, ledger, publisher, view)))
+    Ok(Arc::new(Cluster::new(
+        options,
+        args.tls.client()?,
+        config,
+        secrets,
+        ledger,
+        publisher,
+        view,
+        gateways,
+    )))
 }
 
 fn first_view(config: &ClusterConfig) -> View {
@@ -356,7 +368,11 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     take_up(&cluster).await?;
     operations::take_up_pace(&cluster).await?;
     features::learn(&cluster).await?;
+    if let Err(error) = fields::share_all(&cluster).await {
+        tracing::warn!(%error, "the fields of indexes could not be shared among all nodes: writes will do it");
+    }
     tokio::spawn(settle::run(cluster.clone()));
+    tokio::spawn(know_leases(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));
     tokio::spawn(mover::watch(cluster.clone()));
@@ -413,15 +429,29 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
 }
 
+/// Notes that all leases are known, once those that an older build has given are over.
+async fn know_leases(cluster: Arc<Cluster>) {
+    let Some(left) = cluster.gateways.unknown_for() else { return };
+    tokio::time::sleep(left).await;
+    if let Err(error) = cluster.ledger.call(catalogue::know_leases).await {
+        tracing::warn!(%error, "the next start waits for leases again");
+    }
+}
+
 /// Takes up what was on its way when the control plane went down.
 async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
-    let mut open = Vec::new();
+    let (mut open, mut edits) = (Vec::new(), Vec::new());
     for found in cluster.ledger.call(intents::all).await? {
         let uid = found.uid;
         match (&found.intent, found.sent) {
             (Intent::Write { .. }, false) => {
                 let write = recovery::reopen(cluster, found, &open).await?;
-                open.extend(write);
+                match write {
+                    Some(write) if matches!(write.operation, WriteOperation::Edit { .. }) => {
+                        edits.push(write)
+                    }
+                    write => open.extend(write),
+                }
             }
             (Intent::Broadcast { requests, effect }, false) => {
                 if let Err(error) = crate::ops::redo(cluster, uid, requests, effect.clone()).await {
@@ -470,6 +500,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 tracing::error!(%error, "writes could not be recovered yet");
             }
         });
+    }
+    for write in edits {
+        edit::resume(cluster, write).await?;
     }
     Ok(())
 }

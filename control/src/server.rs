@@ -132,7 +132,7 @@ pub async fn learn_name(cluster: &Cluster) -> Result<()> {
     cluster.change(|view| view.server_name = name).await?;
     let version = cluster.view().version;
     let heard = async {
-        while !cluster.gateways.have(version) {
+        while !cluster.gateways.begin_by(version) {
             tokio::time::sleep(MOMENT / 50).await;
         }
     };

@@ -173,6 +173,29 @@ impl View {
             .any(|effect| matches!(effect, Effect::Settings { index: of, .. } if of == index))
     }
 
+    /// What gateways are told of by name: indexes, and rules as a whole.
+    pub fn told(&self) -> impl Iterator<Item = &str> {
+        self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::rules::INDEX))
+    }
+
+    /// Of these, those of which gateways are told something else than by an older version.
+    #[must_use]
+    pub fn told_otherwise(&self, old: &Self) -> Vec<String> {
+        let is_same = |name: &str| {
+            let (new, old) = (self.indexes.get(name), old.indexes.get(name));
+            new.map(|index| (&index.primary_key, &index.settings))
+                == old.map(|index| (&index.primary_key, &index.settings))
+        };
+        let all: BTreeSet<&String> = self.indexes.keys().chain(old.indexes.keys()).collect();
+        let others =
+            all.into_iter().filter(|name| !is_same(name) || self.is_changing(name) != old.is_changing(name));
+        let mut names: Vec<String> = others.cloned().collect();
+        if self.rules_in_use() != old.rules_in_use() {
+            names.push(crate::rules::INDEX.to_owned());
+        }
+        names
+    }
+
     /// The rules that some node may apply: those that nodes have, and those that they are being told.
     #[must_use]
     pub fn rules_in_use(&self) -> Vec<Rule> {
@@ -470,6 +493,32 @@ mod tests {
         assert_eq!(names(view.rules_in_use()), ["one", "two"]);
         view.changing.clear();
         assert_eq!((names(view.rules_in_use()), names(view.rules)), (vec!["one".into()], vec!["one".into()]));
+    }
+
+    #[test]
+    fn gateways_are_told_otherwise_of_what_has_changed_for_them() {
+        let mut old = view(&[&["a"]]);
+        for name in ["kept", "gone", "keyed", "set", "setting"] {
+            old.indexes.insert(name.into(), Index::default());
+        }
+        let told = |change: &dyn Fn(&mut View)| {
+            let mut new = old.clone();
+            change(&mut new);
+            new.told_otherwise(&old)
+        };
+        assert!(told(&|_| {}).is_empty());
+        let changed = told(&|view| {
+            view.indexes.remove("gone");
+            view.indexes.insert("new".into(), Index::default());
+            view.indexes.get_mut("kept").unwrap().updated_at = 7;
+            view.indexes.get_mut("keyed").unwrap().primary_key = Some("id".into());
+            view.indexes.get_mut("set").unwrap().settings.insert("pagination".into(), 1.into());
+            let effect = Effect::Settings { index: "setting".into(), change: None, creates: false };
+            view.changing.insert(1, effect);
+        });
+        assert_eq!(changed, ["gone", "keyed", "new", "set", "setting"]);
+        let rule = Change::Update { uid: "one".into(), body: serde_json::json!({}) };
+        assert_eq!(told(&|view| rule.apply(&mut view.rules)), [crate::rules::INDEX]);
     }
 
     #[test]

@@ -37,6 +37,8 @@ codes! {
     INVALID_DOCUMENT_ID = "invalid_document_id", "invalid_request", 400;
     /// A document without its primary key.
     MISSING_DOCUMENT_ID = "missing_document_id", "invalid_request", 400;
+    /// More fields than an index can have.
+    MAX_FIELDS_LIMIT_EXCEEDED = "max_fields_limit_exceeded", "invalid_request", 400;
     /// Nothing in the first document looks like a primary key.
     INDEX_PRIMARY_KEY_NO_CANDIDATE_FOUND = "index_primary_key_no_candidate_found", "invalid_request", 400;
     /// Too much in the first document looks like a primary key.

@@ -38,6 +38,10 @@ pub struct Begin {
     pub authorization: Option<String>,
     /// The client's `customMetadata`; kept in the ledger.
     pub custom_metadata: Option<String>,
+    /// The fields of the documents, each once: those of the documents themselves in the order in which they come first, then those
+    /// in their objects, joined by dots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
     /// What nodes may refuse of the documents.
     #[serde(default, skip_serializing_if = "Doubts::is_empty")]
     pub doubts: Doubts,
@@ -61,6 +65,10 @@ pub struct Report {
     /// The last [`ReportReply::needed`] that the VM has heard: it reads by nothing older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed: Option<u64>,
+    /// Whether the VM has heard an answer before: only then one gives it a lease. Envoy tries each configuration in a VM that it lets go at
+    /// once, whose lease everybody would wait for. Absent from a filter of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_heard: Option<bool>,
     /// A read waits for a newer topology to arrive: the answer may take a moment, since it is asked again then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
@@ -127,6 +135,14 @@ impl Report {
 pub struct ReportReply {
     /// Copies that older topologies name may be gone: what has an older one must not read.
     pub needed: u64,
+    /// Whether this is a lease; else the VM is to report once more, at once.
+    #[serde(default = "is_lease")]
+    pub lease: bool,
+}
+
+/// A control plane of before gives nothing else.
+fn is_lease() -> bool {
+    true
 }
 
 impl ReportReply {
@@ -165,6 +181,9 @@ pub enum WriteOperation {
         ids: u64,
         /// The key that the gateway hashed by.
         primary_key: Option<String>,
+        /// One of them that nodes may not be able to look for: then no document is deleted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        odd: Option<String>,
     },
     /// Delete the documents that a filter finds.
     DeleteByFilter {

@@ -1,7 +1,13 @@
 //! The root context: the topology that this configuration says, and the writes under way.
 
 use crate::{
-    budget, callouts::outcome, lease, metrics, random, reach, refusal, stream::Stream, traces, writes::Writes,
+    budget,
+    callouts::outcome,
+    lease::{self, Heard},
+    metrics, random, reach, refusal,
+    stream::Stream,
+    traces,
+    writes::Writes,
 };
 use miroir_core::{protocol::RefusedTopology, topology::Topology};
 use proxy_wasm::{
@@ -46,7 +52,13 @@ impl Gateway {
 
 impl Context for Gateway {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        if lease::digest(token, headers, body_size) || traces::digest(token, || outcome(headers, body_size)) {
+        if let Some(heard) = lease::digest(token, headers, body_size) {
+            if let (Heard::Again, Some(topology)) = (heard, &self.topology) {
+                lease::report(topology, false);
+            }
+            return;
+        }
+        if traces::digest(token, || outcome(headers, body_size)) {
             return;
         }
         if let Some(topology) = &self.topology {

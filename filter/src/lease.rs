@@ -31,6 +31,8 @@ struct Lease {
     reports: HashMap<u32, Instant>,
     /// When the last report that was answered was sent.
     heard: Option<Instant>,
+    /// Some report has been answered, with a lease or without.
+    has_heard: bool,
     /// When it turned out that the control plane does not answer.
     lost: Option<Instant>,
     /// Older topologies must not be read by.
@@ -87,10 +89,11 @@ pub fn period(topology: &Topology) -> Duration {
 /// again after that.
 pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
-    let (oldest, newest, needed) = LEASE.with_borrow_mut(|lease| {
+    let (oldest, newest, needed, has_heard) = LEASE.with_borrow_mut(|lease| {
         // A context that was let go hears no answers.
         lease.reports.retain(|_, sent| sent.elapsed() < PATIENCE * 4);
-        (lease.topologies.oldest(topology), lease.topologies.newest(topology), lease.needed)
+        let (oldest, newest) = (lease.topologies.oldest(topology), lease.topologies.newest(topology));
+        (oldest, newest, lease.needed, lease.has_heard)
     });
     let (unreached, without_cluster) = reach::unreached(topology);
     let report = Report {
@@ -102,6 +105,7 @@ pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
         gateway: gateway_name(),
         refused: refusal::last(),
         needed: Some(needed),
+        has_heard: Some(has_heard),
         waits,
     };
     let body = report.to_json();
@@ -126,16 +130,28 @@ pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     })
 }
 
-/// Digests the answer to a report; `false` where the token is of something else.
-pub fn digest(token: u32, headers: usize, body_size: usize) -> bool {
-    let Some(sent) = LEASE.with_borrow_mut(|lease| lease.reports.remove(&token)) else { return false };
+/// What the answer to a report is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The VM is to report once more.
+    Again,
+    /// Nothing more is to be done.
+    Done,
+}
+
+/// Digests the answer to a report; `None` where the token is of something else.
+pub fn digest(token: u32, headers: usize, body_size: usize) -> Option<Heard> {
+    let sent = LEASE.with_borrow_mut(|lease| lease.reports.remove(&token))?;
     let reply = match outcome(headers, body_size) {
         Outcome::Answered(answer) if answer.status == 200 => ReportReply::from_json(&answer.body),
         _ => None,
     };
     LEASE.with_borrow_mut(|lease| match reply {
         Some(reply) => {
-            lease.heard = lease.heard.max(Some(sent));
+            if reply.lease {
+                lease.heard = lease.heard.max(Some(sent));
+            }
+            lease.has_heard = true;
             lease.needed = lease.needed.max(reply.needed);
             lease.lost = None;
         }
@@ -143,7 +159,7 @@ pub fn digest(token: u32, headers: usize, body_size: usize) -> bool {
         None if sent.elapsed() < PATIENCE * 2 => lease.lost = Some(Instant::now()),
         None => {}
     });
-    true
+    Some(if reply.is_some_and(|reply| !reply.lease) { Heard::Again } else { Heard::Done })
 }
 
 /// Whether to read by a topology now.

@@ -300,7 +300,7 @@ impl Stream {
 
 impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        if lease::digest(token, headers, body_size) {
+        if lease::digest(token, headers, body_size).is_some() {
             match std::mem::replace(&mut self.state, State::Left) {
                 State::Asking(collector, asked) if asked == token => self.read_if_allowed(collector),
                 state => self.state = state,

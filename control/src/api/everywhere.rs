@@ -7,11 +7,14 @@ use crate::{
     error::{Error, Result},
     features,
     locks::Scope,
-    node::{Authority, NodeAnswer},
+    node::{Authority, NodeAnswer, TIMEOUT},
     server::{self, Changed},
 };
 use axum::{extract::Path, response::Response};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// How often it is looked whether gateways have heard of something.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// `PATCH /experimental-features`.
 ///
@@ -98,5 +101,16 @@ async fn send(
         cluster.ledger.call(move |connection| server::store(connection, changed)).await?;
     }
     catalogue::mark_behind(cluster, &missed).await?;
+    // A node that has missed it may still be read: a key that is gone would be good there.
+    let is_read_nowhere_else = async {
+        while !cluster.is_read_as_written().await? {
+            tokio::time::sleep(MOMENT).await;
+        }
+        Ok::<_, Error>(())
+    };
+    match tokio::time::timeout(TIMEOUT, is_read_nowhere_else).await {
+        Ok(done) => done?,
+        Err(_) => tracing::warn!("not all gateways know which nodes have missed a change"),
+    }
     first.map(|answer| pass_on(&answer)).ok_or(Error::NoNode)
 }

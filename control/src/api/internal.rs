@@ -4,6 +4,7 @@ use super::{Sent, Shared, admin};
 use crate::{
     cluster::Cluster,
     error::{Error, Result, api_error},
+    ledger::catalogue,
     node::Request,
     secrets,
     writes::{self, refusal::Refused},
@@ -52,7 +53,18 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     if report.waits {
         tokio::time::sleep(WAIT).await;
     }
-    Ok(Json(cluster.gateways.report(report, cluster.view().floor)))
+    if report.has_heard == Some(false) {
+        return Ok(Json(ReportReply { needed: cluster.view().floor, lease: false }));
+    }
+    if let Some(leases) = cluster.gateways.add(&report.vm) {
+        // Durable before it gets a lease: a restart would not wait for it otherwise.
+        cluster.ledger.call(move |connection| catalogue::store_leases(connection, &leases)).await?;
+    }
+    let (reply, has_another) = cluster.gateways.report(report, cluster.view().floor);
+    if has_another {
+        cluster.settler.notice();
+    }
+    Ok(Json(reply))
 }
 
 /// Any method of `/_miroir/refusal/…`: a write that a gateway cannot take.

@@ -191,7 +191,7 @@ async fn write(
         requests,
         authority: sent.request.authority.clone(),
         at_once,
-        effect: Effect::Settings { index: index.to_owned(), change: change.as_ref().map(disguised) },
+        effect: Effect::Settings { index: index.to_owned(), change: change.as_ref().map(disguised), creates },
     };
     indexes::run(cluster, sent, operation).await
 }

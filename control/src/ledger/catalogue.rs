@@ -1,6 +1,6 @@
 //! The topology's truth: placement, indexes, nodes that are behind, epoch keys.
 
-use super::{meta, meta_as, parsed, set_meta};
+use super::{fields, meta, meta_as, parsed, set_meta};
 use crate::{
     error::{Error, Result},
     view::{Index, Replica, ReplicaState, View},
@@ -120,6 +120,7 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     for uid in old.indexes.keys().filter(|uid| !new.indexes.contains_key(*uid)) {
         connection.execute("DELETE FROM indexes WHERE uid = ?1", [uid])?;
         connection.execute("DELETE FROM settings WHERE index_uid = ?1", [uid])?;
+        fields::forget(connection, uid)?;
     }
     for (uid, index) in new.indexes.iter().filter(|(uid, index)| old.indexes.get(*uid) != Some(index)) {
         connection.execute(
@@ -145,6 +146,43 @@ pub struct Epoch {
     pub gateway: String,
     /// To be deleted on every node.
     pub fenced: bool,
+}
+
+/// Where it is noted that all gateways' VMs are known that have a lease.
+const LEASES: &str = "leases";
+
+/// The VMs of gateways that may have a lease; `None` where nobody knows, since an older build has given them.
+///
+/// # Errors
+/// The database failed.
+pub fn leases(connection: &Connection) -> Result<Option<Vec<String>>> {
+    if meta(connection, LEASES)?.is_none() {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare("SELECT vm FROM leases ORDER BY vm")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(Some(names.collect::<rusqlite::Result<_>>()?))
+}
+
+/// From now on all that have a lease are known.
+///
+/// # Errors
+/// The database failed.
+pub fn know_leases(connection: &Connection) -> Result<()> {
+    set_meta(connection, LEASES, "known")
+}
+
+/// Stores which VMs have, or are about to get, a lease.
+///
+/// # Errors
+/// The database failed.
+pub fn store_leases(connection: &Connection, vms: &[String]) -> Result<()> {
+    connection.execute("DELETE FROM leases", [])?;
+    let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO leases (vm) VALUES (?1)")?;
+    for vm in vms {
+        insert.execute([vm])?;
+    }
+    Ok(())
 }
 
 /// All epochs.
@@ -200,7 +238,13 @@ pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
 
 /// Settings that are changed member by member, and to what depth; all others are replaced.
 const DEPTHS: [(&str, u8); 5] =
-    [("pagination", 1), ("faceting", 1), ("typoTolerance", 1), ("chat", 1), ("embedders", 2)];
+    [("pagination", 1), ("faceting", 1), ("typoTolerance", 2), ("chat", 1), ("embedders", 2)];
+
+/// To what depth a setting is changed member by member.
+#[must_use]
+pub fn depth(setting: &str) -> u8 {
+    DEPTHS.iter().find(|(group, _)| *group == setting).map_or(0, |(_, depth)| *depth)
+}
 
 /// Changes members, those of objects among them one by one to this depth; `null` takes one away.
 pub fn merge_members(
@@ -243,8 +287,7 @@ pub fn merge_change(
         return;
     };
     for (name, value) in change {
-        let depth = DEPTHS.iter().find(|(group, _)| group == name).map_or(0, |(_, depth)| *depth);
-        merge(settings, name, value, depth);
+        merge(settings, name, value, depth(name));
     }
 }
 
@@ -270,12 +313,21 @@ pub fn merge_settings(
     Ok(())
 }
 
-/// Settings follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
+/// Settings and fields follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
 ///
 /// # Errors
 /// The database failed.
 pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) -> Result<()> {
+    // No index has this name.
+    const ASIDE: &str = "/";
     for (from, to, exchange) in pairs {
+        fields::rename(connection, to, ASIDE)?;
+        fields::rename(connection, from, to)?;
+        if *exchange {
+            fields::rename(connection, ASIDE, from)?;
+        } else {
+            fields::forget(connection, ASIDE)?;
+        }
         let (left, right) = (settings(connection, from)?, settings(connection, to)?);
         for (index, moved) in [(to, Some(left)), (from, exchange.then_some(right))] {
             connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;

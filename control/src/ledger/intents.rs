@@ -76,6 +76,9 @@ pub enum Effect {
         index: String,
         /// The change; `None` resets all.
         change: Option<serde_json::Value>,
+        /// It makes the index.
+        #[serde(default)]
+        creates: bool,
     },
     /// Indexes change places.
     Swap {
@@ -94,6 +97,21 @@ impl Effect {
     #[must_use]
     pub fn holds_locks(&self) -> bool {
         matches!(self, Self::UpdateIndex { .. } | Self::Swap { .. })
+    }
+
+    /// The indexes that it names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names: Vec<&str> = match self {
+            Self::None | Self::Rules { .. } => Vec::new(),
+            Self::Settings { index, .. } => vec![index],
+            Self::UpdateIndex { index, rename, .. } => {
+                std::iter::once(index.as_str()).chain(rename.as_deref()).collect()
+            }
+            Self::Swap { pairs } => {
+                pairs.iter().flat_map(|(left, right, _)| [left.as_str(), right.as_str()]).collect()
+            }
+        };
+        names.into_iter()
     }
 
     /// Which indexes' settings go where: from, to, and whether `to` comes back.

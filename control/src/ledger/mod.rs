@@ -4,6 +4,7 @@
 //! its own savepoint: many writers share one `fsync`, and the failure of one call undoes that call only.
 
 pub mod catalogue;
+pub mod fields;
 pub mod intents;
 pub mod task_list;
 pub mod tasks;

@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS intents (uid INTEGER PRIMARY KEY, state TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS indexes (
     uid TEXT PRIMARY KEY, primary_key TEXT, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
 ) STRICT;
+-- The fields of indexes, which all nodes have been told, in the order in which nodes took them up.
+CREATE TABLE IF NOT EXISTS fields (
+    index_uid TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (index_uid, name)
+) STRICT;
 -- Settings as clients set them, merged: JSON.
 CREATE TABLE IF NOT EXISTS settings (index_uid TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS placement (
@@ -43,3 +47,5 @@ CREATE TABLE IF NOT EXISTS epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NU
 -- Where to post ended tasks; headers: JSON. Then the ended tasks that have not been posted.
 CREATE TABLE IF NOT EXISTS webhooks (uuid TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS untold_tasks (uid INTEGER PRIMARY KEY) STRICT;
+-- VMs of gateways that have, or may have, a lease: after a restart they are waited for until they report.
+CREATE TABLE IF NOT EXISTS leases (vm TEXT PRIMARY KEY) STRICT;

@@ -275,7 +275,15 @@ pub async fn ids(
     if u64::try_from(page.results.len()).unwrap_or(u64::MAX) < page.total {
         return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
     }
-    Ok(document::by_id(&page.results, key).into_keys().collect())
+    let ids: Vec<String> = document::by_id(&page.results, key).into_keys().collect();
+    // Taken as absent, they would be deleted from other nodes.
+    if ids.len() < page.results.len() {
+        let (node, key) = (&node.name, key.name());
+        return Err(Error::Other(format!(
+            "node `{node}` has documents of `{index}` without an id in `{key}`"
+        )));
+    }
+    Ok(ids)
 }
 
 /// The documents of these ids that a filter finds, with their vectors.

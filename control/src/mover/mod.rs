@@ -131,9 +131,10 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
 /// Some stale replicas of a node that one other node can give.
 fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let view = cluster.view();
+    // One that is behind learns first which indexes there are.
     let source_of = |shard: Shard| {
         let mut active = view.active(shard).filter_map(|name| cluster.node(name));
-        active.find(|node| node.is_up() && node.name != target.name)
+        active.find(|node| node.is_up() && node.name != target.name && !view.behind.contains(&node.name))
     };
     let stale = view.stale_on(&target.name);
     let source = stale.iter().find_map(|shard| source_of(*shard))?;

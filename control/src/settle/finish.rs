@@ -1,10 +1,15 @@
 //! What the end of a task means: for replicas and the catalogue first, then for its client.
 
-use super::judge::Over;
+use super::{
+    SetBack,
+    judge::{Over, State, is_about_existence},
+    set_back,
+};
 use crate::{
     cluster::Cluster,
     error::Result,
     facet_values::FACETING,
+    fields,
     ledger::{
         catalogue as stored,
         intents::{self, Effect},
@@ -17,26 +22,77 @@ use crate::{
 };
 use miroir_core::error::ErrorBody;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-/// Ends a task: first the truth about replicas and indexes, and its publication; and where replicas are not as the others, once
-/// no gateway reads them any more.
-pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, over: Over) -> Result<()> {
-    let (task, effect, indexed, is_applied) = match cluster.settler.pending().get(&uid) {
-        Some(pending) => (pending.task.clone(), pending.effect.clone(), pending.indexed, pending.is_applied),
+/// Ends a task: first the truth about replicas and indexes, and its publication. Its client hears of it once every gateway goes by
+/// what has changed; and where replicas are not as the others, once no gateway reads them any more.
+pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> Result<()> {
+    let (task, effect, indexed, is_applied, set_back) = match cluster.settler.pending().get(&uid) {
+        Some(it) => {
+            // Nodes make an index before they take its first settings, which say which shard a document is of: these it must have.
+            if over.status == "failed" && matches!(it.effect, Effect::Settings { creates: true, .. }) {
+                let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
+                over.set_back.extend(there.map(|part| part.node.clone()));
+            }
+            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
+        }
         None => return Ok(()),
     };
+    match set_back {
+        SetBack::Nothing if over.set_back.is_empty() => {}
+        SetBack::Nothing => {
+            set_back::start(cluster, uid, over);
+            return Ok(());
+        }
+        SetBack::UnderWay => return Ok(()),
+        SetBack::Done(missed) => over.behind.extend(missed),
+    }
+    if cluster.settler.waits_for_set_back(uid) {
+        return Ok(());
+    }
+    let effect = if over.status == "succeeded" { effect } else { kept(effect, &over) };
     if !is_applied {
+        if let (Some(index), "documentEdition", "succeeded") = (&task.index, &*task.kind, over.status) {
+            // The function may have made fields on the nodes of some documents only.
+            let registrations = fields::share(cluster, index).await?;
+            if !registrations.is_empty() {
+                let tasks = registrations.clone();
+                let add = move |connection: &_| intents::add_node_tasks(connection, uid, &tasks);
+                cluster.ledger.call(add).await?;
+                cluster.settler.wait_for(uid, registrations);
+                return Ok(());
+            }
+        }
         apply(cluster, &task, &effect, &over).await?;
     }
     match cluster.settler.pending().get_mut(&uid) {
-        Some(pending) => pending.is_applied = true,
+        Some(pending) => {
+            pending.is_applied = true;
+            if let Some(index) = &pending.task.index {
+                let over: HashSet<(&str, u32)> =
+                    pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
+                cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
+            }
+        }
         None => return Ok(()),
     }
-    if !cluster.is_read_as_written().await? {
+    let is_seen = cluster.is_seen(task.index.as_deref().into_iter().chain(effect.names()));
+    if !is_seen || !cluster.is_read_as_written().await? {
         return Ok(());
     }
     end(cluster, task, effect, &over, indexed).await
+}
+
+/// What nodes keep of an operation that has failed: where another name and another primary key are wanted at once, they take the name
+/// before they look at the key.
+fn kept(effect: Effect, over: &Over) -> Effect {
+    let has_index = over.error.as_ref().is_some_and(|error| !is_about_existence(error));
+    match effect {
+        Effect::UpdateIndex { index, primary_key: Some(_), rename: rename @ Some(_) } if has_index => {
+            Effect::UpdateIndex { index, primary_key: None, rename }
+        }
+        _ => Effect::None,
+    }
 }
 
 /// What the end of a task means for replicas and the catalogue.
@@ -45,25 +101,28 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
     let succeeded = over.status == "succeeded";
     let finished_at = over.finished_at.unwrap_or_else(time::now);
     let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
-    let index = task.index.clone();
     // An index that was deleted meanwhile has no settings any more.
-    if let (true, Effect::Settings { index, change }) = (succeeded, effect.clone())
+    if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
         && cluster.view().indexes.contains_key(&index)
     {
         let merge = move |connection: &_| stored::merge_settings(connection, &index, change.as_ref());
         cluster.ledger.call(merge).await?;
     }
-    let settings = match &index {
-        Some(index) if succeeded && task.kind == "settingsUpdate" => {
+    let settings = match effect {
+        Effect::Settings { index, .. } if succeeded => {
             let uid = index.clone();
-            Some(cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?)
+            let settings = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+            Some((index, settings))
         }
         _ => None,
     };
     // Before the view: what the view loses of indexes, the ledger loses with their settings.
-    let moves = if succeeded { effect.moves() } else { Vec::new() };
+    let moves = effect.moves();
     if !moves.is_empty() {
+        let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
+        cluster.settler.renamed(uid, &moves);
         cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
+        moved.iter().for_each(|index| cluster.fields.forget(index));
     }
     cluster
         .change(|view| {
@@ -81,14 +140,16 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                 view.mark_behind(node);
             }
             view.changing.remove(&uid);
-            if succeeded {
-                if let Some(changed) = index.as_ref().and_then(|index| view.indexes.get_mut(index)) {
-                    changed.date(&task.kind, started_at, finished_at);
-                    if let Some(settings) = settings {
-                        changed.settings = Index::published(settings);
-                    }
-                }
-                crate::ops::apply(view, effect);
+            if let Some(changed) = task.index.as_ref().and_then(|index| view.indexes.get_mut(index))
+                && succeeded
+            {
+                changed.date(&task.kind, started_at, finished_at);
+            }
+            crate::ops::apply(view, effect);
+            if let Some((index, settings)) = settings
+                && let Some(changed) = view.indexes.get_mut(index)
+            {
+                changed.settings = Index::published(settings);
             }
         })
         .await

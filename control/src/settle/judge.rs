@@ -1,6 +1,6 @@
 //! From what nodes say of their tasks to what the client's task is. Pure.
 
-use crate::time::Nanos;
+use crate::{ledger::intents::NodeTask, time::Nanos};
 use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -20,6 +20,15 @@ pub struct Part {
     pub seen: Seen,
 }
 
+impl Part {
+    /// A task that its node has said nothing of yet.
+    #[must_use]
+    pub fn of(task: NodeTask) -> Self {
+        let NodeTask { node, node_task, main, shards } = task;
+        Self { node, node_task, main, shards, seen: Seen::default() }
+    }
+}
+
 /// What a node says of its task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
@@ -33,6 +42,33 @@ pub struct Seen {
     pub details: Option<Value>,
     /// Why it failed.
     pub error: Option<ErrorBody>,
+}
+
+impl Seen {
+    /// Whether the node has judged the request and will not have it, as any node with its documents would. What fails for want of
+    /// space or by an error of the node's own is no such verdict, nor is it that an index is there, or is not: the catalogue knows.
+    fn is_refusal(&self) -> bool {
+        let is_clients = |error: &ErrorBody| error.kind == "invalid_request" && !is_about_existence(error);
+        self.state == State::Failed && self.error.as_ref().is_some_and(is_clients)
+    }
+}
+
+/// Whether an error says that an index is there, or is not.
+pub(super) fn is_about_existence(error: &ErrorBody) -> bool {
+    ["index_not_found", "index_already_exists"].contains(&error.code.as_str())
+}
+
+/// Which end is the truth, where nodes end an operation on a whole index differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decides {
+    /// The best one: what one node has, the others are to have too.
+    #[default]
+    Best,
+    /// The same, and who does not know the index has nothing to catch up with.
+    Deletion,
+    /// A refusal: each node judges by its own documents, and a node that had them all would refuse it too. None is to keep what one
+    /// refuses.
+    Refusal,
 }
 
 /// How far a node's task is.
@@ -54,7 +90,9 @@ pub enum State {
 }
 
 impl State {
-    fn is_over(self) -> bool {
+    /// Whether nothing more will come of it.
+    #[must_use]
+    pub fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 }
@@ -92,18 +130,23 @@ pub struct Over {
     pub stale: BTreeSet<(Shard, String)>,
     /// Nodes that ended otherwise than the others.
     pub behind: BTreeSet<String>,
+    /// Nodes that have taken what another one refuses: they are to be as before.
+    pub set_back: BTreeSet<String>,
+    /// A node that refuses it.
+    pub refused_by: Option<String>,
 }
 
-/// Decides. A node that is away is waited for only where nobody else can speak for its shards.
+/// Decides. A node that is away is waited for only where nobody else can speak for its shards. What nodes refuse that are `behind`
+/// says nothing: they judge by what they have missed.
 #[must_use]
-pub fn judge(parts: &[Part]) -> Verdict {
+pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Verdict {
     let started_at = parts.iter().filter_map(|part| part.seen.started_at).min();
     let unfinished = parts.iter().any(|part| !part.seen.state.is_over() && part.seen.state != State::Away);
     if unfinished {
         return Verdict::Pending { started_at };
     }
     let mut over = Over { status: "succeeded", started_at, ..Over::default() };
-    let decides = parts.iter().any(|part| part.main);
+    let is_decided = parts.iter().any(|part| part.main);
     let main: Vec<&Part> = parts.iter().filter(|part| part.main).collect();
     let groups: Vec<Option<Shard>> = if main.iter().all(|part| part.shards.is_empty()) {
         vec![None]
@@ -111,19 +154,27 @@ pub fn judge(parts: &[Part]) -> Verdict {
         let shards: BTreeSet<Shard> = main.iter().flat_map(|part| part.shards.iter().copied()).collect();
         shards.into_iter().map(Some).collect()
     };
-    for group in groups.into_iter().filter(|_| decides) {
+    let refuses =
+        |part: &&&Part| decides == Decides::Refusal && part.seen.is_refusal() && !behind.contains(&part.node);
+    let refusal = main.iter().find(refuses).copied();
+    for group in groups.into_iter().filter(|_| is_decided) {
         let of_group: Vec<&&Part> =
             main.iter().filter(|part| group.is_none_or(|shard| part.shards.contains(&shard))).collect();
         // The best end is the truth: what one replica has taken, the others are to have too.
-        let truth = [State::Succeeded, State::Canceled, State::Failed]
+        let best = [State::Succeeded, State::Canceled, State::Failed]
             .into_iter()
             .find(|state| of_group.iter().any(|part| part.seen.state == *state));
+        let truth = refusal.map(|_| State::Failed).or(best);
         let Some(truth) = truth else { return Verdict::Pending { started_at } };
-        for part in of_group.iter().filter(|part| part.seen.state != truth) {
+        for part in of_group.iter().filter(|part| part.seen.state != truth || refusal.is_some()) {
+            let is_gone = || part.seen.error.as_ref().is_some_and(|error| error.code == "index_not_found");
             match group {
-                Some(shard) => over.stale.insert((shard, part.node.clone())),
-                None => over.behind.insert(part.node.clone()),
-            };
+                Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
+                None if part.seen.is_refusal() && refusal.is_some() => {}
+                None if part.seen.state == State::Succeeded => drop(over.set_back.insert(part.node.clone())),
+                None if decides == Decides::Deletion && is_gone() => {}
+                None => drop(over.behind.insert(part.node.clone())),
+            }
         }
         match truth {
             State::Failed => over.status = "failed",
@@ -139,14 +190,14 @@ pub fn judge(parts: &[Part]) -> Verdict {
             over.behind.insert(part.node.clone());
         }
     }
+    over.refused_by = refusal.map(|part| part.node.clone());
     over.finished_at = parts.iter().filter_map(|part| part.seen.finished_at).max();
+    let tells = refusal.into_iter().chain(main.iter().copied());
     if over.status == "failed" {
-        over.error = main.iter().find_map(|part| part.seen.error.clone());
+        over.error = tells.clone().find_map(|part| part.seen.error.clone());
     }
-    over.details = main
-        .iter()
-        .find(|part| state_name(part.seen.state) == over.status)
-        .and_then(|part| part.seen.details.clone());
+    let of_status = |part: &&Part| state_name(part.seen.state) == over.status;
+    over.details = tells.clone().find(of_status).and_then(|part| part.seen.details.clone());
     over.deleted = counted(&main, "deletedDocuments");
     over.edited = counted(&main, "editedDocuments");
     Verdict::Over(Box::new(over))
@@ -226,7 +277,7 @@ mod tests {
     }
 
     fn over(parts: &[Part]) -> Over {
-        match judge(parts) {
+        match judge(parts, Decides::Best, &BTreeSet::new()) {
             Verdict::Over(over) => *over,
             Verdict::Pending { .. } => panic!("pending"),
         }
@@ -235,7 +286,7 @@ mod tests {
     #[test]
     fn all_replicas_must_have_succeeded() {
         let parts = [part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Processing)];
-        assert_eq!(judge(&parts), Verdict::Pending { started_at: Some(10) });
+        assert_eq!(judge(&parts, Decides::Best, &BTreeSet::new()), Verdict::Pending { started_at: Some(10) });
         let over = over(&[part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Succeeded)]);
         assert_eq!((over.status, over.deleted, over.finished_at), ("succeeded", Some(6), Some(20)));
         assert!(over.stale.is_empty());
@@ -264,7 +315,7 @@ mod tests {
         let stood_in = over(&[part("a", &[0], State::Away), part("b", &[0], State::Succeeded)]);
         assert_eq!((stood_in.status, stood_in.stale.len()), ("succeeded", 1));
         let alone = [part("a", &[0], State::Away), part("b", &[1], State::Succeeded)];
-        assert!(matches!(judge(&alone), Verdict::Pending { .. }));
+        assert!(matches!(judge(&alone, Decides::Best, &BTreeSet::new()), Verdict::Pending { .. }));
     }
 
     #[test]
@@ -272,7 +323,10 @@ mod tests {
         let mut step = part("b", &[], State::Waiting);
         step.main = false;
         let main = part("a", &[0], State::Succeeded);
-        assert!(matches!(judge(&[main.clone(), step.clone()]), Verdict::Pending { .. }));
+        assert!(matches!(
+            judge(&[main.clone(), step.clone()], Decides::Best, &BTreeSet::new()),
+            Verdict::Pending { .. }
+        ));
         step.seen.state = State::Failed;
         assert_eq!(over(&[main, step]).status, "succeeded");
     }
@@ -281,6 +335,45 @@ mod tests {
     fn operations_on_all_nodes_leave_those_behind_that_differ() {
         let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
         assert_eq!((over.status, over.behind), ("succeeded", BTreeSet::from(["b".to_owned()])));
+    }
+
+    #[test]
+    fn what_one_node_refuses_none_keeps() {
+        let judged = |parts: &[Part], decides, behind: &[&str]| {
+            let behind = behind.iter().map(|name| (*name).to_owned()).collect();
+            match judge(parts, decides, &behind) {
+                Verdict::Over(over) => *over,
+                Verdict::Pending { .. } => panic!("pending"),
+            }
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let failed = |node: &str, kind: &str, code: &str| {
+            let mut part = part(node, &[], State::Failed);
+            let of = |error| ErrorBody { kind: kind.into(), code: code.into(), ..error };
+            part.seen.error = part.seen.error.map(of);
+            part
+        };
+        let parts = [
+            failed("d", "internal", "internal"),
+            part("a", &[], State::Succeeded),
+            failed("b", "invalid_request", "vector_embedding_error"),
+            part("c", &[], State::Away),
+        ];
+        let over = judged(&parts, Decides::Refusal, &[]);
+        assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "vector_embedding_error"));
+        assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
+        // Who is behind refuses nothing.
+        let over = judged(&parts, Decides::Refusal, &["b"]);
+        assert_eq!(
+            (over.status, over.set_back, over.behind),
+            ("succeeded", names(&[]), names(&["b", "c", "d"]))
+        );
+        // Nor is one full, or of another opinion about which indexes there are.
+        let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
+        for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
+            let over = judged(&parts, decides, &[]);
+            assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(behind)));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod finish;
 pub mod judge;
+mod set_back;
 
 use crate::{
     cluster::Cluster,
@@ -15,7 +16,7 @@ use crate::{
 };
 use finish::finish;
 use futures_util::future::join_all;
-use judge::{Part, Seen, State, Verdict, judge};
+use judge::{Decides, Part, Seen, State, Verdict, judge};
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
     path::ApiPath,
@@ -23,7 +24,7 @@ use miroir_core::{
 };
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -62,6 +63,36 @@ struct Pending {
     guard: Option<LockGuard>,
     /// The catalogue and the replicas are what the task's end makes of them.
     is_applied: bool,
+    /// Nodes that have taken what another one refuses.
+    set_back: SetBack,
+}
+
+/// Nodes that are to be as before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum SetBack {
+    /// There are none, as far as is known.
+    #[default]
+    Nothing,
+    /// They are being set back.
+    UnderWay,
+    /// They are as before, but for these.
+    Done(BTreeSet<String>),
+}
+
+impl Pending {
+    /// Which end is the truth, where nodes end it differently.
+    fn decides(&self) -> Decides {
+        match &self.effect {
+            Effect::Settings { .. } | Effect::UpdateIndex { .. } => Decides::Refusal,
+            _ if self.task.kind == "indexDeletion" => Decides::Deletion,
+            _ => Decides::Best,
+        }
+    }
+
+    /// The indexes that it concerns.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.task.index.as_deref().into_iter().chain(self.effect.names())
+    }
 }
 
 /// Tasks that nodes have not ended.
@@ -82,19 +113,65 @@ impl Settler {
     /// Adds a task.
     pub fn add(&self, unsettled: Unsettled) {
         let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
-        let parts = node_tasks
-            .into_iter()
-            .map(|task| Part {
-                node: task.node,
-                node_task: task.node_task,
-                main: task.main,
-                shards: task.shards,
-                seen: Seen::default(),
-            })
-            .collect();
-        let pending = Pending { task, parts, effect, indexed, guard, is_applied: false };
+        let parts = node_tasks.into_iter().map(Part::of).collect();
+        let pending =
+            Pending { task, parts, effect, indexed, guard, is_applied: false, set_back: SetBack::Nothing };
         self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
+    }
+
+    /// A task is over only once these are too.
+    fn wait_for(&self, uid: u32, node_tasks: Vec<NodeTask>) {
+        if let Some(pending) = self.pending().get_mut(&uid) {
+            pending.parts.extend(node_tasks.into_iter().map(Part::of));
+        }
+        self.wake.notify_one();
+    }
+
+    /// Something has changed that tasks may wait for.
+    pub fn notice(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether a task has to wait for an earlier one of its index, which nodes are to be set back from: one node ends them in order.
+    fn waits_for_set_back(&self, uid: u32) -> bool {
+        let all = self.pending();
+        let Some(this) = all.get(&uid) else { return false };
+        let names: BTreeSet<&str> = this.names().collect();
+        let is_before = |pending: &Pending| {
+            pending.set_back != SetBack::Nothing && pending.names().any(|name| names.contains(name))
+        };
+        // Whoever holds locks is waited for itself.
+        this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))
+    }
+
+    /// Changes of an index's settings that have not ended, and that no node has refused, but for those of one task.
+    fn other_changes(&self, uid: u32, of: &str) -> Vec<Option<Value>> {
+        let pending = self.pending();
+        let others = pending.iter().filter(|(other, pending)| {
+            let is_refused = pending.parts.iter().any(|part| part.seen.state == State::Failed);
+            **other != uid && !is_refused
+        });
+        let change = |(_, pending): (_, &Pending)| match &pending.effect {
+            Effect::Settings { index, change, .. } if index == of => Some(change.clone()),
+            _ => None,
+        };
+        others.filter_map(change).collect()
+    }
+
+    /// Indexes have changed their names: what came before that is of the same indexes as before.
+    fn renamed(&self, by: u32, moves: &[(String, String, bool)]) {
+        for (_, pending) in self.pending().range_mut(..by) {
+            if let Effect::Settings { index, .. } = &mut pending.effect {
+                for (from, to, comes_back) in moves {
+                    if *index == *from {
+                        index.clone_from(to);
+                    } else if *index == *to && *comes_back {
+                        index.clone_from(from);
+                    }
+                }
+            }
+        }
     }
 
     fn kind(&self, uid: u32) -> Option<String> {
@@ -176,6 +253,14 @@ impl Settler {
                 .collect()
         };
         self.ended(&waited_for).await;
+    }
+
+    /// The pending tasks of a kind about an index.
+    #[must_use]
+    pub fn of_kind(&self, kind: &str, index: &str) -> Vec<u32> {
+        let is_wanted =
+            |pending: &Pending| pending.task.kind == kind && pending.task.index.as_deref() == Some(index);
+        self.pending().iter().filter(|(_, pending)| is_wanted(pending)).map(|(uid, _)| *uid).collect()
     }
 
     /// Whether a node has operations on indexes, or their settings, before it.
@@ -272,6 +357,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     let seen: HashMap<String, HashMap<u32, Seen>> = join_all(asked).await.into_iter().collect();
     let mut started = Vec::new();
     let mut over = Vec::new();
+    let behind = cluster.view().behind.clone();
     {
         let mut pending = cluster.settler.pending();
         for (uid, pending) in pending.iter_mut() {
@@ -280,7 +366,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
                     part.seen = seen.clone();
                 }
             }
-            match judge(&pending.parts) {
+            match judge(&pending.parts, pending.decides(), &behind) {
                 Verdict::Pending { started_at: Some(at) } if pending.task.started_at.is_none() => {
                     // The clocks of nodes are their own, and steps may have come before the uid.
                     let at = at.max(pending.task.enqueued_at);

@@ -3,14 +3,14 @@
 use super::{
     OpenWrite,
     doubts::{self, Looked},
-    refusal,
+    edit, ids, refusal,
 };
 use crate::{
     auth::{self, Grant},
     catalogue,
     cluster::Cluster,
-    epochs,
     error::{Error, Result, api_error, index_not_found},
+    fields::Key,
     ledger::{
         intents::{self, Intent},
         tasks::{self, NewTask},
@@ -27,9 +27,18 @@ use miroir_core::{
     shard::Shard,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use uuid::Uuid;
+
+/// How long a write by a filter waits for edits before it: less than gateways wait for a begin.
+const EDITS: Duration = Duration::from_secs(5);
+/// How long a node may take to learn what it has missed, before a write that it is needed for goes on without that.
+const CATCHING_UP: Duration = Duration::from_secs(3);
 
 /// Answers a gateway's begin.
 ///
@@ -50,12 +59,48 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
         return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
     }
+    wait_for_edits(cluster, &begin).await?;
+    caught_up(cluster, &begin.shards).await;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // From here on a gateway that leaves must not stop it half-way.
     let cluster = cluster.clone();
     tokio::spawn(async move { begin_locked(&cluster, begin, grant, guard).await })
         .await
         .map_err(|error| Error::Other(error.to_string()))?
+}
+
+/// A function may make fields on the nodes of some documents only. Until it is over and all nodes know them, a condition such as
+/// `a != 1` may find other documents on other nodes: whatever writes by one has to wait.
+async fn wait_for_edits(cluster: &Cluster, begin: &Begin) -> Result<()> {
+    let (WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }) =
+        &begin.operation
+    else {
+        return Ok(());
+    };
+    if !filter.to_string().contains("!=") {
+        return Ok(());
+    }
+    let edits = cluster.settler.of_kind("documentEdition", &begin.index);
+    tokio::time::timeout(EDITS, cluster.settler.ended(&edits)).await.map_err(|_| {
+        let message = "Documents are being edited by a function, and which documents this filter finds depends on it. Try \
+                       again later.";
+        ApiError::new(Code::UNAVAILABLE, message).into()
+    })
+}
+
+/// Waits, for a moment, until nodes that answer and that are to be written have caught up: they may lack the index, and would make it
+/// without its settings.
+async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
+    let begun = Instant::now();
+    let is_behind = || {
+        let view = cluster.view();
+        let learns =
+            |name: &str| view.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up());
+        !view.behind.is_empty() && shards.iter().any(|shard| view.writers(*shard).any(learns))
+    };
+    while is_behind() && begun.elapsed() < CATCHING_UP {
+        tokio::time::sleep(CATCHING_UP / 60).await;
+    }
 }
 
 /// Takes the locks, once all is known that a node could refuse of the payload; `None` where its documents have to be seen
@@ -114,12 +159,23 @@ async fn begin_locked(
                 catalogue::wait_until_over(cluster, &made).await;
                 return record(cluster, &begin, failure.clone()).await;
             }
-            extras = catalogue::ensure_index(cluster, &begin.index, primary_key.as_deref()).await?;
+            // A payload without a document is split by no key, and a node keeps the one that is asked for.
+            let key = primary_key.as_ref().or(requested_primary_key.as_ref());
+            let content = key.map(|key| catalogue::Content {
+                key: if requested_primary_key.is_some() { Key::Said(key) } else { Key::Inferred(key) },
+                fields: &begin.fields,
+            });
+            extras = match catalogue::ensure_index(cluster, &begin.index, content).await {
+                Err(Error::Api(error)) if error.body.code == Code::MAX_FIELDS_LIMIT_EXCEEDED.name() => {
+                    return record(cluster, &begin, error.body).await;
+                }
+                made => made?,
+            };
             // Another write, to other shards, may have created it meanwhile, with another key.
             let known_key =
                 cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
             if let Some(known) = &known_key
-                && primary_key.as_ref() != Some(known)
+                && key != Some(known)
             {
                 return Ok(BeginReply::Split { primary_key: known.clone() });
             }
@@ -128,6 +184,12 @@ async fn begin_locked(
         operation => {
             if index.is_none() {
                 return record(cluster, &begin, index_not_found(&begin.index).body).await;
+            }
+            if let WriteOperation::DeleteDocuments { odd: Some(id), .. } = operation
+                && begin.shards.len() > 1
+                && let Some(error) = ids::refused(cluster, &begin.index, id).await
+            {
+                return record(cluster, &begin, error).await;
             }
             if let (WriteOperation::DeleteDocuments { primary_key, .. }, Some(known)) =
                 (operation, &known_key)
@@ -138,9 +200,10 @@ async fn begin_locked(
             known_key
         }
     };
+    // The control plane sends edits itself: see [`edit`].
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
-    let gateway = if edits { epochs::editor(&begin.gateway) } else { begin.gateway.clone() };
-    let (key_uid, key) = cluster.epochs.key(cluster, &gateway).await?;
+    let gateway = begin.gateway.clone();
+    let key = if edits { None } else { Some(cluster.epochs.key(cluster, &gateway).await?) };
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let begun = Uuid::new_v4().simple().to_string();
@@ -167,10 +230,11 @@ async fn begin_locked(
     let uid = task.uid;
     // Asked under the locks: whoever starts to record later waits for this write.
     let record = cluster.mover.recorder.recorded(&begin.shards);
-    cluster.open.insert(OpenWrite {
+    let summary = task.summary();
+    let write = OpenWrite {
         task,
         gateway,
-        key: Some(key_uid),
+        key: key.as_ref().map(|(uid, _)| *uid),
         index: begin.index,
         operation: begin.operation,
         writers,
@@ -179,7 +243,12 @@ async fn begin_locked(
         since: Instant::now(),
         begun: begun.clone(),
         decision: watch::Sender::default(),
-    });
+    };
+    let Some((_, key)) = key else {
+        edit::spawn(cluster, write);
+        return Ok(BeginReply::Recorded { task: summary });
+    };
+    cluster.open.insert(write);
     Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record, begun: Some(begun) })
 }
 

@@ -46,7 +46,7 @@ pub enum Looked {
 /// The ledger failed.
 pub async fn settings(cluster: &Cluster, index: &str) -> Result<(Settings, Settings)> {
     let changes = cluster.settler.effects(|effect| match effect {
-        Effect::Settings { index: of, change } if of == index => Some(change.clone()),
+        Effect::Settings { index: of, change, .. } if of == index => Some(change.clone()),
         _ => None,
     });
     let known = cluster.view().indexes.contains_key(index);

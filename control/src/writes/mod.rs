@@ -3,6 +3,8 @@
 pub mod begin;
 pub mod commit;
 pub mod doubts;
+pub mod edit;
+mod ids;
 pub mod recovery;
 pub mod refusal;
 

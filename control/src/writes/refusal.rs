@@ -99,6 +99,7 @@ impl Refused {
             shards: Vec::new(),
             authorization: self.authorization,
             custom_metadata: None,
+            fields: Vec::new(),
             doubts: Doubts::default(),
             doubtful: None,
         };

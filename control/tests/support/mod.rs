@@ -276,6 +276,7 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
         shards: shards.iter().copied().map(Shard).collect(),
         authorization: None,
         custom_metadata: Some("the client's".into()),
+        fields: vec!["title".into(), "id".into()],
         doubts: Default::default(),
         doubtful: None,
     }

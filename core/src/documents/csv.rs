@@ -45,6 +45,10 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
         for ((name, kind), field) in columns.iter().zip(&record) {
             object.insert((*name).to_owned(), value(field, *kind, line)?);
         }
+        let mut expected = 0;
+        for name in object.keys() {
+            documents.names.child(0, name, &mut expected);
+        }
         for (name, value) in object.iter().filter(|(name, _)| Doubtful::concerns(name)) {
             let looked = serde_json::value::to_raw_value(value)
                 .and_then(|value| documents.doubtful.look(documents.entries.len(), name, &value));

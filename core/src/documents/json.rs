@@ -1,14 +1,16 @@
 //! JSON and NDJSON, scanned as they stream in.
 
-use super::{Body, Entry, Format, PrimaryKey, doubts::Doubtful};
+use super::{
+    Body, Entry, Format, PrimaryKey,
+    doubts::Doubtful,
+    fields::{FieldNames, Named},
+};
 use crate::{
     error::{ApiError, Code},
     json::Text,
     shard::{Shard, TAG_FIELD},
 };
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, error::Category, value::RawValue};
 use std::{borrow::Cow, fmt, io::Read};
 
@@ -46,6 +48,14 @@ pub(super) struct JsonScanner {
     retry_at: usize,
     reserved: bool,
     doubtful: Doubtful,
+    names: FieldNames,
+}
+
+/// What a scan finds besides the documents.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub doubtful: Doubtful,
+    pub names: FieldNames,
 }
 
 impl JsonScanner {
@@ -60,7 +70,13 @@ impl JsonScanner {
             retry_at: 0,
             reserved: false,
             doubtful: Doubtful::default(),
+            names: FieldNames::default(),
         }
+    }
+
+    /// Bytes that are held besides the payload, about.
+    pub fn held(&self) -> u64 {
+        self.names.held()
     }
 
     pub fn push(&mut self, chunk: &[u8], body: &mut Body, entries: &mut Vec<Entry>) {
@@ -77,15 +93,16 @@ impl JsonScanner {
         }
     }
 
-    /// Reads the rest, and says what is doubtful; `None` where a document has the reserved field.
-    pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<Option<Doubtful>, ApiError> {
+    /// Reads the rest; `None` where a document has the reserved field.
+    pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<Option<Scanned>, ApiError> {
         let (segment, bytes) = body.last();
         if !matches!(self.state, State::Broken | State::Ignored) {
             self.scan(segment, bytes, entries);
         }
         let ended = matches!(self.state, State::End | State::Between) && self.settled == bytes.len();
         if ended || self.state == State::Ignored {
-            return Ok(Some(self.doubtful).filter(|_| !self.reserved));
+            let scanned = Scanned { doubtful: self.doubtful, names: self.names };
+            return Ok(Some(scanned).filter(|_| !self.reserved));
         }
         Err(diagnose(self.format, body))
     }
@@ -130,7 +147,7 @@ impl JsonScanner {
         let rest = bytes.get(self.settled..).unwrap_or_default();
         let mut reader = serde_json::Deserializer::from_slice(rest);
         let key = self.primary_key.as_ref().map(PrimaryKey::name);
-        let found = (DocumentSeed { key }).deserialize(&mut reader);
+        let found = DocumentSeed { key, names: &mut self.names }.deserialize(&mut reader);
         let length = reader.into_iter::<IgnoredAny>().byte_offset();
         match found {
             Ok(found) => {
@@ -170,6 +187,7 @@ struct Found<'de> {
 
 struct DocumentSeed<'a> {
     key: Option<&'a str>,
+    names: &'a mut FieldNames,
 }
 
 impl<'de> DeserializeSeed<'de> for DocumentSeed<'_> {
@@ -189,77 +207,38 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = Found { id: None, reserved: false, doubtful: Vec::new() };
+        let mut expected = 0;
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+            if key == TAG_FIELD {
+                found.reserved = true;
+            }
+            let node = self.names.child(0, &key, &mut expected);
             if Some(key.as_ref()) == self.key {
                 // The last of several, as Meilisearch keeps it.
                 let value: &'de RawValue = map.next_value()?;
                 found.id = super::primary_key::id_text(value).ok();
                 if found.id.is_none() {
                     // As deep as in its document.
-                    serde_json::from_str::<Checked>(&format!("[{}]", value.get())).map_err(Error::custom)?;
+                    let value = format!("[{}]", value.get());
+                    read_named(&value, Named { names: &mut *self.names, node }).map_err(Error::custom)?;
                 }
             } else if Doubtful::concerns(&key) {
-                let value = map.next_value()?;
+                let value: &'de RawValue = map.next_value()?;
+                // Of these, nodes take only a place for fields. What cannot be read is seen by whoever looks at it.
+                if key == "_geo" {
+                    let _ = read_named(value.get(), Named { names: &mut *self.names, node });
+                }
                 found.doubtful.push((key, value));
             } else {
-                found.reserved |= key == TAG_FIELD;
-                map.next_value::<Checked>()?;
+                map.next_value_seed(Named { names: &mut *self.names, node })?;
             }
         }
         Ok(found)
     }
 }
 
-/// A value that nodes can index: passing over it would not see numbers out of range, escapes of half a character, or
-/// nesting beyond the parser's limit, which make the whole task fail on the one node that has the document.
-struct Checked;
-
-impl<'de> Deserialize<'de> for Checked {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Checked {
-    type Value = Self;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self, A::Error> {
-        while sequence.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        while map.next_entry::<Self, Self>()?.is_some() {}
-        Ok(self)
-    }
+fn read_named(value: &str, named: Named<'_>) -> serde_json::Result<()> {
+    named.deserialize(&mut serde_json::Deserializer::from_str(value))
 }
 
 /// Reads a payload again as Meilisearch reads it, to say what is wrong with it as Meilisearch says it.

@@ -3,6 +3,7 @@
 mod body;
 mod csv;
 mod doubts;
+mod fields;
 mod json;
 mod primary_key;
 mod reader;
@@ -10,6 +11,7 @@ mod shape;
 
 pub use body::Body;
 pub use doubts::Doubts;
+pub use fields::{FieldNames, MAX_FIELDS};
 pub use primary_key::{PrimaryKey, infer_primary_key};
 pub use reader::DocumentReader;
 pub use reader::payload_too_large;
@@ -100,6 +102,7 @@ pub struct Documents {
     /// Shards of the cluster; 0 before [`Self::assign`].
     shards: u16,
     doubtful: Doubtful,
+    names: FieldNames,
 }
 
 impl Documents {
@@ -131,6 +134,10 @@ impl Documents {
             self.entries.iter_mut().for_each(|entry| entry.id = None);
         }
         self.shards = shards;
+        if self.names.are_too_many() {
+            let message = "A document cannot contain more than 65,535 fields.";
+            return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).body);
+        }
         for entry in &mut self.entries {
             if entry.id.is_none() {
                 let document = self.body.slice(*entry);
@@ -148,6 +155,12 @@ impl Documents {
         ids.sort_unstable();
         ids.dedup();
         ids.len()
+    }
+
+    /// The names of the documents' fields.
+    #[must_use]
+    pub fn names(&self) -> &FieldNames {
+        &self.names
     }
 
     /// What nodes may refuse by the settings of the index.

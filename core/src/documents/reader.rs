@@ -1,6 +1,9 @@
 //! Takes a payload in as it comes, and gives its documents at the end.
 
-use super::{Body, Documents, Entry, Format, PrimaryKey, csv, json::JsonScanner};
+use super::{
+    Body, Documents, Entry, Format, PrimaryKey, csv,
+    json::{JsonScanner, Scanned},
+};
 use crate::{
     error::{ApiError, Code},
     shard::TAG_FIELD,
@@ -58,10 +61,11 @@ impl DocumentReader {
         Ok(())
     }
 
-    /// Bytes that are held besides those: where each document lies.
+    /// Bytes that are held besides those: where each document lies, and the names of fields.
     #[must_use]
     pub fn known(&self) -> u64 {
-        (self.documents.entries.capacity() as u64).saturating_mul(size_of::<Entry>() as u64)
+        let entries = (self.documents.entries.capacity() as u64).saturating_mul(size_of::<Entry>() as u64);
+        entries.saturating_add(self.scanner.as_ref().map_or(0, JsonScanner::held))
     }
 
     /// Bytes taken so far.
@@ -93,8 +97,10 @@ impl DocumentReader {
             return csv::read(&self.documents.body, delimiter, self.limit.saturating_mul(TABLE)).map(Some);
         }
         if let Some(scanner) = self.scanner.take() {
-            let doubtful = scanner.finish(&self.documents.body, &mut self.documents.entries)?;
-            self.documents.doubtful = doubtful.ok_or_else(reserved_field)?;
+            let scanned = scanner.finish(&self.documents.body, &mut self.documents.entries)?;
+            let Scanned { doubtful, names } = scanned.ok_or_else(reserved_field)?;
+            self.documents.doubtful = doubtful;
+            self.documents.names = names;
         }
         Ok(None)
     }

@@ -48,6 +48,53 @@ fn every_form_gives_the_same_documents() {
     assert_eq!(parsed(&mut one, "id"), expected[..1]);
 }
 
+#[test]
+fn fields_are_named_as_nodes_take_them_up() {
+    let named = |format, payload: &str| {
+        let whole = read(format, payload.as_bytes(), Some("id"), payload.len()).unwrap().names().list();
+        for step in 1..payload.len() {
+            let cut = read(format, payload.as_bytes(), Some("id"), step).unwrap().names().list();
+            assert_eq!(cut, whole, "{payload} in steps of {step}");
+        }
+        whole
+    };
+    let json = |payload| named(Format::Json, payload);
+    assert_eq!(json(r#"[{"b":1,"id":1},{"a":{"x":null},"b":2,"id":2}]"#), ["b", "id", "a", "a.x"]);
+    // Objects in lists, of one field in several forms, and names that look like fields of an object.
+    assert_eq!(
+        json(r#"[{"id":1,"a":[{"y":{"z":[]}},[{"x":1}]],"b":2},{"id":{"c":0},"a":7,"a.x":1}]"#),
+        ["id", "a", "b", "a.x", "id.c", "a.y", "a.x", "a.y.z"]
+    );
+    assert_eq!(json(r#"{"id":1,"q\"\u00e9":{"":{"[]":1}}}"#), ["id", "q\"é", "q\"é.", "q\"é..[]"]);
+    // Of fields that nodes look into themselves, only a place has fields of its own.
+    assert_eq!(
+        json(
+            r#"{"id":1,"_geo":{"lat":1,"lng":2},"_vectors":{"a":{"regenerate":true}},"_geojson":{"type":"x"}}"#
+        ),
+        ["id", "_geo", "_vectors", "_geojson", "_geo.lat", "_geo.lng"]
+    );
+    assert_eq!(named(Format::Ndjson, "{\"id\":1}\n{\"c\":2,\"id\":3}"), ["id", "c"]);
+    assert_eq!(named(Format::Csv { delimiter: b',' }, "c,id,c\n1,2,3\n4,5,6"), ["c", "id"]);
+    assert!(named(Format::Csv { delimiter: b',' }, "c,id\n").is_empty());
+}
+
+#[test]
+fn more_fields_than_an_index_can_have_fail_the_payload() {
+    let with = |fields: usize| {
+        let names: Vec<String> = (1..fields).map(|n| format!("\"f{n}\":{n}")).collect();
+        read(Format::Json, format!("{{\"id\":1,{}}}", names.join(",")).as_bytes(), Some("id"), 1 << 16)
+            .unwrap()
+    };
+    let assigned = |fields| with(fields).assign(&PrimaryKey::new("id"), 64);
+    assert_eq!(assigned(MAX_FIELDS - 1), Ok(()));
+    assert_eq!(with(MAX_FIELDS - 1).names().list().len(), MAX_FIELDS - 1);
+    assert_eq!(assigned(MAX_FIELDS + 1).unwrap_err().code, "max_fields_limit_exceeded");
+    // Long names too: what is told of them is bounded.
+    let long = format!("{{\"id\":1,\"{}\":1}}", "x".repeat(5 << 20));
+    let mut documents = read(Format::Json, long.as_bytes(), Some("id"), 1 << 20).unwrap();
+    assert!(documents.assign(&PrimaryKey::new("id"), 64).is_err());
+}
+
 /// The network cuts a payload anywhere: also in a number that is kept as it is written.
 #[test]
 fn a_payload_may_be_cut_anywhere() {

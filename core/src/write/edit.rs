@@ -6,7 +6,7 @@
 use crate::{
     error::{ApiError, Code},
     scrub,
-    shard::TAG_FIELD,
+    shard::{Shard, TAG_FIELD, tag_filter},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,14 +61,44 @@ impl Edit {
             .filter
             .as_ref()
             .map(|filter| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone()));
-        let edit = Self { filter, function: wrapped(&self.function, secret), ..self.clone() };
+        let edit = Self { filter, function: wrapped(&self.function, secret, None), ..self.clone() };
         serde_json::to_vec(&edit).unwrap_or_default()
+    }
+
+    /// The same, of some shards only.
+    #[must_use]
+    pub fn of_shards(&self, secret: &str, shards: &[Shard]) -> Vec<u8> {
+        let narrowed = self.narrowed(shards);
+        let edit = Self { function: wrapped(&self.function, secret, None), ..narrowed };
+        serde_json::to_vec(&edit).unwrap_or_default()
+    }
+
+    /// The body that lets a node say whether it would take the edit of these shards' documents, and leaves them as they are.
+    #[must_use]
+    pub fn trial(&self, secret: &str, shards: &[Shard], primary_key: &str) -> Vec<u8> {
+        let narrowed = self.narrowed(shards);
+        let edit = Self { function: wrapped(&self.function, secret, Some(primary_key)), ..narrowed };
+        serde_json::to_vec(&edit).unwrap_or_default()
+    }
+
+    /// The edit with the client's filter disguised and a condition on the tag, whose name must not be.
+    fn narrowed(&self, shards: &[Shard]) -> Self {
+        let disguised = |filter: &Value| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone());
+        let mut conditions = match self.filter.as_ref().map(disguised) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(conditions)) => conditions,
+            Some(condition) => vec![condition],
+        };
+        conditions.push(Value::String(tag_filter(shards)));
+        Self { filter: Some(Value::Array(conditions)), ..self.clone() }
     }
 }
 
 /// The function with the tag taken away before and given back after it. The variable that keeps the tag meanwhile has a name
 /// that no function can know. What gives it back calls no function, since the client's script could define one of that name.
-fn wrapped(function: &str, secret: &str) -> String {
+///
+/// With a primary key it is a trial: the document is given back as it was, unless it is one that a node refuses.
+fn wrapped(function: &str, secret: &str, trial: Option<&str>) -> String {
     let unknown =
         |what: &str| format!("{what}_{:032x}", xxh3_128(format!("{what}\n{secret}\n{function}").as_bytes()));
     // A function can catch the mark, and be told it in an error: the variable's name does not follow from it.
@@ -76,6 +106,17 @@ fn wrapped(function: &str, secret: &str) -> String {
     // All of it in one line: see [`LINES_BEFORE`].
     let mut before = format!("let {kept} = doc[\"{TAG_FIELD}\"]; doc.remove(\"{TAG_FIELD}\"); ");
     let mut after = format!("\n;try {{ doc[\"{TAG_FIELD}\"] = {kept}; }} catch {{}}");
+    if let Some(key) = trial {
+        let original = unknown("original");
+        before = format!("let {original} = doc; {before}");
+        // Another id is refused, and so is what is no document; `()` deletes it. A nested key is not looked at.
+        let id = |of: &str| format!("`${{{of}[{}]}}`", literal(key));
+        let is_same = format!("{} == {}", id("doc"), id(&original));
+        after.push_str(&format!(
+            " try {{ doc[\"{TAG_FIELD}\"] = {kept}; if {is_same} {{ doc = {original}; }} }} \
+             catch {{ if doc == () {{ doc = {original}; }} }}"
+        ));
+    }
     // `exit` would leave the whole script at once: here it is an error, which is caught where it can be seen to be used.
     before.push_str(&format!("fn exit() {{ throw \"{mark}\"; }} fn exit(result) {{ throw \"{mark}\"; }} "));
     if words(function).any(|word| word == "exit") {
@@ -152,7 +193,38 @@ mod tests {
     }
 
     fn edited(function: &str) -> Result<Dynamic, String> {
-        run(&wrapped(function, "a key"))
+        run(&wrapped(function, "a key", None))
+    }
+
+    #[test]
+    fn a_trial_fails_as_the_edit_would_and_leaves_documents_as_they_are() {
+        let tried = |function: &str, key: &str| run(&wrapped(function, "a key", Some(key)));
+        let original = Map::from_iter([("id".into(), 1_i64.into()), (TAG_FIELD.into(), TAG.into())]);
+        for function in [
+            "doc.n = 2",
+            "doc = ()",
+            "doc.n = 1; return; doc.n = 2",
+            "exit()",
+            "doc.clear(); doc.id = 1",
+            "doc.id = \"1\"",
+            "doc[\"_miroir\" + \"_shard\"] = \"}}}\"",
+            "doc.n = 3 /* open",
+            "fn f(x) { x * 2 } doc.n = f(2)",
+        ] {
+            for key in ["id", "meta.ref"] {
+                let doc = tried(function, key).unwrap_or_else(|error| panic!("{function}: {error}"));
+                let doc = doc.cast::<Map>();
+                assert_eq!(format!("{doc:?}"), format!("{original:?}"), "{function}");
+            }
+        }
+        assert!(tried("throw \"x\"", "id").unwrap_err().contains('x'));
+        assert!(tried("doc.n = nothing", "id").unwrap_err().contains("nothing"));
+        assert_eq!(tried("doc = 5", "id").unwrap().as_int(), Ok(5));
+        for function in ["doc.id = 2; doc.n = 1", "doc.remove(\"id\")"] {
+            let doc = tried(function, "id").unwrap().cast::<Map>();
+            assert_ne!(format!("{doc:?}"), format!("{original:?}"), "{function}");
+            assert_eq!(doc[TAG_FIELD].clone().into_string().unwrap(), TAG, "{function}");
+        }
     }
 
     #[test]
@@ -240,6 +312,20 @@ mod tests {
             let edit = Edit { filter: None, context: None, function: function.to_owned() };
             assert!(edit.check().is_ok(), "{function}");
         }
+    }
+
+    #[test]
+    fn an_edit_of_some_shards_finds_what_its_filter_finds_there() {
+        let filter = |filter: Option<Value>| {
+            let edit = Edit { filter, context: None, function: "doc.n = 1".to_owned() };
+            let body: Value = serde_json::from_slice(&edit.of_shards("k", &[Shard(0)])).unwrap();
+            body["filter"].clone()
+        };
+        let tag = tag_filter(&[Shard(0)]);
+        assert_eq!(filter(None), serde_json::json!([tag]));
+        assert_eq!(filter(Some("a = 1".into())), serde_json::json!(["a = 1", tag]));
+        let told = serde_json::json!([["a = 1", "_miroir_shard EXISTS"]]);
+        assert_eq!(filter(Some(told)), serde_json::json!([["a = 1", "_miroir_5hard EXISTS"], tag]));
     }
 
     #[test]

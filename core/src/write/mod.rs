@@ -139,6 +139,7 @@ impl Write {
             shards: shards.clone(),
             authorization: self.context.authorization.clone(),
             custom_metadata: self.context.custom_metadata.clone(),
+            fields: self.payload.fields(),
             doubts: self.payload.doubts(),
             doubtful: if self.shows { self.payload.doubtful(SHOWN_BYTES) } else { None },
         };

@@ -155,6 +155,7 @@ impl Payload {
             Self::Ids { ids } => WriteOperation::DeleteDocuments {
                 ids: ids.len() as u64,
                 primary_key: topology.primary_key(index).map(str::to_owned),
+                odd: ids.iter().filter_map(|(id, _)| id_text(id)).find(|id| is_odd(id)),
             },
             Self::Filter { filter, .. } => WriteOperation::DeleteByFilter { filter: filter.clone() },
             Self::Edit { edit, .. } => WriteOperation::Edit {
@@ -163,6 +164,15 @@ impl Payload {
                 function: edit.function.clone(),
             },
             Self::All => WriteOperation::DeleteAll,
+        }
+    }
+
+    /// The fields of the documents, which all nodes are to know before one of them has the documents.
+    #[must_use]
+    pub fn fields(&self) -> Vec<String> {
+        match self {
+            Self::Documents(payload) if payload.failure.is_none() => payload.documents.names().list(),
+            _ => Vec::new(),
         }
     }
 
@@ -286,6 +296,13 @@ impl Payload {
             Self::All => Vec::new(),
         }
     }
+}
+
+/// Whether an id is none that a node's store can look for.
+///
+/// Source: LMDB, whose keys have one byte at least.
+fn is_odd(id: &str) -> bool {
+    id.is_empty()
 }
 
 /// An id of a batch deletion as text: Meilisearch takes any JSON.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::documents::{DocumentReader, Format};
 use crate::http::RequestHead;
+use crate::protocol::WriteOperation;
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -210,6 +211,13 @@ fn ids_and_filters_are_split() {
     assert!(String::from_utf8(body).unwrap().starts_with("[1"));
     assert!(Payload::ids(b"[1.5,null,{}]", 4).is_some(), "any JSON is an id, as text");
     assert!(Payload::ids(b"{}", 4).is_none());
+    let odd =
+        |body: &str| match Payload::ids(body.as_bytes(), 4).unwrap().operation(&topology(None), "movies") {
+            WriteOperation::DeleteDocuments { odd, .. } => odd,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(odd(r#"[1, "a b", null, "é"]"#), None);
+    assert_eq!(odd(r#"[1, ""]"#).as_deref(), Some(""));
     assert!(Payload::filter(br#"{"filter":"a = 1"}"#.to_vec()).is_some());
     assert!(Payload::filter(br#"{"x":1}"#.to_vec()).is_none());
 }

@@ -228,3 +228,47 @@ impl Stats {
         })
     }
 }
+
+#[derive(Debug, Deserr)]
+#[deserr(error = InvalidJson, rename_all = camelCase, deny_unknown_fields)]
+struct FieldsBody {
+    #[deserr(default, error = InvalidJson<code::InvalidIndexOffset>)]
+    offset: usize,
+    #[deserr(default = 20, error = InvalidJson<code::InvalidIndexLimit>)]
+    limit: usize,
+}
+
+/// `POST /indexes/{index}/fields`, without its filter.
+pub async fn fields(Path(index): Path<String>, call: Call) -> Answer {
+    call.allow_index(Action::FieldsPost, &index)?;
+    let FieldsBody { offset, limit } = call.json()?;
+    let node = call.node.clone();
+    let fields = blocking(move || {
+        let index = node.indexes.get(&index)?;
+        let rtxn = index.read_txn()?;
+        let known = index.fields_ids_map_with_metadata(&rtxn)?;
+        let rules = index.filterable_attributes_rules(&rtxn)?;
+        let displayed = index.displayed_fields(&rtxn)?;
+        let is_displayed = |name: &str| {
+            displayed.as_ref().is_none_or(|shown| shown.iter().any(|shown| ["*", name].contains(shown)))
+        };
+        let mut fields: Vec<Value> = known
+            .iter()
+            .map(|(_, name, metadata)| {
+                let features = metadata.filterable_attributes_features(&rules);
+                json!({
+                    "name": name,
+                    "displayed": {"enabled": is_displayed(name)},
+                    "searchable": {"enabled": metadata.is_searchable()},
+                    "sortable": {"enabled": metadata.is_sortable()},
+                    "distinct": {"enabled": metadata.is_distinct()},
+                    "rankingRule": {"enabled": metadata.is_asc_desc()},
+                    "filterable": {"enabled": features.is_filterable()},
+                })
+            })
+            .collect();
+        fields.sort_by_cached_key(|field| field["name"].as_str().unwrap_or_default().to_owned());
+        Ok(fields)
+    });
+    ok(&Paged::new(fields.await?, offset, limit))
+}

@@ -59,6 +59,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/indexes", get(indexes::list).post(indexes::create))
         .route("/indexes/{index}", get(indexes::one).patch(indexes::update).delete(indexes::delete))
         .route("/indexes/{index}/stats", get(indexes::stats))
+        .route("/indexes/{index}/fields", post(indexes::fields))
         .route("/indexes/{index}/search", get(search::by_params).post(search::by_body))
         .route("/indexes/{index}/facet-search", post(search::facets))
         .route("/indexes/{index}/similar", get(search::similar_by_params).post(search::similar_by_body))

@@ -6,7 +6,7 @@ use milli_core::documents::PrimaryKey;
 use milli_core::progress::Progress;
 use milli_core::update::ClearDocuments;
 use milli_core::update::new::indexer::{DocumentDeletion, DocumentOperation, UpdateByFunction};
-use milli_core::{Index, UserError, heed};
+use milli_core::{FieldsIdsMap, Index, UserError, heed};
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
@@ -71,8 +71,12 @@ fn write_additions(
     let is_new = index.primary_key(&rtxn)?.is_none();
     let knows_none = is_new && additions.iter().all(|addition| addition.skip_new);
     let mut payloads = Vec::with_capacity(additions.len());
+    let mut skipped = Vec::new();
     for addition in additions {
         let mut bytes = std::fs::read(node.queue.file(addition.file))?;
+        if addition.skip_new {
+            skipped.push(in_memory_map(&bytes)?);
+        }
         if addition.skip_new && !knows_none {
             bytes = only_known(index, &rtxn, primary_key, &bytes)?;
         }
@@ -89,6 +93,13 @@ fn write_additions(
     let alloc = Bump::new();
     let old_fields = index.fields_ids_map(&rtxn)?;
     let mut new_fields = old_fields.clone();
+    if let Some(key) = primary_key.filter(|key| is_new && !key.contains('.')) {
+        new_fields.insert(key).ok_or(UserError::AttributeLimitReached)?;
+    }
+    // The index knows the fields of documents that it skips, too.
+    for payload in &skipped {
+        take_up_fields(&mut new_fields, payload)?;
+    }
     let (changes, stats, new_primary_key) = operation
         .into_changes(
             &alloc,
@@ -119,13 +130,29 @@ fn write_additions(
         }
     }
     let new_primary_key = new_primary_key.filter(|_| is_new);
-    if any_good && !knows_none {
+    if any_good {
+        let changes = if knows_none {
+            DocumentOperation::new()
+                .into_changes(
+                    &alloc,
+                    index,
+                    &rtxn,
+                    None,
+                    &mut new_fields,
+                    &must_stop(node),
+                    Progress::default(),
+                )
+                .map_err(in_index)?
+                .0
+        } else {
+            changes
+        };
         let embedders = embedders::of_index(index, &rtxn)?;
         let mut wtxn = index.write_txn()?;
         index_changes(node, index, &mut wtxn, &old_fields, new_fields, new_primary_key, &changes, embedders)
             .map_err(in_index)?;
         wtxn.commit()?;
-    } else if let Some(key) = new_primary_key.filter(|_| knows_none || any_twice) {
+    } else if let Some(key) = new_primary_key.filter(|_| any_twice) {
         // The index keeps it, though it takes no document.
         set_primary_key(node, index, uid, key.name().to_owned())?;
     }
@@ -137,6 +164,16 @@ fn in_memory_map(bytes: &[u8]) -> Result<Mmap> {
     let mut map = MmapMut::map_anon(bytes.len())?;
     map.copy_from_slice(bytes);
     Ok(map.make_read_only()?)
+}
+
+/// Adds the fields of the documents of a payload.
+fn take_up_fields(fields: &mut FieldsIdsMap, payload: &[u8]) -> Result<()> {
+    for document in serde_json::Deserializer::from_slice(payload).into_iter::<Map<String, Value>>() {
+        for name in document?.keys() {
+            fields.insert(name).ok_or(UserError::AttributeLimitReached)?;
+        }
+    }
+    Ok(())
 }
 
 /// Drops the documents that the index does not hold yet.
@@ -172,7 +209,7 @@ pub fn delete_ids(node: &Node, task: &mut Task, uid: &str, ids: &[String]) -> Re
     let rtxn = index.read_txn()?;
     let mut found = RoaringBitmap::new();
     for id in ids {
-        found.extend(index.external_documents_ids().get(&rtxn, id.trim())?);
+        found.extend(index.external_documents_ids().get(&rtxn, id)?);
     }
     delete(node, task, uid, &index, found)
 }

@@ -43,10 +43,19 @@ pub fn update(
     {
         return Err(already_exists(new_uid));
     }
-    if let Some(primary_key) = primary_key {
-        set_primary_key(node, &index, uid, primary_key)?;
+    let key_taken = match primary_key {
+        Some(primary_key) => set_primary_key(node, &index, new_uid.as_deref().unwrap_or(uid), primary_key),
+        None => Ok(()),
+    };
+    if let Err(error) = key_taken {
+        if new_uid.is_none() || must_stop(node)() {
+            return Err(error);
+        }
+        // The index has its new name already.
+        task.fail(error);
+    } else {
+        task.set_detail("oldIndexUid", uid);
     }
-    task.set_detail("oldIndexUid", uid);
     if let Some(new_uid) = new_uid {
         outcome.renames.set(&new_uid, node.indexes.folder_of(uid));
         outcome.renames.set(uid, None);
@@ -112,8 +121,14 @@ pub fn swap(node: &Node, outcome: &mut Outcome, swaps: &[Swap]) -> Result<()> {
 }
 
 /// Changes settings.
-pub fn settings(node: &Node, outcome: &mut Outcome, uid: &str, body: Value, may_create: bool) -> Result<()> {
-    let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
+pub fn settings(
+    node: &Node,
+    task: &mut Task,
+    outcome: &mut Outcome,
+    uid: &str,
+    body: Value,
+    may_create: bool,
+) -> Result<()> {
     let wanted = settings::read(body.clone())?;
     let (folder, index) = match node.indexes.folder_of(uid) {
         Some(folder) => (folder, node.indexes.open(folder)?),
@@ -127,7 +142,15 @@ pub fn settings(node: &Node, outcome: &mut Outcome, uid: &str, body: Value, may_
     let mut wtxn = index.write_txn()?;
     let mut builder = Settings::new(&mut wtxn, &index, &node.indexer);
     settings::apply(wanted, &mut builder);
-    builder.execute(|_| (), must_stop(node)).map_err(in_index)?;
+    if let Err(error) = builder.execute(|_| (), must_stop(node)) {
+        let error = ApiError::from(error).in_index(uid);
+        if must_stop(node)() {
+            return Err(error);
+        }
+        // A new index is there from now on, whatever becomes of its settings.
+        task.fail(error);
+        return Ok(());
+    }
     settings::record_extras(node, &mut outcome.changes, folder, &body)?;
     wtxn.commit()?;
     Ok(())

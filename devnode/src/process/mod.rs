@@ -36,7 +36,7 @@ pub fn batch(node: &Node, tasks: &mut [Task]) -> Result<Outcome> {
                 documents::edit(node, task, &index, filter.as_ref(), context, function)?;
             }
             Work::Settings { index, settings, may_create, .. } => {
-                indexes::settings(node, &mut outcome, &index, settings, may_create)?;
+                indexes::settings(node, task, &mut outcome, &index, settings, may_create)?;
             }
             Work::CreateIndex { index, primary_key } => {
                 indexes::create(node, &mut outcome, &index, primary_key)?

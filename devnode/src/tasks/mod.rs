@@ -185,6 +185,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// Ends it badly, though what else it has changed stays.
+    pub fn fail(&mut self, error: ApiError) {
+        self.status = Status::Failed;
+        self.error = Some(error);
+    }
+
     /// Writes a detail that the task already shows; others are not added.
     pub fn set_detail(&mut self, name: &str, value: impl Into<Value>) {
         if let Some(slot) = self.details.as_mut().and_then(|details| details.get_mut(name)) {

@@ -3,8 +3,8 @@
 //! An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of `make test`.
 
 use crate::{
-    api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, payloads, reads,
-    settings_changing, similar, webhooks, writes,
+    all_or_nothing, api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, fields,
+    first_payloads, payloads, reads, settings_changing, similar, verdicts, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -56,6 +56,36 @@ fn writes_are_those_of_one_node() {
         writes::a_worker_holds_what_has_come_and_slow_uploads_hold_up_nobody,
     ];
     all(&[&cluster.client], &checks, |check| check(&cluster));
+}
+
+#[test]
+fn fields_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 7] = [
+        fields::a_condition_finds_what_it_finds_on_one_node_whoever_has_seen_its_field,
+        fields::what_writes_by_a_condition_writes_the_same_on_all_replicas,
+        fields::a_deletion_right_behind_the_first_document_with_a_field_knows_it,
+        fields::documents_show_their_fields_in_the_order_of_one_node,
+        fields::odd_names_and_many_fields_are_those_of_one_node,
+        fields::fields_follow_their_index_wherever_it_goes,
+        fields::settings_and_fields_may_change_at_once,
+    ];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+}
+
+#[test]
+fn verdicts_are_those_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 6] = [
+        first_payloads::what_comes_first_decides_as_on_one_node,
+        all_or_nothing::an_edit_that_fails_for_one_document_edits_none,
+        all_or_nothing::a_deletion_with_an_id_that_no_node_takes_deletes_none,
+        verdicts::what_one_node_refuses_no_node_keeps,
+        verdicts::a_new_name_stays_where_a_new_key_is_refused,
+        verdicts::what_follows_a_refused_change_is_kept,
+    ];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+    all(&[&cluster.client], &[all_or_nothing::an_edit_keeps_its_place as Check], |check| check(&cluster));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! order of their names: the longest are not to be last.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod all_or_nothing;
 mod api;
 mod attacks;
 mod bad_input;
@@ -18,9 +19,12 @@ mod durable;
 mod equivalence;
 mod exhaustion;
 mod export;
+mod fields;
+mod first_payloads;
 mod grow;
 mod mesh;
 mod missing_shards;
+mod neighbours;
 mod one_order;
 mod operations;
 mod payloads;
@@ -28,11 +32,13 @@ mod reads;
 mod restore;
 mod rules;
 mod sdk;
+mod seen;
 mod settings_changing;
 mod similar;
 mod survive;
 mod token;
 mod told;
 mod vectors;
+mod verdicts;
 mod webhooks;
 mod writes;

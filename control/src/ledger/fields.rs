@@ -1,0 +1,46 @@
+//! The fields of indexes, in the order in which nodes have taken them up.
+
+use crate::error::Result;
+use rusqlite::{Connection, params};
+
+/// The fields of an index.
+///
+/// # Errors
+/// The database failed.
+pub fn of(connection: &Connection, index: &str) -> Result<Vec<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT name FROM fields WHERE index_uid = ?1 ORDER BY position")?;
+    let names = statement.query_map([index], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Adds fields, of which the first is at position `from`.
+///
+/// # Errors
+/// The database failed.
+pub fn add(connection: &Connection, index: &str, from: usize, names: &[String]) -> Result<()> {
+    let mut insert = connection
+        .prepare_cached("INSERT OR IGNORE INTO fields (index_uid, position, name) VALUES (?1, ?2, ?3)")?;
+    for (position, name) in (from..).zip(names) {
+        insert.execute(params![index, position, name])?;
+    }
+    Ok(())
+}
+
+/// Forgets those of an index that is gone.
+///
+/// # Errors
+/// The database failed.
+pub fn forget(connection: &Connection, index: &str) -> Result<()> {
+    connection.execute("DELETE FROM fields WHERE index_uid = ?1", [index])?;
+    Ok(())
+}
+
+/// An index has another name.
+///
+/// # Errors
+/// The database failed.
+pub fn rename(connection: &Connection, from: &str, to: &str) -> Result<()> {
+    connection.execute("UPDATE fields SET index_uid = ?2 WHERE index_uid = ?1", [from, to])?;
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The names of the fields that a payload's documents have.
+//!
+//! A node knows the fields of the documents that it has seen, in the order in which it saw them, and what it answers depends on
+//! both: a condition such as `a != 1` matches nothing where `a` is unknown, and a document shows its fields in that order. So all
+//! nodes are told the fields of every payload, whichever documents they get.
+//!
+//! Source: Meilisearch 1.50, `milli/src/update/new/indexer/de.rs` (fields of a document) and `milli/src/update/new/extract` (fields
+//! in its objects, joined by dots).
+
+use crate::json::Text;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::{collections::BTreeMap, fmt};
+
+/// The most fields that an index can have.
+///
+/// Source: `milli/src/fields_ids_map.rs`, whose ids have 16 bits.
+pub const MAX_FIELDS: usize = 65_535;
+/// The most bytes that the names of one payload's fields may have together.
+pub const MAX_BYTES: usize = 4 << 20;
+
+/// The names of a payload's fields, each once, as a tree: what is in objects is below its object.
+#[derive(Debug)]
+pub struct FieldNames {
+    /// The first is the document itself.
+    nodes: Vec<Node>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// In the order in which they came first, each with where it is.
+    children: Vec<(Box<str>, u32)>,
+    /// Positions in `children`; empty while those are few.
+    positions: BTreeMap<Box<str>, u32>,
+}
+
+/// From how many children on they are looked up by a table.
+const MANY: usize = 8;
+
+impl Default for FieldNames {
+    fn default() -> Self {
+        Self { nodes: vec![Node::default()], bytes: 0 }
+    }
+}
+
+impl FieldNames {
+    /// Whether there are more than an index can have, or than can be told.
+    #[must_use]
+    pub fn are_too_many(&self) -> bool {
+        self.nodes.len() > MAX_FIELDS || self.bytes > MAX_BYTES
+    }
+
+    /// The names: first those of the documents themselves, in the order in which they came first, as nodes take them up; then
+    /// those in their objects, `object.field`.
+    #[must_use]
+    pub fn list(&self) -> Vec<String> {
+        let mut list = Vec::new();
+        let mut level: Vec<(String, u32)> = vec![(String::new(), 0)];
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for (prefix, node) in level {
+                for (name, child) in self.nodes.get(node as usize).into_iter().flat_map(|node| &node.children)
+                {
+                    let path = if node == 0 { name.to_string() } else { format!("{prefix}.{name}") };
+                    list.push(path.clone());
+                    next.push((path, *child));
+                }
+            }
+            level = next;
+        }
+        list
+    }
+
+    /// Bytes that are held, about.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        // Each name lies in its parent twice.
+        const EACH: usize = size_of::<Node>() + 3 * size_of::<(Box<str>, u32)>();
+        (self.nodes.len().saturating_sub(1) * EACH + 2 * self.bytes) as u64
+    }
+
+    /// The field of this name in an object. `expected` is where it lies if this object is like the last one: most are.
+    pub(super) fn child(&mut self, node: u32, name: &str, expected: &mut usize) -> u32 {
+        let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let is_full = self.are_too_many();
+        let Some(parent) = self.nodes.get_mut(node as usize) else { return node };
+        let found = match parent.children.get(*expected) {
+            Some((known, _)) if **known == *name => Some(*expected),
+            _ if parent.positions.is_empty() => {
+                parent.children.iter().position(|(known, _)| **known == *name)
+            }
+            _ => parent.positions.get(name).map(|position| *position as usize),
+        };
+        if let Some((position, (_, child))) =
+            found.and_then(|position| Some((position, parent.children.get(position)?)))
+        {
+            *expected = position + 1;
+            return *child;
+        }
+        // The payload is refused for those that there are.
+        if is_full {
+            return node;
+        }
+        parent.children.push((name.into(), count));
+        if parent.children.len() == MANY {
+            let all = parent.children.iter().zip(0..);
+            parent.positions = all.map(|((name, _), position)| (name.clone(), position)).collect();
+        } else if parent.children.len() > MANY {
+            let position = u32::try_from(parent.children.len() - 1).unwrap_or(u32::MAX);
+            parent.positions.insert(name.into(), position);
+        }
+        *expected = parent.children.len();
+        self.bytes += name.len();
+        self.nodes.push(Node::default());
+        count
+    }
+}
+
+/// Reads a value that nodes can index, and takes up the fields of the objects in it: passing over it would not see numbers out of
+/// range, escapes of half a character, or nesting beyond the parser's limit, which make the whole task fail on the one node that
+/// has the document.
+pub(super) struct Named<'a> {
+    pub names: &'a mut FieldNames,
+    /// The field that the value is of.
+    pub node: u32,
+}
+
+impl<'de> DeserializeSeed<'de> for Named<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Named<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while sequence.next_element_seed(Named { names: &mut *self.names, node: self.node })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut expected = 0;
+        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
+            let node = self.names.child(self.node, &name, &mut expected);
+            map.next_value_seed(Named { names: &mut *self.names, node })?;
+        }
+        Ok(())
+    }
+}

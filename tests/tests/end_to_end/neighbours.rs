@@ -1,0 +1,123 @@
+//! Clients on different indexes do not notice each other: eight at once, each with an index of its own and with requests that fail,
+//! see what each would see of a node of its own.
+
+use miroir_tests::{Answer, Client, Node, Options, Sandbox, number};
+use serde_json::{Value, json};
+
+/// What a client is told, without what differs between any two runs.
+fn told(answer: &Answer) -> Value {
+    let mut body = answer.body.clone();
+    if let Some(body) = body.as_object_mut() {
+        for name in ["processingTimeMs", "requestUid", "taskUid", "enqueuedAt", "createdAt", "updatedAt"] {
+            body.remove(name);
+        }
+    }
+    json!([answer.status, body])
+}
+
+/// A task's end.
+fn ended(client: &Client, accepted: &Answer) -> Value {
+    if accepted.status != 202 {
+        return told(accepted);
+    }
+    let task = client.ended(accepted);
+    json!([task["type"], task["status"], task["error"], task["details"]])
+}
+
+/// One life of an index: all that its client is told.
+fn life(client: &Client, name: &str, number: u64) -> Vec<Value> {
+    let mut seen = Vec::new();
+    let index = format!("/indexes/{name}");
+    let path = |rest: &str| format!("{index}{rest}");
+    let mut step = |said: Value| seen.push(said);
+    let run = |method: &str, path: &str, body: Value| ended(client, &client.json(method, path, &body));
+    let search = |query: Value| told(&client.json("POST", &format!("{index}/search"), &query));
+    match number % 3 {
+        0 => step(run("POST", "/indexes", json!({"uid": name, "primaryKey": "id"}))),
+        1 => step(run("PATCH", &path("/settings"), json!({"stopWords": ["the"]}))),
+        _ => step(run("POST", &path("/documents?primaryKey=id"), json!([{"id": 900, "kind": "first"}]))),
+    }
+    step(search(json!({})));
+    step(run(
+        "PATCH",
+        &path("/settings"),
+        json!({"filterableAttributes": ["kind", "rank"], "sortableAttributes": ["rank"]}),
+    ));
+    step(search(json!({"filter": "rank > 3"})));
+    let documents: Vec<Value> = (0..30)
+        .map(|id| json!({"id": id, "kind": (["a", "b", "c"][id % 3]), "rank": id, "title": format!("title {id} of {name}")}))
+        .collect();
+    step(run("POST", &path("/documents?primaryKey=id"), json!(documents)));
+    step(search(
+        json!({"q": "title", "filter": "kind = a", "sort": ["rank:desc"], "facets": ["kind"], "limit": 4}),
+    ));
+    // What fails.
+    step(run("PATCH", &index, json!({"primaryKey": "kind"})));
+    step(run(
+        "PATCH",
+        &path("/settings"),
+        json!({"embedders": {"x": {"source": "userProvided", "dimensions": 2}}}),
+    ));
+    step(run("POST", "/indexes", json!({"uid": name})));
+    step(run("POST", &path("/documents"), json!([{"no": "id"}])));
+    step(run("POST", &path("/documents"), json!([{"id": "not an id"}])));
+    step(run("POST", "/swap-indexes", json!([{"indexes": [name, format!("{name}-absent")]}])));
+    step(run("PATCH", &path("/settings"), json!({"rankingRules": ["nonsense"]})));
+    step(told(&client.json("GET", &path("/settings"), &json!({}))));
+    // At once after each task.
+    step(run("PATCH", &path("/settings"), json!({"pagination": {"maxTotalHits": 5}})));
+    step(search(json!({"hitsPerPage": 2, "sort": ["rank:asc"]})));
+    step(run(
+        "PATCH",
+        &path("/settings"),
+        json!({"distinctAttribute": "kind", "pagination": {"maxTotalHits": 100}}),
+    ));
+    step(search(json!({"hitsPerPage": 10, "sort": ["rank:asc"]})));
+    step(run("POST", &path("/documents/delete"), json!({"filter": "rank < 10"})));
+    step(run("DELETE", &path("/settings/distinct-attribute"), Value::Null));
+    step(search(json!({"hitsPerPage": 3, "sort": ["rank:asc"], "facets": ["kind"]})));
+    step(told(&client.get(&path("/documents/12"))));
+    step(run("DELETE", &index, Value::Null));
+    step(told(&client.json("POST", &path("/search"), &json!({}))));
+    step(run("DELETE", &index, Value::Null));
+    seen
+}
+
+#[test]
+fn clients_on_different_indexes_do_not_notice_each_other() {
+    const CLIENTS: u64 = 8;
+    let (cluster, node) = (Sandbox::start(Options { gateways: 2, ..Options::default() }), Node::start());
+    let rounds = number("MIROIR_NEIGHBOUR_ROUNDS", 3);
+    let kinds: Vec<Vec<Value>> =
+        (0..3).map(|number| life(&node.client, &format!("n{number}"), number)).collect();
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (cluster, kinds) = (&cluster, &kinds);
+            scope.spawn(move || {
+                let client = cluster.gateway(u16::try_from(number % 2).unwrap());
+                for round in 0..rounds {
+                    let (name, kind) = (format!("m{number}x{round}"), (number + round) % 3);
+                    let alone = &kinds[usize::try_from(kind).unwrap()];
+                    let lived = life(&client, &name, kind);
+                    for (step, (alone, together)) in alone.iter().zip(&lived).enumerate() {
+                        let alone: Value =
+                            serde_json::from_str(&alone.to_string().replace(&format!("n{kind}"), &name))
+                                .unwrap();
+                        assert_eq!(*together, alone, "client {number}, round {round}, step {step}");
+                    }
+                }
+            });
+        }
+    });
+    let nodes = cluster.status()["nodes"].clone();
+    assert!(
+        nodes.as_array().unwrap().iter().all(|node| node["behind"] == false && node["stale"] == 0),
+        "{nodes}"
+    );
+    let log = std::fs::read_to_string(cluster.data().join("logs/control.log")).unwrap();
+    for line in log.lines().filter(|line| {
+        ["missed", "otherwise", "caught up", "lost its disk"].iter().any(|what| line.contains(what))
+    }) {
+        panic!("somebody was disturbed: {line}");
+    }
+}
