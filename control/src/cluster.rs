@@ -208,7 +208,8 @@ impl Cluster {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes what the cluster looks like: in the ledger, then here, then for the gateways. No change, no version.
+    /// Changes what the cluster looks like: in the ledger, then here, then for the gateways. No change that they are
+    /// told of, no version.
     ///
     /// # Errors
     /// The ledger failed: nothing has changed. Or the topology could not be written out: that is only logged, since the
@@ -233,7 +234,8 @@ impl Cluster {
         if new == *old {
             return Ok(());
         }
-        new.version += 1;
+        let is_told = !new.is_but_for_dates(&old);
+        new.version += u64::from(is_told);
         let new = Arc::new(new);
         let stored = new.clone();
         let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
@@ -248,7 +250,7 @@ impl Cluster {
         let told = new.told_otherwise(&before);
         self.unseen().extend(told.into_iter().map(|name| (name, (new.version, Instant::now()))));
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        if let Err(error) = self.publish() {
+        if is_told && let Err(error) = self.publish() {
             tracing::error!(%error, "the topology could not be published");
         }
         Ok(())

@@ -207,16 +207,15 @@ pub fn refusal(answer: &NodeAnswer) -> Error {
 }
 
 /// What a mutation does to the catalogue, once it has succeeded.
-pub fn apply(view: &mut View, effect: &Effect, now: i64) {
+pub fn apply(view: &mut View, effect: &Effect) {
     match effect {
         Effect::None | Effect::Settings { .. } => {}
         Effect::Rules { change } => change.apply(&mut view.rules),
         Effect::UpdateIndex { index, primary_key, rename } => {
-            if let Some(entry) = view.indexes.get_mut(index) {
-                entry.updated_at = now;
-                if primary_key.is_some() {
-                    entry.primary_key.clone_from(primary_key);
-                }
+            if let Some(entry) = view.indexes.get_mut(index)
+                && primary_key.is_some()
+            {
+                entry.primary_key.clone_from(primary_key);
             }
             if let Some(rename) = rename
                 && let Some(entry) = view.indexes.remove(index)
@@ -279,15 +278,14 @@ mod tests {
         let mut view = View::default();
         view.indexes.insert("a".into(), index("ka"));
         view.indexes.insert("b".into(), index("kb"));
-        apply(&mut view, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] }, 1);
+        apply(&mut view, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] });
         assert_eq!(view.indexes["a"].primary_key.as_deref(), Some("kb"));
         let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("c".into()) };
-        apply(&mut view, &rename, 2);
+        apply(&mut view, &rename);
         assert_eq!(view.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
         apply(
             &mut view,
             &Effect::UpdateIndex { index: "b".into(), primary_key: Some("x".into()), rename: None },
-            3,
         );
         assert_eq!(view.indexes["b"].primary_key.as_deref(), Some("x"));
     }

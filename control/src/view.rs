@@ -122,6 +122,9 @@ pub struct Index {
     pub updated_at: i64,
 }
 
+/// Kinds of tasks with an index that nodes do not count as an update of it.
+const LEAVES_DATES: [&str; 2] = ["indexCompaction", "indexSwap"];
+
 /// The settings that gateways need.
 const PUBLISHED: [&str; 4] = ["distinctAttribute", "faceting", "pagination", "rankingRules"];
 
@@ -135,7 +138,33 @@ impl Index {
     }
 }
 
+impl Index {
+    /// A task with it has succeeded. Nodes create an index, and then give it its primary key: one without is as old as its last
+    /// update.
+    pub fn date(&mut self, kind: &str, started_at: i64, finished_at: i64) {
+        if LEAVES_DATES.contains(&kind) {
+            return;
+        }
+        self.updated_at = finished_at;
+        if kind == "indexCreation" {
+            self.created_at = if self.primary_key.is_some() { started_at } else { finished_at };
+        }
+    }
+}
+
 impl View {
+    /// Whether it is another only in the dates of indexes, of which gateways hear nothing.
+    #[must_use]
+    pub fn is_but_for_dates(&self, old: &Self) -> bool {
+        let mut dated = old.clone();
+        for (uid, index) in &mut dated.indexes {
+            if let Some(Index { created_at, updated_at, .. }) = self.indexes.get(uid) {
+                (index.created_at, index.updated_at) = (*created_at, *updated_at);
+            }
+        }
+        dated == *self
+    }
+
     /// Whether the settings of an index are being changed.
     #[must_use]
     pub fn is_changing(&self, index: &str) -> bool {

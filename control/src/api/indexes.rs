@@ -10,14 +10,45 @@ use crate::{
     },
     locks::Scope,
     ops::{self, AtOnce, Operation},
+    time,
     writes::begin::check_index_uid,
 };
-use axum::{extract::Path, response::Response};
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
 use miroir_core::error::{ApiError, Code};
 use serde_json::{Value, json};
 
 fn main(sent: &Sent, body: Option<Value>) -> NodeRequest {
     NodeRequest { method: sent.request.method.clone(), path: sent.request.path.clone(), body, main: true }
+}
+
+/// `GET /indexes` and `GET /indexes/{index}`: a node's answer with the catalogue's dates. Nodes have dates of their own: each updates an
+/// index when it takes its part of a write, and creates it when it comes to know it.
+///
+/// # Errors
+/// A node's refusal.
+pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
+    let answer = cluster.ask_any(&sent.request).await?;
+    if !answer.is_success() {
+        return Ok(super::pass_on(&answer));
+    }
+    let mut body = answer.json();
+    let view = cluster.view();
+    let date = |index: &mut Value| {
+        let known = index.get("uid").and_then(Value::as_str).and_then(|uid| view.indexes.get(uid));
+        if let Some(known) = known {
+            index["createdAt"] = json!(time::format(known.created_at));
+            index["updatedAt"] = json!(time::format(known.updated_at));
+        }
+    };
+    match body.get_mut("results").and_then(Value::as_array_mut) {
+        Some(indexes) => indexes.iter_mut().for_each(date),
+        None => date(&mut body),
+    }
+    Ok(Json(body).into_response())
 }
 
 /// `POST /indexes`.

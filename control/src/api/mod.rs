@@ -76,10 +76,10 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .merge(crate::publish::grpc::routes(&cluster.publisher))
         .route("/health", get(health))
         .route("/stats", get(stats::all))
-        .route("/indexes", get(proxy::read).post(indexes::create))
+        .route("/indexes", get(indexes::read).post(indexes::create))
         .route(
             "/indexes/{index}",
-            get(proxy::read).merge(patch(indexes::update)).merge(delete(indexes::delete)),
+            get(indexes::read).merge(patch(indexes::update)).merge(delete(indexes::delete)),
         )
         .route("/indexes/{index}/stats", get(stats::one))
         .route(

@@ -5,6 +5,7 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     node::Request,
+    time,
 };
 use axum::{
     Json,
@@ -38,9 +39,9 @@ pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
             stats[name] = json!(sum(of_nodes.iter(), name));
         }
     }
-    let last =
-        of_nodes.iter().filter_map(|stats| stats.get("lastUpdate")?.as_str()).max().map(ToOwned::to_owned);
-    stats["lastUpdate"] = json!(last);
+    let view = cluster.view();
+    let last = indexes.keys().filter_map(|uid| view.indexes.get(uid)).map(|index| index.updated_at).max();
+    stats["lastUpdate"] = json!(last.map(time::format));
     let whole = indexes.iter().map(async |(uid, own)| {
         let of_index: Vec<Value> =
             of_nodes.iter().filter_map(|stats| stats.get("indexes")?.get(uid).cloned()).collect();

@@ -32,28 +32,44 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
         return sent.natively(&cluster).await;
     };
     query.visible = grant.visible();
-    page(&cluster, query, stored::Task::view).await
+    let page = Page::read(&cluster, query).await?;
+    Ok(page.answer(&page.tasks.iter().map(stored::Task::view).collect::<Vec<_>>()))
 }
 
-/// A page of tasks, or of batches: whatever `view` makes of a task.
-///
-/// # Errors
-/// The ledger failed.
-pub async fn page(
-    cluster: &Cluster,
-    mut query: Query,
-    view: impl Fn(&stored::Task) -> Value,
-) -> Result<Response> {
-    cluster.settler.refresh().await;
-    let limit = query.limit;
-    // One more, to know whether there is more after this page.
-    query.limit = limit.saturating_add(1);
-    let (mut tasks, total) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-    let next = if tasks.len() > limit as usize { tasks.pop().map(|task| task.uid) } else { None };
-    let results: Vec<Value> = tasks.iter().map(view).collect();
-    let from = tasks.first().map(|task| task.uid);
-    Ok(Json(json!({"results": results, "total": total, "limit": limit, "from": from, "next": next}))
-        .into_response())
+/// A page of tasks, or of batches.
+#[derive(Debug)]
+pub struct Page {
+    /// Those on it.
+    pub tasks: Vec<stored::Task>,
+    total: u64,
+    limit: u32,
+    next: Option<u32>,
+}
+
+impl Page {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn read(cluster: &Cluster, mut query: Query) -> Result<Self> {
+        cluster.settler.refresh().await;
+        let limit = query.limit;
+        // One more, to know whether there is more after this page.
+        query.limit = limit.saturating_add(1);
+        let (mut tasks, total) =
+            cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+        let next = if tasks.len() > limit as usize { tasks.pop().map(|task| task.uid) } else { None };
+        Ok(Self { tasks, total, limit, next })
+    }
+
+    /// The answer, with these in the place of the tasks.
+    #[must_use]
+    pub fn answer(&self, results: &[Value]) -> Response {
+        let from = self.tasks.first().map(|task| task.uid);
+        let Self { total, limit, next, .. } = self;
+        Json(json!({"results": results, "total": total, "limit": limit, "from": from, "next": next}))
+            .into_response()
+    }
 }
 
 /// `GET /tasks/{uid}`.

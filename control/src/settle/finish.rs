@@ -99,7 +99,8 @@ fn kept(effect: Effect, over: &Over) -> Effect {
 async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
     let uid = task.uid;
     let succeeded = over.status == "succeeded";
-    let now = time::now();
+    let finished_at = over.finished_at.unwrap_or_else(time::now);
+    let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
     // An index that was deleted meanwhile has no settings any more.
     if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
         && cluster.view().indexes.contains_key(&index)
@@ -139,7 +140,12 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                 view.mark_behind(node);
             }
             view.changing.remove(&uid);
-            crate::ops::apply(view, effect, now);
+            if let Some(changed) = task.index.as_ref().and_then(|index| view.indexes.get_mut(index))
+                && succeeded
+            {
+                changed.date(&task.kind, started_at, finished_at);
+            }
+            crate::ops::apply(view, effect);
             if let Some((index, settings)) = settings
                 && let Some(changed) = view.indexes.get_mut(index)
             {
@@ -151,7 +157,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
 
 /// Its end, as clients see it.
 async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
-    let (uid, index, now) = (task.uid, task.index.clone(), time::now());
+    let (uid, now) = (task.uid, time::now());
     let succeeded = over.status == "succeeded";
     let ending = Ending {
         status: over.status,
@@ -178,14 +184,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
             if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
                 tasks::set_canceled_by(connection, uid, by)?;
             }
-            intents::close(connection, uid)?;
-            if let (true, Some(index)) = (succeeded, &index) {
-                connection.execute(
-                    "UPDATE indexes SET updated_at = ?2 WHERE uid = ?1",
-                    rusqlite::params![index, ending.finished_at],
-                )?;
-            }
-            Ok(())
+            intents::close(connection, uid)
         })
         .await?;
     let done = cluster.settler.pending().remove(&uid);
@@ -253,7 +252,52 @@ fn settings_details(set: &Value, over: &Over) -> Option<Value> {
         let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
         if is_reset || name == settings_tag::FILTERABLE {
             told[name] = set.clone();
+        } else if let Some(told) = told.get_mut(name) {
+            as_sent(told, set);
         }
     }
     Some(told)
+}
+
+/// Nodes tell what they were sent, in their own form. They were sent more than the client wrote: templates of embedders, limits in place
+/// of resets.
+fn as_sent(told: &mut Value, sent: &Value) {
+    match (told, sent) {
+        (Value::Object(told), Value::Object(sent)) => {
+            told.retain(|name, _| sent.contains_key(name));
+            for (name, sent) in sent {
+                if let Some(told) = told.get_mut(name) {
+                    as_sent(told, sent);
+                }
+            }
+        }
+        (told, Value::Null) => *told = Value::Null,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_settings_are_what_the_client_wrote() {
+        let mut told = json!({
+            "a": {"source": "rest", "dimensions": 3, "documentTemplate": "ours", "apiKey": "XXX..."},
+            "b": {"documentTemplate": "ours"}, "c": null,
+            "d": {"indexingEmbedder": {"source": "ollama", "documentTemplate": "ours"}},
+        });
+        let sent = json!({
+            "d": {"indexingEmbedder": {"source": "ollama"}}, "c": null,
+            "b": {"documentTemplate": null}, "a": {"dimensions": 3, "apiKey": "XXX...", "source": "rest"},
+        });
+        as_sent(&mut told, &sent);
+        // In the node's order.
+        let expected = json!({
+            "a": {"source": "rest", "dimensions": 3, "apiKey": "XXX..."},
+            "b": {"documentTemplate": null}, "c": null,
+            "d": {"indexingEmbedder": {"source": "ollama"}},
+        });
+        assert_eq!(told.to_string(), expected.to_string());
+    }
 }

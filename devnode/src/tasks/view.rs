@@ -83,6 +83,19 @@ impl From<&Task> for TaskView {
     }
 }
 
+/// Details that a batch that is over does not tell where they are null.
+const NOT_NULL: [&str; 9] = [
+    "indexedDocuments",
+    "editedDocuments",
+    "primaryKey",
+    "deletedDocuments",
+    "canceledTasks",
+    "deletedTasks",
+    "originalFilter",
+    "dumpUid",
+    "context",
+];
+
 /// A batch in full. Batches are not stored: they follow from their tasks.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -118,6 +131,11 @@ impl BatchView {
                 details.insert(name.clone(), sum.map_or_else(|| value.clone(), Value::from));
             }
         }
+        // Meilisearch stores a batch that is over, and reads null as absent; but not among settings.
+        let is_over = tasks.iter().all(|task| task.finished_at.is_some());
+        details.retain(|name, value: &mut Value| {
+            !(is_over && value.is_null() && NOT_NULL.contains(&name.as_str()))
+        });
         let started_at = tasks.iter().find_map(|task| task.started_at);
         let finished_at = tasks.iter().find_map(|task| task.finished_at);
         let processing = tasks.iter().any(|task| task.status == Status::Processing);
@@ -134,8 +152,26 @@ impl BatchView {
             duration: started_at.zip(finished_at).map(|(start, end)| end - start),
             started_at,
             finished_at,
-            batch_strategy: "batched all enqueued tasks".into(),
+            batch_strategy: strategy(tasks),
         }
+    }
+}
+
+/// Why a batch has no more tasks, in Meilisearch's words.
+fn strategy(tasks: &[Task]) -> String {
+    let Some(last) = tasks.last() else { return String::new() };
+    let (uid, kind) = (last.uid, json!(last.work.kind()));
+    let kind = kind.as_str().unwrap_or_default();
+    match kind {
+        "documentEdition" | "dumpCreation" | "export" | "indexCompaction" | "indexCreation" | "indexSwap"
+        | "indexUpdate" | "taskCancelation" => format!(
+            "created batch containing only task with id {uid} of type `{kind}` that cannot be batched with any other task."
+        ),
+        "snapshotCreation" | "taskDeletion" => format!(
+            "stopped after the last task of type `{kind}` because they cannot be batched with tasks of any other type."
+        ),
+        "indexDeletion" => format!("stopped after task with id {uid} because it deletes the index"),
+        _ => "batched all enqueued tasks".to_owned(),
     }
 }
 

@@ -1,0 +1,139 @@
+//! Settings, and the details of the tasks that set them, are told as clients wrote them, though nodes were sent more; and batches
+//! tell of a task what one node's would.
+
+use miroir_tests::{Client, Node, Options, Sandbox, nodes_are_real};
+use serde_json::{Value, json};
+
+/// What is told of each change, while it waits, when it has ended, and by the settings.
+fn told(client: &Client) -> Vec<(String, Value)> {
+    let rest = |more: Value| {
+        let mut embedder = json!({"source": "rest", "url": "http://127.0.0.1:1", "dimensions": 4, "request": "{{text}}",
+                                  "response": "{{embedding}}"});
+        embedder.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        embedder
+    };
+    let changes = [
+        ("PATCH", "", json!({"embedders": {"default": rest(json!({"apiKey": "My super secret value"}))}})),
+        ("PATCH", "/embedders", json!({"default": {"documentTemplate": null}})),
+        (
+            "PATCH",
+            "/embedders",
+            json!({"other": rest(json!({"documentTemplate": "{{doc.title}}"})), "none": null}),
+        ),
+        ("PATCH", "/embedders", json!({"default": rest(json!({})), "other": {"apiKey": "x"}})),
+        (
+            "PATCH",
+            "/embedders",
+            json!({"default": null, "mine": {"source": "userProvided", "dimensions": 2}}),
+        ),
+        ("PATCH", "/embedders", json!({"mine": {"source": "userProvided", "documentTemplate": "x"}})),
+        ("DELETE", "/embedders", json!(null)),
+        ("PATCH", "", json!({"faceting": {"maxValuesPerFacet": 7}})),
+        ("PATCH", "", json!({"faceting": {"maxValuesPerFacet": null}})),
+        ("PATCH", "", json!({"faceting": {"sortFacetValuesBy": {"a": "count"}}, "pagination": null})),
+        ("PATCH", "/faceting", json!({"maxValuesPerFacet": null, "sortFacetValuesBy": {"b": "alpha"}})),
+        ("PATCH", "", json!({"faceting": null, "typoTolerance": {"minWordSizeForTypos": {"oneTypo": 3}}})),
+        ("DELETE", "/faceting", json!(null)),
+        (
+            "PATCH",
+            "",
+            json!({"filterableAttributes": ["a", {"attributePatterns": ["b*"]}], "synonyms": {"a": ["b"]}}),
+        ),
+        ("DELETE", "", json!(null)),
+    ];
+    let mut told = Vec::new();
+    for (method, path, body) in changes {
+        let what = format!("{method} {path} {body}");
+        let accepted = client.json(method, &format!("/indexes/told/settings{path}"), &body);
+        if accepted.status != 202 {
+            told.push((what, accepted.body));
+            continue;
+        }
+        let task = client.ended(&accepted);
+        // Keys of resets come in no order.
+        let details =
+            if method == "DELETE" { task["details"].clone() } else { json!(task["details"].to_string()) };
+        told.push((what, json!([task["status"], details, client.get("/indexes/told/settings").body])));
+    }
+    told
+}
+
+/// The batches of tasks of all kinds, by themselves and in the list: without what is of one server or one moment.
+fn batches(client: &Client) -> Vec<(String, Value)> {
+    let documents = json!([{"id": 1, "n": 1}, {"id": 2, "n": 2}]);
+    let requests = [
+        ("POST", "/indexes", json!({"uid": "batched"})),
+        ("POST", "/indexes", json!({"uid": "batched"})),
+        ("POST", "/indexes", json!({"uid": "other", "primaryKey": "id"})),
+        ("POST", "/indexes/batched/documents", documents),
+        ("PUT", "/indexes/batched/documents", json!([{"id": 1, "n": 3}])),
+        ("POST", "/indexes/batched/documents", json!([{"n": 1}])),
+        (
+            "PATCH",
+            "/indexes/batched/settings",
+            json!({"filterableAttributes": ["n"], "distinctAttribute": null}),
+        ),
+        ("DELETE", "/indexes/batched/documents/1", json!(null)),
+        ("POST", "/indexes/batched/documents/delete-batch", json!([7, 8])),
+        ("POST", "/indexes/batched/documents/delete", json!({"filter": "n = 9"})),
+        ("PATCH", "/indexes/other", json!({"primaryKey": "key"})),
+        ("POST", "/swap-indexes", json!([{"indexes": ["batched", "other"]}])),
+        ("POST", "/tasks/cancel?uids=0", json!(null)),
+        ("DELETE", "/tasks?uids=0", json!(null)),
+        ("POST", "/dumps", json!(null)),
+        ("POST", "/snapshots", json!(null)),
+        ("DELETE", "/indexes/batched/documents", json!(null)),
+        ("DELETE", "/indexes/other", json!(null)),
+    ];
+    let told = requests.map(|(method, path, body)| {
+        let task = client.ended(&client.json(method, path, &body));
+        let uid = &task["batchUid"];
+        let mut batch = client.get(&format!("/batches/{uid}")).body;
+        let list = client.get(&format!("/batches?batchUids={uid}")).body;
+        assert_eq!(list["results"], json!([batch]), "{method} {path}");
+        let id = format!("id {uid} ");
+        batch["batchStrategy"] = json!(batch["batchStrategy"].as_str().unwrap().replace(&id, "id X "));
+        let batch = batch.as_object_mut().unwrap();
+        batch.retain(|name, _| !["uid", "duration", "startedAt", "finishedAt"].contains(&name.as_str()));
+        // What steps take, and which there are to tell of, is of one moment.
+        let stats = batch["stats"].as_object_mut().unwrap();
+        stats.retain(|name, _| {
+            !["progressTrace", "writeChannelCongestion", "internalDatabaseSizes"].contains(&name.as_str())
+        });
+        if let Some(dump) = batch["details"].get_mut("dumpUid") {
+            assert!(dump.is_string());
+            *dump = json!("some");
+        }
+        (format!("{method} {path}"), json!(batch))
+    });
+    told.into()
+}
+
+#[test]
+fn batches_are_told_as_by_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    for (cluster, node) in batches(&cluster.client).iter().zip(&batches(&node.client)) {
+        assert_eq!(cluster, node);
+    }
+    if nodes_are_real() {
+        let of = |client: &Client| {
+            client.add("traced", &json!([{"id": 1, "n": 1}]));
+            let batch = client.get("/batches?indexUids=traced").body["results"][0].clone();
+            batch["stats"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&cluster.client), of(&node.client), "a node tells of steps, too");
+    }
+}
+
+#[test]
+fn settings_are_told_as_clients_wrote_them() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let create = |client: &Client| {
+        client.succeeded(&client.json("POST", "/indexes", &json!({"uid": "told"})));
+        told(client)
+    };
+    let (cluster, node) = (create(&cluster.client), create(&node.client));
+    for (cluster, node) in cluster.iter().zip(&node) {
+        assert_eq!(cluster, node);
+    }
+}
