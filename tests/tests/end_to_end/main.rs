@@ -26,6 +26,7 @@ mod payloads;
 mod reads;
 mod restore;
 mod rules;
+mod same_bytes;
 mod sdk;
 mod settings_changing;
 mod similar;
