@@ -30,8 +30,8 @@ pub fn with_room(settings: &mut Map<String, Value>) {
         Some(Value::Object(faceting)) => match faceting.get_mut(LIMIT) {
             Some(limit @ Value::Null) => *limit = json!(DEFAULT + ROOM),
             Some(limit) => {
-                if let Some(number) = limit.as_u64() {
-                    *limit = json!(number.saturating_add(ROOM));
+                if let Some(number) = limit.as_u64().filter(|number| *number < ALL) {
+                    *limit = json!(number + ROOM);
                 }
             }
             None => {}
@@ -39,6 +39,9 @@ pub fn with_room(settings: &mut Map<String, Value>) {
         _ => {}
     }
 }
+
+/// From here on nodes have the client's own number: they tell all values anyway, and larger numbers are none to them.
+const ALL: u64 = u64::MAX / 2;
 
 /// What nodes get where a client resets the group.
 #[must_use]
@@ -55,7 +58,7 @@ pub fn sets_limit(change: &Value) -> bool {
 /// What clients are shown, for what a node tells.
 pub fn without_room(object: &mut Map<String, Value>) {
     if let Some(limit) = object.get_mut(LIMIT)
-        && let Some(number) = limit.as_u64().filter(|number| *number >= ROOM)
+        && let Some(number) = limit.as_u64().filter(|number| (ROOM..ALL + ROOM).contains(number))
     {
         *limit = json!(number - ROOM);
     }
@@ -80,6 +83,10 @@ mod tests {
             (json!({"faceting": {"sortFacetValuesBy": {}}}), json!({"faceting": {"sortFacetValuesBy": {}}})),
             (json!({"faceting": {"maxValuesPerFacet": -1}}), json!({"faceting": {"maxValuesPerFacet": -1}})),
             (json!({"faceting": 3}), json!({"faceting": 3})),
+            (
+                json!({"faceting": {"maxValuesPerFacet": u64::MAX}}),
+                json!({"faceting": {"maxValuesPerFacet": u64::MAX}}),
+            ),
             (json!({"stopWords": []}), json!({"stopWords": []})),
         ] {
             let mut settings = client.as_object().unwrap().clone();
@@ -89,6 +96,9 @@ mod tests {
         let mut told = json!({"maxValuesPerFacet": 1007, "sortFacetValuesBy": {"*": "alpha"}});
         without_room(told.as_object_mut().unwrap());
         assert_eq!(told, json!({"maxValuesPerFacet": 7, "sortFacetValuesBy": {"*": "alpha"}}));
+        let mut largest = json!({"maxValuesPerFacet": u64::MAX});
+        without_room(largest.as_object_mut().unwrap());
+        assert_eq!(largest["maxValuesPerFacet"], u64::MAX);
         assert!(sets_limit(&json!({"faceting": null})) && !sets_limit(&json!({"faceting": {}})));
     }
 }

@@ -3,38 +3,19 @@
 use miroir_core::shard::TAG_FIELD;
 use serde_json::Value;
 
-/// Takes the tag out of a sentence: lists of attributes lose it, a condition on it is taken away.
+/// Takes the tag out of a node's error, which counts the tag's rule too; to be called once.
 #[must_use]
 pub fn message(text: &str) -> String {
-    if !text.contains(TAG_FIELD) {
-        return revealed(text);
-    }
-    let mut text = without_member(text);
-    for (from, to) in [
-        // Nothing is filterable but the tag.
-        (
-            " Available filterable attribute patterns are: `_miroir_shard`.",
-            " This index does not have configured filterable attributes.",
-        ),
-        ("`_miroir_shard, ", "`"),
-        (", _miroir_shard`", "`"),
-        (", _miroir_shard,", ","),
-        ("`_miroir_shard`, ", ""),
-        (", `_miroir_shard`", ""),
-        ("_miroir_shard, ", ""),
-        (", _miroir_shard", ""),
-    ] {
-        text = text.replace(from, to);
-    }
-    revealed(&text)
+    revealed(&miroir_core::scrub::sentence(&without_member(text)))
 }
 
 /// What a client has written instead of what nodes were told.
 fn revealed(text: &str) -> String {
-    if !text.contains("_m") && !text.contains("_M") {
-        return text.to_owned();
-    }
     String::from_utf8(miroir_core::scrub::reveal(text.as_bytes())).unwrap_or_else(|_| text.to_owned())
+}
+
+fn untagged(text: &str) -> String {
+    revealed(&miroir_core::scrub::text(&without_member(text)))
 }
 
 /// Documents that a sentence shows lose the tag, which is their last member, or the first one of those that a function has edited.
@@ -92,7 +73,7 @@ pub fn value(value: &mut Value) {
             array.iter_mut().for_each(self::value);
         }
         Value::String(text) if text.contains(TAG_FIELD) => {
-            *text = crate::embedders::shown(text).map_or_else(|| message(text), ToOwned::to_owned);
+            *text = crate::embedders::shown(text).map_or_else(|| untagged(text), ToOwned::to_owned);
         }
         Value::String(text) => *text = revealed(text),
         _ => {}
@@ -141,6 +122,7 @@ mod tests {
             ("are: `genre, _miroir_shard`.", "are: `genre`."),
             ("are: `a, _miroir_shard, b`.", "are: `a, b`."),
             ("nothing of it", "nothing of it"),
+            ("rule #3 in `filterableAttributes`", "rule #2 in `filterableAttributes`"),
             ("`{\"id\":2,\"_miroir_shard\":\",,[\"}`.", "`{\"id\":2}`."),
             ("`{\"_miroir_shard\":\",,[\",\"id\":2}`.", "`{\"id\":2}`."),
             ("`#{\"_miroir_shard\": \",,[\", \"id\": 2}`.", "`#{\"id\": 2}`."),

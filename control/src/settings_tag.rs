@@ -60,6 +60,25 @@ pub fn without_tag(rule: &Value) -> Option<Value> {
     Some(rule)
 }
 
+/// The patterns of a client's filterable attributes that enable filters.
+#[must_use]
+pub fn filters(client: Option<&Value>) -> Vec<String> {
+    let enables = |rule: &Value| {
+        let filter = rule.get("features").and_then(|features| features.get("filter"));
+        let is =
+            |name: &str, default| filter.and_then(|filter| filter.get(name)?.as_bool()).unwrap_or(default);
+        is("equality", true) || is("comparison", false)
+    };
+    let rules = client.and_then(Value::as_array).into_iter().flatten().filter_map(without_tag);
+    let patterns = rules.filter(enables).flat_map(|rule| {
+        match rule.get("attributePatterns").and_then(Value::as_array) {
+            Some(patterns) => patterns.clone(),
+            None => vec![rule],
+        }
+    });
+    patterns.filter_map(|pattern| pattern.as_str().map(ToOwned::to_owned)).collect()
+}
+
 /// A client's change of settings as nodes get it: the tag's name is one that no document has. What concerns filterable attributes
 /// is for [`with_tag`].
 #[must_use]
@@ -119,6 +138,15 @@ mod tests {
             assert_eq!(shown, rest);
         }
         assert_eq!(with_tag(&json!("genre")), None, "a node is to refuse it");
+    }
+
+    #[test]
+    fn patterns_that_enable_filters_are_told() {
+        let rule = |patterns: Value, filter: Value| json!({"attributePatterns": patterns, "features": {"filter": filter}});
+        let rules = json!(["genre", rule(json!(["a*", "_miroir_shard"]), json!({})), rule(json!(["b"]), json!({"equality": false})),
+            rule(json!(["c", "d"]), json!({"equality": false, "comparison": true})), {"attributePatterns": ["e"]}]);
+        assert_eq!(filters(Some(&rules)), ["genre", "a*", "c", "d", "e"]);
+        assert!(filters(None).is_empty() && filters(Some(&Value::Null)).is_empty());
     }
 
     #[test]

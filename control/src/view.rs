@@ -126,7 +126,8 @@ pub struct Index {
 const LEAVES_DATES: [&str; 2] = ["indexCompaction", "indexSwap"];
 
 /// The settings that gateways need.
-const PUBLISHED: [&str; 4] = ["distinctAttribute", "faceting", "pagination", "rankingRules"];
+const PUBLISHED: [&str; 5] =
+    ["distinctAttribute", "faceting", "filterableAttributes", "pagination", "rankingRules"];
 
 impl Index {
     /// Out of all that clients have set on an index, what gateways need.

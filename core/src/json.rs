@@ -24,6 +24,23 @@ impl<'a> RawObject<'a> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
+    /// The value of the last member of this name, where there are several.
+    #[must_use]
+    pub fn last(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// The value at a path with dots, inside objects: `a.b` is the member of this name, or `b` in the member `a`.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Option<&'a RawValue> {
+        self.get(path).or_else(|| {
+            self.0.iter().find_map(|(name, value)| {
+                let rest = path.strip_prefix(name.as_ref())?.strip_prefix('.')?;
+                serde_json::from_str::<Self>(value.get()).ok()?.at(rest)
+            })
+        })
+    }
+
     /// A member, read.
     #[must_use]
     pub fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
@@ -113,6 +130,16 @@ mod tests {
     use super::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn members_are_found_by_paths_and_from_the_end() {
+        let object: RawObject<'_> =
+            serde_json::from_str(r#"{"a":{"b":1,"c.d":2},"a.b":3,"x":{"y":{"z":4}},"x":5}"#).unwrap();
+        let at = |path: &str| object.at(path).map(RawValue::get);
+        assert_eq!((at("a.b"), at("a.c.d"), at("x.y.z")), (Some("3"), Some("2"), Some("4")));
+        assert_eq!((at("a.c"), at("x.y.z.z"), at("ab")), (None, None, None));
+        assert_eq!(object.last("x").map(RawValue::get), Some("5"));
+    }
 
     #[test]
     fn values_are_counted_outside_of_strings() {

@@ -8,6 +8,7 @@
 )]
 
 pub mod budget;
+pub mod content_type;
 pub mod cors;
 pub mod document_read;
 pub mod documents;

@@ -5,43 +5,22 @@ use memchr::memmem;
 use serde_json::{Value, value::RawValue};
 use std::borrow::Cow;
 
-/// A document or hit without the tag, in `_formatted` and `_matchesPosition` too. Everything else stays byte for byte.
+/// A document without the tag. Everything else stays byte for byte, whatever it is called.
 #[must_use]
 pub fn document(json: &[u8]) -> Vec<u8> {
     match serde_json::from_slice::<RawObject<'_>>(json) {
         Ok(object) if mentions_tag(json) => {
             let mut out = Vec::with_capacity(json.len());
-            write_hit(&object, true, &mut out, as_is);
+            write_untagged(&object, &mut out);
             out
         }
         _ => json.to_vec(),
     }
 }
 
-/// Writes a hit without the tag, and without `_rankingScoreDetails` unless the client wants them; `write` writes a member.
-pub(crate) fn write_hit(
-    hit: &RawObject<'_>,
-    show_details: bool,
-    out: &mut Vec<u8>,
-    mut write: impl FnMut(&str, &RawValue, &mut Vec<u8>) -> bool,
-) {
-    hit.write_filtered(out, |name, value, out| match name {
-        TAG_FIELD => false,
-        "_rankingScoreDetails" if !show_details => false,
-        "_formatted" | "_matchesPosition" if mentions_tag(value.get().as_bytes()) => {
-            let mut untagged = Vec::with_capacity(value.get().len());
-            if let Ok(inner) = serde_json::from_str::<RawObject<'_>>(value.get()) {
-                inner.write_filtered(&mut untagged, |name, value, out| {
-                    name != TAG_FIELD && as_is(name, value, out)
-                });
-            }
-            match serde_json::from_slice::<&RawValue>(&untagged) {
-                Ok(value) => write(name, value, out),
-                Err(_) => false,
-            }
-        }
-        _ => write(name, value, out),
-    });
+/// Writes an object without the tag.
+pub(crate) fn write_untagged(object: &RawObject<'_>, out: &mut Vec<u8>) {
+    object.write_filtered(out, |name, value, out| name != TAG_FIELD && as_is(name, value, out));
 }
 
 /// Writes a member as it was written.
@@ -66,25 +45,53 @@ pub fn text(text: &str) -> String {
             }
         }
     }
+    for attributes in ["attribute", "attributes"] {
+        for list in [".", "``."] {
+            let nothing_left = format!("Available filterable {attributes} patterns are: {list}");
+            text = text.replace(&nothing_left, "This index does not have configured filterable attributes.");
+        }
+    }
     text
 }
 
-/// An error body without the tag, and with the numbers of the rules in `filterableAttributes` as the client knows them.
+/// A sentence of an error without the tag, and with the numbers of the rules in `filterableAttributes` as the client knows them.
+#[must_use]
+pub fn sentence(said: &str) -> String {
+    let text = text(said);
+    if text.contains("filterableAttributes") { rules_without_ours(&text) } else { text }
+}
+
+/// The same for an error's body.
 #[must_use]
 pub fn error(body: &[u8]) -> Vec<u8> {
-    match std::str::from_utf8(body) {
-        Ok(utf8) if mentions_tag(body) => {
-            let mut text = text(utf8);
-            for attributes in ["attribute", "attributes"] {
-                let nothing_left = format!("Available filterable {attributes} patterns are: .");
-                text =
-                    text.replace(&nothing_left, "This index does not have configured filterable attributes.");
-            }
-            text.into_bytes()
-        }
-        Ok(utf8) if utf8.contains("filterableAttributes") => rules_without_ours(utf8).into_bytes(),
-        _ => body.to_vec(),
+    std::str::from_utf8(body).map_or_else(|_| body.to_vec(), |text| sentence(text).into_bytes())
+}
+
+/// How nodes end a list of attributes of which some are not displayed.
+const HIDDEN: &str = "<..hidden-attributes>";
+
+/// An error's body, untagged, whose list of filterable attributes says that some are hidden only where some are that the client knows:
+/// where attributes are displayed by name, the tag is not among them. `filterable` gives the patterns of an index, or of the only index
+/// that there is.
+#[must_use]
+pub fn hidden_attributes(body: Vec<u8>, filterable: impl Fn(Option<&str>) -> Option<Vec<String>>) -> Vec<u8> {
+    const LIST: &str =
+        "cannot be used as distinct attribute. Available filterable attributes patterns are: `";
+    if memmem::find(&body, HIDDEN.as_bytes()).is_none() {
+        return body;
     }
+    let Ok(text) = std::str::from_utf8(&body) else { return body };
+    let mended = || {
+        let (before, after) = text.split_once(LIST)?;
+        let (list, rest) = after.split_once(&format!(", {HIDDEN}`"))?;
+        let index = before.split_once("Index `").and_then(|(_, after)| after.split_once('`'));
+        let mut filterable = filterable(index.map(|(index, _)| index))?;
+        filterable.sort_unstable();
+        filterable.dedup();
+        (list.split(", ").count() >= filterable.len())
+            .then(|| format!("{before}{LIST}{list}`{rest}").into_bytes())
+    };
+    mended().unwrap_or(body)
 }
 
 /// The tag's own rule comes first in `filterableAttributes`, so a node counts the client's rules from 1.
@@ -107,21 +114,6 @@ fn rules_without_ours(message: &str) -> String {
 /// Stands in for the tag's name where a client uses it: as long, so that positions in messages hold, and nobody's.
 const ALIAS: &str = "_miroir_5hard";
 
-/// A pattern of facets that no attribute but the tag fits has one letter of another case for nodes: then it fits none. Words
-/// in a query are the same in any case.
-fn patterns() -> impl Iterator<Item = (String, String)> {
-    // No field of Meilisearch's own begins with these.
-    (2..=TAG_FIELD.len()).filter_map(|length| {
-        let prefix = TAG_FIELD.get(..length)?;
-        Some((format!("{prefix}*"), format!("_M{}*", prefix.get(2..)?)))
-    })
-}
-
-/// The names that clients may not reach, each with what stands in for it.
-fn names() -> impl Iterator<Item = (String, String)> {
-    patterns().chain([(TAG_FIELD.to_owned(), ALIAS.to_owned())])
-}
-
 /// A client's body in which the tag's name is a name that no document has, so that a node treats it as it treats an
 /// attribute that it has never heard of; `None` where it does not mention the tag, however it is spelt.
 #[must_use]
@@ -134,14 +126,8 @@ pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
     {
         plain = Cow::Owned(written);
     }
-    // Few bodies have anything that a name begins with.
-    memmem::find(&plain, b"_m")?;
-    let quoted = |name: String| if name.ends_with('*') { format!("\"{name}\"") } else { name };
-    let names = names().map(|(name, other)| (quoted(name), quoted(other)));
-    let mentioned: Vec<_> =
-        names.filter(|(name, _)| memmem::find(&plain, name.as_bytes()).is_some()).collect();
-    let disguise = |body: Vec<u8>, (name, other): &(String, String)| replace(&body, name, other);
-    (!mentioned.is_empty()).then(|| mentioned.iter().fold(plain.into_owned(), disguise))
+    memmem::find(&plain, TAG_FIELD.as_bytes())?;
+    Some(replace(&plain, TAG_FIELD, ALIAS))
 }
 
 /// The same for a path with its query.
@@ -152,9 +138,7 @@ pub fn disguise_path(path: &ApiPath) -> Option<ApiPath> {
         let json =
             memmem::find(text.as_bytes(), b"\\u00").and_then(|_| serde_json::from_str::<Value>(text).ok());
         let plain = json.map_or_else(|| text.to_owned(), |json| json.to_string());
-        let mentioned: Vec<_> = names().filter(|(name, _)| plain.contains(name.as_str())).collect();
-        let disguise = |text: String, (name, other): &(String, String)| text.replace(name, other);
-        (!mentioned.is_empty()).then(|| mentioned.iter().fold(plain, disguise))
+        plain.contains(TAG_FIELD).then(|| plain.replace(TAG_FIELD, ALIAS))
     })
 }
 
@@ -168,13 +152,7 @@ pub fn disguise_value(value: &Value) -> Option<Value> {
 /// Puts the tag's name back into the answer to a disguised request; the tag itself must be out of it.
 #[must_use]
 pub fn reveal(body: &[u8]) -> Vec<u8> {
-    let mut body = replace(body, ALIAS, TAG_FIELD);
-    for (pattern, other) in patterns() {
-        if memmem::find(&body, other.as_bytes()).is_some() {
-            body = replace(&body, &other, &pattern);
-        }
-    }
-    body
+    replace(body, ALIAS, TAG_FIELD)
 }
 
 fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
@@ -205,10 +183,10 @@ mod tests {
 
     #[test]
     fn the_tag_is_taken_out_and_nothing_else_changes() {
-        let hit = br#"{"id":1.0,"_miroir_shard":",,,","t":"_miroir_shard","_formatted":{"_miroir_shard":",,,","id":"1"},"_matchesPosition":{"_miroir_shard":[]}}"#;
+        let stored = br#"{"id":1.0,"_miroir_shard":",,,","t":"_miroir_shard","_formatted":{"_miroir_shard":",,,","id":"1"}}"#;
         assert_eq!(
-            String::from_utf8(document(hit)).unwrap(),
-            r#"{"id":1.0,"t":"_miroir_shard","_formatted":{"id":"1"},"_matchesPosition":{}}"#
+            String::from_utf8(document(stored)).unwrap(),
+            r#"{"id":1.0,"t":"_miroir_shard","_formatted":{"_miroir_shard":",,,","id":"1"}}"#
         );
         assert_eq!(document(br#"{ "id" : 1 }"#), br#"{ "id" : 1 }"#);
         assert_eq!(document(br#"{"_miroir_shard":",,,"}"#), b"{}");
@@ -227,6 +205,29 @@ mod tests {
             mended("matches rule #1 in filterableAttributes: in rule #1, before rule #12"),
             "matches rule #0 in filterableAttributes: in rule #0, before rule #11"
         );
+        assert_eq!(
+            mended("patterns are: `_miroir_shard, a`. Rule #2 in `filterableAttributes`: before rule #2"),
+            "patterns are: `a`. Rule #2 in `filterableAttributes`: before rule #1"
+        );
+    }
+
+    #[test]
+    fn hidden_attributes_are_those_of_the_client() {
+        let said = |list: &str| {
+            format!(
+                "Index `i`: Attribute `x` is not filterable and thus, cannot be used as distinct attribute. Available filterable attributes patterns are: `{list}`."
+            )
+        };
+        let known = |index: Option<&str>| (index == Some("i")).then(|| vec!["a".to_owned(), "b".to_owned()]);
+        for (list, shown) in [
+            ("a, b, <..hidden-attributes>", "a, b"),
+            ("a, <..hidden-attributes>", "a, <..hidden-attributes>"),
+            ("a, b", "a, b"),
+        ] {
+            assert_eq!(hidden_attributes(said(list).into_bytes(), known), said(shown).into_bytes());
+        }
+        let sort = b"Available sortable attributes are: `a, <..hidden-attributes>`.".to_vec();
+        assert_eq!(hidden_attributes(sort.clone(), known), sort);
     }
 
     #[test]
@@ -252,18 +253,9 @@ mod tests {
             let disguised = path(&format!("/x?filter={}", crate::query::encode(spelt))).unwrap();
             assert!(disguised.contains("_miroir_5hard"), "{disguised}");
         }
-        let facets = br#"{"facets":["_miroir*"]}"#;
-        let disguised = disguise(facets).unwrap();
-        assert_eq!(disguised, br#"{"facets":["_Miroir*"]}"#);
-        assert_eq!(reveal(&disguised), facets);
-        assert_eq!(path("/x?facets=%5F%6d%2A").unwrap(), "/x?facets=_M%2A");
         assert_eq!(path("/x?facets=_*&q=shard"), None);
-        let twice = disguise(
-            br#"{"q":"_miroir_shard","filter":"\u005fmiroir_shard = 1","facets":["\u005fm\u002a"]}"#,
-        )
-        .unwrap();
-        assert_eq!(twice, br#"{"q":"_miroir_5hard","filter":"_miroir_5hard = 1","facets":["_M*"]}"#);
-        assert_eq!(disguise(br#"{"facets":["_*","*"]}"#), None);
+        let twice = disguise(br#"{"q":"_miroir_shard","filter":"\u005fmiroir_shard = 1"}"#).unwrap();
+        assert_eq!(twice, br#"{"q":"_miroir_5hard","filter":"_miroir_5hard = 1"}"#);
     }
 
     #[test]

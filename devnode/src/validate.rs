@@ -225,10 +225,12 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
     fn deserialize_from_value<V: IntoValue>(value: Value<V>, at: ValuePointerRef<'_>) -> Result<Self, E> {
         let text = text_of::<V, E>(value, at)?;
         let mut items = Vec::new();
-        for part in text.split(',') {
-            if part == "*" {
+        let parts: Vec<&str> = text.split(',').filter(|part| !part.is_empty()).collect();
+        for (position, part) in parts.iter().enumerate() {
+            if *part == "*" {
                 return Ok(Self(None));
             }
+            let at = if parts.len() > 1 { at.push_index(position) } else { at };
             items.push(T::from_param(part).map_err(|error| take_cf_content(E::merge(None, error, at)))?);
         }
         Ok(Self(Some(items)))

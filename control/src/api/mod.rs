@@ -46,6 +46,7 @@ use axum::{
 };
 use body::Whole;
 use miroir_core::{
+    content_type::ContentType,
     error::{ApiError, Code},
     path::ApiPath,
 };
@@ -284,8 +285,7 @@ impl Sent {
     /// The body as JSON, where it is said to be that: nodes refuse any other.
     #[must_use]
     pub fn json(&self) -> Option<Value> {
-        let kind = self.request.content_type.as_deref()?.split(';').next()?;
-        if !kind.trim().eq_ignore_ascii_case("application/json") {
+        if !ContentType::of(self.request.content_type.as_deref()).is_json() {
             return None;
         }
         serde_json::from_slice(&self.request.body).ok()

@@ -268,8 +268,8 @@ async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -
 pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
     let mut query = Query { limit: 20, ..Query::default() };
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
-        let is_star = value.split(',').any(|part| part == "*");
-        let numbers = || value.split(',').map(|part| part.trim().parse().ok()).collect::<Option<Vec<u32>>>();
+        let is_star = members(&value).any(|part| part == "*");
+        let numbers = || members(&value).map(|part| part.parse().ok()).collect::<Option<Vec<u32>>>();
         match name.as_ref() {
             "limit" if paged => query.limit = value.parse().ok()?,
             "from" if paged => query.from = Some(value.parse().ok()?),
@@ -281,7 +281,7 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
             "statuses" if !is_star => query.statuses = Some(among(&value, &STATUSES)?),
             "types" if !is_star => query.types = Some(among(&value, &TYPES)?),
             "indexUids" if !is_star => {
-                let uids: Vec<String> = value.split(',').map(ToOwned::to_owned).collect();
+                let uids: Vec<String> = members(&value).map(ToOwned::to_owned).collect();
                 if uids.iter().any(|uid| crate::writes::begin::check_index_uid(uid).is_err()) {
                     return None;
                 }
@@ -330,10 +330,16 @@ const TYPES: [&str; 18] = [
     "dsrClear",
 ];
 
+/// The members of a list with commas, but empty ones.
+///
+/// Source: `serde-cs` 0.2.
+fn members(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').filter(|member| !member.is_empty())
+}
+
 /// Names out of a list of names, in any case.
 fn among(value: &str, names: &[&str]) -> Option<Vec<String>> {
-    value
-        .split(',')
+    members(value)
         .map(|part| names.iter().find(|name| name.eq_ignore_ascii_case(part)).map(|name| (*name).to_owned()))
         .collect()
 }
@@ -355,7 +361,12 @@ mod tests {
         assert_eq!(query.statuses.unwrap(), ["succeeded", "failed"]);
         assert_eq!(query.types, None);
         assert_eq!(query.dates, [("enqueued_at", true, time::parse("2024-01-02T00:00:00Z").unwrap())]);
-        for refused in ["limit=x", "unknown=1", "types=nope", "indexUids=a%20b", "beforeStartedAt=soon"] {
+        let gaps = read("indexUids=x,&uids=,1,,2&statuses=", true).unwrap();
+        assert_eq!((gaps.indexes, gaps.uids), (Some(vec!["x".to_owned()]), Some(vec![1, 2])));
+        assert_eq!(gaps.statuses, Some(Vec::new()));
+        for refused in
+            ["limit=x", "unknown=1", "types=nope", "indexUids=a%20b", "uids=1,%202", "beforeStartedAt=soon"]
+        {
             assert!(read(refused, true).is_none(), "{refused}");
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     config::{self, ClusterConfig},
     error::{Error, Result},
     rules,
+    settings_tag::{self, FILTERABLE},
     tls::UpstreamTls,
     view::{Index, View},
 };
@@ -184,6 +185,7 @@ fn index_config(index: &Index) -> IndexConfig {
     }
     let distinct = index.settings.get("distinctAttribute").and_then(|attribute| attribute.as_str());
     config.distinct_attribute = distinct.map(str::to_owned);
+    config.filterable = Some(settings_tag::filters(index.settings.get(FILTERABLE)));
     config
 }
 
@@ -256,6 +258,7 @@ mod file_tests {
         assert_eq!(movies.sort_facet_values_by.len(), 1);
         assert_eq!(movies.ranking_rules, ["words", "sort", "year:desc"]);
         assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
+        assert_eq!(movies.filterable, Some(Vec::new()));
         assert_eq!(topology.config().tracing.as_ref().map(|tracing| &*tracing.cluster), Some("otel"));
         assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
         let cds = read("cds.json");

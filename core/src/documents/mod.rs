@@ -17,6 +17,7 @@ pub use reader::DocumentReader;
 pub use reader::payload_too_large;
 
 use crate::{
+    content_type::ContentType,
     error::{ApiError, Code, ErrorBody},
     shard::{Shard, TAG_FIELD},
 };
@@ -54,31 +55,34 @@ impl Format {
     /// Meilisearch's `missing_content_type` and `invalid_content_type`.
     pub fn from_content_type(content_type: Option<&str>, delimiter: Option<u8>) -> Result<Self, ApiError> {
         const ACCEPTED: &str = "`application/json`, `application/x-ndjson`, `text/csv`";
-        let Some(content_type) = content_type else {
-            return Err(ApiError::new(
-                Code::MISSING_CONTENT_TYPE,
-                format!(
-                    "A Content-Type header is missing. Accepted values for the Content-Type header are: {ACCEPTED}"
-                ),
-            ));
+        let invalid = |name: &str| {
+            let message = format!(
+                "The Content-Type `{name}` is invalid. Accepted values for the Content-Type header are: {ACCEPTED}"
+            );
+            ApiError::new(Code::INVALID_CONTENT_TYPE, message)
         };
-        let mime = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match (mime.as_str(), delimiter) {
-            ("application/json", None) => Ok(Self::Json),
-            ("application/x-ndjson", None) => Ok(Self::Ndjson),
-            ("text/csv", delimiter) => Ok(Self::Csv { delimiter: delimiter.unwrap_or(b',') }),
-            ("application/json" | "application/x-ndjson", Some(_)) => Err(ApiError::new(
+        let mime = match ContentType::of(content_type) {
+            ContentType::Mime(mime) => mime,
+            ContentType::Invalid => return Err(invalid(content_type.unwrap_or_default())),
+            ContentType::Missing => {
+                let message = format!(
+                    "A Content-Type header is missing. Accepted values for the Content-Type header are: {ACCEPTED}"
+                );
+                return Err(ApiError::new(Code::MISSING_CONTENT_TYPE, message));
+            }
+        };
+        // A suffix (`application/json+zip`) is not looked at.
+        match (mime.type_().as_str(), mime.subtype().as_str(), delimiter) {
+            ("application", "json", None) => Ok(Self::Json),
+            ("application", "x-ndjson", None) => Ok(Self::Ndjson),
+            ("text", "csv", delimiter) => Ok(Self::Csv { delimiter: delimiter.unwrap_or(b',') }),
+            ("application", name @ ("json" | "x-ndjson"), Some(_)) => Err(ApiError::new(
                 Code::INVALID_CONTENT_TYPE,
                 format!(
-                    "The Content-Type `{mime}` does not support the use of a csv delimiter. The csv delimiter can only be used with the Content-Type `text/csv`."
+                    "The Content-Type `application/{name}` does not support the use of a csv delimiter. The csv delimiter can only be used with the Content-Type `text/csv`."
                 ),
             )),
-            _ => Err(ApiError::new(
-                Code::INVALID_CONTENT_TYPE,
-                format!(
-                    "The Content-Type `{mime}` is invalid. Accepted values for the Content-Type header are: {ACCEPTED}"
-                ),
-            )),
+            (kind, name, _) => Err(invalid(&format!("{kind}/{name}"))),
         }
     }
 }

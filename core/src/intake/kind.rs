@@ -2,6 +2,7 @@
 
 use super::parameter;
 use crate::{
+    content_type::ContentType,
     documents::{Body, DocumentReader, Format, PrimaryKey, payload_too_large},
     error::{ApiError, Code},
     http::RequestHead,
@@ -142,7 +143,7 @@ pub(super) fn write(
         return Ok(Kind::Documents { reader: Box::new(reader), update, context });
     }
     let has_body = !matches!(kind, WriteKind::DeleteOne { .. } | WriteKind::DeleteAll);
-    if has_body && Format::from_content_type(head.header("content-type"), None)? != Format::Json {
+    if has_body && !ContentType::of(head.header("content-type")).is_json() {
         return Err(ApiError::new(Code::INVALID_CONTENT_TYPE, "The Content-Type is invalid."));
     }
     Ok(Kind::Write { kind, body: Vec::new(), context })

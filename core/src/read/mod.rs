@@ -11,6 +11,7 @@ pub use estimate::{Estimate, SMALL};
 pub use question::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of};
 
 use crate::{
+    content_type::ContentType,
     error::{ApiError, Code},
     fan_out::{self, FanOutPlan},
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
@@ -18,7 +19,7 @@ use crate::{
     path::ApiPath,
     route::Route,
     scrub,
-    search::remotes,
+    search::{patterns, remotes},
     settings_changes::indexes_of,
     shard::Shard,
     topology::{OnMissingShards, Topology},
@@ -87,8 +88,12 @@ impl Read {
         let disguised = plain_path.is_some() || plain_body.is_some();
         head.path = plain_path.unwrap_or(head.path);
         body = plain_body.unwrap_or(body);
+        let (path, patterns) = patterns::disguise(&topology, &head, &body);
+        let disguised = disguised || path.is_some() || patterns.is_some();
+        head.path = path.unwrap_or(head.path);
+        body = patterns.unwrap_or(body);
         // A node judges other types of bodies; what it is asked here is always JSON.
-        let readable = head.method == "GET" || head.header("content-type").is_some_and(is_json);
+        let readable = head.method == "GET" || ContentType::of(head.header("content-type")).is_json();
         let own = topology.config().server_name.as_deref();
         let readable = readable && !remotes::are_asked(&head, &body, own);
         let question = if readable { understand(&topology, &head, &body) } else { None };
@@ -296,9 +301,19 @@ impl Read {
         reply.with_header(MISSING_SHARDS_HEADER, missing.join(","))
     }
 
+    /// A node's error, for the client.
+    fn refused(&self, answer: Answer) -> Reply {
+        let mut reply = native_reply(answer);
+        reply.body = scrub::hidden_attributes(reply.body, |index| {
+            let only = || self.indexes.first().filter(|_| self.indexes.len() == 1).map(String::as_str);
+            self.topology.index(index.or_else(only)?).filterable
+        });
+        reply
+    }
+
     fn revealed(&self, mut reply: Reply) -> Reply {
         if self.disguised {
-            reply.body = scrub::reveal(&reply.body);
+            reply.body = patterns::reveal(scrub::reveal(&reply.body));
         }
         reply
     }
@@ -310,7 +325,8 @@ impl Read {
         let node = owner.or(preferred).or_else(|| nodes.into_iter().find(|node| !self.failed.contains(node)));
         let Some(node) = node else {
             let error = ApiError::new(Code::UNAVAILABLE, "No node answers.");
-            let reply = self.refusal.take().map_or_else(|| error.reply(), native_reply);
+            let refusal = self.refusal.take();
+            let reply = refusal.map_or_else(|| error.reply(), |refusal| self.refused(refusal));
             return Progress::Done(self.revealed(reply));
         };
         let method = if self.head.method == "GET" { "GET" } else { "POST" };
@@ -328,7 +344,7 @@ impl Read {
     fn digest_native(mut self, node: u16, outcome: Outcome) -> Progress<Self> {
         match (outcome, self.refusal.take()) {
             (Outcome::Answered(answer), _) if is_refusal(answer.status) => {
-                Progress::Done(self.revealed(native_reply(answer)))
+                Progress::Done(self.revealed(self.refused(answer)))
             }
             (Outcome::Answered(answer), None) if answer.status == 200 && self.takes_native => {
                 Progress::Done(self.revealed(native_reply(answer)))
@@ -341,7 +357,7 @@ impl Read {
                     None if scrub::mentions_tag(&refusal.body) => {
                         Progress::Done(self.not_there_yet(&refusal))
                     }
-                    None => Progress::Done(self.revealed(native_reply(refusal))),
+                    None => Progress::Done(self.revealed(self.refused(refusal))),
                 }
             }
             (_, refusal) => {
@@ -381,11 +397,6 @@ impl Read {
         let timeout_ms = self.topology.config().limits.search_timeout_of(self.bytes(), self.hits);
         Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
     }
-}
-
-fn is_json(content_type: &str) -> bool {
-    let kind = content_type.split(';').next().unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// Whether the node found fault with the request, not with itself.

@@ -347,7 +347,7 @@ fn distinct_values_that_are_not_displayed_are_read_too() {
         let understand =
             |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
         let mut progress =
-            Read::start(Arc::clone(&topology), head, br#"{"distinct":"maker"}"#.to_vec(), understand);
+            Read::start(Arc::clone(&topology), head, br#"{"q":"a","distinct":"maker"}"#.to_vec(), understand);
         let makers = ["x", "y", "Y", "z"];
         let (mut queue, mut reads): (Vec<Callout>, u32) = (Vec::new(), 0);
         loop {

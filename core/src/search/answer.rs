@@ -1,6 +1,7 @@
 //! One node's answer to its part of a search.
 
 use super::{
+    hit::DETAILS,
     pins,
     rank::{HIDDEN, Rank, Sorted},
     values::{FacetValue, values_at},
@@ -12,8 +13,6 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 use std::{cell::OnceCell, cmp::Ordering, fmt};
-
-const DETAILS: &str = "_rankingScoreDetails";
 
 /// A hit, with what says its place.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub struct Hit<'a> {
 /// were given in ascending order, as most are, the order of the ids is the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DocumentId {
-    /// A number, also where it is written as a string.
+    /// A number, also where it is a string: one that is written as the number is.
     Number(i64),
     /// Any other.
     Text(String),
@@ -43,7 +42,7 @@ impl DocumentId {
     /// The id of a document with this primary key.
     #[must_use]
     pub fn of(document: &RawObject<'_>, primary_key: &str) -> Option<Self> {
-        Self::of_value(&document.read(primary_key)?)
+        Self::of_value(&serde_json::from_str(document.at(primary_key)?.get()).ok()?)
     }
 
     /// An id, as it is written.
@@ -51,7 +50,10 @@ impl DocumentId {
     pub fn of_value(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => number.as_i64().map(Self::Number),
-            Value::String(text) => Some(text.parse().map_or_else(|_| Self::Text(text.clone()), Self::Number)),
+            Value::String(text) => {
+                let number = text.parse().ok().filter(|number: &i64| number.to_string() == *text);
+                Some(number.map_or_else(|| Self::Text(text.clone()), Self::Number))
+            }
             _ => None,
         }
     }
@@ -73,7 +75,7 @@ impl<'a> Hit<'a> {
     /// What the node says of how it ranks.
     #[must_use]
     pub fn details(&self) -> Option<&'a RawValue> {
-        self.fields.get(DETAILS)
+        self.fields.last(DETAILS)
     }
 
     /// Whether a dynamic search rule has placed it.
@@ -149,7 +151,7 @@ impl<'a> NodeAnswer<'a> {
             .ok_or(NotAnAnswer)?
             .into_iter()
             .map(|fields| {
-                let details = fields.get(DETAILS).filter(|details| details.get().starts_with('{'));
+                let details = fields.last(DETAILS).filter(|details| details.get().starts_with('{'));
                 details.map(|_| Hit::new(fields)).ok_or(NotAnAnswer)
             })
             .collect::<Result<_, NotAnAnswer>>()?;

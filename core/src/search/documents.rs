@@ -21,7 +21,7 @@ use crate::{
     path::ApiPath,
     query::{last_pairs, members},
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
-    scrub,
+    shard::TAG_FIELD,
     topology::Topology,
 };
 use serde_json::{
@@ -173,7 +173,9 @@ impl InSteps for DocumentList {
     }
 
     fn write_hit(&self, document: &RawObject<'_>, out: &mut Vec<u8>) {
-        scrub::write_hit(document, true, out, |name, value, out| self.selection.write(name, value, out));
+        document.write_filtered(out, |name, value, out| {
+            name != TAG_FIELD && self.selection.write(name, value, out)
+        });
     }
 }
 
@@ -181,9 +183,9 @@ impl Question for DocumentList {
     fn seeds(&self) -> Vec<u64> {
         let mut hash = Xxh3::new();
         hash.update(self.index.as_bytes());
-        for (name, value) in
-            self.parameters.iter().filter(|(name, _)| !["offset", "limit"].contains(&name.as_str()))
-        {
+        // Which part of the documents is shown, and what of them, does not matter to their order.
+        const SHAPING: [&str; 4] = ["offset", "limit", "fields", "retrieveVectors"];
+        for (name, value) in self.parameters.iter().filter(|(name, _)| !SHAPING.contains(&name.as_str())) {
             hash.update(name.as_bytes());
             hash.update(value.get().as_bytes());
         }

@@ -3,7 +3,7 @@
 //! Source: Meilisearch 1.50, `milli/src/search/facet/search.rs`.
 
 use super::{
-    facets::FacetOrder,
+    facets::{FacetOrder, Spellings},
     merge::{facet_order, write_list},
     request::with_shards,
     values::{normalized, without_marks},
@@ -17,7 +17,7 @@ use crate::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A search among the values of a facet.
@@ -31,7 +31,7 @@ pub struct FacetSearch {
     parameters: BTreeMap<String, Box<RawValue>>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 struct FacetHit {
     value: String,
     count: u64,
@@ -87,13 +87,14 @@ impl Question for FacetSearch {
             }
         }
         // Values that are the same without case are one value, whichever spelling a node shows.
-        let mut values: BTreeMap<String, FacetHit> = BTreeMap::new();
+        let mut values: BTreeMap<String, Spellings<'_>> = BTreeMap::new();
         for hit in answers.iter().flat_map(|(_, hits)| hits) {
-            let value = values.entry(normalized(&hit.value));
-            value.and_modify(|known| known.count += hit.count).or_insert_with(|| hit.clone());
+            values.entry(normalized(&hit.value)).or_default().add(Cow::Borrowed(&hit.value), hit.count);
         }
         let order = facet_order(&self.config, &self.facet);
-        let mut hits: Vec<FacetHit> = values.into_values().collect();
+        let shown = values.into_values().map(Spellings::shown);
+        let mut hits: Vec<FacetHit> =
+            shown.map(|(value, count)| FacetHit { value: value.into_owned(), count }).collect();
         self.sort(&mut hits, order);
         hits.truncate(order.limit);
         let mut out = Vec::new();

@@ -6,6 +6,7 @@
 use super::{
     answer::{DocumentId, Hit},
     federated_hybrid::Decision,
+    hit::DETAILS,
     merge::{Seen, ranked, write_list},
     paging::Paging,
     pins::{self, Pins},
@@ -19,7 +20,6 @@ use crate::{
     http::Reply,
     json::RawObject,
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
-    scrub,
     shard::Shard,
     topology::Topology,
 };
@@ -160,7 +160,7 @@ impl Federated {
         let hits = hits.into_iter().enumerate().map(|(position, fields)| {
             let place: Place = fields.read("_federation")?;
             let query = self.queries.get(place.queries_position)?;
-            let details = fields.get("_rankingScoreDetails")?;
+            let details = fields.last(DETAILS)?;
             let hit = Hit::new(fields);
             query.reveal(&hit);
             let (weight, score) = (query.request.weight, place.weighted_ranking_score);
@@ -245,7 +245,7 @@ impl InSteps for Federated {
     fn name(&self, hit: &RawObject<'_>) -> Option<Name> {
         let place: Place = hit.read("_federation")?;
         let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref();
-        let rank = Rank::read(hit.get("_rankingScoreDetails")?, None);
+        let rank = Rank::read(hit.last(DETAILS)?, None);
         let id = key.and_then(|key| DocumentId::of(hit, key));
         Some(Name { query: place.queries_position, id, rank })
     }
@@ -253,10 +253,7 @@ impl InSteps for Federated {
     fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
         let place: Option<Place> = hit.read("_federation");
         let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
-        let hides_score = query.request.hybrid.is_some() && !query.request.show_score;
-        scrub::write_hit(hit, query.request.show_details, out, |name, value, out| {
-            !(hides_score && name == "_rankingScore") && query.selection.write(name, value, out)
-        });
+        query.request.shown().write(hit, &query.selection, out);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The answer to a federated search.
 
 use super::{
-    facets::{merge_distributions, merge_stats},
+    facets::{FacetPart, merge_distributions, merge_stats},
     federated::Federated,
     merge::{write_list, write_number},
     windows::InSteps,
@@ -10,7 +10,7 @@ use crate::{
     json::{RawObject, write_string},
     topology::Topology,
 };
-use serde_json::{Map, value::RawValue};
+use serde_json::value::RawValue;
 
 impl Federated {
     /// Nodes' answers as one, with the members that the first has. `shown` are the page's hits, `semantic` of which were
@@ -50,7 +50,9 @@ impl Federated {
                 }
                 "facetDistribution" => {
                     let order = |facet: &str| self.merged_order(topology, facet);
-                    merge_distributions(&raw(name), &Map::new(), 0, None, order, &mut out);
+                    let parts =
+                        raw(name).into_iter().map(|distribution| FacetPart { distribution, stats: None });
+                    merge_distributions(&parts.collect::<Vec<_>>(), 0, None, order, &mut out);
                     continue;
                 }
                 "facetStats" => {

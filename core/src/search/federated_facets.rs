@@ -1,22 +1,24 @@
 //! Facets of a federated search: of each index, or of all together.
 
 use super::{
-    facets::{FacetOrder, merge_distributions, merge_stats},
+    facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
     federated::Federated,
     merge::facet_order,
+    patterns::fits,
 };
 use crate::{
     json::{RawObject, write_string},
     topology::Topology,
 };
-use serde_json::{Map, value::RawValue};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 impl Federated {
     /// How `mergeFacets` orders and cuts a facet: as the first index that it is asked of.
     pub(super) fn merged_order(&self, topology: &Topology, facet: &str) -> FacetOrder {
-        let asks =
-            |asked: &Option<Vec<String>>| asked.iter().flatten().any(|name| name == facet || name == "*");
+        let asks = |asked: &Option<Vec<String>>| {
+            asked.iter().flatten().any(|name| name == facet || fits(name, facet))
+        };
         let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
         let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
         let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
@@ -31,23 +33,24 @@ impl Federated {
 
     /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
     pub(super) fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
-        let mut indexes: BTreeMap<String, (Vec<&RawValue>, Vec<&RawValue>)> = BTreeMap::new();
+        let mut indexes: BTreeMap<String, Vec<FacetPart<'_>>> = BTreeMap::new();
         for part in parts {
             let Ok(RawObject(members)) = serde_json::from_str(part.get()) else { continue };
             for (index, facets) in members {
                 let Ok(facets) = serde_json::from_str::<RawObject<'_>>(facets.get()) else { continue };
-                let (distributions, stats) = indexes.entry(index.into_owned()).or_default();
-                distributions.extend(facets.get("distribution"));
-                stats.extend(facets.get("stats"));
+                let stats = facets.get("stats");
+                let Some(distribution) = facets.get("distribution") else { continue };
+                let parts = indexes.entry(index.into_owned()).or_default();
+                parts.push(FacetPart { distribution, stats });
             }
         }
         let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for (position, (index, (distributions, stats))) in indexes.iter().enumerate() {
+        for (position, (index, parts)) in indexes.iter().enumerate() {
             let config = topology.index(index);
             let mut distribution = Vec::new();
-            let stats = merge_stats(stats, None);
+            let stats = merge_stats(&parts.iter().filter_map(|part| part.stats).collect::<Vec<_>>(), None);
             let order = |facet: &str| facet_order(&config, facet);
-            merge_distributions(distributions, &stats, 0, None, order, &mut distribution);
+            merge_distributions(parts, 0, None, order, &mut distribution);
             let stats = serde_json::to_vec(&stats).unwrap_or_default();
             if self.merge_facets.is_some() {
                 merged.push((distribution, stats));
@@ -69,9 +72,10 @@ impl Federated {
         let distributions: Vec<Box<RawValue>> = merged.iter().filter_map(|(bytes, _)| raw(bytes)).collect();
         let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
         out.extend_from_slice(b"\"facetDistribution\":");
-        let parts: Vec<&RawValue> = distributions.iter().map(|part| &**part).collect();
+        let parts = distributions.iter().map(|part| FacetPart { distribution: &**part, stats: None });
+        let parts: Vec<FacetPart<'_>> = parts.collect();
         let order = |facet: &str| self.merged_order(topology, facet);
-        merge_distributions(&parts, &Map::new(), 0, None, order, out);
+        merge_distributions(&parts, 0, None, order, out);
         out.extend_from_slice(b",\"facetStats\":");
         let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
         out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());

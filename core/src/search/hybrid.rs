@@ -5,7 +5,7 @@
 //! merged once more here. The decision needs all of them: where it is open, nodes are asked for their keyword hits too.
 //! Source: Meilisearch 1.50, `milli/src/search/hybrid.rs` and `meilisearch/src/routes/indexes/search.rs` (`search_kind`).
 
-use super::{answer::Hit, rank::Weighted};
+use super::{answer::Hit, hit::SCORE, rank::Weighted};
 use serde_json::{Map, Value, value::RawValue};
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -68,7 +68,7 @@ impl Hybrid {
     pub fn mixed(self, hit: &Hit<'_>) -> Mixed {
         let semantic = hit.rank().is_semantic();
         let share = if semantic { self.ratio } else { 1.0 - self.ratio };
-        let details = hit.fields.get("_rankingScoreDetails");
+        let details = hit.details();
         let values = details.map(|details| Weighted::of_source(details, f64::from(share), score(hit)));
         Mixed { semantic, values: values.unwrap_or_default() }
     }
@@ -119,7 +119,7 @@ fn compare_values(one: &[Weighted], other: &[Weighted]) -> Ordering {
 }
 
 fn score(hit: &Hit<'_>) -> f64 {
-    hit.fields.read("_rankingScore").unwrap_or(0.0)
+    hit.fields.last(SCORE).and_then(|score| serde_json::from_str(score.get()).ok()).unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn merged(query: &IndexQuery, own: &[String], keywords: &[String]) -> Option<Value> {
-        match query.merge(&bytes(own), &bytes(keywords)).unwrap() {
+        match query.merge(&bytes(own), &bytes(keywords), &[]).unwrap() {
             Merged::Body(body) => Some(serde_json::from_slice(&body).unwrap()),
             Merged::Instead(_) => None,
         }
@@ -228,7 +228,7 @@ mod tests {
         let query = query(&json!({"q": "a", "limit": 1, "hybrid": {"embedder": "e"}}));
         let own = [answer(&[sorted(1, 5, 0.95)], 0), answer(&[sorted(2, 3, 0.2)], 0)];
         assert!(merged(&query, &own, &own).is_none());
-        match query.merge(&bytes(&own), &bytes(&own)) {
+        match query.merge(&bytes(&own), &bytes(&own), &[]) {
             Ok(Merged::Instead(again)) => {
                 let bodies = again.for_shards(&[Shard(0)]);
                 assert_eq!(bodies.len(), 1);

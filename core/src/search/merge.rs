@@ -2,20 +2,21 @@
 
 use super::{
     answer::{Hit, NodeAnswer},
-    facets::{FacetOrder, merge_distributions, merge_stats, repeated_values},
+    facets::{FacetOrder, FacetPart, counts_of, merge_distributions, merge_stats, repeated_values},
     hybrid::Hybrid,
     pins::{self, Pins},
     request::SearchRequest,
     selection::Selection,
 };
-use crate::{json::RawObject, scrub, topology::IndexConfig};
+use crate::{json::RawObject, topology::IndexConfig};
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, collections::HashSet};
 
 /// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
 #[must_use]
 pub fn merge(request: &SearchRequest, index: &IndexConfig, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
-    let merging = Merging { index, distinct: None, selection: &Selection::default(), added_facet: None };
+    let merging =
+        Merging { index, distinct: None, selection: &Selection::default(), added_facet: None, counts: &[] };
     merging.merge(request, parts)
 }
 
@@ -30,6 +31,8 @@ pub struct Merging<'m> {
     pub selection: &'m Selection,
     /// A facet that was asked for in addition.
     pub added_facet: Option<&'m str>,
+    /// What nodes have counted of all documents and of the values of `distinct`, where they were asked.
+    pub counts: &'m [NodeAnswer<'m>],
 }
 
 impl Merging<'_> {
@@ -99,9 +102,10 @@ impl Merging<'_> {
         let hits = first.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let raw = |name: &str| parts.iter().filter_map(|part| part.member(name)).collect::<Vec<&RawValue>>();
         let repeated = self.distinct.map_or(0, |facet| repeated_values(&raw("facetDistribution"), facet));
+        let counted = self.counted(&first, offset);
         let total = |name: &str| {
             let sum = parts.iter().map(|part| part.number(name)).fold(0, u64::saturating_add);
-            self.index.total(sum.saturating_sub(repeated))
+            self.index.total(counted.unwrap_or_else(|| sum.saturating_sub(repeated)))
         };
         let hidden_facet = self.added_facet.filter(|facet| !request.asks_for_facet(facet));
 
@@ -115,9 +119,11 @@ impl Merging<'_> {
                 }
                 "facetDistribution" | "facetStats" if request.facets.is_none() => return false,
                 "facetDistribution" => {
+                    let parts = parts.iter().filter_map(|part| {
+                        Some(FacetPart { distribution: part.member(name)?, stats: part.member("facetStats") })
+                    });
                     merge_distributions(
-                        &raw(name),
-                        &merge_stats(&raw("facetStats"), hidden_facet),
+                        &parts.collect::<Vec<_>>(),
                         total("estimatedTotalHits").max(total("totalHits")),
                         hidden_facet,
                         |facet| facet_order(self.index, facet),
@@ -148,14 +154,33 @@ impl Merging<'_> {
         out
     }
 
+    /// How many documents are left: all that match, without those that the first hits leave out. `None` where nodes have not counted.
+    fn counted(&self, first: &[&Hit<'_>], offset: u64) -> Option<u64> {
+        let attribute = self.distinct.filter(|_| !self.counts.is_empty())?;
+        let all =
+            self.counts.iter().map(|part| part.number("estimatedTotalHits")).fold(0, u64::saturating_add);
+        if all < offset {
+            return Some(all);
+        }
+        let parts = self.counts.iter().filter_map(|part| {
+            Some(FacetPart {
+                distribution: part.member("facetDistribution")?,
+                stats: part.member("facetStats"),
+            })
+        });
+        let counts = counts_of(&parts.collect::<Vec<_>>(), attribute);
+        let left_out = first.iter().map(|hit| {
+            let values = hit.distinct(attribute);
+            let same = values.iter().filter_map(|value| counts.get(&value.key())).copied();
+            same.max().unwrap_or(0).saturating_sub(1)
+        });
+        Some(all.saturating_sub(left_out.fold(0, u64::saturating_add)))
+    }
+
     /// Writes hits as the client sees them.
     pub(super) fn write_hits(&self, hits: &[&RawObject<'_>], request: &SearchRequest, out: &mut Vec<u8>) {
-        let hides_score = request.hybrid.is_some() && !request.show_score;
-        write_list(hits, out, |hit, out| {
-            scrub::write_hit(hit, request.show_details, out, |name, value, out| {
-                !(hides_score && name == "_rankingScore") && self.selection.write(name, value, out)
-            });
-        });
+        let shown = request.shown();
+        write_list(hits, out, |hit, out| shown.write(hit, self.selection, out));
     }
 }
 

@@ -197,7 +197,7 @@ impl Question for MultiSearch {
                 }
                 continue;
             }
-            match query.merge(&answers.own, &answers.keywords) {
+            match query.merge(&answers.own, &answers.keywords, &answers.counts) {
                 Ok(Merged::Body(result)) => results.push(DeepResult::Done(result)),
                 Ok(Merged::Instead(query)) => drop(instead.insert(unit, *query)),
                 Err(position) => return Gathered::Broken(broken(position)),
@@ -219,6 +219,8 @@ pub(super) struct Answers<'a> {
     pub own: Vec<&'a [u8]>,
     /// To the same by keywords only, where that is asked.
     pub keywords: Vec<&'a [u8]>,
+    /// To the same for counts only, where that is asked.
+    pub counts: Vec<&'a [u8]>,
     /// Which parts brought them.
     pub positions: Vec<usize>,
     /// For which shards.
@@ -241,8 +243,13 @@ impl<'a> Answers<'a> {
         if query.asks_keywords() {
             self.keywords.extend(next());
         }
+        if query.counts() {
+            self.counts.extend(next());
+        }
         let wanted = self.positions.len();
-        self.own.len() == wanted && (self.keywords.len() == wanted || !query.asks_keywords())
+        self.own.len() == wanted
+            && (self.keywords.len() == wanted || !query.asks_keywords())
+            && (self.counts.len() == wanted || !query.counts())
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     answer::{Hit, NodeAnswer, NotAnAnswer},
     hybrid::Hybrid,
     merge::Merging,
+    paging::Paging,
     pins,
     rank::Sorted,
     request::{Additions, SearchRequest},
@@ -100,7 +101,7 @@ impl IndexQuery {
     /// The same without what a node may refuse; `None` where nothing was added.
     #[must_use]
     pub fn simpler(&self) -> Option<Self> {
-        self.added_facet()?;
+        (self.counts() || self.added_facet().is_some()).then_some(())?;
         Some(Self { count_distinct: false, ..self.clone() })
     }
 
@@ -135,7 +136,24 @@ impl IndexQuery {
         if self.asks_keywords() {
             queries.push(self.request.keywords().for_shards(shards, self.additions()));
         }
+        if let Some(counting) = self.counting() {
+            queries.push(counting.for_shards(shards, Additions::default()));
+        }
         queries
+    }
+
+    /// Whether nodes are asked, besides, for no hits and all counts: the hits that a node leaves out for one of the same value are those
+    /// of the page then, and which these are is for all nodes to say.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.count_distinct
+            && self.distinct.is_some()
+            && matches!(self.request.paging, Paging::Offset { .. })
+            && self.request.is_placeholder()
+            && self.sorts.is_empty()
+            && self.config.sorts_by_default()
+            && self.config.pins.is_empty()
+            && !self.is_deep()
     }
 
     /// This query by keywords only, for the scores of its first hits.
@@ -218,6 +236,7 @@ impl IndexQuery {
             distinct: self.distinct.as_deref(),
             selection: &self.selection,
             added_facet: self.added_facet(),
+            counts: &[],
         }
     }
 
@@ -234,13 +253,14 @@ impl IndexQuery {
         self.request.for_federation(shards, additions)
     }
 
-    /// The nodes' answers as one. `keywords` are their keyword hits, in the same order, where they are asked for.
+    /// The nodes' answers as one. `keywords` are their keyword hits, and `counts` what they have counted, in the same order, where these
+    /// are asked for.
     ///
     /// # Errors
     /// The position of an answer that cannot be read.
-    pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]]) -> Result<Merged, usize> {
-        let parts = self.read(bodies)?;
-        let merging = self.merging();
+    pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]], counts: &[&[u8]]) -> Result<Merged, usize> {
+        let (parts, counts) = (self.read(bodies)?, self.read(counts)?);
+        let merging = Merging { counts: &counts, ..self.merging() };
         let Some(hybrid) = self.request.hybrid.filter(|_| self.asks_keywords()) else {
             return Ok(Merged::Body(merging.merge(&self.request, &parts)));
         };
@@ -274,6 +294,10 @@ impl IndexQuery {
         Self { forced: Some(forced.min(self.config.max_total_hits)), ..self.clone() }
     }
 
+    fn counting(&self) -> Option<SearchRequest> {
+        self.request.counting(self.distinct.as_deref().filter(|_| self.counts())?)
+    }
+
     fn additions(&self) -> Additions<'_> {
         let (offset, limit) = self.request.paging.window();
         let reach = Some(pins::reach(&self.config)).filter(|_| limit > 0);
@@ -284,7 +308,7 @@ impl IndexQuery {
     }
 
     fn added_facet(&self) -> Option<&str> {
-        let facet = self.distinct.as_deref().filter(|_| self.count_distinct)?;
+        let facet = self.distinct.as_deref().filter(|_| self.count_distinct && !self.counts())?;
         (!self.request.asks_for_facet(facet)).then_some(facet)
     }
 
@@ -323,5 +347,81 @@ impl IndexQuery {
     #[must_use]
     pub fn sorts(&self) -> &[(String, bool)] {
         &self.sorts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn query(body: &Value) -> IndexQuery {
+        let config = IndexConfig {
+            distinct_attribute: Some("group".into()),
+            primary_key: Some("id".into()),
+            ..IndexConfig::default()
+        };
+        IndexQuery::new("i".into(), config, SearchRequest::from_body(body.to_string().as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn totals_are_without_what_the_hits_of_the_page_leave_out() {
+        let body = json!({"limit": 2});
+        let query = query(&body);
+        let asked = query.for_shards(&[Shard(0)]);
+        assert_eq!(asked.len(), 2);
+        let counting: Value = serde_json::from_slice(&asked[1]).unwrap();
+        assert_eq!((&counting["limit"], &counting["facets"]), (&json!(0), &json!(["group"])));
+        assert!(serde_json::from_slice::<Value>(&asked[0]).unwrap().get("facets").is_none());
+        let hits = |ids: &[(u64, &str)]| {
+            let hits =
+                ids.iter().map(|(id, group)| json!({"id": id, "group": group, "_rankingScoreDetails": {}}));
+            json!({"hits": hits.collect::<Vec<_>>(), "limit": 2, "offset": 0, "estimatedTotalHits": 9})
+                .to_string()
+        };
+        let counts = |total: u64, groups: Value| {
+            json!({"hits": [], "limit": 0, "offset": 0, "estimatedTotalHits": total, "facetDistribution": {"group": groups},
+                "facetStats": {}})
+            .to_string()
+        };
+        let own = [hits(&[(1, "A"), (4, "b")]), hits(&[(2, "a"), (3, "c")])];
+        let told = [counts(7, json!({"A": 4, "b": 3})), counts(5, json!({"a": 2, "c": 3}))];
+        let bytes = |list: &[String; 2]| list.each_ref().map(|it| it.as_bytes().to_vec());
+        let (own, told) = (bytes(&own), bytes(&told));
+        fn refs(list: &[Vec<u8>; 2]) -> Vec<&[u8]> {
+            list.iter().map(Vec::as_slice).collect()
+        }
+        let Merged::Body(merged) = query.merge(&refs(&own), &[], &refs(&told)).unwrap() else {
+            panic!("once")
+        };
+        let merged: Value = serde_json::from_slice(&merged).unwrap();
+        // Six have the first hit's group, and three the second's.
+        assert_eq!(
+            (&merged["hits"][1]["id"], &merged["estimatedTotalHits"]),
+            (&json!(3), &json!(12 - 5 - 2))
+        );
+    }
+
+    #[test]
+    fn only_placeholders_are_counted_so() {
+        for body in [
+            json!({"q": "a"}),
+            json!({"sort": ["x:asc"]}),
+            json!({"page": 1}),
+            json!({"hybrid": {"embedder": "e"}, "vector": [1.0]}),
+        ] {
+            assert_eq!(
+                query(&body)
+                    .for_shards(&[Shard(0)])
+                    .iter()
+                    .filter(|it| it.windows(9).any(|w| w == br#""limit":0"#))
+                    .count(),
+                0,
+                "{body}"
+            );
+        }
+        assert!(query(&json!({"q": " "})).counts());
     }
 }

@@ -1,8 +1,10 @@
 //! A search as a client asks for it, and what a node is asked instead.
 
 use super::{
+    hit::{Score, Shown},
     hybrid::Hybrid,
     paging::{PARAMETERS, Paging},
+    patterns::fits,
 };
 use crate::shard::{Shard, tag_filter};
 use serde_json::{Value, value::RawValue, value::to_raw_value};
@@ -26,6 +28,9 @@ const SHAPING: [&str; 11] = [
     "showPerformanceDetails",
     "personalize",
 ];
+
+/// The parameters that say what is told besides.
+const TOLD: [&str; 3] = ["showRankingScore", "showRankingScoreDetails", "facets"];
 
 /// The body cannot be understood: a node can say why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,10 +174,45 @@ impl SearchRequest {
         self
     }
 
+    /// What nodes add to the documents, and what the client sees of it.
+    #[must_use]
+    pub(super) fn shown(&self) -> Shown {
+        Shown {
+            formatted: !self.formatted.is_empty(),
+            positions: self.parameters.get("showMatchesPosition").is_some_and(|it| it.get() == "true"),
+            score: match (self.show_score, &self.hybrid) {
+                (true, _) => Score::Shown,
+                (false, Some(_)) => Score::Hidden,
+                (false, None) => Score::NotAsked,
+            },
+            details: self.show_details,
+        }
+    }
+
     /// Whether a parameter is there.
     #[must_use]
     pub fn has(&self, parameter: &str) -> bool {
         self.parameters.contains_key(parameter)
+    }
+
+    /// Whether nothing orders the hits but the order in which a node took the documents: no words, no vector, no sort, no threshold.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        let has_words = self.parameters.get("q").is_some_and(|q| {
+            serde_json::from_str::<Option<String>>(q.get())
+                .map_or(true, |q| q.is_some_and(|q| !q.trim().is_empty()))
+        });
+        let orders = ["hybrid", "vector", "media", "rankingScoreThreshold", "personalize"];
+        !has_words && self.sort.is_empty() && !orders.iter().any(|name| self.has(name))
+    }
+
+    /// How many documents match, and how many have each value of a facet; no hits.
+    #[must_use]
+    pub fn counting(&self, facet: &str) -> Option<Self> {
+        let mut counting = self.clone().without_facets().without_fields();
+        counting.paging = Paging::Offset { offset: 0, limit: 0 };
+        counting.parameters.insert("facets".to_owned(), to_raw_value(&[facet]).ok()?);
+        Some(counting)
     }
 
     /// Whether hits show their vectors, and the answer the one that is searched by, if any.
@@ -195,13 +235,15 @@ impl SearchRequest {
         }
     }
 
-    /// A number that follows from the query without its paging, so that all pages of a query come from the same
-    /// replicas.
+    /// A number that follows from what matters to the hits and their order, so that they come from the same replicas whatever part of
+    /// them is shown, and whatever of each.
     #[must_use]
     pub fn seed(&self, index: &str) -> u64 {
         let mut hash = Xxh3::new();
         hash.update(index.as_bytes());
-        for (name, value) in self.parameters.iter().filter(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
+        let matters =
+            |name: &str| [&PARAMETERS[..], &SHAPING, &TOLD].iter().all(|names| !names.contains(&name));
+        for (name, value) in self.parameters.iter().filter(|(name, _)| matters(name)) {
             hash.update(name.as_bytes());
             hash.update(&[0]);
             hash.update(value.get().as_bytes());
@@ -213,7 +255,7 @@ impl SearchRequest {
     /// Whether the client wants the distribution of this facet.
     #[must_use]
     pub fn asks_for_facet(&self, facet: &str) -> bool {
-        self.facets.iter().flatten().any(|asked| asked == "*" || asked == facet)
+        self.facets.iter().flatten().any(|asked| asked == facet || fits(asked, facet))
     }
 
     /// The query for one node: from the first hit on, of these shards only, with what merging needs.
@@ -348,6 +390,8 @@ mod tests {
         let seed = |body: &str| SearchRequest::from_body(body.as_bytes()).unwrap().seed("movies");
         assert_eq!(seed(r#"{"q":"a","offset":20}"#), seed(r#"{"limit":5,"q":"a"}"#));
         assert_ne!(seed(r#"{"q":"a"}"#), seed(r#"{"q":"b"}"#));
+        let shown = r#"{"q":"a","attributesToRetrieve":["t"],"attributesToHighlight":["*"],"showRankingScore":true,"facets":["x"]}"#;
+        assert_eq!(seed(r#"{"q":"a"}"#), seed(shown));
     }
 
     #[test]

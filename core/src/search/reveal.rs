@@ -5,6 +5,7 @@
 
 use super::{
     answer::DocumentId,
+    hit::DETAILS,
     query::IndexQuery,
     rank::HIDDEN,
     values::{FacetValue, values_at},
@@ -150,11 +151,10 @@ fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> 
             let Some(wanted) = indexes.get(index.as_str()) else { continue };
             let shows = |attribute| hits.iter().any(|hit| !values_at(hit, attribute).is_empty());
             let hides_distinct = wanted.distinct.is_some_and(|attribute| !shows(attribute));
-            let hides_sort = |hit: &RawObject<'_>| {
-                hit.get("_rankingScoreDetails").is_some_and(|details| details.get().contains(HIDDEN))
-            };
+            let hides_sort =
+                |hit: &RawObject<'_>| hit.last(DETAILS).is_some_and(|details| details.get().contains(HIDDEN));
             let hidden = hits.iter().filter(|hit| hides_distinct || hides_sort(hit));
-            let ids: Vec<&RawValue> = hidden.filter_map(|hit| hit.get(wanted.key)).collect();
+            let ids: Vec<&RawValue> = hidden.filter_map(|hit| hit.at(wanted.key)).collect();
             if !ids.is_empty() {
                 found.entry(index).or_default().extend(ids.into_iter().map(|id| (id.get(), id)));
             }

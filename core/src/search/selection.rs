@@ -1,6 +1,5 @@
 //! Fields that merging needs of every hit, added to what the client asks for and taken out again.
 
-use crate::json::RawObject;
 use serde_json::{Value, value::RawValue};
 
 /// Which fields nodes are asked for, and which of them the client does not see.
@@ -47,25 +46,17 @@ impl Selection {
         self.fields.as_deref()
     }
 
-    /// Writes a member of a hit, or says `false` where the client does not see it.
-    pub fn write(&self, name: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
-        if name == "_formatted"
-            && !self.hidden.is_empty()
-            && let Ok(inner) = serde_json::from_str::<RawObject<'_>>(value.get())
-        {
-            inner.write_filtered(out, |name, value, out| {
-                let shown = self.formatted.iter().any(|field| field == "*" || covers(field, name));
-                if shown {
-                    out.extend_from_slice(value.get().as_bytes());
-                }
-                shown || self.write_field(name, value, out)
-            });
-            return true;
+    /// Writes a field as `_formatted` has it, or says `false` where the client does not see it.
+    pub fn write_formatted(&self, name: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
+        let shown = self.formatted.iter().any(|field| field == "*" || covers(field, name));
+        if shown {
+            out.extend_from_slice(value.get().as_bytes());
         }
-        self.write_field(name, value, out)
+        shown || self.write(name, value, out)
     }
 
-    fn write_field(&self, name: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
+    /// Writes a field of a document, or says `false` where the client does not see it.
+    pub fn write(&self, name: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
         let below =
             |path: &str| path == name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         let mut hidden = self.hidden.iter().filter(|path| below(path)).peekable();
@@ -107,6 +98,7 @@ fn remove(value: &mut Value, path: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{json::RawObject, search::hit::Shown};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -115,7 +107,7 @@ mod tests {
         let selection = Selection::new(Some(&own(asked)), &own(formatted), needed);
         let hit: RawObject<'_> = serde_json::from_str(hit).unwrap();
         let mut out = Vec::new();
-        hit.write_filtered(&mut out, |name, value, out| selection.write(name, value, out));
+        Shown { formatted: true, ..Shown::default() }.write(&hit, &selection, &mut out);
         String::from_utf8(out).unwrap()
     }
 

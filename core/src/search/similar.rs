@@ -17,7 +17,6 @@ use crate::{
     path::ApiPath,
     query::{last_pairs, members},
     read::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of},
-    scrub,
     shard::Shard,
     topology::Topology,
 };
@@ -254,7 +253,8 @@ impl Question for Near {
         let own_hits =
             answers.iter().flat_map(|answer| &answer.hits).filter(|hit| is_own(hit)).count() as u64;
         let wanted = |hit: &Hit<'_>| {
-            let details: Option<RawObject<'_>> = hit.fields.read("_rankingScoreDetails");
+            let details: Option<RawObject<'_>> =
+                hit.details().and_then(|details| serde_json::from_str(details.get()).ok());
             let vector: Option<RawObject<'_>> = details.and_then(|details| details.read("vectorSort"));
             // A document without a vector is found, and has no similarity.
             vector.is_some_and(|vector| vector.read::<f64>("similarity").is_some()) && !is_own(hit)
@@ -271,9 +271,7 @@ impl Question for Near {
         let time = answers.iter().map(|answer| answer.number("processingTimeMs")).max().unwrap_or(0);
         let mut out = b"{\"hits\":".to_vec();
         write_list(hits, &mut out, |hit, out| {
-            scrub::write_hit(&hit.fields, self.query.request.show_details, out, |name, value, out| {
-                self.query.selection.write(name, value, out)
-            });
+            self.query.request.shown().write(&hit.fields, &self.query.selection, out);
         });
         out.extend_from_slice(b",\"id\":");
         write_string(&text(&self.id), &mut out);

@@ -30,7 +30,7 @@ impl Search {
     ) -> Option<Box<dyn Question>> {
         let request = SearchRequest::new(parameters(head, body, body_of_query)?).ok()?;
         let query = IndexQuery::new(index.to_owned(), topology.index(index), request);
-        if query.asks_keywords() || query.is_deep() {
+        if query.asks_keywords() || query.is_deep() || query.counts() {
             return Some(Box::new(MultiSearch::single(topology, query)));
         }
         Some(Box::new(Self(query)))
@@ -71,7 +71,7 @@ impl Question for Search {
             return gathered;
         }
         let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body).collect();
-        match self.0.merge(&bodies, &[]) {
+        match self.0.merge(&bodies, &[], &[]) {
             Ok(Merged::Body(body)) => Gathered::Reply(Reply::json(200, body)),
             Ok(Merged::Instead(query)) => Gathered::Next(Box::new(Self(*query)), 0),
             Err(position) => Gathered::Broken(position),

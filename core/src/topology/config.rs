@@ -91,6 +91,9 @@ pub struct IndexConfig {
     /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
+    /// The patterns of the setting `filterableAttributes` that enable filters; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filterable: Option<Vec<String>>,
     /// Its settings are being changed: nodes may have the old ones or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
@@ -131,6 +134,7 @@ impl Default for IndexConfig {
             max_total_hits: 1_000,
             max_values_per_facet: 100,
             sort_facet_values_by: BTreeMap::new(),
+            filterable: None,
             settings_changing: false,
             pins: Vec::new(),
             totals_stop: false,
@@ -159,6 +163,12 @@ impl IndexConfig {
             }
         }
         sorts
+    }
+
+    /// Whether no ranking rule sorts by itself.
+    #[must_use]
+    pub fn sorts_by_default(&self) -> bool {
+        !self.ranking_rules.iter().any(|rule| rule.contains(':'))
     }
 
     /// What an answer's total says of so many hits.

@@ -1,5 +1,6 @@
 //! Payloads of documents: JSON, NDJSON and CSV in, one JSON object after the other out.
 
+use mime::Mime;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -26,7 +27,10 @@ impl Format {
             );
             return Err(ApiError::new(Code::MissingContentType, message));
         };
-        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let mime: Option<Mime> = content_type.parse().ok();
+        // A suffix is not looked at.
+        let essence = mime.map(|mime| format!("{}/{}", mime.type_(), mime.subtype()));
+        let essence = essence.unwrap_or_else(|| content_type.to_owned());
         match (essence.as_str(), delimiter) {
             ("application/json", None) => Ok(Self::Json),
             ("application/x-ndjson", None) => Ok(Self::Ndjson),
@@ -38,15 +42,12 @@ impl Format {
                      only be used with the Content-Type `text/csv`."
                 ),
             )),
-            _ => {
-                let shown = if essence.contains('/') { essence.as_str() } else { content_type };
-                Err(ApiError::new(
-                    Code::InvalidContentType,
-                    format!(
-                        "The Content-Type `{shown}` is invalid. Accepted values for the Content-Type header are: {ACCEPTED}"
-                    ),
-                ))
-            }
+            _ => Err(ApiError::new(
+                Code::InvalidContentType,
+                format!(
+                    "The Content-Type `{essence}` is invalid. Accepted values for the Content-Type header are: {ACCEPTED}"
+                ),
+            )),
         }
     }
 

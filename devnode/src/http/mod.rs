@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use deserr::Deserr;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mime::Mime;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tower_http::compression::CompressionLayer;
@@ -196,8 +197,8 @@ impl Call {
     /// Refuses bodies that say that they are not JSON.
     pub fn check_json_type(&self) -> Result<()> {
         let content_type = self.content_type();
-        let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        if essence.eq_ignore_ascii_case("application/json") {
+        let mime: Option<Mime> = content_type.and_then(|text| text.parse().ok());
+        if mime.is_some_and(|mime| mime.subtype() == mime::JSON || mime.suffix() == Some(mime::JSON)) {
             return Ok(());
         }
         let expected = "Accepted values for the Content-Type header are: `application/json`";

@@ -5,20 +5,18 @@ use miroir_tests::{Answer, MASTER_KEY, Sandbox, ask_raw, wait_until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// An Envoy that takes paths as they come.
-fn without_normalization(cluster: &Sandbox) -> Envoy {
+/// An Envoy that resolves dots and backslashes in paths.
+fn with_normalization(cluster: &Sandbox) -> Envoy {
     let mut envoy = Envoy::start(|listen, admin, _| {
-        let text = bootstrap(cluster, "as-it-comes", (listen, admin), &[]);
-        ["normalize_path: true", "merge_slashes: true"].into_iter().fold(text, |text, option| {
-            assert!(text.contains(option), "{option}: {text}");
-            text.replace(option, &option.replace("true", "false"))
-        })
+        let text = bootstrap(cluster, "normalizing", (listen, admin), &[]);
+        assert!(text.contains("normalize_path: false"), "{text}");
+        text.replace("normalize_path: false", "normalize_path: true")
     });
     envoy.wait_ready();
     envoy
 }
 
-/// The doors: Envoy as the samples have it, one that does not normalize paths, and the control plane's own port.
+/// The doors: Envoy as the samples have it, one that normalizes paths, and the control plane's own port.
 fn doors(cluster: &Sandbox, envoy: &Envoy) -> [String; 3] {
     [cluster.client.url().to_owned(), envoy.client.url().to_owned(), cluster.address("control")]
 }
@@ -44,7 +42,7 @@ pub fn a_path_leads_nowhere_that_a_key_may_not_go(cluster: &Sandbox) {
     let deleter = small_key(cluster, &["documents.delete"], "alpha");
     let counter = small_key(cluster, &["stats.get"], "alpha");
     let setter = small_key(cluster, &["settings.*", "indexes.update"], "alpha");
-    let envoy = without_normalization(cluster);
+    let envoy = with_normalization(cluster);
     let victims = || -> Vec<Value> {
         let of_node = |number| {
             let node = cluster.node(number);

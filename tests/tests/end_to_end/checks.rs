@@ -4,7 +4,7 @@
 
 use crate::{
     all_or_nothing, api, attacks, bad_input, broken_nodes, cluster, depth, durable, export, fields,
-    first_payloads, payloads, reads, settings_changing, similar, verdicts, webhooks, writes,
+    first_payloads, payloads, reads, same_bytes, settings_changing, similar, verdicts, webhooks, writes,
 };
 use miroir_tests::{Client, Node, Options, Sandbox};
 
@@ -36,6 +36,19 @@ fn reads_are_those_of_one_node() {
         bad_input::bad_input_is_answered_as_by_one_node_and_harms_nobody,
         reads::totals_stop_where_those_of_one_node_do,
         reads::a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies,
+    ];
+    all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
+}
+
+#[test]
+fn answers_have_the_bytes_of_one_node() {
+    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+    let checks: [Comparison; 5] = [
+        same_bytes::fields_of_meilisearchs_own_names_come_back_and_sort,
+        same_bytes::order_never_depends_on_what_is_shown,
+        same_bytes::facets_are_those_of_one_node,
+        same_bytes::types_and_compressions_of_bodies_are_those_of_one_node,
+        same_bytes::edges_of_requests_are_those_of_one_node,
     ];
     all(&[&cluster.client, &node.client], &checks, |check| check(&cluster, &node));
 }

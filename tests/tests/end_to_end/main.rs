@@ -31,6 +31,7 @@ mod payloads;
 mod reads;
 mod restore;
 mod rules;
+mod same_bytes;
 mod sdk;
 mod seen;
 mod settings_changing;
