@@ -5,7 +5,12 @@ use crate::{
     error::{Error, Result},
     facet_values::{self, FACETING},
     fenced,
-    fields::{self, Key},
+    fields::{
+        self,
+        reach::Reach,
+        registration::{Key, registration},
+    },
+    ledger::catalogue as stored,
     ledger::intents::{NodeRequest, NodeTask},
     node::{Node, Request, TIMEOUT},
     settings_tag::{FILTERABLE, tag_rule},
@@ -35,7 +40,7 @@ pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
 pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) -> Vec<NodeRequest> {
     let Some(key) = primary_key.filter(|_| !fields.is_empty()) else { return creation(index, primary_key) };
     let mut requests = creation(index, None);
-    requests.push(fields::registration(index, Key::of_list(key, fields), fields));
+    requests.push(registration(index, Key::of_list(key, fields), fields));
     requests
 }
 
@@ -186,6 +191,25 @@ pub struct Content<'a> {
     pub key: Key<'a>,
     /// The fields of the documents.
     pub fields: &'a [String],
+    /// The fields in their objects.
+    pub nested: &'a [String],
+}
+
+impl Content<'_> {
+    /// The fields that nodes take up of these documents and that are not known yet.
+    async fn unknown(&self, cluster: &Cluster, index: &str) -> Result<Vec<String>> {
+        let known = fields::known(cluster, index).await?;
+        let mut new = known.unknown(self.fields);
+        let mut nested = known.unknown(self.nested);
+        if !nested.is_empty() {
+            let uid = index.to_owned();
+            let settings = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+            let reach = Reach::of(&settings);
+            nested.retain(|field| reach.has(field) && !new.contains(field));
+            new.extend(nested);
+        }
+        Ok(new)
+    }
 }
 
 /// Makes sure that an index exists on all nodes, and that they know its primary key and the fields of the documents that come;
@@ -200,34 +224,36 @@ pub async fn ensure_index(
     index: &str,
     content: Option<Content<'_>>,
 ) -> Result<Vec<NodeTask>> {
-    let known_fields = fields::known(cluster, index).await?;
-    let is_known = |entry: &Index| {
-        content.is_none_or(|content| {
-            let key = entry.primary_key.as_deref();
+    // Most writes find that nothing is to be done, and wait for nobody.
+    if let Some(entry) = cluster.view().indexes.get(index) {
+        let is_whole = match (&content, &entry.primary_key) {
+            (None, _) => true,
             // By another key the caller splits again, and comes again.
-            key.is_some_and(|key| key != content.key.name())
-                || key.is_some() && known_fields.unknown(content.fields).is_empty()
-        })
-    };
-    if cluster.view().indexes.get(index).is_some_and(is_known) {
-        return Ok(cluster.fields.under_way(index));
-    }
-    if known_fields.names().is_empty() && cluster.view().indexes.contains_key(index) {
-        fields::share(cluster, index).await?;
+            (Some(content), Some(key)) if key != content.key.name() => true,
+            (Some(content), Some(_)) => content.unknown(cluster, index).await?.is_empty(),
+            (Some(_), None) => false,
+        };
+        if is_whole {
+            return Ok(cluster.fields.under_way(index));
+        }
     }
     let _one = cluster.creating.lock(index).await;
     let known = cluster.view().indexes.get(index).cloned();
-    let mut requests = if known.is_none() { creation(index, None) } else { Vec::new() };
+    let mut requests = Vec::new();
+    if known.is_none() {
+        fields::forget(cluster, index).await?;
+        requests = creation(index, None);
+    }
     let known_key = known.and_then(|index| index.primary_key);
     let mut new = Vec::new();
-    if let Some(Content { key, fields }) = content
-        && known_key.as_deref().is_none_or(|known| known == key.name())
+    if let Some(content) = &content
+        && known_key.as_deref().is_none_or(|known| known == content.key.name())
     {
-        let known_fields = fields::known(cluster, index).await?;
         // The first fields of an index that was given its key when it was made come after the key.
-        let key = if known_key.is_some() { Key::Said(key.name()) } else { key };
-        new = known_fields.unknown(fields);
-        if known_fields.names().is_empty() {
+        let key = if known_key.is_some() { Key::Said(content.key.name()) } else { content.key };
+        new = content.unknown(cluster, index).await?;
+        let known_fields = fields::known(cluster, index).await?;
+        if known_fields.is_empty() {
             new = key.order(new);
         }
         if known_fields.would_be_too_many(&new) {
@@ -235,7 +261,7 @@ pub async fn ensure_index(
             return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).into());
         }
         if !new.is_empty() || known_key.is_none() {
-            requests.push(fields::registration(index, key, &new));
+            requests.push(registration(index, key, &new));
         }
     }
     if requests.is_empty() {
@@ -257,9 +283,10 @@ pub async fn ensure_index(
         })
         .await?;
     // Only now: where this fails, they are registered again.
+    cluster.fields.registering(index, &tasks);
     if !new.is_empty() {
         fields::keep(cluster, index, new).await?;
     }
-    cluster.fields.registering(index, &tasks);
-    Ok(cluster.fields.under_way(index))
+    let earlier = cluster.fields.under_way(index).into_iter().filter(|task| !tasks.contains(task));
+    Ok(earlier.chain(tasks.iter().cloned()).collect())
 }

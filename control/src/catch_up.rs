@@ -86,13 +86,22 @@ fn reference(cluster: &Cluster, name: &str) -> Option<Arc<Node>> {
     cluster.current().into_iter().find(|other| other.name != name)
 }
 
-async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
+async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     cluster
         .change(|view| {
             view.behind.remove(name);
         })
         .await?;
     tracing::info!(node = name, "a node has caught up");
+    // It may know fields that others do not, and what others learnt while it did.
+    let cluster = Arc::clone(cluster);
+    tokio::spawn(async move {
+        for index in cluster.view().indexes.keys() {
+            if let Err(error) = fields::complete(&cluster, index).await {
+                tracing::warn!(index, %error, "nodes could not be told each other's fields: the next write will do it");
+            }
+        }
+    });
     Ok(())
 }
 
@@ -145,7 +154,8 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         if !is_there {
             let key = known.primary_key.as_deref();
             let fields = fields::known(cluster, index).await?;
-            catalogue::send_all(cluster, node, &catalogue::creation_with(index, key, fields.names())).await?;
+            catalogue::send_all(cluster, node, &catalogue::creation_with(index, key, &fields.names()))
+                .await?;
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);

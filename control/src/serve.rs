@@ -368,10 +368,9 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     take_up(&cluster).await?;
     operations::take_up_pace(&cluster).await?;
     features::learn(&cluster).await?;
-    if let Err(error) = fields::share_all(&cluster).await {
-        tracing::warn!(%error, "the fields of indexes could not be shared among all nodes: writes will do it");
-    }
     tokio::spawn(settle::run(cluster.clone()));
+    let beginning = cluster.clone();
+    tokio::spawn(async move { fields::complete_unknown(&beginning).await });
     tokio::spawn(know_leases(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));

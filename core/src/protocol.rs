@@ -38,10 +38,12 @@ pub struct Begin {
     pub authorization: Option<String>,
     /// The client's `customMetadata`; kept in the ledger.
     pub custom_metadata: Option<String>,
-    /// The fields of the documents, each once: those of the documents themselves in the order in which they come first, then those
-    /// in their objects, joined by dots.
+    /// The documents' own fields, each once, in the order in which they come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
+    /// The fields in their objects, joined by dots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nested_fields: Vec<String>,
     /// What nodes may refuse of the documents.
     #[serde(default, skip_serializing_if = "Doubts::is_empty")]
     pub doubts: Doubts,

@@ -1,7 +1,7 @@
 //! What the end of a task means: for replicas and the catalogue first, then for its client.
 
 use super::{
-    SetBack,
+    SetBack, completing,
     judge::{Over, State, is_about_existence},
     set_back,
 };
@@ -9,7 +9,6 @@ use crate::{
     cluster::Cluster,
     error::Result,
     facet_values::FACETING,
-    fields,
     ledger::{
         catalogue as stored,
         intents::{self, Effect},
@@ -52,16 +51,9 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
     }
     let effect = if over.status == "succeeded" { effect } else { kept(effect, &over) };
     if !is_applied {
-        if let (Some(index), "documentEdition", "succeeded") = (&task.index, &*task.kind, over.status) {
-            // The function may have made fields on the nodes of some documents only.
-            let registrations = fields::share(cluster, index).await?;
-            if !registrations.is_empty() {
-                let tasks = registrations.clone();
-                let add = move |connection: &_| intents::add_node_tasks(connection, uid, &tasks);
-                cluster.ledger.call(add).await?;
-                cluster.settler.wait_for(uid, registrations);
-                return Ok(());
-            }
+        match completing::step(cluster, uid) {
+            None => return Ok(()),
+            Some(ignorant) => over.behind.extend(ignorant),
         }
         apply(cluster, &task, &effect, &over).await?;
     }

@@ -1,5 +1,6 @@
 //! Settling: asks nodes what became of their tasks, until the client's task has ended.
 
+mod completing;
 mod finish;
 pub mod judge;
 mod set_back;
@@ -14,6 +15,7 @@ use crate::{
     locks::LockGuard,
     scrub, time,
 };
+use completing::Completing;
 use finish::finish;
 use futures_util::future::join_all;
 use judge::{Decides, Part, Seen, State, Verdict, judge};
@@ -65,6 +67,8 @@ struct Pending {
     is_applied: bool,
     /// Nodes that have taken what another one refuses.
     set_back: SetBack,
+    /// What nodes are to know of each other's fields.
+    completing: Completing,
 }
 
 /// Nodes that are to be as before.
@@ -114,8 +118,16 @@ impl Settler {
     pub fn add(&self, unsettled: Unsettled) {
         let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
         let parts = node_tasks.into_iter().map(Part::of).collect();
-        let pending =
-            Pending { task, parts, effect, indexed, guard, is_applied: false, set_back: SetBack::Nothing };
+        let pending = Pending {
+            task,
+            parts,
+            effect,
+            indexed,
+            guard,
+            is_applied: false,
+            set_back: SetBack::Nothing,
+            completing: Completing::default(),
+        };
         self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
     }
@@ -390,11 +402,13 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     let (cancelations, others): (Vec<_>, Vec<_>) = over
         .into_iter()
         .partition(|(uid, _)| cluster.settler.kind(*uid).as_deref() == Some("taskCancelation"));
+    let mut all = Ok(());
     for group in [others, cancelations] {
         let ended = join_all(group.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await;
-        ended.into_iter().collect::<Result<()>>()?;
+        // One that cannot end holds up no other.
+        all = ended.into_iter().fold(all, Result::and);
     }
-    Ok(())
+    all
 }
 
 /// What a node says of some of its tasks. A node that is away says it for them; one that hiccups says nothing.

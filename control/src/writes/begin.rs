@@ -10,7 +10,7 @@ use crate::{
     catalogue,
     cluster::Cluster,
     error::{Error, Result, api_error, index_not_found},
-    fields::Key,
+    fields::registration::Key,
     ledger::{
         intents::{self, Intent},
         tasks::{self, NewTask},
@@ -59,7 +59,6 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
         return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
     }
-    wait_for_edits(cluster, &begin).await?;
     caught_up(cluster, &begin.shards).await;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // From here on a gateway that leaves must not stop it half-way.
@@ -71,17 +70,19 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
 
 /// A function may make fields on the nodes of some documents only. Until it is over and all nodes know them, a condition such as
 /// `a != 1` may find other documents on other nodes: whatever writes by one has to wait.
-async fn wait_for_edits(cluster: &Cluster, begin: &Begin) -> Result<()> {
-    let (WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }) =
-        &begin.operation
-    else {
-        return Ok(());
-    };
-    if !filter.to_string().contains("!=") {
-        return Ok(());
+fn edits_before(cluster: &Cluster, begin: &Begin) -> Vec<u32> {
+    match &begin.operation {
+        WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }
+            if filter.to_string().contains("!=") =>
+        {
+            cluster.settler.of_kind("documentEdition", &begin.index)
+        }
+        _ => Vec::new(),
     }
-    let edits = cluster.settler.of_kind("documentEdition", &begin.index);
-    tokio::time::timeout(EDITS, cluster.settler.ended(&edits)).await.map_err(|_| {
+}
+
+async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
+    tokio::time::timeout(EDITS, cluster.settler.ended(edits)).await.map_err(|_| {
         let message = "Documents are being edited by a function, and which documents this filter finds depends on it. Try \
                        again later.";
         ApiError::new(Code::UNAVAILABLE, message).into()
@@ -109,6 +110,13 @@ async fn lock(cluster: &Arc<Cluster>, begin: &mut Begin) -> Result<Option<LockGu
     loop {
         let Looked::Done { settings, failure } = doubts::look(cluster, begin).await? else { return Ok(None) };
         let guard = cluster.locks.lock(Scope::shards(&begin.index, &begin.shards)).await;
+        // Only under the locks is it known which edits come before.
+        let edits = edits_before(cluster, begin);
+        if !edits.is_empty() {
+            drop(guard);
+            wait_for(cluster, &edits).await?;
+            continue;
+        }
         if let Some(settings) = settings
             && doubts::settings(cluster, &begin.index).await?.1 != settings
         {
@@ -164,6 +172,7 @@ async fn begin_locked(
             let content = key.map(|key| catalogue::Content {
                 key: if requested_primary_key.is_some() { Key::Said(key) } else { Key::Inferred(key) },
                 fields: &begin.fields,
+                nested: &begin.nested_fields,
             });
             extras = match catalogue::ensure_index(cluster, &begin.index, content).await {
                 Err(Error::Api(error)) if error.body.code == Code::MAX_FIELDS_LIMIT_EXCEEDED.name() => {

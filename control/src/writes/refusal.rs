@@ -100,6 +100,7 @@ impl Refused {
             authorization: self.authorization,
             custom_metadata: None,
             fields: Vec::new(),
+            nested_fields: Vec::new(),
             doubts: Doubts::default(),
             doubtful: None,
         };

@@ -277,6 +277,7 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
         authorization: None,
         custom_metadata: Some("the client's".into()),
         fields: vec!["title".into(), "id".into()],
+        nested_fields: Vec::new(),
         doubts: Default::default(),
         doubtful: None,
     }

@@ -3,7 +3,7 @@
 //! Source: `meilisearch-types/src/document_formats.rs`, `read_csv`: a header `name:number` or `name:boolean` types its
 //! column, an empty field is null, everything else is text.
 
-use super::{Body, Documents, Entry, doubts::Doubtful, reader::reserved_field};
+use super::{Body, Documents, Entry, doubts::Doubtful, fields::PLACE, reader::reserved_field};
 use crate::{
     error::{ApiError, Code},
     shard::TAG_FIELD,
@@ -47,7 +47,10 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
         }
         let mut expected = 0;
         for name in object.keys() {
-            documents.names.child(0, name, &mut expected);
+            let node = documents.names.child(0, name, &mut expected);
+            if name == PLACE {
+                documents.names.place(node);
+            }
         }
         for (name, value) in object.iter().filter(|(name, _)| Doubtful::concerns(name)) {
             let looked = serde_json::value::to_raw_value(value)

@@ -15,15 +15,21 @@ use std::{collections::BTreeMap, fmt};
 ///
 /// Source: `milli/src/fields_ids_map.rs`, whose ids have 16 bits.
 pub const MAX_FIELDS: usize = 65_535;
-/// The most bytes that the names of one payload's fields may have together.
+/// The most bytes that the names of one payload's fields may have together; and the same for the paths of those in objects.
 pub const MAX_BYTES: usize = 4 << 20;
+
+/// The field that is a place.
+pub(super) const PLACE: &str = "_geo";
 
 /// The names of a payload's fields, each once, as a tree: what is in objects is below its object.
 #[derive(Debug)]
 pub struct FieldNames {
     /// The first is the document itself.
     nodes: Vec<Node>,
+    /// Of the names of the documents' own fields.
     bytes: usize,
+    /// Of the paths of those in objects.
+    nested_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +38,8 @@ struct Node {
     children: Vec<(Box<str>, u32)>,
     /// Positions in `children`; empty while those are few.
     positions: BTreeMap<Box<str>, u32>,
+    /// Bytes of its path: a long name is in the paths of all that is below it.
+    path: usize,
 }
 
 /// From how many children on they are looked up by a table.
@@ -39,29 +47,40 @@ const MANY: usize = 8;
 
 impl Default for FieldNames {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], bytes: 0 }
+        Self { nodes: vec![Node::default()], bytes: 0, nested_bytes: 0 }
     }
 }
 
 impl FieldNames {
-    /// Whether there are more than an index can have, or than can be told.
+    /// Whether the documents have more fields of their own than an index can have, or than can be told.
     #[must_use]
     pub fn are_too_many(&self) -> bool {
-        self.nodes.len() > MAX_FIELDS || self.bytes > MAX_BYTES
+        self.own().len() > MAX_FIELDS || self.bytes > MAX_BYTES
     }
 
-    /// The names: first those of the documents themselves, in the order in which they came first, as nodes take them up; then
-    /// those in their objects, `object.field`.
+    fn own(&self) -> &[(Box<str>, u32)] {
+        self.nodes.first().map_or(&[], |document| &document.children)
+    }
+
+    /// The documents' own fields, in the order in which they came first, as nodes take them up.
     #[must_use]
     pub fn list(&self) -> Vec<String> {
+        self.own().iter().map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// The fields in their objects, `object.field`; perhaps one twice, and not all where there are more than an index can have.
+    #[must_use]
+    pub fn nested(&self) -> Vec<String> {
         let mut list = Vec::new();
-        let mut level: Vec<(String, u32)> = vec![(String::new(), 0)];
+        let mut level: Vec<(String, u32)> =
+            self.own().iter().map(|(name, node)| (name.to_string(), *node)).collect();
         while !level.is_empty() {
             let mut next = Vec::new();
-            for (prefix, node) in level {
+            for (above, node) in level {
                 for (name, child) in self.nodes.get(node as usize).into_iter().flat_map(|node| &node.children)
                 {
-                    let path = if node == 0 { name.to_string() } else { format!("{prefix}.{name}") };
+                    // As nodes join names: what is in a field without a name has none before it.
+                    let path = if above.is_empty() { name.to_string() } else { format!("{above}.{name}") };
                     list.push(path.clone());
                     next.push((path, *child));
                 }
@@ -76,13 +95,17 @@ impl FieldNames {
     pub fn held(&self) -> u64 {
         // Each name lies in its parent twice.
         const EACH: usize = size_of::<Node>() + 3 * size_of::<(Box<str>, u32)>();
-        (self.nodes.len().saturating_sub(1) * EACH + 2 * self.bytes) as u64
+        (self.nodes.len().saturating_sub(1) * EACH + 2 * (self.bytes + self.nested_bytes)) as u64
     }
 
     /// The field of this name in an object. `expected` is where it lies if this object is like the last one: most are.
     pub(super) fn child(&mut self, node: u32, name: &str, expected: &mut usize) -> u32 {
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let is_full = self.are_too_many();
+        // Own fields that are too many fail the payload; of those in objects, nodes may not look at all.
+        let is_full = match node {
+            0 => self.are_too_many(),
+            _ => self.nodes.len() > 2 * MAX_FIELDS || self.nested_bytes > MAX_BYTES,
+        };
         let Some(parent) = self.nodes.get_mut(node as usize) else { return node };
         let found = match parent.children.get(*expected) {
             Some((known, _)) if **known == *name => Some(*expected),
@@ -97,7 +120,6 @@ impl FieldNames {
             *expected = position + 1;
             return *child;
         }
-        // The payload is refused for those that there are.
         if is_full {
             return node;
         }
@@ -110,9 +132,23 @@ impl FieldNames {
             parent.positions.insert(name.into(), position);
         }
         *expected = parent.children.len();
-        self.bytes += name.len();
-        self.nodes.push(Node::default());
+        let path = if parent.path == 0 { name.len() } else { parent.path + 1 + name.len() };
+        if node == 0 {
+            self.bytes += name.len();
+        } else {
+            self.nested_bytes += path;
+        }
+        self.nodes.push(Node { path, ..Node::default() });
         count
+    }
+}
+
+impl FieldNames {
+    /// A document has a place, which nodes take for two fields whatever it is.
+    pub(super) fn place(&mut self, node: u32) {
+        for (position, name) in ["lat", "lng"].into_iter().enumerate() {
+            self.child(node, name, &mut { position });
+        }
     }
 }
 

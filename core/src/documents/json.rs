@@ -3,7 +3,7 @@
 use super::{
     Body, Entry, Format, PrimaryKey,
     doubts::Doubtful,
-    fields::{FieldNames, Named},
+    fields::{FieldNames, Named, PLACE},
 };
 use crate::{
     error::{ApiError, Code},
@@ -224,9 +224,9 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                 }
             } else if Doubtful::concerns(&key) {
                 let value: &'de RawValue = map.next_value()?;
-                // Of these, nodes take only a place for fields. What cannot be read is seen by whoever looks at it.
-                if key == "_geo" {
-                    let _ = read_named(value.get(), Named { names: &mut *self.names, node });
+                // Of these, nodes take only a place for fields.
+                if key == PLACE {
+                    self.names.place(node);
                 }
                 found.doubtful.push((key, value));
             } else {

@@ -139,7 +139,11 @@ impl Documents {
         }
         self.shards = shards;
         if self.names.are_too_many() {
-            let message = "A document cannot contain more than 65,535 fields.";
+            let message = if self.names.list().len() > MAX_FIELDS {
+                "A document cannot contain more than 65,535 fields."
+            } else {
+                "The names of the fields of these documents have more than 4 MiB together: send the documents in parts."
+            };
             return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).body);
         }
         for entry in &mut self.entries {

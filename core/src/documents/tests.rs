@@ -51,31 +51,64 @@ fn every_form_gives_the_same_documents() {
 #[test]
 fn fields_are_named_as_nodes_take_them_up() {
     let named = |format, payload: &str| {
-        let whole = read(format, payload.as_bytes(), Some("id"), payload.len()).unwrap().names().list();
+        let named = |step| {
+            let documents = read(format, payload.as_bytes(), Some("id"), step).unwrap();
+            (documents.names().list(), documents.names().nested())
+        };
+        let whole = named(payload.len());
         for step in 1..payload.len() {
-            let cut = read(format, payload.as_bytes(), Some("id"), step).unwrap().names().list();
-            assert_eq!(cut, whole, "{payload} in steps of {step}");
+            assert_eq!(named(step), whole, "{payload} in steps of {step}");
         }
         whole
     };
+    let lists = |own: &[&str], nested: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        (list(own), list(nested))
+    };
     let json = |payload| named(Format::Json, payload);
-    assert_eq!(json(r#"[{"b":1,"id":1},{"a":{"x":null},"b":2,"id":2}]"#), ["b", "id", "a", "a.x"]);
+    assert_eq!(json(r#"[{"b":1,"id":1},{"a":{"x":null},"b":2,"id":2}]"#), lists(&["b", "id", "a"], &["a.x"]));
     // Objects in lists, of one field in several forms, and names that look like fields of an object.
     assert_eq!(
         json(r#"[{"id":1,"a":[{"y":{"z":[]}},[{"x":1}]],"b":2},{"id":{"c":0},"a":7,"a.x":1}]"#),
-        ["id", "a", "b", "a.x", "id.c", "a.y", "a.x", "a.y.z"]
+        lists(&["id", "a", "b", "a.x"], &["id.c", "a.y", "a.x", "a.y.z"])
     );
-    assert_eq!(json(r#"{"id":1,"q\"\u00e9":{"":{"[]":1}}}"#), ["id", "q\"é", "q\"é.", "q\"é..[]"]);
-    // Of fields that nodes look into themselves, only a place has fields of its own.
     assert_eq!(
-        json(
-            r#"{"id":1,"_geo":{"lat":1,"lng":2},"_vectors":{"a":{"regenerate":true}},"_geojson":{"type":"x"}}"#
-        ),
-        ["id", "_geo", "_vectors", "_geojson", "_geo.lat", "_geo.lng"]
+        json(r#"{"id":1,"q\"\u00e9":{"":{"[]":1}},"":{"x":{"y":1}}}"#),
+        lists(&["id", "q\"é", ""], &["q\"é.", "x", "q\"é..[]", "x.y"])
     );
-    assert_eq!(named(Format::Ndjson, "{\"id\":1}\n{\"c\":2,\"id\":3}"), ["id", "c"]);
-    assert_eq!(named(Format::Csv { delimiter: b',' }, "c,id,c\n1,2,3\n4,5,6"), ["c", "id"]);
-    assert!(named(Format::Csv { delimiter: b',' }, "c,id\n").is_empty());
+    // Of fields that nodes look into themselves, only a place has fields of its own, whatever it is.
+    assert_eq!(
+        json(r#"{"id":1,"_geo":null,"_vectors":{"a":{"regenerate":true}},"_geojson":{"type":"x"}}"#),
+        lists(&["id", "_geo", "_vectors", "_geojson"], &["_geo.lat", "_geo.lng"])
+    );
+    assert_eq!(named(Format::Ndjson, "{\"id\":1}\n{\"c\":2,\"id\":3}"), lists(&["id", "c"], &[]));
+    let csv = Format::Csv { delimiter: b',' };
+    assert_eq!(
+        named(csv, "c,id,c,_geo\n1,2,3,\n4,5,6,"),
+        lists(&["c", "id", "_geo"], &["_geo.lat", "_geo.lng"])
+    );
+    assert_eq!(named(csv, "c,id\n"), lists(&[], &[]));
+}
+
+/// A long name of an object is in the paths of all its fields: a small payload must not become gigabytes of names.
+#[test]
+fn what_is_told_of_fields_in_objects_is_bounded() {
+    let below = |name: usize, fields: usize, depth: usize| {
+        let fields: Vec<String> = (0..fields).map(|n| format!("\"f{n}\":{n}")).collect();
+        let name = "x".repeat(name);
+        let open = format!("{{\"{name}\":").repeat(depth);
+        format!("{{\"id\":1,\"o\":{open}{{{}}}{}}}", fields.join(","), "}".repeat(depth))
+    };
+    for payload in
+        [below(64 << 10, 60_000, 1), below(3 << 20, 1_000, 1), below(1000, 60_000, 90), below(1, 200_000, 1)]
+    {
+        let mut documents = read(Format::Json, payload.as_bytes(), Some("id"), 1 << 20).unwrap();
+        // A node may not look at them at all.
+        assert_eq!(documents.assign(&PrimaryKey::new("id"), 64), Ok(()));
+        let nested = documents.names().nested();
+        let bytes: usize = nested.iter().map(String::len).sum();
+        assert!(bytes < 8 << 20 && nested.len() < 200_000, "{bytes} bytes, {} names", nested.len());
+    }
 }
 
 #[test]

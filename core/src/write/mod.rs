@@ -140,6 +140,7 @@ impl Write {
             authorization: self.context.authorization.clone(),
             custom_metadata: self.context.custom_metadata.clone(),
             fields: self.payload.fields(),
+            nested_fields: self.payload.nested_fields(),
             doubts: self.payload.doubts(),
             doubtful: if self.shows { self.payload.doubtful(SHOWN_BYTES) } else { None },
         };

@@ -176,6 +176,15 @@ impl Payload {
         }
     }
 
+    /// The same for the fields in their objects, `object.field`.
+    #[must_use]
+    pub fn nested_fields(&self) -> Vec<String> {
+        match self {
+            Self::Documents(payload) if payload.failure.is_none() => payload.documents.names().nested(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What nodes may refuse of the documents by the settings of the index.
     #[must_use]
     pub fn doubts(&self) -> Doubts {

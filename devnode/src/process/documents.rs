@@ -187,7 +187,7 @@ fn only_known(
     let mut kept = Vec::new();
     for document in serde_json::Deserializer::from_slice(payload).into_iter::<Map<String, Value>>() {
         let document = document?;
-        let id = key.and_then(|key| document.get(key)).map(|id| match id {
+        let id = key.and_then(|key| id_at(&document, key)).map(|id| match id {
             Value::String(text) => text.trim().to_string(),
             other => other.to_string(),
         });
@@ -201,6 +201,14 @@ fn only_known(
         }
     }
     Ok(kept)
+}
+
+/// The value of a primary key, which may point into objects.
+fn id_at<'a>(document: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    document.get(key).or_else(|| {
+        key.match_indices('.')
+            .find_map(|(at, _)| id_at(document.get(&key[..at])?.as_object()?, &key[at + 1..]))
+    })
 }
 
 /// Deletes documents by their ids.

@@ -1,0 +1,215 @@
+//! The request that makes a node know fields, and writes nothing: a document that has them, to be skipped since it is not there yet
+//! (`skipCreation`). A node takes up the fields of what it skips, and never forgets them.
+//!
+//! Source: Meilisearch 1.50, `milli/src/update/new/indexer/document_operation.rs` and `guess_primary_key.rs`.
+
+use crate::ledger::intents::NodeRequest;
+use miroir_core::path::ApiPath;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// How the primary key of an index comes about on a node where its fields are registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// It is known, or the client says it: nodes take it up before all other fields.
+    Said(&'a str),
+    /// The node is to infer it, as from the client's first document.
+    Inferred(&'a str),
+}
+
+impl<'a> Key<'a> {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Said(name) | Self::Inferred(name) => name,
+        }
+    }
+
+    /// The fields in the order in which a node takes them up on which they are registered all at once.
+    #[must_use]
+    pub fn order(self, names: Vec<String>) -> Vec<String> {
+        match self {
+            // What points into an object is no field of its own.
+            Self::Said(key) if !key.contains('.') => {
+                let rest = names.into_iter().filter(|name| name != key);
+                std::iter::once(key.to_owned()).chain(rest).collect()
+            }
+            _ => names,
+        }
+    }
+
+    /// For a node that has none of these fields: so that it takes them up in this order.
+    #[must_use]
+    pub fn of_list(key: &'a str, names: &[String]) -> Self {
+        let before = names.iter().take_while(|name| *name != key);
+        let is_only = before.clone().all(|name| !may_be_key(name)) && may_be_key(key);
+        if is_only && before.count() > 0 && !key.contains('.') {
+            Self::Inferred(key)
+        } else {
+            Self::Said(key)
+        }
+    }
+}
+
+/// Whether a node may infer that this field is the primary key.
+fn may_be_key(name: &str) -> bool {
+    name.to_lowercase().ends_with("id")
+}
+
+/// What registers these fields on a node, and the primary key.
+#[must_use]
+pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest {
+    let mut path = ApiPath::of_index(index, &["documents"]).with("skipCreation", "true");
+    let mut rest = names;
+    let mut documents = Vec::new();
+    match key {
+        Key::Said(name) => path = path.with("primaryKey", name),
+        Key::Inferred(name) => {
+            // It is the only field of the first document that it may be.
+            let is_other = |field: &String| field != name && may_be_key(field);
+            let (first, others) = names.split_at(names.iter().position(is_other).unwrap_or(names.len()));
+            documents.push(document(key, first));
+            rest = others;
+        }
+    }
+    if !rest.is_empty() || documents.is_empty() {
+        documents.push(document(key, rest));
+    }
+    NodeRequest { method: "PUT".into(), path, body: Some(Value::Array(documents)), main: false }
+}
+
+/// Which field of a document holds its id. A node reads a primary key `a.b` as the field `a.b`, or as `b` in `a`, and refuses a
+/// document that has both.
+///
+/// Source: `milli/src/documents/primary_key.rs`, `possible_level_names`.
+enum Holder<'a> {
+    /// The field itself is the id.
+    Field(&'a str),
+    /// The id is at a path in this field.
+    Object { field: &'a str, path: &'a str },
+}
+
+impl<'a> Holder<'a> {
+    fn of(key: Key<'a>, names: &'a [String]) -> Self {
+        let name = key.name();
+        let above = names.iter().find_map(|field| Some((field.as_str(), below(field, name)?)));
+        match (key, above) {
+            // Only a field of the document itself is inferred.
+            (Key::Inferred(_), _) | (_, None) => Self::Field(name),
+            _ if names.iter().any(|field| field == name)
+                && !names.iter().any(|field| below(field, name).is_some()) =>
+            {
+                Self::Field(name)
+            }
+            (_, Some((field, ""))) => Self::Field(field),
+            (_, Some((field, path))) => Self::Object { field, path },
+        }
+    }
+}
+
+/// The rest of a path that leads into a field.
+fn below<'a>(field: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix(field)?.strip_prefix('.').filter(|_| !field.is_empty())
+}
+
+/// Whether a field is part of a primary key that may point into an object: a document can have one such field only.
+#[must_use]
+pub fn is_of_key(field: &str, key: &str) -> bool {
+    key.contains('.') && (field == key || below(field, key).is_some())
+}
+
+/// A document that has these fields and an id that no other has.
+fn document(key: Key<'_>, names: &[String]) -> Value {
+    let id = json!(Uuid::new_v4().simple().to_string());
+    let (holder, held) = match Holder::of(key, names) {
+        Holder::Field(field) => (field, id),
+        Holder::Object { field, path } => (field, json!({path: id})),
+    };
+    let mut document = Map::new();
+    for name in names.iter().filter(|name| name.as_str() == holder || !is_of_key(name, key.name())) {
+        document.insert(name.clone(), Value::Null);
+    }
+    document.insert(holder.to_owned(), held);
+    Value::Object(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn registered(key: Key<'_>, fields: &[&str]) -> (String, Vec<Vec<String>>) {
+        let request = registration("i", key, &names(fields));
+        let documents = request.body.unwrap();
+        let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect();
+        (request.path.to_string(), documents.as_array().unwrap().iter().map(members).collect())
+    }
+
+    #[test]
+    fn a_registration_names_every_field_in_its_order() {
+        let (path, documents) = registered(Key::Said("id"), &["id", "b", "a", "a.x"]);
+        assert_eq!(path, "/indexes/i/documents?skipCreation=true&primaryKey=id");
+        assert_eq!(documents, [names(&["id", "b", "a", "a.x"])]);
+        // The key itself was known before.
+        assert_eq!(registered(Key::Said("id"), &["c"]).1, [names(&["c", "id"])]);
+        // To be inferred, it must be the only one of its document that it may be.
+        let (path, documents) = registered(Key::Inferred("bookId"), &["title", "bookId", "otherId", "a"]);
+        assert_eq!(path, "/indexes/i/documents?skipCreation=true");
+        assert_eq!(documents, [names(&["title", "bookId"]), names(&["otherId", "a", "bookId"])]);
+    }
+
+    #[test]
+    fn a_key_in_an_object_is_there_once() {
+        let document = |fields: &[&str]| {
+            let fields = names(fields);
+            let mut document = document(Key::Said("a.b.c"), &fields);
+            for pointer in ["/a/b.c", "/a.b/c", "/a.b.c"] {
+                if let Some(id) = document.pointer_mut(pointer) {
+                    *id = json!(1);
+                }
+            }
+            document
+        };
+        assert_eq!(
+            document(&["t", "a", "u", "a.b", "a.b.c"]),
+            json!({"t": null, "a": {"b.c": 1}, "u": null})
+        );
+        assert_eq!(document(&["a.b", "a.b.c", "t"]), json!({"a.b": {"c": 1}, "t": null}));
+        assert_eq!(document(&["a.b.c", "a.b.cd"]), json!({"a.b.c": 1, "a.b.cd": null}));
+        assert_eq!(document(&["t"]), json!({"t": null, "a.b.c": 1}));
+    }
+
+    #[test]
+    fn a_key_with_a_dot_that_is_inferred_is_a_field_of_its_own() {
+        let fields = names(&["a", "a.id", "t"]);
+        let inferred = document(Key::Inferred("a.id"), &fields);
+        assert_eq!(inferred.as_object().unwrap().keys().collect::<Vec<_>>(), ["a.id", "t"]);
+        assert!(inferred["a.id"].is_string());
+        // Nodes read this one as the field before the dot.
+        let fields = names(&["t", "a"]);
+        assert!(document(Key::Said("a."), &fields)["a"].is_string());
+    }
+
+    #[test]
+    fn a_node_without_fields_takes_them_up_as_the_others_have() {
+        let of_list = |key, fields: &[&str]| match Key::of_list(key, &names(fields)) {
+            Key::Said(_) => "said",
+            Key::Inferred(_) => "inferred",
+        };
+        assert_eq!(of_list("id", &["title", "id", "otherId"]), "inferred");
+        assert_eq!(of_list("id", &["id", "title"]), "said");
+        // Of a ledger that was recovered, whose order is another.
+        assert_eq!(of_list("id", &["aid", "id"]), "said");
+        assert_eq!(of_list("a.id", &["t", "a", "a.id"]), "said");
+        assert_eq!(of_list("isbn", &["t", "isbn"]), "said");
+        let ordered = Key::Said("id").order(names(&["title", "id"]));
+        assert_eq!(
+            (ordered, Key::Inferred("id").order(names(&["t", "id"]))),
+            (names(&["id", "title"]), names(&["t", "id"]))
+        );
+    }
+}
