@@ -39,7 +39,13 @@ fn life(client: &Client, name: &str, number: u64) -> Vec<Value> {
     match number % 3 {
         0 => step(run("POST", "/indexes", json!({"uid": name, "primaryKey": "id"}))),
         1 => step(run("PATCH", &path("/settings"), json!({"stopWords": ["the"]}))),
-        _ => step(run("POST", &path("/documents?primaryKey=id"), json!([{"id": 900, "kind": "first"}]))),
+        _ => {
+            step(run("POST", &path("/documents?primaryKey=id"), json!([{"id": 900, "kind": "first"}])));
+            // Most nodes have no document, and would take these.
+            step(run("PATCH", &index, json!({"primaryKey": "kind"})));
+            let embedders = json!({"x": {"source": "userProvided", "dimensions": 2}});
+            step(run("PATCH", &path("/settings"), json!({"embedders": embedders, "stopWords": ["x"]})));
+        }
     }
     step(search(json!({})));
     step(run(
