@@ -30,7 +30,7 @@ pub const INTERNAL: &str = "miroir:";
 pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How long a node may take for a request that it has let in before its key was deleted.
-const LET_IN: Duration = Duration::from_secs(1);
+pub const LET_IN: Duration = Duration::from_secs(1);
 
 /// The name of every epoch key.
 pub const EPOCH: &str = "miroir:epoch";

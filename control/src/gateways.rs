@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(gateways.add("a"), None);
         assert_eq!(gateways.add("c").unwrap(), ["a", "c", "gone"]);
         std::thread::sleep(Duration::from_millis(160));
-        assert!(report("a", 3, 4) && gateways.begin_by(4) && !gateways.begin_by(5));
+        assert!(!report("a", 3, 4) && gateways.begin_by(4) && !gateways.begin_by(5));
         assert!(report("b", 5, 5) && !gateways.begin_by(5));
         assert!(report("a", 3, 5) && gateways.begin_by(5) && !gateways.confirmed(5));
         assert!(Gateways::new(100, Some(Vec::new())).begin_by(9), "nobody has a lease");

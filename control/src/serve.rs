@@ -500,9 +500,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
             }
         });
     }
-    for write in edits {
-        edit::resume(cluster, write).await?;
-    }
+    edits.into_iter().for_each(|write| edit::resume(cluster, write));
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 use super::{OpenWrite, begin::nothing_done, commit, metadata, recovery};
 use crate::{
     cluster::Cluster,
+    epochs::LET_IN,
     error::Result,
     fenced,
     ledger::{
@@ -43,17 +44,22 @@ pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
 }
 
 /// Takes up an edit that a restart found, whose locks are held: nodes may have it already.
-///
-/// # Errors
-/// The ledger failed.
-pub async fn resume(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
-    let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
-    let found = recovery::find(cluster, &nodes, &BTreeSet::from([write.task.uid])).await;
-    if found.taken.is_empty() && found.silent.is_empty() {
-        spawn(cluster, write);
-        return Ok(());
-    }
-    recovery::recover(cluster, vec![write]).await
+pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
+    let cluster = Arc::clone(cluster);
+    tokio::spawn(async move {
+        // What was sent before goes under keys that are gone by now; what nodes had let in until then they have taken after this.
+        tokio::time::sleep(LET_IN).await;
+        let uid = write.task.uid;
+        let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
+        let found = recovery::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
+        let resumed = match found.taken.is_empty() && found.silent.is_empty() {
+            true => run(&cluster, write).await,
+            false => recovery::recover(&cluster, vec![write]).await,
+        };
+        if let Err(error) = resumed {
+            tracing::error!(uid, %error, "an edit could not be taken up; the next start will");
+        }
+    });
 }
 
 async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What comes first to an index decides what it is: empty payloads, settings, and what fails.
 
-use miroir_tests::{Client, Node, Sandbox, serve};
-use serde_json::{Value, json};
+use miroir_tests::{Client, Node, Sandbox};
+use serde_json::{Map, Value, json};
 
 /// A request to an index of its own, behind `/indexes/{uid}`.
 type Step = (&'static str, &'static str, Value);
@@ -42,9 +42,9 @@ pub fn what_comes_first_decides_as_on_one_node(cluster: &Sandbox, node: &Node) {
         }
     };
     let (one, two) = (json!([{"a": 1, "b": 2}]), json!([{"a": 2, "b": 1}]));
-    // Nodes ask it how long its vectors are, as soon as they hear of it.
-    let url = serve(|_, _| json!({"nothing": "of use"}).to_string());
-    let broken = json!({"source": "rest", "url": url, "request": "{{text}}", "response": {"embedding": "{{embedding}}"}});
+    let embedder = json!({"source": "userProvided", "dimensions": 1});
+    let too_many: Map<String, Value> =
+        (0..300).map(|number| (format!("x{number}"), embedder.clone())).collect();
     let sequences: Vec<Vec<Step>> = vec![
         vec![("POST", ADD, json!([])), ("POST", keyed("a"), one.clone())],
         vec![("POST", ADD, json!([])), ("POST", ADD, one.clone()), ("POST", keyed("b"), one.clone())],
@@ -73,7 +73,7 @@ pub fn what_comes_first_decides_as_on_one_node(cluster: &Sandbox, node: &Node) {
             (
                 "PATCH",
                 "/settings",
-                json!({"filterableAttributes": ["a"], "stopWords": ["x"], "embedders": {"x": broken}}),
+                json!({"filterableAttributes": ["a"], "stopWords": ["x"], "embedders": too_many}),
             ),
             ("POST", keyed("a"), one.clone()),
             ("PATCH", "/settings", json!({"filterableAttributes": ["a"]})),

@@ -217,6 +217,31 @@ pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
     assert!(nobody_is_behind(cluster));
 }
 
+/// The control plane is killed while nodes try an edit, or have it: it is done once, in all documents, or in none.
+fn edits_are_whole_whoever_is_killed(cluster: &Sandbox) {
+    let client = &cluster.client;
+    let on = client.json("PATCH", "/experimental-features", &json!({"editDocumentsByFunction": true}));
+    assert_eq!(on.status, 200, "{}", on.body);
+    client.create("edited", "id", &json!({}));
+    client.add("edited", &json!((0..60).map(|id| json!({"id": id, "n": 0})).collect::<Vec<_>>()));
+    let mut expected = 0;
+    for wait in [0, 5, 15, 40, 100] {
+        let edit = client.json("POST", "/indexes/edited/documents/edit", &json!({"function": "doc.n += 1"}));
+        std::thread::sleep(Duration::from_millis(wait));
+        cluster.kill("control");
+        cluster.revive("control");
+        wait_until("the control plane is back", || client.get("/tasks").status == 200);
+        let task = client.ended(&edit);
+        expected += u64::from(task["status"] == "succeeded");
+        let listed = client.get("/indexes/edited/documents?limit=100").body["results"].clone();
+        let numbers: Vec<u64> =
+            listed.as_array().unwrap().iter().map(|it| it["n"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, [expected; 60], "after {wait} ms: {task}");
+    }
+    cluster.wait_repaired();
+    cluster.miroir_ok(&["verify"]);
+}
+
 #[test]
 fn a_refused_operation_is_undone_whoever_is_killed() {
     let cluster = Sandbox::start(Options::default());
@@ -243,6 +268,7 @@ fn a_refused_operation_is_undone_whoever_is_killed() {
         assert_eq!(client.ended(&refused)["error"]["code"], "index_primary_key_already_exists");
         nodes_agree(&cluster, "books");
     }
+    edits_are_whole_whoever_is_killed(&cluster);
     // A node that is away has taken it, or has not: it is as the others when it comes back.
     for number in 0..3 {
         let name = format!("meili-{number}");
