@@ -466,25 +466,20 @@ pub fn types_and_compressions_of_bodies_are_those_of_one_node(cluster: &Sandbox,
             encoder.write_all(body.as_bytes()).unwrap();
             encoder.finish().unwrap()
         };
-        for (encoding, bytes) in [
-            ("gzip", gzip.clone()),
-            ("deflate", zlib),
-            ("br", brotli(body.as_bytes())),
+        let plain = body.clone().into_bytes();
+        let cut = gzip[..gzip.len() - 9].to_vec();
+        let streams = [("gzip", gzip.clone()), ("deflate", zlib), ("br", brotli(body.as_bytes()))];
+        let others = [
             ("GZIP", gzip.clone()),
-            ("identity", body.clone().into_bytes()),
-            ("gzip", body.clone().into_bytes()),
-            ("br", gzip.clone()),
-            ("gzip", gzip[..gzip.len() - 9].to_vec()),
-        ] {
+            ("identity", plain.clone()),
+            ("gzip", plain),
+            ("br", gzip),
+            ("gzip", cut),
+        ];
+        // What is no stream of its encoding, the development node refuses in words of its own.
+        let others = others.into_iter().filter(|_| pair.is_real).collect::<Vec<_>>();
+        for (encoding, bytes) in streams.into_iter().chain(others) {
             let whole = bytes.len();
-            // What is no such stream the development node words in its own way.
-            if !(pair.is_real
-                || ["gzip", "deflate"].contains(&encoding)
-                    && whole + 9 != gzip.len()
-                    && bytes != body.as_bytes())
-            {
-                continue;
-            }
             pair.check(&format!("{method} {path} in {encoding}, {whole} bytes"), |client| {
                 let answer =
                     client.encoded(method, path, Some("application/json"), Some(encoding), bytes.clone());
