@@ -3,6 +3,7 @@
 use miroir_core::{
     scrub,
     shard::{Shard, TAG_FIELD},
+    topology::Filterable,
 };
 use serde_json::{Value, json};
 
@@ -60,9 +61,9 @@ pub fn without_tag(rule: &Value) -> Option<Value> {
     Some(rule)
 }
 
-/// The patterns of a client's filterable attributes that enable filters.
+/// What of a client's filterable attributes enables filters.
 #[must_use]
-pub fn filters(client: Option<&Value>) -> Vec<String> {
+pub fn filters(client: Option<&Value>) -> Vec<Filterable> {
     let enables = |rule: &Value| {
         let filter = rule.get("features").and_then(|features| features.get("filter"));
         let is =
@@ -70,13 +71,14 @@ pub fn filters(client: Option<&Value>) -> Vec<String> {
         is("equality", true) || is("comparison", false)
     };
     let rules = client.and_then(Value::as_array).into_iter().flatten().filter_map(without_tag);
-    let patterns = rules.filter(enables).flat_map(|rule| {
-        match rule.get("attributePatterns").and_then(Value::as_array) {
-            Some(patterns) => patterns.clone(),
-            None => vec![rule],
+    let enabling = rules.filter(enables).flat_map(|rule| match rule.get("attributePatterns") {
+        Some(patterns) => {
+            let patterns = patterns.as_array().into_iter().flatten().filter_map(Value::as_str);
+            patterns.map(|pattern| Filterable::Pattern { pattern: pattern.to_owned() }).collect::<Vec<_>>()
         }
+        None => rule.as_str().map(|name| Filterable::Name(name.to_owned())).into_iter().collect(),
     });
-    patterns.filter_map(|pattern| pattern.as_str().map(ToOwned::to_owned)).collect()
+    enabling.collect()
 }
 
 /// A client's change of settings as nodes get it: the tag's name is one that no document has. What concerns filterable attributes
@@ -145,7 +147,12 @@ mod tests {
         let rule = |patterns: Value, filter: Value| json!({"attributePatterns": patterns, "features": {"filter": filter}});
         let rules = json!(["genre", rule(json!(["a*", "_miroir_shard"]), json!({})), rule(json!(["b"]), json!({"equality": false})),
             rule(json!(["c", "d"]), json!({"equality": false, "comparison": true})), {"attributePatterns": ["e"]}]);
-        assert_eq!(filters(Some(&rules)), ["genre", "a*", "c", "d", "e"]);
+        let filters_of = filters(Some(&rules));
+        assert_eq!(
+            filters_of.iter().map(Filterable::text).collect::<Vec<_>>(),
+            ["genre", "a*", "c", "d", "e"]
+        );
+        assert_eq!(filters_of[0], Filterable::Name("genre".to_owned()));
         assert!(filters(None).is_empty() && filters(Some(&Value::Null)).is_empty());
     }
 

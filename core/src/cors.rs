@@ -14,6 +14,11 @@ const ANY_ORIGIN: (&str, &str) = ("access-control-allow-origin", "*");
 #[must_use]
 pub fn preflight(head: &RequestHead) -> Option<Reply> {
     let method = head.header("access-control-request-method").filter(|_| head.method == "OPTIONS")?;
+    // What is no method's name makes no preflight.
+    let is_token = |letter: u8| letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter);
+    if method.is_empty() || !method.bytes().all(is_token) {
+        return None;
+    }
     let mut reply = Reply { status: 200, headers: Vec::new(), body: Vec::new() };
     if !METHODS.contains(&method) {
         reply.status = 400;
@@ -29,9 +34,12 @@ pub fn preflight(head: &RequestHead) -> Option<Reply> {
     Some(reply.with_header("access-control-max-age", "86400"))
 }
 
-/// What is added to the answer of a request that is no preflight.
+/// What is added to an answer, whoever gives it; that of a preflight has what it needs.
 #[must_use]
 pub fn headers(head: &RequestHead) -> &'static [(&'static str, &'static str)] {
+    if preflight(head).is_some() {
+        return &[];
+    }
     if head.header("origin").is_some() { &[VARY, ANY_ORIGIN] } else { &[VARY] }
 }
 
@@ -63,6 +71,9 @@ mod tests {
         let refused = preflight(&asked("OPTIONS", &[("access-control-request-method", "NOPE")])).unwrap();
         assert_eq!((refused.status, refused.body.as_slice()), (400, &b"Requested method is not allowed"[..]));
         assert_eq!(preflight(&asked("OPTIONS", &[])), None);
+        for none in ["", "A B", "P\u{e4}"] {
+            assert_eq!(preflight(&asked("OPTIONS", &[("access-control-request-method", none)])), None);
+        }
         assert_eq!(preflight(&asked("POST", &wanted)), None);
     }
 

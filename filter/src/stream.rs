@@ -391,6 +391,13 @@ impl HttpContext for Stream {
 
     /// Also of what the control plane and Envoy answer themselves.
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        // Envoy calls a body of its own plain text where nothing else is said. Only the refusal of a preflight has neither.
+        if self.cors.is_empty()
+            && matches!(self.state, State::Left)
+            && hostcalls::set_map_value(MapType::HttpResponseHeaders, "content-type", None).is_err()
+        {
+            log::warn!("content-type cannot be removed");
+        }
         for (name, value) in self.cors {
             if hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value)).is_err() {
                 log::warn!("{name} cannot be added");

@@ -47,6 +47,7 @@ use axum::{
 use body::Whole;
 use miroir_core::{
     content_type::ContentType,
+    encoding::Encoding,
     error::{ApiError, Code},
     path::ApiPath,
 };
@@ -282,10 +283,12 @@ impl Sent {
         self.grant.as_ref().ok_or_else(missing)
     }
 
-    /// The body as JSON, where it is said to be that: nodes refuse any other.
+    /// The body as JSON, where it is said to be that, and could be decoded where it is said to be compressed: nodes refuse any other.
     #[must_use]
     pub fn json(&self) -> Option<Value> {
-        if !ContentType::of(self.request.content_type.as_deref()).is_json() {
+        // An encoding stays where the body is still in it.
+        let is_encoded = Encoding::of(self.request.content_encoding.as_deref()).is_some();
+        if is_encoded || !ContentType::of(self.request.content_type.as_deref()).is_json() {
             return None;
         }
         serde_json::from_slice(&self.request.body).ok()

@@ -306,7 +306,8 @@ impl Read {
         let mut reply = native_reply(answer);
         reply.body = scrub::hidden_attributes(reply.body, |index| {
             let only = || self.indexes.first().filter(|_| self.indexes.len() == 1).map(String::as_str);
-            self.topology.index(index.or_else(only)?).filterable
+            let filterable = self.topology.index(index.or_else(only)?).filterable?;
+            Some(filterable.iter().map(|it| it.text().to_owned()).collect())
         });
         reply
     }

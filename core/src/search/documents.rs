@@ -280,7 +280,7 @@ impl Sort {
     fn key(&self, document: &RawObject<'_>) -> SortKey {
         match self {
             Self::Field { path, ascending } => {
-                let values = values_at(document, path).into_iter();
+                let values = values_at(document, path).into_iter().filter(FacetValue::sorts);
                 SortKey::Field(values.min_by(|one, other| one.compare(other, *ascending)), *ascending)
             }
             Self::Distance { from, ascending } => {

@@ -305,12 +305,13 @@ pub fn merge_stats(parts: &[&RawValue], hidden: Option<&str>) -> Map<String, Val
 
 /// How often a value of this facet is told by a part that is not the first to tell it.
 pub fn repeated_values(parts: &[&RawValue], facet: &str) -> u64 {
-    let mut seen: HashSet<Cow<'_, str>> = HashSet::new();
+    let mut seen: HashSet<String> = HashSet::new();
     let mut repeated = 0;
     for part in parts {
         let Ok(facets) = serde_json::from_str::<RawObject<'_>>(part.get()) else { continue };
         let Some(RawObject(values)) = facets.read(facet) else { continue };
-        repeated += values.into_iter().map(|(value, _)| u64::from(!seen.insert(value))).sum::<u64>();
+        repeated +=
+            values.into_iter().map(|(value, _)| u64::from(!seen.insert(normalized(&value)))).sum::<u64>();
     }
     repeated
 }

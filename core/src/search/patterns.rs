@@ -12,7 +12,7 @@ use crate::{
     query::{last_pairs, members, pairs},
     route::Route,
     shard::TAG_FIELD,
-    topology::Topology,
+    topology::{Filterable, Topology},
 };
 use memchr::{memchr, memmem};
 use serde_json::{Map, Value};
@@ -39,14 +39,19 @@ fn is_parent(parent: &str, name: &str) -> bool {
 }
 
 /// Whether a pattern of facets meets a filterable attribute or pattern.
-fn meets(facet: &str, filterable: &str) -> bool {
-    fits(facet, filterable) || fits(filterable, facet) || is_parent(facet, filterable)
+fn meets(facet: &str, filterable: &Filterable) -> bool {
+    let text = filterable.text();
+    let is_within = match filterable {
+        Filterable::Name(name) => is_parent(name, facet),
+        Filterable::Pattern { pattern } => fits(pattern, facet),
+    };
+    is_within || fits(facet, text) || is_parent(facet, text)
 }
 
-/// What nodes are asked for instead of a pattern, where it meets nothing but the tag; `filterable` are the index's own patterns,
-/// `None` where they are not known.
-fn disguised(facet: &str, filterable: Option<&[String]>) -> Option<String> {
-    let unknown = meets(facet, TAG_FIELD) && !filterable?.iter().any(|of| meets(facet, of));
+/// What nodes are asked for instead of a pattern, where it meets nothing but the tag; `filterable` is what the client has set, `None`
+/// where that is not known.
+fn disguised(facet: &str, filterable: Option<&[Filterable]>) -> Option<String> {
+    let unknown = fits(facet, TAG_FIELD) && !filterable?.iter().any(|of| meets(facet, of));
     (unknown && facet.contains('*')).then(|| facet.replace('*', STAND_IN))
 }
 
@@ -155,9 +160,14 @@ mod tests {
     #[test]
     fn a_pattern_that_meets_the_tag_alone_meets_nothing() {
         let of = |facet: &str, filterable: &[&str]| {
-            let filterable: Vec<String> = filterable.iter().map(|it| (*it).to_owned()).collect();
-            disguised(facet, Some(&filterable)).is_some()
+            let pattern = |it: &&str| Filterable::Pattern { pattern: (*it).to_owned() };
+            disguised(facet, Some(&filterable.iter().map(pattern).collect::<Vec<_>>())).is_some()
         };
+        let of_name =
+            |facet: &str, name: &str| disguised(facet, Some(&[Filterable::Name(name.to_owned())])).is_some();
+        assert!(
+            of_name("_*", "*") && !of_name("*", "*") && !of_name("_*", "_geo") && of_name("*shard", "genre")
+        );
         for facet in ["_*", "*shard", "**", "*", "*miroir*", "_miroir_shard*", "_m*"] {
             assert!(of(facet, &[]), "{facet}");
             assert!(!of(facet, &["genre", "*"]), "{facet}");

@@ -113,6 +113,7 @@ fn rules(details: &[(Cow<'_, str>, &RawValue)], sorted: Option<Sorted<'_>>) -> V
     for ((_, is_hidden, rule, _), (attribute, ascending)) in sorts.zip(sorted.iter().flat_map(|it| it.by)) {
         if *is_hidden {
             let values = sorted.and_then(|sorted| sorted.values.get(attribute)).into_iter().flatten();
+            let values = values.filter(|value| value.sorts());
             let value = values.min_by(|one, other| one.compare(other, *ascending)).cloned();
             *rule = Rule::Sort { ascending: *ascending, value };
         }

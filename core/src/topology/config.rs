@@ -91,9 +91,9 @@ pub struct IndexConfig {
     /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
-    /// The patterns of the setting `filterableAttributes` that enable filters; absent where that is not known.
+    /// What of the setting `filterableAttributes` enables filters; absent where that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub filterable: Option<Vec<String>>,
+    pub filterable: Option<Vec<Filterable>>,
     /// Its settings are being changed: nodes may have the old ones or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
@@ -103,6 +103,29 @@ pub struct IndexConfig {
     /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
     #[serde(skip)]
     pub totals_stop: bool,
+}
+
+/// A member of the setting `filterableAttributes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Filterable {
+    /// A name, in which a star is a letter.
+    Name(String),
+    /// A pattern of a rule.
+    Pattern {
+        /// As it is written.
+        pattern: String,
+    },
+}
+
+impl Filterable {
+    /// As messages have it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Name(text) | Self::Pattern { pattern: text } => text,
+        }
+    }
 }
 
 /// An action of a dynamic search rule: a document that is to be at a position, where the rule's conditions are met.

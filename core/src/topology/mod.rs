@@ -6,8 +6,8 @@ mod hold;
 pub use hold::{Hold, Topologies};
 
 pub use config::{
-    ControlConfig, FacetValuesSort, FanOut, IndexConfig, Limits, NodeConfig, OnLostControl, OnMissingShards,
-    Pin, SCHEMA, TopologyConfig,
+    ControlConfig, FacetValuesSort, FanOut, Filterable, IndexConfig, Limits, NodeConfig, OnLostControl,
+    OnMissingShards, Pin, SCHEMA, TopologyConfig,
 };
 
 use crate::{

@@ -1,6 +1,7 @@
 //! Searches: from the client's parameters to the engine and back.
 
 pub mod facet;
+mod facet_patterns;
 pub mod federated;
 mod hits;
 pub mod query;
@@ -347,36 +348,15 @@ fn facets(
     let mut distribution = index.facets_distribution(rtxn);
     let max = index.max_values_per_facet(rtxn)?.map_or(DEFAULT_VALUES_PER_FACET, |max| max as usize);
     distribution.max_values_per_facet(max);
-    if names.iter().all(|name| name != "*") {
-        distribution.facets(names.iter().map(|name| (name, orders.get(name))));
-    }
+    let chosen = facet_patterns::chosen(index, rtxn, names)?;
+    distribution.facets(chosen.iter().map(|name| (name, orders.get(name))));
     distribution.candidates(candidates).default_order_by(orders.get("*"));
-    let counts = distribution.execute().map_err(|error| facet_error(error, names))?;
+    let counts = distribution.execute()?;
     let stats = distribution.compute_stats()?;
     Ok(Facets {
         facet_distribution: Some(counts),
         facet_stats: Some(stats.into_iter().map(|(name, (min, max))| (name, Stats { min, max })).collect()),
     })
-}
-
-/// Newer versions name only the first facet that is not filterable, and call it a pattern.
-fn facet_error(error: milli_core::Error, names: &[String]) -> ApiError {
-    use milli_core::Error;
-    let Error::UserError(UserError::InvalidFacetsDistribution {
-        invalid_facets_name,
-        valid_patterns,
-        matching_rule_indices,
-    }) = error
-    else {
-        return error.into();
-    };
-    let first = names.iter().find(|name| invalid_facets_name.contains(*name)).cloned();
-    let invalid_facets_name = first.map_or(invalid_facets_name, |name| [name].into());
-    let error: ApiError =
-        UserError::InvalidFacetsDistribution { invalid_facets_name, valid_patterns, matching_rule_indices }
-            .into();
-    let message = error.message.replacen(": Attribute `", ": Pattern `", 1);
-    ApiError { message, ..error }
 }
 
 /// The point of the first geographic sort of a query.
