@@ -242,7 +242,10 @@ fn settings_details(set: &Value, over: &Over) -> Option<Value> {
     let rewritten = [settings_tag::FILTERABLE, FACETING];
     for (name, set) in set.as_object().into_iter().flatten() {
         let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
-        if is_reset || name == settings_tag::FILTERABLE {
+        // A node spells rules out; but one that only names the tag was not sent.
+        let rules = |value: &Value| value.as_array().map(Vec::len);
+        let has_rules = told.get(name).and_then(rules) == rules(set);
+        if is_reset || (name == settings_tag::FILTERABLE && !has_rules) {
             told[name] = set.clone();
         } else if let Some(told) = told.get_mut(name) {
             as_sent(told, set);
