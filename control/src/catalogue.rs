@@ -257,7 +257,7 @@ pub async fn ensure_index(
             new = key.order(new);
         }
         if known_fields.would_be_too_many(&new) {
-            let message = "A document cannot contain more than 65,535 fields.";
+            let message = format!("Index `{index}`: A document cannot contain more than 65,535 fields.");
             return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).into());
         }
         if !new.is_empty() || known_key.is_none() {

@@ -54,6 +54,8 @@ fn view(task: &Task, of_node: Option<&Value>) -> Value {
         "status": count(Some(&task.status)),
         "types": count(Some(&task.kind)),
         "indexUids": count(task.index.as_deref()),
+        // Where no node had a part.
+        "progressTrace": {},
     });
     for name in OF_NODE {
         if let Some(told) = of_node.and_then(|batch| batch.get("stats")?.get(name)) {

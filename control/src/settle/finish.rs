@@ -134,6 +134,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
             view.changing.remove(&uid);
             if let Some(changed) = task.index.as_ref().and_then(|index| view.indexes.get_mut(index))
                 && succeeded
+                && !is_idle(effect)
             {
                 changed.date(&task.kind, started_at, finished_at);
             }
@@ -145,6 +146,12 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
             }
         })
         .await
+}
+
+/// Whether an update of an index has changed nothing: no primary key, and no name but its own.
+fn is_idle(effect: &Effect) -> bool {
+    matches!(effect, Effect::UpdateIndex { index, primary_key: None, rename }
+        if rename.as_ref().is_none_or(|rename| rename == index))
 }
 
 /// Its end, as clients see it.

@@ -35,6 +35,7 @@ fn story(client: &Client) -> Vec<String> {
         ("DELETE", "/indexes/a/documents/2", json!(null)),
         ("DELETE", "/indexes/a/documents", json!(null)),
         ("PATCH", "/indexes/b", json!({"primaryKey": "key"})),
+        ("PATCH", "/indexes/b", json!({"uid": "b"})),
         ("POST", "/swap-indexes", json!([{"indexes": ["a", "c"]}])),
         ("PATCH", "/indexes/c", json!({"uid": "e"})),
         ("DELETE", "/indexes/d", json!(null)),

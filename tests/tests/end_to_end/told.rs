@@ -99,6 +99,7 @@ fn batches(client: &Client) -> Vec<(String, Value)> {
         batch.retain(|name, _| !["uid", "duration", "startedAt", "finishedAt"].contains(&name.as_str()));
         // What steps take, and which there are to tell of, is of one moment.
         let stats = batch["stats"].as_object_mut().unwrap();
+        assert!(!nodes_are_real() || stats.contains_key("progressTrace"), "{method} {path}");
         stats.retain(|name, _| {
             !["progressTrace", "writeChannelCongestion", "internalDatabaseSizes"].contains(&name.as_str())
         });
