@@ -208,7 +208,7 @@ mod tests {
             "doc.clear(); doc.id = 1",
             "doc.id = \"1\"",
             "doc[\"_miroir\" + \"_shard\"] = \"}}}\"",
-            "doc.n = 3 /* open",
+            "/* a comment */ doc.n = 3",
             "fn f(x) { x * 2 } doc.n = f(2)",
         ] {
             for key in ["id", "meta.ref"] {
@@ -216,6 +216,9 @@ mod tests {
                 let doc = doc.cast::<Map>();
                 assert_eq!(format!("{doc:?}"), format!("{original:?}"), "{function}");
             }
+        }
+        for function in ["doc.n = 3 /* open", "doc.n = "] {
+            assert!(tried(function, "id").is_err() && edited(function).is_err(), "{function}");
         }
         assert!(tried("throw \"x\"", "id").unwrap_err().contains('x'));
         assert!(tried("doc.n = nothing", "id").unwrap_err().contains("nothing"));
