@@ -254,7 +254,7 @@ fn settings_details(set: &Value, over: &Over) -> Option<Value> {
         let has_rules = told.get(name).and_then(rules) == rules(set);
         if is_reset || (name == settings_tag::FILTERABLE && !has_rules) {
             told[name] = set.clone();
-        } else if let Some(told) = told.get_mut(name) {
+        } else if let Some(told) = told.get_mut(name).filter(|_| !set.is_null()) {
             as_sent(told, set);
         }
     }

@@ -136,12 +136,11 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// Whether a number can follow another one: by name or by value, or by count and the larger one first.
+    /// Whether a number can follow another one: by name or by value, or by count.
     fn follows(&self, before: &Self, by_count: bool, by_value: bool) -> bool {
         match (by_count, by_value) {
-            (true, _) => {
-                self.count < before.count || (self.count == before.count && self.number < before.number)
-            }
+            // Values of one count come in any order.
+            (true, _) => self.count <= before.count,
             (false, true) => self.number > before.number,
             (false, false) => self.name > before.name,
         }

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{Kind, Status, Task};
+use super::{Kind, Status, Task, Work};
 use crate::error::ApiError;
 
 /// The answer to a write: where to look for what becomes of it.
@@ -123,7 +123,10 @@ impl BatchView {
         for task in tasks {
             *statuses.entry(task.status).or_default() += 1;
             *kinds.entry(task.work.kind()).or_default() += 1;
-            for index in task.work.indexes() {
+            // A swap is of no index.
+            let of =
+                task.work.indexes().into_iter().filter(|_| !matches!(task.work, Work::SwapIndexes { .. }));
+            for index in of {
                 *indexes.entry(index.to_string()).or_default() += 1;
             }
             for (name, value) in task.details.iter().flatten() {
