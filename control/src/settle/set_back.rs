@@ -164,6 +164,10 @@ fn undone_members(change: &Value, wanted: Option<&Value>, depth: u8) -> Value {
 /// Embedders that a change has made go; those that it has changed are whole again.
 fn undone_embedders(change: &Value, wanted: Option<&Value>) -> Value {
     let Some(change) = change.as_object() else { return wanted.cloned().unwrap_or(Value::Null) };
+    // Nodes count those that are to go, too, and may find them too many.
+    if wanted.and_then(Value::as_object).is_none_or(Map::is_empty) {
+        return Value::Null;
+    }
     let undone = change.iter().map(|(name, change)| {
         let wanted = wanted.and_then(|wanted| wanted.get(name)).and_then(Value::as_object);
         let embedder = wanted.map_or(Value::Null, |wanted| {

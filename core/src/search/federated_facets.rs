@@ -72,7 +72,7 @@ impl Federated {
         let distributions: Vec<Box<RawValue>> = merged.iter().filter_map(|(bytes, _)| raw(bytes)).collect();
         let stats: Vec<Box<RawValue>> = merged.iter().filter_map(|(_, bytes)| raw(bytes)).collect();
         out.extend_from_slice(b"\"facetDistribution\":");
-        let parts = distributions.iter().map(|part| FacetPart { distribution: &**part, stats: None });
+        let parts = distributions.iter().map(|part| FacetPart { distribution: part, stats: None });
         let parts: Vec<FacetPart<'_>> = parts.collect();
         let order = |facet: &str| self.merged_order(topology, facet);
         merge_distributions(&parts, 0, None, order, out);

@@ -91,7 +91,11 @@ impl Pages {
         Self::Numbered {
             hits_per_page,
             page: page.unwrap_or(1),
-            total_pages: if hits_per_page == 0 { 0 } else { total.div_ceil(hits_per_page) },
+            // As Meilisearch computes it, which wraps.
+            total_pages: match hits_per_page {
+                0 => 0,
+                _ => total.wrapping_add(hits_per_page).wrapping_sub(1) / hits_per_page,
+            },
             total_hits: total,
         }
     }
