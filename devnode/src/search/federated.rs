@@ -129,7 +129,7 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
     let paged = federation.page.or(federation.hits_per_page).is_some();
     let (offset, limit) = if paged {
         let limit = federation.hits_per_page.unwrap_or(DEFAULT_LIMIT);
-        federation.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit * page, limit))
+        federation.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit.wrapping_mul(page), limit))
     } else {
         (federation.offset, federation.limit)
     };

@@ -334,8 +334,8 @@ fn languages(locales: &[crate::locale::Locale]) -> Vec<Language> {
 fn own_window(query: &SearchQuery) -> (usize, usize) {
     if query.is_paged() {
         let limit = query.hits_per_page.unwrap_or(DEFAULT_LIMIT);
-        // Page 0 holds nothing.
-        query.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit.saturating_mul(page), limit))
+        // Page 0 holds nothing. Meilisearch's product wraps.
+        query.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit.wrapping_mul(page), limit))
     } else {
         (query.offset.unwrap_or(0), query.limit.unwrap_or(DEFAULT_LIMIT))
     }
