@@ -57,7 +57,7 @@ fn what_has_succeeded_is_seen_at_every_gateway() {
         "seen",
         &json!((0..30).map(|id| json!({"id": id, "n": id, "kind": id % 3})).collect::<Vec<_>>()),
     );
-    let rounds = number("MIROIR_SEEN_ROUNDS", 40);
+    let rounds = number("MIROIR_SEEN_ROUNDS", 12);
     let mut took = Vec::new();
     for round in 0..rounds {
         for (change, query, pointer, expected) in settings(round) {
