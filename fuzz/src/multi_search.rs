@@ -224,7 +224,7 @@ fn answer(input: &mut Input<'_>, path: &str, asks: &Value) -> Value {
 
 fn result(input: &mut Input<'_>, asks: &Value) -> Value {
     let at_most = asks["limit"].as_u64().or(asks["hitsPerPage"].as_u64()).unwrap_or(20).min(4) as usize;
-    let hits: Vec<Value> = (0..input.below(at_most + 1)).map(|_| hit(input)).collect();
+    let hits: Vec<Value> = (0..input.below(at_most + 1)).map(|_| hit(input, asks)).collect();
     let mut result = json!({
         "hits": hits, "query": asks["q"].as_str().unwrap_or_default(), "processingTimeMs": input.below(9),
         "limit": asks["limit"].as_u64().unwrap_or(20), "offset": asks["offset"].as_u64().unwrap_or(0),
@@ -275,9 +275,10 @@ fn document(input: &mut Input<'_>) -> Map<String, Value> {
     document
 }
 
-fn hit(input: &mut Input<'_>) -> Value {
+fn hit(input: &mut Input<'_>, asks: &Value) -> Value {
     let mut hit = document(input);
-    if input.one_in(2) {
+    // A node formats where it is asked to; else it is a field of the document, which has no tag in it.
+    if input.one_in(2) && asks.get("attributesToHighlight").is_some_and(|it| !it.is_null()) {
         let formatted = document(input);
         hit.insert("_formatted".to_owned(), formatted.into());
     }
