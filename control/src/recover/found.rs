@@ -72,6 +72,15 @@ impl Copy {
     }
 }
 
+/// What a node tells cannot be taken for nothing: whatever is not found is gone after the recovery.
+fn unreadable(node: &Node, path: &str, told: &Value) -> Error {
+    let told: String = told.to_string().chars().take(200).collect();
+    Error::Other(format!(
+        "node `{}` answered GET {path} with something else than Meilisearch: {told}",
+        node.name
+    ))
+}
+
 /// Looks at a node, once it has done what is in its queue.
 ///
 /// # Errors
@@ -80,11 +89,13 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     idle(node).await?;
     let list = async |path: &'static str| -> Result<Vec<Value>> {
         let answer = node.ask("GET", path, None).await?;
-        Ok(answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default())
+        let results = answer.get("results").and_then(Value::as_array).cloned();
+        results.ok_or_else(|| unreadable(node, path, &answer))
     };
     let mut found = Found { keys: list("/keys?limit=10000").await?, ..Found::default() };
     for told in list("/indexes?limit=100000").await? {
-        let uid = told.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let uid = told.get("uid").and_then(Value::as_str);
+        let uid = uid.ok_or_else(|| unreadable(node, "/indexes", &told))?.to_owned();
         let settings = node.ask("GET", ApiPath::of_index(&uid, &["settings"]), None).await?;
         let known = index(&told, &settings);
         if let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) {
