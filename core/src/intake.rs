@@ -289,7 +289,7 @@ impl Collector {
                 .map(|()| write_payload(&topology, kind, &body))
             {
                 Err(over) => Progress::Done(over.error().reply()),
-                Ok(Some(Payload::Edit { edit, .. })) if let Err(error) = edit.check() => {
+                Ok(Some(Payload::Edit(edit))) if let Err(error) = edit.check() => {
                     refuse(&topology, &head, error, None)
                 }
                 Ok(Some(payload)) => start_write(topology, context, payload),

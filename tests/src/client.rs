@@ -3,6 +3,7 @@
 use reqwest::{Method, blocking};
 use serde_json::Value;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::LazyLock,
     time::{Duration, Instant},
@@ -51,6 +52,22 @@ impl Answer {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What headers of these names list, in no order and each once. Envoy says of every answer that might be compressed that it
+    /// might: that is left out.
+    #[must_use]
+    pub fn listed<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> BTreeMap<&'n str, BTreeSet<String>> {
+        let list = |name: &str| {
+            let values = self.headers.iter().filter(|(key, _)| key == name);
+            let values =
+                values.flat_map(|(_, value)| value.split(',')).map(|value| value.trim().to_lowercase());
+            values.filter(|value| value != "accept-encoding").collect()
+        };
+        names.into_iter().map(|name| (name, list(name))).collect()
     }
 }
 

@@ -258,8 +258,7 @@ async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -
         .ledger
         .call(move |connection| {
             forgotten.iter().try_for_each(|uid| stored::forget(connection, *uid))?;
-            stored::finish(connection, uid, &ending)?;
-            intents::close(connection, uid)
+            intents::end(connection, uid, &ending)
         })
         .await
 }

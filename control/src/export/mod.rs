@@ -151,13 +151,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
         started_at: Some(started_at),
         finished_at: time::now(),
     };
-    cluster
-        .ledger
-        .call(move |connection| {
-            tasks::finish(connection, uid, &ending)?;
-            intents::close(connection, uid)
-        })
-        .await
+    cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }
 
 /// Exports all indexes that are wanted; gives their details.

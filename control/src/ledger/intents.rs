@@ -2,7 +2,7 @@
 
 use super::{
     parsed,
-    tasks::{self, NewTask, Task},
+    tasks::{self, Ending, NewTask, Task},
 };
 use crate::{error::Result, export::Export, rules::Change};
 use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
@@ -210,6 +210,15 @@ pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Ends a task, and with it its intent.
+///
+/// # Errors
+/// The database failed.
+pub fn end(connection: &Connection, uid: u32, ending: &Ending) -> Result<()> {
+    tasks::finish(connection, uid, ending)?;
+    close(connection, uid)
 }
 
 /// Forgets an intent: its task has ended.

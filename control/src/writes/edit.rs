@@ -9,10 +9,7 @@ use crate::{
     epochs::LET_IN,
     error::Result,
     fenced,
-    ledger::{
-        intents,
-        tasks::{self, Ending},
-    },
+    ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT},
     scrub, time,
 };
@@ -186,11 +183,5 @@ async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Res
         started_at: Some(now.max(write.task.enqueued_at)),
         finished_at: now,
     };
-    cluster
-        .ledger
-        .call(move |connection| {
-            tasks::finish(connection, uid, &ending)?;
-            intents::close(connection, uid)
-        })
-        .await
+    cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }

@@ -54,18 +54,7 @@ impl Edit {
         Ok(())
     }
 
-    /// The body for a node. `secret` is nothing that a client knows.
-    #[must_use]
-    pub fn for_node(&self, secret: &str) -> Vec<u8> {
-        let filter = self
-            .filter
-            .as_ref()
-            .map(|filter| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone()));
-        let edit = Self { filter, function: wrapped(&self.function, secret, None), ..self.clone() };
-        serde_json::to_vec(&edit).unwrap_or_default()
-    }
-
-    /// The same, of some shards only.
+    /// The body that edits some shards' documents on a node. `secret` is nothing that a client knows.
     #[must_use]
     pub fn of_shards(&self, secret: &str, shards: &[Shard]) -> Vec<u8> {
         let narrowed = self.narrowed(shards);
@@ -335,6 +324,8 @@ mod tests {
     fn a_filter_that_names_the_tag_finds_nothing() {
         let filter = Some(serde_json::json!(["_miroir_shard = \",,,\""]));
         let edit = Edit { filter, context: None, function: String::new() };
-        assert!(!String::from_utf8(edit.for_node("k")).unwrap().contains("_miroir_shard = \\\",,,"));
+        assert!(
+            !String::from_utf8(edit.of_shards("k", &[Shard(1)])).unwrap().contains("_miroir_shard = \\\",,,")
+        );
     }
 }

@@ -161,7 +161,6 @@ impl Write {
                 // The payload is let go when it is sent.
                 let written = self.payload.written(&record.into_iter().collect());
                 let commit = Commit { uid, begun, results: Vec::new(), written };
-                self.payload.keep_secret(&key);
                 self.send(commit, &key, primary_key.as_deref(), &nodes, shards, &writers)
             }
             Ok(BeginReply::Show) if !self.shows => {

@@ -30,13 +30,8 @@ pub enum Payload {
         /// The client's `filter`.
         filter: Value,
     },
-    /// Edit what a filter finds by a function.
-    Edit {
-        /// What the client asks for.
-        edit: Edit,
-        /// Nothing that a client knows: [`Edit::for_node`].
-        secret: String,
-    },
+    /// Edit what a filter finds by a function: the control plane sends it, once it has tried it.
+    Edit(Edit),
     /// Delete all documents.
     All,
 }
@@ -116,7 +111,7 @@ impl Payload {
     #[must_use]
     pub fn edit(body: &[u8]) -> Option<Self> {
         let edit = serde_json::from_slice(body).ok()?;
-        Some(Self::Edit { edit, secret: String::new() })
+        Some(Self::Edit(edit))
     }
 
     /// Reads the body of a deletion by filter. `None` where a node would refuse it.
@@ -130,13 +125,6 @@ impl Payload {
         let Body { filter } = serde_json::from_slice(&body).ok()?;
         let body = scrub::disguise(&body).unwrap_or(body);
         Some(Self::Filter { body, filter })
-    }
-
-    /// What nodes are sent may depend on what no client knows.
-    pub fn keep_secret(&mut self, unknown: &str) {
-        if let Self::Edit { secret, .. } = self {
-            unknown.clone_into(secret);
-        }
     }
 
     /// What the control plane is told.
@@ -158,7 +146,7 @@ impl Payload {
                 odd: ids.iter().filter_map(|(id, _)| id_text(id)).find(|id| is_odd(id)),
             },
             Self::Filter { filter, .. } => WriteOperation::DeleteByFilter { filter: filter.clone() },
-            Self::Edit { edit, .. } => WriteOperation::Edit {
+            Self::Edit(edit) => WriteOperation::Edit {
                 filter: edit.filter.clone(),
                 context: edit.context.clone(),
                 function: edit.function.clone(),
@@ -218,7 +206,7 @@ impl Payload {
                 shards.dedup();
                 shards
             }
-            Self::Filter { .. } | Self::Edit { .. } | Self::All => topology.shards().collect(),
+            Self::Filter { .. } | Self::Edit(_) | Self::All => topology.shards().collect(),
         }
     }
 
@@ -269,7 +257,7 @@ impl Payload {
             }
             Self::Ids { .. } => ("POST", below(&["documents", "delete-batch"])),
             Self::Filter { .. } => ("POST", below(&["documents", "delete"])),
-            Self::Edit { .. } => ("POST", below(&["documents", "edit"])),
+            Self::Edit(_) => ("POST", below(&["documents", "edit"])),
             Self::All => ("DELETE", below(&["documents"])),
         }
     }
@@ -286,7 +274,7 @@ impl Payload {
                 }
                 written
             }
-            Self::Filter { .. } | Self::Edit { .. } | Self::All => BTreeMap::new(),
+            Self::Filter { .. } | Self::Edit(_) | Self::All => BTreeMap::new(),
         }
     }
 
@@ -301,8 +289,7 @@ impl Payload {
                 serde_json::to_vec(&mine).unwrap_or_default()
             }
             Self::Filter { body, .. } => body.clone(),
-            Self::Edit { edit, secret } => edit.for_node(secret),
-            Self::All => Vec::new(),
+            Self::Edit(_) | Self::All => Vec::new(),
         }
     }
 }

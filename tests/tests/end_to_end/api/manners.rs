@@ -1,7 +1,7 @@
 //! HTTP itself: methods and paths that are not there, other origins, compressed answers.
 
 use super::{INDEX, Pair, comparable, example, table::Route};
-use miroir_tests::{Answer, MASTER_KEY};
+use miroir_tests::MASTER_KEY;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, io::Read};
 
@@ -15,18 +15,6 @@ const HEADERS: [&str; 7] = [
     "access-control-max-age",
     "access-control-expose-headers",
 ];
-
-/// Lists come in any order; Envoy says of every answer that might be compressed that it might.
-fn headers(answer: &Answer, names: &[&str]) -> Value {
-    let list = |name: &str| {
-        let values =
-            answer.headers.iter().filter(|(key, _)| key == name).flat_map(|(_, value)| value.split(','));
-        let values =
-            values.map(|value| value.trim().to_lowercase()).filter(|value| value != "accept-encoding");
-        values.collect::<BTreeSet<_>>()
-    };
-    names.iter().map(|name| ((*name).to_owned(), json!(list(name)))).collect::<serde_json::Map<_, _>>().into()
-}
 
 fn same(
     pair: &mut Pair<'_>,
@@ -47,7 +35,7 @@ fn same(
         if answer.status == 405 {
             names.push("allow");
         }
-        json!([comparable(answer), answer.bytes.is_empty(), headers(answer, &names)])
+        json!([comparable(answer), answer.bytes.is_empty(), answer.listed(names.iter().copied())])
     });
     let [cluster, node] = told;
     pair.check(&format!("{method} {path} {sent:?}"), cluster, node);
