@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use deserr::Deserr;
 use indexmap::IndexMap;
+use itertools::kmerge_by;
 use milli_core::Index;
 use milli_core::heed::RoTxn;
 use milli_core::score_details::{ScoreDetails, WeightedScoreValue, compare_sort_values};
@@ -133,7 +134,8 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
     } else {
         (federation.offset, federation.limit)
     };
-    let mut scored = Vec::new();
+    // Of each index, a list of hits for each query.
+    let mut lists = BTreeMap::<String, Vec<Vec<Scored>>>::new();
     let mut totals = 0;
     let mut semantic_hit_count = None;
     let mut candidates = BTreeMap::<String, roaring::RoaringBitmap>::new();
@@ -154,6 +156,7 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
         let result = found.result;
         let maker = HitMaker::new(part.request.index, &rtxn, &query)?;
         let hits = maker.make_all(result.matching_words, &result.documents_ids, &result.document_scores)?;
+        let mut scored = Vec::with_capacity(hits.len());
         for ((mut hit, details), id) in
             hits.into_iter().zip(&result.document_scores).zip(&result.documents_ids)
         {
@@ -175,12 +178,20 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
             let id = (part.request.uid.to_string(), *id);
             scored.push(Scored { hit, score, values, id, order, distinct });
         }
+        lists.entry(part.request.uid.to_string()).or_default().push(scored);
         let of_index = candidates.entry(part.request.uid.to_string()).or_default();
         let before = of_index.len();
         *of_index |= result.candidates;
         totals += of_index.len() - before;
     }
-    scored.sort_by(|left, right| compare(right, left).then(left.order.cmp(&right.order)));
+    // What cannot be compared has no place in an order of all: Meilisearch merges lists, each in its own order, and so does this.
+    let first = |left: &Scored, right: &Scored| match compare(left, right) {
+        Ordering::Greater => true,
+        Ordering::Equal => left.order < right.order,
+        Ordering::Less => false,
+    };
+    let of_indexes = lists.into_values().map(|of_index| kmerge_by(of_index, first));
+    let mut scored: Vec<Scored> = kmerge_by(of_indexes, first).collect();
     let mut seen = BTreeSet::new();
     let mut taken = BTreeSet::new();
     scored.retain(|scored| {

@@ -35,13 +35,11 @@ const INEXACT: [(&str, u32); 7] =
     ];
 
 /// The same where nodes are `miroir-devnode`, whose engine is that of Meilisearch 1.15.
-const INEXACT_ON_DEVNODE: [(&str, u32); 8] = [
+const INEXACT_ON_DEVNODE: [(&str, u32); 7] = [
     // It merges facets of indexes that order them differently, which 1.50 refuses, and orders merged facets by name.
     ("errors", 98),
     // Of values with one count its engine shows others than that of 1.50.
     ("facets by count", 60),
-    // One query of some indexes is merged in another order; why is not known, and 1.50 does not.
-    ("federated", 90),
     ("facets cut", 80),
     // Its engine counts hits below the threshold in a page's total, as far as it has looked.
     ("threshold", 70),

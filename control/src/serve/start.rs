@@ -1,0 +1,178 @@
+//! From an open ledger to a cluster that clients may use.
+
+use crate::{
+    catch_up,
+    cluster::Cluster,
+    epochs::{INTERNAL, create_key},
+    error::{Error, Result},
+    export, features, fields, health,
+    ledger::{
+        self, catalogue,
+        intents::{self, Effect, Intent},
+        tasks,
+    },
+    locks::Scope,
+    mover, operations,
+    publish::folder,
+    settle::{self, Unsettled},
+    webhooks,
+    writes::{commit, edit, recovery},
+};
+use miroir_core::protocol::WriteOperation;
+use serde_json::json;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
+    wait_for_nodes(&cluster).await;
+    bootstrap_keys(&cluster).await?;
+    cluster.epochs.fence_all(&cluster).await?;
+    for node in cluster.nodes().iter().filter(|node| node.is_up()) {
+        if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
+            tracing::warn!(node = node.name, %error, "a node has keys of before still");
+        }
+    }
+    take_up(&cluster).await?;
+    operations::take_up_pace(&cluster).await?;
+    features::learn(&cluster).await?;
+    tokio::spawn(settle::run(cluster.clone()));
+    let beginning = cluster.clone();
+    tokio::spawn(async move { fields::complete_unknown(&beginning).await });
+    tokio::spawn(know_leases(cluster.clone()));
+    tokio::spawn(recovery::watch(cluster.clone()));
+    tokio::spawn(health::watch(cluster.clone()));
+    tokio::spawn(mover::watch(cluster.clone()));
+    tokio::spawn(webhooks::watch(cluster.clone()));
+    if let Some(folder) = &cluster.publisher.folder {
+        tokio::spawn(folder::watch(folder.clone()));
+    }
+    cluster.publish()?;
+    cluster.set_ready();
+    tracing::info!(version = cluster.view().version, "ready");
+    Ok(())
+}
+
+/// Waits until every shard can be read; and, for some seconds, for all nodes.
+async fn wait_for_nodes(cluster: &Cluster) {
+    let begun = Instant::now();
+    loop {
+        health::check(cluster).await;
+        let view = cluster.view();
+        let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
+        let readable = view.shards().all(|shard| view.active(shard).any(is_up));
+        let whole = cluster.nodes().iter().all(|node| node.is_up());
+        if whole || (readable && begun.elapsed() > Duration::from_secs(10)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Makes the API keys equal on all nodes: the first node's defaults are everybody's. Once in a cluster's life; nodes that
+/// are away then catch up later.
+async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
+    let done = cluster.ledger.call(|connection| ledger::meta(connection, "keys")).await?.is_some();
+    if done {
+        return Ok(());
+    }
+    let nodes = cluster.nodes();
+    let up: Vec<_> = nodes.iter().filter(|node| node.is_up()).collect();
+    let Some((first, others)) = up.split_first() else { return Err(Error::NoNode) };
+    let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
+    let read_key = json!({
+        "uid": uid,
+        "name": format!("{INTERNAL}read"),
+        "description": "Reads of gateways themselves",
+        "actions": ["search", "documents.get"],
+        "indexes": ["*"],
+        "expiresAt": null
+    });
+    create_key(first, &read_key).await?;
+    for node in others {
+        catch_up::sync_keys(first, node).await?;
+    }
+    crate::catalogue::mark_behind(cluster, &[]).await?;
+    cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
+}
+
+/// Notes that all leases are known, once those that an older build has given are over.
+async fn know_leases(cluster: Arc<Cluster>) {
+    let Some(left) = cluster.gateways.unknown_for() else { return };
+    tokio::time::sleep(left).await;
+    if let Err(error) = cluster.ledger.call(catalogue::know_leases).await {
+        tracing::warn!(%error, "the next start waits for leases again");
+    }
+}
+
+/// Takes up what was on its way when the control plane went down.
+async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
+    let (mut open, mut edits) = (Vec::new(), Vec::new());
+    for found in cluster.ledger.call(intents::all).await? {
+        let uid = found.uid;
+        match (&found.intent, found.sent) {
+            (Intent::Write { .. }, false) => {
+                let write = recovery::reopen(cluster, found, &open).await?;
+                match write {
+                    Some(write) if matches!(write.operation, WriteOperation::Edit { .. }) => {
+                        edits.push(write)
+                    }
+                    write => open.extend(write),
+                }
+            }
+            (Intent::Broadcast { requests, effect }, false) => {
+                if let Err(error) = crate::ops::redo(cluster, uid, requests, effect.clone()).await {
+                    tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
+                }
+            }
+            (Intent::Export { export }, _) => {
+                let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+                if let Some(task) = task {
+                    export::spawn(cluster, task, export.clone());
+                }
+            }
+            (intent, true) => {
+                let (effect, indexed) = match intent {
+                    Intent::Export { .. } => continue,
+                    Intent::Broadcast { effect, .. } => (effect.clone(), None),
+                    Intent::Write { operation, .. } => (Effect::None, commit::indexed(operation)),
+                };
+                let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+                if let Some(task) = task {
+                    crate::ops::tell_changing(cluster, uid, &effect).await?;
+                    // What others must not overtake keeps its locks.
+                    let scope = match &effect {
+                        Effect::None | Effect::Settings { .. } | Effect::Rules { .. } => None,
+                        Effect::UpdateIndex { index, rename, .. } => {
+                            Some(Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())))
+                        }
+                        Effect::Swap { pairs } => Some(Scope::indexes(
+                            pairs.iter().flat_map(|(left, right, _)| [left.as_str(), right.as_str()]),
+                        )),
+                    };
+                    let guard = match scope {
+                        Some(scope) => Some(cluster.locks.lock(scope).await),
+                        None => None,
+                    };
+                    cluster.settler.add(Unsettled { task, node_tasks: found.tasks, effect, indexed, guard });
+                }
+            }
+        }
+    }
+    if !open.is_empty() {
+        tracing::warn!(writes = open.len(), "writes without a commit are recovered");
+        let cluster = cluster.clone();
+        tokio::spawn(async move {
+            if let Err(error) = recovery::recover(&cluster, open).await {
+                tracing::error!(%error, "writes could not be recovered yet");
+            }
+        });
+    }
+    edits.into_iter().for_each(|write| edit::resume(cluster, write));
+    Ok(())
+}
