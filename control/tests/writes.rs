@@ -7,24 +7,13 @@ mod support;
 use miroir_control::locks::Scope;
 use miroir_control::serve;
 use miroir_control::writes::recovery;
-use miroir_core::protocol::{
-    BEGIN_PATH, Begin, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report,
-};
+use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+use support::{
+    FakeNode, LEASE_MS, addition, commit, control, control_that_starts, control_that_waits, enqueued,
 };
-use support::{FakeNode, LEASE_MS, addition, control, control_that_starts, control_that_waits};
-
-fn enqueued(node: &str, task_uid: u32) -> NodeResult {
-    NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
-}
-
-fn commit(uid: u32, results: Vec<NodeResult>) -> Commit {
-    Commit { uid, begun: None, results, written: BTreeMap::new() }
-}
 
 #[tokio::test]
 async fn a_write_is_begun_committed_and_settled() {
@@ -58,60 +47,6 @@ async fn a_write_is_begun_committed_and_settled() {
     let ecds: Value = serde_json::from_slice(&ecds).unwrap();
     let topology = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
     assert_eq!(Topology::from_json(topology.as_bytes()).unwrap().primary_key("movies"), Some("id"));
-}
-
-/// What nodes have been told of the fields of an index: the members of the documents, each time.
-fn registered(node: &FakeNode, index: &str) -> Vec<Vec<String>> {
-    let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect();
-    let requests = node.seen("PUT", &format!("/indexes/{index}/documents"));
-    requests.iter().flat_map(|request| request.as_array().unwrap()).map(members).collect()
-}
-
-#[tokio::test]
-async fn every_node_knows_the_fields_of_a_write_before_any_node_has_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let nodes = [FakeNode::start().await, FakeNode::start().await];
-    let told = |index: &str| nodes.each_ref().map(|node| registered(node, index));
-    let each = |fields: &[&[&str]]| {
-        let fields: Vec<Vec<String>> =
-            fields.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect();
-        [fields.clone(), fields]
-    };
-    let control = control(folder.path(), &[&nodes[0], &nodes[1]]).await;
-    let begin = async |index: &str, fields: &[&str]| {
-        let fields = fields.iter().map(|name| (*name).to_owned()).collect();
-        let begin = Begin { fields, ..addition(index, &[0]) };
-        let (status, reply) = control.internal(BEGIN_PATH, &begin).await;
-        assert_eq!(status, 200, "{reply}");
-        let (uid, key) = (reply["uid"].as_u64().unwrap(), reply["key"].as_str().unwrap().to_owned());
-        let uid = u32::try_from(uid).unwrap();
-        let results = vec![
-            enqueued("n0", nodes[0].add_documents(index, uid, &key).await),
-            enqueued("n1", nodes[1].add_documents(index, uid, &key).await),
-        ];
-        control.internal(COMMIT_PATH, &commit(uid, results)).await;
-        control.ended(uid).await
-    };
-    // The key is inferred: as the first document has it.
-    begin("a", &["title", "id", "otherId"]).await;
-    assert_eq!(told("a"), each(&[&["title", "id"], &["otherId", "id"]]));
-    // What is known is not told again.
-    begin("a", &["id", "title"]).await;
-    assert_eq!(told("a")[0].len(), 2);
-    begin("a", &["id", "new", "new.x", "title"]).await;
-    assert_eq!(told("a"), each(&[&["title", "id"], &["otherId", "id"], &["new", "new.x", "id"]]));
-    // Another index has fields of its own, though it has the name of one that is gone.
-    let answer = reqwest::Client::new().delete(format!("{}/indexes/a", control.url)).send().await.unwrap();
-    let deleted: Value = answer.json().await.unwrap();
-    control.ended(u32::try_from(deleted["taskUid"].as_u64().unwrap()).unwrap()).await;
-    begin("a", &["id", "title"]).await;
-    assert_eq!(told("a")[0].last().unwrap(), &["id", "title"]);
-    // More than an index can have: the task fails, and no node hears of them.
-    let many: Vec<String> = (0..65_535).map(|n| format!("f{n}")).collect();
-    let task = control.internal(BEGIN_PATH, &Begin { fields: many, ..addition("a", &[0]) }).await.1;
-    let uid = u32::try_from(task["task"]["taskUid"].as_u64().unwrap()).unwrap();
-    assert_eq!(control.ended(uid).await["error"]["code"], "max_fields_limit_exceeded");
-    assert_eq!(told("a")[0].last().unwrap(), &["id", "title"]);
 }
 
 #[tokio::test]

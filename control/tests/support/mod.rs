@@ -11,11 +11,11 @@ use miroir_control::{
     cluster::Cluster,
     serve::{self, ServeArgs},
 };
-use miroir_core::protocol::{Begin, BeginReply, WriteOperation};
+use miroir_core::protocol::{Begin, BeginReply, Commit, NodeOutcome, NodeResult, WriteOperation};
 use miroir_core::shard::Shard;
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -281,4 +281,14 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
         doubts: Default::default(),
         doubtful: None,
     }
+}
+
+/// A node has taken its part of a write.
+pub fn enqueued(node: &str, task_uid: u32) -> NodeResult {
+    NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
+}
+
+/// A gateway's commit.
+pub fn commit(uid: u32, results: Vec<NodeResult>) -> Commit {
+    Commit { uid, begun: None, results, written: BTreeMap::new() }
 }
