@@ -197,6 +197,7 @@ fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
     all.entry(FILTERABLE).or_insert_with(|| Value::Array(Vec::new()));
     all.entry(FACETING).or_insert(Value::Null);
     facet_values::with_room(&mut all);
+    settings_tag::display_tag(&mut all);
     Value::Object(all)
 }
 

@@ -25,8 +25,7 @@ fn without_member(text: &str) -> String {
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let value = part.trim_start();
-        // The tag is three characters, none of them a quote, between two.
-        let Some(rest) = value.strip_prefix('"').and_then(|value| value.get(4..)) else {
+        let Some(rest) = behind_tag(value) else {
             shown.push_str(&member);
             shown.push_str(part);
             continue;
@@ -40,6 +39,23 @@ fn without_member(text: &str) -> String {
         }
     }
     shown
+}
+
+/// What follows a text without quotes.
+fn behind_text(value: &str) -> Option<&str> {
+    value.trim_start().strip_prefix('"')?.split_once('"').map(|(_, rest)| rest)
+}
+
+/// What follows a tag's value: a text, or an array of texts, in which there are no quotes.
+fn behind_tag(value: &str) -> Option<&str> {
+    let Some(mut rest) = value.strip_prefix('[') else { return behind_text(value) };
+    loop {
+        rest = behind_text(rest)?.trim_start();
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return rest.strip_prefix(']'),
+        }
+    }
 }
 
 /// An edit's function is sent with lines before the client's: what a node says of lines counts them.
@@ -128,6 +144,9 @@ mod tests {
             ("`#{\"_miroir_shard\": \",,[\", \"id\": 2}`.", "`#{\"id\": 2}`."),
             ("`{\"a\":1,\"_miroir_shard\":\",,[\",\"id\":2}`.", "`{\"a\":1,\"id\":2}`."),
             ("`{\"_miroir_shard\":\",,[\"}`.", "`{}`."),
+            ("`{\"id\":2,\"_miroir_shard\":[\",][\",\"\u{2003} \u{2002}\"]}`.", "`{\"id\":2}`."),
+            ("`{\"_miroir_shard\":[\",][\",\"\u{2003} \u{2002}\"],\"id\":2}`.", "`{\"id\":2}`."),
+            ("`#{\"_miroir_shard\": [\",][\", \"\\u{2003} \\u{2002}\"], \"id\": 2}`.", "`#{\"id\": 2}`."),
         ] {
             assert_eq!(message(said), shown);
         }

@@ -5,10 +5,13 @@ use miroir_core::{
     shard::{Shard, TAG_FIELD},
     topology::Filterable,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The setting that holds the tag's rule.
 pub const FILTERABLE: &str = "filterableAttributes";
+
+/// The setting that says which attributes are shown.
+pub const DISPLAYED: &str = "displayedAttributes";
 
 /// The rule that makes the tag filterable by equality, and nothing else.
 #[must_use]
@@ -31,6 +34,17 @@ pub fn with_tag(client: &Value) -> Option<Value> {
         _ => return None,
     }
     Some(Value::Array(rules))
+}
+
+/// Makes nodes show the tag, which hits are ordered by, where a change says which attributes are displayed: it is not shown
+/// to clients in any case. Where nothing is displayed, hits have no order that could be seen.
+pub fn display_tag(settings: &mut Map<String, Value>) {
+    if let Some(Value::Array(displayed)) = settings.get_mut(DISPLAYED)
+        && !displayed.is_empty()
+        && !displayed.iter().any(|name| name == "*" || name == TAG_FIELD)
+    {
+        displayed.push(TAG_FIELD.into());
+    }
 }
 
 /// Takes the tag out of filterable attributes as a node tells them.
@@ -115,6 +129,21 @@ pub fn forbidden_tokens(tokens: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_show_the_tag_where_not_everything_is_displayed() {
+        for (client, node) in [
+            (json!(null), json!(null)),
+            (json!(["*"]), json!(["*"])),
+            (json!([]), json!([])),
+            (json!(["title"]), json!(["title", "_miroir_shard"])),
+            (json!("x"), json!("x")),
+        ] {
+            let mut settings = Map::from_iter([(DISPLAYED.to_owned(), client.clone())]);
+            display_tag(&mut settings);
+            assert_eq!(settings[DISPLAYED], node, "{client}");
+        }
+    }
 
     #[test]
     fn the_rule_comes_first_whatever_the_client_sets() {

@@ -38,7 +38,7 @@ fn split(criterion: &mut Criterion) {
             }
             let mut documents = reader.finish().unwrap_or_default();
             let _ = documents.assign(&key, SHARDS);
-            black_box(documents.tagged(|shard| shard.0 % 3 < 2))
+            black_box(documents.tagged(1, |shard| shard.0 % 3 < 2))
         });
     });
     group.finish();

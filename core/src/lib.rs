@@ -27,6 +27,7 @@ pub mod read;
 pub mod route;
 pub mod scrub;
 pub mod search;
+pub mod sequence;
 pub mod settings_changes;
 pub mod shard;
 mod tenant;

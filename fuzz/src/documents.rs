@@ -70,12 +70,12 @@ fn read<'a>(format: Format, key: Option<&str>, pieces: impl IntoIterator<Item = 
 }
 
 fn untagged(documents: &Documents) -> Vec<Map<String, Value>> {
-    let sent = documents.tagged(|_| true);
+    let sent = documents.tagged(1, |_| true);
     let sent: Vec<Box<RawValue>> = serde_json::from_slice(&sent).expect("what nodes are sent is JSON");
     let sent = sent.iter().map(|raw| serde_json::from_str(raw.get()));
     let mut sent: Vec<Map<String, Value>> = sent.collect::<Result<_, _>>().expect("documents are objects");
     for document in &mut sent {
-        assert!(document.shift_remove(TAG).is_some_and(|tag| tag.is_string()), "every document has its tag");
+        assert!(document.shift_remove(TAG).is_some_and(|tag| tag.is_array()), "every document has its tag");
     }
     sent
 }

@@ -13,7 +13,7 @@ use crate::{
     locks::Scope,
     ops::{AtOnce, Operation},
     scrub,
-    settings_tag::{FILTERABLE, disguised, forbidden_tokens, tag_rule, with_tag},
+    settings_tag::{FILTERABLE, disguised, display_tag, forbidden_tokens, tag_rule, with_tag},
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};
@@ -39,6 +39,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         with_template(embedders);
     }
     facet_values::with_room(&mut body);
+    display_tag(&mut body);
     let sets_rule = body.contains_key(FILTERABLE);
     let request = request("PATCH", ApiPath::of_index(&index, &["settings"]), Value::Object(body));
     write(&cluster, &sent, &index, request, sets_rule, Some(Value::Object(client))).await
@@ -92,7 +93,11 @@ pub async fn one(
         facet_values::with_room(&mut body);
         request("PATCH", path, body.remove(FACETING).unwrap_or_default())
     } else {
-        let mut body = disguised(&json!({ attribute.as_str(): value }))[&attribute].take();
+        let Value::Object(mut body) = disguised(&json!({ attribute.as_str(): value })) else {
+            return indexes::refused(&cluster, &sent).await;
+        };
+        display_tag(&mut body);
+        let mut body = body.remove(&attribute).unwrap_or_default();
         if attribute == EMBEDDERS {
             with_template(&mut body);
         }

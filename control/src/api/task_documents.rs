@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::{path::ApiPath, scrub, shard::Shard};
+use miroir_core::{path::ApiPath, scrub, sequence::DocumentTag, shard::Shard};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
@@ -59,8 +59,8 @@ async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>
     });
     let mut out = Vec::new();
     for (task, body) in join_all(asked).await.into_iter().flatten() {
-        let wanted: BTreeSet<String> =
-            task.shards.iter().filter(|shard| missing.remove(shard)).map(|shard| shard.tag()).collect();
+        let wanted: BTreeSet<Shard> =
+            task.shards.iter().copied().filter(|shard| missing.remove(shard)).collect();
         write(&body, &wanted, &mut out)?;
     }
     missing.is_empty().then_some(out)
@@ -70,15 +70,15 @@ async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>
 #[derive(Deserialize)]
 struct Tagged {
     #[serde(rename = "_miroir_shard")]
-    tag: String,
+    tag: Box<RawValue>,
 }
 
-/// Writes the documents with these tags, one behind the other, as nodes store them.
-fn write(body: &[u8], tags: &BTreeSet<String>, out: &mut Vec<u8>) -> Option<()> {
+/// Writes the documents of these shards, one behind the other, as nodes store them.
+fn write(body: &[u8], shards: &BTreeSet<Shard>, out: &mut Vec<u8>) -> Option<()> {
     for document in serde_json::Deserializer::from_slice(body).into_iter::<Box<RawValue>>() {
         let document = document.ok()?;
         let Tagged { tag } = serde_json::from_str(document.get()).ok()?;
-        if tags.contains(&tag) {
+        if shards.contains(&DocumentTag::from_json(tag.get())?.shard) {
             out.extend(scrub::document(document.get().as_bytes()));
         }
     }
@@ -88,14 +88,18 @@ fn write(body: &[u8], tags: &BTreeSet<String>, out: &mut Vec<u8>) -> Option<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use miroir_core::sequence::Sequence;
 
     #[test]
     fn documents_of_wanted_shards_are_told_as_they_were_sent() {
-        let (one, other) = (Shard(0).tag(), Shard(1).tag());
-        let body =
-            format!(r#"{{"id":1,"_miroir_shard":"{one}","n":1.50}}{{"id":2,"_miroir_shard":"{other}"}}"#);
+        let tag = |shard| {
+            let sequence = Some(Sequence { write: 3, position: 0 });
+            DocumentTag { shard, sequence }
+        };
+        let (one, other) = (tag(Shard(0)), tag(Shard(1)));
+        let body = format!(r#"{{"id":1,"_miroir_shard":{one},"n":1.50}}{{"id":2,"_miroir_shard":{other}}}"#);
         let mut out = Vec::new();
-        write(body.as_bytes(), &BTreeSet::from([one]), &mut out).unwrap();
+        write(body.as_bytes(), &BTreeSet::from([Shard(0)]), &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), r#"{"id":1,"n":1.50}"#);
         assert!(
             write(b"{\"id\":1}", &BTreeSet::new(), &mut Vec::new()).is_none(),

@@ -16,6 +16,7 @@ use crate::{
 use miroir_core::{
     documents::PrimaryKey,
     path::ApiPath,
+    sequence::DocumentTag,
     shard::{Shard, TAG_FIELD},
 };
 use serde_json::{Value, json};
@@ -146,9 +147,9 @@ async fn read(
         let page = fetch(node, index, &query).await?;
         for (id, document) in by_id(&page.results, key) {
             let content = content(document);
-            let tag: Option<String> = content.get(TAG_FIELD).and_then(|tag| serde_json::from_str(tag).ok());
+            let tag = content.get(TAG_FIELD).and_then(|tag| DocumentTag::from_json(tag));
             let shard = Shard::of_document(&id, shards);
-            if tag.as_deref() != Some(&*shard.tag()) {
+            if tag.is_none_or(|tag| tag.shard != shard) {
                 return Err(Error::Other(format!(
                     "node `{}`: document `{id}` of `{index}` is in another shard than {} of {shards}: say the cluster's number \
                      of shards with --shards",

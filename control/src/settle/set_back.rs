@@ -16,7 +16,7 @@ use crate::{
     },
     locks::Scope,
     node::Node,
-    settings_tag::{FILTERABLE, with_tag},
+    settings_tag::{FILTERABLE, display_tag, with_tag},
 };
 use futures_util::future::join_all;
 use miroir_core::path::ApiPath;
@@ -145,6 +145,7 @@ fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) ->
         with_template(embedders);
     }
     facet_values::with_room(&mut body);
+    display_tag(&mut body);
     body
 }
 

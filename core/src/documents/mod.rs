@@ -19,10 +19,15 @@ pub use reader::payload_too_large;
 use crate::{
     content_type::ContentType,
     error::{ApiError, Code, ErrorBody},
+    json::RawObject,
+    sequence::{DocumentTag, Sequence},
     shard::{Shard, TAG_FIELD},
 };
 use doubts::Doubtful;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io::Write,
+};
 
 /// How a payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +112,10 @@ pub struct Documents {
     shards: u16,
     doubtful: Doubtful,
     names: FieldNames,
+    /// The first position of each id that comes again, by the id's hash.
+    first_positions: HashMap<u64, u32>,
+    /// The sequences of documents that are in the index already, by the id's hash.
+    sequences: HashMap<u64, Sequence>,
 }
 
 impl Documents {
@@ -153,7 +162,18 @@ impl Documents {
                 entry.id = Some(Shard::hash(&id));
             }
         }
+        self.sequences = HashMap::new();
+        self.first_positions = self.repeated().into_iter().collect();
         Ok(())
+    }
+
+    /// The hash of each id that is there more than once, with its first position.
+    fn repeated(&self) -> Vec<(u64, u32)> {
+        let positions = (0..).zip(&self.entries).filter_map(|(position, entry)| Some((entry.id?, position)));
+        let mut positions: Vec<(u64, u32)> = positions.collect();
+        positions.sort_unstable();
+        let groups = positions.chunk_by(|(one, _), (other, _)| one == other);
+        groups.filter(|group| group.len() > 1).filter_map(|group| group.first().copied()).collect()
     }
 
     /// How many different ids there are; 0 before [`Self::assign`].
@@ -163,6 +183,17 @@ impl Documents {
         ids.sort_unstable();
         ids.dedup();
         ids.len()
+    }
+
+    /// Takes the sequences of stored documents, which these documents keep. `stored` are objects with their ids and tags.
+    pub fn keep_sequences(&mut self, stored: &[RawObject<'_>]) {
+        let Some(key) = &self.key else { return };
+        for document in stored {
+            let id = document.at(key.name()).and_then(|id| primary_key::id_text(id).ok());
+            if let (Some(id), Some(sequence)) = (id, Sequence::of(document)) {
+                self.sequences.insert(Shard::hash(&id), sequence);
+            }
+        }
     }
 
     /// The names of the documents' fields.
@@ -201,6 +232,13 @@ impl Documents {
         String::from_utf8(array).unwrap_or_default()
     }
 
+    /// A document's sequence: what it has already, else its first position in this write.
+    fn sequence(&self, write: u32, position: u32, entry: &Entry) -> Sequence {
+        let kept = entry.id.and_then(|id| self.sequences.get(&id)).copied();
+        let first = || entry.id.and_then(|id| self.first_positions.get(&id)).copied().unwrap_or(position);
+        kept.unwrap_or_else(|| Sequence { write, position: first() })
+    }
+
     fn shard(&self, entry: &Entry) -> Option<Shard> {
         entry.id.filter(|_| self.shards > 0).map(|id| Shard::of_hash(id, self.shards))
     }
@@ -227,24 +265,27 @@ impl Documents {
         ids
     }
 
-    /// The documents of some shards as a JSON array, each with its tag; in the client's order.
+    /// The documents of some shards as a JSON array, each with its tag and its sequence; in the client's order. `write` is the
+    /// uid of the write that brings them.
     #[must_use]
-    pub fn tagged(&self, wanted: impl Fn(Shard) -> bool) -> Vec<u8> {
-        const OVERHEAD: usize = r#","_miroir_shard":",,,"},"#.len();
-        let chosen = || self.entries.iter().filter_map(|entry| Some((entry, self.shard(entry)?)));
-        let chosen = || chosen().filter(|(_, shard)| wanted(*shard));
-        let size: usize = chosen().map(|(entry, _)| (entry.end - entry.start) as usize + OVERHEAD).sum();
+    pub fn tagged(&self, write: u32, wanted: impl Fn(Shard) -> bool) -> Vec<u8> {
+        let last = Sequence { write, position: u32::try_from(self.entries.len()).unwrap_or(u32::MAX) };
+        let overhead = r#","_miroir_shard":[",,,",""]},"#.len() + last.to_string().len();
+        let chosen =
+            || (0..).zip(&self.entries).filter_map(|(at, entry)| Some((at, entry, self.shard(entry)?)));
+        let chosen = || chosen().filter(|(.., shard)| wanted(*shard));
+        let size: usize = chosen().map(|(_, entry, _)| (entry.end - entry.start) as usize + overhead).sum();
         let mut array = Vec::with_capacity(size + 2);
-        for (entry, shard) in chosen() {
+        for (position, entry, shard) in chosen() {
             array.push(if array.is_empty() { b'[' } else { b',' });
             let document = self.body.slice(*entry);
             // A document here is an object with at least its primary key, so it ends in `}` and is not empty.
             array.extend_from_slice(document.strip_suffix(b"}").unwrap_or(document));
             array.extend_from_slice(b",\"");
             array.extend_from_slice(TAG_FIELD.as_bytes());
-            array.extend_from_slice(b"\":\"");
-            array.extend_from_slice(shard.tag().as_bytes());
-            array.extend_from_slice(b"\"}");
+            let tag = DocumentTag { shard, sequence: Some(self.sequence(write, position, entry)) };
+            // Writing to memory does not fail.
+            let _ = write!(array, "\":{tag}}}");
         }
         if array.is_empty() {
             array.push(b'[');

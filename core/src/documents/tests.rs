@@ -19,7 +19,7 @@ fn read(format: Format, payload: &[u8], key: Option<&str>, step: usize) -> Resul
 
 fn parsed(documents: &mut Documents, key: &str) -> Vec<Value> {
     documents.assign(&PrimaryKey::new(key), 64).unwrap();
-    serde_json::from_slice(&documents.tagged(|_| true)).unwrap()
+    serde_json::from_slice(&documents.tagged(9, |_| true)).unwrap()
 }
 
 fn message(format: Format, payload: &str) -> String {
@@ -28,10 +28,12 @@ fn message(format: Format, payload: &str) -> String {
 
 #[test]
 fn every_form_gives_the_same_documents() {
-    let tag = |id: &str| Shard::of_document(id, 64).tag();
+    let tag = |id: &str, position| {
+        json!([Shard::of_document(id, 64).tag(), Sequence { write: 9, position }.to_string()])
+    };
     let expected = vec![
-        json!({"id": 1, "name": "a b", "_miroir_shard": tag("1")}),
-        json!({"id": 2, "name": null, "_miroir_shard": tag("2")}),
+        json!({"id": 1, "name": "a b", "_miroir_shard": tag("1", 0)}),
+        json!({"id": 2, "name": null, "_miroir_shard": tag("2", 1)}),
     ];
     let forms: [(Format, &str); 3] = [
         (Format::Json, " [ {\"id\":1,\n\"name\":\"a b\"} , {\"id\":2,\"name\":null} ]\n"),
@@ -149,9 +151,9 @@ fn bytes_are_kept() {
     let payload = br#"[{"id":"x","n":1.000,"big":123456789012345678901234567890,"s":"\u00e9","id":"y"}]"#;
     let mut documents = read(Format::Json, payload, Some("id"), 5).unwrap();
     documents.assign(&PrimaryKey::new("id"), 64).unwrap();
-    let text = String::from_utf8(documents.tagged(|_| true)).unwrap();
+    let text = String::from_utf8(documents.tagged(9, |_| true)).unwrap();
     assert!(text.starts_with(
-        r#"[{"id":"x","n":1.000,"big":123456789012345678901234567890,"s":"\u00e9","id":"y","_miroir_shard":""#
+        r#"[{"id":"x","n":1.000,"big":123456789012345678901234567890,"s":"\u00e9","id":"y","_miroir_shard":[""#
     ));
     assert_eq!(documents.shards(), [Shard::of_document("y", 64)], "the last of two ids counts");
 }
@@ -314,7 +316,7 @@ fn duplicates_of_an_id_stay_in_order() {
     let mut documents = read(Format::Json, payload, Some("id"), 9).unwrap();
     documents.assign(&PrimaryKey::new("id"), 64).unwrap();
     let one = Shard::of_document("1", 64);
-    let values: Vec<Value> = serde_json::from_slice(&documents.tagged(|shard| shard == one)).unwrap();
+    let values: Vec<Value> = serde_json::from_slice(&documents.tagged(9, |shard| shard == one)).unwrap();
     assert_eq!(values.iter().map(|value| value["v"].clone()).collect::<Vec<_>>(), [json!(1), json!(3)]);
 }
 

@@ -154,7 +154,7 @@ fn scores_come_first_and_then_the_pages_own_fields() {
                 assert_eq!(query["attributesToHighlight"], json!(["*"]));
                 bodies += hits;
             } else {
-                assert_eq!(query["attributesToRetrieve"], json!(["id"]));
+                assert_eq!(query["attributesToRetrieve"], json!(["_miroir_shard", "id"]));
                 assert_eq!(query["attributesToHighlight"], Value::Null);
                 scores += hits;
             }

@@ -2,6 +2,7 @@
 
 use super::{
     hit::DETAILS,
+    insertion::Insertion,
     pins,
     rank::{HIDDEN, Rank, Sorted},
     values::{FacetValue, values_at},
@@ -12,7 +13,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
-use std::{cell::OnceCell, cmp::Ordering, fmt};
+use std::{cell::OnceCell, fmt};
 
 /// A hit, with what says its place.
 #[derive(Debug)]
@@ -22,14 +23,12 @@ pub struct Hit<'a> {
     /// Read when it is compared: most hits of a node never are.
     rank: OnceCell<Rank>,
     id: OnceCell<Option<DocumentId>>,
+    insertion: OnceCell<Insertion>,
     /// What it does not show of the attribute that no two hits may have in common.
     distinct: OnceCell<Vec<FacetValue>>,
 }
 
-/// A document's id, for the order of hits that no ranking rule tells apart.
-///
-/// One node gives them in the order in which it took the documents. A cluster does not know that order, but where ids
-/// were given in ascending order, as most are, the order of the ids is the same.
+/// A document's id. Numbers go before texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DocumentId {
     /// A number, also where it is a string: one that is written as the number is.
@@ -63,7 +62,13 @@ impl<'a> Hit<'a> {
     /// A hit of these members.
     #[must_use]
     pub fn new(fields: RawObject<'a>) -> Self {
-        Self { fields, rank: OnceCell::new(), id: OnceCell::new(), distinct: OnceCell::new() }
+        Self {
+            fields,
+            rank: OnceCell::new(),
+            id: OnceCell::new(),
+            insertion: OnceCell::new(),
+            distinct: OnceCell::new(),
+        }
     }
 
     /// What the ranking rules say of it.
@@ -110,14 +115,10 @@ impl<'a> Hit<'a> {
         self.distinct.get().cloned().unwrap_or_else(|| values_at(&self.fields, attribute))
     }
 
-    /// The order of two hits that no ranking rule tells apart: by their ids, where both show theirs.
+    /// When its document came: the order of hits that no ranking rule tells apart.
     #[must_use]
-    pub fn compare_ids(&self, other: &Self, primary_key: Option<&str>) -> Ordering {
-        let Some(key) = primary_key else { return Ordering::Equal };
-        match (self.id(key), other.id(key)) {
-            (Some(one), Some(other)) => one.cmp(other),
-            _ => Ordering::Equal,
-        }
+    pub fn insertion(&self, primary_key: Option<&str>) -> &Insertion {
+        self.insertion.get_or_init(|| Insertion::of(&self.fields, primary_key))
     }
 
     /// The document's id, where it is shown.

@@ -1,11 +1,11 @@
 //! `GET /indexes/{uid}/documents` and `POST /indexes/{uid}/documents/fetch`.
 //!
-//! One node lists documents in the order in which it took them. A cluster does not know that order: it merges by id, which
-//! is the same where ids were given in ascending order. Each node's own order is kept, and pages never overlap.
+//! One node lists documents in the order in which they came, and so does a cluster. Each node's own order is kept, and pages never
+//! overlap.
 
 use super::{
-    answer::DocumentId,
     geo::{Place, compare_distances},
+    insertion::Insertion,
     merge::{ranked, write_list},
     query::DEEP,
     query_string::{parameters, sort_parameters},
@@ -60,7 +60,7 @@ enum SortKey {
 struct Document<'a> {
     fields: RawObject<'a>,
     keys: Vec<SortKey>,
-    id: Option<DocumentId>,
+    insertion: Insertion,
     address: Address,
 }
 
@@ -85,9 +85,8 @@ impl DocumentList {
         let sorts: Vec<Sort> =
             names("sort")?.iter().flatten().map(|sort| Sort::of(sort)).collect::<Option<_>>()?;
         let primary_key = topology.primary_key(index).map(str::to_owned);
-        let needed: Vec<&str> =
-            primary_key.as_deref().into_iter().chain(sorts.iter().map(Sort::path)).collect();
-        let selection = Selection::new(names("fields")?.as_deref(), &[], &needed);
+        let selection =
+            Selection::new(names("fields")?.as_deref(), &[], &keys(primary_key.as_deref(), &sorts));
         let (offset, limit) = (number("offset", 0)?, number("limit", 20)?);
         let deep = offset >= DEEP && limit > 0 && primary_key.is_some();
         Some(Box::new(Self {
@@ -107,15 +106,10 @@ impl DocumentList {
         let read = documents.into_iter().enumerate().map(|(position, fields)| Document {
             address: (source, position),
             keys: self.sorts.iter().map(|sort| sort.key(&fields)).collect(),
-            id: self.primary_key.as_deref().and_then(|key| DocumentId::of(&fields, key)),
+            insertion: Insertion::of(&fields, self.primary_key.as_deref()),
             fields,
         });
         Some(read.collect())
-    }
-
-    /// What merging needs of every document, and nothing else.
-    fn keys(&self) -> Vec<&str> {
-        self.primary_key.as_deref().into_iter().chain(self.sorts.iter().map(Sort::path)).collect()
     }
 
     /// The request for these documents of a node.
@@ -168,8 +162,8 @@ impl InSteps for DocumentList {
     }
 
     fn name(&self, document: &RawObject<'_>) -> Option<Name> {
-        let id = DocumentId::of(document, self.primary_key.as_deref()?)?;
-        Some(Name { query: 0, id: Some(id), rank: Rank::default() })
+        let insertion = Insertion::of(document, self.primary_key.as_deref());
+        (!insertion.is_unknown()).then(|| Name { query: 0, insertion, rank: Rank::default() })
     }
 
     fn write_hit(&self, document: &RawObject<'_>, out: &mut Vec<u8>) {
@@ -201,7 +195,7 @@ impl Question for DocumentList {
         if self.scan.is_none() {
             return self.request(portions, 0, limit, self.selection.fields());
         }
-        let needed = Selection::new(Some(&[]), &[], &self.keys());
+        let needed = Selection::new(Some(&[]), &[], &keys(self.primary_key.as_deref(), &self.sorts));
         self.request(portions, 0, limit, needed.fields())
     }
 
@@ -314,13 +308,16 @@ impl SortKey {
     }
 }
 
+/// What merging needs of every document, and nothing else.
+fn keys<'k>(primary_key: Option<&'k str>, sorts: &'k [Sort]) -> Vec<&'k str> {
+    [TAG_FIELD].into_iter().chain(primary_key).chain(sorts.iter().map(Sort::path)).collect()
+}
+
 impl Document<'_> {
     fn compare(&self, other: &Self) -> Ordering {
         let keys = self.keys.iter().zip(&other.keys).map(|(one, two)| one.compare(two));
-        keys.into_iter().find(|ordering| ordering.is_ne()).unwrap_or_else(|| match (&self.id, &other.id) {
-            (Some(one), Some(two)) => one.cmp(two),
-            _ => Ordering::Equal,
-        })
+        let mut by_keys = keys.filter(|ordering| ordering.is_ne());
+        by_keys.next().unwrap_or_else(|| self.insertion.cmp(&other.insertion))
     }
 }
 

@@ -4,9 +4,10 @@
 //! Source: Meilisearch 1.50, `meilisearch/src/search/federated/`.
 
 use super::{
-    answer::{DocumentId, Hit},
+    answer::Hit,
     federated_hybrid::Decision,
     hit::DETAILS,
+    insertion::Insertion,
     merge::{Seen, ranked, write_list},
     paging::Paging,
     pins::{self, Pins},
@@ -180,7 +181,10 @@ impl Federated {
                 return ordering;
             }
             let ranks = one.hit.rank().compare(other.hit.rank());
-            return ranks.then_with(|| one.hit.compare_ids(&other.hit, primary_key()));
+            return ranks.then_with(|| {
+                let key = primary_key();
+                one.hit.insertion(key).cmp(other.hit.insertion(key))
+            });
         }
         Weighted::compare(&one.weighted, &other.weighted)
             .unwrap_or_else(|| other_place.weighted_ranking_score.total_cmp(&place.weighted_ranking_score))
@@ -246,8 +250,7 @@ impl InSteps for Federated {
         let place: Place = hit.read("_federation")?;
         let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref();
         let rank = Rank::read(hit.last(DETAILS)?, None);
-        let id = key.and_then(|key| DocumentId::of(hit, key));
-        Some(Name { query: place.queries_position, id, rank })
+        Some(Name { query: place.queries_position, insertion: Insertion::of(hit, key), rank })
     }
 
     fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {

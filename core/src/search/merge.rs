@@ -77,7 +77,8 @@ impl Merging<'_> {
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
             let mixed = request.hybrid.and_then(|hybrid| hybrid.compare(one, other));
             mixed.unwrap_or_else(|| {
-                one.rank().compare(other.rank()).then_with(|| one.compare_ids(other, primary_key))
+                let ranks = one.rank().compare(other.rank());
+                ranks.then_with(|| one.insertion(primary_key).cmp(other.insertion(primary_key)))
             })
         };
         let mut seen = Seen::new(self.distinct);

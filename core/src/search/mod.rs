@@ -12,6 +12,7 @@ mod federated_hybrid;
 pub mod geo;
 mod hit;
 pub mod hybrid;
+mod insertion;
 pub mod merge;
 pub mod multi;
 mod page;

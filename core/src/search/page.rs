@@ -4,7 +4,7 @@
 //! they are not those that the scores told of, a write has come between.
 
 use super::{
-    answer::{DocumentId, Hit, NodeAnswer},
+    answer::{Hit, NodeAnswer},
     hybrid::Mixed,
     merge::Seen,
     query::{Decided, IndexQuery},
@@ -160,8 +160,7 @@ impl Page {
 
     fn name(&self, hit: &Hit<'_>) -> Name {
         let key = self.query.config.primary_key.as_deref();
-        let id = key.and_then(|key| DocumentId::of(&hit.fields, key));
-        Name { query: 0, id, rank: hit.rank().clone() }
+        Name { query: 0, insertion: hit.insertion(key).clone(), rank: hit.rank().clone() }
     }
 
     fn add(&mut self, source: usize, asked: u64, hits: Vec<Hit<'_>>) {
@@ -328,10 +327,7 @@ impl Scored {
         let mixed = self.mixed.as_ref().zip(other.mixed.as_ref());
         let (name, other) = (&self.name, &other.name);
         mixed.and_then(|(one, other)| one.compare(other)).unwrap_or_else(|| {
-            name.rank.compare(&other.rank).then_with(|| match (&name.id, &other.id) {
-                (Some(one), Some(other)) => one.cmp(other),
-                _ => Ordering::Equal,
-            })
+            name.rank.compare(&other.rank).then_with(|| name.insertion.cmp(&other.insertion))
         })
     }
 }

@@ -12,7 +12,10 @@ use super::{
     selection::Selection,
     values::FacetValue,
 };
-use crate::{shard::Shard, topology::IndexConfig};
+use crate::{
+    shard::{Shard, TAG_FIELD},
+    topology::IndexConfig,
+};
 use std::{collections::HashMap, sync::Arc};
 
 /// Offsets from which on pages are fetched in two steps.
@@ -79,8 +82,8 @@ impl IndexQuery {
         request: SearchRequest,
         distinct: Option<String>,
     ) -> Self {
-        let needed: Vec<&str> =
-            [&config.primary_key, &distinct].into_iter().flatten().map(String::as_str).collect();
+        let named = [&config.primary_key, &distinct].into_iter().flatten().map(String::as_str);
+        let needed: Vec<&str> = [TAG_FIELD].into_iter().chain(named).collect();
         let selection = Selection::new(request.retrieve.as_deref(), &request.formatted, &needed);
         let count_distinct = distinct.is_some();
         let sorts = config.sorts(&request.sort);

@@ -261,7 +261,8 @@ impl Question for Near {
         };
         let lists = answers.iter().map(|answer| answer.hits.as_slice()).collect();
         let compare = |one: &Hit<'_>, other: &Hit<'_>| {
-            one.rank().compare(other.rank()).then_with(|| one.compare_ids(other, key))
+            let ranks = one.rank().compare(other.rank());
+            ranks.then_with(|| one.insertion(key).cmp(other.insertion(key)))
         };
         let end = usize::try_from(offset.saturating_add(limit)).unwrap_or(usize::MAX);
         let hits = ranked(lists, end, compare, wanted);

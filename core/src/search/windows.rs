@@ -3,7 +3,7 @@
 //! Each node's hits of the page stand together in the node's own order, so they are fetched by `offset` and `limit`. Where
 //! they are not those that the first step told of, a write has come between, and all of it is asked again.
 
-use super::{answer::DocumentId, merge::write_list, page::share, rank::Rank};
+use super::{insertion::Insertion, merge::write_list, page::share, rank::Rank};
 use crate::{
     http::Reply,
     json::RawObject,
@@ -111,8 +111,8 @@ pub(super) struct Winner {
 pub(super) struct Name {
     /// The query that found it.
     pub query: usize,
-    /// Its document's id, where it is shown.
-    pub id: Option<DocumentId>,
+    /// When its document came.
+    pub insertion: Insertion,
     /// What the ranking rules say of it.
     pub rank: Rank,
 }

@@ -1,6 +1,8 @@
-//! The machine of a write: begin at the control plane, one callout a node, commit; only then the client hears 202.
+//! The machine of a write: begin at the control plane, a look at which of a few documents are there already, one callout a node,
+//! commit; only then the client hears 202.
 
 mod edit;
+mod lookup;
 mod payload;
 mod refusal;
 
@@ -64,8 +66,23 @@ pub struct Write {
 #[derive(Debug)]
 enum State {
     Beginning { attempt: u32, shards: Vec<Shard> },
+    LookingUp { plan: Plan, pending: BTreeSet<CallId> },
     Sending { commit: Commit, pending: BTreeMap<CallId, Part>, unsent: usize },
     Committing { commit: Commit, attempt: u32 },
+}
+
+/// What the control plane has decided of a write.
+#[derive(Debug)]
+struct Plan {
+    commit: Commit,
+    /// The gateway's epoch key.
+    key: String,
+    primary_key: Option<String>,
+    /// Names of the nodes.
+    nodes: Vec<String>,
+    shards: Vec<Shard>,
+    /// For each shard, the positions in `nodes` of its writers.
+    writers: Vec<Vec<u16>>,
 }
 
 /// What one node is sent.
@@ -91,6 +108,13 @@ impl Write {
                 let (attempt, shards) = (*attempt, std::mem::take(shards));
                 self.digest_begin(attempt, &shards, outcome)
             }
+            State::LookingUp { pending, .. } => {
+                pending.remove(&id);
+                if let Outcome::Answered(Answer { status: 200, body, .. }) = outcome {
+                    self.payload.keep_sequences(&body);
+                }
+                self.send_when_looked_up(Vec::new())
+            }
             State::Sending { commit, pending, .. } => {
                 if let Some(part) = pending.remove(&id) {
                     commit.results.push(NodeResult { node: part.node, outcome: node_outcome(&outcome) });
@@ -111,7 +135,7 @@ impl Write {
             State::Sending { pending, .. } => {
                 pending.get(&id).into_iter().flat_map(|part| part.shards.iter().copied()).collect()
             }
-            State::Beginning { .. } | State::Committing { .. } => Vec::new(),
+            State::Beginning { .. } | State::LookingUp { .. } | State::Committing { .. } => Vec::new(),
         }
     }
 
@@ -119,9 +143,9 @@ impl Write {
     /// last one, the payload is let go.
     #[must_use]
     pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
-        let State::Sending { pending, unsent, .. } = &mut self.state else { return None };
+        let State::Sending { commit, pending, unsent } = &mut self.state else { return None };
         let shards = &pending.get(&id)?.shards;
-        let body = self.payload.body(|shard| shards.contains(&shard));
+        let body = self.payload.body(commit.uid, |shard| shards.contains(&shard));
         *unsent = unsent.saturating_sub(1);
         if *unsent == 0 {
             self.payload = Payload::All;
@@ -161,7 +185,8 @@ impl Write {
                 // The payload is let go when it is sent.
                 let written = self.payload.written(&record.into_iter().collect());
                 let commit = Commit { uid, begun, results: Vec::new(), written };
-                self.send(commit, &key, primary_key.as_deref(), &nodes, shards, &writers)
+                let shards = shards.to_vec();
+                self.look_up(Plan { commit, key, primary_key, nodes, shards, writers })
             }
             Ok(BeginReply::Show) if !self.shows => {
                 self.shows = true;
@@ -186,19 +211,32 @@ impl Write {
         }
     }
 
-    fn send(
-        mut self,
-        mut commit: Commit,
-        key: &str,
-        primary_key: Option<&str>,
-        nodes: &[String],
-        shards: &[Shard],
-        writers: &[Vec<u16>],
-    ) -> Progress<Self> {
+    /// Asks what sequences the documents have that are there already.
+    fn look_up(mut self, plan: Plan) -> Progress<Self> {
+        let calls = lookup::calls(&self.topology, &self.context.index, &self.payload, &plan, || {
+            self.next_call += 1;
+            CallId(self.next_call)
+        });
+        self.state = State::LookingUp { plan, pending: calls.iter().map(|call| call.id).collect() };
+        self.send_when_looked_up(calls)
+    }
+
+    fn send_when_looked_up(mut self, calls: Vec<Callout>) -> Progress<Self> {
+        match self.state {
+            State::LookingUp { plan, pending } if pending.is_empty() => {
+                self.state = State::Beginning { attempt: 0, shards: Vec::new() };
+                self.send(plan)
+            }
+            _ => Progress::Pending { machine: self, calls },
+        }
+    }
+
+    fn send(mut self, plan: Plan) -> Progress<Self> {
         let mut pending = BTreeMap::new();
         let mut calls = Vec::new();
+        let Plan { mut commit, key, primary_key, nodes, shards, writers } = plan;
         for (position, name) in nodes.iter().enumerate() {
-            let mine = shards.iter().zip(writers);
+            let mine = shards.iter().zip(&writers);
             let mine: BTreeSet<Shard> = mine
                 .filter(|(_, nodes)| nodes.iter().any(|node| usize::from(*node) == position))
                 .map(|(shard, _)| *shard)
@@ -212,7 +250,8 @@ impl Write {
                 commit.results.push(NodeResult { node: name.clone(), outcome });
                 continue;
             };
-            let (method, path) = self.payload.request(&self.context.index, primary_key, &mark(commit.uid));
+            let (method, path) =
+                self.payload.request(&self.context.index, primary_key.as_deref(), &mark(commit.uid));
             let id = self.next_id();
             pending.insert(id, Part { node: name.clone(), shards: mine });
             let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];

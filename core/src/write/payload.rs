@@ -4,6 +4,7 @@ use super::Edit;
 use crate::{
     documents::{Documents, Doubts, PrimaryKey, infer_primary_key},
     error::{ApiError, Code, ErrorBody},
+    json::RawObject,
     path::ApiPath,
     protocol::WriteOperation,
     scrub,
@@ -278,11 +279,32 @@ impl Payload {
         }
     }
 
-    /// One node's part, JSON; empty where nothing is sent along. `mine` says which shards the node writes.
+    /// The documents that may be there already, of which the nodes are asked; empty where there are more than `most`.
     #[must_use]
-    pub fn body(&self, mine: impl Fn(Shard) -> bool) -> Vec<u8> {
+    pub fn looked_up(&self, most: usize) -> BTreeMap<Shard, BTreeSet<String>> {
         match self {
-            Self::Documents(payload) => payload.documents.tagged(mine),
+            Self::Documents(payload) if payload.documents.len() <= most => {
+                payload.documents.ids(&payload.documents.shards().into_iter().collect())
+            }
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Takes a node's list of stored documents: these keep their sequences. What is no such list says nothing.
+    pub fn keep_sequences(&mut self, answer: &[u8]) {
+        let stored = serde_json::from_slice::<RawObject<'_>>(answer).ok();
+        let stored: Option<Vec<RawObject<'_>>> = stored.and_then(|answer| answer.read("results"));
+        if let (Self::Documents(payload), Some(stored)) = (self, stored) {
+            payload.documents.keep_sequences(&stored);
+        }
+    }
+
+    /// One node's part, JSON; empty where nothing is sent along. `write` is the write's uid, and `mine` says which shards the
+    /// node writes.
+    #[must_use]
+    pub fn body(&self, write: u32, mine: impl Fn(Shard) -> bool) -> Vec<u8> {
+        match self {
+            Self::Documents(payload) => payload.documents.tagged(write, mine),
             Self::Ids { ids } => {
                 let mine: Vec<&RawValue> =
                     ids.iter().filter(|(_, shard)| mine(*shard)).map(|(id, _)| id.as_ref()).collect();

@@ -2,6 +2,7 @@ use super::*;
 use crate::documents::{DocumentReader, Format};
 use crate::http::RequestHead;
 use crate::protocol::WriteOperation;
+use crate::sequence::Sequence;
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -62,6 +63,68 @@ fn send_reply(shards: usize) -> Outcome {
     )
 }
 
+/// Begins a write, whose documents are not in the index.
+fn sent(machine: Write, begin: CallId, reply: Outcome) -> (Write, Vec<Callout>) {
+    let (mut machine, mut calls) = pending(machine.digest(begin, reply));
+    while calls.iter().any(|call| call.path.to_string().ends_with("/fetch")) {
+        for call in std::mem::take(&mut calls) {
+            let (next, sent) = pending(machine.digest(call.id, answered(404, json!({}))));
+            (machine, calls) = (next, sent);
+        }
+    }
+    (machine, calls)
+}
+
+#[test]
+fn documents_keep_the_sequences_that_they_have() {
+    let stored = Sequence { write: 7, position: 3 };
+    let answers = [
+        answered(
+            200,
+            json!({"results": [
+            {"id": 2, "_miroir_shard": [",,,", stored.to_string()]}, {"id": 3, "_miroir_shard": ",,,"}]}),
+        ),
+        answered(200, json!({"results": "x"})),
+        answered(404, json!({})),
+        Outcome::Failed,
+    ];
+    for (position, answer) in answers.into_iter().enumerate() {
+        let (machine, begin) = pending(start(Some("id"), r#"[{"id":1},{"id":2},{"id":3},{"id":1}]"#));
+        let shards = body(&begin[0])["shards"].as_array().unwrap().len();
+        let (machine, asked) = pending(machine.digest(begin[0].id, send_reply(shards)));
+        assert_eq!(asked.len(), 1, "each replica has all shards");
+        assert_eq!(
+            body(&asked[0]),
+            json!({"ids": ["1", "2", "3"], "fields": ["id", "_miroir_shard"], "limit": 3})
+        );
+        let (mut machine, calls) = pending(machine.digest(asked[0].id, answer));
+        assert_eq!(calls.len(), 2);
+        let bodies: Vec<Value> = calls
+            .iter()
+            .map(|call| serde_json::from_slice(&machine.late_body(call.id).unwrap()).unwrap())
+            .collect();
+        assert_eq!(bodies[0], bodies[1], "replicas are sent the same");
+        let own = |position| Sequence { write: 42, position };
+        let second = if position == 0 { stored } else { own(1) };
+        let sequences: Vec<String> = [own(0), second, own(2), own(0)].map(|it| it.to_string()).to_vec();
+        let told: Vec<&str> = bodies[0]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|document| document["_miroir_shard"][1].as_str().unwrap())
+            .collect();
+        assert_eq!(told, sequences);
+    }
+}
+
+#[test]
+fn large_writes_are_not_looked_up() {
+    let documents: Vec<Value> = (0..1001).map(|id| json!({ "id": id })).collect();
+    let (machine, begin) = pending(start(Some("id"), &json!(documents).to_string()));
+    let (_, calls) = pending(machine.digest(begin[0].id, send_reply(4)));
+    assert!(calls.iter().all(|call| call.path.to_string().contains("/documents?")), "{calls:?}");
+}
+
 #[test]
 fn begin_nodes_commit_and_only_then_202() {
     let (machine, calls) = pending(start(Some("id"), r#"[{"id":1},{"id":2}]"#));
@@ -73,7 +136,7 @@ fn begin_nodes_commit_and_only_then_202() {
     assert_eq!(begin["authorization"], "Bearer client");
     let shards = begin["shards"].as_array().unwrap().len();
 
-    let (mut machine, mut calls) = pending(machine.digest(calls[0].id, send_reply(shards)));
+    let (mut machine, mut calls) = sent(machine, calls[0].id, send_reply(shards));
     assert_eq!(calls.len(), 2);
     for call in &mut calls {
         call.body = machine.late_body(call.id).unwrap();
@@ -151,7 +214,7 @@ fn without_a_control_plane_writes_are_refused_and_can_be_tried_again() {
 #[test]
 fn a_commit_is_sent_again() {
     let (machine, calls) = pending(start(Some("id"), r#"[{"id":1}]"#));
-    let (mut machine, nodes) = pending(machine.digest(calls[0].id, send_reply(1)));
+    let (mut machine, nodes) = sent(machine, calls[0].id, send_reply(1));
     let mut commit = Vec::new();
     for call in &nodes {
         let (next, calls) = pending(machine.digest(call.id, answered(202, json!({"taskUid": 7}))));
@@ -203,7 +266,7 @@ fn ids_and_filters_are_split() {
     let payload = Payload::ids(br#"[1,"2","a"]"#, 4).unwrap();
     let one = Shard::of_document("1", 4);
     let (method, path) = payload.request("movies", None, "miroir:1");
-    let body = payload.body(|shard| shard == one);
+    let body = payload.body(1, |shard| shard == one);
     assert_eq!(
         (method, path.to_string().as_str()),
         ("POST", "/indexes/movies/documents/delete-batch?customMetadata=miroir%3A1")
@@ -233,7 +296,7 @@ fn the_commit_tells_the_ids_of_shards_that_are_being_copied() {
     let shards = body(&calls[0])["shards"].as_array().unwrap().len();
     let reply = json!({"decision": "send", "uid": 42, "key": "epoch", "primaryKey": "id", "nodes": ["a"],
                        "writers": vec![vec![0]; shards], "record": [record], "begun": "this one"});
-    let (mut machine, calls) = pending(machine.digest(calls[0].id, answered(200, reply)));
+    let (mut machine, calls) = sent(machine, calls[0].id, answered(200, reply));
     assert!(machine.late_body(calls[0].id).is_some());
     let (_, calls) = pending(machine.digest(calls[0].id, answered(202, json!({"taskUid": 1}))));
     let commit: Commit = serde_json::from_slice(&calls[0].body).unwrap();

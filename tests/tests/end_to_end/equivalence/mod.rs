@@ -294,7 +294,7 @@ fn copy_everywhere(cluster: &Sandbox) {
             };
             let mut extra: Vec<Value> = copies[(position + 1) % 3].as_array().unwrap().clone();
             extra.retain(|document| !has(document));
-            assert!(!extra.is_empty() && extra.iter().all(|document| document["_miroir_shard"].is_string()));
+            assert!(!extra.is_empty() && extra.iter().all(|document| document["_miroir_shard"].is_array()));
             node.add(index, &json!(extra));
             assert_eq!(node.count(index), DOCUMENTS as u64);
         }

@@ -4,6 +4,7 @@ mod bodies;
 mod documents;
 mod edges;
 mod facets;
+mod ties;
 
 pub use bodies::types_and_compressions_of_bodies_are_those_of_one_node;
 pub use documents::{
@@ -11,6 +12,7 @@ pub use documents::{
 };
 pub use edges::edges_of_requests_are_those_of_one_node;
 pub use facets::facets_are_those_of_one_node;
+pub use ties::what_nothing_tells_apart_comes_in_the_order_of_one_node;
 
 use miroir_tests::{Answer, Client, Node, Sandbox, nodes_are_real};
 use serde_json::Value;
