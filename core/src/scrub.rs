@@ -46,7 +46,7 @@ pub fn text(text: &str) -> String {
         }
     }
     for attributes in ["attribute", "attributes"] {
-        for list in [".", "``."] {
+        for list in [".", "``.", "`<..hidden-attributes>`."] {
             let nothing_left = format!("Available filterable {attributes} patterns are: {list}");
             text = text.replace(&nothing_left, "This index does not have configured filterable attributes.");
         }
@@ -71,7 +71,7 @@ pub fn error(body: &[u8]) -> Vec<u8> {
 const HIDDEN: &str = "<..hidden-attributes>";
 
 /// An error's body, untagged, whose list of filterable attributes says that some are hidden only where some are that the client knows:
-/// where attributes are displayed by name, the tag is not among them. `filterable` gives the patterns of an index, or of the only index
+/// the tag may be hidden itself, where it was decided what is displayed before nodes were made to show it. `filterable` gives the patterns of an index, or of the only index
 /// that there is.
 #[must_use]
 pub fn hidden_attributes(body: Vec<u8>, filterable: impl Fn(Option<&str>) -> Option<Vec<String>>) -> Vec<u8> {
@@ -200,6 +200,10 @@ mod tests {
                 "`c` is not filterable. Available filterable attribute patterns are: `_miroir_shard`.\\n2:3"
             ),
             "`c` is not filterable. This index does not have configured filterable attributes.\\n2:3"
+        );
+        assert_eq!(
+            mended("Available filterable attributes patterns are: `_miroir_shard, <..hidden-attributes>`."),
+            "This index does not have configured filterable attributes."
         );
         assert_eq!(
             mended("matches rule #1 in filterableAttributes: in rule #1, before rule #12"),

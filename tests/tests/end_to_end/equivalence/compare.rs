@@ -1,43 +1,38 @@
 //! Whether two answers are the same, but for what no client can rely on.
 
 use serde_json::{Map, Value};
-use std::collections::HashSet;
 
 /// How two answers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
     /// In everything.
     Exact,
-    /// In everything but the order of what is not told apart: hits by the ranking rules, facet values by their counts.
+    /// In everything but the order of facet values of one count.
     Ties,
     /// Not.
     No,
 }
 
-/// Compares two bodies. `key` tells what the ranking rules say of a hit of the result at a position.
-pub fn compare(cluster: &Value, node: &Value, key: &dyn Fn(usize, &Value) -> Option<String>) -> Agreement {
-    let (cluster, node) = (without_times(cluster.clone()), without_times(node.clone()));
+/// Compares two bodies.
+pub fn compare(cluster: &Value, node: &Value) -> Agreement {
+    let (mut cluster, mut node) = (without_times(cluster.clone()), without_times(node.clone()));
     if same(&cluster, &node) {
         return Agreement::Exact;
     }
-    let pairs = match (&cluster["results"], &node["results"]) {
-        (Value::Array(one), Value::Array(other)) if one.iter().any(|result| result["hits"].is_array()) => {
-            if one.len() != other.len() {
-                return Agreement::No;
-            }
-            one.iter().cloned().zip(other.iter().cloned()).collect()
-        }
-        _ => vec![(cluster, node)],
+    let is_multi = |answer: &Value| {
+        answer["results"]
+            .as_array()
+            .is_some_and(|results| results.iter().any(|result| result["hits"].is_array()))
     };
-    if pairs
-        .into_iter()
-        .enumerate()
-        .all(|(position, (cluster, node))| ties(cluster, node, &|hit| key(position, hit)))
-    {
-        Agreement::Ties
+    let ties = if is_multi(&cluster) && is_multi(&node) {
+        let take =
+            |answer: &mut Value| answer["results"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let (one, other) = (take(&mut cluster), take(&mut node));
+        one.len() == other.len() && one.into_iter().zip(other).all(|(one, other)| ties(one, other))
     } else {
-        Agreement::No
-    }
+        ties(cluster, node)
+    };
+    if ties { Agreement::Ties } else { Agreement::No }
 }
 
 /// The same values, and the same order of members, but for those of documents, whose order is that in which a node met
@@ -62,23 +57,8 @@ fn shape(value: &Value) -> Vec<&str> {
     names
 }
 
-fn ties(mut cluster: Value, mut node: Value, key: &dyn Fn(&Value) -> Option<String>) -> bool {
-    let name = if cluster["hits"].is_array() { "hits" } else { "results" };
-    let (one, other) = (cluster[name].take(), node[name].take());
-    if !facets_tie(&mut cluster, &mut node) || !same(&cluster, &node) {
-        return false;
-    }
-    if one == other {
-        return true;
-    }
-    let (Value::Array(one), Value::Array(other)) = (one, other) else { return false };
-    let mut seen = HashSet::new();
-    if one.len() != other.len() || !one.iter().all(|hit| seen.insert(hit.to_string()) || other.contains(hit))
-    {
-        return false;
-    }
-    let keys = |hits: &[Value]| hits.iter().map(key).collect::<Option<Vec<_>>>();
-    matches!((keys(&one), keys(&other)), (Some(one), Some(other)) if one == other)
+fn ties(mut cluster: Value, mut node: Value) -> bool {
+    facets_tie(&mut cluster, &mut node) && same(&cluster, &node)
 }
 
 /// Takes facets out of both; `false` where they differ in more than the order of values of one count.
