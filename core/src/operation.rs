@@ -104,6 +104,15 @@ impl Operation {
         }
     }
 
+    /// What a callout to a node does, where it is not what the operation is called after.
+    #[must_use]
+    pub fn step(&self, id: CallId) -> Option<&'static str> {
+        match self {
+            Self::Write(machine) => machine.is_looking_up(id).then_some("look_up"),
+            Self::Judgement(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
+        }
+    }
+
     /// The operation's name in metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -180,6 +180,7 @@ impl Trace {
         }
         // `begin`, `commit` and so on, where it is the control plane that is asked.
         let step = path.strip_prefix("/_miroir/").and_then(|path| path.split('/').next());
+        let step = step.or_else(|| machine.step(call.id));
         let name = format!("{} {node}", step.unwrap_or(recorded.name));
         recorded.calls.insert(call.id, Call { id, name, begun: now(), attributes });
         Cow::Owned(callout_headers(headers, recorded.parent.trace, recorded.id, id))

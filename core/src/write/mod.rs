@@ -128,6 +128,12 @@ impl Write {
         }
     }
 
+    /// Whether a callout under way asks for stored documents only.
+    #[must_use]
+    pub fn is_looking_up(&self, id: CallId) -> bool {
+        matches!(&self.state, State::LookingUp { pending, .. } if pending.contains(&id))
+    }
+
     /// The shards whose documents a callout under way carries.
     #[must_use]
     pub fn sent_to(&self, id: CallId) -> Vec<Shard> {

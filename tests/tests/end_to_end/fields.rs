@@ -165,7 +165,7 @@ pub fn what_writes_by_a_condition_writes_the_same_on_all_replicas(cluster: &Sand
                 json!({"filter": filter, "function": format!("doc.edited = {number}; doc.new_{number} = 1")});
             let edited = client.succeeded(&client.json("POST", "/indexes/flags/documents/edit", &edit));
             // The function has made a field on the nodes of some documents.
-            let body = json!({"filter": format!("edited != {number}"), "limit": 100, "fields": ["id"]});
+            let body = json!({"filter": format!("edited != {number}"), "limit": 100, "fields": ["id"], "sort": ["id:asc"]});
             let others = comparable(client, "/indexes/flags/documents/fetch", &body);
             let deletion = json!({"filter": filter});
             let deleted =

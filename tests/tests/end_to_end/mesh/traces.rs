@@ -191,10 +191,12 @@ pub fn a_request_is_one_trace_below_envoys_own_span(envoy: &Envoy, collector: &C
     let (request, calls) = collector.trace(&write);
     assert_eq!(request["name"], "write");
     let names: Vec<&str> = calls.iter().map(|call| call["name"].as_str().unwrap()).collect();
-    assert_eq!((names.len(), names[0], names[3]), (4, "begin control", "commit control"), "{names:?}");
+    assert_eq!((names.len(), names[0], names[4]), (5, "begin control", "commit control"), "{names:?}");
     let asked = nodes(&calls);
-    assert!(asked[1] != asked[2] && asked[1..3].iter().all(|node| node.starts_with("meili-")), "{asked:?}");
-    assert!(shards(&calls[1]) == shards(&calls[2]) && shards(&calls[1]).len() == 1, "{calls:?}");
+    assert!(asked[1..4].iter().all(|node| node.starts_with("meili-")), "{asked:?}");
+    assert!(names[1].starts_with("look_up ") && asked[2..4].contains(&asked[1]), "{names:?}");
+    assert!(asked[2] != asked[3] && names[2..4].iter().all(|name| name.starts_with("write ")), "{names:?}");
+    assert!(shards(&calls[2]) == shards(&calls[3]) && shards(&calls[2]).len() == 1, "{calls:?}");
 
     let mut read = Value::Null;
     wait_until("the collector hears of the document's read", || {
