@@ -169,7 +169,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             if let Some(name) = unknown.iter().find(lacks) {
                 return Err(Error::Other(unknown_key(index, name)));
             }
-            with_template(&mut embedders);
+            with_template(&mut embedders, None);
             for (name, _) in own.and_then(Value::as_object).into_iter().flatten() {
                 if embedders.get(name).is_none() {
                     embedders[name] = Value::Null;

@@ -4,6 +4,7 @@
 use crate::scrub;
 use miroir_core::shard::TAG_FIELD;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The setting.
 pub const EMBEDDERS: &str = "embedders";
@@ -26,29 +27,43 @@ pub fn template() -> String {
     )
 }
 
-/// Gives embedders that would take the default template ours. Anything that is not as expected is left to nodes.
-///
-/// A change that names no source and no template touches neither: the embedder keeps what it has.
-pub fn with_template(embedders: &mut Value) {
-    for (_, embedder) in embedders.as_object_mut().into_iter().flatten() {
-        // Composite embedders hold two of them.
-        for part in ["indexingEmbedder", "searchEmbedder"] {
-            if let Some(part) = embedder.get_mut(part).filter(|part| part.is_object()) {
-                let mut alone = json!({ "part": part.take() });
-                with_template(&mut alone);
-                *part = alone["part"].take();
-            }
+/// Gives the embedders of a change that would take the default template ours. `now` are the index's embedders before it. Anything that is
+/// not as expected is left to nodes.
+pub fn with_template(change: &mut Value, now: Option<&Value>) {
+    for (name, change) in change.as_object_mut().into_iter().flatten() {
+        let now = now.and_then(|now| now.get(name));
+        // Of the two in a composite one, only the first embeds documents.
+        let nested = change.get_mut("indexingEmbedder").filter(|part| part.is_object());
+        if let Some(part) = nested {
+            give_template(part, now.and_then(|now| now.get("indexingEmbedder")));
         }
-        let source = embedder.get("source").and_then(Value::as_str);
-        let takes_template = match embedder.get("documentTemplate") {
-            None => source.is_some_and(|source| TEXT_SOURCES.contains(&source)),
-            // A source of null is reset to openAi.
-            Some(Value::Null) => source.is_none_or(|source| TEXT_SOURCES.contains(&source)),
-            Some(_) => false,
-        };
-        if takes_template && let Some(embedder) = embedder.as_object_mut() {
-            embedder.insert("documentTemplate".to_owned(), json!(template()));
+        give_template(change, now);
+    }
+}
+
+fn give_template(change: &mut Value, now: Option<&Value>) {
+    let Some(change) = change.as_object_mut() else { return };
+    // A source of null is reset, and the default is openAi.
+    let after =
+        |member: &str| change.get(member).or_else(|| now?.get(member)).filter(|value| !value.is_null());
+    let embeds_text = |source: Option<&Value>| {
+        source.is_none_or(|source| source.as_str().is_some_and(|source| TEXT_SOURCES.contains(&source)))
+    };
+    let is_fragmented = ["indexingFragments", "searchFragments"].iter().any(|kind| {
+        let fragments = [now.and_then(|now| now.get(kind)), change.get(*kind)];
+        let are_reset = fragments[1].is_some_and(Value::is_null);
+        let mut names: BTreeMap<&str, bool> = BTreeMap::new();
+        for (name, fragment) in fragments.into_iter().flatten().filter_map(Value::as_object).flatten() {
+            names.insert(name, !fragment.is_null());
         }
+        !are_reset && names.into_values().any(|is_there| is_there)
+    });
+    let takes_default = match change.get("documentTemplate") {
+        Some(template) => template.is_null(),
+        None => !now.is_some_and(|now| now.get("documentTemplate").is_some_and(Value::is_string)),
+    };
+    if takes_default && !is_fragmented && embeds_text(after("source")) {
+        change.insert("documentTemplate".to_owned(), json!(template()));
     }
 }
 
@@ -121,23 +136,62 @@ mod tests {
 
     #[test]
     fn only_default_templates_change() {
-        let mut embedders = json!({
-            "a": {"source": "openAi"}, "b": {"source": "userProvided", "dimensions": 3},
-            "c": {"source": "rest", "documentTemplate": "{{doc.title}}"}, "d": {"documentTemplate": null},
-            "e": {"apiKey": "x"}, "f": null,
-            "g": {"source": "composite", "indexingEmbedder": {"source": "ollama"}, "searchEmbedder": {"source": "rest"}},
-        });
-        with_template(&mut embedders);
         let ours = json!(template());
         assert!(template().contains("nil and field.name != \"_miroir_shard\" %}{{"));
-        assert_eq!(embedders["a"]["documentTemplate"], ours);
-        assert_eq!(embedders["b"], json!({"source": "userProvided", "dimensions": 3}));
-        assert_eq!(embedders["c"]["documentTemplate"], "{{doc.title}}");
-        assert_eq!(embedders["d"]["documentTemplate"], ours);
-        assert_eq!(embedders["e"], json!({"apiKey": "x"}));
-        assert_eq!(embedders["g"]["indexingEmbedder"]["documentTemplate"], ours);
-        assert_eq!(embedders["g"]["searchEmbedder"]["documentTemplate"], ours);
-        assert_eq!(embedders["g"].get("documentTemplate"), None);
         assert_eq!(shown(&template()), Some(DEFAULT));
+        let fragments = json!({"a": {"value": "{{doc.a}}"}});
+        let text = json!({"source": "rest", "documentTemplate": "{{doc.title}}"});
+        let default = json!({"source": "rest", "documentTemplate": ours});
+        let own = json!({"source": "userProvided", "dimensions": 3});
+        // What is there, a change of it, and whether the change gets our template.
+        for (now, change, gets) in [
+            (json!(null), json!({"source": "openAi"}), true),
+            (json!(null), json!({"apiKey": "x"}), true),
+            (json!(null), json!({"documentTemplate": null}), true),
+            (json!(null), own.clone(), false),
+            (json!(null), text.clone(), false),
+            (json!(null), json!(null), false),
+            (json!(null), json!({"source": "rest", "indexingFragments": fragments}), false),
+            (
+                json!(null),
+                json!({"source": "rest", "searchFragments": fragments, "documentTemplate": null}),
+                false,
+            ),
+            (text.clone(), json!({"source": "rest"}), false),
+            (text.clone(), json!({"source": "openAi"}), false),
+            (text.clone(), json!({"documentTemplate": null}), true),
+            (default.clone(), json!({"apiKey": "x"}), false),
+            (default.clone(), json!({"source": "ollama"}), false),
+            (own.clone(), json!({"dimensions": 4}), false),
+            (own, json!({"source": "rest"}), true),
+            (json!({"source": "rest", "indexingFragments": fragments}), json!({"url": "u"}), false),
+            (
+                json!({"source": "rest", "indexingFragments": fragments}),
+                json!({"indexingFragments": null}),
+                true,
+            ),
+            (
+                json!({"source": "rest", "indexingFragments": fragments}),
+                json!({"indexingFragments": {"a": null}}),
+                true,
+            ),
+        ] {
+            let mut changes = json!({ "e": change });
+            with_template(&mut changes, Some(&json!({ "e": now })));
+            let mut expected = change.clone();
+            if gets {
+                expected["documentTemplate"] = ours.clone();
+            }
+            assert_eq!(changes["e"], expected, "{now} {change}");
+        }
+        let mut composite = json!({"c": {"source": "composite", "indexingEmbedder": {"source": "ollama"}, "searchEmbedder": {"source": "rest"}}});
+        with_template(&mut composite, None);
+        assert_eq!(composite["c"]["indexingEmbedder"]["documentTemplate"], ours);
+        assert_eq!(
+            composite["c"]["searchEmbedder"],
+            json!({"source": "rest"}),
+            "documents are not embedded by it"
+        );
+        assert_eq!(composite["c"].get("documentTemplate"), None);
     }
 }

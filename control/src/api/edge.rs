@@ -10,16 +10,20 @@ use miroir_core::path::ApiPath;
 /// What a node answers to a path with `.` or `..`, in its words; `None` where the path has none, or its route needs no node.
 pub fn answer(path: &ApiPath) -> Option<Response> {
     let segments = path.segments();
-    // What gateways send on is read by what it is, and nothing of its path goes to a node.
-    if !path.has_dots() || matches!(segments.as_slice(), ["tasks" | "batches" | "webhooks" | "_miroir", ..]) {
+    let is_a_route = super::authority::rule_of(path).is_some();
+    let needs_no_node = match segments.as_slice() {
+        // What gateways send on is read by what it is, and nothing of its path goes to a node.
+        ["_miroir", ..] => true,
+        ["tasks" | "batches" | "webhooks", ..] => is_a_route,
+        _ => false,
+    };
+    if !path.has_dots() || needs_no_node {
         return None;
     }
     let refused =
         |status, code, message: String| Error::from(api_error(status, "invalid_request", code, message));
     Some(match segments.as_slice() {
-        ["indexes", index, ..]
-            if check_index_uid(index).is_err() && super::authority::rule_of(path).is_some() =>
-        {
+        ["indexes", index, ..] if check_index_uid(index).is_err() && is_a_route => {
             check_index_uid(index).map_err(Error::from).into_response()
         }
         ["keys", key] => {
@@ -44,6 +48,8 @@ mod tests {
             ("/keys/..", Some(404)),
             ("/../keys", Some(404)),
             ("/tasks/..", None),
+            ("/tasks/./1", Some(404)),
+            ("/webhooks/./x", Some(404)),
             ("/_miroir/refusal/indexes/../documents", None),
             ("/indexes/..a", None),
             (r"/indexes/..\\..", None),

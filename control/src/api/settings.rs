@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result, api_error, index_not_found},
     facet_values::{self, FACETING},
     ledger::{
+        catalogue::merge_change,
         intents::{Effect, NodeRequest},
         tasks::{self, NewTask},
     },
@@ -36,7 +37,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         }
     }
     if let Some(embedders) = body.get_mut(EMBEDDERS) {
-        with_template(embedders);
+        with_template(embedders, Some(&embedders_now(&cluster, &index).await?));
     }
     facet_values::with_room(&mut body);
     display_tag(&mut body);
@@ -99,7 +100,7 @@ pub async fn one(
         display_tag(&mut body);
         let mut body = body.remove(&attribute).unwrap_or_default();
         if attribute == EMBEDDERS {
-            with_template(&mut body);
+            with_template(&mut body, Some(&embedders_now(&cluster, &index).await?));
         }
         NodeRequest { method, path, body: Some(body).filter(|_| sent.request.method != "DELETE"), main: true }
     };
@@ -113,6 +114,20 @@ pub async fn one(
         }
         error => error,
     })
+}
+
+/// The embedders of an index, with what earlier tasks will change of them; null without an index.
+async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
+    if !cluster.view().indexes.contains_key(index) {
+        return Ok(Value::Null);
+    }
+    let path = ApiPath::of_index(index, &["settings", EMBEDDERS]);
+    let answer = cluster.ask_any(&crate::node::Request::own("GET", path, None)).await?;
+    let mut now = Map::from_iter([(EMBEDDERS.to_owned(), answer.json())]);
+    for earlier in cluster.settler.changes_of(index) {
+        merge_change(&mut now, earlier.as_ref());
+    }
+    Ok(now.remove(EMBEDDERS).unwrap_or_default())
 }
 
 /// A reset of an index that is not there: a task that fails on all nodes, in their own words. It does not make the index.

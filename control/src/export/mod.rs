@@ -165,7 +165,7 @@ async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap
         let Some(wanted) = export.of(index) else { continue };
         let documents = one(cluster, index, &wanted, &target).await?;
         let mut told = json!(wanted);
-        told["matchedDocuments"] = json!(documents);
+        told["matched_documents"] = json!(documents);
         details.insert(index.clone(), told);
     }
     Ok(details)

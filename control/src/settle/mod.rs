@@ -157,7 +157,12 @@ impl Settler {
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))
     }
 
-    /// Changes of an index's settings that have not ended, and that no node has refused, but for those of one task.
+    /// Changes of an index's settings that have not ended, and that no node has refused.
+    pub fn changes_of(&self, index: &str) -> Vec<Option<Value>> {
+        self.other_changes(u32::MAX, index)
+    }
+
+    /// The same without the task of this uid.
     fn other_changes(&self, uid: u32, of: &str) -> Vec<Option<Value>> {
         let pending = self.pending();
         let others = pending.iter().filter(|(other, pending)| {

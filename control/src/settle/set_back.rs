@@ -142,7 +142,7 @@ fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) ->
         *rules = with_tag(rules).unwrap_or(Value::Null);
     }
     if let Some(embedders) = body.get_mut(EMBEDDERS) {
-        with_template(embedders);
+        with_template(embedders, None);
     }
     facet_values::with_room(&mut body);
     display_tag(&mut body);

@@ -43,8 +43,8 @@ pub fn an_export_sends_every_document_once(cluster: &Sandbox) {
     let told = json!({
         "url": target.client.url(), "apiKey": "a-mXXXXX...", "payloadSize": "4 KiB",
         "indexes": {
-            "films": {"filter": "year >= 1950", "overrideSettings": false, "matchedDocuments": 150},
-            "books": {"filter": null, "overrideSettings": false, "matchedDocuments": 2},
+            "films": {"filter": "year >= 1950", "overrideSettings": false, "matched_documents": 150},
+            "books": {"filter": null, "overrideSettings": false, "matched_documents": 2},
         },
     });
     assert_eq!(task["details"], told, "{task}");
