@@ -12,6 +12,22 @@ fn told(client: &Client) -> Vec<(String, Value)> {
         embedder.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         embedder
     };
+    // Its own engine knows no fragments, and other defaults.
+    let real = if nodes_are_real() { 3 } else { 0 };
+    let fragments = json!({"a": {"value": "{{doc.a}}"}});
+    let fragmented = json!({"parts": rest(json!({"request": "{{fragment}}", "indexingFragments": fragments, "searchFragments": {"s": {"value": "{{q}}"}}}))});
+    let composite = json!({"both": {"source": "composite", "indexingEmbedder": {"source": "rest", "url": "http://127.0.0.1:1", "documentTemplate": "x"},
+        "searchEmbedder": {"source": "rest", "documentTemplate": "x"}}});
+    let _ = client.json(
+        "PATCH",
+        "/experimental-features",
+        &json!({"multimodal": true, "compositeEmbedders": true}),
+    );
+    let of_real = [
+        ("PATCH", "/embedders", fragmented),
+        ("PATCH", "/embedders", json!({"parts": {"url": "http://127.0.0.1:2"}})),
+        ("PATCH", "/embedders", composite),
+    ];
     let changes = [
         ("PATCH", "", json!({"embedders": {"default": rest(json!({"apiKey": "My super secret value"}))}})),
         ("PATCH", "/embedders", json!({"default": {"documentTemplate": null}})),
@@ -20,6 +36,7 @@ fn told(client: &Client) -> Vec<(String, Value)> {
             "/embedders",
             json!({"other": rest(json!({"documentTemplate": "{{doc.title}}"})), "none": null}),
         ),
+        ("PATCH", "/embedders", json!({"other": {"source": "rest"}})),
         ("PATCH", "/embedders", json!({"default": rest(json!({})), "other": {"apiKey": "x"}})),
         (
             "PATCH",
@@ -42,7 +59,7 @@ fn told(client: &Client) -> Vec<(String, Value)> {
         ("DELETE", "", json!(null)),
     ];
     let mut told = Vec::new();
-    for (method, path, body) in changes {
+    for (method, path, body) in of_real.into_iter().take(real).chain(changes) {
         let what = format!("{method} {path} {body}");
         let accepted = client.json(method, &format!("/indexes/told/settings{path}"), &body);
         if accepted.status != 202 {
