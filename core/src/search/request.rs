@@ -241,8 +241,11 @@ impl SearchRequest {
     pub fn seed(&self, index: &str) -> u64 {
         let mut hash = Xxh3::new();
         hash.update(index.as_bytes());
-        let matters =
-            |name: &str| [&PARAMETERS[..], &SHAPING, &TOLD].iter().all(|names| !names.contains(&name));
+        // The index is there already; a page far behind is asked for by a multi-search, which names it.
+        let matters = |name: &str| {
+            name != "indexUid"
+                && [&PARAMETERS[..], &SHAPING, &TOLD].iter().all(|names| !names.contains(&name))
+        };
         for (name, value) in self.parameters.iter().filter(|(name, _)| matters(name)) {
             hash.update(name.as_bytes());
             hash.update(&[0]);
@@ -358,6 +361,17 @@ mod tests {
     fn asked(body: &str) -> Value {
         let request = SearchRequest::from_body(body.as_bytes()).unwrap();
         serde_json::from_slice(&request.for_shards(&[Shard(0)], Additions::default())).unwrap()
+    }
+
+    #[test]
+    fn pages_of_a_query_have_one_seed_whatever_route_they_take() {
+        let request = |body: &str| SearchRequest::from_body(body.as_bytes()).unwrap();
+        let near = request(r#"{"q":"a","limit":20}"#);
+        let mut far = request(r#"{"q":"a","limit":20,"offset":900,"attributesToRetrieve":["id"]}"#);
+        far.name_index("i");
+        assert_eq!(near.seed("i"), far.seed("i"));
+        assert_ne!(near.seed("i"), near.seed("j"));
+        assert_ne!(near.seed("i"), request(r#"{"q":"b"}"#).seed("i"));
     }
 
     #[test]
