@@ -14,7 +14,8 @@ pub fn facets_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
             2 => json!(format!("{}.5", id % 5)),
             _ => json!([id % 3, format!("x{}", id % 3)]),
         };
-        let long = format!("{}{}", "long value ".repeat(50), id % 3);
+        // Of values that differ behind the cut only, which one is shown depends on the nodes.
+        let long = format!("{} {}{}", id % 3, "long value ".repeat(50), id % 3);
         json!({"id": id, "genre": format!("g{}", id % 11), "code": code, "_own": id % 2, "long": long, "empty": "",
             "short": format!("{}{}", "v".repeat(400), id % 4)})
     };
