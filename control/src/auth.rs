@@ -3,11 +3,13 @@
 //! Tenant tokens open searches only, so that here they are unknown keys.
 
 use crate::{
+    base::{
+        error::{Error, Result, api_error},
+        secrets,
+        time::{self, Nanos},
+    },
     cluster::Cluster,
-    error::{Error, Result, api_error},
     node::Request,
-    secrets,
-    time::{self, Nanos},
 };
 use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::Value;

@@ -6,22 +6,24 @@ pub use start::start;
 
 use crate::{
     api,
+    base::{
+        config::{ClusterConfig, ClusterFile},
+        error::{Error, Result},
+        files::{self, Claim},
+        listener,
+        outbound::{Outbound, Policy},
+        secrets::Secrets,
+        tls::{ControlTls, NodeTls},
+    },
     cluster::{Cluster, Options},
-    config::{ClusterConfig, ClusterFile},
-    error::{Error, Result},
-    files::{self, Claim},
+    domain::cluster_state::{Member, Replica, View},
     ledger::{self, Ledger, catalogue},
-    listener,
-    outbound::{Outbound, Policy},
     publish::{
         CONTROL_CLUSTER, Publisher,
         envoys::Subscribers,
         folder::Folder,
         kubernetes::{self, Kubernetes},
     },
-    secrets::Secrets,
-    tls::{ControlTls, NodeTls},
-    view::{Member, Replica, View},
 };
 use cidr::AnyIpCidr;
 use miroir_core::trace::TracingConfig;

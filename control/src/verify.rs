@@ -1,9 +1,8 @@
 //! Compares all copies of shards by content.
 
 use crate::{
-    cluster::Cluster,
-    error::{Error, Result},
-    locks::Scope,
+    base::error::{Error, Result},
+    cluster::{Cluster, locks::Scope},
     mover::{
         copy::{fetch, ids, untagged},
         document::{by_id, content},

@@ -5,9 +5,11 @@
 mod support;
 
 use miroir_control::{
-    ledger::intents::{self, Effect, Intent, NodeRequest},
-    ledger::tasks::NewTask,
-    locks::Scope,
+    cluster::locks::Scope,
+    ledger::{
+        intents::{self, Effect, Intent, NodeRequest},
+        tasks::NewTask,
+    },
     serve,
 };
 use miroir_core::path::ApiPath;

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "not every test needs all of it")]
 mod support;
 
-use miroir_control::locks::Scope;
+use miroir_control::cluster::locks::Scope;
 use miroir_control::serve;
 use miroir_control::writes::recovery;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report};

@@ -2,16 +2,18 @@
 
 use super::{Shared, internal::require};
 use crate::{
-    cluster::Cluster,
-    error::Result,
-    gateways::{Trouble, VmStatus},
+    base::error::Result,
+    cluster::{
+        Cluster,
+        gateways::{Trouble, VmStatus},
+    },
+    domain::cluster_state::{Replica, ReplicaState, View},
     mover::progress::Moved,
     publish::{
         Snapshot,
         envoys::Subscriber,
         folder::{Folder, FolderStatus},
     },
-    view::{Replica, ReplicaState, View},
 };
 use axum::{
     Json,

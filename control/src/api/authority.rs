@@ -4,8 +4,8 @@
 use super::proxy;
 use crate::{
     auth::{self, Grant},
+    base::error::Result,
     cluster::Cluster,
-    error::Result,
 };
 use miroir_core::path::ApiPath;
 

@@ -2,13 +2,13 @@
 
 use super::{Sent, Shared, indexes};
 use crate::{
-    error::Result,
+    base::error::Result,
+    cluster::locks::Scope,
+    indexes::broadcast::{AtOnce, Operation},
     ledger::{
         intents::{Effect, NodeRequest},
         tasks::NewTask,
     },
-    locks::Scope,
-    ops::{AtOnce, Operation},
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};

@@ -3,13 +3,15 @@
 
 use super::{Sent, Shared, tasks};
 use crate::{
+    base::{
+        error::{Result, api_error},
+        time,
+    },
     cluster::Cluster,
-    error::{Result, api_error},
     ledger::{
         intents,
         tasks::{self as stored, Query, Task},
     },
-    time,
 };
 use axum::{
     Json,
@@ -161,7 +163,7 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
         .collect();
     let of_task = |(uid, batch): &(u32, u64)| {
         let mut batch = (*told.get(batch)?).clone();
-        crate::scrub::value(&mut batch);
+        crate::disguise::scrub::value(&mut batch);
         Some((*uid, batch))
     };
     Some(batches.iter().filter_map(of_task).collect())

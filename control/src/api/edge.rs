@@ -1,6 +1,9 @@
 //! Paths with segments that no URL can have: nodes take them for names, and the control plane cannot ask a node for them.
 
-use crate::{error::Error, error::api_error, writes::begin::check_index_uid};
+use crate::{
+    base::error::{Error, api_error},
+    writes::begin::check_index_uid,
+};
 use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},

@@ -2,13 +2,14 @@
 
 use super::{Sent, Shared, pass_on};
 use crate::{
-    catalogue,
-    cluster::Cluster,
-    error::{Error, Result},
-    features,
-    locks::Scope,
+    base::error::{Error, Result},
+    cluster::{Cluster, locks::Scope},
+    indexes::catalogue,
     node::{Authority, NodeAnswer, TIMEOUT},
-    server::{self, Changed},
+    sync::{
+        features,
+        instance_settings::{self, Changed},
+    },
 };
 use axum::{extract::Path, response::Response};
 use std::{sync::Arc, time::Duration};
@@ -32,7 +33,7 @@ pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
 /// A node's refusal.
 pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
     let answer = everywhere(&cluster, sent, |answer| Some(Changed::Network(answer.json()))).await?;
-    server::learn_name(&cluster).await?;
+    instance_settings::learn_name(&cluster).await?;
     Ok(answer)
 }
 
@@ -98,7 +99,7 @@ async fn send(
     }
     cluster.keys.clear();
     if let Some(changed) = first.as_ref().and_then(changed) {
-        cluster.ledger.call(move |connection| server::store(connection, changed)).await?;
+        cluster.ledger.call(move |connection| instance_settings::store(connection, changed)).await?;
     }
     catalogue::mark_behind(cluster, &missed).await?;
     // A node that has missed it may still be read: a key that is gone would be good there.

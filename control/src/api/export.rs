@@ -2,13 +2,13 @@
 
 use super::{Sent, Shared, pass_on};
 use crate::{
-    error::Result,
+    base::error::Result,
+    disguise::scrub,
     export::{self, Export},
     ledger::{
         intents::{self, Intent},
         tasks::NewTask,
     },
-    scrub,
 };
 use axum::{
     Json,

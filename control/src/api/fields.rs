@@ -1,7 +1,7 @@
 //! The fields of an index: each node knows those of its own documents.
 
 use super::{Sent, Shared, pass_on};
-use crate::{error::Result, node::Request};
+use crate::{base::error::Result, node::Request};
 use axum::{
     Json,
     body::Bytes,

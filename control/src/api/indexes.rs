@@ -2,15 +2,19 @@
 
 use super::{Sent, Shared, accepted};
 use crate::{
-    catalogue,
-    error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        time,
+    },
+    cluster::locks::Scope,
+    indexes::{
+        broadcast::{self, AtOnce, Operation},
+        catalogue,
+    },
     ledger::{
         intents::{Effect, NodeRequest},
         tasks::NewTask,
     },
-    locks::Scope,
-    ops::{self, AtOnce, Operation},
-    time,
     writes::begin::check_index_uid,
 };
 use axum::{
@@ -191,7 +195,7 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's refusal.
 pub async fn run(cluster: &Shared, sent: &Sent, operation: Operation) -> Result<Response> {
-    Ok(accepted(&ops::run(cluster, sent.grant()?, operation).await?))
+    Ok(accepted(&broadcast::run(cluster, sent.grant()?, operation).await?))
 }
 
 /// Lets a node refuse what it must refuse, in its own words.

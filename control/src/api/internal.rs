@@ -2,11 +2,13 @@
 
 use super::{Sent, Shared, admin};
 use crate::{
+    base::{
+        error::{Error, Result, api_error},
+        secrets,
+    },
     cluster::Cluster,
-    error::{Error, Result, api_error},
     ledger::catalogue,
     node::Request,
-    secrets,
     writes::{self, refusal::Refused},
 };
 use axum::{

@@ -2,9 +2,9 @@
 
 use super::{Sent, Shared, everywhere::everywhere, pass_on};
 use crate::{
+    base::error::{Error, Result, api_error},
     cluster::Cluster,
-    epochs::INTERNAL,
-    error::{Error, Result, api_error},
+    fencing::write_keys::INTERNAL,
     node::Request,
 };
 use axum::{

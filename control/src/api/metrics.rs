@@ -4,7 +4,7 @@ use super::{
     Shared,
     admin::{Status, require_token},
 };
-use crate::error::Result;
+use crate::base::error::Result;
 use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},

@@ -26,10 +26,10 @@ pub mod webhooks;
 
 use crate::{
     auth::Grant,
+    base::error::{Error, Result},
     cluster::Cluster,
-    error::{Error, Result},
+    disguise::scrub,
     node::{Authority, NodeAnswer, Request},
-    scrub,
 };
 use authority::{BodySize, Judged};
 use axum::{

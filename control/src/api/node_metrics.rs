@@ -3,11 +3,10 @@
 
 use super::{Sent, Shared, pass_on, stats};
 use crate::{
+    base::{error::Result, time},
     cluster::Cluster,
-    error::Result,
     ledger::task_list::{self, Counts},
     node::{NodeAnswer, Request},
-    time,
 };
 use axum::{http::header::CONTENT_TYPE, response::Response};
 use futures_util::future::join_all;

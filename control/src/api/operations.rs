@@ -2,10 +2,12 @@
 
 use super::{Shared, admin::TOKEN_HEADER, internal::require};
 use crate::{
+    base::{
+        config::Pace,
+        error::{Error, Result},
+    },
     cluster::Cluster,
-    config::Pace,
-    error::{Error, Result},
-    operations::{
+    membership::{
         self,
         change::{TopologyFile, topology},
         plan::Plan,
@@ -49,7 +51,7 @@ fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Byte
 /// The token is not right, or the operation is refused.
 pub async fn run(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Plan>> {
     let wanted = read(&cluster, &headers, &body)?;
-    operations::run(&cluster, wanted).await.map(Json)
+    membership::run(&cluster, wanted).await.map(Json)
 }
 
 /// `GET /_miroir/topology`.
@@ -77,7 +79,7 @@ pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Repair>> {
     let repair: Repair = read(&cluster, &headers, &body)?;
     if repair.pace.is_said() {
-        operations::set_pace(&cluster, repair.pace).await?;
+        membership::set_pace(&cluster, repair.pace).await?;
     }
     cluster
         .try_change(|view| {

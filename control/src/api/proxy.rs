@@ -4,10 +4,10 @@
 use super::{Sent, Shared};
 use crate::{
     auth,
+    base::error::Result,
     cluster::Cluster,
-    error::Result,
-    features,
     node::{Authority, Request},
+    sync::features,
 };
 use axum::response::Response;
 use miroir_core::{

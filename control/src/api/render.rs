@@ -2,8 +2,8 @@
 
 use super::{Sent, Shared, pass_on};
 use crate::{
-    embedders,
-    error::Result,
+    base::error::Result,
+    disguise::embedders,
     node::{Node, Request},
 };
 use axum::{Json, response::IntoResponse, response::Response};

@@ -2,15 +2,17 @@
 
 use super::{Sent, Shared, indexes};
 use crate::{
-    error::Result,
-    features,
+    base::error::Result,
+    cluster::locks::Scope,
+    indexes::broadcast::{AtOnce, Operation},
     ledger::{
         intents::{Effect, NodeRequest},
         tasks::NewTask,
     },
-    locks::Scope,
-    ops::{AtOnce, Operation},
-    rules::{Change, FEATURE, INDEX},
+    sync::{
+        features,
+        search_rules::{Change, FEATURE, INDEX},
+    },
 };
 use axum::{extract::Path, response::Response};
 use serde_json::{Value, json};

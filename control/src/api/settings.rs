@@ -2,19 +2,23 @@
 
 use super::{Sent, Shared, indexes};
 use crate::{
-    catalogue,
-    embedders::{EMBEDDERS, hide_secrets, with_template},
-    error::{Error, Result, api_error, index_not_found},
-    facet_values::{self, FACETING},
+    base::error::{Error, Result, api_error, index_not_found},
+    cluster::locks::Scope,
+    disguise::{
+        embedders::{EMBEDDERS, hide_secrets, with_template},
+        facet_values::{self, FACETING},
+        scrub,
+        settings_tag::{FILTERABLE, disguised, display_tag, forbidden_tokens, tag_rule, with_tag},
+    },
+    indexes::{
+        broadcast::{AtOnce, Operation},
+        catalogue,
+    },
     ledger::{
         catalogue::merge_change,
         intents::{Effect, NodeRequest},
         tasks::{self, NewTask},
     },
-    locks::Scope,
-    ops::{AtOnce, Operation},
-    scrub,
-    settings_tag::{FILTERABLE, disguised, display_tag, forbidden_tokens, tag_rule, with_tag},
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};

@@ -2,10 +2,12 @@
 
 use super::{Sent, Shared, pass_on};
 use crate::{
+    base::{
+        error::{Error, Result},
+        time,
+    },
     cluster::Cluster,
-    error::{Error, Result},
     node::Request,
-    time,
 };
 use axum::{
     Json,

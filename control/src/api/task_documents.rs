@@ -2,11 +2,11 @@
 
 use super::{Sent, Shared, tasks};
 use crate::{
+    base::error::{Result, api_error},
     cluster::Cluster,
-    error::{Result, api_error},
-    features,
     ledger::intents::{self, NodeTask},
     node::Request,
+    sync::features,
 };
 use axum::{
     extract::Path,

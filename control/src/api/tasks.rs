@@ -3,14 +3,16 @@
 use super::{Sent, Shared};
 use crate::{
     auth::Grant,
+    base::{
+        error::{Result, api_error},
+        time,
+    },
     cluster::Cluster,
-    error::{Result, api_error},
     ledger::{
         intents::{self, Effect, Intent, NodeTask},
         tasks::{self as stored, Ending, NewTask, Query},
     },
-    settle::Unsettled,
-    time,
+    tracking::Unsettled,
 };
 use axum::{
     Json,

@@ -4,10 +4,10 @@
 
 use super::{Sent, Shared, pass_on};
 use crate::{
-    error::{Result, api_error},
+    base::error::{Result, api_error},
+    disguise::scrub,
     ledger::webhooks::{self, Webhook},
     node::{Authority, Request},
-    scrub,
 };
 use axum::{
     Json,
@@ -24,7 +24,7 @@ const MAX_WEBHOOKS: usize = 20;
 /// As many headers of a webhook.
 const MAX_HEADERS: usize = 200;
 
-fn refused(status: u16, code: &str, message: impl Into<String>) -> crate::error::Error {
+fn refused(status: u16, code: &str, message: impl Into<String>) -> crate::base::error::Error {
     api_error(status, "invalid_request", code, message).into()
 }
 
@@ -33,7 +33,7 @@ fn parse(uuid: &str) -> Result<Uuid> {
         .map_err(|error| refused(400, "invalid_webhook_uuid", format!("Invalid UUID: {error}")))
 }
 
-fn not_found(uuid: Uuid) -> crate::error::Error {
+fn not_found(uuid: Uuid) -> crate::base::error::Error {
     refused(404, "webhook_not_found", format!("Webhook `{uuid}` not found."))
 }
 

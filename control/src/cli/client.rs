@@ -3,9 +3,11 @@
 use super::QueryArgs;
 use crate::{
     api::admin::TOKEN_HEADER,
-    error::{Error, Result},
-    secrets::Secrets,
-    tls::ClientFiles,
+    base::{
+        error::{Error, Result},
+        secrets::Secrets,
+        tls::ClientFiles,
+    },
 };
 use miroir_core::error::ErrorBody;
 use reqwest::Method;

@@ -6,9 +6,11 @@ use crate::{
         admin::Status,
         operations::{Repair, Verify},
     },
-    config::Pace,
-    error::{Error, Result},
-    operations::plan::Plan,
+    base::{
+        config::Pace,
+        error::{Error, Result},
+    },
+    membership::plan::Plan,
     verify::{Difference, Findings, Silent, Stray},
 };
 use miroir_core::shard::Shard;

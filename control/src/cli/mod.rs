@@ -9,9 +9,9 @@ mod status;
 mod tests;
 
 use crate::{
-    bootstrap::{self, BootstrapArgs},
-    error::Result,
+    base::error::Result,
     playground::{self, PlaygroundArgs},
+    publish::bootstrap::{self, BootstrapArgs},
     recover,
     serve::{self, ServeArgs},
 };

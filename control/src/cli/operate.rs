@@ -3,10 +3,12 @@
 use super::{QueryArgs, client, table};
 use crate::{
     api::admin::{NodeStatus, Status},
-    config::{NodeFile, Pace},
-    error::{Error, Result},
+    base::{
+        config::{NodeFile, Pace},
+        error::{Error, Result},
+    },
+    membership::{Operation, Wanted, change::TopologyFile, plan::Plan},
     mover::progress::Moved,
-    operations::{Operation, Wanted, change::TopologyFile, plan::Plan},
 };
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};

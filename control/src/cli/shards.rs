@@ -1,7 +1,7 @@
 //! `miroir shards`.
 
 use super::{QueryArgs, client, table};
-use crate::{api::admin::ShardStatus, error::Result};
+use crate::{api::admin::ShardStatus, base::error::Result};
 
 /// Prints where each shard's replicas are.
 ///

@@ -1,7 +1,7 @@
 //! `miroir status`.
 
 use super::{QueryArgs, client, table};
-use crate::{api::admin::Status, error::Result};
+use crate::{api::admin::Status, base::error::Result};
 
 /// Prints the cluster's nodes and state.
 ///

@@ -1,7 +1,7 @@
 //! What deployment files tell `miroir` to do is what it can do.
 
 use super::{Cli, Command};
-use crate::config::ClusterFile;
+use crate::base::config::ClusterFile;
 use clap::Parser;
 use serde::Deserialize;
 use serde_yaml_ng::Value;

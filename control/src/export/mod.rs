@@ -6,16 +6,16 @@
 mod target;
 
 use crate::{
-    catch_up,
+    base::{error::Result, time},
     cluster::Cluster,
-    error::Result,
+    disguise::scrub,
     ledger::{
         catalogue as stored, intents,
         tasks::{self, Ending, Task},
     },
     mover::{copy, document},
     node::Request,
-    scrub, time,
+    sync,
 };
 use byte_unit::Byte;
 use miroir_core::path::ApiPath;
@@ -250,7 +250,7 @@ async fn settings(cluster: &Cluster, index: &str) -> Result<Value> {
     scrub::value(&mut settings);
     let uid = index.to_owned();
     let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
-    catch_up::with_keys(&mut settings, &set);
+    sync::with_keys(&mut settings, &set);
     Ok(settings)
 }
 

@@ -1,6 +1,6 @@
 //! The Meilisearch that an export goes to.
 
-use crate::outbound::{self, Outbound};
+use crate::base::outbound::{self, Outbound};
 use axum::body::Bytes;
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},

@@ -2,8 +2,8 @@
 
 use super::{fields, meta, meta_as, parsed, set_meta};
 use crate::{
-    error::{Error, Result},
-    view::{Index, Replica, ReplicaState, View},
+    base::error::{Error, Result},
+    domain::cluster_state::{Index, Replica, ReplicaState, View},
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};

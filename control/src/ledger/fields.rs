@@ -1,6 +1,6 @@
 //! The fields of indexes, in the order in which nodes have taken them up.
 
-use crate::error::Result;
+use crate::base::error::Result;
 use rusqlite::{Connection, params};
 
 /// The fields of an index.

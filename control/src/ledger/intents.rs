@@ -4,7 +4,7 @@ use super::{
     parsed,
     tasks::{self, Ending, NewTask, Task},
 };
-use crate::{error::Result, export::Export, rules::Change};
+use crate::{base::error::Result, export::Export, sync::search_rules::Change};
 use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@ pub mod task_list;
 pub mod tasks;
 pub mod webhooks;
 
-use crate::{
+use crate::base::{
     error::{Error, Result},
     files,
 };

@@ -1,7 +1,7 @@
 //! Lists and counts of tasks, and the names of indexes in them.
 
 use super::tasks::{COLUMNS, Task};
-use crate::{error::Result, time::Nanos};
+use crate::base::{error::Result, time::Nanos};
 use rusqlite::{Connection, params, types::Value as Sql};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 pub use super::task_list::{Query, list, swap_names};
 
 use super::{meta_as, set_meta, webhooks};
-use crate::{
+use crate::base::{
     error::{Error, Result},
     time::{self, Nanos},
 };

@@ -4,7 +4,7 @@ use super::{
     parsed,
     tasks::{self, Task},
 };
-use crate::error::Result;
+use crate::base::error::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
 use uuid::Uuid;

@@ -8,9 +8,9 @@ use super::{
     record::{Dirty, Written},
 };
 use crate::{
+    base::error::{Error, Result},
     cluster::Cluster,
-    error::{Error, Result},
-    fenced,
+    fencing::fenced,
     node::{Node, Request},
 };
 use axum::body::Bytes;

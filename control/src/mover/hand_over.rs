@@ -2,9 +2,11 @@
 
 use super::{Move, copy::Copy, record::Recording};
 use crate::{
-    cluster::Cluster,
-    error::{Error, Result},
-    locks::{LockGuard, Scope},
+    base::error::{Error, Result},
+    cluster::{
+        Cluster,
+        locks::{LockGuard, Scope},
+    },
 };
 use miroir_core::shard::Shard;
 use std::{

@@ -13,12 +13,14 @@ pub mod record;
 pub mod throttle;
 
 use crate::{
-    catch_up,
+    base::{
+        config::Moves,
+        error::{Error, Result},
+    },
     cluster::Cluster,
-    config::Moves,
-    error::{Error, Result},
+    domain::cluster_state::{Replica, ReplicaState},
     node::Node,
-    view::{Replica, ReplicaState},
+    sync,
 };
 use copy::Copy;
 use hand_over::HandOver;
@@ -116,7 +118,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
 
 /// Brings a node up to date, and makes its stale replicas whole.
 async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
-    catch_up::catch_up(cluster, &node.name).await?;
+    sync::catch_up(cluster, &node.name).await?;
     while let Some((source, shards)) = next(cluster, node) {
         // What it may still get late must be refused before its copies are replaced.
         if cluster.epochs.owes(&node.name) {

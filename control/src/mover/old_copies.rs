@@ -2,11 +2,11 @@
 
 use super::{Mover, copy::untagged, hand_over::scope};
 use crate::{
+    base::error::{Error, Result},
     cluster::Cluster,
-    error::{Error, Result},
-    fenced,
+    domain::cluster_state::{ReplicaState, View},
+    fencing::fenced,
     node::{Node, Request},
-    view::{ReplicaState, View},
 };
 use miroir_core::{
     documents::PrimaryKey,
@@ -130,7 +130,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
         }
     }
     for task in tasks {
-        crate::catch_up::wait(node, task).await?;
+        crate::sync::wait(node, task).await?;
     }
     for index in &indexes {
         let body = json!({"filter": filter, "limit": 0});
@@ -167,7 +167,7 @@ async fn say_farewell(cluster: &Cluster) -> Result<()> {
     for config in gone {
         let name = config.name.clone();
         tracing::info!(node = name, "a node has left the cluster");
-        report(&name, crate::catch_up::clear(&cluster.stranger(config)).await);
+        report(&name, crate::sync::clear(&cluster.stranger(config)).await);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the mover does, and has done.
 
 use super::copy::Cost;
-use crate::error::Error;
+use crate::base::error::Error;
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
 use std::{

@@ -66,7 +66,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub replication: Option<usize>,
     /// Shards
-    #[arg(long, default_value_t = crate::config::default_shards())]
+    #[arg(long, default_value_t = crate::base::config::default_shards())]
     pub shards: u16,
     /// Where clients connect; port 0 takes any
     #[arg(long, default_value = "127.0.0.1:7700")]

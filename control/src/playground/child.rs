@@ -2,7 +2,7 @@
 //!
 //! It takes a program between, since what runs between fork and exec in one process would need unsafe code.
 
-use crate::error::Error;
+use crate::base::error::Error;
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use std::os::unix::process::{CommandExt, parent_id};
 

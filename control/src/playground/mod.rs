@@ -12,7 +12,7 @@ pub mod supervisor;
 
 pub use args::PlaygroundArgs;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use args::RunArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::{Plan, connectable};

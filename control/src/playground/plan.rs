@@ -8,10 +8,12 @@ use super::{
     supervisor::Spec,
 };
 use crate::{
-    bootstrap::{Bootstrap, MAX_HEAP_BYTES, OTLP_CLUSTER, Source, host_and_port},
-    error::{Error, Result},
-    files,
-    secrets::{Secrets, random},
+    base::{
+        error::{Error, Result},
+        files,
+        secrets::{Secrets, random},
+    },
+    publish::bootstrap::{Bootstrap, MAX_HEAP_BYTES, OTLP_CLUSTER, Source, host_and_port},
 };
 use serde_json::json;
 use std::{

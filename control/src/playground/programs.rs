@@ -1,7 +1,7 @@
 //! Where the playground's programs are.
 
 use super::args::RunArgs;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// The programs and the filter.

@@ -8,8 +8,10 @@ use super::{
 };
 use crate::{
     api::admin::TOKEN_HEADER,
-    error::{Error, Result},
-    secrets,
+    base::{
+        error::{Error, Result},
+        secrets,
+    },
 };
 use axum::{
     Json, Router,

@@ -1,6 +1,6 @@
 //! `playground.json`: what a restart keeps and what other commands look up.
 
-use crate::{
+use crate::base::{
     error::{Error, Result},
     files,
 };

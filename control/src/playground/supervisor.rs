@@ -1,6 +1,6 @@
 //! The playground's processes: started, watched, killed, started again; none outlives it.
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

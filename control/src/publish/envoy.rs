@@ -2,7 +2,7 @@
 //! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
 
 use super::Snapshot;
-use crate::{error::Result, tls::UpstreamTls};
+use crate::base::{error::Result, tls::UpstreamTls};
 use serde_json::{Value, json};
 
 /// The type of a cluster resource.

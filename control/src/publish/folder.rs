@@ -1,6 +1,6 @@
 //! The folder that Envoys watch. Nobody else is to write there: what is not as it was published is written again.
 
-use crate::{error::Result, files};
+use crate::base::{error::Result, files};
 use serde::{Deserialize, Serialize};
 use std::{
     io::ErrorKind,

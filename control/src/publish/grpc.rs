@@ -117,14 +117,14 @@ trait Protocol: Sized + Send + 'static {
     const NAME: &'static str;
 
     /// The answer; `None` where there is nothing to tell.
-    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::error::Result<Option<Self>>;
+    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>>;
 }
 
 impl Protocol for DiscoveryResponse {
     type Request = DiscoveryRequest;
     const NAME: &'static str = "gRPC";
 
-    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::error::Result<Option<Self>> {
+    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>> {
         let resources = resources(snapshot, kind)?;
         Ok(Some(Self {
             version_info: told.version.clone(),
@@ -140,7 +140,7 @@ impl Protocol for DeltaDiscoveryResponse {
     type Request = DeltaDiscoveryRequest;
     const NAME: &'static str = "delta gRPC";
 
-    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::error::Result<Option<Self>> {
+    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>> {
         let all = resources(snapshot, kind)?.into_iter().map(|named| Resource {
             version: hex::encode(Sha256::digest(&named.body.value)),
             name: named.name,
@@ -173,7 +173,7 @@ fn type_url(kind: &str) -> String {
     if kind == "clusters" { Cluster::type_url() } else { TypedExtensionConfig::type_url() }
 }
 
-fn resources(snapshot: &Snapshot, kind: &str) -> crate::error::Result<Vec<proto::Named>> {
+fn resources(snapshot: &Snapshot, kind: &str) -> crate::base::error::Result<Vec<proto::Named>> {
     if kind == "clusters" { Ok(proto::clusters(snapshot)) } else { Ok(vec![proto::filter(snapshot)?]) }
 }
 
@@ -185,7 +185,7 @@ impl Discovery {
         kind: Option<&'static str>,
     ) -> Answer<P> {
         let given = request.metadata().get(SECRET_HEADER).and_then(|value| value.to_str().ok());
-        if !crate::secrets::same(given.unwrap_or_default(), &self.publisher.secret) {
+        if !crate::base::secrets::same(given.unwrap_or_default(), &self.publisher.secret) {
             return Err(Status::permission_denied(format!("{SECRET_HEADER} is not the gateways' secret")));
         }
         let (sender, mut receiver) = mpsc::channel(QUEUE);

@@ -3,7 +3,7 @@
 //! Not a `WasmPlugin`: that cannot set `allow_on_headers_stop_iteration`, without which no request's body reaches the filter.
 
 use super::{Publisher, Snapshot, envoy, envoys::Subscription};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},

@@ -1,6 +1,7 @@
 //! Publishing the topology: the filter's configuration (ECDS) and the clusters (CDS), as files that Envoy watches, by gRPC, or
 //! through a mesh's own control plane.
 
+pub mod bootstrap;
 pub mod envoy;
 pub mod envoys;
 pub mod folder;
@@ -11,12 +12,14 @@ pub mod proto;
 mod tests;
 
 use crate::{
-    config::{self, ClusterConfig},
-    error::{Error, Result},
-    rules,
-    settings_tag::{self, FILTERABLE},
-    tls::UpstreamTls,
-    view::{Index, View},
+    base::{
+        config::{self, ClusterConfig},
+        error::{Error, Result},
+        tls::UpstreamTls,
+    },
+    disguise::settings_tag::{self, FILTERABLE},
+    domain::cluster_state::{Index, View},
+    sync::search_rules,
 };
 use envoys::Subscribers;
 use folder::Folder;
@@ -112,7 +115,7 @@ impl Publisher {
                 .iter()
                 .map(|(uid, index)| {
                     let settings_changing = view.is_changing(uid);
-                    let pins = rules::pins(&rules, uid);
+                    let pins = search_rules::pins(&rules, uid);
                     (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
                 .collect(),
@@ -193,8 +196,8 @@ fn index_config(index: &Index) -> IndexConfig {
 mod file_tests {
     use super::*;
     use crate::{
-        config::ClusterFile,
-        view::{Index, Member, Replica},
+        base::config::ClusterFile,
+        domain::cluster_state::{Index, Member, Replica},
     };
 
     fn movies() -> Index {
@@ -217,11 +220,11 @@ mod file_tests {
         file.tracing = Some(miroir_core::trace::TracingConfig::new("otel"));
         let cluster = file.validate().unwrap();
         let publisher = Publisher {
-            folder: Some(Folder::new(folder.path().to_owned(), crate::files::PRIVATE)),
+            folder: Some(Folder::new(folder.path().to_owned(), crate::base::files::PRIVATE)),
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
             control_cluster: CONTROL_CLUSTER.into(),
-            tls: crate::tls::NodeTls::default().upstream(),
+            tls: crate::base::tls::NodeTls::default().upstream(),
             control_tls: None,
             secret: "s".into(),
             read_key: None,

@@ -1,7 +1,7 @@
 //! Envoy's resources as protobuf, for gRPC: the same as the JSON of [`super::envoy`].
 
 use super::{FILTER, Snapshot};
-use crate::{error::Result, tls::UpstreamTls};
+use crate::base::{error::Result, tls::UpstreamTls};
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -52,7 +52,7 @@ pub struct Named {
 /// The clusters: one a node, and the control plane's.
 #[must_use]
 pub fn clusters(snapshot: &Snapshot) -> Vec<Named> {
-    let node = |node: &crate::config::NodeConfig| {
+    let node = |node: &crate::base::config::NodeConfig| {
         let port = node.url.port_or_known_default().unwrap_or(80);
         let host = node.url.host_str().unwrap_or_default();
         let transport_socket = (node.url.scheme() == "https").then(|| tls(host, &snapshot.tls));

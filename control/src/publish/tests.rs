@@ -5,7 +5,7 @@ use super::{
     kubernetes::Kubernetes,
     proto,
 };
-use crate::tls::NodeTls;
+use crate::base::tls::NodeTls;
 use axum::{
     Json, Router,
     extract::State,
@@ -60,7 +60,7 @@ fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
         "nodes": nodes.iter().map(|name| json!({"name": name, "cluster": name})).collect::<Vec<_>>(),
     });
     let node = |name: &&str| {
-        crate::config::NodeFile::new(*name, format!("http://{name}:7700")).validate("node").unwrap()
+        crate::base::config::NodeFile::new(*name, format!("http://{name}:7700")).validate("node").unwrap()
     };
     let snapshot = Snapshot {
         at: Instant::now(),

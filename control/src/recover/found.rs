@@ -2,16 +2,18 @@
 
 use super::index;
 use crate::{
-    error::{Error, Result},
-    features,
+    base::error::{Error, Result},
+    domain::cluster_state::Index,
     mover::{
         copy::{fetch, ids},
         document::{by_id, content},
     },
     node::Node,
-    rules::{self, Rule},
-    server::{self, Changed},
-    view::Index,
+    sync::{
+        features,
+        instance_settings::{self, Changed},
+        search_rules::{self, Rule},
+    },
 };
 use miroir_core::{
     documents::PrimaryKey,
@@ -108,10 +110,10 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     // With an experimental feature off it does not tell what belongs to it.
     let features = node.ask("GET", features::PATH, None).await?;
     let is_on = |feature: &str| features.get(feature) == Some(&Value::Bool(true));
-    if is_on(rules::FEATURE) {
-        found.rules = rules::of_node(node).await?.unwrap_or_default();
+    if is_on(search_rules::FEATURE) {
+        found.rules = search_rules::of_node(node).await?.unwrap_or_default();
     }
-    found.server = server::of_node(node, is_on).await?;
+    found.server = instance_settings::of_node(node, is_on).await?;
     for task in list("/tasks?limit=10000").await? {
         let metadata = task.get("customMetadata").and_then(Value::as_str);
         let uid = metadata.and_then(|text| text.strip_prefix("miroir:")?.parse().ok());

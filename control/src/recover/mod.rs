@@ -4,21 +4,25 @@
 mod found;
 
 use crate::{
+    base::{
+        config::ClusterConfig,
+        error::{Error, Result},
+        files::{self, Claim},
+        time,
+    },
     cluster::Cluster,
-    config::ClusterConfig,
-    embedders::{self, EMBEDDERS},
-    epochs::INTERNAL,
-    error::{Error, Result},
-    files::{self, Claim},
+    disguise::{
+        embedders::{self, EMBEDDERS},
+        scrub,
+    },
+    domain::cluster_state::{Index, Member, Replica, ReplicaState, View},
+    fencing::write_keys::INTERNAL,
     ledger::{
         self, Ledger,
         catalogue::{self, Epoch},
     },
-    scrub,
     serve::{self, ServeArgs},
-    server::{self, Changed},
-    time,
-    view::{Index, Member, Replica, ReplicaState, View},
+    sync::instance_settings::{self, Changed},
 };
 use found::{Found, look};
 use miroir_core::shard::Shard;
@@ -171,7 +175,7 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
                 }
             }
             for changed in found.values().flat_map(|of_node| &of_node.server) {
-                server::store(connection, changed.clone())?;
+                instance_settings::store(connection, changed.clone())?;
             }
             for key in found.values().flat_map(|of_node| &of_node.keys) {
                 let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();

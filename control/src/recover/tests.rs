@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::ClusterFile;
+use crate::base::config::ClusterFile;
 
 fn found(shards: &[(u16, &[&str])]) -> Found {
     let mut found = Found::default();

@@ -1,21 +1,20 @@
 //! From an open ledger to a cluster that clients may use.
 
 use crate::{
-    catch_up,
-    cluster::Cluster,
-    epochs::{INTERNAL, create_key},
-    error::{Error, Result},
-    export, features, fields, health,
+    base::error::{Error, Result},
+    cluster::{Cluster, locks::Scope},
+    export,
+    fencing::write_keys::{INTERNAL, create_key},
+    indexes::fields,
     ledger::{
         self, catalogue,
         intents::{self, Effect, Intent},
         tasks,
     },
-    locks::Scope,
-    mover, operations,
+    membership, mover,
     publish::folder,
-    settle::{self, Unsettled},
-    webhooks,
+    sync::{self, features, health},
+    tracking::{self, Unsettled, webhooks},
     writes::{commit, edit, recovery},
 };
 use miroir_core::protocol::WriteOperation;
@@ -39,9 +38,9 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
         }
     }
     take_up(&cluster).await?;
-    operations::take_up_pace(&cluster).await?;
+    membership::take_up_pace(&cluster).await?;
     features::learn(&cluster).await?;
-    tokio::spawn(settle::run(cluster.clone()));
+    tokio::spawn(tracking::run(cluster.clone()));
     let beginning = cluster.clone();
     tokio::spawn(async move { fields::complete_unknown(&beginning).await });
     tokio::spawn(know_leases(cluster.clone()));
@@ -95,9 +94,9 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     });
     create_key(first, &read_key).await?;
     for node in others {
-        catch_up::sync_keys(first, node).await?;
+        sync::sync_keys(first, node).await?;
     }
-    crate::catalogue::mark_behind(cluster, &[]).await?;
+    crate::indexes::catalogue::mark_behind(cluster, &[]).await?;
     cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
 }
 
@@ -126,7 +125,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 }
             }
             (Intent::Broadcast { requests, effect }, false) => {
-                if let Err(error) = crate::ops::redo(cluster, uid, requests, effect.clone()).await {
+                if let Err(error) =
+                    crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone()).await
+                {
                     tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
                 }
             }
@@ -144,7 +145,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 };
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
                 if let Some(task) = task {
-                    crate::ops::tell_changing(cluster, uid, &effect).await?;
+                    crate::indexes::broadcast::tell_changing(cluster, uid, &effect).await?;
                     // What others must not overtake keeps its locks.
                     let scope = match &effect {
                         Effect::None | Effect::Settings { .. } | Effect::Rules { .. } => None,

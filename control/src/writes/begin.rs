@@ -7,15 +7,16 @@ use super::{
 };
 use crate::{
     auth::{self, Grant},
-    catalogue,
-    cluster::Cluster,
-    error::{Error, Result, api_error, index_not_found},
-    fields::registration::Key,
+    base::error::{Error, Result, api_error, index_not_found},
+    cluster::{
+        Cluster,
+        locks::{LockGuard, Scope},
+    },
+    indexes::{catalogue, fields::registration::Key},
     ledger::{
         intents::{self, Intent},
         tasks::{self, NewTask},
     },
-    locks::{LockGuard, Scope},
     node::Request,
 };
 use miroir_core::{

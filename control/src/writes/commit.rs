@@ -2,16 +2,18 @@
 
 use super::{Decision, OpenWrite, begin::nothing_done, recovery};
 use crate::{
+    base::{
+        error::{Error, Result, api_error},
+        time,
+    },
     cluster::Cluster,
-    epochs::GRACE,
-    error::{Error, Result, api_error},
+    disguise::scrub,
+    fencing::write_keys::GRACE,
     ledger::{
         intents::{self, NodeTask},
         tasks::{self, Ending, Task},
     },
-    scrub,
-    settle::Unsettled,
-    time,
+    tracking::Unsettled,
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},

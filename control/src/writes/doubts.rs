@@ -4,12 +4,11 @@
 
 use super::refusal::ended;
 use crate::{
+    base::error::Result,
     cluster::Cluster,
-    embedders::EMBEDDERS,
-    error::Result,
+    disguise::{embedders::EMBEDDERS, settings_tag::FILTERABLE},
     ledger::{catalogue as stored, intents::Effect},
     node::{Node, Request},
-    settings_tag::FILTERABLE,
 };
 use miroir_core::{
     documents::Doubts,

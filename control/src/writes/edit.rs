@@ -5,13 +5,12 @@
 
 use super::{OpenWrite, begin::nothing_done, commit, metadata, recovery};
 use crate::{
+    base::{error::Result, time},
     cluster::Cluster,
-    epochs::LET_IN,
-    error::Result,
-    fenced,
+    disguise::scrub,
+    fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT},
-    scrub, time,
 };
 use futures_util::future::join_all;
 use miroir_core::{

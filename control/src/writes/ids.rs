@@ -2,7 +2,7 @@
 //! would own it would fail alone; so a node is asked first, in an index that nobody has.
 
 use super::refusal::ended;
-use crate::{cluster::Cluster, error::Result, node::Node};
+use crate::{base::error::Result, cluster::Cluster, node::Node};
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::json;
 use uuid::Uuid;

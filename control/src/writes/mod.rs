@@ -8,7 +8,7 @@ mod ids;
 pub mod recovery;
 pub mod refusal;
 
-use crate::{ledger::tasks::Task, locks::LockGuard};
+use crate::{cluster::locks::LockGuard, ledger::tasks::Task};
 use miroir_core::{error::ApiError, protocol::WriteOperation, shard::Shard};
 use serde_json::Value;
 use std::{

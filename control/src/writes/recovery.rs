@@ -2,14 +2,13 @@
 
 use super::{OpenWrite, commit, metadata};
 use crate::{
-    cluster::Cluster,
-    epochs::GRACE,
-    error::Result,
+    base::error::Result,
+    cluster::{Cluster, locks::Scope},
+    fencing::write_keys::GRACE,
     ledger::{
         intents::{self, Intent},
         tasks,
     },
-    locks::Scope,
 };
 use futures_util::future::join_all;
 use miroir_core::{path::ApiPath, shard::Shard};

@@ -4,10 +4,10 @@
 use super::begin::{begin, check_index_uid};
 use crate::{
     auth,
+    base::error::{Error, Result},
     cluster::Cluster,
-    error::{Error, Result},
+    indexes::broadcast::refusal,
     node::{Authority, NodeAnswer, Request},
-    ops::refusal,
 };
 use miroir_core::{
     documents::Doubts,

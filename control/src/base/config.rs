@@ -1,0 +1,368 @@
+//! The cluster's description: nodes, shards, replication, limits. Validated whole, with every error at once.
+
+use crate::base::error::{Error, Result};
+use miroir_core::{
+    shard::MAX_SHARDS,
+    topology::{FanOut, Limits, OnLostControl, OnMissingShards},
+    trace::TracingConfig,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::HashSet, path::Path};
+
+/// The configuration file, JSON or YAML.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterFile {
+    /// Meilisearch nodes.
+    #[serde(default)]
+    pub nodes: Vec<NodeFile>,
+    /// Number of shards; it cannot change later.
+    #[serde(default = "default_shards")]
+    pub shards: u16,
+    /// Replicas a shard.
+    #[serde(default = "default_replication")]
+    pub replication: usize,
+    /// Bounds on time and memory, passed on to gateways.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How gateways choose nodes for a search.
+    #[serde(default)]
+    pub fan_out: FanOut,
+    /// What a search answers when a shard has no replica left.
+    #[serde(default)]
+    pub on_missing_shards: OnMissingShards,
+    /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
+    #[serde(default)]
+    pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a gateway's host, such as `/meilisearch`.
+    #[serde(default)]
+    pub path_prefix: Option<String>,
+    /// Where gateways send spans.
+    #[serde(default)]
+    pub tracing: Option<TracingConfig>,
+    /// How replicas are moved and mended.
+    #[serde(default)]
+    pub moves: Moves,
+}
+
+/// A node in the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeFile {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Where it listens, `http://host:port`.
+    pub url: String,
+    /// The Envoy cluster that reaches it; its name, where nothing is said.
+    #[serde(default)]
+    pub cluster: Option<String>,
+    /// Its share of the replicas, relative to other nodes': 1 to 1000; 1 where nothing is said.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// Replicas of a shard go to different zones where there are enough.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// How replicas are moved and mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Moves {
+    /// Documents copied in a second, over all moves; 0 for no limit.
+    pub documents_per_second: u64,
+    /// Shards that are copied, and handed over, together; at least 1.
+    pub shards_at_once: u16,
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self { documents_per_second: 0, shards_at_once: 16 }
+    }
+}
+
+/// Limits of one operation; what it does not say is as the cluster's description has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pace {
+    /// Documents copied in a second, over all copies; 0 for no limit [default: what the cluster's description says]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents_per_second: Option<u64>,
+    /// Shards that are copied, and handed over, together [default: what the cluster's description says]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards_at_once: Option<u16>,
+}
+
+impl Pace {
+    /// Whether it says something.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// The limits in force.
+    ///
+    /// # Errors
+    /// Nothing could be moved.
+    pub fn over(self, configured: Moves) -> Result<Moves> {
+        if self.shards_at_once == Some(0) {
+            return Err(Error::Refused(vec!["shardsAtOnce: must not be 0".to_owned()]));
+        }
+        Ok(Moves {
+            documents_per_second: self.documents_per_second.unwrap_or(configured.documents_per_second),
+            shards_at_once: self.shards_at_once.unwrap_or(configured.shards_at_once),
+        })
+    }
+}
+
+/// Shards of a cluster that says nothing.
+#[must_use]
+pub fn default_shards() -> u16 {
+    64
+}
+
+/// Replicas a shard in a cluster that says nothing.
+#[must_use]
+pub fn default_replication() -> usize {
+    2
+}
+
+/// A configuration that cannot be wrong.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Meilisearch nodes, at least one.
+    pub nodes: Vec<NodeConfig>,
+    /// 1 to 512.
+    pub shards: u16,
+    /// 1 to the number of nodes.
+    pub replication: usize,
+    /// Bounds.
+    pub limits: Limits,
+    /// How gateways choose nodes for a search.
+    pub fan_out: FanOut,
+    /// What a search answers when a shard has no replica left.
+    pub on_missing_shards: OnMissingShards,
+    /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
+    pub on_lost_control: OnLostControl,
+    /// Where the cluster is among the paths of a gateway's host.
+    pub path_prefix: Option<String>,
+    /// Where gateways send spans.
+    pub tracing: Option<TracingConfig>,
+    /// How replicas are moved and mended.
+    pub moves: Moves,
+}
+
+/// A valid node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Where it listens.
+    pub url: url::Url,
+    /// The Envoy cluster that reaches it.
+    pub cluster: String,
+    /// Its share of the replicas, relative to other nodes'.
+    pub weight: u32,
+    /// Replicas of a shard go to different zones where there are enough.
+    pub zone: Option<String>,
+}
+
+impl NodeFile {
+    /// A node of which nothing but its name and its URL is said.
+    #[must_use]
+    pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self { name: name.into(), url: url.into(), cluster: None, weight: None, zone: None }
+    }
+
+    /// Reads `NAME=URL`.
+    ///
+    /// # Errors
+    /// There is no `=`.
+    pub fn from_flag(flag: &str) -> Result<Self, String> {
+        let (name, url) = flag.split_once('=').ok_or_else(|| format!("`{flag}` must be NAME=URL"))?;
+        Ok(Self::new(name, url))
+    }
+
+    /// Makes sure that nothing in it can be wrong; each error starts with `key`.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn validate(self, key: &str) -> Result<NodeConfig, Vec<String>> {
+        let mut errors = Vec::new();
+        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        {
+            errors.push(format!("{key}.name: `{}` must be letters, digits, `-`, `_`, `.`", self.name));
+        }
+        let weight = self.weight.unwrap_or(1);
+        if !(1..=1000).contains(&weight) {
+            errors.push(format!("{key}.weight: {weight} must be 1 to 1000"));
+        }
+        let cluster = self.cluster.unwrap_or_else(|| self.name.clone());
+        if cluster == crate::publish::CONTROL_CLUSTER {
+            errors.push(format!("{key}.cluster: `{cluster}` is the control plane's"));
+        }
+        let url = match url::Url::parse(&self.url) {
+            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host_str().is_some() => Some(url),
+            Ok(_) => {
+                errors
+                    .push(format!("{key}.url: `{}` must be http://host:port or https://host:port", self.url));
+                None
+            }
+            Err(error) => {
+                errors.push(format!("{key}.url: `{}`: {error}", self.url));
+                None
+            }
+        };
+        match url.filter(|_| errors.is_empty()) {
+            Some(url) => Ok(NodeConfig { name: self.name, url, cluster, weight, zone: self.zone }),
+            None => Err(errors),
+        }
+    }
+}
+
+/// What is wrong with a list of nodes, each with its position, as a whole: names, addresses and Envoy clusters must differ.
+#[must_use]
+pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) -> Vec<String> {
+    let mut seen: [HashSet<String>; 3] = Default::default();
+    let mut errors = Vec::new();
+    for (position, node) in nodes {
+        let values =
+            [("name", node.name.clone()), ("url", node.url.to_string()), ("cluster", node.cluster.clone())];
+        for ((key, value), seen) in values.into_iter().zip(&mut seen) {
+            if !seen.insert(value.clone()) {
+                errors.push(format!("nodes[{position}].{key}: `{value}` is there twice"));
+            }
+        }
+    }
+    errors
+}
+
+impl ClusterFile {
+    /// Reads a file; YAML is a superset of JSON.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not a cluster's description.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
+        serde_yaml_ng::from_str(&text)
+            .map_err(|error| Error::Config(vec![format!("{}: {error}", path.display())]))
+    }
+
+    /// A description from `name=url` flags.
+    ///
+    /// # Errors
+    /// A flag has no `=`.
+    pub fn from_flags(nodes: &[String]) -> Result<Self> {
+        let mut errors = Vec::new();
+        let nodes = nodes
+            .iter()
+            .filter_map(|flag| {
+                NodeFile::from_flag(flag).map_err(|error| errors.push(format!("--node {error}"))).ok()
+            })
+            .collect();
+        if !errors.is_empty() {
+            return Err(Error::Config(errors));
+        }
+        Ok(Self {
+            nodes,
+            shards: default_shards(),
+            replication: default_replication(),
+            limits: Limits::default(),
+            fan_out: FanOut::default(),
+            on_missing_shards: OnMissingShards::default(),
+            on_lost_control: OnLostControl::default(),
+            path_prefix: None,
+            tracing: None,
+            moves: Moves::default(),
+        })
+    }
+
+    /// Makes sure that nothing in it can be wrong.
+    ///
+    /// # Errors
+    /// All that is wrong, at once, each error naming its key.
+    pub fn validate(self) -> Result<ClusterConfig> {
+        let mut errors = Vec::new();
+        if self.nodes.is_empty() {
+            errors.push("nodes: at least one node is needed".to_owned());
+        }
+        if self.shards == 0 || self.shards > MAX_SHARDS {
+            errors.push(format!("shards: {} must be 1 to {MAX_SHARDS}", self.shards));
+        }
+        if self.replication == 0 || self.replication > self.nodes.len().max(1) {
+            errors.push(format!(
+                "replication: {} must be 1 to the number of nodes, {}",
+                self.replication,
+                self.nodes.len()
+            ));
+        }
+        if self.moves.shards_at_once == 0 {
+            errors.push("moves.shardsAtOnce: must not be 0".to_owned());
+        }
+        errors.extend(self.tracing.iter().flat_map(TracingConfig::errors));
+        let mut nodes = Vec::new();
+        for (position, node) in self.nodes.into_iter().enumerate() {
+            match node.validate(&format!("nodes[{position}]")) {
+                Ok(node) => nodes.push((position, node)),
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+        errors.extend(duplicates(nodes.iter().map(|(position, node)| (*position, node))));
+        if errors.is_empty() {
+            Ok(ClusterConfig {
+                nodes: nodes.into_iter().map(|(_, node)| node).collect(),
+                shards: self.shards,
+                replication: self.replication,
+                limits: self.limits,
+                fan_out: self.fan_out,
+                on_missing_shards: self.on_missing_shards,
+                on_lost_control: self.on_lost_control,
+                path_prefix: self.path_prefix,
+                tracing: self.tracing,
+                moves: self.moves,
+            })
+        } else {
+            Err(Error::Config(errors))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_is_named_at_once() {
+        let file: ClusterFile = serde_yaml_ng::from_str(
+            "nodes:\n- {name: a, url: 'http://x:1'}\n- {name: b, url: nonsense}\n- {name: 'b c', url: 'ftp://x'}\n\
+             - {name: a, url: 'http://y:1', weight: 2}\nshards: 513\nreplication: 9\nmoves: {shardsAtOnce: 0}\n\
+             tracing: {cluster: otel, sampling: 2}\n",
+        )
+        .unwrap();
+        let Error::Config(errors) = file.validate().unwrap_err() else { panic!("not a configuration error") };
+        for key in [
+            "shards:",
+            "replication:",
+            "moves.shardsAtOnce:",
+            "tracing.sampling:",
+            "nodes[3].name",
+            "nodes[1].url",
+            "nodes[2].name",
+            "nodes[2].url",
+        ] {
+            assert!(errors.iter().any(|error| error.starts_with(key)), "{key} not in {errors:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_read_too() {
+        let file: ClusterFile = serde_yaml_ng::from_str(
+            r#"{"nodes":[{"name":"a","url":"http://127.0.0.1:7700"}],"replication":1}"#,
+        )
+        .unwrap();
+        let config = file.validate().unwrap();
+        assert_eq!((config.shards, config.nodes[0].cluster.as_str()), (64, "a"));
+        assert!(serde_yaml_ng::from_str::<ClusterFile>("nodes: []\nshardz: 3").is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! What knows nothing of clusters: errors, time, files, TLS, secrets, listeners, the description of a cluster.
+
+pub mod config;
+pub mod error;
+pub mod files;
+pub mod listener;
+pub mod outbound;
+pub mod secrets;
+pub mod time;
+pub mod tls;

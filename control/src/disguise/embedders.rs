@@ -1,0 +1,197 @@
+//! Embedders whose template is Meilisearch's default: it would embed every field, the shard tag too. They get the same
+//! template without the tag, and clients are shown the default.
+
+use crate::disguise::scrub;
+use miroir_core::shard::TAG_FIELD;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The setting.
+pub const EMBEDDERS: &str = "embedders";
+/// The secret in it.
+pub const KEY: &str = "apiKey";
+
+/// Meilisearch 1.50's default template (`default_template_text` in `milli/src/prompt`).
+pub const DEFAULT: &str = "{% for field in fields %}{% if field.is_searchable and field.value != nil %}\
+                       {{ field.name }}: {{ field.value }}\n{% endif %}{% endfor %}";
+
+/// Sources that embed text by a template.
+const TEXT_SOURCES: [&str; 4] = ["openAi", "huggingFace", "ollama", "rest"];
+
+/// The default template, but for the tag.
+#[must_use]
+pub fn template() -> String {
+    DEFAULT.replace(
+        "field.value != nil %}",
+        &format!("field.value != nil and field.name != \"{TAG_FIELD}\" %}}"),
+    )
+}
+
+/// Gives the embedders of a change that would take the default template ours. `now` are the index's embedders before it. Anything that is
+/// not as expected is left to nodes.
+pub fn with_template(change: &mut Value, now: Option<&Value>) {
+    for (name, change) in change.as_object_mut().into_iter().flatten() {
+        let now = now.and_then(|now| now.get(name));
+        // Of the two in a composite one, only the first embeds documents.
+        let nested = change.get_mut("indexingEmbedder").filter(|part| part.is_object());
+        if let Some(part) = nested {
+            give_template(part, now.and_then(|now| now.get("indexingEmbedder")));
+        }
+        give_template(change, now);
+    }
+}
+
+fn give_template(change: &mut Value, now: Option<&Value>) {
+    let Some(change) = change.as_object_mut() else { return };
+    // A source of null is reset, and the default is openAi.
+    let after =
+        |member: &str| change.get(member).or_else(|| now?.get(member)).filter(|value| !value.is_null());
+    let embeds_text = |source: Option<&Value>| {
+        source.is_none_or(|source| source.as_str().is_some_and(|source| TEXT_SOURCES.contains(&source)))
+    };
+    let is_fragmented = ["indexingFragments", "searchFragments"].iter().any(|kind| {
+        let fragments = [now.and_then(|now| now.get(kind)), change.get(*kind)];
+        let are_reset = fragments[1].is_some_and(Value::is_null);
+        let mut names: BTreeMap<&str, bool> = BTreeMap::new();
+        for (name, fragment) in fragments.into_iter().flatten().filter_map(Value::as_object).flatten() {
+            names.insert(name, !fragment.is_null());
+        }
+        !are_reset && names.into_values().any(|is_there| is_there)
+    });
+    let takes_default = match change.get("documentTemplate") {
+        Some(template) => template.is_null(),
+        None => !now.is_some_and(|now| now.get("documentTemplate").is_some_and(Value::is_string)),
+    };
+    if takes_default && !is_fragmented && embeds_text(after("source")) {
+        change.insert("documentTemplate".to_owned(), json!(template()));
+    }
+}
+
+/// What a node is to be told of embedders: what clients have set, and where that is not known (after `miroir recover`), what
+/// another node shows, but for keys: nodes show those masked. Gives the names of embedders whose key nobody knows, too.
+#[must_use]
+pub fn known(shown: &Value, set: Option<&Value>) -> (Value, Vec<String>) {
+    let mut all = set.and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut unknown = Vec::new();
+    for (name, shown) in shown.as_object().into_iter().flatten() {
+        let set = all.get(name).and_then(Value::as_object);
+        let says = |field: &str| set.is_some_and(|set| set.contains_key(field));
+        if shown.get(KEY).is_some_and(Value::is_string) && !says(KEY) {
+            unknown.push(name.clone());
+        }
+        if says("source") {
+            continue;
+        }
+        let mut embedder = shown.as_object().cloned().unwrap_or_default();
+        embedder.remove(KEY);
+        embedder.extend(set.cloned().unwrap_or_default());
+        all.insert(name.clone(), Value::Object(embedder));
+    }
+    (Value::Object(all), unknown)
+}
+
+/// Hides embedders' keys in a task's details, as Meilisearch does.
+pub fn hide_secrets(value: &mut Value) {
+    for (name, member) in value.as_object_mut().into_iter().flatten() {
+        match member {
+            Value::String(secret) if name == KEY => *secret = scrub::secret(secret),
+            member => hide_secrets(member),
+        }
+    }
+}
+
+/// What a client is shown for a template: the default for ours.
+#[must_use]
+pub fn shown(text: &str) -> Option<&'static str> {
+    (text == template()).then_some(DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_hidden() {
+        let mut details =
+            json!({"embedders": {"a": {"apiKey": "short"}, "b": {"apiKey": "0123456789abcdef"}}});
+        hide_secrets(&mut details);
+        assert_eq!(details, json!({"embedders": {"a": {"apiKey": "XXX..."}, "b": {"apiKey": "01XXXX..."}}}));
+    }
+
+    #[test]
+    fn masked_keys_are_never_told_to_a_node() {
+        let shown =
+            json!({"a": {"source": "openAi", "model": "m", "apiKey": "sXXX..."}, "b": {"source": "ollama"}});
+        let without = json!({"a": {"source": "openAi", "model": "m"}, "b": {"source": "ollama"}});
+        assert_eq!(known(&shown, None), (without, vec!["a".to_owned()]));
+        // It was set again, alone.
+        let (all, unknown) = known(&shown, Some(&json!({"a": {"apiKey": "secret"}})));
+        assert_eq!(all["a"], json!({"source": "openAi", "model": "m", "apiKey": "secret"}));
+        assert!(unknown.is_empty());
+        // What a client has said whole is taken as it is: there is no key, or it is there.
+        let set =
+            json!({"a": {"source": "openAi", "apiKey": "secret"}, "b": {"source": "ollama", "url": "u"}});
+        assert_eq!(known(&shown, Some(&set)), (set, vec![]));
+    }
+
+    #[test]
+    fn only_default_templates_change() {
+        let ours = json!(template());
+        assert!(template().contains("nil and field.name != \"_miroir_shard\" %}{{"));
+        assert_eq!(shown(&template()), Some(DEFAULT));
+        let fragments = json!({"a": {"value": "{{doc.a}}"}});
+        let text = json!({"source": "rest", "documentTemplate": "{{doc.title}}"});
+        let default = json!({"source": "rest", "documentTemplate": ours});
+        let own = json!({"source": "userProvided", "dimensions": 3});
+        // What is there, a change of it, and whether the change gets our template.
+        for (now, change, gets) in [
+            (json!(null), json!({"source": "openAi"}), true),
+            (json!(null), json!({"apiKey": "x"}), true),
+            (json!(null), json!({"documentTemplate": null}), true),
+            (json!(null), own.clone(), false),
+            (json!(null), text.clone(), false),
+            (json!(null), json!(null), false),
+            (json!(null), json!({"source": "rest", "indexingFragments": fragments}), false),
+            (
+                json!(null),
+                json!({"source": "rest", "searchFragments": fragments, "documentTemplate": null}),
+                false,
+            ),
+            (text.clone(), json!({"source": "rest"}), false),
+            (text.clone(), json!({"source": "openAi"}), false),
+            (text.clone(), json!({"documentTemplate": null}), true),
+            (default.clone(), json!({"apiKey": "x"}), false),
+            (default.clone(), json!({"source": "ollama"}), false),
+            (own.clone(), json!({"dimensions": 4}), false),
+            (own, json!({"source": "rest"}), true),
+            (json!({"source": "rest", "indexingFragments": fragments}), json!({"url": "u"}), false),
+            (
+                json!({"source": "rest", "indexingFragments": fragments}),
+                json!({"indexingFragments": null}),
+                true,
+            ),
+            (
+                json!({"source": "rest", "indexingFragments": fragments}),
+                json!({"indexingFragments": {"a": null}}),
+                true,
+            ),
+        ] {
+            let mut changes = json!({ "e": change });
+            with_template(&mut changes, Some(&json!({ "e": now })));
+            let mut expected = change.clone();
+            if gets {
+                expected["documentTemplate"] = ours.clone();
+            }
+            assert_eq!(changes["e"], expected, "{now} {change}");
+        }
+        let mut composite = json!({"c": {"source": "composite", "indexingEmbedder": {"source": "ollama"}, "searchEmbedder": {"source": "rest"}}});
+        with_template(&mut composite, None);
+        assert_eq!(composite["c"]["indexingEmbedder"]["documentTemplate"], ours);
+        assert_eq!(
+            composite["c"]["searchEmbedder"],
+            json!({"source": "rest"}),
+            "documents are not embedded by it"
+        );
+        assert_eq!(composite["c"].get("documentTemplate"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! What a cluster is, without I/O.
+
+pub mod cluster_state;

@@ -1,0 +1,252 @@
+//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence. The control plane
+//! itself has some, too: one for each node, for copies, indexes and settings.
+//!
+//! A fenced key is forgotten once every node has confirmed that it is gone, however long a node was away.
+
+use crate::{
+    base::error::Result,
+    cluster::Cluster,
+    ledger::catalogue::{self, Epoch},
+    node::{Node, Request},
+};
+use futures_util::future::join_all;
+use miroir_core::path::ApiPath;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+/// How long a node may take to make a key: begins wait for it, and a node that hangs must not hold them up.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Names of internal keys start so; clients do not see them.
+pub const INTERNAL: &str = "miroir:";
+
+/// How long a fence waits for other writes under the same key, so that they are not torn.
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a node may take for a request that it has let in before its key was deleted.
+pub const LET_IN: Duration = Duration::from_secs(1);
+
+/// The name of every epoch key.
+pub const EPOCH: &str = "miroir:epoch";
+
+/// The keys that are in use, and those that are to be gone.
+#[derive(Debug, Default)]
+pub struct Epochs {
+    /// By gateway.
+    live: Mutex<HashMap<String, Uuid>>,
+    owed: std::sync::Mutex<Owed>,
+}
+
+/// What nodes have to do yet before they can be trusted to take nothing late.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Fenced keys, with the nodes that have not confirmed to have deleted them.
+    fenced: BTreeMap<Uuid, BTreeSet<String>>,
+    /// By node: the keys of callouts that had no answer, and may still be on their way.
+    late: BTreeMap<String, BTreeSet<Uuid>>,
+}
+
+/// The name under which the control plane itself changes what a node has.
+#[must_use]
+pub fn mover(node: &str) -> String {
+    format!("{MOVER}{node}")
+}
+
+const MOVER: &str = "mover/";
+
+/// The body that creates an epoch key.
+fn epoch_key(uid: Uuid, gateway: &str) -> Value {
+    let actions = if gateway.starts_with(MOVER) {
+        json!(["*"])
+    } else {
+        json!(["documents.add", "documents.delete", "documents.get", "indexes.create"])
+    };
+    json!({
+        "uid": uid.hyphenated().to_string(),
+        "name": EPOCH,
+        "description": format!("Writes of {gateway}"),
+        "actions": actions,
+        "indexes": ["*"],
+        "expiresAt": null
+    })
+}
+
+/// Creates an API key on a node, unless it is there.
+///
+/// # Errors
+/// The node did not answer, or refused.
+pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
+    let request = Request::own("POST", "/keys", Some(body));
+    let answer = node.send_within(&request, PATIENCE).await?;
+    if answer.is_success() || answer.status == 409 {
+        return Ok(());
+    }
+    Err(node.unexpected(&request, &answer))
+}
+
+impl Epochs {
+    /// A gateway's key and its text; made on all nodes that answer, if there is none.
+    ///
+    /// # Errors
+    /// The ledger failed. A node that fails is only logged: it refuses this gateway's callouts, and is repaired.
+    pub async fn key(&self, cluster: &Cluster, gateway: &str) -> Result<(Uuid, String)> {
+        let mut live = self.live.lock().await;
+        if let Some(uid) = live.get(gateway) {
+            return Ok((*uid, cluster.secrets.key_text(*uid)));
+        }
+        let uid = Uuid::new_v4();
+        let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: false };
+        cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
+        let body = epoch_key(uid, gateway);
+        join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
+        live.insert(gateway.to_owned(), uid);
+        Ok((uid, cluster.secrets.key_text(uid)))
+    }
+
+    /// Deletes a key on all nodes; its gateway's next begin makes another one. Writes that are under way under it have
+    /// `patience` to be over. A node that cannot be reached keeps the key until it has caught up: see [`Self::owing`].
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn fence(&self, cluster: &Cluster, uid: Uuid, patience: Duration) -> Result<()> {
+        self.live.lock().await.retain(|_, live| *live != uid);
+        let begun = Instant::now();
+        while cluster.open.uses(uid) && begun.elapsed() < patience {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cluster.ledger.call(move |connection| catalogue::fence_epoch(connection, uid)).await?;
+        self.owe(cluster, uid);
+        let all = cluster.nodes();
+        let nodes = all.iter().filter(|node| node.is_up());
+        let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
+        for (node, result) in join_all(fenced).await {
+            if let Err(error) = result {
+                tracing::warn!(node = node.name, %error, "an epoch key could not be deleted yet");
+            }
+        }
+        Ok(())
+    }
+
+    /// At a start: fences all keys of before. Gateways get theirs with their next begin.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn fence_all(&self, cluster: &Cluster) -> Result<()> {
+        for epoch in cluster.ledger.call(catalogue::epochs).await? {
+            cluster.ledger.call(move |connection| catalogue::fence_epoch(connection, epoch.key)).await?;
+            self.owe(cluster, epoch.key);
+        }
+        Ok(())
+    }
+
+    /// A callout under this key had no answer: its node may still get it.
+    pub fn late(&self, node: &str, uid: Uuid) {
+        self.owed().late.entry(node.to_owned()).or_default().insert(uid);
+    }
+
+    /// Whether a node may still take something under a key that is gone, or is to be.
+    #[must_use]
+    pub fn owes(&self, node: &str) -> bool {
+        let owed = self.owed();
+        owed.late.contains_key(node) || owed.fenced.values().any(|nodes| nodes.contains(node))
+    }
+
+    /// The nodes that have a fenced key, as far as is known.
+    #[must_use]
+    pub fn owing(&self) -> BTreeSet<String> {
+        self.owed().fenced.values().flatten().cloned().collect()
+    }
+
+    /// Makes sure that a node takes nothing any more that was sent before now and had no answer; then its copies can be
+    /// replaced. Gateways that have sent such a thing get other keys, and lose the old ones once all their writes are over.
+    ///
+    /// # Errors
+    /// The ledger failed; or the node still has a fenced key.
+    pub async fn settle(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+        let late = self.owed().late.get(&node.name).cloned().unwrap_or_default();
+        for uid in &late {
+            self.fence(cluster, *uid, cluster.options.commit_timeout).await?;
+        }
+        self.catch_up(cluster, node).await?;
+        if !late.is_empty() {
+            tokio::time::sleep(LET_IN).await;
+            let mut owed = self.owed();
+            if let Some(left) = owed.late.get_mut(&node.name) {
+                left.retain(|uid| !late.contains(uid));
+            }
+            owed.late.retain(|_, left| !left.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Gives a node that was away the keys that it misses, and takes the fenced ones.
+    ///
+    /// # Errors
+    /// The ledger failed; or the node still has a fenced key.
+    pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+        let live = self.live.lock().await;
+        for (gateway, uid) in live.iter() {
+            create(node, &epoch_key(*uid, gateway)).await;
+        }
+        drop(live);
+        let fenced: Vec<Uuid> = {
+            let owed = self.owed();
+            owed.fenced.iter().filter(|(_, nodes)| nodes.contains(&node.name)).map(|(uid, _)| *uid).collect()
+        };
+        for uid in fenced {
+            self.delete(cluster, node, uid).await?;
+        }
+        Ok(())
+    }
+
+    /// A node has left the cluster: what it may still take is nobody's.
+    pub fn forget(&self, node: &str) {
+        let mut owed = self.owed();
+        owed.late.remove(node);
+        owed.fenced.values_mut().for_each(|nodes| {
+            nodes.remove(node);
+        });
+    }
+
+    fn owe(&self, cluster: &Cluster, uid: Uuid) {
+        let nodes = cluster.nodes().iter().map(|node| node.name.clone()).collect();
+        self.owed().fenced.insert(uid, nodes);
+    }
+
+    /// Deletes a key on a node. One that no node has any more is forgotten.
+    async fn delete(&self, cluster: &Cluster, node: &Node, uid: Uuid) -> Result<()> {
+        let request = Request::own("DELETE", ApiPath::new(["keys", &uid.hyphenated().to_string()]), None);
+        let answer = node.send_within(&request, PATIENCE).await?;
+        if !answer.is_success() && answer.status != 404 {
+            return Err(node.unexpected(&request, &answer));
+        }
+        let is_last = {
+            let mut owed = self.owed();
+            let left = owed.fenced.get_mut(&uid).is_some_and(|nodes| {
+                nodes.remove(&node.name);
+                nodes.is_empty()
+            });
+            left && owed.fenced.remove(&uid).is_some()
+        };
+        if is_last {
+            cluster.ledger.call(move |connection| catalogue::forget_epoch(connection, uid)).await?;
+        }
+        Ok(())
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn create(node: &Node, body: &Value) {
+    if let Err(error) = create_key(node, body).await {
+        tracing::warn!(node = node.name, %error, "an epoch key could not be made");
+    }
+}

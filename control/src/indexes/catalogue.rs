@@ -1,0 +1,298 @@
+//! The index catalogue: indexes on all nodes, with the tag filterable.
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        time,
+    },
+    cluster::Cluster,
+    disguise::{
+        facet_values::{self, FACETING},
+        settings_tag::{FILTERABLE, tag_rule},
+    },
+    domain::cluster_state::Index,
+    fencing::fenced,
+    indexes::fields::{
+        self,
+        reach::Reach,
+        registration::{Key, registration},
+    },
+    ledger::{
+        catalogue as stored,
+        intents::{NodeRequest, NodeTask},
+    },
+    node::{Node, Request, TIMEOUT},
+};
+use futures_util::future::join_all;
+use miroir_core::{
+    error::{ApiError, Code},
+    path::ApiPath,
+};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// The requests that create an index on a node, with what every index has. Nodes' queues keep their order, so nothing has
+/// to be waited for between them.
+#[must_use]
+pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
+    let create = json!({"uid": index, "primaryKey": primary_key});
+    let create =
+        NodeRequest { method: "POST".into(), path: "/indexes".into(), body: Some(create), main: false };
+    std::iter::once(create).chain(apart(index, &initial())).collect()
+}
+
+/// The same for an index whose fields and primary key are to be those that other nodes have, in their order.
+#[must_use]
+pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) -> Vec<NodeRequest> {
+    let Some(key) = primary_key.filter(|_| !fields.is_empty()) else { return creation(index, primary_key) };
+    let mut requests = creation(index, None);
+    requests.push(registration(index, Key::of_list(key, fields), fields));
+    requests
+}
+
+/// The requests that give a new index on a node what every index has, but for what its first settings have said already.
+#[must_use]
+pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Vec<NodeRequest> {
+    let mut settings = initial();
+    settings.retain(|name, _| if name == FACETING { !has_limit } else { !has_rules });
+    if settings.is_empty() { Vec::new() } else { apart(index, &settings).into() }
+}
+
+/// Settings that nodes take apart from those before and after them: nodes batch what follows each other, and where one of a batch
+/// fails, all do.
+#[must_use]
+pub fn apart(index: &str, settings: &Map<String, Value>) -> [NodeRequest; 3] {
+    // It changes nothing, and is in no batch.
+    let nothing = || NodeRequest {
+        method: "PATCH".into(),
+        path: ApiPath::of_index(index, &[]),
+        body: Some(json!({})),
+        main: false,
+    };
+    [nothing(), patch(index, settings), nothing()]
+}
+
+/// The tag is filterable, and nodes tell more facet values than clients see.
+fn initial() -> Map<String, Value> {
+    Map::from_iter([
+        (FILTERABLE.to_owned(), json!([tag_rule()])),
+        (FACETING.to_owned(), facet_values::initial()),
+    ])
+}
+
+fn patch(index: &str, settings: &Map<String, Value>) -> NodeRequest {
+    NodeRequest {
+        method: "PATCH".into(),
+        path: ApiPath::of_index(index, &["settings"]),
+        body: Some(json!(settings)),
+        main: false,
+    }
+}
+
+/// Sends requests to a node, one after the other, so that none of them can come late.
+///
+/// # Errors
+/// The node did not take one of them.
+pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) -> Result<Vec<NodeTask>> {
+    let mut tasks = Vec::new();
+    for request in requests {
+        let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
+        let answer = fenced::send(cluster, node, own, TIMEOUT).await?;
+        let node_task =
+            answer.task_uid().filter(|_| answer.is_success()).ok_or_else(|| Error::Unexpected {
+                node: node.name.clone(),
+                status: answer.status,
+                request: format!("{} {}", request.method, request.path),
+                body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
+            })?;
+        tasks.push(NodeTask { node: node.name.clone(), node_task, main: request.main, shards: Vec::new() });
+    }
+    Ok(tasks)
+}
+
+/// Sends requests to these nodes at once. Nodes that did not take them all, and all that are not current, are behind.
+///
+/// # Errors
+/// No node took them; or the ledger failed.
+pub async fn send_everywhere(
+    cluster: &Cluster,
+    nodes: &[std::sync::Arc<Node>],
+    requests: &[NodeRequest],
+) -> Result<Vec<NodeTask>> {
+    let Sent { tasks, missed, failure } = send_to(cluster, nodes, requests).await;
+    if let Some(failure) = failure.filter(|_| tasks.is_empty()) {
+        return Err(failure);
+    }
+    mark_behind(cluster, &missed).await?;
+    Ok(tasks)
+}
+
+/// What became of requests to several nodes.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// The tasks of those that took them.
+    pub tasks: Vec<NodeTask>,
+    /// Those that did not take them all.
+    pub missed: Vec<String>,
+    /// Why one did not.
+    pub failure: Option<Error>,
+}
+
+/// Sends requests to these nodes at once.
+pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests: &[NodeRequest]) -> Sent {
+    let answers = nodes.iter().map(async |node| (node, send_all(cluster, node, requests).await));
+    let mut sent = Sent::default();
+    for (node, result) in join_all(answers).await {
+        match result {
+            Ok(of_node) => sent.tasks.extend(of_node),
+            Err(error) => {
+                tracing::warn!(node = node.name, %error, "a node missed an operation on an index");
+                sent.missed.push(node.name.clone());
+                sent.failure = Some(error);
+            }
+        }
+    }
+    sent
+}
+
+/// Waits, for a moment, until nodes have ended these tasks.
+pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let over = tasks.iter().map(async |task| {
+        let Some(node) = cluster.node(&task.node) else { return };
+        let path = ApiPath::new(["tasks", &task.node_task.to_string()]);
+        while let Ok(task) = node.ask("GET", path.clone(), None).await {
+            let status = task.get("status").and_then(Value::as_str).unwrap_or_default();
+            if !["enqueued", "processing"].contains(&status) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    if tokio::time::timeout(PATIENCE, join_all(over)).await.is_err() {
+        tracing::warn!("nodes are slow to create an index");
+    }
+}
+
+/// Marks nodes as behind, and all that are away.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
+    let nodes = cluster.nodes();
+    let away: Vec<&String> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
+    cluster
+        .change(|view| {
+            for node in missed.iter().chain(away) {
+                view.mark_behind(node);
+            }
+        })
+        .await
+}
+
+/// What an index is to have before documents are written to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Its primary key, where it has none yet.
+    pub key: Key<'a>,
+    /// The fields of the documents.
+    pub fields: &'a [String],
+    /// The fields in their objects.
+    pub nested: &'a [String],
+}
+
+impl Content<'_> {
+    /// The fields that nodes take up of these documents and that are not known yet.
+    async fn unknown(&self, cluster: &Cluster, index: &str) -> Result<Vec<String>> {
+        let known = fields::known(cluster, index).await?;
+        let mut new = known.unknown(self.fields);
+        let mut nested = known.unknown(self.nested);
+        if !nested.is_empty() {
+            let uid = index.to_owned();
+            let settings = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+            let reach = Reach::of(&settings);
+            nested.retain(|field| reach.has(field) && !new.contains(field));
+            new.extend(nested);
+        }
+        Ok(new)
+    }
+}
+
+/// Makes sure that an index exists on all nodes, and that they know its primary key and the fields of the documents that come;
+/// returns the node tasks to wait for.
+///
+/// An index that has another primary key keeps it: the caller looks again.
+///
+/// # Errors
+/// `max_fields_limit_exceeded`; no node took it; or the ledger failed.
+pub async fn ensure_index(
+    cluster: &Cluster,
+    index: &str,
+    content: Option<Content<'_>>,
+) -> Result<Vec<NodeTask>> {
+    // Most writes find that nothing is to be done, and wait for nobody.
+    if let Some(entry) = cluster.view().indexes.get(index) {
+        let is_whole = match (&content, &entry.primary_key) {
+            (None, _) => true,
+            // By another key the caller splits again, and comes again.
+            (Some(content), Some(key)) if key != content.key.name() => true,
+            (Some(content), Some(_)) => content.unknown(cluster, index).await?.is_empty(),
+            (Some(_), None) => false,
+        };
+        if is_whole {
+            return Ok(cluster.fields.under_way(index));
+        }
+    }
+    let _one = cluster.creating.lock(index).await;
+    let known = cluster.view().indexes.get(index).cloned();
+    let mut requests = Vec::new();
+    if known.is_none() {
+        fields::forget(cluster, index).await?;
+        requests = creation(index, None);
+    }
+    let known_key = known.and_then(|index| index.primary_key);
+    let mut new = Vec::new();
+    if let Some(content) = &content
+        && known_key.as_deref().is_none_or(|known| known == content.key.name())
+    {
+        // The first fields of an index that was given its key when it was made come after the key.
+        let key = if known_key.is_some() { Key::Said(content.key.name()) } else { content.key };
+        new = content.unknown(cluster, index).await?;
+        let known_fields = fields::known(cluster, index).await?;
+        if known_fields.is_empty() {
+            new = key.order(new);
+        }
+        if known_fields.would_be_too_many(&new) {
+            let message = format!("Index `{index}`: A document cannot contain more than 65,535 fields.");
+            return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).into());
+        }
+        if !new.is_empty() || known_key.is_none() {
+            requests.push(registration(index, key, &new));
+        }
+    }
+    if requests.is_empty() {
+        return Ok(cluster.fields.under_way(index));
+    }
+    let primary_key = content.map(|content| content.key.name());
+    let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
+    let now = time::now();
+    cluster
+        .change(|view| {
+            let entry = view.indexes.entry(index.to_owned()).or_insert_with(|| Index {
+                created_at: now,
+                updated_at: now,
+                ..Index::default()
+            });
+            if entry.primary_key.is_none() {
+                entry.primary_key = primary_key.map(ToOwned::to_owned);
+            }
+        })
+        .await?;
+    // Only now: where this fails, they are registered again.
+    cluster.fields.registering(index, &tasks);
+    if !new.is_empty() {
+        fields::keep(cluster, index, new).await?;
+    }
+    let earlier = cluster.fields.under_way(index).into_iter().filter(|task| !tasks.contains(task));
+    Ok(earlier.chain(tasks.iter().cloned()).collect())
+}

@@ -1,0 +1,5 @@
+//! Indexes on all nodes: the catalogue, changes of whole indexes, and the fields that they have.
+
+pub mod broadcast;
+pub mod catalogue;
+pub mod fields;

@@ -1,0 +1,258 @@
+//! What an operation makes of the view. Pure: everything that is wrong is told at once, with what to do.
+
+use super::Operation;
+use crate::{
+    base::config::{NodeConfig, NodeFile, duplicates},
+    domain::cluster_state::{Member, Replica, ReplicaState, View},
+};
+use miroir_core::shard::Shard;
+use serde::{Deserialize, Serialize};
+
+/// What a cluster is to be: `miroir topology show` and `apply`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TopologyFile {
+    /// Replicas a shard.
+    pub replication: usize,
+    /// All nodes. One that is in the cluster and not here leaves it, after it has given its replicas away.
+    pub nodes: Vec<NodeFile>,
+}
+
+/// All that is wrong.
+type Refusal = Vec<String>;
+
+/// Makes the view what an operation wants it to be.
+///
+/// # Errors
+/// All that is wrong.
+pub fn change(view: &mut View, operation: &Operation) -> Result<(), Refusal> {
+    let is_lost = matches!(operation, Operation::LostNode { .. });
+    // A node that is drained may be told to leave meanwhile.
+    let goes_with_others = is_lost || matches!(operation, Operation::RemoveNode { .. } | Operation::Throttle);
+    if view.is_moving() && !goes_with_others {
+        return Err(vec![
+            "replicas are being moved: wait until that has ended (`miroir status`), then try again"
+                .to_owned(),
+        ]);
+    }
+    match operation {
+        Operation::AddNode { node } => add(view, node.clone())?,
+        Operation::DrainNode { name } => drain(view, name, false)?,
+        Operation::RemoveNode { name } => return remove(view, name),
+        Operation::ReplaceNode { name, node } => return replace(view, name, node.clone()),
+        Operation::LostNode { name, force } => lose(view, name, *force)?,
+        Operation::Rebalance => {}
+        Operation::Throttle => return Ok(()),
+        Operation::SetReplication { replicas } => view.replication = *replicas,
+        Operation::Apply { topology } => apply(view, topology.clone())?,
+    }
+    has_room(view)?;
+    let desired = match operation {
+        Operation::Rebalance | Operation::Apply { .. } => view.rebalanced(),
+        _ => view.planned(),
+    };
+    view.set_desired(desired);
+    Ok(())
+}
+
+fn has_room(view: &View) -> Result<(), Refusal> {
+    let takers = view.nodes.iter().filter(|member| !member.draining).count();
+    if view.replication == 0 {
+        return Err(vec!["replication: must be at least 1".to_owned()]);
+    }
+    if takers < view.replication {
+        return Err(vec![format!(
+            "{takers} node(s) would be left for {} replicas of each shard: add a node first, or lower the replication with \
+             `miroir replication set`",
+            view.replication
+        )]);
+    }
+    Ok(())
+}
+
+fn unknown(view: &View, name: &str) -> Refusal {
+    let names: Vec<&str> = view.nodes.iter().map(|member| member.config.name.as_str()).collect();
+    vec![format!("there is no node `{name}`; there are {}", names.join(", "))]
+}
+
+fn member<'a>(view: &'a mut View, name: &str) -> Result<&'a mut Member, Refusal> {
+    if view.member(name).is_none() {
+        return Err(unknown(view, name));
+    }
+    let found = view.nodes.iter_mut().find(|member| member.config.name == name);
+    found.ok_or_else(Vec::new)
+}
+
+fn add(view: &mut View, node: NodeFile) -> Result<(), Refusal> {
+    let config = node.validate("node")?;
+    for member in &view.nodes {
+        let known = &member.config;
+        if known.name == config.name {
+            return Err(vec![format!("node `{}` is in the cluster already, at {}", known.name, known.url)]);
+        }
+        if known.url == config.url {
+            return Err(vec![format!("{} is in the cluster already, as node `{}`", known.url, known.name)]);
+        }
+        if known.cluster == config.cluster {
+            return Err(vec![format!(
+                "the Envoy cluster `{}` is that of node `{}`: choose another with --cluster",
+                known.cluster, known.name
+            )]);
+        }
+    }
+    insert(view, config);
+    Ok(())
+}
+
+fn insert(view: &mut View, config: NodeConfig) {
+    // It learns keys, indexes and settings before it takes anything.
+    view.behind.insert(config.name.clone());
+    let since = view.version + 1;
+    view.nodes.push(Member { config, since, draining: false, leaving: false });
+}
+
+fn drain(view: &mut View, name: &str, leaving: bool) -> Result<(), Refusal> {
+    let member = member(view, name)?;
+    if member.draining && !leaving {
+        return Err(vec![format!(
+            "node `{name}` is drained already; `miroir node remove {name}` lets it leave"
+        )]);
+    }
+    member.draining = true;
+    member.leaving |= leaving;
+    Ok(())
+}
+
+fn remove(view: &mut View, name: &str) -> Result<(), Refusal> {
+    let held = view.replicas.iter().flatten().filter(|replica| replica.node == name).count();
+    let member = member(view, name)?;
+    if !member.draining {
+        return Err(vec![format!(
+            "node `{name}` holds {held} replicas: let it give them away first, with `miroir node drain {name}`"
+        )]);
+    }
+    member.leaving = true;
+    Ok(())
+}
+
+/// The new node takes exactly what the old one has.
+fn replace(view: &mut View, name: &str, node: NodeFile) -> Result<(), Refusal> {
+    let old = member(view, name)?.config.clone();
+    let node =
+        NodeFile { weight: node.weight.or(Some(old.weight)), zone: node.zone.clone().or(old.zone), ..node };
+    let new = node.name.clone();
+    add(view, node)?;
+    drain(view, name, true)?;
+    has_room(view)?;
+    let renamed = view.desired.iter().map(|nodes| {
+        nodes.iter().map(|node| if node == name { new.clone() } else { node.clone() }).collect()
+    });
+    let desired = renamed.collect();
+    view.set_desired(desired);
+    Ok(())
+}
+
+fn lose(view: &mut View, name: &str, force: bool) -> Result<(), Refusal> {
+    if view.member(name).is_none() {
+        return Err(unknown(view, name));
+    }
+    let only: Vec<Shard> =
+        view.shards().filter(|shard| view.active(*shard).eq(std::iter::once(name))).collect();
+    if !only.is_empty() && !force {
+        let numbers: Vec<String> = only.iter().map(|shard| shard.0.to_string()).collect();
+        return Err(vec![format!(
+            "node `{name}` holds the only whole copy of {} shard(s): {}. Bring it back; or, if it is gone for good, give these \
+             documents up with --force",
+            only.len(),
+            numbers.join(", ")
+        )]);
+    }
+    view.nodes.retain(|member| member.config.name != name);
+    view.behind.remove(name);
+    for replicas in &mut view.replicas {
+        replicas.retain(|replica| replica.node != name);
+    }
+    for nodes in &mut view.desired {
+        nodes.retain(|node| node != name);
+    }
+    has_room(view)?;
+    let desired = view.planned();
+    view.set_desired(desired);
+    // What nobody has whole begins anew, with what there is.
+    for shard in only {
+        let replicas = view.replicas.get_mut(usize::from(shard.0)).into_iter().flatten();
+        if let Some(first) = replicas.into_iter().find(|replica| replica.state == ReplicaState::Stale) {
+            *first = Replica::active(first.node.clone());
+        }
+    }
+    Ok(())
+}
+
+fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
+    let mut errors = Vec::new();
+    let mut wanted = Vec::new();
+    for (position, node) in file.nodes.into_iter().enumerate() {
+        match node.validate(&format!("nodes[{position}]")) {
+            Ok(node) => wanted.push((position, node)),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    errors.extend(duplicates(wanted.iter().map(|(position, node)| (*position, node))));
+    for (position, node) in &wanted {
+        let known = view.member(&node.name).map(|member| &member.config);
+        if known.is_some_and(|known| known.url != node.url || known.cluster != node.cluster) {
+            errors.push(format!(
+                "nodes[{position}]: `{}` has another address: a node that has moved with its data is named in the description \
+                 that `miroir serve` reads; one without is another node, with another name",
+                node.name
+            ));
+        }
+    }
+    if file.replication == 0 || file.replication > wanted.len() {
+        errors.push(format!(
+            "replication: {} must be 1 to the number of nodes, {}",
+            file.replication,
+            wanted.len()
+        ));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    view.replication = file.replication;
+    for member in &mut view.nodes {
+        match wanted.iter().find(|(_, node)| node.name == member.config.name) {
+            Some((_, node)) => {
+                member.config = node.clone();
+                member.draining = false;
+                member.leaving = false;
+            }
+            None => {
+                member.draining = true;
+                member.leaving = true;
+            }
+        }
+    }
+    for (_, node) in wanted {
+        if view.member(&node.name).is_none() {
+            insert(view, node);
+        }
+    }
+    Ok(())
+}
+
+/// What the cluster is, as a file that can be applied.
+#[must_use]
+pub fn topology(view: &View) -> TopologyFile {
+    let nodes = view.nodes.iter().filter(|member| !member.leaving).map(|member| &member.config);
+    let nodes = nodes.map(|config| NodeFile {
+        name: config.name.clone(),
+        url: config.url.to_string(),
+        cluster: Some(config.cluster.clone()),
+        weight: Some(config.weight),
+        zone: config.zone.clone(),
+    });
+    TopologyFile { replication: view.replication, nodes: nodes.collect() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! What must be true of nodes before an operation: asked of them, not believed.
+
+use super::Operation;
+use crate::{
+    base::error::{Error, Result},
+    cluster::Cluster,
+    domain::cluster_state::View,
+    node::{Node, Request},
+    sync::{index_uids, unknown_keys},
+};
+use futures_util::future::join_all;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Checks the nodes that an operation brings, and those that it gives up.
+///
+/// # Errors
+/// All that is wrong, and what to do.
+pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &Operation) -> Result<()> {
+    let mut errors = Vec::new();
+    if let Operation::LostNode { name, force: false } = operation
+        && let Some(node) = cluster.node(name)
+        && healthy(&node).await
+    {
+        errors.push(format!(
+            "node `{name}` answers: let it give its replicas away with `miroir node drain {name}`; or, if its data is gone, \
+             say --force"
+        ));
+    }
+    let new = after.nodes.iter().filter(|member| before.member(&member.config.name).is_none());
+    let strangers: Vec<Node> = new.map(|member| cluster.stranger(member.config.clone())).collect();
+    let version = cluster.current().iter().find_map(|node| node.health().version);
+    let checks = strangers.iter().map(|node| is_fit(node, version.as_deref()));
+    errors.extend(join_all(checks).await.into_iter().flatten());
+    if !strangers.is_empty() {
+        errors.extend(unknown_keys(cluster).await?);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::Refused(errors)) }
+}
+
+async fn healthy(node: &Node) -> bool {
+    let request =
+        Request { authority: crate::node::Authority::Nobody, ..Request::own("GET", "/health", None) };
+    node.send_within(&request, PATIENCE).await.is_ok_and(|answer| answer.status == 200)
+}
+
+/// What keeps a node from joining.
+async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
+    let (name, url) = (&node.name, &node.url);
+    if !healthy(node).await {
+        return Some(format!("node `{name}` does not answer at {url}: start it, or mend the URL"));
+    }
+    let own = match node.ask("GET", "/version", None).await {
+        Ok(own) => own.get("pkgVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Err(Error::Unexpected { status: 401 | 403, .. }) => {
+            return Some(format!(
+                "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"
+            ));
+        }
+        Err(error) => return Some(format!("node `{name}`: {error}")),
+    };
+    if version.is_some_and(|version| version != own) {
+        return Some(format!(
+            "node `{name}` runs Meilisearch {own}, the cluster {}: start it with the cluster's version",
+            version.unwrap_or_default()
+        ));
+    }
+    match index_uids(node).await {
+        Ok(indexes) if indexes.is_empty() => None,
+        Ok(indexes) => {
+            let indexes: Vec<String> = indexes.into_iter().take(5).collect();
+            Some(format!(
+                "node `{name}` has data of its own (indexes {}): start it with an empty data folder, or delete them",
+                indexes.join(", ")
+            ))
+        }
+        Err(error) => Some(format!("node `{name}`: {error}")),
+    }
+}

@@ -1,0 +1,101 @@
+//! Watches nodes, and brings back those that were away.
+
+use crate::{
+    base::error::Result,
+    cluster::{Cluster, locks::Scope},
+    node::Node,
+    sync::{features, index_uids},
+};
+use futures_util::future::join_all;
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+
+/// How long a node may take to tell its indexes.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an index may be in the catalogue alone.
+const MOMENT: Duration = Duration::from_millis(200);
+/// How long the locks are waited for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Checks every node each second, for ever; a node that comes back gets its epoch keys at once.
+pub async fn watch(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let nodes = cluster.nodes();
+        let before: Vec<bool> = nodes.iter().map(|node| node.is_up()).collect();
+        let came = check(&cluster).await;
+        for (node, was_up) in nodes.iter().zip(before) {
+            if was_up && !node.is_up() {
+                tracing::warn!(node = node.name, error = node.health().error, "a node is away");
+            }
+        }
+        if !came.is_empty()
+            && let Err(error) = features::learn(&cluster).await
+        {
+            tracing::warn!(%error, "no node tells its features");
+        }
+        for name in came {
+            tracing::info!(node = name, "a node is back");
+            // The rest of what it missed is repair's.
+            if let Some(node) = cluster.node(&name)
+                && let Err(error) = cluster.epochs.catch_up(&cluster, &node).await
+            {
+                tracing::warn!(node = name, %error, "a node could not get its epoch keys yet");
+            }
+        }
+        let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
+        let noticed = whole.map(async |node| {
+            // One that hangs must not hold up the others' checks.
+            let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
+            if let Ok(Err(error)) = told {
+                tracing::warn!(node = node.name, %error, "a node does not tell its indexes");
+            }
+        });
+        join_all(noticed).await;
+    }
+}
+
+/// A node that lacks indexes, and does not have them before it, has lost its disk: it has nothing of what it should.
+async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
+    // An index that is being made or deleted is in the catalogue before it is on nodes, or after. The lock, for which everybody who
+    // comes later waits, is taken only where it stays so.
+    let first = lacking(cluster, node).await?;
+    if first.is_empty() || !is_idle(node).await? {
+        return Ok(());
+    }
+    tokio::time::sleep(MOMENT).await;
+    let again = lacking(cluster, node).await?;
+    if !again.iter().any(|index| first.contains(index)) || !is_idle(node).await? {
+        return Ok(());
+    }
+    let lock = cluster.locks.lock(Scope::everything());
+    let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else { return Ok(()) };
+    if !is_idle(node).await? {
+        return Ok(());
+    }
+    let lacking = lacking(cluster, node).await?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(node = node.name, ?lacking, "a node has lost its disk");
+    cluster.change(|view| view.mark_behind(&node.name)).await
+}
+
+/// Whether a node has nothing before it that makes indexes, as settings do, too, or deletes some.
+async fn is_idle(node: &Node) -> Result<bool> {
+    let path = "/tasks?limit=1&statuses=enqueued,processing\
+                &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
+    Ok(node.ask("GET", path, None).await?.get("total").and_then(Value::as_u64) == Some(0))
+}
+
+async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
+    let there = index_uids(node).await?;
+    Ok(cluster.view().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
+}
+
+/// Checks every node once, and returns the names of those that have come.
+pub async fn check(cluster: &Cluster) -> Vec<String> {
+    let nodes = cluster.nodes();
+    let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
+    join_all(checks).await.into_iter().flatten().collect()
+}

@@ -1,0 +1,107 @@
+//! Before a task ends, all nodes know the fields that it has brought: a function may have made some on a few nodes, settings may make
+//! nodes look into objects, and a registration may have failed with whatever a node did in the same batch.
+
+use super::{
+    Pending,
+    judge::{Part, State},
+};
+use crate::{
+    base::error::Result,
+    cluster::Cluster,
+    indexes::fields,
+    ledger::intents::{self, Effect},
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+/// How often it is tried to register fields on a node that refuses: then it is behind.
+const ATTEMPTS: u8 = 3;
+/// How soon nodes are asked again that did not tell what they know.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Settings that decide which fields in objects nodes take up.
+const REACH: [&str; 5] = [
+    "searchableAttributes",
+    "filterableAttributes",
+    "sortableAttributes",
+    "rankingRules",
+    "distinctAttribute",
+];
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Completing {
+    is_under_way: bool,
+    attempts: u8,
+    /// Failed registrations that have been seen to.
+    seen: usize,
+}
+
+/// Begins it where it is to be done. `None`: the task has to wait; else the nodes that will not know all fields.
+pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>> {
+    let index = {
+        let mut all = cluster.settler.pending();
+        let Some(pending) = all.get_mut(&uid) else { return Some(BTreeSet::new()) };
+        if pending.completing.is_under_way {
+            return None;
+        }
+        let failed: Vec<&Part> = pending.parts.iter().filter(|part| is_failed_registration(part)).collect();
+        let is_first = pending.completing.attempts == 0 && makes_fields(pending);
+        let is_about_documents = pending.task.kind.starts_with("document");
+        let is_again = is_about_documents && failed.len() > pending.completing.seen;
+        // Whoever holds locks would wait for itself.
+        let (Some(index), true, None) = (&pending.task.index, is_first || is_again, &pending.guard) else {
+            return Some(BTreeSet::new());
+        };
+        if pending.completing.attempts >= ATTEMPTS {
+            return Some(failed.iter().skip(pending.completing.seen).map(|part| part.node.clone()).collect());
+        }
+        let (index, seen) = (index.clone(), failed.len());
+        let attempts = pending.completing.attempts + 1;
+        pending.completing = Completing { is_under_way: true, attempts, seen };
+        index
+    };
+    let cluster = Arc::clone(cluster);
+    tokio::spawn(async move {
+        let done = run(&cluster, uid, &index).await;
+        if let Err(error) = &done {
+            tracing::warn!(uid, index, %error, "nodes could not be told each other's fields yet");
+            tokio::time::sleep(PAUSE).await;
+        }
+        if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
+            pending.completing.is_under_way = false;
+            if done.is_err() {
+                pending.completing.attempts = pending.completing.attempts.saturating_sub(1);
+                pending.completing.seen = 0;
+            }
+        }
+        cluster.settler.notice();
+    });
+    None
+}
+
+async fn run(cluster: &Cluster, uid: u32, index: &str) -> Result<()> {
+    let tasks = fields::complete(cluster, index).await?;
+    if !tasks.is_empty() {
+        let stored = tasks.clone();
+        let add = move |connection: &_| intents::add_node_tasks(connection, uid, &stored);
+        cluster.ledger.call(add).await?;
+        cluster.settler.wait_for(uid, tasks);
+    }
+    Ok(())
+}
+
+fn is_failed_registration(part: &Part) -> bool {
+    !part.main && matches!(part.seen.state, State::Failed | State::Canceled)
+}
+
+fn makes_fields(pending: &Pending) -> bool {
+    let has_succeeded = pending.parts.iter().any(|part| part.main && part.seen.state == State::Succeeded);
+    let may = match &pending.effect {
+        Effect::Settings { change, .. } => change
+            .as_ref()
+            .and_then(serde_json::Value::as_object)
+            .is_none_or(|change| change.keys().any(|name| REACH.contains(&name.as_str()))),
+        _ => pending.task.kind == "documentEdition",
+    };
+    may && has_succeeded
+}

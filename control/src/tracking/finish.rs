@@ -1,0 +1,304 @@
+//! What the end of a task means: for replicas and the catalogue first, then for its client.
+
+use super::{
+    SetBack, completing,
+    judge::{Over, State, is_about_existence},
+    set_back,
+};
+use crate::{
+    base::{error::Result, time},
+    cluster::Cluster,
+    disguise::{facet_values::FACETING, scrub, settings_tag},
+    domain::cluster_state::Index,
+    indexes::broadcast::CHANGELESS,
+    ledger::{
+        catalogue as stored,
+        intents::{self, Effect},
+        tasks::{self, Ending, Task},
+    },
+    writes::begin::nothing_done,
+};
+use miroir_core::error::ErrorBody;
+use serde_json::{Value, json};
+use std::{collections::HashSet, sync::Arc};
+
+/// Ends a task: first the truth about replicas and indexes, and its publication. Its client hears of it once every gateway goes by
+/// what has changed; and where replicas are not as the others, once no gateway reads them any more.
+pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> Result<()> {
+    let (task, effect, indexed, is_applied, set_back) = match cluster.settler.pending().get(&uid) {
+        Some(it) => {
+            // Nodes make an index before they take its first settings, which say which shard a document is of: these it must have.
+            if over.status == "failed" && matches!(it.effect, Effect::Settings { creates: true, .. }) {
+                let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
+                over.set_back.extend(there.map(|part| part.node.clone()));
+            }
+            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
+        }
+        None => return Ok(()),
+    };
+    match set_back {
+        SetBack::Nothing if over.set_back.is_empty() => {}
+        SetBack::Nothing => {
+            set_back::start(cluster, uid, over);
+            return Ok(());
+        }
+        SetBack::UnderWay => return Ok(()),
+        SetBack::Done(missed) => over.behind.extend(missed),
+    }
+    if cluster.settler.waits_for_set_back(uid) {
+        return Ok(());
+    }
+    let effect = if over.status == "succeeded" { effect } else { kept(effect, &over) };
+    if !is_applied {
+        match completing::step(cluster, uid) {
+            None => return Ok(()),
+            Some(ignorant) => over.behind.extend(ignorant),
+        }
+        apply(cluster, &task, &effect, &over).await?;
+    }
+    match cluster.settler.pending().get_mut(&uid) {
+        Some(pending) => {
+            pending.is_applied = true;
+            if let Some(index) = &pending.task.index {
+                let over: HashSet<(&str, u32)> =
+                    pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
+                cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
+            }
+        }
+        None => return Ok(()),
+    }
+    let is_seen = cluster.is_seen(task.index.as_deref().into_iter().chain(effect.names()));
+    if !is_seen || !cluster.is_read_as_written().await? {
+        return Ok(());
+    }
+    end(cluster, task, effect, &over, indexed).await
+}
+
+/// What nodes keep of an operation that has failed: where another name and another primary key are wanted at once, they take the name
+/// before they look at the key.
+fn kept(effect: Effect, over: &Over) -> Effect {
+    let has_index = over.error.as_ref().is_some_and(|error| !is_about_existence(error));
+    match effect {
+        Effect::UpdateIndex { index, primary_key: Some(_), rename: rename @ Some(_) } if has_index => {
+            Effect::UpdateIndex { index, primary_key: None, rename }
+        }
+        _ => Effect::None,
+    }
+}
+
+/// What the end of a task means for replicas and the catalogue.
+async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
+    let uid = task.uid;
+    let succeeded = over.status == "succeeded";
+    let finished_at = over.finished_at.unwrap_or_else(time::now);
+    let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
+    // An index that was deleted meanwhile has no settings any more.
+    if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
+        && cluster.view().indexes.contains_key(&index)
+    {
+        let merge = move |connection: &_| stored::merge_settings(connection, &index, change.as_ref());
+        cluster.ledger.call(merge).await?;
+    }
+    let settings = match effect {
+        Effect::Settings { index, .. } if succeeded => {
+            let uid = index.clone();
+            let settings = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
+            Some((index, settings))
+        }
+        _ => None,
+    };
+    // Before the view: what the view loses of indexes, the ledger loses with their settings.
+    let moves = effect.moves();
+    if !moves.is_empty() {
+        let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
+        cluster.settler.renamed(uid, &moves);
+        cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
+        moved.iter().for_each(|index| cluster.fields.forget(index));
+    }
+    cluster
+        .change(|view| {
+            for (shard, node) in &over.stale {
+                tracing::warn!(
+                    uid,
+                    shard = shard.0,
+                    node,
+                    "a replica ended a write otherwise than the others"
+                );
+                view.mark_stale(*shard, node);
+            }
+            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind.as_str())) {
+                tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
+                view.mark_behind(node);
+            }
+            view.changing.remove(&uid);
+            if let Some(changed) = task.index.as_ref().and_then(|index| view.indexes.get_mut(index))
+                && succeeded
+                && !is_idle(effect)
+            {
+                changed.date(&task.kind, started_at, finished_at);
+            }
+            crate::indexes::broadcast::apply(view, effect);
+            if let Some((index, settings)) = settings
+                && let Some(changed) = view.indexes.get_mut(index)
+            {
+                changed.settings = Index::published(settings);
+            }
+        })
+        .await
+}
+
+/// Whether an update of an index has changed nothing: no primary key, and no name but its own.
+fn is_idle(effect: &Effect) -> bool {
+    matches!(effect, Effect::UpdateIndex { index, primary_key: None, rename }
+        if rename.as_ref().is_none_or(|rename| rename == index))
+}
+
+/// Its end, as clients see it.
+async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
+    let (uid, now) = (task.uid, time::now());
+    let succeeded = over.status == "succeeded";
+    let ending = Ending {
+        status: over.status,
+        details: details(&task, over, indexed, cluster.view().replication as u64),
+        error: over.error.clone().map(|error| told(&task, error)),
+        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
+        finished_at: over.finished_at.unwrap_or(now),
+    };
+    cluster
+        .ledger
+        .call(move |connection| {
+            let mut ending = ending;
+            if task.kind == "taskCancelation"
+                && let Some(details) = &mut ending.details
+            {
+                details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
+            }
+            tasks::finish(connection, uid, &ending)?;
+            if let (true, Effect::Swap { pairs }) = (succeeded, &effect) {
+                pairs
+                    .iter()
+                    .try_for_each(|(left, right, _)| tasks::swap_names(connection, uid, left, right))?;
+            }
+            if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
+                tasks::set_canceled_by(connection, uid, by)?;
+            }
+            intents::close(connection, uid)
+        })
+        .await?;
+    let done = cluster.settler.pending().remove(&uid);
+    drop(done.and_then(|pending| pending.guard));
+    Ok(())
+}
+
+/// An error as the client is told it: positions in an edit's function are the client's own.
+fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
+    if task.kind == "documentEdition" {
+        error.message = scrub::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
+    }
+    error
+}
+
+/// The details of an ended task: the ledger's, with counts that count each document once, and the node's where the
+/// control plane does not know better.
+fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> Option<Value> {
+    let mut details = task.details.clone().unwrap_or_else(|| json!({}));
+    if over.status != "succeeded" {
+        if task.kind == "indexDeletion" && over.details.is_some() {
+            return over.details.clone();
+        }
+        // A reset tells of all settings that nodes know.
+        if task.kind == "settingsUpdate" && over.details.is_some() {
+            return settings_details(&details, over);
+        }
+        return nothing_done(task.details.as_ref());
+    }
+    // Every node has all rules.
+    if task.kind.starts_with("dsr") && over.details.is_some() {
+        return over.details.clone();
+    }
+    if let Some(received) = details.get("receivedDocuments").cloned() {
+        details["indexedDocuments"] = indexed.map_or(received, Value::from);
+        return Some(details);
+    }
+    if task.kind == "documentEdition" {
+        details["deletedDocuments"] = json!(over.deleted.unwrap_or(0));
+        details["editedDocuments"] = json!(over.edited.unwrap_or(0));
+        return Some(details);
+    }
+    if details.get("deletedDocuments").is_some() {
+        let deleted = over.deleted.unwrap_or(0);
+        // An index is deleted on all nodes, and each says how many documents it had: every replica counted.
+        let copies = if task.kind == "indexDeletion" { replication.max(1) } else { 1 };
+        details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
+        return Some(details);
+    }
+    if CHANGELESS.contains(&task.kind.as_str()) && over.details.is_some() {
+        return over.details.clone();
+    }
+    if task.kind == "settingsUpdate" && over.details.is_some() {
+        return settings_details(&details, over);
+    }
+    task.details.clone()
+}
+
+/// What a node tells of settings; but what nodes got otherwise than the client sent it is told as the client sent it.
+fn settings_details(set: &Value, over: &Over) -> Option<Value> {
+    let mut told = over.details.clone()?;
+    scrub::value(&mut told);
+    let rewritten = [settings_tag::FILTERABLE, FACETING];
+    for (name, set) in set.as_object().into_iter().flatten() {
+        let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
+        // A node spells rules out; but one that only names the tag was not sent.
+        let rules = |value: &Value| value.as_array().map(Vec::len);
+        let has_rules = told.get(name).and_then(rules) == rules(set);
+        if is_reset || (name == settings_tag::FILTERABLE && !has_rules) {
+            told[name] = set.clone();
+        } else if let Some(told) = told.get_mut(name).filter(|_| !set.is_null()) {
+            as_sent(told, set);
+        }
+    }
+    Some(told)
+}
+
+/// Nodes tell what they were sent, in their own form. They were sent more than the client wrote: templates of embedders, limits in place
+/// of resets.
+fn as_sent(told: &mut Value, sent: &Value) {
+    match (told, sent) {
+        (Value::Object(told), Value::Object(sent)) => {
+            told.retain(|name, _| sent.contains_key(name));
+            for (name, sent) in sent {
+                if let Some(told) = told.get_mut(name) {
+                    as_sent(told, sent);
+                }
+            }
+        }
+        (told, Value::Null) => *told = Value::Null,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_settings_are_what_the_client_wrote() {
+        let mut told = json!({
+            "a": {"source": "rest", "dimensions": 3, "documentTemplate": "ours", "apiKey": "XXX..."},
+            "b": {"documentTemplate": "ours"}, "c": null,
+            "d": {"indexingEmbedder": {"source": "ollama", "documentTemplate": "ours"}},
+        });
+        let sent = json!({
+            "d": {"indexingEmbedder": {"source": "ollama"}}, "c": null,
+            "b": {"documentTemplate": null}, "a": {"dimensions": 3, "apiKey": "XXX...", "source": "rest"},
+        });
+        as_sent(&mut told, &sent);
+        // In the node's order.
+        let expected = json!({
+            "a": {"source": "rest", "dimensions": 3, "apiKey": "XXX..."},
+            "b": {"documentTemplate": null}, "c": null,
+            "d": {"indexingEmbedder": {"source": "ollama"}},
+        });
+        assert_eq!(told.to_string(), expected.to_string());
+    }
+}

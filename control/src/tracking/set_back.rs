@@ -1,0 +1,235 @@
+//! What one node refuses, none keeps: nodes that have taken it are as before again.
+//!
+//! Nothing of it has to be in the ledger: after a crash the nodes' tasks are judged again, and setting back once more changes nothing.
+//! A node that cannot be set back is behind, and learns everything anew.
+
+use super::{SetBack, judge::Over};
+use crate::{
+    base::error::{Error, Result},
+    cluster::{Cluster, locks::Scope},
+    disguise::{
+        embedders::{EMBEDDERS, known, with_template},
+        facet_values,
+        settings_tag::{FILTERABLE, display_tag, with_tag},
+    },
+    indexes::catalogue,
+    ledger::{
+        catalogue::{self as stored, depth},
+        intents::{Effect, NodeRequest},
+    },
+    node::Node,
+    sync,
+};
+use futures_util::future::join_all;
+use miroir_core::path::ApiPath;
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Begins to set nodes back; the task waits for it.
+pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
+    if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
+        pending.set_back = SetBack::UnderWay;
+    }
+    tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are set back");
+    let cluster = Arc::clone(cluster);
+    tokio::spawn(async move {
+        let missed = match run(&cluster, uid, &over).await {
+            Ok(missed) => missed,
+            Err(error) => {
+                tracing::warn!(uid, %error, "nodes could not be set back");
+                over.set_back
+            }
+        };
+        if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
+            pending.set_back = SetBack::Done(missed);
+        }
+        cluster.settler.notice();
+    });
+}
+
+/// Sets nodes back; gives those that could not be.
+async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<String>> {
+    let (effect, is_locked) = match cluster.settler.pending().get(&uid) {
+        Some(pending) => (pending.effect.clone(), pending.guard.is_some()),
+        None => return Ok(BTreeSet::new()),
+    };
+    // Nothing comes between what is read here and its place in the nodes' queues.
+    let guard = match is_locked {
+        true => None,
+        false => Some(cluster.locks.lock(Scope::indexes(effect.names())).await),
+    };
+    // Indexes may have changed their names meanwhile.
+    let effect = cluster.settler.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
+    let nodes: Vec<Arc<Node>> = over.set_back.iter().filter_map(|name| cluster.node(name)).collect();
+    let requests = match &effect {
+        Effect::Settings { index, change, .. } => {
+            settings(cluster, uid, index, change.as_ref(), over).await?
+        }
+        Effect::UpdateIndex { .. } => update(cluster, &effect),
+        Effect::None | Effect::Swap { .. } | Effect::Rules { .. } => Vec::new(),
+    };
+    if requests.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let sent = nodes.iter().map(async |node| (node, catalogue::send_all(cluster, node, &requests).await));
+    let sent = join_all(sent).await;
+    drop(guard);
+    let done = sent.into_iter().map(async |(node, tasks)| {
+        let done = async {
+            for task in tasks? {
+                sync::wait(node, task.node_task.into()).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        let done = done.await;
+        let missed =
+            done.inspect_err(|error| tracing::warn!(uid, node = node.name, %error, "a node is not set back"));
+        missed.is_err().then(|| node.name.clone())
+    });
+    Ok(join_all(done).await.into_iter().flatten().collect())
+}
+
+/// The requests that give an index its primary key again, under its new name where it has one.
+fn update(cluster: &Cluster, effect: &Effect) -> Vec<NodeRequest> {
+    let Effect::UpdateIndex { index, primary_key, rename } = effect else { return Vec::new() };
+    let known = cluster.view().indexes.get(index).and_then(|known| known.primary_key.clone());
+    let Some(known) = known.filter(|known| primary_key.as_ref().is_some_and(|key| key != known)) else {
+        return Vec::new();
+    };
+    let path = ApiPath::of_index(rename.as_ref().unwrap_or(index), &[]);
+    let body = Some(json!({ "primaryKey": known }));
+    vec![NodeRequest { method: "PATCH".to_owned(), path, body, main: false }]
+}
+
+/// The requests that give an index the settings again that a change has changed.
+async fn settings(
+    cluster: &Cluster,
+    uid: u32,
+    index: &str,
+    change: Option<&Value>,
+    over: &Over,
+) -> Result<Vec<NodeRequest>> {
+    // Without the index there is nothing to be set back, and settings would make it again.
+    if !cluster.view().indexes.contains_key(index) {
+        return Ok(Vec::new());
+    }
+    let name = index.to_owned();
+    let mut wanted = cluster.ledger.call(move |connection| stored::settings(connection, &name)).await?;
+    // Those that have not ended come to the ledger later, and are before this in the nodes' queues.
+    for other in cluster.settler.other_changes(uid, index) {
+        stored::merge_change(&mut wanted, other.as_ref());
+    }
+    let path = ApiPath::of_index(index, &["settings"]);
+    let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));
+    let shown = reference.ok_or(Error::NoNode)?.ask("GET", path, None).await?;
+    // After `miroir recover` only nodes know embedders.
+    let (embedders, _) = known(shown.get(EMBEDDERS).unwrap_or(&Value::Null), wanted.get(EMBEDDERS));
+    wanted.insert(EMBEDDERS.to_owned(), embedders);
+    Ok(catalogue::apart(index, &undone(change, &wanted, &shown)).into())
+}
+
+/// The change that undoes a change: what it has set is as `wanted`, or by default. `shown` are all settings of a node that has refused it.
+fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) -> Map<String, Value> {
+    let mut body = Map::new();
+    let reset: Map<String, Value> =
+        shown.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
+    for (name, change) in change.and_then(Value::as_object).unwrap_or(&reset) {
+        let value = match name.as_str() {
+            EMBEDDERS => undone_embedders(change, wanted.get(name)),
+            name => undone_members(change, wanted.get(name), depth(name)),
+        };
+        body.insert(name.clone(), value);
+    }
+    if let Some(rules) = body.get_mut(FILTERABLE) {
+        *rules = with_tag(rules).unwrap_or(Value::Null);
+    }
+    if let Some(embedders) = body.get_mut(EMBEDDERS) {
+        with_template(embedders, None);
+    }
+    facet_values::with_room(&mut body);
+    display_tag(&mut body);
+    body
+}
+
+fn undone_members(change: &Value, wanted: Option<&Value>, depth: u8) -> Value {
+    match (change, depth) {
+        (Value::Object(change), 1..) => {
+            let of = |name: &String| wanted.and_then(|wanted| wanted.get(name));
+            let members = change
+                .iter()
+                .map(|(name, change)| (name.clone(), undone_members(change, of(name), depth - 1)));
+            Value::Object(members.collect())
+        }
+        _ => wanted.cloned().unwrap_or(Value::Null),
+    }
+}
+
+/// Embedders that a change has made go; those that it has changed are whole again.
+fn undone_embedders(change: &Value, wanted: Option<&Value>) -> Value {
+    let Some(change) = change.as_object() else { return wanted.cloned().unwrap_or(Value::Null) };
+    // Nodes count those that are to go, too, and may find them too many.
+    if wanted.and_then(Value::as_object).is_none_or(Map::is_empty) {
+        return Value::Null;
+    }
+    let undone = change.iter().map(|(name, change)| {
+        let wanted = wanted.and_then(|wanted| wanted.get(name)).and_then(Value::as_object);
+        let embedder = wanted.map_or(Value::Null, |wanted| {
+            let mut all = wanted.clone();
+            for (field, _) in change.as_object().into_iter().flatten() {
+                all.entry(field.clone()).or_insert(Value::Null);
+            }
+            Value::Object(all)
+        });
+        (name.clone(), embedder)
+    });
+    Value::Object(undone.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disguise::settings_tag::tag_rule;
+
+    #[test]
+    fn a_change_is_undone_to_what_clients_had_set() {
+        let wanted = json!({
+            "stopWords": ["the"],
+            "filterableAttributes": ["genre"],
+            "faceting": {"maxValuesPerFacet": 7},
+            "typoTolerance": {"enabled": true, "minWordSizeForTypos": {"oneTypo": 4}},
+            "embedders": {"a": {"source": "rest", "url": "u", "apiKey": "k"}},
+        });
+        let change = json!({
+            "stopWords": ["a"],
+            "synonyms": {"x": ["y"]},
+            "filterableAttributes": ["genre", "_geo"],
+            "faceting": {"maxValuesPerFacet": 9, "sortFacetValuesBy": {"*": "count"}},
+            "typoTolerance": {"minWordSizeForTypos": {"twoTypos": 9}},
+            "embedders": {"a": {"url": "v", "dimensions": 3}, "b": {"source": "userProvided", "dimensions": 2}},
+        });
+        let undone = undone(Some(&change), wanted.as_object().unwrap(), &Value::Null);
+        let expected = json!({
+            "stopWords": ["the"],
+            "synonyms": null,
+            "filterableAttributes": [tag_rule(), "genre"],
+            "faceting": {"maxValuesPerFacet": 1007, "sortFacetValuesBy": null},
+            "typoTolerance": {"minWordSizeForTypos": {"twoTypos": null}},
+            "embedders": {
+                "a": {"source": "rest", "url": "u", "apiKey": "k", "dimensions": null, "documentTemplate": crate::disguise::embedders::template()},
+                "b": null,
+            },
+        });
+        assert_eq!(Value::Object(undone), expected);
+    }
+
+    #[test]
+    fn a_reset_is_undone_as_a_whole() {
+        let wanted =
+            json!({"stopWords": ["the"], "embedders": {"a": {"source": "userProvided", "dimensions": 2}}});
+        let shown = json!({"stopWords": [], "synonyms": {}, "filterableAttributes": [], "embedders": {}});
+        let undone = undone(None, wanted.as_object().unwrap(), &shown);
+        let expected = json!({"stopWords": ["the"], "synonyms": null, "filterableAttributes": [tag_rule()],
+            "embedders": {"a": {"source": "userProvided", "dimensions": 2}}});
+        assert_eq!(Value::Object(undone), expected);
+    }
+}

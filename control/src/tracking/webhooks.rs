@@ -1,0 +1,70 @@
+//! Tells webhooks of ended tasks, as Meilisearch does: newline-delimited JSON, compressed, in one request.
+//!
+//! Source: Meilisearch 1.50, `index-scheduler`, `notify_webhooks`.
+
+use crate::{
+    base::{
+        error::{Error, Result},
+        outbound::{self, Outbound},
+    },
+    cluster::Cluster,
+    ledger::webhooks::{self, Webhook},
+};
+use flate2::{Compression, write::GzEncoder};
+use reqwest::Method;
+use std::{io::Write, sync::Arc, time::Duration};
+
+/// How often ended tasks are looked for.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Tells webhooks, for ever. A webhook that does not answer misses what it was told then.
+pub async fn watch(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if let Err(error) = round(&cluster).await {
+            tracing::error!(%error, "webhooks could not be told of ended tasks");
+        }
+    }
+}
+
+async fn round(cluster: &Cluster) -> Result<()> {
+    let (tasks, hooks) = cluster
+        .ledger
+        .call(|connection| {
+            let tasks = webhooks::take_untold(connection)?;
+            let hooks = if tasks.is_empty() { Default::default() } else { webhooks::all(connection)? };
+            Ok((tasks, hooks))
+        })
+        .await?;
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    let mut body = GzEncoder::new(Vec::new(), Compression::default());
+    for task in &tasks {
+        writeln!(body, "{}", task.view()).map_err(Error::file("a webhook's body"))?;
+    }
+    let body = body.finish().map_err(Error::file("a webhook's body"))?;
+    for (uuid, hook) in hooks {
+        let body = body.clone();
+        let outbound = cluster.options.outbound.clone();
+        // One that is slow holds up nobody.
+        tokio::spawn(async move {
+            if let Err(error) = post(&outbound, &hook, body).await {
+                tracing::warn!(%uuid, %error, "a webhook could not be told of ended tasks");
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn post(outbound: &Outbound, hook: &Webhook, body: Vec<u8>) -> Result<(), outbound::Error> {
+    let mut request = outbound
+        .request(Method::POST, &hook.url)
+        .header("content-type", "application/x-ndjson")
+        .header("content-encoding", "gzip");
+    for (name, value) in &hook.headers {
+        request = request.header(name, value);
+    }
+    outbound.send(request.body(body)).await?.error_for_status()?;
+    Ok(())
+}
