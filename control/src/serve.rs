@@ -7,7 +7,7 @@ pub use start::start;
 use crate::{
     api,
     base::{
-        config::{ClusterConfig, ClusterFile},
+        config::{CONTROL_CLUSTER, ClusterConfig, ClusterFile},
         error::{Error, Result},
         files::{self, Claim},
         listener,
@@ -19,7 +19,7 @@ use crate::{
     domain::cluster_state::{Member, Replica, View},
     ledger::{self, Ledger, catalogue},
     publish::{
-        CONTROL_CLUSTER, Publisher,
+        Publisher,
         envoys::Subscribers,
         folder::Folder,
         kubernetes::{self, Kubernetes},

@@ -6,10 +6,8 @@ mod support;
 
 use miroir_control::{
     cluster::locks::Scope,
-    ledger::{
-        intents::{self, Effect, Intent, NodeRequest},
-        tasks::NewTask,
-    },
+    domain::intent::{Effect, Intent, NodeRequest},
+    ledger::{intents, tasks::NewTask},
     serve,
 };
 use miroir_core::path::ApiPath;

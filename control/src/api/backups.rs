@@ -4,11 +4,9 @@ use super::{Sent, Shared, indexes};
 use crate::{
     base::error::Result,
     cluster::locks::Scope,
+    domain::intent::{Effect, NodeRequest},
     indexes::broadcast::{AtOnce, Operation},
-    ledger::{
-        intents::{Effect, NodeRequest},
-        tasks::NewTask,
-    },
+    ledger::tasks::NewTask,
     writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};

@@ -4,11 +4,9 @@ use super::{Sent, Shared, pass_on};
 use crate::{
     base::error::Result,
     disguise::scrub,
-    export::{self, Export},
-    ledger::{
-        intents::{self, Intent},
-        tasks::NewTask,
-    },
+    domain::{export::Export, intent::Intent},
+    export,
+    ledger::{intents, tasks::NewTask},
 };
 use axum::{
     Json,

@@ -7,14 +7,12 @@ use crate::{
         time,
     },
     cluster::locks::Scope,
+    domain::intent::{Effect, NodeRequest},
     indexes::{
         broadcast::{self, AtOnce, Operation},
         catalogue,
     },
-    ledger::{
-        intents::{Effect, NodeRequest},
-        tasks::NewTask,
-    },
+    ledger::tasks::NewTask,
     writes::begin::check_index_uid,
 };
 use axum::{

@@ -4,15 +4,13 @@ use super::{Sent, Shared, indexes};
 use crate::{
     base::error::Result,
     cluster::locks::Scope,
+    domain::{
+        intent::{Effect, NodeRequest},
+        search_rules::{Change, INDEX},
+    },
     indexes::broadcast::{AtOnce, Operation},
-    ledger::{
-        intents::{Effect, NodeRequest},
-        tasks::NewTask,
-    },
-    sync::{
-        features,
-        search_rules::{Change, FEATURE, INDEX},
-    },
+    ledger::tasks::NewTask,
+    sync::{features, search_rules::FEATURE},
 };
 use axum::{extract::Path, response::Response};
 use serde_json::{Value, json};

@@ -10,13 +10,13 @@ use crate::{
         scrub,
         settings_tag::{FILTERABLE, disguised, display_tag, forbidden_tokens, tag_rule, with_tag},
     },
+    domain::intent::{Effect, NodeRequest},
     indexes::{
         broadcast::{AtOnce, Operation},
         catalogue,
     },
     ledger::{
         catalogue::merge_change,
-        intents::{Effect, NodeRequest},
         tasks::{self, NewTask},
     },
     writes::begin::check_index_uid,

@@ -4,7 +4,8 @@ use super::{Sent, Shared, tasks};
 use crate::{
     base::error::{Result, api_error},
     cluster::Cluster,
-    ledger::intents::{self, NodeTask},
+    domain::intent::NodeTask,
+    ledger::intents,
     node::Request,
     sync::features,
 };

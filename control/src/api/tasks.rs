@@ -8,8 +8,9 @@ use crate::{
         time,
     },
     cluster::Cluster,
+    domain::intent::{Effect, Intent, NodeTask},
     ledger::{
-        intents::{self, Effect, Intent, NodeTask},
+        intents,
         tasks::{self as stored, Ending, NewTask, Query},
     },
     tracking::Unsettled,

@@ -9,6 +9,9 @@ use miroir_core::{
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, path::Path};
 
+/// The Envoy cluster of the control plane.
+pub const CONTROL_CLUSTER: &str = "miroir_control";
+
 /// The configuration file, JSON or YAML.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -199,7 +202,7 @@ impl NodeFile {
             errors.push(format!("{key}.weight: {weight} must be 1 to 1000"));
         }
         let cluster = self.cluster.unwrap_or_else(|| self.name.clone());
-        if cluster == crate::publish::CONTROL_CLUSTER {
+        if cluster == CONTROL_CLUSTER {
             errors.push(format!("{key}.cluster: `{cluster}` is the control plane's"));
         }
         let url = match url::Url::parse(&self.url) {

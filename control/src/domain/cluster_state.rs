@@ -2,8 +2,10 @@
 
 use crate::{
     base::config::NodeConfig,
-    ledger::intents::Effect,
-    sync::search_rules::{Change, Rule},
+    domain::{
+        intent::Effect,
+        search_rules::{Change, Rule},
+    },
 };
 use miroir_core::{
     placement::{Placement, PlacementNode, place, rebalance},
@@ -176,7 +178,7 @@ impl View {
 
     /// What gateways are told of by name: indexes, and rules as a whole.
     pub fn told(&self) -> impl Iterator<Item = &str> {
-        self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::sync::search_rules::INDEX))
+        self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::domain::search_rules::INDEX))
     }
 
     /// Of these, those of which gateways are told something else than by an older version.
@@ -192,7 +194,7 @@ impl View {
             all.into_iter().filter(|name| !is_same(name) || self.is_changing(name) != old.is_changing(name));
         let mut names: Vec<String> = others.cloned().collect();
         if self.rules_in_use() != old.rules_in_use() {
-            names.push(crate::sync::search_rules::INDEX.to_owned());
+            names.push(crate::domain::search_rules::INDEX.to_owned());
         }
         names
     }

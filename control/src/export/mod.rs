@@ -9,6 +9,7 @@ use crate::{
     base::{error::Result, time},
     cluster::Cluster,
     disguise::scrub,
+    domain::export::{Export, Wanted},
     ledger::{
         catalogue as stored, intents,
         tasks::{self, Ending, Task},
@@ -17,14 +18,12 @@ use crate::{
     node::Request,
     sync,
 };
-use byte_unit::Byte;
 use miroir_core::path::ApiPath;
 use miroir_core::{
     documents::PrimaryKey,
     error::{ApiError, Code, ErrorBody},
     shard::{Shard, tag_filter},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,63 +32,6 @@ use std::{
 };
 use target::Target;
 use tokio::task::AbortHandle;
-
-/// What a client asks for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Export {
-    /// Where the other Meilisearch is.
-    #[serde(default)]
-    pub url: String,
-    /// Its key.
-    #[serde(default)]
-    pub api_key: Option<String>,
-    /// Bytes of a request with documents: a number, or text with a unit.
-    #[serde(default)]
-    payload_size: Option<Value>,
-    /// Which indexes, by patterns; all of them where it is absent.
-    #[serde(default)]
-    indexes: Option<BTreeMap<String, Wanted>>,
-}
-
-/// What is wanted of the indexes of a pattern.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Wanted {
-    /// Documents that it finds.
-    #[serde(default)]
-    filter: Option<Value>,
-    /// Settings are sent to an index that is there already, too.
-    #[serde(default)]
-    override_settings: bool,
-}
-
-impl Export {
-    /// Bytes of a request with documents, where the client says it.
-    #[must_use]
-    pub fn payload_size(&self) -> Option<Byte> {
-        match self.payload_size.as_ref()? {
-            Value::String(text) => text.parse().ok(),
-            number => number.as_u64().map(Byte::from_u64),
-        }
-    }
-
-    /// What is wanted, by patterns.
-    #[must_use]
-    pub fn wanted(&self) -> BTreeMap<String, Wanted> {
-        let everything = || BTreeMap::from([("*".to_owned(), Wanted::default())]);
-        self.indexes.clone().unwrap_or_else(everything)
-    }
-
-    /// What is wanted of an index: the first pattern that is its name, or starts it, says it.
-    fn of(&self, index: &str) -> Option<Wanted> {
-        let fits = |pattern: &str| match pattern.strip_suffix('*') {
-            Some(start) => index.starts_with(start),
-            None => index == pattern,
-        };
-        self.wanted().into_iter().find(|(pattern, _)| fits(pattern)).map(|(_, wanted)| wanted)
-    }
-}
 
 /// Exports that have not ended.
 #[derive(Debug, Default)]

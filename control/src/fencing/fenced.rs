@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::{
         base::{
-            config::{ClusterFile, NodeConfig},
+            config::{CONTROL_CLUSTER, ClusterFile, NodeConfig},
             outbound::{Outbound, Policy},
             secrets::Secrets,
             tls::NodeTls,
@@ -70,7 +70,7 @@ mod tests {
         cluster::Options,
         domain::cluster_state::View,
         ledger::Ledger,
-        publish::{CONTROL_CLUSTER, Publisher, envoys::Subscribers},
+        publish::{Publisher, envoys::Subscribers},
     };
     use std::{path::Path, sync::Arc};
     use tokio::{

@@ -5,10 +5,13 @@ use crate::{
     base::error::{Error, Result, api_error},
     cluster::{Cluster, locks::Scope},
     disguise::scrub,
-    domain::cluster_state::{Index, View},
+    domain::{
+        cluster_state::{Index, View},
+        intent::{Effect, Intent, NodeRequest, NodeTask},
+    },
     indexes::catalogue,
     ledger::{
-        intents::{self, Effect, Intent, NodeRequest, NodeTask},
+        intents,
         tasks::{self, NewTask, Task},
     },
     node::{Authority, NodeAnswer, Request},

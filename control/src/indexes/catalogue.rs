@@ -10,17 +10,17 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{FILTERABLE, tag_rule},
     },
-    domain::cluster_state::Index,
+    domain::{
+        cluster_state::Index,
+        intent::{NodeRequest, NodeTask},
+    },
     fencing::fenced,
     indexes::fields::{
         self,
         reach::Reach,
         registration::{Key, registration},
     },
-    ledger::{
-        catalogue as stored,
-        intents::{NodeRequest, NodeTask},
-    },
+    ledger::catalogue as stored,
     node::{Node, Request, TIMEOUT},
 };
 use futures_util::future::join_all;

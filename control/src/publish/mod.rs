@@ -18,8 +18,10 @@ use crate::{
         tls::UpstreamTls,
     },
     disguise::settings_tag::{self, FILTERABLE},
-    domain::cluster_state::{Index, View},
-    sync::search_rules,
+    domain::{
+        cluster_state::{Index, View},
+        search_rules::pins,
+    },
 };
 use envoys::Subscribers;
 use folder::Folder;
@@ -27,8 +29,6 @@ use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topo
 use std::{sync::Arc, time::Instant};
 use tokio::sync::watch;
 
-/// The Envoy cluster of the control plane.
-pub const CONTROL_CLUSTER: &str = "miroir_control";
 /// The name of the filter's configuration.
 pub const FILTER: &str = "miroir";
 
@@ -115,7 +115,7 @@ impl Publisher {
                 .iter()
                 .map(|(uid, index)| {
                     let settings_changing = view.is_changing(uid);
-                    let pins = search_rules::pins(&rules, uid);
+                    let pins = pins(&rules, uid);
                     (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
                 .collect(),
@@ -223,7 +223,7 @@ mod file_tests {
             folder: Some(Folder::new(folder.path().to_owned(), crate::base::files::PRIVATE)),
             wasm: "/filter.wasm".into(),
             control: "127.0.0.1:9".into(),
-            control_cluster: CONTROL_CLUSTER.into(),
+            control_cluster: config::CONTROL_CLUSTER.into(),
             tls: crate::base::tls::NodeTls::default().upstream(),
             control_tls: None,
             secret: "s".into(),

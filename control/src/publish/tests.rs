@@ -1,11 +1,11 @@
 use super::{
-    CONTROL_CLUSTER, Publisher, Snapshot, envoy,
+    Publisher, Snapshot, envoy,
     envoys::{Subscriber, Subscribers},
     grpc,
     kubernetes::Kubernetes,
     proto,
 };
-use crate::base::tls::NodeTls;
+use crate::base::{config::CONTROL_CLUSTER, tls::NodeTls};
 use axum::{
     Json, Router,
     extract::State,

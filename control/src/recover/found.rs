@@ -3,7 +3,7 @@
 use super::index;
 use crate::{
     base::error::{Error, Result},
-    domain::cluster_state::Index,
+    domain::{cluster_state::Index, search_rules::Rule},
     mover::{
         copy::{fetch, ids},
         document::{by_id, content},
@@ -12,7 +12,7 @@ use crate::{
     sync::{
         features,
         instance_settings::{self, Changed},
-        search_rules::{self, Rule},
+        search_rules,
     },
 };
 use miroir_core::{

@@ -3,14 +3,11 @@
 use crate::{
     base::error::{Error, Result},
     cluster::{Cluster, locks::Scope},
+    domain::intent::{Effect, Intent},
     export,
     fencing::write_keys::{INTERNAL, create_key},
     indexes::fields,
-    ledger::{
-        self, catalogue,
-        intents::{self, Effect, Intent},
-        tasks,
-    },
+    ledger::{self, catalogue, intents, tasks},
     membership, mover,
     publish::folder,
     sync::{self, features, health},

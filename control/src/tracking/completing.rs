@@ -6,10 +6,7 @@ use super::{
     judge::{Part, State},
 };
 use crate::{
-    base::error::Result,
-    cluster::Cluster,
-    indexes::fields,
-    ledger::intents::{self, Effect},
+    base::error::Result, cluster::Cluster, domain::intent::Effect, indexes::fields, ledger::intents,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

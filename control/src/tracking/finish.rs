@@ -9,11 +9,10 @@ use crate::{
     base::{error::Result, time},
     cluster::Cluster,
     disguise::{facet_values::FACETING, scrub, settings_tag},
-    domain::cluster_state::Index,
+    domain::{cluster_state::Index, intent::Effect},
     indexes::broadcast::CHANGELESS,
     ledger::{
-        catalogue as stored,
-        intents::{self, Effect},
+        catalogue as stored, intents,
         tasks::{self, Ending, Task},
     },
     writes::begin::nothing_done,

@@ -1,6 +1,6 @@
 //! From what nodes say of their tasks to what the client's task is. Pure.
 
-use crate::{base::time::Nanos, ledger::intents::NodeTask};
+use crate::{base::time::Nanos, domain::intent::NodeTask};
 use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -10,10 +10,8 @@ use crate::{
     base::{error::Result, time},
     cluster::{Cluster, locks::LockGuard},
     disguise::scrub,
-    ledger::{
-        intents::{Effect, NodeTask},
-        tasks::{self, Task},
-    },
+    domain::intent::{Effect, NodeTask},
+    ledger::tasks::{self, Task},
 };
 use completing::Completing;
 use finish::finish;

@@ -12,11 +12,9 @@ use crate::{
         facet_values,
         settings_tag::{FILTERABLE, display_tag, with_tag},
     },
+    domain::intent::{Effect, NodeRequest},
     indexes::catalogue,
-    ledger::{
-        catalogue::{self as stored, depth},
-        intents::{Effect, NodeRequest},
-    },
+    ledger::catalogue::{self as stored, depth},
     node::Node,
     sync,
 };

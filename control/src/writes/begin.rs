@@ -12,9 +12,10 @@ use crate::{
         Cluster,
         locks::{LockGuard, Scope},
     },
+    domain::intent::Intent,
     indexes::{catalogue, fields::registration::Key},
     ledger::{
-        intents::{self, Intent},
+        intents,
         tasks::{self, NewTask},
     },
     node::Request,

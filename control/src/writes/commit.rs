@@ -8,9 +8,10 @@ use crate::{
     },
     cluster::Cluster,
     disguise::scrub,
+    domain::intent::{Effect, NodeTask},
     fencing::write_keys::GRACE,
     ledger::{
-        intents::{self, NodeTask},
+        intents,
         tasks::{self, Ending, Task},
     },
     tracking::Unsettled,
@@ -279,7 +280,7 @@ pub async fn apply(
     cluster.settler.add(Unsettled {
         task: write.task.clone(),
         node_tasks: found,
-        effect: intents::Effect::None,
+        effect: Effect::None,
         indexed: indexed(&write.operation),
         guard: None,
     });

@@ -7,7 +7,8 @@ use crate::{
     base::error::Result,
     cluster::Cluster,
     disguise::{embedders::EMBEDDERS, settings_tag::FILTERABLE},
-    ledger::{catalogue as stored, intents::Effect},
+    domain::intent::Effect,
+    ledger::catalogue as stored,
     node::{Node, Request},
 };
 use miroir_core::{

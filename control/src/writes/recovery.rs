@@ -4,11 +4,9 @@ use super::{OpenWrite, commit, metadata};
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
+    domain::intent::Intent,
     fencing::write_keys::GRACE,
-    ledger::{
-        intents::{self, Intent},
-        tasks,
-    },
+    ledger::{intents, tasks},
 };
 use futures_util::future::join_all;
 use miroir_core::{path::ApiPath, shard::Shard};

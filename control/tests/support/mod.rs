@@ -190,7 +190,7 @@ pub async fn control_that_starts(
         allowed_ip_networks: Vec::new(),
         wasm: "filter.wasm".into(),
         advertise: None,
-        control_cluster: miroir_control::publish::CONTROL_CLUSTER.into(),
+        control_cluster: miroir_control::base::config::CONTROL_CLUSTER.into(),
         tracing_cluster: None,
         envoy_filter: None,
         kubernetes_api: String::new(),

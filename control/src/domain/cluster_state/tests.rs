@@ -95,7 +95,7 @@ fn gateways_are_told_otherwise_of_what_has_changed_for_them() {
     });
     assert_eq!(changed, ["gone", "keyed", "new", "set", "setting"]);
     let rule = Change::Update { uid: "one".into(), body: serde_json::json!({}) };
-    assert_eq!(told(&|view| rule.apply(&mut view.rules)), [crate::sync::search_rules::INDEX]);
+    assert_eq!(told(&|view| rule.apply(&mut view.rules)), [crate::domain::search_rules::INDEX]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     base::error::{Error, Result},
     cluster::{Cluster, locks::Scope},
+    domain::intent::{NodeRequest, NodeTask},
     indexes::catalogue,
-    ledger::intents::{NodeRequest, NodeTask},
     node::{Node, Request},
 };
 use futures_util::future::join_all;

@@ -10,11 +10,7 @@ pub mod registration;
 
 pub use complete::{complete, complete_unknown, missed};
 
-use crate::{
-    base::error::Result,
-    cluster::Cluster,
-    ledger::{fields as stored, intents::NodeTask},
-};
+use crate::{base::error::Result, cluster::Cluster, domain::intent::NodeTask, ledger::fields as stored};
 use miroir_core::documents::MAX_FIELDS;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -3,7 +3,7 @@
 //!
 //! Source: Meilisearch 1.50, `milli/src/update/new/indexer/document_operation.rs` and `guess_primary_key.rs`.
 
-use crate::ledger::intents::NodeRequest;
+use crate::domain::intent::NodeRequest;
 use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
