@@ -6,63 +6,20 @@ use crate::{
     base::{
         error::{Error, Result, api_error},
         secrets,
-        time::{self, Nanos},
+        time::{self},
     },
-    cluster::Cluster,
+    cluster::{Cluster, key_cache::KeyCache},
+    domain::api_key::{Key, invalid},
     node::Request,
 };
 use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::Value;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
-use tokio::sync::Semaphore;
-
-/// How long a key may be used after it was deleted.
-const CACHED: Duration = Duration::from_secs(3);
-
-/// Keys that are remembered at once.
-const REMEMBERED: usize = 10_000;
-
-/// Keys that nodes are asked for at once.
-const LOOK_UPS: usize = 4;
+use std::sync::{Arc, atomic::Ordering};
 
 /// What only keys of all actions may do, such as edits by function: `documents.*` is not enough.
 ///
 /// Source: Meilisearch 1.50, `meilisearch-auth/src/store.rs`.
 pub const EVERYTHING: &str = "*";
-
-/// Actions on the whole, which keys of some indexes do not have.
-///
-/// Source: Meilisearch 1.50, `index_scope` in `meilisearch-types/src/keys.rs`.
-const GLOBAL: [&str; 13] = [
-    "dumps.",
-    "snapshots.",
-    "version",
-    "keys.",
-    "experimental.",
-    "webhooks.",
-    "export",
-    "network.",
-    "metrics.",
-    "tasks.compact",
-    "chats.",
-    "chatsSettings.",
-    "dynamicSearchRules.",
-];
-
-/// An API key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    actions: Vec<String>,
-    indexes: Vec<String>,
-    expires_at: Option<Nanos>,
-}
 
 /// What a request may do. Only [`authorize`] gives one: whatever needs it cannot be reached without a key having been judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,69 +66,6 @@ impl Grant {
     }
 }
 
-impl Key {
-    /// Reads Meilisearch's key object.
-    #[must_use]
-    pub fn read(object: &Value) -> Self {
-        let texts = |name: &str| {
-            let list = object.get(name).and_then(Value::as_array).into_iter().flatten();
-            list.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
-        };
-        Self {
-            actions: texts("actions"),
-            indexes: texts("indexes"),
-            expires_at: object.get("expiresAt").and_then(Value::as_str).and_then(time::parse),
-        }
-    }
-
-    fn allows_index(&self, index: &str) -> bool {
-        self.indexes.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => index.starts_with(prefix),
-            None => pattern == index,
-        })
-    }
-
-    fn allows_action(&self, action: &str) -> bool {
-        self.actions.iter().any(|pattern| match pattern.as_str() {
-            "*" => true,
-            "*.get" => {
-                (action.ends_with(".get") && action != "keys.get")
-                    || ["export", "search", "version", "fields.post"].contains(&action)
-            }
-            pattern => match pattern.strip_suffix(".*") {
-                Some(group) => action.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')),
-                None => pattern == action,
-            },
-        })
-    }
-
-    /// Checks an action, on an index where the route names one.
-    ///
-    /// # Errors
-    /// 403 in Meilisearch's words.
-    pub fn check(&self, action: &str, index: Option<&str>, now: Nanos) -> Result<(), ApiError> {
-        if let Some(index) = index.filter(|index| !self.allows_index(index)) {
-            let mut allowed = self.indexes.clone();
-            allowed.sort_unstable();
-            return Err(invalid(format!(
-                "The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."
-            )));
-        }
-        // Some actions need a key of all indexes.
-        let is_wide = index.is_some()
-            || !GLOBAL.iter().any(|group| action.starts_with(group))
-            || self.indexes.iter().any(|pattern| pattern == "*");
-        if is_wide && self.allows_action(action) && self.expires_at.is_none_or(|end| now < end) {
-            return Ok(());
-        }
-        Err(invalid("The provided API key is invalid."))
-    }
-}
-
-fn invalid(message: impl Into<String>) -> ApiError {
-    api_error(403, "auth", "invalid_api_key", message)
-}
-
 fn missing() -> ApiError {
     api_error(
         401,
@@ -191,51 +85,7 @@ fn bearer(header: Option<&str>) -> Result<&str, ApiError> {
     }
 }
 
-/// When a key was asked for, and what it is.
-type Asked = (Instant, Option<Arc<Key>>);
-
-/// Keys that were asked for a moment ago; `None` for those that do not exist.
-#[derive(Debug)]
-pub struct KeyCache {
-    keys: Mutex<HashMap<String, Asked>>,
-    /// How often keys have changed: what was asked for before is not kept after it.
-    changes: AtomicU64,
-    /// Keys that do not exist cost their senders nothing: they must not cost nodes much.
-    look_ups: Semaphore,
-}
-
-impl Default for KeyCache {
-    fn default() -> Self {
-        Self { keys: Mutex::default(), changes: AtomicU64::default(), look_ups: Semaphore::new(LOOK_UPS) }
-    }
-}
-
 impl KeyCache {
-    fn get(&self, token: &str) -> Option<Option<Arc<Key>>> {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(token).filter(|(asked, _)| asked.elapsed() < CACHED).map(|(_, key)| key.clone())
-    }
-
-    fn put(&self, token: &str, key: Option<Arc<Key>>, changes: u64) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.changes.load(Ordering::Acquire) != changes {
-            return;
-        }
-        if keys.len() >= REMEMBERED {
-            keys.retain(|_, (asked, key)| key.is_some() && asked.elapsed() < CACHED);
-        }
-        if keys.len() < REMEMBERED {
-            keys.insert(token.to_owned(), (Instant::now(), key));
-        }
-    }
-
-    /// Forgets everything: keys have changed.
-    pub fn clear(&self) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        keys.clear();
-    }
-
     /// What a token is a key of, if it is one.
     async fn find(&self, cluster: &Cluster, token: &str) -> Result<Option<Arc<Key>>> {
         if !is_key_text(token) {

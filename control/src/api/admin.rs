@@ -6,9 +6,9 @@ use crate::{
     cluster::{
         Cluster,
         gateways::{Trouble, VmStatus},
+        moves::progress::Moved,
     },
     domain::cluster_state::{Replica, ReplicaState, View},
-    mover::progress::Moved,
     publish::{
         Snapshot,
         envoys::Subscriber,

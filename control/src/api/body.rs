@@ -2,6 +2,7 @@
 //! plane holds at once.
 
 use super::authority::BodySize;
+use crate::cluster::bodies::Bodies;
 use axum::body::{Body, Bytes};
 use futures_util::StreamExt;
 use miroir_core::{
@@ -26,13 +27,6 @@ const DRAINED_IN: Duration = Duration::from_secs(10);
 
 /// A permit is for so many bytes.
 const UNIT: u64 = 1024;
-
-/// The bodies that are held at once.
-#[derive(Debug)]
-pub struct Bodies {
-    largest: u64,
-    room: Arc<Semaphore>,
-}
 
 /// A whole body. What it holds is free again once all of them are gone.
 #[derive(Clone, Debug, Default)]

@@ -7,13 +7,12 @@ use crate::{
         error::{Result, api_error},
         time,
     },
-    cluster::Cluster,
+    cluster::{Cluster, tracked::Unsettled},
     domain::intent::{Effect, Intent, NodeTask},
     ledger::{
         intents,
         tasks::{self as stored, Ending, NewTask, Query},
     },
-    tracking::Unsettled,
 };
 use axum::{
     Json,

@@ -7,8 +7,8 @@ use crate::{
         config::{NodeFile, Pace},
         error::{Error, Result},
     },
+    cluster::moves::progress::Moved,
     membership::{Operation, Wanted, change::TopologyFile, plan::Plan},
-    mover::progress::Moved,
 };
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};

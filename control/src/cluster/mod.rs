@@ -1,11 +1,17 @@
 //! The state that all parts of the control plane share.
 
+pub mod bodies;
+pub mod exports;
+pub mod fields;
 pub mod gateways;
+pub mod key_cache;
 pub mod locks;
+pub mod moves;
+pub mod open_writes;
+pub mod tracked;
+pub mod write_keys;
 
 use crate::{
-    api::body::Bodies,
-    auth::KeyCache,
     base::{
         config::{ClusterConfig, NodeConfig},
         error::{Error, Result},
@@ -13,17 +19,14 @@ use crate::{
         secrets::Secrets,
         tls::NodeTls,
     },
-    cluster::{gateways::Gateways, locks::Locks},
+    cluster::{
+        bodies::Bodies, exports::Exports, fields::Fields, gateways::Gateways, key_cache::KeyCache,
+        locks::Locks, moves::Mover, open_writes::OpenWrites, tracked::Settler, write_keys::Epochs,
+    },
     domain::cluster_state::View,
-    export::Exports,
-    fencing::write_keys::Epochs,
-    indexes::fields::Fields,
     ledger::{Ledger, catalogue},
-    mover::Mover,
     node::{Node, NodeAnswer, Request},
     publish::Publisher,
-    tracking::Settler,
-    writes::OpenWrites,
 };
 use miroir_core::shard::Shard;
 use std::{

@@ -1,6 +1,8 @@
 //! What a cluster is, without I/O.
 
+pub mod api_key;
 pub mod cluster_state;
 pub mod export;
 pub mod intent;
 pub mod search_rules;
+pub mod verdict;

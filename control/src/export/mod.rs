@@ -27,32 +27,10 @@ use miroir_core::{
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use target::Target;
-use tokio::task::AbortHandle;
-
-/// Exports that have not ended.
-#[derive(Debug, Default)]
-pub struct Exports {
-    running: Mutex<BTreeMap<u32, AbortHandle>>,
-    /// One at a time, as on one node.
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl Exports {
-    fn running(&self) -> MutexGuard<'_, BTreeMap<u32, AbortHandle>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stops those of these tasks that are exports; gives them.
-    pub fn stop(&self, uids: &[u32]) -> Vec<u32> {
-        let mut running = self.running();
-        let stopped = uids.iter().filter_map(|uid| Some((*uid, running.remove(uid)?)));
-        stopped.inspect(|(_, job)| job.abort()).map(|(uid, _)| uid).collect()
-    }
-}
 
 /// Starts an export, or starts it anew after a crash.
 pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {

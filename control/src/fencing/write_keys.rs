@@ -5,7 +5,10 @@
 
 use crate::{
     base::error::Result,
-    cluster::Cluster,
+    cluster::{
+        Cluster,
+        write_keys::{Epochs, Owed},
+    },
     ledger::catalogue::{self, Epoch},
     node::{Node, Request},
 };
@@ -13,11 +16,10 @@ use futures_util::future::join_all;
 use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// How long a node may take to make a key: begins wait for it, and a node that hangs must not hold them up.
@@ -34,23 +36,6 @@ pub const LET_IN: Duration = Duration::from_secs(1);
 
 /// The name of every epoch key.
 pub const EPOCH: &str = "miroir:epoch";
-
-/// The keys that are in use, and those that are to be gone.
-#[derive(Debug, Default)]
-pub struct Epochs {
-    /// By gateway.
-    live: Mutex<HashMap<String, Uuid>>,
-    owed: std::sync::Mutex<Owed>,
-}
-
-/// What nodes have to do yet before they can be trusted to take nothing late.
-#[derive(Debug, Default)]
-struct Owed {
-    /// Fenced keys, with the nodes that have not confirmed to have deleted them.
-    fenced: BTreeMap<Uuid, BTreeSet<String>>,
-    /// By node: the keys of callouts that had no answer, and may still be on their way.
-    late: BTreeMap<String, BTreeSet<Uuid>>,
-}
 
 /// The name under which the control plane itself changes what a node has.
 #[must_use]

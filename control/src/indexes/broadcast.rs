@@ -3,7 +3,7 @@
 use crate::{
     auth::Grant,
     base::error::{Error, Result, api_error},
-    cluster::{Cluster, locks::Scope},
+    cluster::{Cluster, locks::Scope, tracked::Unsettled},
     disguise::scrub,
     domain::{
         cluster_state::{Index, View},
@@ -15,7 +15,6 @@ use crate::{
         tasks::{self, NewTask, Task},
     },
     node::{Authority, NodeAnswer, Request},
-    tracking::Unsettled,
 };
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -3,13 +3,16 @@
 //! Which documents there are is asked in one request, so that it is true at one moment; then they are read by their ids, page by
 //! page. What is written meanwhile is recorded, and copied again.
 
-use super::{
-    document::{self, Page, content, copied},
-    record::{Dirty, Written},
-};
+use super::document::{self, Page, content, copied};
 use crate::{
     base::error::{Error, Result},
-    cluster::Cluster,
+    cluster::{
+        Cluster,
+        moves::{
+            progress::Cost,
+            record::{Dirty, Written},
+        },
+    },
     fencing::fenced,
     node::{Node, Request},
 };
@@ -31,25 +34,6 @@ pub const PAGE: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// More than any index has.
 const EVERYTHING: u32 = u32::MAX;
-
-/// What a copy has cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Documents written to the target.
-    pub documents: u64,
-    /// Documents deleted from the target.
-    pub deleted: u64,
-    /// Bytes of documents, read and written.
-    pub bytes: u64,
-}
-
-impl std::ops::AddAssign for Cost {
-    fn add_assign(&mut self, more: Self) {
-        self.documents += more.documents;
-        self.deleted += more.deleted;
-        self.bytes += more.bytes;
-    }
-}
 
 /// A copy of some shards from one node to another.
 #[derive(Debug)]

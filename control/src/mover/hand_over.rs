@@ -1,11 +1,12 @@
 //! The last round of a copy, under the locks of its shards: after it, the copy is read and written.
 
-use super::{Move, copy::Copy, record::Recording};
+use super::{Move, copy::Copy};
 use crate::{
     base::error::{Error, Result},
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
+        moves::record::Recording,
     },
 };
 use miroir_core::shard::Shard;

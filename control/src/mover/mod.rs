@@ -8,16 +8,16 @@ pub mod copy;
 pub mod document;
 mod hand_over;
 mod old_copies;
-pub mod progress;
-pub mod record;
-pub mod throttle;
 
 use crate::{
-    base::{
-        config::Moves,
-        error::{Error, Result},
+    base::error::{Error, Result},
+    cluster::{
+        Cluster,
+        moves::{
+            Mover,
+            record::{self, Recording},
+        },
     },
-    cluster::Cluster,
     domain::cluster_state::{Replica, ReplicaState},
     node::Node,
     sync,
@@ -25,14 +25,10 @@ use crate::{
 use copy::Copy;
 use hand_over::HandOver;
 use miroir_core::shard::Shard;
-use progress::Progress;
-use record::{Recorder, Recording};
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
-use throttle::{Slots, Throttle};
 
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
@@ -45,38 +41,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A round of catching up that took no longer is short enough to be the last, under locks.
 const SHORT: Duration = Duration::from_millis(800);
 
-/// The mover's state.
-#[derive(Debug)]
-pub struct Mover {
-    /// What is written while it is copied.
-    pub recorder: Recorder,
-    /// How fast documents are copied.
-    pub throttle: Throttle,
-    /// What has been done.
-    pub progress: Progress,
-    slots: Slots,
-    busy: Mutex<BTreeSet<String>>,
-}
-
 impl Mover {
-    /// A mover with these limits.
-    #[must_use]
-    pub fn new(moves: Moves) -> Self {
-        Self {
-            recorder: Recorder::default(),
-            throttle: Throttle::new(moves.documents_per_second),
-            progress: Progress::default(),
-            slots: Slots::new(moves.shards_at_once),
-            busy: Mutex::default(),
-        }
-    }
-
-    /// Sets other limits, for copies that are under way, too.
-    pub fn pace(&self, moves: Moves) {
-        self.throttle.set(moves.documents_per_second);
-        self.slots.set(moves.shards_at_once);
-    }
-
     /// Spawns some work, unless work of this name is under way.
     fn alone<F>(cluster: &Arc<Cluster>, name: String, work: impl FnOnce(Arc<Cluster>) -> F)
     where

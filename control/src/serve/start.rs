@@ -2,7 +2,7 @@
 
 use crate::{
     base::error::{Error, Result},
-    cluster::{Cluster, locks::Scope},
+    cluster::{Cluster, locks::Scope, tracked::Unsettled},
     domain::intent::{Effect, Intent},
     export,
     fencing::write_keys::{INTERNAL, create_key},
@@ -11,7 +11,7 @@ use crate::{
     membership, mover,
     publish::folder,
     sync::{self, features, health},
-    tracking::{self, Unsettled, webhooks},
+    tracking::{self, webhooks},
     writes::{commit, edit, recovery},
 };
 use miroir_core::protocol::WriteOperation;

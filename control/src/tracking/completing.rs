@@ -1,12 +1,18 @@
 //! Before a task ends, all nodes know the fields that it has brought: a function may have made some on a few nodes, settings may make
 //! nodes look into objects, and a registration may have failed with whatever a node did in the same batch.
 
-use super::{
-    Pending,
-    judge::{Part, State},
-};
 use crate::{
-    base::error::Result, cluster::Cluster, domain::intent::Effect, indexes::fields, ledger::intents,
+    base::error::Result,
+    cluster::{
+        Cluster,
+        tracked::{Completing, Pending},
+    },
+    domain::{
+        intent::Effect,
+        verdict::{Part, State},
+    },
+    indexes::fields,
+    ledger::intents,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -23,15 +29,6 @@ const REACH: [&str; 5] = [
     "rankingRules",
     "distinctAttribute",
 ];
-
-/// How far it is.
-#[derive(Debug, Default)]
-pub(super) struct Completing {
-    is_under_way: bool,
-    attempts: u8,
-    /// Failed registrations that have been seen to.
-    seen: usize,
-}
 
 /// Begins it where it is to be done. `None`: the task has to wait; else the nodes that will not know all fields.
 pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>> {

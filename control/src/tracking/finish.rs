@@ -1,15 +1,15 @@
 //! What the end of a task means: for replicas and the catalogue first, then for its client.
 
-use super::{
-    SetBack, completing,
-    judge::{Over, State, is_about_existence},
-    set_back,
-};
+use super::{completing, set_back};
 use crate::{
     base::{error::Result, time},
-    cluster::Cluster,
+    cluster::{Cluster, tracked::SetBack},
     disguise::{facet_values::FACETING, scrub, settings_tag},
-    domain::{cluster_state::Index, intent::Effect},
+    domain::{
+        cluster_state::Index,
+        intent::Effect,
+        verdict::{Over, State, is_about_existence},
+    },
     indexes::broadcast::CHANGELESS,
     ledger::{
         catalogue as stored, intents,

@@ -3,16 +3,18 @@
 //! Nothing of it has to be in the ledger: after a crash the nodes' tasks are judged again, and setting back once more changes nothing.
 //! A node that cannot be set back is behind, and learns everything anew.
 
-use super::{SetBack, judge::Over};
 use crate::{
     base::error::{Error, Result},
-    cluster::{Cluster, locks::Scope},
+    cluster::{Cluster, locks::Scope, tracked::SetBack},
     disguise::{
         embedders::{EMBEDDERS, known, with_template},
         facet_values,
         settings_tag::{FILTERABLE, display_tag, with_tag},
     },
-    domain::intent::{Effect, NodeRequest},
+    domain::{
+        intent::{Effect, NodeRequest},
+        verdict::Over,
+    },
     indexes::catalogue,
     ledger::catalogue::{self as stored, depth},
     node::Node,

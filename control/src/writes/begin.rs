@@ -1,7 +1,6 @@
 //! *Begin*: authorises a write, waits for its locks, and gives it a uid, writers and a key.
 
 use super::{
-    OpenWrite,
     doubts::{self, Looked},
     edit, ids, refusal,
 };
@@ -11,6 +10,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
+        open_writes::OpenWrite,
     },
     domain::intent::Intent,
     indexes::{catalogue, fields::registration::Key},

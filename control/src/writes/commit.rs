@@ -1,12 +1,16 @@
 //! *Commit*: what nodes took becomes what is true.
 
-use super::{Decision, OpenWrite, begin::nothing_done, recovery};
+use super::{begin::nothing_done, recovery};
 use crate::{
     base::{
         error::{Error, Result, api_error},
         time,
     },
-    cluster::Cluster,
+    cluster::{
+        Cluster,
+        open_writes::{Decision, OpenWrite},
+        tracked::Unsettled,
+    },
     disguise::scrub,
     domain::intent::{Effect, NodeTask},
     fencing::write_keys::GRACE,
@@ -14,7 +18,6 @@ use crate::{
         intents,
         tasks::{self, Ending, Task},
     },
-    tracking::Unsettled,
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},

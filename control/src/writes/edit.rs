@@ -3,10 +3,10 @@
 //!
 //! The locks of all shards are held until nodes have the edit: what they are sent later comes after it.
 
-use super::{OpenWrite, begin::nothing_done, commit, metadata, recovery};
+use super::{begin::nothing_done, commit, metadata, recovery};
 use crate::{
     base::{error::Result, time},
-    cluster::Cluster,
+    cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},

@@ -1,9 +1,9 @@
 //! Begins without a commit: the gateway died, or the control plane did. Fence, wait, ask the nodes, decide.
 
-use super::{OpenWrite, commit, metadata};
+use super::{commit, metadata};
 use crate::{
     base::error::Result,
-    cluster::{Cluster, locks::Scope},
+    cluster::{Cluster, locks::Scope, open_writes::OpenWrite},
     domain::intent::Intent,
     fencing::write_keys::GRACE,
     ledger::{intents, tasks},

@@ -1,6 +1,5 @@
 //! What the mover does, and has done.
 
-use super::copy::Cost;
 use crate::base::error::Error;
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,25 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+
+/// What a copy has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Documents written to the target.
+    pub documents: u64,
+    /// Documents deleted from the target.
+    pub deleted: u64,
+    /// Bytes of documents, read and written.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, more: Self) {
+        self.documents += more.documents;
+        self.deleted += more.deleted;
+        self.bytes += more.bytes;
+    }
+}
 
 /// What is shown of it, since the control plane started.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

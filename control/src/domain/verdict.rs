@@ -47,14 +47,14 @@ pub struct Seen {
 impl Seen {
     /// Whether the node has judged the request and will not have it, as any node with its documents would. What fails for want of
     /// space or by an error of the node's own is no such verdict, nor is it that an index is there, or is not: the catalogue knows.
-    fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         let is_clients = |error: &ErrorBody| error.kind == "invalid_request" && !is_about_existence(error);
         self.state == State::Failed && self.error.as_ref().is_some_and(is_clients)
     }
 }
 
 /// Whether an error says that an index is there, or is not.
-pub(super) fn is_about_existence(error: &ErrorBody) -> bool {
+pub(crate) fn is_about_existence(error: &ErrorBody) -> bool {
     ["index_not_found", "index_already_exists"].contains(&error.code.as_str())
 }
 

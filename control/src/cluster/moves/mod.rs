@@ -1,0 +1,44 @@
+//! The state of the mover: what is written while it is copied, how fast it copies, what it has done.
+
+pub mod progress;
+pub mod record;
+pub mod throttle;
+
+use crate::base::config::Moves;
+use progress::Progress;
+use record::Recorder;
+use std::{collections::BTreeSet, sync::Mutex};
+use throttle::{Slots, Throttle};
+
+/// The mover's state.
+#[derive(Debug)]
+pub struct Mover {
+    /// What is written while it is copied.
+    pub recorder: Recorder,
+    /// How fast documents are copied.
+    pub throttle: Throttle,
+    /// What has been done.
+    pub progress: Progress,
+    pub(crate) slots: Slots,
+    pub(crate) busy: Mutex<BTreeSet<String>>,
+}
+
+impl Mover {
+    /// A mover with these limits.
+    #[must_use]
+    pub fn new(moves: Moves) -> Self {
+        Self {
+            recorder: Recorder::default(),
+            throttle: Throttle::new(moves.documents_per_second),
+            progress: Progress::default(),
+            slots: Slots::new(moves.shards_at_once),
+            busy: Mutex::default(),
+        }
+    }
+
+    /// Sets other limits, for copies that are under way, too.
+    pub fn pace(&self, moves: Moves) {
+        self.throttle.set(moves.documents_per_second);
+        self.slots.set(moves.shards_at_once);
+    }
+}

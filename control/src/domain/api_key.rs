@@ -1,0 +1,99 @@
+//! The rules of Meilisearch's API keys.
+
+use crate::base::{
+    error::api_error,
+    time::{self, Nanos},
+};
+use miroir_core::error::ApiError;
+use serde_json::Value;
+
+/// Actions on the whole, which keys of some indexes do not have.
+///
+/// Source: Meilisearch 1.50, `index_scope` in `meilisearch-types/src/keys.rs`.
+const GLOBAL: [&str; 13] = [
+    "dumps.",
+    "snapshots.",
+    "version",
+    "keys.",
+    "experimental.",
+    "webhooks.",
+    "export",
+    "network.",
+    "metrics.",
+    "tasks.compact",
+    "chats.",
+    "chatsSettings.",
+    "dynamicSearchRules.",
+];
+
+/// An API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub(crate) actions: Vec<String>,
+    pub(crate) indexes: Vec<String>,
+    pub(crate) expires_at: Option<Nanos>,
+}
+
+impl Key {
+    /// Reads Meilisearch's key object.
+    #[must_use]
+    pub fn read(object: &Value) -> Self {
+        let texts = |name: &str| {
+            let list = object.get(name).and_then(Value::as_array).into_iter().flatten();
+            list.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+        };
+        Self {
+            actions: texts("actions"),
+            indexes: texts("indexes"),
+            expires_at: object.get("expiresAt").and_then(Value::as_str).and_then(time::parse),
+        }
+    }
+
+    pub(crate) fn allows_index(&self, index: &str) -> bool {
+        self.indexes.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => index.starts_with(prefix),
+            None => pattern == index,
+        })
+    }
+
+    pub(crate) fn allows_action(&self, action: &str) -> bool {
+        self.actions.iter().any(|pattern| match pattern.as_str() {
+            "*" => true,
+            "*.get" => {
+                (action.ends_with(".get") && action != "keys.get")
+                    || ["export", "search", "version", "fields.post"].contains(&action)
+            }
+            pattern => match pattern.strip_suffix(".*") {
+                Some(group) => action.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')),
+                None => pattern == action,
+            },
+        })
+    }
+
+    /// Checks an action, on an index where the route names one.
+    ///
+    /// # Errors
+    /// 403 in Meilisearch's words.
+    pub fn check(&self, action: &str, index: Option<&str>, now: Nanos) -> Result<(), ApiError> {
+        if let Some(index) = index.filter(|index| !self.allows_index(index)) {
+            let mut allowed = self.indexes.clone();
+            allowed.sort_unstable();
+            return Err(invalid(format!(
+                "The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."
+            )));
+        }
+        // Some actions need a key of all indexes.
+        let is_wide = index.is_some()
+            || !GLOBAL.iter().any(|group| action.starts_with(group))
+            || self.indexes.iter().any(|pattern| pattern == "*");
+        if is_wide && self.allows_action(action) && self.expires_at.is_none_or(|end| now < end) {
+            return Ok(());
+        }
+        Err(invalid("The provided API key is invalid."))
+    }
+}
+
+/// 403 in Meilisearch's words.
+pub(crate) fn invalid(message: impl Into<String>) -> ApiError {
+    api_error(403, "auth", "invalid_api_key", message)
+}
