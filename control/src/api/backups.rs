@@ -4,10 +4,12 @@ use super::{Sent, Shared, indexes};
 use crate::{
     base::error::Result,
     cluster::locks::Scope,
-    domain::intent::{Effect, NodeRequest},
+    domain::{
+        index_uid::check_index_uid,
+        intent::{Effect, NodeRequest},
+    },
     indexes::broadcast::{AtOnce, Operation},
     ledger::tasks::NewTask,
-    writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use crate::{
     base::error::{Error, api_error},
-    writes::begin::check_index_uid,
+    domain::index_uid::check_index_uid,
 };
 use axum::{
     http::StatusCode,

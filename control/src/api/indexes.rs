@@ -7,13 +7,15 @@ use crate::{
         time,
     },
     cluster::locks::Scope,
-    domain::intent::{Effect, NodeRequest},
+    domain::{
+        index_uid::check_index_uid,
+        intent::{Effect, NodeRequest},
+    },
     indexes::{
         broadcast::{self, AtOnce, Operation},
         catalogue,
     },
     ledger::tasks::NewTask,
-    writes::begin::check_index_uid,
 };
 use axum::{
     Json,

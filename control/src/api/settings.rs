@@ -10,7 +10,10 @@ use crate::{
         scrub,
         settings_tag::{FILTERABLE, disguised, display_tag, forbidden_tokens, tag_rule, with_tag},
     },
-    domain::intent::{Effect, NodeRequest},
+    domain::{
+        index_uid::check_index_uid,
+        intent::{Effect, NodeRequest},
+    },
     indexes::{
         broadcast::{AtOnce, Operation},
         catalogue,
@@ -19,7 +22,6 @@ use crate::{
         catalogue::merge_change,
         tasks::{self, NewTask},
     },
-    writes::begin::check_index_uid,
 };
 use axum::{extract::Path, response::Response};
 use miroir_core::path::ApiPath;

@@ -283,7 +283,7 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
             "types" if !is_star => query.types = Some(among(&value, &TYPES)?),
             "indexUids" if !is_star => {
                 let uids: Vec<String> = members(&value).map(ToOwned::to_owned).collect();
-                if uids.iter().any(|uid| crate::writes::begin::check_index_uid(uid).is_err()) {
+                if uids.iter().any(|uid| crate::domain::index_uid::check_index_uid(uid).is_err()) {
                     return None;
                 }
                 query.indexes = Some(uids);

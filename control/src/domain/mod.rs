@@ -3,6 +3,8 @@
 pub mod api_key;
 pub mod cluster_state;
 pub mod export;
+pub mod index_uid;
 pub mod intent;
 pub mod search_rules;
+pub mod task_details;
 pub mod verdict;

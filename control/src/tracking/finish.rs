@@ -8,6 +8,7 @@ use crate::{
     domain::{
         cluster_state::Index,
         intent::Effect,
+        task_details::nothing_done,
         verdict::{Over, State, is_about_existence},
     },
     indexes::broadcast::CHANGELESS,
@@ -15,7 +16,6 @@ use crate::{
         catalogue as stored, intents,
         tasks::{self, Ending, Task},
     },
-    writes::begin::nothing_done,
 };
 use miroir_core::error::ErrorBody;
 use serde_json::{Value, json};

@@ -6,13 +6,13 @@ use super::{
 };
 use crate::{
     auth::{self, Grant},
-    base::error::{Error, Result, api_error, index_not_found},
+    base::error::{Error, Result, index_not_found},
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
         open_writes::OpenWrite,
     },
-    domain::intent::Intent,
+    domain::{index_uid::check_index_uid, intent::Intent, task_details::nothing_done},
     indexes::{catalogue, fields::registration::Key},
     ledger::{
         intents,
@@ -283,26 +283,6 @@ async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, 
     Ok(shards.iter().map(|shard| (*shard, view.writers(*shard).map(ToOwned::to_owned).collect())).collect())
 }
 
-/// Meilisearch's rule for index uids.
-///
-/// # Errors
-/// `invalid_index_uid`, in Meilisearch's words.
-pub fn check_index_uid(uid: &str) -> Result<(), ApiError> {
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-    if !uid.is_empty() && uid.len() <= 400 && uid.chars().all(allowed) {
-        return Ok(());
-    }
-    Err(api_error(
-        400,
-        "invalid_request",
-        "invalid_index_uid",
-        format!(
-            "`{uid}` is not a valid index uid. Index uid can be an integer or a string containing only alphanumeric \
-             characters, hyphens (-) and underscores (_), and can not be more than 512 bytes."
-        ),
-    ))
-}
-
 fn primary_key_exists(known: &str) -> ErrorBody {
     let message = format!("Index already has a primary key: `{known}`.");
     ApiError::new(Code::INDEX_PRIMARY_KEY_ALREADY_EXISTS, message).body
@@ -359,23 +339,6 @@ fn new_task(begin: &Begin) -> NewTask {
         details: Some(details),
         custom_metadata: begin.custom_metadata.clone(),
     }
-}
-
-/// Details of a task that did nothing: counts that were open are 0.
-#[must_use]
-pub fn nothing_done(details: Option<&Value>) -> Option<Value> {
-    let mut details = details?.clone();
-    // Of an edit that failed, Meilisearch leaves open how many documents it deleted.
-    let is_edit = details.get("editedDocuments").is_some();
-    for name in ["indexedDocuments", "deletedDocuments", "editedDocuments"] {
-        if is_edit && name == "deletedDocuments" {
-            continue;
-        }
-        if let Some(count) = details.get_mut(name).filter(|count| count.is_null()) {
-            *count = json!(0);
-        }
-    }
-    Some(details)
 }
 
 /// Puts a task into the ledger that fails with this error, without any node.

@@ -1,6 +1,6 @@
 //! *Commit*: what nodes took becomes what is true.
 
-use super::{begin::nothing_done, recovery};
+use super::taken;
 use crate::{
     base::{
         error::{Error, Result, api_error},
@@ -12,7 +12,10 @@ use crate::{
         tracked::Unsettled,
     },
     disguise::scrub,
-    domain::intent::{Effect, NodeTask},
+    domain::{
+        intent::{Effect, NodeTask},
+        task_details::nothing_done,
+    },
     fencing::write_keys::GRACE,
     ledger::{
         intents,
@@ -122,7 +125,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         let mut pause = Duration::from_millis(50);
         for _ in 0..7 {
             tokio::time::sleep(pause).await;
-            let mut found = recovery::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
+            let mut found = taken::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
             taken.extend(found.taken.remove(&write.task.uid).unwrap_or_default());
             unknown = found.silent;
             unknown.extend(owing.intersection(&asked).cloned());

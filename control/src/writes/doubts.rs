@@ -2,7 +2,7 @@
 //! that nobody has, with the settings that matter. So a payload that would fail on one node fails whole, in a node's words,
 //! before anything is sent.
 
-use super::refusal::ended;
+use super::node_task::ended;
 use crate::{
     base::error::Result,
     cluster::Cluster,

@@ -3,11 +3,12 @@
 //!
 //! The locks of all shards are held until nodes have the edit: what they are sent later comes after it.
 
-use super::{begin::nothing_done, commit, metadata, recovery};
+use super::{commit, metadata, recovery, taken};
 use crate::{
     base::{error::Result, time},
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
+    domain::task_details::nothing_done,
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT},
@@ -47,7 +48,7 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
         tokio::time::sleep(LET_IN).await;
         let uid = write.task.uid;
         let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
-        let found = recovery::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
+        let found = taken::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
         let resumed = match found.taken.is_empty() && found.silent.is_empty() {
             true => run(&cluster, write).await,
             false => recovery::recover(&cluster, vec![write]).await,

@@ -1,7 +1,7 @@
 //! Ids that a node's store has no keys for: on one node a deletion of many documents fails whole for one of these. Here the node that
 //! would own it would fail alone; so a node is asked first, in an index that nobody has.
 
-use super::refusal::ended;
+use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::json;

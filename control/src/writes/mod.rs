@@ -5,8 +5,10 @@ pub mod commit;
 pub mod doubts;
 pub mod edit;
 mod ids;
+mod node_task;
 pub mod recovery;
 pub mod refusal;
+mod taken;
 
 /// The `customMetadata` under which nodes keep a write.
 #[must_use]

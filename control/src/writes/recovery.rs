@@ -1,6 +1,6 @@
 //! Begins without a commit: the gateway died, or the control plane did. Fence, wait, ask the nodes, decide.
 
-use super::{commit, metadata};
+use super::{commit, taken};
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope, open_writes::OpenWrite},
@@ -9,52 +9,14 @@ use crate::{
     ledger::{intents, tasks},
 };
 use futures_util::future::join_all;
-use miroir_core::{path::ApiPath, shard::Shard};
-use serde_json::Value;
+use miroir_core::shard::Shard;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use uuid::Uuid;
-
-/// How far back nodes are asked, in tasks.
-const RECENT: u32 = 1000;
-
-/// What nodes say that they have taken.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// By the ledger's uid: node → its task.
-    pub taken: HashMap<u32, BTreeMap<String, u32>>,
-    /// The nodes that did not answer: they may have taken anything.
-    pub silent: BTreeSet<String>,
-}
-
-/// Asks nodes which of their recent tasks carry these uids.
-pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
-    let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
-    let all = cluster.nodes();
-    let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
-        let answer = node.ask("GET", ApiPath::from("/tasks").with("limit", &RECENT.to_string()), None).await;
-        (node.name.clone(), answer)
-    });
-    let mut found = Found::default();
-    for (node, answer) in join_all(asked).await {
-        let Ok(answer) = answer else {
-            found.silent.insert(node);
-            continue;
-        };
-        for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
-            let uid = task.get("customMetadata").and_then(Value::as_str).and_then(|text| wanted.get(text));
-            let node_task = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
-            if let (Some(uid), Some(node_task)) = (uid, node_task) {
-                found.taken.entry(*uid).or_default().insert(node.clone(), node_task);
-            }
-        }
-    }
-    found
-}
 
 /// Recovers writes: fences their gateways, waits for the last callouts, and commits what nodes say they have. Writes that
 /// cannot be recovered stay open, with their locks, for the next time.
@@ -97,7 +59,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
 }
 
 /// Fences the gateways of writes, and asks nodes what they have taken once nothing more can come.
-async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<Found> {
+async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<taken::Found> {
     let keys: BTreeSet<Uuid> = writes.iter().filter_map(|write| write.key).collect();
     let fenced = join_all(keys.into_iter().map(|key| cluster.epochs.fence(cluster, key, GRACE))).await;
     fenced.into_iter().collect::<Result<()>>()?;
@@ -105,7 +67,7 @@ async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<Found> {
     let nodes: BTreeSet<String> =
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
-    let mut found = find(cluster, &nodes, &uids).await;
+    let mut found = taken::find(cluster, &nodes, &uids).await;
     // A node that has a key still may take more than it says.
     found.silent.extend(cluster.epochs.owing().intersection(&nodes).cloned());
     Ok(found)

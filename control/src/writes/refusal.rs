@@ -1,11 +1,12 @@
 //! What is wrong with a write, in a node's own words: the client's request goes to a node, but for an index that nobody
 //! has, so that nothing comes of it even where the node takes it.
 
-use super::begin::{begin, check_index_uid};
+use super::{begin::begin, node_task::ended};
 use crate::{
     auth,
     base::error::{Error, Result},
     cluster::Cluster,
+    domain::index_uid::check_index_uid,
     indexes::broadcast::refusal,
     node::{Authority, NodeAnswer, Request},
 };
@@ -17,14 +18,8 @@ use miroir_core::{
     route::{Route, WriteKind},
 };
 use serde_json::Value;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 use uuid::Uuid;
-
-/// How long a task of such an index is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client's write, as its gateway has sent it on.
 #[derive(Clone, Debug)]
@@ -157,20 +152,4 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         break;
     }
     failure
-}
-
-/// A node's task, once it has ended; `None` where it is of another index.
-pub(super) async fn ended(node: &crate::node::Node, uid: u32, index: &str) -> Option<Value> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        let task = node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await.ok()?;
-        if task.get("indexUid").and_then(Value::as_str) != Some(index) {
-            return None;
-        }
-        if ["succeeded", "failed", "canceled"].contains(&task.get("status").and_then(Value::as_str)?) {
-            return Some(task);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    None
 }
