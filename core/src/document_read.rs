@@ -3,8 +3,8 @@
 use crate::{
     error::{ApiError, Code},
     fan_out,
-    http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream},
-    operation::{Progress, forwarded_headers},
+    http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream, forwarded_headers},
+    progress::Progress,
     read::native_reply,
     scrub,
     shard::Shard,

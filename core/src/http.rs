@@ -116,3 +116,24 @@ impl Reply {
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
+
+/// The headers that travel from a client's read to the nodes: what a node needs to judge the request.
+///
+/// `read_key` stands in where the client sends no key.
+#[must_use]
+pub fn forwarded_headers(head: &RequestHead, read_key: Option<&str>) -> Vec<(String, String)> {
+    const FORWARDED: [&str; 5] = [
+        "authorization",
+        "meili-include-metadata",
+        "x-meilisearch-client",
+        "x-meilisearch-api-key",
+        "user-agent",
+    ];
+    let is_forwarded = |name: &str| FORWARDED.contains(&name);
+    let mut headers: Vec<(String, String)> =
+        head.headers.iter().filter(|(name, _)| is_forwarded(name)).cloned().collect();
+    if let (None, Some(key)) = (head.header("authorization"), read_key) {
+        headers.push(("authorization".to_owned(), format!("Bearer {key}")));
+    }
+    headers
+}

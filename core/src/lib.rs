@@ -21,6 +21,7 @@ mod json;
 pub mod operation;
 pub mod path;
 pub mod placement;
+pub mod progress;
 pub mod protocol;
 mod query;
 pub mod read;

@@ -3,35 +3,12 @@
 
 use crate::{
     document_read::DocumentRead,
-    http::{CallId, Callout, Outcome, Reply, RequestHead},
+    http::{CallId, Outcome},
+    progress::Progress,
     read::{Judgement, Read},
     shard::Shard,
     write::{Refusal, Write},
 };
-
-/// What a machine says after each step.
-#[derive(Debug)]
-pub enum Progress<M> {
-    /// Not done: send these, and digest what becomes of each. `calls` may be empty while earlier ones are under way.
-    Pending {
-        /// Goes on with the answers.
-        machine: M,
-        /// To be sent now.
-        calls: Vec<Callout>,
-    },
-    /// Done; answers to calls that are still under way are of no interest.
-    Done(Reply),
-}
-
-impl<M> Progress<M> {
-    /// The same progress of an outer machine.
-    pub fn map<N>(self, wrap: impl FnOnce(M) -> N) -> Progress<N> {
-        match self {
-            Self::Pending { machine, calls } => Progress::Pending { machine: wrap(machine), calls },
-            Self::Done(reply) => Progress::Done(reply),
-        }
-    }
-}
 
 /// Any operation of the data plane.
 #[derive(Debug)]
@@ -124,25 +101,4 @@ impl Operation {
             Self::Refusal(_) => "refusal",
         }
     }
-}
-
-/// The headers that travel from a client's read to the nodes: what a node needs to judge the request.
-///
-/// `read_key` stands in where the client sends no key.
-#[must_use]
-pub fn forwarded_headers(head: &RequestHead, read_key: Option<&str>) -> Vec<(String, String)> {
-    const FORWARDED: [&str; 5] = [
-        "authorization",
-        "meili-include-metadata",
-        "x-meilisearch-client",
-        "x-meilisearch-api-key",
-        "user-agent",
-    ];
-    let is_forwarded = |name: &str| FORWARDED.contains(&name);
-    let mut headers: Vec<(String, String)> =
-        head.headers.iter().filter(|(name, _)| is_forwarded(name)).cloned().collect();
-    if let (None, Some(key)) = (head.header("authorization"), read_key) {
-        headers.push(("authorization".to_owned(), format!("Bearer {key}")));
-    }
-    headers
 }

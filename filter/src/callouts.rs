@@ -3,7 +3,8 @@
 use crate::observed::Observed;
 use miroir_core::{
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
-    operation::{Operation, Progress},
+    operation::Operation,
+    progress::Progress,
     topology::Topology,
 };
 use proxy_wasm::{

@@ -4,7 +4,8 @@ use crate::{metrics, traces::Trace};
 use miroir_core::{
     http::{CallId, Callout, Outcome, Reply, Upstream},
     intake::Collector,
-    operation::{Operation, Progress},
+    operation::Operation,
+    progress::Progress,
     read::MISSING_SHARDS_HEADER,
     topology::Topology,
 };

@@ -10,7 +10,8 @@ use crate::{
 use miroir_core::{
     http::{CallId, Outcome, Reply},
     intake::Collector,
-    operation::{Operation, Progress},
+    operation::Operation,
+    progress::Progress,
     topology::{Hold, Topology},
 };
 use proxy_wasm::hostcalls;

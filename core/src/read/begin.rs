@@ -5,9 +5,10 @@ use super::{Estimate, Read, SMALL, native_reply};
 use crate::{
     budget::OverBudget,
     error::{ApiError, Code},
-    http::{Answer, CallId, Callout, Outcome, RequestHead, Upstream},
-    operation::{Operation, Progress, forwarded_headers},
+    http::{Answer, CallId, Callout, Outcome, RequestHead, Upstream, forwarded_headers},
+    operation::Operation,
     path::ApiPath,
+    progress::Progress,
     route::Route,
     search::{DocumentList, FacetSearch, MultiSearch, Search, similar},
     topology::Topology,

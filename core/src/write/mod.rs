@@ -13,8 +13,8 @@ pub use refusal::{MAX_BODY as MAX_REFUSED_BODY, Refusal, Verdict};
 use crate::{
     error::{ApiError, Code, ErrorBody},
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
-    operation::Progress,
     path::ApiPath,
+    progress::Progress,
     protocol::{BEGIN_PATH, Begin, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, SECRET_HEADER},
     shard::Shard,
     topology::Topology,

@@ -4,7 +4,7 @@ use super::{answered_or_unavailable, ask_control, is_meilisearch_error, refused}
 use crate::{
     error::ApiError,
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead},
-    operation::Progress,
+    progress::Progress,
     protocol::{AUTHORIZATION_PREFIX, REFUSAL_PREFIX},
     topology::Topology,
 };
