@@ -6,5 +6,6 @@ pub mod files;
 pub mod listener;
 pub mod outbound;
 pub mod secrets;
+pub mod table;
 pub mod time;
 pub mod tls;

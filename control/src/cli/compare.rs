@@ -1,6 +1,6 @@
 //! `miroir verify` and `miroir repair`.
 
-use super::{QueryArgs, client, operate, table};
+use super::{QueryArgs, client, operate};
 use crate::{
     api::{
         admin::Status,
@@ -9,6 +9,7 @@ use crate::{
     base::{
         config::Pace,
         error::{Error, Result},
+        table::table,
     },
     membership::plan::Plan,
     verify::{Difference, Findings, Silent, Stray},

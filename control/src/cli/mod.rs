@@ -128,10 +128,3 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Repair(args) => compare::repair(&args).await,
     }
 }
-
-/// A table in the CLI's style.
-pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
-    table
-}

@@ -1,11 +1,12 @@
 //! `miroir node`, `rebalance`, `replication` and `topology`: says what is wanted, and watches it come true.
 
-use super::{QueryArgs, client, table};
+use super::{QueryArgs, client};
 use crate::{
     api::admin::{NodeStatus, Status},
     base::{
         config::{NodeFile, Pace},
         error::{Error, Result},
+        table::table,
     },
     cluster::moves::progress::Moved,
     membership::{Operation, Wanted, change::TopologyFile, plan::Plan},

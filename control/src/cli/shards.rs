@@ -1,7 +1,10 @@
 //! `miroir shards`.
 
-use super::{QueryArgs, client, table};
-use crate::{api::admin::ShardStatus, base::error::Result};
+use super::{QueryArgs, client};
+use crate::{
+    api::admin::ShardStatus,
+    base::{error::Result, table::table},
+};
 
 /// Prints where each shard's replicas are.
 ///

@@ -1,7 +1,10 @@
 //! `miroir status`.
 
-use super::{QueryArgs, client, table};
-use crate::{api::admin::Status, base::error::Result};
+use super::{QueryArgs, client};
+use crate::{
+    api::admin::Status,
+    base::{error::Result, table::table},
+};
 
 /// Prints the cluster's nodes and state.
 ///

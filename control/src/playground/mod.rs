@@ -194,7 +194,7 @@ fn spinner() -> ProgressBar {
 }
 
 fn introduce(args: &RunArgs, plan: &Plan, supervisor: &Supervisor) {
-    let mut table = crate::cli::table(&["what", "where"]);
+    let mut table = crate::base::table::table(&["what", "where"]);
     for process in supervisor.list() {
         table.add_row([process.name, process.address]);
     }

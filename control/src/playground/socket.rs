@@ -80,7 +80,7 @@ pub async fn act(action: &Action) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&processes)?);
         return Ok(());
     }
-    let mut table = crate::cli::table(&["name", "state", "for", "pid", "address"]);
+    let mut table = crate::base::table::table(&["name", "state", "for", "pid", "address"]);
     for process in processes {
         table.add_row([
             process.name,
