@@ -3,6 +3,7 @@
 use super::{deep_tests::topology, *};
 use crate::search::{MultiSearch, Search};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -102,21 +103,30 @@ fn search(query: &Value, gone: u64) -> Value {
 /// A node's answer to a federated search.
 fn federated(body: &Value, gone: u64) -> Value {
     let (offset, limit) = window(&body["federation"]);
-    let mut all: Vec<(usize, f64, Value)> = Vec::new();
+    let mut lists: Vec<VecDeque<(f64, Value)>> = Vec::new();
     for (position, query) in body["queries"].as_array().unwrap().iter().enumerate() {
         let mut query = query.clone();
         query["limit"] = json!(offset + limit);
-        for mut hit in search(&query, gone)["hits"].as_array().unwrap().iter().cloned() {
+        let hits = search(&query, gone)["hits"].take();
+        let hits = hits.as_array().unwrap().iter().cloned().map(|mut hit| {
             let score = hit["_rankingScore"].as_f64().unwrap();
             hit["_federation"] =
                 json!({"indexUid": "movies", "queriesPosition": position, "weightedRankingScore": score});
-            all.push((position, score, hit));
+            (score, hit)
+        });
+        lists.push(hits.collect());
+    }
+    // Each query's hits stay in their order, which in a hybrid one is not that of their scores.
+    let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
+    loop {
+        let head = |list: &VecDeque<(f64, Value)>| list.front().map_or(f64::MIN, |(score, _)| *score);
+        let best = lists.iter_mut().rev().max_by(|one, other| head(one).total_cmp(&head(other)));
+        let Some((_, hit)) = best.and_then(VecDeque::pop_front) else { break };
+        if seen.insert(hit["id"].as_u64()) {
+            all.push(hit);
         }
     }
-    all.sort_by(|one, other| other.1.total_cmp(&one.1));
-    let mut seen = BTreeSet::new();
-    all.retain(|(.., hit)| seen.insert(hit["id"].as_u64()));
-    let hits: Vec<Value> = all.into_iter().map(|(.., hit)| hit).skip(offset).take(limit).collect();
+    let hits: Vec<Value> = all.into_iter().skip(offset).take(limit).collect();
     json!({"hits": hits, "queryVectors": {"0": [1.0]}, "processingTimeMs": 0, "limit": limit, "offset": offset,
            "estimatedTotalHits": seen.len()})
 }

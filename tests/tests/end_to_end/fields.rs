@@ -147,7 +147,11 @@ pub fn what_writes_by_a_condition_writes_the_same_on_all_replicas(cluster: &Sand
     let clients = [&cluster.client, &node.client];
     for client in clients {
         fill(client, "flags");
-        let _ = client.json("PATCH", "/experimental-features", &json!({"editDocumentsByFunction": true}));
+        let _ = client.json(
+            "PATCH",
+            "/experimental-features",
+            &json!({"editDocumentsByFunction": true, "containsFilter": true}),
+        );
     }
     let mut drawn = filters(&mut random);
     let certain =
