@@ -284,7 +284,7 @@ impl Collector {
                     parameter(&head, "skipCreation"),
                     topology.shard_count(),
                 );
-                start_write(topology, context, Payload::Documents(payload))
+                start_write(topology, context, Payload::Documents(Box::new(payload)))
             }
             Kind::Write { kind, body, context } => match charge(written_bytes(&kind, &body))
                 .map(|()| write_payload(&topology, kind, &body))

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub enum Payload {
     /// Add or update documents.
-    Documents(DocumentsPayload),
+    Documents(Box<DocumentsPayload>),
     /// Delete documents by id.
     Ids {
         /// The ids as they were written, each with its shard.

@@ -30,7 +30,7 @@ fn start(known: Option<&str>, payload: &str) -> Progress<Write> {
         authorization: Some("Bearer client".into()),
         custom_metadata: None,
     };
-    Write::start(topology, context, Payload::Documents(payload))
+    Write::start(topology, context, Payload::Documents(Box::new(payload)))
 }
 
 fn pending(progress: Progress<Write>) -> (Write, Vec<Callout>) {
