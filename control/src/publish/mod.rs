@@ -41,7 +41,7 @@ pub struct Publisher {
     pub wasm: String,
     /// Where Envoy reaches the control plane, `host:port`.
     pub control: String,
-    /// The Envoy cluster of the control plane: [`CONTROL_CLUSTER`], or one that the user has.
+    /// The Envoy cluster of the control plane: [`config::CONTROL_CLUSTER`], or one that the user has.
     pub control_cluster: String,
     /// How nodes with `https` URLs are spoken to.
     pub tls: UpstreamTls,
