@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rooms, from the ground up. A room may import those above it in this list, but for what [`NEVER`] says.
+/// The rooms, from the ground up. A room may import those that come before it in this list, but for what [`NEVER`] says.
 const FLOORS: [&str; 22] = [
     "base",
     "disguise",
@@ -115,7 +115,7 @@ fn arrows() -> BTreeMap<(String, String), PathBuf> {
 }
 
 #[test]
-fn no_room_imports_one_above_it() {
+fn no_room_imports_a_later_one() {
     let floor = |room: &str| FLOORS.iter().position(|name| *name == room);
     let mut wrong = Vec::new();
     for ((room, other), file) in arrows() {
