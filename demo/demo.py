@@ -24,16 +24,16 @@ MIROIR = ROOT / "target" / "release" / "miroir"
 DOCUMENTS = 6_000
 BATCH = 1_000
 PATIENCE = 180  # seconds for any one step
-ADDRESS = "One Meilisearch, at "  # how the playground tells where it is
+ADDRESS = "One Meilisearch, at "  # what the playground prints before its address
 READY = "Logs are in"  # how the playground's last line begins
 
 
 class Wrong(Exception):
-    """A step did not go as it must."""
+    """A step failed."""
 
 
 class Cluster:
-    """One Meilisearch, as far as this script can tell."""
+    """A client of the cluster, as of one Meilisearch."""
 
     def __init__(self, url):
         self.url = url
@@ -78,7 +78,7 @@ def headline(text):
 
 
 def start(listen, data):
-    """Starts the playground, shows what it says, and comes back when it is ready."""
+    """Starts the playground, shows its output, and returns when it is ready."""
     command = [MIROIR, "playground", "--nodes", "3", "--replication", "2", "--listen", listen, "--data", data]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     url = None
@@ -87,7 +87,7 @@ def start(listen, data):
         if line.startswith(ADDRESS):
             url = line.removeprefix(ADDRESS).split()[0].rstrip(".")
         if line.startswith(READY):
-            # What it says later is shown as it comes.
+            # Shows later output as it appears.
             threading.Thread(target=shutil.copyfileobj, args=(process.stdout, sys.stdout), daemon=True).start()
             return process, Cluster(url)
     raise Wrong(f"the playground ended with status {process.wait()}")
@@ -122,7 +122,7 @@ QUERIES = [
     ("a filter, a sort and facets", {
         "q": "bookshop", "filter": "rating > 4 AND price < 40", "sort": ["price:asc"], "facets": ["city", "price"],
         "limit": 3, "attributesToRetrieve": ["name", "city", "price", "rating"]}),
-    ("what is nearest to a place in Kyoto", {
+    ("the places nearest to a point in Kyoto", {
         "q": "", "filter": "_geoRadius(35.01, 135.77, 20000)", "sort": ["_geoPoint(35.01, 135.77):asc"],
         "limit": 3, "attributesToRetrieve": ["name", "kind"]}),
     ("page 7 of a phrase", {
@@ -131,7 +131,7 @@ QUERIES = [
 
 
 def search(cluster):
-    """Runs every query, shows the answers, and gives what must not change when a node dies."""
+    """Runs every query, shows the answers, and returns what must not change when a node dies."""
     seen = []
     for title, query in QUERIES:
         answer = cluster.search(**query)
@@ -160,7 +160,7 @@ def survive(cluster, data, before):
     playground("kill", "meili-1", data)
     if search(cluster) != before:
         raise Wrong("the answers changed when a node died")
-    say("  every total, facet and statistic is as before.")
+    say("  every total, facet and statistic is the same as before.")
     headline("Writing while it is dead, then starting it again")
     new = {"id": DOCUMENTS, "name": "Zelda's lighthouse", "description": "Written while a node was dead.", "kind": "museum"}
     cluster.finish(cluster.ask("POST", "/indexes/places/documents", [new]))
@@ -174,7 +174,7 @@ def survive(cluster, data, before):
         shown = subprocess.run([MIROIR, "status", "--json", "--data", data], capture_output=True, check=True, text=True)
         nodes = json.loads(shown.stdout)["nodes"]
         if all(node["up"] for node in nodes) and sum(node["stale"] for node in nodes) == 0:
-            say("  meili-1 is back, and has what it missed.")
+            say("  meili-1 is back, and its replicas are repaired.")
             return
         time.sleep(0.2)
     raise Wrong("the node that came back is not repaired")

@@ -1,4 +1,4 @@
-"""Places that nobody has been to: a data set with text, facets, numbers and coordinates, the same on every run."""
+"""Invented places: a data set with text, facets, numbers and coordinates, the same on every run."""
 
 import random
 

@@ -1,6 +1,6 @@
-"""Checks what is deployed, without a cluster: docker-compose.yml, manifests, the chart, alert rules and the dashboard.
+"""Checks the deployment files without a cluster: docker-compose.yml, manifests, the chart, alert rules and the dashboard.
 
-Run by `make check`, with the tools that the Makefile installs: schemas are in them, nothing is fetched.
+`make check` runs it, with tools that the Makefile installs; these contain the schemas, so that nothing is fetched.
 """
 
 import json
@@ -17,10 +17,10 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HERE = ROOT / "envoy"
 KUSTOMIZE = HERE / "kustomize"
-# The oldest and the newest Kubernetes that manifests are checked for.
+# The oldest and the newest Kubernetes version for which manifests are checked.
 VERSIONS = ["1.29", "1.37"]
 ISTIO = {"networking.istio.io", "security.istio.io"}
-# What the chart is rendered with.
+# The values with which the chart is rendered.
 VALUES = [
     {},
     {"istio": {"enabled": True}},
@@ -108,5 +108,5 @@ def check_expressions():
 
 check_compose()
 checked, parsed = check_manifests(), check_expressions()
-print("\n".join(wrong) or f"{checked} manifests and {parsed} expressions are as they must be")
+print("\n".join(wrong) or f"{checked} manifests and {parsed} expressions are valid")
 sys.exit(bool(wrong))
