@@ -1,6 +1,6 @@
 //! What clients are told of a read that a node takes, and a cluster does not answer.
 
-use super::Read;
+use super::Context;
 use crate::{
     error::{ApiError, Code},
     http::{Answer, Reply},
@@ -10,7 +10,7 @@ use crate::{
 };
 use serde_json::{Value, value::RawValue};
 
-impl Read {
+impl Context {
     /// Nodes have an index, but cannot filter by the tag yet: it has just been made, and to clients it is not there yet.
     pub(super) fn not_there_yet(&self, refusal: &Answer) -> Reply {
         let refusal: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();

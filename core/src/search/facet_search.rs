@@ -76,14 +76,24 @@ impl Question for FacetSearch {
         NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        match self.merge(&parts) {
+            Ok(body) => Gathered::Reply(Reply::json(200, body)),
+            Err(position) => Gathered::broken(self, parts, position),
+        }
+    }
+}
+
+impl FacetSearch {
+    /// The nodes' answers as one, or the position of one that cannot be read.
+    fn merge(&self, parts: &[Part]) -> Result<Vec<u8>, usize> {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            let members = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let members = serde_json::from_slice::<RawObject<'_>>(&part.body).ok();
             let hits = members.as_ref().and_then(|members| members.read::<Vec<FacetHit>>("facetHits"));
             match (members, hits) {
                 (Some(members), Some(hits)) => answers.push((members, hits)),
-                _ => return Gathered::Broken(position),
+                _ => return Err(position),
             }
         }
         // Values that are the same without case are one value, whichever spelling a node shows.
@@ -98,7 +108,7 @@ impl Question for FacetSearch {
         self.sort(&mut hits, order);
         hits.truncate(order.limit);
         let mut out = Vec::new();
-        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
+        let Some((first, _)) = answers.first() else { return Err(0) };
         first.write_filtered(&mut out, |name, value, out| {
             match name {
                 "facetHits" => write_list(&hits, out, |hit, out| {
@@ -114,6 +124,6 @@ impl Question for FacetSearch {
             }
             true
         });
-        Gathered::Reply(Reply::json(200, out))
+        Ok(out)
     }
 }

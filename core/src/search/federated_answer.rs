@@ -4,7 +4,6 @@ use super::{
     facets::{FacetPart, merge_distributions, merge_stats},
     federated::Federated,
     merge::{write_list, write_number},
-    windows::InSteps,
 };
 use crate::{
     json::{RawObject, write_string},

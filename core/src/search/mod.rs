@@ -15,7 +15,6 @@ pub mod hybrid;
 mod insertion;
 pub mod merge;
 pub mod multi;
-mod page;
 pub mod paging;
 pub mod patterns;
 pub mod pins;
@@ -28,8 +27,8 @@ mod reveal;
 pub mod selection;
 pub mod similar;
 pub mod single;
+mod two_step;
 pub mod values;
-mod windows;
 
 pub use documents::DocumentList;
 pub use facet_search::FacetSearch;

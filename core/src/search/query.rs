@@ -2,17 +2,21 @@
 
 use super::{
     answer::{Hit, NodeAnswer, NotAnAnswer},
+    hit::DETAILS,
     hybrid::Hybrid,
+    insertion::Insertion,
     merge::Merging,
     paging::Paging,
     pins,
-    rank::Sorted,
+    rank::{Rank, Sorted},
     request::{Additions, SearchRequest},
     reveal::Revealed,
     selection::Selection,
+    two_step::Name,
     values::FacetValue,
 };
 use crate::{
+    json::RawObject,
     shard::{Shard, TAG_FIELD},
     topology::IndexConfig,
 };
@@ -36,14 +40,23 @@ pub struct IndexQuery {
     pub selection: Selection,
     /// Whether the distinct attribute is to be counted as a facet, so that totals are exact.
     count_distinct: bool,
-    /// Nodes are to find keyword hits not good enough: they are asked for so many.
-    forced: Option<u64>,
+    /// How nodes are asked for the hits up to the page's end.
+    hits: Hits,
     /// The attributes that hits are sorted by.
     sorts: Vec<(String, bool)>,
     /// What hits are sorted by, and the values of the distinct attribute, where nodes do not show them.
     revealed: Option<Arc<Revealed>>,
-    /// All hits are asked for at once, on whatever page they are.
-    whole: bool,
+}
+
+/// How nodes are asked for the hits up to the page's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hits {
+    /// In two steps where the page is deep.
+    InSteps,
+    /// All at once, on whatever page they are.
+    AtOnce,
+    /// So many at once that every node finds a hybrid query's keyword hits not good enough.
+    Forced(u64),
 }
 
 /// What all nodes' keyword hits say of a hybrid query.
@@ -95,29 +108,43 @@ impl IndexQuery {
             distinct,
             selection,
             count_distinct,
-            forced: None,
+            hits: Hits::InSteps,
             revealed: None,
-            whole: false,
         }
     }
 
     /// The same without what a node may refuse; `None` where nothing was added.
     #[must_use]
-    pub fn simpler(&self) -> Option<Self> {
-        (self.counts() || self.added_facet().is_some()).then_some(())?;
-        Some(Self { count_distinct: false, ..self.clone() })
+    pub fn simpler(self) -> Option<Self> {
+        self.has_additions().then_some(Self { count_distinct: false, ..self })
+    }
+
+    /// Whether something was added that a node may refuse.
+    #[must_use]
+    pub fn has_additions(&self) -> bool {
+        self.counts() || self.added_facet().is_some()
+    }
+
+    /// The same without it.
+    #[must_use]
+    pub fn without_additions(self) -> Self {
+        Self { count_distinct: self.count_distinct && !self.has_additions(), ..self }
     }
 
     /// The same with what its hits are sorted by.
     #[must_use]
-    pub fn with(&self, revealed: &Arc<Revealed>) -> Self {
-        Self { revealed: Some(Arc::clone(revealed)), ..self.clone() }
+    pub fn with(self, revealed: &Arc<Revealed>) -> Self {
+        Self { revealed: Some(Arc::clone(revealed)), ..self }
     }
 
     /// The same with all its hits asked for at once.
     #[must_use]
-    pub fn whole(&self) -> Self {
-        Self { whole: true, ..self.clone() }
+    pub fn whole(self) -> Self {
+        let hits = match self.hits {
+            Hits::InSteps | Hits::AtOnce => Hits::AtOnce,
+            forced @ Hits::Forced(_) => forced,
+        };
+        Self { hits, ..self }
     }
 
     /// Whether [`Self::with`] has been called.
@@ -165,7 +192,7 @@ impl IndexQuery {
         let request = self.request.keyword_scores(hits);
         let query =
             Self::with_distinct(self.index.clone(), self.config.clone(), request, self.distinct.clone());
-        Self { count_distinct: false, forced: Some(hits), ..query }
+        Self { count_distinct: false, hits: Hits::Forced(hits), ..query }
     }
 
     /// How many hits nodes have to be asked for at least to find these of [`Self::keyword_scores`] not good enough; `None`
@@ -189,7 +216,7 @@ impl IndexQuery {
     #[must_use]
     pub fn is_deep(&self) -> bool {
         let (offset, limit) = self.request.paging.window();
-        offset >= DEEP && limit > 0 && !self.whole && self.config.pins.is_empty()
+        offset >= DEEP && limit > 0 && self.hits == Hits::InSteps && self.config.pins.is_empty()
     }
 
     /// This query for hits that show nothing but what merging needs.
@@ -231,6 +258,14 @@ impl IndexQuery {
         offset.saturating_add(limit).min(self.config.max_total_hits)
     }
 
+    /// Names a hit.
+    #[must_use]
+    pub(super) fn name(&self, hit: &RawObject<'_>) -> Name {
+        let insertion = Insertion::of(hit, self.config.primary_key.as_deref());
+        let rank = hit.last(DETAILS).map(|details| Rank::read(details, None)).unwrap_or_default();
+        Name { query: 0, insertion, rank }
+    }
+
     /// How hits of this query are merged.
     #[must_use]
     pub fn merging(&self) -> Merging<'_> {
@@ -246,7 +281,7 @@ impl IndexQuery {
     /// Whether nodes are asked for their keyword hits too: whether these are good enough is for all of them to say.
     #[must_use]
     pub fn asks_keywords(&self) -> bool {
-        self.forced.is_none() && self.request.hybrid.is_some_and(Hybrid::is_open)
+        !matches!(self.hits, Hits::Forced(_)) && self.request.hybrid.is_some_and(Hybrid::is_open)
     }
 
     /// The query for one node, as a part of a federated search.
@@ -294,7 +329,7 @@ impl IndexQuery {
     pub fn forced(&self) -> Self {
         let (offset, limit) = self.request.paging.window();
         let forced = offset.saturating_add(limit).saturating_mul(4).saturating_add(1000);
-        Self { forced: Some(forced.min(self.config.max_total_hits)), ..self.clone() }
+        Self { hits: Hits::Forced(forced.min(self.config.max_total_hits)), ..self.clone() }
     }
 
     fn counting(&self) -> Option<SearchRequest> {
@@ -305,7 +340,10 @@ impl IndexQuery {
         let (offset, limit) = self.request.paging.window();
         let reach = Some(pins::reach(&self.config)).filter(|_| limit > 0);
         let reach = reach.filter(|reach| *reach > offset.saturating_add(limit));
-        let hits = self.forced.max(reach);
+        let hits = match self.hits {
+            Hits::Forced(forced) => Some(forced).max(reach),
+            Hits::InSteps | Hits::AtOnce => reach,
+        };
         let rules = !self.config.pins.is_empty();
         Additions { fields: self.selection.fields(), facet: self.added_facet(), hits, rules }
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     json::RawObject,
     path::ApiPath,
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question},
+    read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner},
     topology::Topology,
 };
 use memchr::memmem;
@@ -46,37 +46,68 @@ impl Revealed {
 }
 
 /// A search whose answers may hide what they are sorted by, or no two may have in common.
-pub(super) trait Sorting: Question + Clone + 'static {
+pub(super) trait Sorting: Question + Sized + 'static {
     /// Its queries.
     fn queries(&self) -> Vec<&IndexQuery>;
 
     /// The same search with what has been read.
-    fn with(&self, revealed: &Arc<Revealed>) -> Self;
+    fn with(self, revealed: &Arc<Revealed>) -> Self;
 
-    /// What comes first, where these answers hide something: to read it, or to do without a node whose answer cannot be read.
-    fn hidden(&self, topology: &Topology, parts: &[Part<'_>]) -> Option<Gathered> {
-        let reveal = Reveal::of(self, parts)?;
+    /// The position of a part that cannot be read.
+    fn unreadable(&self, parts: &[Part]) -> Option<usize>;
+
+    /// Whether these are the first answers of two steps.
+    fn is_in_steps(&self) -> bool {
+        false
+    }
+
+    /// The same search with all its hits asked for at once.
+    fn at_once(self) -> Self {
+        self
+    }
+
+    /// The search and its answers, where these hide nothing.
+    ///
+    /// # Errors
+    /// What comes first: to read what is hidden, or to do without a node whose answer cannot be read.
+    fn revealed(self: Box<Self>, parts: Vec<Part>) -> Result<(Box<Self>, Vec<Part>), Gathered> {
+        let Some(hidden) = Hidden::of(&*self, &parts) else { return Ok((self, parts)) };
         // Only nodes whose hits are read are asked again: it is told now whose answer cannot be read.
-        match self.with(&Arc::default()).gather(topology, parts) {
-            broken @ Gathered::Broken(_) => Some(broken),
-            _ => Some(Gathered::Again(Box::new(reveal))),
+        if let Some(position) = self.unreadable(&parts) {
+            return Err(Gathered::broken(self, parts, position));
         }
+        // The first hits of a deep page do not tell which ones are to be read.
+        if self.is_in_steps() {
+            return Err(Gathered::Next(Box::new(self.at_once()), owner(&parts)));
+        }
+        let Hidden { indexes, ids } = hidden;
+        let answers = parts.into_iter().zip(ids).collect();
+        let reveal = Reveal { search: *self, indexes, answers, revealed: Revealed::default() };
+        Err(Gathered::Again(Box::new(reveal)))
     }
 }
 
+/// What answers hide.
+struct Hidden {
+    /// The indexes to read from, each with its primary key and the attributes.
+    indexes: Vec<(String, String, BTreeSet<String>)>,
+    /// Of each answer, the hits to read.
+    ids: Vec<Ids>,
+}
+
 /// A search that has its answers, but for what they hide.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Reveal<S> {
     search: S,
     /// The indexes to read from, the next one last, each with its primary key and the attributes.
     indexes: Vec<(String, String, BTreeSet<String>)>,
     /// The answers, with the hits to read.
-    answers: Vec<(Vec<Portion>, Vec<u8>, Ids)>,
+    answers: Vec<(Part, Ids)>,
     revealed: Revealed,
 }
 
-impl<S: Sorting> Reveal<S> {
-    fn of(search: &S, parts: &[Part<'_>]) -> Option<Self> {
+impl Hidden {
+    fn of(search: &impl Sorting, parts: &[Part]) -> Option<Self> {
         let queries = search.queries();
         let mut indexes: BTreeMap<&str, Wanted<'_>> = BTreeMap::new();
         for query in queries.iter().copied().filter(|query| !query.is_revealed()) {
@@ -91,35 +122,30 @@ impl<S: Sorting> Reveal<S> {
             wanted.all.extend(query.distinct.clone());
         }
         let distinct = indexes.values().any(|wanted| wanted.distinct.is_some());
-        let hides = |part: &Part<'_>| distinct || memmem::find(part.body, HIDDEN.as_bytes()).is_some();
+        let hides = |part: &Part| distinct || memmem::find(&part.body, HIDDEN.as_bytes()).is_some();
         if indexes.is_empty() || !parts.iter().any(hides) {
             return None;
         }
         let only = queries.first().map(|query| query.index.as_str()).unwrap_or_default();
-        let answers: Vec<_> = parts
-            .iter()
-            .map(|part| {
-                let ids = if hides(part) { hidden_ids(part.body, only, &indexes) } else { Ids::new() };
-                (part.portions.to_vec(), part.body.to_vec(), ids)
-            })
-            .collect();
+        let ids = parts.iter().map(|part| match hides(part) {
+            true => hidden_ids(&part.body, only, &indexes),
+            false => Ids::new(),
+        });
+        let ids: Vec<Ids> = ids.collect();
         let mut indexes: Vec<_> = indexes
             .into_iter()
             .map(|(index, wanted)| (index.to_owned(), wanted.key.to_owned(), wanted.all))
             .collect();
-        indexes.retain(|(index, ..)| answers.iter().any(|(_, _, ids)| ids.contains_key(index)));
-        (!indexes.is_empty()).then(|| Self {
-            search: search.clone(),
-            indexes,
-            answers,
-            revealed: Revealed::default(),
-        })
+        indexes.retain(|(index, ..)| ids.iter().any(|ids| ids.contains_key(index)));
+        (!indexes.is_empty()).then_some(Self { indexes, ids })
     }
+}
 
+impl<S> Reveal<S> {
     /// The hits of a node to be read, of the next index.
     fn ids(&self, portions: &[Portion]) -> Option<&[Box<RawValue>]> {
         let (index, ..) = self.indexes.last()?;
-        let (_, _, ids) = self.answers.iter().find(|(asked, ..)| asked == portions)?;
+        let (_, ids) = self.answers.iter().find(|(part, _)| *part.portions == *portions)?;
         ids.get(index).map(Vec::as_slice)
     }
 }
@@ -187,41 +213,30 @@ impl<S: Sorting> Question for Reveal<S> {
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body) }
     }
 
-    fn restart(&self) -> Option<Box<dyn Question>> {
-        Some(Box::new(self.search.clone()))
+    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
+        Some(Box::new(self.search))
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        let mut next = self.clone();
-        if let Some((index, key, attributes)) = next.indexes.pop() {
-            let known = next.revealed.0.entry(index).or_default();
+    fn gather(mut self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
+        if let Some((index, key, attributes)) = self.indexes.last() {
+            let known = self.revealed.0.entry(index.clone()).or_default();
             for (position, part) in parts.iter().enumerate() {
-                let answer = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+                let answer = serde_json::from_slice::<RawObject<'_>>(&part.body).ok();
                 let documents = answer.and_then(|answer| answer.read::<Vec<RawObject<'_>>>("results"));
-                let Some(documents) = documents else { return Gathered::Broken(position) };
+                let Some(documents) = documents else { return Gathered::broken(self, parts, position) };
                 for document in &documents {
-                    let Some(id) = DocumentId::of(document, &key) else { continue };
+                    let Some(id) = DocumentId::of(document, key) else { continue };
                     let values = |attribute: &String| (attribute.clone(), values_at(document, attribute));
                     known.insert(id, attributes.iter().map(values).collect());
                 }
             }
         }
-        if !next.indexes.is_empty() {
-            return Gathered::Again(Box::new(next));
+        self.indexes.pop();
+        if !self.indexes.is_empty() {
+            return Gathered::Again(self);
         }
-        let Self { search, answers, revealed, .. } = next;
-        let answers: Vec<Part<'_>> =
-            answers.iter().map(|(portions, body, _)| Part { portions, body }).collect();
-        // Where the node of an answer was not asked this time, the position is none of theirs.
-        let position = |answer: usize| {
-            let portions = answers.get(answer).map(|answer| answer.portions);
-            parts.iter().position(|part| Some(part.portions) == portions).unwrap_or(parts.len())
-        };
-        match search.with(&Arc::new(revealed)).gather(topology, &answers) {
-            Gathered::Broken(answer) => Gathered::Broken(position(answer)),
-            Gathered::Next(question, answer) => Gathered::Next(question, position(answer)),
-            Gathered::Native(answer) => Gathered::Native(answer.map(position)),
-            gathered => gathered,
-        }
+        let Self { search, answers, revealed, .. } = *self;
+        let answers = answers.into_iter().map(|(part, _)| part).collect();
+        Box::new(search.with(&Arc::new(revealed))).gather(topology, answers)
     }
 }
