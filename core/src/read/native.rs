@@ -97,3 +97,50 @@ impl Native {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{http::RequestHead, search::Search, topology::Topology};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn pending(progress: Progress<Read>) -> (Read, Vec<crate::http::Callout>) {
+        match progress {
+            Progress::Pending { machine, calls } => (machine, calls),
+            Progress::Done(reply) => panic!("{reply:?}"),
+        }
+    }
+
+    #[test]
+    fn once_a_part_is_refused_only_the_clients_own_request_is_asked() {
+        let config = json!({"schema": 1, "version": 1, "placement": [[0], [1]],
+            "nodes": [{"name": "a", "cluster": "a"}, {"name": "b", "cluster": "b"}]});
+        let topology = Arc::new(Topology::from_json(config.to_string().as_bytes()).unwrap());
+        let headers = vec![("content-type".into(), "application/json".into())];
+        let head = RequestHead { method: "POST".into(), path: "/indexes/movies/search".into(), headers };
+        let understand =
+            |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
+        let refused = |body: &Value| {
+            Outcome::Answered(Answer {
+                status: 400,
+                headers: Vec::new(),
+                body: body.to_string().into_bytes(),
+            })
+        };
+        let (machine, calls) = pending(Read::start(topology, head, b"{}".to_vec(), understand));
+        let (one, other) = (calls[0].id, calls[1].id);
+        let refusal = json!({"message": "no", "code": "invalid_search_filter"});
+        let (machine, native) = pending(machine.digest(one, refused(&refusal)));
+        assert_eq!((native.len(), native[0].upstream, &*native[0].body), (1, calls[0].upstream, &b"{}"[..]));
+        // What becomes of the other part does not matter any more, but that its node has failed is kept in mind.
+        let (machine, none) = pending(machine.digest(other, Outcome::Failed));
+        assert!(none.is_empty());
+        match machine.digest(native[0].id, Outcome::Failed) {
+            Progress::Done(reply) => assert_eq!(reply.status, 400, "no node is left: the refusal is told"),
+            Progress::Pending { calls, .. } => panic!("{calls:?}"),
+        }
+    }
+}
