@@ -7,15 +7,14 @@ use super::{
     answer::Hit,
     federated_hybrid::Decision,
     hit::DETAILS,
-    insertion::Insertion,
     merge::{Seen, ranked, write_list},
     paging::Paging,
     pins::{self, Pins},
     query::{DEEP, IndexQuery},
-    rank::{Rank, Weighted},
+    rank::Weighted,
     request::{MOST_HITS, SearchRequest},
     reveal::{Revealed, Sorting},
-    two_step::{Address, FirstStep, InShares, InSteps, Name, Shares, Winner},
+    two_step::{Address, FirstStep, InShares, InSteps, Shares, Winner},
 };
 use crate::{
     json::RawObject,
@@ -44,15 +43,15 @@ pub struct Federated {
     mixed_orders: bool,
     /// `facetsByIndex`.
     pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
-    queries: Vec<IndexQuery>,
+    pub(super) queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
     pub(super) by_keywords: bool,
     /// Asked for fewer hits, nodes may find a hybrid query's keyword hits good enough.
-    least: u64,
+    pub(super) least: u64,
     /// Set where hits are asked for that show nothing but what merging needs.
-    shares: Option<Shares>,
+    pub(super) shares: Option<Shares>,
     /// Shards of the cluster.
-    shards: u16,
+    pub(super) shards: u16,
 }
 
 #[derive(Deserialize)]
@@ -64,8 +63,8 @@ struct MergeFacets {
 /// `_federation` in a hit.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Place {
-    queries_position: usize,
+pub(super) struct Place {
+    pub queries_position: usize,
     weighted_ranking_score: f64,
 }
 
@@ -190,7 +189,7 @@ impl Federated {
     }
 
     /// What a node is asked for these hits. `scan`: they are to show nothing but what merging needs.
-    fn parameters(
+    pub(super) fn parameters(
         &self,
         shards: &[Shard],
         added: &[(&str, Option<Box<RawValue>>)],
@@ -218,64 +217,6 @@ impl Federated {
         let place: Option<Place> = hit.read("_federation");
         let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
         query.request.shown().write(hit, &query.selection, out);
-    }
-}
-
-impl InSteps for Federated {
-    const HITS: &'static str = "hits";
-
-    type Query = ();
-
-    fn window(&self, (): &(), shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
-        let added = [("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit).ok())];
-        self.parameters(shards, &added, &["mergeFacets", "facetsByIndex"], false)
-    }
-
-    fn request(&self, windows: Vec<Vec<u8>>) -> NodeRequest {
-        NodeRequest::new("/multi-search", windows.concat())
-    }
-
-    fn name(&self, (): &(), hit: &RawObject<'_>) -> Option<Name> {
-        let place: Place = hit.read("_federation")?;
-        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref();
-        let rank = Rank::read(hit.last(DETAILS)?, None);
-        Some(Name { query: place.queries_position, insertion: Insertion::of(hit, key), rank })
-    }
-
-    fn write_hits(&self, (): &(), hits: &[&RawObject<'_>], out: &mut Vec<u8>) {
-        write_list(hits, out, |hit, out| self.write_hit(hit, out));
-    }
-
-    fn after_tear(self, _: &[bool]) -> Self {
-        Self { shares: self.shares.and_then(Shares::after_tear), ..self }
-    }
-}
-
-impl InShares for Federated {
-    fn shares(&self) -> Option<Shares> {
-        self.shares
-    }
-
-    fn with(self, shares: Option<Shares>) -> Self {
-        Self { shares, ..self }
-    }
-
-    fn end(&self) -> u64 {
-        self.all_hits()
-    }
-
-    /// Totals of these do, and what is found by a vector.
-    fn needs_all(&self) -> bool {
-        let counts = |query: &IndexQuery| {
-            query.distinct.is_some()
-                || query.request.has("rankingScoreThreshold")
-                || query.request.has("hybrid")
-        };
-        self.queries.iter().any(counts)
-    }
-
-    fn least(&self) -> u64 {
-        self.least
     }
 }
 

@@ -9,6 +9,7 @@ pub mod federated;
 mod federated_answer;
 mod federated_facets;
 mod federated_hybrid;
+mod federated_steps;
 pub mod geo;
 mod hit;
 pub mod hybrid;

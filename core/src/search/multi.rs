@@ -176,7 +176,7 @@ impl InSteps for MultiSearch {
     }
 
     fn name(&self, query: &IndexQuery, hit: &RawObject<'_>) -> Option<Name> {
-        Some(query.name(hit))
+        Some(Name::of(0, hit, query.config.primary_key.as_deref()))
     }
 
     fn write_hits(&self, query: &IndexQuery, hits: &[&RawObject<'_>], out: &mut Vec<u8>) {

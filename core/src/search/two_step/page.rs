@@ -4,7 +4,7 @@ use super::InSteps;
 use crate::{
     json::RawObject,
     scrub,
-    search::{insertion::Insertion, rank::Rank},
+    search::{hit::DETAILS, insertion::Insertion, rank::Rank},
     shard::Shard,
 };
 
@@ -29,6 +29,14 @@ pub(in crate::search) struct Name {
     pub insertion: Insertion,
     /// What the ranking rules say of it.
     pub rank: Rank,
+}
+
+impl Name {
+    /// Names a hit of a query, in an index with this primary key.
+    pub(in crate::search) fn of(query: usize, hit: &RawObject<'_>, primary_key: Option<&str>) -> Self {
+        let rank = hit.last(DETAILS).map(|details| Rank::read(details, None)).unwrap_or_default();
+        Self { query, insertion: Insertion::of(hit, primary_key), rank }
+    }
 }
 
 /// A page whose hits are known.

@@ -156,10 +156,11 @@ impl Scan {
     fn add(&mut self, source: usize, asked: u64, hits: Vec<Hit<'_>>) {
         let found = hits.len() as u64;
         let hybrid = self.query.request.hybrid;
+        let key = self.query.config.primary_key.as_deref();
         let mut scored: VecDeque<Scored> = hits
             .iter()
             .map(|hit| Scored {
-                name: self.query.name(&hit.fields),
+                name: Name::of(0, &hit.fields, key),
                 mixed: hybrid.map(|hybrid| hybrid.mixed(hit)),
                 distinct: self.seen.values(hit),
             })

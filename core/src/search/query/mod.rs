@@ -1,29 +1,27 @@
-//! One query in one index: what nodes are asked, and their answers as one.
+//! One query in one index: what nodes are asked.
 
-use super::{
-    answer::{Hit, NodeAnswer, NotAnAnswer},
-    hit::DETAILS,
-    hybrid::Hybrid,
-    insertion::Insertion,
-    merge::Merging,
-    paging::Paging,
-    pins,
-    rank::{Rank, Sorted},
-    request::{Additions, SearchRequest},
-    reveal::Revealed,
-    selection::Selection,
-    two_step::Name,
-    values::FacetValue,
-};
+mod merge;
+#[cfg(test)]
+mod tests;
+
+pub use merge::{Decided, Merged};
+
 use crate::{
-    json::RawObject,
+    search::{
+        hybrid::Hybrid,
+        paging::Paging,
+        pins,
+        request::{Additions, SearchRequest},
+        reveal::Revealed,
+        selection::Selection,
+    },
     shard::{Shard, TAG_FIELD},
     topology::IndexConfig,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 /// Offsets from which on pages are fetched in two steps.
-pub(super) const DEEP: u64 = 500;
+pub(in crate::search) const DEEP: u64 = 500;
 
 /// A query with what the topology knows of its index.
 #[derive(Clone, Debug)]
@@ -57,26 +55,6 @@ enum Hits {
     AtOnce,
     /// So many at once that every node finds a hybrid query's keyword hits not good enough.
     Forced(u64),
-}
-
-/// What all nodes' keyword hits say of a hybrid query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decided {
-    /// They need no semantic ones.
-    Keywords,
-    /// They do, and every node finds so.
-    Mixed,
-    /// They do, and a node finds that its own do not.
-    Disputed,
-}
-
-/// What the nodes' answers to one query mean together.
-#[derive(Debug)]
-pub enum Merged {
-    /// The answer.
-    Body(Vec<u8>),
-    /// A node decided otherwise than all nodes together: this is to be asked instead.
-    Instead(Box<IndexQuery>),
 }
 
 impl IndexQuery {
@@ -195,22 +173,6 @@ impl IndexQuery {
         Self { count_distinct: false, hits: Hits::Forced(hits), ..query }
     }
 
-    /// How many hits nodes have to be asked for at least to find these of [`Self::keyword_scores`] not good enough; `None`
-    /// where they are.
-    ///
-    /// # Errors
-    /// The position of an answer that cannot be read.
-    pub fn keywords_not_good_enough(&self, bodies: &[&[u8]]) -> Result<Option<u64>, usize> {
-        let parts = self.read(bodies)?;
-        let Some(hybrid) = self.request.hybrid else { return Ok(Some(0)) };
-        if self.merging().good_enough(hybrid, &self.request, &parts) {
-            return Ok(None);
-        }
-        // A node whose own are good enough finds so in any case.
-        let least = parts.iter().map(|part| hybrid.least(&part.hits));
-        Ok(Some(least.filter(|least| *least <= self.end()).max().unwrap_or(0)))
-    }
-
     /// Whether scores are fetched first, and then the fields of the page's hits only: from the offset on where the hits
     /// before the page weigh more than another round.
     #[must_use]
@@ -258,26 +220,6 @@ impl IndexQuery {
         offset.saturating_add(limit).min(self.config.max_total_hits)
     }
 
-    /// Names a hit.
-    #[must_use]
-    pub(super) fn name(&self, hit: &RawObject<'_>) -> Name {
-        let insertion = Insertion::of(hit, self.config.primary_key.as_deref());
-        let rank = hit.last(DETAILS).map(|details| Rank::read(details, None)).unwrap_or_default();
-        Name { query: 0, insertion, rank }
-    }
-
-    /// How hits of this query are merged.
-    #[must_use]
-    pub fn merging(&self) -> Merging<'_> {
-        Merging {
-            index: &self.config,
-            distinct: self.distinct.as_deref(),
-            selection: &self.selection,
-            added_facet: self.added_facet(),
-            counts: &[],
-        }
-    }
-
     /// Whether nodes are asked for their keyword hits too: whether these are good enough is for all of them to say.
     #[must_use]
     pub fn asks_keywords(&self) -> bool {
@@ -289,39 +231,6 @@ impl IndexQuery {
     pub fn for_federation(&self, shards: &[Shard]) -> Vec<u8> {
         let additions = Additions { facet: None, ..self.additions() };
         self.request.for_federation(shards, additions)
-    }
-
-    /// The nodes' answers as one. `keywords` are their keyword hits, and `counts` what they have counted, in the same order, where these
-    /// are asked for.
-    ///
-    /// # Errors
-    /// The position of an answer that cannot be read.
-    pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]], counts: &[&[u8]]) -> Result<Merged, usize> {
-        let (parts, counts) = (self.read(bodies)?, self.read(counts)?);
-        let merging = Merging { counts: &counts, ..self.merging() };
-        let Some(hybrid) = self.request.hybrid.filter(|_| self.asks_keywords()) else {
-            return Ok(Merged::Body(merging.merge(&self.request, &parts)));
-        };
-        let keywords = self.read(keywords)?;
-        Ok(match self.decide(hybrid, &keywords) {
-            Decided::Keywords => Merged::Body(merging.merge_keywords(&self.request, &parts, &keywords)),
-            Decided::Mixed => Merged::Body(merging.merge(&self.request, &parts)),
-            Decided::Disputed => Merged::Instead(Box::new(self.forced())),
-        })
-    }
-
-    /// Whether these keyword hits of all nodes are good enough.
-    #[must_use]
-    pub fn decide(&self, hybrid: Hybrid, keywords: &[NodeAnswer<'_>]) -> Decided {
-        let good_enough =
-            |answers: &[NodeAnswer<'_>]| self.merging().good_enough(hybrid, &self.request, answers);
-        // With sorts first, a node's best hits can be good enough where the best of all are not.
-        let own = |answer| good_enough(std::slice::from_ref(answer));
-        match good_enough(keywords) {
-            true => Decided::Keywords,
-            false if keywords.iter().any(own) => Decided::Disputed,
-            false => Decided::Mixed,
-        }
     }
 
     /// The same for so many hits that nodes find keyword hits not good enough.
@@ -353,116 +262,9 @@ impl IndexQuery {
         (!self.request.asks_for_facet(facet)).then_some(facet)
     }
 
-    fn read<'a>(&self, bodies: &[&'a [u8]]) -> Result<Vec<NodeAnswer<'a>>, usize> {
-        let read = bodies.iter().enumerate().map(|(position, body)| {
-            let answer = NodeAnswer::read(body).map_err(|NotAnAnswer| position)?;
-            answer.hits.iter().for_each(|hit| self.reveal(hit));
-            Ok(answer)
-        });
-        read.collect()
-    }
-
-    /// Tells what a hit hides, where it is known.
-    pub fn reveal(&self, hit: &Hit<'_>) {
-        if let Some(sorted) = self.sorted(hit) {
-            hit.reveal(sorted);
-        }
-        let values = self.distinct.as_ref().and_then(|distinct| self.values(hit)?.get(distinct));
-        if let Some(values) = values {
-            hit.reveal_distinct(values);
-        }
-    }
-
-    fn values(&self, hit: &Hit<'_>) -> Option<&HashMap<String, Vec<FacetValue>>> {
-        let revealed = self.revealed.as_ref()?;
-        revealed.values(&self.index, hit.id(self.config.primary_key.as_deref()?)?)
-    }
-
-    /// What a hit whose details hide it is sorted by, where it is known.
-    #[must_use]
-    pub fn sorted(&self, hit: &Hit<'_>) -> Option<Sorted<'_>> {
-        hit.is_hidden().then(|| Some(Sorted { by: &self.sorts, values: self.values(hit)? })).flatten()
-    }
-
     /// The attributes that hits are sorted by.
     #[must_use]
     pub fn sorts(&self) -> &[(String, bool)] {
         &self.sorts
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn query(body: &Value) -> IndexQuery {
-        let config = IndexConfig {
-            distinct_attribute: Some("group".into()),
-            primary_key: Some("id".into()),
-            ..IndexConfig::default()
-        };
-        IndexQuery::new("i".into(), config, SearchRequest::from_body(body.to_string().as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn totals_are_without_what_the_hits_of_the_page_leave_out() {
-        let body = json!({"limit": 2});
-        let query = query(&body);
-        let asked = query.for_shards(&[Shard(0)]);
-        assert_eq!(asked.len(), 2);
-        let counting: Value = serde_json::from_slice(&asked[1]).unwrap();
-        assert_eq!((&counting["limit"], &counting["facets"]), (&json!(0), &json!(["group"])));
-        assert!(serde_json::from_slice::<Value>(&asked[0]).unwrap().get("facets").is_none());
-        let hits = |ids: &[(u64, &str)]| {
-            let hits =
-                ids.iter().map(|(id, group)| json!({"id": id, "group": group, "_rankingScoreDetails": {}}));
-            json!({"hits": hits.collect::<Vec<_>>(), "limit": 2, "offset": 0, "estimatedTotalHits": 9})
-                .to_string()
-        };
-        let counts = |total: u64, groups: Value| {
-            json!({"hits": [], "limit": 0, "offset": 0, "estimatedTotalHits": total, "facetDistribution": {"group": groups},
-                "facetStats": {}})
-            .to_string()
-        };
-        let own = [hits(&[(1, "A"), (4, "b")]), hits(&[(2, "a"), (3, "c")])];
-        let told = [counts(7, json!({"A": 4, "b": 3})), counts(5, json!({"a": 2, "c": 3}))];
-        let bytes = |list: &[String; 2]| list.each_ref().map(|it| it.as_bytes().to_vec());
-        let (own, told) = (bytes(&own), bytes(&told));
-        fn refs(list: &[Vec<u8>; 2]) -> Vec<&[u8]> {
-            list.iter().map(Vec::as_slice).collect()
-        }
-        let Merged::Body(merged) = query.merge(&refs(&own), &[], &refs(&told)).unwrap() else {
-            panic!("once")
-        };
-        let merged: Value = serde_json::from_slice(&merged).unwrap();
-        // Six have the first hit's group, and three the second's.
-        assert_eq!(
-            (&merged["hits"][1]["id"], &merged["estimatedTotalHits"]),
-            (&json!(3), &json!(12 - 5 - 2))
-        );
-    }
-
-    #[test]
-    fn only_placeholders_are_counted_so() {
-        for body in [
-            json!({"q": "a"}),
-            json!({"sort": ["x:asc"]}),
-            json!({"page": 1}),
-            json!({"hybrid": {"embedder": "e"}, "vector": [1.0]}),
-        ] {
-            assert_eq!(
-                query(&body)
-                    .for_shards(&[Shard(0)])
-                    .iter()
-                    .filter(|it| it.windows(9).any(|w| w == br#""limit":0"#))
-                    .count(),
-                0,
-                "{body}"
-            );
-        }
-        assert!(query(&json!({"q": " "})).counts());
     }
 }
