@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http::RequestHead,
-    json::RawObject,
+    json::{RawObject, to_bytes},
     path::ApiPath,
     query::{last_pairs, members},
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
@@ -130,7 +130,7 @@ impl DocumentList {
         let mut parameters: BTreeMap<&str, &RawValue> =
             kept.map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
-        serde_json::to_vec(&parameters).unwrap_or_default()
+        to_bytes(&parameters)
     }
 
     fn fetch(&self, body: Vec<u8>) -> NodeRequest {

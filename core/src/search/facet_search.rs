@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     http::Reply,
-    json::{RawObject, write_string},
+    json::{RawObject, to_bytes, write_string},
     path::ApiPath,
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::{IndexConfig, Topology},
@@ -62,7 +62,7 @@ impl FacetSearch {
 
 impl Question for FacetSearch {
     fn seeds(&self) -> Vec<u64> {
-        let body = serde_json::to_vec(&self.parameters).unwrap_or_default();
+        let body = to_bytes(&self.parameters);
         vec![xxh3_64(&body)]
     }
 
@@ -73,7 +73,7 @@ impl Question for FacetSearch {
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(filter.as_deref().map(|filter| ("filter", filter)));
         let path = ApiPath::of_index(&self.index, &["facet-search"]);
-        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
+        NodeRequest::new(path, to_bytes(&parameters))
     }
 
     fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {

@@ -17,7 +17,7 @@ use super::{
     two_step::{Address, FirstStep, InShares, InSteps, Shares, Winner},
 };
 use crate::{
-    json::RawObject,
+    json::{RawObject, to_bytes},
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     shard::Shard,
     topology::Topology,
@@ -37,10 +37,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Federated {
     pub(super) federation: SearchRequest,
-    /// `mergeFacets`, and its `maxValuesPerFacet`.
-    pub(super) merge_facets: Option<Option<u64>>,
-    /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
-    mixed_orders: bool,
+    pub(super) told: FacetsTold,
     /// `facetsByIndex`.
     pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
     pub(super) queries: Vec<IndexQuery>,
@@ -52,6 +49,20 @@ pub struct Federated {
     pub(super) shares: Option<Shares>,
     /// Shards of the cluster.
     pub(super) shards: u16,
+}
+
+/// How the answer tells facets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FacetsTold {
+    /// Of each index.
+    ByIndex,
+    /// Of all indexes together.
+    Merged {
+        /// How many values a facet has at most, where the client says so.
+        limit: Option<u64>,
+        /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
+        mixed_orders: bool,
+    },
 }
 
 #[derive(Deserialize)]
@@ -106,12 +117,15 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
+        let told = match merge_facets {
+            Some(limit) => FacetsTold::Merged { limit, mixed_orders },
+            None => FacetsTold::ByIndex,
+        };
         let shards = topology.shard_count();
         Some(Decision::of(Self {
             queries,
             federation,
-            merge_facets,
-            mixed_orders,
+            told,
             facets,
             by_keywords: false,
             least: 0,
@@ -200,7 +214,7 @@ impl Federated {
         parameters.retain(|name, _| !left_out.contains(name));
         parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
         let mut body = b"{\"federation\":".to_vec();
-        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
+        body.extend(to_bytes(&parameters));
         body.extend_from_slice(b",\"queries\":");
         write_list(&self.queries, &mut body, |query, out| {
             out.extend(match scan {
@@ -259,7 +273,7 @@ impl Question for Federated {
             Paging::Offset { .. } => vec![("limit", hits)],
             Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],
         };
-        if self.merge_facets.is_some() && self.mixed_orders {
+        if matches!(self.told, FacetsTold::Merged { mixed_orders: true, .. }) {
             added.push(("mergeFacets", to_raw_value(&Map::new()).ok()));
         }
         let body = self.parameters(&shards, &added, &["mergeFacets"], self.shares.is_some());

@@ -11,16 +11,14 @@ use super::{
     values::{FacetValue, values_at},
 };
 use crate::{
-    json::RawObject,
+    json::{RawObject, to_bytes},
     path::ApiPath,
     read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner},
     topology::Topology,
 };
 use memchr::memmem;
-use serde_json::{
-    json,
-    value::{RawValue, to_raw_value},
-};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
@@ -126,7 +124,7 @@ impl Hidden {
         if indexes.is_empty() || !parts.iter().any(hides) {
             return None;
         }
-        let only = queries.first().map(|query| query.index.as_str()).unwrap_or_default();
+        let only = queries.first()?.index.as_str();
         let ids = parts.iter().map(|part| match hides(part) {
             true => hidden_ids(&part.body, only, &indexes),
             false => Ids::new(),
@@ -168,7 +166,9 @@ fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> 
     for result in &results {
         let of_result: Option<String> = result.read("indexUid");
         let mut by_index: BTreeMap<String, Vec<RawObject<'_>>> = BTreeMap::new();
-        for hit in result.read::<Vec<RawObject<'_>>>("hits").unwrap_or_default() {
+        // That there are none is told when answers are merged.
+        let Some(hits) = result.read::<Vec<RawObject<'_>>>("hits") else { continue };
+        for hit in hits {
             let place: Option<RawObject<'_>> = hit.read("_federation");
             let index = place.and_then(|place| place.read("indexUid")).or_else(|| of_result.clone());
             by_index.entry(index.unwrap_or_else(|| only.to_owned())).or_default().push(hit);
@@ -200,16 +200,18 @@ impl<S: Sorting> Question for Reveal<S> {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let ids = self.ids(portions).unwrap_or_default();
-        let Some((index, key, attributes)) = self.indexes.last() else {
+        #[derive(Serialize)]
+        struct Fetch<'a> {
+            fields: Vec<&'a String>,
+            ids: &'a [Box<RawValue>],
+            limit: usize,
+        }
+        let (Some((index, key, attributes)), Some(ids)) = (self.indexes.last(), self.ids(portions)) else {
             return NodeRequest::new("", Vec::new());
         };
-        let fields: Vec<&String> = std::iter::once(key).chain(attributes).collect();
-        let body = json!({"limit": ids.len(), "fields": fields});
-        let mut body: BTreeMap<String, Box<RawValue>> = serde_json::from_value(body).unwrap_or_default();
-        body.extend(to_raw_value(ids).ok().map(|ids| ("ids".to_owned(), ids)));
+        let fields = std::iter::once(key).chain(attributes).collect();
+        let body = to_bytes(&Fetch { fields, ids, limit: ids.len() });
         let path = ApiPath::of_index(index, &["documents", "fetch"]);
-        let body = serde_json::to_vec(&body).unwrap_or_default();
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body) }
     }
 

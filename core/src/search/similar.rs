@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     http::{Reply, RequestHead},
-    json::{RawObject, write_string},
+    json::{RawObject, to_bytes, write_string},
     path::ApiPath,
     query::{last_pairs, members},
     read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner, shards_of},
@@ -99,14 +99,16 @@ fn text(id: &Value) -> String {
 impl Similar {
     /// The client's request for no hits, with this filter.
     fn without_hits(&self, filter: Option<&RawValue>) -> NodeRequest {
-        let mut body: BTreeMap<&str, Value> = BTreeMap::new();
-        for (name, value) in &self.parameters {
-            body.insert(name, serde_json::from_str(value.get()).unwrap_or_default());
-        }
-        body.extend(filter.map(|filter| ("filter", serde_json::from_str(filter.get()).unwrap_or_default())));
-        body.extend([("id", self.id.clone()), ("embedder", json!(self.embedder)), ("limit", json!(0))]);
-        let path = ApiPath::of_index(&self.index, &["similar"]);
-        NodeRequest::new(path, serde_json::to_vec(&body).unwrap_or_default())
+        let own = [
+            ("id", to_raw_value(&self.id).ok()),
+            ("embedder", to_raw_value(&self.embedder).ok()),
+            ("limit", to_raw_value(&0).ok()),
+        ];
+        let mut body: BTreeMap<&str, &RawValue> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        body.extend(filter.map(|filter| ("filter", filter)));
+        body.extend(own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        NodeRequest::new(ApiPath::of_index(&self.index, &["similar"]), to_bytes(&body))
     }
 
     fn near(&self, topology: &Topology, vector: &Value) -> Option<Box<dyn Question>> {

@@ -7,6 +7,7 @@ mod tests;
 pub use filter::with_shards;
 
 use crate::{
+    json::to_bytes,
     search::{
         hit::{Score, Shown},
         hybrid::Hybrid,
@@ -336,6 +337,6 @@ impl SearchRequest {
                 parameters.insert(name, value);
             }
         }
-        serde_json::to_vec(&parameters).unwrap_or_default()
+        to_bytes(&parameters)
     }
 }
