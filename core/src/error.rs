@@ -4,6 +4,7 @@
 //! Source of codes and messages: Meilisearch 1.50, `meilisearch-types/src/error.rs` and `meilisearch/src/error.rs`.
 
 use crate::http::Reply;
+use crate::json::to_bytes;
 use serde::{Deserialize, Serialize};
 
 /// A Meilisearch error code, with its HTTP status and type.
@@ -121,7 +122,7 @@ impl ApiError {
     /// The error as an HTTP answer; a 429 and a 503 ask to be retried, as Meilisearch's own does.
     #[must_use]
     pub fn reply(&self) -> Reply {
-        let reply = Reply::json(self.status, serde_json::to_vec(&self.body).unwrap_or_default());
+        let reply = Reply::json(self.status, to_bytes(&self.body));
         if [429, 503].contains(&self.status) { reply.with_header("retry-after", "10") } else { reply }
     }
 }

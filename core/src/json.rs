@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr2, memchr3_iter};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -93,6 +93,13 @@ pub fn values(text: &[u8]) -> u64 {
             }
         }
     }
+}
+
+/// A value as JSON. Writing to memory does not fail, and neither do the values that are written here: their names are texts, and
+/// what is in them is written as it is.
+#[must_use]
+pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// Writes a JSON string.

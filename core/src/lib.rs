@@ -18,6 +18,7 @@ pub mod fan_out;
 pub mod http;
 pub mod intake;
 mod json;
+pub mod lease;
 pub mod operation;
 pub mod path;
 pub mod placement;

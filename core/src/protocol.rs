@@ -2,7 +2,7 @@
 //!
 //! Both are `POST` with JSON to the control plane's cluster, and carry the cluster's secret in [`SECRET_HEADER`].
 
-use crate::{documents::Doubts, error::ErrorBody, shard::Shard};
+use crate::{documents::Doubts, error::ErrorBody, json::to_bytes, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,7 +119,7 @@ impl RefusedTopology {
     /// As JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        to_bytes(self)
     }
 }
 
@@ -127,7 +127,7 @@ impl Report {
     /// The request's body.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        to_bytes(self)
     }
 }
 

@@ -51,9 +51,11 @@ pub fn indexes_of(route: &Route, body: &[u8]) -> Vec<String> {
         | Route::FacetSearch { index }
         | Route::Similar { index }
         | Route::DocumentList { index } => vec![index.clone()],
-        Route::MultiSearch => serde_json::from_slice(body)
-            .map(|Queries { queries }| queries.into_iter().map(|query| query.index_uid).collect())
-            .unwrap_or_default(),
+        Route::MultiSearch => match serde_json::from_slice(body) {
+            Ok(Queries { queries }) => queries.into_iter().map(|query| query.index_uid).collect(),
+            // A node refuses what cannot be read, whatever the settings are.
+            Err(_) => Vec::new(),
+        },
         _ => Vec::new(),
     }
 }

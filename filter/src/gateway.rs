@@ -9,7 +9,7 @@ use crate::{
     traces,
     writes::Writes,
 };
-use miroir_core::{protocol::RefusedTopology, topology::Topology};
+use miroir_core::{lease::Lease, protocol::RefusedTopology, topology::Topology};
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext, RootContext},
@@ -99,7 +99,7 @@ impl RootContext for Gateway {
                 reach::ask(&topology);
                 // The control plane waits to hear that the older one is gone.
                 lease::report(&topology, false);
-                if hostcalls::set_tick_period(lease::period(&topology)).is_err() {
+                if hostcalls::set_tick_period(Lease::period(&topology)).is_err() {
                     log::error!("there is no tick: nothing is reported to the control plane");
                 }
                 self.topology = Some(topology);

@@ -2,7 +2,8 @@
 
 use crate::{Input, mentions_tag};
 use miroir_core::{
-    read::{Gathered, Part, Portion, Question},
+    http::CallId,
+    read::{Broken, Gathered, Part, Portion, Question},
     scrub,
     search::MultiSearch,
     shard::{Shard, tag_filter},
@@ -53,20 +54,26 @@ pub fn check(data: &[u8]) {
             filtered(&asks, portions, &shown);
             answers.push((portions, answer(&mut input, &request.path.route(), &asks)));
         }
-        let bodies: Vec<(&Vec<Portion>, Vec<u8>)> = answers
+        let parts: Vec<Part> = answers
             .into_iter()
-            .map(|(portions, answer)| (portions, answer.to_string().into_bytes()))
+            .zip(0..)
+            .map(|((portions, answer), call)| Part {
+                call: CallId(call),
+                node: 0,
+                portions: portions.as_slice().into(),
+                body: answer.to_string().into_bytes(),
+            })
             .collect();
-        let parts: Vec<Part<'_>> = bodies.iter().map(|(portions, body)| Part { portions, body }).collect();
-        match question.gather(&TOPOLOGY, &parts) {
+        let count = parts.len();
+        match question.gather(&TOPOLOGY, parts) {
             Gathered::Reply(reply) => {
                 let told = String::from_utf8_lossy(&reply.body).into_owned();
                 assert!(!mentions_tag(&reply.body), "{shown}: {told}");
                 assert!(serde_json::from_slice::<Value>(&reply.body).is_ok(), "{shown}: {told}");
                 return;
             }
-            Gathered::Broken(position) => {
-                assert!(position < parts.len(), "{shown}: there is no part {position}");
+            Gathered::Broken(Broken { parts, position, .. }) => {
+                assert!(position < count && parts.len() == count, "{shown}: there is no part {position}");
                 return;
             }
             Gathered::Native(_) => return,

@@ -6,6 +6,7 @@
 use super::{Body, Documents, Entry, doubts::Doubtful, fields::PLACE, reader::reserved_field};
 use crate::{
     error::{ApiError, Code},
+    json::to_bytes,
     shard::TAG_FIELD,
 };
 use serde_json::{Map, Value};
@@ -57,7 +58,7 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
                 .and_then(|value| documents.doubtful.look(documents.entries.len(), name, &value));
             looked.map_err(|error| malformed(&error))?;
         }
-        let document = serde_json::to_vec(&object).unwrap_or_default();
+        let document = to_bytes(&object);
         let start = documents.body.push(&document, settled);
         let (segment, bytes) = documents.body.last();
         settled = bytes.len();

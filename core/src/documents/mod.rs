@@ -229,6 +229,7 @@ impl Documents {
             array.push(b'[');
         }
         array.push(b']');
+        // Documents have been read as JSON, which is UTF-8.
         String::from_utf8(array).unwrap_or_default()
     }
 

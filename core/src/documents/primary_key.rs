@@ -132,8 +132,11 @@ fn invalid_id(value: &RawValue) -> ApiError {
 /// # Errors
 /// Meilisearch's two ways to fail, as the task's error.
 pub fn infer_primary_key(first: Option<&[u8]>) -> Result<PrimaryKey, ErrorBody> {
-    let fields: Map<String, Value> =
-        first.and_then(|document| serde_json::from_slice(document).ok()).unwrap_or_default();
+    let fields: Map<String, Value> = match first.map(serde_json::from_slice) {
+        Some(Ok(fields)) => fields,
+        // There is none, or none that a node would infer a key from: the whole payload has been read before.
+        Some(Err(_)) | None => Map::new(),
+    };
     let mut candidates: Vec<&String> =
         fields.keys().filter(|name| name.to_lowercase().ends_with("id")).collect();
     candidates.sort_unstable();

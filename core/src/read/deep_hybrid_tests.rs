@@ -1,7 +1,10 @@
 //! Deep pages of hybrid and vector searches, and writes between the steps of any, with nodes that do as Meilisearch does.
 
 use super::{deep_tests::topology, *};
-use crate::search::{MultiSearch, Search};
+use crate::{
+    http::Callout,
+    search::{MultiSearch, Search},
+};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]

@@ -1,7 +1,10 @@
 //! Deep pages, with nodes that hold many documents.
 
 use super::*;
-use crate::search::{DocumentList, MultiSearch, Search};
+use crate::{
+    http::{Callout, Upstream},
+    search::{DocumentList, MultiSearch, Search},
+};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -1,7 +1,12 @@
 //! What a read is: what nodes are asked for some shards, and what their answers mean together.
 
-use crate::{http::Reply, path::ApiPath, shard::Shard, topology::Topology};
-use std::fmt::Debug;
+use crate::{
+    http::{CallId, Reply},
+    path::ApiPath,
+    shard::Shard,
+    topology::Topology,
+};
+use std::{fmt::Debug, sync::Arc};
 
 /// A part of a question (one query of a multi-search; the whole of anything else) for some shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +52,22 @@ impl NodeRequest {
 }
 
 /// One node's answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Part<'a> {
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The callout that brought it.
+    pub call: CallId,
+    /// The node, by its position in the topology.
+    pub node: u16,
     /// What the node was asked for.
-    pub portions: &'a [Portion],
+    pub portions: Arc<[Portion]>,
     /// The body of its 200.
-    pub body: &'a [u8],
+    pub body: Vec<u8>,
+}
+
+/// The node of the first part: the one to ask for native errors where none knows better.
+#[must_use]
+pub fn owner(parts: &[Part]) -> Option<u16> {
+    parts.first().map(|part| part.node)
 }
 
 /// What the answers mean together.
@@ -60,14 +75,33 @@ pub struct Part<'a> {
 pub enum Gathered {
     /// The answer.
     Reply(Reply),
-    /// The part at this position cannot be read: its node is broken.
-    Broken(usize),
-    /// The answers lead to another question; the node of the part at this position is the one to ask for native errors.
-    Next(Box<dyn Question>, usize),
+    /// A part cannot be read: its node is broken.
+    Broken(Broken),
+    /// The answers lead to another question; this node, where it is known, is the one to ask for native errors.
+    Next(Box<dyn Question>, Option<u16>),
     /// The answers lead to another question, to the nodes that were asked, each for the same portions.
     Again(Box<dyn Question>),
-    /// A node has to say what is wrong: that of the part at this position, or any.
-    Native(Option<usize>),
+    /// A node has to say what is wrong: this one, or any.
+    Native(Option<u16>),
+}
+
+/// Answers of which one cannot be read: the question goes on with the others, and with an answer of another node.
+#[derive(Debug)]
+pub struct Broken {
+    /// The question, as it was put.
+    pub question: Box<dyn Question>,
+    /// The answers to it, as they came.
+    pub parts: Vec<Part>,
+    /// The position of the one that cannot be read.
+    pub position: usize,
+}
+
+impl Gathered {
+    /// The part at this position cannot be read.
+    #[must_use]
+    pub fn broken(question: Box<dyn Question>, parts: Vec<Part>, position: usize) -> Self {
+        Self::Broken(Broken { question, parts, position })
+    }
 }
 
 /// A read that several nodes answer together.
@@ -95,16 +129,16 @@ pub trait Question: Debug {
     }
 
     /// What to ask from the start where a node fails that no other can stand in for, after [`Gathered::Again`].
-    fn restart(&self) -> Option<Box<dyn Question>> {
+    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
         None
     }
 
     /// The same without what was added to make the answer more exact, for when nodes refuse this one but take the
     /// client's own request.
-    fn simpler(&self) -> Option<Box<dyn Question>> {
+    fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
         None
     }
 
-    /// The nodes' answers as one; at least one for each unit.
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered;
+    /// The nodes' answers as one; at least one for each unit, in the order of their callouts.
+    fn gather(self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered;
 }

@@ -1,6 +1,6 @@
 //! What clients are told of a read that a node takes, and a cluster does not answer.
 
-use super::Read;
+use super::Context;
 use crate::{
     error::{ApiError, Code},
     http::{Answer, Reply},
@@ -10,11 +10,12 @@ use crate::{
 };
 use serde_json::{Value, value::RawValue};
 
-impl Read {
+impl Context {
     /// Nodes have an index, but cannot filter by the tag yet: it has just been made, and to clients it is not there yet.
     pub(super) fn not_there_yet(&self, refusal: &Answer) -> Reply {
-        let refusal: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
-        let message = refusal.get("message").and_then(Value::as_str).unwrap_or_default();
+        // A refusal that cannot be read names no query.
+        let refusal: Option<Value> = serde_json::from_slice(&refusal.body).ok();
+        let message = refusal.as_ref().and_then(|refusal| refusal.get("message")?.as_str()).unwrap_or("");
         // `Inside `.queries[3]`: …` in a multi-search.
         let query = message.strip_prefix("Inside `.queries[").and_then(|rest| rest.split_once(']'));
         let query = query.and_then(|(query, _)| query.parse::<usize>().ok());
@@ -23,10 +24,11 @@ impl Read {
             ApiError { status, ..error }.reply()
         };
         match (query, Route::of(&self.head.method, &self.head.path)) {
-            (Some(query), Route::MultiSearch) => {
-                let index = index_of_query(&self.body, query).unwrap_or_default();
-                reply(&index, format!("Inside `.queries[{query}]`: "), 400)
-            }
+            (Some(query), Route::MultiSearch) => match index_of_query(&self.body, query) {
+                Some(index) => reply(&index, format!("Inside `.queries[{query}]`: "), 400),
+                // The node has read another body than this one.
+                None => self.unavailable(),
+            },
             (
                 _,
                 Route::Search { index }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
+    http::{Callout, Upstream},
     search::{MultiSearch, Search},
-    topology::TopologyConfig,
+    topology::{OnMissingShards, TopologyConfig},
 };
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]

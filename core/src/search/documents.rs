@@ -12,16 +12,16 @@ use super::{
     rank::{Rank, missing_last},
     request::{MOST_HITS, with_shards},
     selection::Selection,
+    two_step::{Address, FirstStep, InShares, InSteps, Name, Shares, Winner},
     values::{FacetValue, directed, values_at},
-    windows::{Address, InSteps, Name, Scan, Winner},
 };
 use crate::{
-    http::{Reply, RequestHead},
-    json::RawObject,
+    http::RequestHead,
+    json::{RawObject, to_bytes},
     path::ApiPath,
     query::{last_pairs, members},
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
-    shard::TAG_FIELD,
+    shard::{Shard, TAG_FIELD},
     topology::Topology,
 };
 use serde_json::{
@@ -42,7 +42,7 @@ pub struct DocumentList {
     sorts: Vec<Sort>,
     selection: Selection,
     /// Set where documents are asked for that show nothing but what merging needs.
-    scan: Option<Scan>,
+    shares: Option<Shares>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl DocumentList {
             primary_key,
             offset,
             limit,
-            scan: deep.then(|| Scan::new(topology.shard_count())),
+            shares: deep.then(|| Shares::new(topology.shard_count())),
             sorts,
             selection,
             parameters,
@@ -104,7 +104,7 @@ impl DocumentList {
     fn read<'a>(&self, source: usize, members: &RawObject<'a>) -> Option<Vec<Document<'a>>> {
         let documents: Vec<RawObject<'a>> = members.read("results")?;
         let read = documents.into_iter().enumerate().map(|(position, fields)| Document {
-            address: (source, position),
+            address: (source, position as u64),
             keys: self.sorts.iter().map(|sort| sort.key(&fields)).collect(),
             insertion: Insertion::of(&fields, self.primary_key.as_deref()),
             fields,
@@ -112,64 +112,77 @@ impl DocumentList {
         Some(read.collect())
     }
 
-    /// The request for these documents of a node.
-    fn request(
+    /// What a node is asked for these documents.
+    fn parameters(
         &self,
-        portions: &[Portion],
-        offset: usize,
-        limit: u64,
+        shards: &[Shard],
+        (offset, limit): (u64, u64),
         fields: Option<&[String]>,
-    ) -> NodeRequest {
-        let shards = shards_of(portions);
+        left_out: &[&str],
+    ) -> Vec<u8> {
         let added: Vec<(&str, Option<Box<RawValue>>)> = vec![
             ("offset", to_raw_value(&offset).ok()),
             ("limit", to_raw_value(&limit).ok()),
-            ("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards)),
+            ("filter", with_shards(self.parameters.get("filter").map(|filter| &**filter), shards)),
             ("fields", fields.and_then(|fields| to_raw_value(fields).ok())),
         ];
+        let kept = self.parameters.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
         let mut parameters: BTreeMap<&str, &RawValue> =
-            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
-        if self.scan.is_some() {
-            parameters.remove("retrieveVectors");
-        }
+            kept.map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
-        let path = ApiPath::of_index(&self.index, &["documents", "fetch"]);
-        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
+        to_bytes(&parameters)
+    }
+
+    fn fetch(&self, body: Vec<u8>) -> NodeRequest {
+        NodeRequest::new(ApiPath::of_index(&self.index, &["documents", "fetch"]), body)
+    }
+
+    /// Writes a document as the client sees it.
+    fn write_hit(&self, document: &RawObject<'_>, out: &mut Vec<u8>) {
+        document.write_filtered(out, |name, value, out| {
+            name != TAG_FIELD && self.selection.write(name, value, out)
+        });
     }
 }
 
 impl InSteps for DocumentList {
     const HITS: &'static str = "results";
 
-    fn scan(&self) -> Option<Scan> {
-        self.scan
+    type Query = ();
+
+    fn window(&self, (): &(), shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
+        self.parameters(shards, (offset, limit), self.selection.fields(), &[])
     }
 
-    fn with(&self, scan: Option<Scan>) -> Self {
-        Self { scan, ..self.clone() }
+    fn request(&self, windows: Vec<Vec<u8>>) -> NodeRequest {
+        self.fetch(windows.concat())
     }
 
-    fn end(&self) -> u64 {
-        if self.limit == 0 { 0 } else { self.offset.saturating_add(self.limit).min(MOST_HITS) }
-    }
-
-    fn needs_all(&self) -> bool {
-        false
-    }
-
-    fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest {
-        self.request(portions, offset, limit as u64, self.selection.fields())
-    }
-
-    fn name(&self, document: &RawObject<'_>) -> Option<Name> {
+    fn name(&self, (): &(), document: &RawObject<'_>) -> Option<Name> {
         let insertion = Insertion::of(document, self.primary_key.as_deref());
         (!insertion.is_unknown()).then(|| Name { query: 0, insertion, rank: Rank::default() })
     }
 
-    fn write_hit(&self, document: &RawObject<'_>, out: &mut Vec<u8>) {
-        document.write_filtered(out, |name, value, out| {
-            name != TAG_FIELD && self.selection.write(name, value, out)
-        });
+    fn write_hits(&self, (): &(), documents: &[&RawObject<'_>], out: &mut Vec<u8>) {
+        write_list(documents, out, |document, out| self.write_hit(document, out));
+    }
+
+    fn after_tear(self, _: &[bool]) -> Self {
+        Self { shares: self.shares.and_then(Shares::after_tear), ..self }
+    }
+}
+
+impl InShares for DocumentList {
+    fn shares(&self) -> Option<Shares> {
+        self.shares
+    }
+
+    fn with(self, shares: Option<Shares>) -> Self {
+        Self { shares, ..self }
+    }
+
+    fn end(&self) -> u64 {
+        if self.limit == 0 { 0 } else { self.offset.saturating_add(self.limit).min(MOST_HITS) }
     }
 }
 
@@ -191,39 +204,49 @@ impl Question for DocumentList {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let limit = self.hits_of(portions);
-        if self.scan.is_none() {
-            return self.request(portions, 0, limit, self.selection.fields());
+        let (shards, window) = (shards_of(portions), (0, self.hits_of(portions)));
+        if self.shares.is_none() {
+            return self.fetch(self.parameters(&shards, window, self.selection.fields(), &[]));
         }
         let needed = Selection::new(Some(&[]), &[], &keys(self.primary_key.as_deref(), &self.sorts));
-        self.request(portions, 0, limit, needed.fields())
+        self.fetch(self.parameters(&shards, window, needed.fields(), &["retrieveVectors"]))
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        match self.merge(&parts) {
+            Ok(step) => step.gathered(*self, &parts),
+            Err(position) => Gathered::broken(self, parts, position),
+        }
+    }
+}
+
+impl DocumentList {
+    /// The nodes' answers as one, or the position of one that cannot be read.
+    fn merge(&self, parts: &[Part]) -> Result<FirstStep, usize> {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            let members = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let members = serde_json::from_slice::<RawObject<'_>>(&part.body).ok();
             let documents = members.as_ref().and_then(|members| self.read(position, members));
             match (members, documents) {
                 (Some(members), Some(documents)) => answers.push((members, documents)),
-                _ => return Gathered::Broken(position),
+                _ => return Err(position),
             }
         }
         let end = usize::try_from(self.offset.saturating_add(self.limit)).unwrap_or(usize::MAX);
         let lists = answers.iter().map(|(_, documents)| documents.as_slice()).collect();
         let documents = ranked(lists, end, Document::compare, |_| true);
         let found: Vec<usize> = answers.iter().map(|(_, documents)| documents.len()).collect();
-        if let Some(more) = self.more(parts, &found, documents.iter().map(|document| document.address)) {
-            return more;
+        if self.wants_more(parts, &found, documents.iter().map(|document| document.address)) {
+            return Ok(FirstStep::More);
         }
         let documents =
             documents.get(usize::try_from(self.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
+        let Some((first, _)) = answers.first() else { return Err(0) };
         let mut out = Vec::new();
         first.write_filtered(&mut out, |name, value, out| {
             let number = match name {
                 "results" => {
-                    let shown = if self.scan.is_some() { &[] } else { documents };
+                    let shown = if self.shares.is_some() { &[] } else { documents };
                     write_list(shown, out, |document, out| self.write_hit(&document.fields, out));
                     return true;
                 }
@@ -240,10 +263,9 @@ impl Question for DocumentList {
         });
         let winner = |document: &&Document<'_>| Winner {
             address: document.address,
-            name: self.name(&document.fields),
+            name: self.name(&(), &document.fields),
         };
-        self.second(&out, parts, documents.iter().map(winner).collect())
-            .unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
+        Ok(FirstStep::Answer { frame: out, winners: documents.iter().map(winner).collect() })
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     http::Reply,
-    json::{RawObject, write_string},
+    json::{RawObject, to_bytes, write_string},
     path::ApiPath,
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::{IndexConfig, Topology},
@@ -62,7 +62,7 @@ impl FacetSearch {
 
 impl Question for FacetSearch {
     fn seeds(&self) -> Vec<u64> {
-        let body = serde_json::to_vec(&self.parameters).unwrap_or_default();
+        let body = to_bytes(&self.parameters);
         vec![xxh3_64(&body)]
     }
 
@@ -73,17 +73,27 @@ impl Question for FacetSearch {
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
         parameters.extend(filter.as_deref().map(|filter| ("filter", filter)));
         let path = ApiPath::of_index(&self.index, &["facet-search"]);
-        NodeRequest::new(path, serde_json::to_vec(&parameters).unwrap_or_default())
+        NodeRequest::new(path, to_bytes(&parameters))
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        match self.merge(&parts) {
+            Ok(body) => Gathered::Reply(Reply::json(200, body)),
+            Err(position) => Gathered::broken(self, parts, position),
+        }
+    }
+}
+
+impl FacetSearch {
+    /// The nodes' answers as one, or the position of one that cannot be read.
+    fn merge(&self, parts: &[Part]) -> Result<Vec<u8>, usize> {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            let members = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let members = serde_json::from_slice::<RawObject<'_>>(&part.body).ok();
             let hits = members.as_ref().and_then(|members| members.read::<Vec<FacetHit>>("facetHits"));
             match (members, hits) {
                 (Some(members), Some(hits)) => answers.push((members, hits)),
-                _ => return Gathered::Broken(position),
+                _ => return Err(position),
             }
         }
         // Values that are the same without case are one value, whichever spelling a node shows.
@@ -98,7 +108,7 @@ impl Question for FacetSearch {
         self.sort(&mut hits, order);
         hits.truncate(order.limit);
         let mut out = Vec::new();
-        let Some((first, _)) = answers.first() else { return Gathered::Broken(0) };
+        let Some((first, _)) = answers.first() else { return Err(0) };
         first.write_filtered(&mut out, |name, value, out| {
             match name {
                 "facetHits" => write_list(&hits, out, |hit, out| {
@@ -114,6 +124,6 @@ impl Question for FacetSearch {
             }
             true
         });
-        Gathered::Reply(Reply::json(200, out))
+        Ok(out)
     }
 }

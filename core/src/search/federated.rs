@@ -7,19 +7,17 @@ use super::{
     answer::Hit,
     federated_hybrid::Decision,
     hit::DETAILS,
-    insertion::Insertion,
     merge::{Seen, ranked, write_list},
     paging::Paging,
     pins::{self, Pins},
     query::{DEEP, IndexQuery},
-    rank::{Rank, Weighted},
+    rank::Weighted,
     request::{MOST_HITS, SearchRequest},
     reveal::{Revealed, Sorting},
-    windows::{Address, InSteps, Name, Scan, Winner},
+    two_step::{Address, FirstStep, InShares, InSteps, Shares, Winner},
 };
 use crate::{
-    http::Reply,
-    json::RawObject,
+    json::{RawObject, to_bytes},
     read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     shard::Shard,
     topology::Topology,
@@ -39,21 +37,32 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Federated {
     pub(super) federation: SearchRequest,
-    /// `mergeFacets`, and its `maxValuesPerFacet`.
-    pub(super) merge_facets: Option<Option<u64>>,
-    /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
-    mixed_orders: bool,
+    pub(super) told: FacetsTold,
     /// `facetsByIndex`.
     pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
-    queries: Vec<IndexQuery>,
+    pub(super) queries: Vec<IndexQuery>,
     /// A hybrid query has become one by keywords only.
     pub(super) by_keywords: bool,
     /// Asked for fewer hits, nodes may find a hybrid query's keyword hits good enough.
-    least: u64,
+    pub(super) least: u64,
     /// Set where hits are asked for that show nothing but what merging needs.
-    scan: Option<Scan>,
+    pub(super) shares: Option<Shares>,
     /// Shards of the cluster.
-    shards: u16,
+    pub(super) shards: u16,
+}
+
+/// How the answer tells facets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FacetsTold {
+    /// Of each index.
+    ByIndex,
+    /// Of all indexes together.
+    Merged {
+        /// How many values a facet has at most, where the client says so.
+        limit: Option<u64>,
+        /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
+        mixed_orders: bool,
+    },
 }
 
 #[derive(Deserialize)]
@@ -65,8 +74,8 @@ struct MergeFacets {
 /// `_federation` in a hit.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Place {
-    queries_position: usize,
+pub(super) struct Place {
+    pub queries_position: usize,
     weighted_ranking_score: f64,
 }
 
@@ -108,17 +117,19 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
+        let told = match merge_facets {
+            Some(limit) => FacetsTold::Merged { limit, mixed_orders },
+            None => FacetsTold::ByIndex,
+        };
         let shards = topology.shard_count();
-        let (by_keywords, scan) = (false, None);
         Some(Decision::of(Self {
             queries,
             federation,
-            merge_facets,
-            mixed_orders,
+            told,
             facets,
-            by_keywords,
+            by_keywords: false,
             least: 0,
-            scan,
+            shares: None,
             shards,
         }))
     }
@@ -133,7 +144,7 @@ impl Federated {
         let (offset, limit) = self.federation.paging.window();
         let has_pins = self.queries.iter().any(|query| !query.config.pins.is_empty());
         let deep = offset >= DEEP && limit > 0 && !has_pins;
-        Self { scan: deep.then(|| Scan::new(self.shards)), ..self }
+        Self { shares: deep.then(|| Shares::new(self.shards)), ..self }
     }
 
     /// Remembers how many hits nodes have to be asked for at least to find a hybrid query's keyword hits not good enough.
@@ -166,7 +177,7 @@ impl Federated {
             query.reveal(&hit);
             let (weight, score) = (query.request.weight, place.weighted_ranking_score);
             let weighted = Weighted::of(details, weight, score, query.sorted(&hit));
-            Some(FederatedHit { hit, place, weighted, address: (part, position) })
+            Some(FederatedHit { hit, place, weighted, address: (part, position as u64) })
         });
         Some((members, hits.collect::<Option<_>>()?))
     }
@@ -191,69 +202,32 @@ impl Federated {
             .then_with(|| place.queries_position.cmp(&other_place.queries_position))
     }
 
-    /// The request for these hits of a node.
-    fn request(
+    /// What a node is asked for these hits. `scan`: they are to show nothing but what merging needs.
+    pub(super) fn parameters(
         &self,
         shards: &[Shard],
         added: &[(&str, Option<Box<RawValue>>)],
         left_out: &[&str],
-    ) -> NodeRequest {
+        scan: bool,
+    ) -> Vec<u8> {
         let mut parameters = self.federation.without_paging();
         parameters.retain(|name, _| !left_out.contains(name));
         parameters.extend(added.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
         let mut body = b"{\"federation\":".to_vec();
-        body.extend(serde_json::to_vec(&parameters).unwrap_or_default());
+        body.extend(to_bytes(&parameters));
         body.extend_from_slice(b",\"queries\":");
         write_list(&self.queries, &mut body, |query, out| {
-            out.extend(match self.scan {
-                Some(_) => query.scan().for_federation(shards),
-                None => query.for_federation(shards),
+            out.extend(match scan {
+                true => query.scan().for_federation(shards),
+                false => query.for_federation(shards),
             });
         });
         body.push(b'}');
-        NodeRequest::new("/multi-search", body)
-    }
-}
-
-impl InSteps for Federated {
-    const HITS: &'static str = "hits";
-
-    fn scan(&self) -> Option<Scan> {
-        self.scan
+        body
     }
 
-    fn with(&self, scan: Option<Scan>) -> Self {
-        Self { scan, ..self.clone() }
-    }
-
-    fn end(&self) -> u64 {
-        self.all_hits()
-    }
-
-    /// Totals of these do, and what is found by a vector.
-    fn needs_all(&self) -> bool {
-        let counts = |query: &IndexQuery| {
-            query.distinct.is_some()
-                || query.request.has("rankingScoreThreshold")
-                || query.request.has("hybrid")
-        };
-        self.queries.iter().any(counts)
-    }
-
-    fn window(&self, portions: &[Portion], offset: usize, limit: usize) -> NodeRequest {
-        let least = usize::try_from(self.least).unwrap_or(usize::MAX).saturating_sub(offset);
-        let added = [("offset", to_raw_value(&offset).ok()), ("limit", to_raw_value(&limit.max(least)).ok())];
-        self.request(&shards_of(portions), &added, &["mergeFacets", "facetsByIndex"])
-    }
-
-    fn name(&self, hit: &RawObject<'_>) -> Option<Name> {
-        let place: Place = hit.read("_federation")?;
-        let key = self.queries.get(place.queries_position)?.config.primary_key.as_deref();
-        let rank = Rank::read(hit.last(DETAILS)?, None);
-        Some(Name { query: place.queries_position, insertion: Insertion::of(hit, key), rank })
-    }
-
-    fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
+    /// Writes a hit as the client sees it.
+    pub(super) fn write_hit(&self, hit: &RawObject<'_>, out: &mut Vec<u8>) {
         let place: Option<Place> = hit.read("_federation");
         let Some(query) = place.and_then(|place| self.queries.get(place.queries_position)) else { return };
         query.request.shown().write(hit, &query.selection, out);
@@ -265,8 +239,20 @@ impl Sorting for Federated {
         self.queries.iter().collect()
     }
 
-    fn with(&self, revealed: &Arc<Revealed>) -> Self {
-        Self { queries: self.queries.iter().map(|query| query.with(revealed)).collect(), ..self.clone() }
+    fn with(self, revealed: &Arc<Revealed>) -> Self {
+        Self { queries: self.queries.into_iter().map(|query| query.with(revealed)).collect(), ..self }
+    }
+
+    fn unreadable(&self, parts: &[Part]) -> Option<usize> {
+        parts.iter().enumerate().position(|(position, part)| self.read(position, &part.body).is_none())
+    }
+
+    fn is_in_steps(&self) -> bool {
+        self.shares.is_some()
+    }
+
+    fn at_once(self) -> Self {
+        InShares::with(self, None)
     }
 }
 
@@ -287,26 +273,33 @@ impl Question for Federated {
             Paging::Offset { .. } => vec![("limit", hits)],
             Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],
         };
-        if self.merge_facets.is_some() && self.mixed_orders {
+        if matches!(self.told, FacetsTold::Merged { mixed_orders: true, .. }) {
             added.push(("mergeFacets", to_raw_value(&Map::new()).ok()));
         }
-        self.request(&shards, &added, &["mergeFacets"])
+        let body = self.parameters(&shards, &added, &["mergeFacets"], self.shares.is_some());
+        NodeRequest::new("/multi-search", body)
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        match self.hidden(topology, parts) {
-            // The first hits of a deep page do not tell which ones are to be read.
-            Some(Gathered::Again(_)) if self.scan.is_some() => {
-                return Gathered::Next(Box::new(InSteps::with(self, None)), 0);
-            }
-            Some(gathered) => return gathered,
-            None => {}
+    fn gather(self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
+        let (search, parts) = match self.revealed(parts) {
+            Ok(revealed) => revealed,
+            Err(gathered) => return gathered,
+        };
+        match search.merge(topology, &parts) {
+            Ok(step) => step.gathered(*search, &parts),
+            Err(position) => Gathered::broken(search, parts, position),
         }
+    }
+}
+
+impl Federated {
+    /// The nodes' answers as one, or the position of one that cannot be read.
+    fn merge(&self, topology: &Topology, parts: &[Part]) -> Result<FirstStep, usize> {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            match self.read(position, part.body) {
+            match self.read(position, &part.body) {
                 Some(answer) => answers.push(answer),
-                None => return Gathered::Broken(position),
+                None => return Err(position),
             }
         }
         let (offset, limit) = self.federation.paging.window();
@@ -356,25 +349,25 @@ impl Question for Federated {
         let counted = (!pinned.is_empty()).then(|| hits.iter().filter(is_semantic).count() as u64);
         let hits = pins::among(pinned, hits.into_iter().copied().collect(), end);
         let found: Vec<usize> = answers.iter().map(|(_, hits)| hits.len()).collect();
-        if let Some(more) = self.more(parts, &found, hits.iter().map(|hit| hit.address)) {
-            return more;
+        if self.wants_more(parts, &found, hits.iter().map(|hit| hit.address)) {
+            return Ok(FirstStep::More);
         }
         let hits = hits.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let members: Vec<&RawObject<'_>> = answers.iter().map(|(members, _)| members).collect();
         let of_page = || hits.iter().filter(|hit| hit.hit.rank().is_semantic()).count() as u64;
         let semantic = counted.unwrap_or_else(of_page);
-        let shown: Vec<&RawObject<'_>> = match self.scan {
+        let shown: Vec<&RawObject<'_>> = match self.shares {
             Some(_) => Vec::new(),
             None => hits.iter().map(|hit| &hit.hit.fields).collect(),
         };
         let out = self.write_answer(topology, &members, &shown, semantic, rejected);
         // Scores are told without vectors: a page without hits has nowhere else to take the queries' from.
         let wants_vectors = || self.queries.iter().any(|query| query.request.wants_vectors());
-        if self.scan.is_some() && hits.is_empty() && wants_vectors() {
-            return Gathered::Next(Box::new(InSteps::with(self, None)), 0);
+        if self.shares.is_some() && hits.is_empty() && wants_vectors() {
+            return Ok(FirstStep::AtOnce);
         }
         let winners =
-            hits.iter().map(|hit| Winner { address: hit.address, name: self.name(&hit.hit.fields) });
-        self.second(&out, parts, winners.collect()).unwrap_or_else(|| Gathered::Reply(Reply::json(200, out)))
+            hits.iter().map(|hit| Winner { address: hit.address, name: self.name(&(), &hit.hit.fields) });
+        Ok(FirstStep::Answer { frame: out, winners: winners.collect() })
     }
 }

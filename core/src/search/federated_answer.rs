@@ -4,10 +4,9 @@ use super::{
     facets::{FacetPart, merge_distributions, merge_stats},
     federated::Federated,
     merge::{write_list, write_number},
-    windows::InSteps,
 };
 use crate::{
-    json::{RawObject, write_string},
+    json::{RawObject, to_bytes, write_string},
     topology::Topology,
 };
 use serde_json::value::RawValue;
@@ -56,7 +55,7 @@ impl Federated {
                     continue;
                 }
                 "facetStats" => {
-                    out.extend(serde_json::to_vec(&merge_stats(&raw(name), None)).unwrap_or_default());
+                    out.extend(to_bytes(&merge_stats(&raw(name), None)));
                     continue;
                 }
                 "estimatedTotalHits" | "totalHits" => Some(total(name)),

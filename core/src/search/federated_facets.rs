@@ -2,12 +2,12 @@
 
 use super::{
     facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
-    federated::Federated,
+    federated::{FacetsTold, Federated},
     merge::facet_order,
     patterns::fits,
 };
 use crate::{
-    json::{RawObject, write_string},
+    json::{RawObject, to_bytes, write_string},
     topology::Topology,
 };
 use serde_json::value::RawValue;
@@ -21,7 +21,10 @@ impl Federated {
         };
         let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
         let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
-        let limit = self.merge_facets.flatten().and_then(|limit| usize::try_from(limit).ok());
+        let limit = match self.told {
+            FacetsTold::Merged { limit, .. } => limit.and_then(|limit| usize::try_from(limit).ok()),
+            FacetsTold::ByIndex => None,
+        };
         let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
         if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
             // The facet of one index is cut as there.
@@ -51,8 +54,8 @@ impl Federated {
             let stats = merge_stats(&parts.iter().filter_map(|part| part.stats).collect::<Vec<_>>(), None);
             let order = |facet: &str| facet_order(&config, facet);
             merge_distributions(parts, 0, None, order, &mut distribution);
-            let stats = serde_json::to_vec(&stats).unwrap_or_default();
-            if self.merge_facets.is_some() {
+            let stats = to_bytes(&stats);
+            if self.told != FacetsTold::ByIndex {
                 merged.push((distribution, stats));
                 continue;
             }
@@ -64,7 +67,7 @@ impl Federated {
             out.extend(stats);
             out.push(b'}');
         }
-        if self.merge_facets.is_none() {
+        if self.told == FacetsTold::ByIndex {
             out.extend_from_slice(if indexes.is_empty() { b"\"facetsByIndex\":{}" } else { b"}" });
             return;
         }
@@ -78,6 +81,6 @@ impl Federated {
         merge_distributions(&parts, 0, None, order, out);
         out.extend_from_slice(b",\"facetStats\":");
         let parts: Vec<&RawValue> = stats.iter().map(|part| &**part).collect();
-        out.extend(serde_json::to_vec(&merge_stats(&parts, None)).unwrap_or_default());
+        out.extend(to_bytes(&merge_stats(&parts, None)));
     }
 }

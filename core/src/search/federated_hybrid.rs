@@ -6,7 +6,7 @@ use super::{
     query::IndexQuery,
 };
 use crate::{
-    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    read::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
     topology::Topology,
 };
 
@@ -48,25 +48,41 @@ impl Question for Decision {
         multi_search(&queries.collect::<Vec<_>>())
     }
 
-    fn gather(&self, _: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        match self.decide(&parts) {
+            Ok(decisions) => {
+                let mut decided = self.federated;
+                for (position, least) in decisions {
+                    match least {
+                        None => decided.by_keywords(position),
+                        Some(least) => decided.not_by_keywords(least),
+                    }
+                }
+                Gathered::Next(Box::new(decided.in_steps()), owner(&parts))
+            }
+            Err(position) => Gathered::broken(self, parts, position),
+        }
+    }
+}
+
+impl Decision {
+    /// For each open query, by its position, how many hits nodes have to be asked for at least to find its keyword hits not good enough;
+    /// `None` where they are. The error is the position of a part that cannot be read.
+    fn decide(&self, parts: &[Part]) -> Result<Vec<(usize, Option<u64>)>, usize> {
         let mut answers: Vec<Answers<'_>> = self.open.iter().map(|_| Answers::default()).collect();
         for (position, part) in parts.iter().enumerate() {
-            let Some(mut results) = read_results(part.body) else { return Gathered::Broken(position) };
+            let mut results = read_results(&part.body).ok_or(position)?;
             results.reverse();
             for ((_, query), answers) in self.open.iter().zip(&mut answers) {
                 if !answers.take(query, &[], position, &mut results) {
-                    return Gathered::Broken(position);
+                    return Err(position);
                 }
             }
         }
-        let mut decided = self.federated.clone();
-        for ((position, query), answers) in self.open.iter().zip(&answers) {
-            match query.keywords_not_good_enough(&answers.own) {
-                Ok(None) => decided.by_keywords(*position),
-                Ok(Some(least)) => decided.not_by_keywords(least),
-                Err(broken) => return Gathered::Broken(answers.positions.get(broken).copied().unwrap_or(0)),
-            }
-        }
-        Gathered::Next(Box::new(decided.in_steps()), 0)
+        let decisions = self.open.iter().zip(&answers).map(|((position, query), answers)| {
+            let least = query.keywords_not_good_enough(&answers.own);
+            least.map(|least| (*position, least)).map_err(|broken| answers.position(broken))
+        });
+        decisions.collect()
     }
 }

@@ -8,7 +8,10 @@ use super::{
     request::SearchRequest,
     selection::Selection,
 };
-use crate::{json::RawObject, topology::IndexConfig};
+use crate::{
+    json::{RawObject, to_bytes},
+    topology::IndexConfig,
+};
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, collections::HashSet};
 
@@ -133,8 +136,7 @@ impl Merging<'_> {
                     return true;
                 }
                 "facetStats" => {
-                    let stats =
-                        serde_json::to_vec(&merge_stats(&raw(name), hidden_facet)).unwrap_or_default();
+                    let stats = to_bytes(&merge_stats(&raw(name), hidden_facet));
                     out.extend_from_slice(&stats);
                     return true;
                 }

@@ -5,15 +5,15 @@ use super::{
     deep::{Deep, DeepResult},
     federated::Federated,
     merge::write_list,
-    page::{Page, first_chunk},
     query::{IndexQuery, Merged},
     request::SearchRequest,
     reveal::{Revealed, Sorting},
+    two_step::{InSteps, Name, Scan, first_chunk},
 };
 use crate::{
     http::Reply,
     json::RawObject,
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    read::{Gathered, NodeRequest, Part, Portion, Question, owner},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -25,12 +25,27 @@ use std::{collections::BTreeMap, sync::Arc};
 #[derive(Clone, Debug)]
 pub struct MultiSearch {
     queries: Vec<IndexQuery>,
-    /// It is one search, which needs more than one query of a node.
-    single: bool,
+    route: SearchRoute,
     /// Shards of the cluster.
     shards: u16,
-    /// Writes have come between the steps of its deep pages before.
-    torn: bool,
+    attempt: Attempt,
+}
+
+/// Which route the client has asked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SearchRoute {
+    /// That of one search, which needs more than one query of a node.
+    Search,
+    /// That of several.
+    MultiSearch,
+}
+
+/// How often deep pages have been tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    First,
+    /// Writes have come between the steps before.
+    AfterTear,
 }
 
 impl MultiSearch {
@@ -66,42 +81,16 @@ impl MultiSearch {
             IndexQuery::new(index, config, request)
         });
         let shards = topology.shard_count();
-        Some(Box::new(Self { queries: queries.collect(), single: false, shards, torn: false }))
+        let (route, attempt) = (SearchRoute::MultiSearch, Attempt::First);
+        Some(Box::new(Self { queries: queries.collect(), route, shards, attempt }))
     }
 
     /// One search, by multi-searches.
     #[must_use]
     pub fn single(topology: &Topology, mut query: IndexQuery) -> Self {
         query.request.name_index(&query.index);
-        Self { queries: vec![query], single: true, shards: topology.shard_count(), torn: false }
-    }
-
-    /// What to ask where writes have come between the steps of these queries: the same once more, then all their hits at once.
-    pub(super) fn after_tear(&self, torn: &[bool]) -> Self {
-        let queries = self.queries.iter().zip(torn).map(|(query, torn)| match torn {
-            true if self.torn => query.whole(),
-            _ => query.clone(),
-        });
-        Self { queries: queries.collect(), torn: true, ..*self }
-    }
-
-    /// The answer of these results.
-    pub(super) fn reply(&self, results: &[Vec<u8>]) -> Gathered {
-        let mut body = Vec::with_capacity(64 + results.iter().map(Vec::len).sum::<usize>());
-        match results {
-            [result] if self.single => match serde_json::from_slice::<RawObject<'_>>(result) {
-                Ok(result) => result.write_filtered(&mut body, |name, value, out| {
-                    name != "indexUid" && scrub::as_is(name, value, out)
-                }),
-                Err(_) => return Gathered::Broken(0),
-            },
-            _ => {
-                body.extend_from_slice(b"{\"results\":");
-                write_list(results, &mut body, |result, out| out.extend_from_slice(result));
-                body.push(b'}');
-            }
-        }
-        Gathered::Reply(Reply::json(200, body))
+        let (route, attempt) = (SearchRoute::Search, Attempt::First);
+        Self { queries: vec![query], route, shards: topology.shard_count(), attempt }
     }
 
     fn ask_one(&self, portion: &Portion) -> Option<Vec<Vec<u8>>> {
@@ -113,12 +102,50 @@ impl MultiSearch {
         Some(query.for_shards(&portion.shards))
     }
 
+    /// The nodes' answers to each query, or the position of a part that cannot be read.
+    fn answers<'a>(&self, parts: &'a [Part]) -> Result<Vec<Answers<'a>>, usize> {
+        let mut answers: Vec<Answers<'_>> = self.queries.iter().map(|_| Answers::default()).collect();
+        for (position, part) in parts.iter().enumerate() {
+            let mut results = read_results(&part.body).ok_or(position)?;
+            results.reverse();
+            for portion in part.portions.iter() {
+                let unit = (self.queries.get(portion.unit), answers.get_mut(portion.unit));
+                let (Some(query), Some(answers)) = unit else { continue };
+                if !answers.take(query, &portion.shards, position, &mut results) {
+                    return Err(position);
+                }
+            }
+            if !results.is_empty() {
+                return Err(position);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What is known of each query, or what is to be asked instead; the position of a part that cannot be read.
+    fn merge(&self, parts: &[Part]) -> Result<Vec<Result<DeepResult, Box<IndexQuery>>>, usize> {
+        let answers = self.answers(parts)?;
+        let merged = self.queries.iter().zip(&answers).map(|(query, answers)| {
+            let merged = if query.is_deep() {
+                self.page(query, answers).map(|page| page.map(|scan| DeepResult::Page(Box::new(scan))))
+            } else {
+                let merged = query.merge(&answers.own, &answers.keywords, &answers.counts);
+                merged.map(|merged| match merged {
+                    Merged::Body(body) => Ok(DeepResult::Done(body)),
+                    Merged::Instead(query) => Err(query),
+                })
+            };
+            merged.map_err(|position| answers.position(position))
+        });
+        merged.collect()
+    }
+
     /// A deep page after its first answers, or what is to be asked instead; the position of an answer that cannot be read.
     fn page(
         &self,
         query: &IndexQuery,
         answers: &Answers<'_>,
-    ) -> Result<Result<Page, Box<IndexQuery>>, usize> {
+    ) -> Result<Result<Scan, Box<IndexQuery>>, usize> {
         let mut own = Vec::with_capacity(answers.own.len());
         for (position, (body, shards)) in answers.own.iter().zip(&answers.shards).enumerate() {
             let answer = NodeAnswer::read(body).map_err(|_| position)?;
@@ -126,7 +153,62 @@ impl MultiSearch {
         }
         let keywords = answers.keywords.iter().enumerate();
         let keywords = keywords.map(|(position, body)| NodeAnswer::read(body).map_err(|_| position));
-        Ok(Page::new(query, own, keywords.collect::<Result<_, _>>()?))
+        Ok(Scan::new(query, own, keywords.collect::<Result<_, _>>()?))
+    }
+}
+
+impl InSteps for MultiSearch {
+    const HITS: &'static str = "hits";
+
+    /// The query as its page is shown: by keywords only, where these were good enough.
+    type Query = IndexQuery;
+
+    fn window(&self, query: &IndexQuery, shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
+        query.window(shards, offset, limit)
+    }
+
+    fn request(&self, windows: Vec<Vec<u8>>) -> NodeRequest {
+        multi_search(&windows)
+    }
+
+    fn split<'a>(&self, body: &'a [u8]) -> Option<Vec<&'a [u8]>> {
+        Some(read_results(body)?.into_iter().map(|result| result.get().as_bytes()).collect())
+    }
+
+    fn name(&self, query: &IndexQuery, hit: &RawObject<'_>) -> Option<Name> {
+        Some(Name::of(0, hit, query.config.primary_key.as_deref()))
+    }
+
+    fn write_hits(&self, query: &IndexQuery, hits: &[&RawObject<'_>], out: &mut Vec<u8>) {
+        query.merging().write_hits(hits, &query.request, out);
+    }
+
+    fn reply(&self, results: Vec<Vec<u8>>) -> Reply {
+        let mut body = Vec::with_capacity(64 + results.iter().map(Vec::len).sum::<usize>());
+        let one: Option<RawObject<'_>> = match (self.route, results.as_slice()) {
+            (SearchRoute::Search, [result]) => serde_json::from_slice(result).ok(),
+            _ => None,
+        };
+        match one {
+            Some(result) => result.write_filtered(&mut body, |name, value, out| {
+                name != "indexUid" && scrub::as_is(name, value, out)
+            }),
+            None => {
+                body.extend_from_slice(b"{\"results\":");
+                write_list(&results, &mut body, |result, out| out.extend_from_slice(result));
+                body.push(b'}');
+            }
+        }
+        Reply::json(200, body)
+    }
+
+    /// The same once more, then all hits of these queries at once.
+    fn after_tear(self, torn: &[bool]) -> Self {
+        let queries = self.queries.into_iter().zip(torn).map(|(query, torn)| match (torn, self.attempt) {
+            (true, Attempt::AfterTear) => query.whole(),
+            _ => query,
+        });
+        Self { queries: queries.collect(), attempt: Attempt::AfterTear, ..self }
     }
 }
 
@@ -135,8 +217,29 @@ impl Sorting for MultiSearch {
         self.queries.iter().collect()
     }
 
-    fn with(&self, revealed: &Arc<Revealed>) -> Self {
-        Self { queries: self.queries.iter().map(|query| query.with(revealed)).collect(), ..*self }
+    fn with(self, revealed: &Arc<Revealed>) -> Self {
+        Self { queries: self.queries.into_iter().map(|query| query.with(revealed)).collect(), ..self }
+    }
+
+    fn unreadable(&self, parts: &[Part]) -> Option<usize> {
+        let answers = match self.answers(parts) {
+            Ok(answers) => answers,
+            Err(position) => return Some(position),
+        };
+        answers.iter().find_map(|answers| {
+            let all = [&answers.own, &answers.keywords, &answers.counts].into_iter();
+            let position = all.flat_map(|bodies| bodies.iter().enumerate());
+            let mut unreadable = position.filter(|(_, body)| NodeAnswer::read(body).is_err());
+            unreadable.next().map(|(position, _)| answers.position(position))
+        })
+    }
+
+    fn is_in_steps(&self) -> bool {
+        self.queries.iter().any(IndexQuery::is_deep)
+    }
+
+    fn at_once(self) -> Self {
+        Self { queries: self.queries.into_iter().map(IndexQuery::whole).collect(), ..self }
     }
 }
 
@@ -154,61 +257,27 @@ impl Question for MultiSearch {
         multi_search(&queries.collect::<Vec<_>>())
     }
 
-    fn simpler(&self) -> Option<Box<dyn Question>> {
-        self.queries.iter().find_map(IndexQuery::simpler)?;
-        let queries = self.queries.iter().map(|query| query.simpler().unwrap_or_else(|| query.clone()));
+    fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
+        self.queries.iter().any(IndexQuery::has_additions).then_some(())?;
+        let queries = self.queries.into_iter().map(IndexQuery::without_additions);
         Some(Box::new(Self { queries: queries.collect(), ..*self }))
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        match self.hidden(topology, parts) {
-            // The first hits of a deep page do not tell which ones are to be read.
-            Some(Gathered::Again(_)) if self.queries.iter().any(IndexQuery::is_deep) => {
-                let queries = self.queries.iter().map(IndexQuery::whole).collect();
-                return Gathered::Next(Box::new(Self { queries, ..*self }), 0);
-            }
-            Some(gathered) => return gathered,
-            None => {}
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        let (search, parts) = match self.revealed(parts) {
+            Ok(revealed) => revealed,
+            Err(gathered) => return gathered,
+        };
+        let merged = match search.merge(&parts) {
+            Ok(merged) => merged,
+            Err(position) => return Gathered::broken(search, parts, position),
+        };
+        if merged.iter().all(Result::is_ok) {
+            return Deep::go_on(*search, merged.into_iter().flatten().collect(), &parts);
         }
-        let mut answers: Vec<Answers<'_>> = self.queries.iter().map(|_| Answers::default()).collect();
-        for (position, part) in parts.iter().enumerate() {
-            let queries = part.portions.iter().map(|portion| self.queries.get(portion.unit));
-            let Some(mut results) = read_results(part.body) else { return Gathered::Broken(position) };
-            results.reverse();
-            for (portion, query) in part.portions.iter().zip(queries) {
-                let (Some(query), Some(answers)) = (query, answers.get_mut(portion.unit)) else { continue };
-                if !answers.take(query, &portion.shards, position, &mut results) {
-                    return Gathered::Broken(position);
-                }
-            }
-            if !results.is_empty() {
-                return Gathered::Broken(position);
-            }
-        }
-        let mut results = Vec::with_capacity(self.queries.len());
-        let mut instead: BTreeMap<usize, IndexQuery> = BTreeMap::new();
-        for (unit, (query, answers)) in self.queries.iter().zip(&answers).enumerate() {
-            let broken = |position: usize| answers.positions.get(position).copied().unwrap_or(0);
-            if query.is_deep() {
-                match self.page(query, answers) {
-                    Ok(Ok(page)) => results.push(DeepResult::Page(Box::new(page))),
-                    Ok(Err(query)) => drop(instead.insert(unit, *query)),
-                    Err(position) => return Gathered::Broken(broken(position)),
-                }
-                continue;
-            }
-            match query.merge(&answers.own, &answers.keywords, &answers.counts) {
-                Ok(Merged::Body(result)) => results.push(DeepResult::Done(result)),
-                Ok(Merged::Instead(query)) => drop(instead.insert(unit, *query)),
-                Err(position) => return Gathered::Broken(broken(position)),
-            }
-        }
-        if !instead.is_empty() {
-            let queries = self.queries.iter().enumerate();
-            let queries = queries.map(|(unit, query)| instead.remove(&unit).unwrap_or_else(|| query.clone()));
-            return Gathered::Next(Box::new(Self { queries: queries.collect(), ..*self }), 0);
-        }
-        Deep::go_on(self.clone(), results)
+        let queries = search.queries.into_iter().zip(merged);
+        let queries = queries.map(|(query, merged)| merged.err().map_or(query, |instead| *instead));
+        Gathered::Next(Box::new(Self { queries: queries.collect(), ..*search }), owner(&parts))
     }
 }
 
@@ -228,6 +297,11 @@ pub(super) struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
+    /// The part that brought the answer at this position.
+    pub fn position(&self, answer: usize) -> usize {
+        self.positions.get(answer).copied().unwrap_or(0)
+    }
+
     /// Takes a node's results of this query, which are the last ones; `false` where some are not there.
     pub fn take(
         &mut self,

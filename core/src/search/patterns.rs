@@ -116,7 +116,8 @@ fn in_multi_search(body: &mut Map<String, Value>, of: impl Fn(&str, &str) -> Opt
     let mut is_rewritten = false;
     for query in body.get_mut("queries").and_then(Value::as_array_mut).into_iter().flatten() {
         let Some(query) = query.as_object_mut() else { continue };
-        let index = query.get("indexUid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        // A node refuses a query without an index, whatever its facets are.
+        let index = query.get("indexUid").and_then(Value::as_str).unwrap_or("").to_owned();
         is_rewritten |= in_facets(query, |facet| of(&index, facet));
     }
     let by_index = body.get_mut("federation").and_then(|federation| federation.get_mut("facetsByIndex"));

@@ -227,7 +227,8 @@ impl Rule {
         if detail.value.is_some() {
             return Self::Sort {
                 ascending,
-                value: FacetValue::of(&parsed(detail.value).unwrap_or_default()),
+                // A number that is out of range is like none.
+                value: FacetValue::of(&parsed(detail.value).unwrap_or(Value::Null)),
             };
         }
         if name == SIMILARITY {

@@ -28,8 +28,11 @@ pub fn are_asked(head: &RequestHead, body: &[u8], own: Option<&str>) -> bool {
         last(query, "useNetwork").is_some_and(|it| it.get() == "true")
             || matches!(remote, Some(Some(Text(name))) if Some(&*name) != own)
     };
-    let queries: Vec<&RawValue> =
-        last(&body, "queries").and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default();
+    let queries: Vec<&RawValue> = match last(&body, "queries").map(|it| serde_json::from_str(it.get())) {
+        Some(Ok(queries)) => queries,
+        // A node refuses what is no list, and asks nobody.
+        Some(Err(_)) | None => Vec::new(),
+    };
     asks(&body)
         || queries.into_iter().filter_map(|query| serde_json::from_str(query.get()).ok()).any(|it| asks(&it))
 }

@@ -11,16 +11,14 @@ use super::{
     values::{FacetValue, values_at},
 };
 use crate::{
-    json::RawObject,
+    json::{RawObject, to_bytes},
     path::ApiPath,
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question},
+    read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner},
     topology::Topology,
 };
 use memchr::memmem;
-use serde_json::{
-    json,
-    value::{RawValue, to_raw_value},
-};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
@@ -46,37 +44,68 @@ impl Revealed {
 }
 
 /// A search whose answers may hide what they are sorted by, or no two may have in common.
-pub(super) trait Sorting: Question + Clone + 'static {
+pub(super) trait Sorting: Question + Sized + 'static {
     /// Its queries.
     fn queries(&self) -> Vec<&IndexQuery>;
 
     /// The same search with what has been read.
-    fn with(&self, revealed: &Arc<Revealed>) -> Self;
+    fn with(self, revealed: &Arc<Revealed>) -> Self;
 
-    /// What comes first, where these answers hide something: to read it, or to do without a node whose answer cannot be read.
-    fn hidden(&self, topology: &Topology, parts: &[Part<'_>]) -> Option<Gathered> {
-        let reveal = Reveal::of(self, parts)?;
+    /// The position of a part that cannot be read.
+    fn unreadable(&self, parts: &[Part]) -> Option<usize>;
+
+    /// Whether these are the first answers of two steps.
+    fn is_in_steps(&self) -> bool {
+        false
+    }
+
+    /// The same search with all its hits asked for at once.
+    fn at_once(self) -> Self {
+        self
+    }
+
+    /// The search and its answers, where these hide nothing.
+    ///
+    /// # Errors
+    /// What comes first: to read what is hidden, or to do without a node whose answer cannot be read.
+    fn revealed(self: Box<Self>, parts: Vec<Part>) -> Result<(Box<Self>, Vec<Part>), Gathered> {
+        let Some(hidden) = Hidden::of(&*self, &parts) else { return Ok((self, parts)) };
         // Only nodes whose hits are read are asked again: it is told now whose answer cannot be read.
-        match self.with(&Arc::default()).gather(topology, parts) {
-            broken @ Gathered::Broken(_) => Some(broken),
-            _ => Some(Gathered::Again(Box::new(reveal))),
+        if let Some(position) = self.unreadable(&parts) {
+            return Err(Gathered::broken(self, parts, position));
         }
+        // The first hits of a deep page do not tell which ones are to be read.
+        if self.is_in_steps() {
+            return Err(Gathered::Next(Box::new(self.at_once()), owner(&parts)));
+        }
+        let Hidden { indexes, ids } = hidden;
+        let answers = parts.into_iter().zip(ids).collect();
+        let reveal = Reveal { search: *self, indexes, answers, revealed: Revealed::default() };
+        Err(Gathered::Again(Box::new(reveal)))
     }
 }
 
+/// What answers hide.
+struct Hidden {
+    /// The indexes to read from, each with its primary key and the attributes.
+    indexes: Vec<(String, String, BTreeSet<String>)>,
+    /// Of each answer, the hits to read.
+    ids: Vec<Ids>,
+}
+
 /// A search that has its answers, but for what they hide.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Reveal<S> {
     search: S,
     /// The indexes to read from, the next one last, each with its primary key and the attributes.
     indexes: Vec<(String, String, BTreeSet<String>)>,
     /// The answers, with the hits to read.
-    answers: Vec<(Vec<Portion>, Vec<u8>, Ids)>,
+    answers: Vec<(Part, Ids)>,
     revealed: Revealed,
 }
 
-impl<S: Sorting> Reveal<S> {
-    fn of(search: &S, parts: &[Part<'_>]) -> Option<Self> {
+impl Hidden {
+    fn of(search: &impl Sorting, parts: &[Part]) -> Option<Self> {
         let queries = search.queries();
         let mut indexes: BTreeMap<&str, Wanted<'_>> = BTreeMap::new();
         for query in queries.iter().copied().filter(|query| !query.is_revealed()) {
@@ -91,35 +120,30 @@ impl<S: Sorting> Reveal<S> {
             wanted.all.extend(query.distinct.clone());
         }
         let distinct = indexes.values().any(|wanted| wanted.distinct.is_some());
-        let hides = |part: &Part<'_>| distinct || memmem::find(part.body, HIDDEN.as_bytes()).is_some();
+        let hides = |part: &Part| distinct || memmem::find(&part.body, HIDDEN.as_bytes()).is_some();
         if indexes.is_empty() || !parts.iter().any(hides) {
             return None;
         }
-        let only = queries.first().map(|query| query.index.as_str()).unwrap_or_default();
-        let answers: Vec<_> = parts
-            .iter()
-            .map(|part| {
-                let ids = if hides(part) { hidden_ids(part.body, only, &indexes) } else { Ids::new() };
-                (part.portions.to_vec(), part.body.to_vec(), ids)
-            })
-            .collect();
+        let only = queries.first()?.index.as_str();
+        let ids = parts.iter().map(|part| match hides(part) {
+            true => hidden_ids(&part.body, only, &indexes),
+            false => Ids::new(),
+        });
+        let ids: Vec<Ids> = ids.collect();
         let mut indexes: Vec<_> = indexes
             .into_iter()
             .map(|(index, wanted)| (index.to_owned(), wanted.key.to_owned(), wanted.all))
             .collect();
-        indexes.retain(|(index, ..)| answers.iter().any(|(_, _, ids)| ids.contains_key(index)));
-        (!indexes.is_empty()).then(|| Self {
-            search: search.clone(),
-            indexes,
-            answers,
-            revealed: Revealed::default(),
-        })
+        indexes.retain(|(index, ..)| ids.iter().any(|ids| ids.contains_key(index)));
+        (!indexes.is_empty()).then_some(Self { indexes, ids })
     }
+}
 
+impl<S> Reveal<S> {
     /// The hits of a node to be read, of the next index.
     fn ids(&self, portions: &[Portion]) -> Option<&[Box<RawValue>]> {
         let (index, ..) = self.indexes.last()?;
-        let (_, _, ids) = self.answers.iter().find(|(asked, ..)| asked == portions)?;
+        let (_, ids) = self.answers.iter().find(|(part, _)| *part.portions == *portions)?;
         ids.get(index).map(Vec::as_slice)
     }
 }
@@ -142,7 +166,9 @@ fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> 
     for result in &results {
         let of_result: Option<String> = result.read("indexUid");
         let mut by_index: BTreeMap<String, Vec<RawObject<'_>>> = BTreeMap::new();
-        for hit in result.read::<Vec<RawObject<'_>>>("hits").unwrap_or_default() {
+        // That there are none is told when answers are merged.
+        let Some(hits) = result.read::<Vec<RawObject<'_>>>("hits") else { continue };
+        for hit in hits {
             let place: Option<RawObject<'_>> = hit.read("_federation");
             let index = place.and_then(|place| place.read("indexUid")).or_else(|| of_result.clone());
             by_index.entry(index.unwrap_or_else(|| only.to_owned())).or_default().push(hit);
@@ -174,54 +200,45 @@ impl<S: Sorting> Question for Reveal<S> {
     }
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let ids = self.ids(portions).unwrap_or_default();
-        let Some((index, key, attributes)) = self.indexes.last() else {
+        #[derive(Serialize)]
+        struct Fetch<'a> {
+            fields: Vec<&'a String>,
+            ids: &'a [Box<RawValue>],
+            limit: usize,
+        }
+        let (Some((index, key, attributes)), Some(ids)) = (self.indexes.last(), self.ids(portions)) else {
             return NodeRequest::new("", Vec::new());
         };
-        let fields: Vec<&String> = std::iter::once(key).chain(attributes).collect();
-        let body = json!({"limit": ids.len(), "fields": fields});
-        let mut body: BTreeMap<String, Box<RawValue>> = serde_json::from_value(body).unwrap_or_default();
-        body.extend(to_raw_value(ids).ok().map(|ids| ("ids".to_owned(), ids)));
+        let fields = std::iter::once(key).chain(attributes).collect();
+        let body = to_bytes(&Fetch { fields, ids, limit: ids.len() });
         let path = ApiPath::of_index(index, &["documents", "fetch"]);
-        let body = serde_json::to_vec(&body).unwrap_or_default();
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body) }
     }
 
-    fn restart(&self) -> Option<Box<dyn Question>> {
-        Some(Box::new(self.search.clone()))
+    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
+        Some(Box::new(self.search))
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        let mut next = self.clone();
-        if let Some((index, key, attributes)) = next.indexes.pop() {
-            let known = next.revealed.0.entry(index).or_default();
+    fn gather(mut self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
+        if let Some((index, key, attributes)) = self.indexes.last() {
+            let known = self.revealed.0.entry(index.clone()).or_default();
             for (position, part) in parts.iter().enumerate() {
-                let answer = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+                let answer = serde_json::from_slice::<RawObject<'_>>(&part.body).ok();
                 let documents = answer.and_then(|answer| answer.read::<Vec<RawObject<'_>>>("results"));
-                let Some(documents) = documents else { return Gathered::Broken(position) };
+                let Some(documents) = documents else { return Gathered::broken(self, parts, position) };
                 for document in &documents {
-                    let Some(id) = DocumentId::of(document, &key) else { continue };
+                    let Some(id) = DocumentId::of(document, key) else { continue };
                     let values = |attribute: &String| (attribute.clone(), values_at(document, attribute));
                     known.insert(id, attributes.iter().map(values).collect());
                 }
             }
         }
-        if !next.indexes.is_empty() {
-            return Gathered::Again(Box::new(next));
+        self.indexes.pop();
+        if !self.indexes.is_empty() {
+            return Gathered::Again(self);
         }
-        let Self { search, answers, revealed, .. } = next;
-        let answers: Vec<Part<'_>> =
-            answers.iter().map(|(portions, body, _)| Part { portions, body }).collect();
-        // Where the node of an answer was not asked this time, the position is none of theirs.
-        let position = |answer: usize| {
-            let portions = answers.get(answer).map(|answer| answer.portions);
-            parts.iter().position(|part| Some(part.portions) == portions).unwrap_or(parts.len())
-        };
-        match search.with(&Arc::new(revealed)).gather(topology, &answers) {
-            Gathered::Broken(answer) => Gathered::Broken(position(answer)),
-            Gathered::Next(question, answer) => Gathered::Next(question, position(answer)),
-            Gathered::Native(answer) => Gathered::Native(answer.map(position)),
-            gathered => gathered,
-        }
+        let Self { search, answers, revealed, .. } = *self;
+        let answers = answers.into_iter().map(|(part, _)| part).collect();
+        Box::new(search.with(&Arc::new(revealed))).gather(topology, answers)
     }
 }

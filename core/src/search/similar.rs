@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     http::{Reply, RequestHead},
-    json::{RawObject, write_string},
+    json::{RawObject, to_bytes, write_string},
     path::ApiPath,
     query::{last_pairs, members},
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question, shards_of},
+    read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner, shards_of},
     shard::Shard,
     topology::Topology,
 };
@@ -99,14 +99,16 @@ fn text(id: &Value) -> String {
 impl Similar {
     /// The client's request for no hits, with this filter.
     fn without_hits(&self, filter: Option<&RawValue>) -> NodeRequest {
-        let mut body: BTreeMap<&str, Value> = BTreeMap::new();
-        for (name, value) in &self.parameters {
-            body.insert(name, serde_json::from_str(value.get()).unwrap_or_default());
-        }
-        body.extend(filter.map(|filter| ("filter", serde_json::from_str(filter.get()).unwrap_or_default())));
-        body.extend([("id", self.id.clone()), ("embedder", json!(self.embedder)), ("limit", json!(0))]);
-        let path = ApiPath::of_index(&self.index, &["similar"]);
-        NodeRequest::new(path, serde_json::to_vec(&body).unwrap_or_default())
+        let own = [
+            ("id", to_raw_value(&self.id).ok()),
+            ("embedder", to_raw_value(&self.embedder).ok()),
+            ("limit", to_raw_value(&0).ok()),
+        ];
+        let mut body: BTreeMap<&str, &RawValue> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        body.extend(filter.map(|filter| ("filter", filter)));
+        body.extend(own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        NodeRequest::new(ApiPath::of_index(&self.index, &["similar"]), to_bytes(&body))
     }
 
     fn near(&self, topology: &Topology, vector: &Value) -> Option<Box<dyn Question>> {
@@ -137,8 +139,8 @@ impl Question for Judgement {
         self.0.without_hits(None)
     }
 
-    fn gather(&self, _: &Topology, _: &[Part<'_>]) -> Gathered {
-        Gathered::Next(Box::new(Vector(self.0.clone())), 0)
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        Gathered::Next(Box::new(Vector(self.0)), owner(&parts))
     }
 }
 
@@ -157,9 +159,9 @@ impl Question for Vector {
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body.to_string().into_bytes()) }
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        let answer = parts.first().and_then(|part| serde_json::from_slice::<Value>(part.body).ok());
-        let Some(answer) = answer else { return Gathered::Broken(0) };
+    fn gather(self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
+        let answer = parts.first().and_then(|part| serde_json::from_slice::<Value>(&part.body).ok());
+        let Some(answer) = answer else { return Gathered::broken(self, parts, 0) };
         let document = answer.get("results").and_then(|results| results.get(0));
         let vectors = document.and_then(|document| document.get("_vectors")?.get(&self.0.embedder));
         let vectors = vectors.map(|vectors| vectors.get("embeddings").unwrap_or(vectors));
@@ -167,8 +169,8 @@ impl Question for Vector {
         let vector = if first.is_some_and(Value::is_array) { first } else { vectors };
         let vector = vector.filter(|vector| vector.get(0).is_some());
         match vector.and_then(|vector| self.0.near(topology, vector)) {
-            Some(near) => Gathered::Next(near, 0),
-            None => Gathered::Next(Box::new(Alone(self.0.clone())), 0),
+            Some(near) => Gathered::Next(near, owner(&parts)),
+            None => Gathered::Next(Box::new(Alone(self.0)), owner(&parts)),
         }
     }
 }
@@ -189,20 +191,31 @@ impl Question for Alone {
         NodeRequest::new(ApiPath::of_index(&self.0.index, &["search"]), body.to_string().into_bytes())
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
+        match self.merge(topology, &parts) {
+            Ok(Some(body)) => Gathered::Reply(Reply::json(200, body)),
+            // Its shard has no replica left.
+            Ok(None) => Gathered::Native(None),
+            Err(position) => Gathered::broken(self, parts, position),
+        }
+    }
+}
+
+impl Alone {
+    /// The answer; `None` where the node is missing that has the document. The error is the position of a part that cannot be read.
+    fn merge(&self, topology: &Topology, parts: &[Part]) -> Result<Option<Vec<u8>>, usize> {
         let (mut total, mut time, mut frame) = (0u64, 0, None);
         for (position, part) in parts.iter().enumerate() {
-            let answer = serde_json::from_slice::<RawObject<'_>>(part.body).ok();
+            let answer = serde_json::from_slice::<RawObject<'_>>(&part.body).ok();
             let count = answer.as_ref().and_then(|answer| answer.read::<u64>("estimatedTotalHits"));
-            let (Some(answer), Some(count)) = (answer, count) else { return Gathered::Broken(position) };
+            let (Some(answer), Some(count)) = (answer, count) else { return Err(position) };
             total = total.saturating_add(count);
             time = time.max(answer.read("processingTimeMs").unwrap_or(0));
             if answer.get("id").is_some() {
                 frame = Some(answer);
             }
         }
-        // Its shard has no replica left.
-        let Some(frame) = frame else { return Gathered::Native(None) };
+        let Some(frame) = frame else { return Ok(None) };
         let total = total.min(topology.index(&self.0.index).max_total_hits);
         let limit = self.0.parameters.get("limit").map_or("20", |limit| limit.get());
         let mut out = Vec::new();
@@ -216,7 +229,7 @@ impl Question for Alone {
             out.extend_from_slice(text.as_bytes());
             true
         });
-        Gathered::Reply(Reply::json(200, out))
+        Ok(Some(out))
     }
 }
 
@@ -237,12 +250,22 @@ impl Question for Near {
         NodeRequest::new(path, query.for_shards(&shards).pop().unwrap_or_default())
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
+    fn gather(self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
+        match self.merge(topology, &parts) {
+            Ok(body) => Gathered::Reply(Reply::json(200, body)),
+            Err(position) => Gathered::broken(self, parts, position),
+        }
+    }
+}
+
+impl Near {
+    /// The nodes' answers as one, or the position of one that cannot be read.
+    fn merge(&self, topology: &Topology, parts: &[Part]) -> Result<Vec<u8>, usize> {
         let mut answers = Vec::with_capacity(parts.len());
         for (position, part) in parts.iter().enumerate() {
-            match NodeAnswer::read(part.body) {
+            match NodeAnswer::read(&part.body) {
                 Ok(answer) => answers.push(answer),
-                Err(_) => return Gathered::Broken(position),
+                Err(_) => return Err(position),
             }
         }
         let config = topology.index(&self.query.index);
@@ -285,7 +308,7 @@ impl Question for Near {
             out.extend_from_slice(details.get().as_bytes());
         }
         out.push(b'}');
-        Gathered::Reply(Reply::json(200, out))
+        Ok(out)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `GET` and `POST /indexes/{uid}/search`.
 
 use super::{
+    answer::NodeAnswer,
     multi::MultiSearch,
     query::{IndexQuery, Merged},
     query_string::{body_of_query, parameters},
@@ -10,7 +11,7 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     path::ApiPath,
-    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    read::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
     topology::Topology,
 };
 use std::sync::Arc;
@@ -42,8 +43,12 @@ impl Sorting for Search {
         vec![&self.0]
     }
 
-    fn with(&self, revealed: &Arc<Revealed>) -> Self {
+    fn with(self, revealed: &Arc<Revealed>) -> Self {
         Self(self.0.with(revealed))
+    }
+
+    fn unreadable(&self, parts: &[Part]) -> Option<usize> {
+        parts.iter().position(|part| NodeAnswer::read(&part.body).is_err())
     }
 }
 
@@ -62,19 +67,20 @@ impl Question for Search {
         NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }
 
-    fn simpler(&self) -> Option<Box<dyn Question>> {
+    fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
         Some(Box::new(Self(self.0.simpler()?)))
     }
 
-    fn gather(&self, topology: &Topology, parts: &[Part<'_>]) -> Gathered {
-        if let Some(gathered) = self.hidden(topology, parts) {
-            return gathered;
-        }
-        let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body).collect();
-        match self.0.merge(&bodies, &[], &[]) {
+    fn gather(self: Box<Self>, _: &Topology, parts: Vec<Part>) -> Gathered {
+        let (search, parts) = match self.revealed(parts) {
+            Ok(revealed) => revealed,
+            Err(gathered) => return gathered,
+        };
+        let bodies: Vec<&[u8]> = parts.iter().map(|part| part.body.as_slice()).collect();
+        match search.0.merge(&bodies, &[], &[]) {
             Ok(Merged::Body(body)) => Gathered::Reply(Reply::json(200, body)),
-            Ok(Merged::Instead(query)) => Gathered::Next(Box::new(Self(*query)), 0),
-            Err(position) => Gathered::Broken(position),
+            Ok(Merged::Instead(query)) => Gathered::Next(Box::new(Self(*query)), owner(&parts)),
+            Err(position) => Gathered::broken(search, parts, position),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     error::{ApiError, Code},
+    json::to_bytes,
     scrub,
     shard::{Shard, TAG_FIELD, tag_filter},
 };
@@ -59,7 +60,7 @@ impl Edit {
     pub fn of_shards(&self, secret: &str, shards: &[Shard]) -> Vec<u8> {
         let narrowed = self.narrowed(shards);
         let edit = Self { function: wrapped(&self.function, secret, None), ..narrowed };
-        serde_json::to_vec(&edit).unwrap_or_default()
+        to_bytes(&edit)
     }
 
     /// The body that lets a node say whether it would take the edit of these shards' documents, and leaves them as they are.
@@ -67,7 +68,7 @@ impl Edit {
     pub fn trial(&self, secret: &str, shards: &[Shard], primary_key: &str) -> Vec<u8> {
         let narrowed = self.narrowed(shards);
         let edit = Self { function: wrapped(&self.function, secret, Some(primary_key)), ..narrowed };
-        serde_json::to_vec(&edit).unwrap_or_default()
+        to_bytes(&edit)
     }
 
     /// The edit with the client's filter disguised and a condition on the tag, whose name must not be.

@@ -13,6 +13,7 @@ pub use refusal::{MAX_BODY as MAX_REFUSED_BODY, Refusal, Verdict};
 use crate::{
     error::{ApiError, Code, ErrorBody},
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
+    json::to_bytes,
     path::ApiPath,
     progress::Progress,
     protocol::{BEGIN_PATH, Begin, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, SECRET_HEADER},
@@ -311,7 +312,7 @@ impl Write {
         let id = self.next_id();
         let mut call = ask_control(&self.topology, id, path.into());
         call.headers.push(("content-type".to_owned(), "application/json".to_owned()));
-        call.body = serde_json::to_vec(body).unwrap_or_default();
+        call.body = to_bytes(body);
         Progress::Pending { machine: self, calls: vec![call] }
     }
 
@@ -380,7 +381,7 @@ fn refused(answer: Answer) -> Reply {
 }
 
 fn accepted(task: &serde_json::Value) -> Reply {
-    Reply::json(202, serde_json::to_vec(task).unwrap_or_default())
+    Reply::json(202, to_bytes(task))
 }
 
 fn no_control_plane() -> ApiError {

@@ -4,7 +4,7 @@ use super::Edit;
 use crate::{
     documents::{Documents, Doubts, PrimaryKey, infer_primary_key},
     error::{ApiError, Code, ErrorBody},
-    json::RawObject,
+    json::{RawObject, to_bytes},
     path::ApiPath,
     protocol::WriteOperation,
     scrub,
@@ -308,7 +308,7 @@ impl Payload {
             Self::Ids { ids } => {
                 let mine: Vec<&RawValue> =
                     ids.iter().filter(|(_, shard)| mine(*shard)).map(|(id, _)| id.as_ref()).collect();
-                serde_json::to_vec(&mine).unwrap_or_default()
+                to_bytes(&mine)
             }
             Self::Filter { body, .. } => body.clone(),
             Self::Edit(_) | Self::All => Vec::new(),

@@ -1,0 +1,197 @@
+//! Nodes are asked for their portions of a question.
+
+use super::{
+    Asked, Broken, Context, Gathered, Native, Part, Phase, Portion, Question, Read, Why, is_refusal,
+};
+use crate::{
+    fan_out::{self, FanOutPlan},
+    http::{CallId, Callout, Outcome},
+    progress::Progress,
+    shard::Shard,
+    topology::OnMissingShards,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// Seeds are taken modulo this: plans of many queries spread evenly, and a thousand queries cost this many plans at most.
+const DISTINCT_PLANS: u64 = 64;
+
+/// A question that nodes are asked.
+#[derive(Debug)]
+pub(super) struct Asking {
+    question: Box<dyn Question>,
+    nodes: Nodes,
+    pending: BTreeMap<CallId, Asked>,
+    /// In the order of their callouts, so that the merge does not depend on who was faster.
+    parts: Vec<Part>,
+}
+
+/// Which nodes are asked.
+#[derive(Debug)]
+enum Nodes {
+    /// Those that hold the shards, chosen by a seed for each unit of the question: others stand in for those that fail.
+    Planned(Vec<u64>),
+    /// Those of the question before, each for the same portions: no other can stand in.
+    Pinned(Vec<Asked>),
+}
+
+impl Asking {
+    /// Puts a question to the nodes.
+    pub fn put(context: Context, question: Box<dyn Question>) -> Progress<Read> {
+        let seeds: Vec<u64> = question.seeds().iter().map(|seed| seed % DISTINCT_PLANS).collect();
+        let shards = question.shards(&context.topology);
+        let units = 0..seeds.len();
+        let machine = Self::new(question, Nodes::Planned(seeds));
+        machine.scatter(context, units.map(|unit| (unit, shards.as_slice())))
+    }
+
+    /// Puts a question to nodes that were asked before, each for the same portions.
+    fn put_again(mut context: Context, question: Box<dyn Question>, asked: Vec<Asked>) -> Progress<Read> {
+        let (mut pending, mut calls) = (BTreeMap::new(), Vec::new());
+        for asked in asked.iter().filter(|asked| question.concerns(&asked.portions)) {
+            let call = context.part(asked, question.ask(&asked.portions));
+            pending.insert(call.id, asked.clone());
+            calls.push(call);
+        }
+        Self { pending, ..Self::new(question, Nodes::Pinned(asked)) }.go_on(context, calls)
+    }
+
+    fn new(question: Box<dyn Question>, nodes: Nodes) -> Self {
+        Self { question, nodes, pending: BTreeMap::new(), parts: Vec::new() }
+    }
+
+    /// What a callout under way asks for.
+    pub fn asked(&self, id: CallId) -> Option<&Asked> {
+        self.pending.get(&id)
+    }
+
+    /// Digests what became of one callout.
+    pub fn digest(mut self, context: Context, id: CallId, outcome: Outcome) -> Progress<Read> {
+        let Some(asked) = self.pending.remove(&id) else { return self.go_on(context, Vec::new()) };
+        match outcome {
+            Outcome::Answered(answer) if answer.status == 200 => {
+                let Asked { node, portions } = asked;
+                let at = self.parts.partition_point(|part| part.call < id);
+                self.parts.insert(at, Part { call: id, node, portions, body: answer.body });
+                self.go_on(context, Vec::new())
+            }
+            Outcome::Answered(refusal) if is_refusal(refusal.status) => {
+                let why = Why::Refused { refusal, question: self.question };
+                Native::ask(context, why, Some(asked.node), self.pending)
+            }
+            _ => self.without(context, &asked),
+        }
+    }
+
+    /// Asks for these shards of these units.
+    fn scatter<'s>(
+        mut self,
+        mut context: Context,
+        wanted: impl Iterator<Item = (usize, &'s [Shard])>,
+    ) -> Progress<Read> {
+        let mut plans: HashMap<(u64, &[Shard]), FanOutPlan> = HashMap::new();
+        let mut by_node: BTreeMap<u16, Vec<Portion>> = BTreeMap::new();
+        for (unit, shards) in wanted {
+            let seed = match &self.nodes {
+                Nodes::Planned(seeds) => seeds.get(unit).copied().unwrap_or(0),
+                Nodes::Pinned(_) => 0,
+            };
+            let plan = plans.entry((seed, shards)).or_insert_with(|| {
+                fan_out::plan(&context.topology, shards.iter().copied(), &context.failed, seed)
+            });
+            context.missing.extend(&plan.missing);
+            for (node, shards) in &plan.asks {
+                by_node.entry(*node).or_default().push(Portion { unit, shards: shards.clone() });
+            }
+        }
+        let mut calls = Vec::with_capacity(by_node.len());
+        for (node, portions) in by_node {
+            let asked = Asked { node, portions: Arc::from(portions) };
+            let call = context.part(&asked, self.question.ask(&asked.portions));
+            self.pending.insert(call.id, asked);
+            calls.push(call);
+        }
+        self.go_on(context, calls)
+    }
+
+    /// Waits for what is under way; gathers once nothing is.
+    fn go_on(self, context: Context, calls: Vec<Callout>) -> Progress<Read> {
+        if self.pending.is_empty() {
+            return self.gather(context);
+        }
+        Progress::Pending { machine: Read { context, phase: Phase::Asking(self) }, calls }
+    }
+
+    fn gather(self, mut context: Context) -> Progress<Read> {
+        let refuse = context.topology.config().on_missing_shards == OnMissingShards::Error;
+        if self.is_unanswered() || (refuse && !context.missing.is_empty()) {
+            return Progress::Done(context.unavailable());
+        }
+        let Self { question, nodes, parts, .. } = self;
+        let asked: Vec<Asked> = match &nodes {
+            Nodes::Planned(_) => parts.iter().map(Asked::of).collect(),
+            Nodes::Pinned(_) => Vec::new(),
+        };
+        match question.gather(&context.topology, parts) {
+            Gathered::Reply(reply) => Progress::Done(context.with_missing(context.revealed(reply))),
+            Gathered::Next(question, owner) => {
+                context.owner = owner;
+                Self::put(context, question)
+            }
+            Gathered::Again(question) => {
+                let asked = match nodes {
+                    Nodes::Planned(_) => asked,
+                    Nodes::Pinned(asked) => asked,
+                };
+                Self::put_again(context, question, asked)
+            }
+            Gathered::Native(owner) => {
+                context.owner = owner;
+                Native::ask(context, Why::Answer, None, BTreeMap::new())
+            }
+            Gathered::Broken(Broken { question, mut parts, position }) => {
+                if position >= parts.len() {
+                    return Progress::Done(context.unavailable());
+                }
+                let broken = Asked::of(&parts.remove(position));
+                Self { parts, ..Self::new(question, nodes) }.without(context, &broken)
+            }
+        }
+    }
+
+    /// Whether some unit of the question has no answer at all.
+    fn is_unanswered(&self) -> bool {
+        let Nodes::Planned(seeds) = &self.nodes else { return false };
+        let mut answered = vec![false; seeds.len()];
+        for portion in self.parts.iter().flat_map(|part| part.portions.iter()) {
+            if let Some(answered) = answered.get_mut(portion.unit) {
+                *answered = true;
+            }
+        }
+        answered.contains(&false)
+    }
+
+    /// Plans again what a node was asked for that failed.
+    fn without(self, mut context: Context, asked: &Asked) -> Progress<Read> {
+        context.failed.insert(asked.node);
+        match self.nodes {
+            Nodes::Planned(_) => {
+                let wanted = asked.portions.iter().map(|portion| (portion.unit, portion.shards.as_slice()));
+                self.scatter(context, wanted)
+            }
+            Nodes::Pinned(_) => match self.question.restart() {
+                Some(question) => Self::put(context, question),
+                None => Progress::Done(context.unavailable()),
+            },
+        }
+    }
+}
+
+impl Asked {
+    /// What an answer was asked for.
+    fn of(part: &Part) -> Self {
+        Self { node: part.node, portions: Arc::clone(&part.portions) }
+    }
+}

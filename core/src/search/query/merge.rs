@@ -1,0 +1,125 @@
+//! What nodes' answers to one query mean together.
+
+use super::IndexQuery;
+use crate::search::{
+    answer::{Hit, NodeAnswer, NotAnAnswer},
+    hybrid::Hybrid,
+    merge::Merging,
+    rank::Sorted,
+    values::FacetValue,
+};
+use std::collections::HashMap;
+
+/// What all nodes' keyword hits say of a hybrid query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// They need no semantic ones.
+    Keywords,
+    /// They do, and every node finds so.
+    Mixed,
+    /// They do, and a node finds that its own do not.
+    Disputed,
+}
+
+/// What the nodes' answers to one query mean together.
+#[derive(Debug)]
+pub enum Merged {
+    /// The answer.
+    Body(Vec<u8>),
+    /// A node decided otherwise than all nodes together: this is to be asked instead.
+    Instead(Box<IndexQuery>),
+}
+
+impl IndexQuery {
+    /// The nodes' answers as one. `keywords` are their keyword hits, and `counts` what they have counted, in the same order, where these
+    /// are asked for.
+    ///
+    /// # Errors
+    /// The position of an answer that cannot be read.
+    pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]], counts: &[&[u8]]) -> Result<Merged, usize> {
+        let (parts, counts) = (self.read(bodies)?, self.read(counts)?);
+        let merging = Merging { counts: &counts, ..self.merging() };
+        let Some(hybrid) = self.request.hybrid.filter(|_| self.asks_keywords()) else {
+            return Ok(Merged::Body(merging.merge(&self.request, &parts)));
+        };
+        let keywords = self.read(keywords)?;
+        Ok(match self.decide(hybrid, &keywords) {
+            Decided::Keywords => Merged::Body(merging.merge_keywords(&self.request, &parts, &keywords)),
+            Decided::Mixed => Merged::Body(merging.merge(&self.request, &parts)),
+            Decided::Disputed => Merged::Instead(Box::new(self.forced())),
+        })
+    }
+
+    /// Whether these keyword hits of all nodes are good enough.
+    #[must_use]
+    pub fn decide(&self, hybrid: Hybrid, keywords: &[NodeAnswer<'_>]) -> Decided {
+        let good_enough =
+            |answers: &[NodeAnswer<'_>]| self.merging().good_enough(hybrid, &self.request, answers);
+        // With sorts first, a node's best hits can be good enough where the best of all are not.
+        let own = |answer| good_enough(std::slice::from_ref(answer));
+        match good_enough(keywords) {
+            true => Decided::Keywords,
+            false if keywords.iter().any(own) => Decided::Disputed,
+            false => Decided::Mixed,
+        }
+    }
+
+    /// How many hits nodes have to be asked for at least to find these of [`Self::keyword_scores`] not good enough; `None`
+    /// where they are.
+    ///
+    /// # Errors
+    /// The position of an answer that cannot be read.
+    pub fn keywords_not_good_enough(&self, bodies: &[&[u8]]) -> Result<Option<u64>, usize> {
+        let parts = self.read(bodies)?;
+        let Some(hybrid) = self.request.hybrid else { return Ok(Some(0)) };
+        if self.merging().good_enough(hybrid, &self.request, &parts) {
+            return Ok(None);
+        }
+        // A node whose own are good enough finds so in any case.
+        let least = parts.iter().map(|part| hybrid.least(&part.hits));
+        Ok(Some(least.filter(|least| *least <= self.end()).max().unwrap_or(0)))
+    }
+
+    /// How hits of this query are merged.
+    #[must_use]
+    pub fn merging(&self) -> Merging<'_> {
+        Merging {
+            index: &self.config,
+            distinct: self.distinct.as_deref(),
+            selection: &self.selection,
+            added_facet: self.added_facet(),
+            counts: &[],
+        }
+    }
+
+    fn read<'a>(&self, bodies: &[&'a [u8]]) -> Result<Vec<NodeAnswer<'a>>, usize> {
+        let read = bodies.iter().enumerate().map(|(position, body)| {
+            let answer = NodeAnswer::read(body).map_err(|NotAnAnswer| position)?;
+            answer.hits.iter().for_each(|hit| self.reveal(hit));
+            Ok(answer)
+        });
+        read.collect()
+    }
+
+    /// Tells what a hit hides, where it is known.
+    pub fn reveal(&self, hit: &Hit<'_>) {
+        if let Some(sorted) = self.sorted(hit) {
+            hit.reveal(sorted);
+        }
+        let values = self.distinct.as_ref().and_then(|distinct| self.values(hit)?.get(distinct));
+        if let Some(values) = values {
+            hit.reveal_distinct(values);
+        }
+    }
+
+    fn values(&self, hit: &Hit<'_>) -> Option<&HashMap<String, Vec<FacetValue>>> {
+        let revealed = self.revealed.as_ref()?;
+        revealed.values(&self.index, hit.id(self.config.primary_key.as_deref()?)?)
+    }
+
+    /// What a hit whose details hide it is sorted by, where it is known.
+    #[must_use]
+    pub fn sorted(&self, hit: &Hit<'_>) -> Option<Sorted<'_>> {
+        hit.is_hidden().then(|| Some(Sorted { by: &self.sorts, values: self.values(hit)? })).flatten()
+    }
+}

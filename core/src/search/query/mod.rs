@@ -1,0 +1,270 @@
+//! One query in one index: what nodes are asked.
+
+mod merge;
+#[cfg(test)]
+mod tests;
+
+pub use merge::{Decided, Merged};
+
+use crate::{
+    search::{
+        hybrid::Hybrid,
+        paging::Paging,
+        pins,
+        request::{Additions, SearchRequest},
+        reveal::Revealed,
+        selection::Selection,
+    },
+    shard::{Shard, TAG_FIELD},
+    topology::IndexConfig,
+};
+use std::sync::Arc;
+
+/// Offsets from which on pages are fetched in two steps.
+pub(in crate::search) const DEEP: u64 = 500;
+
+/// A query with what the topology knows of its index.
+#[derive(Clone, Debug)]
+pub struct IndexQuery {
+    /// The index's uid.
+    pub index: String,
+    /// Its settings.
+    pub config: IndexConfig,
+    /// What the client asks.
+    pub request: SearchRequest,
+    /// The attribute of which no two hits may have the same value.
+    pub distinct: Option<String>,
+    /// Fields added for merging.
+    pub selection: Selection,
+    /// Whether the distinct attribute is to be counted as a facet, so that totals are exact.
+    count_distinct: bool,
+    /// How nodes are asked for the hits up to the page's end.
+    hits: Hits,
+    /// The attributes that hits are sorted by.
+    sorts: Vec<(String, bool)>,
+    /// What hits are sorted by, and the values of the distinct attribute, where nodes do not show them.
+    revealed: Option<Arc<Revealed>>,
+}
+
+/// How nodes are asked for the hits up to the page's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hits {
+    /// In two steps where the page is deep.
+    InSteps,
+    /// All at once, on whatever page they are.
+    AtOnce,
+    /// So many at once that every node finds a hybrid query's keyword hits not good enough.
+    Forced(u64),
+}
+
+impl IndexQuery {
+    /// A query in an index.
+    #[must_use]
+    pub fn new(index: String, config: IndexConfig, request: SearchRequest) -> Self {
+        let distinct = request.distinct.clone().or_else(|| config.distinct_attribute.clone());
+        Self::with_distinct(index, config, request, distinct)
+    }
+
+    /// A query whose hits are deduplicated by this attribute.
+    #[must_use]
+    pub fn with_distinct(
+        index: String,
+        config: IndexConfig,
+        request: SearchRequest,
+        distinct: Option<String>,
+    ) -> Self {
+        let named = [&config.primary_key, &distinct].into_iter().flatten().map(String::as_str);
+        let needed: Vec<&str> = [TAG_FIELD].into_iter().chain(named).collect();
+        let selection = Selection::new(request.retrieve.as_deref(), &request.formatted, &needed);
+        let count_distinct = distinct.is_some();
+        let sorts = config.sorts(&request.sort);
+        Self {
+            sorts,
+            index,
+            config,
+            request,
+            distinct,
+            selection,
+            count_distinct,
+            hits: Hits::InSteps,
+            revealed: None,
+        }
+    }
+
+    /// The same without what a node may refuse; `None` where nothing was added.
+    #[must_use]
+    pub fn simpler(self) -> Option<Self> {
+        self.has_additions().then_some(Self { count_distinct: false, ..self })
+    }
+
+    /// Whether something was added that a node may refuse.
+    #[must_use]
+    pub fn has_additions(&self) -> bool {
+        self.counts() || self.added_facet().is_some()
+    }
+
+    /// The same without it.
+    #[must_use]
+    pub fn without_additions(self) -> Self {
+        Self { count_distinct: self.count_distinct && !self.has_additions(), ..self }
+    }
+
+    /// The same with what its hits are sorted by.
+    #[must_use]
+    pub fn with(self, revealed: &Arc<Revealed>) -> Self {
+        Self { revealed: Some(Arc::clone(revealed)), ..self }
+    }
+
+    /// The same with all its hits asked for at once.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        let hits = match self.hits {
+            Hits::InSteps | Hits::AtOnce => Hits::AtOnce,
+            forced @ Hits::Forced(_) => forced,
+        };
+        Self { hits, ..self }
+    }
+
+    /// Whether [`Self::with`] has been called.
+    #[must_use]
+    pub fn is_revealed(&self) -> bool {
+        self.revealed.is_some()
+    }
+
+    /// Chooses the replicas.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.request.seed(&self.index)
+    }
+
+    /// The queries for one node: the client's, and where [`Self::asks_keywords`] the same by keywords only.
+    #[must_use]
+    pub fn for_shards(&self, shards: &[Shard]) -> Vec<Vec<u8>> {
+        let mut queries = vec![self.request.for_shards(shards, self.additions())];
+        if self.asks_keywords() {
+            queries.push(self.request.keywords().for_shards(shards, self.additions()));
+        }
+        if let Some(counting) = self.counting() {
+            queries.push(counting.for_shards(shards, Additions::default()));
+        }
+        queries
+    }
+
+    /// Whether nodes are asked, besides, for no hits and all counts: the hits that a node leaves out for one of the same value are those
+    /// of the page then, and which these are is for all nodes to say.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.count_distinct
+            && self.distinct.is_some()
+            && matches!(self.request.paging, Paging::Offset { .. })
+            && self.request.is_placeholder()
+            && self.sorts.is_empty()
+            && self.config.sorts_by_default()
+            && self.config.pins.is_empty()
+            && !self.is_deep()
+    }
+
+    /// This query by keywords only, for the scores of its first hits.
+    #[must_use]
+    pub fn keyword_scores(&self, hits: u64) -> Self {
+        let request = self.request.keyword_scores(hits);
+        let query =
+            Self::with_distinct(self.index.clone(), self.config.clone(), request, self.distinct.clone());
+        Self { count_distinct: false, hits: Hits::Forced(hits), ..query }
+    }
+
+    /// Whether scores are fetched first, and then the fields of the page's hits only: from the offset on where the hits
+    /// before the page weigh more than another round.
+    #[must_use]
+    pub fn is_deep(&self) -> bool {
+        let (offset, limit) = self.request.paging.window();
+        offset >= DEEP && limit > 0 && self.hits == Hits::InSteps && self.config.pins.is_empty()
+    }
+
+    /// This query for hits that show nothing but what merging needs.
+    #[must_use]
+    pub fn scan(&self) -> Self {
+        let request = self.request.without_fields();
+        let query =
+            Self::with_distinct(self.index.clone(), self.config.clone(), request, self.distinct.clone());
+        Self { count_distinct: self.count_distinct, ..query }
+    }
+
+    /// The first `hits` of one node, with totals and facets; where [`Self::asks_keywords`] the same by keywords only, too.
+    #[must_use]
+    pub fn first(&self, shards: &[Shard], hits: u64) -> Vec<Vec<u8>> {
+        let first = |request: &SearchRequest| {
+            request.for_shards(shards, Additions { hits: Some(hits), ..self.additions() })
+        };
+        let keywords = self.asks_keywords().then(|| first(&self.request.keywords()));
+        [first(&self.request)].into_iter().chain(keywords).collect()
+    }
+
+    /// The same by keywords only.
+    #[must_use]
+    pub fn by_keywords(&self) -> Self {
+        Self { request: self.request.keywords(), ..self.clone() }
+    }
+
+    /// The hits of one node from `offset` on, without facets.
+    #[must_use]
+    pub fn window(&self, shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
+        let additions = Additions { facet: None, ..self.additions() };
+        self.request.clone().without_facets().window(shards, additions, offset, limit)
+    }
+
+    /// The position after the last hit that is wanted.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let (offset, limit) = self.request.paging.window();
+        offset.saturating_add(limit).min(self.config.max_total_hits)
+    }
+
+    /// Whether nodes are asked for their keyword hits too: whether these are good enough is for all of them to say.
+    #[must_use]
+    pub fn asks_keywords(&self) -> bool {
+        !matches!(self.hits, Hits::Forced(_)) && self.request.hybrid.is_some_and(Hybrid::is_open)
+    }
+
+    /// The query for one node, as a part of a federated search.
+    #[must_use]
+    pub fn for_federation(&self, shards: &[Shard]) -> Vec<u8> {
+        let additions = Additions { facet: None, ..self.additions() };
+        self.request.for_federation(shards, additions)
+    }
+
+    /// The same for so many hits that nodes find keyword hits not good enough.
+    #[must_use]
+    pub fn forced(&self) -> Self {
+        let (offset, limit) = self.request.paging.window();
+        let forced = offset.saturating_add(limit).saturating_mul(4).saturating_add(1000);
+        Self { hits: Hits::Forced(forced.min(self.config.max_total_hits)), ..self.clone() }
+    }
+
+    fn counting(&self) -> Option<SearchRequest> {
+        self.request.counting(self.distinct.as_deref().filter(|_| self.counts())?)
+    }
+
+    fn additions(&self) -> Additions<'_> {
+        let (offset, limit) = self.request.paging.window();
+        let reach = Some(pins::reach(&self.config)).filter(|_| limit > 0);
+        let reach = reach.filter(|reach| *reach > offset.saturating_add(limit));
+        let hits = match self.hits {
+            Hits::Forced(forced) => Some(forced).max(reach),
+            Hits::InSteps | Hits::AtOnce => reach,
+        };
+        let rules = !self.config.pins.is_empty();
+        Additions { fields: self.selection.fields(), facet: self.added_facet(), hits, rules }
+    }
+
+    fn added_facet(&self) -> Option<&str> {
+        let facet = self.distinct.as_deref().filter(|_| self.count_distinct && !self.counts())?;
+        (!self.request.asks_for_facet(facet)).then_some(facet)
+    }
+
+    /// The attributes that hits are sorted by.
+    #[must_use]
+    pub fn sorts(&self) -> &[(String, bool)] {
+        &self.sorts
+    }
+}

@@ -1,0 +1,123 @@
+//! First steps that ask each node for its share of the hits at once, and for more of them where that was not enough.
+
+use super::{Address, Fetch, InSteps, Known, Page, Winner};
+use crate::{
+    http::Reply,
+    read::{Gathered, Part, Portion, owner, shards_of},
+};
+
+/// How the first step asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::search) struct Shares {
+    /// Each node is asked for its share of the hits, so many times.
+    times: u64,
+    /// Shards of the cluster.
+    shards: u16,
+    /// A write has come between the two steps before.
+    torn: bool,
+}
+
+impl Shares {
+    /// The first time.
+    pub(in crate::search) fn new(shards: u16) -> Self {
+        Self { times: 1, shards, torn: false }
+    }
+
+    /// What to do after a write between the two steps: once more, then all hits at once.
+    pub(in crate::search) fn after_tear(self) -> Option<Self> {
+        (!self.torn).then_some(Self { torn: true, ..self })
+    }
+
+    fn more(self) -> Self {
+        Self { times: self.times.saturating_mul(4), ..self }
+    }
+}
+
+/// A bit more than the share that a node with so many of the shards has of the first `end` hits.
+pub(super) fn share(end: u64, shards: usize, topology_shards: u16) -> u64 {
+    let share = end.saturating_mul(shards as u64) / u64::from(topology_shards.max(1));
+    (share + share / 8 + 100).min(end)
+}
+
+/// A search of one page that asks so.
+pub(in crate::search) trait InShares: InSteps<Query = ()> {
+    /// Set in the first of two steps.
+    fn shares(&self) -> Option<Shares>;
+
+    /// The same in the first of two steps, or at once.
+    fn with(self, shares: Option<Shares>) -> Self;
+
+    /// How many hits there are up to the page's end.
+    fn end(&self) -> u64;
+
+    /// Whether what an answer says besides its hits depends on how many are asked for.
+    fn needs_all(&self) -> bool {
+        false
+    }
+
+    /// How many hits nodes are to be asked for at least in the second step, from the first one on.
+    fn least(&self) -> u64 {
+        0
+    }
+
+    /// How many hits the node of these portions is asked for.
+    fn hits_of(&self, portions: &[Portion]) -> u64 {
+        match self.shares() {
+            Some(Shares { times, shards, .. }) if !self.needs_all() => {
+                let share = share(self.end(), shards_of(portions).len(), shards);
+                share.saturating_mul(times).min(self.end())
+            }
+            _ => self.end(),
+        }
+    }
+
+    /// Whether a node that told of so many hits may have more of the first ones, whose addresses these are.
+    fn wants_more(
+        &self,
+        parts: &[Part],
+        found: &[usize],
+        first: impl Iterator<Item = Address> + Clone,
+    ) -> bool {
+        let may_have_more = |(source, (part, found)): (usize, (&Part, &usize))| {
+            let (asked, found) = (self.hits_of(&part.portions), *found as u64);
+            let last = (source, found.saturating_sub(1));
+            asked < self.end() && found >= asked && first.clone().any(|address| address == last)
+        };
+        self.shares().is_some() && parts.iter().zip(found).enumerate().any(may_have_more)
+    }
+}
+
+/// What the answers to a search in shares come to.
+#[derive(Debug)]
+pub(in crate::search) enum FirstStep {
+    /// Nodes may have more of the first hits: they are to be asked for more.
+    More,
+    /// All is to be asked for at once: there are no hits to fetch, whose answers would tell what these do not.
+    AtOnce,
+    /// The answer; in the first of two steps without its hits, which are these.
+    Answer {
+        /// The answer.
+        frame: Vec<u8>,
+        /// The page's hits.
+        winners: Vec<Winner>,
+    },
+}
+
+impl FirstStep {
+    /// What comes after these parts.
+    pub(in crate::search) fn gathered(self, search: impl InShares, parts: &[Part]) -> Gathered {
+        match (self, search.shares()) {
+            (Self::More, shares) => {
+                let more = shares.map(Shares::more);
+                Gathered::Next(Box::new(search.with(more)), owner(parts))
+            }
+            (Self::AtOnce, _) => Gathered::Next(Box::new(search.with(None)), owner(parts)),
+            (Self::Answer { frame, winners }, Some(_)) if !winners.is_empty() => {
+                let sources = parts.iter().map(|part| (shards_of(&part.portions), search.least()));
+                let page = Page::new((), frame, winners, sources);
+                Fetch::start(search, vec![Known::Hits(page)], parts)
+            }
+            (Self::Answer { frame, .. }, _) => Gathered::Reply(Reply::json(200, frame)),
+        }
+    }
+}
