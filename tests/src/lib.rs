@@ -15,6 +15,7 @@ mod replicas;
 mod sandbox;
 mod scratch;
 mod server;
+pub mod trials;
 mod upload;
 
 pub use client::{Answer, Client, PATIENCE, http};
