@@ -11,6 +11,7 @@
 mod calls;
 mod plugin;
 mod state;
+mod unused;
 mod vm;
 
 pub use state::{Callout, Reply};

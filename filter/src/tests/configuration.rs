@@ -68,6 +68,6 @@ fn nodes_that_do_not_answer_are_reported_and_asked_again() {
         vm.tick();
         vm.callouts_to("/health").iter().for_each(|call| vm.answer(call, 200, "{}"));
         let told = report();
-        assert_eq!((&told["unreached"], &told["withoutCluster"]), (&json!([]), &json!([])), "{told}");
+        assert!(told.get("unreached").is_none() && told.get("withoutCluster").is_none(), "{told}");
     });
 }

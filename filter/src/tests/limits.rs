@@ -114,18 +114,18 @@ fn a_body_that_takes_too_long_is_not_waited_for() {
 #[test]
 fn a_read_whose_time_is_up_asks_nobody_any_more() {
     let mut config = topology();
-    config.limits.search_timeout_ms = 1;
+    config.limits.search_timeout_ms = 5;
     configured(&config, |vm| {
         let stream = search(vm, &json!({}));
         let begun = Instant::now();
         while vm.reply(&stream).is_none() {
             assert!(begun.elapsed() < Duration::from_secs(10), "it is asked of one replica after the other");
             let calls = vm.callouts();
-            assert!(
-                calls.iter().all(|call| call.timeout <= Duration::from_millis(2) && !call.timeout.is_zero())
-            );
-            // As Envoy does when their time is up.
-            std::thread::sleep(Duration::from_millis(2));
+            for call in &calls {
+                assert!((1..=5).contains(&call.timeout.as_millis()), "{call:?}");
+            }
+            // Their time passes; then Envoy says that they have failed.
+            std::thread::sleep(Duration::from_millis(5));
             calls.iter().for_each(|call| vm.fail(call));
         }
         assert_eq!(vm.reply(&stream).unwrap().header("x-miroir-missing-shards"), Some("0,1,2"));

@@ -7,6 +7,7 @@
 //!
 //! Checks of one group run one after another. Groups run side by side, those that take longest first: see [`schedule`].
 
+mod command_line;
 mod output;
 mod schedule;
 mod shared;
@@ -24,6 +25,8 @@ use std::{process::ExitCode, sync::Arc};
 #[derive(Debug)]
 pub struct Trials {
     arguments: Arguments,
+    /// The command line's filters.
+    filters: Vec<String>,
     schedule: Arc<Schedule>,
     trials: Vec<Trial>,
 }
@@ -33,12 +36,12 @@ impl Trials {
     /// `--test-threads` or `RUST_TEST_THREADS` says, or as there are processors.
     #[must_use]
     pub fn from_command_line() -> Self {
-        let arguments = Arguments::from_args();
+        let (arguments, filters) = command_line::parse(std::env::args());
         output::capture(!arguments.nocapture);
         let variable = || std::env::var("RUST_TEST_THREADS").ok()?.parse().ok();
         let processors = || std::thread::available_parallelism().map_or(1, Into::into);
         let slots = arguments.test_threads.or_else(variable).unwrap_or_else(processors);
-        Self { arguments, schedule: Schedule::new(slots), trials: Vec::new() }
+        Self { arguments, filters, schedule: Schedule::new(slots), trials: Vec::new() }
     }
 
     /// A group of checks that share what `start` makes.
@@ -56,7 +59,10 @@ impl Trials {
     /// Runs those that are selected.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let Self { mut arguments, schedule: _, trials } = self;
+        let Self { mut arguments, filters, schedule: _, mut trials } = self;
+        let is_exact = arguments.exact;
+        let fits = |name: &str, filter: &str| if is_exact { name == filter } else { name.contains(filter) };
+        trials.retain(|trial| filters.is_empty() || filters.iter().any(|filter| fits(trial.name(), filter)));
         // The schedule says which trials run: each has a thread to wait in.
         arguments.test_threads = Some(trials.len().max(2));
         libtest_mimic::run(&arguments, trials).exit_code()
@@ -80,10 +86,10 @@ impl<T: Fixture> Group<'_, T> {
     /// Adds a check of another name.
     pub fn named(self, name: impl Into<String>, seconds: u32, check: impl Fn(&T) + Send + 'static) -> Self {
         let turn = self.trials.schedule.add_turn(self.number, seconds);
-        let shared = Arc::clone(&self.shared);
-        self.trials.trials.push(Trial::test(name, move || {
+        let (name, shared) = (name.into(), Arc::clone(&self.shared));
+        self.trials.trials.push(Trial::test(name.clone(), move || {
             turn.wait();
-            let output = Output::begin();
+            let output = Output::begin(name);
             let result = shared.run(check);
             // The fixture ends with its last check, and only then another group begins.
             drop(shared);

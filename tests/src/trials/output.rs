@@ -54,23 +54,24 @@ pub(super) fn capture(is_captured: bool) {
 
 /// A trial that is under way in this thread.
 pub(super) struct Output {
+    name: String,
     trial: u32,
     begun: Instant,
 }
 
 impl Output {
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(name: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let trial = NEXT.fetch_add(1, Ordering::Relaxed);
         TRIAL.set(Some(trial));
         name_thread(trial);
         SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(trial, String::new());
-        Self { trial, begun: Instant::now() }
+        Self { name, trial, begun: Instant::now() }
     }
 
     /// What it has said.
     pub(super) fn end(self) -> String {
-        tell(format_args!("it took {:.1} s", self.begun.elapsed().as_secs_f32()));
+        tell(format_args!("{} took {:.1} s", self.name, self.begun.elapsed().as_secs_f32()));
         TRIAL.set(None);
         SAID.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.trial).unwrap_or_default()
     }
