@@ -34,7 +34,7 @@ demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a
 
 # End-to-end tests wait for nodes more than they compute: more of them at once than there are cores.
 test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
-	RUST_TEST_THREADS=4 $(CARGO) test --release
+	RUST_TEST_THREADS=4 $(CARGO) test --release --workspace
 
 # In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas; dependencies

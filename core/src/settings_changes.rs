@@ -63,17 +63,17 @@ pub fn indexes_of(route: &Route, body: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::topology::{IndexConfig, TopologyConfig};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn topology(version: u64, changing: &[&str]) -> Topology {
-        let index = |uid: &str| json!({"settingsChanging": changing.contains(&uid)});
-        let config = json!({
-            "schema": 1, "version": version, "nodes": [{"name": "a", "cluster": "a"}], "placement": [[0]],
-            "indexes": {"books": index("books"), "movies": index("movies")},
-        });
-        Topology::from_json(config.to_string().as_bytes()).unwrap()
+        let index = |uid: &str| {
+            let config = IndexConfig { settings_changing: changing.contains(&uid), ..IndexConfig::default() };
+            (uid.to_owned(), config)
+        };
+        let indexes = ["books", "movies"].map(index).into();
+        Topology::validate(TopologyConfig { version, indexes, ..TopologyConfig::of(&["a"], [[0]]) }).unwrap()
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod observed;
 mod reach;
 mod refusal;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod traces;
 mod writes;
 

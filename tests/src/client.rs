@@ -271,6 +271,18 @@ impl Client {
         self.succeeded(&self.json("PATCH", &format!("/indexes/{index}/settings"), settings));
     }
 
+    /// Deletes all indexes, one after another.
+    ///
+    /// # Panics
+    /// One of them is not deleted.
+    pub fn delete_indexes(&self) {
+        let indexes = self.get("/indexes?limit=1000").body;
+        for index in indexes["results"].as_array().expect("a list of indexes") {
+            let path = format!("/indexes/{}", index["uid"].as_str().expect("a uid"));
+            self.succeeded(&self.send("DELETE", &path, None, ""));
+        }
+    }
+
     /// Searches.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ mod replicas;
 mod sandbox;
 mod scratch;
 mod server;
+pub mod trials;
 mod upload;
 
 pub use client::{Answer, Client, PATIENCE, http};
@@ -56,6 +57,12 @@ pub fn node_program() -> PathBuf {
 #[must_use]
 pub fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Lets time pass, where that is what a test is about: a client that thinks, a crash some time after something else, a process that
+/// stays away. What can be waited for is waited for with [`wait_until`].
+pub fn pass(time: std::time::Duration) {
+    std::thread::sleep(time);
 }
 
 /// Waits for a condition.

@@ -19,6 +19,11 @@ impl Random {
         (self.draw() % end as u64) as usize
     }
 
+    /// Lets a random time pass, less than so many milliseconds: crashes come at any moment, and clients think.
+    pub fn pause(&mut self, milliseconds: u64) {
+        crate::pass(std::time::Duration::from_millis(self.draw() % milliseconds));
+    }
+
     /// `true` once in so many times.
     pub fn one_in(&mut self, chance: usize) -> bool {
         self.below(chance) == 0

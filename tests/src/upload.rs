@@ -1,6 +1,6 @@
 //! A client that sends its body as it likes.
 
-use crate::MASTER_KEY;
+use crate::{MASTER_KEY, PATIENCE};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -65,9 +65,11 @@ impl Upload {
     /// Reads the whole answer.
     ///
     /// # Panics
-    /// There is none.
+    /// There is none within [`PATIENCE`].
     #[must_use]
     pub fn answer(mut self) -> String {
+        // It may be shorter since an earlier look.
+        self.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let mut answer = String::new();
         self.0.read_to_string(&mut answer).expect("an answer");
         answer

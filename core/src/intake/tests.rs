@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     http::Upstream,
-    topology::{Limits, TopologyConfig},
+    topology::{ControlConfig, IndexConfig, Limits, TopologyConfig},
 };
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -9,11 +9,8 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[test]
 fn a_read_is_planned_again_by_another_topology_and_a_write_is_not() {
     let topology = |node: u16| {
-        let text = format!(
-            r#"{{"schema":1,"version":{node},"nodes":[{{"name":"a","cluster":"a"}},{{"name":"b","cluster":"b"}}],
-                 "placement":[[{node}]]}}"#
-        );
-        Arc::new(Topology::from_json(text.as_bytes()).unwrap())
+        let config = TopologyConfig { version: u64::from(node), ..TopologyConfig::of(&["a", "b"], [[node]]) };
+        Arc::new(Topology::validate(config).unwrap())
     };
     let collect = |method: &str, path: &'static str| {
         let head = RequestHead {
@@ -43,10 +40,19 @@ fn a_read_is_planned_again_by_another_topology_and_a_write_is_not() {
 }
 
 fn topology() -> Arc<Topology> {
-    let text = br#"{"schema":1,"version":1,"nodes":[{"name":"a","cluster":"a"}],"placement":[[0]],
-        "indexes":{"a":{"primaryKey":"id"}},"control":{"cluster":"c","secret":"s"},
-        "limits":{"maxPayloadBytes":1000000,"maxReadBytes":10000,"maxBufferedBytes":2000000}}"#;
-    Arc::new(Topology::from_json(text).unwrap())
+    let index = IndexConfig { primary_key: Some("id".to_owned()), ..IndexConfig::default() };
+    let config = TopologyConfig {
+        indexes: [("a".to_owned(), index)].into(),
+        control: Some(ControlConfig { cluster: "c".to_owned(), secret: "s".to_owned() }),
+        limits: Limits {
+            max_payload_bytes: 1_000_000,
+            max_read_bytes: 10_000,
+            max_buffered_bytes: 2_000_000,
+            ..Limits::default()
+        },
+        ..TopologyConfig::of(&["a"], [[0]])
+    };
+    Arc::new(Topology::validate(config).unwrap())
 }
 
 fn intake(method: &str, path: &'static str, headers: &[(&str, &str)]) -> Intake {

@@ -91,14 +91,14 @@ fn same_cluster(one: &Topology, other: &Topology) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::topology::{ControlConfig, TopologyConfig};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn topology(version: u64, secret: &str) -> Arc<Topology> {
-        let config = json!({"schema": 1, "version": version, "nodes": [{"name": "a", "cluster": "a"}],
-            "placement": [[0]], "control": {"cluster": format!("control of {secret}"), "secret": secret}});
-        Arc::new(Topology::from_json(config.to_string().as_bytes()).unwrap())
+        let control = ControlConfig { cluster: format!("control of {secret}"), secret: secret.to_owned() };
+        let config = TopologyConfig { version, control: Some(control), ..TopologyConfig::of(&["a"], [[0]]) };
+        Arc::new(Topology::validate(config).unwrap())
     }
 
     #[test]

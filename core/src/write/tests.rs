@@ -3,19 +3,24 @@ use crate::documents::{DocumentReader, Format};
 use crate::http::RequestHead;
 use crate::protocol::WriteOperation;
 use crate::sequence::Sequence;
+use crate::topology::{ControlConfig, IndexConfig, TopologyConfig};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn topology(known: Option<&str>) -> Arc<Topology> {
-    let config = json!({
-        "schema": 1, "version": 5,
-        "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
-        "placement": [[0,1],[0,1],[0,1],[0,1]],
-        "indexes": known.map_or(json!({}), |key| json!({"movies": {"primaryKey": key}})),
-        "control": {"cluster": "control", "secret": "s3cret"},
-    });
-    Arc::new(Topology::from_json(config.to_string().as_bytes()).unwrap())
+    let movies = |key: &str| {
+        let config = IndexConfig { primary_key: Some(key.to_owned()), ..IndexConfig::default() };
+        ("movies".to_owned(), config)
+    };
+    let control = ControlConfig { cluster: "control".to_owned(), secret: "s3cret".to_owned() };
+    let config = TopologyConfig {
+        version: 5,
+        indexes: known.map(movies).into_iter().collect(),
+        control: Some(control),
+        ..TopologyConfig::of(&["a", "b"], [[0, 1]; 4])
+    };
+    Arc::new(Topology::validate(config).unwrap())
 }
 
 fn start(known: Option<&str>, payload: &str) -> Progress<Write> {

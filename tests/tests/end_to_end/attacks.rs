@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// An Envoy that resolves dots and backslashes in paths.
 fn with_normalization(cluster: &Sandbox) -> Envoy {
-    let mut envoy = Envoy::start(|listen, admin, _| {
+    let envoy = Envoy::start(|listen, admin, _| {
         let text = bootstrap(cluster, "normalizing", (listen, admin), &[]);
         assert!(text.contains("normalize_path: false"), "{text}");
         text.replace("normalize_path: false", "normalize_path: true")

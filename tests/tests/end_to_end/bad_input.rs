@@ -1,6 +1,6 @@
 //! Requests that are too large, too deep or no text at all: a cluster answers them as one node does, and lives on.
 
-use miroir_tests::{Answer, Client, Node, Sandbox};
+use miroir_tests::{Answer, Client, Node, Sandbox, tell};
 use serde_json::{Value, json};
 
 const BIG: u64 = 1 << 63;
@@ -85,7 +85,7 @@ pub fn bad_input_is_answered_as_by_one_node_and_harms_nobody(cluster: &Sandbox, 
     }
     let mut wrong = Vec::new();
     let mut check = |name: &str, ask: &dyn Fn(&Client) -> Answer| {
-        println!("{name}");
+        tell!("{name}");
         let (one, other) = (comparable(ask(&cluster.client)), comparable(ask(&node.client)));
         if one != other {
             let short = |answer: (u16, Value)| {

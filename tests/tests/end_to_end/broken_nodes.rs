@@ -1,6 +1,6 @@
 //! A node that answers badly, or not at all: its shards are asked of other replicas, within the same request.
 
-use miroir_tests::{Client, Options, PATIENCE, Sandbox, wait_until};
+use miroir_tests::{Client, Options, PATIENCE, Sandbox, pass, tell, wait_until};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -83,7 +83,7 @@ fn serve(stream: &TcpStream, fault: &Mutex<Fault>, searches: &AtomicUsize) -> st
         searches.fetch_add(1, Ordering::Relaxed);
         let fault = *fault.lock().unwrap();
         match fault {
-            Fault::Stall => std::thread::sleep(PATIENCE),
+            Fault::Stall => pass(PATIENCE),
             Fault::Reset => return Ok(()),
             Fault::InternalError => answer("500 Internal Server Error", 2, "{}")?,
             Fault::Unavailable => answer("503 Service Unavailable", 0, "")?,
@@ -104,8 +104,7 @@ fn hits(client: &Client, query: &Value) -> (Value, Option<String>) {
     (json!([answer.body["hits"], answer.body["estimatedTotalHits"]]), missing)
 }
 
-#[test]
-fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
+pub fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
     let cluster = Sandbox::start(Options::default());
     let client = &cluster.client;
     client.create("things", "id", &json!({"filterableAttributes": ["rank"]}));
@@ -149,8 +148,7 @@ fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
     assert!((1..16).contains(&missing.split(',').count()), "{missing}");
 }
 
-#[test]
-fn a_read_that_nobody_answers_ends_at_its_deadline() {
+pub fn a_read_that_nobody_answers_ends_at_its_deadline() {
     let search_timeout_ms = 1_500;
     let options = Options { replication: 3, search_timeout_ms, ..Options::default() };
     let cluster = Sandbox::start(options);
@@ -195,7 +193,7 @@ pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
         let ask = |position: u32| {
             move || {
                 let at = Duration::from_millis(100) * position;
-                std::thread::sleep(at.saturating_sub(frozen.elapsed()));
+                pass(at.saturating_sub(frozen.elapsed()));
                 let (since, chosen) = (frozen.elapsed(), position as usize % queries.len());
                 assert_eq!(hits(client, &queries[chosen]), expected[chosen]);
                 (since, frozen.elapsed() - since)
@@ -205,7 +203,7 @@ pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
         let taken = searches.into_iter().map(|search| search.join().unwrap());
         taken.filter(|(_, took)| *took > Duration::from_secs(1)).collect()
     });
-    println!("slow searches, when they were sent after the freeze and what they took: {slow:?}");
+    tell!("slow searches, when they were sent after the freeze and what they took: {slow:?}");
     cluster.thaw("meili-1");
     assert!(!slow.is_empty(), "nobody asked the frozen node");
     for (since, took) in slow {

@@ -2,7 +2,9 @@
 //!
 //! `MIROIR_CHAOS_SECONDS` says how long (15), `MIROIR_CHAOS_SEED` which (1).
 
-use miroir_tests::{Client, Documents, End, History, Options, Random, Sandbox, number, wait_until};
+use miroir_tests::{
+    Client, Documents, End, History, Options, Random, Sandbox, number, pass, tell, wait_until,
+};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -53,9 +55,11 @@ impl Load {
             let version = (!random.one_in(4)).then_some(version);
             let heard = write(client, &key, version);
             self.log.lock().unwrap().push(Written { key, version, heard });
-            // An unknown end is waited for: what comes later must be later.
-            let pause = if heard == Heard::Nothing { 200 } else { random.draw() % 30 };
-            thread::sleep(Duration::from_millis(pause));
+            match heard {
+                // A client that tries again later: its next write must not overtake this one, which may be on its way.
+                Heard::Nothing => pass(Duration::from_millis(200)),
+                _ => random.pause(30),
+            }
         }
     }
 }
@@ -70,8 +74,7 @@ enum Heard {
     Nothing,
 }
 
-#[test]
-fn nothing_acknowledged_is_lost() {
+pub fn nothing_acknowledged_is_lost() {
     let cluster =
         Sandbox::start(Options { gateways: 2, shards: 8, write_timeout_ms: 2_000, ..Options::default() });
     let (seed, seconds) = (number("MIROIR_CHAOS_SEED", 1), number("MIROIR_CHAOS_SECONDS", 15));
@@ -96,13 +99,15 @@ fn nothing_acknowledged_is_lost() {
             let victim = victims.swap_remove(random.below(victims.len()));
             *kills.entry(victim.to_owned()).or_default() += 1;
             cluster.kill(victim);
-            thread::sleep(Duration::from_millis(200 + random.draw() % 2_500));
+            // Long enough for writes to come while it is away.
+            pass(Duration::from_millis(200));
+            random.pause(2_500);
             cluster.revive(victim);
             if victim.starts_with("meili") {
                 // One at a time: a second loss would be more than two replicas can stand.
                 cluster.wait_repaired_by_control();
             }
-            thread::sleep(Duration::from_millis(random.draw() % 1_500));
+            random.pause(1_500);
         }
     });
     wait_until("the cluster answers", || {
@@ -116,7 +121,7 @@ fn nothing_acknowledged_is_lost() {
     let held = cluster.identical("books", "id");
     let log = load.log();
     let counted = judge(&cluster.client, &log, &held);
-    println!("kills: {kills:?}; {} documents; {counted}", held.len());
+    tell!("kills: {kills:?}; {} documents; {counted}", held.len());
     assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
 }
 

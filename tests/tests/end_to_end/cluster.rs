@@ -141,8 +141,7 @@ pub fn an_invalid_topology_is_refused_and_the_last_good_one_stays(cluster: &Sand
     client.add("books", &json!([{"id": 2}]));
 }
 
-#[test]
-fn data_survives_a_restart_and_nothing_survives_the_playground() {
+pub fn data_survives_a_restart_and_nothing_survives_the_playground() {
     let mut cluster = Sandbox::start(Options { master_key: false, ..Options::default() });
     cluster.client.add("books", &json!([{"id": 1, "name": "kept"}]));
     let ids = |cluster: &Sandbox| -> Vec<u64> {

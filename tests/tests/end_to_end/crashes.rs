@@ -3,14 +3,9 @@
 //! `MIROIR_CRASH_ROUNDS` says how many operations (4), `MIROIR_CRASH_SEED` which (1).
 
 use crate::chaos::{Load, judge};
-use miroir_tests::{BOOKS, BOOKS_PATH, End, Options, Random, Sandbox, number, wait_until};
+use miroir_tests::{BOOKS, BOOKS_PATH, End, Options, Random, Sandbox, number, tell, wait_until};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    sync::atomic::AtomicBool,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::atomic::AtomicBool, thread, time::Instant};
 
 /// Documents that nobody writes.
 const FIXED: usize = 400;
@@ -125,8 +120,8 @@ impl Members {
                 Operation::new(&["repair", "--node", &victim], |cluster| {
                     let output = cluster.miroir(&["verify"]);
                     if !output.status.success() {
-                        println!("verify: {}", String::from_utf8_lossy(&output.stdout));
-                        println!("{}", String::from_utf8_lossy(&output.stderr));
+                        tell!("verify: {}", String::from_utf8_lossy(&output.stdout));
+                        tell!("{}", String::from_utf8_lossy(&output.stderr));
                     }
                     output.status.success()
                 })
@@ -191,13 +186,13 @@ fn crash(cluster: &Sandbox, kind: &str, random: &mut Random) {
         let victim = victims.swap_remove(random.below(victims.len()));
         cluster.kill(&victim);
         dead.push(victim);
-        thread::sleep(Duration::from_millis(random.draw() % 100));
+        random.pause(100);
     }
-    thread::sleep(Duration::from_millis(random.draw() % 1_000));
+    random.pause(1_000);
     while !dead.is_empty() {
         let name = dead.swap_remove(random.below(dead.len()));
         cluster.revive(&name);
-        thread::sleep(Duration::from_millis(random.draw() % 200));
+        random.pause(200);
     }
 }
 
@@ -239,8 +234,7 @@ fn is_whole(cluster: &Sandbox) {
     cluster.miroir_ok(&["verify"]);
 }
 
-#[test]
-fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
+pub fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
     let (seed, rounds) = (number("MIROIR_CRASH_SEED", 1), number("MIROIR_CRASH_ROUNDS", 4));
     let options = Options { gateways: 2, lease_ms: 1_000, write_timeout_ms: 4_000, ..Options::default() };
     let cluster = Sandbox::start(options);
@@ -288,10 +282,10 @@ fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
             let Some(operation) = members.operation(kind, &cluster, &mut random) else { continue };
             round += 1;
             let how = crashes.pop().unwrap();
-            println!("{kind}: {}; {how} crashes", operation.arguments.join(" "));
+            tell!("{kind}: {}; {how} crashes", operation.arguments.join(" "));
             let begun = Instant::now();
             run(&cluster, &operation, how, &mut random);
-            println!("over after {:?}", begun.elapsed());
+            tell!("over after {:?}", begun.elapsed());
             is_whole(&cluster);
             for node in before {
                 if cluster.member(&node).is_null() {
@@ -314,7 +308,7 @@ fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
     held.retain(|id, _| !id.starts_with("fixed-"));
     assert_eq!(all - held.len(), FIXED);
     let counted = judge(&cluster.client, &load.log(), &held);
-    println!("{done:?}; {} documents; {counted}", held.len());
+    tell!("{done:?}; {} documents; {counted}", held.len());
 }
 
 /// Does an operation, while something crashes.
@@ -322,14 +316,14 @@ fn run(cluster: &Sandbox, operation: &Operation, how: &str, random: &mut Random)
     let output = thread::scope(|scope| {
         let starting = scope.spawn(|| operation.start(cluster));
         if how == "control at once" {
-            thread::sleep(Duration::from_millis(random.draw() % 150));
+            random.pause(150);
             crash(cluster, "control", random);
         } else {
             wait_until("it has started", || {
                 let status = cluster.status();
                 starting.is_finished() || status["moving"] == true || status["replicasStale"] != 0
             });
-            thread::sleep(Duration::from_millis(random.draw() % 1_500));
+            random.pause(1_500);
             crash(cluster, how, random);
         }
         starting.join().unwrap()
@@ -341,7 +335,7 @@ fn run(cluster: &Sandbox, operation: &Operation, how: &str, random: &mut Random)
     } else if !(operation.is_done)(cluster) {
         assert!(how.starts_with("control") || how == "everything", "{said}");
         // It has not started, and can be.
-        println!("again, after: {said}");
+        tell!("again, after: {said}");
         let output = operation.start(cluster);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         wait_until("it is done", || (operation.is_done)(cluster));

@@ -61,8 +61,7 @@ fn story(client: &Client) -> Vec<String> {
     story
 }
 
-#[test]
-fn all_nodes_tell_the_same_dates_of_an_index() {
+pub fn all_nodes_tell_the_same_dates_of_an_index() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
     assert_eq!(story(&cluster.client), story(&node.client));
     // Whoever answers, and whatever it came to know when.

@@ -3,7 +3,6 @@
 //!
 //! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
 
-use crate::checks::{Check, all};
 use miroir_tests::{Answer, Client, Options, Sandbox, Upload, nodes_are_real, wait_until};
 use serde_json::{Value, json};
 use std::{
@@ -117,19 +116,7 @@ pub fn the_control_plane_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     assert_eq!(consistent(cluster, 2), 40);
 }
 
-/// Gateways are killed, and stopped; a cluster for all, since each of its two Envoys takes seconds to start.
-#[test]
-fn gateways_tear_nothing() {
-    let cluster = cluster(2);
-    let checks: [Check; 3] = [
-        a_gateway_is_killed_between_begin_and_commit,
-        a_callout_that_comes_late_changes_nothing,
-        a_gateway_sleeps_through_the_recovery_of_its_write,
-    ];
-    all(&[&cluster.client], &checks, |check| check(&cluster));
-}
-
-fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
+pub fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     fill(cluster);
     let write = begin_without(cluster, "meili-1", 1, &books(1, 40));
     cluster.kill("gateway-1");
@@ -146,7 +133,7 @@ fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     assert_eq!(consistent(cluster, 2), 40);
 }
 
-fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
+pub fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
     fill(cluster);
     // The first write holds the locks, so that the second waits for its begin when its gateway falls asleep.
     let first = begin_without(cluster, "meili-2", 0, &books(1, 40));
@@ -290,8 +277,7 @@ pub fn a_slow_upload_holds_up_nobody(cluster: &Sandbox) {
 /// A new topology frees the configuration that a gateway had, and nothing else holds a write whose client has left. Proved:
 /// the root context stays until its writes are over. Of two such writes one is between begin and commit and one waits for its
 /// begin when the topology changes, and both are written everywhere, the second last; their tasks succeed.
-#[test]
-fn a_new_topology_takes_no_write_from_a_client_that_left() {
+pub fn a_new_topology_takes_no_write_from_a_client_that_left() {
     // Long enough for the node to be away before its write is given up.
     let cluster = cluster_that_waits(2, 20_000);
     fill(&cluster);
@@ -330,7 +316,7 @@ fn a_new_topology_takes_no_write_from_a_client_that_left() {
 /// A node that sleeps over a write's timeout has the write in its ears when it wakes, after newer ones. Proved: wherever it
 /// lands, the node's copies are replaced after that, since the key that it came under is gone first; and other writes of its
 /// gateway go on meanwhile.
-fn a_callout_that_comes_late_changes_nothing(cluster: &Sandbox) {
+pub fn a_callout_that_comes_late_changes_nothing(cluster: &Sandbox) {
     fill(cluster);
     let keys = |node| -> Vec<Value> {
         let keys = cluster.node(node).get("/keys?limit=1000").body["results"].as_array().cloned().unwrap();

@@ -2,13 +2,21 @@
 //!
 //! The greedy client is at 127.0.0.1, its neighbour at 127.0.0.2.
 
-use miroir_tests::{Answer, Client, MASTER_KEY, Options, Sandbox, Upload, wait_until};
+use crate::fixtures::{ClusterChecks, HasCluster};
+use miroir_tests::{
+    Answer, Client, MASTER_KEY, Options, Sandbox, Upload, pass, tell,
+    trials::{Fixture, Group, Trials, name_of},
+    wait_until,
+};
 use serde_json::{Value, json};
 use std::{
     fs,
     io::Write,
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -20,43 +28,77 @@ const DOCUMENTS: &str = "/indexes/books/documents";
 const BODY_TIMEOUT: Duration = Duration::from_secs(25);
 const LIMITS: &str = r#"{"maxPayloadBytes":16777216,"maxBufferedBytes":67108864,"maxReadsPerClient":16,"bodyTimeoutMs":25000}"#;
 
-type Check = fn(&Sandbox);
+/// A cluster that a client already has six uploads under way at, which stall.
+struct Beset {
+    cluster: Sandbox,
+    begun: Instant,
+    stalled: Mutex<Vec<Upload>>,
+}
 
-#[test]
-fn whatever_one_client_asks_for_nobody_else_notices() {
-    let cluster = Sandbox::start(Options { limits: LIMITS, ..Options::default() });
-    cluster.client.create("books", "id", &json!({}));
-    cluster.client.add("books", &(0..200).map(|id| json!({"id": id, "text": "red"})).collect());
-    let begun = Instant::now();
-    // They stall until the end of the test.
-    let mut stalled: Vec<Upload> =
-        (0..6).map(|_| Upload::start(cluster.client.url(), DOCUMENTS, 10 * MIB)).collect();
-    stalled.iter_mut().for_each(|upload| upload.send(b"[{\"id\":1"));
-    let checks: [(Check, u64); 8] = [
-        (announced_bodies_hold_nothing_up, 32),
-        (a_short_body_that_asks_for_much_is_refused_at_once, 64),
-        (a_reads_body_has_a_limit_of_its_own, 96),
-        (an_expensive_read_is_judged_before_it_is_expanded, 96),
-        (one_client_holds_its_share_only, 128),
-        (one_client_has_so_many_reads_under_way, 32),
-        (a_large_upload_is_judged_while_it_comes_in, 64),
-        (what_grows_when_it_is_read_is_refused, 384),
-    ];
-    for (check, mebibytes) in checks {
-        unnoticed(&cluster, mebibytes, check);
+impl Beset {
+    fn start() -> Self {
+        let cluster = Sandbox::start(Options { limits: LIMITS, ..Options::default() });
+        cluster.client.create("books", "id", &json!({}));
+        cluster.client.add("books", &(0..200).map(|id| json!({"id": id, "text": "red"})).collect());
+        let begun = Instant::now();
+        let mut stalled: Vec<Upload> =
+            (0..6).map(|_| Upload::start(cluster.client.url(), DOCUMENTS, 10 * MIB)).collect();
+        stalled.iter_mut().for_each(|upload| upload.send(b"[{\"id\":1"));
+        Self { cluster, begun, stalled: Mutex::new(stalled) }
     }
-    a_stalled_upload_keeps_no_topology_in_use(&cluster);
-    for mut upload in stalled {
+}
+
+impl Fixture for Beset {
+    fn logs(&self) -> String {
+        self.cluster.logs()
+    }
+}
+
+impl HasCluster for Beset {
+    fn cluster(&self) -> &Sandbox {
+        &self.cluster
+    }
+}
+
+pub fn trials(trials: &mut Trials) {
+    trials
+        .sharing(Beset::start)
+        .unnoticed(4, 32, announced_bodies_hold_nothing_up)
+        .unnoticed(4, 64, a_short_body_that_asks_for_much_is_refused_at_once)
+        .unnoticed(4, 96, a_reads_body_has_a_limit_of_its_own)
+        .unnoticed(4, 96, an_expensive_read_is_judged_before_it_is_expanded)
+        .unnoticed(4, 128, one_client_holds_its_share_only)
+        .unnoticed(4, 32, one_client_has_so_many_reads_under_way)
+        .unnoticed(4, 64, a_large_upload_is_judged_while_it_comes_in)
+        .unnoticed(4, 384, what_grows_when_it_is_read_is_refused)
+        .of_cluster(4, a_stalled_upload_keeps_no_topology_in_use)
+        .check(10, stalled_uploads_end_at_their_time);
+}
+
+/// Checks that nobody else notices: Envoy takes no more than so many mebibytes for them.
+trait Unnoticed {
+    fn unnoticed<F: Fn(&Sandbox) + Send + 'static>(self, seconds: u32, mebibytes: u64, check: F) -> Self;
+}
+
+impl Unnoticed for Group<'_, Beset> {
+    fn unnoticed<F: Fn(&Sandbox) + Send + 'static>(self, seconds: u32, mebibytes: u64, check: F) -> Self {
+        let name = name_of(&check);
+        self.named(name, seconds, move |beset: &Beset| unnoticed(&beset.cluster, mebibytes, &check))
+    }
+}
+
+fn stalled_uploads_end_at_their_time(beset: &Beset) {
+    for mut upload in std::mem::take(&mut *beset.stalled.lock().unwrap()) {
         let answer = upload.answered_within(BODY_TIMEOUT + Duration::from_secs(5));
         assert!(answer.starts_with("http/1.1 408"), "{answer}");
         assert!(answer.contains("limits.bodytimeoutms"), "{answer}");
     }
-    assert!(begun.elapsed() >= BODY_TIMEOUT);
+    assert!(beset.begun.elapsed() >= BODY_TIMEOUT);
 }
 
 /// Runs a check while a neighbour searches: each of its searches is answered whole within a second, and Envoy takes no more than
 /// so much more memory.
-fn unnoticed(cluster: &Sandbox, mebibytes: u64, check: Check) {
+fn unnoticed(cluster: &Sandbox, mebibytes: u64, check: impl Fn(&Sandbox)) {
     let neighbour = neighbour(cluster);
     let process = cluster.processes().into_iter().find(|process| process["name"] == "gateway-0").unwrap();
     let folder = format!("/proc/{}", process["pid"]);
@@ -71,7 +113,8 @@ fn unnoticed(cluster: &Sandbox, mebibytes: u64, check: Check) {
                 let begun = Instant::now();
                 assert_eq!(neighbour.search("books", &json!({"q": "red"}))["estimatedTotalHits"], 200);
                 slowest = slowest.max(begun.elapsed());
-                thread::sleep(Duration::from_millis(5));
+                // A client that thinks.
+                pass(Duration::from_millis(5));
             }
             slowest
         });
@@ -85,7 +128,7 @@ fn unnoticed(cluster: &Sandbox, mebibytes: u64, check: Check) {
     });
     assert!(slowest < Duration::from_secs(1), "a neighbour's search took {slowest:?}");
     let peak = memory(&folder, "VmHWM:");
-    println!("slowest search {slowest:?}, {before} kB, then {peak} kB");
+    tell!("slowest search {slowest:?}, {before} kB, then {peak} kB");
     assert!(peak < before + mebibytes * 1024, "Envoy grew from {before} to {peak} kB");
 }
 

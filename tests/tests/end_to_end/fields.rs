@@ -1,7 +1,7 @@
 //! What a node answers depends on the fields that it has seen. All nodes of a cluster know the fields of all documents, so that a
 //! condition finds what it finds on one node, whichever nodes have the documents.
 
-use miroir_tests::{Client, Node, Random, Sandbox, number};
+use miroir_tests::{Client, Node, Random, Sandbox, number, tell};
 use serde_json::{Value, json};
 
 /// Fields that conditions are about: of all documents, of some, of one, of none; each alone, and in an object.
@@ -104,7 +104,7 @@ pub fn a_condition_finds_what_it_finds_on_one_node_whoever_has_seen_its_field(
     node: &Node,
 ) {
     let seed = number("MIROIR_SEED", u64::from(std::process::id()));
-    println!("seed {seed}");
+    tell!("seed {seed}");
     let mut random = Random(seed);
     let clients = [&cluster.client, &node.client];
     clients.iter().for_each(|client| fill(client, "flags"));
@@ -142,7 +142,7 @@ pub fn a_condition_finds_what_it_finds_on_one_node_whoever_has_seen_its_field(
 
 pub fn what_writes_by_a_condition_writes_the_same_on_all_replicas(cluster: &Sandbox, node: &Node) {
     let seed = number("MIROIR_SEED", u64::from(std::process::id()));
-    println!("seed {seed}");
+    tell!("seed {seed}");
     let mut random = Random(seed);
     let clients = [&cluster.client, &node.client];
     for client in clients {

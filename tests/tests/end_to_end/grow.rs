@@ -4,7 +4,8 @@
 //! `MIROIR_GROW_SECONDS` says how long (15), `MIROIR_GROW_SEED` which (1).
 
 use miroir_tests::{
-    BOOKS_PATH, Client, Documents, End, History, Node, Options, Random, Sandbox, number, wait_until,
+    BOOKS_PATH, Client, Documents, End, History, Node, Options, Random, Sandbox, number, pass, tell,
+    wait_until,
 };
 use serde_json::{Value, json};
 use std::{
@@ -99,8 +100,8 @@ impl Load<'_> {
                 503 => {
                     assert!(answer.header("retry-after").is_some(), "{:?}: {}", answer.headers, answer.body);
                     self.retryable.fetch_add(1, Ordering::Relaxed);
-                    // It may have been written: what comes later must be later.
-                    thread::sleep(Duration::from_secs(1));
+                    // A client that tries again later, as it is told to: its next write must not overtake this one, which may be on its way.
+                    pass(Duration::from_secs(1));
                     None
                 }
                 status => panic!("a write got {status}: {}", answer.body),
@@ -110,7 +111,7 @@ impl Load<'_> {
             if task.is_some() && random.one_in(2) {
                 self.read_back(&client, &answer, &key, version, &mut random);
             }
-            thread::sleep(Duration::from_millis(random.draw() % 40));
+            random.pause(40);
         }
     }
 
@@ -140,7 +141,7 @@ impl Load<'_> {
             assert_eq!(answer.header("x-miroir-missing-shards"), None, "{query}");
             assert_eq!(&seen(&answer.body), expected, "{query}");
             self.searches.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(random.draw() % 20));
+            random.pause(20);
         }
     }
 }
@@ -163,9 +164,9 @@ fn operate(cluster: &Sandbox, random: &mut Random, until: Instant) -> BTreeMap<&
                 let node = spare(&mut outside);
                 cluster.miroir_ok(&["node", "add", &cluster.named(&node), "--no-wait"]);
                 if step != "add" {
-                    thread::sleep(Duration::from_millis(random.draw() % 1_500));
+                    random.pause(1_500);
                     cluster.kill(&victim);
-                    thread::sleep(Duration::from_millis(random.draw() % 1_500));
+                    random.pause(1_500);
                     cluster.revive(&victim);
                 }
                 inside.push(node);
@@ -185,7 +186,7 @@ fn operate(cluster: &Sandbox, random: &mut Random, until: Instant) -> BTreeMap<&
             }
             "kill" => {
                 cluster.kill(&victim);
-                thread::sleep(Duration::from_millis(random.draw() % 2_000));
+                random.pause(2_000);
                 cluster.revive(&victim);
             }
             "lose" if inside.len() > 3 => {
@@ -219,8 +220,7 @@ fn settle(cluster: &Sandbox) {
     });
 }
 
-#[test]
-fn nobody_notices() {
+pub fn nobody_notices() {
     let (seed, seconds) = (number("MIROIR_GROW_SEED", 1), number("MIROIR_GROW_SECONDS", 15));
     let options =
         Options { gateways: 2, shards: 16, lease_ms: 1_000, write_timeout_ms: 2_000, ..Options::default() };
@@ -273,7 +273,7 @@ fn nobody_notices() {
     judge(&cluster.client, &log, held);
     cluster.miroir_ok(&["verify"]);
     let status = cluster.status();
-    println!(
+    tell!(
         "{done:?}; {} writes, {} retryable, the slowest {} ms; {} read back; {} searches; moved {}",
         log.len(),
         load.retryable.load(Ordering::Relaxed),

@@ -1,7 +1,6 @@
-//! Tests of whole clusters, each with an Envoy, a control plane and nodes of its own.
+//! Tests of whole clusters: an Envoy, a control plane and nodes for each, or for several that share them ([`trials`]).
 //!
-//! One program, so that tests wait side by side: `make test` runs several at once, whatever the number of cores. They begin in the
-//! order of their names: the longest are not to be last.
+//! One program, so that tests wait side by side: `make test` runs several at once, whatever the number of cores.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod all_or_nothing;
@@ -10,7 +9,6 @@ mod attacks;
 mod bad_input;
 mod broken_nodes;
 mod chaos;
-mod checks;
 mod cluster;
 mod crashes;
 mod dates;
@@ -21,6 +19,7 @@ mod exhaustion;
 mod export;
 mod fields;
 mod first_payloads;
+mod fixtures;
 mod grow;
 mod mesh;
 mod missing_shards;
@@ -39,7 +38,17 @@ mod similar;
 mod survive;
 mod token;
 mod told;
+mod trials;
 mod vectors;
 mod verdicts;
 mod webhooks;
 mod writes;
+
+use miroir_tests::trials::Trials;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut trials = Trials::from_command_line();
+    trials::add_all(&mut trials);
+    trials.run()
+}

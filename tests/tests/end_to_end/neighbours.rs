@@ -93,8 +93,7 @@ fn life(client: &Client, name: &str, number: u64) -> Vec<Value> {
     seen
 }
 
-#[test]
-fn clients_on_different_indexes_do_not_notice_each_other() {
+pub fn clients_on_different_indexes_do_not_notice_each_other() {
     const CLIENTS: u64 = 8;
     let (cluster, node) = (Sandbox::start(Options { gateways: 2, ..Options::default() }), Node::start());
     let rounds = number("MIROIR_NEIGHBOUR_ROUNDS", 3);

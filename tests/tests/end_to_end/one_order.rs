@@ -3,7 +3,7 @@
 //!
 //! `MIROIR_ORDER_SECONDS` says how long (6), `MIROIR_ORDER_SEED` which (1).
 
-use miroir_tests::{Answer, Client, Options, Random, Sandbox, number};
+use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, tell};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -16,8 +16,7 @@ const INDEXES: [&str; 2] = ["left", "right"];
 const KEYS: usize = 8;
 const WRITERS: u64 = 8;
 
-#[test]
-fn copies_are_the_same_whatever_comes_at_the_same_time() {
+pub fn copies_are_the_same_whatever_comes_at_the_same_time() {
     let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
     let (seed, seconds) = (number("MIROIR_ORDER_SEED", 1), number("MIROIR_ORDER_SECONDS", 6));
     let features = json!({"editDocumentsByFunction": true});
@@ -46,7 +45,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
             let mut random = Random(seed * 1_000 + WRITERS);
             while Instant::now() < until {
                 disturb(&client, &mut random);
-                thread::sleep(Duration::from_millis(random.draw() % 150));
+                random.pause(150);
             }
         });
     });
@@ -61,7 +60,7 @@ fn copies_are_the_same_whatever_comes_at_the_same_time() {
         }
     }
     let ended = |status: &str| cluster.client.get(&format!("/tasks?statuses={status}")).body["total"].clone();
-    println!(
+    tell!(
         "{} requests; tasks: {} succeeded, {} failed, {} canceled; documents: {held:?}",
         accepted.load(Ordering::Relaxed),
         ended("succeeded"),

@@ -83,8 +83,7 @@ fn name(file: &Path) -> String {
     file.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-#[test]
-fn a_cluster_comes_back_from_its_dumps() {
+pub fn a_cluster_comes_back_from_its_dumps() {
     comes_back("/dumps", &FROM_DUMPS, |folder| {
         let dumps = files(&folder.join("dumps"));
         assert_eq!(dumps.len(), 1, "{dumps:?}");
@@ -92,8 +91,7 @@ fn a_cluster_comes_back_from_its_dumps() {
     });
 }
 
-#[test]
-fn a_cluster_comes_back_from_its_snapshots() {
+pub fn a_cluster_comes_back_from_its_snapshots() {
     comes_back("/snapshots", &FROM_SNAPSHOTS, |folder| {
         assert!(folder.join("snapshots/data.ms.snapshot").is_file());
     });

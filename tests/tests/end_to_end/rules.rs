@@ -130,8 +130,7 @@ fn rising(node: &Client) -> impl Iterator<Item = bool> + use<> {
     })
 }
 
-#[test]
-fn pinned_documents_are_where_one_node_has_them() {
+pub fn pinned_documents_are_where_one_node_has_them() {
     if !nodes_are_real() {
         // The development node has no rules; the filter's part is tested without nodes.
         return;

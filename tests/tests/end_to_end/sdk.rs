@@ -48,8 +48,7 @@ fn same(transcripts: [Vec<String>; 2], calls: usize) {
     assert!(node.len() >= calls, "{}", node.len());
 }
 
-#[test]
-fn the_python_client_cannot_tell_a_cluster_from_a_node() {
+pub fn the_python_client_cannot_tell_a_cluster_from_a_node() {
     let python = || {
         let mut command = Command::new(root().join(".venv/bin/python"));
         command.arg(root().join("tests/sdk/python.py"));
@@ -58,8 +57,7 @@ fn the_python_client_cannot_tell_a_cluster_from_a_node() {
     same(transcripts(python), 205);
 }
 
-#[test]
-fn the_javascript_client_cannot_tell_a_cluster_from_a_node() {
+pub fn the_javascript_client_cannot_tell_a_cluster_from_a_node() {
     let node = || {
         let mut command = Command::new("node");
         command.arg(root().join("tests/sdk/javascript.mjs"));
@@ -68,8 +66,7 @@ fn the_javascript_client_cannot_tell_a_cluster_from_a_node() {
     same(transcripts(node), 120);
 }
 
-#[test]
-fn the_rust_client_cannot_tell_a_cluster_from_a_node() {
+pub fn the_rust_client_cannot_tell_a_cluster_from_a_node() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
     let drive = |url| rust::drive(url, MASTER_KEY);
     let transcripts = std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! Who has heard that a task has succeeded sees what it has done, at every gateway.
 
-use miroir_tests::{Client, Options, Sandbox, number};
+use miroir_tests::{Client, Options, Sandbox, number, tell};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -47,19 +47,33 @@ fn settings(round: u64) -> [(Value, Value, &'static str, Value); 4] {
     ]
 }
 
-#[test]
-fn what_has_succeeded_is_seen_at_every_gateway() {
-    let cluster = Sandbox::start(Options { gateways: 2, ..Options::default() });
-    let gateways = [cluster.gateway(0), cluster.gateway(1)];
-    let client = &gateways[0];
+/// A cluster with two gateways.
+pub fn cluster() -> Sandbox {
+    Sandbox::start(Options { gateways: 2, ..Options::default() })
+}
+
+fn gateways(cluster: &Sandbox) -> [Client; 2] {
+    [cluster.gateway(0), cluster.gateway(1)]
+}
+
+fn rounds() -> u64 {
+    number("MIROIR_SEEN_ROUNDS", 12)
+}
+
+fn fill(client: &Client) {
     client.create("seen", "id", &json!({"filterableAttributes": ["n", "kind"], "sortableAttributes": ["n"]}));
     client.add(
         "seen",
         &json!((0..30).map(|id| json!({"id": id, "n": id, "kind": id % 3})).collect::<Vec<_>>()),
     );
-    let rounds = number("MIROIR_SEEN_ROUNDS", 12);
+}
+
+pub fn settings_that_have_succeeded_are_seen_at_every_gateway(cluster: &Sandbox) {
+    let gateways = gateways(cluster);
+    let client = &gateways[0];
+    fill(client);
     let mut took = Vec::new();
-    for round in 0..rounds {
+    for round in 0..rounds() {
         for (change, query, pointer, expected) in settings(round) {
             let accepted =
                 gateways[usize::from(round % 3 == 0)].json("PATCH", "/indexes/seen/settings", &change);
@@ -77,18 +91,17 @@ fn what_has_succeeded_is_seen_at_every_gateway() {
         }
     }
     took.sort_unstable();
-    println!(
+    tell!(
         "a settings task takes {:?}, 9 of 10 {:?}, at most {:?}",
         took[took.len() / 2],
         took[took.len() * 9 / 10],
         took.last()
     );
-    indexes_come_and_go(&gateways, rounds);
-    keys_come_and_go(&gateways, rounds);
 }
 
 /// Made, swapped and deleted indexes.
-fn indexes_come_and_go(gateways: &[Client; 2], rounds: u64) {
+pub fn indexes_come_and_go_at_every_gateway(cluster: &Sandbox) {
+    let gateways = gateways(cluster);
     let client = &gateways[0];
     let search = |at: usize, index: &str| {
         let answer = gateways[at % 2].json(
@@ -98,7 +111,7 @@ fn indexes_come_and_go(gateways: &[Client; 2], rounds: u64) {
         );
         (answer.status, answer.body["hits"][0]["id"].clone())
     };
-    for round in 0..rounds {
+    for round in 0..rounds() {
         let names = [format!("a{round}"), format!("b{round}")];
         for (name, id) in names.iter().zip([1, 2]) {
             let made = match round % 2 {
@@ -151,8 +164,10 @@ fn indexes_come_and_go(gateways: &[Client; 2], rounds: u64) {
 }
 
 /// Keys are there, and gone, once their requests are answered.
-fn keys_come_and_go(gateways: &[Client; 2], rounds: u64) {
-    for round in 0..rounds {
+pub fn keys_come_and_go_at_every_gateway(cluster: &Sandbox) {
+    let gateways = gateways(cluster);
+    fill(&gateways[0]);
+    for round in 0..rounds() {
         let body = json!({"actions": ["search", "documents.add"], "indexes": ["seen"], "expiresAt": null});
         let made = gateways[usize::from(round % 2 == 0)].json("POST", "/keys", &body);
         assert_eq!(made.status, 201, "{}", made.body);

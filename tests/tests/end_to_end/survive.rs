@@ -1,10 +1,10 @@
 //! What a cluster survives: nodes, gateways and the control plane die, sleep, and come back in any order.
 
-use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Sandbox, books, number, wait_until};
+use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Sandbox, books, number, pass, tell, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -21,8 +21,8 @@ fn wait_moved(cluster: &Sandbox) {
 fn asleep<'a>(
     cluster: &Sandbox,
     scope: &'a thread::Scope<'a, '_>,
-    over: &'a AtomicBool,
-) -> Vec<thread::ScopedJoinHandle<'a, u64>> {
+    (over, searches): (&'a AtomicBool, &'a AtomicU64),
+) -> Vec<thread::ScopedJoinHandle<'a, ()>> {
     let sleeper = cluster.gateway(1);
     for _ in 0..20 {
         // Every worker knows the topology.
@@ -31,10 +31,10 @@ fn asleep<'a>(
     }
     let searcher = |_| {
         let client = sleeper.clone();
-        scope.spawn(move || search_on(&client, over))
+        scope.spawn(move || search_on(&client, over, searches))
     };
     let searching = (0..4).map(searcher).collect();
-    thread::sleep(Duration::from_millis(100));
+    wait_until("searches are under way", || searches.load(Ordering::Relaxed) >= 20);
     cluster.freeze("gateway-1");
     searching
 }
@@ -48,22 +48,23 @@ fn finds_all_of(client: &Client, version: u64) {
     assert_eq!((answer.header("x-miroir-missing-shards"), new), (None, 400));
 }
 
-/// `MIROIR_STALL_SECONDS` says for how long a gateway sleeps at least (0).
-#[test]
-fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left() {
-    let cluster = Sandbox::library(3, 2, 2);
+/// For how long a gateway sleeps at least: `MIROIR_STALL_SECONDS` (0).
+fn stall() {
+    pass(Duration::from_secs(number("MIROIR_STALL_SECONDS", 0)));
+}
+
+pub fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left(cluster: &Sandbox) {
     let sleeper = cluster.gateway(1);
-    let stall = Duration::from_secs(number("MIROIR_STALL_SECONDS", 0));
-    let over = AtomicBool::new(false);
+    let (over, searches) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let _end = End(&over);
-        let searching = asleep(&cluster, scope, &over);
+        let searching = asleep(cluster, scope, (&over, &searches));
         let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| finds_all_of(&sleeper, 2))).collect();
         let write = scope.spawn(|| sleeper.json("POST", BOOKS_PATH, &books(0..1, 2)));
         cluster.miroir_ok(&["node", "drain", "meili-0"]);
         cluster.miroir_ok(&["node", "remove", "meili-0"]);
         cluster.client.add("books", &books(0..400, 2));
-        thread::sleep(stall);
+        stall();
         cluster.thaw("gateway-1");
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
         let answer = write.join().unwrap();
@@ -73,25 +74,30 @@ fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left() {
             assert_eq!(answer.status, 503, "{}", answer.body);
         }
         over.store(true, Ordering::Relaxed);
-        let searches: u64 = searching.into_iter().map(|searching| searching.join().unwrap()).sum();
-        println!("{searches} searches and 8 more through a gateway that slept: none failed");
+        searching.into_iter().for_each(|searching| searching.join().unwrap());
+        tell!("{searches:?} searches and 8 more through a gateway that slept: none failed");
     });
     assert_eq!(cluster.node(0).count("books"), 0, "nothing was written to a node that has left");
     cluster.library_is_whole(400, 2);
     // A node may close its connections to who sleeps: the write has missed it.
     cluster.wait_repaired();
-    a_gateway_that_slept_reads_no_copy_that_has_missed_something(&cluster, stall);
 }
 
 /// A replica that has missed a write may be read again long before it is whole, by whom nobody has told.
-fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sandbox, stall: Duration) {
+pub fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sandbox) {
     let sleeper = cluster.gateway(1);
+    // Of two nodes each has everything.
+    if !cluster.member("meili-0").is_null() {
+        cluster.miroir_ok(&["node", "drain", "meili-0"]);
+        cluster.miroir_ok(&["node", "remove", "meili-0"]);
+    }
+    cluster.client.add("books", &books(0..400, 2));
     cluster.client.create("albums", "id", &json!({}));
     cluster.client.add("albums", &books(0..400, 2));
-    let over = AtomicBool::new(false);
+    let (over, searches) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let _end = End(&over);
-        let searching = asleep(cluster, scope, &over);
+        let searching = asleep(cluster, scope, (&over, &searches));
         let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| finds_all_of(&sleeper, 3))).collect();
         cluster.kill("meili-1");
         cluster.client.add("albums", &books(0..400, 3));
@@ -100,7 +106,7 @@ fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sandbo
         cluster.miroir_ok(&["throttle", "--documents-per-second", "1"]);
         cluster.revive("meili-1");
         wait_until("it is up", || cluster.member("meili-1")["up"] == true);
-        thread::sleep(stall);
+        stall();
         cluster.thaw("gateway-1");
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
         assert_ne!(cluster.member("meili-1")["stale"], 0);
@@ -112,8 +118,7 @@ fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sandbo
     cluster.library_is_whole(400, 3);
 }
 
-#[test]
-fn a_cluster_that_is_killed_while_it_grows_comes_back() {
+pub fn a_cluster_that_is_killed_while_it_grows_comes_back() {
     let mut cluster = Sandbox::library(2, 2, 1);
     let node = cluster.add_node();
     cluster.miroir_ok(&["node", "add", &cluster.named(&node), "--no-wait"]);
@@ -125,25 +130,23 @@ fn a_cluster_that_is_killed_while_it_grows_comes_back() {
     cluster.library_is_whole(400, 1);
 }
 
-/// Searches, one after the other, until it is over: gives how many there were. None of them fails, or lacks anything.
-fn search_on(client: &Client, over: &AtomicBool) -> u64 {
-    let mut searches = 0;
+/// Searches, one after the other, until it is over, and counts. None of the searches fails, or lacks anything.
+fn search_on(client: &Client, over: &AtomicBool, searches: &AtomicU64) {
     while !over.load(Ordering::Relaxed) {
         let answer = client.json("POST", "/indexes/books/search", &json!({"limit": 1000}));
         let hits =
             answer.body["hits"].as_array().unwrap_or_else(|| panic!("{}: {}", answer.status, answer.body));
         assert_eq!((answer.header("x-miroir-missing-shards"), hits.len()), (None, 400));
-        searches += 1;
+        searches.fetch_add(1, Ordering::Relaxed);
     }
-    searches
 }
 
-#[test]
-fn of_three_replicas_any_two_may_die() {
+pub fn of_three_replicas_any_two_may_die() {
     let cluster = Sandbox::library(4, 3, 1);
-    let over = AtomicBool::new(false);
+    let (over, searches) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        let searchers: Vec<_> = (0..2).map(|_| scope.spawn(|| search_on(&cluster.client, &over))).collect();
+        let searcher = |_| scope.spawn(|| search_on(&cluster.client, &over, &searches));
+        let searchers: Vec<_> = (0..2).map(searcher).collect();
         let _end = End(&over);
         for (number, victims) in [["meili-0", "meili-3"], ["meili-1", "meili-2"]].into_iter().enumerate() {
             let version = number as u64 + 2;
@@ -157,22 +160,22 @@ fn of_three_replicas_any_two_may_die() {
             cluster.wait_repaired();
         }
         over.store(true, Ordering::Relaxed);
-        let searches: u64 = searchers.into_iter().map(|searcher| searcher.join().unwrap()).sum();
-        println!("{searches} searches while four nodes died, two at a time: none failed");
+        searchers.into_iter().for_each(|searcher| searcher.join().unwrap());
+        let searches = searches.load(Ordering::Relaxed);
+        tell!("{searches} searches while four nodes died, two at a time: none failed");
         assert!(searches > 50, "{searches}");
     });
     cluster.library_is_whole(400, 3);
 }
 
-#[test]
-fn a_node_that_envoy_does_not_reach_takes_nothing() {
+pub fn a_node_that_envoy_does_not_reach_takes_nothing() {
     let cluster = Sandbox::library(2, 1, 1);
     let node = cluster.add_node();
     let way = Proxy::closed_to_envoy(&cluster.address(&node));
     cluster.miroir_ok(&["node", "add", &format!("{node}={}", way.url()), "--no-wait"]);
-    let over = AtomicBool::new(false);
+    let (over, searches) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        let searcher = scope.spawn(|| search_on(&cluster.client, &over));
+        let searcher = scope.spawn(|| search_on(&cluster.client, &over, &searches));
         let _end = End(&over);
         wait_until("somebody is told", || {
             let error = cluster.status()["moved"]["errors"][&node].as_str().unwrap_or_default().to_owned();
@@ -183,7 +186,8 @@ fn a_node_that_envoy_does_not_reach_takes_nothing() {
         wait_moved(&cluster);
         assert!(cluster.member(&node)["active"].as_u64().unwrap() >= 5);
         over.store(true, Ordering::Relaxed);
-        println!("{} searches, none failed", searcher.join().unwrap());
+        searcher.join().unwrap();
+        tell!("{searches:?} searches, none failed");
     });
     cluster.library_is_whole(400, 1);
 }

@@ -1,7 +1,7 @@
 //! Settings, and the details of the tasks that set them, are told as clients wrote them, though nodes were sent more; and batches
 //! tell of a task what one node's would.
 
-use miroir_tests::{Answer, Client, Node, Options, Sandbox, nodes_are_real};
+use miroir_tests::{Answer, Client, Node, Sandbox, nodes_are_real};
 use serde_json::{Value, json};
 
 /// What is told of each change, while it waits, when it has ended, and by the settings.
@@ -129,9 +129,7 @@ fn batches(client: &Client) -> Vec<(String, Value)> {
     told.into()
 }
 
-#[test]
-fn batches_are_told_as_by_one_node() {
-    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+pub fn batches_are_told_as_by_one_node(cluster: &Sandbox, node: &Node) {
     for (cluster, node) in batches(&cluster.client).iter().zip(&batches(&node.client)) {
         assert_eq!(cluster, node);
     }
@@ -145,9 +143,7 @@ fn batches_are_told_as_by_one_node() {
     }
 }
 
-#[test]
-fn settings_are_told_as_clients_wrote_them() {
-    let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
+pub fn settings_are_told_as_clients_wrote_them(cluster: &Sandbox, node: &Node) {
     let create = |client: &Client| {
         client.succeeded(&client.json("POST", "/indexes", &json!({"uid": "told"})));
         told(client)

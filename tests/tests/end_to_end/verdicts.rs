@@ -1,7 +1,7 @@
 //! What one node would refuse of an operation on a whole index, the cluster refuses, in the same words; then no node keeps it, and
 //! nobody else notices.
 
-use miroir_tests::{Client, Node, Options, Sandbox, nodes_are_real, wait_until};
+use miroir_tests::{Client, Node, Sandbox, nodes_are_real, pass, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -222,7 +222,7 @@ pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
 }
 
 /// The control plane is killed while nodes try an edit, or have it: it is done once, in all documents, or in none.
-fn edits_are_whole_whoever_is_killed(cluster: &Sandbox) {
+pub fn edits_are_whole_whoever_is_killed(cluster: &Sandbox) {
     let client = &cluster.client;
     let on = client.json("PATCH", "/experimental-features", &json!({"editDocumentsByFunction": true}));
     assert_eq!(on.status, 200, "{}", on.body);
@@ -231,7 +231,7 @@ fn edits_are_whole_whoever_is_killed(cluster: &Sandbox) {
     let mut expected = 0;
     for wait in [0, 5, 15, 40, 100] {
         let edit = client.json("POST", "/indexes/edited/documents/edit", &json!({"function": "doc.n += 1"}));
-        std::thread::sleep(Duration::from_millis(wait));
+        pass(Duration::from_millis(wait));
         cluster.kill("control");
         cluster.revive("control");
         wait_until("the control plane is back", || client.get("/tasks").status == 200);
@@ -246,52 +246,67 @@ fn edits_are_whole_whoever_is_killed(cluster: &Sandbox) {
     cluster.miroir_ok(&["verify"]);
 }
 
-#[test]
-fn a_refused_operation_is_undone_whoever_is_killed() {
-    let cluster = Sandbox::start(Options::default());
+/// An index that refuses embedders and another key, and its settings.
+fn with_books(cluster: &Sandbox) -> Value {
     let client = &cluster.client;
     client.create("books", "id", &json!({"stopWords": ["the"]}));
     client.add("books", &json!([{"id": 1, "title": "one"}, {"id": 2, "title": "two"}]));
-    let path = "/indexes/books/settings";
-    let settings = client.get(path).body;
+    client.get(BOOKS_SETTINGS).body
+}
+
+const BOOKS_SETTINGS: &str = "/indexes/books/settings";
+
+/// It has its documents, and all copies are the same.
+fn is_whole(cluster: &Sandbox) {
+    assert_eq!(cluster.client.search("books", &json!({}))["hits"].as_array().map(Vec::len), Some(2));
+    cluster.miroir_ok(&["verify"]);
+}
+
+pub fn a_refused_operation_is_undone_whoever_is_killed(cluster: &Sandbox) {
+    let (client, settings) = (&cluster.client, with_books(cluster));
     let embedders = json!({"mine": {"source": "userProvided", "dimensions": 2}});
     for wait in [0, 20, 40, 80, 160] {
-        let refused = client.json("PATCH", path, &json!({"embedders": embedders, "stopWords": ["a"]}));
-        std::thread::sleep(Duration::from_millis(wait));
+        let change = json!({"embedders": embedders, "stopWords": ["a"]});
+        let refused = client.json("PATCH", BOOKS_SETTINGS, &change);
+        pass(Duration::from_millis(wait));
         cluster.kill("control");
         cluster.revive("control");
         wait_until("the control plane is back", || client.get("/tasks").status == 200);
         assert_eq!(client.ended(&refused)["status"], "failed", "after {wait} ms");
-        assert_eq!(client.get(path).body, settings, "after {wait} ms");
-        nodes_agree(&cluster, "books");
+        assert_eq!(client.get(BOOKS_SETTINGS).body, settings, "after {wait} ms");
+        nodes_agree(cluster, "books");
         let refused = client.json("PATCH", "/indexes/books", &json!({"primaryKey": "title"}));
-        std::thread::sleep(Duration::from_millis(wait));
+        pass(Duration::from_millis(wait));
         cluster.kill("control");
         cluster.revive("control");
         wait_until("the control plane is back", || client.get("/tasks").status == 200);
         assert_eq!(client.ended(&refused)["error"]["code"], "index_primary_key_already_exists");
-        nodes_agree(&cluster, "books");
+        nodes_agree(cluster, "books");
     }
-    edits_are_whole_whoever_is_killed(&cluster);
-    // A node that is away has taken it, or has not: it is as the others when it comes back.
+    is_whole(cluster);
+}
+
+/// A node that is away has taken it, or has not: it is as the others when it comes back.
+pub fn a_refused_operation_is_undone_on_a_node_that_was_away(cluster: &Sandbox) {
+    let (client, settings) = (&cluster.client, with_books(cluster));
+    let embedders = json!({"mine": {"source": "userProvided", "dimensions": 2}});
     for number in 0..3 {
         let name = format!("meili-{number}");
         let change = json!({"embedders": embedders, "stopWords": ["b"], "synonyms": {"a": ["b"]}});
         cluster.freeze(&name);
-        let refused = client.json("PATCH", path, &change);
+        let refused = client.json("PATCH", BOOKS_SETTINGS, &change);
         let was_away = client.ended(&refused);
         cluster.thaw(&name);
         cluster.wait_repaired();
         // The node that was away may be the one that would have refused it, alone: with two replicas it is not.
         assert_eq!(was_away["status"], "failed", "{was_away}");
-        let refused = client.json("PATCH", path, &change);
+        let refused = client.json("PATCH", BOOKS_SETTINGS, &change);
         cluster.kill(&name);
         assert_eq!(client.ended(&refused)["status"], "failed");
         cluster.revive(&name);
         cluster.wait_repaired();
-        assert_eq!(client.get(path).body, settings);
-        nodes_agree(&cluster, "books");
+        assert_eq!(client.get(BOOKS_SETTINGS).body, settings);
+        nodes_agree(cluster, "books");
     }
-    assert_eq!(client.search("books", &json!({}))["hits"].as_array().map(Vec::len), Some(2));
-    cluster.miroir_ok(&["verify"]);
+    is_whole(cluster);
 }

@@ -105,8 +105,8 @@ fn is_clients(key: &&Value) -> bool {
     !key["name"].as_str().unwrap_or_default().starts_with("miroir:")
 }
 
-/// `expired` is a key that was allowed everything.
-pub fn check(pair: &mut Pair<'_>, routes: &[Route], expired: &str) {
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+    let expired = keys::expiring(pair);
     let made = |uid: &str, actions: &[&str], indexes: &[&str]| keys::key(pair, uid, actions, indexes, None);
     let insider = made("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c6001", &["*"], &[HOME]);
     const TENANTS: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c6002";
@@ -116,7 +116,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route], expired: &str) {
     let mut people = vec![
         ("nobody".to_owned(), None),
         ("a stranger".to_owned(), Some("0".repeat(64))),
-        ("an expired key".to_owned(), Some(expired.to_owned())),
+        ("an expired key".to_owned(), Some(expired.clone())),
         ("an insider".to_owned(), Some(insider)),
         ("a writer".to_owned(), Some(writer)),
         ("a searcher".to_owned(), Some(searcher)),
@@ -156,6 +156,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route], expired: &str) {
             ));
         }
     }
+    keys::wait_expired(pair, &expired);
     // All of them take minutes: each run takes others.
     let mut random = Random(number("MIROIR_SEED", u64::from(std::process::id())));
     let wanted = usize::try_from(number("MIROIR_AUTHORITY", 900)).unwrap();

@@ -66,12 +66,36 @@ pub fn made(pair: &Pair<'_>, body: &Value) -> Result<String, Value> {
     texts[0].clone().ok_or_else(|| answers[0].body.clone())
 }
 
-/// Gives the text of a key that has expired.
-pub fn check(pair: &mut Pair<'_>, routes: &[Route]) -> String {
+/// Makes a key where there is none of its uid yet, and gives its text.
+pub fn made_once(pair: &Pair<'_>, body: &Value) -> String {
+    let path = format!("/keys/{}", body["uid"].as_str().unwrap());
+    let texts = pair.clients().map(|client| client.get(&path).body["key"].as_str().map(str::to_owned));
+    assert_eq!(texts[0], texts[1]);
+    let [text, _] = texts;
+    text.unwrap_or_else(|| made(pair, body).unwrap_or_else(|refused| panic!("{refused}")))
+}
+
+/// A key that was allowed everything, and will soon have expired.
+pub fn expiring(pair: &Pair<'_>) -> String {
     let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(2);
-    let expired =
-        key(pair, "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a04", &["*"], &["*"], Some(&moment(soon.as_secs())));
-    key(pair, UID, &["version"], &["*"], None);
+    let soon = moment(soon.as_secs());
+    made_once(
+        pair,
+        &json!({"uid": "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a04", "actions": ["*"], "indexes": ["*"], "expiresAt": soon}),
+    )
+}
+
+/// Waits until that key has expired.
+pub fn wait_expired(pair: &Pair<'_>, expiring: &str) {
+    wait_until("the key has expired", || {
+        pair.clients()
+            .iter()
+            .all(|client: &&Client| client.under(Some(expiring)).get("/version").status == 403)
+    });
+}
+
+pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
+    let expired = expiring(pair);
     let all: BTreeSet<&str> = routes.iter().flat_map(|route| &route.actions).map(String::as_str).collect();
     let all: Vec<&str> = all.into_iter().filter(|action| *action != "*").collect();
     let mut number = 0;
@@ -100,11 +124,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) -> String {
         ("a tenant of another index", Some(token(&json!(["emptied"])))),
         ("a forged token", Some(tenant_token(SEARCH_UID, "another key", &json!(["films"])))),
     ];
-    wait_until("the key has expired", || {
-        pair.clients()
-            .iter()
-            .all(|client: &&Client| client.under(Some(&expired)).get("/version").status == 403)
-    });
+    wait_expired(pair, &expired);
     let of_one =
         |route: &&Route| !route.path.contains("/settings/") || SETTINGS.contains(&route.path.as_str());
     for route in routes.iter().filter(of_one).filter(|route| !route.actions.is_empty()) {
@@ -127,7 +147,6 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) -> String {
             }
         }
     }
-    expired
 }
 
 fn same(pair: &mut Pair<'_>, route: &Route, who: &str, key: Option<&str>) {

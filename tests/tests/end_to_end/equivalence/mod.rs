@@ -9,10 +9,10 @@ mod queries;
 
 use compare::{Agreement, compare, difference};
 use documents::SCATTERED;
-use miroir_tests::{Client, Node, Options, Random, Sandbox, number};
+use miroir_tests::{Client, Node, Options, Random, Sandbox, number, tell, trials::Fixture};
 use queries::{KINDS, LATER, Request};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 
 const DOCUMENTS: usize = 900;
 
@@ -61,8 +61,8 @@ fn floors() -> BTreeMap<&'static str, u32> {
 type Tally = BTreeMap<&'static str, (u32, u32, u32)>;
 
 /// A cluster or a node.
-struct Asked<'c> {
-    client: &'c Client,
+struct Asked {
+    client: Client,
     /// Under tenant tokens.
     tenants: Vec<Client>,
     /// Under keys that open nothing, or something else.
@@ -71,8 +71,8 @@ struct Asked<'c> {
 
 const KEY_UID: &str = "5a1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a11";
 
-impl<'c> Asked<'c> {
-    fn fill(client: &'c Client) -> Self {
+impl Asked {
+    fn fill(client: &Client) -> Self {
         for index in documents::ALL {
             client.create(index, "id", &documents::settings(index));
             for (method, payload) in documents::payloads(index, DOCUMENTS) {
@@ -103,19 +103,21 @@ impl<'c> Asked<'c> {
         let mut strangers = vec![client.under(None)];
         strangers.extend(texts.iter().map(|text| client.under(Some(text))));
         let tenants = tokens.map(|token| client.under(Some(&token))).collect();
-        Self { client, tenants, strangers }
+        Self { client: client.clone(), tenants, strangers }
     }
 
     /// The same asked by somebody else.
-    fn by_strangers(&self) -> impl Iterator<Item = Asked<'_>> {
-        self.strangers.iter().map(|client| Asked { client, tenants: Vec::new(), strangers: Vec::new() })
+    fn by_strangers(&self) -> impl Iterator<Item = Self> {
+        let asked =
+            |client: &Client| Self { client: client.clone(), tenants: Vec::new(), strangers: Vec::new() };
+        self.strangers.iter().map(asked)
     }
 
     fn ask(&self, request: &Request) -> (u16, Value) {
         let client = if request.kind == "tenant tokens" {
             &self.tenants[request.body.to_string().len() % self.tenants.len()]
         } else {
-            self.client
+            &self.client
         };
         let ask = |body: &Value| {
             let answer = match body {
@@ -140,7 +142,7 @@ impl<'c> Asked<'c> {
     }
 }
 
-fn run(cluster: &Asked<'_>, node: &Asked<'_>, count: u64, seed: u64) -> Tally {
+fn run(cluster: &Asked, node: &Asked, count: u64, seed: u64) -> Tally {
     let mut tally = Tally::new();
     let mut random = Random(seed);
     for position in 0..count {
@@ -155,18 +157,20 @@ fn run(cluster: &Asked<'_>, node: &Asked<'_>, count: u64, seed: u64) -> Tally {
 }
 
 /// What nodes refuse, and what they tell to those who may not ask.
-fn refusals(cluster: &Asked<'_>, node: &Asked<'_>, tally: &mut Tally) {
+fn refusals(cluster: &Asked, node: &Asked) -> Tally {
+    let mut tally = Tally::new();
     for request in ["things", "others", SCATTERED].iter().flat_map(|index| errors::errors(index)) {
-        check(cluster, node, &request, tally);
+        check(cluster, node, &request, &mut tally);
     }
     for (cluster, node) in cluster.by_strangers().zip(node.by_strangers()) {
         for request in errors::every_route("things") {
-            check(&cluster, &node, &request, tally);
+            check(&cluster, &node, &request, &mut tally);
         }
     }
+    tally
 }
 
-fn check(cluster: &Asked<'_>, node: &Asked<'_>, request: &Request, tally: &mut Tally) {
+fn check(cluster: &Asked, node: &Asked, request: &Request, tally: &mut Tally) {
     let (mut one, mut other) = (cluster.ask(request), node.ask(request));
     let estimated = request.kind.contains("distinct") || request.kind == "threshold";
     // Without a page of one query the total of a federated search is an estimate too.
@@ -188,16 +192,16 @@ fn check(cluster: &Asked<'_>, node: &Asked<'_>, request: &Request, tally: &mut T
         Agreement::Exact => entry.1 += 1,
         Agreement::Ties => entry.2 += 1,
         Agreement::No => {
-            println!("{}: {} {} {}", request.kind, request.method, request.path, request.body);
-            println!("  {} {} {}", one.0, other.0, difference(&one.1, &other.1));
+            tell!("{}: {} {} {}", request.kind, request.method, request.path, request.body);
+            tell!("  {} {} {}", one.0, other.0, difference(&one.1, &other.1));
         }
     }
 }
 
 fn report(title: &str, tally: &Tally) {
-    println!("{title}\n{:<20} {:>8} {:>8} {:>8} {:>9}", "kind", "requests", "equal", "but ties", "agreement");
+    tell!("{title}\n{:<20} {:>8} {:>8} {:>8} {:>9}", "kind", "requests", "equal", "but ties", "agreement");
     for (kind, (all, equal, ties)) in tally {
-        println!("{kind:<20} {all:>8} {equal:>8} {ties:>8} {:>8.1}%", percent(*all, equal + ties));
+        tell!("{kind:<20} {all:>8} {equal:>8} {ties:>8} {:>8.1}%", percent(*all, equal + ties));
     }
 }
 
@@ -205,21 +209,22 @@ fn percent(all: u32, agreeing: u32) -> f64 {
     f64::from(agreeing) * 100.0 / f64::from(all.max(1))
 }
 
-/// The kinds that agree less than they have to: the exact ones in each form, the others over all forms.
-fn wanting(forms: &[(&str, Tally)]) -> Vec<String> {
-    let mut wanting = Vec::new();
-    let (floors, mut inexact) = (floors(), Tally::new());
-    for (title, tally) in forms {
-        for (kind, (all, equal, ties)) in tally {
-            if floors.contains_key(kind) {
-                let sum = inexact.entry(kind).or_default();
-                *sum = (sum.0 + all, sum.1 + equal, sum.2 + ties);
-            } else if equal + ties < *all {
-                wanting.push(format!("{title}: {kind} {:.1}%", percent(*all, equal + ties)));
-            }
-        }
+/// The kinds that have to agree, and do not.
+fn wanting(tally: &Tally) -> Vec<String> {
+    let floors = floors();
+    let exact = tally.iter().filter(|(kind, _)| !floors.contains_key(*kind));
+    let wanting = exact.filter(|(_, (all, equal, ties))| equal + ties < *all);
+    wanting.map(|(kind, (all, equal, ties))| format!("{kind} {:.1}%", percent(*all, equal + ties))).collect()
+}
+
+/// The kinds that cannot be exact, and agree less than is expected of them over all forms.
+fn wanting_of_inexact(forms: &[Tally]) -> Vec<String> {
+    let (mut wanting, mut inexact) = (Vec::new(), Tally::new());
+    for (kind, (all, equal, ties)) in forms.iter().flatten() {
+        let sum = inexact.entry(kind).or_default();
+        *sum = (sum.0 + all, sum.1 + equal, sum.2 + ties);
     }
-    for (kind, least) in floors {
+    for (kind, least) in floors() {
         let (all, equal, ties) = inexact.get(kind).copied().unwrap_or_default();
         if percent(all, equal + ties) < f64::from(least) {
             wanting.push(format!("{kind} {:.1}% of {all}, at least {least}%", percent(all, equal + ties)));
@@ -251,24 +256,91 @@ fn copy_everywhere(cluster: &Sandbox) {
     }
 }
 
-#[test]
-fn a_cluster_cannot_be_told_from_one_node() {
-    let sandbox = Sandbox::start(Options::default());
-    let single = Node::start();
-    let cluster = Asked::fill(&sandbox.client);
-    let node = Asked::fill(&single.client);
-    let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 320), number("MIROIR_EQUIVALENCE_SEED", 1));
-    let mut forms = vec![("healthy", run(&cluster, &node, count, seed))];
-    refusals(&cluster, &node, &mut forms[0].1);
-    sandbox.kill("meili-1");
-    forms.push(("one node killed", run(&cluster, &node, count / 2, seed + 1)));
-    sandbox.revive("meili-1");
-    sandbox.wait_repaired();
-    copy_everywhere(&sandbox);
-    forms.push(("extra copies", run(&cluster, &node, count / 2, seed + 2)));
-    for (title, tally) in &forms {
-        report(title, tally);
+/// What a cluster is like while it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    Healthy,
+    /// Whole, and asked for what nodes refuse.
+    Refusing,
+    OneNodeKilled,
+    ExtraCopies,
+}
+
+/// A cluster and one node that have the same documents, and what was found of them.
+pub struct Twins {
+    sandbox: Sandbox,
+    _single: Node,
+    cluster: Asked,
+    node: Asked,
+    tallies: Mutex<BTreeMap<Form, Tally>>,
+}
+
+impl Twins {
+    pub fn start() -> Self {
+        let (sandbox, single) = (Sandbox::start(Options::default()), Node::start());
+        let (cluster, node) = (Asked::fill(&sandbox.client), Asked::fill(&single.client));
+        Self { sandbox, _single: single, cluster, node, tallies: Mutex::default() }
     }
-    let wanting = wanting(&forms);
+
+    /// What is found of a form. It is asked once.
+    fn tally(&self, form: Form) -> Tally {
+        let mut tallies = self.tallies.lock().unwrap();
+        let tally = tallies.entry(form).or_insert_with(|| self.ask(form));
+        report(&format!("{form:?}"), tally);
+        tally.clone()
+    }
+
+    fn ask(&self, form: Form) -> Tally {
+        let (count, seed) = (number("MIROIR_EQUIVALENCE_QUERIES", 320), number("MIROIR_EQUIVALENCE_SEED", 1));
+        let (cluster, node) = (&self.cluster, &self.node);
+        match form {
+            Form::Healthy => run(cluster, node, count, seed),
+            Form::Refusing => refusals(cluster, node),
+            Form::OneNodeKilled => {
+                self.sandbox.kill("meili-1");
+                let tally = run(cluster, node, count / 2, seed + 1);
+                self.sandbox.revive("meili-1");
+                self.sandbox.wait_repaired();
+                tally
+            }
+            Form::ExtraCopies => {
+                copy_everywhere(&self.sandbox);
+                run(cluster, node, count / 2, seed + 2)
+            }
+        }
+    }
+
+    fn agree(&self, form: Form) {
+        let wanting = wanting(&self.tally(form));
+        assert!(wanting.is_empty(), "{wanting:#?}");
+    }
+}
+
+impl Fixture for Twins {
+    fn logs(&self) -> String {
+        self.sandbox.logs()
+    }
+}
+
+pub fn a_cluster_cannot_be_told_from_one_node(twins: &Twins) {
+    twins.agree(Form::Healthy);
+}
+
+pub fn refusals_cannot_be_told_from_those_of_one_node(twins: &Twins) {
+    twins.agree(Form::Refusing);
+}
+
+pub fn a_cluster_without_one_node_cannot_be_told_from_one_node(twins: &Twins) {
+    twins.agree(Form::OneNodeKilled);
+}
+
+pub fn a_cluster_with_extra_copies_cannot_be_told_from_one_node(twins: &Twins) {
+    twins.agree(Form::ExtraCopies);
+}
+
+/// Over all forms, which are asked where they have not been yet.
+pub fn what_sharding_cannot_make_exact_agrees_as_far_as_it_can(twins: &Twins) {
+    let forms = [Form::Healthy, Form::Refusing, Form::OneNodeKilled, Form::ExtraCopies];
+    let wanting = wanting_of_inexact(&forms.map(|form| twins.tally(form)));
     assert!(wanting.is_empty(), "{wanting:#?}");
 }

@@ -1,6 +1,6 @@
 //! What is published is broken, or does not fit the gateway: the last good configuration stays, and the reason is told.
 
-use super::{Envoy, ask, control_metrics, prometheus};
+use super::{Envoy, Mesh, ask, control_metrics, prometheus};
 use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, scratch, wait_until};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
@@ -113,14 +113,14 @@ pub fn what_is_broken_in_files_is_refused_and_told(cluster: &Sandbox) {
     assert!(mended.and_then(|count| count.parse::<u64>().ok()) >= Some(3), "{metrics}");
 }
 
-/// Another control plane, which would write to the folder that gateway-0 watches.
-pub struct Another {
+/// A control plane, which would write to the folder that gateway-0 watches.
+struct Another {
     process: Child,
     _data: TempDir,
 }
 
 impl Another {
-    pub fn start(cluster: &Sandbox) -> Self {
+    fn start(cluster: &Sandbox) -> Self {
         let data = scratch();
         let mut command = Command::new(programs().join("miroir"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--node", &cluster.named("meili-0")]);
@@ -130,12 +130,16 @@ impl Another {
     }
 
     /// It has given up, and says why.
-    pub fn gives_up(mut self) {
+    fn gives_up(mut self) {
         wait_until("it ends", || self.process.try_wait().unwrap().is_some());
         let output = self.process.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains("another control plane uses"), "{said}");
     }
+}
+
+pub fn another_control_plane_for_one_folder_gives_up(cluster: &Sandbox) {
+    Another::start(cluster).gives_up();
 }
 
 /// Two control planes, each with a ledger of its own, publish to a gateway: the one that hears from it what it never said tells.
@@ -153,7 +157,7 @@ pub fn a_gateway_that_hears_another_is_told(cluster: &Sandbox) {
 }
 
 /// An Envoy with clusters of its own, which lacks that of the third node. It asks for the filter's configuration alone, by delta.
-pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
+fn with_own_clusters(cluster: &Sandbox) -> Envoy {
     let own = |name: &str, process: &str| {
         let address = cluster.address(process);
         let (host, port) = address.trim_start_matches("http://").rsplit_once(':').unwrap();
@@ -189,7 +193,9 @@ pub fn with_own_clusters(cluster: &Sandbox) -> Envoy {
     })
 }
 
-pub fn a_cluster_that_envoy_lacks_is_told(cluster: &Sandbox, envoy: &Envoy) {
+pub fn a_cluster_that_envoy_lacks_is_told(cluster: &Sandbox) {
+    let envoy = with_own_clusters(cluster);
+    envoy.wait_ready();
     for _ in 0..5 {
         serves(&envoy.client);
     }
@@ -211,7 +217,8 @@ pub fn a_cluster_that_envoy_lacks_is_told(cluster: &Sandbox, envoy: &Envoy) {
 }
 
 /// A mesh's sidecar may rewrite hosts, before a gateway and behind it.
-pub fn hosts_may_be_rewritten(cluster: &Sandbox, envoy: &Envoy) {
+pub fn hosts_may_be_rewritten(mesh: &Mesh) {
+    let (cluster, envoy) = (&mesh.cluster, &mesh.managed);
     for host in ["outbound_.7700_._.meilisearch-0.miroir.svc", "127.0.0.1"] {
         let (status, answer) = ask(envoy, host, "POST", SEARCH, &json!({"limit": 100}));
         assert_eq!(status, 200, "{answer}");

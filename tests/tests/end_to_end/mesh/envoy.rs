@@ -4,12 +4,13 @@ use miroir_tests::{Client, MASTER_KEY, free_port, http, scratch, wait_until};
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 use tempfile::TempDir;
 
 /// An Envoy; it ends with this value.
 pub struct Envoy {
-    process: Child,
+    process: Mutex<Child>,
     pub client: Client,
     pub admin: Client,
     pub folder: TempDir,
@@ -35,18 +36,18 @@ impl Envoy {
             .unwrap();
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (client, admin) = (Client::new(url(port), Some(MASTER_KEY)), Client::new(url(admin), None));
-        Self { process, client, admin, folder }
+        Self { process: Mutex::new(process), client, admin, folder }
     }
 
-    pub fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         wait_until(what, || {
-            let log = || std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default();
-            assert!(self.process.try_wait().unwrap().is_none(), "Envoy ended: {}", log());
+            let ended = self.process.lock().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "Envoy ended: {}", self.log());
             condition(self)
         });
     }
 
-    pub fn wait_ready(&mut self) {
+    pub fn wait_ready(&self) {
         self.wait_for("Envoy listens", |envoy| {
             let health = envoy.client.try_send("GET", "/health", None, Vec::new());
             health.is_ok_and(|answer| answer.status == 200)
@@ -55,13 +56,17 @@ impl Envoy {
 
     /// Does something again and again until Envoy's log has these words.
     pub fn wait_for_log(&self, words: &str, mut attempt: impl FnMut(u64)) {
-        let log = || std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default();
         let mut attempts = 0;
         wait_until(words, || {
             attempt(attempts);
             attempts += 1;
-            log().contains(words)
+            self.log().contains(words)
         });
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default()
     }
 
     pub fn prometheus(&self) -> String {
@@ -71,9 +76,10 @@ impl Envoy {
 
 impl Drop for Envoy {
     fn drop(&mut self) {
+        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
         // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }
 

@@ -20,7 +20,7 @@ const LIMITS: [(&str, &str); 4] = [
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A gateway with the sample's limits, but short.
-pub fn impatient(cluster: &Sandbox) -> Envoy {
+fn impatient(cluster: &Sandbox) -> Envoy {
     Envoy::start(|listen, admin, _| {
         let text = bootstrap(cluster, "impatient", (listen, admin), &[]);
         LIMITS.iter().fold(text, |text, (long, short)| {
@@ -46,7 +46,9 @@ fn until_the_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-pub fn clients_that_stop_talking_are_let_go(envoy: &Envoy) {
+pub fn clients_that_stop_talking_are_let_go(cluster: &Sandbox) {
+    let envoy = &impatient(cluster);
+    envoy.wait_ready();
     // A head that does not end.
     let mut head = connect(envoy);
     head.write_all(b"GET /health HTTP/1.1\r\nhos").unwrap();

@@ -6,9 +6,14 @@ mod limits;
 mod tls;
 mod traces;
 
+use crate::fixtures::{ClusterChecks, HasCluster};
 pub use envoy::Envoy;
 use envoy::prometheus;
-use miroir_tests::{Client, MASTER_KEY, Options, Sandbox, free_port, http, programs, wait_until};
+use miroir_tests::{
+    Client, MASTER_KEY, Options, Sandbox, free_port, http, programs,
+    trials::{Fixture, Trials},
+    wait_until,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -147,7 +152,8 @@ fn no_secret_is_logged(cluster: &Sandbox) {
 }
 
 /// Of secrets, Envoy's administration and the files for Envoy show what a gateway needs, and no other.
-fn only_gateways_own_secrets_are_shown(cluster: &Sandbox, managed: &Envoy) {
+fn only_gateways_own_secrets_are_shown(mesh: &Mesh) {
+    let Mesh { cluster, managed, .. } = mesh;
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
     let secrets: Value = serde_json::from_slice(&secrets).unwrap();
     let own = secrets["gatewaySecret"].as_str().unwrap();
@@ -191,30 +197,84 @@ fn named() -> BTreeSet<String> {
         .collect()
 }
 
-#[test]
-fn an_envoy_of_any_kind_is_a_gateway() {
-    let collector = Collector::start();
-    let cluster =
-        Sandbox::start(Options { shards: 4, otlp: Some(collector.address()), ..Options::default() });
-    let (third, heads) = failing_node();
-    cluster.client.create("movies", "id", &json!({"filterableAttributes": ["id"]}));
-    let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
-    cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
-    // They start side by side.
-    let another = bad_input::Another::start(&cluster);
-    let mut own_clusters = bad_input::with_own_clusters(&cluster);
-    let mut impatient = limits::impatient(&cluster);
-    let (mut unmanaged, mut managed) =
-        (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
-    let hits = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["hits"].clone();
-    let expected = cluster.client.search("movies", &json!({"limit": 100}))["hits"].clone();
-    assert_eq!(expected.as_array().unwrap().len(), 40);
+/// A cluster with Envoys of both kinds.
+pub struct Mesh {
+    collector: Collector,
+    cluster: Sandbox,
+    /// Has a node that fails in place of the cluster's third, until Envoy takes it out of the list.
+    unmanaged: Envoy,
+    /// Heads of what the node that fails was asked.
+    heads: Arc<Mutex<Vec<String>>>,
+    managed: Envoy,
+}
 
-    // By gRPC: reads, writes, and news.
-    managed.wait_ready();
-    assert_eq!(managed.client.search("movies", &json!({"limit": 100}))["hits"], expected);
-    managed.client.add("movies", &json!([{"id": 40, "title": "by gRPC"}]));
-    assert_eq!(cluster.client.count("movies"), 41);
+impl Mesh {
+    /// With 41 documents, the last of which has come through the Envoy that hears by gRPC.
+    fn start() -> Self {
+        let collector = Collector::start();
+        let options = Options { shards: 4, otlp: Some(collector.address()), ..Options::default() };
+        let cluster = Sandbox::start(options);
+        let (third, heads) = failing_node();
+        cluster.client.create("movies", "id", &json!({"filterableAttributes": ["id"]}));
+        let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
+        cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
+        // They start side by side.
+        let (unmanaged, managed) = (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
+        let expected = cluster.client.search("movies", &json!({"limit": 100}))["hits"].clone();
+        assert_eq!(expected.as_array().unwrap().len(), 40);
+        managed.wait_ready();
+        assert_eq!(managed.client.search("movies", &json!({"limit": 100}))["hits"], expected);
+        managed.client.add("movies", &json!([{"id": 40, "title": "by gRPC"}]));
+        assert_eq!(cluster.client.count("movies"), 41);
+        unmanaged.wait_for("the unmanaged Envoy reaches its nodes", |envoy| {
+            // It may not listen yet.
+            envoy.client.try_send("GET", "/", None, Vec::new()).is_ok()
+                && ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).0 == 200
+        });
+        Self { collector, cluster, unmanaged, heads, managed }
+    }
+}
+
+impl Fixture for Mesh {
+    fn logs(&self) -> String {
+        let (unmanaged, managed) = (self.unmanaged.log(), self.managed.log());
+        format!(
+            "{}\nthe unmanaged Envoy said:\n{unmanaged}\nthe managed one:\n{managed}",
+            self.cluster.logs()
+        )
+    }
+}
+
+impl HasCluster for Mesh {
+    fn cluster(&self) -> &Sandbox {
+        &self.cluster
+    }
+}
+
+pub fn trials(trials: &mut Trials) {
+    trials
+        .sharing(Mesh::start)
+        // Before Envoy takes that node out of the list.
+        .check(2, traces::a_node_that_fails_and_its_stand_in_are_spans)
+        .check(2, traces::a_request_is_one_trace_below_envoys_own_span)
+        .check(2, an_envoy_without_a_control_plane_reads_for_one_host)
+        .check(2, an_envoy_hears_news_by_grpc)
+        .of_cluster(8, limits::clients_that_stop_talking_are_let_go)
+        .check(2, only_gateways_own_secrets_are_shown)
+        .check(2, bad_input::hosts_may_be_rewritten)
+        .of_cluster(8, bad_input::a_cluster_that_envoy_lacks_is_told)
+        .of_cluster(8, bad_input::what_is_broken_in_files_is_refused_and_told)
+        .of_cluster(2, bad_input::another_control_plane_for_one_folder_gives_up)
+        .of_cluster(2, bad_input::a_gateway_that_hears_another_is_told)
+        // It kills a node.
+        .check(8, what_is_missing_is_told_and_counted);
+    trials.alone(20, tls::nothing_is_said_in_plain_text_nor_to_strangers);
+}
+
+fn an_envoy_hears_news_by_grpc(mesh: &Mesh) {
+    let Mesh { cluster, managed, .. } = mesh;
+    let all = |client: &Client| client.search("movies", &json!({"limit": 100}))["hits"].clone();
+    assert_eq!(all(&managed.client), all(&cluster.client));
     assert_eq!(clusters(&managed.admin), clusters(&cluster.admin(0)));
     cluster.client.create("more", "id", &json!({}));
     wait_until("the control plane hears that Envoy has the newest topology", || {
@@ -227,22 +287,18 @@ fn an_envoy_of_any_kind_is_a_gateway() {
         })
     });
     assert!(cluster.miroir_ok(&["status"]).contains("by-grpc by gRPC has clusters"));
+}
 
-    // Without a control plane: reads, for one host. The node that fails is stood in for.
-    unmanaged.wait_for("the unmanaged Envoy reaches its nodes", |envoy| {
-        // It may not listen yet.
-        envoy.client.try_send("GET", "/", None, Vec::new()).is_ok()
-            && ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).0 == 200
-    });
-    // (Until Envoy takes it out of the list.)
-    traces::a_node_that_fails_and_its_stand_in_are_spans(&unmanaged, &collector, &heads);
-    traces::a_request_is_one_trace_below_envoys_own_span(&managed, &collector);
-    let whole = ask(&unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100}));
-    assert_eq!(hits(&whole.1).as_array().unwrap().len(), 41);
-    assert_eq!(ask(&unmanaged, HOST, "POST", "/ms/indexes/movies/documents", &json!([{"id": 1}])).0, 503);
-    let beside = ask(&unmanaged, HOST, "POST", "/indexes/movies/search", &json!({}));
+/// The node that fails is stood in for.
+fn an_envoy_without_a_control_plane_reads_for_one_host(mesh: &Mesh) {
+    let unmanaged = &mesh.unmanaged;
+    let whole = ask(unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100}));
+    let whole: Value = serde_json::from_str(&whole.1).unwrap();
+    assert_eq!(whole["hits"].as_array().unwrap().len(), 41);
+    assert_eq!(ask(unmanaged, HOST, "POST", "/ms/indexes/movies/documents", &json!([{"id": 1}])).0, 503);
+    let beside = ask(unmanaged, HOST, "POST", "/indexes/movies/search", &json!({}));
     assert_eq!(beside, (503, "This cluster is read-only.".to_owned()));
-    let other = ask(&unmanaged, "www.example.com", "POST", SEARCH, &json!({}));
+    let other = ask(unmanaged, "www.example.com", "POST", SEARCH, &json!({}));
     assert_eq!(other, (200, "not Miroir's".to_owned()));
 
     // What access logs tell.
@@ -257,20 +313,12 @@ fn an_envoy_of_any_kind_is_a_gateway() {
                 && line["nodes"].as_str().unwrap().contains("meili-2")
         }) && lines.last().is_some_and(|line| is(line, Value::Null) && line["status"] == 200)
     });
+}
 
-    impatient.wait_ready();
-    limits::clients_that_stop_talking_are_let_go(&impatient);
-    drop(impatient);
-    only_gateways_own_secrets_are_shown(&cluster, &managed);
-    bad_input::hosts_may_be_rewritten(&cluster, &managed);
-    own_clusters.wait_ready();
-    bad_input::a_cluster_that_envoy_lacks_is_told(&cluster, &own_clusters);
-    bad_input::what_is_broken_in_files_is_refused_and_told(&cluster);
-
-    another.gives_up();
-    bad_input::a_gateway_that_hears_another_is_told(&cluster);
-
-    // Half of the cluster is away: what is left is told, and counted.
+/// Half of the cluster is away: what is left is told, and counted.
+fn what_is_missing_is_told_and_counted(mesh: &Mesh) {
+    let Mesh { cluster, unmanaged, .. } = mesh;
+    let whole = ask(unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100}));
     cluster.kill("meili-1");
     unmanaged.wait_for("the answer is partial", |envoy| {
         ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).1.len() < whole.1.len()
@@ -279,13 +327,13 @@ fn an_envoy_of_any_kind_is_a_gateway() {
         let log = std::fs::read_to_string(envoy.folder.path().join("access.log")).unwrap_or_default();
         log.lines().any(|line| line.contains(r#""missing_shards":""#))
     });
-    no_secret_is_logged(&cluster);
+    no_secret_is_logged(cluster);
     assert!(
         unmanaged.prometheus().contains("miroir_requests_total{operation=\"search\",outcome=\"partial\"}")
     );
     let without_token = http().get(format!("{}/_miroir/metrics", cluster.address("control"))).send().unwrap();
     assert_eq!(without_token.status(), 403);
-    let control = control_metrics(&cluster);
+    let control = control_metrics(cluster);
     // Envoy tells of histograms from its next flush on.
     unmanaged.wait_for("every statistic that dashboard and alerts name is there", |envoy| {
         let all = envoy.prometheus() + &control;

@@ -254,8 +254,7 @@ impl Secured {
     }
 }
 
-#[test]
-fn nothing_is_said_in_plain_text_nor_to_strangers() {
+pub fn nothing_is_said_in_plain_text_nor_to_strangers() {
     let cluster = Secured::start();
     let operator = cluster.certificates.identity("operator");
     let strangers = Certificates::new(&cluster.folder.path().join("strangers"));
@@ -264,7 +263,7 @@ fn nothing_is_said_in_plain_text_nor_to_strangers() {
     let control = cluster.serve(&module);
     // The secrets are made at the first start.
     wait_until("the control plane listens", || cluster.data().join("control.json").exists());
-    let mut gateway = cluster.gateway();
+    let gateway = cluster.gateway();
     gateway.wait_ready();
     let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
     gateway.client.create("movies", "id", &json!({"filterableAttributes": ["id"]}));

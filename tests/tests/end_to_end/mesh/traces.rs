@@ -1,6 +1,6 @@
 //! Traces: a collector that hears of all spans, those of the filter and those of Envoy.
 
-use super::{Envoy, HOST, SEARCH};
+use super::{Envoy, HOST, Mesh, SEARCH};
 use miroir_tests::{MASTER_KEY, http, serve, wait_until};
 use serde_json::{Value, json};
 use std::{
@@ -121,11 +121,8 @@ pub fn ask_traced(envoy: &Envoy, method: &str, path: &str, traceparent: &str, bo
 }
 
 /// All three nodes are asked, and one of them fails: every one is a span, and those that stand in for it too.
-pub fn a_node_that_fails_and_its_stand_in_are_spans(
-    envoy: &Envoy,
-    collector: &Collector,
-    heads: &Mutex<Vec<String>>,
-) {
+pub fn a_node_that_fails_and_its_stand_in_are_spans(mesh: &Mesh) {
+    let Mesh { unmanaged: envoy, collector, heads, .. } = mesh;
     let client = "00f067aa0ba902b7";
     let (trace, head) = (0..500)
         .find_map(|number: u64| {
@@ -169,7 +166,8 @@ pub fn a_node_that_fails_and_its_stand_in_are_spans(
 }
 
 /// Envoy has a tracer of its own.
-pub fn a_request_is_one_trace_below_envoys_own_span(envoy: &Envoy, collector: &Collector) {
+pub fn a_request_is_one_trace_below_envoys_own_span(mesh: &Mesh) {
+    let Mesh { managed: envoy, collector, .. } = mesh;
     let client = "b7ad6b7169203331";
     let (unsampled, search, write) = ("1".repeat(32), "2".repeat(32), "3".repeat(32));
     let path = "/indexes/movies/search";

@@ -14,7 +14,7 @@ pub use edges::edges_of_requests_are_those_of_one_node;
 pub use facets::facets_are_those_of_one_node;
 pub use ties::what_nothing_tells_apart_comes_in_the_order_of_one_node;
 
-use miroir_tests::{Answer, Client, Node, Sandbox, nodes_are_real};
+use miroir_tests::{Answer, Client, Node, Sandbox, nodes_are_real, tell};
 use serde_json::Value;
 
 /// Members whose values differ between any two requests.
@@ -73,7 +73,7 @@ impl<'p> Pair<'p> {
     }
 
     fn end(self) {
-        println!("{} comparisons", self.compared);
+        tell!("{} comparisons", self.compared);
         assert!(
             self.wrong.is_empty(),
             "{} of {}:\n{}",

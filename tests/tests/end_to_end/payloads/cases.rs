@@ -1,45 +1,14 @@
-//! Payloads of every form, good and bad: a cluster answers, and keeps, what one node does.
+//! Payloads, good and bad.
 
-use miroir_tests::{Client, Node, Sandbox};
+use super::{Case, case};
 use serde_json::{Value, json};
-use std::{
-    io::Write,
-    sync::atomic::{AtomicUsize, Ordering},
-};
-
-/// One request to a route of an index of its own.
-struct Case {
-    name: String,
-    method: &'static str,
-    /// Behind `/indexes/{uid}`.
-    route: String,
-    content_type: Option<&'static str>,
-    encoding: Option<&'static str>,
-    body: Vec<u8>,
-    /// What is in the index before.
-    before: Option<&'static str>,
-    /// The index's settings.
-    settings: Option<Value>,
-}
-
-fn case(name: &str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Case {
-    Case {
-        name: name.to_owned(),
-        method: "POST",
-        route: "/documents".to_owned(),
-        content_type: Some(content_type),
-        encoding: None,
-        body: body.into(),
-        before: None,
-        settings: None,
-    }
-}
+use std::io::Write;
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 const CSV: &str = "text/csv";
 
-fn json_payloads() -> Vec<Case> {
+pub fn json_payloads() -> Vec<Case> {
     let ids = [
         "1.5",
         "null",
@@ -120,7 +89,7 @@ fn json_payloads() -> Vec<Case> {
     ids.chain([long(511), long(512), long(600)]).chain(others).collect()
 }
 
-fn tables_and_lines() -> Vec<Case> {
+pub fn tables_and_lines() -> Vec<Case> {
     let lines: [(&str, &[u8]); 8] = [
         ("nothing", b""),
         ("CRLF and blank lines", b"{\"id\":1}\r\n\r\n{\"id\":2}\r\n"),
@@ -157,7 +126,7 @@ fn tables_and_lines() -> Vec<Case> {
     lines.chain(tables.into_iter().map(|(name, body)| case(name, CSV, body))).collect()
 }
 
-fn parameters_and_headers() -> Vec<Case> {
+pub fn parameters_and_headers() -> Vec<Case> {
     const DOCUMENT: &str = r#"[{"id":1,"key":"k","a":{"b":"z"}}]"#;
     let queries = [
         "?primaryKey=key",
@@ -188,7 +157,7 @@ fn parameters_and_headers() -> Vec<Case> {
     queries.into_iter().chain(delimiters).chain(types).chain(encoded).collect()
 }
 
-fn deletions_and_edits() -> Vec<Case> {
+pub fn deletions_and_edits() -> Vec<Case> {
     const BEFORE: &str = r#"[{"id":1,"a":1},{"id":2,"a":2},{"id":3}]"#;
     let bodies = [
         ("/documents/delete-batch", "[1,2]"),
@@ -242,7 +211,7 @@ fn deletions_and_edits() -> Vec<Case> {
 }
 
 /// Documents that a node refuses by the settings of the index, among others that it would take.
-fn refused_by_settings() -> Vec<Case> {
+pub fn refused_by_settings() -> Vec<Case> {
     let settings = json!({
         "filterableAttributes": ["_geo", "_geojson"],
         "embedders": {"a": {"source": "userProvided", "dimensions": 2}, "b": {"source": "userProvided", "dimensions": 3}}
@@ -300,114 +269,4 @@ fn refused_by_settings() -> Vec<Case> {
         Case { content_type: Some(NDJSON), ..with("lines", geo(), "{\"id\":1}\n{\"id\":2,\"_geo\":{}}") },
     ];
     all.into_iter().chain([updated]).chain(some).collect()
-}
-
-/// An answer and all that follows from it, without what differs from run to run.
-fn told(client: &Client, index: &str, case: &Case) -> Value {
-    if let Some(settings) = &case.settings {
-        client.succeeded(&client.json("PATCH", &format!("/indexes/{index}/settings"), settings));
-    }
-    if let Some(before) = case.before {
-        client.add(index, &serde_json::from_str(before).unwrap());
-    }
-    let path = format!("/indexes/{index}{}", case.route);
-    let answer = client.encoded(case.method, &path, case.content_type, case.encoding, case.body.clone());
-    let task = (answer.status == 202).then(|| {
-        let task = client.ended(&answer);
-        json!({"status": task["status"], "type": task["type"], "details": task["details"], "error": task["error"]})
-    });
-    let mut body = answer.body;
-    for name in ["taskUid", "enqueuedAt"] {
-        body.as_object_mut().map(|body| body.remove(name));
-    }
-    let fetched = client.json("POST", &format!("/indexes/{index}/documents/fetch"), &json!({"limit": 100}));
-    let mut documents = fetched.body["results"].as_array().cloned().unwrap_or_default();
-    documents.sort_by_key(Value::to_string);
-    let primary_key = &client.get(&format!("/indexes/{index}")).body["primaryKey"];
-    json!({
-        "status": answer.status, "body": body, "task": task, "documents": documents, "total": fetched.body["total"],
-        "fetched": [fetched.status, fetched.body["code"], fetched.body["message"]],
-        "primaryKey": primary_key
-    })
-}
-
-fn compare(cluster: &Client, node: &Client, key: &str, cases: &[Case]) {
-    let next = AtomicUsize::new(0);
-    let different = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(number) else { break };
-                    let index = format!("{key}-{number}");
-                    let (one, many) = (told(node, &index, case), told(cluster, &index, case));
-                    if one != many {
-                        different.fetch_add(1, Ordering::Relaxed);
-                        let shown =
-                            String::from_utf8_lossy(&case.body[..case.body.len().min(200)]).into_owned();
-                        eprintln!("{} {} {shown}\n  node    {one}\n  cluster {many}", case.name, case.route);
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(different.into_inner(), 0, "of {} requests", cases.len());
-}
-
-pub fn a_cluster_takes_and_refuses_what_one_node_does(cluster: &Sandbox, node: &Node) {
-    let all = [
-        json_payloads(),
-        tables_and_lines(),
-        parameters_and_headers(),
-        deletions_and_edits(),
-        refused_by_settings(),
-    ];
-    let cases: Vec<Case> = all.into_iter().flatten().collect();
-    compare(&cluster.client, &node.client, "master", &cases);
-
-    // The key comes before the payload.
-    for wrong in [None, Some("wrong")] {
-        let (cluster, node) = (cluster.client.under(wrong), node.client.under(wrong));
-        for case in cases.iter().filter(|case| case.before.is_none()).step_by(9) {
-            let path = format!("/indexes/movies{}", case.route);
-            let answer = |client: &Client| {
-                let answer =
-                    client.encoded(case.method, &path, case.content_type, case.encoding, case.body.clone());
-                (answer.status, answer.body)
-            };
-            assert_eq!(answer(&cluster), answer(&node), "{} under {wrong:?}", case.name);
-        }
-    }
-
-    // Edits by function: the tag is neither seen nor lost.
-    for client in [&cluster.client, &node.client] {
-        let features = json!({"editDocumentsByFunction": true});
-        assert_eq!(client.json("PATCH", "/experimental-features", &features).status, 200);
-        client.create("edited", "id", &json!({"filterableAttributes": ["id", "n"]}));
-        client.add("edited", &json!((0..50).map(|id| json!({"id": id, "n": id % 5})).collect::<Vec<_>>()));
-    }
-    let edits = [
-        json!({"function": "doc.n += 1; doc.names = doc.keys().len()"}),
-        json!({"function": "if doc.id > 40 { doc = (); }"}),
-        json!({"function": "if doc.id % 2 == 0 { return; } doc = #{id: doc.id, by: context.who}", "context": {"who": "x"}}),
-        json!({"function": "doc.m = doc.id;", "filter": "n = 3"}),
-        json!({"function": "let x = doc.none.none"}),
-        json!({"function": "doc.a = ;"}),
-    ];
-    for edit in edits {
-        let told = |client: &Client| {
-            let answer = client.json("POST", "/indexes/edited/documents/edit", &edit);
-            let task = (answer.status == 202).then(|| client.ended(&answer));
-            let task = task.map(|task| json!([task["status"], task["details"], task["error"]]));
-            let fetch = json!({"limit": 100});
-            let mut documents =
-                client.json("POST", "/indexes/edited/documents/fetch", &fetch).body["results"].take();
-            if let Some(documents) = documents.as_array_mut() {
-                documents.sort_by_key(|document| document["id"].as_u64());
-            }
-            (answer.status, task, documents)
-        };
-        assert_eq!(told(&cluster.client), told(&node.client), "{edit}");
-    }
 }

@@ -1,109 +1,13 @@
-//! What is asked, by kind.
+//! Searches.
 
-use super::documents::{EMBEDDERS, GENRES, INDEXES, MAKERS, SCATTERED, UNIQUE, WORDS, vector};
+use super::{
+    super::documents::{EMBEDDERS, GENRES, WORDS, vector},
+    Request,
+};
 use miroir_tests::Random;
 use serde_json::{Map, Value, json};
 
-/// A request, and what it is compared by.
-#[derive(Debug)]
-pub struct Request {
-    pub kind: &'static str,
-    pub method: &'static str,
-    pub path: String,
-    pub body: Value,
-}
-
-/// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
-pub const KINDS: [&str; 40] = [
-    "placeholder",
-    "plain",
-    "typo",
-    "phrase",
-    "negative",
-    "strategy",
-    "attributes",
-    "all attributes",
-    "filter",
-    "sort",
-    "hidden sorts",
-    "geo",
-    "facets",
-    "facets by count",
-    "facets cut",
-    "pages",
-    "deep pages",
-    "all pages",
-    "formats",
-    "fields",
-    "scores",
-    "distinct",
-    "distinct setting",
-    "hidden distinct",
-    "distinct lists",
-    "threshold",
-    "locales",
-    "vector",
-    "near vectors",
-    "tenant tokens",
-    "get",
-    "multi-search",
-    "federated",
-    "federated sorts",
-    "federated distinct",
-    "list",
-    "list sorted",
-    "insertion order",
-    "facet search",
-    "facet search cut",
-];
-
-/// More of them, asked after those.
-pub const LATER: [&str; 4] = ["distinct facets", "deep vectors", "deep hybrid", "frequency"];
-
-pub fn request(kind: &'static str, random: &mut Random) -> Request {
-    let index = match kind {
-        "all attributes" | "insertion order" => SCATTERED,
-        "distinct setting" => UNIQUE,
-        "locales" | "vector" | "deep vectors" | "deep hybrid" | "near vectors" => "things",
-        "facets by count" | "hidden sorts" | "hidden distinct" => "others",
-        // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
-        "list" => "things",
-        // Placeholder searches have an order of insertion only.
-        "placeholder" => *random.of(&["things", "others"]),
-        "attributes" | "scores" | "geo" | "formats" | "filter" | "pages" | "facet search cut"
-        | "all pages" | "facets cut" | "tenant tokens" => *random.of(&["things", "others", SCATTERED]),
-        _ => *random.of(&INDEXES),
-    };
-    let post = |path: String, body: Value| Request { kind, method: "POST", path, body };
-    match kind {
-        "multi-search" => {
-            let queries: Vec<Value> = (0..1 + random.below(6))
-                .map(|_| {
-                    let kinds = ["plain", "filter", "sort", "facets", "pages", "formats", "fields", "geo"];
-                    let kind = *random.of(&kinds);
-                    let index = *random.of(&INDEXES);
-                    let mut query = query(kind, index, random);
-                    query.insert("indexUid".into(), index.into());
-                    Value::Object(query)
-                })
-                .collect();
-            post("/multi-search".into(), json!({ "queries": queries }))
-        }
-        "federated" | "federated sorts" | "federated distinct" => {
-            post("/multi-search".into(), federated(kind, random))
-        }
-        "hidden sorts" if random.one_in(2) => post("/multi-search".into(), many_hidden_sorts(random)),
-        "list" | "list sorted" => list(kind, index, random),
-        "insertion order" if random.one_in(2) => list(kind, index, random),
-        "facet search" | "facet search cut" => {
-            post(format!("/indexes/{index}/facet-search"), facet_search(kind, random))
-        }
-        "get" => get(index, random),
-        _ => post(format!("/indexes/{index}/search"), Value::Object(query(kind, index, random))),
-    }
-}
-
-fn text(random: &mut Random) -> String {
+pub fn text(random: &mut Random) -> String {
     random.some(&WORDS, 3).join(" ")
 }
 
@@ -118,7 +22,7 @@ fn mistyped(random: &mut Random) -> String {
     letters.into_iter().collect()
 }
 
-fn filter(random: &mut Random) -> Value {
+pub fn filter(random: &mut Random) -> Value {
     let one = |random: &mut Random| match random.below(9) {
         0 => format!("genre = \"{}\"", random.of(&GENRES)),
         1 => format!("price > {}", random.below(100)),
@@ -137,7 +41,7 @@ fn filter(random: &mut Random) -> Value {
     }
 }
 
-fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
+pub fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
     let mut query = Map::new();
     let without_words = [
         "filter",
@@ -326,147 +230,14 @@ fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value> {
 }
 
 /// Sorts on attributes that are not displayed, numbers and lists among them.
-fn hidden_sorts(random: &mut Random) -> Value {
+pub fn hidden_sorts(random: &mut Random) -> Value {
     let sorts = ["unlisted:asc", "unlisted:desc", "ratings:asc", "ratings:desc", "rank:asc", "price:desc"];
     let mut sorts = random.some(&sorts, 2);
     sorts.insert(random.below(sorts.len() + 1), *random.of(&["unlisted:desc", "ratings:asc"]));
     json!(sorts)
 }
 
-/// The same in many queries: an answer for each, or one for all.
-fn many_hidden_sorts(random: &mut Random) -> Value {
-    let sort = hidden_sorts(random);
-    let federated = random.one_in(2);
-    let mut queries = Vec::new();
-    for _ in 0..1 + random.below(3) {
-        // The scores of words before a sort are near, not exact, where queries are compared.
-        let mut query = json!({"indexUid": "others", "sort": sort, "filter": filter(random)});
-        if !federated {
-            query["q"] = json!(random.of(&WORDS));
-        }
-        queries.push(query);
-    }
-    match federated {
-        true => json!({"federation": {"limit": random.below(60)}, "queries": queries}),
-        false => json!({ "queries": queries }),
-    }
-}
-
-fn federated(kind: &str, random: &mut Random) -> Value {
-    let mut queries = Vec::new();
-    for _ in 0..1 + random.below(4) {
-        let of_query = match kind {
-            "federated sorts" => "sort",
-            _ => *random.of(&["plain", "typo", "filter", "formats"]),
-        };
-        let index = *random.of(&INDEXES);
-        let mut query = query(of_query, index, random);
-        for paging in ["limit", "offset", "page", "hitsPerPage"] {
-            query.remove(paging);
-        }
-        if kind == "federated sorts" {
-            // The same directions in all queries: hits of different queries are compared by their values.
-            query.insert("sort".into(), json!(["price:asc", "rank:desc"]));
-        }
-        query.insert("indexUid".into(), index.into());
-        if random.one_in(2) {
-            query.insert("federationOptions".into(), json!({"weight": (1 + random.below(20)) as f64 / 10.0}));
-        }
-        queries.push(Value::Object(query));
-    }
-    let mut federation = json!({});
-    match random.below(3) {
-        0 => federation["limit"] = json!(random.below(50)),
-        1 => {
-            federation["page"] = json!(random.below(4));
-            federation["hitsPerPage"] = json!(random.below(20));
-        }
-        _ => federation["offset"] = json!(random.below(10)),
-    }
-    if kind == "federated distinct" {
-        federation["distinct"] = json!(random.of(&["group", "genre", "rank"]));
-    } else if random.one_in(2) {
-        federation["facetsByIndex"] = json!({"things": ["tags", "group", "maker"], "others": ["genre"]});
-        match random.below(3) {
-            0 => federation["mergeFacets"] = json!({"maxValuesPerFacet": 5 + random.below(30)}),
-            1 => federation["facetsByIndex"] = json!({"things": ["rank"], "others": ["rank", "maker"]}),
-            _ => {}
-        }
-    }
-    json!({ "federation": federation, "queries": queries })
-}
-
-fn list(kind: &'static str, index: &str, random: &mut Random) -> Request {
-    let sorted = kind == "list sorted";
-    if random.one_in(3) {
-        let mut path =
-            format!("/indexes/{index}/documents?limit={}&offset={}", random.below(50), random.below(700));
-        if sorted {
-            path.push_str("&sort=price:asc,_geoPoint(42,%205):asc,rank:asc");
-        }
-        path.push_str(random.of::<&str>(&[
-            "",
-            "&fields=*",
-            "&fields=title,rank",
-            "&filter=rank%20%3E%20100",
-        ]));
-        return Request { kind, method: "GET", path, body: Value::Null };
-    }
-    let mut body = json!({});
-    if random.one_in(2) {
-        body["limit"] = json!(random.below(100));
-        body["offset"] = json!(random.below(500));
-    }
-    if random.one_in(2) {
-        body["filter"] = filter(random);
-    }
-    if random.one_in(2) {
-        body["fields"] = json!(random.some(&["title", "nested.level", "id", "genre"], 2));
-    }
-    if random.one_in(4) {
-        body["ids"] = json!(
-            (0..30)
-                .map(|_| {
-                    let id = random.below(900).to_string();
-                    if index == SCATTERED { format!("k-{id}") } else { id }
-                })
-                .collect::<Vec<_>>()
-        );
-    }
-    if sorted {
-        let sorts = ["price:asc", "price:desc", "genre:asc", "_geoPoint(41.5, 4.1):desc"];
-        let mut sorts = random.some(&sorts, 2);
-        sorts.push("rank:desc");
-        body["sort"] = json!(sorts);
-    }
-    Request { kind, method: "POST", path: format!("/indexes/{index}/documents/fetch"), body }
-}
-
-fn facet_search(kind: &str, random: &mut Random) -> Value {
-    let mut body = json!({"facetName": random.of(&["genre", "tags", "nested.brand"])});
-    if !random.one_in(3) {
-        body["facetQuery"] = json!(random.of(&["d", "eco", "com", "brand", "rare", "x", "brand-1", "horor"]));
-    }
-    if kind == "facet search cut" {
-        body = json!({"facetName": "maker"});
-        if !random.one_in(3) {
-            body["facetQuery"] =
-                json!(format!("{} {}", random.of(&["m", "maker", "Makre"]), random.below(MAKERS)));
-        }
-        if random.one_in(2) {
-            body["facetQuery"] = json!(random.of(&["m", "ma", "maker"]));
-        }
-    }
-    if random.one_in(3) {
-        body["q"] = json!(text(random));
-    }
-    if random.one_in(3) {
-        body["filter"] = filter(random);
-    }
-    body
-}
-
-fn get(index: &str, random: &mut Random) -> Request {
+pub fn get(index: &str, random: &mut Random) -> Request {
     let mut path = format!("/indexes/{index}/search?q={}", random.of(&WORDS));
     for extra in [
         "&limit=7",

@@ -1,0 +1,49 @@
+//! What a cluster is like.
+
+/// What a cluster is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Meilisearch nodes.
+    pub nodes: u16,
+    /// Replicas a shard.
+    pub replication: u16,
+    /// Shards.
+    pub shards: u16,
+    /// Gateways.
+    pub gateways: u16,
+    /// Whether clients need [`MASTER_KEY`].
+    pub master_key: bool,
+    /// How long a node may take to acknowledge its part of a write, milliseconds: recoveries wait as long.
+    pub write_timeout_ms: u64,
+    /// How long a silent gateway keeps old copies, milliseconds.
+    pub lease_ms: u64,
+    /// How long a node may take for its part of a read, milliseconds.
+    pub search_timeout_ms: u64,
+    /// What a read answers where a shard has no replica left: `partial` or `error`.
+    pub on_missing_shards: &'static str,
+    /// More of the limits that gateways have: JSON.
+    pub limits: &'static str,
+    /// A collector of traces, `host:port`.
+    pub otlp: Option<&'static str>,
+    /// More of the environment of nodes, which run in folders of their own.
+    pub node_env: &'static [(&'static str, &'static str)],
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            replication: 2,
+            shards: 16,
+            gateways: 1,
+            master_key: true,
+            write_timeout_ms: 10_000,
+            lease_ms: 2_000,
+            search_timeout_ms: 5_000,
+            on_missing_shards: "partial",
+            limits: "{}",
+            otlp: None,
+            node_env: &[],
+        }
+    }
+}
