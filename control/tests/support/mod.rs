@@ -1,5 +1,7 @@
 //! A node that takes everything, and a control plane over two of them.
 
+pub mod golden;
+
 use axum::{
     Json, Router,
     extract::{Path as UrlPath, Query, Request, State},
