@@ -164,7 +164,8 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
-        settings[FILTERABLE] = filterable.unwrap_or(Value::Null);
+        let unreadable = || reference.unwrap_or(node).unreadable(format!("GET {path}"), &settings);
+        settings[FILTERABLE] = filterable.ok_or_else(unreadable)?;
         if let Some(shown) = settings.get_mut(EMBEDDERS) {
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
             let own = own.as_ref().and_then(|own| own.get(EMBEDDERS));

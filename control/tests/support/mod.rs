@@ -55,6 +55,7 @@ impl FakeNode {
             .route("/tasks", get(tasks))
             .route("/tasks/{uid}", get(task))
             .route("/indexes", get(nothing).fallback(take))
+            .route("/indexes/{index}/settings", get(settings).fallback(take))
             .route("/indexes/{index}/fields", post(nothing).fallback(take))
             .route("/indexes/{index}/documents/fetch", post(nothing))
             .fallback(any(take))
@@ -105,6 +106,11 @@ async fn tasks(
 
 async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -> Json<Value> {
     Json(memory.lock().unwrap().tasks[uid].clone())
+}
+
+/// All indexes have the same settings.
+async fn settings() -> Json<Value> {
+    Json(json!({"filterableAttributes": []}))
 }
 
 /// It keeps no indexes, and no documents.
