@@ -8,7 +8,7 @@ use crate::{
     cluster::Cluster,
     domain::index_uid::check_index_uid,
     indexes::broadcast::refusal,
-    node::{Authority, NodeAnswer, Request},
+    node::{Authority, NodeAnswer, Request, answers::task_error},
 };
 use miroir_core::{
     documents::Doubts,
