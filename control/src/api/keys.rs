@@ -4,7 +4,7 @@ use super::{Sent, Shared, everywhere::everywhere, pass_on};
 use crate::{
     base::error::{Error, Result, api_error},
     cluster::Cluster,
-    fencing::write_keys::INTERNAL,
+    domain::key_holder::{INTERNAL, KeyHolder},
     node::Request,
 };
 use axum::{
@@ -27,7 +27,7 @@ fn needs_master_key(cluster: &Cluster) -> Result<()> {
 }
 
 fn is_internal(key: &Value) -> bool {
-    key.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(INTERNAL))
+    KeyHolder::of(key).is_internal()
 }
 
 fn not_found(sent: &Sent) -> Error {
@@ -60,7 +60,8 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
         return Ok(pass_on(&answer));
     };
     let all = cluster.ask_any(&Request::own("GET", "/keys?limit=1000000", None)).await?.json();
-    let keys: Vec<Value> = all.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+    let keys = all.get("results").and_then(Value::as_array).cloned();
+    let keys = keys.ok_or_else(|| Error::Other("a node does not list its keys".to_owned()))?;
     let keys: Vec<Value> = keys.into_iter().filter(|key| !is_internal(key)).collect();
     let page: Vec<&Value> = keys.iter().skip(offset).take(limit).collect();
     Ok(Json(json!({"results": page, "offset": offset, "limit": limit, "total": keys.len()})).into_response())

@@ -13,15 +13,14 @@ use crate::{
     domain::{
         index_uid::check_index_uid,
         intent::{Effect, NodeRequest},
+        settings_change::merge_change,
+        task::TaskKind,
     },
     indexes::{
         broadcast::{AtOnce, Operation},
         catalogue,
     },
-    ledger::{
-        catalogue::merge_change,
-        tasks::{self, NewTask},
-    },
+    ledger::tasks::{self, NewTask},
 };
 use axum::{extract::Path, response::Response};
 use miroir_core::path::ApiPath;
@@ -129,7 +128,13 @@ async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
     }
     let path = ApiPath::of_index(index, &["settings", EMBEDDERS]);
     let answer = cluster.ask_any(&crate::node::Request::own("GET", path, None)).await?;
-    let mut now = Map::from_iter([(EMBEDDERS.to_owned(), answer.json())]);
+    let told = answer.json();
+    // Nodes may not have made the index yet.
+    let is_there = answer.status != 404;
+    if is_there && !(answer.is_success() && (told.is_object() || told.is_null())) {
+        return Err(Error::Other(format!("a node does not tell the embedders of index `{index}`")));
+    }
+    let mut now = Map::from_iter([(EMBEDDERS.to_owned(), if is_there { told } else { Value::Null })]);
     for earlier in cluster.settler.changes_of(index) {
         merge_change(&mut now, earlier.as_ref());
     }
@@ -185,7 +190,7 @@ async fn write(
     hide_secrets(&mut details);
     let task = NewTask {
         index: Some(index.to_owned()),
-        kind: "settingsUpdate".to_owned(),
+        kind: TaskKind::SettingsUpdate,
         details: Some(details),
         custom_metadata: None,
     };

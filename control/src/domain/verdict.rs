@@ -1,6 +1,12 @@
 //! From what nodes say of their tasks to what the client's task is. Pure.
 
-use crate::{base::time::Nanos, domain::intent::NodeTask};
+mod count;
+
+use crate::{
+    base::time::Nanos,
+    domain::{intent::NodeTask, task::TaskStatus},
+};
+use count::counted;
 use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -113,7 +119,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Over {
     /// `succeeded`, `failed`, `canceled`.
-    pub status: &'static str,
+    pub status: TaskStatus,
     /// Why it failed.
     pub error: Option<ErrorBody>,
     /// When the first node began.
@@ -145,7 +151,7 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
     if unfinished {
         return Verdict::Pending { started_at };
     }
-    let mut over = Over { status: "succeeded", started_at, ..Over::default() };
+    let mut over = Over { status: TaskStatus::Succeeded, started_at, ..Over::default() };
     let is_decided = parts.iter().any(|part| part.main);
     let main: Vec<&Part> = parts.iter().filter(|part| part.main).collect();
     let groups: Vec<Option<Shard>> = if main.iter().all(|part| part.shards.is_empty()) {
@@ -177,8 +183,8 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
             }
         }
         match truth {
-            State::Failed => over.status = "failed",
-            State::Canceled if over.status != "failed" => over.status = "canceled",
+            State::Failed => over.status = TaskStatus::Failed,
+            State::Canceled if over.status != TaskStatus::Failed => over.status = TaskStatus::Canceled,
             _ => {}
         }
     }
@@ -193,216 +199,24 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
     over.refused_by = refusal.map(|part| part.node.clone());
     over.finished_at = parts.iter().filter_map(|part| part.seen.finished_at).max();
     let tells = refusal.into_iter().chain(main.iter().copied());
-    if over.status == "failed" {
+    if over.status == TaskStatus::Failed {
         over.error = tells.clone().find_map(|part| part.seen.error.clone());
     }
-    let of_status = |part: &&Part| state_name(part.seen.state) == over.status;
+    let of_status = |part: &&Part| status_of(part.seen.state) == over.status;
     over.details = tells.clone().find(of_status).and_then(|part| part.seen.details.clone());
     over.deleted = counted(&main, "deletedDocuments");
     over.edited = counted(&main, "editedDocuments");
     Verdict::Over(Box::new(over))
 }
 
-fn state_name(state: State) -> &'static str {
+/// The status of a client's task that ends as a node's has.
+fn status_of(state: State) -> TaskStatus {
     match state {
-        State::Succeeded => "succeeded",
-        State::Canceled => "canceled",
-        _ => "failed",
+        State::Succeeded => TaskStatus::Succeeded,
+        State::Canceled => TaskStatus::Canceled,
+        _ => TaskStatus::Failed,
     }
-}
-
-/// The most nodes whose counts are combined in every way.
-const COMBINED: usize = 12;
-
-/// Documents that nodes count in their details, each counted once.
-///
-/// Nodes count what they did over all their shards together. Where some nodes have each shard equally often, that many have
-/// counted each document: exact. So it is with all replicas there, and often without some; else this is a mean, rounded.
-fn counted(main: &[&Part], detail: &str) -> Option<u64> {
-    let done = main.iter().filter(|part| part.seen.state == State::Succeeded);
-    let counts: Vec<(&[Shard], u64)> = done
-        .filter_map(|part| Some((&*part.shards, part.seen.details.as_ref()?.get(detail)?.as_u64()?)))
-        .collect();
-    if counts.is_empty() {
-        return None;
-    }
-    // Where a node has counted nothing, nothing was there.
-    let nothing: BTreeSet<Shard> = counts
-        .iter()
-        .filter(|(_, count)| *count == 0)
-        .flat_map(|(shards, _)| shards.iter().copied())
-        .collect();
-    let counts: Vec<(BTreeSet<Shard>, u64)> = counts
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(shards, count)| {
-            (shards.iter().filter(|shard| !nothing.contains(shard)).copied().collect(), count)
-        })
-        .collect();
-    let shards: BTreeSet<Shard> = counts.iter().flat_map(|(shards, _)| shards.iter().copied()).collect();
-    let sum = |chosen: &[&(BTreeSet<Shard>, u64)]| chosen.iter().map(|(_, count)| count).sum::<u64>();
-    let all: Vec<_> = counts.iter().collect();
-    if shards.is_empty() {
-        return Some(sum(&all));
-    }
-    let exact = |chosen: &[&(BTreeSet<Shard>, u64)]| {
-        let times = |shard: &Shard| chosen.iter().filter(|(shards, _)| shards.contains(shard)).count() as u64;
-        let first = shards.first().map(times).filter(|times| *times > 0)?;
-        shards.iter().all(|shard| times(shard) == first).then(|| sum(chosen) / first)
-    };
-    let some = |choice: usize| {
-        let chosen = counts.iter().enumerate().filter(|(position, _)| choice >> position & 1 == 1);
-        exact(&chosen.map(|(_, count)| count).collect::<Vec<_>>())
-    };
-    let combined = exact(&all).or_else(|| (1..1usize << counts.len().min(COMBINED)).rev().find_map(some));
-    let copies: u64 = counts.iter().map(|(shards, _)| shards.len() as u64).sum();
-    Some(combined.unwrap_or_else(|| (sum(&all) * shards.len() as u64 + copies / 2) / copies.max(1)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn part(node: &str, shards: &[u16], state: State) -> Part {
-        let seen = Seen {
-            state,
-            started_at: Some(10),
-            finished_at: Some(20),
-            details: Some(json!({"deletedDocuments": 6})),
-            error: (state == State::Failed).then(|| crate::base::error::index_not_found("x").body),
-        };
-        let shards = shards.iter().copied().map(Shard).collect();
-        Part { node: node.into(), node_task: 0, main: true, shards, seen }
-    }
-
-    fn over(parts: &[Part]) -> Over {
-        match judge(parts, Decides::Best, &BTreeSet::new()) {
-            Verdict::Over(over) => *over,
-            Verdict::Pending { .. } => panic!("pending"),
-        }
-    }
-
-    #[test]
-    fn all_replicas_must_have_succeeded() {
-        let parts = [part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Processing)];
-        assert_eq!(judge(&parts, Decides::Best, &BTreeSet::new()), Verdict::Pending { started_at: Some(10) });
-        let over = over(&[part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Succeeded)]);
-        assert_eq!((over.status, over.deleted, over.finished_at), ("succeeded", Some(6), Some(20)));
-        assert!(over.stale.is_empty());
-    }
-
-    #[test]
-    fn a_replica_that_ends_otherwise_is_stale() {
-        let over = over(&[
-            part("a", &[0, 1], State::Succeeded),
-            part("b", &[1], State::Failed),
-            part("c", &[0], State::Succeeded),
-        ]);
-        assert_eq!(over.status, "succeeded");
-        assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
-    }
-
-    #[test]
-    fn a_shard_that_all_refuse_fails_the_task() {
-        let over = over(&[part("a", &[0], State::Failed), part("b", &[1], State::Succeeded)]);
-        assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "index_not_found"));
-        assert!(over.stale.is_empty());
-    }
-
-    #[test]
-    fn a_node_that_is_away_blocks_only_what_nobody_else_has() {
-        let stood_in = over(&[part("a", &[0], State::Away), part("b", &[0], State::Succeeded)]);
-        assert_eq!((stood_in.status, stood_in.stale.len()), ("succeeded", 1));
-        let alone = [part("a", &[0], State::Away), part("b", &[1], State::Succeeded)];
-        assert!(matches!(judge(&alone, Decides::Best, &BTreeSet::new()), Verdict::Pending { .. }));
-    }
-
-    #[test]
-    fn steps_are_waited_for_but_decide_nothing() {
-        let mut step = part("b", &[], State::Waiting);
-        step.main = false;
-        let main = part("a", &[0], State::Succeeded);
-        assert!(matches!(
-            judge(&[main.clone(), step.clone()], Decides::Best, &BTreeSet::new()),
-            Verdict::Pending { .. }
-        ));
-        step.seen.state = State::Failed;
-        assert_eq!(over(&[main, step]).status, "succeeded");
-    }
-
-    #[test]
-    fn operations_on_all_nodes_leave_those_behind_that_differ() {
-        let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
-        assert_eq!((over.status, over.behind), ("succeeded", BTreeSet::from(["b".to_owned()])));
-    }
-
-    #[test]
-    fn what_one_node_refuses_none_keeps() {
-        let judged = |parts: &[Part], decides, behind: &[&str]| {
-            let behind = behind.iter().map(|name| (*name).to_owned()).collect();
-            match judge(parts, decides, &behind) {
-                Verdict::Over(over) => *over,
-                Verdict::Pending { .. } => panic!("pending"),
-            }
-        };
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        let failed = |node: &str, kind: &str, code: &str| {
-            let mut part = part(node, &[], State::Failed);
-            let of = |error| ErrorBody { kind: kind.into(), code: code.into(), ..error };
-            part.seen.error = part.seen.error.map(of);
-            part
-        };
-        let parts = [
-            failed("d", "internal", "internal"),
-            part("a", &[], State::Succeeded),
-            failed("b", "invalid_request", "vector_embedding_error"),
-            part("c", &[], State::Away),
-        ];
-        let over = judged(&parts, Decides::Refusal, &[]);
-        assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "vector_embedding_error"));
-        assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
-        // Who is behind refuses nothing.
-        let over = judged(&parts, Decides::Refusal, &["b"]);
-        assert_eq!(
-            (over.status, over.set_back, over.behind),
-            ("succeeded", names(&[]), names(&["b", "c", "d"]))
-        );
-        // Nor is one full, or of another opinion about which indexes there are.
-        let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
-        for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
-            let over = judged(&parts, decides, &[]);
-            assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(behind)));
-        }
-    }
-
-    #[test]
-    fn deletions_are_counted_once_where_nodes_tell_enough() {
-        let counted = |parts: &[(&[u16], u64)]| {
-            let parts: Vec<Part> = parts
-                .iter()
-                .map(|(shards, count)| {
-                    let mut part = part("n", shards, State::Succeeded);
-                    part.seen.details = Some(json!({"deletedDocuments": count}));
-                    part
-                })
-                .collect();
-            over(&parts).deleted
-        };
-        // Shard 0 has one document, shard 1 five, shard 2 ten.
-        assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15), (&[0, 2], 11)]), Some(16), "all replicas");
-        assert_eq!(
-            counted(&[(&[0, 1], 6), (&[1, 2], 15), (&[2], 10)]),
-            Some(16),
-            "one is away for one shard"
-        );
-        assert_eq!(counted(&[(&[0, 1, 2], 16), (&[1], 5)]), Some(16), "one node has them all");
-        assert_eq!(counted(&[(&[0, 1], 5), (&[1, 2], 5), (&[2], 0)]), Some(5), "some had none");
-        assert_eq!(counted(&[(&[0, 1], 0), (&[1, 2], 0)]), Some(0));
-        assert_eq!(
-            counted(&[(&[0, 1], 6), (&[1, 2], 15)]),
-            Some(16),
-            "nobody can tell: a mean, by luck exact"
-        );
-    }
-}
+mod tests;

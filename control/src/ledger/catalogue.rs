@@ -1,33 +1,62 @@
-//! The topology's truth: placement, indexes, nodes that are behind, epoch keys.
+//! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
-use super::{fields, meta, meta_as, parsed, set_meta};
+use super::{cell::Cell, fields, meta, meta_as, meta_json, set_meta, settings::settings};
 use crate::{
-    base::error::{Error, Result},
+    base::error::Result,
     domain::cluster_state::{Index, Replica, ReplicaState, View},
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
-use uuid::Uuid;
 
-/// The view that was stored last; `None` in a new ledger.
+/// The view that was stored last; `None` in a new ledger. What has never been other than at first is not stored.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read: the error names it.
 pub fn load(connection: &Connection) -> Result<Option<View>> {
     let Some(version) = meta_as(connection, "version")? else {
         return Ok(None);
     };
+    let behind = connection
+        .prepare("SELECT node FROM behind")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    Ok(Some(View {
+        version,
+        nodes: meta_json(connection, "nodes")?.unwrap_or_default(),
+        replication: meta_as(connection, "replication")?.unwrap_or(1),
+        replicas: replicas(connection)?,
+        desired: meta_json(connection, "desired")?.unwrap_or_default(),
+        floor: meta_as(connection, "floor")?.unwrap_or(0),
+        indexes: indexes(connection)?,
+        behind,
+        changing: BTreeMap::new(),
+        rules: meta_json(connection, "rules")?.unwrap_or_default(),
+        server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
+        legacy_search: meta_as(connection, "legacy_search")?.unwrap_or(false),
+    }))
+}
+
+/// For each shard, its replicas, best first.
+fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
     let shards: usize = meta_as(connection, "shards")?.unwrap_or(0);
     let mut replicas = vec![Vec::new(); shards];
     let mut statement =
         connection.prepare("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let shard: usize = row.get(0)?;
-        if let Some(replicas) = replicas.get_mut(shard) {
-            replicas.push(Replica { node: row.get(1)?, state: parsed(row, 2, read_state)? });
-        }
+        let (shard, node, state): (usize, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let key = format!("{shard}, {node}");
+        let cell = |column| Cell { table: "placement", row: &key, column };
+        let of_shard = replicas.get_mut(shard);
+        let of_shard =
+            of_shard.ok_or_else(|| cell("shard").unreadable(format!("there are {shards} shards")))?;
+        of_shard.push(Replica { state: cell("state").parse(&state, read_state)?, node });
     }
+    Ok(replicas)
+}
+
+/// The indexes, with what gateways need of their settings.
+fn indexes(connection: &Connection) -> Result<BTreeMap<String, Index>> {
     let mut indexes = connection
         .prepare("SELECT uid, primary_key, created_at, updated_at FROM indexes")?
         .query_map([], |row| {
@@ -39,25 +68,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
     for (uid, index) in &mut indexes {
         index.settings = Index::published(settings(connection, uid)?);
     }
-    let behind = connection
-        .prepare("SELECT node FROM behind")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    let json = |key| Ok::<_, Error>(meta(connection, key)?.unwrap_or_else(|| "[]".to_owned()));
-    Ok(Some(View {
-        version,
-        nodes: serde_json::from_str(&json("nodes")?)?,
-        replication: meta_as(connection, "replication")?.unwrap_or(1),
-        replicas,
-        desired: serde_json::from_str(&json("desired")?)?,
-        floor: meta_as(connection, "floor")?.unwrap_or(0),
-        indexes,
-        behind,
-        changing: BTreeMap::new(),
-        rules: serde_json::from_str(&json("rules")?)?,
-        server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
-        legacy_search: meta_as(connection, "legacy_search")?.unwrap_or(false),
-    }))
+    Ok(indexes)
 }
 
 fn read_state(text: &str) -> std::result::Result<ReplicaState, String> {
@@ -137,274 +148,81 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
     Ok(())
 }
 
-/// An epoch key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Epoch {
-    /// The API key's uid.
-    pub key: Uuid,
-    /// Whose it is.
-    pub gateway: String,
-    /// To be deleted on every node.
-    pub fenced: bool,
-}
-
-/// Where it is noted that all gateways' VMs are known that have a lease.
-const LEASES: &str = "leases";
-
-/// The VMs of gateways that may have a lease; `None` where nobody knows, since an older build has given them.
-///
-/// # Errors
-/// The database failed.
-pub fn leases(connection: &Connection) -> Result<Option<Vec<String>>> {
-    if meta(connection, LEASES)?.is_none() {
-        return Ok(None);
-    }
-    let mut statement = connection.prepare("SELECT vm FROM leases ORDER BY vm")?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    Ok(Some(names.collect::<rusqlite::Result<_>>()?))
-}
-
-/// From now on all that have a lease are known.
-///
-/// # Errors
-/// The database failed.
-pub fn know_leases(connection: &Connection) -> Result<()> {
-    set_meta(connection, LEASES, "known")
-}
-
-/// Stores which VMs have, or are about to get, a lease.
-///
-/// # Errors
-/// The database failed.
-pub fn store_leases(connection: &Connection, vms: &[String]) -> Result<()> {
-    connection.execute("DELETE FROM leases", [])?;
-    let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO leases (vm) VALUES (?1)")?;
-    for vm in vms {
-        insert.execute([vm])?;
-    }
-    Ok(())
-}
-
-/// All epochs.
-///
-/// # Errors
-/// The database failed.
-pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
-    let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Epoch {
-            key: parsed(row, 0, Uuid::parse_str)?,
-            gateway: row.get(1)?,
-            fenced: row.get::<_, String>(2)? == "fenced",
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Stores an epoch.
-///
-/// # Errors
-/// The database failed.
-pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
-    connection.execute(
-        "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
-        params![
-            epoch.key.hyphenated().to_string(),
-            epoch.gateway,
-            if epoch.fenced { "fenced" } else { "live" }
-        ],
-    )?;
-    Ok(())
-}
-
-/// Marks an epoch's key as one to be deleted on every node.
-///
-/// # Errors
-/// The database failed.
-pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
-    let key = key.hyphenated().to_string();
-    connection.execute("UPDATE epochs SET state = 'fenced' WHERE key_uid = ?1", [key])?;
-    Ok(())
-}
-
-/// Forgets an epoch, whose key no node has any more.
-///
-/// # Errors
-/// The database failed.
-pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
-    connection.execute("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
-    Ok(())
-}
-
-/// Settings that are changed member by member, and to what depth; all others are replaced.
-const DEPTHS: [(&str, u8); 5] =
-    [("pagination", 1), ("faceting", 1), ("typoTolerance", 2), ("chat", 1), ("embedders", 2)];
-
-/// To what depth a setting is changed member by member.
-#[must_use]
-pub fn depth(setting: &str) -> u8 {
-    DEPTHS.iter().find(|(group, _)| *group == setting).map_or(0, |(_, depth)| *depth)
-}
-
-/// Changes members, those of objects among them one by one to this depth; `null` takes one away.
-pub fn merge_members(
-    members: &mut serde_json::Map<String, serde_json::Value>,
-    change: &serde_json::Value,
-    depth: u8,
-) {
-    for (name, value) in change.as_object().into_iter().flatten() {
-        merge(members, name, value, depth.saturating_sub(1));
-    }
-}
-
-fn merge(
-    settings: &mut serde_json::Map<String, serde_json::Value>,
-    name: &str,
-    value: &serde_json::Value,
-    depth: u8,
-) {
-    if value.is_null() {
-        settings.remove(name);
-    } else if let (1.., Some(members)) = (depth, value.as_object()) {
-        let entry = settings.entry(name).or_insert_with(|| serde_json::json!({}));
-        if let Some(entry) = entry.as_object_mut() {
-            for (name, value) in members {
-                merge(entry, name, value, depth - 1);
-            }
-        }
-    } else {
-        settings.insert(name.to_owned(), value.clone());
-    }
-}
-
-/// Merges a change into what a client had set: `null` resets one setting, `None` all of them.
-pub fn merge_change(
-    settings: &mut serde_json::Map<String, serde_json::Value>,
-    change: Option<&serde_json::Value>,
-) {
-    let Some(change) = change.and_then(|change| change.as_object()) else {
-        settings.clear();
-        return;
-    };
-    for (name, value) in change {
-        merge(settings, name, value, depth(name));
-    }
-}
-
-/// Stores such a change: `null` resets one setting, `None` all of them.
-///
-/// # Errors
-/// The database failed.
-pub fn merge_settings(
-    connection: &Connection,
-    index: &str,
-    change: Option<&serde_json::Value>,
-) -> Result<()> {
-    let mut settings = settings(connection, index)?;
-    merge_change(&mut settings, change);
-    if settings.is_empty() {
-        connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
-        return Ok(());
-    }
-    connection.execute(
-        "INSERT OR REPLACE INTO settings (index_uid, body) VALUES (?1, ?2)",
-        params![index, serde_json::to_string(&settings)?],
-    )?;
-    Ok(())
-}
-
-/// Settings and fields follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
-///
-/// # Errors
-/// The database failed.
-pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) -> Result<()> {
-    // No index has this name.
-    const ASIDE: &str = "/";
-    for (from, to, exchange) in pairs {
-        fields::rename(connection, to, ASIDE)?;
-        fields::rename(connection, from, to)?;
-        if *exchange {
-            fields::rename(connection, ASIDE, from)?;
-        } else {
-            fields::forget(connection, ASIDE)?;
-        }
-        let (left, right) = (settings(connection, from)?, settings(connection, to)?);
-        for (index, moved) in [(to, Some(left)), (from, exchange.then_some(right))] {
-            connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
-            if let Some(moved) = moved.filter(|moved| !moved.is_empty()) {
-                connection.execute(
-                    "INSERT INTO settings (index_uid, body) VALUES (?1, ?2)",
-                    params![index, serde_json::to_string(&moved)?],
-                )?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What clients have set on an index.
-///
-/// # Errors
-/// The database failed.
-pub fn settings(connection: &Connection, index: &str) -> Result<serde_json::Map<String, serde_json::Value>> {
-    use rusqlite::OptionalExtension;
-    let stored = connection
-        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| {
-            parsed(row, 0, |text| serde_json::from_str(text))
-        })
-        .optional()?;
-    Ok(stored.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Ledger;
-    use serde_json::json;
-
-    #[tokio::test]
-    async fn settings_are_merged_reset_and_moved() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
-        let read = ledger
-            .call(|connection| {
-                let set = |change| merge_settings(connection, "a", Some(&change));
-                set(json!({"faceting": {"maxValuesPerFacet": 5}, "stopWords": ["x"], "synonyms": {"a": ["b"]}}))?;
-                set(json!({"faceting": {"sortFacetValuesBy": {"*": "count"}}, "stopWords": null, "synonyms": {}}))?;
-                let merged = settings(connection, "a")?;
-                move_settings(connection, &[("a".to_owned(), "b".to_owned(), true)])?;
-                let moved = (settings(connection, "a")?, settings(connection, "b")?);
-                merge_settings(connection, "b", None)?;
-                Ok((merged, moved, settings(connection, "b")?))
-            })
-            .await
-            .unwrap();
-        let (merged, (left, right), reset) = read;
-        let expected = json!({"faceting": {"maxValuesPerFacet": 5, "sortFacetValuesBy": {"*": "count"}}, "synonyms": {}});
-        assert_eq!(serde_json::Value::Object(merged.clone()), expected);
-        assert!(left.is_empty() && reset.is_empty());
-        assert_eq!(right, merged);
-    }
+    use crate::ledger::{Ledger, intents, tasks, webhooks, write_keys::epochs};
 
     #[tokio::test]
     async fn what_cannot_be_read_is_an_error_that_names_it() {
         for (name, damage) in [
-            ("meta.version", "INSERT OR REPLACE INTO meta VALUES ('version', 'x')"),
-            ("meta.shards", "INSERT OR REPLACE INTO meta VALUES ('shards', '-1')"),
-            ("meta.replication", "INSERT OR REPLACE INTO meta VALUES ('replication', '')"),
-            ("meta.floor", "INSERT OR REPLACE INTO meta VALUES ('floor', '1.5')"),
-            ("meta.legacy_search", "INSERT OR REPLACE INTO meta VALUES ('legacy_search', '1')"),
-            ("meta.next_task", "INSERT OR REPLACE INTO meta VALUES ('next_task', 'x')"),
-            ("state", "INSERT INTO placement VALUES (0, 0, 'a', 'leaving:')"),
-            ("state", "INSERT INTO placement VALUES (0, 0, 'a', 'whole')"),
-            ("key_uid", "INSERT INTO epochs VALUES ('x', 'g', 'fenced')"),
-            ("body", "INSERT INTO settings VALUES ('i', '[')"),
-            ("uuid", "INSERT INTO webhooks VALUES ('x', 'http://a', '{}')"),
             (
-                "headers",
+                "`value` of row `version` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('version', 'x')",
+            ),
+            (
+                "`value` of row `shards` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('shards', '-1')",
+            ),
+            (
+                "`value` of row `replication` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('replication', '')",
+            ),
+            ("`value` of row `floor` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('floor', '1.5')"),
+            (
+                "`value` of row `legacy_search` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('legacy_search', '1')",
+            ),
+            (
+                "`value` of row `next_task` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('next_task', 'x')",
+            ),
+            (
+                "`state` of row `0, a` in table `placement`",
+                "INSERT INTO placement VALUES (0, 0, 'a', 'leaving:')",
+            ),
+            (
+                "`state` of row `0, a` in table `placement`",
+                "INSERT INTO placement VALUES (0, 0, 'a', 'whole')",
+            ),
+            (
+                "`shard` of row `1, a` in table `placement`",
+                "INSERT INTO placement VALUES (1, 0, 'a', 'active')",
+            ),
+            ("`value` of row `nodes` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('nodes', '{}')"),
+            (
+                "`value` of row `desired` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('desired', '')",
+            ),
+            ("`value` of row `rules` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('rules', '[1]')"),
+            ("`key_uid` of row `x` in table `epochs`", "INSERT INTO epochs VALUES ('x', 'g', 'fenced')"),
+            (
+                "`state` of row `00000000-0000-4000-8000-000000000000` in table `epochs`",
+                "INSERT INTO epochs VALUES ('00000000-0000-4000-8000-000000000000', 'g', 'gone')",
+            ),
+            ("`body` of row `i` in table `settings`", "INSERT INTO settings VALUES ('i', '[')"),
+            ("`uuid` of row `x` in table `webhooks`", "INSERT INTO webhooks VALUES ('x', 'http://a', '{}')"),
+            (
+                "`headers` of row `00000000-0000-4000-8000-000000000000` in table `webhooks`",
                 "INSERT INTO webhooks VALUES ('00000000-0000-4000-8000-000000000000', 'http://a', '')",
             ),
-            ("shards", "INSERT INTO node_tasks VALUES (0, 'a', 0, 'main', '3', 'sent')"),
+            (
+                "`shards` of row `0, a, 7` in table `node_tasks`",
+                "INSERT INTO node_tasks VALUES (0, 'a', 7, 'main', '3', 'sent')",
+            ),
+            (
+                "`step` of row `0, a, 7` in table `node_tasks`",
+                "INSERT INTO node_tasks VALUES (0, 'a', 7, 'x', '[]', 'sent')",
+            ),
+            ("`state` of row `0` in table `intents`", "INSERT INTO intents VALUES (0, 'x', '{}')"),
+            (
+                "`details` of row `9` in table `tasks`",
+                "INSERT INTO tasks (uid, type, status, details, enqueued_at) VALUES (9, 'export', 'failed', '{', 0)",
+            ),
+            (
+                "`error` of row `9` in table `tasks`",
+                "INSERT INTO tasks (uid, type, status, error, enqueued_at) VALUES (9, 'export', 'failed', '{', 0)",
+            ),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let ledger = Ledger::open(folder.path()).unwrap();
@@ -414,15 +232,17 @@ mod tests {
                 load(connection)?;
                 epochs(connection)?;
                 settings(connection, "i")?;
-                crate::ledger::webhooks::all(connection)?;
-                crate::ledger::intents::all_node_tasks(connection, 0)?;
-                crate::ledger::tasks::insert(connection, &crate::ledger::tasks::NewTask::default())?;
+                webhooks::all(connection)?;
+                intents::all(connection)?;
+                intents::all_node_tasks(connection, 0)?;
+                tasks::get(connection, 9)?;
+                tasks::insert(connection, &tasks::NewTask::default())?;
                 Ok(())
             };
             ledger.call(read).await.unwrap();
             ledger.call(move |connection| Ok(connection.execute_batch(damage)?)).await.unwrap();
             let error = ledger.call(read).await.unwrap_err().to_string();
-            assert!(error.contains(&format!("the ledger's `{name}` is `")), "{damage}: {error}");
+            assert!(error.starts_with(&format!("the ledger cannot be read: {name}: ")), "{damage}: {error}");
         }
     }
 }

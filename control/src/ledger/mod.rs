@@ -4,21 +4,24 @@
 //! its own savepoint: many writers share one `fsync`, and the failure of one call undoes that call only.
 
 pub mod catalogue;
+mod cell;
 pub mod fields;
+mod file;
 pub mod intents;
+pub mod leases;
+pub mod schema;
+pub mod settings;
 pub mod task_list;
 pub mod tasks;
 pub mod webhooks;
+pub mod write_keys;
 
-use crate::base::{
-    error::{Error, Result},
-    files,
-};
-use rusqlite::{Connection, Row, types::Type};
+use crate::base::error::{Error, Result};
+use cell::Cell;
+use rusqlite::Connection;
+use serde::de::DeserializeOwned;
 use std::{
     fmt::Display,
-    fs::File,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     str::FromStr,
     sync::mpsc::{Receiver, Sender, channel},
@@ -40,18 +43,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in a folder, or makes one.
+    /// Opens the ledger in a folder, or makes one. One of an older schema is brought to that of this build.
     ///
     /// # Errors
-    /// The database cannot be opened.
+    /// The database cannot be opened or used: then nothing in it has changed.
     pub fn open(data: &Path) -> Result<Self> {
-        let path = data.join(FILE);
-        make_private(&path)?;
-        let connection = Connection::open(&path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.execute_batch(include_str!("schema.sql"))?;
+        let connection = file::open(&data.join(FILE))?;
         let (jobs, queue) = channel();
         std::thread::Builder::new()
             .name("ledger".to_owned())
@@ -86,19 +83,6 @@ impl Ledger {
         self.jobs.send(job).map_err(|_| Error::LedgerClosed)?;
         answer.await.map_err(|_| Error::LedgerClosed)?
     }
-}
-
-/// Makes the database, where there is none, and gives it and its log to their owner only: task details and webhooks have secrets in
-/// them. SQLite makes the log and its index with the rights of the database.
-fn make_private(path: &Path) -> Result<()> {
-    let file = File::options().append(true).create(true).mode(files::PRIVATE).open(path);
-    file.map_err(Error::file(path))?;
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        files::make_private(Path::new(&name))?;
-    }
-    Ok(())
 }
 
 fn run(connection: &Connection, queue: &Receiver<Job>) {
@@ -142,6 +126,11 @@ pub fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
         .optional()?)
 }
 
+/// Where a value of the `meta` table is.
+fn meta_cell<'a>(key: &'a &str) -> Cell<'a> {
+    Cell { table: "meta", row: key, column: "value" }
+}
+
 /// Reads a value of the `meta` table that is no text.
 ///
 /// # Errors
@@ -150,28 +139,15 @@ pub fn meta_as<T>(connection: &Connection, key: &str) -> Result<Option<T>>
 where
     T: FromStr<Err: Display>,
 {
-    let Some(text) = meta(connection, key)? else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| Error::Other(unreadable(&format!("meta.{key}"), &text, error)))
+    meta(connection, key)?.map(|text| meta_cell(&key).parse(&text, str::parse)).transpose()
 }
 
-/// Reads a column of text as what the text stands for.
+/// Reads a value of the `meta` table that is JSON.
 ///
 /// # Errors
-/// The database failed, or the text stands for nothing: the error names the column and the text.
-fn parsed<T, E: Display>(
-    row: &Row<'_>,
-    column: usize,
-    parse: impl FnOnce(&str) -> std::result::Result<T, E>,
-) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    parse(&text).map_err(|error| {
-        let name = row.as_ref().column_name(column).unwrap_or("?");
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, unreadable(name, &text, error).into())
-    })
-}
-
-fn unreadable(name: &str, text: &str, error: impl Display) -> String {
-    format!("the ledger's `{name}` is `{text}`, which cannot be read: {error}")
+/// The database failed, or what is stored there is of another form: the error names it.
+pub fn meta_json<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>> {
+    meta(connection, key)?.map(|text| meta_cell(&key).json(&text)).transpose()
 }
 
 /// Writes a value of the `meta` table.

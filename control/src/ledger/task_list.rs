@@ -1,7 +1,13 @@
 //! Lists and counts of tasks, and the names of indexes in them.
 
-use super::tasks::{COLUMNS, Task};
-use crate::base::{error::Result, time::Nanos};
+use super::{
+    cell::Cell,
+    tasks::{COLUMNS, Task},
+};
+use crate::{
+    base::{error::Result, time::Nanos},
+    domain::task::{TaskKind, TaskStatus},
+};
 use rusqlite::{Connection, params, types::Value as Sql};
 use serde_json::Value;
 
@@ -17,9 +23,9 @@ pub struct Query {
     /// These uids only.
     pub uids: Option<Vec<u32>>,
     /// These statuses only.
-    pub statuses: Option<Vec<String>>,
+    pub statuses: Option<Vec<TaskStatus>>,
     /// These types only.
-    pub types: Option<Vec<String>>,
+    pub types: Option<Vec<TaskKind>>,
     /// These indexes only.
     pub indexes: Option<Vec<String>>,
     /// Cancelled by one of these only.
@@ -33,7 +39,7 @@ pub struct Query {
 /// A page of tasks, and how many there are in all.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read.
 pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> {
     let mut wheres: Vec<String> = vec!["1".to_owned()];
     let mut values: Vec<Sql> = Vec::new();
@@ -51,8 +57,8 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
     };
     among("uid", numbers(&query.uids));
     among("canceled_by", numbers(&query.canceled_by));
-    among("status", texts(&query.statuses));
-    among("type", texts(&query.types));
+    among("status", names(query.statuses.as_deref(), TaskStatus::name));
+    among("type", names(query.types.as_deref(), TaskKind::name));
     for (column, after, moment) in &query.dates {
         wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
         values.push(Sql::Integer(*moment));
@@ -90,8 +96,13 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
         wheres.join(" AND "),
         query.limit
     ))?;
-    let rows = statement.query_map(rusqlite::params_from_iter(&values), Task::from_row)?;
-    Ok((rows.collect::<rusqlite::Result<_>>()?, total))
+    let rows = statement.query_and_then(rusqlite::params_from_iter(&values), Task::from_row)?;
+    Ok((rows.collect::<Result<_>>()?, total))
+}
+
+/// The names of kinds or statuses, as values of a statement.
+fn names<T: Copy>(list: Option<&[T]>, name: impl Fn(T) -> &'static str) -> Option<Vec<Sql>> {
+    list.map(|list| list.iter().map(|it| Sql::Text(name(*it).to_owned())).collect())
 }
 
 /// A condition: the task swaps one of some indexes, given as placeholders.
@@ -123,7 +134,8 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
         Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
     })?;
     for (uid, details) in rows.collect::<rusqlite::Result<Vec<_>>>()? {
-        let mut details: Value = serde_json::from_str(&details)?;
+        let cell = Cell { table: "tasks", row: &uid, column: "details" };
+        let mut details: Value = cell.json(&details)?;
         for swap in details["swaps"].as_array_mut().into_iter().flatten() {
             for name in swap["indexes"].as_array_mut().into_iter().flatten() {
                 if let Value::String(name) = name {

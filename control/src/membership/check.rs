@@ -9,7 +9,6 @@ use crate::{
     sync::{index_uids, unknown_keys},
 };
 use futures_util::future::join_all;
-use serde_json::Value;
 use std::time::Duration;
 
 /// How long a node may take to answer.
@@ -54,7 +53,10 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
         return Some(format!("node `{name}` does not answer at {url}: start it, or mend the URL"));
     }
     let own = match node.ask("GET", "/version", None).await {
-        Ok(own) => own.get("pkgVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Ok(own) => match node.text("GET /version", &own, "pkgVersion") {
+            Ok(version) => version.to_owned(),
+            Err(error) => return Some(error.to_string()),
+        },
         Err(Error::Unexpected { status: 401 | 403, .. }) => {
             return Some(format!(
                 "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"

@@ -15,11 +15,13 @@ use crate::{
         embedders::{self, EMBEDDERS},
         scrub,
     },
-    domain::cluster_state::{Index, Member, Replica, ReplicaState, View},
-    fencing::write_keys::INTERNAL,
+    domain::{
+        cluster_state::{Index, Member, Replica, ReplicaState, View},
+        key_holder::KeyHolder,
+    },
     ledger::{
-        self, Ledger,
-        catalogue::{self, Epoch},
+        self, Ledger, catalogue, settings,
+        write_keys::{self, Epoch},
     },
     serve::{self, ServeArgs},
     sync::instance_settings::{self, Changed},
@@ -169,27 +171,29 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
             catalogue::store(connection, &View::default(), &view)?;
             let next = found.values().filter_map(|of_node| of_node.last_uid).max().map_or(0, |uid| uid + 1);
             ledger::set_meta(connection, "next_task", &next.to_string())?;
-            for (index, settings) in found.values().flat_map(|of_node| &of_node.settings) {
-                if catalogue::settings(connection, index)?.is_empty() {
-                    catalogue::merge_settings(connection, index, Some(&set(settings)))?;
+            for (index, told) in found.values().flat_map(|of_node| &of_node.settings) {
+                if settings::settings(connection, index)?.is_empty() {
+                    settings::merge_settings(connection, index, Some(&set(told)))?;
                 }
             }
             for changed in found.values().flat_map(|of_node| &of_node.server) {
                 instance_settings::store(connection, changed.clone())?;
             }
             for key in found.values().flat_map(|of_node| &of_node.keys) {
-                let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
-                let Ok(uid) = Uuid::parse_str(text("uid")) else { continue };
-                match text("name").strip_prefix(INTERNAL) {
-                    Some("read") => {
-                        ledger::set_meta(connection, "read_key", &uid.hyphenated().to_string())?;
+                let text = key.get("uid").and_then(Value::as_str).unwrap_or_default();
+                let uid = || {
+                    Uuid::parse_str(text)
+                        .map_err(|error| Error::Other(format!("an API key has the uid `{text}`: {error}")))
+                };
+                match KeyHolder::of(key) {
+                    KeyHolder::Client => {}
+                    KeyHolder::GatewayReads => {
+                        ledger::set_meta(connection, "read_key", &uid()?.hyphenated().to_string())?;
                     }
                     // Gateways get new ones with their next writes.
-                    Some(_) => {
-                        let gateway = text("description").rsplit(' ').next().unwrap_or_default().to_owned();
-                        catalogue::store_epoch(connection, &Epoch { key: uid, gateway, fenced: true })?;
+                    KeyHolder::Writer(holder) => {
+                        write_keys::store_epoch(connection, &Epoch { key: uid()?, holder, fenced: true })?;
                     }
-                    None => {}
                 }
             }
             Ok(())
@@ -207,17 +211,19 @@ fn set(settings: &Value) -> Value {
     settings
 }
 
-/// An index as a node tells it.
-fn index(told: &Value, settings: &Value) -> Index {
-    let moment =
-        |name: &str| told.get(name).and_then(Value::as_str).and_then(time::parse).unwrap_or_else(time::now);
-    let published = set(settings).as_object().cloned().unwrap_or_default();
-    Index {
-        primary_key: told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned),
-        settings: Index::published(published),
-        created_at: moment("createdAt"),
-        updated_at: moment("updatedAt"),
-    }
+/// An index as a node tells it; `None` where that is not as Meilisearch tells it.
+fn index(told: &Value, settings: &Value) -> Option<Index> {
+    let moment = |name: &str| time::parse(told.get(name)?.as_str()?);
+    let primary_key = match told.get("primaryKey")? {
+        Value::Null => None,
+        key => Some(key.as_str()?.to_owned()),
+    };
+    Some(Index {
+        primary_key,
+        settings: Index::published(set(settings).as_object()?.clone()),
+        created_at: moment("createdAt")?,
+        updated_at: moment("updatedAt")?,
+    })
 }
 
 #[cfg(test)]

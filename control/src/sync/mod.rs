@@ -14,12 +14,10 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
-    fencing::{
-        fenced,
-        write_keys::{EPOCH, INTERNAL, create_key},
-    },
+    domain::{key_holder::KeyHolder, task::TaskStatus},
+    fencing::{fenced, write_keys::create_key},
     indexes::{catalogue, fields},
-    ledger::catalogue as stored,
+    ledger::settings as stored,
     node::{Node, Request},
 };
 use miroir_core::path::ApiPath;
@@ -166,7 +164,8 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
-        settings[FILTERABLE] = filterable.unwrap_or(Value::Null);
+        let unreadable = || reference.unwrap_or(node).unreadable(format!("GET {path}"), &settings);
+        settings[FILTERABLE] = filterable.ok_or_else(unreadable)?;
         if let Some(shown) = settings.get_mut(EMBEDDERS) {
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
             let own = own.as_ref().and_then(|own| own.get(EMBEDDERS));
@@ -265,6 +264,9 @@ pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     embedders.is_some()
 }
 
+/// The request for a node's API keys, as errors name it.
+const KEYS: &str = "GET /keys";
+
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
 ///
 /// # Errors
@@ -274,10 +276,9 @@ pub async fn clear(node: &Node) -> Result<()> {
         node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await?;
     }
     let keys = node.ask("GET", "/keys?limit=10000", None).await?;
-    for key in keys.get("results").and_then(Value::as_array).into_iter().flatten() {
-        let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
-        if text("name").starts_with(INTERNAL) {
-            node.ask("DELETE", ApiPath::new(["keys", text("uid")]), None).await?;
+    for key in node.results(KEYS, &keys)? {
+        if KeyHolder::of(key).is_internal() {
+            node.ask("DELETE", ApiPath::new(["keys", node.text(KEYS, key, "uid")?]), None).await?;
         }
     }
     Ok(())
@@ -289,22 +290,21 @@ pub async fn clear(node: &Node) -> Result<()> {
 /// A node did not answer. Expired keys cannot be made again, and are left out.
 pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     // Epoch keys come and go on their own.
-    let shared = |answer: Value| {
-        let mut keys: Vec<Value> =
-            answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
-        keys.retain(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH));
-        keys
+    let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
+        let answer = node.ask("GET", "/keys?limit=10000", None).await?;
+        let keys = node.results(KEYS, &answer)?.iter();
+        keys.filter(|key| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)))
+            .map(|key| Ok((node.text(KEYS, key, "uid")?.to_owned(), key.clone())))
+            .collect()
     };
-    let wanted = shared(from.ask("GET", "/keys?limit=10000", None).await?);
-    let there = shared(to.ask("GET", "/keys?limit=10000", None).await?);
-    let uid = |key: &Value| key.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let wanted_uids: BTreeSet<String> = wanted.iter().map(uid).collect();
-    let there_uids: BTreeSet<String> = there.iter().map(uid).collect();
+    let (wanted, there) = (shared(from).await?, shared(to).await?);
+    let uids = |keys: &[(String, Value)]| keys.iter().map(|(uid, _)| uid.clone()).collect::<BTreeSet<_>>();
+    let (wanted_uids, there_uids) = (uids(&wanted), uids(&there));
     for uid in there_uids.difference(&wanted_uids) {
         to.ask("DELETE", ApiPath::new(["keys", uid]), None).await?;
     }
     // Lists show the newest first: made in the other order, they come in the same.
-    for key in wanted.iter().rev().filter(|key| !there_uids.contains(&uid(key))) {
+    for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !there_uids.contains(uid)) {
         let mut body = key.clone();
         if let Some(object) = body.as_object_mut() {
             object.retain(|name, _| {
@@ -312,7 +312,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             });
         }
         if let Err(error) = create_key(to, &body).await {
-            tracing::warn!(node = to.name, uid = uid(key), %error, "an API key could not be copied");
+            tracing::warn!(node = to.name, uid, %error, "an API key could not be copied");
         }
     }
     Ok(())
@@ -324,9 +324,11 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
 /// The node did not answer, or refused.
 async fn indexes(node: &Node) -> Result<BTreeMap<String, Option<String>>> {
     let answer = node.ask("GET", "/indexes?limit=100000", None).await?;
-    let results = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
-    let text = |index: &Value, name: &str| index.get(name)?.as_str().map(ToOwned::to_owned);
-    Ok(results.iter().filter_map(|index| Some((text(index, "uid")?, text(index, "primaryKey")))).collect())
+    let index = |told: &Value| {
+        let primary_key = told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
+        Ok((node.text("GET /indexes", told, "uid")?.to_owned(), primary_key))
+    };
+    node.results("GET /indexes", &answer)?.iter().map(index).collect()
 }
 
 /// The uids of a node's indexes.
@@ -345,9 +347,9 @@ pub async fn wait(node: &Node, node_task: u64) -> Result<()> {
     let mut pause = Duration::from_millis(20);
     loop {
         let task = node.ask("GET", ApiPath::new(["tasks", &node_task.to_string()]), None).await?;
-        match task.get("status").and_then(Value::as_str) {
-            Some("succeeded") => return Ok(()),
-            Some("failed" | "canceled") => {
+        match TaskStatus::of_node(&task) {
+            Some(TaskStatus::Succeeded) => return Ok(()),
+            Some(TaskStatus::Failed | TaskStatus::Canceled) => {
                 return Err(Error::Other(format!("task {node_task} of node `{}` failed: {task}", node.name)));
             }
             _ => tokio::time::sleep(pause).await,

@@ -12,7 +12,10 @@ use crate::{
         locks::{LockGuard, Scope},
         open_writes::OpenWrite,
     },
-    domain::{index_uid::check_index_uid, intent::Intent, task_details::nothing_done},
+    domain::{
+        index_uid::check_index_uid, intent::Intent, key_holder::WriteKeyHolder, task::TaskKind,
+        task_details::nothing_done,
+    },
     indexes::{catalogue, fields::registration::Key},
     ledger::{
         intents,
@@ -77,7 +80,7 @@ fn edits_before(cluster: &Cluster, begin: &Begin) -> Vec<u32> {
         WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }
             if filter.to_string().contains("!=") =>
         {
-            cluster.settler.of_kind("documentEdition", &begin.index)
+            cluster.settler.of_kind(TaskKind::DocumentEdition, &begin.index)
         }
         _ => Vec::new(),
     }
@@ -214,7 +217,8 @@ async fn begin_locked(
     // The control plane sends edits itself: see [`edit`].
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
     let gateway = begin.gateway.clone();
-    let key = if edits { None } else { Some(cluster.epochs.key(cluster, &gateway).await?) };
+    let holder = WriteKeyHolder::Gateway(gateway.clone());
+    let key = if edits { None } else { Some(cluster.epochs.key(cluster, &holder).await?) };
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let begun = Uuid::new_v4().simple().to_string();
@@ -310,19 +314,20 @@ fn judged_by_node(operation: &WriteOperation) -> Option<(WriteKind, Value)> {
 
 fn new_task(begin: &Begin) -> NewTask {
     let (kind, details) = match &begin.operation {
-        WriteOperation::AddDocuments { documents, .. } => {
-            ("documentAdditionOrUpdate", json!({"receivedDocuments": documents, "indexedDocuments": null}))
-        }
+        WriteOperation::AddDocuments { documents, .. } => (
+            TaskKind::DocumentAdditionOrUpdate,
+            json!({"receivedDocuments": documents, "indexedDocuments": null}),
+        ),
         WriteOperation::DeleteDocuments { ids, .. } => (
-            "documentDeletion",
+            TaskKind::DocumentDeletion,
             json!({"providedIds": ids, "deletedDocuments": null, "originalFilter": null}),
         ),
         WriteOperation::DeleteByFilter { filter } => (
-            "documentDeletion",
+            TaskKind::DocumentDeletion,
             json!({"providedIds": 0, "deletedDocuments": null, "originalFilter": filter.to_string()}),
         ),
         WriteOperation::Edit { filter, context, function } => (
-            "documentEdition",
+            TaskKind::DocumentEdition,
             json!({
                 "deletedDocuments": null,
                 "editedDocuments": null,
@@ -331,11 +336,11 @@ fn new_task(begin: &Begin) -> NewTask {
                 "originalFilter": filter.as_ref().map(Value::to_string),
             }),
         ),
-        WriteOperation::DeleteAll => ("documentDeletion", json!({"deletedDocuments": null})),
+        WriteOperation::DeleteAll => (TaskKind::DocumentDeletion, json!({"deletedDocuments": null})),
     };
     NewTask {
         index: Some(begin.index.clone()),
-        kind: kind.to_owned(),
+        kind,
         details: Some(details),
         custom_metadata: begin.custom_metadata.clone(),
     }

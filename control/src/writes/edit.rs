@@ -3,21 +3,21 @@
 //!
 //! The locks of all shards are held until nodes have the edit: what they are sent later comes after it.
 
-use super::{commit, metadata, recovery, taken};
+use super::{commit, recovery, taken};
 use crate::{
     base::{error::Result, time},
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
-    domain::task_details::nothing_done,
+    domain::{task::TaskStatus, task_details::nothing_done},
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
-    node::{Node, Request, TIMEOUT},
+    node::{Node, Request, TIMEOUT, answers::task_error},
 };
 use futures_util::future::join_all;
 use miroir_core::{
     error::ErrorBody,
     path::ApiPath,
-    protocol::WriteOperation,
+    protocol::{WriteOperation, metadata},
     shard::Shard,
     write::{EDIT_LINES_BEFORE, Edit},
 };
@@ -129,7 +129,7 @@ async fn refusal(
             }
         };
         let task = ended(&node, task).await?;
-        serde_json::from_value::<ErrorBody>(task.get("error")?.clone()).ok()
+        task_error(&task)
     });
     // What is no refusal is the node's own trouble.
     join_all(tried).await.into_iter().flatten().find(|error| error.kind == "invalid_request")
@@ -156,7 +156,7 @@ async fn ended(node: &Node, uid: u32) -> Option<Value> {
     let mut pause = Duration::from_millis(10);
     loop {
         match node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await {
-            Ok(task) if ["succeeded", "failed", "canceled"].contains(&task.get("status")?.as_str()?) => {
+            Ok(task) if TaskStatus::of_node(&task).is_some_and(TaskStatus::is_over) => {
                 return Some(task);
             }
             Ok(_) => {}
@@ -177,7 +177,7 @@ async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Res
     error.message = scrub::shift_lines(&scrub::message(&error.message), EDIT_LINES_BEFORE);
     let now = time::now();
     let ending = Ending {
-        status: "failed",
+        status: TaskStatus::Failed,
         details: nothing_done(write.task.details.as_ref()),
         error: Some(error),
         started_at: Some(now.max(write.task.enqueued_at)),

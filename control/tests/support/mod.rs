@@ -1,5 +1,7 @@
 //! A node that takes everything, and a control plane over two of them.
 
+pub mod golden;
+
 use axum::{
     Json, Router,
     extract::{Path as UrlPath, Query, Request, State},
@@ -52,7 +54,10 @@ impl FakeNode {
             .route("/version", get(|| async { Json(json!({"pkgVersion": "0.0.0"})) }))
             .route("/tasks", get(tasks))
             .route("/tasks/{uid}", get(task))
-            .route("/indexes/{index}/documents/fetch", post(fetch))
+            .route("/indexes", get(nothing).fallback(take))
+            .route("/indexes/{index}/settings", get(settings).fallback(take))
+            .route("/indexes/{index}/fields", post(nothing).fallback(take))
+            .route("/indexes/{index}/documents/fetch", post(nothing))
             .fallback(any(take))
             .with_state(memory.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -103,8 +108,13 @@ async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -
     Json(memory.lock().unwrap().tasks[uid].clone())
 }
 
-/// It keeps no documents.
-async fn fetch() -> Json<Value> {
+/// All indexes have the same settings.
+async fn settings() -> Json<Value> {
+    Json(json!({"filterableAttributes": []}))
+}
+
+/// It keeps no indexes, and no documents.
+async fn nothing() -> Json<Value> {
     Json(json!({"results": [], "offset": 0, "limit": 20, "total": 0}))
 }
 
@@ -164,13 +174,8 @@ pub async fn control_with_keys(data: &Path, nodes: &[&FakeNode]) -> Control {
     control
 }
 
-/// As [`control_that_waits`], before it has started: it listens only.
-pub async fn control_that_starts(
-    data: &Path,
-    nodes: &[&FakeNode],
-    commit_timeout: Duration,
-    with_keys: bool,
-) -> Control {
+/// The flags of a control plane over these nodes, two replicas a shard.
+pub fn flags(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration, with_keys: bool) -> ServeArgs {
     let nodes_count = nodes.len();
     let nodes = nodes.iter().enumerate();
     let nodes =
@@ -178,7 +183,7 @@ pub async fn control_that_starts(
     let file = json!({"nodes": nodes.collect::<Vec<_>>(), "shards": 4, "replication": nodes_count.min(2), "limits": {"leaseMs": LEASE_MS}});
     let config = data.join("cluster.json");
     std::fs::write(&config, file.to_string()).unwrap();
-    let args = ServeArgs {
+    ServeArgs {
         listen: "127.0.0.1:0".parse().unwrap(),
         data: data.to_owned(),
         config: Some(config),
@@ -200,7 +205,17 @@ pub async fn control_that_starts(
         no_master_key: !with_keys,
         commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
         callout_timeout_ms: Some(20),
-    };
+    }
+}
+
+/// As [`control_that_waits`], before it has started: it listens only.
+pub async fn control_that_starts(
+    data: &Path,
+    nodes: &[&FakeNode],
+    commit_timeout: Duration,
+    with_keys: bool,
+) -> Control {
+    let args = flags(data, nodes, commit_timeout, with_keys);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let cluster = serve::open(&args, address).await.unwrap();

@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use miroir_core::{path::ApiPath, shard::TAG_FIELD};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeSet, HashSet};
 
 /// The fields that a node knows of an index; none where it has no such index.
@@ -35,10 +35,9 @@ async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
             body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
         });
     }
-    let answer = answer.json();
-    let fields = answer.get("results").and_then(Value::as_array).into_iter().flatten();
-    let names = fields.filter_map(|field| field.get("name")?.as_str());
-    Ok(names.filter(|name| *name != TAG_FIELD).map(ToOwned::to_owned).collect())
+    let (request, answer) = (format!("POST {path}"), answer.json());
+    let names = node.results(&request, &answer)?.iter().map(|field| node.text(&request, field, "name"));
+    names.filter(|name| !matches!(name, Ok(TAG_FIELD))).map(|name| Ok(name?.to_owned())).collect()
 }
 
 /// Those of the wanted fields that a node does not know, in their order.

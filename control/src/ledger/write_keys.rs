@@ -1,0 +1,80 @@
+//! Epoch keys: those in use, and those that are to be deleted on every node.
+
+use super::cell::Cell;
+use crate::{base::error::Result, domain::key_holder::WriteKeyHolder};
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+/// An epoch key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// The API key's uid.
+    pub key: Uuid,
+    /// Whose it is.
+    pub holder: WriteKeyHolder,
+    /// To be deleted on every node.
+    pub fenced: bool,
+}
+
+/// How a key that is in use is stored.
+const LIVE: &str = "live";
+/// How one is stored that is to be deleted on every node.
+const FENCED: &str = "fenced";
+
+/// All epochs.
+///
+/// # Errors
+/// The database failed, or a row cannot be read.
+pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
+    let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
+    let rows = statement.query_and_then([], |row| {
+        let (key, holder, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let cell = |column| Cell { table: "epochs", row: &key, column };
+        let fenced = cell("state").parse(&state, |state| match state {
+            FENCED => Ok(true),
+            LIVE => Ok(false),
+            _ => Err("no state of a key"),
+        })?;
+        Ok(Epoch {
+            key: cell("key_uid").parse(&key, Uuid::parse_str)?,
+            holder: WriteKeyHolder::read(&holder),
+            fenced,
+        })
+    })?;
+    rows.collect()
+}
+
+/// Stores an epoch.
+///
+/// # Errors
+/// The database failed.
+pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
+    connection.execute(
+        "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
+        params![
+            epoch.key.hyphenated().to_string(),
+            epoch.holder.to_string(),
+            if epoch.fenced { FENCED } else { LIVE }
+        ],
+    )?;
+    Ok(())
+}
+
+/// Marks an epoch's key as one to be deleted on every node.
+///
+/// # Errors
+/// The database failed.
+pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+    let key = key.hyphenated().to_string();
+    connection.execute("UPDATE epochs SET state = ?2 WHERE key_uid = ?1", [key.as_str(), FENCED])?;
+    Ok(())
+}
+
+/// Forgets an epoch, whose key no node has any more.
+///
+/// # Errors
+/// The database failed.
+pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+    connection.execute("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! A row of every kind, as the ledger stores it.
+
+use super::{
+    samples::{operations, view},
+    support::golden::{compare, masked, sql_of},
+};
+use miroir_control::{
+    base::config::Pace,
+    domain::{
+        cluster_state::View,
+        export::Export,
+        intent::{Effect, Intent, NodeRequest, NodeTask},
+        key_holder::WriteKeyHolder,
+        search_rules::Change,
+        task::TaskStatus,
+    },
+    ledger::{
+        self, Ledger, catalogue, fields, intents, leases, settings,
+        tasks::{self, Ending, NewTask},
+        webhooks, write_keys,
+    },
+    sync::instance_settings::{self, Changed},
+};
+use miroir_core::{error::ErrorBody, path::ApiPath, protocol::WriteOperation, shard::Shard};
+use serde_json::json;
+
+fn write(operation: WriteOperation) -> Intent {
+    let writers = vec![(Shard(0), vec!["a".into(), "b".into()]), (Shard(1), vec!["a".into()])];
+    Intent::Write { gateway: "g".into(), index: "movies".into(), operation, writers, begun: "begun".into() }
+}
+
+fn broadcast(effect: Effect) -> Intent {
+    let main = NodeRequest {
+        method: "PATCH".into(),
+        path: ApiPath::of_index("a/b", &["settings"]),
+        body: None,
+        main: true,
+    };
+    let path = ApiPath::parse("/indexes/x?customMetadata=y").unwrap();
+    let step = NodeRequest { method: "POST".into(), path, body: Some(json!({"uid": "x"})), main: false };
+    Intent::Broadcast { requests: vec![main, step], effect }
+}
+
+fn effects() -> Vec<Effect> {
+    let movies = || "movies".to_owned();
+    vec![
+        Effect::None,
+        Effect::UpdateIndex { index: movies(), primary_key: Some("id".into()), rename: Some("films".into()) },
+        Effect::UpdateIndex { index: movies(), primary_key: None, rename: None },
+        Effect::Settings { index: movies(), change: Some(json!({"stopWords": null})), creates: true },
+        Effect::Settings { index: movies(), change: None, creates: false },
+        Effect::Swap { pairs: vec![(movies(), "films".into(), false), ("a".into(), "b".into(), true)] },
+        Effect::Rules { change: Change::Update { uid: "r".into(), body: json!({"active": false}) } },
+        Effect::Rules { change: Change::Delete { uid: "r".into() } },
+        Effect::Rules { change: Change::Clear },
+    ]
+}
+
+fn exports() -> Vec<Export> {
+    let whole = json!({
+        "url": "http://other", "apiKey": "k", "payloadSize": "1 MiB",
+        "indexes": {"movies*": {"filter": "a = 1", "overrideSettings": true}, "*": {}}
+    });
+    [whole, json!({"url": "http://other"})].map(|export| serde_json::from_value(export).unwrap()).into()
+}
+
+/// The kinds of tasks that the control plane gives uids to.
+const KINDS: [&str; 14] = [
+    "documentAdditionOrUpdate",
+    "documentDeletion",
+    "documentEdition",
+    "dsrClear",
+    "dsrUpdate",
+    "dumpCreation",
+    "export",
+    "indexCompaction",
+    "indexCreation",
+    "indexDeletion",
+    "indexSwap",
+    "indexUpdate",
+    "settingsUpdate",
+    "snapshotCreation",
+];
+
+/// Fills a ledger with a row of every kind.
+async fn fill(ledger: &Ledger) {
+    let stored = ledger.call(|connection| {
+        leases::know_leases(connection)?;
+        catalogue::store(connection, &View::default(), &view())?;
+        leases::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
+        for (number, gateway) in ["g", "mover/a"].into_iter().enumerate() {
+            let key = uuid::Uuid::from_u128(number as u128);
+            write_keys::store_epoch(connection, &write_keys::Epoch { key, holder: WriteKeyHolder::read(gateway), fenced: number == 1 })?;
+        }
+        settings::merge_settings(connection, "movies", Some(&json!({"rankingRules": ["sort"], "synonyms": {"a": ["b"]}})))?;
+        fields::add(connection, "movies", 0, &["id".to_owned(), "title's".to_owned()])?;
+        for (key, value) in [("read_key", uuid::Uuid::from_u128(9).to_string()), ("keys", "equal".into()), ("publisher", "p".into())] {
+            ledger::set_meta(connection, key, &value)?;
+        }
+        let pace = Pace { documents_per_second: Some(5), shards_at_once: None };
+        ledger::set_meta(connection, "pace", &serde_json::to_string(&pace)?)?;
+        let network = json!({"self": "here", "remotes": {"b": {"url": "http://b", "status": "available"}}, "shards": {}});
+        instance_settings::store(connection, Changed::Network(network))?;
+        instance_settings::store(connection, Changed::Workspace("w".into(), Some(json!({"orgId": "o"}))))?;
+        let headers = [("authorization".to_owned(), "Bearer x".to_owned())].into();
+        let webhook = webhooks::Webhook { url: "https://example.com/".into(), headers };
+        webhooks::put(connection, uuid::Uuid::from_u128(7), &webhook)?;
+        let intents = operations().into_iter().map(write).chain(effects().into_iter().map(broadcast));
+        let intents = intents.chain(exports().into_iter().map(|export| Intent::Export { export }));
+        for (number, intent) in intents.enumerate() {
+            let new = NewTask {
+                index: (number % 2 == 0).then(|| "movies".into()),
+                kind: KINDS[number % KINDS.len()].parse().unwrap(),
+                details: (number % 3 == 0).then(|| json!({"receivedDocuments": 3})),
+                custom_metadata: (number % 5 == 0).then(|| "the client's".into()),
+            };
+            intents::begin(connection, &new, &intent)?;
+        }
+        let node_task = |node: &str, main| NodeTask { node: node.into(), node_task: 7, main, shards: if main { vec![Shard(0), Shard(1)] } else { Vec::new() } };
+        intents::sent(connection, 0, &[node_task("a", true), node_task("b", false)])?;
+        tasks::start(connection, 0, 10)?;
+        let ending = |status, error| Ending { status, details: Some(json!({"indexedDocuments": 3})), error, started_at: Some(11), finished_at: 12 };
+        let error = ErrorBody { message: "m".into(), code: "c".into(), kind: "k".into(), link: "l".into() };
+        for (uid, status, error) in [(1, TaskStatus::Succeeded, None), (2, TaskStatus::Failed, Some(error)), (3, TaskStatus::Canceled, None)] {
+            intents::end(connection, uid, &ending(status, error))?;
+        }
+        tasks::set_canceled_by(connection, 3, 4)
+    });
+    stored.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_ledger_has_a_row_of_every_kind_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).unwrap();
+    fill(&ledger).await;
+    let found = ledger.call(intents::all).await.unwrap();
+    assert_eq!(found.len(), 15);
+    let (loaded, expected) = (ledger.call(catalogue::load).await.unwrap().unwrap(), view());
+    assert_eq!(View { indexes: [].into(), ..loaded }, View { indexes: [].into(), ..expected });
+    let sql = sql_of(&folder.path().join(ledger::FILE));
+    let moments: Vec<&str> = sql.lines().filter(|row| row.starts_with("INSERT INTO tasks")).collect();
+    assert_eq!(moments.len(), 18);
+    let sql: Vec<String> = sql
+        .lines()
+        .map(|row| if row.starts_with("INSERT INTO tasks") { masked(row) } else { row.to_owned() })
+        .collect();
+    compare("ledger-rows.sql", &format!("{}\n", sql.join("\n")));
+}
