@@ -19,8 +19,13 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 /// Kinds of tasks that change all nodes alike.
-const EVERYWHERE: [TaskKind; 5] =
-    ["indexCreation", "indexDeletion", "indexUpdate", "indexSwap", "settingsUpdate"];
+const EVERYWHERE: [TaskKind; 5] = [
+    TaskKind::IndexCreation,
+    TaskKind::IndexDeletion,
+    TaskKind::IndexUpdate,
+    TaskKind::IndexSwap,
+    TaskKind::SettingsUpdate,
+];
 
 /// A task to be settled.
 #[derive(Debug)]

@@ -63,16 +63,16 @@ impl HasCluster for Beset {
 pub fn trials(trials: &mut Trials) {
     trials
         .sharing(Beset::start)
-        .unnoticed(4, 32, announced_bodies_hold_nothing_up)
-        .unnoticed(4, 64, a_short_body_that_asks_for_much_is_refused_at_once)
-        .unnoticed(4, 96, a_reads_body_has_a_limit_of_its_own)
-        .unnoticed(4, 96, an_expensive_read_is_judged_before_it_is_expanded)
-        .unnoticed(4, 128, one_client_holds_its_share_only)
-        .unnoticed(4, 32, one_client_has_so_many_reads_under_way)
-        .unnoticed(4, 64, a_large_upload_is_judged_while_it_comes_in)
-        .unnoticed(4, 384, what_grows_when_it_is_read_is_refused)
-        .of_cluster(4, a_stalled_upload_keeps_no_topology_in_use)
-        .check(10, stalled_uploads_end_at_their_time);
+        .unnoticed(16, 32, announced_bodies_hold_nothing_up)
+        .unnoticed(3, 64, a_short_body_that_asks_for_much_is_refused_at_once)
+        .unnoticed(19, 96, a_reads_body_has_a_limit_of_its_own)
+        .unnoticed(2, 96, an_expensive_read_is_judged_before_it_is_expanded)
+        .unnoticed(3, 128, one_client_holds_its_share_only)
+        .unnoticed(2, 32, one_client_has_so_many_reads_under_way)
+        .unnoticed(6, 64, a_large_upload_is_judged_while_it_comes_in)
+        .unnoticed(3, 384, what_grows_when_it_is_read_is_refused)
+        .of_cluster(7, a_stalled_upload_keeps_no_topology_in_use)
+        .check(12, stalled_uploads_end_at_their_time);
 }
 
 /// Checks that nobody else notices: Envoy takes no more than so many mebibytes for them.

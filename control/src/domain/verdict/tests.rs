@@ -36,7 +36,7 @@ fn a_replica_that_ends_otherwise_is_stale() {
         part("b", &[1], State::Failed),
         part("c", &[0], State::Succeeded),
     ]);
-    assert_eq!(over.status, "succeeded");
+    assert_eq!(over.status, TaskStatus::Succeeded);
     assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
 }
 

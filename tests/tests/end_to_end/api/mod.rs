@@ -256,29 +256,29 @@ fn setting(name: &str) -> Value {
 pub fn keys_that_lack_a_right_are_told_what_one_node_tells(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);
     keys::check(&mut pair, &table::routes());
-    pair.end(1);
+    pair.end(350);
 }
 
 pub fn small_keys_get_no_further_however_a_path_is_spelt(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);
     authority::check(&mut pair, &table::routes());
-    pair.end(1);
+    pair.end(100);
 }
 
 pub fn http_is_spoken_as_by_one_node(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);
     manners::check(&mut pair, &table::routes());
-    pair.end(1);
+    pair.end(250);
 }
 
 pub fn what_makes_no_sense_is_refused_as_by_one_node(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);
     refused::check(&mut pair, &table::routes());
-    pair.end(1);
+    pair.end(250);
 }
 
 pub fn every_route_is_what_the_table_says(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);
     table::check(&mut pair, &table::routes());
-    pair.end(1);
+    pair.end(100);
 }

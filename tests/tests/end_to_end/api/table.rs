@@ -136,6 +136,13 @@ fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
         if route.path.starts_with("/batches") {
             told["body"] = json!(answer.body.as_object().map(|body| body.keys().collect::<Vec<_>>()));
         }
+        // The text of a key that a server has made for itself follows from that server's own uid for it.
+        if route.path == "/keys" {
+            let keys = told["body"]["results"].as_array_mut().into_iter().flatten();
+            let is_default =
+                |key: &&mut Value| key["name"].as_str().is_some_and(|name| name.starts_with("Default "));
+            keys.filter(is_default).for_each(|key| drop(key["key"].take()));
+        }
         told
     });
     pair.check(&what, cluster, node);

@@ -255,20 +255,20 @@ pub fn trials(trials: &mut Trials) {
     trials
         .sharing(Mesh::start)
         // Before Envoy takes that node out of the list.
-        .check(2, traces::a_node_that_fails_and_its_stand_in_are_spans)
-        .check(2, traces::a_request_is_one_trace_below_envoys_own_span)
-        .check(2, an_envoy_without_a_control_plane_reads_for_one_host)
-        .check(2, an_envoy_hears_news_by_grpc)
-        .of_cluster(8, limits::clients_that_stop_talking_are_let_go)
-        .check(2, only_gateways_own_secrets_are_shown)
-        .check(2, bad_input::hosts_may_be_rewritten)
-        .of_cluster(8, bad_input::a_cluster_that_envoy_lacks_is_told)
-        .of_cluster(8, bad_input::what_is_broken_in_files_is_refused_and_told)
-        .of_cluster(2, bad_input::another_control_plane_for_one_folder_gives_up)
-        .of_cluster(2, bad_input::a_gateway_that_hears_another_is_told)
+        .check(25, traces::a_node_that_fails_and_its_stand_in_are_spans)
+        .check(1, traces::a_request_is_one_trace_below_envoys_own_span)
+        .check(1, an_envoy_without_a_control_plane_reads_for_one_host)
+        .check(1, an_envoy_hears_news_by_grpc)
+        .of_cluster(13, limits::clients_that_stop_talking_are_let_go)
+        .check(1, only_gateways_own_secrets_are_shown)
+        .check(1, bad_input::hosts_may_be_rewritten)
+        .of_cluster(9, bad_input::a_cluster_that_envoy_lacks_is_told)
+        .of_cluster(2, bad_input::what_is_broken_in_files_is_refused_and_told)
+        .of_cluster(3, bad_input::another_control_plane_for_one_folder_gives_up)
+        .of_cluster(1, bad_input::a_gateway_that_hears_another_is_told)
         // It kills a node.
-        .check(8, what_is_missing_is_told_and_counted);
-    trials.alone(20, tls::nothing_is_said_in_plain_text_nor_to_strangers);
+        .check(1, what_is_missing_is_told_and_counted);
+    trials.alone(12, tls::nothing_is_said_in_plain_text_nor_to_strangers);
 }
 
 fn an_envoy_hears_news_by_grpc(mesh: &Mesh) {
