@@ -2,14 +2,18 @@
 
 use anyhow::Context;
 use clap::Parser;
-use miroir_control::cli::{Cli, Command, run};
+use miroir_control::{
+    base::{error::chain, log},
+    cli::{Cli, Command, run},
+};
 use std::{io::IsTerminal, process::ExitCode};
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -17,13 +21,7 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("MIROIR_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    log::subscriber(cli.log_format(), std::io::stderr().is_terminal(), std::io::stderr).init();
     let mut builder = match cli.command {
         // Children are told to die with the thread that made them: it must be one that lives as long as the process.
         Command::Playground(_) => tokio::runtime::Builder::new_current_thread(),

@@ -4,7 +4,7 @@
 use super::{Sent, Shared, tasks};
 use crate::{
     base::{
-        error::{Result, api_error},
+        error::{Error, Result, api_error},
         time,
     },
     cluster::Cluster,
@@ -105,7 +105,7 @@ fn strategy(task: &Task) -> String {
 /// These tasks as batches.
 async fn views(cluster: &Cluster, tasks: &[Task]) -> Vec<Value> {
     let of_nodes = of_nodes(cluster, tasks).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "nodes could not be asked for their batches");
+        tracing::warn!(error = %error.chain(), "nodes could not be asked for their batches");
         HashMap::new()
     });
     tasks.iter().map(|task| view(task, of_nodes.get(&task.uid))).collect()
@@ -137,6 +137,9 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Valu
 /// What a node tells of its batches, by the cluster's tasks: `wanted` has them by the node's own.
 async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> Option<Vec<(u32, Value)>> {
     let node = cluster.node(node)?;
+    let silent = |error: &Error| {
+        tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell of its batches");
+    };
     let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
     let list = |numbers: &mut dyn Iterator<Item = u64>| {
         numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
@@ -145,7 +148,7 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
         ApiPath::from(path).with("limit", &wanted.len().to_string()).with(name, &numbers)
     };
     let path = page("/tasks", "uids", list(&mut wanted.keys().copied()));
-    let tasks = node.ask("GET", path, None).await.ok()?;
+    let tasks = node.ask("GET", path, None).await.inspect_err(silent).ok()?;
     let tasks = tasks.get("results")?.as_array()?.iter();
     let batches: Vec<(u32, u64)> = tasks
         .filter_map(|task| Some((*wanted.get(&number(task, "uid")?)?, number(task, "batchUid")?)))
@@ -154,7 +157,7 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
         return None;
     }
     let path = page("/batches", "batchUids", list(&mut batches.iter().map(|(_, batch)| *batch)));
-    let told = node.ask("GET", path, None).await.ok()?;
+    let told = node.ask("GET", path, None).await.inspect_err(silent).ok()?;
     let told: HashMap<u64, &Value> = told
         .get("results")?
         .as_array()?

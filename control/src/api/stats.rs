@@ -94,7 +94,7 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
     let documents = match count(cluster, index).await {
         Ok(documents) => documents,
         Err(error) => {
-            tracing::warn!(index, %error, "documents could not be counted by shard");
+            tracing::warn!(index, error = %error.chain(), "documents could not be counted by shard");
             copies / cluster.config.replication.max(1) as u64
         }
     };

@@ -4,7 +4,7 @@ use super::{Sent, Shared};
 use crate::{
     auth::Grant,
     base::{
-        error::{Result, api_error},
+        error::{Error, Result, api_error},
         time,
     },
     cluster::{Cluster, tracked::Unsettled},
@@ -126,7 +126,11 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         let node = cluster.node(&node)?;
         let list: Vec<String> = node_tasks.iter().map(u32::to_string).collect();
         let path = ApiPath::from("/tasks/cancel").with("uids", &list.join(","));
-        let answer = node.ask("POST", path.clone(), None).await.ok()?;
+        let asked = node.ask("POST", path, None).await;
+        let silent = |error: &Error| {
+            tracing::warn!(node = node.name, error = %error.chain(), "a node may not cancel its tasks");
+        };
+        let answer = asked.inspect_err(silent).ok()?;
         let node_task = answer.get("taskUid")?.as_u64().and_then(|uid| u32::try_from(uid).ok())?;
         Some(NodeTask { node: node.name.clone(), node_task, main: true, shards: Vec::new() })
     });
@@ -201,7 +205,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
         tokio::spawn(async move {
             cluster.settler.ended(&under_way).await;
             if let Err(error) = forget(&cluster, task.uid, uids, details).await {
-                tracing::error!(%error, "tasks could not be deleted");
+                tracing::error!(error = %error.chain(), "tasks could not be deleted");
             }
         });
     }

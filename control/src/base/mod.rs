@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod files;
 pub mod listener;
+pub mod log;
 pub mod outbound;
 pub mod secrets;
 pub mod table;

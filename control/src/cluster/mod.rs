@@ -258,7 +258,7 @@ impl Cluster {
         self.unseen().extend(told.into_iter().map(|name| (name, (new.version, Instant::now()))));
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
-            tracing::error!(%error, "the topology could not be published");
+            tracing::error!(error = %error.chain(), "the topology could not be published");
         }
         Ok(())
     }

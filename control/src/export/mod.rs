@@ -6,7 +6,7 @@
 mod target;
 
 use crate::{
-    base::{error::Result, time},
+    base::{error::Result, log, time},
     cluster::Cluster,
     disguise::scrub,
     domain::export::{Export, Wanted},
@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 use target::Target;
+use tracing::Instrument;
 
 /// Starts an export, or starts it anew after a crash.
 pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
@@ -38,11 +39,13 @@ pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
     // Held until it is known how to stop it.
     let mut running = cluster.exports.running();
     let owned = cluster.clone();
-    let job = tokio::spawn(async move {
+    let span = log::task_span(Some(uid), &task.kind, None);
+    let exporting = async move {
         if let Err(error) = run(&owned, task, export).await {
-            tracing::error!(uid, %error, "an export could not be ended; the next start begins it anew");
+            tracing::error!(uid, error = %error.chain(), "an export could not be ended; the next start begins it anew");
         }
-    });
+    };
+    let job = tokio::spawn(exporting.instrument(span));
     running.insert(uid, job.abort_handle());
 }
 

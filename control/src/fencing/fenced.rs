@@ -41,8 +41,7 @@ pub async fn send(
     let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;
     // What found no connection is nowhere.
-    let is_nowhere =
-        |error: &Error| matches!(error, Error::Unreachable { source, .. } if source.is_connect());
+    let is_nowhere = |error: &Error| matches!(error, Error::Unreachable { is_unsent: true, .. });
     on_its_way.is_over = answer.as_ref().map_or_else(is_nowhere, |_| true);
     answer
 }

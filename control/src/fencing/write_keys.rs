@@ -112,7 +112,7 @@ impl Epochs {
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
         for (node, result) in join_all(fenced).await {
             if let Err(error) = result {
-                tracing::warn!(node = node.name, %error, "an epoch key could not be deleted yet");
+                tracing::warn!(node = node.name, error = %error.chain(), "an epoch key could not be deleted yet");
             }
         }
         Ok(())
@@ -232,6 +232,6 @@ impl Epochs {
 
 async fn create(node: &Node, body: &Value) {
     if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name, %error, "an epoch key could not be made");
+        tracing::warn!(node = node.name, error = %error.chain(), "an epoch key could not be made");
     }
 }

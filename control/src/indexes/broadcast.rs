@@ -2,7 +2,10 @@
 
 use crate::{
     auth::Grant,
-    base::error::{Error, Result, api_error},
+    base::{
+        error::{Error, Result, api_error},
+        log,
+    },
     cluster::{Cluster, locks::Scope, tracked::Unsettled},
     disguise::scrub,
     domain::{
@@ -17,6 +20,7 @@ use crate::{
     node::{Authority, NodeAnswer, Request},
 };
 use std::{collections::BTreeSet, sync::Arc};
+use tracing::Instrument;
 
 /// An operation, before it has a uid.
 #[derive(Clone, Debug)]
@@ -66,8 +70,10 @@ pub enum AtOnce {
 pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Result<Task> {
     let guard = cluster.locks.lock(operation.scope.clone()).await;
     let cluster = cluster.clone();
+    let span = log::task_span(None, &operation.task.kind, operation.task.index.as_deref());
     // A client that leaves must not leave nodes different.
-    tokio::spawn(async move { run_locked(&cluster, operation, guard).await })
+    let running = async move { run_locked(&cluster, operation, guard).await };
+    tokio::spawn(running.instrument(span))
         .await
         .map_err(|error| Error::Other(error.to_string()))?
 }
@@ -85,6 +91,7 @@ async fn run_locked(
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
     let task = cluster.ledger.call(move |connection| intents::begin(connection, &task, &intent)).await?;
     let uid = task.uid;
+    log::learn_uid(uid);
     tell_changing(cluster, uid, &effect).await?;
     let (node_tasks, missed) = match send(cluster, &requests, authority).await {
         Ok(sent) => sent,
@@ -178,7 +185,7 @@ async fn send(
         match catalogue::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
-                tracing::warn!(node = node.name, %error, "a node missed a step");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node missed a step");
                 missed.push(node.name.clone());
             }
         }
@@ -257,7 +264,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
         if sent.missed.len() < nodes.len() || !is_refusal(&failure) {
             return Err(failure);
         }
-        tracing::info!(uid, error = %failure, "nodes refuse an operation whose client has heard nothing: it is taken back");
+        tracing::info!(uid, error = %failure.chain(), "nodes refuse an operation whose client has heard nothing: it is taken back");
         cluster.change(|view| drop(view.changing.remove(&uid))).await?;
         return cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await;
     }

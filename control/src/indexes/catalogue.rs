@@ -146,7 +146,7 @@ pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests
         match result {
             Ok(of_node) => sent.tasks.extend(of_node),
             Err(error) => {
-                tracing::warn!(node = node.name, %error, "a node missed an operation on an index");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node missed an operation on an index");
                 sent.missed.push(node.name.clone());
                 sent.failure = Some(error);
             }
@@ -161,7 +161,15 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
     let over = tasks.iter().map(async |task| {
         let Some(node) = cluster.node(&task.node) else { return };
         let path = ApiPath::new(["tasks", &task.node_task.to_string()]);
-        while let Ok(task) = node.ask("GET", path.clone(), None).await {
+        loop {
+            let task = match node.ask("GET", path.clone(), None).await {
+                Ok(task) => task,
+                Err(error) => {
+                    let uid = task.node_task;
+                    tracing::warn!(node = node.name, uid, error = %error.chain(), "a node does not tell of a task");
+                    return;
+                }
+            };
             let status = task.get("status").and_then(Value::as_str).unwrap_or_default();
             if !["enqueued", "processing"].contains(&status) {
                 return;

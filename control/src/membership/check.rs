@@ -60,7 +60,7 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
                 "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"
             ));
         }
-        Err(error) => return Some(format!("node `{name}`: {error}")),
+        Err(error) => return Some(format!("node `{name}`: {}", error.chain())),
     };
     if version.is_some_and(|version| version != own) {
         return Some(format!(
@@ -77,6 +77,6 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
                 indexes.join(", ")
             ))
         }
-        Err(error) => Some(format!("node `{name}`: {error}")),
+        Err(error) => Some(format!("node `{name}`: {}", error.chain())),
     }
 }

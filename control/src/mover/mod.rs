@@ -10,7 +10,10 @@ mod hand_over;
 mod old_copies;
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::{
         Cluster,
         moves::{
@@ -29,6 +32,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
+use tracing::Instrument;
 
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
@@ -70,7 +74,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 let node = node.clone();
                 Mover::alone(&cluster, format!("fill {}", node.name), |cluster| async move {
                     if let Err(error) = fill(&cluster, &node).await {
-                        tracing::warn!(node = node.name, %error, "replicas could not be made whole yet");
+                        tracing::warn!(node = node.name, error = %error.chain(), "replicas could not be made whole yet");
                         cluster.mover.progress.failed(&node.name, &error);
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -90,7 +94,8 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
             cluster.epochs.settle(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
+        let span = log::move_span(&source.name, &node.name);
+        Move { cluster, source: &source, target: node, shards: &shards }.run().instrument(span).await?;
     }
     Ok(())
 }
@@ -238,7 +243,7 @@ impl<'a> Move<'a> {
                         "not all gateways have confirmed the topology that names it".to_owned()
                     }
                 ));
-                tracing::warn!(%error, "a copy waits");
+                tracing::warn!(error = %error.chain(), "a copy waits");
                 cluster.mover.progress.failed(&target.name, &error);
             }
             tokio::time::sleep(TICK).await;

@@ -50,7 +50,7 @@ pub fn look_after(cluster: &Arc<Cluster>) {
 
 fn report(what: &str, result: Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "{what}: not done yet");
+        tracing::warn!(error = %error.chain(), "{what}: not done yet");
     }
 }
 

@@ -157,7 +157,12 @@ impl Node {
     /// # Errors
     /// No whole answer came in time.
     pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
-        let unreachable = |source| Error::Unreachable { node: self.name.clone(), source };
+        let unreachable = |error: reqwest::Error| Error::Unreachable {
+            node: self.name.clone(),
+            is_unsent: error.is_connect(),
+            // Paths may hold clients' keys, which are not for logs.
+            source: error.without_url().into(),
+        };
         let method = reqwest::Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
         let url = self.url_of(&request.path)?;
@@ -263,7 +268,7 @@ impl Node {
         let result = match self.send_within(&request, Duration::from_secs(2)).await {
             Ok(answer) if answer.status == 200 => Ok(()),
             Ok(answer) => Err(format!("/health answered {}", answer.status)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.chain().to_string()),
         };
         let known = self.health().version.is_some() && self.is_up();
         let version = if result.is_ok() && !known {

@@ -64,7 +64,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     for node in &nodes {
         match look(node, config.shards).await {
             Ok(of_node) => drop(found.insert(node.name.clone(), of_node)),
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(error.chain().to_string()),
         }
     }
     if !errors.is_empty() {

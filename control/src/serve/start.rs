@@ -1,7 +1,10 @@
 //! From an open ledger to a cluster that clients may use.
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::{Cluster, locks::Scope, tracked::Unsettled},
     domain::intent::{Effect, Intent},
     export,
@@ -20,6 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tracing::Instrument;
 
 /// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
 ///
@@ -31,7 +35,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     cluster.epochs.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
-            tracing::warn!(node = node.name, %error, "a node has keys of before still");
+            tracing::warn!(node = node.name, error = %error.chain(), "a node has keys of before still");
         }
     }
     take_up(&cluster).await?;
@@ -102,7 +106,7 @@ async fn know_leases(cluster: Arc<Cluster>) {
     let Some(left) = cluster.gateways.unknown_for() else { return };
     tokio::time::sleep(left).await;
     if let Err(error) = cluster.ledger.call(catalogue::know_leases).await {
-        tracing::warn!(%error, "the next start waits for leases again");
+        tracing::warn!(error = %error.chain(), "the next start waits for leases again");
     }
 }
 
@@ -112,8 +116,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     for found in cluster.ledger.call(intents::all).await? {
         let uid = found.uid;
         match (&found.intent, found.sent) {
-            (Intent::Write { .. }, false) => {
-                let write = recovery::reopen(cluster, found, &open).await?;
+            (Intent::Write { index, .. }, false) => {
+                let span = log::write_span(Some(uid), index);
+                let write = recovery::reopen(cluster, found, &open).instrument(span).await?;
                 match write {
                     Some(write) if matches!(write.operation, WriteOperation::Edit { .. }) => {
                         edits.push(write)
@@ -122,10 +127,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 }
             }
             (Intent::Broadcast { requests, effect }, false) => {
-                if let Err(error) =
-                    crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone()).await
-                {
-                    tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
+                let redone = crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone());
+                if let Err(error) = redone.instrument(log::task_span(Some(uid), "", None)).await {
+                    tracing::error!(uid, error = %error.chain(), "an operation could not be taken up; the next start will");
                 }
             }
             (Intent::Export { export }, _) => {
@@ -167,7 +171,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
         let cluster = cluster.clone();
         tokio::spawn(async move {
             if let Err(error) = recovery::recover(&cluster, open).await {
-                tracing::error!(%error, "writes could not be recovered yet");
+                tracing::error!(error = %error.chain(), "writes could not be recovered yet");
             }
         });
     }

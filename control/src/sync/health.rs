@@ -32,7 +32,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
         if !came.is_empty()
             && let Err(error) = features::learn(&cluster).await
         {
-            tracing::warn!(%error, "no node tells its features");
+            tracing::warn!(error = %error.chain(), "no node tells its features");
         }
         for name in came {
             tracing::info!(node = name, "a node is back");
@@ -40,7 +40,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             if let Some(node) = cluster.node(&name)
                 && let Err(error) = cluster.epochs.catch_up(&cluster, &node).await
             {
-                tracing::warn!(node = name, %error, "a node could not get its epoch keys yet");
+                tracing::warn!(node = name, error = %error.chain(), "a node could not get its epoch keys yet");
             }
         }
         let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
@@ -48,7 +48,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             // One that hangs must not hold up the others' checks.
             let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
             if let Ok(Err(error)) = told {
-                tracing::warn!(node = node.name, %error, "a node does not tell its indexes");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell its indexes");
             }
         });
         join_all(noticed).await;

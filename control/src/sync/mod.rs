@@ -105,7 +105,7 @@ async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     tokio::spawn(async move {
         for index in cluster.view().indexes.keys() {
             if let Err(error) = fields::complete(&cluster, index).await {
-                tracing::warn!(index, %error, "nodes could not be told each other's fields: the next write will do it");
+                tracing::warn!(index, error = %error.chain(), "nodes could not be told each other's fields: the next write will do it");
             }
         }
     });
@@ -312,7 +312,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             });
         }
         if let Err(error) = create_key(to, &body).await {
-            tracing::warn!(node = to.name, uid = uid(key), %error, "an API key could not be copied");
+            tracing::warn!(node = to.name, uid = uid(key), error = %error.chain(), "an API key could not be copied");
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ use miroir_core::{
 };
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// A node that is away longer than this is not waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,7 +37,7 @@ pub async fn run(cluster: Arc<Cluster>) {
         }
         let before = cluster.settler.count();
         if let Err(error) = round(&cluster).await {
-            tracing::error!(%error, "tasks could not be settled; the next round will");
+            tracing::error!(error = %error.chain(), "tasks could not be settled; the next round will");
         }
         cluster.settler.rounds.send_modify(|rounds| *rounds += 1);
         // Long indexing is asked for ever less often; an end, or somebody who asks, makes it quick again.
@@ -101,7 +102,11 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         .partition(|(uid, _)| cluster.settler.kind(*uid).as_deref() == Some("taskCancelation"));
     let mut all = Ok(());
     for group in [others, cancelations] {
-        let ended = join_all(group.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await;
+        let ended = join_all(group.into_iter().map(|(uid, over)| {
+            let span = cluster.settler.span(uid);
+            finish(cluster, uid, *over).instrument(span)
+        }))
+        .await;
         // One that cannot end holds up no other.
         all = ended.into_iter().fold(all, Result::and);
     }
@@ -123,7 +128,14 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         let list: Vec<String> = chunk.iter().map(u32::to_string).collect();
         let path =
             ApiPath::from("/tasks").with("limit", &chunk.len().to_string()).with("uids", &list.join(","));
-        let Ok(answer) = node.ask("GET", path.clone(), None).await else { continue };
+        let answer = match node.ask("GET", path, None).await {
+            Ok(answer) => answer,
+            // The next round asks again, soon: whether the node is away, its health says.
+            Err(error) => {
+                tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
+                continue;
+            }
+        };
         // Its disk was lost, or its tasks were deleted: they will not end.
         seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
         for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {

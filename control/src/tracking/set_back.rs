@@ -24,6 +24,7 @@ use futures_util::future::join_all;
 use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
+use tracing::Instrument;
 
 /// Begins to set nodes back; the task waits for it.
 pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
@@ -32,11 +33,11 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
     }
     tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are set back");
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let work = async move {
         let missed = match run(&cluster, uid, &over).await {
             Ok(missed) => missed,
             Err(error) => {
-                tracing::warn!(uid, %error, "nodes could not be set back");
+                tracing::warn!(uid, error = %error.chain(), "nodes could not be set back");
                 over.set_back
             }
         };
@@ -44,7 +45,8 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
             pending.set_back = SetBack::Done(missed);
         }
         cluster.settler.notice();
-    });
+    };
+    tokio::spawn(work.in_current_span());
 }
 
 /// Sets nodes back; gives those that could not be.
@@ -83,7 +85,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
         };
         let done = done.await;
         let missed =
-            done.inspect_err(|error| tracing::warn!(uid, node = node.name, %error, "a node is not set back"));
+            done.inspect_err(|error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node is not set back"));
         missed.is_err().then(|| node.name.clone())
     });
     Ok(join_all(done).await.into_iter().flatten().collect())

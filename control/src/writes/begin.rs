@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     auth::{self, Grant},
-    base::error::{Error, Result, index_not_found},
+    base::{
+        error::{Error, Result, index_not_found},
+        log,
+    },
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
@@ -35,6 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long a write by a filter waits for edits before it: less than gateways wait for a begin.
@@ -46,7 +50,12 @@ const CATCHING_UP: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// What the client is told instead of 202.
-pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginReply> {
+pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
+    let span = log::write_span(None, &begin.index);
+    judge_and_begin(cluster, begin).instrument(span).await
+}
+
+async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginReply> {
     let action = match begin.operation {
         WriteOperation::AddDocuments { .. } => "documents.add",
         WriteOperation::Edit { .. } => auth::EVERYTHING,
@@ -65,7 +74,8 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // From here on a gateway that leaves must not stop it half-way.
     let cluster = cluster.clone();
-    tokio::spawn(async move { begin_locked(&cluster, begin, grant, guard).await })
+    let begun = async move { begin_locked(&cluster, begin, grant, guard).await };
+    tokio::spawn(begun.in_current_span())
         .await
         .map_err(|error| Error::Other(error.to_string()))?
 }
@@ -239,6 +249,7 @@ async fn begin_locked(
     };
     let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();
     let uid = task.uid;
+    log::learn_uid(uid);
     // Asked under the locks: whoever starts to record later waits for this write.
     let record = cluster.mover.recorder.recorded(&begin.shards);
     let summary = task.summary();

@@ -4,7 +4,7 @@ use super::taken;
 use crate::{
     base::{
         error::{Error, Result, api_error},
-        time,
+        log, time,
     },
     cluster::{
         Cluster,
@@ -33,6 +33,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::Instrument;
 
 /// Answers a gateway's commit with the client's task summary.
 ///
@@ -44,7 +45,8 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     };
     // A gateway that leaves now must not tear it.
     let cluster = cluster.clone();
-    let decided = tokio::spawn(async move {
+    let span = log::write_span(Some(write.task.uid), &write.index);
+    let deciding = async move {
         let decided = decide(&cluster, &write, commit).await;
         match &decided {
             Ok(decision) => _ = write.decision.send_replace(Some(decision.clone())),
@@ -52,8 +54,8 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
             Err(_) => cluster.open.insert(write),
         }
         decided
-    });
-    let decided = decided.await.map_err(|error| Error::Other(error.to_string()))??;
+    };
+    let decided = tokio::spawn(deciding.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))??;
     decided.map_err(Into::into)
 }
 

@@ -19,6 +19,7 @@ use miroir_core::{
 };
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long settings are waited for that are not applied yet, and decide.
@@ -158,17 +159,18 @@ async fn probe(
     let judging = judging(settings, &begin.doubts);
     let (index, documents, primary_key) = (probe.clone(), documents.to_owned(), primary_key.to_owned());
     // A gateway that leaves must not leave the index.
-    let judged = tokio::spawn(async move {
+    let probing = async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
         if let Err(error) = node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await {
-            tracing::warn!(node = node.name, index, %error, "an index made for a question stays");
+            tracing::warn!(node = node.name, index, error = %error.chain(), "an index made for a question stays");
         }
         judged
             .inspect_err(
-                |error| tracing::warn!(node = node.name, %error, "doubtful documents could not be looked at"),
+                |error| tracing::warn!(node = node.name, error = %error.chain(), "doubtful documents could not be looked at"),
             )
             .ok()?
-    });
+    };
+    let judged = tokio::spawn(probing.in_current_span());
     let mut failure = judged.await.ok()??;
     // Vectors that are missing here need not be missing there: the document can have some already.
     if failure.code == "vector_embedding_error" {

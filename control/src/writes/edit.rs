@@ -5,7 +5,7 @@
 
 use super::{commit, metadata, recovery, taken};
 use crate::{
-    base::{error::Result, time},
+    base::{error::Result, log, time},
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
     domain::task_details::nothing_done,
@@ -27,23 +27,27 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// Runs an edit to the point where nodes have it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let span = log::write_span(Some(write.task.uid), &write.index);
+    let sending = async move {
         let uid = write.task.uid;
         if let Err(error) = run(&cluster, write).await {
-            tracing::error!(uid, %error, "an edit could not be sent; the next start will");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; the next start will");
         }
-    });
+    };
+    tokio::spawn(sending.instrument(span));
 }
 
 /// Takes up an edit that a restart found, whose locks are held: nodes may have it already.
 pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let span = log::write_span(Some(write.task.uid), &write.index);
+    let resuming = async move {
         // What was sent before goes under keys that are gone by now; what nodes had let in until then they have taken after this.
         tokio::time::sleep(LET_IN).await;
         let uid = write.task.uid;
@@ -54,9 +58,10 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
             false => recovery::recover(&cluster, vec![write]).await,
         };
         if let Err(error) = resumed {
-            tracing::error!(uid, %error, "an edit could not be taken up; the next start will");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be taken up; the next start will");
         }
-    });
+    };
+    tokio::spawn(resuming.instrument(span));
 }
 
 async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
@@ -85,7 +90,7 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
                 tracing::warn!(uid, node = name, error = error.message, "a node refuses an edit");
             }
             Some(Err(error)) => {
-                tracing::warn!(uid, node = name, %error, "a node may not have an edit");
+                tracing::warn!(uid, node = name, error = %error.chain(), "a node may not have an edit");
                 silent.insert(name.clone());
             }
             None => {}
@@ -124,7 +129,7 @@ async fn refusal(
             Ok(Ok(task)) => task,
             Ok(Err(error)) => return Some(error),
             Err(error) => {
-                tracing::warn!(node = name, %error, "a node does not try an edit");
+                tracing::warn!(node = name, error = %error.chain(), "a node does not try an edit");
                 return None;
             }
         };
@@ -161,7 +166,7 @@ async fn ended(node: &Node, uid: u32) -> Option<Value> {
             }
             Ok(_) => {}
             Err(error) if !node.is_up() => {
-                tracing::warn!(node = node.name, %error, "a node goes away while it tries an edit");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node goes away while it tries an edit");
                 return None;
             }
             // One that is busy does not answer at once.

@@ -5,6 +5,7 @@ use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::json;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// The error with which nodes fail to delete a document of this id; `None` where they do not, or none can be asked.
@@ -13,15 +14,16 @@ pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBo
     let probe = format!("miroir-{}", Uuid::new_v4().simple());
     let (name, id) = (probe.clone(), id.to_owned());
     // A gateway that leaves must not leave the index.
-    let judged = tokio::spawn(async move {
+    let judging = async move {
         let judged = judge(&node, &name, &id).await;
         if let Err(error) = node.ask("DELETE", ApiPath::of_index(&name, &[]), None).await {
-            tracing::warn!(node = node.name, index = name, %error, "an index made for a question stays");
+            tracing::warn!(node = node.name, index = name, error = %error.chain(), "an index made for a question stays");
         }
         judged
-            .inspect_err(|error| tracing::warn!(node = node.name, %error, "an id could not be looked at"))
+            .inspect_err(|error| tracing::warn!(node = node.name, error = %error.chain(), "an id could not be looked at"))
             .ok()?
-    });
+    };
+    let judged = tokio::spawn(judging.in_current_span());
     let mut error = judged.await.ok()??;
     error.message = error.message.replace(&probe, index);
     Some(error)

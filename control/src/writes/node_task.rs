@@ -1,6 +1,6 @@
 //! Tasks of nodes that are asked a question.
 
-use crate::node::Node;
+use crate::{base::error::Error, node::Node};
 use miroir_core::path::ApiPath;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -12,7 +12,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn ended(node: &Node, uid: u32, index: &str) -> Option<Value> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        let task = node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await.ok()?;
+        let asked = node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await;
+        let silent = |error: &Error| {
+            tracing::warn!(node = node.name, index, error = %error.chain(), "a node does not tell of a task");
+        };
+        let task = asked.inspect_err(silent).ok()?;
         if task.get("indexUid").and_then(Value::as_str) != Some(index) {
             return None;
         }

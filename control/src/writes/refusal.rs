@@ -147,7 +147,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
             .and_then(|error| serde_json::from_value(error.clone()).ok())
             .map(|error| (documents.unwrap_or(0), error));
         if let Err(error) = node.ask("DELETE", ApiPath::of_index(probe, &[]), None).await {
-            tracing::warn!(node = node.name, index = probe, %error, "an index made for a question stays");
+            tracing::warn!(node = node.name, index = probe, error = %error.chain(), "an index made for a question stays");
         }
         break;
     }

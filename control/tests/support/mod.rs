@@ -200,6 +200,7 @@ pub async fn control_that_starts(
         no_master_key: !with_keys,
         commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
         callout_timeout_ms: Some(20),
+        log_format: Default::default(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -114,7 +114,7 @@ pub async fn complete_unknown(cluster: &Cluster) {
             Ok::<_, Error>(())
         };
         if let Err(error) = done.await {
-            tracing::warn!(index, %error, "nodes could not be told each other's fields: the next write will do it");
+            tracing::warn!(index, error = %error.chain(), "nodes could not be told each other's fields: the next write will do it");
         }
     }
 }
