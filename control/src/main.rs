@@ -3,25 +3,33 @@
 use anyhow::Context;
 use clap::Parser;
 use miroir_control::{
-    base::{error::chain, log},
+    base::{
+        error::chain,
+        log::{self, LogFormat},
+    },
     cli::{Cli, Command, run},
 };
 use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    match start() {
+    let cli = Cli::parse();
+    let format = cli.log_format();
+    log::subscriber(format, std::io::stderr().is_terminal(), std::io::stderr).init();
+    match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&*error));
+            let error = chain(&*error);
+            match format {
+                LogFormat::Text => eprintln!("error: {error}"),
+                LogFormat::Json => tracing::error!(%error, "the process ends"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn start() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    log::subscriber(cli.log_format(), std::io::stderr().is_terminal(), std::io::stderr).init();
+fn start(cli: Cli) -> anyhow::Result<()> {
     let mut builder = match cli.command {
         // Children are told to die with the thread that made them: it must be one that lives as long as the process.
         Command::Playground(_) => tokio::runtime::Builder::new_current_thread(),

@@ -14,11 +14,13 @@ use crate::{
         log::LogFormat,
         outbound::{Outbound, Policy},
         secrets::Secrets,
+        time::SystemClock,
         tls::{ControlTls, NodeTls},
     },
     cluster::{Cluster, Options},
     domain::cluster_state::{Member, Replica, View},
     ledger::{self, Ledger, catalogue},
+    node::Http,
     publish::{
         Publisher,
         envoys::Subscribers,
@@ -289,13 +291,14 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     };
     Ok(Arc::new(Cluster::new(
         options,
-        args.tls.client()?,
+        Arc::new(Http::new(args.tls.client()?)),
         config,
         secrets,
         ledger,
         publisher,
         view,
         gateways,
+        Arc::new(SystemClock),
     )))
 }
 

@@ -12,6 +12,7 @@ use crate::{
         intents,
         tasks::{self as stored, Query, Task},
     },
+    node::TaskInfo,
 };
 use axum::{
     Json,
@@ -19,7 +20,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -141,29 +141,19 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
         tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell of its batches");
     };
     let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
-    let list = |numbers: &mut dyn Iterator<Item = u64>| {
-        numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
-    };
-    let page = |path: &'static str, name: &str, numbers: String| {
-        ApiPath::from(path).with("limit", &wanted.len().to_string()).with(name, &numbers)
-    };
-    let path = page("/tasks", "uids", list(&mut wanted.keys().copied()));
-    let tasks = node.ask("GET", path, None).await.inspect_err(silent).ok()?;
-    let tasks = tasks.get("results")?.as_array()?.iter();
-    let batches: Vec<(u32, u64)> = tasks
-        .filter_map(|task| Some((*wanted.get(&number(task, "uid")?)?, number(task, "batchUid")?)))
-        .collect();
+    let uids: Vec<u64> = wanted.keys().copied().collect();
+    let tasks = node.tasks(&uids).await.inspect_err(silent).ok()?;
+    let number_of = |task: &TaskInfo, name: &str| task.get(name).and_then(Value::as_u64);
+    let of_batch =
+        |task: &TaskInfo| Some((*wanted.get(&number_of(task, "uid")?)?, number_of(task, "batchUid")?));
+    let batches: Vec<(u32, u64)> = tasks.iter().filter_map(of_batch).collect();
     if batches.is_empty() {
         return None;
     }
-    let path = page("/batches", "batchUids", list(&mut batches.iter().map(|(_, batch)| *batch)));
-    let told = node.ask("GET", path, None).await.inspect_err(silent).ok()?;
-    let told: HashMap<u64, &Value> = told
-        .get("results")?
-        .as_array()?
-        .iter()
-        .filter_map(|batch| Some((number(batch, "uid")?, batch)))
-        .collect();
+    let uids: Vec<u64> = batches.iter().map(|(_, batch)| *batch).collect();
+    let told = node.batches(&uids, wanted.len()).await.inspect_err(silent).ok()?;
+    let told: HashMap<u64, &Value> =
+        told.iter().filter_map(|batch| Some((number(batch, "uid")?, batch))).collect();
     let of_task = |(uid, batch): &(u32, u64)| {
         let mut batch = (*told.get(batch)?).clone();
         crate::disguise::scrub::value(&mut batch);

@@ -42,6 +42,16 @@ pub enum Error {
         /// The start of the body.
         body: String,
     },
+    /// A node's answer cannot be read.
+    #[error("node `{node}` answered {request} with something else than Meilisearch: {body}")]
+    UnreadableAnswer {
+        /// The node's name.
+        node: String,
+        /// Method and path.
+        request: String,
+        /// The start of the body.
+        body: String,
+    },
     /// No node can be asked now.
     #[error("no node of the cluster can answer now")]
     NoNode,
@@ -165,9 +175,14 @@ mod tests {
     #[test]
     fn a_chain_names_each_cause_once() {
         let refused = || std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
-        let unreachable = Error::Unreachable { node: "a".to_owned(), is_unsent: true, source: refused().into() };
+        let unreachable =
+            Error::Unreachable { node: "a".to_owned(), is_unsent: true, source: refused().into() };
         assert_eq!(unreachable.chain().to_string(), "node `a` did not answer: connection refused");
-        assert_eq!(unreachable.to_api().body.message, "node `a` did not answer", "clients hear of no address");
+        assert_eq!(
+            unreachable.to_api().body.message,
+            "node `a` did not answer",
+            "clients hear of no address"
+        );
         let file = Error::File { path: "cds.json".to_owned(), source: refused() };
         assert_eq!(file.chain().to_string(), "cds.json: connection refused");
     }

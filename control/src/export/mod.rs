@@ -6,7 +6,7 @@
 mod target;
 
 use crate::{
-    base::{error::Result, log, time},
+    base::{error::Result, log},
     cluster::Cluster,
     disguise::scrub,
     domain::export::{Export, Wanted},
@@ -54,7 +54,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
     let _turn = cluster.exports.turn.lock().await;
     // What clients asked for before is in it.
     cluster.settler.ended(&cluster.settler.uids()).await;
-    let started_at = time::now();
+    let started_at = cluster.clock.wall();
     cluster.ledger.call(move |connection| tasks::start(connection, uid, started_at)).await?;
     let (status, error) = match all(cluster, &export).await {
         Ok(indexes) => {
@@ -72,7 +72,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
         details: Some(details),
         error,
         started_at: Some(started_at),
-        finished_at: time::now(),
+        finished_at: cluster.clock.wall(),
     };
     cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }
@@ -82,7 +82,7 @@ async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap
     let size =
         export.payload_size().map_or(cluster.config.limits.max_payload_bytes / 10 * 9, |size| size.as_u64());
     let outbound = cluster.options.outbound.clone();
-    let target = Target::new(outbound, &export.url, export.api_key.as_deref(), size);
+    let target = Target::new(outbound, cluster.clock.clone(), &export.url, export.api_key.as_deref(), size);
     let mut details = BTreeMap::new();
     for index in cluster.view().indexes.keys() {
         let Some(wanted) = export.of(index) else { continue };

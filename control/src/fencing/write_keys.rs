@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     sync::{MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use uuid::Uuid;
 
@@ -101,8 +101,8 @@ impl Epochs {
     /// The ledger failed.
     pub async fn fence(&self, cluster: &Cluster, uid: Uuid, patience: Duration) -> Result<()> {
         self.live.lock().await.retain(|_, live| *live != uid);
-        let begun = Instant::now();
-        while cluster.open.uses(uid) && begun.elapsed() < patience {
+        let begun = cluster.clock.monotonic();
+        while cluster.open.uses(uid) && cluster.clock.since(begun) < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         cluster.ledger.call(move |connection| catalogue::fence_epoch(connection, uid)).await?;

@@ -73,9 +73,7 @@ pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Res
     let span = log::task_span(None, &operation.task.kind, operation.task.index.as_deref());
     // A client that leaves must not leave nodes different.
     let running = async move { run_locked(&cluster, operation, guard).await };
-    tokio::spawn(running.instrument(span))
-        .await
-        .map_err(|error| Error::Other(error.to_string()))?
+    tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?
 }
 
 async fn run_locked(
@@ -89,7 +87,9 @@ async fn run_locked(
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
     let changed = Changed { cluster, indexes };
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
-    let task = cluster.ledger.call(move |connection| intents::begin(connection, &task, &intent)).await?;
+    let clock = cluster.clock.clone();
+    let begin = move |connection: &_| intents::begin(connection, &task, &intent, clock.wall());
+    let task = cluster.ledger.call(begin).await?;
     let uid = task.uid;
     log::learn_uid(uid);
     tell_changing(cluster, uid, &effect).await?;

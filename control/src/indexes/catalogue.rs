@@ -1,10 +1,7 @@
 //! The index catalogue: indexes on all nodes, with the tag filterable.
 
 use crate::{
-    base::{
-        error::{Error, Result},
-        time,
-    },
+    base::error::{Error, Result},
     cluster::Cluster,
     disguise::{
         facet_values::{self, FACETING},
@@ -97,14 +94,9 @@ pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) 
     let mut tasks = Vec::new();
     for request in requests {
         let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
-        let answer = fenced::send(cluster, node, own, TIMEOUT).await?;
-        let node_task =
-            answer.task_uid().filter(|_| answer.is_success()).ok_or_else(|| Error::Unexpected {
-                node: node.name.clone(),
-                status: answer.status,
-                request: format!("{} {}", request.method, request.path),
-                body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
-            })?;
+        let answer = fenced::send(cluster, node, own.clone(), TIMEOUT).await?;
+        let node_task = answer.task_uid().filter(|_| answer.is_success());
+        let node_task = node_task.ok_or_else(|| node.unexpected(&own, &answer))?;
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: request.main, shards: Vec::new() });
     }
     Ok(tasks)
@@ -160,18 +152,16 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let over = tasks.iter().map(async |task| {
         let Some(node) = cluster.node(&task.node) else { return };
-        let path = ApiPath::new(["tasks", &task.node_task.to_string()]);
         loop {
-            let task = match node.ask("GET", path.clone(), None).await {
-                Ok(task) => task,
+            let told = match node.task(task.node_task).await {
+                Ok(told) => told,
                 Err(error) => {
                     let uid = task.node_task;
                     tracing::warn!(node = node.name, uid, error = %error.chain(), "a node does not tell of a task");
                     return;
                 }
             };
-            let status = task.get("status").and_then(Value::as_str).unwrap_or_default();
-            if !["enqueued", "processing"].contains(&status) {
+            if !matches!(told.status(), Some("enqueued" | "processing")) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -283,7 +273,7 @@ pub async fn ensure_index(
     }
     let primary_key = content.map(|content| content.key.name());
     let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
-    let now = time::now();
+    let now = cluster.clock.wall();
     cluster
         .change(|view| {
             let entry = view.indexes.entry(index.to_owned()).or_insert_with(|| Index {

@@ -416,7 +416,7 @@ mod tests {
                 settings(connection, "i")?;
                 crate::ledger::webhooks::all(connection)?;
                 crate::ledger::intents::all_node_tasks(connection, 0)?;
-                crate::ledger::tasks::insert(connection, &crate::ledger::tasks::NewTask::default())?;
+                crate::ledger::tasks::insert(connection, &crate::ledger::tasks::NewTask::default(), 1)?;
                 Ok(())
             };
             ledger.call(read).await.unwrap();

@@ -6,10 +6,9 @@ use crate::{
     cluster::Cluster,
     domain::cluster_state::View,
     node::{Node, Request},
-    sync::{index_uids, unknown_keys},
+    sync::unknown_keys,
 };
 use futures_util::future::join_all;
-use serde_json::Value;
 use std::time::Duration;
 
 /// How long a node may take to answer.
@@ -53,8 +52,8 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
     if !healthy(node).await {
         return Some(format!("node `{name}` does not answer at {url}: start it, or mend the URL"));
     }
-    let own = match node.ask("GET", "/version", None).await {
-        Ok(own) => own.get("pkgVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
+    let own = match node.version().await {
+        Ok(own) => own,
         Err(Error::Unexpected { status: 401 | 403, .. }) => {
             return Some(format!(
                 "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"
@@ -68,7 +67,7 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
             version.unwrap_or_default()
         ));
     }
-    match index_uids(node).await {
+    match node.index_uids().await {
         Ok(indexes) if indexes.is_empty() => None,
         Ok(indexes) => {
             let indexes: Vec<String> = indexes.into_iter().take(5).collect();

@@ -30,7 +30,7 @@ use hand_over::HandOver;
 use miroir_core::shard::Shard;
 use std::{
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tracing::Instrument;
 
@@ -72,12 +72,16 @@ pub async fn watch(cluster: Arc<Cluster>) {
             let view = cluster.view();
             if view.behind.contains(&node.name) || next(&cluster, node).is_some() {
                 let node = node.clone();
-                Mover::alone(&cluster, format!("fill {}", node.name), |cluster| async move {
-                    if let Err(error) = fill(&cluster, &node).await {
-                        tracing::warn!(node = node.name, error = %error.chain(), "replicas could not be made whole yet");
-                        cluster.mover.progress.failed(&node.name, &error);
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                let span = log::move_span(&node.name);
+                Mover::alone(&cluster, format!("fill {}", node.name), |cluster| {
+                    let filling = async move {
+                        if let Err(error) = fill(&cluster, &node).await {
+                            tracing::warn!(error = %error.chain(), "replicas could not be made whole yet");
+                            cluster.mover.progress.failed(&node.name, &error);
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                    };
+                    filling.instrument(span)
                 });
             }
         }
@@ -94,8 +98,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
             cluster.epochs.settle(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        let span = log::move_span(&source.name, &node.name);
-        Move { cluster, source: &source, target: node, shards: &shards }.run().instrument(span).await?;
+        Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
     }
     Ok(())
 }
@@ -128,7 +131,7 @@ struct Move<'a> {
 impl<'a> Move<'a> {
     async fn run(self) -> Result<()> {
         let Self { cluster, source, target, shards } = self;
-        let begun = Instant::now();
+        let begun = cluster.clock.monotonic();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
         // From here on none of them is emptied. What was given up before that may be empty by now, and is to stay so.
         if !shards.iter().all(|shard| self.is_wanted(*shard)) {
@@ -152,7 +155,7 @@ impl<'a> Move<'a> {
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,
-            took = ?begun.elapsed(),
+            took = ?cluster.clock.since(begun),
             "replicas are whole"
         );
         Ok(())
@@ -165,14 +168,14 @@ impl<'a> Move<'a> {
         let mut done = 0;
         let mut pause = Duration::from_millis(20);
         loop {
-            let begun = Instant::now();
+            let begun = self.cluster.clock.monotonic();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
             // Else what is written all the time would never be caught up with.
             copy.is_throttled = record::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
             copy.indexed().await?;
-            let took = begun.elapsed();
+            let took = self.cluster.clock.since(begun);
             left.retain(|shard| self.is_wanted(*shard));
             let quiet: Vec<Shard> =
                 left.iter().copied().filter(|shard| self.is_quiet(recording, *shard)).collect();
@@ -220,7 +223,7 @@ impl<'a> Move<'a> {
     /// and it may become the only one to be read.
     async fn known_to_gateways(self) {
         let Self { cluster, target, .. } = self;
-        let begun = Instant::now();
+        let begun = cluster.clock.monotonic();
         let mut is_told = false;
         loop {
             let is_known = |since| cluster.gateways.confirmed(since);
@@ -229,7 +232,7 @@ impl<'a> Move<'a> {
             if known && strangers.is_empty() {
                 return;
             }
-            if begun.elapsed() > TELLING && !is_told {
+            if cluster.clock.since(begun) > TELLING && !is_told {
                 is_told = true;
                 let error = Error::Other(format!(
                     "node `{}` takes nothing yet: {}",

@@ -1,12 +1,29 @@
-//! A Meilisearch node: the one HTTP client, and what is known of the node's health.
+//! A Meilisearch node: what it is asked, and what is known of its health. Requests leave by a [`Transport`].
 
-use crate::base::error::{Error, Result};
-use axum::body::Bytes;
+pub mod answers;
+mod documents;
+mod features;
+mod http;
+mod indexes;
+mod keys;
+mod settings;
+mod tasks;
+mod transport;
+
+pub use http::Http;
+pub use tasks::TaskInfo;
+pub use transport::{Call, NoAnswer, Transport};
+
+use crate::base::{
+    error::{Error, Result},
+    time::{Instant, SharedClock},
+};
+use axum::{body::Bytes, http::Method};
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::Value;
 use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// How long a node may take for a request of the control plane's own.
@@ -22,7 +39,8 @@ pub struct Node {
     /// The Envoy cluster that reaches it.
     pub cluster: String,
     config: crate::base::config::NodeConfig,
-    http: reqwest::Client,
+    transport: Arc<dyn Transport>,
+    clock: SharedClock,
     master_key: String,
     health: Mutex<Health>,
 }
@@ -125,14 +143,20 @@ impl Request {
 impl Node {
     /// A node that has not been heard of yet.
     #[must_use]
-    pub fn new(config: crate::base::config::NodeConfig, http: reqwest::Client, master_key: String) -> Self {
-        let health = Health { up: false, since: Instant::now(), version: None, error: None };
+    pub fn new(
+        config: crate::base::config::NodeConfig,
+        transport: Arc<dyn Transport>,
+        master_key: String,
+        clock: SharedClock,
+    ) -> Self {
+        let health = Health { up: false, since: clock.monotonic(), version: None, error: None };
         Self {
             name: config.name.clone(),
             url: config.url.clone(),
             cluster: config.cluster.clone(),
             config,
-            http,
+            transport,
+            clock,
             master_key,
             health: Mutex::new(health),
         }
@@ -142,6 +166,12 @@ impl Node {
     #[must_use]
     pub fn config(&self) -> crate::base::config::NodeConfig {
         self.config.clone()
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
     }
 
     /// Sends a request and reads the whole answer, whatever its status.
@@ -157,35 +187,26 @@ impl Node {
     /// # Errors
     /// No whole answer came in time.
     pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
-        let unreachable = |error: reqwest::Error| Error::Unreachable {
-            node: self.name.clone(),
-            is_unsent: error.is_connect(),
-            // Paths may hold clients' keys, which are not for logs.
-            source: error.without_url().into(),
-        };
-        let method = reqwest::Method::from_bytes(request.method.as_bytes())
+        let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
-        let url = self.url_of(&request.path)?;
-        let mut builder = self.http.request(method, url).timeout(timeout).body(request.body.clone());
-        match &request.authority {
-            Authority::Master => builder = builder.bearer_auth(&self.master_key),
-            Authority::Header(authorization) => builder = builder.header("authorization", authorization),
-            Authority::Nobody => {}
-        }
-        if let Some(content_type) = &request.content_type {
-            builder = builder.header("content-type", content_type);
-        }
-        if let Some(encoding) = &request.content_encoding {
-            builder = builder.header("content-encoding", encoding);
-        }
-        let answer = builder.send().await.map_err(unreachable)?;
-        let status = answer.status().as_u16();
-        let header = |name: &str| {
-            answer.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+        let call = Call {
+            method,
+            url: self.url_of(&request.path)?,
+            authorization: match &request.authority {
+                Authority::Master => Some(format!("Bearer {}", self.master_key)),
+                Authority::Header(authorization) => Some(authorization.clone()),
+                Authority::Nobody => None,
+            },
+            content_type: request.content_type.clone(),
+            content_encoding: request.content_encoding.clone(),
+            body: request.body.clone(),
+            timeout,
         };
-        let (content_type, allow) = (header("content-type"), header("allow"));
-        let body = answer.bytes().await.map_err(unreachable)?;
-        Ok(NodeAnswer { status, content_type, allow, body })
+        self.transport.send(call).await.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
+            node: self.name.clone(),
+            is_unsent,
+            source,
+        })
     }
 
     /// The node's URL of a path.
@@ -203,12 +224,12 @@ impl Node {
     /// Asks under the master key for JSON, and takes nothing but success.
     ///
     /// # Errors
-    /// No answer, or another status than 2xx.
+    /// No answer, another status than 2xx, or something that is no JSON.
     pub async fn ask(&self, method: &str, path: impl Into<ApiPath>, body: Option<&Value>) -> Result<Value> {
         let request = Request::own(method, path, body);
         let answer = self.send(&request).await?;
         if answer.is_success() {
-            return Ok(answer.json());
+            return self.read(&request, &answer);
         }
         Err(self.unexpected(&request, &answer))
     }
@@ -222,25 +243,6 @@ impl Node {
             request: format!("{} {}", request.method, request.path),
             body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
         }
-    }
-
-    /// Waits until it has ended all tasks that it has now, whoever sent them.
-    ///
-    /// # Errors
-    /// It did not answer.
-    pub async fn has_ended_what_it_took(&self) -> Result<()> {
-        let first = async |path: &'static str| -> Result<Option<u64>> {
-            let tasks = self.ask("GET", path, None).await?;
-            Ok(tasks.pointer("/results/0/uid").and_then(Value::as_u64))
-        };
-        let Some(last) = first("/tasks?limit=1").await? else { return Ok(()) };
-        let mut pause = Duration::from_millis(20);
-        let unfinished = "/tasks?statuses=enqueued,processing&reverse=true&limit=1";
-        while first(unfinished).await?.is_some_and(|oldest| oldest <= last) {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-        Ok(())
     }
 
     /// What the health loop saw last.
@@ -259,7 +261,7 @@ impl Node {
     #[must_use]
     pub fn away(&self) -> Option<Duration> {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        (!health.up).then(|| health.since.elapsed())
+        (!health.up).then(|| self.clock.since(health.since))
     }
 
     /// Asks for its health; `true` if it has come back, or come for the first time.
@@ -272,8 +274,11 @@ impl Node {
         };
         let known = self.health().version.is_some() && self.is_up();
         let version = if result.is_ok() && !known {
-            let version = self.ask("GET", "/version", None).await.ok();
-            version.and_then(|version| version.get("pkgVersion")?.as_str().map(ToOwned::to_owned))
+            // Without it the next check asks again.
+            self.version().await.map(Some).unwrap_or_else(|error| {
+                tracing::debug!(node = self.name, error = %error.chain(), "a node does not tell its version");
+                None
+            })
         } else {
             None
         };
@@ -281,7 +286,7 @@ impl Node {
         let came = result.is_ok() && !health.up;
         if health.up != result.is_ok() {
             health.up = result.is_ok();
-            health.since = Instant::now();
+            health.since = self.clock.monotonic();
         }
         if version.is_some() {
             health.version = version;
@@ -294,19 +299,16 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::config::NodeConfig;
+    use crate::testing::{Reply, Script, node, node_config};
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_node_is_asked_for_what_was_meant_or_for_nothing() {
         let node = |url: &str| {
-            let config = NodeConfig {
-                name: "a".into(),
-                url: url.parse().unwrap(),
-                cluster: "a".into(),
-                weight: 1,
-                zone: None,
-            };
-            Node::new(config, reqwest::Client::new(), String::new())
+            let transport = Script::new(|_| Reply::NoConnection);
+            let clock = Arc::new(crate::base::time::SystemClock);
+            Node::new(node_config("a", url), transport, String::new(), clock)
         };
         for base in ["http://h:7700", "http://h:7700/", "https://h/below/"] {
             let node = node(base);
@@ -324,5 +326,71 @@ mod tests {
                 assert!(url(&["indexes", text, "documents"]).is_err(), "{base} {text}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_carries_what_was_said_under_whose_authority_it_is() {
+        let transport = Script::new(|_| Reply::Answer(202, json!({"taskUid": 7})));
+        let node = node("a", transport.clone());
+        let own = Request::own("POST", "/indexes", Some(&json!({"uid": "movies"})));
+        assert_eq!(node.send(&own).await.unwrap().task_uid(), Some(7));
+        let of_client = Authority::Header("Bearer key".into());
+        for authority in [of_client, Authority::Nobody] {
+            node.send(&Request { authority, ..own.clone() }).await.unwrap();
+        }
+        let calls = transport.calls();
+        assert_eq!((calls[0].method.as_str(), calls[0].url.as_str()), ("POST", "http://node:7700/indexes"));
+        assert_eq!(calls[0].content_type.as_deref(), Some("application/json"));
+        assert_eq!((&*calls[0].body, calls[0].timeout), (&br#"{"uid":"movies"}"#[..], TIMEOUT));
+        let authorities: Vec<_> = calls.iter().map(|call| call.authorization.as_deref()).collect();
+        assert_eq!(authorities, [Some("Bearer master"), Some("Bearer key"), None]);
+    }
+
+    #[tokio::test]
+    async fn who_gives_no_answer_is_unreachable_and_who_refuses_is_not() {
+        let unreachable =
+            node("a", Script::new(|_| Reply::NoConnection)).settings("movies").await.unwrap_err();
+        assert!(matches!(&unreachable, Error::Unreachable { node, is_unsent: true, .. } if node == "a"));
+        assert_eq!(unreachable.chain().to_string(), "node `a` did not answer: connection refused");
+        let refuses = Script::new(|_| Reply::Answer(404, json!({"code": "index_not_found"})));
+        let refused = node("a", refuses).settings("movies").await.unwrap_err();
+        assert!(matches!(&refused, Error::Unexpected { status: 404, request, .. }
+            if request == "GET /indexes/movies/settings"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_asked_for_until_it_has_ended() {
+        let asked = AtomicUsize::new(0);
+        let transport = Script::new(move |_| {
+            let status = ["enqueued", "processing", "succeeded"][asked.fetch_add(1, Ordering::Relaxed)];
+            Reply::Answer(200, json!({"uid": 3, "status": status}))
+        });
+        node("a", transport.clone()).wait_for_task(3).await.unwrap();
+        assert_eq!(transport.calls().len(), 3);
+        assert!(transport.calls().iter().all(|call| call.url.path() == "/tasks/3"));
+        let failed = node("a", Script::new(|_| Reply::Answer(200, json!({"status": "failed"}))));
+        assert!(failed.wait_for_task(3).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn health_is_what_the_last_check_saw() {
+        let is_up = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let up = is_up.clone();
+        let node = node(
+            "a",
+            Script::new(move |call| match call.url.path() {
+                "/version" => Reply::Answer(200, json!({"pkgVersion": "1.50.0"})),
+                _ if up.load(Ordering::Relaxed) => Reply::Answer(200, json!({"status": "available"})),
+                _ => Reply::NoConnection,
+            }),
+        );
+        assert!(!node.is_up());
+        assert!(node.check().await, "it has come");
+        assert!(!node.check().await && node.is_up());
+        assert_eq!(node.health().version.as_deref(), Some("1.50.0"));
+        is_up.store(false, Ordering::Relaxed);
+        node.check().await;
+        assert!(node.away().is_some());
+        assert_eq!(node.health().error.as_deref(), Some("node `a` did not answer: connection refused"));
     }
 }

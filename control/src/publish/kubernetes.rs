@@ -49,7 +49,8 @@ impl Kubernetes {
         let mut http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
         if api.starts_with("https:") {
             let ca = std::fs::read(&ca).map_err(Error::file(&ca))?;
-            let ca = reqwest::Certificate::from_pem(&ca).map_err(|error| Error::Other(chain(&error).to_string()))?;
+            let ca = reqwest::Certificate::from_pem(&ca)
+                .map_err(|error| Error::Other(chain(&error).to_string()))?;
             http = http.tls_built_in_root_certs(false).add_root_certificate(ca);
         }
         Ok(Self {

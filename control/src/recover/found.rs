@@ -10,23 +10,18 @@ use crate::{
     },
     node::Node,
     sync::{
-        features,
         instance_settings::{self, Changed},
         search_rules,
     },
 };
 use miroir_core::{
     documents::PrimaryKey,
-    path::ApiPath,
     sequence::DocumentTag,
     shard::{Shard, TAG_FIELD},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 const PAGE: usize = 1000;
 /// How long a node may take to do what is in its queue.
@@ -99,7 +94,7 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     for told in list("/indexes?limit=100000").await? {
         let uid = told.get("uid").and_then(Value::as_str);
         let uid = uid.ok_or_else(|| unreadable(node, "/indexes", &told))?.to_owned();
-        let settings = node.ask("GET", ApiPath::of_index(&uid, &["settings"]), None).await?;
+        let settings = node.settings(&uid).await?;
         let known = index(&told, &settings);
         if let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) {
             read(node, &uid, &key, shards, &mut found.shards).await?;
@@ -108,7 +103,7 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
         found.indexes.insert(uid, known);
     }
     // With an experimental feature off it does not tell what belongs to it.
-    let features = node.ask("GET", features::PATH, None).await?;
+    let features = node.features().await?;
     let is_on = |feature: &str| features.get(feature) == Some(&Value::Bool(true));
     if is_on(search_rules::FEATURE) {
         found.rules = search_rules::of_node(node).await?.unwrap_or_default();
@@ -123,13 +118,12 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
 }
 
 async fn idle(node: &Node) -> Result<()> {
-    let begun = Instant::now();
+    let begun = node.clock().monotonic();
     loop {
-        let tasks = node.ask("GET", "/tasks?statuses=enqueued,processing&limit=1", None).await?;
-        if tasks.get("total").and_then(Value::as_u64) == Some(0) {
+        if node.is_idle().await? {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if node.clock().since(begun) > PATIENCE {
             return Err(Error::Other(format!("node `{}` is busy for too long", node.name)));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

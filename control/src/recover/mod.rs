@@ -8,7 +8,7 @@ use crate::{
         config::ClusterConfig,
         error::{Error, Result},
         files::{self, Claim},
-        time,
+        time::{self, Clock, SystemClock},
     },
     cluster::Cluster,
     disguise::{
@@ -86,7 +86,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
 /// What the nodes say that the cluster is.
 fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recovered) {
     // Later than any that a gateway knows, which grow by one with each change.
-    let version = u64::try_from(time::now() / 1_000_000_000).unwrap_or(1);
+    let version = u64::try_from(SystemClock.wall() / 1_000_000_000).unwrap_or(1);
     let nodes = config.nodes.iter().map(|node| Member {
         config: node.clone(),
         since: version,
@@ -209,8 +209,9 @@ fn set(settings: &Value) -> Value {
 
 /// An index as a node tells it.
 fn index(told: &Value, settings: &Value) -> Index {
-    let moment =
-        |name: &str| told.get(name).and_then(Value::as_str).and_then(time::parse).unwrap_or_else(time::now);
+    let moment = |name: &str| {
+        told.get(name).and_then(Value::as_str).and_then(time::parse).unwrap_or_else(|| SystemClock.wall())
+    };
     let published = set(settings).as_object().cloned().unwrap_or_default();
     Index {
         primary_key: told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned),

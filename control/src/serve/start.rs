@@ -19,10 +19,7 @@ use crate::{
 };
 use miroir_core::protocol::WriteOperation;
 use serde_json::json;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
 /// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
@@ -60,14 +57,14 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
 
 /// Waits until every shard can be read; and, for some seconds, for all nodes.
 async fn wait_for_nodes(cluster: &Cluster) {
-    let begun = Instant::now();
+    let begun = cluster.clock.monotonic();
     loop {
         health::check(cluster).await;
         let view = cluster.view();
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
         let readable = view.shards().all(|shard| view.active(shard).any(is_up));
         let whole = cluster.nodes().iter().all(|node| node.is_up());
-        if whole || (readable && begun.elapsed() > Duration::from_secs(10)) {
+        if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -4,10 +4,9 @@ use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
     node::Node,
-    sync::{features, index_uids},
+    sync::features,
 };
 use futures_util::future::join_all;
-use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
 /// How long a node may take to tell its indexes.
@@ -60,17 +59,17 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     // An index that is being made or deleted is in the catalogue before it is on nodes, or after. The lock, for which everybody who
     // comes later waits, is taken only where it stays so.
     let first = lacking(cluster, node).await?;
-    if first.is_empty() || !is_idle(node).await? {
+    if first.is_empty() || !node.keeps_its_indexes().await? {
         return Ok(());
     }
     tokio::time::sleep(MOMENT).await;
     let again = lacking(cluster, node).await?;
-    if !again.iter().any(|index| first.contains(index)) || !is_idle(node).await? {
+    if !again.iter().any(|index| first.contains(index)) || !node.keeps_its_indexes().await? {
         return Ok(());
     }
     let lock = cluster.locks.lock(Scope::everything());
     let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else { return Ok(()) };
-    if !is_idle(node).await? {
+    if !node.keeps_its_indexes().await? {
         return Ok(());
     }
     let lacking = lacking(cluster, node).await?;
@@ -81,15 +80,8 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     cluster.change(|view| view.mark_behind(&node.name)).await
 }
 
-/// Whether a node has nothing before it that makes indexes, as settings do, too, or deletes some.
-async fn is_idle(node: &Node) -> Result<bool> {
-    let path = "/tasks?limit=1&statuses=enqueued,processing\
-                &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
-    Ok(node.ask("GET", path, None).await?.get("total").and_then(Value::as_u64) == Some(0))
-}
-
 async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
-    let there = index_uids(node).await?;
+    let there = node.index_uids().await?;
     Ok(cluster.view().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
 }
 

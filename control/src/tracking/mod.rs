@@ -7,17 +7,18 @@ pub mod webhooks;
 
 use crate::domain::verdict::{Seen, State, Verdict, judge};
 use crate::{
-    base::{error::Result, time},
+    base::{
+        error::{Error, Result},
+        time,
+    },
     cluster::Cluster,
     disguise::scrub,
-    ledger::tasks::{self},
+    ledger::tasks,
+    node::TaskInfo,
 };
 use finish::finish;
 use futures_util::future::join_all;
-use miroir_core::{
-    error::{ApiError, Code, ErrorBody},
-    path::ApiPath,
-};
+use miroir_core::error::{ApiError, Code};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tracing::Instrument;
@@ -125,11 +126,12 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         return uids.iter().map(|uid| (*uid, away.clone())).collect();
     }
     for chunk in uids.chunks(CHUNK) {
-        let list: Vec<String> = chunk.iter().map(u32::to_string).collect();
-        let path =
-            ApiPath::from("/tasks").with("limit", &chunk.len().to_string()).with("uids", &list.join(","));
-        let answer = match node.ask("GET", path, None).await {
-            Ok(answer) => answer,
+        let told = match node.tasks(chunk).await {
+            Ok(told) => told,
+            Err(error @ Error::UnreadableAnswer { .. }) => {
+                tracing::warn!(node = node.name, error = %error.chain(), "a node's tasks cannot be read");
+                continue;
+            }
             // The next round asks again, soon: whether the node is away, its health says.
             Err(error) => {
                 tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
@@ -138,12 +140,7 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         };
         // Its disk was lost, or its tasks were deleted: they will not end.
         seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
-        for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
-            if let Some(uid) = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok())
-            {
-                seen.insert(uid, read(task));
-            }
-        }
+        seen.extend(told.iter().filter_map(|task| Some((task.uid()?, read(task)))));
     }
     seen
 }
@@ -154,15 +151,14 @@ fn forgotten() -> Seen {
     Seen { state: State::Failed, error: Some(error.body), ..Seen::default() }
 }
 
-fn read(task: &Value) -> Seen {
+fn read(task: &TaskInfo) -> Seen {
     let moment = |name: &str| task.get(name).and_then(Value::as_str).and_then(time::parse);
-    let mut error: Option<ErrorBody> =
-        task.get("error").and_then(|error| serde_json::from_value(error.clone()).ok());
+    let mut error = task.error();
     if let Some(error) = &mut error {
         error.message = scrub::message(&error.message);
     }
     Seen {
-        state: match task.get("status").and_then(Value::as_str) {
+        state: match task.status() {
             Some("succeeded") => State::Succeeded,
             Some("failed") => State::Failed,
             Some("canceled") => State::Canceled,

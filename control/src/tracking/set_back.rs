@@ -18,7 +18,6 @@ use crate::{
     indexes::catalogue,
     ledger::catalogue::{self as stored, depth},
     node::Node,
-    sync,
 };
 use futures_util::future::join_all;
 use miroir_core::path::ApiPath;
@@ -79,13 +78,14 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
     let done = sent.into_iter().map(async |(node, tasks)| {
         let done = async {
             for task in tasks? {
-                sync::wait(node, task.node_task.into()).await?;
+                node.wait_for_task(task.node_task.into()).await?;
             }
             Ok::<_, Error>(())
         };
         let done = done.await;
-        let missed =
-            done.inspect_err(|error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node is not set back"));
+        let missed = done.inspect_err(
+            |error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node is not set back"),
+        );
         missed.is_err().then(|| node.name.clone())
     });
     Ok(join_all(done).await.into_iter().flatten().collect())
@@ -121,9 +121,8 @@ async fn settings(
     for other in cluster.settler.other_changes(uid, index) {
         stored::merge_change(&mut wanted, other.as_ref());
     }
-    let path = ApiPath::of_index(index, &["settings"]);
     let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));
-    let shown = reference.ok_or(Error::NoNode)?.ask("GET", path, None).await?;
+    let shown = reference.ok_or(Error::NoNode)?.settings(index).await?;
     // After `miroir recover` only nodes know embedders.
     let (embedders, _) = known(shown.get(EMBEDDERS).unwrap_or(&Value::Null), wanted.get(EMBEDDERS));
     wanted.insert(EMBEDDERS.to_owned(), embedders);

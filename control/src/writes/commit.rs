@@ -4,7 +4,7 @@ use super::taken;
 use crate::{
     base::{
         error::{Error, Result, api_error},
-        log, time,
+        log,
     },
     cluster::{
         Cluster,
@@ -51,11 +51,15 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
         match &decided {
             Ok(decision) => _ = write.decision.send_replace(Some(decision.clone())),
             // It keeps its locks: its gateway's next commit, or its recovery, decides.
-            Err(_) => cluster.open.insert(write),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
+                cluster.open.insert(write);
+            }
         }
         decided
     };
-    let decided = tokio::spawn(deciding.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))??;
+    let decided =
+        tokio::spawn(deciding.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))??;
     decided.map_err(Into::into)
 }
 
@@ -267,7 +271,7 @@ pub async fn apply(
         );
         ApiError::new(Code::UNAVAILABLE, message)
     });
-    let now = time::now();
+    let now = cluster.clock.wall();
     let ending = failure.as_ref().map(|failure| Ending {
         status: "failed",
         details: nothing_done(write.task.details.as_ref()),

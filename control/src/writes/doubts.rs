@@ -18,7 +18,7 @@ use miroir_core::{
     protocol::{Begin, WriteOperation},
 };
 use serde_json::{Map, Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -77,7 +77,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
     if begin.doubts.is_empty() || known.is_some_and(|known| known != *key) {
         return Ok(Looked::Done { settings: None, failure: None });
     }
-    let begun = Instant::now();
+    let begun = cluster.clock.monotonic();
     loop {
         let (now, then) = settings(cluster, &begin.index).await?;
         let matters = [&now, &then].iter().any(|settings| matters(settings, &begin.doubts));
@@ -85,7 +85,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
             _ if !matters => None,
             None => return Ok(Looked::Show),
             // Nodes look at documents after all settings that came before.
-            Some(_) if now != then && begun.elapsed() < PATIENCE => {
+            Some(_) if now != then && cluster.clock.since(begun) < PATIENCE => {
                 cluster.settler.refresh().await;
                 continue;
             }
@@ -161,7 +161,7 @@ async fn probe(
     // A gateway that leaves must not leave the index.
     let probing = async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
-        if let Err(error) = node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await {
+        if let Err(error) = node.delete_index(&index).await {
             tracing::warn!(node = node.name, index, error = %error.chain(), "an index made for a question stays");
         }
         judged
@@ -188,9 +188,8 @@ async fn judge(
     update: bool,
     settings: &Value,
 ) -> Result<Option<ErrorBody>> {
-    let create = json!({"uid": probe, "primaryKey": primary_key});
-    node.ask("POST", "/indexes", Some(&create)).await?;
-    node.ask("PATCH", ApiPath::of_index(probe, &["settings"]), Some(settings)).await?;
+    node.create_index(probe, primary_key).await?;
+    node.change_settings(probe, settings).await?;
     let method = if update { "PUT" } else { "POST" };
     let request = Request {
         body: documents.into(),
@@ -200,7 +199,7 @@ async fn judge(
     let answer = node.send(&request).await?;
     let Some(uid) = answer.task_uid() else { return Ok(None) };
     let task = ended(node, uid, probe).await;
-    Ok(task.and_then(|task| serde_json::from_value(task.get("error")?.clone()).ok()))
+    Ok(task.and_then(|task| task.error()))
 }
 
 #[cfg(test)]

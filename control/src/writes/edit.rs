@@ -5,13 +5,13 @@
 
 use super::{commit, metadata, recovery, taken};
 use crate::{
-    base::{error::Result, log, time},
+    base::{error::Result, log},
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
     domain::task_details::nothing_done,
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
-    node::{Node, Request, TIMEOUT},
+    node::{Node, Request, TIMEOUT, TaskInfo},
 };
 use futures_util::future::join_all;
 use miroir_core::{
@@ -133,8 +133,7 @@ async fn refusal(
                 return None;
             }
         };
-        let task = ended(&node, task).await?;
-        serde_json::from_value::<ErrorBody>(task.get("error")?.clone()).ok()
+        ended(&node, task).await?.error()
     });
     // What is no refusal is the node's own trouble.
     join_all(tried).await.into_iter().flatten().find(|error| error.kind == "invalid_request")
@@ -157,13 +156,12 @@ async fn send(
 }
 
 /// A node's task, once it has ended; `None` where the node goes away.
-async fn ended(node: &Node, uid: u32) -> Option<Value> {
+async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
     let mut pause = Duration::from_millis(10);
     loop {
-        match node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await {
-            Ok(task) if ["succeeded", "failed", "canceled"].contains(&task.get("status")?.as_str()?) => {
-                return Some(task);
-            }
+        match node.task(uid).await {
+            Ok(task) if task.is_over() => return Some(task),
+            Ok(task) if task.status().is_none() => return None,
             Ok(_) => {}
             Err(error) if !node.is_up() => {
                 tracing::warn!(node = node.name, error = %error.chain(), "a node goes away while it tries an edit");
@@ -180,7 +178,7 @@ async fn ended(node: &Node, uid: u32) -> Option<Value> {
 async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Result<()> {
     let uid = write.task.uid;
     error.message = scrub::shift_lines(&scrub::message(&error.message), EDIT_LINES_BEFORE);
-    let now = time::now();
+    let now = cluster.clock.wall();
     let ending = Ending {
         status: "failed",
         details: nothing_done(write.task.details.as_ref()),

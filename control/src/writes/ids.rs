@@ -3,8 +3,7 @@
 
 use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
-use miroir_core::{error::ErrorBody, path::ApiPath};
-use serde_json::json;
+use miroir_core::error::ErrorBody;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -16,7 +15,7 @@ pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBo
     // A gateway that leaves must not leave the index.
     let judging = async move {
         let judged = judge(&node, &name, &id).await;
-        if let Err(error) = node.ask("DELETE", ApiPath::of_index(&name, &[]), None).await {
+        if let Err(error) = node.delete_index(&name).await {
             tracing::warn!(node = node.name, index = name, error = %error.chain(), "an index made for a question stays");
         }
         judged
@@ -30,12 +29,8 @@ pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBo
 }
 
 async fn judge(node: &Node, probe: &str, id: &str) -> Result<Option<ErrorBody>> {
-    node.ask("POST", "/indexes", Some(&json!({"uid": probe, "primaryKey": "id"}))).await?;
-    let path = ApiPath::of_index(probe, &["documents", "delete-batch"]);
-    let accepted = node.ask("POST", path, Some(&json!([id]))).await?;
-    let uid =
-        accepted.get("taskUid").and_then(serde_json::Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
-    let Some(uid) = uid else { return Ok(None) };
+    node.create_index(probe, "id").await?;
+    let uid = node.delete_documents(probe, &[id]).await?;
     let task = ended(node, uid, probe).await;
-    Ok(task.and_then(|task| serde_json::from_value(task.get("error")?.clone()).ok()))
+    Ok(task.and_then(|task| task.error()))
 }

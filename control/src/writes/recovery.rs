@@ -13,7 +13,7 @@ use miroir_core::shard::Shard;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -50,9 +50,12 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
         }
-        match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span).await {
+        match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
             Ok(decision) => _ = write.decision.send_replace(Some(decision)),
             Err(error) => {
+                span.in_scope(|| {
+                    tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
+                });
                 failure = Some(error);
                 cluster.open.insert(write);
             }
@@ -107,7 +110,7 @@ pub async fn reopen(
         record,
         guard,
         key: None,
-        since: Instant::now(),
+        since: cluster.clock.monotonic(),
         begun,
         decision: watch::Sender::default(),
     }))

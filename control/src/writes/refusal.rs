@@ -142,11 +142,8 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         let task = ended(&node, uid, probe).await;
         let Some(task) = task else { continue };
         let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
-        failure = task
-            .get("error")
-            .and_then(|error| serde_json::from_value(error.clone()).ok())
-            .map(|error| (documents.unwrap_or(0), error));
-        if let Err(error) = node.ask("DELETE", ApiPath::of_index(probe, &[]), None).await {
+        failure = task.error().map(|error| (documents.unwrap_or(0), error));
+        if let Err(error) = node.delete_index(probe).await {
             tracing::warn!(node = node.name, index = probe, error = %error.chain(), "an index made for a question stays");
         }
         break;

@@ -3,8 +3,6 @@
 use super::metadata;
 use crate::cluster::Cluster;
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How far back nodes are asked, in tasks.
@@ -24,19 +22,22 @@ pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u
     let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
     let all = cluster.nodes();
     let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
-        let answer = node.ask("GET", ApiPath::from("/tasks").with("limit", &RECENT.to_string()), None).await;
+        let answer = node.recent_tasks(RECENT).await;
         (node.name.clone(), answer)
     });
     let mut found = Found::default();
     for (node, answer) in join_all(asked).await {
-        let Ok(answer) = answer else {
-            found.silent.insert(node);
-            continue;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(node, error = %error.chain(), "a node does not tell what it has taken");
+                found.silent.insert(node);
+                continue;
+            }
         };
-        for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
-            let uid = task.get("customMetadata").and_then(Value::as_str).and_then(|text| wanted.get(text));
-            let node_task = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
-            if let (Some(uid), Some(node_task)) = (uid, node_task) {
+        for task in answer {
+            let uid = task.custom_metadata().and_then(|text| wanted.get(text));
+            if let (Some(uid), Some(node_task)) = (uid, task.uid()) {
                 found.taken.entry(*uid).or_default().insert(node.clone(), node_task);
             }
         }

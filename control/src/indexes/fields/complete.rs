@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use miroir_core::{path::ApiPath, shard::TAG_FIELD};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeSet, HashSet};
 
 /// The fields that a node knows of an index; none where it has no such index.
@@ -22,23 +22,18 @@ use std::collections::{BTreeSet, HashSet};
 /// It does not tell.
 async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
     let body = json!({"offset": 0, "limit": u32::MAX});
-    let path = ApiPath::of_index(index, &["fields"]);
-    let answer = node.send(&Request::own("POST", path.clone(), Some(&body))).await?;
+    let request = Request::own("POST", ApiPath::of_index(index, &["fields"]), Some(&body));
+    let answer = node.send(&request).await?;
     if answer.status == 404 {
         return Ok(HashSet::new());
     }
     if !answer.is_success() {
-        return Err(Error::Unexpected {
-            node: node.name.clone(),
-            status: answer.status,
-            request: format!("POST {path}"),
-            body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
-        });
+        return Err(node.unexpected(&request, &answer));
     }
     let answer = answer.json();
-    let fields = answer.get("results").and_then(Value::as_array).into_iter().flatten();
-    let names = fields.filter_map(|field| field.get("name")?.as_str());
-    Ok(names.filter(|name| *name != TAG_FIELD).map(ToOwned::to_owned).collect())
+    let told = "POST /indexes/…/fields";
+    let names = node.results(told, &answer)?.iter().map(|field| node.text(told, field, "name"));
+    names.filter(|name| !matches!(name, Ok(TAG_FIELD))).map(|name| Ok(name?.to_owned())).collect()
 }
 
 /// Those of the wanted fields that a node does not know, in their order.
