@@ -1,6 +1,7 @@
 //! The Meilisearch that an export goes to.
 
 use crate::base::{
+    error::chain,
     outbound::{self, Outbound},
     time::SharedClock,
 };
@@ -150,6 +151,7 @@ fn is_transient(status: StatusCode) -> bool {
 
 /// Why the target cannot be asked. What Meilisearch says of an address that its policy refuses, nodes say of the URL.
 fn unreachable(error: outbound::Error) -> ErrorBody {
+    tracing::warn!(error = %chain(&error), "the target of an export cannot be asked");
     if error.is_rejected() { super::internal("bad uri: Rejected URI") } else { super::internal(error) }
 }
 
