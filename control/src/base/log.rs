@@ -1,6 +1,6 @@
 //! The log: its two forms, and the spans that say which write, task, move or operation a line belongs to.
 //!
-//! Spans have the level of errors, so that a line keeps its span whatever `MIROIR_LOG` leaves out.
+//! Spans have the level of errors, so that lines keep them at every level that `MIROIR_LOG` has for all modules.
 
 use tracing::{Span, Subscriber, error_span};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
