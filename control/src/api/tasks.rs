@@ -132,7 +132,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         let node_task = node.cancel_tasks(&node_tasks).await.inspect_err(silent).ok()??;
         Some(NodeTask { node: node.name.clone(), node_task, main: true, shards: Vec::new() })
     });
-    let span = log::task_span(Some(task.uid), &task.kind, None);
+    let span = log::task_span(Some(task.uid), Some(&task.kind), None);
     let node_tasks: Vec<NodeTask> = join_all(asked).instrument(span).await.into_iter().flatten().collect();
     let summary = task.summary();
     if node_tasks.is_empty() {
@@ -199,7 +199,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
         forget(&cluster, task.uid, uids, details).await?;
     } else {
         let cluster = cluster.0.clone();
-        let span = log::task_span(Some(task.uid), &task.kind, None);
+        let span = log::task_span(Some(task.uid), Some(&task.kind), None);
         let deleting = async move {
             cluster.settler.ended(&under_way).await;
             if let Err(error) = forget(&cluster, task.uid, uids, details).await {

@@ -40,7 +40,7 @@ pub fn write_span(uid: Option<u32>, index: &str) -> Span {
 
 /// The span of a client's task, other than a write that has not been committed.
 #[must_use]
-pub fn task_span(uid: Option<u32>, kind: &str, index: Option<&str>) -> Span {
+pub fn task_span(uid: Option<u32>, kind: Option<&str>, index: Option<&str>) -> Span {
     error_span!("task", uid, kind, index)
 }
 
@@ -111,7 +111,7 @@ mod tests {
             write_span(None, "movies").in_scope(|| {
                 tracing::warn!(node = "a", "before the uid is known");
                 learn_uid(7);
-                task_span(Some(9), "settingsUpdate", None).in_scope(|| tracing::info!("inside"));
+                task_span(Some(9), Some("settingsUpdate"), None).in_scope(|| tracing::info!("inside"));
             });
             move_span("b").in_scope(|| tracing::info!("moving"));
         });
@@ -146,7 +146,7 @@ mod tests {
                 let error = node.settings("movies").await.unwrap_err();
                 tracing::warn!(error = %error.chain(), "no answer");
             };
-            runtime.block_on(asked.instrument(task_span(Some(3), "settingsUpdate", Some("movies"))));
+            runtime.block_on(asked.instrument(task_span(Some(3), Some("settingsUpdate"), Some("movies"))));
         });
         assert_eq!(lines[0]["error"], "node `a` did not answer: connection refused");
         assert_eq!(

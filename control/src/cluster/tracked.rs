@@ -119,7 +119,7 @@ impl Settler {
         let pending = self.pending();
         let task = pending.get(&uid).map(|pending| &pending.task);
         let index = task.and_then(|task| task.index.as_deref());
-        log::task_span(Some(uid), task.map_or("", |task| &task.kind), index)
+        log::task_span(Some(uid), task.map(|task| &*task.kind), index)
     }
 
     /// A task is over only once these are too.

@@ -39,7 +39,7 @@ pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
     // Held until it is known how to stop it.
     let mut running = cluster.exports.running();
     let owned = cluster.clone();
-    let span = log::task_span(Some(uid), &task.kind, None);
+    let span = log::task_span(Some(uid), Some(&task.kind), None);
     let exporting = async move {
         if let Err(error) = run(&owned, task, export).await {
             tracing::error!(uid, error = %error.chain(), "an export could not be ended; the next start begins it anew");

@@ -70,7 +70,7 @@ pub enum AtOnce {
 pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Result<Task> {
     let guard = cluster.locks.lock(operation.scope.clone()).await;
     let cluster = cluster.clone();
-    let span = log::task_span(None, &operation.task.kind, operation.task.index.as_deref());
+    let span = log::task_span(None, Some(&operation.task.kind), operation.task.index.as_deref());
     // A client that leaves must not leave nodes different.
     let running = async move { run_locked(&cluster, operation, guard).await };
     tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?

@@ -125,7 +125,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
             }
             (Intent::Broadcast { requests, effect }, false) => {
                 let redone = crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone());
-                if let Err(error) = redone.instrument(log::task_span(Some(uid), "", None)).await {
+                if let Err(error) = redone.instrument(log::task_span(Some(uid), None, None)).await {
                     tracing::error!(uid, error = %error.chain(), "an operation could not be taken up; the next start will");
                 }
             }
