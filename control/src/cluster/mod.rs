@@ -144,7 +144,7 @@ impl Cluster {
             creating: Creating::default(),
             fields: Fields::default(),
             // What was lost before this start may not be known to all gateways.
-            lost: Mutex::new(view.has_stale().then(|| (view.version, now))),
+            lost: Mutex::new(view.has_stale().then_some((view.version, now))),
             // Nor which indexes had changed.
             unseen: Mutex::new(view.told().map(|name| (name.to_owned(), (view.version, now))).collect()),
             view: Mutex::new(Arc::new(view)),
