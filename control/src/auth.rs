@@ -6,7 +6,6 @@ use crate::{
     base::{
         error::{Error, Result, api_error},
         secrets,
-        time::{self},
     },
     cluster::{Cluster, key_cache::KeyCache},
     domain::api_key::{Key, invalid},
@@ -130,7 +129,7 @@ pub async fn authorize(
     }
     let key = cluster.keys.find(cluster, token).await?;
     let key = key.ok_or_else(|| invalid("The provided API key is invalid."))?;
-    key.check(action, index.map(as_matched).as_deref(), time::now())?;
+    key.check(action, index.map(as_matched).as_deref(), cluster.clock.wall())?;
     Ok(Grant(Granted::Key(key)))
 }
 
@@ -163,7 +162,13 @@ async fn look_up(cluster: &Cluster, token: &str) -> Result<Option<Key>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        base::time,
+        node::Call,
+        testing::{ClusterBuilder, ManualClock, Reply, Script},
+    };
     use serde_json::json;
+    use std::time::Duration;
 
     fn key(actions: &[&str], indexes: &[&str], expires_at: Value) -> Key {
         Key::read(&json!({"actions": actions, "indexes": indexes, "expiresAt": expires_at})).unwrap()
@@ -176,6 +181,37 @@ mod tests {
         assert!(read(json!("soon")).is_none() && read(json!(7)).is_none());
         assert!(Key::read(&json!({"actions": ["*"], "indexes": ["*"]})).is_none());
         assert!(Key::read(&json!({"actions": "*", "indexes": ["*"], "expiresAt": null})).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_key_expires_by_the_clusters_clock() {
+        let data = tempfile::tempdir().unwrap();
+        let clock = ManualClock::new();
+        // As long as the text of a key is.
+        let token = "0".repeat(64);
+        let path = format!("/keys/{token}");
+        let key = json!({
+            "key": token, "actions": ["*"], "indexes": ["*"], "expiresAt": "2024-01-01T00:01:00Z",
+        });
+        let is_look_up = move |call: &Call| call.url.path() == path;
+        let is_asked = is_look_up.clone();
+        let transport = Script::new(move |call| {
+            Reply::Answer(200, if is_asked(call) { key.clone() } else { json!({"pkgVersion": "1.50.0"}) })
+        });
+        let cluster =
+            ClusterBuilder::new(data.path()).transport(transport.clone()).clock(clock.clone()).build();
+        for node in &*cluster.nodes() {
+            node.check().await;
+        }
+        let header = format!("Bearer {token}");
+        let authorize = async || authorize(&cluster, Some(&header), "search", None).await;
+        authorize().await.unwrap();
+        authorize().await.unwrap();
+        let look_ups = || transport.calls().iter().filter(|call| is_look_up(call)).count();
+        assert_eq!(look_ups(), 1, "it is remembered");
+        clock.advance(Duration::from_secs(60));
+        assert!(authorize().await.is_err());
+        assert_eq!(look_ups(), 2, "for a moment only");
     }
 
     #[test]

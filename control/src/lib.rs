@@ -20,6 +20,8 @@ pub mod publish;
 pub mod recover;
 pub mod serve;
 pub mod sync;
+#[cfg(test)]
+mod testing;
 pub mod tracking;
 pub mod verify;
 pub mod writes;

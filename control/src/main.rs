@@ -2,28 +2,34 @@
 
 use anyhow::Context;
 use clap::Parser;
-use miroir_control::cli::{Cli, Command, run};
+use miroir_control::{
+    base::{
+        error::chain,
+        log::{self, LogFormat},
+    },
+    cli::{Cli, Command, run},
+};
 use std::{io::IsTerminal, process::ExitCode};
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    match start() {
+    let cli = Cli::parse();
+    let format = cli.log_format();
+    log::subscriber(format, std::io::stderr().is_terminal(), std::io::stderr).init();
+    match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let error = chain(&*error);
+            match format {
+                LogFormat::Text => eprintln!("error: {error}"),
+                LogFormat::Json => tracing::error!(%error, "the process ends"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn start() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("MIROIR_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+fn start(cli: Cli) -> anyhow::Result<()> {
     let mut builder = match cli.command {
         // Children are told to die with the thread that made them: it must be one that lives as long as the process.
         Command::Playground(_) => tokio::runtime::Builder::new_current_thread(),

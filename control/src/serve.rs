@@ -8,16 +8,19 @@ use crate::{
     api,
     base::{
         config::{CONTROL_CLUSTER, ClusterConfig, ClusterFile},
-        error::{Error, Result},
+        error::{Error, Result, chain},
         files::{self, Claim},
         listener,
+        log::LogFormat,
         outbound::{Outbound, Policy},
         secrets::Secrets,
+        time::SystemClock,
         tls::{ControlTls, NodeTls},
     },
     cluster::{Cluster, Options},
     domain::cluster_state::{Member, Replica, View},
     ledger::{self, Ledger, catalogue, leases},
+    node::Http,
     publish::{
         Publisher,
         envoys::Subscribers,
@@ -105,6 +108,9 @@ pub struct ServeArgs {
     /// How long a gateway's callout may be on its way after its key was deleted, milliseconds [default: the write timeout]
     #[arg(long)]
     pub callout_timeout_ms: Option<u64>,
+    /// The form of the log, on standard error: lines of text, or a JSON object a line
+    #[arg(long, env = "MIROIR_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
 }
 
 /// Runs the control plane until SIGTERM or Ctrl-C.
@@ -280,18 +286,19 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),
         callout_timeout: Duration::from_millis(args.callout_timeout_ms.unwrap_or(write_timeout)),
         outbound: Outbound::new(Policy::new(&args.allowed_ip_networks)).map_err(|error| {
-            Error::Other(format!("the client for webhooks and exports cannot be made: {error}"))
+            Error::Other(format!("the client for webhooks and exports cannot be made: {}", chain(&error)))
         })?,
     };
     Ok(Arc::new(Cluster::new(
         options,
-        args.tls.client()?,
+        Arc::new(Http::new(args.tls.client()?)),
         config,
         secrets,
         ledger,
         publisher,
         view,
         gateways,
+        Arc::new(SystemClock),
     )))
 }
 

@@ -12,7 +12,7 @@ use miroir_control::{
 };
 use miroir_core::path::ApiPath;
 use std::time::Duration;
-use support::{Control, FakeNode, control, control_that_starts, control_with_keys};
+use support::{Control, ControlBuilder, FakeNode, control};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -40,7 +40,7 @@ const CHANGES: [(&str, &str); 14] = [
 async fn what_no_key_allows_waits_for_no_lock_and_is_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let node = FakeNode::start().await;
-    let control = control_with_keys(folder.path(), &[&node]).await;
+    let control = ControlBuilder::new(folder.path(), &[&node]).with_keys().start().await;
     let asked = node.memory.lock().unwrap().requests.len();
     // A writer holds everything: whoever waits for a lock does not come back in time.
     let _all = control.cluster.locks.lock(Scope::everything()).await;
@@ -87,7 +87,7 @@ async fn sent_for_ever(control: &Control, key: Option<&str>, path: &str) -> u16 
 async fn a_body_is_read_once_it_is_allowed_and_only_as_much_as_its_route_takes() {
     let folder = tempfile::tempdir().unwrap();
     let node = FakeNode::start().await;
-    let control = control_with_keys(folder.path(), &[&node]).await;
+    let control = ControlBuilder::new(folder.path(), &[&node]).with_keys().start().await;
     let master = control.cluster.secrets.master_key.clone();
     for (key, path, expected) in [
         (None, "/indexes", 401),
@@ -112,11 +112,11 @@ async fn what_nodes_refuse_after_a_crash_is_taken_back() {
     let task = control
         .cluster
         .ledger
-        .call(move |connection| intents::begin(connection, &NewTask::default(), &intent));
+        .call(move |connection| intents::begin(connection, &NewTask::default(), &intent, 1));
     let uid = task.await.unwrap().uid;
     node.memory.lock().unwrap().refuses = Some("/indexes/refused");
     drop(control);
-    let control = control_that_starts(folder.path(), &[&node], Duration::from_secs(60), false).await;
+    let control = ControlBuilder::new(folder.path(), &[&node]).listen().await;
     serve::start(control.cluster.clone()).await.unwrap();
     let open = control.cluster.ledger.call(intents::all).await.unwrap();
     assert!(open.iter().all(|found| found.uid != uid), "{open:?}");

@@ -87,31 +87,59 @@ fn imported(text: &str) -> BTreeSet<String> {
     rooms
 }
 
-/// By room and room: a file that imports the second into the first.
-fn arrows() -> BTreeMap<(String, String), PathBuf> {
+/// What is before a file's module of tests, whatever that is called.
+fn before_tests(text: &str) -> &str {
+    let is_module = |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.ends_with('{'));
+    let tests = text.match_indices("#[cfg(test)]\nmod ").map(|(at, _)| at).find(is_module);
+    tests.map_or(text, |at| &text[..at])
+}
+
+/// By file, relative to `src`: its code without comments and without tests, which may need more than it does.
+fn code() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut arrows = BTreeMap::new();
+    let mut code = BTreeMap::new();
     for file in sources(&root) {
         let inside = file.strip_prefix(&root).unwrap();
-        let room = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
-        if ["lib", "main"].contains(&room.as_str()) {
+        if inside.starts_with("testing") || inside.file_stem().is_some_and(|name| name == "tests") {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        // Comments may speak of any room; tests of a file may need more than it does.
-        let code: String = text
-            .split("#[cfg(test)]\nmod tests {")
-            .next()
-            .unwrap()
+        let text = before_tests(&text)
             .lines()
             .filter(|line| !line.trim_start().starts_with("//"))
             .flat_map(|line| [line, "\n"])
             .collect();
-        for other in imported(&code).into_iter().filter(|other| *other != room) {
-            arrows.entry((room.clone(), other)).or_insert_with(|| inside.to_owned());
+        code.insert(inside.to_owned(), text);
+    }
+    code
+}
+
+/// By room and room: a file that imports the second into the first.
+fn arrows() -> BTreeMap<(String, String), PathBuf> {
+    let mut arrows = BTreeMap::new();
+    for (file, text) in code() {
+        let room = file.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if ["lib", "main"].contains(&room.as_str()) {
+            continue;
+        }
+        for other in imported(&text).into_iter().filter(|other| *other != room) {
+            arrows.entry((room.clone(), other)).or_insert_with(|| file.clone());
         }
     }
     arrows
+}
+
+/// Files that have one of these words in their code, but for those below the allowed places.
+fn users_of(words: &[&str], allowed: &[&str]) -> Vec<String> {
+    let mut users = Vec::new();
+    for (file, text) in code() {
+        if allowed.iter().any(|place| file.starts_with(place)) {
+            continue;
+        }
+        let found = words.iter().filter(|word| text.contains(*word));
+        users.extend(found.map(|word| format!("{} uses {word}", file.display())));
+    }
+    users
 }
 
 #[test]
@@ -126,6 +154,39 @@ fn no_room_imports_a_later_one() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A simulation puts a clock of its own into the cluster's state. Nobody may look at another one; sleeps are tokio's.
+#[test]
+fn time_comes_from_the_clock() {
+    let clocks =
+        ["SystemTime", "now_utc", "now_local", "Instant::now", ".elapsed()", "thread::sleep", "SystemClock"];
+    // Commands put the system's clock where it is held.
+    let commands = ["cli", "playground", "recover/mod.rs"];
+    let users = users_of(&clocks, &[&["base/time.rs"], &commands[..]].concat());
+    let users: Vec<String> = users.into_iter().filter(|user| !HOLDERS_OF_CLOCKS.contains(&&**user)).collect();
+    assert!(users.is_empty(), "{}", users.join("\n"));
+}
+
+/// Where the system's clock is put into what holds it: for a control plane, and for the nodes of `miroir recover`.
+const HOLDERS_OF_CLOCKS: [&str; 2] = ["serve.rs uses SystemClock", "cluster/mod.rs uses SystemClock"];
+
+/// A simulation puts model nodes behind `Transport`. Nobody may reach a node past it.
+#[test]
+fn nodes_are_reached_by_their_transport() {
+    // Who calls others than nodes: clients' URLs, Kubernetes, a control plane, a playground.
+    let others = [
+        "base/outbound.rs",
+        "export/target.rs",
+        "tracking/webhooks.rs",
+        "publish/kubernetes.rs",
+        "cli",
+        "playground",
+    ];
+    let allowed = [&["node/http.rs", "base/tls.rs"], &others[..]].concat();
+    let users =
+        users_of(&["reqwest", "hyper::", "TcpStream"], &[&allowed[..], &["base/listener.rs"]].concat());
+    assert!(users.is_empty(), "{}", users.join("\n"));
 }
 
 #[test]

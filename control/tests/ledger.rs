@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use support::{FakeNode, control, flags, golden::sql_of};
+use support::{ControlBuilder, FakeNode, control, golden::sql_of};
 use tempfile::TempDir;
 
 /// A ledger of before there were versions, with a row of every kind.
@@ -134,7 +134,7 @@ async fn settings_that_cannot_be_read_are_not_published_as_none() {
     fs::remove_dir_all(folder.path().join("xds")).unwrap();
     let settings = || sql_of(&file).lines().filter(|row| row.contains("settings")).collect::<String>();
     let before = settings();
-    let args = flags(folder.path(), &nodes, Duration::from_secs(60), false);
+    let args = ControlBuilder::new(folder.path(), &nodes).flags();
     let error = serve::open(&args, "127.0.0.1:1".parse().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("`body` of row `movies` in table `settings`"), "{error}");
     assert_eq!(settings(), before);

@@ -12,9 +12,7 @@ use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeRe
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{
-    FakeNode, LEASE_MS, addition, commit, control, control_that_starts, control_that_waits, enqueued,
-};
+use support::{ControlBuilder, FakeNode, LEASE_MS, addition, commit, control, enqueued, until};
 
 #[tokio::test]
 async fn a_write_is_begun_committed_and_settled() {
@@ -55,8 +53,6 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
-    // A gateway that may have a lease from before is not one any more.
-    tokio::time::sleep(Duration::from_millis(LEASE_MS * 2)).await;
     let (uid, key) = control.begin("movies", &[1]).await;
     let version = control.cluster.view().version;
     let report = async |oldest| {
@@ -73,7 +69,9 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);
     // It has not ended before nobody reads the replica any more.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..5 {
+        control.cluster.settler.refresh().await;
+    }
     assert!(["enqueued", "processing"].contains(&control.task(uid).await["status"].as_str().unwrap()));
     let known = Instant::now();
     report(view.version).await;
@@ -105,7 +103,9 @@ async fn what_nodes_refuse_is_told_in_their_words_without_the_tag() {
 async fn a_begin_without_a_commit_is_recovered() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
-    let control = control_that_waits(folder.path(), &[&a, &b], Duration::from_secs(1)).await;
+    let nodes = [&a, &b];
+    let control =
+        ControlBuilder::new(folder.path(), &nodes).commit_timeout(Duration::from_secs(1)).start().await;
     let (uid, key) = control.begin("movies", &[3]).await;
     // The gateway reaches one node, and dies.
     a.add_documents("movies", uid, &key).await;
@@ -194,14 +194,14 @@ async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let first = control(folder.path(), &[&a, &b]).await;
     let (left, _) = first.begin("movies", &[0]).await;
-    let second = control_that_starts(folder.path(), &[&a, &b], Duration::from_secs(60), false).await;
+    let second = ControlBuilder::new(folder.path(), &[&a, &b]).listen().await;
     let (status, refused) = second.internal(BEGIN_PATH, &addition("movies", &[0])).await;
     assert_eq!((status, &refused["message"]), (503, &json!("the cluster is starting")));
     // Two that an earlier build left for one shard do not wait for each other.
     let twice = "INSERT INTO intents SELECT uid + 1, state, body FROM intents";
     let task = miroir_control::ledger::tasks::NewTask::default();
     let insert = second.cluster.ledger.call(move |connection| {
-        miroir_control::ledger::tasks::insert(connection, &task)?;
+        miroir_control::ledger::tasks::insert(connection, &task, 1)?;
         Ok(connection.execute(twice, [])?)
     });
     assert_eq!(insert.await.unwrap(), 1);
@@ -344,7 +344,7 @@ async fn a_second_commit_hears_what_the_first_one_does() {
     let first = Commit { begun: Some(begun), ..commit(uid, vec![unknown("n0"), unknown("n1")]) };
     let deciding = Instant::now();
     let (one, two) = tokio::join!(control.internal(COMMIT_PATH, &first), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until("the first commit decides", || control.cluster.open.count() == 0).await;
         let answer = control.internal(COMMIT_PATH, &first).await;
         assert!(deciding.elapsed() > Duration::from_secs(1), "it was not decided yet");
         answer
@@ -379,18 +379,27 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
+    // The ledger is busy until it is let go.
+    let (is_busy, busy) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
     let cluster = control.cluster.clone();
-    let busy = tokio::spawn(async move {
-        let pause = Duration::from_millis(300);
-        let slowly = cluster.ledger.call(move |_| {
-            std::thread::sleep(pause);
+    let work = tokio::spawn(async move {
+        let held = cluster.ledger.call(move |_| {
+            is_busy.send(()).unwrap();
+            released.recv().unwrap();
             Ok(())
         });
-        slowly.await
+        held.await
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    busy.await.unwrap();
     let commit = commit(uid, results);
     tokio::join!(control.internal(COMMIT_PATH, &commit), async {
+        until("the commit is decided", || control.cluster.open.count() == 0).await;
+        for _ in 0..50 {
+            assert!(recording.is_clean(Shard(1)), "the ledger does not have it yet");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        release.send(()).unwrap();
         while recording.is_clean(Shard(1)) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -399,7 +408,7 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
             "else what is read is of before the write"
         );
     });
-    busy.await.unwrap().unwrap();
+    work.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ impl Status {
                 name: node.name.clone(),
                 url: node.url.to_string(),
                 up: health.up,
-                since_seconds: health.since.elapsed().as_secs(),
+                since_seconds: cluster.clock.since(health.since).as_secs(),
                 version: health.version,
                 behind: view.behind.contains(&node.name),
                 active: of_node(&|state| state == ReplicaState::Active),
@@ -202,7 +202,8 @@ impl Status {
 fn troubles(cluster: &Cluster) -> Vec<Trouble> {
     // Nothing is published before clients can be served.
     let snapshot = cluster.publisher.snapshots.borrow().clone();
-    let troubles = |it: Arc<Snapshot>| cluster.gateways.troubles(it.topology.version, it.at.elapsed());
+    let troubles =
+        |it: Arc<Snapshot>| cluster.gateways.troubles(it.topology.version, cluster.clock.since(it.at));
     snapshot.map(troubles).unwrap_or_default()
 }
 

@@ -4,7 +4,7 @@
 use super::{Sent, Shared, tasks};
 use crate::{
     base::{
-        error::{Result, api_error},
+        error::{Error, Result, api_error},
         time,
     },
     cluster::Cluster,
@@ -13,6 +13,7 @@ use crate::{
         intents,
         tasks::{self as stored, Query, Task},
     },
+    node::TaskInfo,
 };
 use axum::{
     Json,
@@ -20,7 +21,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -112,7 +112,7 @@ fn strategy(task: &Task) -> String {
 /// These tasks as batches.
 async fn views(cluster: &Cluster, tasks: &[Task]) -> Vec<Value> {
     let of_nodes = of_nodes(cluster, tasks).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "nodes could not be asked for their batches");
+        tracing::warn!(error = %error.chain(), "nodes could not be asked for their batches");
         HashMap::new()
     });
     tasks.iter().map(|task| view(task, of_nodes.get(&task.uid))).collect()
@@ -144,30 +144,23 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Valu
 /// What a node tells of its batches, by the cluster's tasks: `wanted` has them by the node's own.
 async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> Option<Vec<(u32, Value)>> {
     let node = cluster.node(node)?;
+    let silent = |error: &Error| {
+        tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell of its batches");
+    };
     let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
-    let list = |numbers: &mut dyn Iterator<Item = u64>| {
-        numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
-    };
-    let page = |path: &'static str, name: &str, numbers: String| {
-        ApiPath::from(path).with("limit", &wanted.len().to_string()).with(name, &numbers)
-    };
-    let path = page("/tasks", "uids", list(&mut wanted.keys().copied()));
-    let tasks = node.ask("GET", path, None).await.ok()?;
-    let tasks = tasks.get("results")?.as_array()?.iter();
-    let batches: Vec<(u32, u64)> = tasks
-        .filter_map(|task| Some((*wanted.get(&number(task, "uid")?)?, number(task, "batchUid")?)))
-        .collect();
+    let uids: Vec<u64> = wanted.keys().copied().collect();
+    let tasks = node.tasks(&uids).await.inspect_err(silent).ok()?;
+    let number_of = |task: &TaskInfo, name: &str| task.get(name).and_then(Value::as_u64);
+    let of_batch =
+        |task: &TaskInfo| Some((*wanted.get(&number_of(task, "uid")?)?, number_of(task, "batchUid")?));
+    let batches: Vec<(u32, u64)> = tasks.iter().filter_map(of_batch).collect();
     if batches.is_empty() {
         return None;
     }
-    let path = page("/batches", "batchUids", list(&mut batches.iter().map(|(_, batch)| *batch)));
-    let told = node.ask("GET", path, None).await.ok()?;
-    let told: HashMap<u64, &Value> = told
-        .get("results")?
-        .as_array()?
-        .iter()
-        .filter_map(|batch| Some((number(batch, "uid")?, batch)))
-        .collect();
+    let uids: Vec<u64> = batches.iter().map(|(_, batch)| *batch).collect();
+    let told = node.batches(&uids, wanted.len()).await.inspect_err(silent).ok()?;
+    let told: HashMap<u64, &Value> =
+        told.iter().filter_map(|batch| Some((number(batch, "uid")?, batch))).collect();
     let of_task = |(uid, batch): &(u32, u64)| {
         let mut batch = (*told.get(batch)?).clone();
         crate::disguise::scrub::value(&mut batch);

@@ -94,7 +94,15 @@ async fn send(
             Ok(answer) if answer.is_success() || [404, 409].contains(&answer.status) => {
                 first.get_or_insert(answer);
             }
-            Ok(_) | Err(_) => missed.push(node.name.clone()),
+            Ok(answer) => {
+                let error = node.unexpected(&request, &answer);
+                tracing::warn!(node = node.name, error = %error.chain(), "a node misses a change");
+                missed.push(node.name.clone());
+            }
+            Err(error) => {
+                tracing::warn!(node = node.name, error = %error.chain(), "a node may miss a change");
+                missed.push(node.name.clone());
+            }
         }
     }
     cluster.keys.clear();

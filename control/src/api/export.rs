@@ -40,7 +40,9 @@ pub async fn start(cluster: Shared, mut sent: Sent) -> Result<Response> {
         custom_metadata: None,
     };
     let intent = Intent::Export { export: export.clone() };
-    let task = cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent)).await?;
+    let clock = cluster.clock.clone();
+    let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
+    let task = cluster.ledger.call(begin).await?;
     let summary = task.summary();
     export::spawn(&cluster.0, task, export);
     // So nodes answer, although nothing is done yet.

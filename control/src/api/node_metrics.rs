@@ -3,7 +3,7 @@
 
 use super::{Sent, Shared, pass_on, stats};
 use crate::{
-    base::{error::Result, time},
+    base::error::Result,
     cluster::Cluster,
     ledger::task_list::{self, Counts},
     node::{NodeAnswer, Request},
@@ -138,7 +138,7 @@ async fn own(cluster: &Cluster, families: &mut BTreeMap<String, Family>) -> Resu
             family.set(sample, f64::from(*count));
         }
     });
-    let latency = oldest.map_or(0.0, |oldest| (time::now() - oldest).max(0) as f64 / 1e9);
+    let latency = oldest.map_or(0.0, |oldest| (cluster.clock.wall() - oldest).max(0) as f64 / 1e9);
     family("meilisearch_task_queue_latency_seconds", &|family| {
         family.set("meilisearch_task_queue_latency_seconds".to_owned(), latency);
     });

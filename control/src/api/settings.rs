@@ -198,10 +198,10 @@ async fn write(
     if !is_known && !grant.may_create(index) {
         // Nodes get requests under the master key, and would create it.
         let error = index_not_found(index).body;
-        let task = cluster
-            .ledger
-            .call(move |connection| tasks::insert_failed(connection, &task, |_| None, error))
-            .await?;
+        let clock = cluster.clock.clone();
+        let fail =
+            move |connection: &_| tasks::insert_failed(connection, &task, |_| None, error, clock.wall());
+        let task = cluster.ledger.call(fail).await?;
         return Ok(super::accepted(&task));
     }
     let creates = !is_known && request.method != "DELETE";

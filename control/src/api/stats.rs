@@ -94,7 +94,7 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
     let documents = match count(cluster, index).await {
         Ok(documents) => documents,
         Err(error) => {
-            tracing::warn!(index, %error, "documents could not be counted by shard");
+            tracing::warn!(index, error = %error.chain(), "documents could not be counted by shard");
             copies / cluster.config.replication.max(1) as u64
         }
     };
@@ -127,11 +127,8 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
 /// Counts the documents of an index: each shard on one active replica of a node that answers.
 pub(super) async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
     let asked = cluster.sources(cluster.view().shards());
-    let path = ApiPath::of_index(index, &["documents", "fetch"]);
     let counts = asked.iter().map(async |(node, shards)| {
-        let body = json!({"filter": tag_filter(shards), "limit": 0});
-        let answer = node.ask("POST", path.clone(), Some(&body)).await?;
-        answer.get("total").and_then(Value::as_u64).ok_or(Error::NoNode)
+        node.count_documents(index, &tag_filter(shards)).await?.ok_or(Error::NoNode)
     });
     join_all(counts).await.into_iter().sum()
 }

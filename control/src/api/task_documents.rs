@@ -2,7 +2,7 @@
 
 use super::{Sent, Shared, tasks};
 use crate::{
-    base::error::{Result, api_error},
+    base::error::{Error, Result, api_error},
     cluster::Cluster,
     domain::intent::NodeTask,
     ledger::intents,
@@ -55,7 +55,11 @@ async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>
     }
     let asked = parts.map(async |task| {
         let path = ApiPath::new(["tasks", &task.node_task.to_string(), "documents"]);
-        let answer = cluster.node(&task.node)?.send(&Request::own("GET", path, None)).await.ok()?;
+        let asked = cluster.node(&task.node)?.send(&Request::own("GET", path, None)).await;
+        let silent = |error: &Error| {
+            tracing::warn!(node = task.node, error = %error.chain(), "a node does not tell a task's documents");
+        };
+        let answer = asked.inspect_err(silent).ok()?;
         answer.is_success().then_some((task, answer.body))
     });
     let mut out = Vec::new();

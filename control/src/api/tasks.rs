@@ -4,8 +4,8 @@ use super::{Sent, Shared};
 use crate::{
     auth::Grant,
     base::{
-        error::{Result, api_error},
-        time,
+        error::{Error, Result, api_error},
+        log, time,
     },
     cluster::{Cluster, tracked::Unsettled},
     domain::{
@@ -23,8 +23,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 /// `GET /tasks`.
 ///
@@ -121,19 +121,22 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     };
     // After a crash it ends with what it has cancelled until then.
     let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
-    let task = cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent)).await?;
+    let clock = cluster.clock.clone();
+    let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
+    let task = cluster.ledger.call(begin).await?;
     let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
     let stopped = stop_exports(&cluster, &uids, task.uid).await?;
     let parts = cluster.settler.cancel(&uids, task.uid);
     let asked = parts.into_iter().map(async |(node, node_tasks)| {
         let node = cluster.node(&node)?;
-        let list: Vec<String> = node_tasks.iter().map(u32::to_string).collect();
-        let path = ApiPath::from("/tasks/cancel").with("uids", &list.join(","));
-        let answer = node.ask("POST", path.clone(), None).await.ok()?;
-        let node_task = answer.get("taskUid")?.as_u64().and_then(|uid| u32::try_from(uid).ok())?;
+        let silent = |error: &Error| {
+            tracing::warn!(node = node.name, error = %error.chain(), "a node may not cancel its tasks");
+        };
+        let node_task = node.cancel_tasks(&node_tasks).await.inspect_err(silent).ok()??;
         Some(NodeTask { node: node.name.clone(), node_task, main: true, shards: Vec::new() })
     });
-    let node_tasks: Vec<NodeTask> = join_all(asked).await.into_iter().flatten().collect();
+    let span = log::task_span(Some(task.uid), Some(task.kind.name()), None);
+    let node_tasks: Vec<NodeTask> = join_all(asked).instrument(span).await.into_iter().flatten().collect();
     let summary = task.summary();
     if node_tasks.is_empty() {
         let details =
@@ -152,12 +155,13 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
 async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize> {
     let stopped = cluster.exports.stop(uids);
     let count = stopped.len();
-    let ending = || Ending {
+    let finished_at = cluster.clock.wall();
+    let ending = move || Ending {
         status: TaskStatus::Canceled,
         details: None,
         error: None,
         started_at: None,
-        finished_at: time::now(),
+        finished_at,
     };
     cluster
         .ledger
@@ -194,19 +198,23 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     };
     // After a crash it ends, and has deleted nothing.
     let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
-    let task = cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent)).await?;
+    let clock = cluster.clock.clone();
+    let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
+    let task = cluster.ledger.call(begin).await?;
     let summary = task.summary();
     let under_way = cluster.settler.under_way(&uids);
     if under_way.is_empty() {
         forget(&cluster, task.uid, uids, details).await?;
     } else {
         let cluster = cluster.0.clone();
-        tokio::spawn(async move {
+        let span = log::task_span(Some(task.uid), Some(task.kind.name()), None);
+        let deleting = async move {
             cluster.settler.ended(&under_way).await;
             if let Err(error) = forget(&cluster, task.uid, uids, details).await {
-                tracing::error!(%error, "tasks could not be deleted");
+                tracing::error!(error = %error.chain(), "tasks could not be deleted");
             }
-        });
+        };
+        tokio::spawn(deleting.instrument(span));
     }
     Ok(Json(summary).into_response())
 }
@@ -249,7 +257,7 @@ async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Que
 
 /// Ends a task that needs no node, and forgets others with it.
 async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
-    let now = time::now();
+    let now = cluster.clock.wall();
     let ending = Ending {
         status: TaskStatus::Succeeded,
         details: Some(details),

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use miroir_core::error::{ApiError, Code, ErrorBody};
+use std::{error::Error as StdError, fmt};
 
 /// Whatever can go wrong in the control plane.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +45,10 @@ pub enum Error {
     Unreachable {
         /// The node's name.
         node: String,
-        /// What the HTTP client says.
-        source: reqwest::Error,
+        /// There was no connection, so that the node has nothing of the request.
+        is_unsent: bool,
+        /// What its transport says.
+        source: Cause,
     },
     /// A node answered what it should not.
     #[error("node `{node}` answered {status} to {request}: {body}")]
@@ -94,6 +97,9 @@ pub enum Error {
     Other(String),
 }
 
+/// The cause of an error: that of a library, or of a transport that a test has put in place of one.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
 /// A result with the crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -102,6 +108,12 @@ impl Error {
     pub fn file(path: impl AsRef<std::path::Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().display().to_string();
         move |source| Self::File { path, source }
+    }
+
+    /// The error with its causes, for logs and for operators. Clients are told [`Self::to_api`].
+    #[must_use]
+    pub fn chain(&self) -> Chain<'_> {
+        chain(self)
     }
 
     /// What a client is told.
@@ -119,7 +131,7 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         if !matches!(self, Self::Api(_) | Self::Refused(_)) {
-            tracing::warn!(error = %self, "a request failed");
+            tracing::warn!(error = %self.chain(), "a request failed");
         }
         let error = self.to_api();
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -128,6 +140,31 @@ impl IntoResponse for Error {
             response.headers_mut().insert("retry-after", HeaderValue::from_static("10"));
         }
         response
+    }
+}
+
+/// An error with its causes, each after a colon. A cause whose text is in an error before it already is not repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a>(&'a (dyn StdError + 'static));
+
+/// Shows an error of any library with its causes. `reqwest`, for one, says "connection refused" only in a cause.
+#[must_use]
+pub fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Chain<'a> {
+    Chain(error)
+}
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            let cause = error.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+            source = error.source();
+        }
+        formatter.write_str(&text)
     }
 }
 
@@ -149,4 +186,24 @@ pub fn api_error(status: u16, kind: &str, code: &str, message: impl Into<String>
 #[must_use]
 pub fn index_not_found(index: &str) -> ApiError {
     ApiError::new(Code::INDEX_NOT_FOUND, format!("Index `{index}` not found."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let refused = || std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        let unreachable =
+            Error::Unreachable { node: "a".to_owned(), is_unsent: true, source: refused().into() };
+        assert_eq!(unreachable.chain().to_string(), "node `a` did not answer: connection refused");
+        assert_eq!(
+            unreachable.to_api().body.message,
+            "node `a` did not answer",
+            "clients hear of no address"
+        );
+        let file = Error::File { path: "cds.json".to_owned(), source: refused() };
+        assert_eq!(file.chain().to_string(), "cds.json: connection refused");
+    }
 }

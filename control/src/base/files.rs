@@ -10,7 +10,7 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The mode of files that nobody but their owner reads.
@@ -18,6 +18,8 @@ pub const PRIVATE: u32 = 0o600;
 
 /// How long a folder's holder may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often its lock is tried in that time.
+const ATTEMPTS: u32 = 50;
 
 /// A folder that this process alone writes, until this is dropped or the process ends, however it does.
 #[derive(Debug)]
@@ -36,12 +38,12 @@ impl Claim {
         let path = folder.join("lock");
         let open =
             || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let begun = Instant::now();
+        let mut attempts = ATTEMPTS;
         let mut file = open().map_err(Error::file(&path))?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(Self(lock)),
-                Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < patience => file = back,
+                Err((back, Errno::EWOULDBLOCK)) if attempts > 0 => file = back,
                 Err((_, Errno::EWOULDBLOCK)) => {
                     let folder = folder.display();
                     return Err(Error::Other(format!(
@@ -50,7 +52,8 @@ impl Claim {
                 }
                 Err((_, error)) => return Err(Error::file(&path)(error.into())),
             }
-            tokio::time::sleep(patience / 50).await;
+            attempts -= 1;
+            tokio::time::sleep(patience / ATTEMPTS).await;
         }
     }
 }

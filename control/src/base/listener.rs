@@ -1,5 +1,6 @@
 //! The control plane's port, with TLS or without.
 
+use crate::base::error::chain;
 use axum::{Router, serve::Listener};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
@@ -42,7 +43,7 @@ impl TlsListener {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                         // Without a receiver the process is ending.
                         Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+                        Ok(Err(error)) => tracing::debug!(%peer, error = %chain(&error), "no TLS"),
                         Err(_) => tracing::debug!(%peer, "no TLS in time"),
                     }
                 });

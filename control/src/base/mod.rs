@@ -5,6 +5,7 @@ pub mod error;
 pub mod files;
 pub mod json;
 pub mod listener;
+pub mod log;
 pub mod outbound;
 pub mod secrets;
 pub mod table;

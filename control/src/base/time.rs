@@ -1,17 +1,49 @@
-//! Moments and durations as Meilisearch writes them.
+//! Where time comes from, and moments and durations as Meilisearch writes them.
 
-use std::fmt::Write;
+use std::{
+    fmt::{Debug, Write},
+    sync::Arc,
+};
 use time::{
     Date, Duration, OffsetDateTime, Time, format_description::well_known::Rfc3339, macros::format_description,
 };
 
+/// A moment to measure from. It is tokio's, so that a test that pauses tokio's time governs [`SystemClock`] and sleeps alike.
+pub use tokio::time::Instant;
+
 /// Nanoseconds since 1970, UTC: how the ledger keeps moments, so that they sort.
 pub type Nanos = i64;
 
-/// Now.
-#[must_use]
-pub fn now() -> Nanos {
-    to_nanos(OffsetDateTime::now_utc())
+/// Where time comes from. Whatever needs the time gets a clock, so that a test or a simulation can set it; sleeps and timeouts go
+/// through `tokio::time`.
+pub trait Clock: Debug + Send + Sync {
+    /// The time of day. It may go backwards.
+    fn wall(&self) -> Nanos;
+
+    /// The time since some moment in the past. It never goes backwards.
+    fn monotonic(&self) -> Instant;
+
+    /// How long ago a moment was; zero for one to come.
+    fn since(&self, moment: Instant) -> std::time::Duration {
+        self.monotonic().saturating_duration_since(moment)
+    }
+}
+
+/// The clock of whoever shares the cluster's state.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The clocks of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Nanos {
+        to_nanos(OffsetDateTime::now_utc())
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 fn to_nanos(moment: OffsetDateTime) -> Nanos {

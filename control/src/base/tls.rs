@@ -1,6 +1,6 @@
 //! TLS: whom to trust, and who to be, towards nodes and on the control plane's own port.
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, chain};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -114,7 +114,7 @@ impl NodeTls {
             identity: ("--node-identity", self.node_identity.as_deref()),
         };
         let builder = files.client()?.connect_timeout(Duration::from_secs(1)).pool_max_idle_per_host(32);
-        builder.build().map_err(|error| Error::Config(vec![format!("TLS to nodes: {error}")]))
+        builder.build().map_err(|error| Error::Config(vec![format!("TLS to nodes: {}", chain(&error))]))
     }
 }
 

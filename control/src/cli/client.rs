@@ -4,7 +4,7 @@ use super::QueryArgs;
 use crate::{
     api::admin::TOKEN_HEADER,
     base::{
-        error::{Error, Result},
+        error::{Error, Result, chain},
         secrets::Secrets,
         tls::ClientFiles,
     },
@@ -44,7 +44,7 @@ async fn send<T: DeserializeOwned>(
     };
     let client = files.client()?.timeout(timeout).build();
     let mut request = client
-        .map_err(|error| Error::Config(vec![format!("TLS to the control plane: {error}")]))?
+        .map_err(|error| Error::Config(vec![format!("TLS to the control plane: {}", chain(&error))]))?
         .request(method, format!("{}{path}", url.trim_end_matches('/')))
         .header(TOKEN_HEADER, token);
     if let Some(body) = body {
@@ -53,7 +53,7 @@ async fn send<T: DeserializeOwned>(
     let failed = |error: reqwest::Error| {
         let may_be_heard = body.is_some() && !error.is_connect();
         let hint = if may_be_heard { "; whether it was heard, `miroir status` tells" } else { "" };
-        Error::Other(format!("the control plane at {url} does not answer: {error}{hint}"))
+        Error::Other(format!("the control plane at {url} does not answer: {}{hint}", chain(&error)))
     };
     let answer = request.send().await.map_err(failed)?;
     let status = answer.status();

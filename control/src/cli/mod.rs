@@ -9,7 +9,7 @@ mod status;
 mod tests;
 
 use crate::{
-    base::error::Result,
+    base::{error::Result, log::LogFormat},
     playground::{self, PlaygroundArgs},
     publish::bootstrap::{self, BootstrapArgs},
     recover,
@@ -62,6 +62,17 @@ pub enum Command {
     Verify(QueryArgs),
     /// Compare all copies, and make those again that differ from the others
     Repair(compare::RepairArgs),
+}
+
+impl Cli {
+    /// The form of the log: that of the control plane is the operator's to choose.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        match &self.command {
+            Command::Serve(args) | Command::Recover(args) => args.log_format,
+            _ => LogFormat::Text,
+        }
+    }
 }
 
 /// How a command finds its control plane.

@@ -1,7 +1,7 @@
 //! What deployment files tell `miroir` to do is what it can do.
 
 use super::{Cli, Command};
-use crate::base::config::ClusterFile;
+use crate::base::{config::ClusterFile, log::LogFormat};
 use clap::Parser;
 use serde::Deserialize;
 use serde_yaml_ng::Value;
@@ -90,4 +90,13 @@ fn a_collector_of_traces_is_named_by_flag_or_by_description() {
     std::fs::write(&file, text).unwrap();
     let described = ["serve", "--config", file.to_str().unwrap()];
     assert_eq!(tracing(&[&described[..], &flag].concat()).as_deref(), Some("described"));
+}
+
+#[test]
+fn the_log_is_text_unless_json_is_asked_for() {
+    let format = |arguments: &[&str]| Cli::parse_from([&["miroir"], arguments].concat()).log_format();
+    assert_eq!(format(&["serve", "--node", "a=http://a:7700"]), LogFormat::Text);
+    assert_eq!(format(&["serve", "--node", "a=http://a:7700", "--log-format", "json"]), LogFormat::Json);
+    assert_eq!(format(&["recover", "--node", "a=http://a:7700", "--log-format", "json"]), LogFormat::Json);
+    assert!(Cli::try_parse_from(["miroir", "serve", "--log-format", "xml"]).is_err());
 }

@@ -3,12 +3,13 @@
 //! A VM reports from its tick, and gets a *lease*. It reads without asking only while the lease lasts; so one that was stopped asks
 //! before it reads again, and an old copy may go as soon as every VM whose lease lasts has a newer topology.
 
+use crate::base::time::{Instant, SharedClock};
 use miroir_core::protocol::{RefusedTopology, Report, ReportReply};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How long a gateway may take to have what is published.
@@ -17,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The VMs that have reported.
 #[derive(Debug)]
 pub struct Gateways {
+    clock: SharedClock,
     lease: Duration,
     /// Where VMs may have a lease from before that are not known: since when they have had the time to report.
     unknown_since: Option<Instant>,
@@ -33,8 +35,7 @@ struct Vm {
 
 impl Vm {
     /// One that has not reported yet: it may have any topology.
-    fn silent(vm: String) -> Self {
-        let now = Instant::now();
+    fn silent(vm: String, now: Instant) -> Self {
         Self { at: now, since: now, told: Report { vm, needed: Some(0), ..Report::default() } }
     }
 }
@@ -81,19 +82,19 @@ pub struct Trouble {
 impl Gateways {
     /// No VM has reported yet. `known` are those that may have a lease from before; `None` where nobody knows.
     #[must_use]
-    pub fn new(lease_ms: u64, known: Option<Vec<String>>) -> Self {
+    pub fn new(lease_ms: u64, known: Option<Vec<String>>, clock: SharedClock) -> Self {
         // Their clocks may go a bit slower than this one.
         let lease = Duration::from_millis(lease_ms.saturating_mul(3) / 2);
-        let now = Instant::now();
+        let now = clock.monotonic();
         let unknown_since = known.is_none().then_some(now);
-        let vms = known.into_iter().flatten().map(|vm| (vm.clone(), Vm::silent(vm))).collect();
-        Self { lease, unknown_since, vms: Mutex::new(vms) }
+        let vms = known.into_iter().flatten().map(|vm| (vm.clone(), Vm::silent(vm, now))).collect();
+        Self { clock, lease, unknown_since, vms: Mutex::new(vms) }
     }
 
     /// For how long there may be VMs with a lease that are not known; `None` where there are none.
     #[must_use]
     pub fn unknown_for(&self) -> Option<Duration> {
-        self.unknown_since.map(|since| self.lease.saturating_sub(since.elapsed()))
+        self.unknown_since.map(|since| self.lease.saturating_sub(self.clock.since(since)))
     }
 
     /// Counts a VM among those that have a lease; gives all of them where it is a new one.
@@ -103,8 +104,8 @@ impl Gateways {
         if vms.contains_key(vm) {
             return None;
         }
-        vms.insert(vm.to_owned(), Vm::silent(vm.to_owned()));
-        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
+        vms.insert(vm.to_owned(), Vm::silent(vm.to_owned(), self.clock.monotonic()));
+        let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease);
         Some(lasting.map(|(name, _)| name.clone()).collect())
     }
 
@@ -112,7 +113,7 @@ impl Gateways {
     /// be gone.
     #[must_use]
     pub fn report(&self, report: Report, floor: u64) -> (ReportReply, bool) {
-        let now = Instant::now();
+        let now = self.clock.monotonic();
         let mut vms = self.vms();
         let before = vms.get(&report.vm);
         let since = before.filter(|vm| vm.told.newest == report.newest).map_or(now, |vm| vm.since);
@@ -135,11 +136,11 @@ impl Gateways {
 
     /// Whether that is so of all VMs whose lease lasts.
     fn all(&self, is: impl Fn(&Vm) -> bool) -> bool {
-        if self.unknown_since.is_some_and(|since| since.elapsed() < self.lease) {
+        if self.unknown_since.is_some_and(|since| self.clock.since(since) < self.lease) {
             return false;
         }
         let mut vms = self.vms();
-        vms.retain(|_, vm| vm.at.elapsed() < self.lease);
+        vms.retain(|_, vm| self.clock.since(vm.at) < self.lease);
         vms.values().all(is)
     }
 
@@ -154,7 +155,7 @@ impl Gateways {
     #[must_use]
     pub fn strangers_to(&self, node: &str) -> Vec<String> {
         let vms = self.vms();
-        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease);
+        let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease);
         let strangers = lasting.filter(|(_, vm)| vm.told.unreached.iter().any(|name| name == node));
         strangers.map(|(name, _)| name.clone()).collect()
     }
@@ -165,7 +166,7 @@ impl Gateways {
     pub fn know(&self, version: u64, published: Instant) -> bool {
         let knows = |vm: &Vm| match vm.told.needed {
             Some(needed) => needed >= version,
-            None => published.elapsed() >= self.lease,
+            None => self.clock.since(published) >= self.lease,
         };
         self.all(|vm| vm.told.oldest >= version || knows(vm))
     }
@@ -173,7 +174,7 @@ impl Gateways {
     /// Whether gateways had the time to take up what was published then.
     #[must_use]
     pub fn is_late(&self, published: Instant) -> bool {
-        published.elapsed() >= self.lease
+        self.clock.since(published) >= self.lease
     }
 
     /// The VMs whose lease lasts.
@@ -181,11 +182,11 @@ impl Gateways {
     pub fn status(&self) -> Vec<VmStatus> {
         let vms = self.vms();
         // Those of before this start have told nothing yet.
-        let lasting = vms.iter().filter(|(_, vm)| vm.at.elapsed() < self.lease && vm.told.oldest > 0);
+        let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease && vm.told.oldest > 0);
         let status = lasting.map(|(name, vm)| VmStatus {
             vm: name.clone(),
             oldest: vm.told.oldest,
-            seconds_ago: vm.at.elapsed().as_secs(),
+            seconds_ago: self.clock.since(vm.at).as_secs(),
             unreached: vm.told.unreached.clone(),
             without_cluster: vm.told.without_cluster.clone(),
             newest: vm.told.newest,
@@ -200,7 +201,7 @@ impl Gateways {
     pub fn troubles(&self, published: u64, since: Duration) -> Vec<Trouble> {
         let vms = self.vms();
         let mut troubles = BTreeSet::new();
-        for vm in vms.values().filter(|vm| vm.at.elapsed() < self.lease) {
+        for vm in vms.values().filter(|vm| self.clock.since(vm.at) < self.lease) {
             let told = &vm.told;
             let mut add = |kind: &str, what: String| {
                 let gateway = told.gateway.clone();
@@ -220,7 +221,7 @@ impl Gateways {
                 );
             }
             let is_behind = told.newest > 0 && told.newest < published;
-            if is_behind && since.min(vm.since.elapsed()) > PATIENCE {
+            if is_behind && since.min(self.clock.since(vm.since)) > PATIENCE {
                 let newest = told.newest;
                 add(
                     "behind",
@@ -248,46 +249,60 @@ impl Gateways {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{base::time::Clock, testing::ManualClock};
+    use std::sync::Arc;
+
+    fn gateways(lease_ms: u64, known: Option<&[&str]>) -> (Gateways, Arc<ManualClock>) {
+        let clock = ManualClock::new();
+        let known = known.map(|known| known.iter().map(|vm| (*vm).to_owned()).collect());
+        (Gateways::new(lease_ms, known, clock.clone()), clock)
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
 
     #[test]
     fn an_old_copy_may_go_when_all_that_have_a_lease_know() {
-        // Wide apart: a busy machine sleeps longer than it is told to.
-        let gateways = Gateways::new(800, None);
+        let (gateways, clock) = gateways(800, None);
         let report =
             |vm: &str, oldest| gateways.report(Report { vm: vm.into(), oldest, ..Report::default() }, 7);
         assert_eq!(report("a", 3).0.needed, 7);
         assert!(!gateways.confirmed(3), "others may have a lease from before");
-        std::thread::sleep(Duration::from_millis(1250));
+        clock.advance(millis(1199));
+        let _ = (report("a", 3), report("b", 4));
+        assert!(!gateways.confirmed(3), "their leases last 1.2 s");
+        clock.advance(millis(1));
         let _ = (report("a", 3), report("b", 4));
         assert!(gateways.confirmed(3) && !gateways.confirmed(4));
-        std::thread::sleep(Duration::from_millis(600));
+        clock.advance(millis(600));
         let _ = report("b", 4);
         assert!(!gateways.confirmed(4));
-        std::thread::sleep(Duration::from_millis(650));
+        clock.advance(millis(650));
         assert!(gateways.confirmed(4), "the lease of the first is over");
         assert_eq!(gateways.status().len(), 1);
     }
 
     #[test]
     fn who_has_an_old_topology_must_know_that_it_is_not_to_be_read_by() {
-        let gateways = Gateways::new(100, None);
-        let published = Instant::now();
+        let (gateways, clock) = gateways(100, None);
+        let published = clock.monotonic();
         let report = |needed| {
             let _ = gateways.report(Report { vm: "a".into(), oldest: 3, needed, ..Report::default() }, 0);
         };
         assert!(!gateways.know(4, published), "others may have a lease from before");
-        std::thread::sleep(Duration::from_millis(160));
+        clock.advance(millis(150));
         report(Some(3));
         assert!(gateways.is_late(published) && !gateways.know(4, published));
         report(Some(4));
         assert!(gateways.know(4, published) && !gateways.confirmed(4));
         report(None);
-        assert!(gateways.know(4, published) && !gateways.know(4, Instant::now()));
+        assert!(gateways.know(4, published) && !gateways.know(4, clock.monotonic()));
     }
 
     #[test]
     fn what_begins_goes_by_a_version_that_all_have_whose_lease_lasts() {
-        let gateways = Gateways::new(100, Some(vec!["a".into(), "gone".into()]));
+        let (gateways, clock) = gateways(100, Some(&["a", "gone"]));
         let report = |vm: &str, oldest, newest| {
             gateways.report(Report { vm: vm.into(), oldest, newest, ..Report::default() }, 0).1
         };
@@ -295,16 +310,16 @@ mod tests {
         assert!(!gateways.begin_by(4), "one that is known has not reported since the start");
         assert_eq!(gateways.add("a"), None);
         assert_eq!(gateways.add("c").unwrap(), ["a", "c", "gone"]);
-        std::thread::sleep(Duration::from_millis(160));
+        clock.advance(millis(150));
         assert!(!report("a", 3, 4) && gateways.begin_by(4) && !gateways.begin_by(5));
         assert!(report("b", 5, 5) && !gateways.begin_by(5));
         assert!(report("a", 3, 5) && gateways.begin_by(5) && !gateways.confirmed(5));
-        assert!(Gateways::new(100, Some(Vec::new())).begin_by(9), "nobody has a lease");
+        assert!(self::gateways(100, Some(&[])).0.begin_by(9), "nobody has a lease");
     }
 
     #[test]
     fn a_node_is_a_stranger_to_those_that_it_has_not_answered() {
-        let gateways = Gateways::new(100, None);
+        let (gateways, clock) = gateways(100, None);
         let report = |vm: &str, unreached: &[&str]| {
             let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
             let _ = gateways.report(Report { vm: vm.into(), oldest: 3, unreached, ..Report::default() }, 0);
@@ -314,7 +329,7 @@ mod tests {
         assert_eq!(gateways.strangers_to("y"), ["b"]);
         report("b", &["x"]);
         assert!(gateways.strangers_to("y").is_empty());
-        std::thread::sleep(Duration::from_millis(160));
+        clock.advance(millis(150));
         assert!(gateways.strangers_to("x").is_empty(), "the lease is over");
         let old: Report = serde_json::from_str(r#"{"vm":"c","oldest":1}"#).unwrap();
         assert!(old.unreached.is_empty(), "a filter of before says nothing of nodes");
@@ -322,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_gateway_is_told_once_and_in_words() {
-        let gateways = Gateways::new(10_000, None);
+        let (gateways, clock) = gateways(10_000, None);
         let refused =
             RefusedTopology::new(br#"{"schema":2,"version":9}"#, &["schema: no".into(), "and more".into()]);
         let report = |vm: &str, newest, refused: &Option<RefusedTopology>, unreached: &[&str]| {
@@ -360,7 +375,7 @@ mod tests {
         assert_eq!(troubles(9), always, "it has some seconds for what is new");
         assert!(troubles(7)[0].contains("another control plane publishes to it"), "{:?}", troubles(7));
         for vm in gateways.vms().values_mut() {
-            vm.since = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+            vm.since = clock.monotonic().checked_sub(Duration::from_secs(10)).unwrap();
         }
         let behind = "g behind has topology 8 still, not 9: its Envoy's log says why";
         assert_eq!(troubles(9)[0], behind);

@@ -1,13 +1,16 @@
 //! API keys that were asked for lately.
 
-use crate::domain::api_key::Key;
+use crate::{
+    base::time::{Instant, SharedClock},
+    domain::api_key::Key,
+};
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
@@ -26,6 +29,7 @@ pub(crate) type Asked = (Instant, Option<Arc<Key>>);
 /// Keys that were asked for a moment ago; `None` for those that do not exist.
 #[derive(Debug)]
 pub struct KeyCache {
+    clock: SharedClock,
     pub(crate) keys: Mutex<HashMap<String, Asked>>,
     /// How often keys have changed: what was asked for before is not kept after it.
     pub(crate) changes: AtomicU64,
@@ -33,16 +37,21 @@ pub struct KeyCache {
     pub(crate) look_ups: Semaphore,
 }
 
-impl Default for KeyCache {
-    fn default() -> Self {
-        Self { keys: Mutex::default(), changes: AtomicU64::default(), look_ups: Semaphore::new(LOOK_UPS) }
-    }
-}
-
 impl KeyCache {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            keys: Mutex::default(),
+            changes: AtomicU64::default(),
+            look_ups: Semaphore::new(LOOK_UPS),
+        }
+    }
+
     pub(crate) fn get(&self, token: &str) -> Option<Option<Arc<Key>>> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(token).filter(|(asked, _)| asked.elapsed() < CACHED).map(|(_, key)| key.clone())
+        keys.get(token).filter(|(asked, _)| self.clock.since(*asked) < CACHED).map(|(_, key)| key.clone())
     }
 
     pub(crate) fn put(&self, token: &str, key: Option<Arc<Key>>, changes: u64) {
@@ -51,10 +60,10 @@ impl KeyCache {
             return;
         }
         if keys.len() >= REMEMBERED {
-            keys.retain(|_, (asked, key)| key.is_some() && asked.elapsed() < CACHED);
+            keys.retain(|_, (asked, key)| key.is_some() && self.clock.since(*asked) < CACHED);
         }
         if keys.len() < REMEMBERED {
-            keys.insert(token.to_owned(), (Instant::now(), key));
+            keys.insert(token.to_owned(), (self.clock.monotonic(), key));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The state that all parts of the control plane share.
 
 pub mod bodies;
+pub mod creating;
 pub mod exports;
 pub mod fields;
 pub mod gateways;
@@ -17,26 +18,28 @@ use crate::{
         error::{Error, Result},
         outbound::Outbound,
         secrets::Secrets,
+        time::{Instant, SharedClock, SystemClock},
         tls::NodeTls,
     },
     cluster::{
-        bodies::Bodies, exports::Exports, fields::Fields, gateways::Gateways, key_cache::KeyCache,
-        locks::Locks, moves::Mover, open_writes::OpenWrites, tracked::Settler, write_keys::Epochs,
+        bodies::Bodies, creating::Creating, exports::Exports, fields::Fields, gateways::Gateways,
+        key_cache::KeyCache, locks::Locks, moves::Mover, open_writes::OpenWrites, tracked::Settler,
+        write_keys::Epochs,
     },
     domain::cluster_state::View,
     ledger::{Ledger, catalogue},
-    node::{Node, NodeAnswer, Request},
+    node::{Http, Node, NodeAnswer, Request, Transport},
     publish::Publisher,
 };
 use miroir_core::shard::Shard;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// What flags say.
@@ -52,28 +55,11 @@ pub struct Options {
     pub outbound: Outbound,
 }
 
-/// A lock for each index that is being created.
-#[derive(Debug, Default)]
-pub struct Creating {
-    indexes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-impl Creating {
-    /// Waits for the index's turn.
-    pub async fn lock(&self, index: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody else has it, or waits for it: it is of no use any more.
-            indexes.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(indexes.entry(index.to_owned()).or_default())
-        };
-        lock.lock_owned().await
-    }
-}
-
 /// The control plane.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Where time comes from.
+    pub clock: SharedClock,
     /// Flags.
     pub options: Options,
     /// The cluster's description. What it says of nodes and replicas is how the cluster began: the view tells what is.
@@ -107,7 +93,7 @@ pub struct Cluster {
     /// What fields indexes have.
     pub fields: Fields,
     nodes: Mutex<Arc<Vec<Arc<Node>>>>,
-    http: reqwest::Client,
+    transport: Arc<dyn Transport>,
     /// Nodes that have left, and since which version: gateways may still ask them.
     retired: Mutex<Vec<(NodeConfig, u64)>>,
     view: Mutex<Arc<View>>,
@@ -122,48 +108,49 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Puts the parts together. `http` is the one client for nodes; `gateways` are the VMs that may have a lease from before.
+    /// Puts the parts together. `transport` carries requests to all nodes; `gateways` are the VMs that may have a lease from before.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         options: Options,
-        http: reqwest::Client,
+        transport: Arc<dyn Transport>,
         config: ClusterConfig,
         secrets: Secrets,
         ledger: Ledger,
         publisher: Publisher,
         view: View,
         gateways: Option<Vec<String>>,
+        clock: SharedClock,
     ) -> Self {
+        let now = clock.monotonic();
         let cluster = Self {
             nodes: Mutex::default(),
-            http,
-            gateways: Gateways::new(config.limits.lease_ms, gateways),
+            transport,
+            gateways: Gateways::new(config.limits.lease_ms, gateways, clock.clone()),
             bodies: Bodies::new(config.limits.max_payload_bytes, config.limits.max_buffered_bytes),
-            mover: Mover::new(config.moves),
+            mover: Mover::new(config.moves, clock.clone()),
             retired: Mutex::default(),
             options,
             config,
             secrets,
             ledger,
             locks: Locks::default(),
-            open: OpenWrites::default(),
+            open: OpenWrites::new(clock.clone()),
             settler: Settler::default(),
-            keys: KeyCache::default(),
+            keys: KeyCache::new(clock.clone()),
             epochs: Epochs::default(),
             publisher,
             exports: Exports::default(),
             creating: Creating::default(),
             fields: Fields::default(),
             // What was lost before this start may not be known to all gateways.
-            lost: Mutex::new(view.has_stale().then(|| (view.version, Instant::now()))),
+            lost: Mutex::new(view.has_stale().then_some((view.version, now))),
             // Nor which indexes had changed.
-            unseen: Mutex::new(
-                view.told().map(|name| (name.to_owned(), (view.version, Instant::now()))).collect(),
-            ),
+            unseen: Mutex::new(view.told().map(|name| (name.to_owned(), (view.version, now))).collect()),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
+            clock,
         };
         cluster.follow(&cluster.view());
         cluster
@@ -178,7 +165,7 @@ impl Cluster {
     /// A node that is not in the cluster yet: to be asked whether it can be.
     #[must_use]
     pub fn stranger(&self, config: NodeConfig) -> Node {
-        Node::new(config, self.http.clone(), self.secrets.master_key.clone())
+        Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
     }
 
     /// The nodes of a description, for whoever has no cluster yet.
@@ -186,9 +173,12 @@ impl Cluster {
     /// # Errors
     /// The secrets cannot be read or written, or the files for TLS not read.
     pub fn strangers(config: &ClusterConfig, data: &Path, tls: &NodeTls) -> Result<Vec<Node>> {
+        let clock: SharedClock = Arc::new(SystemClock);
         let secrets = Secrets::load(data)?;
-        let http = tls.client()?;
-        let node = |config: &NodeConfig| Node::new(config.clone(), http.clone(), secrets.master_key.clone());
+        let transport: Arc<dyn Transport> = Arc::new(Http::new(tls.client()?));
+        let node = |config: &NodeConfig| {
+            Node::new(config.clone(), transport.clone(), secrets.master_key.clone(), clock.clone())
+        };
         Ok(config.nodes.iter().map(node).collect())
     }
 
@@ -252,13 +242,13 @@ impl Cluster {
         self.follow(&new);
         let before = self.view();
         if new.has_lost_since(&before) {
-            *self.lost() = Some((new.version, Instant::now()));
+            *self.lost() = Some((new.version, self.clock.monotonic()));
         }
         let told = new.told_otherwise(&before);
-        self.unseen().extend(told.into_iter().map(|name| (name, (new.version, Instant::now()))));
+        self.unseen().extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
-            tracing::error!(%error, "the topology could not be published");
+            tracing::error!(error = %error.chain(), "the topology could not be published");
         }
         Ok(())
     }
@@ -328,7 +318,7 @@ impl Cluster {
             });
             retired.iter().map(|(config, _)| config.clone()).collect()
         };
-        self.publisher.publish(&self.config, &view, &retired)
+        self.publisher.publish(&self.config, &view, &retired, self.clock.monotonic())
     }
 
     fn retired(&self) -> MutexGuard<'_, Vec<(NodeConfig, u64)>> {

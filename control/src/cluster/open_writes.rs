@@ -1,12 +1,16 @@
 //! Writes between begin and commit.
 
-use crate::{cluster::locks::LockGuard, ledger::tasks::Task};
+use crate::{
+    base::time::{Instant, SharedClock},
+    cluster::locks::LockGuard,
+    ledger::tasks::Task,
+};
 use miroir_core::{error::ApiError, protocol::WriteOperation, shard::Shard};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -48,18 +52,25 @@ pub struct OpenWrite {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OpenWrites {
+    clock: SharedClock,
     writes: Mutex<HashMap<u32, OpenWrite>>,
     /// By the name of their begin: those that nobody has decided, and those that were refused.
     decisions: Mutex<HashMap<String, (Instant, Awaited)>>,
 }
 
 impl OpenWrites {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, writes: Mutex::default(), decisions: Mutex::default() }
+    }
+
     /// Adds one.
     pub fn insert(&self, write: OpenWrite) {
         let mut decisions = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
-        decisions.insert(write.begun.clone(), (Instant::now(), write.decision.subscribe()));
+        decisions.insert(write.begun.clone(), (self.clock.monotonic(), write.decision.subscribe()));
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         writes.insert(write.task.uid, write);
     }
@@ -86,11 +97,11 @@ impl OpenWrites {
             match &*decision.borrow() {
                 None => decision.has_changed().is_ok(),
                 Some(Ok(_)) => false,
-                Some(Err(_)) => since.elapsed() < REMEMBERED,
+                Some(Err(_)) => self.clock.since(*since) < REMEMBERED,
             }
         });
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.extract_if(|_, write| write.since.elapsed() > age).map(|(_, write)| write).collect()
+        writes.extract_if(|_, write| self.clock.since(write.since) > age).map(|(_, write)| write).collect()
     }
 
     /// Whether a write under this key is among them.

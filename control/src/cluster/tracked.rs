@@ -1,6 +1,7 @@
 //! Tasks that nodes have not ended, and how far each is.
 
 use crate::{
+    base::log,
     cluster::locks::LockGuard,
     domain::{
         intent::{Effect, NodeTask},
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
+use tracing::Span;
 
 /// Kinds of tasks that change all nodes alike.
 const EVERYWHERE: [TaskKind; 5] = [
@@ -116,6 +118,14 @@ impl Settler {
         };
         self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
+    }
+
+    /// The span of what is done for a task.
+    pub(crate) fn span(&self, uid: u32) -> Span {
+        let pending = self.pending();
+        let task = pending.get(&uid).map(|pending| &pending.task);
+        let index = task.and_then(|task| task.index.as_deref());
+        log::task_span(Some(uid), task.map(|task| task.kind.name()), index)
     }
 
     /// A task is over only once these are too.

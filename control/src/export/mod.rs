@@ -6,7 +6,7 @@
 mod target;
 
 use crate::{
-    base::{error::Result, time},
+    base::{error::Result, log},
     cluster::Cluster,
     disguise::scrub,
     domain::{
@@ -34,6 +34,7 @@ use std::{
     time::Duration,
 };
 use target::Target;
+use tracing::Instrument;
 
 /// Starts an export, or starts it anew after a crash.
 pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
@@ -41,11 +42,13 @@ pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
     // Held until it is known how to stop it.
     let mut running = cluster.exports.running();
     let owned = cluster.clone();
-    let job = tokio::spawn(async move {
+    let span = log::task_span(Some(uid), Some(task.kind.name()), None);
+    let exporting = async move {
         if let Err(error) = run(&owned, task, export).await {
-            tracing::error!(uid, %error, "an export could not be ended; the next start begins it anew");
+            tracing::error!(uid, error = %error.chain(), "an export could not be ended; the next start begins it anew");
         }
-    });
+    };
+    let job = tokio::spawn(exporting.instrument(span));
     running.insert(uid, job.abort_handle());
 }
 
@@ -54,7 +57,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
     let _turn = cluster.exports.turn.lock().await;
     // What clients asked for before is in it.
     cluster.settler.ended(&cluster.settler.uids()).await;
-    let started_at = time::now();
+    let started_at = cluster.clock.wall();
     cluster.ledger.call(move |connection| tasks::start(connection, uid, started_at)).await?;
     let (status, error) = match all(cluster, &export).await {
         Ok(indexes) => {
@@ -72,7 +75,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
         details: Some(details),
         error,
         started_at: Some(started_at),
-        finished_at: time::now(),
+        finished_at: cluster.clock.wall(),
     };
     cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }
@@ -82,7 +85,7 @@ async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap
     let size =
         export.payload_size().map_or(cluster.config.limits.max_payload_bytes / 10 * 9, |size| size.as_u64());
     let outbound = cluster.options.outbound.clone();
-    let target = Target::new(outbound, &export.url, export.api_key.as_deref(), size);
+    let target = Target::new(outbound, cluster.clock.clone(), &export.url, export.api_key.as_deref(), size);
     let mut details = BTreeMap::new();
     for index in cluster.view().indexes.keys() {
         let Some(wanted) = export.of(index) else { continue };

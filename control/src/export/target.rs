@@ -1,6 +1,10 @@
 //! The Meilisearch that an export goes to.
 
-use crate::base::outbound::{self, Outbound};
+use crate::base::{
+    error::chain,
+    outbound::{self, Outbound},
+    time::SharedClock,
+};
 use axum::body::Bytes;
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
@@ -8,7 +12,7 @@ use miroir_core::{
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long one request is tried again, as nodes do.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -22,6 +26,7 @@ const MAX_REFUSAL_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Target {
     outbound: Outbound,
+    clock: SharedClock,
     url: String,
     key: Option<String>,
     size: u64,
@@ -31,8 +36,14 @@ type Result<T> = std::result::Result<T, ErrorBody>;
 
 impl Target {
     /// Documents go there in requests of so many bytes.
-    pub(super) fn new(outbound: Outbound, url: &str, key: Option<&str>, size: u64) -> Self {
-        Self { outbound, url: url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned), size }
+    pub(super) fn new(
+        outbound: Outbound,
+        clock: SharedClock,
+        url: &str,
+        key: Option<&str>,
+        size: u64,
+    ) -> Self {
+        Self { outbound, clock, url: url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned), size }
     }
 
     /// Whether it has an index of this name.
@@ -105,7 +116,7 @@ impl Target {
         kind: Option<&str>,
         body: Vec<u8>,
     ) -> Result<std::result::Result<Response, ErrorBody>> {
-        let (begun, mut pause) = (Instant::now(), Duration::from_millis(500));
+        let (begun, mut pause) = (self.clock.monotonic(), Duration::from_millis(500));
         let body = Bytes::from(body);
         loop {
             let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
@@ -121,7 +132,7 @@ impl Target {
                 Ok(answer) => !is_transient(answer.status()),
                 Err(error) => error.is_rejected(),
             };
-            if is_final || begun.elapsed() + pause > PATIENCE {
+            if is_final || self.clock.since(begun) + pause > PATIENCE {
                 let answer = answer.map_err(unreachable)?;
                 if answer.status().is_success() {
                     return Ok(Ok(answer));
@@ -140,6 +151,7 @@ fn is_transient(status: StatusCode) -> bool {
 
 /// Why the target cannot be asked. What Meilisearch says of an address that its policy refuses, nodes say of the URL.
 fn unreachable(error: outbound::Error) -> ErrorBody {
+    tracing::warn!(error = %chain(&error), "the target of an export cannot be asked");
     if error.is_rejected() { super::internal("bad uri: Rejected URI") } else { super::internal(error) }
 }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeSet,
     sync::{MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use uuid::Uuid;
 
@@ -71,8 +71,8 @@ impl Epochs {
     /// The ledger failed.
     pub async fn fence(&self, cluster: &Cluster, uid: Uuid, patience: Duration) -> Result<()> {
         self.live.lock().await.retain(|_, live| *live != uid);
-        let begun = Instant::now();
-        while cluster.open.uses(uid) && begun.elapsed() < patience {
+        let begun = cluster.clock.monotonic();
+        while cluster.open.uses(uid) && cluster.clock.since(begun) < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         cluster.ledger.call(move |connection| stored::fence_epoch(connection, uid)).await?;
@@ -82,7 +82,7 @@ impl Epochs {
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
         for (node, result) in join_all(fenced).await {
             if let Err(error) = result {
-                tracing::warn!(node = node.name, %error, "an epoch key could not be deleted yet");
+                tracing::warn!(node = node.name, error = %error.chain(), "an epoch key could not be deleted yet");
             }
         }
         Ok(())
@@ -202,6 +202,6 @@ impl Epochs {
 
 async fn create(node: &Node, body: &Value) {
     if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name, %error, "an epoch key could not be made");
+        tracing::warn!(node = node.name, error = %error.chain(), "an epoch key could not be made");
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::{
     auth::Grant,
-    base::error::{Error, Result, api_error},
+    base::{
+        error::{Error, Result, api_error},
+        log,
+    },
     cluster::{Cluster, locks::Scope, tracked::Unsettled},
     disguise::scrub,
     domain::{
@@ -18,6 +21,7 @@ use crate::{
     node::{Authority, NodeAnswer, Request},
 };
 use std::{collections::BTreeSet, sync::Arc};
+use tracing::Instrument;
 
 /// An operation, before it has a uid.
 #[derive(Clone, Debug)]
@@ -68,10 +72,10 @@ pub enum AtOnce {
 pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Result<Task> {
     let guard = cluster.locks.lock(operation.scope.clone()).await;
     let cluster = cluster.clone();
+    let span = log::task_span(None, Some(operation.task.kind.name()), operation.task.index.as_deref());
     // A client that leaves must not leave nodes different.
-    tokio::spawn(async move { run_locked(&cluster, operation, guard).await })
-        .await
-        .map_err(|error| Error::Other(error.to_string()))?
+    let running = async move { run_locked(&cluster, operation, guard).await };
+    tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?
 }
 
 async fn run_locked(
@@ -85,8 +89,11 @@ async fn run_locked(
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
     let changed = Changed { cluster, indexes };
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
-    let task = cluster.ledger.call(move |connection| intents::begin(connection, &task, &intent)).await?;
+    let clock = cluster.clock.clone();
+    let begin = move |connection: &_| intents::begin(connection, &task, &intent, clock.wall());
+    let task = cluster.ledger.call(begin).await?;
     let uid = task.uid;
+    log::learn_uid(uid);
     tell_changing(cluster, uid, &effect).await?;
     let (node_tasks, missed) = match send(cluster, &requests, authority).await {
         Ok(sent) => sent,
@@ -180,7 +187,7 @@ async fn send(
         match catalogue::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
-                tracing::warn!(node = node.name, %error, "a node missed a step");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node missed a step");
                 missed.push(node.name.clone());
             }
         }
@@ -259,7 +266,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
         if sent.missed.len() < nodes.len() || !is_refusal(&failure) {
             return Err(failure);
         }
-        tracing::info!(uid, error = %failure, "nodes refuse an operation whose client has heard nothing: it is taken back");
+        tracing::info!(uid, error = %failure.chain(), "nodes refuse an operation whose client has heard nothing: it is taken back");
         cluster.change(|view| drop(view.changing.remove(&uid))).await?;
         return cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await;
     }

@@ -1,10 +1,7 @@
 //! The index catalogue: indexes on all nodes, with the tag filterable.
 
 use crate::{
-    base::{
-        error::{Error, Result},
-        time,
-    },
+    base::error::{Error, Result},
     cluster::Cluster,
     disguise::{
         facet_values::{self, FACETING},
@@ -13,7 +10,6 @@ use crate::{
     domain::{
         cluster_state::Index,
         intent::{NodeRequest, NodeTask},
-        task::TaskStatus,
     },
     fencing::fenced,
     indexes::fields::{
@@ -98,14 +94,9 @@ pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) 
     let mut tasks = Vec::new();
     for request in requests {
         let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
-        let answer = fenced::send(cluster, node, own, TIMEOUT).await?;
-        let node_task =
-            answer.task_uid().filter(|_| answer.is_success()).ok_or_else(|| Error::Unexpected {
-                node: node.name.clone(),
-                status: answer.status,
-                request: format!("{} {}", request.method, request.path),
-                body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
-            })?;
+        let answer = fenced::send(cluster, node, own.clone(), TIMEOUT).await?;
+        let node_task = answer.task_uid().filter(|_| answer.is_success());
+        let node_task = node_task.ok_or_else(|| node.unexpected(&own, &answer))?;
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: request.main, shards: Vec::new() });
     }
     Ok(tasks)
@@ -147,7 +138,7 @@ pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests
         match result {
             Ok(of_node) => sent.tasks.extend(of_node),
             Err(error) => {
-                tracing::warn!(node = node.name, %error, "a node missed an operation on an index");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node missed an operation on an index");
                 sent.missed.push(node.name.clone());
                 sent.failure = Some(error);
             }
@@ -161,9 +152,16 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let over = tasks.iter().map(async |task| {
         let Some(node) = cluster.node(&task.node) else { return };
-        let path = ApiPath::new(["tasks", &task.node_task.to_string()]);
-        while let Ok(task) = node.ask("GET", path.clone(), None).await {
-            if TaskStatus::of_node(&task).is_some_and(TaskStatus::is_over) {
+        loop {
+            let told = match node.task(task.node_task).await {
+                Ok(told) => told,
+                Err(error) => {
+                    let uid = task.node_task;
+                    tracing::warn!(node = node.name, uid, error = %error.chain(), "a node does not tell of a task");
+                    return;
+                }
+            };
+            if told.is_over() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -275,7 +273,7 @@ pub async fn ensure_index(
     }
     let primary_key = content.map(|content| content.key.name());
     let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
-    let now = time::now();
+    let now = cluster.clock.wall();
     cluster
         .change(|view| {
             let entry = view.indexes.entry(index.to_owned()).or_insert_with(|| Index {

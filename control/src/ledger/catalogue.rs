@@ -236,7 +236,7 @@ mod tests {
                 intents::all(connection)?;
                 intents::all_node_tasks(connection, 0)?;
                 tasks::get(connection, 9)?;
-                tasks::insert(connection, &tasks::NewTask::default())?;
+                tasks::insert(connection, &tasks::NewTask::default(), 1)?;
                 Ok(())
             };
             ledger.call(read).await.unwrap();

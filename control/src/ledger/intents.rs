@@ -5,7 +5,7 @@ use super::{
     tasks::{self, Ending, NewTask, Task},
 };
 use crate::{
-    base::error::Result,
+    base::{error::Result, time::Nanos},
     domain::intent::{Intent, NodeTask},
 };
 use rusqlite::{Connection, params};
@@ -14,8 +14,8 @@ use rusqlite::{Connection, params};
 ///
 /// # Errors
 /// The database failed.
-pub fn begin(connection: &Connection, new: &NewTask, intent: &Intent) -> Result<Task> {
-    let task = tasks::insert(connection, new)?;
+pub fn begin(connection: &Connection, new: &NewTask, intent: &Intent, now: Nanos) -> Result<Task> {
+    let task = tasks::insert(connection, new, now)?;
     open(connection, task.uid, intent)?;
     Ok(task)
 }
@@ -176,7 +176,7 @@ mod tests {
         };
         ledger
             .call(move |connection| {
-                let task = tasks::insert(connection, &NewTask::default())?;
+                let task = tasks::insert(connection, &NewTask::default(), 1)?;
                 open(connection, task.uid, &intent)
             })
             .await

@@ -144,11 +144,10 @@ pub(super) const COLUMNS: &str = "uid, index_uid, type, status, details, error, 
 ///
 /// # Errors
 /// The database failed, or all 32-bit uids are used.
-pub fn insert(connection: &Connection, task: &NewTask) -> Result<Task> {
+pub fn insert(connection: &Connection, task: &NewTask, enqueued_at: Nanos) -> Result<Task> {
     let next: u64 = meta_as(connection, "next_task")?.unwrap_or(0);
     let uid = u32::try_from(next).map_err(|_| Error::Other("no task uid is left".to_owned()))?;
     set_meta(connection, "next_task", &(next + 1).to_string())?;
-    let enqueued_at = time::now();
     connection
         .prepare_cached(
             "INSERT INTO tasks (uid, index_uid, type, status, details, custom_metadata, enqueued_at)
@@ -234,9 +233,9 @@ pub fn insert_failed(
     new: &NewTask,
     details: impl FnOnce(&Task) -> Option<Value>,
     error: ErrorBody,
+    now: Nanos,
 ) -> Result<Task> {
-    let task = insert(connection, new)?;
-    let now = time::now();
+    let task = insert(connection, new, now)?;
     let ending = Ending {
         status: TaskStatus::Failed,
         details: details(&task),
@@ -308,13 +307,13 @@ mod tests {
     async fn uids_go_on_after_a_crash_and_ends_are_written_once() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
-        let first = ledger.call(|connection| insert(connection, &addition("a"))).await.unwrap();
-        let second = ledger.call(|connection| insert(connection, &addition("b"))).await.unwrap();
+        let first = ledger.call(|connection| insert(connection, &addition("a"), 1)).await.unwrap();
+        let second = ledger.call(|connection| insert(connection, &addition("b"), 1)).await.unwrap();
         assert_eq!((first.uid, second.uid), (0, 1));
         ledger.call(move |connection| forget(connection, 1)).await.unwrap();
         // No clean shutdown: a second handle on the same file, as after a crash.
         let ledger = Ledger::open(folder.path()).unwrap();
-        let third = ledger.call(|connection| insert(connection, &addition("b"))).await.unwrap();
+        let third = ledger.call(|connection| insert(connection, &addition("b"), 1)).await.unwrap();
         assert_eq!(third.uid, 2, "a uid is never given twice");
         let ending =
             |status| Ending { status, details: None, error: None, started_at: Some(5), finished_at: 9 };
@@ -330,7 +329,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
         for index in ["a", "b", "abc", "a"] {
-            ledger.call(move |c| insert(c, &addition(index))).await.unwrap();
+            ledger.call(move |c| insert(c, &addition(index), 1)).await.unwrap();
         }
         let uids = async |query: Query| {
             let (tasks, total) = ledger.call(move |c| list(c, &query)).await.unwrap();
@@ -358,7 +357,7 @@ mod tests {
         for task in
             [addition("a"), addition("b"), addition("c"), swap("a", "b"), swap("a", "b"), addition("a")]
         {
-            ledger.call(move |c| insert(c, &task)).await.unwrap();
+            ledger.call(move |c| insert(c, &task, 1)).await.unwrap();
         }
         ledger.call(|c| swap_names(c, 4, "a", "b")).await.unwrap();
         let list = async |query: Query| ledger.call(move |c| list(c, &query)).await.unwrap();

@@ -6,7 +6,7 @@ use crate::{
     cluster::Cluster,
     domain::cluster_state::View,
     node::{Node, Request},
-    sync::{index_uids, unknown_keys},
+    sync::unknown_keys,
 };
 use futures_util::future::join_all;
 use std::time::Duration;
@@ -52,17 +52,14 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
     if !healthy(node).await {
         return Some(format!("node `{name}` does not answer at {url}: start it, or mend the URL"));
     }
-    let own = match node.ask("GET", "/version", None).await {
-        Ok(own) => match node.text("GET /version", &own, "pkgVersion") {
-            Ok(version) => version.to_owned(),
-            Err(error) => return Some(error.to_string()),
-        },
+    let own = match node.version().await {
+        Ok(own) => own,
         Err(Error::Unexpected { status: 401 | 403, .. }) => {
             return Some(format!(
                 "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"
             ));
         }
-        Err(error) => return Some(format!("node `{name}`: {error}")),
+        Err(error) => return Some(format!("node `{name}`: {}", error.chain())),
     };
     if version.is_some_and(|version| version != own) {
         return Some(format!(
@@ -70,7 +67,7 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
             version.unwrap_or_default()
         ));
     }
-    match index_uids(node).await {
+    match node.index_uids().await {
         Ok(indexes) if indexes.is_empty() => None,
         Ok(indexes) => {
             let indexes: Vec<String> = indexes.into_iter().take(5).collect();
@@ -79,6 +76,6 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
                 indexes.join(", ")
             ))
         }
-        Err(error) => Some(format!("node `{name}`: {error}")),
+        Err(error) => Some(format!("node `{name}`: {}", error.chain())),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     base::{
         config::{NodeFile, Pace},
         error::{Error, Result},
-        json,
+        json, log,
     },
     cluster::Cluster,
     domain::cluster_state::View,
@@ -18,6 +18,7 @@ use crate::{
 use change::TopologyFile;
 use plan::Plan;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 /// What an operator wants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,37 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Its name in requests.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AddNode { .. } => "addNode",
+            Self::DrainNode { .. } => "drainNode",
+            Self::RemoveNode { .. } => "removeNode",
+            Self::ReplaceNode { .. } => "replaceNode",
+            Self::LostNode { .. } => "lostNode",
+            Self::Rebalance => "rebalance",
+            Self::Throttle => "throttle",
+            Self::SetReplication { .. } => "setReplication",
+            Self::Apply { .. } => "apply",
+        }
+    }
+
+    /// The node that it is about; of two, the one that is in the cluster already.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::AddNode { node } => Some(&node.name),
+            Self::DrainNode { name }
+            | Self::RemoveNode { name }
+            | Self::ReplaceNode { name, .. }
+            | Self::LostNode { name, .. } => Some(name),
+            Self::Rebalance | Self::Throttle | Self::SetReplication { .. } | Self::Apply { .. } => None,
+        }
+    }
+}
+
 /// What an operator sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -113,6 +145,11 @@ pub async fn take_up_pace(cluster: &Cluster) -> Result<()> {
 /// # Errors
 /// All that is wrong with it, and what to do: nothing has changed.
 pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
+    let span = log::operation_span(wanted.wanted.name(), wanted.wanted.node());
+    start(cluster, wanted).instrument(span).await
+}
+
+async fn start(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     let Wanted { wanted: operation, dry_run, pace } = wanted;
     pace.over(cluster.config.moves)?;
     // First what needs no node, so that an operator hears it at once.

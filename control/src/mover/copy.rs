@@ -13,9 +13,8 @@ use crate::{
             record::{Dirty, Written},
         },
     },
-    domain::task::TaskStatus,
     fencing::fenced,
-    node::{Node, Request},
+    node::{Node, Request, TaskInfo},
 };
 use axum::body::Bytes;
 use miroir_core::{
@@ -26,7 +25,7 @@ use miroir_core::{
 use serde_json::{Value, json, value::RawValue};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Documents a page.
@@ -227,24 +226,16 @@ impl<'a> Copy<'a> {
     }
 
     async fn succeeded(&self, tasks: &[u64]) -> Result<()> {
-        let list: Vec<String> = tasks.iter().map(u64::to_string).collect();
-        let path =
-            ApiPath::from("/tasks").with("limit", &tasks.len().to_string()).with("uids", &list.join(","));
         let mut pause = Duration::from_millis(10);
         loop {
-            let answer = self.target.ask("GET", path.clone(), None).await?;
-            let found = self.target.results(format!("GET {path}"), &answer)?;
-            let is = |task: &Value, wanted: &[TaskStatus]| {
-                TaskStatus::of_node(task).is_some_and(|status| wanted.contains(&status))
-            };
-            let ended_badly = [TaskStatus::Failed, TaskStatus::Canceled];
-            if let Some(failed) = found.iter().find(|task| is(task, &ended_badly)) {
+            let found = self.target.tasks(tasks).await?;
+            if let Some(failed) = found.iter().find(|task| task.has_failed()) {
                 return Err(Error::Other(format!("node `{}`: {failed}", self.target.name)));
             }
             if found.len() < tasks.len() {
                 return Err(Error::Other(format!("node `{}` has lost its tasks", self.target.name)));
             }
-            if found.iter().all(|task| is(task, &[TaskStatus::Succeeded])) {
+            if found.iter().all(TaskInfo::has_succeeded) {
                 return Ok(());
             }
             tokio::time::sleep(pause).await;
@@ -322,13 +313,11 @@ pub async fn untagged(
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn fetch(node: &Node, index: &str, body: &Value) -> Result<Page> {
-    let request = Request::own("POST", ApiPath::of_index(index, &["documents", "fetch"]), Some(body));
-    let begun = Instant::now();
-    let answer = node.send_within(&request, PATIENCE).await?;
-    if !answer.is_success() {
-        return Err(node.unexpected(&request, &answer));
-    }
-    tracing::trace!(node = node.name, index, took = ?begun.elapsed(), "a page was read");
-    let unreadable = |_| node.unreadable(format!("{} {}", request.method, request.path), &answer.json());
-    serde_json::from_slice(&answer.body).map_err(unreadable)
+    let begun = node.clock().monotonic();
+    let page = node.fetch_documents(index, body, PATIENCE).await?;
+    tracing::trace!(node = node.name, index, took = ?node.clock().since(begun), "a page was read");
+    serde_json::from_slice(&page).map_err(|_| {
+        let text = Value::from(String::from_utf8_lossy(&page));
+        node.unreadable(format!("POST /indexes/{index}/documents/fetch"), &text)
+    })
 }

@@ -2,7 +2,10 @@
 
 use super::{Move, copy::Copy};
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        time::Instant,
+    },
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
@@ -10,10 +13,7 @@ use crate::{
     },
 };
 use miroir_core::shard::Shard;
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 /// How long its locks are waited for: writers that come later wait behind it.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
@@ -40,7 +40,7 @@ impl HandOver<'_> {
     /// The target has missed something, or does not answer.
     pub async fn of_quiet(&self, copy: &Copy<'_>) -> Result<Vec<Shard>> {
         let Move { cluster, shards, .. } = self.of;
-        let begun = Instant::now();
+        let begun = self.of.cluster.clock.monotonic();
         let Some(guard) = self.lock().await else { return Ok(Vec::new()) };
         let is_quiet = |shard: &Shard| self.of.is_quiet(self.recording, *shard);
         let quiet: Vec<Shard> = shards.iter().copied().filter(is_quiet).collect();
@@ -53,7 +53,7 @@ impl HandOver<'_> {
     /// # Errors
     /// A node did not answer in time: the copy may be anything, and is begun again.
     pub async fn of_all(&self, copy: &mut Copy<'_>) -> Result<Vec<Shard>> {
-        let begun = Instant::now();
+        let begun = self.of.cluster.clock.monotonic();
         let Some(guard) = self.lock().await else { return Ok(Vec::new()) };
         // It can be given up here without a trace; later it cannot.
         let indexed = tokio::time::timeout(LONGEST / 2, self.of.source_has_indexed()).await;
@@ -74,7 +74,9 @@ impl HandOver<'_> {
     /// Some work under the locks, as long as writers may wait.
     async fn within(&self, begun: Instant, work: impl Future<Output = Result<()>>) -> Result<()> {
         let late = || Error::Other(format!("the last of a copy to `{}` took too long", self.of.target.name));
-        tokio::time::timeout(LONGEST.saturating_sub(begun.elapsed()), work).await.map_err(|_| late())?
+        tokio::time::timeout(LONGEST.saturating_sub(self.of.cluster.clock.since(begun)), work)
+            .await
+            .map_err(|_| late())?
     }
 
     /// From now on the target is read and written.
@@ -91,7 +93,7 @@ impl HandOver<'_> {
         cluster.change(|view| shards.iter().for_each(|shard| view.mark_active(*shard, &target.name))).await?;
         drop(guard);
         if !shards.is_empty() {
-            cluster.mover.progress.handed_over(shards.len(), begun.elapsed());
+            cluster.mover.progress.handed_over(shards.len(), self.of.cluster.clock.since(begun));
         }
         Ok(shards)
     }

@@ -10,7 +10,10 @@ mod hand_over;
 mod old_copies;
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::{
         Cluster,
         moves::{
@@ -27,8 +30,9 @@ use hand_over::HandOver;
 use miroir_core::shard::Shard;
 use std::{
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tracing::Instrument;
 
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
@@ -68,12 +72,16 @@ pub async fn watch(cluster: Arc<Cluster>) {
             let view = cluster.view();
             if view.behind.contains(&node.name) || next(&cluster, node).is_some() {
                 let node = node.clone();
-                Mover::alone(&cluster, format!("fill {}", node.name), |cluster| async move {
-                    if let Err(error) = fill(&cluster, &node).await {
-                        tracing::warn!(node = node.name, %error, "replicas could not be made whole yet");
-                        cluster.mover.progress.failed(&node.name, &error);
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                let span = log::move_span(&node.name);
+                Mover::alone(&cluster, format!("fill {}", node.name), |cluster| {
+                    let filling = async move {
+                        if let Err(error) = fill(&cluster, &node).await {
+                            tracing::warn!(error = %error.chain(), "replicas could not be made whole yet");
+                            cluster.mover.progress.failed(&node.name, &error);
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                    };
+                    filling.instrument(span)
                 });
             }
         }
@@ -123,7 +131,7 @@ struct Move<'a> {
 impl<'a> Move<'a> {
     async fn run(self) -> Result<()> {
         let Self { cluster, source, target, shards } = self;
-        let begun = Instant::now();
+        let begun = cluster.clock.monotonic();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
         // From here on none of them is emptied. What was given up before that may be empty by now, and is to stay so.
         if !shards.iter().all(|shard| self.is_wanted(*shard)) {
@@ -147,7 +155,7 @@ impl<'a> Move<'a> {
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,
-            took = ?begun.elapsed(),
+            took = ?cluster.clock.since(begun),
             "replicas are whole"
         );
         Ok(())
@@ -160,14 +168,14 @@ impl<'a> Move<'a> {
         let mut done = 0;
         let mut pause = Duration::from_millis(20);
         loop {
-            let begun = Instant::now();
+            let begun = self.cluster.clock.monotonic();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
             // Else what is written all the time would never be caught up with.
             copy.is_throttled = record::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
             copy.indexed().await?;
-            let took = begun.elapsed();
+            let took = self.cluster.clock.since(begun);
             left.retain(|shard| self.is_wanted(*shard));
             let quiet: Vec<Shard> =
                 left.iter().copied().filter(|shard| self.is_quiet(recording, *shard)).collect();
@@ -215,7 +223,7 @@ impl<'a> Move<'a> {
     /// and it may become the only one to be read.
     async fn known_to_gateways(self) {
         let Self { cluster, target, .. } = self;
-        let begun = Instant::now();
+        let begun = cluster.clock.monotonic();
         let mut is_told = false;
         loop {
             let is_known = |since| cluster.gateways.confirmed(since);
@@ -224,7 +232,7 @@ impl<'a> Move<'a> {
             if known && strangers.is_empty() {
                 return;
             }
-            if begun.elapsed() > TELLING && !is_told {
+            if cluster.clock.since(begun) > TELLING && !is_told {
                 is_told = true;
                 let error = Error::Other(format!(
                     "node `{}` takes nothing yet: {}",
@@ -238,7 +246,7 @@ impl<'a> Move<'a> {
                         "not all gateways have confirmed the topology that names it".to_owned()
                     }
                 ));
-                tracing::warn!(%error, "a copy waits");
+                tracing::warn!(error = %error.chain(), "a copy waits");
                 cluster.mover.progress.failed(&target.name, &error);
             }
             tokio::time::sleep(TICK).await;

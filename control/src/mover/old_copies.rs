@@ -2,7 +2,10 @@
 
 use super::{Mover, copy::untagged, hand_over::scope};
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::Cluster,
     domain::cluster_state::{ReplicaState, View},
     fencing::fenced,
@@ -15,6 +18,7 @@ use miroir_core::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// How long the locks are waited for: writers that come later wait behind.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
@@ -36,8 +40,10 @@ pub fn look_after(cluster: &Arc<Cluster>) {
             continue;
         }
         let Some(node) = cluster.node(&name).filter(|node| node.is_up()) else { continue };
-        Mover::alone(cluster, format!("empty {name}"), |cluster| async move {
-            report(&node.name, delete(&cluster, &node, &shards).await);
+        let span = log::move_span(&name);
+        Mover::alone(cluster, format!("empty {name}"), |cluster| {
+            let emptying = async move { report(&node.name, delete(&cluster, &node, &shards).await) };
+            emptying.instrument(span)
         });
     }
     let is_empty = |name: &str| !view.replicas.iter().flatten().any(|replica| replica.node == name);
@@ -50,7 +56,7 @@ pub fn look_after(cluster: &Arc<Cluster>) {
 
 fn report(what: &str, result: Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "{what}: not done yet");
+        tracing::warn!(error = %error.chain(), "{what}: not done yet");
     }
 }
 
@@ -130,13 +136,15 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
         }
     }
     for task in tasks {
-        crate::sync::wait(node, task).await?;
+        node.wait_for_task(task).await?;
     }
     for index in &indexes {
-        let body = json!({"filter": filter, "limit": 0});
-        match node.ask("POST", ApiPath::of_index(index, &["documents", "fetch"]), Some(&body)).await {
-            Ok(left) if left.get("total").and_then(Value::as_u64) == Some(0) => {}
-            Ok(left) => return Err(Error::Other(format!("`{index}` on `{}` still has {left}", node.name))),
+        match node.count_documents(index, &filter).await {
+            Ok(Some(0)) => {}
+            Ok(left) => {
+                let left = left.map_or_else(|| "an unknown number of".to_owned(), |left| left.to_string());
+                return Err(Error::Other(format!("`{index}` on `{}` still has {left} documents", node.name)));
+            }
             Err(Error::Unexpected { status: 404, .. }) => {}
             Err(error) => return Err(error),
         }

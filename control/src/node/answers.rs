@@ -67,13 +67,12 @@ pub fn task_error(task: &Value) -> Option<ErrorBody> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::config::NodeFile;
+    use crate::testing::{Reply, Script, node};
     use serde_json::json;
 
     #[test]
     fn what_is_no_list_is_not_an_empty_one() {
-        let config = NodeFile::new("n0", "http://a:1").validate("node").unwrap();
-        let node = Node::new(config, reqwest::Client::new(), String::new());
+        let node = node("n0", Script::new(|_| Reply::NoConnection));
         assert_eq!(*node.results("GET /keys", &json!({"results": [1]})).unwrap(), [json!(1)]);
         for wrong in [json!({}), json!(null), json!({"results": null}), json!([])] {
             let error = node.results("GET /keys", &wrong).unwrap_err().to_string();

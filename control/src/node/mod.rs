@@ -1,14 +1,31 @@
-//! A Meilisearch node: the one HTTP client, and what is known of the node's health.
+//! A Meilisearch node: what it is asked, and what is known of its health. Requests leave by a [`Transport`].
 
 pub mod answers;
+mod documents;
+mod features;
+mod http;
+mod indexes;
+mod keys;
+mod settings;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod transport;
 
-use crate::base::error::{Error, Result};
-use axum::body::Bytes;
+pub use http::Http;
+pub use tasks::TaskInfo;
+pub use transport::{Call, NoAnswer, Transport};
+
+use crate::base::{
+    error::{Error, Result},
+    time::{Instant, SharedClock},
+};
+use axum::{body::Bytes, http::Method};
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::Value;
 use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// How long a node may take for a request of the control plane's own.
@@ -24,7 +41,8 @@ pub struct Node {
     /// The Envoy cluster that reaches it.
     pub cluster: String,
     config: crate::base::config::NodeConfig,
-    http: reqwest::Client,
+    transport: Arc<dyn Transport>,
+    clock: SharedClock,
     master_key: String,
     health: Mutex<Health>,
 }
@@ -127,14 +145,20 @@ impl Request {
 impl Node {
     /// A node that has not been heard of yet.
     #[must_use]
-    pub fn new(config: crate::base::config::NodeConfig, http: reqwest::Client, master_key: String) -> Self {
-        let health = Health { up: false, since: Instant::now(), version: None, error: None };
+    pub fn new(
+        config: crate::base::config::NodeConfig,
+        transport: Arc<dyn Transport>,
+        master_key: String,
+        clock: SharedClock,
+    ) -> Self {
+        let health = Health { up: false, since: clock.monotonic(), version: None, error: None };
         Self {
             name: config.name.clone(),
             url: config.url.clone(),
             cluster: config.cluster.clone(),
             config,
-            http,
+            transport,
+            clock,
             master_key,
             health: Mutex::new(health),
         }
@@ -144,6 +168,12 @@ impl Node {
     #[must_use]
     pub fn config(&self) -> crate::base::config::NodeConfig {
         self.config.clone()
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
     }
 
     /// Sends a request and reads the whole answer, whatever its status.
@@ -159,30 +189,26 @@ impl Node {
     /// # Errors
     /// No whole answer came in time.
     pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
-        let unreachable = |source| Error::Unreachable { node: self.name.clone(), source };
-        let method = reqwest::Method::from_bytes(request.method.as_bytes())
+        let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
-        let url = self.url_of(&request.path)?;
-        let mut builder = self.http.request(method, url).timeout(timeout).body(request.body.clone());
-        match &request.authority {
-            Authority::Master => builder = builder.bearer_auth(&self.master_key),
-            Authority::Header(authorization) => builder = builder.header("authorization", authorization),
-            Authority::Nobody => {}
-        }
-        if let Some(content_type) = &request.content_type {
-            builder = builder.header("content-type", content_type);
-        }
-        if let Some(encoding) = &request.content_encoding {
-            builder = builder.header("content-encoding", encoding);
-        }
-        let answer = builder.send().await.map_err(unreachable)?;
-        let status = answer.status().as_u16();
-        let header = |name: &str| {
-            answer.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+        let call = Call {
+            method,
+            url: self.url_of(&request.path)?,
+            authorization: match &request.authority {
+                Authority::Master => Some(format!("Bearer {}", self.master_key)),
+                Authority::Header(authorization) => Some(authorization.clone()),
+                Authority::Nobody => None,
+            },
+            content_type: request.content_type.clone(),
+            content_encoding: request.content_encoding.clone(),
+            body: request.body.clone(),
+            timeout,
         };
-        let (content_type, allow) = (header("content-type"), header("allow"));
-        let body = answer.bytes().await.map_err(unreachable)?;
-        Ok(NodeAnswer { status, content_type, allow, body })
+        self.transport.send(call).await.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
+            node: self.name.clone(),
+            is_unsent,
+            source,
+        })
     }
 
     /// The node's URL of a path.
@@ -221,25 +247,6 @@ impl Node {
         }
     }
 
-    /// Waits until it has ended all tasks that it has now, whoever sent them.
-    ///
-    /// # Errors
-    /// It did not answer.
-    pub async fn has_ended_what_it_took(&self) -> Result<()> {
-        let first = async |path: &'static str| -> Result<Option<u64>> {
-            let tasks = self.ask("GET", path, None).await?;
-            Ok(tasks.pointer("/results/0/uid").and_then(Value::as_u64))
-        };
-        let Some(last) = first("/tasks?limit=1").await? else { return Ok(()) };
-        let mut pause = Duration::from_millis(20);
-        let unfinished = "/tasks?statuses=enqueued,processing&reverse=true&limit=1";
-        while first(unfinished).await?.is_some_and(|oldest| oldest <= last) {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-        Ok(())
-    }
-
     /// What the health loop saw last.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -256,7 +263,7 @@ impl Node {
     #[must_use]
     pub fn away(&self) -> Option<Duration> {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        (!health.up).then(|| health.since.elapsed())
+        (!health.up).then(|| self.clock.since(health.since))
     }
 
     /// Asks for its health; `true` if it has come back, or come for the first time.
@@ -265,12 +272,15 @@ impl Node {
         let result = match self.send_within(&request, Duration::from_secs(2)).await {
             Ok(answer) if answer.status == 200 => Ok(()),
             Ok(answer) => Err(format!("/health answered {}", answer.status)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.chain().to_string()),
         };
         let known = self.health().version.is_some() && self.is_up();
         let version = if result.is_ok() && !known {
-            let version = self.ask("GET", "/version", None).await.ok();
-            version.and_then(|version| version.get("pkgVersion")?.as_str().map(ToOwned::to_owned))
+            // Without it the next check asks again.
+            self.version().await.map(Some).unwrap_or_else(|error| {
+                tracing::debug!(node = self.name, error = %error.chain(), "a node does not tell its version");
+                None
+            })
         } else {
             None
         };
@@ -278,48 +288,12 @@ impl Node {
         let came = result.is_ok() && !health.up;
         if health.up != result.is_ok() {
             health.up = result.is_ok();
-            health.since = Instant::now();
+            health.since = self.clock.monotonic();
         }
         if version.is_some() {
             health.version = version;
         }
         health.error = result.err();
         came
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::config::NodeConfig;
-
-    #[test]
-    fn a_node_is_asked_for_what_was_meant_or_for_nothing() {
-        let node = |url: &str| {
-            let config = NodeConfig {
-                name: "a".into(),
-                url: url.parse().unwrap(),
-                cluster: "a".into(),
-                weight: 1,
-                zone: None,
-            };
-            Node::new(config, reqwest::Client::new(), String::new())
-        };
-        for base in ["http://h:7700", "http://h:7700/", "https://h/below/"] {
-            let node = node(base);
-            let url = |segments: &[&str]| {
-                node.url_of(&ApiPath::new(segments.iter().copied()).with("q", "a/../b#?"))
-            };
-            let base = base.trim_end_matches('/');
-            let evil = [r"..\..\beta", "a/b", "beta/stats#", "?x", "%2e%2e", "a b", "é", ";"];
-            for text in evil {
-                let url = url(&["indexes", text, "documents"]).unwrap();
-                let path = url.as_str().strip_prefix(base).unwrap();
-                assert_eq!(ApiPath::parse(path).unwrap().segments(), ["indexes", text, "documents"]);
-            }
-            for text in [".", ".."] {
-                assert!(url(&["indexes", text, "documents"]).is_err(), "{base} {text}");
-            }
-        }
     }
 }

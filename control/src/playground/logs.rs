@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Marks of a line that somebody should read: Envoy's, tracing's, Rust's.
-const MARKS: [&str; 5] = ["[error]", "[critical]", " ERROR ", "panicked at", "fatal"];
+/// Marks of a line that somebody should read: Envoy's, tracing's (of text and of JSON), Rust's.
+const MARKS: [&str; 6] = ["[error]", "[critical]", " ERROR ", "\"level\":\"ERROR\"", "panicked at", "fatal"];
 
 /// Watches processes and logs, for ever.
 pub async fn stream(supervisor: &Supervisor) {

@@ -12,7 +12,7 @@ pub mod supervisor;
 
 pub use args::PlaygroundArgs;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, chain};
 use args::RunArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::{Plan, connectable};
@@ -163,7 +163,7 @@ async fn until_ok(url: &str, search_key: Option<&str>, name: &str) -> Result<()>
                 Err(error) => error.to_string(),
             },
             Ok(answer) => answer.status().to_string(),
-            Err(error) => error.to_string(),
+            Err(error) => chain(&error).to_string(),
         };
         tokio::time::sleep(Duration::from_millis(30)).await;
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::admin::TOKEN_HEADER,
     base::{
-        error::{Error, Result},
+        error::{Error, Result, chain},
         secrets,
     },
 };
@@ -111,8 +111,9 @@ async fn add(of: &OfArgs) -> Result<()> {
 
 async fn ask(of: &OfArgs, method: reqwest::Method, path: &ApiPath) -> Result<Vec<ProcessView>> {
     let state = State::read(&of.data)?;
-    let none =
-        |error: reqwest::Error| Error::Other(format!("no playground runs in {}: {error}", of.data.display()));
+    let none = |error: reqwest::Error| {
+        Error::Other(format!("no playground runs in {}: {}", of.data.display(), chain(&error)))
+    };
     let answer = reqwest::Client::builder()
         .no_proxy()
         .build()

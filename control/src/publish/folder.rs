@@ -93,9 +93,9 @@ impl Folder {
         let written = state.files.iter().try_for_each(replace);
         if let Err(error) = &written {
             if !state.status.failing {
-                tracing::error!(%error, "the topology cannot be published; it is tried again");
+                tracing::error!(error = %error.chain(), "the topology cannot be published; it is tried again");
             }
-            state.status.trouble = Some(error.to_string());
+            state.status.trouble = Some(error.chain().to_string());
         }
         state.status.failing = written.is_err();
         written

@@ -3,7 +3,7 @@
 //! Not a `WasmPlugin`: that cannot set `allow_on_headers_stop_iteration`, without which no request's body reaches the filter.
 
 use super::{Publisher, Snapshot, envoy, envoys::Subscription};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, chain};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -49,7 +49,8 @@ impl Kubernetes {
         let mut http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
         if api.starts_with("https:") {
             let ca = std::fs::read(&ca).map_err(Error::file(&ca))?;
-            let ca = reqwest::Certificate::from_pem(&ca).map_err(|error| Error::Other(error.to_string()))?;
+            let ca = reqwest::Certificate::from_pem(&ca)
+                .map_err(|error| Error::Other(chain(&error).to_string()))?;
             http = http.tls_built_in_root_certs(false).add_root_certificate(ca);
         }
         Ok(Self {
@@ -60,7 +61,7 @@ impl Kubernetes {
             name: resource.to_owned(),
             account: account.to_owned(),
             publisher,
-            http: http.build().map_err(|error| Error::Other(error.to_string()))?,
+            http: http.build().map_err(|error| Error::Other(chain(&error).to_string()))?,
         })
     }
 
@@ -96,7 +97,7 @@ impl Kubernetes {
                 true
             }
             Err(error) => {
-                subscription.refused("filter", &version, &error.to_string());
+                subscription.refused("filter", &version, &error.chain().to_string());
                 false
             }
         }
@@ -137,7 +138,7 @@ impl Kubernetes {
             let request_body = serde_json::to_vec(patch)?;
             request = request.header("content-type", "application/merge-patch+json").body(request_body);
         }
-        let failed = |error: reqwest::Error| Error::Other(format!("the Kubernetes API: {error}"));
+        let failed = |error: reqwest::Error| Error::Other(format!("the Kubernetes API: {}", chain(&error)));
         let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         let body: Result<Value, _> = answer.json().await;

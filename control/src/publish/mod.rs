@@ -15,6 +15,7 @@ use crate::{
     base::{
         config::{self, ClusterConfig},
         error::{Error, Result},
+        time::Instant,
         tls::UpstreamTls,
     },
     disguise::settings_tag::{self, FILTERABLE},
@@ -26,7 +27,7 @@ use crate::{
 use envoys::Subscribers;
 use folder::Folder;
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The name of the filter's configuration.
@@ -146,11 +147,12 @@ impl Publisher {
         cluster: &ClusterConfig,
         view: &View,
         retired: &[config::NodeConfig],
+        now: Instant,
     ) -> Result<()> {
         let topology = self.topology(cluster, view)?;
         let nodes = view.nodes.iter().map(|member| &member.config).chain(retired);
         let snapshot = Arc::new(Snapshot {
-            at: Instant::now(),
+            at: now,
             topology: topology.config().clone(),
             nodes: nodes.cloned().collect(),
             control: self.control.clone(),
@@ -221,16 +223,7 @@ mod file_tests {
         let cluster = file.validate().unwrap();
         let publisher = Publisher {
             folder: Some(Folder::new(folder.path().to_owned(), crate::base::files::PRIVATE)),
-            wasm: "/filter.wasm".into(),
-            control: "127.0.0.1:9".into(),
-            control_cluster: config::CONTROL_CLUSTER.into(),
-            tls: crate::base::tls::NodeTls::default().upstream(),
-            control_tls: None,
-            secret: "s".into(),
-            read_key: None,
-            internal_key: "k".into(),
-            snapshots: watch::Sender::default(),
-            subscribers: Subscribers::default(),
+            ..crate::testing::publisher()
         };
         let member = |config: &config::NodeConfig| Member {
             config: config.clone(),
@@ -248,7 +241,7 @@ mod file_tests {
             indexes: [("movies".to_owned(), movies())].into(),
             ..View::default()
         };
-        publisher.publish(&cluster, &view, &[]).unwrap();
+        publisher.publish(&cluster, &view, &[], Instant::now()).unwrap();
         let read = |name: &str| -> serde_json::Value {
             serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
         };

@@ -1,11 +1,8 @@
-use super::{
-    Publisher, Snapshot, envoy,
-    envoys::{Subscriber, Subscribers},
-    grpc,
-    kubernetes::Kubernetes,
-    proto,
+use super::{Publisher, Snapshot, envoy, envoys::Subscriber, grpc, kubernetes::Kubernetes, proto};
+use crate::{
+    base::{config::CONTROL_CLUSTER, time::Instant},
+    testing::{node_config, publisher},
 };
-use crate::base::{config::CONTROL_CLUSTER, tls::NodeTls};
 use axum::{
     Json, Router,
     extract::State,
@@ -32,26 +29,10 @@ use prost::{Message, Name};
 use serde_json::{Value, json};
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tonic::{Request, Status, Streaming};
-
-fn publisher() -> Publisher {
-    Publisher {
-        folder: None,
-        wasm: "/filter.wasm".into(),
-        control: "127.0.0.1:9".into(),
-        control_cluster: CONTROL_CLUSTER.into(),
-        tls: NodeTls::default().upstream(),
-        control_tls: None,
-        secret: "gateways".into(),
-        read_key: None,
-        internal_key: "k".into(),
-        snapshots: watch::Sender::default(),
-        subscribers: Subscribers::default(),
-    }
-}
 
 /// Says that these nodes are in the cluster.
 fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
@@ -59,9 +40,7 @@ fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
         "schema": 1, "version": version, "placement": [[0]],
         "nodes": nodes.iter().map(|name| json!({"name": name, "cluster": name})).collect::<Vec<_>>(),
     });
-    let node = |name: &&str| {
-        crate::base::config::NodeFile::new(*name, format!("http://{name}:7700")).validate("node").unwrap()
-    };
+    let node = |name: &&str| node_config(name, &format!("http://{name}:7700"));
     let snapshot = Snapshot {
         at: Instant::now(),
         topology: serde_json::from_value(topology).unwrap(),

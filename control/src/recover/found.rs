@@ -10,24 +10,19 @@ use crate::{
     },
     node::Node,
     sync::{
-        features,
         instance_settings::{self, Changed},
         search_rules,
     },
 };
 use miroir_core::{
     documents::PrimaryKey,
-    path::ApiPath,
     protocol::uid_of_metadata,
     sequence::DocumentTag,
     shard::{Shard, TAG_FIELD},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 const PAGE: usize = 1000;
 /// How long a node may take to do what is in its queue.
@@ -90,7 +85,7 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     let mut found = Found { keys: list("/keys?limit=10000").await?, ..Found::default() };
     for told in list("/indexes?limit=100000").await? {
         let uid = node.text("GET /indexes", &told, "uid")?.to_owned();
-        let settings = node.ask("GET", ApiPath::of_index(&uid, &["settings"]), None).await?;
+        let settings = node.settings(&uid).await?;
         let known = index(&told, &settings)
             .ok_or_else(|| node.unreadable(format!("GET /indexes/{uid} and its settings"), &told))?;
         if let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) {
@@ -100,7 +95,7 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
         found.indexes.insert(uid, known);
     }
     // With an experimental feature off it does not tell what belongs to it.
-    let features = node.ask("GET", features::PATH, None).await?;
+    let features = node.features().await?;
     let is_on = |feature: &str| features.get(feature) == Some(&Value::Bool(true));
     if is_on(search_rules::FEATURE) {
         let rules = search_rules::of_node(node).await?;
@@ -121,13 +116,12 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
 }
 
 async fn idle(node: &Node) -> Result<()> {
-    let begun = Instant::now();
+    let begun = node.clock().monotonic();
     loop {
-        let tasks = node.ask("GET", "/tasks?statuses=enqueued,processing&limit=1", None).await?;
-        if tasks.get("total").and_then(Value::as_u64) == Some(0) {
+        if node.is_idle().await? {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if node.clock().since(begun) > PATIENCE {
             return Err(Error::Other(format!("node `{}` is busy for too long", node.name)));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -8,7 +8,7 @@ use crate::{
         config::ClusterConfig,
         error::{Error, Result},
         files::{self, Claim},
-        time,
+        time::{self, Clock, SystemClock},
     },
     cluster::Cluster,
     disguise::{
@@ -66,7 +66,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     for node in &nodes {
         match look(node, config.shards).await {
             Ok(of_node) => drop(found.insert(node.name.clone(), of_node)),
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(error.chain().to_string()),
         }
     }
     if !errors.is_empty() {
@@ -88,7 +88,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
 /// What the nodes say that the cluster is.
 fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recovered) {
     // Later than any that a gateway knows, which grow by one with each change.
-    let version = u64::try_from(time::now() / 1_000_000_000).unwrap_or(1);
+    let version = u64::try_from(SystemClock.wall() / 1_000_000_000).unwrap_or(1);
     let nodes = config.nodes.iter().map(|node| Member {
         config: node.clone(),
         since: version,

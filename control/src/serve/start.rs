@@ -1,7 +1,10 @@
 //! From an open ledger to a cluster that clients may use.
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::{Cluster, locks::Scope, tracked::Unsettled},
     domain::{
         intent::{Effect, Intent},
@@ -18,10 +21,8 @@ use crate::{
     writes::{commit, edit, recovery},
 };
 use miroir_core::protocol::WriteOperation;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
 ///
@@ -33,7 +34,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     cluster.epochs.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
-            tracing::warn!(node = node.name, %error, "a node has keys of before still");
+            tracing::warn!(node = node.name, error = %error.chain(), "a node has keys of before still");
         }
     }
     take_up(&cluster).await?;
@@ -58,14 +59,14 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
 
 /// Waits until every shard can be read; and, for some seconds, for all nodes.
 async fn wait_for_nodes(cluster: &Cluster) {
-    let begun = Instant::now();
+    let begun = cluster.clock.monotonic();
     loop {
         health::check(cluster).await;
         let view = cluster.view();
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
         let readable = view.shards().all(|shard| view.active(shard).any(is_up));
         let whole = cluster.nodes().iter().all(|node| node.is_up());
-        if whole || (readable && begun.elapsed() > Duration::from_secs(10)) {
+        if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -97,7 +98,7 @@ async fn know_leases(cluster: Arc<Cluster>) {
     let Some(left) = cluster.gateways.unknown_for() else { return };
     tokio::time::sleep(left).await;
     if let Err(error) = cluster.ledger.call(leases::know_leases).await {
-        tracing::warn!(%error, "the next start waits for leases again");
+        tracing::warn!(error = %error.chain(), "the next start waits for leases again");
     }
 }
 
@@ -107,8 +108,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     for found in cluster.ledger.call(intents::all).await? {
         let uid = found.uid;
         match (&found.intent, found.sent) {
-            (Intent::Write { .. }, false) => {
-                let write = recovery::reopen(cluster, found, &open).await?;
+            (Intent::Write { index, .. }, false) => {
+                let span = log::write_span(Some(uid), index);
+                let write = recovery::reopen(cluster, found, &open).instrument(span).await?;
                 match write {
                     Some(write) if matches!(write.operation, WriteOperation::Edit { .. }) => {
                         edits.push(write)
@@ -117,10 +119,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 }
             }
             (Intent::Broadcast { requests, effect }, false) => {
-                if let Err(error) =
-                    crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone()).await
-                {
-                    tracing::error!(uid, %error, "an operation could not be taken up; the next start will");
+                let redone = crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone());
+                if let Err(error) = redone.instrument(log::task_span(Some(uid), None, None)).await {
+                    tracing::error!(uid, error = %error.chain(), "an operation could not be taken up; the next start will");
                 }
             }
             (Intent::Export { export }, _) => {
@@ -162,7 +163,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
         let cluster = cluster.clone();
         tokio::spawn(async move {
             if let Err(error) = recovery::recover(&cluster, open).await {
-                tracing::error!(%error, "writes could not be recovered yet");
+                tracing::error!(error = %error.chain(), "writes could not be recovered yet");
             }
         });
     }

@@ -7,15 +7,12 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// The route.
-pub const PATH: &str = "/experimental-features";
-
 /// Whether nodes have an experimental feature on; `None` where they do not know it.
 ///
 /// # Errors
 /// No node answered, or one did not tell its features.
 pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
-    let answer = cluster.ask_any(&Request::own("GET", PATH, None)).await?;
+    let answer = cluster.ask_any(&Request::features()).await?;
     let features = answer.json();
     if !answer.is_success() || !features.is_object() {
         let status = answer.status;
@@ -37,10 +34,10 @@ pub async fn told(
     path: &'static str,
     body: Option<&Value>,
 ) -> Result<Option<Value>> {
-    match node.ask("GET", PATH, None).await?.get(feature) {
+    match node.features().await?.get(feature) {
         None => return Ok(None),
         Some(Value::Bool(true)) => {}
-        Some(_) => drop(node.ask("PATCH", PATH, Some(&json!({ feature: true }))).await?),
+        Some(_) => node.change_features(&json!({ feature: true })).await?,
     }
     match node.ask(method, path, body).await {
         Err(Error::Unexpected { status: 404, .. }) => Ok(None),
@@ -53,9 +50,9 @@ pub async fn told(
 /// # Errors
 /// One of them did not answer, or refused.
 pub async fn sync(from: &Node, to: &Node) -> Result<()> {
-    let wanted = from.ask("GET", PATH, None).await?;
-    if to.ask("GET", PATH, None).await? != wanted {
-        to.ask("PATCH", PATH, Some(&wanted)).await?;
+    let wanted = from.features().await?;
+    if to.features().await? != wanted {
+        to.change_features(&wanted).await?;
     }
     Ok(())
 }

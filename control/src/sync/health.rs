@@ -4,10 +4,9 @@ use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
     node::Node,
-    sync::{features, index_uids},
+    sync::features,
 };
 use futures_util::future::join_all;
-use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
 /// How long a node may take to tell its indexes.
@@ -32,7 +31,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
         if !came.is_empty()
             && let Err(error) = features::learn(&cluster).await
         {
-            tracing::warn!(%error, "no node tells its features");
+            tracing::warn!(error = %error.chain(), "no node tells its features");
         }
         for name in came {
             tracing::info!(node = name, "a node is back");
@@ -40,7 +39,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             if let Some(node) = cluster.node(&name)
                 && let Err(error) = cluster.epochs.catch_up(&cluster, &node).await
             {
-                tracing::warn!(node = name, %error, "a node could not get its epoch keys yet");
+                tracing::warn!(node = name, error = %error.chain(), "a node could not get its epoch keys yet");
             }
         }
         let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
@@ -48,7 +47,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             // One that hangs must not hold up the others' checks.
             let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
             if let Ok(Err(error)) = told {
-                tracing::warn!(node = node.name, %error, "a node does not tell its indexes");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell its indexes");
             }
         });
         join_all(noticed).await;
@@ -60,17 +59,17 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     // An index that is being made or deleted is in the catalogue before it is on nodes, or after. The lock, for which everybody who
     // comes later waits, is taken only where it stays so.
     let first = lacking(cluster, node).await?;
-    if first.is_empty() || !is_idle(node).await? {
+    if first.is_empty() || !node.keeps_its_indexes().await? {
         return Ok(());
     }
     tokio::time::sleep(MOMENT).await;
     let again = lacking(cluster, node).await?;
-    if !again.iter().any(|index| first.contains(index)) || !is_idle(node).await? {
+    if !again.iter().any(|index| first.contains(index)) || !node.keeps_its_indexes().await? {
         return Ok(());
     }
     let lock = cluster.locks.lock(Scope::everything());
     let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else { return Ok(()) };
-    if !is_idle(node).await? {
+    if !node.keeps_its_indexes().await? {
         return Ok(());
     }
     let lacking = lacking(cluster, node).await?;
@@ -81,15 +80,8 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     cluster.change(|view| view.mark_behind(&node.name)).await
 }
 
-/// Whether a node has nothing before it that makes indexes, as settings do, too, or deletes some.
-async fn is_idle(node: &Node) -> Result<bool> {
-    let path = "/tasks?limit=1&statuses=enqueued,processing\
-                &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
-    Ok(node.ask("GET", path, None).await?.get("total").and_then(Value::as_u64) == Some(0))
-}
-
 async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
-    let there = index_uids(node).await?;
+    let there = node.index_uids().await?;
     Ok(cluster.view().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
 }
 

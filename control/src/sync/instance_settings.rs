@@ -133,7 +133,7 @@ pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Ch
         && let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await?
     {
         for uid in workspaces(node, &told)? {
-            let settings = node.ask("GET", ApiPath::new(["chats", &uid, "settings"]), None).await?;
+            let settings = node.workspace_settings(&uid).await?;
             found.push(Changed::Workspace(uid, Some(settings)));
         }
     }

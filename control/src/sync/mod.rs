@@ -14,7 +14,7 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
-    domain::{key_holder::KeyHolder, task::TaskStatus},
+    domain::key_holder::KeyHolder,
     fencing::{fenced, write_keys::create_key},
     indexes::{catalogue, fields},
     ledger::settings as stored,
@@ -22,11 +22,7 @@ use crate::{
 };
 use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// How long everything may be locked for the last of it.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -47,7 +43,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     node.has_ended_what_it_took().await?;
     // Without locks first, however long it takes. Then nothing may change while the node learns what is left.
     if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node).await? {
-        wait(&node, last).await?;
+        node.wait_for_task(last).await?;
     }
     let mut patience = LONGEST / 4;
     loop {
@@ -63,7 +59,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node).await? };
         let learnt = async {
             match last {
-                Some(last) => wait(&node, last).await,
+                Some(last) => node.wait_for_task(last).await,
                 None => Ok(()),
             }
         };
@@ -78,7 +74,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             _ => {
                 drop(guard);
                 match last {
-                    Some(last) => wait(&node, last).await?,
+                    Some(last) => node.wait_for_task(last).await?,
                     None => tokio::time::sleep(LONGEST / 4).await,
                 }
             }
@@ -103,7 +99,7 @@ async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     tokio::spawn(async move {
         for index in cluster.view().indexes.keys() {
             if let Err(error) = fields::complete(&cluster, index).await {
-                tracing::warn!(index, %error, "nodes could not be told each other's fields: the next write will do it");
+                tracing::warn!(index, error = %error.chain(), "nodes could not be told each other's fields: the next write will do it");
             }
         }
     });
@@ -121,7 +117,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
     if let Some(reference) = reference {
         features::sync(reference, node).await?;
     }
-    let there = indexes(node).await?;
+    let there = node.indexes().await?;
     let wanted = cluster.view().indexes.clone();
     for index in there.keys().filter(|index| !wanted.contains_key(*index)) {
         let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
@@ -136,11 +132,11 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             }
             (own, _) => own.is_some(),
         };
-        let own = if is_there { Some(node.ask("GET", path.clone(), None).await?) } else { None };
+        let own = if is_there { Some(node.settings(index).await?) } else { None };
         let uid = index.clone();
         let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
         let settings = match reference {
-            Some(reference) => reference.ask("GET", path.clone(), None).await,
+            Some(reference) => reference.settings(index).await,
             None => Ok(of_ledger(own.as_ref(), &set)),
         };
         let mut settings = match settings {
@@ -210,10 +206,8 @@ fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
 /// Gives an index of a node its primary key. One whose documents are of another key is deleted, unless the node's documents are
 /// read: then they are the only ones. Says whether the index is there.
 async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Result<bool> {
-    let path = ApiPath::of_index(index, &["stats"]);
-    let documents = node.ask("GET", path, None).await?.get("numberOfDocuments").and_then(Value::as_u64);
     let path = ApiPath::of_index(index, &[]);
-    if documents == Some(0) {
+    if node.index_size(index).await? == Some(0) {
         let change = json!({ "primaryKey": key });
         fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&change))).await?;
         return Ok(true);
@@ -245,9 +239,7 @@ pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
     let Some(reference) = cluster.current().into_iter().next() else { return Ok(all) };
     for index in cluster.view().indexes.keys() {
         // What it does not tell now is seen when the node learns it.
-        let Ok(settings) = reference.ask("GET", ApiPath::of_index(index, &["settings"]), None).await else {
-            continue;
-        };
+        let Ok(settings) = reference.settings(index).await else { continue };
         let uid = index.clone();
         let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
         let shown = settings.get(EMBEDDERS).unwrap_or(&Value::Null);
@@ -264,21 +256,17 @@ pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     embedders.is_some()
 }
 
-/// The request for a node's API keys, as errors name it.
-const KEYS: &str = "GET /keys";
-
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
 ///
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn clear(node: &Node) -> Result<()> {
-    for index in index_uids(node).await? {
-        node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await?;
+    for index in node.index_uids().await? {
+        node.delete_index(&index).await?;
     }
-    let keys = node.ask("GET", "/keys?limit=10000", None).await?;
-    for key in node.results(KEYS, &keys)? {
-        if KeyHolder::of(key).is_internal() {
-            node.ask("DELETE", ApiPath::new(["keys", node.text(KEYS, key, "uid")?]), None).await?;
+    for (uid, key) in node.keys().await? {
+        if KeyHolder::of(&key).is_internal() {
+            node.delete_key(&uid).await?;
         }
     }
     Ok(())
@@ -291,20 +279,17 @@ pub async fn clear(node: &Node) -> Result<()> {
 pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     // Epoch keys come and go on their own.
     let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
-        let answer = node.ask("GET", "/keys?limit=10000", None).await?;
-        let keys = node.results(KEYS, &answer)?.iter();
-        keys.filter(|key| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)))
-            .map(|key| Ok((node.text(KEYS, key, "uid")?.to_owned(), key.clone())))
-            .collect()
+        let mut keys = node.keys().await?;
+        keys.retain(|(_, key)| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)));
+        Ok(keys)
     };
     let (wanted, there) = (shared(from).await?, shared(to).await?);
-    let uids = |keys: &[(String, Value)]| keys.iter().map(|(uid, _)| uid.clone()).collect::<BTreeSet<_>>();
-    let (wanted_uids, there_uids) = (uids(&wanted), uids(&there));
-    for uid in there_uids.difference(&wanted_uids) {
-        to.ask("DELETE", ApiPath::new(["keys", uid]), None).await?;
+    let is_in = |keys: &[(String, Value)], uid: &str| keys.iter().any(|(other, _)| other == uid);
+    for (uid, _) in there.iter().filter(|(uid, _)| !is_in(&wanted, uid)) {
+        to.delete_key(uid).await?;
     }
     // Lists show the newest first: made in the other order, they come in the same.
-    for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !there_uids.contains(uid)) {
+    for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !is_in(&there, uid)) {
         let mut body = key.clone();
         if let Some(object) = body.as_object_mut() {
             object.retain(|name, _| {
@@ -312,48 +297,8 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             });
         }
         if let Err(error) = create_key(to, &body).await {
-            tracing::warn!(node = to.name, uid, %error, "an API key could not be copied");
+            tracing::warn!(node = to.name, uid, error = %error.chain(), "an API key could not be copied");
         }
     }
     Ok(())
-}
-
-/// A node's indexes, each with its primary key.
-///
-/// # Errors
-/// The node did not answer, or refused.
-async fn indexes(node: &Node) -> Result<BTreeMap<String, Option<String>>> {
-    let answer = node.ask("GET", "/indexes?limit=100000", None).await?;
-    let index = |told: &Value| {
-        let primary_key = told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
-        Ok((node.text("GET /indexes", told, "uid")?.to_owned(), primary_key))
-    };
-    node.results("GET /indexes", &answer)?.iter().map(index).collect()
-}
-
-/// The uids of a node's indexes.
-///
-/// # Errors
-/// The node did not answer, or refused.
-pub async fn index_uids(node: &Node) -> Result<BTreeSet<String>> {
-    Ok(indexes(node).await?.into_keys().collect())
-}
-
-/// Waits until a node has ended a task.
-///
-/// # Errors
-/// It failed, or the node did not answer.
-pub async fn wait(node: &Node, node_task: u64) -> Result<()> {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        let task = node.ask("GET", ApiPath::new(["tasks", &node_task.to_string()]), None).await?;
-        match TaskStatus::of_node(&task) {
-            Some(TaskStatus::Succeeded) => return Ok(()),
-            Some(TaskStatus::Failed | TaskStatus::Canceled) => {
-                return Err(Error::Other(format!("task {node_task} of node `{}` failed: {task}", node.name)));
-            }
-            _ => tokio::time::sleep(pause).await,
-        }
-        pause = (pause * 2).min(Duration::from_millis(500));
-    }
 }

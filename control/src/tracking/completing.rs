@@ -16,6 +16,7 @@ use crate::{
     ledger::intents,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// How often it is tried to register fields on a node that refuses: then it is behind.
 const ATTEMPTS: u8 = 3;
@@ -56,10 +57,10 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
         index
     };
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let work = async move {
         let done = run(&cluster, uid, &index).await;
         if let Err(error) = &done {
-            tracing::warn!(uid, index, %error, "nodes could not be told each other's fields yet");
+            tracing::warn!(uid, index, error = %error.chain(), "nodes could not be told each other's fields yet");
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
@@ -70,7 +71,8 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
             }
         }
         cluster.settler.notice();
-    });
+    };
+    tokio::spawn(work.in_current_span());
     None
 }
 

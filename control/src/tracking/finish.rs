@@ -2,7 +2,7 @@
 
 use super::{completing, set_back};
 use crate::{
-    base::{error::Result, time},
+    base::error::Result,
     cluster::{Cluster, tracked::SetBack},
     disguise::{facet_values::FACETING, scrub, settings_tag},
     domain::{
@@ -92,7 +92,7 @@ fn kept(effect: Effect, over: &Over) -> Effect {
 async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
     let uid = task.uid;
     let succeeded = over.status == TaskStatus::Succeeded;
-    let finished_at = over.finished_at.unwrap_or_else(time::now);
+    let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
     let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
     // An index that was deleted meanwhile has no settings any more.
     if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
@@ -157,7 +157,7 @@ fn is_idle(effect: &Effect) -> bool {
 
 /// Its end, as clients see it.
 async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
-    let (uid, now) = (task.uid, time::now());
+    let (uid, now) = (task.uid, cluster.clock.wall());
     let succeeded = over.status == TaskStatus::Succeeded;
     let ending = Ending {
         status: over.status,

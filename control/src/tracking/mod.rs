@@ -7,24 +7,22 @@ pub mod webhooks;
 
 use crate::domain::verdict::{Seen, State, Verdict, judge};
 use crate::{
-    base::{error::Result, time},
+    base::{
+        error::{Error, Result},
+        time,
+    },
     cluster::Cluster,
     disguise::scrub,
     domain::task::{TaskKind, TaskStatus},
     ledger::tasks,
-    node::{
-        Node,
-        answers::{task_error, task_uid},
-    },
+    node::TaskInfo,
 };
 use finish::finish;
 use futures_util::future::join_all;
-use miroir_core::{
-    error::{ApiError, Code},
-    path::ApiPath,
-};
+use miroir_core::error::{ApiError, Code};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// A node that is away longer than this is not waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,7 +39,7 @@ pub async fn run(cluster: Arc<Cluster>) {
         }
         let before = cluster.settler.count();
         if let Err(error) = round(&cluster).await {
-            tracing::error!(%error, "tasks could not be settled; the next round will");
+            tracing::error!(error = %error.chain(), "tasks could not be settled; the next round will");
         }
         cluster.settler.rounds.send_modify(|rounds| *rounds += 1);
         // Long indexing is asked for ever less often; an end, or somebody who asks, makes it quick again.
@@ -105,7 +103,11 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         over.into_iter().partition(|(uid, _)| cluster.settler.kind(*uid) == Some(TaskKind::TaskCancelation));
     let mut all = Ok(());
     for group in [others, cancelations] {
-        let ended = join_all(group.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await;
+        let ended = join_all(group.into_iter().map(|(uid, over)| {
+            let span = cluster.settler.span(uid);
+            finish(cluster, uid, *over).instrument(span)
+        }))
+        .await;
         // One that cannot end holds up no other.
         all = ended.into_iter().fold(all, Result::and);
     }
@@ -124,27 +126,23 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         return uids.iter().map(|uid| (*uid, away.clone())).collect();
     }
     for chunk in uids.chunks(CHUNK) {
-        let list: Vec<String> = chunk.iter().map(u32::to_string).collect();
-        let path =
-            ApiPath::from("/tasks").with("limit", &chunk.len().to_string()).with("uids", &list.join(","));
-        let Ok(answer) = node.ask("GET", path.clone(), None).await else { continue };
-        match told(&node, &path, &answer) {
-            Ok(told) => {
-                // Its disk was lost, or its tasks were deleted: they will not end.
-                seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
-                seen.extend(told);
+        let told = match node.tasks(chunk).await {
+            Ok(told) => told,
+            Err(error @ Error::UnreadableAnswer { .. }) => {
+                tracing::warn!(node = node.name, error = %error.chain(), "a node's tasks cannot be read");
+                continue;
             }
-            Err(error) => tracing::warn!(node = node.name, %error, "a node's tasks cannot be read"),
-        }
+            // The next round asks again, soon: whether the node is away, its health says.
+            Err(error) => {
+                tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
+                continue;
+            }
+        };
+        // Its disk was lost, or its tasks were deleted: they will not end.
+        seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
+        seen.extend(told.iter().filter_map(|task| Some((task.uid()?, read(task)))));
     }
     seen
-}
-
-/// What a list of tasks says of each.
-fn told(node: &Node, path: &ApiPath, answer: &Value) -> Result<Vec<(u32, Seen)>> {
-    let request = format!("GET {path}");
-    let uid = |task| task_uid(task).ok_or_else(|| node.unreadable(&request, task));
-    node.results(&request, answer)?.iter().map(|task| Ok((uid(task)?, read(task)))).collect()
 }
 
 /// A task that nobody will hear of again.
@@ -153,14 +151,14 @@ fn forgotten() -> Seen {
     Seen { state: State::Failed, error: Some(error.body), ..Seen::default() }
 }
 
-fn read(task: &Value) -> Seen {
+fn read(task: &TaskInfo) -> Seen {
     let moment = |name: &str| task.get(name).and_then(Value::as_str).and_then(time::parse);
-    let mut error = task_error(task);
+    let mut error = task.error();
     if let Some(error) = &mut error {
         error.message = scrub::message(&error.message);
     }
     Seen {
-        state: match TaskStatus::of_node(task) {
+        state: match task.status() {
             Some(TaskStatus::Succeeded) => State::Succeeded,
             Some(TaskStatus::Failed) => State::Failed,
             Some(TaskStatus::Canceled) => State::Canceled,

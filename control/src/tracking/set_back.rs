@@ -19,12 +19,12 @@ use crate::{
     indexes::catalogue,
     ledger::settings as stored,
     node::Node,
-    sync,
 };
 use futures_util::future::join_all;
 use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
+use tracing::Instrument;
 
 /// Begins to set nodes back; the task waits for it.
 pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
@@ -33,11 +33,11 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
     }
     tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are set back");
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let work = async move {
         let missed = match run(&cluster, uid, &over).await {
             Ok(missed) => missed,
             Err(error) => {
-                tracing::warn!(uid, %error, "nodes could not be set back");
+                tracing::warn!(uid, error = %error.chain(), "nodes could not be set back");
                 over.set_back
             }
         };
@@ -45,7 +45,8 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
             pending.set_back = SetBack::Done(missed);
         }
         cluster.settler.notice();
-    });
+    };
+    tokio::spawn(work.in_current_span());
 }
 
 /// Sets nodes back; gives those that could not be.
@@ -78,13 +79,14 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
     let done = sent.into_iter().map(async |(node, tasks)| {
         let done = async {
             for task in tasks? {
-                sync::wait(node, task.node_task.into()).await?;
+                node.wait_for_task(task.node_task.into()).await?;
             }
             Ok::<_, Error>(())
         };
         let done = done.await;
-        let missed =
-            done.inspect_err(|error| tracing::warn!(uid, node = node.name, %error, "a node is not set back"));
+        let missed = done.inspect_err(
+            |error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node is not set back"),
+        );
         missed.is_err().then(|| node.name.clone())
     });
     Ok(join_all(done).await.into_iter().flatten().collect())
@@ -120,9 +122,8 @@ async fn settings(
     for other in cluster.settler.other_changes(uid, index) {
         merge_change(&mut wanted, other.as_ref());
     }
-    let path = ApiPath::of_index(index, &["settings"]);
     let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));
-    let shown = reference.ok_or(Error::NoNode)?.ask("GET", path, None).await?;
+    let shown = reference.ok_or(Error::NoNode)?.settings(index).await?;
     // After `miroir recover` only nodes know embedders.
     let (embedders, _) = known(shown.get(EMBEDDERS).unwrap_or(&Value::Null), wanted.get(EMBEDDERS));
     wanted.insert(EMBEDDERS.to_owned(), embedders);

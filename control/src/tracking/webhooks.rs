@@ -4,7 +4,7 @@
 
 use crate::{
     base::{
-        error::{Error, Result},
+        error::{Error, Result, chain},
         outbound::{self, Outbound},
     },
     cluster::Cluster,
@@ -22,7 +22,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         if let Err(error) = round(&cluster).await {
-            tracing::error!(%error, "webhooks could not be told of ended tasks");
+            tracing::error!(error = %error.chain(), "webhooks could not be told of ended tasks");
         }
     }
 }
@@ -50,7 +50,7 @@ async fn round(cluster: &Cluster) -> Result<()> {
         // One that is slow holds up nobody.
         tokio::spawn(async move {
             if let Err(error) = post(&outbound, &hook, body).await {
-                tracing::warn!(%uuid, %error, "a webhook could not be told of ended tasks");
+                tracing::warn!(%uuid, error = %chain(&error), "a webhook could not be told of ended tasks");
             }
         });
     }

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     auth::{self, Grant},
-    base::error::{Error, Result, index_not_found},
+    base::{
+        error::{Error, Result, index_not_found},
+        log,
+    },
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
@@ -19,7 +22,7 @@ use crate::{
     indexes::{catalogue, fields::registration::Key},
     ledger::{
         intents,
-        tasks::{self, NewTask},
+        tasks::{self, NewTask, Task},
     },
     node::Request,
 };
@@ -32,12 +35,9 @@ use miroir_core::{
     shard::Shard,
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long a write by a filter waits for edits before it: less than gateways wait for a begin.
@@ -49,7 +49,12 @@ const CATCHING_UP: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// What the client is told instead of 202.
-pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginReply> {
+pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
+    let span = log::write_span(None, &begin.index);
+    judge_and_begin(cluster, begin).instrument(span).await
+}
+
+async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginReply> {
     let action = match begin.operation {
         WriteOperation::AddDocuments { .. } => "documents.add",
         WriteOperation::Edit { .. } => auth::EVERYTHING,
@@ -68,9 +73,8 @@ pub async fn begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<BeginRepl
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // From here on a gateway that leaves must not stop it half-way.
     let cluster = cluster.clone();
-    tokio::spawn(async move { begin_locked(&cluster, begin, grant, guard).await })
-        .await
-        .map_err(|error| Error::Other(error.to_string()))?
+    let begun = async move { begin_locked(&cluster, begin, grant, guard).await };
+    tokio::spawn(begun.in_current_span()).await.map_err(|error| Error::Other(error.to_string()))?
 }
 
 /// A function may make fields on the nodes of some documents only. Until it is over and all nodes know them, a condition such as
@@ -97,14 +101,14 @@ async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
 /// Waits, for a moment, until nodes that answer and that are to be written have caught up: they may lack the index, and would make it
 /// without its settings.
 async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
-    let begun = Instant::now();
+    let begun = cluster.clock.monotonic();
     let is_behind = || {
         let view = cluster.view();
         let learns =
             |name: &str| view.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up());
         !view.behind.is_empty() && shards.iter().any(|shard| view.writers(*shard).any(learns))
     };
-    while is_behind() && begun.elapsed() < CATCHING_UP {
+    while is_behind() && cluster.clock.since(begun) < CATCHING_UP {
         tokio::time::sleep(CATCHING_UP / 60).await;
     }
 }
@@ -229,10 +233,11 @@ async fn begin_locked(
         writers: writers.clone().into_iter().collect(),
         begun: begun.clone(),
     };
+    let clock = cluster.clock.clone();
     let task = cluster
         .ledger
         .call(move |connection| {
-            let task = intents::begin(connection, &new, &intent)?;
+            let task = intents::begin(connection, &new, &intent, clock.wall())?;
             intents::add_node_tasks(connection, task.uid, &extras)?;
             Ok(task)
         })
@@ -243,6 +248,7 @@ async fn begin_locked(
     };
     let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();
     let uid = task.uid;
+    log::learn_uid(uid);
     // Asked under the locks: whoever starts to record later waits for this write.
     let record = cluster.mover.recorder.recorded(&begin.shards);
     let summary = task.summary();
@@ -255,7 +261,7 @@ async fn begin_locked(
         writers,
         record: record.clone(),
         guard,
-        since: Instant::now(),
+        since: cluster.clock.monotonic(),
         begun: begun.clone(),
         decision: watch::Sender::default(),
     };
@@ -349,10 +355,12 @@ fn new_task(begin: &Begin) -> NewTask {
 /// Puts a task into the ledger that fails with this error, without any node.
 async fn record(cluster: &Cluster, begin: &Begin, error: ErrorBody) -> Result<BeginReply> {
     let new = new_task(begin);
+    let clock = cluster.clock.clone();
     let task = cluster
         .ledger
         .call(move |connection| {
-            tasks::insert_failed(connection, &new, |task| nothing_done(task.details.as_ref()), error)
+            let details = |task: &Task| nothing_done(task.details.as_ref());
+            tasks::insert_failed(connection, &new, details, error, clock.wall())
         })
         .await?;
     Ok(BeginReply::Recorded { task: task.summary() })

@@ -4,7 +4,7 @@ use super::taken;
 use crate::{
     base::{
         error::{Error, Result, api_error},
-        time,
+        log,
     },
     cluster::{
         Cluster,
@@ -34,6 +34,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::Instrument;
 
 /// Answers a gateway's commit with the client's task summary.
 ///
@@ -45,16 +46,21 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     };
     // A gateway that leaves now must not tear it.
     let cluster = cluster.clone();
-    let decided = tokio::spawn(async move {
+    let span = log::write_span(Some(write.task.uid), &write.index);
+    let deciding = async move {
         let decided = decide(&cluster, &write, commit).await;
         match &decided {
             Ok(decision) => _ = write.decision.send_replace(Some(decision.clone())),
             // It keeps its locks: its gateway's next commit, or its recovery, decides.
-            Err(_) => cluster.open.insert(write),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
+                cluster.open.insert(write);
+            }
         }
         decided
-    });
-    let decided = decided.await.map_err(|error| Error::Other(error.to_string()))??;
+    };
+    let decided =
+        tokio::spawn(deciding.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))??;
     decided.map_err(Into::into)
 }
 
@@ -266,7 +272,7 @@ pub async fn apply(
         );
         ApiError::new(Code::UNAVAILABLE, message)
     });
-    let now = time::now();
+    let now = cluster.clock.wall();
     let ending = failure.as_ref().map(|failure| Ending {
         status: TaskStatus::Failed,
         details: nothing_done(write.task.details.as_ref()),

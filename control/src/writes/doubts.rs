@@ -9,7 +9,7 @@ use crate::{
     disguise::{embedders::EMBEDDERS, settings_tag::FILTERABLE},
     domain::{intent::Effect, settings_change::merge_change},
     ledger::settings as stored,
-    node::{Node, Request, answers::task_error},
+    node::{Node, Request},
 };
 use miroir_core::{
     documents::Doubts,
@@ -18,7 +18,8 @@ use miroir_core::{
     protocol::{Begin, WriteOperation},
 };
 use serde_json::{Map, Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long settings are waited for that are not applied yet, and decide.
@@ -76,7 +77,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
     if begin.doubts.is_empty() || known.is_some_and(|known| known != *key) {
         return Ok(Looked::Done { settings: None, failure: None });
     }
-    let begun = Instant::now();
+    let begun = cluster.clock.monotonic();
     loop {
         let (now, then) = settings(cluster, &begin.index).await?;
         let matters = [&now, &then].iter().any(|settings| matters(settings, &begin.doubts));
@@ -84,7 +85,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
             _ if !matters => None,
             None => return Ok(Looked::Show),
             // Nodes look at documents after all settings that came before.
-            Some(_) if now != then && begun.elapsed() < PATIENCE => {
+            Some(_) if now != then && cluster.clock.since(begun) < PATIENCE => {
                 cluster.settler.refresh().await;
                 continue;
             }
@@ -158,17 +159,18 @@ async fn probe(
     let judging = judging(settings, &begin.doubts);
     let (index, documents, primary_key) = (probe.clone(), documents.to_owned(), primary_key.to_owned());
     // A gateway that leaves must not leave the index.
-    let judged = tokio::spawn(async move {
+    let probing = async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
-        if let Err(error) = node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await {
-            tracing::warn!(node = node.name, index, %error, "an index made for a question stays");
+        if let Err(error) = node.delete_index(&index).await {
+            tracing::warn!(node = node.name, index, error = %error.chain(), "an index made for a question stays");
         }
         judged
             .inspect_err(
-                |error| tracing::warn!(node = node.name, %error, "doubtful documents could not be looked at"),
+                |error| tracing::warn!(node = node.name, error = %error.chain(), "doubtful documents could not be looked at"),
             )
             .ok()?
-    });
+    };
+    let judged = tokio::spawn(probing.in_current_span());
     let mut failure = judged.await.ok()??;
     // Vectors that are missing here need not be missing there: the document can have some already.
     if failure.code == "vector_embedding_error" {
@@ -186,9 +188,8 @@ async fn judge(
     update: bool,
     settings: &Value,
 ) -> Result<Option<ErrorBody>> {
-    let create = json!({"uid": probe, "primaryKey": primary_key});
-    node.ask("POST", "/indexes", Some(&create)).await?;
-    node.ask("PATCH", ApiPath::of_index(probe, &["settings"]), Some(settings)).await?;
+    node.create_index(probe, primary_key).await?;
+    node.change_settings(probe, settings).await?;
     let method = if update { "PUT" } else { "POST" };
     let request = Request {
         body: documents.into(),
@@ -199,7 +200,7 @@ async fn judge(
     // What it does not take at all is refused by each document's own node.
     let Some(uid) = answer.task_uid() else { return Ok(None) };
     let task = ended(node, uid, probe).await;
-    Ok(task.as_ref().and_then(task_error))
+    Ok(task.and_then(|task| task.error()))
 }
 
 #[cfg(test)]

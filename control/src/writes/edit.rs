@@ -5,13 +5,13 @@
 
 use super::{commit, recovery, taken};
 use crate::{
-    base::{error::Result, time},
+    base::{error::Result, log},
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
     domain::{task::TaskStatus, task_details::nothing_done},
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
-    node::{Node, Request, TIMEOUT, answers::task_error},
+    node::{Node, Request, TIMEOUT, TaskInfo},
 };
 use futures_util::future::join_all;
 use miroir_core::{
@@ -27,23 +27,27 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// Runs an edit to the point where nodes have it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let span = log::write_span(Some(write.task.uid), &write.index);
+    let sending = async move {
         let uid = write.task.uid;
         if let Err(error) = run(&cluster, write).await {
-            tracing::error!(uid, %error, "an edit could not be sent; the next start will");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; the next start will");
         }
-    });
+    };
+    tokio::spawn(sending.instrument(span));
 }
 
 /// Takes up an edit that a restart found, whose locks are held: nodes may have it already.
 pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
     let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let span = log::write_span(Some(write.task.uid), &write.index);
+    let resuming = async move {
         // What was sent before goes under keys that are gone by now; what nodes had let in until then they have taken after this.
         tokio::time::sleep(LET_IN).await;
         let uid = write.task.uid;
@@ -54,9 +58,10 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
             false => recovery::recover(&cluster, vec![write]).await,
         };
         if let Err(error) = resumed {
-            tracing::error!(uid, %error, "an edit could not be taken up; the next start will");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be taken up; the next start will");
         }
-    });
+    };
+    tokio::spawn(resuming.instrument(span));
 }
 
 async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
@@ -85,7 +90,7 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
                 tracing::warn!(uid, node = name, error = error.message, "a node refuses an edit");
             }
             Some(Err(error)) => {
-                tracing::warn!(uid, node = name, %error, "a node may not have an edit");
+                tracing::warn!(uid, node = name, error = %error.chain(), "a node may not have an edit");
                 silent.insert(name.clone());
             }
             None => {}
@@ -124,12 +129,11 @@ async fn refusal(
             Ok(Ok(task)) => task,
             Ok(Err(error)) => return Some(error),
             Err(error) => {
-                tracing::warn!(node = name, %error, "a node does not try an edit");
+                tracing::warn!(node = name, error = %error.chain(), "a node does not try an edit");
                 return None;
             }
         };
-        let task = ended(&node, task).await?;
-        task_error(&task)
+        ended(&node, task).await?.error()
     });
     // What is no refusal is the node's own trouble.
     join_all(tried).await.into_iter().flatten().find(|error| error.kind == "invalid_request")
@@ -152,16 +156,15 @@ async fn send(
 }
 
 /// A node's task, once it has ended; `None` where the node goes away.
-async fn ended(node: &Node, uid: u32) -> Option<Value> {
+async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
     let mut pause = Duration::from_millis(10);
     loop {
-        match node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await {
-            Ok(task) if TaskStatus::of_node(&task).is_some_and(TaskStatus::is_over) => {
-                return Some(task);
-            }
+        match node.task(uid).await {
+            Ok(task) if task.is_over() => return Some(task),
+            Ok(task) if task.status().is_none() => return None,
             Ok(_) => {}
             Err(error) if !node.is_up() => {
-                tracing::warn!(node = node.name, %error, "a node goes away while it tries an edit");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node goes away while it tries an edit");
                 return None;
             }
             // One that is busy does not answer at once.
@@ -175,7 +178,7 @@ async fn ended(node: &Node, uid: u32) -> Option<Value> {
 async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Result<()> {
     let uid = write.task.uid;
     error.message = scrub::shift_lines(&scrub::message(&error.message), EDIT_LINES_BEFORE);
-    let now = time::now();
+    let now = cluster.clock.wall();
     let ending = Ending {
         status: TaskStatus::Failed,
         details: nothing_done(write.task.details.as_ref()),

@@ -2,7 +2,7 @@
 
 use super::{commit, taken};
 use crate::{
-    base::error::Result,
+    base::{error::Result, log},
     cluster::{Cluster, locks::Scope, open_writes::OpenWrite},
     domain::intent::Intent,
     fencing::write_keys::GRACE,
@@ -13,9 +13,10 @@ use miroir_core::shard::Shard;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::watch;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// Recovers writes: fences their gateways, waits for the last callouts, and commits what nodes say they have. Writes that
@@ -38,18 +39,23 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
     for write in writes {
         let uid = write.task.uid;
         let taken = found.taken.get(&uid).cloned().unwrap_or_default();
-        tracing::warn!(
-            uid,
-            gateway = write.gateway,
-            nodes = taken.len(),
-            "a write without a commit was recovered"
-        );
+        let span = log::write_span(Some(uid), &write.index);
+        span.in_scope(|| {
+            tracing::warn!(
+                gateway = write.gateway,
+                nodes = taken.len(),
+                "a write without a commit was recovered"
+            );
+        });
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
         }
-        match commit::apply(cluster, &write, &taken, &found.silent, None).await {
+        match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
             Ok(decision) => _ = write.decision.send_replace(Some(decision)),
             Err(error) => {
+                span.in_scope(|| {
+                    tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
+                });
                 failure = Some(error);
                 cluster.open.insert(write);
             }
@@ -104,7 +110,7 @@ pub async fn reopen(
         record,
         guard,
         key: None,
-        since: Instant::now(),
+        since: cluster.clock.monotonic(),
         begun,
         decision: watch::Sender::default(),
     }))
@@ -116,7 +122,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
         tokio::time::sleep(Duration::from_millis(250).min(cluster.options.commit_timeout)).await;
         let overdue = cluster.open.take_older(cluster.options.commit_timeout);
         if let Err(error) = recover(&cluster, overdue).await {
-            tracing::error!(%error, "a write could not be recovered yet");
+            tracing::error!(error = %error.chain(), "a write could not be recovered yet");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     cluster::Cluster,
     domain::index_uid::check_index_uid,
     indexes::broadcast::refusal,
-    node::{Authority, NodeAnswer, Request, answers::task_error},
+    node::{Authority, NodeAnswer, Request},
 };
 use miroir_core::{
     documents::Doubts,
@@ -142,9 +142,9 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         let task = ended(&node, uid, probe).await;
         let Some(task) = task else { continue };
         let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
-        failure = task_error(&task).map(|error| (documents.unwrap_or(0), error));
-        if let Err(error) = node.ask("DELETE", ApiPath::of_index(probe, &[]), None).await {
-            tracing::warn!(node = node.name, index = probe, %error, "an index made for a question stays");
+        failure = task.error().map(|error| (documents.unwrap_or(0), error));
+        if let Err(error) = node.delete_index(probe).await {
+            tracing::warn!(node = node.name, index = probe, error = %error.chain(), "an index made for a question stays");
         }
         break;
     }

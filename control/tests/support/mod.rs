@@ -157,71 +157,89 @@ pub struct Control {
 
 /// Starts a control plane over these nodes, two replicas a shard, without keys for clients.
 pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
-    control_that_waits(data, nodes, Duration::from_secs(60)).await
+    ControlBuilder::new(data, nodes).start().await
 }
 
-/// As [`control`]; commits are overdue after this long.
-pub async fn control_that_waits(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration) -> Control {
-    let control = control_that_starts(data, nodes, commit_timeout, false).await;
-    serve::start(control.cluster.clone()).await.unwrap();
-    control
-}
-
-/// As [`control`], and clients need keys.
-pub async fn control_with_keys(data: &Path, nodes: &[&FakeNode]) -> Control {
-    let control = control_that_starts(data, nodes, Duration::from_secs(60), true).await;
-    serve::start(control.cluster.clone()).await.unwrap();
-    control
-}
-
-/// The flags of a control plane over these nodes, two replicas a shard.
-pub fn flags(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration, with_keys: bool) -> ServeArgs {
-    let nodes_count = nodes.len();
-    let nodes = nodes.iter().enumerate();
-    let nodes =
-        nodes.map(|(n, node)| json!({"name": format!("n{n}"), "url": format!("http://{}", node.address)}));
-    let file = json!({"nodes": nodes.collect::<Vec<_>>(), "shards": 4, "replication": nodes_count.min(2), "limits": {"leaseMs": LEASE_MS}});
-    let config = data.join("cluster.json");
-    std::fs::write(&config, file.to_string()).unwrap();
-    ServeArgs {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        data: data.to_owned(),
-        config: Some(config),
-        nodes: Vec::new(),
-        shards: None,
-        replication: None,
-        publish_dir: Some(data.join("xds")),
-        publish_mode: 0o600,
-        allowed_ip_networks: Vec::new(),
-        wasm: "filter.wasm".into(),
-        advertise: None,
-        control_cluster: miroir_control::base::config::CONTROL_CLUSTER.into(),
-        tracing_cluster: None,
-        envoy_filter: None,
-        kubernetes_api: String::new(),
-        service_account: data.to_owned(),
-        tls: miroir_control::base::tls::NodeTls::default(),
-        control_tls: miroir_control::base::tls::ControlTls::default(),
-        no_master_key: !with_keys,
-        commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
-        callout_timeout_ms: Some(20),
-    }
-}
-
-/// As [`control_that_waits`], before it has started: it listens only.
-pub async fn control_that_starts(
-    data: &Path,
-    nodes: &[&FakeNode],
+/// What a control plane under test is like.
+pub struct ControlBuilder<'a> {
+    data: &'a Path,
+    nodes: &'a [&'a FakeNode],
     commit_timeout: Duration,
     with_keys: bool,
-) -> Control {
-    let args = flags(data, nodes, commit_timeout, with_keys);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let cluster = serve::open(&args, address).await.unwrap();
-    let app = api::router(cluster.clone());
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    Control { cluster, url: format!("http://{address}") }
+}
+
+impl<'a> ControlBuilder<'a> {
+    /// Over these nodes, two replicas a shard, without keys for clients; commits are overdue after a minute.
+    pub fn new(data: &'a Path, nodes: &'a [&'a FakeNode]) -> Self {
+        Self { data, nodes, commit_timeout: Duration::from_secs(60), with_keys: false }
+    }
+
+    /// Commits are overdue after this long.
+    pub fn commit_timeout(self, commit_timeout: Duration) -> Self {
+        Self { commit_timeout, ..self }
+    }
+
+    /// Clients need keys.
+    pub fn with_keys(self) -> Self {
+        Self { with_keys: true, ..self }
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> Control {
+        let control = self.listen().await;
+        serve::start(control.cluster.clone()).await.unwrap();
+        control
+    }
+
+    /// As before a start: it listens only.
+    pub async fn listen(self) -> Control {
+        let args = self.flags();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cluster = serve::open(&args, address).await.unwrap();
+        let app = api::router(cluster.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Control { cluster, url: format!("http://{address}") }
+    }
+
+    /// Its flags, as `miroir serve` has them.
+    pub fn flags(&self) -> ServeArgs {
+        let nodes = self.nodes.iter().enumerate();
+        let nodes = nodes
+            .map(|(n, node)| json!({"name": format!("n{n}"), "url": format!("http://{}", node.address)}));
+        let file = json!({
+            "nodes": nodes.collect::<Vec<_>>(),
+            "shards": 4,
+            "replication": self.nodes.len().min(2),
+            "limits": {"leaseMs": LEASE_MS},
+        });
+        let config = self.data.join("cluster.json");
+        std::fs::write(&config, file.to_string()).unwrap();
+        ServeArgs {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data: self.data.to_owned(),
+            config: Some(config),
+            nodes: Vec::new(),
+            shards: None,
+            replication: None,
+            publish_dir: Some(self.data.join("xds")),
+            publish_mode: 0o600,
+            allowed_ip_networks: Vec::new(),
+            wasm: "filter.wasm".into(),
+            advertise: None,
+            control_cluster: miroir_control::base::config::CONTROL_CLUSTER.into(),
+            tracing_cluster: None,
+            envoy_filter: None,
+            kubernetes_api: String::new(),
+            service_account: self.data.to_owned(),
+            tls: miroir_control::base::tls::NodeTls::default(),
+            control_tls: miroir_control::base::tls::ControlTls::default(),
+            no_master_key: !self.with_keys,
+            commit_timeout_ms: Some(self.commit_timeout.as_millis().try_into().unwrap()),
+            callout_timeout_ms: Some(20),
+            log_format: Default::default(),
+        }
+    }
 }
 
 impl Control {
@@ -267,6 +285,15 @@ impl Control {
             assert!(begun.elapsed() < Duration::from_secs(20), "{task} has not ended");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// Waits until something is so, and fails where that takes too long.
+pub async fn until(what: &str, is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

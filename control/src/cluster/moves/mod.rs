@@ -4,7 +4,7 @@ pub mod progress;
 pub mod record;
 pub mod throttle;
 
-use crate::base::config::Moves;
+use crate::base::{config::Moves, time::SharedClock};
 use progress::Progress;
 use record::Recorder;
 use std::{collections::BTreeSet, sync::Mutex};
@@ -26,10 +26,10 @@ pub struct Mover {
 impl Mover {
     /// A mover with these limits.
     #[must_use]
-    pub fn new(moves: Moves) -> Self {
+    pub fn new(moves: Moves, clock: SharedClock) -> Self {
         Self {
             recorder: Recorder::default(),
-            throttle: Throttle::new(moves.documents_per_second),
+            throttle: Throttle::new(moves.documents_per_second, clock),
             progress: Progress::default(),
             slots: Slots::new(moves.shards_at_once),
             busy: Mutex::default(),

@@ -119,7 +119,7 @@ impl Progress {
 
     /// Something went wrong.
     pub fn failed(&self, node: &str, error: &Error) {
-        self.lock().errors.insert(node.to_owned(), error.to_string());
+        self.lock().errors.insert(node.to_owned(), error.chain().to_string());
     }
 
     fn lock(&self) -> MutexGuard<'_, Moved> {

@@ -1,17 +1,16 @@
 //! How fast documents are copied, and how many shards at once. Both can be changed while copies are under way.
 
+use crate::base::time::{Instant, SharedClock};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 
 /// So many documents a second, over all copies.
 #[derive(Debug)]
 pub struct Throttle {
+    clock: SharedClock,
     /// 0 for no limit.
     per_second: watch::Sender<u64>,
     debt: tokio::sync::Mutex<Debt>,
@@ -27,9 +26,9 @@ struct Debt {
 impl Throttle {
     /// A limit; 0 for none.
     #[must_use]
-    pub fn new(per_second: u64) -> Self {
-        let debt = Debt { documents: 0.0, since: Instant::now() };
-        Self { per_second: watch::Sender::new(per_second), debt: tokio::sync::Mutex::new(debt) }
+    pub fn new(per_second: u64, clock: SharedClock) -> Self {
+        let debt = Debt { documents: 0.0, since: clock.monotonic() };
+        Self { clock, per_second: watch::Sender::new(per_second), debt: tokio::sync::Mutex::new(debt) }
     }
 
     /// Sets another limit, for those that wait, too.
@@ -44,7 +43,7 @@ impl Throttle {
         let mut debt = self.debt.lock().await;
         loop {
             let per_second = *limit.borrow_and_update() as f64;
-            let now = Instant::now();
+            let now = self.clock.monotonic();
             debt.documents -= (now - debt.since).as_secs_f64() * per_second;
             debt.since = now;
             if per_second == 0.0 || debt.documents <= 0.0 {
@@ -128,10 +127,16 @@ impl Drop for Slot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::SystemClock;
+    use std::sync::Arc;
 
-    #[tokio::test]
+    fn throttle(per_second: u64) -> Throttle {
+        Throttle::new(per_second, Arc::new(SystemClock))
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_limit_holds_over_all_who_copy() {
-        let throttle = Throttle::new(1000);
+        let throttle = throttle(1000);
         let begun = Instant::now();
         for _ in 0..2 {
             futures_util::future::join(throttle.take(50), throttle.take(50)).await;
@@ -139,13 +144,13 @@ mod tests {
         // The last one waits for the three before it.
         assert!(begun.elapsed() >= Duration::from_millis(149), "{:?}", begun.elapsed());
         let begun = Instant::now();
-        Throttle::new(0).take(1_000_000).await;
+        self::throttle(0).take(1_000_000).await;
         assert!(begun.elapsed() < Duration::from_millis(100));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn another_limit_holds_for_those_that_wait() {
-        let throttle = Throttle::new(1);
+        let throttle = throttle(1);
         throttle.take(1000).await;
         let begun = Instant::now();
         let faster = async {
@@ -157,7 +162,7 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn slots_are_taken_and_freed_and_their_number_may_change() {
         let slots = Slots::new(4);
         let (three, one) = (slots.take(3).await, slots.take(1).await);

@@ -22,20 +22,15 @@ use std::collections::{BTreeSet, HashSet};
 /// It does not tell.
 async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
     let body = json!({"offset": 0, "limit": u32::MAX});
-    let path = ApiPath::of_index(index, &["fields"]);
-    let answer = node.send(&Request::own("POST", path.clone(), Some(&body))).await?;
+    let request = Request::own("POST", ApiPath::of_index(index, &["fields"]), Some(&body));
+    let answer = node.send(&request).await?;
     if answer.status == 404 {
         return Ok(HashSet::new());
     }
     if !answer.is_success() {
-        return Err(Error::Unexpected {
-            node: node.name.clone(),
-            status: answer.status,
-            request: format!("POST {path}"),
-            body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
-        });
+        return Err(node.unexpected(&request, &answer));
     }
-    let (request, answer) = (format!("POST {path}"), answer.json());
+    let (request, answer) = (format!("POST {}", request.path), answer.json());
     let names = node.results(&request, &answer)?.iter().map(|field| node.text(&request, field, "name"));
     names.filter(|name| !matches!(name, Ok(TAG_FIELD))).map(|name| Ok(name?.to_owned())).collect()
 }
@@ -113,7 +108,7 @@ pub async fn complete_unknown(cluster: &Cluster) {
             Ok::<_, Error>(())
         };
         if let Err(error) = done.await {
-            tracing::warn!(index, %error, "nodes could not be told each other's fields: the next write will do it");
+            tracing::warn!(index, error = %error.chain(), "nodes could not be told each other's fields: the next write will do it");
         }
     }
 }

@@ -1,0 +1,212 @@
+//! A node's tasks.
+
+use super::{
+    Node,
+    answers::{task_error, task_uid},
+};
+use crate::{
+    base::error::{Error, Result},
+    domain::task::TaskStatus,
+};
+use miroir_core::{error::ErrorBody, path::ApiPath};
+use serde_json::Value;
+use std::{fmt, time::Duration};
+
+/// What a node tells of one of its tasks.
+#[derive(Clone, Debug)]
+pub struct TaskInfo(Value);
+
+impl TaskInfo {
+    /// The task's object, as the node tells it.
+    #[must_use]
+    pub fn new(object: Value) -> Self {
+        Self(object)
+    }
+
+    /// A member of the object; `None` where it is missing.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+
+    /// The node's uid of it.
+    #[must_use]
+    pub fn uid(&self) -> Option<u32> {
+        task_uid(&self.0)
+    }
+
+    /// The index that it is about.
+    #[must_use]
+    pub fn index(&self) -> Option<&str> {
+        self.text("indexUid")
+    }
+
+    /// Its status; `None` where it is unknown.
+    #[must_use]
+    pub fn status(&self) -> Option<TaskStatus> {
+        TaskStatus::of_node(&self.0)
+    }
+
+    /// Whether the node has ended it, one way or the other.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.status().is_some_and(TaskStatus::is_over)
+    }
+
+    /// Whether it has ended well.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.status() == Some(TaskStatus::Succeeded)
+    }
+
+    /// Whether it has failed, or was cancelled.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.status(), Some(TaskStatus::Failed | TaskStatus::Canceled))
+    }
+
+    /// The error that it has failed with.
+    #[must_use]
+    pub fn error(&self) -> Option<ErrorBody> {
+        task_error(&self.0)
+    }
+
+    /// What the request that made it carried.
+    #[must_use]
+    pub fn custom_metadata(&self) -> Option<&str> {
+        self.text("customMetadata")
+    }
+}
+
+impl fmt::Display for TaskInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+fn list<U: Copy + Into<u64>>(uids: &[U]) -> String {
+    uids.iter().map(|uid| (*uid).into().to_string()).collect::<Vec<_>>().join(",")
+}
+
+impl Node {
+    /// One task.
+    ///
+    /// # Errors
+    /// The node did not answer, or does not know it.
+    pub async fn task(&self, uid: impl Into<u64>) -> Result<TaskInfo> {
+        self.ask("GET", ApiPath::new(["tasks", &uid.into().to_string()]), None).await.map(TaskInfo)
+    }
+
+    /// A list of tasks, each with its uid.
+    async fn list_tasks(&self, path: ApiPath) -> Result<Vec<TaskInfo>> {
+        let request = format!("GET {path}");
+        let answer = self.ask("GET", path, None).await?;
+        let read = |task: &Value| match task_uid(task) {
+            Some(_) => Ok(TaskInfo(task.clone())),
+            None => Err(self.unreadable(&request, task)),
+        };
+        self.results(&request, &answer)?.iter().map(read).collect()
+    }
+
+    /// Those of these tasks that the node knows.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn tasks<U: Copy + Into<u64>>(&self, uids: &[U]) -> Result<Vec<TaskInfo>> {
+        let path = ApiPath::from("/tasks").with("limit", &uids.len().to_string()).with("uids", &list(uids));
+        self.list_tasks(path).await
+    }
+
+    /// The newest tasks, so many.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn recent_tasks(&self, limit: u32) -> Result<Vec<TaskInfo>> {
+        self.list_tasks(ApiPath::from("/tasks").with("limit", &limit.to_string())).await
+    }
+
+    /// Those of these batches that the node knows, as it tells them.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn batches(&self, uids: &[u64], limit: usize) -> Result<Vec<Value>> {
+        let path = ApiPath::from("/batches").with("limit", &limit.to_string()).with("batchUids", &list(uids));
+        let answer = self.ask("GET", path, None).await?;
+        self.results("GET /batches", &answer).cloned()
+    }
+
+    /// Cancels tasks; gives the task that does so, unless the answer names none.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn cancel_tasks(&self, uids: &[u32]) -> Result<Option<u32>> {
+        let path = ApiPath::from("/tasks/cancel").with("uids", &list(uids));
+        let answer = self.ask("POST", path, None).await?;
+        Ok(answer.get("taskUid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok()))
+    }
+
+    /// Waits until the node has ended a task.
+    ///
+    /// # Errors
+    /// It failed, or the node did not answer.
+    pub async fn wait_for_task(&self, uid: u64) -> Result<()> {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let task = self.task(uid).await?;
+            if task.has_succeeded() {
+                return Ok(());
+            }
+            if task.has_failed() {
+                return Err(Error::Other(format!("task {uid} of node `{}` failed: {task}", self.name)));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits until the node has ended all tasks that it has now, whoever sent them.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn has_ended_what_it_took(&self) -> Result<()> {
+        let first = async |path: &'static str| -> Result<Option<u64>> {
+            let tasks = self.ask("GET", path, None).await?;
+            Ok(tasks.pointer("/results/0/uid").and_then(Value::as_u64))
+        };
+        let Some(last) = first("/tasks?limit=1").await? else { return Ok(()) };
+        let mut pause = Duration::from_millis(20);
+        let unfinished = "/tasks?statuses=enqueued,processing&reverse=true&limit=1";
+        while first(unfinished).await?.is_some_and(|oldest| oldest <= last) {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+
+    /// Whether a list of tasks that it is asked for is empty.
+    async fn has_no_task_of(&self, path: &'static str) -> Result<bool> {
+        Ok(self.ask("GET", path, None).await?.get("total").and_then(Value::as_u64) == Some(0))
+    }
+
+    /// Whether the node has nothing to do.
+    ///
+    /// # Errors
+    /// It did not answer, or refused.
+    pub async fn is_idle(&self) -> Result<bool> {
+        self.has_no_task_of("/tasks?statuses=enqueued,processing&limit=1").await
+    }
+
+    /// Whether the node has nothing to do that makes indexes, as settings do, too, or deletes some.
+    ///
+    /// # Errors
+    /// It did not answer, or refused.
+    pub async fn keeps_its_indexes(&self) -> Result<bool> {
+        let path = "/tasks?limit=1&statuses=enqueued,processing\
+                    &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";
+        self.has_no_task_of(path).await
+    }
+}

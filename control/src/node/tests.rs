@@ -1,0 +1,95 @@
+//! A node over a scripted transport.
+
+use super::*;
+use crate::testing::{Reply, Script, node, node_config};
+use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[test]
+fn a_node_is_asked_for_what_was_meant_or_for_nothing() {
+    let node = |url: &str| {
+        let transport = Script::new(|_| Reply::NoConnection);
+        let clock = Arc::new(crate::base::time::SystemClock);
+        Node::new(node_config("a", url), transport, String::new(), clock)
+    };
+    for base in ["http://h:7700", "http://h:7700/", "https://h/below/"] {
+        let node = node(base);
+        let url =
+            |segments: &[&str]| node.url_of(&ApiPath::new(segments.iter().copied()).with("q", "a/../b#?"));
+        let base = base.trim_end_matches('/');
+        let evil = [r"..\..\beta", "a/b", "beta/stats#", "?x", "%2e%2e", "a b", "é", ";"];
+        for text in evil {
+            let url = url(&["indexes", text, "documents"]).unwrap();
+            let path = url.as_str().strip_prefix(base).unwrap();
+            assert_eq!(ApiPath::parse(path).unwrap().segments(), ["indexes", text, "documents"]);
+        }
+        for text in [".", ".."] {
+            assert!(url(&["indexes", text, "documents"]).is_err(), "{base} {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_carries_what_was_said_under_whose_authority_it_is() {
+    let transport = Script::new(|_| Reply::Answer(202, json!({"taskUid": 7})));
+    let node = node("a", transport.clone());
+    let own = Request::own("POST", "/indexes", Some(&json!({"uid": "movies"})));
+    assert_eq!(node.send(&own).await.unwrap().task_uid(), Some(7));
+    let of_client = Authority::Header("Bearer key".into());
+    for authority in [of_client, Authority::Nobody] {
+        node.send(&Request { authority, ..own.clone() }).await.unwrap();
+    }
+    let calls = transport.calls();
+    assert_eq!((calls[0].method.as_str(), calls[0].url.as_str()), ("POST", "http://node:7700/indexes"));
+    assert_eq!(calls[0].content_type.as_deref(), Some("application/json"));
+    assert_eq!((&*calls[0].body, calls[0].timeout), (&br#"{"uid":"movies"}"#[..], TIMEOUT));
+    let authorities: Vec<_> = calls.iter().map(|call| call.authorization.as_deref()).collect();
+    assert_eq!(authorities, [Some("Bearer master"), Some("Bearer key"), None]);
+}
+
+#[tokio::test]
+async fn who_gives_no_answer_is_unreachable_and_who_refuses_is_not() {
+    let unreachable = node("a", Script::new(|_| Reply::NoConnection)).settings("movies").await.unwrap_err();
+    assert!(matches!(&unreachable, Error::Unreachable { node, is_unsent: true, .. } if node == "a"));
+    assert_eq!(unreachable.chain().to_string(), "node `a` did not answer: connection refused");
+    let refuses = Script::new(|_| Reply::Answer(404, json!({"code": "index_not_found"})));
+    let refused = node("a", refuses).settings("movies").await.unwrap_err();
+    assert!(matches!(&refused, Error::Unexpected { status: 404, request, .. }
+        if request == "GET /indexes/movies/settings"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_asked_for_until_it_has_ended() {
+    let asked = AtomicUsize::new(0);
+    let transport = Script::new(move |_| {
+        let status = ["enqueued", "processing", "succeeded"][asked.fetch_add(1, Ordering::Relaxed)];
+        Reply::Answer(200, json!({"uid": 3, "status": status}))
+    });
+    node("a", transport.clone()).wait_for_task(3).await.unwrap();
+    assert_eq!(transport.calls().len(), 3);
+    assert!(transport.calls().iter().all(|call| call.url.path() == "/tasks/3"));
+    let failed = node("a", Script::new(|_| Reply::Answer(200, json!({"status": "failed"}))));
+    assert!(failed.wait_for_task(3).await.is_err());
+}
+
+#[tokio::test]
+async fn health_is_what_the_last_check_saw() {
+    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let up = is_up.clone();
+    let node = node(
+        "a",
+        Script::new(move |call| match call.url.path() {
+            "/version" => Reply::Answer(200, json!({"pkgVersion": "1.50.0"})),
+            _ if up.load(Ordering::Relaxed) => Reply::Answer(200, json!({"status": "available"})),
+            _ => Reply::NoConnection,
+        }),
+    );
+    assert!(!node.is_up());
+    assert!(node.check().await, "it has come");
+    assert!(!node.check().await && node.is_up());
+    assert_eq!(node.health().version.as_deref(), Some("1.50.0"));
+    is_up.store(false, Ordering::Relaxed);
+    node.check().await;
+    assert!(node.away().is_some());
+    assert_eq!(node.health().error.as_deref(), Some("node `a` did not answer: connection refused"));
+}
