@@ -16,6 +16,14 @@ pub enum Error {
     /// The ledger's database failed.
     #[error("the ledger failed: {0}")]
     Ledger(#[from] rusqlite::Error),
+    /// The ledger's file is there, and this build cannot use it. Nothing in it has changed.
+    #[error("{path}: {problem}")]
+    UnusableLedger {
+        /// The file.
+        path: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The ledger's thread is gone: the process is going down.
     #[error("the ledger is closed")]
     LedgerClosed,

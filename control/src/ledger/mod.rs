@@ -5,20 +5,17 @@
 
 pub mod catalogue;
 pub mod fields;
+mod file;
 pub mod intents;
+pub mod schema;
 pub mod task_list;
 pub mod tasks;
 pub mod webhooks;
 
-use crate::base::{
-    error::{Error, Result},
-    files,
-};
+use crate::base::error::{Error, Result};
 use rusqlite::{Connection, Row, types::Type};
 use std::{
     fmt::Display,
-    fs::File,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     str::FromStr,
     sync::mpsc::{Receiver, Sender, channel},
@@ -40,18 +37,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in a folder, or makes one.
+    /// Opens the ledger in a folder, or makes one. One of an older schema is brought to that of this build.
     ///
     /// # Errors
-    /// The database cannot be opened.
+    /// The database cannot be opened or used: then nothing in it has changed.
     pub fn open(data: &Path) -> Result<Self> {
-        let path = data.join(FILE);
-        make_private(&path)?;
-        let connection = Connection::open(&path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.execute_batch(include_str!("schema.sql"))?;
+        let connection = file::open(&data.join(FILE))?;
         let (jobs, queue) = channel();
         std::thread::Builder::new()
             .name("ledger".to_owned())
@@ -86,19 +77,6 @@ impl Ledger {
         self.jobs.send(job).map_err(|_| Error::LedgerClosed)?;
         answer.await.map_err(|_| Error::LedgerClosed)?
     }
-}
-
-/// Makes the database, where there is none, and gives it and its log to their owner only: task details and webhooks have secrets in
-/// them. SQLite makes the log and its index with the rights of the database.
-fn make_private(path: &Path) -> Result<()> {
-    let file = File::options().append(true).create(true).mode(files::PRIVATE).open(path);
-    file.map_err(Error::file(path))?;
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        files::make_private(Path::new(&name))?;
-    }
-    Ok(())
 }
 
 fn run(connection: &Connection, queue: &Receiver<Job>) {

@@ -1,0 +1,117 @@
+//! Ledgers that other builds have written, and files that are none.
+#![allow(missing_docs, reason = "tests")]
+
+#[allow(dead_code, reason = "not every test needs all of it")]
+mod support;
+
+use miroir_control::ledger::{self, Ledger, catalogue, intents, schema, webhooks};
+use rusqlite::Connection;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use support::golden::sql_of;
+use tempfile::TempDir;
+
+/// A ledger of before there were versions, with a row of every kind.
+const UNVERSIONED: &str = include_str!("ledgers/version-0.sql");
+
+/// A folder with the ledger that this SQL makes.
+fn folder_of(sql: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(ledger::FILE);
+    Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    (folder, file)
+}
+
+fn version(file: &Path) -> usize {
+    Connection::open(file).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+}
+
+/// Why a ledger is not opened; its file is as it was.
+fn refused(folder: &TempDir, file: &Path) -> String {
+    let before = fs::read(file).unwrap();
+    let error = Ledger::open(folder.path()).unwrap_err().to_string();
+    assert_eq!(fs::read(file).unwrap(), before, "{error}");
+    assert!(error.starts_with(&file.display().to_string()), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn a_ledger_without_a_version_is_the_first_one() {
+    let (folder, file) = folder_of(UNVERSIONED);
+    assert_eq!(version(&file), 0);
+    let ledger = Ledger::open(folder.path()).unwrap();
+    assert_eq!(version(&file), schema::VERSION);
+    let view = ledger.call(catalogue::load).await.unwrap().unwrap();
+    assert_eq!((view.version, view.nodes.len(), view.replicas.len(), view.indexes.len()), (9, 3, 2, 2));
+    assert_eq!(ledger.call(catalogue::epochs).await.unwrap().len(), 2);
+    assert_eq!(ledger.call(intents::all).await.unwrap().len(), 15);
+    assert_eq!(ledger.call(webhooks::all).await.unwrap().len(), 1);
+    assert_eq!(ledger.call(webhooks::take_untold).await.unwrap().len(), 3);
+}
+
+#[test]
+fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
+    let schema = |file: &Path| {
+        let sql = sql_of(file);
+        sql.lines().take_while(|line| !line.starts_with("INSERT")).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let (new, new_file) = (tempfile::tempdir().unwrap(), |folder: &TempDir| folder.path().join(ledger::FILE));
+    drop(Ledger::open(new.path()).unwrap());
+    // One of before gateways had leases.
+    let older = format!("{UNVERSIONED} DROP TABLE leases;");
+    for sql in [UNVERSIONED, &older] {
+        let (folder, file) = folder_of(sql);
+        // It is opened again as it is.
+        for _ in 0..2 {
+            drop(Ledger::open(folder.path()).unwrap());
+            assert_eq!(schema(&file), schema(&new_file(&new)));
+        }
+    }
+}
+
+#[test]
+fn a_ledger_of_a_newer_version_is_left_alone() {
+    let newer = schema::VERSION + 1;
+    let (folder, file) = folder_of(&format!("{UNVERSIONED} PRAGMA user_version = {newer};"));
+    let error = refused(&folder, &file);
+    let known = schema::VERSION;
+    assert!(
+        error.contains(&format!("schema version {newer}, and this build knows versions up to {known}")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_database_of_another_program_is_left_alone() {
+    for sql in ["CREATE TABLE tasks (a);", "CREATE TABLE a (b); PRAGMA user_version = 7;"] {
+        let (folder, file) = folder_of(sql);
+        let error = refused(&folder, &file);
+        assert!(error.contains("another program") && error.contains("`miroir recover`"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_left_alone() {
+    let (_folder, whole) = folder_of(UNVERSIONED);
+    let whole = fs::read(whole).unwrap();
+    // The page size of SQLite's default.
+    let page = 4096;
+    let pages = whole.len() / page;
+    let mut torn = whole.clone();
+    torn[page..3 * page].fill(7);
+    for damaged in [
+        b"no database, and long enough to be one: ".repeat(20),
+        whole[..whole.len() - page].to_vec(),
+        whole[..page / 2].to_vec(),
+        whole[..50].to_vec(),
+        torn,
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(ledger::FILE);
+        fs::write(&file, &damaged).unwrap();
+        let error = refused(&folder, &file);
+        assert!(error.contains("damaged") && error.contains("`miroir recover`"), "{pages} pages: {error}");
+    }
+}
