@@ -17,7 +17,7 @@ use crate::{
     },
     cluster::{Cluster, Options},
     domain::cluster_state::{Member, Replica, View},
-    ledger::{self, Ledger, catalogue},
+    ledger::{self, Ledger, catalogue, leases},
     publish::{
         Publisher,
         envoys::Subscribers,
@@ -226,7 +226,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     let (view, read_key, gateways) = ledger
         .call(move |connection| {
             if catalogue::load(connection)?.is_none() {
-                catalogue::know_leases(connection)?;
+                leases::know_leases(connection)?;
             }
             let view = match catalogue::load(connection)? {
                 Some(mut view) => {
@@ -251,7 +251,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
                     uid
                 }
             };
-            Ok((view, read_key, catalogue::leases(connection)?))
+            Ok((view, read_key, leases::leases(connection)?))
         })
         .await?;
     if view.replicas.len() != usize::from(config.shards) {

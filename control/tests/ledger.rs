@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "not every test needs all of it")]
 mod support;
 
-use miroir_control::ledger::{self, Ledger, catalogue, intents, schema, webhooks};
+use miroir_control::ledger::{self, Ledger, catalogue, intents, schema, webhooks, write_keys};
 use rusqlite::Connection;
 use std::{
     fs,
@@ -45,7 +45,7 @@ async fn a_ledger_without_a_version_is_the_first_one() {
     assert_eq!(version(&file), schema::VERSION);
     let view = ledger.call(catalogue::load).await.unwrap().unwrap();
     assert_eq!((view.version, view.nodes.len(), view.replicas.len(), view.indexes.len()), (9, 3, 2, 2));
-    assert_eq!(ledger.call(catalogue::epochs).await.unwrap().len(), 2);
+    assert_eq!(ledger.call(write_keys::epochs).await.unwrap().len(), 2);
     assert_eq!(ledger.call(intents::all).await.unwrap().len(), 15);
     assert_eq!(ledger.call(webhooks::all).await.unwrap().len(), 1);
     assert_eq!(ledger.call(webhooks::take_untold).await.unwrap().len(), 3);

@@ -270,7 +270,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
         );
     }
     // Both nodes have confirmed: nobody has to remember it.
-    let epochs = control.cluster.ledger.call(miroir_control::ledger::catalogue::epochs).await.unwrap();
+    let epochs = control.cluster.ledger.call(miroir_control::ledger::write_keys::epochs).await.unwrap();
     assert!(epochs.iter().all(|epoch| !epoch.fenced), "{epochs:?}");
     let of_gateways = epochs.iter().filter(|epoch| !epoch.gateway.starts_with("mover/"));
     assert_eq!(of_gateways.count(), 1, "{epochs:?}");

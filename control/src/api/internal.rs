@@ -7,7 +7,7 @@ use crate::{
         secrets,
     },
     cluster::Cluster,
-    ledger::catalogue,
+    ledger::leases,
     node::Request,
     writes::{self, refusal::Refused},
 };
@@ -58,9 +58,9 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     if report.has_heard == Some(false) {
         return Ok(Json(ReportReply { needed: cluster.view().floor, lease: false }));
     }
-    if let Some(leases) = cluster.gateways.add(&report.vm) {
+    if let Some(vms) = cluster.gateways.add(&report.vm) {
         // Durable before it gets a lease: a restart would not wait for it otherwise.
-        cluster.ledger.call(move |connection| catalogue::store_leases(connection, &leases)).await?;
+        cluster.ledger.call(move |connection| leases::store_leases(connection, &vms)).await?;
     }
     let (reply, has_another) = cluster.gateways.report(report, cluster.view().floor);
     if has_another {

@@ -13,15 +13,13 @@ use crate::{
     domain::{
         index_uid::check_index_uid,
         intent::{Effect, NodeRequest},
+        settings_change::merge_change,
     },
     indexes::{
         broadcast::{AtOnce, Operation},
         catalogue,
     },
-    ledger::{
-        catalogue::merge_change,
-        tasks::{self, NewTask},
-    },
+    ledger::tasks::{self, NewTask},
 };
 use axum::{extract::Path, response::Response};
 use miroir_core::path::ApiPath;

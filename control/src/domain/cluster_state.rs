@@ -1,5 +1,11 @@
 //! What the cluster looks like: nodes, placement, catalogue, and which nodes are behind.
 
+mod index;
+mod replica;
+
+pub use index::Index;
+pub use replica::{Replica, ReplicaState};
+
 use crate::{
     base::config::NodeConfig,
     domain::{
@@ -56,103 +62,6 @@ pub struct Member {
     pub draining: bool,
     /// It is to leave the cluster once it has none.
     pub leaving: bool,
-}
-
-/// A node's copy of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replica {
-    /// The node's name.
-    pub node: String,
-    /// What it is good for.
-    pub state: ReplicaState,
-}
-
-/// What a replica is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplicaState {
-    /// Read and written.
-    Active,
-    /// Neither: it missed a write, or is to be made. The mover makes it active.
-    Stale,
-    /// An old copy, which gateways with a topology older than `since` may still read.
-    Leaving {
-        /// The first version in which it is not read.
-        since: u64,
-        /// It is still written; else it has missed something.
-        written: bool,
-    },
-    /// Neither read nor written: its documents are being deleted.
-    Removing,
-}
-
-impl Replica {
-    /// A replica that is read and written.
-    #[must_use]
-    pub fn active(node: impl Into<String>) -> Self {
-        Self { node: node.into(), state: ReplicaState::Active }
-    }
-
-    /// A replica that is to be made or mended.
-    #[must_use]
-    pub fn stale(node: impl Into<String>) -> Self {
-        Self { node: node.into(), state: ReplicaState::Stale }
-    }
-
-    /// Whether it is read and written.
-    #[must_use]
-    pub fn is_active(&self) -> bool {
-        self.state == ReplicaState::Active
-    }
-
-    /// Whether it is written.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        matches!(self.state, ReplicaState::Active | ReplicaState::Leaving { written: true, .. })
-    }
-}
-
-/// What is known of an index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Index {
-    /// Absent until the first document says it.
-    pub primary_key: Option<String>,
-    /// The settings that gateways need, as clients have set them: those that nodes have applied.
-    pub settings: serde_json::Map<String, serde_json::Value>,
-    /// When it was created.
-    pub created_at: i64,
-    /// When a mutation of it ended last.
-    pub updated_at: i64,
-}
-
-/// Kinds of tasks with an index that nodes do not count as an update of it.
-const LEAVES_DATES: [&str; 2] = ["indexCompaction", "indexSwap"];
-
-/// The settings that gateways need.
-const PUBLISHED: [&str; 5] =
-    ["distinctAttribute", "faceting", "filterableAttributes", "pagination", "rankingRules"];
-
-impl Index {
-    /// Out of all that clients have set on an index, what gateways need.
-    #[must_use]
-    pub fn published(
-        all: serde_json::Map<String, serde_json::Value>,
-    ) -> serde_json::Map<String, serde_json::Value> {
-        all.into_iter().filter(|(name, _)| PUBLISHED.contains(&name.as_str())).collect()
-    }
-}
-
-impl Index {
-    /// A task with it has succeeded. Nodes create an index, and then give it its primary key: one without is as old as its last
-    /// update.
-    pub fn date(&mut self, kind: &str, started_at: i64, finished_at: i64) {
-        if LEAVES_DATES.contains(&kind) {
-            return;
-        }
-        self.updated_at = finished_at;
-        if kind == "indexCreation" {
-            self.created_at = if self.primary_key.is_some() { started_at } else { finished_at };
-        }
-    }
 }
 
 impl View {

@@ -6,5 +6,6 @@ pub mod export;
 pub mod index_uid;
 pub mod intent;
 pub mod search_rules;
+pub mod settings_change;
 pub mod task_details;
 pub mod verdict;

@@ -11,7 +11,7 @@ use crate::{
     disguise::scrub,
     domain::export::{Export, Wanted},
     ledger::{
-        catalogue as stored, intents,
+        intents, settings as stored,
         tasks::{self, Ending, Task},
     },
     mover::{copy, document},

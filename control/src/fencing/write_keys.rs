@@ -9,7 +9,7 @@ use crate::{
         Cluster,
         write_keys::{Epochs, Owed},
     },
-    ledger::catalogue::{self, Epoch},
+    ledger::write_keys::{self as stored, Epoch},
     node::{Node, Request},
 };
 use futures_util::future::join_all;
@@ -87,7 +87,7 @@ impl Epochs {
         }
         let uid = Uuid::new_v4();
         let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: false };
-        cluster.ledger.call(move |connection| catalogue::store_epoch(connection, &epoch)).await?;
+        cluster.ledger.call(move |connection| stored::store_epoch(connection, &epoch)).await?;
         let body = epoch_key(uid, gateway);
         join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
         live.insert(gateway.to_owned(), uid);
@@ -105,7 +105,7 @@ impl Epochs {
         while cluster.open.uses(uid) && begun.elapsed() < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        cluster.ledger.call(move |connection| catalogue::fence_epoch(connection, uid)).await?;
+        cluster.ledger.call(move |connection| stored::fence_epoch(connection, uid)).await?;
         self.owe(cluster, uid);
         let all = cluster.nodes();
         let nodes = all.iter().filter(|node| node.is_up());
@@ -123,8 +123,8 @@ impl Epochs {
     /// # Errors
     /// The ledger failed.
     pub async fn fence_all(&self, cluster: &Cluster) -> Result<()> {
-        for epoch in cluster.ledger.call(catalogue::epochs).await? {
-            cluster.ledger.call(move |connection| catalogue::fence_epoch(connection, epoch.key)).await?;
+        for epoch in cluster.ledger.call(stored::epochs).await? {
+            cluster.ledger.call(move |connection| stored::fence_epoch(connection, epoch.key)).await?;
             self.owe(cluster, epoch.key);
         }
         Ok(())
@@ -220,7 +220,7 @@ impl Epochs {
             left && owed.fenced.remove(&uid).is_some()
         };
         if is_last {
-            cluster.ledger.call(move |connection| catalogue::forget_epoch(connection, uid)).await?;
+            cluster.ledger.call(move |connection| stored::forget_epoch(connection, uid)).await?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::{
         reach::Reach,
         registration::{Key, registration},
     },
-    ledger::catalogue as stored,
+    ledger::settings as stored,
     node::{Node, Request, TIMEOUT},
 };
 use futures_util::future::join_all;

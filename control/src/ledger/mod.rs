@@ -7,10 +7,13 @@ pub mod catalogue;
 pub mod fields;
 mod file;
 pub mod intents;
+pub mod leases;
 pub mod schema;
+pub mod settings;
 pub mod task_list;
 pub mod tasks;
 pub mod webhooks;
+pub mod write_keys;
 
 use crate::base::error::{Error, Result};
 use rusqlite::{Connection, Row, types::Type};

@@ -53,8 +53,9 @@ pub fn find(connection: &Connection) -> rusqlite::Result<Schema> {
 /// The database failed: the ledger has the version that the last migration that succeeded gave it.
 pub fn migrate(connection: &Connection, from: usize) -> Result<()> {
     for (version, migration) in (1..).zip(MIGRATIONS).skip(from) {
-        let done = connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {migration}\n; PRAGMA user_version = {version}; COMMIT"));
+        let done = connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {migration}\n; PRAGMA user_version = {version}; COMMIT"
+        ));
         if let Err(error) = done {
             // Where it has not begun, nothing is to be undone.
             let _ = connection.execute_batch("ROLLBACK");

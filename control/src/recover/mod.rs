@@ -18,8 +18,8 @@ use crate::{
     domain::cluster_state::{Index, Member, Replica, ReplicaState, View},
     fencing::write_keys::INTERNAL,
     ledger::{
-        self, Ledger,
-        catalogue::{self, Epoch},
+        self, Ledger, catalogue, settings,
+        write_keys::{self, Epoch},
     },
     serve::{self, ServeArgs},
     sync::instance_settings::{self, Changed},
@@ -169,9 +169,9 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
             catalogue::store(connection, &View::default(), &view)?;
             let next = found.values().filter_map(|of_node| of_node.last_uid).max().map_or(0, |uid| uid + 1);
             ledger::set_meta(connection, "next_task", &next.to_string())?;
-            for (index, settings) in found.values().flat_map(|of_node| &of_node.settings) {
-                if catalogue::settings(connection, index)?.is_empty() {
-                    catalogue::merge_settings(connection, index, Some(&set(settings)))?;
+            for (index, told) in found.values().flat_map(|of_node| &of_node.settings) {
+                if settings::settings(connection, index)?.is_empty() {
+                    settings::merge_settings(connection, index, Some(&set(told)))?;
                 }
             }
             for changed in found.values().flat_map(|of_node| &of_node.server) {
@@ -187,7 +187,7 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
                     // Gateways get new ones with their next writes.
                     Some(_) => {
                         let gateway = text("description").rsplit(' ').next().unwrap_or_default().to_owned();
-                        catalogue::store_epoch(connection, &Epoch { key: uid, gateway, fenced: true })?;
+                        write_keys::store_epoch(connection, &Epoch { key: uid, gateway, fenced: true })?;
                     }
                     None => {}
                 }

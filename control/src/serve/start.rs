@@ -7,7 +7,7 @@ use crate::{
     export,
     fencing::write_keys::{INTERNAL, create_key},
     indexes::fields,
-    ledger::{self, catalogue, intents, tasks},
+    ledger::{self, intents, leases, tasks},
     membership, mover,
     publish::folder,
     sync::{self, features, health},
@@ -101,7 +101,7 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
 async fn know_leases(cluster: Arc<Cluster>) {
     let Some(left) = cluster.gateways.unknown_for() else { return };
     tokio::time::sleep(left).await;
-    if let Err(error) = cluster.ledger.call(catalogue::know_leases).await {
+    if let Err(error) = cluster.ledger.call(leases::know_leases).await {
         tracing::warn!(%error, "the next start waits for leases again");
     }
 }

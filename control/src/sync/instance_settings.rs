@@ -4,8 +4,9 @@
 use crate::{
     base::error::Result,
     cluster::Cluster,
+    domain::settings_change::merge_members,
     fencing::fenced,
-    ledger::{self, catalogue::merge_members},
+    ledger,
     node::{Node, Request, TIMEOUT},
     sync::features,
 };

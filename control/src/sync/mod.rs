@@ -19,7 +19,7 @@ use crate::{
         write_keys::{EPOCH, INTERNAL, create_key},
     },
     indexes::{catalogue, fields},
-    ledger::catalogue as stored,
+    ledger::settings as stored,
     node::{Node, Request},
 };
 use miroir_core::path::ApiPath;

@@ -13,7 +13,7 @@ use crate::{
     },
     indexes::broadcast::CHANGELESS,
     ledger::{
-        catalogue as stored, intents,
+        intents, settings as stored,
         tasks::{self, Ending, Task},
     },
 };

@@ -13,10 +13,11 @@ use crate::{
     },
     domain::{
         intent::{Effect, NodeRequest},
+        settings_change::{depth, merge_change},
         verdict::Over,
     },
     indexes::catalogue,
-    ledger::catalogue::{self as stored, depth},
+    ledger::settings as stored,
     node::Node,
     sync,
 };
@@ -117,7 +118,7 @@ async fn settings(
     let mut wanted = cluster.ledger.call(move |connection| stored::settings(connection, &name)).await?;
     // Those that have not ended come to the ledger later, and are before this in the nodes' queues.
     for other in cluster.settler.other_changes(uid, index) {
-        stored::merge_change(&mut wanted, other.as_ref());
+        merge_change(&mut wanted, other.as_ref());
     }
     let path = ApiPath::of_index(index, &["settings"]);
     let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));

@@ -7,8 +7,8 @@ use crate::{
     base::error::Result,
     cluster::Cluster,
     disguise::{embedders::EMBEDDERS, settings_tag::FILTERABLE},
-    domain::intent::Effect,
-    ledger::catalogue as stored,
+    domain::{intent::Effect, settings_change::merge_change},
+    ledger::settings as stored,
     node::{Node, Request},
 };
 use miroir_core::{
@@ -57,7 +57,7 @@ pub async fn settings(cluster: &Cluster, index: &str) -> Result<(Settings, Setti
     };
     let mut then = now.clone();
     for change in changes {
-        stored::merge_change(&mut then, change.as_ref());
+        merge_change(&mut then, change.as_ref());
     }
     Ok((now, then))
 }

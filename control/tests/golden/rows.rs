@@ -13,9 +13,9 @@ use miroir_control::{
         search_rules::Change,
     },
     ledger::{
-        self, Ledger, catalogue, fields, intents,
+        self, Ledger, catalogue, fields, intents, leases, settings,
         tasks::{self, Ending, NewTask},
-        webhooks,
+        webhooks, write_keys,
     },
     sync::instance_settings::{self, Changed},
 };
@@ -83,14 +83,14 @@ const KINDS: [&str; 14] = [
 /// Fills a ledger with a row of every kind.
 async fn fill(ledger: &Ledger) {
     let stored = ledger.call(|connection| {
-        catalogue::know_leases(connection)?;
+        leases::know_leases(connection)?;
         catalogue::store(connection, &View::default(), &view())?;
-        catalogue::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
+        leases::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
         for (number, gateway) in ["g", "mover/a"].into_iter().enumerate() {
             let key = uuid::Uuid::from_u128(number as u128);
-            catalogue::store_epoch(connection, &catalogue::Epoch { key, gateway: gateway.into(), fenced: number == 1 })?;
+            write_keys::store_epoch(connection, &write_keys::Epoch { key, gateway: gateway.into(), fenced: number == 1 })?;
         }
-        catalogue::merge_settings(connection, "movies", Some(&json!({"rankingRules": ["sort"], "synonyms": {"a": ["b"]}})))?;
+        settings::merge_settings(connection, "movies", Some(&json!({"rankingRules": ["sort"], "synonyms": {"a": ["b"]}})))?;
         fields::add(connection, "movies", 0, &["id".to_owned(), "title's".to_owned()])?;
         for (key, value) in [("read_key", uuid::Uuid::from_u128(9).to_string()), ("keys", "equal".into()), ("publisher", "p".into())] {
             ledger::set_meta(connection, key, &value)?;

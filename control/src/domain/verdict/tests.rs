@@ -1,0 +1,133 @@
+use super::*;
+use serde_json::json;
+
+fn part(node: &str, shards: &[u16], state: State) -> Part {
+    let seen = Seen {
+        state,
+        started_at: Some(10),
+        finished_at: Some(20),
+        details: Some(json!({"deletedDocuments": 6})),
+        error: (state == State::Failed).then(|| crate::base::error::index_not_found("x").body),
+    };
+    let shards = shards.iter().copied().map(Shard).collect();
+    Part { node: node.into(), node_task: 0, main: true, shards, seen }
+}
+
+fn over(parts: &[Part]) -> Over {
+    match judge(parts, Decides::Best, &BTreeSet::new()) {
+        Verdict::Over(over) => *over,
+        Verdict::Pending { .. } => panic!("pending"),
+    }
+}
+
+#[test]
+fn all_replicas_must_have_succeeded() {
+    let parts = [part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Processing)];
+    assert_eq!(judge(&parts, Decides::Best, &BTreeSet::new()), Verdict::Pending { started_at: Some(10) });
+    let over = over(&[part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Succeeded)]);
+    assert_eq!((over.status, over.deleted, over.finished_at), ("succeeded", Some(6), Some(20)));
+    assert!(over.stale.is_empty());
+}
+
+#[test]
+fn a_replica_that_ends_otherwise_is_stale() {
+    let over = over(&[
+        part("a", &[0, 1], State::Succeeded),
+        part("b", &[1], State::Failed),
+        part("c", &[0], State::Succeeded),
+    ]);
+    assert_eq!(over.status, "succeeded");
+    assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
+}
+
+#[test]
+fn a_shard_that_all_refuse_fails_the_task() {
+    let over = over(&[part("a", &[0], State::Failed), part("b", &[1], State::Succeeded)]);
+    assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "index_not_found"));
+    assert!(over.stale.is_empty());
+}
+
+#[test]
+fn a_node_that_is_away_blocks_only_what_nobody_else_has() {
+    let stood_in = over(&[part("a", &[0], State::Away), part("b", &[0], State::Succeeded)]);
+    assert_eq!((stood_in.status, stood_in.stale.len()), ("succeeded", 1));
+    let alone = [part("a", &[0], State::Away), part("b", &[1], State::Succeeded)];
+    assert!(matches!(judge(&alone, Decides::Best, &BTreeSet::new()), Verdict::Pending { .. }));
+}
+
+#[test]
+fn steps_are_waited_for_but_decide_nothing() {
+    let mut step = part("b", &[], State::Waiting);
+    step.main = false;
+    let main = part("a", &[0], State::Succeeded);
+    assert!(matches!(
+        judge(&[main.clone(), step.clone()], Decides::Best, &BTreeSet::new()),
+        Verdict::Pending { .. }
+    ));
+    step.seen.state = State::Failed;
+    assert_eq!(over(&[main, step]).status, "succeeded");
+}
+
+#[test]
+fn operations_on_all_nodes_leave_those_behind_that_differ() {
+    let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
+    assert_eq!((over.status, over.behind), ("succeeded", BTreeSet::from(["b".to_owned()])));
+}
+
+#[test]
+fn what_one_node_refuses_none_keeps() {
+    let judged = |parts: &[Part], decides, behind: &[&str]| {
+        let behind = behind.iter().map(|name| (*name).to_owned()).collect();
+        match judge(parts, decides, &behind) {
+            Verdict::Over(over) => *over,
+            Verdict::Pending { .. } => panic!("pending"),
+        }
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let failed = |node: &str, kind: &str, code: &str| {
+        let mut part = part(node, &[], State::Failed);
+        let of = |error| ErrorBody { kind: kind.into(), code: code.into(), ..error };
+        part.seen.error = part.seen.error.map(of);
+        part
+    };
+    let parts = [
+        failed("d", "internal", "internal"),
+        part("a", &[], State::Succeeded),
+        failed("b", "invalid_request", "vector_embedding_error"),
+        part("c", &[], State::Away),
+    ];
+    let over = judged(&parts, Decides::Refusal, &[]);
+    assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "vector_embedding_error"));
+    assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
+    // Who is behind refuses nothing.
+    let over = judged(&parts, Decides::Refusal, &["b"]);
+    assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(&["b", "c", "d"])));
+    // Nor is one full, or of another opinion about which indexes there are.
+    let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
+    for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
+        let over = judged(&parts, decides, &[]);
+        assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(behind)));
+    }
+}
+
+#[test]
+fn deletions_are_counted_once_where_nodes_tell_enough() {
+    let counted = |parts: &[(&[u16], u64)]| {
+        let parts: Vec<Part> = parts
+            .iter()
+            .map(|(shards, count)| {
+                let mut part = part("n", shards, State::Succeeded);
+                part.seen.details = Some(json!({"deletedDocuments": count}));
+                part
+            })
+            .collect();
+        over(&parts).deleted
+    };
+    // Shard 0 has one document, shard 1 five, shard 2 ten.
+    assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15), (&[0, 2], 11)]), Some(16), "all replicas");
+    assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15), (&[2], 10)]), Some(16), "one is away for one shard");
+    assert_eq!(counted(&[(&[0, 1, 2], 16), (&[1], 5)]), Some(16), "one node has them all");
+    assert_eq!(counted(&[(&[0, 1], 5), (&[1, 2], 5), (&[2], 0)]), Some(5), "some had none");
+    assert_eq!(counted(&[(&[0, 1], 0), (&[1, 2], 0)]), Some(0));
+    assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15)]), Some(16), "nobody can tell: a mean, by luck exact");
+}

@@ -1,0 +1,97 @@
+//! What clients have set on indexes.
+
+use super::{fields, parsed};
+use crate::{base::error::Result, domain::settings_change::merge_change};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Map, Value};
+
+/// Changes what clients have set on an index: `null` resets one setting, `None` all of them.
+///
+/// # Errors
+/// The database failed.
+pub fn merge_settings(connection: &Connection, index: &str, change: Option<&Value>) -> Result<()> {
+    let mut settings = settings(connection, index)?;
+    merge_change(&mut settings, change);
+    if settings.is_empty() {
+        connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
+        return Ok(());
+    }
+    connection.execute(
+        "INSERT OR REPLACE INTO settings (index_uid, body) VALUES (?1, ?2)",
+        params![index, serde_json::to_string(&settings)?],
+    )?;
+    Ok(())
+}
+
+/// Settings and fields follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
+///
+/// # Errors
+/// The database failed.
+pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) -> Result<()> {
+    // No index has this name.
+    const ASIDE: &str = "/";
+    for (from, to, exchange) in pairs {
+        fields::rename(connection, to, ASIDE)?;
+        fields::rename(connection, from, to)?;
+        if *exchange {
+            fields::rename(connection, ASIDE, from)?;
+        } else {
+            fields::forget(connection, ASIDE)?;
+        }
+        let (left, right) = (settings(connection, from)?, settings(connection, to)?);
+        for (index, moved) in [(to, Some(left)), (from, exchange.then_some(right))] {
+            connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
+            if let Some(moved) = moved.filter(|moved| !moved.is_empty()) {
+                connection.execute(
+                    "INSERT INTO settings (index_uid, body) VALUES (?1, ?2)",
+                    params![index, serde_json::to_string(&moved)?],
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What clients have set on an index.
+///
+/// # Errors
+/// The database failed.
+pub fn settings(connection: &Connection, index: &str) -> Result<Map<String, Value>> {
+    let stored = connection
+        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| {
+            parsed(row, 0, |text| serde_json::from_str(text))
+        })
+        .optional()?;
+    Ok(stored.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn settings_are_merged_reset_and_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let read = ledger
+            .call(|connection| {
+                let set = |change| merge_settings(connection, "a", Some(&change));
+                set(json!({"faceting": {"maxValuesPerFacet": 5}, "stopWords": ["x"], "synonyms": {"a": ["b"]}}))?;
+                set(json!({"faceting": {"sortFacetValuesBy": {"*": "count"}}, "stopWords": null, "synonyms": {}}))?;
+                let merged = settings(connection, "a")?;
+                move_settings(connection, &[("a".to_owned(), "b".to_owned(), true)])?;
+                let moved = (settings(connection, "a")?, settings(connection, "b")?);
+                merge_settings(connection, "b", None)?;
+                Ok((merged, moved, settings(connection, "b")?))
+            })
+            .await
+            .unwrap();
+        let (merged, (left, right), reset) = read;
+        let expected = json!({"faceting": {"maxValuesPerFacet": 5, "sortFacetValuesBy": {"*": "count"}}, "synonyms": {}});
+        assert_eq!(Value::Object(merged.clone()), expected);
+        assert!(left.is_empty() && reset.is_empty());
+        assert_eq!(right, merged);
+    }
+}
