@@ -243,8 +243,8 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
                     first
                 }
             };
-            let read_key = match ledger::meta(connection, "read_key")? {
-                Some(uid) => Uuid::parse_str(&uid).unwrap_or_default(),
+            let read_key = match ledger::meta_as(connection, "read_key")? {
+                Some(uid) => uid,
                 None => {
                     let uid = Uuid::new_v4();
                     ledger::set_meta(connection, "read_key", &uid.hyphenated().to_string())?;

@@ -168,7 +168,7 @@ async fn read(node: &Node, index: &str, key: &PrimaryKey, ids: &[String], copies
         let query = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
         let page = fetch(node, index, &query).await?;
         for (id, document) in by_id(&page.results, key) {
-            let text = serde_json::to_string(&content(document))?;
+            let text = serde_json::to_string(&content(document)?)?;
             let hash = hex::encode(Sha256::digest(text.as_bytes()).get(..8).unwrap_or_default());
             copies.entry(id).or_default().insert(node.name.clone(), hash);
         }

@@ -20,6 +20,23 @@ pub const AUTHORIZATION_PREFIX: &str = "/_miroir/authorization";
 /// Carries the cluster's secret on every internal request. A gateway removes it from what clients send.
 pub const SECRET_HEADER: &str = "x-miroir-secret";
 
+/// How the `customMetadata` begins under which nodes keep their tasks of a write.
+const METADATA: &str = "miroir:";
+
+/// The `customMetadata` under which nodes keep their tasks of the write with this uid of the ledger.
+#[must_use]
+pub fn metadata(uid: u32) -> String {
+    format!("{METADATA}{uid}")
+}
+
+/// Reads what [`metadata`] wrote; `None` where it is another's.
+#[must_use]
+pub fn uid_of_metadata(text: &str) -> Option<u32> {
+    let uid = text.strip_prefix(METADATA)?.parse().ok()?;
+    // A number may be written in several ways, of which this is one.
+    (metadata(uid) == text).then_some(uid)
+}
+
 /// A write that a gateway has split and would send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

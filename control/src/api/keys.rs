@@ -60,7 +60,8 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
         return Ok(pass_on(&answer));
     };
     let all = cluster.ask_any(&Request::own("GET", "/keys?limit=1000000", None)).await?.json();
-    let keys: Vec<Value> = all.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+    let keys = all.get("results").and_then(Value::as_array).cloned();
+    let keys = keys.ok_or_else(|| Error::Other("a node does not list its keys".to_owned()))?;
     let keys: Vec<Value> = keys.into_iter().filter(|key| !is_internal(key)).collect();
     let page: Vec<&Value> = keys.iter().skip(offset).take(limit).collect();
     Ok(Json(json!({"results": page, "offset": offset, "limit": limit, "total": keys.len()})).into_response())

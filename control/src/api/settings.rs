@@ -127,7 +127,13 @@ async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
     }
     let path = ApiPath::of_index(index, &["settings", EMBEDDERS]);
     let answer = cluster.ask_any(&crate::node::Request::own("GET", path, None)).await?;
-    let mut now = Map::from_iter([(EMBEDDERS.to_owned(), answer.json())]);
+    let told = answer.json();
+    // Nodes may not have made the index yet.
+    let is_there = answer.status != 404;
+    if is_there && !(answer.is_success() && (told.is_object() || told.is_null())) {
+        return Err(Error::Other(format!("a node does not tell the embedders of index `{index}`")));
+    }
+    let mut now = Map::from_iter([(EMBEDDERS.to_owned(), if is_there { told } else { Value::Null })]);
     for earlier in cluster.settler.changes_of(index) {
         merge_change(&mut now, earlier.as_ref());
     }

@@ -24,6 +24,18 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// A value in the ledger is not what this build writes there.
+    #[error("the ledger cannot be read: `{column}` of row `{row}` in table `{table}`: {problem}")]
+    UnreadableRow {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        row: String,
+        /// The column.
+        column: &'static str,
+        /// Why it cannot be read.
+        problem: String,
+    },
     /// The ledger's thread is gone: the process is going down.
     #[error("the ledger is closed")]
     LedgerClosed,
@@ -42,6 +54,16 @@ pub enum Error {
         node: String,
         /// HTTP status.
         status: u16,
+        /// Method and path.
+        request: String,
+        /// The start of the body.
+        body: String,
+    },
+    /// A node's answer cannot be read.
+    #[error("node `{node}` answered {request} with something else than Meilisearch: {body}")]
+    UnreadableAnswer {
+        /// The node's name.
+        node: String,
         /// Method and path.
         request: String,
         /// The start of the body.

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 pub mod files;
+pub mod json;
 pub mod listener;
 pub mod outbound;
 pub mod secrets;

@@ -1,32 +1,62 @@
 //! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
-use super::{fields, meta, meta_as, parsed, set_meta, settings::settings};
+use super::{cell::Cell, fields, meta, meta_as, meta_json, set_meta, settings::settings};
 use crate::{
-    base::error::{Error, Result},
+    base::error::Result,
     domain::cluster_state::{Index, Replica, ReplicaState, View},
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The view that was stored last; `None` in a new ledger.
+/// The view that was stored last; `None` in a new ledger. What has never been other than at first is not stored.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read: the error names it.
 pub fn load(connection: &Connection) -> Result<Option<View>> {
     let Some(version) = meta_as(connection, "version")? else {
         return Ok(None);
     };
+    let behind = connection
+        .prepare("SELECT node FROM behind")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    Ok(Some(View {
+        version,
+        nodes: meta_json(connection, "nodes")?.unwrap_or_default(),
+        replication: meta_as(connection, "replication")?.unwrap_or(1),
+        replicas: replicas(connection)?,
+        desired: meta_json(connection, "desired")?.unwrap_or_default(),
+        floor: meta_as(connection, "floor")?.unwrap_or(0),
+        indexes: indexes(connection)?,
+        behind,
+        changing: BTreeMap::new(),
+        rules: meta_json(connection, "rules")?.unwrap_or_default(),
+        server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
+        legacy_search: meta_as(connection, "legacy_search")?.unwrap_or(false),
+    }))
+}
+
+/// For each shard, its replicas, best first.
+fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
     let shards: usize = meta_as(connection, "shards")?.unwrap_or(0);
     let mut replicas = vec![Vec::new(); shards];
     let mut statement =
         connection.prepare("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let shard: usize = row.get(0)?;
-        if let Some(replicas) = replicas.get_mut(shard) {
-            replicas.push(Replica { node: row.get(1)?, state: parsed(row, 2, read_state)? });
-        }
+        let (shard, node, state): (usize, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let key = format!("{shard}, {node}");
+        let cell = |column| Cell { table: "placement", row: &key, column };
+        let of_shard = replicas.get_mut(shard);
+        let of_shard =
+            of_shard.ok_or_else(|| cell("shard").unreadable(format!("there are {shards} shards")))?;
+        of_shard.push(Replica { state: cell("state").parse(&state, read_state)?, node });
     }
+    Ok(replicas)
+}
+
+/// The indexes, with what gateways need of their settings.
+fn indexes(connection: &Connection) -> Result<BTreeMap<String, Index>> {
     let mut indexes = connection
         .prepare("SELECT uid, primary_key, created_at, updated_at FROM indexes")?
         .query_map([], |row| {
@@ -38,25 +68,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
     for (uid, index) in &mut indexes {
         index.settings = Index::published(settings(connection, uid)?);
     }
-    let behind = connection
-        .prepare("SELECT node FROM behind")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    let json = |key| Ok::<_, Error>(meta(connection, key)?.unwrap_or_else(|| "[]".to_owned()));
-    Ok(Some(View {
-        version,
-        nodes: serde_json::from_str(&json("nodes")?)?,
-        replication: meta_as(connection, "replication")?.unwrap_or(1),
-        replicas,
-        desired: serde_json::from_str(&json("desired")?)?,
-        floor: meta_as(connection, "floor")?.unwrap_or(0),
-        indexes,
-        behind,
-        changing: BTreeMap::new(),
-        rules: serde_json::from_str(&json("rules")?)?,
-        server_name: meta(connection, "server_name")?.filter(|name| !name.is_empty()),
-        legacy_search: meta_as(connection, "legacy_search")?.unwrap_or(false),
-    }))
+    Ok(indexes)
 }
 
 fn read_state(text: &str) -> std::result::Result<ReplicaState, String> {
@@ -139,27 +151,78 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Ledger, write_keys::epochs};
+    use crate::ledger::{Ledger, intents, tasks, webhooks, write_keys::epochs};
 
     #[tokio::test]
     async fn what_cannot_be_read_is_an_error_that_names_it() {
         for (name, damage) in [
-            ("meta.version", "INSERT OR REPLACE INTO meta VALUES ('version', 'x')"),
-            ("meta.shards", "INSERT OR REPLACE INTO meta VALUES ('shards', '-1')"),
-            ("meta.replication", "INSERT OR REPLACE INTO meta VALUES ('replication', '')"),
-            ("meta.floor", "INSERT OR REPLACE INTO meta VALUES ('floor', '1.5')"),
-            ("meta.legacy_search", "INSERT OR REPLACE INTO meta VALUES ('legacy_search', '1')"),
-            ("meta.next_task", "INSERT OR REPLACE INTO meta VALUES ('next_task', 'x')"),
-            ("state", "INSERT INTO placement VALUES (0, 0, 'a', 'leaving:')"),
-            ("state", "INSERT INTO placement VALUES (0, 0, 'a', 'whole')"),
-            ("key_uid", "INSERT INTO epochs VALUES ('x', 'g', 'fenced')"),
-            ("body", "INSERT INTO settings VALUES ('i', '[')"),
-            ("uuid", "INSERT INTO webhooks VALUES ('x', 'http://a', '{}')"),
             (
-                "headers",
+                "`value` of row `version` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('version', 'x')",
+            ),
+            (
+                "`value` of row `shards` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('shards', '-1')",
+            ),
+            (
+                "`value` of row `replication` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('replication', '')",
+            ),
+            ("`value` of row `floor` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('floor', '1.5')"),
+            (
+                "`value` of row `legacy_search` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('legacy_search', '1')",
+            ),
+            (
+                "`value` of row `next_task` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('next_task', 'x')",
+            ),
+            (
+                "`state` of row `0, a` in table `placement`",
+                "INSERT INTO placement VALUES (0, 0, 'a', 'leaving:')",
+            ),
+            (
+                "`state` of row `0, a` in table `placement`",
+                "INSERT INTO placement VALUES (0, 0, 'a', 'whole')",
+            ),
+            (
+                "`shard` of row `1, a` in table `placement`",
+                "INSERT INTO placement VALUES (1, 0, 'a', 'active')",
+            ),
+            ("`value` of row `nodes` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('nodes', '{}')"),
+            (
+                "`value` of row `desired` in table `meta`",
+                "INSERT OR REPLACE INTO meta VALUES ('desired', '')",
+            ),
+            ("`value` of row `rules` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('rules', '[1]')"),
+            ("`key_uid` of row `x` in table `epochs`", "INSERT INTO epochs VALUES ('x', 'g', 'fenced')"),
+            (
+                "`state` of row `00000000-0000-4000-8000-000000000000` in table `epochs`",
+                "INSERT INTO epochs VALUES ('00000000-0000-4000-8000-000000000000', 'g', 'gone')",
+            ),
+            ("`body` of row `i` in table `settings`", "INSERT INTO settings VALUES ('i', '[')"),
+            ("`uuid` of row `x` in table `webhooks`", "INSERT INTO webhooks VALUES ('x', 'http://a', '{}')"),
+            (
+                "`headers` of row `00000000-0000-4000-8000-000000000000` in table `webhooks`",
                 "INSERT INTO webhooks VALUES ('00000000-0000-4000-8000-000000000000', 'http://a', '')",
             ),
-            ("shards", "INSERT INTO node_tasks VALUES (0, 'a', 0, 'main', '3', 'sent')"),
+            (
+                "`shards` of row `0, a, 7` in table `node_tasks`",
+                "INSERT INTO node_tasks VALUES (0, 'a', 7, 'main', '3', 'sent')",
+            ),
+            (
+                "`step` of row `0, a, 7` in table `node_tasks`",
+                "INSERT INTO node_tasks VALUES (0, 'a', 7, 'x', '[]', 'sent')",
+            ),
+            ("`state` of row `0` in table `intents`", "INSERT INTO intents VALUES (0, 'x', '{}')"),
+            (
+                "`details` of row `9` in table `tasks`",
+                "INSERT INTO tasks (uid, type, status, details, enqueued_at) VALUES (9, 'export', 'failed', '{', 0)",
+            ),
+            (
+                "`error` of row `9` in table `tasks`",
+                "INSERT INTO tasks (uid, type, status, error, enqueued_at) VALUES (9, 'export', 'failed', '{', 0)",
+            ),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let ledger = Ledger::open(folder.path()).unwrap();
@@ -169,15 +232,17 @@ mod tests {
                 load(connection)?;
                 epochs(connection)?;
                 settings(connection, "i")?;
-                crate::ledger::webhooks::all(connection)?;
-                crate::ledger::intents::all_node_tasks(connection, 0)?;
-                crate::ledger::tasks::insert(connection, &crate::ledger::tasks::NewTask::default())?;
+                webhooks::all(connection)?;
+                intents::all(connection)?;
+                intents::all_node_tasks(connection, 0)?;
+                tasks::get(connection, 9)?;
+                tasks::insert(connection, &tasks::NewTask::default())?;
                 Ok(())
             };
             ledger.call(read).await.unwrap();
             ledger.call(move |connection| Ok(connection.execute_batch(damage)?)).await.unwrap();
             let error = ledger.call(read).await.unwrap_err().to_string();
-            assert!(error.contains(&format!("the ledger's `{name}` is `")), "{damage}: {error}");
+            assert!(error.starts_with(&format!("the ledger cannot be read: {name}: ")), "{damage}: {error}");
         }
     }
 }

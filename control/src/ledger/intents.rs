@@ -1,7 +1,7 @@
 //! Mutations on their way: between begin and commit, and from there until they are settled.
 
 use super::{
-    parsed,
+    cell::Cell,
     tasks::{self, Ending, NewTask, Task},
 };
 use crate::{
@@ -20,14 +20,19 @@ pub fn begin(connection: &Connection, new: &NewTask, intent: &Intent) -> Result<
     Ok(task)
 }
 
+/// How an intent is stored that nodes have not been asked for, or not all of it.
+const OPEN: &str = "open";
+/// How one is stored whose tasks nodes have.
+const SENT: &str = "sent";
+
 /// Writes an intent as open.
 ///
 /// # Errors
 /// The database failed.
 pub fn open(connection: &Connection, uid: u32, intent: &Intent) -> Result<()> {
     connection
-        .prepare_cached("INSERT INTO intents (uid, state, body) VALUES (?1, 'open', ?2)")?
-        .execute(params![uid, serde_json::to_string(intent)?])?;
+        .prepare_cached("INSERT INTO intents (uid, state, body) VALUES (?1, ?2, ?3)")?
+        .execute(params![uid, OPEN, serde_json::to_string(intent)?])?;
     Ok(())
 }
 
@@ -36,9 +41,14 @@ pub fn open(connection: &Connection, uid: u32, intent: &Intent) -> Result<()> {
 /// # Errors
 /// The database failed.
 pub fn sent(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> Result<()> {
-    connection.prepare_cached("UPDATE intents SET state = 'sent' WHERE uid = ?1")?.execute([uid])?;
+    connection.prepare_cached("UPDATE intents SET state = ?2 WHERE uid = ?1")?.execute(params![uid, SENT])?;
     add_node_tasks(connection, uid, tasks)
 }
+
+/// How the step is stored whose end decides the client's task.
+const MAIN: &str = "main";
+/// How one is stored that only has to be over.
+const EXTRA: &str = "extra";
 
 /// Adds what nodes call it.
 ///
@@ -50,7 +60,7 @@ pub fn add_node_tasks(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> 
          VALUES (?1, ?2, ?3, ?4, ?5, 'enqueued')",
     )?;
     for task in tasks {
-        let step = if task.main { "main" } else { "extra" };
+        let step = if task.main { MAIN } else { EXTRA };
         statement.execute(params![
             uid,
             task.node,
@@ -65,19 +75,23 @@ pub fn add_node_tasks(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> 
 /// What nodes call a task.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read.
 pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>> {
     let mut statement =
         connection.prepare_cached("SELECT node, node_task, step, shards FROM node_tasks WHERE uid = ?1")?;
-    let rows = statement.query_map([uid], |row| {
-        Ok(NodeTask {
-            node: row.get(0)?,
-            node_task: row.get(1)?,
-            main: row.get::<_, String>(2)? == "main",
-            shards: parsed(row, 3, |text| serde_json::from_str(text))?,
-        })
+    let rows = statement.query_and_then([uid], |row| {
+        let (node, node_task): (String, u32) = (row.get(0)?, row.get(1)?);
+        let (step, shards): (String, String) = (row.get(2)?, row.get(3)?);
+        let key = format!("{uid}, {node}, {node_task}");
+        let cell = |column| Cell { table: "node_tasks", row: &key, column };
+        let main = cell("step").parse(&step, |step| match step {
+            MAIN => Ok(true),
+            EXTRA => Ok(false),
+            _ => Err("no step of a task"),
+        })?;
+        Ok(NodeTask { node, node_task, main, shards: cell("shards").json(&shards)? })
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    rows.collect()
 }
 
 /// Ends a task, and with it its intent.
@@ -115,7 +129,7 @@ pub struct Found {
 /// All intents, oldest first.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row says neither that it is open nor that it was sent.
 pub fn all(connection: &Connection) -> Result<Vec<Found>> {
     let mut statement = connection.prepare("SELECT uid, state, body FROM intents ORDER BY uid")?;
     let rows = statement
@@ -123,14 +137,20 @@ pub fn all(connection: &Connection) -> Result<Vec<Found>> {
         .collect::<rusqlite::Result<Vec<(u32, String, String)>>>()?;
     let mut found = Vec::new();
     for (uid, state, body) in rows {
-        match serde_json::from_str(&body) {
+        let cell = |column| Cell { table: "intents", row: &uid, column };
+        let sent = cell("state").parse(&state, |state| match state {
+            SENT => Ok(true),
+            OPEN => Ok(false),
+            _ => Err("no state of an intent"),
+        })?;
+        match cell("body").json(&body) {
             Ok(intent) => {
                 let tasks = all_node_tasks(connection, uid)?;
-                found.push(Found { uid, sent: state == "sent", intent, tasks });
+                found.push(Found { uid, sent, intent, tasks });
             }
             // One row that a newer build wrote must not keep everything else from starting.
             Err(error) => {
-                tracing::error!(uid, %error, "an intent in the ledger cannot be read: it is left alone")
+                tracing::error!(uid, %error, "an intent is left alone")
             }
         }
     }

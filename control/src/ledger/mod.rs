@@ -4,6 +4,7 @@
 //! its own savepoint: many writers share one `fsync`, and the failure of one call undoes that call only.
 
 pub mod catalogue;
+mod cell;
 pub mod fields;
 mod file;
 pub mod intents;
@@ -16,7 +17,9 @@ pub mod webhooks;
 pub mod write_keys;
 
 use crate::base::error::{Error, Result};
-use rusqlite::{Connection, Row, types::Type};
+use cell::Cell;
+use rusqlite::Connection;
+use serde::de::DeserializeOwned;
 use std::{
     fmt::Display,
     path::Path,
@@ -123,6 +126,11 @@ pub fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
         .optional()?)
 }
 
+/// Where a value of the `meta` table is.
+fn meta_cell<'a>(key: &'a &str) -> Cell<'a> {
+    Cell { table: "meta", row: key, column: "value" }
+}
+
 /// Reads a value of the `meta` table that is no text.
 ///
 /// # Errors
@@ -131,28 +139,15 @@ pub fn meta_as<T>(connection: &Connection, key: &str) -> Result<Option<T>>
 where
     T: FromStr<Err: Display>,
 {
-    let Some(text) = meta(connection, key)? else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| Error::Other(unreadable(&format!("meta.{key}"), &text, error)))
+    meta(connection, key)?.map(|text| meta_cell(&key).parse(&text, str::parse)).transpose()
 }
 
-/// Reads a column of text as what the text stands for.
+/// Reads a value of the `meta` table that is JSON.
 ///
 /// # Errors
-/// The database failed, or the text stands for nothing: the error names the column and the text.
-fn parsed<T, E: Display>(
-    row: &Row<'_>,
-    column: usize,
-    parse: impl FnOnce(&str) -> std::result::Result<T, E>,
-) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    parse(&text).map_err(|error| {
-        let name = row.as_ref().column_name(column).unwrap_or("?");
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, unreadable(name, &text, error).into())
-    })
-}
-
-fn unreadable(name: &str, text: &str, error: impl Display) -> String {
-    format!("the ledger's `{name}` is `{text}`, which cannot be read: {error}")
+/// The database failed, or what is stored there is of another form: the error names it.
+pub fn meta_json<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>> {
+    meta(connection, key)?.map(|text| meta_cell(&key).json(&text)).transpose()
 }
 
 /// Writes a value of the `meta` table.

@@ -1,6 +1,6 @@
 //! What clients have set on indexes.
 
-use super::{fields, parsed};
+use super::{cell::Cell, fields};
 use crate::{base::error::Result, domain::settings_change::merge_change};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Map, Value};
@@ -55,14 +55,14 @@ pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) 
 /// What clients have set on an index.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or what is stored cannot be read.
 pub fn settings(connection: &Connection, index: &str) -> Result<Map<String, Value>> {
-    let stored = connection
-        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| {
-            parsed(row, 0, |text| serde_json::from_str(text))
-        })
+    let stored: Option<String> = connection
+        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| row.get(0))
         .optional()?;
-    Ok(stored.unwrap_or_default())
+    let cell = Cell { table: "settings", row: &index, column: "body" };
+    // Settings that nobody has set have no row.
+    stored.map_or_else(|| Ok(Map::new()), |text| cell.json(&text))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Lists and counts of tasks, and the names of indexes in them.
 
-use super::tasks::{COLUMNS, Task};
+use super::{
+    cell::Cell,
+    tasks::{COLUMNS, Task},
+};
 use crate::base::{error::Result, time::Nanos};
 use rusqlite::{Connection, params, types::Value as Sql};
 use serde_json::Value;
@@ -33,7 +36,7 @@ pub struct Query {
 /// A page of tasks, and how many there are in all.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read.
 pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> {
     let mut wheres: Vec<String> = vec!["1".to_owned()];
     let mut values: Vec<Sql> = Vec::new();
@@ -90,8 +93,8 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
         wheres.join(" AND "),
         query.limit
     ))?;
-    let rows = statement.query_map(rusqlite::params_from_iter(&values), Task::from_row)?;
-    Ok((rows.collect::<rusqlite::Result<_>>()?, total))
+    let rows = statement.query_and_then(rusqlite::params_from_iter(&values), Task::from_row)?;
+    Ok((rows.collect::<Result<_>>()?, total))
 }
 
 /// A condition: the task swaps one of some indexes, given as placeholders.
@@ -123,7 +126,8 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
         Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
     })?;
     for (uid, details) in rows.collect::<rusqlite::Result<Vec<_>>>()? {
-        let mut details: Value = serde_json::from_str(&details)?;
+        let cell = Cell { table: "tasks", row: &uid, column: "details" };
+        let mut details: Value = cell.json(&details)?;
         for swap in details["swaps"].as_array_mut().into_iter().flatten() {
             for name in swap["indexes"].as_array_mut().into_iter().flatten() {
                 if let Value::String(name) = name {

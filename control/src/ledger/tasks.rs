@@ -2,13 +2,13 @@
 
 pub use super::task_list::{Query, list, swap_names};
 
-use super::{meta_as, set_meta, webhooks};
+use super::{cell::Cell, meta_as, set_meta, webhooks};
 use crate::base::{
     error::{Error, Result},
     time::{self, Nanos},
 };
 use miroir_core::error::ErrorBody;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_json::{Value, json};
 
 /// A task before it has a uid.
@@ -111,15 +111,21 @@ impl Task {
         view
     }
 
-    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    /// # Errors
+    /// The database failed, or the row cannot be read.
+    pub(super) fn from_row(row: &Row<'_>) -> Result<Self> {
+        let uid: u32 = row.get(0)?;
+        let json = |column, text: Option<String>| {
+            let cell = Cell { table: "tasks", row: &uid, column };
+            text.map(|text| cell.json(&text)).transpose()
+        };
         Ok(Self {
-            uid: row.get(0)?,
+            uid,
             index: row.get(1)?,
             kind: row.get(2)?,
             status: row.get(3)?,
-            details: json(row.get(4)?),
-            error: json(row.get(5)?),
+            details: json("details", row.get(4)?)?,
+            error: json("error", row.get(5)?)?,
             canceled_by: row.get(6)?,
             custom_metadata: row.get(7)?,
             enqueued_at: row.get(8)?,
@@ -198,12 +204,10 @@ pub fn take_back(connection: &Connection, uid: u32) -> Result<()> {
 /// One task.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or the row cannot be read.
 pub fn get(connection: &Connection, uid: u32) -> Result<Option<Task>> {
-    Ok(connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM tasks WHERE uid = ?1"))?
-        .query_row([uid], Task::from_row)
-        .optional()?)
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM tasks WHERE uid = ?1"))?;
+    statement.query_and_then([uid], Task::from_row)?.next().transpose()
 }
 
 /// Marks a task as begun, unless it has ended.

@@ -1,7 +1,7 @@
 //! Webhooks, and the ended tasks that they have not been told of.
 
 use super::{
-    parsed,
+    cell::Cell,
     tasks::{self, Task},
 };
 use crate::base::error::Result;
@@ -21,15 +21,16 @@ pub struct Webhook {
 /// All webhooks, by uuid.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read.
 pub fn all(connection: &Connection) -> Result<BTreeMap<Uuid, Webhook>> {
     let mut statement = connection.prepare_cached("SELECT uuid, url, headers FROM webhooks")?;
-    let rows = statement.query_map([], |row| {
-        let uuid = parsed(row, 0, Uuid::parse_str)?;
-        let headers = parsed(row, 2, |text| serde_json::from_str(text))?;
-        Ok((uuid, Webhook { url: row.get(1)?, headers }))
+    let rows = statement.query_and_then([], |row| {
+        let (uuid, url, headers): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let cell = |column| Cell { table: "webhooks", row: &uuid, column };
+        let webhook = Webhook { url, headers: cell("headers").json(&headers)? };
+        Ok((cell("uuid").parse(&uuid, Uuid::parse_str)?, webhook))
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    rows.collect()
 }
 
 /// Stores a webhook.

@@ -1,6 +1,6 @@
 //! Epoch keys: those in use, and those that are to be deleted on every node.
 
-use super::parsed;
+use super::cell::Cell;
 use crate::base::error::Result;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
@@ -16,20 +16,28 @@ pub struct Epoch {
     pub fenced: bool,
 }
 
+/// How a key that is in use is stored.
+const LIVE: &str = "live";
+/// How one is stored that is to be deleted on every node.
+const FENCED: &str = "fenced";
+
 /// All epochs.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read.
 pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
     let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Epoch {
-            key: parsed(row, 0, Uuid::parse_str)?,
-            gateway: row.get(1)?,
-            fenced: row.get::<_, String>(2)? == "fenced",
-        })
+    let rows = statement.query_and_then([], |row| {
+        let (key, gateway, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let cell = |column| Cell { table: "epochs", row: &key, column };
+        let fenced = cell("state").parse(&state, |state| match state {
+            FENCED => Ok(true),
+            LIVE => Ok(false),
+            _ => Err("no state of a key"),
+        })?;
+        Ok(Epoch { key: cell("key_uid").parse(&key, Uuid::parse_str)?, gateway, fenced })
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    rows.collect()
 }
 
 /// Stores an epoch.
@@ -39,11 +47,7 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
 pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
     connection.execute(
         "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
-        params![
-            epoch.key.hyphenated().to_string(),
-            epoch.gateway,
-            if epoch.fenced { "fenced" } else { "live" }
-        ],
+        params![epoch.key.hyphenated().to_string(), epoch.gateway, if epoch.fenced { FENCED } else { LIVE }],
     )?;
     Ok(())
 }

@@ -54,7 +54,10 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
         return Some(format!("node `{name}` does not answer at {url}: start it, or mend the URL"));
     }
     let own = match node.ask("GET", "/version", None).await {
-        Ok(own) => own.get("pkgVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Ok(own) => match node.text("GET /version", &own, "pkgVersion") {
+            Ok(version) => version.to_owned(),
+            Err(error) => return Some(error.to_string()),
+        },
         Err(Error::Unexpected { status: 401 | 403, .. }) => {
             return Some(format!(
                 "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"

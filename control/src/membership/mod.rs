@@ -9,6 +9,7 @@ use crate::{
     base::{
         config::{NodeFile, Pace},
         error::{Error, Result},
+        json,
     },
     cluster::Cluster,
     domain::cluster_state::View,
@@ -101,8 +102,8 @@ pub async fn set_pace(cluster: &Cluster, pace: Pace) -> Result<()> {
 /// # Errors
 /// The ledger failed.
 pub async fn take_up_pace(cluster: &Cluster) -> Result<()> {
-    let kept = cluster.ledger.call(|connection| ledger::meta(connection, PACE)).await?;
-    let pace: Pace = kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let kept: Option<Pace> = cluster.ledger.call(|connection| ledger::meta_json(connection, PACE)).await?;
+    let pace = kept.unwrap_or_default();
     cluster.mover.pace(pace.over(cluster.config.moves)?);
     Ok(())
 }
@@ -129,7 +130,7 @@ pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     if pace.is_said() || !before.is_moving() || operation == Operation::Throttle {
         set_pace(cluster, pace).await?;
     }
-    let text = serde_json::to_string(&operation).unwrap_or_default();
+    let text = json::text(&operation);
     tracing::info!(operation = text, replicas = plan.replicas, "an operation has started");
     Ok(Plan { version: cluster.view().version, ..plan })
 }

@@ -22,9 +22,9 @@ use miroir_core::{
     path::ApiPath,
     shard::{Shard, TAG_FIELD, tag_filter},
 };
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -130,15 +130,22 @@ impl<'a> Copy<'a> {
             self.count(&there);
             self.count(&here);
             self.wait_for_turn(&there).await;
-            let (there, here) = (document::by_id(&there.results, key), document::by_id(&here.results, key));
+            let (there, here) =
+                (identified(self.source, index, &there, key)?, identified(self.target, index, &here, key)?);
             let gone: Vec<&String> = here.keys().filter(|id| !there.contains_key(*id)).collect();
             if !gone.is_empty() {
                 self.delete(index, &gone).await?;
             }
-            let differs =
-                |id: &String, document| here.get(id).is_none_or(|other| content(other) != content(document));
-            let changed = there.iter().filter(|(id, document)| differs(id, document));
-            let documents: Vec<_> = changed.map(|(_, document)| copied(document)).collect();
+            let mut documents = Vec::new();
+            for (id, document) in &there {
+                let is_same = match here.get(id) {
+                    Some(other) => content(other)? == content(document)?,
+                    None => false,
+                };
+                if !is_same {
+                    documents.push(copied(document));
+                }
+            }
             self.write(index, key, &documents).await?;
         }
         Ok(())
@@ -225,7 +232,7 @@ impl<'a> Copy<'a> {
         let mut pause = Duration::from_millis(10);
         loop {
             let answer = self.target.ask("GET", path.clone(), None).await?;
-            let found = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+            let found = self.target.results(format!("GET {path}"), &answer)?;
             let is = |task: &Value, wanted: &[&str]| {
                 task.get("status").and_then(Value::as_str).is_some_and(|status| wanted.contains(&status))
             };
@@ -259,15 +266,27 @@ pub async fn ids(
     if u64::try_from(page.results.len()).unwrap_or(u64::MAX) < page.total {
         return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
     }
-    let ids: Vec<String> = document::by_id(&page.results, key).into_keys().collect();
-    // Taken as absent, they would be deleted from other nodes.
-    if ids.len() < page.results.len() {
+    Ok(identified(node, index, &page, key)?.into_keys().collect())
+}
+
+/// The documents of a page, by id.
+///
+/// # Errors
+/// One has no id: taken as absent, it would be deleted from other nodes.
+fn identified<'a>(
+    node: &Node,
+    index: &str,
+    page: &'a Page,
+    key: &PrimaryKey,
+) -> Result<BTreeMap<String, &'a RawValue>> {
+    let documents = document::by_id(&page.results, key);
+    if documents.len() < page.results.len() {
         let (node, key) = (&node.name, key.name());
         return Err(Error::Other(format!(
             "node `{node}` has documents of `{index}` without an id in `{key}`"
         )));
     }
-    Ok(ids)
+    Ok(documents)
 }
 
 /// The documents of these ids that a filter finds, with their vectors.
@@ -308,5 +327,6 @@ pub async fn fetch(node: &Node, index: &str, body: &Value) -> Result<Page> {
         return Err(node.unexpected(&request, &answer));
     }
     tracing::trace!(node = node.name, index, took = ?begun.elapsed(), "a page was read");
-    Ok(serde_json::from_slice(&answer.body)?)
+    let unreadable = |_| node.unreadable(format!("{} {}", request.method, request.path), &answer.json());
+    serde_json::from_slice(&answer.body).map_err(unreadable)
 }

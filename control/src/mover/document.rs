@@ -1,5 +1,6 @@
 //! Documents as nodes give them: what is copied, and what of it must be equal.
 
+use crate::base::json;
 use miroir_core::documents::PrimaryKey;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -36,18 +37,23 @@ pub fn by_id<'a>(documents: &'a [Box<RawValue>], key: &PrimaryKey) -> BTreeMap<S
 
 /// What must be equal in all copies of a document: its fields' bytes, in no order (each node has its own), and the vectors
 /// that its client gave. Vectors that nodes make are each node's own.
-#[must_use]
-pub fn content(document: &RawValue) -> BTreeMap<String, String> {
-    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(document.get()).unwrap_or_default();
+///
+/// # Errors
+/// The document is no object.
+pub fn content(document: &RawValue) -> serde_json::Result<BTreeMap<String, String>> {
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(document.get())?;
     let of_field = |(name, value): (Cow<'_, str>, &RawValue)| {
         let value = if name == VECTORS { vectors(value)? } else { value.get().to_owned() };
         Some((name.into_owned(), value))
     };
-    fields.into_iter().filter_map(of_field).collect()
+    Ok(fields.into_iter().filter_map(of_field).collect())
 }
 
+/// Vectors without those that nodes make; `None` where there are none. What is no object has none that nodes make.
 fn vectors(value: &RawValue) -> Option<String> {
-    let mut vectors: BTreeMap<String, Value> = serde_json::from_str(value.get()).ok()?;
+    let Ok(mut vectors) = serde_json::from_str::<BTreeMap<String, Value>>(value.get()) else {
+        return Some(value.get().to_owned());
+    };
     for vector in vectors.values_mut() {
         if vector.get("regenerate") == Some(&Value::Bool(true))
             && let Some(vector) = vector.as_object_mut()
@@ -55,7 +61,7 @@ fn vectors(value: &RawValue) -> Option<String> {
             vector.remove("embeddings");
         }
     }
-    (!vectors.is_empty()).then(|| serde_json::to_string(&vectors).unwrap_or_default())
+    (!vectors.is_empty()).then(|| json::text(&vectors))
 }
 
 #[cfg(test)]
@@ -69,6 +75,7 @@ mod tests {
     #[test]
     fn copies_are_equal_whatever_the_order_and_what_nodes_generate() {
         let a = raw(r#"{"id":1,"price":1.50,"_vectors":{"m":{"embeddings":[[0.5]],"regenerate":true}}}"#);
+        let content = |document: &RawValue| content(document).unwrap();
         let b = raw(r#"{"price":1.50,"id":1,"_vectors":{"m":{"embeddings":[[0.6]],"regenerate":true}}}"#);
         assert_eq!(content(&a), content(&b));
         let c = raw(r#"{"price":1.50,"id":1,"_vectors":{"m":{"embeddings":[[0.6]],"regenerate":false}}}"#);

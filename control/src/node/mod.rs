@@ -1,5 +1,7 @@
 //! A Meilisearch node: the one HTTP client, and what is known of the node's health.
 
+pub mod answers;
+
 use crate::base::error::{Error, Result};
 use axum::body::Bytes;
 use miroir_core::{error::ErrorBody, path::ApiPath};
@@ -198,12 +200,12 @@ impl Node {
     /// Asks under the master key for JSON, and takes nothing but success.
     ///
     /// # Errors
-    /// No answer, or another status than 2xx.
+    /// No answer, another status than 2xx, or something that is no JSON.
     pub async fn ask(&self, method: &str, path: impl Into<ApiPath>, body: Option<&Value>) -> Result<Value> {
         let request = Request::own(method, path, body);
         let answer = self.send(&request).await?;
         if answer.is_success() {
-            return Ok(answer.json());
+            return self.read(&request, &answer);
         }
         Err(self.unexpected(&request, &answer))
     }

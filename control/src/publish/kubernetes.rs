@@ -140,10 +140,12 @@ impl Kubernetes {
         let failed = |error: reqwest::Error| Error::Other(format!("the Kubernetes API: {error}"));
         let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
-        let body: Value = answer.json().await.unwrap_or_default();
+        let body: Result<Value, _> = answer.json().await;
         if status.is_success() {
-            return Ok(body);
+            return body.map_err(failed);
         }
+        // The status says what is wrong where the body does not.
+        let body = body.unwrap_or_default();
         let message = body["message"].as_str().unwrap_or_default();
         Err(Error::Other(format!(
             "the Kubernetes API answers {method} of {} with {status}: {message}",

@@ -18,6 +18,7 @@ use crate::{
 use miroir_core::{
     documents::PrimaryKey,
     path::ApiPath,
+    protocol::uid_of_metadata,
     sequence::DocumentTag,
     shard::{Shard, TAG_FIELD},
 };
@@ -75,16 +76,8 @@ impl Copy {
     }
 }
 
-/// What a node tells cannot be taken for nothing: whatever is not found is gone after the recovery.
-fn unreadable(node: &Node, path: &str, told: &Value) -> Error {
-    let told: String = told.to_string().chars().take(200).collect();
-    Error::Other(format!(
-        "node `{}` answered GET {path} with something else than Meilisearch: {told}",
-        node.name
-    ))
-}
-
-/// Looks at a node, once it has done what is in its queue.
+/// Looks at a node, once it has done what is in its queue. What it tells and cannot be read is not taken for nothing: whatever is not
+/// found is gone after the recovery.
 ///
 /// # Errors
 /// It does not answer, or holds documents that this number of shards does not explain.
@@ -92,15 +85,14 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     idle(node).await?;
     let list = async |path: &'static str| -> Result<Vec<Value>> {
         let answer = node.ask("GET", path, None).await?;
-        let results = answer.get("results").and_then(Value::as_array).cloned();
-        results.ok_or_else(|| unreadable(node, path, &answer))
+        node.results(format!("GET {path}"), &answer).cloned()
     };
     let mut found = Found { keys: list("/keys?limit=10000").await?, ..Found::default() };
     for told in list("/indexes?limit=100000").await? {
-        let uid = told.get("uid").and_then(Value::as_str);
-        let uid = uid.ok_or_else(|| unreadable(node, "/indexes", &told))?.to_owned();
+        let uid = node.text("GET /indexes", &told, "uid")?.to_owned();
         let settings = node.ask("GET", ApiPath::of_index(&uid, &["settings"]), None).await?;
-        let known = index(&told, &settings);
+        let known = index(&told, &settings)
+            .ok_or_else(|| node.unreadable(format!("GET /indexes/{uid} and its settings"), &told))?;
         if let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) {
             read(node, &uid, &key, shards, &mut found.shards).await?;
         }
@@ -111,13 +103,19 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     let features = node.ask("GET", features::PATH, None).await?;
     let is_on = |feature: &str| features.get(feature) == Some(&Value::Bool(true));
     if is_on(search_rules::FEATURE) {
-        found.rules = search_rules::of_node(node).await?.unwrap_or_default();
+        let rules = search_rules::of_node(node).await?;
+        found.rules = rules.ok_or_else(|| {
+            Error::Other(format!(
+                "node `{}` has the experimental feature `{}` on, and does not tell its rules",
+                node.name,
+                search_rules::FEATURE
+            ))
+        })?;
     }
     found.server = instance_settings::of_node(node, is_on).await?;
     for task in list("/tasks?limit=10000").await? {
         let metadata = task.get("customMetadata").and_then(Value::as_str);
-        let uid = metadata.and_then(|text| text.strip_prefix("miroir:")?.parse().ok());
-        found.last_uid = found.last_uid.max(uid);
+        found.last_uid = found.last_uid.max(metadata.and_then(uid_of_metadata));
     }
     Ok(found)
 }
@@ -148,7 +146,7 @@ async fn read(
         let query = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
         let page = fetch(node, index, &query).await?;
         for (id, document) in by_id(&page.results, key) {
-            let content = content(document);
+            let content = content(document)?;
             let tag = content.get(TAG_FIELD).and_then(|tag| DocumentTag::from_json(tag));
             let shard = Shard::of_document(&id, shards);
             if tag.is_none_or(|tag| tag.shard != shard) {

@@ -207,17 +207,19 @@ fn set(settings: &Value) -> Value {
     settings
 }
 
-/// An index as a node tells it.
-fn index(told: &Value, settings: &Value) -> Index {
-    let moment =
-        |name: &str| told.get(name).and_then(Value::as_str).and_then(time::parse).unwrap_or_else(time::now);
-    let published = set(settings).as_object().cloned().unwrap_or_default();
-    Index {
-        primary_key: told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned),
-        settings: Index::published(published),
-        created_at: moment("createdAt"),
-        updated_at: moment("updatedAt"),
-    }
+/// An index as a node tells it; `None` where that is not as Meilisearch tells it.
+fn index(told: &Value, settings: &Value) -> Option<Index> {
+    let moment = |name: &str| time::parse(told.get(name)?.as_str()?);
+    let primary_key = match told.get("primaryKey")? {
+        Value::Null => None,
+        key => Some(key.as_str()?.to_owned()),
+    };
+    Some(Index {
+        primary_key,
+        settings: Index::published(set(settings).as_object()?.clone()),
+        created_at: moment("createdAt")?,
+        updated_at: moment("updatedAt")?,
+    })
 }
 
 #[cfg(test)]

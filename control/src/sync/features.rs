@@ -13,9 +13,16 @@ pub const PATH: &str = "/experimental-features";
 /// Whether nodes have an experimental feature on; `None` where they do not know it.
 ///
 /// # Errors
-/// No node answered.
+/// No node answered, or one did not tell its features.
 pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
-    let features = cluster.ask_any(&Request::own("GET", PATH, None)).await?.json();
+    let answer = cluster.ask_any(&Request::own("GET", PATH, None)).await?;
+    let features = answer.json();
+    if !answer.is_success() || !features.is_object() {
+        let status = answer.status;
+        return Err(Error::Other(format!(
+            "a node answered {status} when asked for its features: {features}"
+        )));
+    }
     Ok(features.get(feature).and_then(Value::as_bool))
 }
 

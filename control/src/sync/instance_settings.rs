@@ -2,7 +2,7 @@
 //! workspaces of chats. Every node has it; the ledger has it too, for nodes that were away.
 
 use crate::{
-    base::error::Result,
+    base::error::{Error, Result},
     cluster::Cluster,
     domain::settings_change::merge_members,
     fencing::fenced,
@@ -59,9 +59,13 @@ impl Changed {
 /// The database failed.
 pub fn store(connection: &Connection, changed: Changed) -> Result<()> {
     match changed {
-        Changed::Network(told) => write(connection, NETWORK, &network(&told)),
+        Changed::Network(told) => {
+            let network = network(&told)
+                .ok_or_else(|| Error::Other("a node tells something else than its network".to_owned()))?;
+            write(connection, NETWORK, &network)
+        }
         Changed::Workspace(uid, change) => {
-            let mut chats = read(connection, CHATS)?;
+            let mut chats = chats(connection)?;
             let settings = chats.entry(uid).or_insert_with(|| json!({}));
             match (change, settings) {
                 (Some(change), Value::Object(settings)) => merge_members(settings, &change, DEPTH),
@@ -70,24 +74,39 @@ pub fn store(connection: &Connection, changed: Changed) -> Result<()> {
             write(connection, CHATS, &chats)
         }
         Changed::NoWorkspace(uid) => {
-            let mut chats = read(connection, CHATS)?;
+            let mut chats = chats(connection)?;
             chats.remove(&uid);
             write(connection, CHATS, &chats)
         }
     }
 }
 
-fn read(connection: &Connection, name: &str) -> Result<Map<String, Value>> {
-    let stored = ledger::meta(connection, name)?;
-    Ok(stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+/// The network that clients have set; empty where they have set none.
+fn set_network(connection: &Connection) -> Result<Map<String, Value>> {
+    Ok(ledger::meta_json(connection, NETWORK)?.unwrap_or_default())
+}
+
+/// By workspace that clients have made: its settings, an object.
+fn chats(connection: &Connection) -> Result<Map<String, Value>> {
+    let chats: Map<String, Value> = ledger::meta_json(connection, CHATS)?.unwrap_or_default();
+    match chats.iter().find(|(_, settings)| !settings.is_object()) {
+        None => Ok(chats),
+        Some((uid, _)) => Err(Error::UnreadableRow {
+            table: "meta",
+            row: CHATS.to_owned(),
+            column: "value",
+            problem: format!("the settings of workspace `{uid}` are no object"),
+        }),
+    }
 }
 
 fn write(connection: &Connection, name: &str, value: &Map<String, Value>) -> Result<()> {
     ledger::set_meta(connection, name, &serde_json::to_string(value)?)
 }
 
-/// What can be set of a network that a node tells.
-fn network(told: &Value) -> Map<String, Value> {
+/// What can be set of a network that a node tells; `None` where it tells something else.
+fn network(told: &Value) -> Option<Map<String, Value>> {
+    let told = told.as_object()?;
     let member = |name: &str| (name.to_owned(), told.get(name).cloned().unwrap_or(Value::Null));
     let mut network: Map<String, Value> = ["self", "remotes", "shards"].into_iter().map(member).collect();
     for remote in network.get_mut("remotes").and_then(Value::as_object_mut).into_iter().flatten() {
@@ -95,7 +114,7 @@ fn network(told: &Value) -> Map<String, Value> {
             remote.remove("status");
         }
     }
-    network
+    Some(network)
 }
 
 /// What a node has of it, where the experimental features are on. It hides the keys of chats' models: they stay as they are on
@@ -113,7 +132,7 @@ pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Ch
     if is_on(CHATS)
         && let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await?
     {
-        for uid in workspaces(&told) {
+        for uid in workspaces(node, &told)? {
             let settings = node.ask("GET", ApiPath::new(["chats", &uid, "settings"]), None).await?;
             found.push(Changed::Workspace(uid, Some(settings)));
         }
@@ -126,7 +145,7 @@ pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Ch
 /// # Errors
 /// The ledger failed.
 pub async fn learn_name(cluster: &Cluster) -> Result<()> {
-    let network = cluster.ledger.call(|connection| read(connection, NETWORK)).await?;
+    let network = cluster.ledger.call(set_network).await?;
     let name = network.get("self").and_then(Value::as_str).map(ToOwned::to_owned);
     if cluster.view().server_name == name {
         return Ok(());
@@ -151,23 +170,24 @@ pub async fn learn_name(cluster: &Cluster) -> Result<()> {
 /// The node did not answer, or refused; or the ledger failed.
 pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
     let (wanted, chats) =
-        cluster.ledger.call(|connection| Ok((read(connection, NETWORK)?, read(connection, CHATS)?))).await?;
+        cluster.ledger.call(|connection| Ok((set_network(connection)?, chats(connection)?))).await?;
     let change = async |method: &'static str, path: ApiPath, body: Option<&Value>| {
         let request = Request::own(method, path, body);
         let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
         if answer.is_success() { Ok(()) } else { Err(node.unexpected(&request, &answer)) }
     };
     if let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await? {
-        let nothing = json!({"self": null, "remotes": {}, "shards": {}});
-        let wanted = if wanted.is_empty() { network(&nothing) } else { wanted };
-        if network(&told) != wanted {
+        let nothing = || [("self", Value::Null), ("remotes", json!({})), ("shards", json!({}))];
+        let nothing = || nothing().map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        let wanted = if wanted.is_empty() { nothing() } else { wanted };
+        if network(&told).ok_or_else(|| node.unreadable("GET /network", &told))? != wanted {
             let reset = json!({"self": null, "remotes": null, "shards": null});
             change("PATCH", "/network".into(), Some(&reset)).await?;
             change("PATCH", "/network".into(), Some(&Value::Object(wanted))).await?;
         }
     }
     if let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await? {
-        for uid in workspaces(&told).iter().filter(|uid| !chats.contains_key(*uid)) {
+        for uid in workspaces(node, &told)?.iter().filter(|uid| !chats.contains_key(*uid)) {
             change("DELETE", ApiPath::new(["chats", uid]), None).await?;
         }
         for (uid, settings) in chats {
@@ -175,7 +195,9 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
             // What is not set is as by default.
             let mut all =
                 DEFAULT.map(|name| (name.to_owned(), Value::Null)).into_iter().collect::<Map<_, _>>();
-            all.extend(settings.as_object().cloned().unwrap_or_default());
+            all.extend(
+                settings.as_object().into_iter().flatten().map(|(name, set)| (name.clone(), set.clone())),
+            );
             // Nobody knows it since the ledger was recovered.
             all.retain(|_, value| value.as_str().is_none_or(|text| !text.ends_with(HIDDEN)));
             change("PATCH", path, Some(&Value::Object(all))).await?;
@@ -189,9 +211,10 @@ const DEFAULT: [&str; 8] =
     ["source", "orgId", "projectId", "apiVersion", "deploymentId", "baseUrl", "apiKey", "prompts"];
 
 /// The workspaces that a node tells.
-fn workspaces(told: &Value) -> Vec<String> {
-    let workspaces = told.get("results").and_then(Value::as_array).into_iter().flatten();
-    workspaces.filter_map(|it| it.get("uid")?.as_str().map(ToOwned::to_owned)).collect()
+fn workspaces(node: &Node, told: &Value) -> Result<Vec<String>> {
+    let request = "GET /chats";
+    let workspaces = node.results(request, told)?.iter();
+    workspaces.map(|it| Ok(node.text(request, it, "uid")?.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -214,12 +237,31 @@ mod tests {
                 store(connection, workspace(Some(json!({"orgId": null}))))?;
                 store(connection, Changed::Workspace("v".to_owned(), None))?;
                 store(connection, Changed::NoWorkspace("v".to_owned()))?;
-                Ok((read(connection, NETWORK)?, read(connection, CHATS)?))
+                Ok((set_network(connection)?, chats(connection)?))
             })
             .await
             .unwrap();
         let network = json!({"self": "a", "shards": {}, "remotes": {"b": {"url": "http://b"}}});
         let chats = json!({"w": {"apiKey": "k", "prompts": {"system": "s", "searchQParam": "q"}}});
         assert_eq!((Value::Object(stored.0), Value::Object(stored.1)), (network, chats));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_not_stored_anew_as_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        for (name, damaged) in [(CHATS, "{"), (CHATS, r#"{"w": 1}"#), (NETWORK, "[]")] {
+            ledger.call(move |connection| ledger::set_meta(connection, name, damaged)).await.unwrap();
+            let error = match name {
+                CHATS => {
+                    let change = Changed::Workspace("v".to_owned(), Some(json!({"orgId": "o"})));
+                    ledger.call(move |connection| store(connection, change)).await.unwrap_err()
+                }
+                _ => ledger.call(set_network).await.unwrap_err(),
+            };
+            assert!(error.to_string().contains(&format!("row `{name}` in table `meta`")), "{error}");
+            let left = ledger.call(move |connection| ledger::meta(connection, name)).await.unwrap();
+            assert_eq!(left.as_deref(), Some(damaged));
+        }
     }
 }

@@ -265,6 +265,9 @@ pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     embedders.is_some()
 }
 
+/// The request for a node's API keys, as errors name it.
+const KEYS: &str = "GET /keys";
+
 /// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
 ///
 /// # Errors
@@ -274,10 +277,9 @@ pub async fn clear(node: &Node) -> Result<()> {
         node.ask("DELETE", ApiPath::of_index(&index, &[]), None).await?;
     }
     let keys = node.ask("GET", "/keys?limit=10000", None).await?;
-    for key in keys.get("results").and_then(Value::as_array).into_iter().flatten() {
-        let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
-        if text("name").starts_with(INTERNAL) {
-            node.ask("DELETE", ApiPath::new(["keys", text("uid")]), None).await?;
+    for key in node.results(KEYS, &keys)? {
+        if key.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(INTERNAL)) {
+            node.ask("DELETE", ApiPath::new(["keys", node.text(KEYS, key, "uid")?]), None).await?;
         }
     }
     Ok(())
@@ -289,22 +291,20 @@ pub async fn clear(node: &Node) -> Result<()> {
 /// A node did not answer. Expired keys cannot be made again, and are left out.
 pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     // Epoch keys come and go on their own.
-    let shared = |answer: Value| {
-        let mut keys: Vec<Value> =
-            answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
-        keys.retain(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH));
-        keys
+    let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
+        let answer = node.ask("GET", "/keys?limit=10000", None).await?;
+        let keys = node.results(KEYS, &answer)?.iter();
+        keys.filter(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH))
+            .map(|key| Ok((node.text(KEYS, key, "uid")?.to_owned(), key.clone())))
+            .collect()
     };
-    let wanted = shared(from.ask("GET", "/keys?limit=10000", None).await?);
-    let there = shared(to.ask("GET", "/keys?limit=10000", None).await?);
-    let uid = |key: &Value| key.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let wanted_uids: BTreeSet<String> = wanted.iter().map(uid).collect();
-    let there_uids: BTreeSet<String> = there.iter().map(uid).collect();
-    for uid in there_uids.difference(&wanted_uids) {
+    let (wanted, there) = (shared(from).await?, shared(to).await?);
+    let is_in = |keys: &[(String, Value)], uid: &str| keys.iter().any(|(other, _)| other == uid);
+    for (uid, _) in there.iter().filter(|(uid, _)| !is_in(&wanted, uid)) {
         to.ask("DELETE", ApiPath::new(["keys", uid]), None).await?;
     }
     // Lists show the newest first: made in the other order, they come in the same.
-    for key in wanted.iter().rev().filter(|key| !there_uids.contains(&uid(key))) {
+    for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !is_in(&there, uid)) {
         let mut body = key.clone();
         if let Some(object) = body.as_object_mut() {
             object.retain(|name, _| {
@@ -312,7 +312,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             });
         }
         if let Err(error) = create_key(to, &body).await {
-            tracing::warn!(node = to.name, uid = uid(key), %error, "an API key could not be copied");
+            tracing::warn!(node = to.name, uid, %error, "an API key could not be copied");
         }
     }
     Ok(())
@@ -324,9 +324,11 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
 /// The node did not answer, or refused.
 async fn indexes(node: &Node) -> Result<BTreeMap<String, Option<String>>> {
     let answer = node.ask("GET", "/indexes?limit=100000", None).await?;
-    let results = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
-    let text = |index: &Value, name: &str| index.get(name)?.as_str().map(ToOwned::to_owned);
-    Ok(results.iter().filter_map(|index| Some((text(index, "uid")?, text(index, "primaryKey")))).collect())
+    let index = |told: &Value| {
+        let primary_key = told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
+        Ok((node.text("GET /indexes", told, "uid")?.to_owned(), primary_key))
+    };
+    node.results("GET /indexes", &answer)?.iter().map(index).collect()
 }
 
 /// The uids of a node's indexes.

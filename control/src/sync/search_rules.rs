@@ -25,22 +25,22 @@ const MEMBERS: [&str; 5] = ["description", "precedence", "active", "conditions",
 /// experimental feature on.
 ///
 /// # Errors
-/// The node did not answer, or refused.
+/// The node did not answer, or refused, or told something else than rules.
 pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
     let all = json!({"limit": 1_000_000});
     let Some(answer) = features::told(node, FEATURE, "POST", PATH, Some(&all)).await? else {
         return Ok(None);
     };
-    let mut listed = answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+    let request = format!("POST {PATH}");
     // The last one comes first.
-    listed.reverse();
-    let rules = listed.into_iter().enumerate().filter_map(|(place, mut told)| {
-        let uid = told.get("uid")?.as_str()?.to_owned();
-        let body = std::mem::take(told.as_object_mut()?);
-        let body = body.into_iter().filter(|(name, _)| MEMBERS.contains(&name.as_str())).collect();
-        Some(Rule { uid, place, body })
+    let listed = node.results(&request, &answer)?.iter().rev().enumerate();
+    let rules = listed.map(|(place, told)| {
+        let uid = node.text(&request, told, "uid")?.to_owned();
+        let body = told.as_object().ok_or_else(|| node.unreadable(&request, told))?.iter();
+        let body = body.filter(|(name, _)| MEMBERS.contains(&name.as_str()));
+        Ok(Rule { uid, place, body: body.map(|(name, value)| (name.clone(), value.clone())).collect() })
     });
-    Ok(Some(rules.collect()))
+    rules.collect::<Result<_>>().map(Some)
 }
 
 /// Makes a node's rules those of the cluster; returns the last task to wait for. It leaves the experimental feature on.

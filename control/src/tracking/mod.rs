@@ -10,12 +10,16 @@ use crate::{
     base::{error::Result, time},
     cluster::Cluster,
     disguise::scrub,
-    ledger::tasks::{self},
+    ledger::tasks,
+    node::{
+        Node,
+        answers::{task_error, task_uid},
+    },
 };
 use finish::finish;
 use futures_util::future::join_all;
 use miroir_core::{
-    error::{ApiError, Code, ErrorBody},
+    error::{ApiError, Code},
     path::ApiPath,
 };
 use serde_json::Value;
@@ -124,16 +128,23 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
         let path =
             ApiPath::from("/tasks").with("limit", &chunk.len().to_string()).with("uids", &list.join(","));
         let Ok(answer) = node.ask("GET", path.clone(), None).await else { continue };
-        // Its disk was lost, or its tasks were deleted: they will not end.
-        seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
-        for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
-            if let Some(uid) = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok())
-            {
-                seen.insert(uid, read(task));
+        match told(&node, &path, &answer) {
+            Ok(told) => {
+                // Its disk was lost, or its tasks were deleted: they will not end.
+                seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
+                seen.extend(told);
             }
+            Err(error) => tracing::warn!(node = node.name, %error, "a node's tasks cannot be read"),
         }
     }
     seen
+}
+
+/// What a list of tasks says of each.
+fn told(node: &Node, path: &ApiPath, answer: &Value) -> Result<Vec<(u32, Seen)>> {
+    let request = format!("GET {path}");
+    let uid = |task| task_uid(task).ok_or_else(|| node.unreadable(&request, task));
+    node.results(&request, answer)?.iter().map(|task| Ok((uid(task)?, read(task)))).collect()
 }
 
 /// A task that nobody will hear of again.
@@ -144,8 +155,7 @@ fn forgotten() -> Seen {
 
 fn read(task: &Value) -> Seen {
     let moment = |name: &str| task.get(name).and_then(Value::as_str).and_then(time::parse);
-    let mut error: Option<ErrorBody> =
-        task.get("error").and_then(|error| serde_json::from_value(error.clone()).ok());
+    let mut error = task_error(task);
     if let Some(error) = &mut error {
         error.message = scrub::message(&error.message);
     }

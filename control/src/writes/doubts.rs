@@ -9,7 +9,7 @@ use crate::{
     disguise::{embedders::EMBEDDERS, settings_tag::FILTERABLE},
     domain::{intent::Effect, settings_change::merge_change},
     ledger::settings as stored,
-    node::{Node, Request},
+    node::{Node, Request, answers::task_error},
 };
 use miroir_core::{
     documents::Doubts,
@@ -196,9 +196,10 @@ async fn judge(
         ..Request::own(method, ApiPath::of_index(probe, &["documents"]), None)
     };
     let answer = node.send(&request).await?;
+    // What it does not take at all is refused by each document's own node.
     let Some(uid) = answer.task_uid() else { return Ok(None) };
     let task = ended(node, uid, probe).await;
-    Ok(task.and_then(|task| serde_json::from_value(task.get("error")?.clone()).ok()))
+    Ok(task.as_ref().and_then(task_error))
 }
 
 #[cfg(test)]

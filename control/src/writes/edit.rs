@@ -3,7 +3,7 @@
 //!
 //! The locks of all shards are held until nodes have the edit: what they are sent later comes after it.
 
-use super::{commit, metadata, recovery, taken};
+use super::{commit, recovery, taken};
 use crate::{
     base::{error::Result, time},
     cluster::{Cluster, open_writes::OpenWrite},
@@ -11,13 +11,13 @@ use crate::{
     domain::task_details::nothing_done,
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
-    node::{Node, Request, TIMEOUT},
+    node::{Node, Request, TIMEOUT, answers::task_error},
 };
 use futures_util::future::join_all;
 use miroir_core::{
     error::ErrorBody,
     path::ApiPath,
-    protocol::WriteOperation,
+    protocol::{WriteOperation, metadata},
     shard::Shard,
     write::{EDIT_LINES_BEFORE, Edit},
 };
@@ -129,7 +129,7 @@ async fn refusal(
             }
         };
         let task = ended(&node, task).await?;
-        serde_json::from_value::<ErrorBody>(task.get("error")?.clone()).ok()
+        task_error(&task)
     });
     // What is no refusal is the node's own trouble.
     join_all(tried).await.into_iter().flatten().find(|error| error.kind == "invalid_request")

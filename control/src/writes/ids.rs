@@ -2,9 +2,13 @@
 //! would own it would fail alone; so a node is asked first, in an index that nobody has.
 
 use super::node_task::ended;
-use crate::{base::error::Result, cluster::Cluster, node::Node};
+use crate::{
+    base::error::Result,
+    cluster::Cluster,
+    node::{Node, answers::task_error},
+};
 use miroir_core::{error::ErrorBody, path::ApiPath};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// The error with which nodes fail to delete a document of this id; `None` where they do not, or none can be asked.
@@ -31,9 +35,8 @@ async fn judge(node: &Node, probe: &str, id: &str) -> Result<Option<ErrorBody>> 
     node.ask("POST", "/indexes", Some(&json!({"uid": probe, "primaryKey": "id"}))).await?;
     let path = ApiPath::of_index(probe, &["documents", "delete-batch"]);
     let accepted = node.ask("POST", path, Some(&json!([id]))).await?;
-    let uid =
-        accepted.get("taskUid").and_then(serde_json::Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
-    let Some(uid) = uid else { return Ok(None) };
+    let uid = accepted.get("taskUid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
+    let uid = uid.ok_or_else(|| node.unreadable("POST /indexes/…/documents/delete-batch", &accepted))?;
     let task = ended(node, uid, probe).await;
-    Ok(task.and_then(|task| serde_json::from_value(task.get("error")?.clone()).ok()))
+    Ok(task.as_ref().and_then(task_error))
 }

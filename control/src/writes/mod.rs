@@ -9,9 +9,3 @@ mod node_task;
 pub mod recovery;
 pub mod refusal;
 mod taken;
-
-/// The `customMetadata` under which nodes keep a write.
-#[must_use]
-pub fn metadata(uid: u32) -> String {
-    format!("miroir:{uid}")
-}

@@ -8,7 +8,7 @@ use crate::{
     cluster::Cluster,
     domain::index_uid::check_index_uid,
     indexes::broadcast::refusal,
-    node::{Authority, NodeAnswer, Request},
+    node::{Authority, NodeAnswer, Request, answers::task_error},
 };
 use miroir_core::{
     documents::Doubts,
@@ -142,10 +142,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         let task = ended(&node, uid, probe).await;
         let Some(task) = task else { continue };
         let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
-        failure = task
-            .get("error")
-            .and_then(|error| serde_json::from_value(error.clone()).ok())
-            .map(|error| (documents.unwrap_or(0), error));
+        failure = task_error(&task).map(|error| (documents.unwrap_or(0), error));
         if let Err(error) = node.ask("DELETE", ApiPath::of_index(probe, &[]), None).await {
             tracing::warn!(node = node.name, index = probe, %error, "an index made for a question stays");
         }

@@ -1,9 +1,12 @@
 //! What nodes have taken of writes.
 
-use super::metadata;
-use crate::cluster::Cluster;
+use crate::{
+    base::error::Result,
+    cluster::Cluster,
+    node::{Node, answers::task_uid},
+};
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
+use miroir_core::{path::ApiPath, protocol::uid_of_metadata};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,25 +24,36 @@ pub struct Found {
 
 /// Asks nodes which of their recent tasks carry these uids.
 pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
-    let wanted: HashMap<String, u32> = uids.iter().map(|uid| (metadata(*uid), *uid)).collect();
     let all = cluster.nodes();
-    let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
-        let answer = node.ask("GET", ApiPath::from("/tasks").with("limit", &RECENT.to_string()), None).await;
-        (node.name.clone(), answer)
-    });
+    let asked = all
+        .iter()
+        .filter(|node| nodes.contains(&node.name))
+        .map(async |node| (node.name.clone(), of_node(node, uids).await));
     let mut found = Found::default();
     for (node, answer) in join_all(asked).await {
-        let Ok(answer) = answer else {
-            found.silent.insert(node);
-            continue;
-        };
-        for task in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
-            let uid = task.get("customMetadata").and_then(Value::as_str).and_then(|text| wanted.get(text));
-            let node_task = task.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
-            if let (Some(uid), Some(node_task)) = (uid, node_task) {
-                found.taken.entry(*uid).or_default().insert(node.clone(), node_task);
+        match answer {
+            Ok(taken) => taken.into_iter().for_each(|(uid, node_task)| {
+                found.taken.entry(uid).or_default().insert(node.clone(), node_task);
+            }),
+            Err(error) => {
+                tracing::info!(node, %error, "a node does not tell what it has taken");
+                found.silent.insert(node);
             }
         }
     }
     found
+}
+
+/// Of these uids, those that a node has tasks of, with these tasks.
+async fn of_node(node: &Node, uids: &BTreeSet<u32>) -> Result<Vec<(u32, u32)>> {
+    const REQUEST: &str = "GET /tasks";
+    let answer = node.ask("GET", ApiPath::from("/tasks").with("limit", &RECENT.to_string()), None).await?;
+    let mut taken = Vec::new();
+    for task in node.results(REQUEST, &answer)? {
+        let metadata = task.get("customMetadata").and_then(Value::as_str);
+        if let Some(uid) = metadata.and_then(uid_of_metadata).filter(|uid| uids.contains(uid)) {
+            taken.push((uid, task_uid(task).ok_or_else(|| node.unreadable(REQUEST, task))?));
+        }
+    }
+    Ok(taken)
 }

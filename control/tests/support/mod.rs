@@ -54,7 +54,9 @@ impl FakeNode {
             .route("/version", get(|| async { Json(json!({"pkgVersion": "0.0.0"})) }))
             .route("/tasks", get(tasks))
             .route("/tasks/{uid}", get(task))
-            .route("/indexes/{index}/documents/fetch", post(fetch))
+            .route("/indexes", get(nothing).fallback(take))
+            .route("/indexes/{index}/fields", post(nothing).fallback(take))
+            .route("/indexes/{index}/documents/fetch", post(nothing))
             .fallback(any(take))
             .with_state(memory.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -105,8 +107,8 @@ async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -
     Json(memory.lock().unwrap().tasks[uid].clone())
 }
 
-/// It keeps no documents.
-async fn fetch() -> Json<Value> {
+/// It keeps no indexes, and no documents.
+async fn nothing() -> Json<Value> {
     Json(json!({"results": [], "offset": 0, "limit": 20, "total": 0}))
 }
 

@@ -15,7 +15,9 @@ use crate::{
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
     path::ApiPath,
     progress::Progress,
-    protocol::{BEGIN_PATH, Begin, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, SECRET_HEADER},
+    protocol::{
+        BEGIN_PATH, Begin, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, SECRET_HEADER, metadata,
+    },
     shard::Shard,
     topology::Topology,
 };
@@ -31,12 +33,6 @@ const COMMIT_ATTEMPTS: u32 = 3;
 const SPLIT_ATTEMPTS: u32 = 2;
 /// Bytes of doubtful documents that the control plane is shown.
 const SHOWN_BYTES: usize = 1 << 20;
-
-/// What the nodes are given as `customMetadata`, so that they can be asked later what became of a write.
-#[must_use]
-pub fn mark(uid: u32) -> String {
-    format!("miroir:{uid}")
-}
 
 /// Who writes what, on whose behalf.
 #[derive(Clone, Debug, Default)]
@@ -257,7 +253,7 @@ impl Write {
                 continue;
             };
             let (method, path) =
-                self.payload.request(&self.context.index, primary_key.as_deref(), &mark(commit.uid));
+                self.payload.request(&self.context.index, primary_key.as_deref(), &metadata(commit.uid));
             let id = self.next_id();
             pending.insert(id, Part { node: name.clone(), shards: mine });
             let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];

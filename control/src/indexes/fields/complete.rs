@@ -35,10 +35,9 @@ async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
             body: String::from_utf8_lossy(&answer.body).chars().take(500).collect(),
         });
     }
-    let answer = answer.json();
-    let fields = answer.get("results").and_then(Value::as_array).into_iter().flatten();
-    let names = fields.filter_map(|field| field.get("name")?.as_str());
-    Ok(names.filter(|name| *name != TAG_FIELD).map(ToOwned::to_owned).collect())
+    let (request, answer) = (format!("POST {path}"), answer.json());
+    let names = node.results(&request, &answer)?.iter().map(|field| node.text(&request, field, "name"));
+    names.filter(|name| !matches!(name, Ok(TAG_FIELD))).map(|name| Ok(name?.to_owned())).collect()
 }
 
 /// Those of the wanted fields that a node does not know, in their order.
