@@ -7,6 +7,7 @@ use crate::{
     domain::{
         index_uid::check_index_uid,
         intent::{Effect, NodeRequest},
+        task::TaskKind,
     },
     indexes::broadcast::{AtOnce, Operation},
     ledger::tasks::NewTask,
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 /// # Errors
 /// A node's refusal.
 pub async fn dump(cluster: Shared, sent: Sent) -> Result<Response> {
-    take(&cluster, &sent, None, "dumpCreation", Some(json!({"dumpUid": null}))).await
+    take(&cluster, &sent, None, TaskKind::DumpCreation, Some(json!({"dumpUid": null}))).await
 }
 
 /// `POST /snapshots`.
@@ -27,7 +28,7 @@ pub async fn dump(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's refusal.
 pub async fn snapshot(cluster: Shared, sent: Sent) -> Result<Response> {
-    take(&cluster, &sent, None, "snapshotCreation", None).await
+    take(&cluster, &sent, None, TaskKind::SnapshotCreation, None).await
 }
 
 /// `POST /indexes/{index}/compact`.
@@ -38,7 +39,7 @@ pub async fn compact(cluster: Shared, Path(index): Path<String>, sent: Sent) -> 
     if check_index_uid(&index).is_err() {
         return indexes::refused(&cluster, &sent).await;
     }
-    take(&cluster, &sent, Some(index), "indexCompaction", Some(json!({}))).await
+    take(&cluster, &sent, Some(index), TaskKind::IndexCompaction, Some(json!({}))).await
 }
 
 /// A dump and a snapshot come between the same writes on all nodes: nothing is sent to any while they are asked for.
@@ -46,7 +47,7 @@ async fn take(
     cluster: &Shared,
     sent: &Sent,
     index: Option<String>,
-    kind: &str,
+    kind: TaskKind,
     details: Option<Value>,
 ) -> Result<Response> {
     let scope = match &index {
@@ -55,7 +56,7 @@ async fn take(
     };
     let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
     let operation = Operation {
-        task: NewTask { index, kind: kind.to_owned(), details, custom_metadata: None },
+        task: NewTask { index, kind, details, custom_metadata: None },
         scope,
         requests: vec![NodeRequest { method, path, body: None, main: true }],
         authority: sent.request.authority.clone(),

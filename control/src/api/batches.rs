@@ -8,6 +8,7 @@ use crate::{
         time,
     },
     cluster::Cluster,
+    domain::task::TaskKind,
     ledger::{
         intents,
         tasks::{self as stored, Query, Task},
@@ -53,8 +54,8 @@ fn view(task: &Task, of_node: Option<&Value>) -> Value {
     let progress = of_node.filter(|_| task.finished_at.is_none()).and_then(|batch| batch.get("progress"));
     let mut stats = json!({
         "totalNbTasks": 1,
-        "status": count(Some(&task.status)),
-        "types": count(Some(&task.kind)),
+        "status": count(Some(task.status.name())),
+        "types": count(Some(task.kind.name())),
         "indexUids": count(task.index.as_deref()),
         // Where no node had a part.
         "progressTrace": {},
@@ -85,19 +86,25 @@ fn view(task: &Task, of_node: Option<&Value>) -> Value {
 /// Source: Meilisearch 1.50, `create_batch.rs` and `autobatcher.rs` of its index scheduler.
 fn strategy(task: &Task) -> String {
     let Task { uid, kind, .. } = task;
-    match kind.as_str() {
-        "documentEdition" | "dumpCreation" | "export" | "indexCompaction" | "indexCreation" | "indexSwap"
-        | "indexUpdate" | "taskCancelation" => {
+    match kind {
+        TaskKind::DocumentEdition
+        | TaskKind::DumpCreation
+        | TaskKind::Export
+        | TaskKind::IndexCompaction
+        | TaskKind::IndexCreation
+        | TaskKind::IndexSwap
+        | TaskKind::IndexUpdate
+        | TaskKind::TaskCancelation => {
             format!(
                 "created batch containing only task with id {uid} of type `{kind}` that cannot be batched with any other task."
             )
         }
-        "snapshotCreation" | "taskDeletion" => {
+        TaskKind::SnapshotCreation | TaskKind::TaskDeletion => {
             format!(
                 "stopped after the last task of type `{kind}` because they cannot be batched with tasks of any other type."
             )
         }
-        "indexDeletion" => format!("stopped after task with id {uid} because it deletes the index"),
+        TaskKind::IndexDeletion => format!("stopped after task with id {uid} because it deletes the index"),
         _ => "batched all enqueued tasks".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use super::{Sent, Shared, pass_on};
 use crate::{
     base::error::Result,
     disguise::scrub,
-    domain::{export::Export, intent::Intent},
+    domain::{export::Export, intent::Intent, task::TaskKind},
     export,
     ledger::{intents, tasks::NewTask},
 };
@@ -35,7 +35,7 @@ pub async fn start(cluster: Shared, mut sent: Sent) -> Result<Response> {
     let Some(export) = export else { return Ok(pass_on(&answer)) };
     let new = NewTask {
         index: None,
-        kind: "export".to_owned(),
+        kind: TaskKind::Export,
         details: Some(details(&export)),
         custom_metadata: None,
     };

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         index_uid::check_index_uid,
         intent::{Effect, NodeRequest},
+        task::TaskKind,
     },
     indexes::{
         broadcast::{self, AtOnce, Operation},
@@ -77,7 +78,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     let operation = Operation {
         task: NewTask {
             index: Some(uid.clone()),
-            kind: "indexCreation".to_owned(),
+            kind: TaskKind::IndexCreation,
             details: Some(json!({ "primaryKey": primary_key })),
             custom_metadata: None,
         },
@@ -109,7 +110,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
-            kind: "indexUpdate".to_owned(),
+            kind: TaskKind::IndexUpdate,
             details: Some(details),
             custom_metadata: None,
         },
@@ -133,7 +134,7 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
-            kind: "indexDeletion".to_owned(),
+            kind: TaskKind::IndexDeletion,
             details: Some(json!({"deletedDocuments": null})),
             custom_metadata: None,
         },
@@ -177,7 +178,7 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
     let operation = Operation {
         task: NewTask {
             index: None,
-            kind: "indexSwap".to_owned(),
+            kind: TaskKind::IndexSwap,
             details: Some(json!({ "swaps": swaps })),
             custom_metadata: None,
         },

@@ -7,6 +7,7 @@ use crate::{
     domain::{
         intent::{Effect, NodeRequest},
         search_rules::{Change, INDEX},
+        task::TaskKind,
     },
     indexes::broadcast::{AtOnce, Operation},
     ledger::tasks::NewTask,
@@ -24,7 +25,7 @@ pub async fn update(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Res
         return indexes::refused(&cluster, &sent).await;
     };
     let details = json!({"rule": body, "updatedRules": 1});
-    run(&cluster, &sent, "dsrUpdate", details, Change::Update { uid, body }).await
+    run(&cluster, &sent, TaskKind::DsrUpdate, details, Change::Update { uid, body }).await
 }
 
 /// `DELETE /dynamic-search-rules/{uid}`.
@@ -32,7 +33,7 @@ pub async fn update(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Res
 /// # Errors
 /// A node's refusal.
 pub async fn delete(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    run(&cluster, &sent, "dsrUpdate", json!({"updatedRules": 1}), Change::Delete { uid }).await
+    run(&cluster, &sent, TaskKind::DsrUpdate, json!({"updatedRules": 1}), Change::Delete { uid }).await
 }
 
 /// `DELETE /dynamic-search-rules`.
@@ -40,10 +41,16 @@ pub async fn delete(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Res
 /// # Errors
 /// A node's refusal.
 pub async fn clear(cluster: Shared, sent: Sent) -> Result<Response> {
-    run(&cluster, &sent, "dsrClear", json!({"deletedDocuments": null}), Change::Clear).await
+    run(&cluster, &sent, TaskKind::DsrClear, json!({"deletedDocuments": null}), Change::Clear).await
 }
 
-async fn run(cluster: &Shared, sent: &Sent, kind: &str, details: Value, change: Change) -> Result<Response> {
+async fn run(
+    cluster: &Shared,
+    sent: &Sent,
+    kind: TaskKind,
+    details: Value,
+    change: Change,
+) -> Result<Response> {
     // Without the feature a node refuses it, and no gateway needs to hear of it before.
     if features::is_on(cluster, FEATURE).await? != Some(true) {
         return indexes::refused(cluster, sent).await;
@@ -59,7 +66,7 @@ async fn run(cluster: &Shared, sent: &Sent, kind: &str, details: Value, change: 
     let operation = Operation {
         task: NewTask {
             index: Some(INDEX.to_owned()),
-            kind: kind.to_owned(),
+            kind,
             details: Some(details),
             custom_metadata: metadata,
         },

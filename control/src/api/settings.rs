@@ -14,6 +14,7 @@ use crate::{
         index_uid::check_index_uid,
         intent::{Effect, NodeRequest},
         settings_change::merge_change,
+        task::TaskKind,
     },
     indexes::{
         broadcast::{AtOnce, Operation},
@@ -189,7 +190,7 @@ async fn write(
     hide_secrets(&mut details);
     let task = NewTask {
         index: Some(index.to_owned()),
-        kind: "settingsUpdate".to_owned(),
+        kind: TaskKind::SettingsUpdate,
         details: Some(details),
         custom_metadata: None,
     };

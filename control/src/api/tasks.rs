@@ -8,7 +8,10 @@ use crate::{
         time,
     },
     cluster::{Cluster, tracked::Unsettled},
-    domain::intent::{Effect, Intent, NodeTask},
+    domain::{
+        intent::{Effect, Intent, NodeTask},
+        task::{TaskKind, TaskStatus},
+    },
     ledger::{
         intents,
         tasks::{self as stored, Ending, NewTask, Query},
@@ -112,7 +115,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
     let new = NewTask {
         index: None,
-        kind: "taskCancelation".to_owned(),
+        kind: TaskKind::TaskCancelation,
         details: Some(json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": text})),
         custom_metadata: None,
     };
@@ -150,7 +153,7 @@ async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize>
     let stopped = cluster.exports.stop(uids);
     let count = stopped.len();
     let ending = || Ending {
-        status: "canceled",
+        status: TaskStatus::Canceled,
         details: None,
         error: None,
         started_at: None,
@@ -185,7 +188,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     let details = json!({"matchedTasks": uids.len(), "deletedTasks": null, "originalFilter": text});
     let new = NewTask {
         index: None,
-        kind: "taskDeletion".to_owned(),
+        kind: TaskKind::TaskDeletion,
         details: Some(details.clone()),
         custom_metadata: None,
     };
@@ -214,7 +217,7 @@ async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value)
     for uids in uids.chunks(AT_ONCE) {
         let query = Query { limit: u32::MAX, uids: Some(uids.to_vec()), ..Query::default() };
         let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-        let of_these = matched.iter().filter(|task| !UNFINISHED.contains(&task.status.as_str()));
+        let of_these = matched.iter().filter(|task| task.status.is_over());
         ended.extend(of_these.map(|task| task.uid));
     }
     details["deletedTasks"] = json!(ended.len());
@@ -223,8 +226,6 @@ async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value)
 
 /// Tasks that the ledger is asked for by their uids at once: a statement has 32,766 parameters at most.
 const AT_ONCE: usize = 10_000;
-
-const UNFINISHED: [&str; 2] = ["enqueued", "processing"];
 
 /// The tasks that a cancelation or deletion asks for, and its query's text; or what the client is told instead.
 async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Query, String), Response>> {
@@ -250,7 +251,7 @@ async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Que
 async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
     let now = time::now();
     let ending = Ending {
-        status: "succeeded",
+        status: TaskStatus::Succeeded,
         details: Some(details),
         error: None,
         started_at: Some(now),
@@ -279,8 +280,10 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
             // A task is its own batch here.
             "batchUids" if !is_star => query.uids = Some(numbers()?),
             "canceledBy" if !is_star => query.canceled_by = Some(numbers()?),
-            "statuses" if !is_star => query.statuses = Some(among(&value, &STATUSES)?),
-            "types" if !is_star => query.types = Some(among(&value, &TYPES)?),
+            "statuses" if !is_star => {
+                query.statuses = Some(among(&value, TaskStatus::ALL, TaskStatus::name)?)
+            }
+            "types" if !is_star => query.types = Some(among(&value, TaskKind::ALL, TaskKind::name)?),
             "indexUids" if !is_star => {
                 let uids: Vec<String> = members(&value).map(ToOwned::to_owned).collect();
                 if uids.iter().any(|uid| crate::domain::index_uid::check_index_uid(uid).is_err()) {
@@ -307,30 +310,6 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
 const DATES: [(&str, &str); 3] =
     [("EnqueuedAt", "enqueued_at"), ("StartedAt", "started_at"), ("FinishedAt", "finished_at")];
 
-const STATUSES: [&str; 5] = ["enqueued", "processing", "succeeded", "failed", "canceled"];
-
-/// Source: Meilisearch 1.50, `Kind`.
-const TYPES: [&str; 18] = [
-    "documentAdditionOrUpdate",
-    "documentEdition",
-    "documentDeletion",
-    "settingsUpdate",
-    "indexCreation",
-    "indexDeletion",
-    "indexUpdate",
-    "indexSwap",
-    "taskCancelation",
-    "taskDeletion",
-    "dumpCreation",
-    "snapshotCreation",
-    "export",
-    "upgradeDatabase",
-    "indexCompaction",
-    "networkTopologyChange",
-    "dsrUpdate",
-    "dsrClear",
-];
-
 /// The members of a list with commas, but empty ones.
 ///
 /// Source: `serde-cs` 0.2.
@@ -338,11 +317,9 @@ fn members(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').filter(|member| !member.is_empty())
 }
 
-/// Names out of a list of names, in any case.
-fn among(value: &str, names: &[&str]) -> Option<Vec<String>> {
-    members(value)
-        .map(|part| names.iter().find(|name| name.eq_ignore_ascii_case(part)).map(|name| (*name).to_owned()))
-        .collect()
+/// What a list names, in any case.
+fn among<T: Copy>(value: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Option<Vec<T>> {
+    members(value).map(|part| all.iter().copied().find(|it| name(*it).eq_ignore_ascii_case(part))).collect()
 }
 
 #[cfg(test)]
@@ -359,7 +336,7 @@ mod tests {
         .unwrap();
         assert_eq!((query.limit, query.from, query.reverse), (3, Some(9), true));
         assert_eq!(query.uids, Some(vec![1, 2]));
-        assert_eq!(query.statuses.unwrap(), ["succeeded", "failed"]);
+        assert_eq!(query.statuses.unwrap(), [TaskStatus::Succeeded, TaskStatus::Failed]);
         assert_eq!(query.types, None);
         assert_eq!(query.dates, [("enqueued_at", true, time::parse("2024-01-02T00:00:00Z").unwrap())]);
         let gaps = read("indexUids=x,&uids=,1,,2&statuses=", true).unwrap();

@@ -4,6 +4,7 @@ use crate::{
     cluster::locks::LockGuard,
     domain::{
         intent::{Effect, NodeTask},
+        task::TaskKind,
         verdict::{Decides, Part, State},
     },
     ledger::tasks::Task,
@@ -18,8 +19,13 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 /// Kinds of tasks that change all nodes alike.
-const EVERYWHERE: [&str; 5] =
-    ["indexCreation", "indexDeletion", "indexUpdate", "indexSwap", "settingsUpdate"];
+const EVERYWHERE: [TaskKind; 5] = [
+    TaskKind::IndexCreation,
+    TaskKind::IndexDeletion,
+    TaskKind::IndexUpdate,
+    TaskKind::IndexSwap,
+    TaskKind::SettingsUpdate,
+];
 
 /// A task to be settled.
 #[derive(Debug)]
@@ -68,7 +74,7 @@ impl Pending {
     pub(crate) fn decides(&self) -> Decides {
         match &self.effect {
             Effect::Settings { .. } | Effect::UpdateIndex { .. } => Decides::Refusal,
-            _ if self.task.kind == "indexDeletion" => Decides::Deletion,
+            _ if self.task.kind == TaskKind::IndexDeletion => Decides::Deletion,
             _ => Decides::Best,
         }
     }
@@ -171,8 +177,8 @@ impl Settler {
         }
     }
 
-    pub(crate) fn kind(&self, uid: u32) -> Option<String> {
-        self.pending().get(&uid).map(|pending| pending.task.kind.clone())
+    pub(crate) fn kind(&self, uid: u32) -> Option<TaskKind> {
+        self.pending().get(&uid).map(|pending| pending.task.kind)
     }
 
     /// What pending tasks will do to the catalogue, oldest first: of those that `choose` wants.
@@ -229,7 +235,7 @@ impl Settler {
         let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         let mut all = self.pending();
         let wanted =
-            all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&&*p.task.kind));
+            all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&p.task.kind));
         for (_, pending) in wanted {
             pending.task.canceled_by = Some(by);
             for part in pending.parts.iter().filter(|part| part.main) {
@@ -254,7 +260,7 @@ impl Settler {
 
     /// The pending tasks of a kind about an index.
     #[must_use]
-    pub fn of_kind(&self, kind: &str, index: &str) -> Vec<u32> {
+    pub fn of_kind(&self, kind: TaskKind, index: &str) -> Vec<u32> {
         let is_wanted =
             |pending: &Pending| pending.task.kind == kind && pending.task.index.as_deref() == Some(index);
         self.pending().iter().filter(|(_, pending)| is_wanted(pending)).map(|(uid, _)| *uid).collect()
@@ -264,7 +270,7 @@ impl Settler {
     #[must_use]
     pub fn has_operations(&self, node: &str) -> bool {
         let is_operation = |pending: &&Pending| {
-            !pending.task.kind.starts_with("document") && pending.parts.iter().any(|part| part.node == node)
+            !pending.task.kind.is_about_documents() && pending.parts.iter().any(|part| part.node == node)
         };
         self.pending().values().any(|pending| is_operation(&pending))
     }

@@ -7,5 +7,6 @@ pub mod index_uid;
 pub mod intent;
 pub mod search_rules;
 pub mod settings_change;
+pub mod task;
 pub mod task_details;
 pub mod verdict;

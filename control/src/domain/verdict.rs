@@ -2,7 +2,10 @@
 
 mod count;
 
-use crate::{base::time::Nanos, domain::intent::NodeTask};
+use crate::{
+    base::time::Nanos,
+    domain::{intent::NodeTask, task::TaskStatus},
+};
 use count::counted;
 use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::Value;
@@ -116,7 +119,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Over {
     /// `succeeded`, `failed`, `canceled`.
-    pub status: &'static str,
+    pub status: TaskStatus,
     /// Why it failed.
     pub error: Option<ErrorBody>,
     /// When the first node began.
@@ -148,7 +151,7 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
     if unfinished {
         return Verdict::Pending { started_at };
     }
-    let mut over = Over { status: "succeeded", started_at, ..Over::default() };
+    let mut over = Over { status: TaskStatus::Succeeded, started_at, ..Over::default() };
     let is_decided = parts.iter().any(|part| part.main);
     let main: Vec<&Part> = parts.iter().filter(|part| part.main).collect();
     let groups: Vec<Option<Shard>> = if main.iter().all(|part| part.shards.is_empty()) {
@@ -180,8 +183,8 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
             }
         }
         match truth {
-            State::Failed => over.status = "failed",
-            State::Canceled if over.status != "failed" => over.status = "canceled",
+            State::Failed => over.status = TaskStatus::Failed,
+            State::Canceled if over.status != TaskStatus::Failed => over.status = TaskStatus::Canceled,
             _ => {}
         }
     }
@@ -196,21 +199,22 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
     over.refused_by = refusal.map(|part| part.node.clone());
     over.finished_at = parts.iter().filter_map(|part| part.seen.finished_at).max();
     let tells = refusal.into_iter().chain(main.iter().copied());
-    if over.status == "failed" {
+    if over.status == TaskStatus::Failed {
         over.error = tells.clone().find_map(|part| part.seen.error.clone());
     }
-    let of_status = |part: &&Part| state_name(part.seen.state) == over.status;
+    let of_status = |part: &&Part| status_of(part.seen.state) == over.status;
     over.details = tells.clone().find(of_status).and_then(|part| part.seen.details.clone());
     over.deleted = counted(&main, "deletedDocuments");
     over.edited = counted(&main, "editedDocuments");
     Verdict::Over(Box::new(over))
 }
 
-fn state_name(state: State) -> &'static str {
+/// The status of a client's task that ends as a node's has.
+fn status_of(state: State) -> TaskStatus {
     match state {
-        State::Succeeded => "succeeded",
-        State::Canceled => "canceled",
-        _ => "failed",
+        State::Succeeded => TaskStatus::Succeeded,
+        State::Canceled => TaskStatus::Canceled,
+        _ => TaskStatus::Failed,
     }
 }
 

@@ -9,7 +9,10 @@ use crate::{
     base::{error::Result, time},
     cluster::Cluster,
     disguise::scrub,
-    domain::export::{Export, Wanted},
+    domain::{
+        export::{Export, Wanted},
+        task::TaskStatus,
+    },
     ledger::{
         intents, settings as stored,
         tasks::{self, Ending, Task},
@@ -56,9 +59,9 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
     let (status, error) = match all(cluster, &export).await {
         Ok(indexes) => {
             details["indexes"] = json!(indexes);
-            ("succeeded", None)
+            (TaskStatus::Succeeded, None)
         }
-        Err(error) => ("failed", Some(error)),
+        Err(error) => (TaskStatus::Failed, Some(error)),
     };
     // It may have been cancelled, and has ended then.
     if cluster.exports.running().remove(&uid).is_none() {

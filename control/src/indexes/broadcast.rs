@@ -8,6 +8,7 @@ use crate::{
     domain::{
         cluster_state::{Index, View},
         intent::{Effect, Intent, NodeRequest, NodeTask},
+        task::TaskKind,
     },
     indexes::catalogue,
     ledger::{
@@ -36,7 +37,8 @@ pub struct Operation {
 }
 
 /// Kinds of tasks that change nothing: a node that misses one has nothing to catch up with.
-pub const CHANGELESS: [&str; 3] = ["dumpCreation", "snapshotCreation", "indexCompaction"];
+pub const CHANGELESS: [TaskKind; 3] =
+    [TaskKind::DumpCreation, TaskKind::SnapshotCreation, TaskKind::IndexCompaction];
 
 /// A change of the catalogue that is true as soon as nodes have the request in their queues.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +96,7 @@ async fn run_locked(
             return Err(error);
         }
     };
-    if !CHANGELESS.contains(&task.kind.as_str()) {
+    if !CHANGELESS.contains(&task.kind) {
         catalogue::mark_behind(cluster, &missed).await?;
     }
     let stored = node_tasks.clone();

@@ -13,6 +13,7 @@ use crate::{
     domain::{
         cluster_state::Index,
         intent::{NodeRequest, NodeTask},
+        task::TaskStatus,
     },
     fencing::fenced,
     indexes::fields::{
@@ -162,8 +163,7 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
         let Some(node) = cluster.node(&task.node) else { return };
         let path = ApiPath::new(["tasks", &task.node_task.to_string()]);
         while let Ok(task) = node.ask("GET", path.clone(), None).await {
-            let status = task.get("status").and_then(Value::as_str).unwrap_or_default();
-            if !["enqueued", "processing"].contains(&status) {
+            if TaskStatus::of_node(&task).is_some_and(TaskStatus::is_over) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -4,7 +4,10 @@ use super::{
     cell::Cell,
     tasks::{COLUMNS, Task},
 };
-use crate::base::{error::Result, time::Nanos};
+use crate::{
+    base::{error::Result, time::Nanos},
+    domain::task::{TaskKind, TaskStatus},
+};
 use rusqlite::{Connection, params, types::Value as Sql};
 use serde_json::Value;
 
@@ -20,9 +23,9 @@ pub struct Query {
     /// These uids only.
     pub uids: Option<Vec<u32>>,
     /// These statuses only.
-    pub statuses: Option<Vec<String>>,
+    pub statuses: Option<Vec<TaskStatus>>,
     /// These types only.
-    pub types: Option<Vec<String>>,
+    pub types: Option<Vec<TaskKind>>,
     /// These indexes only.
     pub indexes: Option<Vec<String>>,
     /// Cancelled by one of these only.
@@ -54,8 +57,8 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
     };
     among("uid", numbers(&query.uids));
     among("canceled_by", numbers(&query.canceled_by));
-    among("status", texts(&query.statuses));
-    among("type", texts(&query.types));
+    among("status", names(query.statuses.as_deref(), TaskStatus::name));
+    among("type", names(query.types.as_deref(), TaskKind::name));
     for (column, after, moment) in &query.dates {
         wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
         values.push(Sql::Integer(*moment));
@@ -95,6 +98,11 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
     ))?;
     let rows = statement.query_and_then(rusqlite::params_from_iter(&values), Task::from_row)?;
     Ok((rows.collect::<Result<_>>()?, total))
+}
+
+/// The names of kinds or statuses, as values of a statement.
+fn names<T: Copy>(list: Option<&[T]>, name: impl Fn(T) -> &'static str) -> Option<Vec<Sql>> {
+    list.map(|list| list.iter().map(|it| Sql::Text(name(*it).to_owned())).collect())
 }
 
 /// A condition: the task swaps one of some indexes, given as placeholders.

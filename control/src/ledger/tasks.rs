@@ -3,9 +3,12 @@
 pub use super::task_list::{Query, list, swap_names};
 
 use super::{cell::Cell, meta_as, set_meta, webhooks};
-use crate::base::{
-    error::{Error, Result},
-    time::{self, Nanos},
+use crate::{
+    base::{
+        error::{Error, Result},
+        time::{self, Nanos},
+    },
+    domain::task::{TaskKind, TaskStatus},
 };
 use miroir_core::error::ErrorBody;
 use rusqlite::{Connection, Row, params};
@@ -17,7 +20,7 @@ pub struct NewTask {
     /// `None` for global tasks.
     pub index: Option<String>,
     /// Meilisearch's task type.
-    pub kind: String,
+    pub kind: TaskKind,
     /// As for an enqueued task.
     pub details: Option<Value>,
     /// The client's.
@@ -32,9 +35,9 @@ pub struct Task {
     /// `None` for global tasks.
     pub index: Option<String>,
     /// Meilisearch's task type.
-    pub kind: String,
-    /// `enqueued`, `processing`, `succeeded`, `failed`, `canceled`.
-    pub status: String,
+    pub kind: TaskKind,
+    /// How far it is.
+    pub status: TaskStatus,
     /// Of Meilisearch's task object.
     pub details: Option<Value>,
     /// Of Meilisearch's task object.
@@ -54,8 +57,8 @@ pub struct Task {
 /// How a task ended.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// `succeeded`, `failed`, `canceled`.
-    pub status: &'static str,
+    /// How it ended.
+    pub status: TaskStatus,
     /// Replaces the details, where there are any.
     pub details: Option<Value>,
     /// Why it failed.
@@ -101,7 +104,7 @@ impl Task {
         let mut view = json!({
             "taskUid": self.uid,
             "indexUid": self.index,
-            "status": "enqueued",
+            "status": TaskStatus::Enqueued,
             "type": self.kind,
             "enqueuedAt": time::format(self.enqueued_at),
         });
@@ -115,15 +118,14 @@ impl Task {
     /// The database failed, or the row cannot be read.
     pub(super) fn from_row(row: &Row<'_>) -> Result<Self> {
         let uid: u32 = row.get(0)?;
-        let json = |column, text: Option<String>| {
-            let cell = Cell { table: "tasks", row: &uid, column };
-            text.map(|text| cell.json(&text)).transpose()
-        };
+        let cell = |column| Cell { table: "tasks", row: &uid, column };
+        let json = |column, text: Option<String>| text.map(|text| cell(column).json(&text)).transpose();
+        let (kind, status): (String, String) = (row.get(2)?, row.get(3)?);
         Ok(Self {
             uid,
             index: row.get(1)?,
-            kind: row.get(2)?,
-            status: row.get(3)?,
+            kind: cell("type").parse(&kind, str::parse)?,
+            status: cell("status").parse(&status, str::parse)?,
             details: json("details", row.get(4)?)?,
             error: json("error", row.get(5)?)?,
             canceled_by: row.get(6)?,
@@ -155,7 +157,7 @@ pub fn insert(connection: &Connection, task: &NewTask) -> Result<Task> {
         .execute(params![
             uid,
             task.index,
-            task.kind,
+            task.kind.name(),
             task.details.as_ref().map(Value::to_string),
             task.custom_metadata,
             enqueued_at
@@ -163,8 +165,8 @@ pub fn insert(connection: &Connection, task: &NewTask) -> Result<Task> {
     Ok(Task {
         uid,
         index: task.index.clone(),
-        kind: task.kind.clone(),
-        status: "enqueued".to_owned(),
+        kind: task.kind,
+        status: TaskStatus::Enqueued,
         details: task.details.clone(),
         error: None,
         canceled_by: None,
@@ -236,7 +238,7 @@ pub fn insert_failed(
     let task = insert(connection, new)?;
     let now = time::now();
     let ending = Ending {
-        status: "failed",
+        status: TaskStatus::Failed,
         details: details(&task),
         error: Some(error),
         started_at: Some(now),
@@ -259,7 +261,7 @@ pub fn finish(connection: &Connection, uid: u32, ending: &Ending) -> Result<bool
         )?
         .execute(params![
             uid,
-            ending.status,
+            ending.status.name(),
             ending.details.as_ref().map(Value::to_string),
             ending.error.as_ref().map(serde_json::to_string).transpose()?,
             ending.started_at,
@@ -296,7 +298,7 @@ mod tests {
     fn addition(index: &str) -> NewTask {
         NewTask {
             index: Some(index.into()),
-            kind: "documentAdditionOrUpdate".into(),
+            kind: TaskKind::DocumentAdditionOrUpdate,
             details: Some(json!({"receivedDocuments": 1, "indexedDocuments": null})),
             custom_metadata: None,
         }
@@ -316,8 +318,8 @@ mod tests {
         assert_eq!(third.uid, 2, "a uid is never given twice");
         let ending =
             |status| Ending { status, details: None, error: None, started_at: Some(5), finished_at: 9 };
-        assert!(ledger.call(move |c| finish(c, 0, &ending("succeeded"))).await.unwrap());
-        assert!(!ledger.call(move |c| finish(c, 0, &ending("failed"))).await.unwrap());
+        assert!(ledger.call(move |c| finish(c, 0, &ending(TaskStatus::Succeeded))).await.unwrap());
+        assert!(!ledger.call(move |c| finish(c, 0, &ending(TaskStatus::Failed))).await.unwrap());
         let task = ledger.call(|c| get(c, 0)).await.unwrap().unwrap();
         assert_eq!(task.view()["status"], "succeeded");
         assert_eq!(task.view()["duration"], "PT0.000000004S");
@@ -349,7 +351,7 @@ mod tests {
         let ledger = Ledger::open(folder.path()).unwrap();
         let swap = |left: &str, right: &str| NewTask {
             index: None,
-            kind: "indexSwap".into(),
+            kind: TaskKind::IndexSwap,
             details: Some(json!({"swaps": [{"indexes": [left, right], "rename": false}]})),
             custom_metadata: None,
         };

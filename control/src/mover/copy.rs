@@ -13,6 +13,7 @@ use crate::{
             record::{Dirty, Written},
         },
     },
+    domain::task::TaskStatus,
     fencing::fenced,
     node::{Node, Request},
 };
@@ -233,16 +234,17 @@ impl<'a> Copy<'a> {
         loop {
             let answer = self.target.ask("GET", path.clone(), None).await?;
             let found = self.target.results(format!("GET {path}"), &answer)?;
-            let is = |task: &Value, wanted: &[&str]| {
-                task.get("status").and_then(Value::as_str).is_some_and(|status| wanted.contains(&status))
+            let is = |task: &Value, wanted: &[TaskStatus]| {
+                TaskStatus::of_node(task).is_some_and(|status| wanted.contains(&status))
             };
-            if let Some(failed) = found.iter().find(|task| is(task, &["failed", "canceled"])) {
+            let ended_badly = [TaskStatus::Failed, TaskStatus::Canceled];
+            if let Some(failed) = found.iter().find(|task| is(task, &ended_badly)) {
                 return Err(Error::Other(format!("node `{}`: {failed}", self.target.name)));
             }
             if found.len() < tasks.len() {
                 return Err(Error::Other(format!("node `{}` has lost its tasks", self.target.name)));
             }
-            if found.iter().all(|task| is(task, &["succeeded"])) {
+            if found.iter().all(|task| is(task, &[TaskStatus::Succeeded])) {
                 return Ok(());
             }
             tokio::time::sleep(pause).await;

@@ -14,6 +14,7 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
+    domain::task::TaskStatus,
     fencing::{
         fenced,
         write_keys::{EPOCH, INTERNAL, create_key},
@@ -347,9 +348,9 @@ pub async fn wait(node: &Node, node_task: u64) -> Result<()> {
     let mut pause = Duration::from_millis(20);
     loop {
         let task = node.ask("GET", ApiPath::new(["tasks", &node_task.to_string()]), None).await?;
-        match task.get("status").and_then(Value::as_str) {
-            Some("succeeded") => return Ok(()),
-            Some("failed" | "canceled") => {
+        match TaskStatus::of_node(&task) {
+            Some(TaskStatus::Succeeded) => return Ok(()),
+            Some(TaskStatus::Failed | TaskStatus::Canceled) => {
                 return Err(Error::Other(format!("task {node_task} of node `{}` failed: {task}", node.name)));
             }
             _ => tokio::time::sleep(pause).await,

@@ -9,6 +9,7 @@ use crate::{
     },
     domain::{
         intent::Effect,
+        task::TaskKind,
         verdict::{Part, State},
     },
     indexes::fields,
@@ -40,7 +41,7 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
         }
         let failed: Vec<&Part> = pending.parts.iter().filter(|part| is_failed_registration(part)).collect();
         let is_first = pending.completing.attempts == 0 && makes_fields(pending);
-        let is_about_documents = pending.task.kind.starts_with("document");
+        let is_about_documents = pending.task.kind.is_about_documents();
         let is_again = is_about_documents && failed.len() > pending.completing.seen;
         // Whoever holds locks would wait for itself.
         let (Some(index), true, None) = (&pending.task.index, is_first || is_again, &pending.guard) else {
@@ -95,7 +96,7 @@ fn makes_fields(pending: &Pending) -> bool {
             .as_ref()
             .and_then(serde_json::Value::as_object)
             .is_none_or(|change| change.keys().any(|name| REACH.contains(&name.as_str()))),
-        _ => pending.task.kind == "documentEdition",
+        _ => pending.task.kind == TaskKind::DocumentEdition,
     };
     may && has_succeeded
 }

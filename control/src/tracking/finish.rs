@@ -8,6 +8,7 @@ use crate::{
     domain::{
         cluster_state::Index,
         intent::Effect,
+        task::{TaskKind, TaskStatus},
         task_details::nothing_done,
         verdict::{Over, State, is_about_existence},
     },
@@ -27,7 +28,9 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
     let (task, effect, indexed, is_applied, set_back) = match cluster.settler.pending().get(&uid) {
         Some(it) => {
             // Nodes make an index before they take its first settings, which say which shard a document is of: these it must have.
-            if over.status == "failed" && matches!(it.effect, Effect::Settings { creates: true, .. }) {
+            if over.status == TaskStatus::Failed
+                && matches!(it.effect, Effect::Settings { creates: true, .. })
+            {
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
                 over.set_back.extend(there.map(|part| part.node.clone()));
             }
@@ -47,7 +50,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
     if cluster.settler.waits_for_set_back(uid) {
         return Ok(());
     }
-    let effect = if over.status == "succeeded" { effect } else { kept(effect, &over) };
+    let effect = if over.status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
     if !is_applied {
         match completing::step(cluster, uid) {
             None => return Ok(()),
@@ -88,7 +91,7 @@ fn kept(effect: Effect, over: &Over) -> Effect {
 /// What the end of a task means for replicas and the catalogue.
 async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
     let uid = task.uid;
-    let succeeded = over.status == "succeeded";
+    let succeeded = over.status == TaskStatus::Succeeded;
     let finished_at = over.finished_at.unwrap_or_else(time::now);
     let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
     // An index that was deleted meanwhile has no settings any more.
@@ -125,7 +128,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                 );
                 view.mark_stale(*shard, node);
             }
-            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind.as_str())) {
+            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
                 tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
                 view.mark_behind(node);
             }
@@ -134,7 +137,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                 && succeeded
                 && !is_idle(effect)
             {
-                changed.date(&task.kind, started_at, finished_at);
+                changed.date(task.kind, started_at, finished_at);
             }
             crate::indexes::broadcast::apply(view, effect);
             if let Some((index, settings)) = settings
@@ -155,7 +158,7 @@ fn is_idle(effect: &Effect) -> bool {
 /// Its end, as clients see it.
 async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
     let (uid, now) = (task.uid, time::now());
-    let succeeded = over.status == "succeeded";
+    let succeeded = over.status == TaskStatus::Succeeded;
     let ending = Ending {
         status: over.status,
         details: details(&task, over, indexed, cluster.view().replication as u64),
@@ -167,7 +170,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
         .ledger
         .call(move |connection| {
             let mut ending = ending;
-            if task.kind == "taskCancelation"
+            if task.kind == TaskKind::TaskCancelation
                 && let Some(details) = &mut ending.details
             {
                 details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
@@ -178,7 +181,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
                     .iter()
                     .try_for_each(|(left, right, _)| tasks::swap_names(connection, uid, left, right))?;
             }
-            if let (Some(by), "canceled") = (task.canceled_by, ending.status) {
+            if let (Some(by), TaskStatus::Canceled) = (task.canceled_by, ending.status) {
                 tasks::set_canceled_by(connection, uid, by)?;
             }
             intents::close(connection, uid)
@@ -191,7 +194,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
 
 /// An error as the client is told it: positions in an edit's function are the client's own.
 fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
-    if task.kind == "documentEdition" {
+    if task.kind == TaskKind::DocumentEdition {
         error.message = scrub::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
     }
     error
@@ -201,25 +204,25 @@ fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
 /// control plane does not know better.
 fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> Option<Value> {
     let mut details = task.details.clone().unwrap_or_else(|| json!({}));
-    if over.status != "succeeded" {
-        if task.kind == "indexDeletion" && over.details.is_some() {
+    if over.status != TaskStatus::Succeeded {
+        if task.kind == TaskKind::IndexDeletion && over.details.is_some() {
             return over.details.clone();
         }
         // A reset tells of all settings that nodes know.
-        if task.kind == "settingsUpdate" && over.details.is_some() {
+        if task.kind == TaskKind::SettingsUpdate && over.details.is_some() {
             return settings_details(&details, over);
         }
         return nothing_done(task.details.as_ref());
     }
     // Every node has all rules.
-    if task.kind.starts_with("dsr") && over.details.is_some() {
+    if task.kind.is_about_rules() && over.details.is_some() {
         return over.details.clone();
     }
     if let Some(received) = details.get("receivedDocuments").cloned() {
         details["indexedDocuments"] = indexed.map_or(received, Value::from);
         return Some(details);
     }
-    if task.kind == "documentEdition" {
+    if task.kind == TaskKind::DocumentEdition {
         details["deletedDocuments"] = json!(over.deleted.unwrap_or(0));
         details["editedDocuments"] = json!(over.edited.unwrap_or(0));
         return Some(details);
@@ -227,14 +230,14 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
     if details.get("deletedDocuments").is_some() {
         let deleted = over.deleted.unwrap_or(0);
         // An index is deleted on all nodes, and each says how many documents it had: every replica counted.
-        let copies = if task.kind == "indexDeletion" { replication.max(1) } else { 1 };
+        let copies = if task.kind == TaskKind::IndexDeletion { replication.max(1) } else { 1 };
         details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
         return Some(details);
     }
-    if CHANGELESS.contains(&task.kind.as_str()) && over.details.is_some() {
+    if CHANGELESS.contains(&task.kind) && over.details.is_some() {
         return over.details.clone();
     }
-    if task.kind == "settingsUpdate" && over.details.is_some() {
+    if task.kind == TaskKind::SettingsUpdate && over.details.is_some() {
         return settings_details(&details, over);
     }
     task.details.clone()

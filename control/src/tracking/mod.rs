@@ -10,6 +10,7 @@ use crate::{
     base::{error::Result, time},
     cluster::Cluster,
     disguise::scrub,
+    domain::task::{TaskKind, TaskStatus},
     ledger::tasks,
     node::{
         Node,
@@ -100,9 +101,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             .await?;
     }
     // A cancelation counts what it cancelled: it ends after that.
-    let (cancelations, others): (Vec<_>, Vec<_>) = over
-        .into_iter()
-        .partition(|(uid, _)| cluster.settler.kind(*uid).as_deref() == Some("taskCancelation"));
+    let (cancelations, others): (Vec<_>, Vec<_>) =
+        over.into_iter().partition(|(uid, _)| cluster.settler.kind(*uid) == Some(TaskKind::TaskCancelation));
     let mut all = Ok(());
     for group in [others, cancelations] {
         let ended = join_all(group.into_iter().map(|(uid, over)| finish(cluster, uid, *over))).await;
@@ -160,12 +160,13 @@ fn read(task: &Value) -> Seen {
         error.message = scrub::message(&error.message);
     }
     Seen {
-        state: match task.get("status").and_then(Value::as_str) {
-            Some("succeeded") => State::Succeeded,
-            Some("failed") => State::Failed,
-            Some("canceled") => State::Canceled,
-            Some("processing") => State::Processing,
-            _ => State::Waiting,
+        state: match TaskStatus::of_node(task) {
+            Some(TaskStatus::Succeeded) => State::Succeeded,
+            Some(TaskStatus::Failed) => State::Failed,
+            Some(TaskStatus::Canceled) => State::Canceled,
+            Some(TaskStatus::Processing) => State::Processing,
+            // One that is not known yet is no end.
+            Some(TaskStatus::Enqueued) | None => State::Waiting,
         },
         started_at: moment("startedAt"),
         finished_at: moment("finishedAt"),

@@ -12,7 +12,7 @@ use crate::{
         locks::{LockGuard, Scope},
         open_writes::OpenWrite,
     },
-    domain::{index_uid::check_index_uid, intent::Intent, task_details::nothing_done},
+    domain::{index_uid::check_index_uid, intent::Intent, task::TaskKind, task_details::nothing_done},
     indexes::{catalogue, fields::registration::Key},
     ledger::{
         intents,
@@ -77,7 +77,7 @@ fn edits_before(cluster: &Cluster, begin: &Begin) -> Vec<u32> {
         WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }
             if filter.to_string().contains("!=") =>
         {
-            cluster.settler.of_kind("documentEdition", &begin.index)
+            cluster.settler.of_kind(TaskKind::DocumentEdition, &begin.index)
         }
         _ => Vec::new(),
     }
@@ -310,19 +310,20 @@ fn judged_by_node(operation: &WriteOperation) -> Option<(WriteKind, Value)> {
 
 fn new_task(begin: &Begin) -> NewTask {
     let (kind, details) = match &begin.operation {
-        WriteOperation::AddDocuments { documents, .. } => {
-            ("documentAdditionOrUpdate", json!({"receivedDocuments": documents, "indexedDocuments": null}))
-        }
+        WriteOperation::AddDocuments { documents, .. } => (
+            TaskKind::DocumentAdditionOrUpdate,
+            json!({"receivedDocuments": documents, "indexedDocuments": null}),
+        ),
         WriteOperation::DeleteDocuments { ids, .. } => (
-            "documentDeletion",
+            TaskKind::DocumentDeletion,
             json!({"providedIds": ids, "deletedDocuments": null, "originalFilter": null}),
         ),
         WriteOperation::DeleteByFilter { filter } => (
-            "documentDeletion",
+            TaskKind::DocumentDeletion,
             json!({"providedIds": 0, "deletedDocuments": null, "originalFilter": filter.to_string()}),
         ),
         WriteOperation::Edit { filter, context, function } => (
-            "documentEdition",
+            TaskKind::DocumentEdition,
             json!({
                 "deletedDocuments": null,
                 "editedDocuments": null,
@@ -331,11 +332,11 @@ fn new_task(begin: &Begin) -> NewTask {
                 "originalFilter": filter.as_ref().map(Value::to_string),
             }),
         ),
-        WriteOperation::DeleteAll => ("documentDeletion", json!({"deletedDocuments": null})),
+        WriteOperation::DeleteAll => (TaskKind::DocumentDeletion, json!({"deletedDocuments": null})),
     };
     NewTask {
         index: Some(begin.index.clone()),
-        kind: kind.to_owned(),
+        kind,
         details: Some(details),
         custom_metadata: begin.custom_metadata.clone(),
     }

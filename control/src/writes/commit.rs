@@ -14,6 +14,7 @@ use crate::{
     disguise::scrub,
     domain::{
         intent::{Effect, NodeTask},
+        task::TaskStatus,
         task_details::nothing_done,
     },
     fencing::write_keys::GRACE,
@@ -267,7 +268,7 @@ pub async fn apply(
     });
     let now = time::now();
     let ending = failure.as_ref().map(|failure| Ending {
-        status: "failed",
+        status: TaskStatus::Failed,
         details: nothing_done(write.task.details.as_ref()),
         error: Some(failure.body.clone()),
         started_at: Some(now),

@@ -8,7 +8,7 @@ use crate::{
     base::{error::Result, time},
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::scrub,
-    domain::task_details::nothing_done,
+    domain::{task::TaskStatus, task_details::nothing_done},
     fencing::{fenced, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT, answers::task_error},
@@ -156,7 +156,7 @@ async fn ended(node: &Node, uid: u32) -> Option<Value> {
     let mut pause = Duration::from_millis(10);
     loop {
         match node.ask("GET", ApiPath::new(["tasks", &uid.to_string()]), None).await {
-            Ok(task) if ["succeeded", "failed", "canceled"].contains(&task.get("status")?.as_str()?) => {
+            Ok(task) if TaskStatus::of_node(&task).is_some_and(TaskStatus::is_over) => {
                 return Some(task);
             }
             Ok(_) => {}
@@ -177,7 +177,7 @@ async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Res
     error.message = scrub::shift_lines(&scrub::message(&error.message), EDIT_LINES_BEFORE);
     let now = time::now();
     let ending = Ending {
-        status: "failed",
+        status: TaskStatus::Failed,
         details: nothing_done(write.task.details.as_ref()),
         error: Some(error),
         started_at: Some(now.max(write.task.enqueued_at)),

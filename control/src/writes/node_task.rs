@@ -1,5 +1,6 @@
 //! Tasks of nodes that are asked a question.
 
+use crate::domain::task::TaskStatus;
 use crate::node::Node;
 use miroir_core::path::ApiPath;
 use serde_json::Value;
@@ -16,7 +17,7 @@ pub(super) async fn ended(node: &Node, uid: u32, index: &str) -> Option<Value> {
         if task.get("indexUid").and_then(Value::as_str) != Some(index) {
             return None;
         }
-        if ["succeeded", "failed", "canceled"].contains(&task.get("status").and_then(Value::as_str)?) {
+        if TaskStatus::of_node(&task).is_some_and(TaskStatus::is_over) {
             return Some(task);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

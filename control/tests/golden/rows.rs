@@ -11,6 +11,7 @@ use miroir_control::{
         export::Export,
         intent::{Effect, Intent, NodeRequest, NodeTask},
         search_rules::Change,
+        task::TaskStatus,
     },
     ledger::{
         self, Ledger, catalogue, fields, intents, leases, settings,
@@ -108,7 +109,7 @@ async fn fill(ledger: &Ledger) {
         for (number, intent) in intents.enumerate() {
             let new = NewTask {
                 index: (number % 2 == 0).then(|| "movies".into()),
-                kind: KINDS[number % KINDS.len()].into(),
+                kind: KINDS[number % KINDS.len()].parse().unwrap(),
                 details: (number % 3 == 0).then(|| json!({"receivedDocuments": 3})),
                 custom_metadata: (number % 5 == 0).then(|| "the client's".into()),
             };
@@ -119,7 +120,7 @@ async fn fill(ledger: &Ledger) {
         tasks::start(connection, 0, 10)?;
         let ending = |status, error| Ending { status, details: Some(json!({"indexedDocuments": 3})), error, started_at: Some(11), finished_at: 12 };
         let error = ErrorBody { message: "m".into(), code: "c".into(), kind: "k".into(), link: "l".into() };
-        for (uid, status, error) in [(1, "succeeded", None), (2, "failed", Some(error)), (3, "canceled", None)] {
+        for (uid, status, error) in [(1, TaskStatus::Succeeded, None), (2, TaskStatus::Failed, Some(error)), (3, TaskStatus::Canceled, None)] {
             intents::end(connection, uid, &ending(status, error))?;
         }
         tasks::set_canceled_by(connection, 3, 4)

@@ -1,5 +1,7 @@
 //! What the catalogue knows of an index.
 
+use crate::domain::task::TaskKind;
+
 /// What is known of an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
@@ -14,7 +16,7 @@ pub struct Index {
 }
 
 /// Kinds of tasks with an index that nodes do not count as an update of it.
-const LEAVES_DATES: [&str; 2] = ["indexCompaction", "indexSwap"];
+const LEAVES_DATES: [TaskKind; 2] = [TaskKind::IndexCompaction, TaskKind::IndexSwap];
 
 /// The settings that gateways need.
 const PUBLISHED: [&str; 5] =
@@ -33,12 +35,12 @@ impl Index {
 impl Index {
     /// A task with it has succeeded. Nodes create an index, and then give it its primary key: one without is as old as its last
     /// update.
-    pub fn date(&mut self, kind: &str, started_at: i64, finished_at: i64) {
+    pub fn date(&mut self, kind: TaskKind, started_at: i64, finished_at: i64) {
         if LEAVES_DATES.contains(&kind) {
             return;
         }
         self.updated_at = finished_at;
-        if kind == "indexCreation" {
+        if kind == TaskKind::IndexCreation {
             self.created_at = if self.primary_key.is_some() { started_at } else { finished_at };
         }
     }

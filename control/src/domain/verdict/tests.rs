@@ -25,7 +25,7 @@ fn all_replicas_must_have_succeeded() {
     let parts = [part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Processing)];
     assert_eq!(judge(&parts, Decides::Best, &BTreeSet::new()), Verdict::Pending { started_at: Some(10) });
     let over = over(&[part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Succeeded)]);
-    assert_eq!((over.status, over.deleted, over.finished_at), ("succeeded", Some(6), Some(20)));
+    assert_eq!((over.status, over.deleted, over.finished_at), (TaskStatus::Succeeded, Some(6), Some(20)));
     assert!(over.stale.is_empty());
 }
 
@@ -36,21 +36,21 @@ fn a_replica_that_ends_otherwise_is_stale() {
         part("b", &[1], State::Failed),
         part("c", &[0], State::Succeeded),
     ]);
-    assert_eq!(over.status, "succeeded");
+    assert_eq!(over.status, TaskStatus::Succeeded);
     assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
 }
 
 #[test]
 fn a_shard_that_all_refuse_fails_the_task() {
     let over = over(&[part("a", &[0], State::Failed), part("b", &[1], State::Succeeded)]);
-    assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "index_not_found"));
+    assert_eq!((over.status, over.error.unwrap().code.as_str()), (TaskStatus::Failed, "index_not_found"));
     assert!(over.stale.is_empty());
 }
 
 #[test]
 fn a_node_that_is_away_blocks_only_what_nobody_else_has() {
     let stood_in = over(&[part("a", &[0], State::Away), part("b", &[0], State::Succeeded)]);
-    assert_eq!((stood_in.status, stood_in.stale.len()), ("succeeded", 1));
+    assert_eq!((stood_in.status, stood_in.stale.len()), (TaskStatus::Succeeded, 1));
     let alone = [part("a", &[0], State::Away), part("b", &[1], State::Succeeded)];
     assert!(matches!(judge(&alone, Decides::Best, &BTreeSet::new()), Verdict::Pending { .. }));
 }
@@ -65,13 +65,13 @@ fn steps_are_waited_for_but_decide_nothing() {
         Verdict::Pending { .. }
     ));
     step.seen.state = State::Failed;
-    assert_eq!(over(&[main, step]).status, "succeeded");
+    assert_eq!(over(&[main, step]).status, TaskStatus::Succeeded);
 }
 
 #[test]
 fn operations_on_all_nodes_leave_those_behind_that_differ() {
     let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
-    assert_eq!((over.status, over.behind), ("succeeded", BTreeSet::from(["b".to_owned()])));
+    assert_eq!((over.status, over.behind), (TaskStatus::Succeeded, BTreeSet::from(["b".to_owned()])));
 }
 
 #[test]
@@ -97,16 +97,25 @@ fn what_one_node_refuses_none_keeps() {
         part("c", &[], State::Away),
     ];
     let over = judged(&parts, Decides::Refusal, &[]);
-    assert_eq!((over.status, over.error.unwrap().code.as_str()), ("failed", "vector_embedding_error"));
+    assert_eq!(
+        (over.status, over.error.unwrap().code.as_str()),
+        (TaskStatus::Failed, "vector_embedding_error")
+    );
     assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
     // Who is behind refuses nothing.
     let over = judged(&parts, Decides::Refusal, &["b"]);
-    assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(&["b", "c", "d"])));
+    assert_eq!(
+        (over.status, over.set_back, over.behind),
+        (TaskStatus::Succeeded, names(&[]), names(&["b", "c", "d"]))
+    );
     // Nor is one full, or of another opinion about which indexes there are.
     let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
     for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
         let over = judged(&parts, decides, &[]);
-        assert_eq!((over.status, over.set_back, over.behind), ("succeeded", names(&[]), names(behind)));
+        assert_eq!(
+            (over.status, over.set_back, over.behind),
+            (TaskStatus::Succeeded, names(&[]), names(behind))
+        );
     }
 }
 
