@@ -4,7 +4,7 @@ use super::{Sent, Shared, everywhere::everywhere, pass_on};
 use crate::{
     base::error::{Error, Result, api_error},
     cluster::Cluster,
-    fencing::write_keys::INTERNAL,
+    domain::key_holder::{INTERNAL, KeyHolder},
     node::Request,
 };
 use axum::{
@@ -27,7 +27,7 @@ fn needs_master_key(cluster: &Cluster) -> Result<()> {
 }
 
 fn is_internal(key: &Value) -> bool {
-    key.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(INTERNAL))
+    KeyHolder::of(key).is_internal()
 }
 
 fn not_found(sent: &Sent) -> Error {

@@ -1,5 +1,6 @@
 //! The keys that writes reach nodes under.
 
+use crate::domain::key_holder::WriteKeyHolder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -7,8 +8,8 @@ use uuid::Uuid;
 /// The keys that are in use, and those that are to be gone.
 #[derive(Debug, Default)]
 pub struct Epochs {
-    /// By gateway.
-    pub(crate) live: Mutex<HashMap<String, Uuid>>,
+    /// By holder.
+    pub(crate) live: Mutex<HashMap<WriteKeyHolder, Uuid>>,
     pub(crate) owed: std::sync::Mutex<Owed>,
 }
 

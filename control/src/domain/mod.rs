@@ -5,6 +5,7 @@ pub mod cluster_state;
 pub mod export;
 pub mod index_uid;
 pub mod intent;
+pub mod key_holder;
 pub mod search_rules;
 pub mod settings_change;
 pub mod task;

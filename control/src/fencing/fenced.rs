@@ -4,7 +4,7 @@
 use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
-    fencing::write_keys,
+    domain::key_holder::WriteKeyHolder,
     node::{Authority, Node, NodeAnswer, Request, TIMEOUT},
 };
 use std::time::Duration;
@@ -36,7 +36,8 @@ pub async fn send(
     request: Request,
     patience: Duration,
 ) -> Result<NodeAnswer> {
-    let (key, text) = cluster.epochs.key(cluster, &write_keys::mover(&node.name)).await?;
+    let holder = WriteKeyHolder::ControlPlane { node: node.name.clone() };
+    let (key, text) = cluster.epochs.key(cluster, &holder).await?;
     let mut on_its_way = OnItsWay { cluster, node, key, is_over: false };
     let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;

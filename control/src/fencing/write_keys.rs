@@ -9,12 +9,13 @@ use crate::{
         Cluster,
         write_keys::{Epochs, Owed},
     },
+    domain::key_holder::WriteKeyHolder,
     ledger::write_keys::{self as stored, Epoch},
     node::{Node, Request},
 };
 use futures_util::future::join_all;
 use miroir_core::path::ApiPath;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
     sync::{MutexGuard, PoisonError},
@@ -25,42 +26,11 @@ use uuid::Uuid;
 /// How long a node may take to make a key: begins wait for it, and a node that hangs must not hold them up.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Names of internal keys start so; clients do not see them.
-pub const INTERNAL: &str = "miroir:";
-
 /// How long a fence waits for other writes under the same key, so that they are not torn.
 pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How long a node may take for a request that it has let in before its key was deleted.
 pub const LET_IN: Duration = Duration::from_secs(1);
-
-/// The name of every epoch key.
-pub const EPOCH: &str = "miroir:epoch";
-
-/// The name under which the control plane itself changes what a node has.
-#[must_use]
-pub fn mover(node: &str) -> String {
-    format!("{MOVER}{node}")
-}
-
-const MOVER: &str = "mover/";
-
-/// The body that creates an epoch key.
-fn epoch_key(uid: Uuid, gateway: &str) -> Value {
-    let actions = if gateway.starts_with(MOVER) {
-        json!(["*"])
-    } else {
-        json!(["documents.add", "documents.delete", "documents.get", "indexes.create"])
-    };
-    json!({
-        "uid": uid.hyphenated().to_string(),
-        "name": EPOCH,
-        "description": format!("Writes of {gateway}"),
-        "actions": actions,
-        "indexes": ["*"],
-        "expiresAt": null
-    })
-}
 
 /// Creates an API key on a node, unless it is there.
 ///
@@ -76,21 +46,21 @@ pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
 }
 
 impl Epochs {
-    /// A gateway's key and its text; made on all nodes that answer, if there is none.
+    /// A holder's key and its text; made on all nodes that answer, if there is none.
     ///
     /// # Errors
     /// The ledger failed. A node that fails is only logged: it refuses this gateway's callouts, and is repaired.
-    pub async fn key(&self, cluster: &Cluster, gateway: &str) -> Result<(Uuid, String)> {
+    pub async fn key(&self, cluster: &Cluster, holder: &WriteKeyHolder) -> Result<(Uuid, String)> {
         let mut live = self.live.lock().await;
-        if let Some(uid) = live.get(gateway) {
+        if let Some(uid) = live.get(holder) {
             return Ok((*uid, cluster.secrets.key_text(*uid)));
         }
         let uid = Uuid::new_v4();
-        let epoch = Epoch { key: uid, gateway: gateway.to_owned(), fenced: false };
+        let epoch = Epoch { key: uid, holder: holder.clone(), fenced: false };
         cluster.ledger.call(move |connection| stored::store_epoch(connection, &epoch)).await?;
-        let body = epoch_key(uid, gateway);
+        let body = holder.key(uid);
         join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
-        live.insert(gateway.to_owned(), uid);
+        live.insert(holder.clone(), uid);
         Ok((uid, cluster.secrets.key_text(uid)))
     }
 
@@ -176,8 +146,8 @@ impl Epochs {
     /// The ledger failed; or the node still has a fenced key.
     pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let live = self.live.lock().await;
-        for (gateway, uid) in live.iter() {
-            create(node, &epoch_key(*uid, gateway)).await;
+        for (holder, uid) in live.iter() {
+            create(node, &holder.key(*uid)).await;
         }
         drop(live);
         let fenced: Vec<Uuid> = {

@@ -1,7 +1,7 @@
 //! Epoch keys: those in use, and those that are to be deleted on every node.
 
 use super::cell::Cell;
-use crate::base::error::Result;
+use crate::{base::error::Result, domain::key_holder::WriteKeyHolder};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ pub struct Epoch {
     /// The API key's uid.
     pub key: Uuid,
     /// Whose it is.
-    pub gateway: String,
+    pub holder: WriteKeyHolder,
     /// To be deleted on every node.
     pub fenced: bool,
 }
@@ -28,14 +28,18 @@ const FENCED: &str = "fenced";
 pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
     let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
     let rows = statement.query_and_then([], |row| {
-        let (key, gateway, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (key, holder, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let cell = |column| Cell { table: "epochs", row: &key, column };
         let fenced = cell("state").parse(&state, |state| match state {
             FENCED => Ok(true),
             LIVE => Ok(false),
             _ => Err("no state of a key"),
         })?;
-        Ok(Epoch { key: cell("key_uid").parse(&key, Uuid::parse_str)?, gateway, fenced })
+        Ok(Epoch {
+            key: cell("key_uid").parse(&key, Uuid::parse_str)?,
+            holder: WriteKeyHolder::read(&holder),
+            fenced,
+        })
     })?;
     rows.collect()
 }
@@ -47,7 +51,11 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
 pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
     connection.execute(
         "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
-        params![epoch.key.hyphenated().to_string(), epoch.gateway, if epoch.fenced { FENCED } else { LIVE }],
+        params![
+            epoch.key.hyphenated().to_string(),
+            epoch.holder.to_string(),
+            if epoch.fenced { FENCED } else { LIVE }
+        ],
     )?;
     Ok(())
 }

@@ -15,8 +15,10 @@ use crate::{
         embedders::{self, EMBEDDERS},
         scrub,
     },
-    domain::cluster_state::{Index, Member, Replica, ReplicaState, View},
-    fencing::write_keys::INTERNAL,
+    domain::{
+        cluster_state::{Index, Member, Replica, ReplicaState, View},
+        key_holder::KeyHolder,
+    },
     ledger::{
         self, Ledger, catalogue, settings,
         write_keys::{self, Epoch},
@@ -178,18 +180,20 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
                 instance_settings::store(connection, changed.clone())?;
             }
             for key in found.values().flat_map(|of_node| &of_node.keys) {
-                let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
-                let Ok(uid) = Uuid::parse_str(text("uid")) else { continue };
-                match text("name").strip_prefix(INTERNAL) {
-                    Some("read") => {
-                        ledger::set_meta(connection, "read_key", &uid.hyphenated().to_string())?;
+                let text = key.get("uid").and_then(Value::as_str).unwrap_or_default();
+                let uid = || {
+                    Uuid::parse_str(text)
+                        .map_err(|error| Error::Other(format!("an API key has the uid `{text}`: {error}")))
+                };
+                match KeyHolder::of(key) {
+                    KeyHolder::Client => {}
+                    KeyHolder::GatewayReads => {
+                        ledger::set_meta(connection, "read_key", &uid()?.hyphenated().to_string())?;
                     }
                     // Gateways get new ones with their next writes.
-                    Some(_) => {
-                        let gateway = text("description").rsplit(' ').next().unwrap_or_default().to_owned();
-                        write_keys::store_epoch(connection, &Epoch { key: uid, gateway, fenced: true })?;
+                    KeyHolder::Writer(holder) => {
+                        write_keys::store_epoch(connection, &Epoch { key: uid()?, holder, fenced: true })?;
                     }
-                    None => {}
                 }
             }
             Ok(())

@@ -3,9 +3,12 @@
 use crate::{
     base::error::{Error, Result},
     cluster::{Cluster, locks::Scope, tracked::Unsettled},
-    domain::intent::{Effect, Intent},
+    domain::{
+        intent::{Effect, Intent},
+        key_holder::read_key,
+    },
     export,
-    fencing::write_keys::{INTERNAL, create_key},
+    fencing::write_keys::create_key,
     indexes::fields,
     ledger::{self, intents, leases, tasks},
     membership, mover,
@@ -15,7 +18,6 @@ use crate::{
     writes::{commit, edit, recovery},
 };
 use miroir_core::protocol::WriteOperation;
-use serde_json::json;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -80,16 +82,9 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     let nodes = cluster.nodes();
     let up: Vec<_> = nodes.iter().filter(|node| node.is_up()).collect();
     let Some((first, others)) = up.split_first() else { return Err(Error::NoNode) };
-    let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
-    let read_key = json!({
-        "uid": uid,
-        "name": format!("{INTERNAL}read"),
-        "description": "Reads of gateways themselves",
-        "actions": ["search", "documents.get"],
-        "indexes": ["*"],
-        "expiresAt": null
-    });
-    create_key(first, &read_key).await?;
+    let uid = cluster.ledger.call(|connection| ledger::meta_as(connection, "read_key")).await?;
+    let uid = uid.ok_or_else(|| Error::Other("the ledger has no key of gateways' reads".to_owned()))?;
+    create_key(first, &read_key(uid)).await?;
     for node in others {
         sync::sync_keys(first, node).await?;
     }

@@ -14,11 +14,8 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
-    domain::task::TaskStatus,
-    fencing::{
-        fenced,
-        write_keys::{EPOCH, INTERNAL, create_key},
-    },
+    domain::{key_holder::KeyHolder, task::TaskStatus},
+    fencing::{fenced, write_keys::create_key},
     indexes::{catalogue, fields},
     ledger::settings as stored,
     node::{Node, Request},
@@ -279,7 +276,7 @@ pub async fn clear(node: &Node) -> Result<()> {
     }
     let keys = node.ask("GET", "/keys?limit=10000", None).await?;
     for key in node.results(KEYS, &keys)? {
-        if key.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(INTERNAL)) {
+        if KeyHolder::of(key).is_internal() {
             node.ask("DELETE", ApiPath::new(["keys", node.text(KEYS, key, "uid")?]), None).await?;
         }
     }
@@ -295,7 +292,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
         let answer = node.ask("GET", "/keys?limit=10000", None).await?;
         let keys = node.results(KEYS, &answer)?.iter();
-        keys.filter(|key| key.get("name").and_then(Value::as_str) != Some(EPOCH))
+        keys.filter(|key| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)))
             .map(|key| Ok((node.text(KEYS, key, "uid")?.to_owned(), key.clone())))
             .collect()
     };

@@ -12,7 +12,10 @@ use crate::{
         locks::{LockGuard, Scope},
         open_writes::OpenWrite,
     },
-    domain::{index_uid::check_index_uid, intent::Intent, task::TaskKind, task_details::nothing_done},
+    domain::{
+        index_uid::check_index_uid, intent::Intent, key_holder::WriteKeyHolder, task::TaskKind,
+        task_details::nothing_done,
+    },
     indexes::{catalogue, fields::registration::Key},
     ledger::{
         intents,
@@ -214,7 +217,8 @@ async fn begin_locked(
     // The control plane sends edits itself: see [`edit`].
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
     let gateway = begin.gateway.clone();
-    let key = if edits { None } else { Some(cluster.epochs.key(cluster, &gateway).await?) };
+    let holder = WriteKeyHolder::Gateway(gateway.clone());
+    let key = if edits { None } else { Some(cluster.epochs.key(cluster, &holder).await?) };
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let begun = Uuid::new_v4().simple().to_string();

@@ -10,6 +10,7 @@ use miroir_control::{
         cluster_state::View,
         export::Export,
         intent::{Effect, Intent, NodeRequest, NodeTask},
+        key_holder::WriteKeyHolder,
         search_rules::Change,
         task::TaskStatus,
     },
@@ -89,7 +90,7 @@ async fn fill(ledger: &Ledger) {
         leases::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
         for (number, gateway) in ["g", "mover/a"].into_iter().enumerate() {
             let key = uuid::Uuid::from_u128(number as u128);
-            write_keys::store_epoch(connection, &write_keys::Epoch { key, gateway: gateway.into(), fenced: number == 1 })?;
+            write_keys::store_epoch(connection, &write_keys::Epoch { key, holder: WriteKeyHolder::read(gateway), fenced: number == 1 })?;
         }
         settings::merge_settings(connection, "movies", Some(&json!({"rankingRules": ["sort"], "synonyms": {"a": ["b"]}})))?;
         fields::add(connection, "movies", 0, &["id".to_owned(), "title's".to_owned()])?;
