@@ -149,7 +149,11 @@ async fn look_up(cluster: &Cluster, token: &str) -> Result<Option<Key>> {
             let object = answer.json();
             // The route takes uids too, which are no secrets.
             let is_key = object.get("key").and_then(Value::as_str) == Some(token);
-            Ok(is_key.then(|| Key::read(&object)))
+            let read = || {
+                Key::read(&object)
+                    .ok_or_else(|| Error::Other("a node tells a key that cannot be read".to_owned()))
+            };
+            is_key.then(read).transpose()
         }
         400..500 => Ok(None),
         status => Err(Error::Other(format!("a node answered {status} when asked for a key"))),
@@ -162,7 +166,16 @@ mod tests {
     use serde_json::json;
 
     fn key(actions: &[&str], indexes: &[&str], expires_at: Value) -> Key {
-        Key::read(&json!({"actions": actions, "indexes": indexes, "expiresAt": expires_at}))
+        Key::read(&json!({"actions": actions, "indexes": indexes, "expiresAt": expires_at})).unwrap()
+    }
+
+    #[test]
+    fn a_key_whose_end_cannot_be_read_is_none() {
+        let read = |end: Value| Key::read(&json!({"actions": ["*"], "indexes": ["*"], "expiresAt": end}));
+        assert!(read(json!(null)).is_some() && read(json!("2024-01-01T00:00:00Z")).is_some());
+        assert!(read(json!("soon")).is_none() && read(json!(7)).is_none());
+        assert!(Key::read(&json!({"actions": ["*"], "indexes": ["*"]})).is_none());
+        assert!(Key::read(&json!({"actions": "*", "indexes": ["*"], "expiresAt": null})).is_none());
     }
 
     #[test]

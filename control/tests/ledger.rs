@@ -4,13 +4,17 @@
 #[allow(dead_code, reason = "not every test needs all of it")]
 mod support;
 
-use miroir_control::ledger::{self, Ledger, catalogue, intents, schema, webhooks, write_keys};
+use miroir_control::{
+    ledger::{self, Ledger, catalogue, intents, schema, webhooks, write_keys},
+    serve,
+};
 use rusqlite::Connection;
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
-use support::golden::sql_of;
+use support::{FakeNode, control, flags, golden::sql_of};
 use tempfile::TempDir;
 
 /// A ledger of before there were versions, with a row of every kind.
@@ -114,4 +118,25 @@ fn a_damaged_file_is_left_alone() {
         let error = refused(&folder, &file);
         assert!(error.contains("damaged") && error.contains("`miroir recover`"), "{pages} pages: {error}");
     }
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_are_not_published_as_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = FakeNode::start().await;
+    let nodes = [&node];
+    let first = control(folder.path(), &nodes).await;
+    first.begin("movies", &[0]).await;
+    drop(first);
+    let file = folder.path().join(ledger::FILE);
+    let damage = "INSERT OR REPLACE INTO settings (index_uid, body) VALUES ('movies', '{\"rankingRules\":')";
+    Connection::open(&file).unwrap().execute_batch(damage).unwrap();
+    fs::remove_dir_all(folder.path().join("xds")).unwrap();
+    let settings = || sql_of(&file).lines().filter(|row| row.contains("settings")).collect::<String>();
+    let before = settings();
+    let args = flags(folder.path(), &nodes, Duration::from_secs(60), false);
+    let error = serve::open(&args, "127.0.0.1:1".parse().unwrap()).await.unwrap_err().to_string();
+    assert!(error.contains("`body` of row `movies` in table `settings`"), "{error}");
+    assert_eq!(settings(), before);
+    assert!(!folder.path().join("xds/ecds.json").exists());
 }

@@ -35,18 +35,18 @@ pub struct Key {
 }
 
 impl Key {
-    /// Reads Meilisearch's key object.
+    /// Reads Meilisearch's key object; `None` where it is none. An end that cannot be read would be no end.
     #[must_use]
-    pub fn read(object: &Value) -> Self {
-        let texts = |name: &str| {
-            let list = object.get(name).and_then(Value::as_array).into_iter().flatten();
-            list.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+    pub fn read(object: &Value) -> Option<Self> {
+        let texts = |name: &str| -> Option<Vec<String>> {
+            let list = object.get(name)?.as_array()?.iter();
+            list.map(|text| Some(text.as_str()?.to_owned())).collect()
         };
-        Self {
-            actions: texts("actions"),
-            indexes: texts("indexes"),
-            expires_at: object.get("expiresAt").and_then(Value::as_str).and_then(time::parse),
-        }
+        let expires_at = match object.get("expiresAt")? {
+            Value::Null => None,
+            end => Some(time::parse(end.as_str()?)?),
+        };
+        Some(Self { actions: texts("actions")?, indexes: texts("indexes")?, expires_at })
     }
 
     pub(crate) fn allows_index(&self, index: &str) -> bool {

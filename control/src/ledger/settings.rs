@@ -72,6 +72,25 @@ mod tests {
     use serde_json::json;
 
     #[tokio::test]
+    async fn what_cannot_be_read_is_not_stored_anew_as_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let damage = "INSERT INTO settings VALUES ('a', '{\"synonyms\":')";
+        ledger.call(move |connection| Ok(connection.execute(damage, [])?)).await.unwrap();
+        let change = |connection: &_| merge_settings(connection, "a", Some(&json!({"stopWords": ["x"]})));
+        let renaming = |connection: &_| move_settings(connection, &[("a".to_owned(), "b".to_owned(), false)]);
+        for error in [ledger.call(change).await, ledger.call(renaming).await] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("`body` of row `a` in table `settings`"), "{error}");
+        }
+        let stored = ledger.call(|connection| {
+            Ok(connection.query_row("SELECT index_uid || body FROM settings", [], |row| row.get(0))?)
+        });
+        let stored: String = stored.await.unwrap();
+        assert_eq!(stored, "a{\"synonyms\":");
+    }
+
+    #[tokio::test]
     async fn settings_are_merged_reset_and_moved() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();

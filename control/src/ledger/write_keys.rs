@@ -66,7 +66,7 @@ pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
 /// The database failed.
 pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
     let key = key.hyphenated().to_string();
-    connection.execute("UPDATE epochs SET state = 'fenced' WHERE key_uid = ?1", [key])?;
+    connection.execute("UPDATE epochs SET state = ?2 WHERE key_uid = ?1", [key.as_str(), FENCED])?;
     Ok(())
 }
 

@@ -9,7 +9,6 @@ use crate::{
     sync::{index_uids, unknown_keys},
 };
 use futures_util::future::join_all;
-use serde_json::Value;
 use std::time::Duration;
 
 /// How long a node may take to answer.

@@ -164,7 +164,8 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         }
         // The tag's rule is there already, but for an index that was made without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
-        settings[FILTERABLE] = filterable.unwrap_or(Value::Null);
+        let unreadable = || reference.unwrap_or(node).unreadable(format!("GET {path}"), &settings);
+        settings[FILTERABLE] = filterable.ok_or_else(unreadable)?;
         if let Some(shown) = settings.get_mut(EMBEDDERS) {
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
             let own = own.as_ref().and_then(|own| own.get(EMBEDDERS));
@@ -297,12 +298,13 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             .collect()
     };
     let (wanted, there) = (shared(from).await?, shared(to).await?);
-    let is_in = |keys: &[(String, Value)], uid: &str| keys.iter().any(|(other, _)| other == uid);
-    for (uid, _) in there.iter().filter(|(uid, _)| !is_in(&wanted, uid)) {
+    let uids = |keys: &[(String, Value)]| keys.iter().map(|(uid, _)| uid.clone()).collect::<BTreeSet<_>>();
+    let (wanted_uids, there_uids) = (uids(&wanted), uids(&there));
+    for uid in there_uids.difference(&wanted_uids) {
         to.ask("DELETE", ApiPath::new(["keys", uid]), None).await?;
     }
     // Lists show the newest first: made in the other order, they come in the same.
-    for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !is_in(&there, uid)) {
+    for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !there_uids.contains(uid)) {
         let mut body = key.clone();
         if let Some(object) = body.as_object_mut() {
             object.retain(|name, _| {

@@ -126,11 +126,18 @@ async fn settings(
     // After `miroir recover` only nodes know embedders.
     let (embedders, _) = known(shown.get(EMBEDDERS).unwrap_or(&Value::Null), wanted.get(EMBEDDERS));
     wanted.insert(EMBEDDERS.to_owned(), embedders);
-    Ok(catalogue::apart(index, &undone(change, &wanted, &shown)).into())
+    let undone = undone(change, &wanted, &shown).ok_or_else(|| Error::UnreadableRow {
+        table: "settings",
+        row: index.to_owned(),
+        column: "body",
+        problem: format!("`{FILTERABLE}` are no list"),
+    })?;
+    Ok(catalogue::apart(index, &undone).into())
 }
 
 /// The change that undoes a change: what it has set is as `wanted`, or by default. `shown` are all settings of a node that has refused it.
-fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) -> Map<String, Value> {
+/// `None` where the tag cannot be among the filterable attributes that are wanted.
+fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     let reset: Map<String, Value> =
         shown.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
@@ -142,14 +149,14 @@ fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) ->
         body.insert(name.clone(), value);
     }
     if let Some(rules) = body.get_mut(FILTERABLE) {
-        *rules = with_tag(rules).unwrap_or(Value::Null);
+        *rules = with_tag(rules)?;
     }
     if let Some(embedders) = body.get_mut(EMBEDDERS) {
         with_template(embedders, None);
     }
     facet_values::with_room(&mut body);
     display_tag(&mut body);
-    body
+    Some(body)
 }
 
 fn undone_members(change: &Value, wanted: Option<&Value>, depth: u8) -> Value {
@@ -208,7 +215,7 @@ mod tests {
             "typoTolerance": {"minWordSizeForTypos": {"twoTypos": 9}},
             "embedders": {"a": {"url": "v", "dimensions": 3}, "b": {"source": "userProvided", "dimensions": 2}},
         });
-        let undone = undone(Some(&change), wanted.as_object().unwrap(), &Value::Null);
+        let undone = undone(Some(&change), wanted.as_object().unwrap(), &Value::Null).unwrap();
         let expected = json!({
             "stopWords": ["the"],
             "synonyms": null,
@@ -228,7 +235,7 @@ mod tests {
         let wanted =
             json!({"stopWords": ["the"], "embedders": {"a": {"source": "userProvided", "dimensions": 2}}});
         let shown = json!({"stopWords": [], "synonyms": {}, "filterableAttributes": [], "embedders": {}});
-        let undone = undone(None, wanted.as_object().unwrap(), &shown);
+        let undone = undone(None, wanted.as_object().unwrap(), &shown).unwrap();
         let expected = json!({"stopWords": ["the"], "synonyms": null, "filterableAttributes": [tag_rule()],
             "embedders": {"a": {"source": "userProvided", "dimensions": 2}}});
         assert_eq!(Value::Object(undone), expected);

@@ -55,6 +55,7 @@ impl FakeNode {
             .route("/tasks", get(tasks))
             .route("/tasks/{uid}", get(task))
             .route("/indexes", get(nothing).fallback(take))
+            .route("/indexes/{index}/settings", get(settings).fallback(take))
             .route("/indexes/{index}/fields", post(nothing).fallback(take))
             .route("/indexes/{index}/documents/fetch", post(nothing))
             .fallback(any(take))
@@ -105,6 +106,11 @@ async fn tasks(
 
 async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -> Json<Value> {
     Json(memory.lock().unwrap().tasks[uid].clone())
+}
+
+/// All indexes have the same settings.
+async fn settings() -> Json<Value> {
+    Json(json!({"filterableAttributes": []}))
 }
 
 /// It keeps no indexes, and no documents.
@@ -168,13 +174,8 @@ pub async fn control_with_keys(data: &Path, nodes: &[&FakeNode]) -> Control {
     control
 }
 
-/// As [`control_that_waits`], before it has started: it listens only.
-pub async fn control_that_starts(
-    data: &Path,
-    nodes: &[&FakeNode],
-    commit_timeout: Duration,
-    with_keys: bool,
-) -> Control {
+/// The flags of a control plane over these nodes, two replicas a shard.
+pub fn flags(data: &Path, nodes: &[&FakeNode], commit_timeout: Duration, with_keys: bool) -> ServeArgs {
     let nodes_count = nodes.len();
     let nodes = nodes.iter().enumerate();
     let nodes =
@@ -182,7 +183,7 @@ pub async fn control_that_starts(
     let file = json!({"nodes": nodes.collect::<Vec<_>>(), "shards": 4, "replication": nodes_count.min(2), "limits": {"leaseMs": LEASE_MS}});
     let config = data.join("cluster.json");
     std::fs::write(&config, file.to_string()).unwrap();
-    let args = ServeArgs {
+    ServeArgs {
         listen: "127.0.0.1:0".parse().unwrap(),
         data: data.to_owned(),
         config: Some(config),
@@ -204,7 +205,17 @@ pub async fn control_that_starts(
         no_master_key: !with_keys,
         commit_timeout_ms: Some(commit_timeout.as_millis().try_into().unwrap()),
         callout_timeout_ms: Some(20),
-    };
+    }
+}
+
+/// As [`control_that_waits`], before it has started: it listens only.
+pub async fn control_that_starts(
+    data: &Path,
+    nodes: &[&FakeNode],
+    commit_timeout: Duration,
+    with_keys: bool,
+) -> Control {
+    let args = flags(data, nodes, commit_timeout, with_keys);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let cluster = serve::open(&args, address).await.unwrap();

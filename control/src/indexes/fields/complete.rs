@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use miroir_core::{path::ApiPath, shard::TAG_FIELD};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeSet, HashSet};
 
 /// The fields that a node knows of an index; none where it has no such index.
