@@ -14,7 +14,7 @@ use crate::{
     operation::Operation,
     progress::Progress,
     query::pairs,
-    read::{self, too_large},
+    read::{begin, too_large},
     route::Route,
     tenant,
     topology::Topology,
@@ -149,7 +149,7 @@ impl Collector {
         }
         match &self.kind {
             Kind::Read { route, .. } => {
-                Some(read::question(&self.topology, route, &self.head, self.received, 0))
+                Some(begin::question(&self.topology, route, &self.head, self.received, 0))
             }
             Kind::DocumentRead { .. } => None,
             _ => Some(Refusal::authorization(&self.topology, &self.head)),
@@ -159,7 +159,7 @@ impl Collector {
     /// What the answer to the request says that [`Self::judge_early`] or [`Self::judge_encoded`] has made.
     #[must_use]
     pub fn verdict(&self, outcome: Outcome) -> Verdict {
-        if self.is_read() { read::verdict(outcome) } else { Refusal::verdict(outcome) }
+        if self.is_read() { begin::verdict(outcome) } else { Refusal::verdict(outcome) }
     }
 
     /// The same for a whole body that is compressed: it is judged before it is decoded, where that makes it large.
@@ -179,7 +179,7 @@ impl Collector {
     #[must_use]
     pub fn operation(&self) -> &'static str {
         match &self.kind {
-            Kind::Read { route, .. } => read::name(route),
+            Kind::Read { route, .. } => begin::name(route),
             Kind::DocumentRead { .. } => "document_read",
             Kind::Documents { .. } | Kind::Write { .. } => "write",
             Kind::Refused { .. } => "refusal",
@@ -240,7 +240,7 @@ impl Collector {
             } else if let Some(over) = over {
                 return Progress::Done(over.error().reply());
             } else if let (Err(_), Kind::Read { route, .. }) = (&decoded, &self.kind) {
-                return read::natively(self.topology, route, self.head, body.concat());
+                return begin::natively(self.topology, route, self.head, body.concat());
             } else if decoded.is_err() {
                 let error = ApiError::new(
                     Code::BAD_REQUEST,
@@ -260,7 +260,7 @@ impl Collector {
             Kind::Read { route, body } => {
                 // It is kept as it came, too, to be read again by a newer topology.
                 let held = (body.len() as u64).saturating_mul(2);
-                read::begin(topology, route, head, body, |bytes| charge(held.saturating_add(bytes)))
+                begin::begin(topology, route, head, body, |bytes| charge(held.saturating_add(bytes)))
             }
             Kind::DocumentRead { id } => {
                 DocumentRead::start(topology, head, &id).map(Operation::DocumentRead)

@@ -25,6 +25,7 @@ pub mod placement;
 pub mod progress;
 pub mod protocol;
 mod query;
+pub mod question;
 pub mod read;
 pub mod route;
 pub mod scrub;

@@ -5,7 +5,7 @@ use crate::{
     document_read::DocumentRead,
     http::{CallId, Outcome},
     progress::Progress,
-    read::{Judgement, Read},
+    read::{Read, begin::Judgement},
     shard::Shard,
     write::{Refusal, Write},
 };

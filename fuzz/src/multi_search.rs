@@ -3,7 +3,7 @@
 use crate::{Input, mentions_tag};
 use miroir_core::{
     http::CallId,
-    read::{Broken, Gathered, Part, Portion, Question},
+    question::{Broken, Gathered, Part, Portion, Question},
     scrub,
     search::MultiSearch,
     shard::{Shard, tag_filter},

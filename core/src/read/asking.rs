@@ -1,12 +1,11 @@
 //! Nodes are asked for their portions of a question.
 
-use super::{
-    Asked, Broken, Context, Gathered, Native, Part, Phase, Portion, Question, Read, Why, is_refusal,
-};
+use super::{Asked, Context, Native, Phase, Read, Why, is_refusal};
 use crate::{
     fan_out::{self, FanOutPlan},
     http::{CallId, Callout, Outcome},
     progress::Progress,
+    question::{Broken, Gathered, Part, Portion, Question},
     shard::Shard,
     topology::OnMissingShards,
 };

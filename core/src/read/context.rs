@@ -1,10 +1,11 @@
 //! What every phase of a read goes by: the client's request, and what is known of the nodes.
 
-use super::{Asked, Key, MISSING_SHARDS_HEADER, NodeRequest, native_reply};
+use super::{Asked, MISSING_SHARDS_HEADER, native_reply};
 use crate::{
     error::{ApiError, Code},
     http::{Answer, CallId, Callout, Reply, RequestHead, Upstream, forwarded_headers},
     path::ApiPath,
+    question::{Key, NodeRequest},
     scrub,
     search::patterns,
     shard::Shard,

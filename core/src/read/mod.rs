@@ -1,22 +1,20 @@
 //! The machine of every read that concerns many shards: scatter, plan again around nodes that fail, gather.
 
 mod asking;
-mod begin;
+pub mod begin;
 mod context;
 mod estimate;
 mod native;
-mod question;
 mod refusals;
 
-pub use begin::{Judgement, begin, name, natively, question, verdict};
 pub(crate) use estimate::too_large;
 pub use estimate::{Estimate, SMALL};
-pub use question::{Broken, Gathered, Key, NodeRequest, Part, Portion, Question, owner, shards_of};
 
 use crate::{
     content_type::ContentType,
     http::{Answer, CallId, Outcome, Reply, RequestHead},
     progress::Progress,
+    question::{Portion, Question},
     route::Route,
     scrub,
     search::{patterns, remotes},

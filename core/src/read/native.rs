@@ -1,10 +1,11 @@
 //! A node is asked the client's own request, for its own words.
 
-use super::{Asked, Asking, Context, Phase, Question, Read, is_refusal, native_reply};
+use super::{Asked, Asking, Context, Phase, Read, is_refusal, native_reply};
 use crate::{
     error::{ApiError, Code},
     http::{Answer, CallId, Outcome},
     progress::Progress,
+    question::Question,
     scrub,
 };
 use std::collections::BTreeMap;

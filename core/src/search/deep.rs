@@ -1,18 +1,18 @@
 //! Deep pages of a multi-search: the scores of all of them first, then the documents of the pages only.
 
 use super::{
-    multi::{MultiSearch, multi_search, read_results},
-    two_step::{Fetch, Known, Scan},
+    query::IndexQuery,
+    two_step::{Fetch, InSteps, Known, Scan},
 };
 use crate::{
-    read::{Gathered, NodeRequest, Part, Portion, Question},
+    question::{Gathered, NodeRequest, Part, Portion, Question},
     topology::Topology,
 };
 
 /// A multi-search with deep pages, after its first answers: more scores are asked for.
 #[derive(Debug)]
-pub struct Deep {
-    search: MultiSearch,
+pub(super) struct Deep<S> {
+    search: S,
     results: Vec<DeepResult>,
 }
 
@@ -25,9 +25,9 @@ pub(super) enum DeepResult {
     Page(Box<Scan>),
 }
 
-impl Deep {
+impl<S: InSteps<Query = IndexQuery>> Deep<S> {
     /// The rest of a multi-search with deep pages, after these parts.
-    pub(super) fn go_on(search: MultiSearch, results: Vec<DeepResult>, parts: &[Part]) -> Gathered {
+    pub(super) fn go_on(search: S, results: Vec<DeepResult>, parts: &[Part]) -> Gathered {
         if results.iter().any(|result| matches!(result, DeepResult::Page(scan) if scan.is_scanning())) {
             return Gathered::Again(Box::new(Self { search, results }));
         }
@@ -52,17 +52,17 @@ impl Deep {
         for (position, part) in parts.iter().enumerate() {
             let asked = part.portions.iter().filter(|portion| self.question(portion).is_some());
             let asked: Vec<&Portion> = asked.collect();
-            let answers = read_results(&part.body).filter(|answers| answers.len() == asked.len());
+            let answers = self.search.split(&part.body).filter(|answers| answers.len() == asked.len());
             for (portion, answer) in asked.into_iter().zip(answers.ok_or(position)?) {
                 let Some(DeepResult::Page(scan)) = self.results.get_mut(portion.unit) else { continue };
-                scan.take(&portion.shards, answer.get().as_bytes()).ok_or(position)?;
+                scan.take(&portion.shards, answer).ok_or(position)?;
             }
         }
         Ok(())
     }
 }
 
-impl Question for Deep {
+impl<S: InSteps<Query = IndexQuery>> Question for Deep<S> {
     fn seeds(&self) -> Vec<u64> {
         self.search.seeds()
     }
@@ -73,7 +73,7 @@ impl Question for Deep {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let queries = portions.iter().filter_map(|portion| self.question(portion));
-        multi_search(&queries.collect::<Vec<_>>())
+        self.search.request(queries.collect())
     }
 
     fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {

@@ -20,7 +20,7 @@ use crate::{
     json::{RawObject, to_bytes},
     path::ApiPath,
     query::{last_pairs, members},
-    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    question::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     shard::{Shard, TAG_FIELD},
     topology::Topology,
 };
@@ -32,7 +32,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A list of documents.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DocumentList {
     index: String,
     primary_key: Option<String>,

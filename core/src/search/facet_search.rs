@@ -12,7 +12,7 @@ use crate::{
     http::Reply,
     json::{RawObject, to_bytes, write_string},
     path::ApiPath,
-    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    question::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     topology::{IndexConfig, Topology},
 };
 use serde::Deserialize;

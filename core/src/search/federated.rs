@@ -5,7 +5,6 @@
 
 use super::{
     answer::Hit,
-    federated_hybrid::Decision,
     hit::DETAILS,
     merge::{Seen, ranked, write_list},
     paging::Paging,
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     json::{RawObject, to_bytes},
-    read::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    question::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
     shard::Shard,
     topology::Topology,
 };
@@ -34,7 +33,7 @@ use std::{
 };
 
 /// A federated search.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Federated {
     pub(super) federation: SearchRequest,
     pub(super) told: FacetsTold,
@@ -94,7 +93,7 @@ impl Federated {
         topology: &Topology,
         federation: &RawValue,
         queries: Vec<(String, SearchRequest)>,
-    ) -> Option<Box<dyn Question>> {
+    ) -> Option<Self> {
         let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_str(federation.get()).ok()?;
         let merge_facets = match parameters.get("mergeFacets").filter(|value| value.get() != "null") {
             Some(value) => Some(serde_json::from_str::<MergeFacets>(value.get()).ok()?.max_values_per_facet),
@@ -122,16 +121,7 @@ impl Federated {
             None => FacetsTold::ByIndex,
         };
         let shards = topology.shard_count();
-        Some(Decision::of(Self {
-            queries,
-            federation,
-            told,
-            facets,
-            by_keywords: false,
-            least: 0,
-            shares: None,
-            shards,
-        }))
+        Some(Self { queries, federation, told, facets, by_keywords: false, least: 0, shares: None, shards })
     }
 
     /// The queries.

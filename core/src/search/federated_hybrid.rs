@@ -2,11 +2,11 @@
 
 use super::{
     federated::Federated,
-    multi::{Answers, multi_search, read_results},
     query::IndexQuery,
+    results::{Answers, multi_search, read_results},
 };
 use crate::{
-    read::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
+    question::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
     topology::Topology,
 };
 

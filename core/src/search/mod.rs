@@ -1,7 +1,7 @@
 //! The read path of searches: what is asked of the nodes, and their answers as one.
 
 pub mod answer;
-pub mod deep;
+mod deep;
 pub mod documents;
 pub mod facet_search;
 pub mod facets;
@@ -24,6 +24,7 @@ pub mod query_string;
 pub mod rank;
 pub mod remotes;
 pub mod request;
+mod results;
 mod reveal;
 pub mod selection;
 pub mod similar;

@@ -4,16 +4,18 @@ use super::{
     answer::NodeAnswer,
     deep::{Deep, DeepResult},
     federated::Federated,
+    federated_hybrid::Decision,
     merge::write_list,
     query::{IndexQuery, Merged},
     request::SearchRequest,
+    results::{Answers, multi_search, read_results},
     reveal::{Revealed, Sorting},
     two_step::{InSteps, Name, Scan, first_chunk},
 };
 use crate::{
     http::Reply,
     json::RawObject,
-    read::{Gathered, NodeRequest, Part, Portion, Question, owner},
+    question::{Gathered, NodeRequest, Part, Portion, Question, owner},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -22,7 +24,7 @@ use serde_json::value::RawValue;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Several searches, each with an answer of its own.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct MultiSearch {
     queries: Vec<IndexQuery>,
     route: SearchRoute,
@@ -74,7 +76,7 @@ impl MultiSearch {
             })
             .collect::<Option<Vec<_>>>()?;
         if let Some(federation) = federation {
-            return Federated::of(topology, federation, queries);
+            return Some(Decision::of(Federated::of(topology, federation, queries)?));
         }
         let queries = queries.into_iter().map(|(index, request)| {
             let config = topology.index(&index);
@@ -279,63 +281,4 @@ impl Question for MultiSearch {
         let queries = queries.map(|(query, merged)| merged.err().map_or(query, |instead| *instead));
         Gathered::Next(Box::new(Self { queries: queries.collect(), ..*search }), owner(&parts))
     }
-}
-
-/// What nodes answered to one query.
-#[derive(Debug, Default)]
-pub(super) struct Answers<'a> {
-    /// To the client's query.
-    pub own: Vec<&'a [u8]>,
-    /// To the same by keywords only, where that is asked.
-    pub keywords: Vec<&'a [u8]>,
-    /// To the same for counts only, where that is asked.
-    pub counts: Vec<&'a [u8]>,
-    /// Which parts brought them.
-    pub positions: Vec<usize>,
-    /// For which shards.
-    pub shards: Vec<Vec<Shard>>,
-}
-
-impl<'a> Answers<'a> {
-    /// The part that brought the answer at this position.
-    pub fn position(&self, answer: usize) -> usize {
-        self.positions.get(answer).copied().unwrap_or(0)
-    }
-
-    /// Takes a node's results of this query, which are the last ones; `false` where some are not there.
-    pub fn take(
-        &mut self,
-        query: &IndexQuery,
-        shards: &[Shard],
-        position: usize,
-        results: &mut Vec<&'a RawValue>,
-    ) -> bool {
-        let mut next = || results.pop().map(|result| result.get().as_bytes());
-        self.positions.push(position);
-        self.shards.push(shards.to_vec());
-        self.own.extend(next());
-        if query.asks_keywords() {
-            self.keywords.extend(next());
-        }
-        if query.counts() {
-            self.counts.extend(next());
-        }
-        let wanted = self.positions.len();
-        self.own.len() == wanted
-            && (self.keywords.len() == wanted || !query.asks_keywords())
-            && (self.counts.len() == wanted || !query.counts())
-    }
-}
-
-/// These queries for one callout.
-pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
-    let mut body = b"{\"queries\":".to_vec();
-    write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
-    body.push(b'}');
-    NodeRequest::new("/multi-search", body)
-}
-
-/// The results of a multi-search.
-pub(super) fn read_results(body: &[u8]) -> Option<Vec<&RawValue>> {
-    serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("results")
 }

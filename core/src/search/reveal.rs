@@ -13,7 +13,7 @@ use super::{
 use crate::{
     json::{RawObject, to_bytes},
     path::ApiPath,
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner},
+    question::{Gathered, Key, NodeRequest, Part, Portion, Question, owner},
     topology::Topology,
 };
 use memchr::memmem;

@@ -16,7 +16,7 @@ use crate::{
     json::{RawObject, to_bytes, write_string},
     path::ApiPath,
     query::{last_pairs, members},
-    read::{Gathered, Key, NodeRequest, Part, Portion, Question, owner, shards_of},
+    question::{Gathered, Key, NodeRequest, Part, Portion, Question, owner, shards_of},
     shard::Shard,
     topology::Topology,
 };
@@ -41,7 +41,7 @@ const KNOWN: [&str; 9] = [
 ];
 
 /// What a client asks.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Similar {
     index: String,
     id: Value,

@@ -11,13 +11,13 @@ use super::{
 use crate::{
     http::{Reply, RequestHead},
     path::ApiPath,
-    read::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
+    question::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
     topology::Topology,
 };
 use std::sync::Arc;
 
 /// A search in one index.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Search(IndexQuery);
 
 impl Search {

@@ -1,12 +1,7 @@
 //! A page whose hits are known: which node has them, at which positions, and what they are.
 
-use super::InSteps;
-use crate::{
-    json::RawObject,
-    scrub,
-    search::{hit::DETAILS, insertion::Insertion, rank::Rank},
-    shard::Shard,
-};
+use super::{name::Name, steps::InSteps};
+use crate::{json::RawObject, scrub, shard::Shard};
 
 /// The answer that told of a hit, and its position among that node's hits.
 pub(in crate::search) type Address = (usize, u64);
@@ -18,25 +13,6 @@ pub(in crate::search) struct Winner {
     pub address: Address,
     /// What it is.
     pub name: Option<Name>,
-}
-
-/// What tells a hit from others, and from itself after it has been written again.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::search) struct Name {
-    /// The query that found it.
-    pub query: usize,
-    /// When its document came.
-    pub insertion: Insertion,
-    /// What the ranking rules say of it.
-    pub rank: Rank,
-}
-
-impl Name {
-    /// Names a hit of a query, in an index with this primary key.
-    pub(in crate::search) fn of(query: usize, hit: &RawObject<'_>, primary_key: Option<&str>) -> Self {
-        let rank = hit.last(DETAILS).map(|details| Rank::read(details, None)).unwrap_or_default();
-        Self { query, insertion: Insertion::of(hit, primary_key), rank }
-    }
 }
 
 /// A page whose hits are known.

@@ -1,7 +1,11 @@
 //! A first step that goes on where it ended: scores first, from each node a bit more than its share, and then more from those whose
 //! hits are used up.
 
-use super::{Name, Page, Winner, shares::share};
+use super::{
+    name::Name,
+    page::{Page, Winner},
+    shares::share,
+};
 use crate::{
     search::{
         answer::{Hit, NodeAnswer},

@@ -1,9 +1,13 @@
 //! First steps that ask each node for its share of the hits at once, and for more of them where that was not enough.
 
-use super::{Address, Fetch, InSteps, Known, Page, Winner};
+use super::{
+    fetch::{Fetch, Known},
+    page::{Address, Page, Winner},
+    steps::InSteps,
+};
 use crate::{
     http::Reply,
-    read::{Gathered, Part, Portion, owner, shards_of},
+    question::{Gathered, Part, Portion, owner, shards_of},
 };
 
 /// How the first step asks.

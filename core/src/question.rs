@@ -1,4 +1,4 @@
-//! What a read is: what nodes are asked for some shards, and what their answers mean together.
+//! What a read asks: of each node for some shards; and what the answers mean together. [`crate::read::Read`] is the machine that puts it.
 
 use crate::{
     http::{CallId, Reply},
@@ -52,7 +52,7 @@ impl NodeRequest {
 }
 
 /// One node's answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Part {
     /// The callout that brought it.
     pub call: CallId,
@@ -120,7 +120,7 @@ pub trait Question: Debug {
         0
     }
 
-    /// What one node is asked; [`super::Read`] makes sure that each shard of each unit is asked for once.
+    /// What one node is asked; [`crate::read::Read`] makes sure that each shard of each unit is asked for once.
     fn ask(&self, portions: &[Portion]) -> NodeRequest;
 
     /// Whether there is anything to ask of the node that these portions were asked of; for [`Gathered::Again`].

@@ -1,0 +1,64 @@
+//! Several queries of a node for one callout, and its results.
+
+use super::{merge::write_list, query::IndexQuery};
+use crate::{json::RawObject, question::NodeRequest, shard::Shard};
+use serde_json::value::RawValue;
+
+/// What nodes answered to one query.
+#[derive(Debug, Default)]
+pub(super) struct Answers<'a> {
+    /// To the client's query.
+    pub own: Vec<&'a [u8]>,
+    /// To the same by keywords only, where that is asked.
+    pub keywords: Vec<&'a [u8]>,
+    /// To the same for counts only, where that is asked.
+    pub counts: Vec<&'a [u8]>,
+    /// Which parts brought them.
+    pub positions: Vec<usize>,
+    /// For which shards.
+    pub shards: Vec<Vec<Shard>>,
+}
+
+impl<'a> Answers<'a> {
+    /// The part that brought the answer at this position.
+    pub fn position(&self, answer: usize) -> usize {
+        self.positions.get(answer).copied().unwrap_or(0)
+    }
+
+    /// Takes a node's results of this query, which are the last ones; `false` where some are not there.
+    pub fn take(
+        &mut self,
+        query: &IndexQuery,
+        shards: &[Shard],
+        position: usize,
+        results: &mut Vec<&'a RawValue>,
+    ) -> bool {
+        let mut next = || results.pop().map(|result| result.get().as_bytes());
+        self.positions.push(position);
+        self.shards.push(shards.to_vec());
+        self.own.extend(next());
+        if query.asks_keywords() {
+            self.keywords.extend(next());
+        }
+        if query.counts() {
+            self.counts.extend(next());
+        }
+        let wanted = self.positions.len();
+        self.own.len() == wanted
+            && (self.keywords.len() == wanted || !query.asks_keywords())
+            && (self.counts.len() == wanted || !query.counts())
+    }
+}
+
+/// These queries for one callout.
+pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
+    let mut body = b"{\"queries\":".to_vec();
+    write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
+    body.push(b'}');
+    NodeRequest::new("/multi-search", body)
+}
+
+/// The results of a multi-search.
+pub(super) fn read_results(body: &[u8]) -> Option<Vec<&RawValue>> {
+    serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("results")
+}

@@ -1,0 +1,25 @@
+//! What a hit is called between the two steps.
+
+use crate::{
+    json::RawObject,
+    search::{hit::DETAILS, insertion::Insertion, rank::Rank},
+};
+
+/// What tells a hit from others, and from itself after it has been written again.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::search) struct Name {
+    /// The query that found it.
+    pub query: usize,
+    /// When its document came.
+    pub insertion: Insertion,
+    /// What the ranking rules say of it.
+    pub rank: Rank,
+}
+
+impl Name {
+    /// Names a hit of a query, in an index with this primary key.
+    pub(in crate::search) fn of(query: usize, hit: &RawObject<'_>, primary_key: Option<&str>) -> Self {
+        let rank = hit.last(DETAILS).map(|details| Rank::read(details, None)).unwrap_or_default();
+        Self { query, insertion: Insertion::of(hit, primary_key), rank }
+    }
+}
