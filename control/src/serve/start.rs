@@ -24,6 +24,9 @@ use miroir_core::protocol::WriteOperation;
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
+/// For so long nodes may be silent at a start until somebody is told.
+const TELLING: Duration = Duration::from_secs(2);
+
 /// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
 ///
 /// # Errors
@@ -60,6 +63,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
 /// Waits until every shard can be read; and, for some seconds, for all nodes.
 async fn wait_for_nodes(cluster: &Cluster) {
     let begun = cluster.clock.monotonic();
+    let mut is_told = false;
     loop {
         health::check(cluster).await;
         let view = cluster.view();
@@ -68,6 +72,12 @@ async fn wait_for_nodes(cluster: &Cluster) {
         let whole = cluster.nodes().iter().all(|node| node.is_up());
         if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
+        }
+        if !is_told && cluster.clock.since(begun) > TELLING {
+            is_told = true;
+            for node in cluster.nodes().iter().filter(|node| !node.is_up()) {
+                tracing::warn!(node = node.name, error = node.health().error, "a node is waited for");
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
