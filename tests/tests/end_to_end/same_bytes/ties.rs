@@ -167,7 +167,8 @@ fn every_page_has_its_own(client: &Client) {
         let search = |offset: usize| {
             let mut query = query.clone();
             query["offset"] = json!(offset);
-            query["attributesToRetrieve"] = if offset % 40 == 0 { json!(["id"]) } else { json!(["*"]) };
+            query["attributesToRetrieve"] =
+                if offset.is_multiple_of(40) { json!(["id"]) } else { json!(["*"]) };
             client.json("POST", "/indexes/ties/search", &query)
         };
         pages(&search, "hits");
