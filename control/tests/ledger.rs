@@ -12,7 +12,6 @@ use rusqlite::Connection;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 use support::{ControlBuilder, FakeNode, control, golden::sql_of};
 use tempfile::TempDir;

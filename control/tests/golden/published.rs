@@ -90,7 +90,7 @@ fn published_files_are_as_they_were() {
         ..view()
     };
     let retired = member("retired", false, false).config;
-    publisher.publish(&cluster, &view, &[retired]).unwrap();
+    publisher.publish(&cluster, &view, &[retired], tokio::time::Instant::now()).unwrap();
     for name in ["cds.json", "ecds.json"] {
         compare(name, &std::fs::read_to_string(folder.path().join(name)).unwrap());
     }
