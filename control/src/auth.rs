@@ -1,6 +1,6 @@
-//! Who may do what: the rules of Meilisearch's API keys, for what the control plane answers without a node.
+//! Authorization of clients: the rules of Meilisearch's API keys, for requests that the control plane answers without a node.
 //!
-//! Tenant tokens open searches only, so that here they are unknown keys.
+//! Tenant tokens permit searches only, so here they count as unknown keys.
 
 use crate::{
     base::{
@@ -15,25 +15,25 @@ use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::Value;
 use std::sync::{Arc, atomic::Ordering};
 
-/// What only keys of all actions may do, such as edits by function: `documents.*` is not enough.
+/// The action that only keys with all actions permit, such as edits by function: `documents.*` is not enough.
 ///
 /// Source: Meilisearch 1.50, `meilisearch-auth/src/store.rs`.
 pub const EVERYTHING: &str = "*";
 
-/// What a request may do. Only [`authorize`] gives one: whatever needs it cannot be reached without a key having been judged.
+/// What a request may do. Only [`authorize`] creates it, so code that needs it cannot run before a key was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant(Granted);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Granted {
-    /// The master key, or a cluster without one.
+    /// Everything: the master key, or a cluster without a master key for clients.
     All,
-    /// An API key.
+    /// What an API key permits.
     Key(Arc<Key>),
 }
 
 impl Grant {
-    /// Index patterns that it sees; `None` for all.
+    /// Patterns of the indexes that it may see; `None` for all.
     #[must_use]
     pub fn visible(&self) -> Option<Vec<String>> {
         match &self.0 {
@@ -53,7 +53,7 @@ impl Grant {
         }
     }
 
-    /// Checks an index that a body names.
+    /// Checks an index that a request's body names.
     ///
     /// # Errors
     /// 403 in Meilisearch's words.
@@ -85,7 +85,7 @@ fn bearer(header: Option<&str>) -> Result<&str, ApiError> {
 }
 
 impl KeyCache {
-    /// What a token is a key of, if it is one.
+    /// The API key for a token; `None` if there is none.
     async fn find(&self, cluster: &Cluster, token: &str) -> Result<Option<Arc<Key>>> {
         if !is_key_text(token) {
             return Ok(None);
@@ -94,7 +94,7 @@ impl KeyCache {
             return Ok(key);
         }
         let Ok(_permit) = self.look_ups.acquire().await else { return Ok(None) };
-        // Somebody else may have asked meanwhile.
+        // Another request may have looked the key up in between.
         if let Some(key) = self.get(token) {
             return Ok(key);
         }
@@ -105,15 +105,15 @@ impl KeyCache {
     }
 }
 
-/// Whether a text can be that of an API key: HMAC-SHA256 in lower-case hexadecimal.
+/// Whether a text has the form of an API key: HMAC-SHA256 in lower-case hexadecimal.
 fn is_key_text(token: &str) -> bool {
     token.len() == 64 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Checks a client's `Authorization` for an action, on an index where the route names one.
+/// Checks whether a client's `Authorization` permits an action, on an index if the route names one.
 ///
 /// # Errors
-/// 401 or 403 in Meilisearch's words; or no node can be asked.
+/// 401 or 403 in Meilisearch's words; or no node is reachable.
 pub async fn authorize(
     cluster: &Cluster,
     header: Option<&str>,
@@ -133,7 +133,7 @@ pub async fn authorize(
     Ok(Grant(Granted::Key(key)))
 }
 
-/// An index's name as nodes judge it: out of a path in which these are still escaped.
+/// An index's name as nodes match it against key patterns: taken from a path in which `%` and `/` are still escaped.
 ///
 /// Source: `actix-router` 0.5, the protected characters of its `Quoter`.
 fn as_matched(index: &str) -> String {
@@ -146,7 +146,7 @@ async fn look_up(cluster: &Cluster, token: &str) -> Result<Option<Key>> {
     match answer.status {
         200 => {
             let object = answer.json();
-            // The route takes uids too, which are no secrets.
+            // The route also accepts uids, which are not secret.
             let is_key = object.get("key").and_then(Value::as_str) == Some(token);
             let read = || {
                 Key::read(&object)
@@ -155,7 +155,7 @@ async fn look_up(cluster: &Cluster, token: &str) -> Result<Option<Key>> {
             is_key.then(read).transpose()
         }
         400..500 => Ok(None),
-        status => Err(Error::Other(format!("a node answered {status} when asked for a key"))),
+        status => Err(Error::Other(format!("a node answered {status} to the look-up of an API key"))),
     }
 }
 

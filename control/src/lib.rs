@@ -1,5 +1,5 @@
-//! Miroir's control plane: the ledger of writes and tasks, the index catalogue, the topology's publisher, the command
-//! line on top of its API, and a playground that runs a whole cluster on one machine.
+//! Miroir's control plane: the ledger of writes and tasks, the index catalogue, the publisher of the topology, a command line
+//! that uses its API, and a playground that runs a whole cluster on one machine.
 
 pub mod api;
 pub mod auth;

@@ -31,7 +31,8 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<()> {
     let mut builder = match cli.command {
-        // Children are told to die with the thread that made them: it must be one that lives as long as the process.
+        // The kernel kills a child when the thread that started it ends, so children must be started by a thread that lives as
+        // long as the process.
         Command::Playground(_) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };

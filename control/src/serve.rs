@@ -1,4 +1,4 @@
-//! `miroir serve`: from flags to a running control plane.
+//! `miroir serve`: runs the control plane.
 
 mod start;
 
@@ -40,11 +40,11 @@ use std::{
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-/// Flags of `miroir serve`. Secrets come from the environment (`MIROIR_MASTER_KEY`, `MIROIR_SECRET`, `MIROIR_TOKEN`) or
-/// from the data folder, where those that are missing are made and kept.
+/// Flags of `miroir serve`. Secrets come from the environment (`MIROIR_MASTER_KEY`, `MIROIR_SECRET`, `MIROIR_TOKEN`) or from
+/// the data folder. Missing secrets are generated and kept there.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeArgs {
-    /// Where to listen; gateways and the CLI come here
+    /// Address on which gateways and the command line connect
     #[arg(long, env = "MIROIR_LISTEN", default_value = "127.0.0.1:7799")]
     pub listen: SocketAddr,
     /// Folder of the ledger and of the secrets
@@ -53,38 +53,38 @@ pub struct ServeArgs {
     /// The cluster's description, JSON or YAML
     #[arg(long, env = "MIROIR_CONFIG")]
     pub config: Option<PathBuf>,
-    /// A node, NAME=URL; instead of --config, once for each
+    /// A node, NAME=URL; repeat for each node, instead of --config
     #[arg(long = "node", conflicts_with = "config")]
     pub nodes: Vec<String>,
-    /// Shards; used at the first start only
+    /// Number of shards; used at the first start only
     #[arg(long)]
     pub shards: Option<u16>,
-    /// Replicas a shard; used at the first start only
+    /// Replicas of each shard; used at the first start only
     #[arg(long)]
     pub replication: Option<usize>,
-    /// Folder that Envoy watches: cds.json and ecds.json are written there
+    /// Folder that Envoy watches; the control plane writes cds.json and ecds.json to it
     #[arg(long, env = "MIROIR_PUBLISH_DIR")]
     pub publish_dir: Option<PathBuf>,
-    /// The mode of these files, octal: they hold the gateways' secret, and Envoy has to read them. 0600 where Envoy runs as the same
-    /// user, 0640 where it is in the folder's group
+    /// Mode of these files, octal. They contain the gateways' secret, and Envoy must be able to read them: 0600 if Envoy runs
+    /// as the same user, 0640 if it is in the folder's group
     #[arg(long, env = "MIROIR_PUBLISH_MODE", default_value = "0600", value_parser = publish_mode)]
     pub publish_mode: u32,
-    /// The filter's module, as Envoy sees it
+    /// The filter's module: its path on the gateways, or its URL
     #[arg(long, env = "MIROIR_WASM", default_value = "/etc/miroir/miroir_filter.wasm")]
     pub wasm: String,
-    /// Where Envoy reaches this control plane, HOST:PORT, if that is not where it listens
+    /// HOST:PORT at which Envoy reaches this control plane [default: the listening address]
     #[arg(long, env = "MIROIR_ADVERTISE")]
     pub advertise: Option<String>,
-    /// The Envoy cluster that reaches this control plane, where that is one of the user's own
+    /// The Envoy cluster that reaches this control plane, if you define your own
     #[arg(long, env = "MIROIR_CONTROL_CLUSTER", default_value = CONTROL_CLUSTER)]
     pub control_cluster: String,
-    /// The Envoy cluster of a collector of traces (OTLP over HTTP), if the description names none
+    /// The Envoy cluster of a trace collector (OTLP over HTTP), if the description names none
     #[arg(long, env = "MIROIR_TRACING_CLUSTER")]
     pub tracing_cluster: Option<String>,
-    /// In a Kubernetes pod: the EnvoyFilter, NAMESPACE/NAME, that carries the filter's configuration to Istio's gateways
+    /// NAMESPACE/NAME of the EnvoyFilter that carries the filter's configuration to Istio's gateways; in a Kubernetes pod only
     #[arg(long, env = "MIROIR_ENVOY_FILTER")]
     pub envoy_filter: Option<String>,
-    /// The Kubernetes API [default: this pod's]
+    /// URL of the Kubernetes API
     #[arg(long, env = "MIROIR_KUBERNETES_API", default_value = "https://kubernetes.default.svc")]
     pub kubernetes_api: String,
     /// The folder of the service account, with `token` and `ca.crt`
@@ -93,19 +93,19 @@ pub struct ServeArgs {
     /// TLS to nodes
     #[command(flatten)]
     pub tls: NodeTls,
-    /// TLS to whoever comes
+    /// TLS on the control plane's own port
     #[command(flatten)]
     pub control_tls: ControlTls,
-    /// Private networks that webhooks and exports may go to: addresses, CIDR, or `any`; others are refused [default: none]
+    /// Private networks that webhooks and exports may connect to: addresses, CIDR, or `any`; others are refused [default: none]
     #[arg(long, env = "MIROIR_ALLOWED_IP_NETWORKS", value_delimiter = ',', action = clap::ArgAction::Set)]
     pub allowed_ip_networks: Vec<AnyIpCidr>,
     /// Clients use the cluster without keys
     #[arg(long, env = "MIROIR_NO_MASTER_KEY")]
     pub no_master_key: bool,
-    /// A begin without a commit is recovered after this many milliseconds [default: the write timeout and 5 s]
+    /// Milliseconds after which a begin without a commit is recovered [default: the write timeout plus 5 s]
     #[arg(long)]
     pub commit_timeout_ms: Option<u64>,
-    /// How long a gateway's callout may be on its way after its key was deleted, milliseconds [default: the write timeout]
+    /// Milliseconds for which a gateway's callout may still be under way after its key was deleted [default: the write timeout]
     #[arg(long)]
     pub callout_timeout_ms: Option<u64>,
     /// The form of the log, on standard error: lines of text, or a JSON object a line
@@ -116,7 +116,7 @@ pub struct ServeArgs {
 /// Runs the control plane until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// The configuration is wrong, or the ledger or the port cannot be had.
+/// The configuration is invalid, the ledger cannot be opened, or the port cannot be bound.
 pub async fn serve(args: ServeArgs) -> Result<()> {
     let acceptor = args.control_tls.acceptor()?;
     let listener = TcpListener::bind(args.listen).await.map_err(Error::file(args.listen.to_string()))?;
@@ -147,7 +147,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
             Err(error) => Error::Other(error.to_string()),
         }
     };
-    // Nothing has to be drained: what is in the ledger is taken up again by the next start.
+    // Nothing has to be drained: the next start resumes what is in the ledger.
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
@@ -156,7 +156,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     }
 }
 
-/// Makes the folders that are written, where they are missing; gives them.
+/// Creates the missing folders that the control plane writes to, and returns all of them.
 fn make_folders(args: &ServeArgs) -> Result<Vec<&Path>> {
     files::make_folder(&args.data, files::PRIVATE)?;
     let mut folders = vec![args.data.as_path()];
@@ -170,16 +170,16 @@ fn make_folders(args: &ServeArgs) -> Result<Vec<&Path>> {
 /// Reads a file mode, in octal.
 fn publish_mode(text: &str) -> std::result::Result<u32, String> {
     let mode =
-        u32::from_str_radix(text, 8).map_err(|error| format!("`{text}` is no octal number: {error}"))?;
+        u32::from_str_radix(text, 8).map_err(|error| format!("`{text}` is not an octal number: {error}"))?;
     match (mode & 0o600, mode & !0o644) {
         (0o600, 0) => Ok(mode),
         _ => Err(format!(
-            "`{text}`: the owner has to read and write (0600), and others may at most read (0644)"
+            "`{text}`: the owner must be able to read and write (0600), and others may only read (0644)"
         )),
     }
 }
 
-/// Names this ledger among control planes that may publish to one place.
+/// The random identifier of this ledger. It distinguishes control planes that publish to the same resource.
 async fn publisher_id(ledger: &Ledger) -> Result<String> {
     ledger
         .call(|connection| match ledger::meta(connection, "publisher")? {
@@ -193,10 +193,10 @@ async fn publisher_id(ledger: &Ledger) -> Result<String> {
         .await
 }
 
-/// The cluster's description, as flags and files say it.
+/// The cluster's description, from the configuration file and flags.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All errors in the configuration.
 pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
     let mut file = match &args.config {
         Some(path) => ClusterFile::read(path)?,
@@ -218,10 +218,10 @@ pub fn describe(args: &ServeArgs) -> Result<ClusterConfig> {
     }
 }
 
-/// Opens the ledger, and makes what a first start needs.
+/// Opens the ledger, initializes it at the first start, and assembles the cluster's shared state.
 ///
 /// # Errors
-/// The configuration is wrong, or does not go with the ledger; or the ledger cannot be opened.
+/// The configuration is invalid, or the ledger cannot be opened.
 pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>> {
     let config = describe(args)?;
     make_folders(args)?;
@@ -264,7 +264,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         tracing::warn!(
             ledger = view.replicas.len(),
             configured = config.shards,
-            "the number of shards stays the ledger's"
+            "the number of shards cannot change: the ledger's number is used"
         );
     }
     let publisher = Publisher {
@@ -321,14 +321,15 @@ fn first_view(config: &ClusterConfig) -> View {
     view
 }
 
-/// Which nodes there are is the ledger's to say from the first start on; where they are, the description's.
+/// Takes the nodes' URLs and Envoy clusters from the description. After the first start, the list of nodes itself comes from
+/// the ledger.
 fn take_addresses(view: &mut View, config: &ClusterConfig) {
     for described in &config.nodes {
         match view.nodes.iter_mut().find(|member| member.config.name == described.name) {
             Some(member)
                 if member.config.url != described.url || member.config.cluster != described.cluster =>
             {
-                tracing::info!(node = described.name, url = %described.url, "a node has another address");
+                tracing::info!(node = described.name, url = %described.url, "a node's address has changed");
                 member.config.url = described.url.clone();
                 member.config.cluster.clone_from(&described.cluster);
             }
@@ -341,7 +342,7 @@ fn take_addresses(view: &mut View, config: &ClusterConfig) {
     }
 }
 
-/// An address that others can connect to: not the unspecified one.
+/// An address that others can connect to: an unspecified one becomes the loopback address.
 fn reachable(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
 }

@@ -1,4 +1,4 @@
-//! Compares all copies of shards by content.
+//! Compares all copies of shards by content, and finds misplaced documents.
 
 use crate::{
     base::error::{Error, Result},
@@ -22,27 +22,27 @@ use std::{
     time::Duration,
 };
 
-/// Documents a page.
+/// Documents per page.
 const PAGE: usize = 1000;
-/// How long locks are waited for.
+/// How long to wait for locks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Findings {
-    /// Copies of documents that were compared.
+    /// Number of copies of documents that were compared.
     pub copies: u64,
     /// Documents whose copies differ.
     pub differences: Vec<Difference>,
-    /// Replicas that could not be asked.
+    /// Replicas that were not compared, because their nodes are unreachable.
     pub silent: Vec<Silent>,
-    /// Documents on nodes that are not to have them.
+    /// Misplaced documents.
     #[serde(default)]
     pub strays: Vec<Stray>,
 }
 
-/// A document on a node that has, and is to have, no replica of its shard. No search finds it, but it takes room.
+/// A misplaced document: its node has no replica of its shard, and should have none. No search finds it, but it takes space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stray {
@@ -66,13 +66,13 @@ pub struct Difference {
     pub shard: Shard,
     /// The document's id.
     pub id: String,
-    /// What each node has: the start of a hash of its content; nothing where it is missing.
+    /// By node, the start of a hash of the document's content; `None` if it is missing there.
     pub copies: BTreeMap<String, Option<String>>,
-    /// The nodes that have something else than most; empty where there is no majority.
+    /// The nodes whose copy differs from the majority's; empty if there is no majority.
     pub odd: Vec<String>,
 }
 
-/// A replica that could not be asked.
+/// A replica, by shard and node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Silent {
@@ -82,16 +82,17 @@ pub struct Silent {
     pub node: String,
 }
 
-/// What nodes have of documents: by id, by node.
+/// Hashes of documents, by id and node.
 type Copies = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Nodes that answer, by name, with the replicas of theirs that are compared.
+/// Nodes that are up, by name, each with the shards whose replicas are compared.
 type Held = BTreeMap<String, (Arc<Node>, Vec<Shard>)>;
 
-/// Compares all copies of some shards. What differs is looked at again under the shards' locks: it may have been written.
+/// Compares all copies of some shards. Documents that differ are compared again under the shards' locks, because they may have
+/// been written in between.
 ///
 /// # Errors
-/// A node did not answer, or refused.
+/// A node did not answer, or refused a request.
 pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
     let view = cluster.view();
     let mut findings = Findings::default();
@@ -136,7 +137,7 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Documents of some shards on nodes that have no replica of them, in whatever state.
+/// Finds documents of some shards on nodes that have no replica of the shard in any state.
 async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shard]) -> Result<Vec<Stray>> {
     let mut strays = Vec::new();
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
@@ -146,7 +147,7 @@ async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shar
             continue;
         }
         let mut found = match ids(node, index, tag_filter(&not_here), key).await {
-            // It was deleted a moment ago, or the node has missed its creation.
+            // The index has just been deleted, or the node missed its creation.
             Err(Error::Unexpected { status: 404, .. }) => continue,
             found => found?,
         };
@@ -154,7 +155,7 @@ async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shar
         let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
         for id in found {
             let shard = Shard::of_document(&id, count);
-            // Meanwhile a copy may have begun.
+            // The mover may have started to copy the shard to the node in between.
             if foreign(&shard) {
                 strays.push(Stray { index: index.to_owned(), shard, node: node.name.clone(), id });
             }
@@ -176,7 +177,7 @@ async fn read(node: &Node, index: &str, key: &PrimaryKey, ids: &[String], copies
     Ok(())
 }
 
-/// Compares some documents of a shard while nobody writes them.
+/// Compares some documents of a shard under its lock, so that nobody writes them.
 async fn look_again(
     cluster: &Cluster,
     index: &str,
@@ -185,7 +186,8 @@ async fn look_again(
     ids: &[String],
 ) -> Result<Vec<Difference>> {
     let lock = cluster.locks.lock(Scope::shards(index, &[shard]));
-    let busy = || Error::Other(format!("shard {} is being written for too long", shard.0));
+    let busy =
+        || Error::Other(format!("shard {} was not compared: writes to it did not end in time", shard.0));
     let _guard = tokio::time::timeout(LOCK_PATIENCE, lock).await.map_err(|_| busy())?;
     let view = cluster.view();
     if !view.indexes.contains_key(index) {
@@ -196,11 +198,11 @@ async fn look_again(
     let mut copies = Copies::new();
     for node in &nodes {
         if !cluster.settler.indexed(&node.name, &[shard]).await {
-            return Err(Error::Other(format!("node `{}` went away", node.name)));
+            return Err(Error::Other(format!("node `{}` became unreachable", node.name)));
         }
         read(node, index, key, ids, &mut copies).await?;
     }
-    // Whether a replica is stale is known once its last task has ended.
+    // Read the cluster state again: only after its last task has ended is it known whether a replica is stale.
     let view = cluster.view();
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let names: Vec<String> =
@@ -221,7 +223,7 @@ async fn look_again(
     Ok(ids.iter().filter_map(difference).collect())
 }
 
-/// The nodes that have something else than most.
+/// The nodes whose copy differs from the majority's.
 fn odd(copies: &BTreeMap<String, Option<String>>) -> Vec<String> {
     let count = |value: &Option<String>| copies.values().filter(|other| *other == value).count();
     let majority = copies.values().find(|value| count(value) * 2 > copies.len());

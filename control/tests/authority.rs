@@ -1,4 +1,5 @@
-//! Requests that a key does not allow, over nodes that take everything: nothing of them is read, waits, or lasts.
+//! Requests that a key does not allow, with fake nodes that accept everything: their bodies are not read, they wait for no
+//! lock, and nothing of them is stored.
 #![allow(missing_docs, reason = "tests")]
 
 #[allow(dead_code, reason = "not every test needs all of it")]
@@ -18,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What no key allows, by method and path; each of these would change something.
+/// Requests that would change something, by method and path. The keys of the test do not allow any of them.
 const CHANGES: [(&str, &str); 14] = [
     ("POST", "/indexes"),
     ("PATCH", "/indexes/movies"),
@@ -42,7 +43,7 @@ async fn what_no_key_allows_waits_for_no_lock_and_is_nowhere() {
     let node = FakeNode::start().await;
     let control = ControlBuilder::new(folder.path(), &[&node]).with_keys().start().await;
     let asked = node.memory.lock().unwrap().requests.len();
-    // A writer holds everything: whoever waits for a lock does not come back in time.
+    // The test holds a lock on everything: a request that waits for a lock times out.
     let _all = control.cluster.locks.lock(Scope::everything()).await;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
     for (method, path) in CHANGES {
@@ -64,7 +65,7 @@ async fn what_no_key_allows_waits_for_no_lock_and_is_nowhere() {
     assert!(changes.is_empty(), "{changes:?}");
 }
 
-/// Sends a body that does not end, until there is an answer; gives its status.
+/// Sends a body that never ends, until the server answers. Returns the status.
 async fn sent_for_ever(control: &Control, key: Option<&str>, path: &str) -> u16 {
     let address = control.url.strip_prefix("http://").unwrap();
     let (mut answer, mut request) = TcpStream::connect(address).await.unwrap().into_split();
@@ -100,7 +101,7 @@ async fn a_body_is_read_once_it_is_allowed_and_only_as_much_as_its_route_takes()
     }
 }
 
-/// An operation is in the ledger, since its key allowed it, and the control plane has died before any node heard of it.
+/// An operation is in the ledger, because its key allowed it, but the control plane crashed before any node got it.
 #[tokio::test]
 async fn what_nodes_refuse_after_a_crash_is_taken_back() {
     let folder = tempfile::tempdir().unwrap();

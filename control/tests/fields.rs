@@ -1,4 +1,4 @@
-//! What nodes are told of fields before they are written.
+//! Fields are registered on all nodes before documents with them are written.
 #![allow(missing_docs, reason = "tests")]
 
 #[allow(dead_code, reason = "not every test needs all of it")]
@@ -8,7 +8,7 @@ use miroir_core::protocol::{BEGIN_PATH, Begin, COMMIT_PATH};
 use serde_json::Value;
 use support::{FakeNode, addition, commit, control, enqueued};
 
-/// What nodes have been told of the fields of an index: the members of the documents, each time.
+/// The registrations of fields that a node got for an index: the fields of each document in them.
 fn registered(node: &FakeNode, index: &str) -> Vec<Vec<String>> {
     let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect();
     let requests = node.seen("PUT", &format!("/indexes/{index}/documents"));
@@ -40,21 +40,21 @@ async fn every_node_knows_the_fields_of_a_write_before_any_node_has_it() {
         control.internal(COMMIT_PATH, &commit(uid, results)).await;
         control.ended(uid).await
     };
-    // The key is inferred: as the first document has it.
+    // The key must be inferred, as from the first document.
     begin("a", &["title", "id", "otherId"]).await;
     assert_eq!(told("a"), each(&[&["title", "id"], &["otherId", "id"]]));
-    // What is known is not told again.
+    // Known fields are not registered again.
     begin("a", &["id", "title"]).await;
     assert_eq!(told("a")[0].len(), 2);
     begin("a", &["id", "new", "new.x", "title"]).await;
     assert_eq!(told("a"), each(&[&["title", "id"], &["otherId", "id"], &["new", "new.x", "id"]]));
-    // Another index has fields of its own, though it has the name of one that is gone.
+    // A new index with the name of a deleted one starts without fields.
     let answer = reqwest::Client::new().delete(format!("{}/indexes/a", control.url)).send().await.unwrap();
     let deleted: Value = answer.json().await.unwrap();
     control.ended(u32::try_from(deleted["taskUid"].as_u64().unwrap()).unwrap()).await;
     begin("a", &["id", "title"]).await;
     assert_eq!(told("a")[0].last().unwrap(), &["id", "title"]);
-    // More than an index can have: the task fails, and no node hears of them.
+    // More fields than an index can have: the task fails, and no node gets them.
     let many: Vec<String> = (0..65_535).map(|n| format!("f{n}")).collect();
     let task = control.internal(BEGIN_PATH, &Begin { fields: many, ..addition("a", &[0]) }).await.1;
     let uid = u32::try_from(task["task"]["taskUid"].as_u64().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Which room of the control plane may import which: read from `use crate::…`, so that no circle comes back.
+//! Checks which module of the control plane imports which, by reading `use crate::…`, so that no circular imports come back.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rooms, from the ground up. A room may import those that come before it in this list, but for what [`NEVER`] says.
+/// The top-level modules, in layers from the bottom up. A module may import those before it in this list, except the pairs in
+/// [`NEVER`].
 const FLOORS: [&str; 22] = [
     "base",
     "disguise",
@@ -33,7 +34,7 @@ const FLOORS: [&str; 22] = [
     "cli",
 ];
 
-/// What stays apart though it is not upside down.
+/// Imports that the order of the layers would allow, but that are forbidden.
 const NEVER: [(&str, &str); 8] = [
     ("domain", "disguise"),
     ("node", "domain"),
@@ -114,7 +115,7 @@ fn code() -> BTreeMap<PathBuf, String> {
     code
 }
 
-/// By room and room: a file that imports the second into the first.
+/// For each pair of modules, a file of the first that imports the second.
 fn arrows() -> BTreeMap<(String, String), PathBuf> {
     let mut arrows = BTreeMap::new();
     for (file, text) in code() {

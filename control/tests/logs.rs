@@ -54,7 +54,7 @@ async fn all_lines_about_a_write_and_its_task_carry_its_uid() {
         let line = lines.iter().find(|line| line["message"] == message);
         line.unwrap_or_else(|| panic!("no line `{message}`: {lines:?}"))
     };
-    for message in ["not every node took a write", "replicas missed a write"] {
+    for message in ["not every node accepted a write", "replicas missed a write"] {
         let spans = &of_message(message)["spans"];
         assert_eq!(*spans, json!([{"name": "write", "uid": uid, "index": "movies"}]), "{message}");
     }

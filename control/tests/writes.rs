@@ -1,4 +1,4 @@
-//! Begin, commit, settle and recovery, over nodes that take everything.
+//! Tests of begin, commit, task tracking and recovery, with fake nodes that accept everything.
 #![allow(missing_docs, reason = "tests")]
 
 #[allow(dead_code, reason = "not every test needs all of it")]
@@ -21,7 +21,7 @@ async fn a_write_is_begun_committed_and_settled() {
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, key) = control.begin("movies", &[0, 2]).await;
     for node in [&a, &b] {
-        // The index is there before its documents, the tag is filterable, and the gateway's key opens the node.
+        // The index is created before its documents, the shard tag is filterable, and the node knows the gateway's write key.
         assert_eq!(node.seen("POST", "/indexes"), [json!({"uid": "movies", "primaryKey": null})]);
         let settings = node.seen("PATCH", "/indexes/movies/settings");
         assert_eq!(settings[0]["filterableAttributes"][0]["attributePatterns"], json!(["_miroir_shard"]));
@@ -41,7 +41,7 @@ async fn a_write_is_begun_committed_and_settled() {
     assert_eq!(task["status"], "succeeded");
     assert_eq!(task["details"], json!({"receivedDocuments": 2, "indexedDocuments": 2}));
     assert_eq!(task["customMetadata"], "the client's");
-    // Published with the primary key that the write brought.
+    // The published topology has the primary key that the write set.
     let ecds = std::fs::read(folder.path().join("xds/ecds.json")).unwrap();
     let ecds: Value = serde_json::from_slice(&ecds).unwrap();
     let topology = ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"].as_str().unwrap();
@@ -62,13 +62,13 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     report(version).await;
     let taken = enqueued("n0", a.add_documents("movies", uid, &key).await);
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
-    // Repair would bring it back at once: it is kept from its locks.
+    // Hold a lock that the mover needs; otherwise it would repair the replica at once.
     let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
     control.internal(COMMIT_PATH, &commit(uid, vec![taken, missed])).await;
     let view = control.cluster.view();
     assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(view.version > version);
-    // It has not ended before nobody reads the replica any more.
+    // The task does not end while a gateway may still read the stale replica.
     for _ in 0..5 {
         control.cluster.settler.refresh().await;
     }
@@ -107,7 +107,7 @@ async fn a_begin_without_a_commit_is_recovered() {
     let control =
         ControlBuilder::new(folder.path(), &nodes).commit_timeout(Duration::from_secs(1)).start().await;
     let (uid, key) = control.begin("movies", &[3]).await;
-    // The gateway reaches one node, and dies.
+    // The gateway reaches only one node, then dies.
     a.add_documents("movies", uid, &key).await;
     let other = addition("movies", &[3]);
     let next = tokio::time::timeout(Duration::from_millis(100), control.internal(BEGIN_PATH, &other));
@@ -136,7 +136,7 @@ async fn an_open_begin_survives_a_crash_of_the_control_plane() {
     for node in [&a, &b] {
         node.add_documents("movies", written, &key).await;
     }
-    // No shutdown: a second control plane opens what the first left.
+    // No shutdown: a second control plane opens the data that the first one left.
     let second = control(folder.path(), &[&a, &b]).await;
     assert_eq!(second.ended(written).await["status"], "succeeded");
     let task = second.ended(unwritten).await;
@@ -197,7 +197,7 @@ async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
     let second = ControlBuilder::new(folder.path(), &[&a, &b]).listen().await;
     let (status, refused) = second.internal(BEGIN_PATH, &addition("movies", &[0])).await;
     assert_eq!((status, &refused["message"]), (503, &json!("the cluster is starting")));
-    // Two that an earlier build left for one shard do not wait for each other.
+    // Two open writes of one shard, which an earlier version could leave, must not wait for each other.
     let twice = "INSERT INTO intents SELECT uid + 1, state, body FROM intents";
     let task = miroir_control::ledger::tasks::NewTask::default();
     let insert = second.cluster.ledger.call(move |connection| {
@@ -237,7 +237,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
     let (status, _) = control.internal(COMMIT_PATH, &commit(first, results)).await;
     assert_eq!(status, 200);
     let active = || control.cluster.view().active(Shard(1)).count();
-    // The gateway goes on under another key, and what it has begun under the old one is still taken.
+    // The gateway gets another key, and a write that it began under the old key is still accepted.
     let begun = Instant::now();
     let commit = async |index: &str, uid: u32, key: &str| {
         let results = vec![
@@ -270,7 +270,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
             "{deleted:?}"
         );
     }
-    // Both nodes have confirmed: nobody has to remember it.
+    // Both nodes have confirmed the deletion of the key, so the ledger has forgotten it.
     let epochs = control.cluster.ledger.call(miroir_control::ledger::write_keys::epochs).await.unwrap();
     assert!(epochs.iter().all(|epoch| !epoch.fenced), "{epochs:?}");
     let of_gateways = epochs.iter().filter(|epoch| matches!(epoch.holder, WriteKeyHolder::Gateway(_)));
@@ -287,7 +287,7 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         let error = serde_json::from_value(error).unwrap();
         NodeResult { node: node.into(), outcome: NodeOutcome::Refused { status: 403, error } }
     };
-    // Nodes can be asked what they did not answer.
+    // A node that did not answer the gateway can still be asked by the control plane.
     let silent = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     for other in [refused("n1"), silent] {
         let (uid, _) = control.begin("movies", &[1]).await;
@@ -295,7 +295,7 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         let (status, error) = control.internal(COMMIT_PATH, &commit(uid, results)).await;
         assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
         assert_eq!(control.task(uid).await["code"], "task_not_found");
-        assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "no copy differs");
+        assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "both replicas are still active");
     }
     control.begin("movies", &[1]).await;
 }
@@ -317,7 +317,7 @@ async fn a_write_that_a_part_of_its_shards_took_is_not_acknowledged() {
     };
     let taken = enqueued("n0", nodes[0].add_documents("movies", uid, &key).await);
     let results = vec![taken, refused("n1"), refused("n2")];
-    // The gateway has not heard the first answer.
+    // The gateway sends the commit again, as if the first answer had been lost.
     for _ in 0..2 {
         let (status, error) = control.internal(COMMIT_PATH, &commit(uid, results.clone())).await;
         assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")), "{error}");
@@ -339,7 +339,7 @@ async fn a_second_commit_hears_what_the_first_one_does() {
         (u32::try_from(reply["uid"].as_u64().unwrap()).unwrap(), text("begun"), text("key"))
     };
     let (uid, begun, _) = begin().await;
-    // Nodes have not taken it: that is known only once nothing more can come.
+    // No node has accepted the write, but that is known only once no callout can arrive any more.
     let unknown = |node: &str| NodeResult { node: node.into(), outcome: NodeOutcome::Unknown };
     let first = Commit { begun: Some(begun), ..commit(uid, vec![unknown("n0"), unknown("n1")]) };
     let deciding = Instant::now();
@@ -350,7 +350,7 @@ async fn a_second_commit_hears_what_the_first_one_does() {
         answer
     });
     assert_eq!((one.0, &one), (503, &two));
-    // Its uid is another write's now, which a third commit leaves alone.
+    // The uid now belongs to another write. A third commit of the first write must not affect it.
     let (again, begun, key) = begin().await;
     assert_eq!(again, uid);
     assert_eq!(control.internal(COMMIT_PATH, &first).await, one);
@@ -405,7 +405,7 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
         }
         assert!(
             control.cluster.settler.is_pending("n0", Shard(1)),
-            "else what is read is of before the write"
+            "the task is not tracked when the recording shows the write"
         );
     });
     work.await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! What the hot paths cost on one core of the host: splitting a payload, merging a search, hashing, planning.
+//! Measures the hot paths on one core of the host: splitting a payload, merging a search, hashing, planning.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -44,7 +44,7 @@ fn split(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A node's answer of 20 hits of 1 KB.
+/// A node's answer with 20 hits of 1 KB each.
 fn answer(node: u32) -> String {
     let text = "x".repeat(900);
     let hits: Vec<_> = (0..20)
@@ -91,7 +91,7 @@ fn search(criterion: &mut Criterion) {
     });
 }
 
-/// From a search's head and body to its callouts.
+/// Measures the way from a search's head and body to its callouts.
 fn begin(criterion: &mut Criterion) {
     let config = json!({"schema": 1, "version": 1,
         "nodes": (0..8).map(|node| json!({"name": node.to_string(), "cluster": node.to_string()})).collect::<Vec<_>>(),

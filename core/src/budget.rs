@@ -1,6 +1,7 @@
-//! What one worker does for its clients at once: the bytes that it holds of their bodies, and their reads under way.
+//! Limits on what one worker holds for its clients at once: the bytes of request bodies, and the number of reads in progress.
 //!
-//! Bytes are charged when they are there, as received and as decoded: a length that is only announced holds nothing up.
+//! The budget charges a request only for bytes that have arrived, as received and as decoded. An announced `Content-Length`
+//! reserves nothing.
 
 use crate::{
     error::{ApiError, Code},
@@ -8,16 +9,16 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// Why a request cannot go on.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverBudget {
-    /// The worker holds as much as it may.
+    /// The worker holds as many bytes as it may.
     Worker,
-    /// The client has as much of it as one client may have.
+    /// This client holds as many bytes as one client may.
     Client,
-    /// The request alone needs more than one client may have.
+    /// This request alone needs more bytes than one client may have: that many.
     Request(u64),
-    /// The client has as many reads under way as it may.
+    /// This client has as many reads in progress as it may: that many.
     Reads(u64),
 }
 
@@ -29,9 +30,9 @@ pub struct Budget {
     total: u64,
 }
 
-/// A body that has come in for so long can be called slow, milliseconds.
+/// A body that has been coming in for this long may count as slow, in milliseconds.
 const SLOW_AFTER_MS: u64 = 2_000;
-/// One that comes in slower than this on the whole gives its room up to others, bytes a second.
+/// A body with a lower average rate than this gives its memory up to other requests, in bytes a second.
 const SLOW: u64 = 32 << 10;
 
 #[derive(Debug)]
@@ -39,9 +40,9 @@ struct Stream {
     client: String,
     bytes: u64,
     is_read: bool,
-    /// When it began, milliseconds.
+    /// When the request began, in milliseconds.
     began: u64,
-    /// When its body is to be whole at the latest, milliseconds; `None` once it is.
+    /// When the body has to be complete, in milliseconds; `None` once it is complete.
     deadline: Option<u64>,
 }
 
@@ -53,10 +54,11 @@ struct Client {
 }
 
 impl Budget {
-    /// A request begins whose body comes in; `now` counts milliseconds. It is to be [released](Self::release) in any case.
+    /// Registers a request whose body is about to come in. `now` is in milliseconds. The caller must [release](Self::release)
+    /// it in every case.
     ///
     /// # Errors
-    /// It is a read, and the client has as many under way as it may.
+    /// The request is a read, and the client has as many reads in progress as it may.
     pub fn begin(
         &mut self,
         stream: u32,
@@ -79,10 +81,10 @@ impl Budget {
         Ok(())
     }
 
-    /// A request holds this many bytes now.
+    /// Sets the number of bytes that a request holds now.
     ///
     /// # Errors
-    /// It may not; nothing is changed.
+    /// The request may not hold that many; the budget is unchanged.
     pub fn charge(&mut self, stream: u32, bytes: u64, limits: &Limits) -> Result<(), OverBudget> {
         let Some(entry) = self.streams.get_mut(&stream) else { return Ok(()) };
         let Some(client) = self.clients.get_mut(&entry.client) else { return Ok(()) };
@@ -106,14 +108,14 @@ impl Budget {
         Ok(())
     }
 
-    /// A request's body is whole.
+    /// Marks a request's body as complete.
     pub fn whole(&mut self, stream: u32) {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.deadline = None;
         }
     }
 
-    /// The requests whose bodies have taken too long: their bytes are let go here.
+    /// Releases the requests whose bodies are past their deadline, and returns them.
     pub fn expire(&mut self, now: u64) -> Vec<u32> {
         let late = self.streams.iter().filter(|(_, stream)| stream.deadline.is_some_and(|by| by <= now));
         let mut late: Vec<u32> = late.map(|(stream, _)| *stream).collect();
@@ -122,8 +124,8 @@ impl Budget {
         late
     }
 
-    /// The requests that give way to one that needs so many bytes, where the worker is full: bodies that stall or drip, the slowest
-    /// first. Their bytes are let go here. A client that talks is never in the way of itself.
+    /// Makes room for a request that needs this many bytes when the worker is full: releases bodies that stall or trickle in,
+    /// the slowest first, and returns their requests. A request never evicts itself.
     pub fn make_room(&mut self, stream: u32, bytes: u64, now: u64, limits: &Limits) -> Vec<u32> {
         let held = self.streams.get(&stream).map_or(0, |stream| stream.bytes);
         let wanted =
@@ -150,7 +152,7 @@ impl Budget {
         gone
     }
 
-    /// A request is over, or its body is let go.
+    /// Forgets a request that is over, or whose body is dropped.
     pub fn release(&mut self, stream: u32) {
         let Some(stream) = self.streams.remove(&stream) else { return };
         self.total = self.total.saturating_sub(stream.bytes);
@@ -163,7 +165,7 @@ impl Budget {
         }
     }
 
-    /// Bytes held in all.
+    /// Bytes that the worker holds in total.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.total
@@ -171,16 +173,16 @@ impl Budget {
 }
 
 impl OverBudget {
-    /// What the client is told: 413 where trying again is of no use, 429 where the client itself is in its way, else 503.
+    /// The error for the client: 413 if a retry cannot help, 429 if the client itself uses up its share, otherwise 503.
     #[must_use]
     pub fn error(self) -> ApiError {
         match self {
             Self::Worker => {
-                let message = "The gateway holds as many payloads as it may. Try again later.";
+                let message = "The gateway has no memory left for payloads. Try again later.";
                 ApiError::new(Code::UNAVAILABLE, message)
             }
             Self::Client => {
-                let message = "The gateway holds as many payloads of one client as it may. Wait for the others to be taken, \
+                let message = "This client uses all the memory that one client may have. Wait for your other requests to end, \
                                then try again.";
                 ApiError { status: 429, ..ApiError::new(Code::TOO_MANY_SEARCH_REQUESTS, message) }
             }
@@ -191,7 +193,7 @@ impl OverBudget {
                 );
                 ApiError::new(Code::PAYLOAD_TOO_LARGE, message)
             }
-            // A node's own sentence, with another limit.
+            // Meilisearch's own message, with another limit.
             Self::Reads(most) => {
                 let message =
                     format!("Too many search requests running at the same time: {most}. Retry after 10s.");
@@ -201,7 +203,7 @@ impl OverBudget {
     }
 }
 
-/// A client as it is counted: its address without its port.
+/// How the budget identifies a client: its address without the port.
 #[must_use]
 pub fn client_of(address: &str) -> &str {
     match address.rsplit_once(':') {
@@ -241,7 +243,7 @@ mod tests {
         assert_eq!(budget.charge(4, 11, &limits), Err(OverBudget::Worker));
         budget.charge(4, 10, &limits).unwrap();
         assert_eq!(budget.held(), 250);
-        // Less is always possible, and makes room for others.
+        // Charging less always succeeds, and makes room for others.
         budget.charge(3, 20, &limits).unwrap();
         budget.charge(4, 110, &limits).unwrap();
         for stream in 1..5 {
@@ -293,7 +295,7 @@ mod tests {
         budget.begin(4, "d", true, 9_000, &limits).unwrap();
         assert_eq!(budget.charge(4, 50 << 10, &limits), Err(OverBudget::Worker));
         assert_eq!(budget.make_room(4, 50 << 10, 1_900, &limits), [0_u32; 0], "nobody is slow yet");
-        // 10 and 6.7 KiB a second; the third body is whole.
+        // The first two come in at 10 and 6.7 KiB a second; the third body is complete.
         assert_eq!(budget.make_room(4, 50 << 10, 9_000, &limits), [2]);
         budget.charge(4, 50 << 10, &limits).unwrap();
         assert_eq!(budget.make_room(4, 100 << 10, 9_000, &limits), [1]);

@@ -1,22 +1,22 @@
-//! `Content-Type` of requests, as nodes read it.
+//! The `Content-Type` of requests, parsed as nodes parse it.
 //!
 //! Source: `actix-http` 3.12 (`HttpMessage::mime_type`) and `actix-web` 4.13 (`JsonBody::new`), with the crate `mime`.
 
 use mime::Mime;
 
-/// What a request says of its body.
+/// What a request's `Content-Type` says about its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContentType {
-    /// Nothing.
+    /// There is no `Content-Type`.
     Missing,
-    /// Something that is no media type.
+    /// The header is not a media type.
     Invalid,
     /// A media type.
     Mime(Mime),
 }
 
 impl ContentType {
-    /// Reads the header.
+    /// Parses the header.
     #[must_use]
     pub fn of(header: Option<&str>) -> Self {
         match header.map(str::parse) {
@@ -26,8 +26,8 @@ impl ContentType {
         }
     }
 
-    /// Whether nodes read the body as JSON, where a route takes nothing else: `application/json`, `text/json` and
-    /// `application/vnd.api+json` alike, whatever their parameters say.
+    /// Whether nodes read the body as JSON on a route that takes nothing else: `application/json`, `text/json` and
+    /// `application/vnd.api+json` all count, whatever their parameters.
     #[must_use]
     pub fn is_json(&self) -> bool {
         match self {

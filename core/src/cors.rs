@@ -1,4 +1,4 @@
-//! Cross-origin requests, answered as nodes answer them, so that browsers may use a cluster.
+//! Answers cross-origin requests as nodes answer them, so that browsers can use a cluster.
 //!
 //! Source: `meilisearch/src/lib.rs` of Meilisearch 1.50 and `actix-cors` 0.7.
 
@@ -6,15 +6,16 @@ use crate::http::{Reply, RequestHead};
 
 const METHODS: [&str; 9] = ["DELETE", "CONNECT", "GET", "PATCH", "OPTIONS", "PUT", "HEAD", "POST", "TRACE"];
 
-/// What every answer depends on.
+/// The request headers that every answer depends on.
 const VARY: (&str, &str) = ("vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
 const ANY_ORIGIN: (&str, &str) = ("access-control-allow-origin", "*");
 
-/// The answer to a preflight: what a page of any origin may send. Wildcards would leave `Authorization` out.
+/// The answer to a preflight: it lists what a page of any origin may send. It names the requested headers because a wildcard
+/// would not cover `Authorization`.
 #[must_use]
 pub fn preflight(head: &RequestHead) -> Option<Reply> {
     let method = head.header("access-control-request-method").filter(|_| head.method == "OPTIONS")?;
-    // What is no method's name makes no preflight.
+    // A request whose requested method is not a valid method name is not a preflight.
     let is_token = |letter: u8| letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter);
     if method.is_empty() || !method.bytes().all(is_token) {
         return None;
@@ -34,7 +35,8 @@ pub fn preflight(head: &RequestHead) -> Option<Reply> {
     Some(reply.with_header("access-control-max-age", "86400"))
 }
 
-/// What is added to an answer, whoever gives it; that of a preflight has what it needs.
+/// The headers that every answer gets, whether a node, the control plane or the filter gives it. The answer to a preflight
+/// already has them.
 #[must_use]
 pub fn headers(head: &RequestHead) -> &'static [(&'static str, &'static str)] {
     if preflight(head).is_some() {

@@ -1,4 +1,4 @@
-//! The machine of reading one document: the replicas of its shard, one after the other.
+//! State machine that reads one document: it asks the replicas of the document's shard one after another.
 
 use crate::{
     error::{ApiError, Code},
@@ -24,14 +24,14 @@ pub struct DocumentRead {
 }
 
 impl DocumentRead {
-    /// Starts reading the document of this id, as text.
+    /// Starts reading the document with this id, given as text.
     #[must_use]
     pub fn start(topology: Arc<Topology>, head: RequestHead, id: &str) -> Progress<Self> {
         let shard = Shard::of_document(id, topology.shard_count());
         Self { topology, head, shard, failed: BTreeSet::new(), asked: None }.ask()
     }
 
-    /// Digests the answer to the callout under way.
+    /// Handles the answer to the pending callout.
     #[must_use]
     pub fn digest(mut self, _: CallId, outcome: Outcome) -> Progress<Self> {
         match outcome {
@@ -52,7 +52,7 @@ impl DocumentRead {
         self.shard
     }
 
-    /// How long it may take in all, milliseconds.
+    /// How long the read may take in total, in milliseconds.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         self.topology.config().limits.search_deadline_of(0, 0)

@@ -1,14 +1,15 @@
-//! `Content-Encoding` of requests, as Meilisearch takes it: `gzip`, `deflate` and `br`. Anything else is not decoded, as
-//! there.
+//! The `Content-Encoding`s of requests that Meilisearch accepts: `gzip`, `deflate` and `br`. Like Meilisearch, this module does
+//! not decode any other encoding.
 //!
-//! Source: `actix-http` with the features that Meilisearch 1.50 builds it with.
+//! Source: `actix-http` with the features that Meilisearch 1.50 enables.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// The most bytes that are decoded at once.
+/// The most bytes that are decoded in one step.
 pub const CHUNK: usize = 64 << 10;
 
-/// How a brotli stream begins whose window can be a gibibyte, of which the decoder makes one at once. RFC 7932 ends at 16 MiB.
+/// The first byte of a brotli stream whose window can be up to 1 GiB, which the decoder would allocate at once. RFC 7932 allows
+/// at most 16 MiB.
 const LARGE_WINDOW: u8 = 0x11;
 
 /// How a body is compressed.
@@ -23,7 +24,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding that a header names; `None` for a body that is read as it is.
+    /// The encoding that a header names; `None` if the body is to be read as it is.
     #[must_use]
     pub fn of(header: Option<&str>) -> Option<Self> {
         match header?.trim().to_ascii_lowercase().as_str() {
@@ -34,22 +35,22 @@ impl Encoding {
         }
     }
 
-    /// Decodes a whole body, chunk by chunk, until `take` has enough and says `false`.
+    /// Decodes a whole body, chunk by chunk, until `take` returns `false`.
     ///
     /// # Errors
-    /// The body is not of this encoding, ends too early, or goes on after its end.
+    /// The body is not in this encoding, is truncated, or has bytes after its end.
     pub fn decode(self, body: impl Read, take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
         let mut body = BufReader::new(body);
         if self == Self::Brotli && body.fill_buf()?.first().is_some_and(|first| first & 0x7f == LARGE_WINDOW)
         {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a window that RFC 7932 does not have"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a window larger than RFC 7932 allows"));
         }
         let whole = match self {
             Self::Gzip => pump(flate2::bufread::GzDecoder::new(&mut body), take),
             Self::Deflate => pump(flate2::bufread::ZlibDecoder::new(&mut body), take),
             Self::Brotli => pump(brotli_decompressor::Decompressor::new(&mut body, CHUNK), take),
         }?;
-        // Brotli's reader reads ahead; what follows its end was never looked at by Meilisearch either.
+        // Brotli's reader reads ahead, so bytes after the end cannot be detected. Meilisearch does not look at them either.
         if whole && self != Self::Brotli && !body.fill_buf()?.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end"));
         }
@@ -57,7 +58,7 @@ impl Encoding {
     }
 }
 
-/// `false` where `take` had enough.
+/// Returns `false` if `take` wanted no more.
 fn pump(mut decoder: impl Read, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -104,7 +105,7 @@ mod tests {
         let brotli = [0x8b, 0x04, 0x80, 0x5b, 0x7b, 0x22, 0x69, 0x64, 0x22, 0x3a, 0x31, 0x7d, 0x5d, 0x03];
         assert_eq!(decoded(Encoding::Brotli, &brotli).unwrap(), b"[{\"id\":1}]");
 
-        // An empty stream whose window is 2^30 bytes.
+        // An empty stream that declares a window of 2^30 bytes.
         assert!(decoded(Encoding::Brotli, &[0x11, 0x1e, 0x03]).is_err());
 
         assert!(decoded(Encoding::Gzip, b"xxxx").is_err());

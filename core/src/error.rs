@@ -1,7 +1,7 @@
-//! Errors as Meilisearch words them: `message`, `code`, `type` and `link`.
+//! Errors in Meilisearch's format: `message`, `code`, `type` and `link`.
 //!
-//! Only errors that no node can be asked for are made here; everything else is a node's own answer, passed on.
-//! Source of codes and messages: Meilisearch 1.50, `meilisearch-types/src/error.rs` and `meilisearch/src/error.rs`.
+//! The cluster makes only those errors that it cannot get from a node; all others are a node's own answer, passed on. Source of
+//! codes and messages: Meilisearch 1.50, `meilisearch-types/src/error.rs` and `meilisearch/src/error.rs`.
 
 use crate::http::Reply;
 use crate::json::to_bytes;
@@ -32,17 +32,17 @@ codes! {
     PAYLOAD_TOO_LARGE = "payload_too_large", "invalid_request", 413;
     /// No `Content-Type`.
     MISSING_CONTENT_TYPE = "missing_content_type", "invalid_request", 415;
-    /// A `Content-Type` that Meilisearch does not take.
+    /// A `Content-Type` that Meilisearch does not accept.
     INVALID_CONTENT_TYPE = "invalid_content_type", "invalid_request", 415;
     /// An id that is neither an integer nor a string of `a-zA-Z0-9-_`, 511 bytes at most.
     INVALID_DOCUMENT_ID = "invalid_document_id", "invalid_request", 400;
     /// A document without its primary key.
     MISSING_DOCUMENT_ID = "missing_document_id", "invalid_request", 400;
-    /// More fields than an index can have.
+    /// More fields than an index may have.
     MAX_FIELDS_LIMIT_EXCEEDED = "max_fields_limit_exceeded", "invalid_request", 400;
-    /// Nothing in the first document looks like a primary key.
+    /// No field of the first document looks like a primary key.
     INDEX_PRIMARY_KEY_NO_CANDIDATE_FOUND = "index_primary_key_no_candidate_found", "invalid_request", 400;
-    /// Too much in the first document looks like a primary key.
+    /// Several fields of the first document look like a primary key.
     INDEX_PRIMARY_KEY_MULTIPLE_CANDIDATES_FOUND = "index_primary_key_multiple_candidates_found", "invalid_request", 400;
     /// The index already has another primary key.
     INDEX_PRIMARY_KEY_ALREADY_EXISTS = "index_primary_key_already_exists", "invalid_request", 400;
@@ -54,15 +54,15 @@ codes! {
     DOCUMENT_NOT_FOUND = "document_not_found", "invalid_request", 404;
     /// No such route or resource.
     NOT_FOUND = "not_found", "invalid_request", 404;
-    /// A filter of a search that cannot be understood.
+    /// A search filter that cannot be parsed.
     INVALID_SEARCH_FILTER = "invalid_search_filter", "invalid_request", 400;
-    /// A request that cannot be understood.
+    /// A request that cannot be parsed.
     BAD_REQUEST = "bad_request", "invalid_request", 400;
-    /// A node's queue of searches is full; a client has too much under way.
+    /// A node's search queue is full, or a client has too many requests in progress.
     TOO_MANY_SEARCH_REQUESTS = "too_many_search_requests", "system", 503;
-    /// A fault of the cluster.
+    /// An error inside the cluster.
     INTERNAL = "internal", "internal", 500;
-    /// Nobody can answer now; try again.
+    /// No node and no control plane can answer now; the client may retry.
     UNAVAILABLE = "remote_could_not_send_request", "system", 503;
 }
 
@@ -73,7 +73,7 @@ impl Code {
         self.name
     }
 
-    /// The HTTP status that goes with it.
+    /// The HTTP status of this code.
     #[must_use]
     pub fn status(self) -> u16 {
         self.status
@@ -83,29 +83,29 @@ impl Code {
 /// The body of a Meilisearch error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What went wrong, for people.
+    /// What went wrong, for humans.
     pub message: String,
     /// What went wrong, for programs.
     pub code: String,
     /// `invalid_request`, `internal`, `auth` or `system`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Where it is documented.
+    /// Link to the documentation of the code.
     pub link: String,
 }
 
-/// An error to be answered: a body and its status.
+/// An error for the client: a body and its HTTP status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", body.message)]
 pub struct ApiError {
     /// HTTP status.
     pub status: u16,
-    /// What the client reads.
+    /// The body that the client reads.
     pub body: ErrorBody,
 }
 
 impl ApiError {
-    /// An error of this code.
+    /// An error with this code.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl ApiError {
         }
     }
 
-    /// The error as an HTTP answer; a 429 and a 503 ask to be retried, as Meilisearch's own does.
+    /// The error as an HTTP answer. A 429 and a 503 ask for a retry, as Meilisearch's do.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let reply = Reply::json(self.status, to_bytes(&self.body));

@@ -1,4 +1,4 @@
-//! Which nodes a read asks, and each for which shards: every shard exactly once.
+//! Decides which nodes a read asks, and for which shards: every shard exactly once.
 
 use crate::{
     shard::Shard,
@@ -7,21 +7,22 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Up to this many nodes the smallest set is found by trying all sets; above, by taking the most useful node each time.
+/// With up to this many nodes, all sets are tried to find the smallest; with more, a greedy search takes the most useful node
+/// each time.
 const EXHAUSTIVE: usize = 12;
 
-/// Who is asked for what.
+/// Which nodes are asked for which shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FanOutPlan {
-    /// Nodes, by position, with their shards, ascending.
+    /// Nodes, by position in the topology, with their shards in ascending order.
     pub asks: Vec<(u16, Vec<Shard>)>,
-    /// Shards without a readable replica outside `excluded`, ascending.
+    /// Shards that have no readable replica outside `excluded`, in ascending order.
     pub missing: Vec<Shard>,
 }
 
-/// Plans a read of `shards`, without the nodes in `excluded`.
+/// Plans a read of `shards` that avoids the nodes in `excluded`.
 ///
-/// The same `seed` on the same topology gives the same plan; many seeds spread evenly.
+/// The same `seed` on the same topology gives the same plan; different seeds spread the load evenly.
 #[must_use]
 pub fn plan(
     topology: &Topology,
@@ -54,7 +55,7 @@ pub fn plan(
     FanOutPlan { asks: asks.into_iter().collect(), missing }
 }
 
-/// The first smallest set of nodes, in the order given, that has a replica of every shard.
+/// The smallest set of nodes that has a replica of every shard; of several such sets, the first in the order of `nodes`.
 fn fewest(nodes: &[u16], wanted: &[(Shard, Vec<u16>)]) -> Vec<u16> {
     let covers =
         |set: &[u16]| wanted.iter().all(|(_, replicas)| replicas.iter().any(|node| set.contains(node)));
@@ -73,7 +74,7 @@ fn fewest(nodes: &[u16], wanted: &[(Shard, Vec<u16>)]) -> Vec<u16> {
                 wanted.iter().filter(|(_, replicas)| !replicas.iter().any(|other| chosen.contains(other)));
             open.filter(|(_, replicas)| replicas.contains(&node)).count()
         };
-        // `max_by_key` takes the last of equals: reversed, so that the order given decides.
+        // `max_by_key` returns the last of equal elements; the iterator is reversed so that the first in the given order wins.
         match nodes.iter().rev().copied().max_by_key(|node| gain(*node)) {
             Some(best) if gain(best) > 0 => chosen.push(best),
             _ => break,
@@ -82,7 +83,7 @@ fn fewest(nodes: &[u16], wanted: &[(Shard, Vec<u16>)]) -> Vec<u16> {
     chosen
 }
 
-/// Extends `set` by `size` of `nodes` until it covers.
+/// Extends `set` by `size` of `nodes` until it covers all shards.
 fn choose(nodes: &[u16], size: usize, set: &mut Vec<u16>, covers: &impl Fn(&[u16]) -> bool) -> bool {
     if size == 0 {
         return covers(set);

@@ -1,26 +1,26 @@
-//! HTTP as core sees it: plain data, no client and no server.
+//! HTTP as core sees it: plain data, without a client or a server.
 
 use crate::path::ApiPath;
 
-/// A request from a client, as the filter received it. The body travels apart, since writes stream.
+/// A client's request, as the filter received it. The body is not part of it, because bodies of writes are streamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
-    /// Upper case, as on the wire.
+    /// In upper case, as on the wire.
     pub method: String,
     /// Path and query.
     pub path: ApiPath,
-    /// Header names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
 impl RequestHead {
-    /// The first value of a header. `name` is lower case.
+    /// The first value of a header. `name` must be in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
-    /// The query's text, empty where there is none.
+    /// The query string; empty if there is none.
     #[must_use]
     pub fn query(&self) -> &str {
         self.path.query()
@@ -36,63 +36,63 @@ pub enum Upstream {
     Control,
 }
 
-/// Names a callout inside its operation; the operation chooses it.
+/// Identifies a callout within its operation, which chooses the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u32);
 
 /// A request that an operation wants sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callout {
-    /// Comes back with the answer.
+    /// Returned with the answer.
     pub id: CallId,
-    /// Who is asked.
+    /// Where the request goes.
     pub upstream: Upstream,
-    /// Upper case.
+    /// In upper case.
     pub method: &'static str,
     /// Path and query.
     pub path: ApiPath,
-    /// Besides `:method`, `:path` and `:authority`, which the host sets.
+    /// The headers besides `:method`, `:path` and `:authority`, which the host sets.
     pub headers: Vec<(String, String)>,
-    /// Empty for none.
+    /// Empty if there is no body.
     pub body: Vec<u8>,
-    /// How long the host waits, in milliseconds, before it gives [`Outcome::Failed`].
+    /// How long the host waits, in milliseconds, before it reports [`Outcome::Failed`].
     pub timeout_ms: u64,
 }
 
-/// What became of a callout.
+/// The result of a callout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An upstream answered, whatever the status.
+    /// The upstream answered, with any status.
     Answered(Answer),
-    /// No whole answer came: refused, reset, timed out.
+    /// No complete answer came: the connection was refused or reset, or the request timed out.
     Failed,
 }
 
-/// An upstream's whole answer.
+/// An upstream's complete answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// Header names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The whole body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The first value of a header. `name` is lower case.
+    /// The first value of a header. `name` must be in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 }
 
-/// What the client gets.
+/// The answer that the client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
-    /// Header names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The whole body.
     pub body: Vec<u8>,
@@ -117,9 +117,9 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// The headers that travel from a client's read to the nodes: what a node needs to judge the request.
+/// The headers of a client's read that are forwarded to nodes: those that a node needs to judge the request.
 ///
-/// `read_key` stands in where the client sends no key.
+/// `read_key` is used if the client sends no key.
 #[must_use]
 pub fn forwarded_headers(head: &RequestHead, read_key: Option<&str>) -> Vec<(String, String)> {
     const FORWARDED: [&str; 5] = [

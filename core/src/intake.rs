@@ -1,4 +1,4 @@
-//! A client's request on its way in: from its headers to the operation that it starts.
+//! Takes in a client's request: from its headers to the operation that it starts.
 
 mod kind;
 
@@ -22,35 +22,36 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// What is to be done with a request, from its headers.
+/// What the filter does with a request, decided by its headers.
 #[derive(Debug)]
 pub enum Intake {
-    /// Not the data plane's: let it go on to the control plane.
+    /// The control plane handles this request: pass it on.
     Pass,
-    /// Answer at once.
+    /// Answer immediately.
     Reply(Reply),
-    /// Take the body in, then start.
+    /// Collect the body, then start the operation.
     Collect(Box<Collector>),
 }
 
-/// A request whose body has so many bytes is judged before it is whole, a write also before it is decoded: what a client may send and a gateway hold
-/// before anybody has looked at its key. Smaller ones are judged when they begin, by the request that they need anyway.
+/// Once a body is larger than this, the client's right to send it is checked before the body is complete, and for a write also
+/// before it is decoded. This limits what clients without a valid key can make a gateway hold. The right to send smaller bodies
+/// is checked when the operation begins, by a request that it needs anyway.
 const UNJUDGED: u64 = 256 << 10;
 
-/// Takes a body in, chunk by chunk, then starts the operation.
+/// Collects a body, chunk by chunk, then starts the operation.
 #[derive(Debug)]
 pub struct Collector {
     topology: Arc<Topology>,
     head: RequestHead,
-    /// Bytes that have come.
+    /// Bytes received so far.
     received: u64,
-    /// How the body is compressed, and what came of it.
+    /// How the body is compressed, and its compressed bytes.
     encoded: Option<(Encoding, Body)>,
     kind: Kind,
 }
 
 impl Intake {
-    /// Looks at a request's headers. `gateway` names this worker's VM.
+    /// Decides by a request's headers. `gateway` identifies this worker's VM.
     #[must_use]
     pub fn of(topology: Arc<Topology>, gateway: &str, head: RequestHead) -> Self {
         if let Some(reply) = cors::preflight(&head) {
@@ -65,7 +66,7 @@ impl Intake {
             Route::Internal => {
                 return Self::Reply(ApiError::new(Code::NOT_FOUND, "Not found").reply());
             }
-            // These refusals do not wait for the client's key: nobody sends 100 MB to hear them.
+            // These refusals are sent without checking the client's key: nobody gains anything by sending 100 MB to get one.
             Route::Write { .. } if declared_length(&head) > limits.max_payload_bytes => {
                 return Self::Reply(payload_too_large(limits.max_payload_bytes).reply());
             }
@@ -98,11 +99,11 @@ impl Intake {
 }
 
 impl Collector {
-    /// Takes the next chunk of the body. That of a write that is too large is read to its end, and let go: a client that is
-    /// answered before it has sent everything may not hear the answer.
+    /// Takes the next chunk of the body. If a write is too large, its body is still read to the end and dropped: a client that
+    /// gets an answer before it has sent everything may not read the answer.
     ///
     /// # Errors
-    /// It is a read, and too large: the answer.
+    /// The request is a read, and too large; the error holds the answer.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), Box<Reply>> {
         self.received = self.received.saturating_add(chunk.len() as u64);
         let limit = self.limit();
@@ -133,15 +134,15 @@ impl Collector {
         if self.is_read() { limits.read_bytes() } else { limits.max_payload_bytes }
     }
 
-    /// Bytes that are held of the body, and of what is known of it.
+    /// Bytes held for the body, and for what the collector derived from it.
     #[must_use]
     pub fn held(&self) -> u64 {
         let encoded = self.encoded.as_ref().map_or(0, |(_, body)| body.len() as u64);
         encoded.saturating_add(self.kind.held(self.topology.config().limits.buffered_bytes_per_client()))
     }
 
-    /// The request that asks whether the client may do this, where enough has come to ask before all of it has;
-    /// [`Self::verdict`] reads the answer. The control plane is asked about writes, a node about reads.
+    /// The request that checks whether the client may do this, if enough of the body has arrived to check before it is
+    /// complete. [`Self::verdict`] reads the answer. Writes are checked by the control plane, reads by a node.
     #[must_use]
     pub fn judge_early(&self) -> Option<Callout> {
         if self.received <= UNJUDGED {
@@ -156,18 +157,19 @@ impl Collector {
         }
     }
 
-    /// What the answer to the request says that [`Self::judge_early`] or [`Self::judge_encoded`] has made.
+    /// Reads the answer to the request from [`Self::judge_early`] or [`Self::judge_encoded`].
     #[must_use]
     pub fn verdict(&self, outcome: Outcome) -> Verdict {
         if self.is_read() { begin::verdict(outcome) } else { Refusal::verdict(outcome) }
     }
 
-    /// The same for a whole body that is compressed: it is judged before it is decoded, where that makes it large.
+    /// The same check for a complete, compressed body: if decoding makes it large, the client's right is checked before it is
+    /// decoded.
     #[must_use]
     pub fn judge_encoded(&self) -> Option<Callout> {
         let (encoding, body) = self.encoded.as_ref().filter(|_| !self.is_read())?;
         let mut decoded = 0;
-        // What cannot be decoded is not large.
+        // A body that cannot be decoded does not count as large.
         let _ = encoding.decode(body.reader(), |chunk| {
             decoded += chunk.len() as u64;
             decoded <= UNJUDGED
@@ -192,7 +194,7 @@ impl Collector {
         &self.head
     }
 
-    /// The same read, to be planned by another topology; `None` where this is no read.
+    /// A copy of this read, to be planned with another topology; `None` if this is not a read.
     #[must_use]
     pub fn again(&self, topology: Arc<Topology>) -> Option<Self> {
         let kind = match &self.kind {
@@ -204,12 +206,12 @@ impl Collector {
         Some(Self { topology, head, received: self.received, encoded, kind })
     }
 
-    /// The same request, to be planned by another topology than the one that it came in under.
+    /// Plans this request with another topology than the one that it arrived under.
     pub fn plan_by(&mut self, topology: Arc<Topology>) {
         self.topology = topology;
     }
 
-    /// Whether it reads.
+    /// Whether this is a read.
     #[must_use]
     pub fn is_read(&self) -> bool {
         matches!(self.kind, Kind::Read { .. } | Kind::DocumentRead { .. })
@@ -221,7 +223,7 @@ impl Collector {
         matches!(self.kind, Kind::Documents { .. } | Kind::Write { .. })
     }
 
-    /// The body is whole: starts the operation. `charge` is told how many bytes it takes in all.
+    /// Starts the operation, once the body is complete. `charge` gets the total number of bytes that the request holds.
     #[must_use]
     pub fn finish(mut self, mut charge: impl FnMut(u64) -> Result<(), OverBudget>) -> Progress<Operation> {
         if let Some((encoding, body)) = self.encoded.take() {
@@ -248,7 +250,7 @@ impl Collector {
                 );
                 return refuse(&self.topology, &self.head, error, Some(body));
             }
-            // From here on, the body is what it was before it was compressed.
+            // From here on the body is the uncompressed one.
             self.head.headers.retain(|(name, _)| name != "content-encoding");
         }
         self.start(charge)
@@ -258,7 +260,7 @@ impl Collector {
         let Self { topology, head, kind, .. } = self;
         match kind {
             Kind::Read { route, body } => {
-                // It is kept as it came, too, to be read again by a newer topology.
+                // The collector also keeps the body as received, so that a newer topology can plan the read again.
                 let held = (body.len() as u64).saturating_mul(2);
                 begin::begin(topology, route, head, body, |bytes| charge(held.saturating_add(bytes)))
             }
@@ -270,7 +272,7 @@ impl Collector {
                     Ok(documents) => documents,
                     Err(refused) => {
                         let (error, body) = *refused;
-                        // The reserved field, and the limits here, are nothing that a node could know of.
+                        // The reserved field and this gateway's limits are errors that no node can know about.
                         let own = [Code::BAD_REQUEST.name(), Code::PAYLOAD_TOO_LARGE.name()];
                         let body = (!own.contains(&&*error.body.code)).then_some(body);
                         return refuse(&topology, &head, error, body);
@@ -324,7 +326,7 @@ fn declared_length(head: &RequestHead) -> u64 {
     head.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
-/// A parameter of the query string; the last of several.
+/// A parameter of the query string; the last one if there are several.
 fn parameter(head: &RequestHead, name: &str) -> Option<String> {
     pairs(head.query()).filter(|(key, _)| key == name).map(|(_, value)| value).last()
 }

@@ -1,4 +1,4 @@
-//! JSON objects that are read one level deep, so that what is inside is passed on byte for byte.
+//! Reads JSON objects one level deep, so that nested values can be passed on byte for byte.
 
 use memchr::{memchr, memchr2, memchr3_iter};
 use serde::{
@@ -8,7 +8,7 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
-/// An object's members in their order, values as they were written.
+/// An object's members in order, with their values as they were written.
 #[derive(Debug, Default)]
 pub struct RawObject<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -24,13 +24,13 @@ impl<'a> RawObject<'a> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
-    /// The value of the last member of this name, where there are several.
+    /// The value of the last member with this name, if there are several.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
-    /// The value at a path with dots, inside objects: `a.b` is the member of this name, or `b` in the member `a`.
+    /// The value at a dotted path, inside objects: `a.b` is the member with this name, or the member `b` of the member `a`.
     #[must_use]
     pub fn at(&self, path: &str) -> Option<&'a RawValue> {
         self.get(path).or_else(|| {
@@ -41,13 +41,13 @@ impl<'a> RawObject<'a> {
         })
     }
 
-    /// A member, read.
+    /// Deserializes a member.
     #[must_use]
     pub fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
 
-    /// Writes the object; `write` writes a member's value, or says `false` to leave the member out.
+    /// Writes the object. `write` writes a member's value, or returns `false` to leave the member out.
     pub fn write_filtered(
         &self,
         out: &mut Vec<u8>,
@@ -72,8 +72,8 @@ impl<'a> RawObject<'a> {
     }
 }
 
-/// At least as many as a JSON text has values, whatever is in its strings: a value follows the start, a comma, or an opening
-/// bracket.
+/// An upper bound on the number of values in a JSON text, ignoring the contents of strings: a value follows the start, a comma,
+/// or an opening bracket.
 #[must_use]
 pub fn values(text: &[u8]) -> u64 {
     let (mut values, mut rest) = (1, text);
@@ -104,7 +104,7 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 
 /// Writes a JSON string.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
-    // Writing text to memory does not fail.
+    // Writing to memory does not fail.
     if serde_json::to_writer(&mut *out, text).is_err() {
         out.extend_from_slice(b"\"\"");
     }

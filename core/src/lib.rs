@@ -1,7 +1,7 @@
-//! Pure logic of Miroir: no I/O, no clock, no host. It builds for the host and for wasm32.
+//! The pure logic of Miroir: no I/O, no clock, no host. It builds for the host and for wasm32.
 //!
-//! Every operation on the data plane is a state machine ([`operation::Operation`]): it returns the callouts it wants
-//! as data, digests their answers, and ends in a reply. The filter (and a test) is what carries them.
+//! Every operation on the data plane is a state machine ([`operation::Operation`]): it returns the callouts it wants as data,
+//! takes in their answers, and ends with a reply. The filter, or a test, sends the callouts.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)

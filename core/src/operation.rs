@@ -1,5 +1,5 @@
-//! Operations: state machines without a host. `start` and `digest` consume the machine, and give either the callouts that
-//! are wanted or the reply.
+//! Operations: state machines that know no host. `start` and `digest` consume the machine and return either the callouts that
+//! it wants or the reply.
 
 use crate::{
     document_read::DocumentRead,
@@ -13,20 +13,20 @@ use crate::{
 /// Any operation of the data plane.
 #[derive(Debug)]
 pub enum Operation {
-    /// A read that is expensive: whether the client may ask for it.
+    /// Checks whether the client may ask for an expensive read, before the read starts.
     Judgement(Box<Judgement>),
-    /// A read of many shards; its name.
+    /// A read of many shards, with its name.
     Read(&'static str, Box<Read>),
-    /// One document by its id.
+    /// A read of one document by its id.
     DocumentRead(DocumentRead),
     /// A mutation of documents.
     Write(Box<Write>),
-    /// A mutation that cannot be taken.
+    /// A mutation that the cluster refuses.
     Refusal(Refusal),
 }
 
 impl Operation {
-    /// Digests what became of one callout.
+    /// Handles the result of one callout.
     #[must_use]
     pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match self {
@@ -40,7 +40,7 @@ impl Operation {
         }
     }
 
-    /// The body of a wanted callout that is only made when it is sent; to be asked for once.
+    /// The body of a wanted callout that is only built when the host sends it. Callers ask for it once.
     #[must_use]
     pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
         match self {
@@ -49,9 +49,9 @@ impl Operation {
         }
     }
 
-    /// How long the operation may take in all, from its start, milliseconds: no callout is to take longer, and none to be
-    /// sent after that. `None` where only its callouts' own times count: a write is never left half done, and a read that is
-    /// judged has not begun.
+    /// How long the operation may take in total from its start, in milliseconds: no callout may end later, and none may be sent
+    /// after that. `None` if only the timeouts of its callouts apply: a write must never be left half done, and a read that is
+    /// still being checked has not begun.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         match self {
@@ -61,7 +61,7 @@ impl Operation {
         }
     }
 
-    /// The shards that a callout under way is about: of its traces.
+    /// The shards that a pending callout is about, for its traces.
     #[must_use]
     pub fn shards(&self, id: CallId) -> Vec<Shard> {
         match self {
@@ -72,7 +72,7 @@ impl Operation {
         }
     }
 
-    /// The indexes whose settings matter to the answer.
+    /// The indexes whose settings affect the answer.
     #[must_use]
     pub fn indexes(&self) -> &[String] {
         match self {
@@ -81,7 +81,7 @@ impl Operation {
         }
     }
 
-    /// What a callout to a node does, where it is not what the operation is called after.
+    /// The name of a callout's step, if it differs from the name of the operation.
     #[must_use]
     pub fn step(&self, id: CallId) -> Option<&'static str> {
         match self {

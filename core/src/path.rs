@@ -1,7 +1,7 @@
-//! Paths of Meilisearch's API: read once from what a client sent, and written from text that is encoded here only.
+//! Paths of Meilisearch's API: parsed once from what a client sent, and encoded in this module only.
 //!
-//! A path that was read can be written into another request: it names what the client named, however the client spelt it, and
-//! cannot name anything else.
+//! A parsed path can be written into another request: it names what the client named, however the client encoded it, and cannot
+//! name anything else.
 
 use crate::query::{decode_segment, encode, pairs};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -10,23 +10,24 @@ use std::{
     fmt::{self, Display, Formatter},
 };
 
-/// A path and its query, as text. It is written in one way: each segment, name and value percent-encoded, but for the
-/// unreserved characters of RFC 3986; one slash between segments, none at the end.
+/// A path with its query. It has one written form: each segment, name and value is percent-encoded, except for the unreserved
+/// characters of RFC 3986; there is one slash between segments and none at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ApiPath {
-    /// Decoded; none is empty.
+    /// Decoded; no segment is empty.
     segments: Vec<String>,
-    /// As it is written.
+    /// In written form.
     query: String,
 }
 
-/// A request's target that is no path of HTTP.
+/// A request target that is not a valid HTTP path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path has characters that a path cannot have")]
+#[error("the path has characters that are not allowed in a path")]
 pub struct InvalidPath;
 
 impl ApiPath {
-    /// The path of these segments, each as text: what is in one cannot end it. Empty ones are left out, as nodes read them.
+    /// Builds a path from segments, each given as text: no text can break out of its segment. Empty segments are left out, as
+    /// nodes do.
     pub fn new<'a>(segments: impl IntoIterator<Item = &'a str>) -> Self {
         let segments =
             segments.into_iter().filter(|segment| !segment.is_empty()).map(str::to_owned).collect();
@@ -39,14 +40,14 @@ impl ApiPath {
         Self::new(["indexes", index].into_iter().chain(rest.iter().copied()))
     }
 
-    /// Reads a request's target as a node reads it: dots and backslashes are letters like others, several slashes are one,
-    /// and what follows a `#` is nothing.
+    /// Parses a request's target as a node does: dots and backslashes are ordinary characters, repeated slashes count as one,
+    /// and a `#` with all that follows it is dropped.
     ///
     /// Source: Meilisearch 1.50 with `http` 0.2 (`PathAndQuery::from_shared`), `actix-router` 0.5 (`Quoter`) and
     /// `actix-web`'s `NormalizePath`.
     ///
     /// # Errors
-    /// A node's HTTP server refuses it: 400, without a body.
+    /// A node's HTTP server would refuse the target with 400 and no body.
     pub fn parse(target: &str) -> Result<Self, InvalidPath> {
         let target = target.split('#').next().unwrap_or_default();
         let (route, query) = target.split_once('?').unwrap_or((target, ""));
@@ -61,7 +62,7 @@ impl ApiPath {
         Ok(pairs(query).fold(path, |path, (name, value)| path.with(&name, &value)))
     }
 
-    /// The same with one more parameter of the query.
+    /// The same path with one more query parameter.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         if !self.query.is_empty() {
@@ -73,21 +74,22 @@ impl ApiPath {
         self
     }
 
-    /// The same with the query of another.
+    /// The same path with the query of another one.
     #[must_use]
     pub fn with_query_of(mut self, other: &Self) -> Self {
         self.query.clone_from(&other.query);
         self
     }
 
-    /// The path below these segments, with its query.
+    /// The path with these segments put before its own; it keeps its query.
     #[must_use]
     pub fn below(mut self, parents: &Self) -> Self {
         self.segments.splice(..0, parents.segments.iter().cloned());
         self
     }
 
-    /// The same with each segment, name and value as `rewrite` gives it, where it gives one; `None` where it gives none at all.
+    /// The path with each segment, name and value replaced where `rewrite` returns a replacement; `None` if it returns none at
+    /// all.
     #[must_use]
     pub fn rewritten(&self, rewrite: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let is_rewritten = Cell::new(false);
@@ -105,26 +107,27 @@ impl ApiPath {
         is_rewritten.get().then_some(path)
     }
 
-    /// What is below these segments, with the query: the reverse of [`Self::below`]. `None` where it is elsewhere.
+    /// The path without these leading segments, with its query: the reverse of [`Self::below`]. `None` if the path does not
+    /// begin with them.
     #[must_use]
     pub fn beneath(&self, parents: &Self) -> Option<Self> {
         let segments = self.segments.strip_prefix(parents.segments.as_slice())?.to_vec();
         Some(Self { segments, query: self.query.clone() })
     }
 
-    /// The segments, decoded; none for `/`.
+    /// The decoded segments; none for `/`.
     #[must_use]
     pub fn segments(&self) -> Vec<&str> {
         self.segments.iter().map(String::as_str).collect()
     }
 
-    /// The query as it is written, without its question mark; empty where there is none.
+    /// The query in written form, without the question mark; empty if there is none.
     #[must_use]
     pub fn query(&self) -> &str {
         &self.query
     }
 
-    /// The path as it is written, without the query.
+    /// The path in written form, without the query.
     #[must_use]
     pub fn route(&self) -> String {
         if self.segments.is_empty() {
@@ -133,7 +136,7 @@ impl ApiPath {
         self.segments.iter().flat_map(|segment| ["/".to_owned(), encode(segment)]).collect()
     }
 
-    /// The index that it names.
+    /// The index that the path names.
     #[must_use]
     pub fn index(&self) -> Option<&str> {
         match self.segments.as_slice() {
@@ -142,7 +145,7 @@ impl ApiPath {
         }
     }
 
-    /// Whether a segment is `.` or `..`. Nodes take these for names; URL parsers resolve them, however they are encoded.
+    /// Whether a segment is `.` or `..`. Nodes take these as names, but URL parsers resolve them, even if they are encoded.
     #[must_use]
     pub fn has_dots(&self) -> bool {
         self.segments.iter().any(|segment| segment == "." || segment == "..")
@@ -156,7 +159,7 @@ impl Display for ApiPath {
     }
 }
 
-/// A path that is written in the program; its text must be one.
+/// A path that is written in the source code; its text must be valid.
 impl From<&'static str> for ApiPath {
     fn from(text: &'static str) -> Self {
         Self::parse(text).unwrap_or_default()

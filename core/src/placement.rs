@@ -1,5 +1,5 @@
-//! Placement: which nodes hold each shard's replicas. Weighted rendezvous hashing with bounded load, on top of what is
-//! there: only what must move moves.
+//! Placement: decides which nodes hold each shard's replicas. It uses weighted rendezvous hashing with bounded load and starts
+//! from the current placement, so that only what must move moves.
 
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
@@ -7,11 +7,11 @@ use xxhash_rust::xxh3::xxh3_64;
 /// A node that replicas can be placed on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacementNode {
-    /// The node's name: what is hashed, so a node keeps its shards whatever its position.
+    /// The node's name. Scores are hashed from it, so a node keeps its shards whatever its position.
     pub name: String,
-    /// Its share of the load, relative to the other nodes'; not positive means none.
+    /// Its share of the load, relative to the other nodes; zero or less means that it gets none.
     pub weight: f64,
-    /// Replicas of a shard go to different zones where there are enough.
+    /// Replicas of a shard go to different zones if there are enough zones.
     pub zone: Option<String>,
 }
 
@@ -23,15 +23,16 @@ impl PlacementNode {
     }
 }
 
-/// For each shard, the names of the nodes that hold it, best first.
+/// For each shard, the names of the nodes that hold it, the best one first.
 pub type Placement = Vec<Vec<String>>;
 
-/// Places `replication` replicas of each of `shards` shards, keeping what `previous` says wherever it can stay.
+/// Places `replication` replicas of each of `shards` shards and keeps what `previous` says wherever possible.
 ///
-/// A shard has fewer replicas than asked only where there are fewer nodes of positive weight. No node holds more than
-/// `ceil(shards * replication * weight / total weight) + 1` replicas, as long as that leaves room for all, and as zones allow: a zone
-/// of few nodes may have to hold more. A node that held nothing takes its share, and nothing else moves then; what a node leaves
-/// goes to others, and nothing else moves. Where bounds or zones would need more than that, [`rebalance`] does it.
+/// A shard has fewer replicas than requested only if there are fewer nodes of positive weight. No node holds more than
+/// `ceil(shards * replication * weight / total weight) + 1` replicas, as long as that leaves room for all and zones allow it:
+/// nodes in a small zone may have to hold more. A node that held nothing takes its share, and nothing else moves; the replicas
+/// of a node that leaves go to other nodes, and nothing else moves. If bounds or zones need more moves than that, [`rebalance`]
+/// makes them.
 #[must_use]
 pub fn place(shards: u16, replication: usize, nodes: &[PlacementNode], previous: &Placement) -> Placement {
     let nodes: Vec<&PlacementNode> = nodes.iter().filter(|node| node.weight > 0.0).collect();
@@ -42,8 +43,9 @@ pub fn place(shards: u16, replication: usize, nodes: &[PlacementNode], previous:
     plan.into_placement()
 }
 
-/// The same, where more may move than a new node takes or a leaving one gives: after it every shard's replicas are in different zones
-/// where there are enough, and no node is above its bound, as far as zones and other nodes' room allow. What is so already stays.
+/// Like [`place`], but may also move replicas when no node joined or left. Afterwards every shard's replicas are in different
+/// zones if there are enough, and no node is above its bound, as far as zones and the room on other nodes allow. Replicas that
+/// already satisfy this stay.
 #[must_use]
 pub fn rebalance(
     shards: u16,
@@ -59,24 +61,24 @@ pub fn rebalance(
     plan.mend_zones();
     plan.level(|_, _, _| true);
     let is_new = (0..nodes.len()).any(|node| before.load(node) == 0);
-    // Where zones and bounds cannot all be had, it would go to and fro.
+    // If zones and bounds cannot both be satisfied, replicas would otherwise move back and forth on each call.
     let plan = if is_new || plan.faults() < before.faults() { plan } else { before };
     plan.into_placement()
 }
 
-/// How much a node wants a shard: weighted rendezvous hashing, `-weight / ln(hash in (0, 1))`.
+/// How strongly a node prefers a shard: weighted rendezvous hashing, `-weight / ln(hash in (0, 1))`.
 ///
 /// Source: Schindelhauer and Schomaker, *Weighted Distributed Hash Tables* (2005), logarithmic method.
 fn score(shard: usize, node: &PlacementNode) -> f64 {
     let hash = xxh3_64(format!("{shard}/{}", node.name).as_bytes());
-    // 53 bits fill a double exactly; the half keeps it off 0 and 1.
+    // 53 bits fit a double exactly; adding a half keeps the value away from 0 and 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     let unit = ((hash >> 11) as f64 + 0.5) / 9_007_199_254_740_992.0;
     -node.weight / unit.ln()
 }
 
-/// What each node should hold: its part by weight; but no zone, and no node, more than one replica of each shard, as long as there are
-/// zones enough for that. What these cannot hold is others'.
+/// How many replicas each node should hold: its part by weight, but no zone and no node gets more than one replica of each
+/// shard, as long as there are enough zones. The other nodes get the rest.
 fn shares(shards: u16, replication: usize, nodes: &[&PlacementNode]) -> Vec<f64> {
     let most = f64::from(shards);
     let replicas = u32::try_from(replication).unwrap_or(u32::MAX);
@@ -118,23 +120,23 @@ fn shares(shards: u16, replication: usize, nodes: &[&PlacementNode]) -> Vec<f64>
 struct Plan<'a> {
     nodes: &'a [&'a PlacementNode],
     replication: usize,
-    /// For each shard, positions in `nodes`.
+    /// For each shard, the positions in `nodes` of its replicas.
     replicas: Vec<Vec<usize>>,
-    /// The replicas that were there before, which only [`Plan::spread`] may move.
+    /// The replicas of the previous placement, which only [`Plan::spread`] may move.
     kept: Vec<Vec<usize>>,
     loads: BTreeMap<usize, usize>,
-    /// What each node should hold, exactly.
+    /// How many replicas each node should hold, as an exact number.
     shares: Vec<f64>,
-    /// For each shard, how much each node wants it.
+    /// For each shard, each node's score.
     scores: Vec<Vec<f64>>,
 }
 
 /// How much a node may hold.
 #[derive(Clone, Copy)]
 enum Limit {
-    /// Its share, rounded down: all nodes come to it before one goes above.
+    /// Its share, rounded down: every node is filled up to this before any node gets more.
     Floor,
-    /// Its share, rounded up, and so many more.
+    /// Its share, rounded up, plus this many.
     Bound(usize),
 }
 
@@ -176,7 +178,7 @@ impl<'a> Plan<'a> {
         self.shares.get(node).copied().unwrap_or(0.0)
     }
 
-    /// How far a node is above its share.
+    /// How far the node's load is above its share.
     fn excess(&self, node: usize) -> f64 {
         f64::from(u32::try_from(self.load(node)).unwrap_or(u32::MAX)) - self.share(node)
     }
@@ -214,7 +216,7 @@ impl<'a> Plan<'a> {
         self.scores.get(shard).and_then(|scores| scores.get(node)).copied().unwrap_or(0.0)
     }
 
-    /// Whether no replica of the shard, but for one on `leaving`, is in this node's zone.
+    /// Whether no replica of the shard, except one on `leaving`, is in this node's zone.
     fn is_new_zone(&self, shard: usize, node: usize, leaving: Option<usize>) -> bool {
         let zone = |node: usize| self.nodes.get(node).and_then(|node| node.zone.as_deref());
         let wanted = zone(node);
@@ -222,7 +224,7 @@ impl<'a> Plan<'a> {
             || self.held(shard).iter().all(|&other| Some(other) == leaving || zone(other) != wanted)
     }
 
-    /// The best of `nodes` for one more replica: a new zone first, room first, then the highest score.
+    /// The best of `nodes` with room for one more replica: one in a new zone first, then the one with the highest score.
     fn candidate(
         &self,
         shard: usize,
@@ -238,12 +240,12 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Gives every shard its replicas.
+    /// Gives every shard its missing replicas.
     fn fill(&mut self) {
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         for shard in 0..self.replicas.len() {
             while self.held(shard).len() < self.replication {
-                // Another zone first, then room.
+                // A node in another zone comes first, then one with room.
                 let is_free =
                     |&node: &usize| !self.held(shard).contains(&node) && self.is_new_zone(shard, node, None);
                 let zone: Vec<usize> = all.iter().copied().filter(is_free).collect();
@@ -251,7 +253,7 @@ impl<'a> Plan<'a> {
                 let choose = |nodes: &[usize]| {
                     limits.iter().find_map(|&limit| self.candidate(shard, nodes, None, limit))
                 };
-                // Zones come before loads: one of few nodes may have to hold more.
+                // Zones take precedence over loads: nodes in a small zone may have to hold more.
                 let found = choose(&zone).or_else(|| self.emptiest(&zone)).or_else(|| choose(&all));
                 let found = found
                     .or_else(|| self.make_room(shard))
@@ -264,8 +266,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Where the only nodes with room already hold the shard: hands another shard's replica to one of them, and gives
-    /// the node that it left.
+    /// Makes room when the only nodes with room already hold the shard: moves another shard's replica to one of them, and
+    /// returns the node that the replica left.
     fn make_room(&mut self, shard: usize) -> Option<usize> {
         let roomy: Vec<usize> =
             self.held(shard).iter().copied().filter(|&node| self.has_room(node, Limit::Bound(0))).collect();
@@ -283,8 +285,8 @@ impl<'a> Plan<'a> {
         None
     }
 
-    /// Moves replicas off nodes above their bound, those that want them least first: to new nodes where there are any, else (if that
-    /// `may` be) to any node, and then one above the bound is let be.
+    /// Moves replicas off nodes above their bound, the lowest scores first. The targets are new nodes; if there are none and
+    /// `may` is true, any node. In that last case a node may stay one above its bound.
     fn spread(&mut self, may: bool) {
         let (new, old): (Vec<usize>, Vec<usize>) =
             (0..self.nodes.len()).partition(|&node| self.load(node) == 0);
@@ -294,7 +296,7 @@ impl<'a> Plan<'a> {
         let (targets, tolerance) = if new.is_empty() { (&old[..], 1) } else { (&new[..], 0) };
         let mut queues: BTreeMap<usize, Vec<usize>> =
             old.iter().map(|&node| (node, self.unwanted(node))).collect();
-        // The one that is furthest above its bound gives first: where there is not room for all, none stays far above.
+        // The node furthest above its bound gives first: if there is not enough room for all, no node stays far above.
         while let Some(node) = self.most_over(&queues, tolerance) {
             let Some(shard) = queues.get_mut(&node).and_then(Vec::pop) else {
                 queues.remove(&node);
@@ -302,7 +304,7 @@ impl<'a> Plan<'a> {
             };
             self.hand_over(shard, node, targets, Limit::Bound(0));
         }
-        // Where bounds alone would leave a new node with little, those that are above their share give too.
+        // If the bounds alone would leave a new node with little, nodes above their share give replicas too.
         let mut queues: BTreeMap<usize, Vec<usize>> =
             old.iter().map(|&node| (node, self.unwanted(node))).collect();
         for target in new {
@@ -330,7 +332,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Whether a replica can be handed over, and no two replicas of its shard come into one zone by that.
+    /// Whether a replica can move from one node to another without adding a second replica of its shard to a zone.
     fn may_move(&self, shard: usize, from: usize, to: usize) -> bool {
         self.held(shard).contains(&from)
             && !self.held(shard).contains(&to)
@@ -342,12 +344,13 @@ impl<'a> Plan<'a> {
         !self.is_new_zone(shard, node, Some(node))
     }
 
-    /// Whether a replica was not there before.
+    /// Whether the replica is not part of the previous placement.
     fn is_moved(&self, shard: usize, node: usize) -> bool {
         self.kept.get(shard).is_none_or(|kept| !kept.contains(&node))
     }
 
-    /// The shards of a node: those that want it least, and at the end those that should be in another zone.
+    /// The node's shards, in the order in which it should keep them: by descending score, and after them those whose replica
+    /// should be in another zone. Callers give away the last one first.
     fn unwanted(&self, node: usize) -> Vec<usize> {
         let mut shards: Vec<usize> =
             (0..self.replicas.len()).filter(|&shard| self.held(shard).contains(&node)).collect();
@@ -363,7 +366,7 @@ impl<'a> Plan<'a> {
         nodes.iter().copied().min_by(|&a, &b| self.excess(a).total_cmp(&self.excess(b)))
     }
 
-    /// Of nodes that may give, the one that is furthest above its bound.
+    /// Of the nodes with a queue, the one furthest above its bound.
     fn most_over(&self, queues: &BTreeMap<usize, Vec<usize>>, tolerance: usize) -> Option<usize> {
         let over = queues.keys().copied().filter(|&node| self.is_over(node, tolerance));
         over.max_by(|&a, &b| self.excess(a).total_cmp(&self.excess(b)))

@@ -1,23 +1,24 @@
-//! What machines of operations say after each step.
+//! What a state machine returns after each step.
 
 use crate::http::{Callout, Reply};
 
-/// What a machine says after each step.
+/// The result of a step of a state machine.
 #[derive(Debug)]
 pub enum Progress<M> {
-    /// Not done: send these, and digest what becomes of each. `calls` may be empty while earlier ones are under way.
+    /// Not done: send these callouts, and pass the result of each to the machine. `calls` may be empty while earlier callouts
+    /// are pending.
     Pending {
-        /// Goes on with the answers.
+        /// Takes the results of the callouts.
         machine: M,
-        /// To be sent now.
+        /// The callouts to send now.
         calls: Vec<Callout>,
     },
-    /// Done; answers to calls that are still under way are of no interest.
+    /// Done. The results of callouts that are still pending can be ignored.
     Done(Reply),
 }
 
 impl<M> Progress<M> {
-    /// The same progress of an outer machine.
+    /// Wraps the machine into an outer one.
     pub fn map<N>(self, wrap: impl FnOnce(M) -> N) -> Progress<N> {
         match self {
             Self::Pending { machine, calls } => Progress::Pending { machine: wrap(machine), calls },

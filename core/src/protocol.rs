@@ -1,23 +1,24 @@
-//! What gateways and the control plane say to each other: begin and commit of a write.
+//! The messages between gateways and the control plane: begin and commit of a write, and reports.
 //!
-//! Both are `POST` with JSON to the control plane's cluster, and carry the cluster's secret in [`SECRET_HEADER`].
+//! All of them are `POST` requests with JSON to the control plane's cluster, with the cluster's secret in [`SECRET_HEADER`].
 
 use crate::{documents::Doubts, error::ErrorBody, json::to_bytes, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Path of *begin*. 200 carries a [`BeginReply`]; any other status is a Meilisearch error for the client.
+/// Path of *begin*. A 200 carries a [`BeginReply`]; any other status is a Meilisearch error for the client.
 pub const BEGIN_PATH: &str = "/_miroir/begin";
-/// Path of *commit*. 200 carries the task summary that the client gets with 202; any other status is an error.
+/// Path of *commit*. A 200 carries the task summary that the client gets with its 202; any other status is an error.
 pub const COMMIT_PATH: &str = "/_miroir/commit";
-/// Path of a VM's [`Report`]. 200 carries a [`ReportReply`].
+/// Path of a VM's [`Report`]. A 200 carries a [`ReportReply`].
 pub const REPORT_PATH: &str = "/_miroir/report";
-/// A write that a gateway cannot take goes here, after this prefix under its own method, path, query, headers and body: the
-/// control plane checks the client's key, then lets a node say what is wrong. 204 where no node finds anything wrong.
+/// A gateway forwards a write that it refuses here: the path is this prefix followed by the client's path, with the client's
+/// method, query, headers and body. The control plane checks the client's key, then lets a node say what is wrong. It answers
+/// 204 if the node finds nothing wrong.
 pub const REFUSAL_PREFIX: &str = "/_miroir/refusal";
-/// The same without the body, and without asking a node: 204 where the client's key allows the write.
+/// The same without the body, and without asking a node: the answer is 204 if the client's key allows the write.
 pub const AUTHORIZATION_PREFIX: &str = "/_miroir/authorization";
-/// Carries the cluster's secret on every internal request. A gateway removes it from what clients send.
+/// The header that carries the cluster's secret on every internal request. A gateway removes it from clients' requests.
 pub const SECRET_HEADER: &str = "x-miroir-secret";
 
 /// How the `customMetadata` begins under which nodes keep their tasks of a write.
@@ -37,86 +38,88 @@ pub fn uid_of_metadata(text: &str) -> Option<u32> {
     (metadata(uid) == text).then_some(uid)
 }
 
-/// A write that a gateway has split and would send.
+/// A write that a gateway has split by shard and wants to send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Begin {
-    /// Random, a number for each worker's VM: whose epoch key the write goes under.
+    /// A random id of the worker's VM. It selects the write key under which the write is sent.
     pub gateway: String,
-    /// The version of the topology that the gateway split it with.
+    /// The version of the topology by which the gateway split the write.
     pub topology_version: u64,
-    /// Index uid, as the client wrote it.
+    /// The index uid, as the client wrote it.
     pub index: String,
-    /// What is to be done.
+    /// What the write does.
     pub operation: WriteOperation,
-    /// The shards touched, ascending. Every shard, where the operation goes to all.
+    /// The shards that the write touches, in ascending order. All shards, if the operation goes to all.
     pub shards: Vec<Shard>,
-    /// The client's `Authorization` header, to be checked by the control plane.
+    /// The client's `Authorization` header; the control plane checks it.
     pub authorization: Option<String>,
-    /// The client's `customMetadata`; kept in the ledger.
+    /// The client's `customMetadata`; the ledger keeps it.
     pub custom_metadata: Option<String>,
-    /// The documents' own fields, each once, in the order in which they come first.
+    /// The top-level fields of the documents, each once, in the order of their first occurrence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// The fields in their objects, joined by dots.
+    /// The fields inside the documents' objects, as dotted paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nested_fields: Vec<String>,
-    /// What nodes may refuse of the documents.
+    /// What nodes may refuse about the documents.
     #[serde(default, skip_serializing_if = "Doubts::is_empty")]
     pub doubts: Doubts,
-    /// The documents that the doubts are about, a JSON array: where the control plane has asked for them.
+    /// The documents that may be refused, as a JSON array; only if the control plane has asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<String>,
 }
 
-/// What a worker's VM tells from time to time. Answered, it has a *lease*: for `limits.leaseMs` from the moment when it was
-/// sent, the VM may read by the topology that it has.
+/// What a worker's VM reports periodically. The answer gives the VM a *lease*: it may read by its topology for
+/// `limits.leaseMs`, counted from the moment when it sent the report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Random, as [`Begin::gateway`].
+    /// A random id of the VM, as in [`Begin::gateway`].
     pub vm: String,
     /// The version of the oldest topology that anything in the VM still uses.
     pub oldest: u64,
-    /// Nodes of the newest topology that have not answered the VM yet: they are not to be read or written through it.
+    /// Nodes of the newest topology that have not answered this VM yet: the VM must not read from them or write to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreached: Vec<String>,
-    /// The last [`ReportReply::needed`] that the VM has heard: it reads by nothing older.
+    /// The last [`ReportReply::needed`] that the VM has received: it reads by no older topology.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed: Option<u64>,
-    /// Whether the VM has heard an answer before: only then one gives it a lease. Envoy tries each configuration in a VM that it lets go at
-    /// once, whose lease everybody would wait for. Absent from a filter of before.
+    /// Whether the VM has received an answer before. Only then does an answer give it a lease. Envoy tries each configuration
+    /// in a VM that it drops immediately; everybody would have to wait for the lease of that VM. Absent if the filter is of an
+    /// older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_heard: Option<bool>,
-    /// A read waits for a newer topology to arrive: the answer may take a moment, since it is asked again then.
+    /// Whether a read waits for a newer topology to arrive. The answer may then be delayed a moment, because the VM reports
+    /// again when the topology arrives.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
-    /// Those of them whose cluster Envoy does not have.
+    /// Those of the [unreached](Self::unreached) nodes for which Envoy has no cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without_cluster: Vec<String>,
-    /// The version of the newest topology that the VM has; 0 where a filter of before does not say.
+    /// The version of the newest topology that the VM has; 0 if the filter is of an older version that does not report it.
     #[serde(default)]
     pub newest: u64,
-    /// The name that its Envoy has been given, `node.id`.
+    /// The name of the VM's Envoy, `node.id`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub gateway: String,
-    /// What its Envoy has refused since that topology.
+    /// The configuration that the VM's Envoy has refused since that topology, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedTopology>,
 }
 
-/// A configuration that the filter would not take.
+/// A configuration that the filter refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedTopology {
-    /// The version that it says; `None` where it says none.
+    /// The version in the configuration; `None` if it has none.
     pub version: Option<u64>,
-    /// All that is wrong with it.
+    /// All errors in the configuration.
     pub reason: String,
 }
 
 impl RefusedTopology {
-    /// What is told of a configuration with these errors.
+    /// Describes a configuration that has these errors.
     #[must_use]
     pub fn new(configuration: &[u8], errors: &[String]) -> Self {
         #[derive(Deserialize)]
@@ -127,13 +130,13 @@ impl RefusedTopology {
         Self { version: versioned.map(|it| it.version), reason: errors.join("; ") }
     }
 
-    /// Reads what [`Self::to_json`] wrote.
+    /// Parses what [`Self::to_json`] wrote.
     #[must_use]
     pub fn from_json(json: &[u8]) -> Option<Self> {
         serde_json::from_slice(json).ok()
     }
 
-    /// As JSON.
+    /// Serializes it as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         to_bytes(self)
@@ -152,20 +155,20 @@ impl Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReportReply {
-    /// Copies that older topologies name may be gone: what has an older one must not read.
+    /// The oldest version that may still be read by: replicas that older topologies name may be deleted.
     pub needed: u64,
-    /// Whether this is a lease; else the VM is to report once more, at once.
+    /// Whether this answer gives a lease; if not, the VM must report once more, immediately.
     #[serde(default = "is_lease")]
     pub lease: bool,
 }
 
-/// A control plane of before gives nothing else.
+/// A control plane of an older version always gives a lease.
 fn is_lease() -> bool {
     true
 }
 
 impl ReportReply {
-    /// Reads the answer's body; `None` where it is something else.
+    /// Parses the answer's body; `None` if it is something else.
     #[must_use]
     pub fn from_json(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
@@ -180,38 +183,39 @@ pub enum WriteOperation {
     AddDocuments {
         /// `true` for `PUT`.
         update: bool,
-        /// Documents in the payload.
+        /// Number of documents in the payload.
         documents: u64,
-        /// Different ids among them: what Meilisearch counts as indexed.
+        /// Number of distinct ids among them, which Meilisearch counts as indexed.
         distinct: u64,
         /// The client's `primaryKey` parameter.
         requested_primary_key: Option<String>,
-        /// The key that the gateway split by: the topology's, else the requested, else the inferred one.
+        /// The primary key by which the gateway split the payload: the topology's, or else the requested, or else the inferred
+        /// one.
         primary_key: Option<String>,
-        /// That key is the topology's, which may be of before the index was deleted.
+        /// Whether that key is the topology's, which may be older than a deletion of the index.
         #[serde(default)]
         assumed: bool,
-        /// Why the payload would fail on a node; then no document is sent, and the task fails with this.
+        /// Why nodes would refuse the payload. If set, no document is sent, and the task fails with this error.
         failure: Option<ErrorBody>,
     },
     /// Delete documents by id.
     DeleteDocuments {
-        /// Ids in the request.
+        /// Number of ids in the request.
         ids: u64,
-        /// The key that the gateway hashed by.
+        /// The primary key by which the gateway split the ids.
         primary_key: Option<String>,
-        /// One of them that nodes may not be able to look for: then no document is deleted.
+        /// One of the ids that nodes may not be able to look up. If set, no document is deleted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         odd: Option<String>,
     },
-    /// Delete the documents that a filter finds.
+    /// Delete the documents that match a filter.
     DeleteByFilter {
-        /// The client's filter, shown in the task.
+        /// The client's filter; the task shows it.
         filter: serde_json::Value,
     },
-    /// Edit documents by a function.
+    /// Edit documents with a function.
     Edit {
-        /// The client's filter; shown in the task, as the rest.
+        /// The client's filter. The task shows it, and the context and the function.
         filter: Option<serde_json::Value>,
         /// The client's context.
         context: Option<serde_json::Value>,
@@ -226,65 +230,65 @@ pub enum WriteOperation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "decision", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum BeginReply {
-    /// Send it, under this uid; the shards are locked until the commit.
+    /// Send the write under this uid. The shards are locked until the commit.
     Send {
-        /// The task's uid; goes to the nodes as `customMetadata`.
+        /// The task's uid; nodes get it as `customMetadata`.
         uid: u32,
-        /// The gateway's epoch key, to be sent to the nodes as the bearer.
+        /// The gateway's write key; nodes get it as the bearer token.
         key: String,
-        /// The index's primary key; sent with every document addition.
+        /// The index's primary key; every document addition is sent with it.
         primary_key: Option<String>,
-        /// Names of the nodes that [`Self::Send::writers`] counts in.
+        /// Names of the nodes to which the positions in [`Self::Send::writers`] refer.
         nodes: Vec<String>,
-        /// For each shard of the begin, in its order, the positions in `nodes` of its writers.
+        /// For each shard of the begin, in the same order, the positions in `nodes` of its writers.
         writers: Vec<Vec<u16>>,
-        /// Shards that are being copied: the commit tells which ids were written to them.
+        /// Shards that are being copied: the commit must list the ids written to them.
         #[serde(default)]
         record: Vec<Shard>,
-        /// Random: the commit is to say it. A uid is given again where its write was taken back.
+        /// A random id that the commit must repeat. It tells two writes apart if a rolled-back write's uid is used again.
         #[serde(default)]
         begun: Option<String>,
     },
-    /// The index's primary key is this one: split again by it, and begin again.
+    /// The index has this primary key: split the payload by it, and begin again.
     Split {
         /// The index's primary key.
         primary_key: String,
     },
-    /// The index has no primary key any more: split by the requested or the inferred one, and begin again.
+    /// The index no longer has a primary key: split the payload by the requested or the inferred one, and begin again.
     Infer,
-    /// The index's settings make the doubts matter: begin again with the doubtful documents.
+    /// With the index's settings, nodes may refuse some documents: begin again and include these.
     Show,
-    /// Nothing is to be sent: the task is in the ledger and will tell why. The client gets 202 with this summary.
+    /// Send nothing: the task is in the ledger and says why. The client gets 202 with this summary.
     Recorded {
         /// Meilisearch's task summary.
         task: serde_json::Value,
     },
 }
 
-/// What became of a write's callouts.
+/// The results of a write's callouts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Commit {
     /// From [`BeginReply::Send`].
     pub uid: u32,
-    /// From [`BeginReply::Send`] too.
+    /// From [`BeginReply::Send`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<String>,
     /// One entry for each node that was asked.
     pub results: Vec<NodeResult>,
-    /// The ids written to the shards that [`BeginReply::Send`] named in `record`. A shard that is not here may have been
-    /// written all over.
+    /// The ids written to the shards that [`BeginReply::Send`] listed in `record`. For a listed shard that is missing here, any
+    /// document may have been written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub written: BTreeMap<Shard, BTreeSet<String>>,
 }
 
-/// What one node did with a write.
+/// One node's result for a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeResult {
     /// The node's name.
     pub node: String,
-    /// What it said.
+    /// How the node answered.
     pub outcome: NodeOutcome,
 }
 
@@ -292,18 +296,18 @@ pub struct NodeResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum NodeOutcome {
-    /// 202: the node queued it.
+    /// The node answered 202: it queued the write.
     Enqueued {
-        /// The node's own task uid.
+        /// The uid of the node's own task.
         task_uid: u32,
     },
-    /// The node answered otherwise: it has not taken the write.
+    /// The node answered with another status: it did not accept the write.
     Refused {
         /// HTTP status.
         status: u16,
-        /// The node's error, where it sent one.
+        /// The node's error, if it sent one.
         error: Option<ErrorBody>,
     },
-    /// No whole answer: the node may or may not have taken the write.
+    /// No complete answer came: the node may or may not have accepted the write.
     Unknown,
 }

@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::BTreeMap;
 
-/// What stays as it is in a path segment or a query value (RFC 3986, unreserved).
+/// The characters that are not encoded in a path segment or a query value (the unreserved ones of RFC 3986).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The decoded pairs of a query string, in order.
@@ -14,24 +14,24 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The decoded pairs of a query string; of those with one name the last, as nodes take them.
+/// The decoded pairs of a query string; of several with the same name the last one counts, as on nodes.
 #[must_use]
 pub fn last_pairs(query: &str) -> BTreeMap<String, String> {
     pairs(query).collect()
 }
 
-/// The members of a list with commas, but empty ones: as nodes read one.
+/// The members of a comma-separated list without the empty ones, as nodes read it.
 pub fn members(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').filter(|member| !member.is_empty())
 }
 
-/// A segment of a path, decoded; what is not UTF-8 is replaced, as nodes replace it.
+/// Decodes a path segment; invalid UTF-8 is replaced, as on nodes.
 #[must_use]
 pub fn decode_segment(segment: &str) -> String {
     percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
-/// Text as it can stand in a path segment or a query value.
+/// Encodes text for a path segment or a query value.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()

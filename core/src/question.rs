@@ -8,10 +8,10 @@ use crate::{
 };
 use std::{fmt::Debug, sync::Arc};
 
-/// A part of a question (one query of a multi-search; the whole of anything else) for some shards.
+/// One query of a scatter query, for some shards. A multi-search has several queries, any other read has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Portion {
-    /// Counts the parts of the question.
+    /// The position of the query in the scatter query.
     pub unit: usize,
     /// The shards asked for.
     pub shards: Vec<Shard>,
@@ -23,7 +23,7 @@ pub fn shards_of(portions: &[Portion]) -> Vec<Shard> {
     portions.iter().flat_map(|portion| portion.shards.clone()).collect()
 }
 
-/// A request to a node; always `POST` with JSON.
+/// A request to a node; always a `POST` with JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRequest {
     /// Path and query.
@@ -34,17 +34,18 @@ pub struct NodeRequest {
     pub key: Key,
 }
 
-/// Under which key a node is asked.
+/// The key with which a node is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// The client's: the node judges it.
+    /// The client's key; the node checks it.
     Client,
-    /// The gateway's own, for what a client has a right to only in part: to be asked once a node has judged the client's.
+    /// The gateway's own key, for data that the client may only see in part. Use it only after a node has accepted the client's
+    /// key.
     Internal,
 }
 
 impl NodeRequest {
-    /// A request under the client's key.
+    /// A request with the client's key.
     #[must_use]
     pub fn new(path: impl Into<ApiPath>, body: Vec<u8>) -> Self {
         Self { path: path.into(), body, key: Key::Client }
@@ -70,7 +71,7 @@ pub fn owner(parts: &[Part]) -> Option<u16> {
     parts.first().map(|part| part.node)
 }
 
-/// What the answers mean together.
+/// The result of merging the answers.
 #[derive(Debug)]
 pub enum Gathered {
     /// The answer.
@@ -79,7 +80,7 @@ pub enum Gathered {
     Broken(Broken),
     /// The answers lead to another question; this node, where it is known, is the one to ask for native errors.
     Next(Box<dyn Question>, Option<u16>),
-    /// The answers lead to another question, to the nodes that were asked, each for the same portions.
+    /// Send another query to the same nodes, to each for the same slices.
     Again(Box<dyn Question>),
     /// A node has to say what is wrong: this one, or any.
     Native(Option<u16>),
@@ -106,16 +107,16 @@ impl Gathered {
 
 /// A read that several nodes answer together.
 pub trait Question: Debug {
-    /// A number for each unit, that follows from it without its paging: it chooses the replicas, so that the pages of one
-    /// question come from the same ones.
+    /// A number for each unit, which depends on everything except the unit's paging. It chooses the replicas, so that all pages
+    /// of a query come from the same ones.
     fn seeds(&self) -> Vec<u64>;
 
-    /// The shards that it concerns.
+    /// The shards that the query concerns.
     fn shards(&self, topology: &Topology) -> Vec<Shard> {
         topology.shards().collect()
     }
 
-    /// How many hits there are up to the end of its page: those of deep pages take time.
+    /// The number of hits up to the end of the page: deep pages get more time.
     fn hits(&self) -> u64 {
         0
     }
@@ -123,17 +124,17 @@ pub trait Question: Debug {
     /// What one node is asked; [`crate::read::Read`] makes sure that each shard of each unit is asked for once.
     fn ask(&self, portions: &[Portion]) -> NodeRequest;
 
-    /// Whether there is anything to ask of the node that these portions were asked of; for [`Gathered::Again`].
+    /// Whether the node with these slices needs to be asked; for [`Gathered::Again`].
     fn concerns(&self, _: &[Portion]) -> bool {
         true
     }
 
-    /// What to ask from the start where a node fails that no other can stand in for, after [`Gathered::Again`].
+    /// The query to start over with if a node fails after [`Gathered::Again`], when no other node can replace it.
     fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
         None
     }
 
-    /// The same without what was added to make the answer more exact, for when nodes refuse this one but take the
+    /// The same query without the parts that only make the answer more exact, for nodes that refuse this one but accept the
     /// client's own request.
     fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
         None

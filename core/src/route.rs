@@ -1,4 +1,4 @@
-//! Which requests the data plane handles itself.
+//! Decides which requests the data plane handles itself.
 
 use crate::path::ApiPath;
 
@@ -36,16 +36,16 @@ pub enum Route {
     Write {
         /// Index uid.
         index: String,
-        /// Which.
+        /// The kind of mutation.
         kind: WriteKind,
     },
-    /// The control plane's own routes, which clients have no business with.
+    /// The control plane's internal routes, which clients must not call.
     Internal,
-    /// Everything else: the control plane answers.
+    /// Everything else; the control plane answers it.
     ControlPlane,
 }
 
-/// Which mutation of documents.
+/// The kind of a mutation of documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteKind {
     /// `POST` (replace) or `PUT` (update) `/indexes/{uid}/documents`.
@@ -69,7 +69,7 @@ pub enum WriteKind {
 }
 
 impl Route {
-    /// The route of a method and a path.
+    /// The route for a method and a path.
     #[must_use]
     pub fn of(method: &str, path: &ApiPath) -> Self {
         let text = |segment: &str| segment.to_owned();
@@ -89,7 +89,7 @@ impl Route {
             ("POST", ["indexes", index, "documents", "delete-batch"]) => write(index, WriteKind::DeleteBatch),
             ("POST", ["indexes", index, "documents", "delete"]) => write(index, WriteKind::DeleteByFilter),
             ("POST", ["indexes", index, "documents", "edit"]) => write(index, WriteKind::Edit),
-            // These are routes, whatever documents are called.
+            // These names are routes, even if documents have them as ids.
             (_, ["indexes", _, "documents", "delete-batch" | "delete" | "edit" | "fetch"]) => {
                 Self::ControlPlane
             }

@@ -1,11 +1,11 @@
-//! Takes the tag out of what a client sees.
+//! Removes the shard tag from what clients see.
 
 use crate::{json::RawObject, path::ApiPath, shard::TAG_FIELD};
 use memchr::memmem;
 use serde_json::{Value, value::RawValue};
 use std::borrow::Cow;
 
-/// A document without the tag. Everything else stays byte for byte, whatever it is called.
+/// Returns a document without the tag. All other fields stay byte for byte, whatever their names.
 #[must_use]
 pub fn document(json: &[u8]) -> Vec<u8> {
     match serde_json::from_slice::<RawObject<'_>>(json) {
@@ -23,13 +23,13 @@ pub(crate) fn write_untagged(object: &RawObject<'_>, out: &mut Vec<u8>) {
     object.write_filtered(out, |name, value, out| name != TAG_FIELD && as_is(name, value, out));
 }
 
-/// Writes a member as it was written.
+/// Writes a member's value unchanged.
 pub(crate) fn as_is(_: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(value.get().as_bytes());
     true
 }
 
-/// A message without the tag: in lists of attribute names, and alone.
+/// Removes the tag from a message: from lists of attribute names, and where it stands alone.
 #[must_use]
 pub fn text(text: &str) -> String {
     if !mentions_tag(text.as_bytes()) {
@@ -37,7 +37,7 @@ pub fn text(text: &str) -> String {
     }
     let quoted = format!("`{TAG_FIELD}`");
     let mut text = text.to_owned();
-    // What is left may be put together from what stood around the name.
+    // A removal may join the text around it into the tag's name again.
     while mentions_tag(text.as_bytes()) {
         for name in [quoted.as_str(), TAG_FIELD] {
             for (from, to) in [(format!("{name}, "), ""), (format!(", {name}"), ""), (name.to_owned(), "")] {
@@ -54,25 +54,25 @@ pub fn text(text: &str) -> String {
     text
 }
 
-/// A sentence of an error without the tag, and with the numbers of the rules in `filterableAttributes` as the client knows them.
+/// Removes the tag from an error message, and numbers the rules in `filterableAttributes` as the client knows them.
 #[must_use]
 pub fn sentence(said: &str) -> String {
     let text = text(said);
     if text.contains("filterableAttributes") { rules_without_ours(&text) } else { text }
 }
 
-/// The same for an error's body.
+/// The same for the body of an error.
 #[must_use]
 pub fn error(body: &[u8]) -> Vec<u8> {
     std::str::from_utf8(body).map_or_else(|_| body.to_vec(), |text| sentence(text).into_bytes())
 }
 
-/// How nodes end a list of attributes of which some are not displayed.
+/// How nodes end a list of attributes if some are not displayed.
 const HIDDEN: &str = "<..hidden-attributes>";
 
-/// An error's body, untagged, whose list of filterable attributes says that some are hidden only where some are that the client knows:
-/// the tag may be hidden itself, where it was decided what is displayed before nodes were made to show it. `filterable` gives the patterns of an index, or of the only index
-/// that there is.
+/// Corrects an untagged error body with a list of filterable attributes: the list may say that some are hidden only if the
+/// client knows a hidden one. The tag itself may be hidden, if the client set `displayedAttributes` before nodes were made to
+/// display the tag. `filterable` returns the patterns of an index; for `None`, of the only index of the request.
 #[must_use]
 pub fn hidden_attributes(body: Vec<u8>, filterable: impl Fn(Option<&str>) -> Option<Vec<String>>) -> Vec<u8> {
     const LIST: &str =
@@ -94,7 +94,8 @@ pub fn hidden_attributes(body: Vec<u8>, filterable: impl Fn(Option<&str>) -> Opt
     mended().unwrap_or(body)
 }
 
-/// The tag's own rule comes first in `filterableAttributes`, so a node counts the client's rules from 1.
+/// Takes the tag's own rule out of the numbering. It is the first in `filterableAttributes`, so nodes number the client's rules
+/// from 1.
 fn rules_without_ours(message: &str) -> String {
     let mut parts = message.split("rule #");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -111,15 +112,16 @@ fn rules_without_ours(message: &str) -> String {
     out
 }
 
-/// Stands in for the tag's name where a client uses it: as long, so that positions in messages hold, and nobody's.
+/// Replaces the tag's name in clients' requests. It has the same length, so that positions in messages stay right, and no
+/// document has a field with this name.
 const ALIAS: &str = "_miroir_5hard";
 
-/// A client's body in which the tag's name is a name that no document has, so that a node treats it as it treats an
-/// attribute that it has never heard of; `None` where it does not mention the tag, however it is spelt.
+/// Returns the client's body with the tag's name replaced by a name that no document has, so that nodes treat it like any
+/// unknown attribute; `None` if the body does not mention the tag in any spelling.
 #[must_use]
 pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Cow::Borrowed(body);
-    // Letters may be spelt with escapes; what is written again has none for these.
+    // The client may write letters as escapes; serializing the value again removes them.
     if memmem::find(body, b"\\u00").is_some()
         && let Some(written) =
             serde_json::from_slice::<Value>(body).ok().and_then(|value| serde_json::to_vec(&value).ok())
@@ -134,7 +136,7 @@ pub fn disguise(body: &[u8]) -> Option<Vec<u8>> {
 #[must_use]
 pub fn disguise_path(path: &ApiPath) -> Option<ApiPath> {
     path.rewritten(|text| {
-        // A filter may be JSON, whose letters may be spelt with escapes.
+        // A filter may be JSON, in which letters may be written as escapes.
         let json =
             memmem::find(text.as_bytes(), b"\\u00").and_then(|_| serde_json::from_str::<Value>(text).ok());
         let plain = json.map_or_else(|| text.to_owned(), |json| json.to_string());
@@ -142,14 +144,14 @@ pub fn disguise_path(path: &ApiPath) -> Option<ApiPath> {
     })
 }
 
-/// The same for a value of JSON.
+/// The same for a JSON value.
 #[must_use]
 pub fn disguise_value(value: &Value) -> Option<Value> {
     let written = serde_json::to_vec(value).ok()?;
     disguise(&written).and_then(|disguised| serde_json::from_slice(&disguised).ok())
 }
 
-/// Puts the tag's name back into the answer to a disguised request; the tag itself must be out of it.
+/// Puts the tag's name back into the answer to a disguised request. The answer must not contain the tag itself any more.
 #[must_use]
 pub fn reveal(body: &[u8]) -> Vec<u8> {
     replace(body, ALIAS, TAG_FIELD)
@@ -169,7 +171,7 @@ fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     out
 }
 
-/// Whether the tag's name stands anywhere in it.
+/// Whether the bytes contain the tag's name anywhere.
 #[must_use]
 pub fn mentions_tag(bytes: &[u8]) -> bool {
     memmem::find(bytes, TAG_FIELD.as_bytes()).is_some()

@@ -1,7 +1,8 @@
-//! The order in which documents came first: what one node orders hits by that no ranking rule tells apart.
+//! The order in which documents first arrived: one node orders hits by it if no ranking rule tells them apart.
 //!
-//! A node orders them by an internal number that it gives to each new document and never tells. Here each document carries
-//! its own, behind its shard's tag: the write that brought it first, and its position in that write.
+//! A node orders such hits by an internal number that it assigns to each new document and never reveals. In a cluster, each
+//! document carries its own number behind its shard's tag: the write that first brought the document, and its position in that
+//! write.
 
 use crate::{
     json::RawObject,
@@ -9,48 +10,50 @@ use crate::{
 };
 use std::fmt;
 
-/// Spaces of different widths: separators to Meilisearch's tokenizer, so that a sequence is never searchable text; and nothing of
-/// a facet's value, whose spaces at both ends Meilisearch takes away, so that all sequences are one value.
+/// Spaces of different widths. Meilisearch's tokenizer takes them as separators, so a sequence is never searchable text.
+/// Meilisearch also trims spaces from facet values, so all sequences count as one facet value.
 const DIGITS: [char; 8] =
     ['\u{2002}', '\u{2003}', '\u{2004}', '\u{2005}', '\u{2006}', '\u{2007}', '\u{2008}', '\u{2009}'];
-/// Between the two numbers.
+/// Separates the two numbers.
 const BETWEEN: char = ' ';
 
-/// A document's place in the order in which documents came first.
+/// A document's place in the order in which documents first arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence {
-    /// The uid of the write that brought the document first.
+    /// The uid of the write that first brought the document.
     pub write: u32,
     /// The position of the document in that write's payload.
     pub position: u32,
 }
 
 impl Sequence {
-    /// Reads the text that a document carries; `None` where it is not one.
+    /// Parses the text that a document carries; `None` if it is not a sequence.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         let (write, position) = text.split_once(BETWEEN)?;
         Some(Self { write: number(write)?, position: number(position)? })
     }
 
-    /// The sequence of a document, where it is shown and has one: documents of before there were sequences have none.
+    /// The sequence of a document, if the document is shown with its tag and has one: documents written before sequences
+    /// existed have none.
     #[must_use]
     pub fn of(document: &RawObject<'_>) -> Option<Self> {
         DocumentTag::from_json(document.get(TAG_FIELD)?.get())?.sequence
     }
 }
 
-/// What a stored document carries in [`TAG_FIELD`]: an array of two texts; of before there were sequences, the first one alone.
+/// The content of [`TAG_FIELD`] in a stored document: an array of two strings. Documents written before sequences existed have
+/// the first string alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DocumentTag {
-    /// The shard that the document is stored under.
+    /// The shard under which the document is stored.
     pub shard: Shard,
-    /// Its place in the order of documents.
+    /// The document's place in the order of documents.
     pub sequence: Option<Sequence>,
 }
 
 impl DocumentTag {
-    /// Reads the field's value as JSON; `None` where it is something else.
+    /// Parses the field's value from JSON; `None` if it is something else.
     #[must_use]
     pub fn from_json(json: &str) -> Option<Self> {
         let Some(texts) = json.strip_prefix('[') else {
@@ -63,7 +66,7 @@ impl DocumentTag {
 }
 
 impl fmt::Display for DocumentTag {
-    /// As [`DocumentTag::from_json`] reads it.
+    /// Writes the form that [`DocumentTag::from_json`] parses.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tag = self.shard.tag();
         match self.sequence {
@@ -116,7 +119,7 @@ mod tests {
             assert_eq!(Sequence::from_text(&text), Some(sequence));
             assert_eq!(text.trim(), "", "nothing is left of it as a facet's value");
         }
-        // Part of the format on disk.
+        // This is part of the on-disk format.
         assert_eq!(Sequence { write: 8, position: 1 }.to_string(), "\u{2003}\u{2002} \u{2003}");
     }
 

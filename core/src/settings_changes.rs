@@ -1,29 +1,30 @@
-//! Which reads may have met two settings of one index: nodes change them one after the other, each when its queue comes to it.
+//! Tracks which reads may have seen both old and new settings of an index: nodes change settings one after another, each when
+//! its task queue reaches the change.
 
 use crate::{route::Route, topology::Topology};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Names the indexes of a read whose settings were being changed while it was answered, with commas.
+/// Response header that lists, with commas, those indexes of a read whose settings changed while it was answered.
 pub const HEADER: &str = "x-miroir-settings-changing";
 
-/// The changes of settings that a worker has heard of.
+/// The settings changes that a worker knows of.
 #[derive(Clone, Debug, Default)]
 pub struct SettingsChanges {
-    /// By index, the last version of the topology in which its settings were being changed.
+    /// By index, the last version of the topology in which its settings were changing.
     last: BTreeMap<String, u64>,
 }
 
 impl SettingsChanges {
-    /// Takes note of a topology. `oldest` is the version of the oldest one that is still read by.
+    /// Records a topology. `oldest` is the version of the oldest topology that a read still uses.
     pub fn note(&mut self, topology: &Topology, oldest: u64) {
         self.last.retain(|_, version| *version >= oldest);
         let indexes = topology.config().indexes.iter().filter(|(_, index)| index.settings_changing);
         self.last.extend(indexes.map(|(uid, _)| (uid.clone(), topology.version())));
     }
 
-    /// What [`HEADER`] says of a read of these indexes that began by the topology of this version, and ends now; `None` where
-    /// nothing is to be said.
+    /// The value of [`HEADER`] for a read of these indexes that began with the topology of this version and ends now; `None` if
+    /// the header is not needed.
     #[must_use]
     pub fn since(&self, version: u64, indexes: &[String]) -> Option<String> {
         let is_changing = |index: &&String| self.last.get(*index).is_some_and(|last| *last >= version);
@@ -34,7 +35,7 @@ impl SettingsChanges {
     }
 }
 
-/// The indexes that a read concerns, as far as its settings matter.
+/// The indexes whose settings affect a read.
 #[must_use]
 pub fn indexes_of(route: &Route, body: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
@@ -83,11 +84,11 @@ mod tests {
         changes.note(&topology(1, &[]), 1);
         assert_eq!(changes.since(1, &movies), None);
         changes.note(&topology(2, &["movies"]), 1);
-        // It began before, and was under way when it was heard of.
+        // This read began earlier, and was in progress when the worker learned of the change.
         assert_eq!(changes.since(1, &movies).as_deref(), Some("movies"));
         assert_eq!(changes.since(2, &movies).as_deref(), Some("movies"));
         changes.note(&topology(3, &[]), 1);
-        // It began before or while, and ends after.
+        // These reads began before or during the change, and end after it.
         assert_eq!(changes.since(1, &movies).as_deref(), Some("movies"));
         assert_eq!(changes.since(2, &movies).as_deref(), Some("movies"));
         assert_eq!(changes.since(3, &movies), None);

@@ -1,4 +1,4 @@
-//! From a document's id to its shard, and from a shard to its tag.
+//! Maps a document's id to its shard, and a shard to its tag.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -8,10 +8,10 @@ pub const MAX_SHARDS: u16 = 512;
 /// The field that every stored document carries. Reserved, and invisible to clients.
 pub const TAG_FIELD: &str = "_miroir_shard";
 
-/// Characters that Meilisearch's tokenizer takes as separators only, so that a tag is never searchable text.
+/// Characters that Meilisearch's tokenizer takes as separators only, so a tag is never searchable text.
 const TAG_ALPHABET: &[u8; 8] = b",;()[]{}";
 
-/// A slot of the key space.
+/// A slot of the hash of document ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Shard(pub u16);
@@ -26,13 +26,13 @@ impl Shard {
         Self::of_hash(Self::hash(id), shards)
     }
 
-    /// What a document's shard follows from: `xxh3_64` of its id.
+    /// The hash that decides a document's shard: `xxh3_64` of its id.
     #[must_use]
     pub fn hash(id: &str) -> u64 {
         xxh3_64(id.as_bytes())
     }
 
-    /// The shard of an id's [`Self::hash`].
+    /// The shard for a [`Self::hash`] of an id.
     #[must_use]
     pub fn of_hash(hash: u64, shards: u16) -> Self {
         Self(u16::try_from(hash % u64::from(shards.max(1))).unwrap_or(0))
@@ -47,7 +47,7 @@ impl Shard {
             .collect()
     }
 
-    /// The shard that a tag names; `None` where the text is not a tag.
+    /// Parses a tag; `None` if the text is not one.
     #[must_use]
     pub fn from_tag(tag: &str) -> Option<Self> {
         if tag.len() != 3 {
@@ -62,7 +62,7 @@ impl Shard {
     }
 }
 
-/// The filter expression that keeps the documents of these shards only, in Meilisearch's filter syntax.
+/// A filter expression in Meilisearch's syntax that matches only the documents of these shards.
 #[must_use]
 pub fn tag_filter(shards: &[Shard]) -> String {
     let mut filter = String::with_capacity(24 + 7 * shards.len());

@@ -1,4 +1,4 @@
-//! Tenant tokens, as far as they concern the cluster: nodes judge them, and add their filters to searches.
+//! Checks tenant tokens for what concerns the cluster. Nodes verify the tokens and apply their filters.
 
 use crate::{
     error::{ApiError, Code},
@@ -6,13 +6,13 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-/// Makes sure that the rules of a tenant token do not name the shard tag: nodes would filter by it. Any other header is fine.
+/// Rejects a tenant token whose rules name the shard tag, because nodes would filter by it. Any other header passes.
 ///
 /// # Errors
-/// They name it.
+/// The rules name the tag.
 pub fn check(authorization: Option<&str>) -> Result<(), ApiError> {
     let claims = authorization.and_then(|header| header.strip_prefix("Bearer ")?.split('.').nth(1));
-    // What is no token is for nodes to refuse.
+    // Nodes refuse what is not a token.
     let claims = claims.and_then(|claims| BASE64_URL_SAFE_NO_PAD.decode(claims).ok());
     match claims.and_then(|claims| scrub::disguise(&claims)) {
         Some(_) => {

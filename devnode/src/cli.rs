@@ -63,29 +63,29 @@ pub struct Options {
     #[arg(long, env = "MEILI_IMPORT_SNAPSHOT")]
     pub import_snapshot: Option<PathBuf>,
 
-    /// Start without the dump where there is none.
+    /// Start without the dump if the file does not exist.
     #[arg(long, env = "MEILI_IGNORE_MISSING_DUMP", requires = "import_dump")]
     pub ignore_missing_dump: bool,
 
-    /// Start without the dump where there is a database.
+    /// Start without importing the dump if there is a database already.
     #[arg(long, env = "MEILI_IGNORE_DUMP_IF_DB_EXISTS", requires = "import_dump")]
     pub ignore_dump_if_db_exists: bool,
 
-    /// Start without the snapshot where there is none.
+    /// Start without the snapshot if the file does not exist.
     #[arg(long, env = "MEILI_IGNORE_MISSING_SNAPSHOT", requires = "import_snapshot")]
     pub ignore_missing_snapshot: bool,
 
-    /// Start without the snapshot where there is a database.
+    /// Start without importing the snapshot if there is a database already.
     #[arg(long, env = "MEILI_IGNORE_SNAPSHOT_IF_DB_EXISTS", requires = "import_snapshot")]
     pub ignore_snapshot_if_db_exists: bool,
 
-    /// Accepted: this node commits at most this many document additions at once.
+    /// The most document additions that this node commits in one batch.
     #[arg(long, env = "MEILI_EXPERIMENTAL_MAX_NUMBER_OF_BATCHED_TASKS", default_value_t = 1000)]
     pub experimental_max_number_of_batched_tasks: usize,
 }
 
 impl Options {
-    /// Reads the command line, dropping the experimental flags of Meilisearch that mean nothing here.
+    /// Reads the command line. Drops the experimental flags of Meilisearch that have no meaning here.
     pub fn read() -> Self {
         Self::parse_from(without_ignored(std::env::args()))
     }

@@ -1,4 +1,4 @@
-//! Embedders of an index, ready for use.
+//! Creates the embedders of an index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use milli_core::{Index, heed};
 
 use crate::error::{ApiError, Result};
 
-/// Texts whose embedding is remembered; sources other than user-provided ones are rare here.
+/// The number of texts whose embedding is cached: none, because embedders other than user-provided ones are rare here.
 const CACHE: usize = 0;
 
-/// Makes the embedders that the settings of the index describe.
+/// Creates the embedders that the settings of the index describe.
 pub fn of_index(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<EmbeddingConfigs> {
     let mut embedders = HashMap::new();
     for config in index.embedding_configs(rtxn)? {

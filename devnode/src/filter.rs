@@ -1,4 +1,4 @@
-//! Filters: reading what clients send, and the errors that they get back.
+//! Filters: parses them, and creates the errors for clients.
 
 use milli_core::{Error, Filter, UserError};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::error::{ApiError, Code, Result};
 use crate::node::Features;
 
-/// Reads a filter: a string, or arrays of strings. An empty one is none.
+/// Parses a filter: a string, or arrays of strings. Returns `None` for an empty filter.
 pub fn parse(filter: &Value, code: Code, features: Features) -> Result<Option<Filter<'_>>> {
     let parsed = match filter {
         Value::String(_) | Value::Array(_) => Filter::from_json(filter).map_err(|error| match error {

@@ -1,4 +1,4 @@
-//! The catalogue of indexes. Each lives in a folder of its own, named by a UUID, so that swapping names moves nothing.
+//! The catalogue of indexes. Each index has its own folder, named by a UUID, so that a swap of names moves no files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::error::{ApiError, Result};
 use crate::store::{Changes, Store};
 
 const SECTION: &str = "indexes";
-/// Address space reserved for an index; the file grows only with what it holds.
+/// The address space reserved for an index. The file grows only with its content.
 const MAP_SIZE: usize = 64 << 30;
 
 /// The node's indexes by name.
@@ -22,17 +22,17 @@ pub struct Indexes {
     open: RwLock<BTreeMap<Uuid, Index>>,
 }
 
-/// Changes of names that become visible once they are durable.
+/// Changes of names, which become visible only after they are durable.
 #[derive(Default)]
 pub struct Renames(Vec<(String, Option<Uuid>)>);
 
 impl Renames {
-    /// Gives the name to this folder, or to none.
+    /// Assigns the name to this folder, or removes the name.
     pub fn set(&mut self, name: &str, folder: Option<Uuid>) {
         self.0.push((name.to_string(), folder));
     }
 
-    /// Adds the changes to what is about to be committed.
+    /// Adds the changes to those that will be committed.
     pub fn record(&self, changes: &mut Changes) -> Result<()> {
         for (name, folder) in &self.0 {
             match folder {
@@ -45,7 +45,7 @@ impl Renames {
 }
 
 impl Indexes {
-    /// Loads the catalogue, and removes folders that no name leads to.
+    /// Loads the catalogue, and deletes folders without a name.
     pub fn load(store: &Store, folder: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let names: BTreeMap<String, Uuid> = store.section(SECTION)?.into_iter().collect();
@@ -59,7 +59,7 @@ impl Indexes {
         Ok(Self { folder, names: RwLock::new(names), open: RwLock::default() })
     }
 
-    /// The folder behind a name.
+    /// The folder of the index with this name.
     pub fn folder_of(&self, name: &str) -> Option<Uuid> {
         self.names.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
@@ -77,13 +77,13 @@ impl Indexes {
         }
     }
 
-    /// Makes an index without a name yet.
+    /// Creates an index that has no name yet.
     pub fn create(&self) -> Result<(Uuid, Index)> {
         let uuid = Uuid::new_v4();
         Ok((uuid, self.open(uuid)?))
     }
 
-    /// Opens the index of a folder, once.
+    /// Opens the index of a folder, or returns it if it is open already.
     pub fn open(&self, uuid: Uuid) -> Result<Index> {
         if let Some(index) = self.open.read().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
             return Ok(index.clone());
@@ -101,7 +101,7 @@ impl Indexes {
         Ok(index)
     }
 
-    /// Makes durable changes of names visible, and removes the folders that lost theirs.
+    /// Makes durable changes of names visible, and deletes the folders that have no name any more.
     pub fn apply(&self, renames: Renames) {
         let mut lost = Vec::new();
         {
@@ -117,7 +117,7 @@ impl Indexes {
         }
         for uuid in lost {
             self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
-            // Searches that still run keep the files alive; a folder left behind is removed at the next start.
+            // Running searches can still read the deleted files. A folder that is left over is deleted at the next start.
             if let Err(error) = std::fs::remove_dir_all(self.folder.join(uuid.to_string())) {
                 tracing::warn!("could not remove the folder of a deleted index: {error}");
             }

@@ -80,7 +80,7 @@ const CODES: &[(&str, &str)] = &[
 
 const COUNT: usize = CODES.len() * 2 + 1;
 
-/// All codes, those of two letters first, as error messages list them.
+/// All codes, with those of two letters first, in the order of error messages.
 static NAMES: [&str; COUNT] = {
     let mut names = ["cmn"; COUNT];
     let mut i = 0;

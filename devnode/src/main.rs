@@ -1,6 +1,6 @@
-//! A development node: speaks the part of Meilisearch's API that Miroir uses, on Meilisearch's own engine.
+//! A development node: implements the part of Meilisearch's API that Miroir uses, with Meilisearch's own engine.
 //!
-//! It exists so that the demo and the tests run on a machine without a Meilisearch binary. It is not Meilisearch.
+//! With it, the demo and the tests run on a machine without a Meilisearch binary. It is not Meilisearch.
 
 mod auth;
 mod cli;
@@ -32,7 +32,7 @@ use crate::cli::Options;
 use crate::error::{ApiError, Result};
 use crate::node::Node;
 
-// `smartstring` and `arroy` are named in the manifest only to hold their versions.
+// `smartstring` and `arroy` are in the manifest only to pin their versions.
 use {arroy as _, smartstring as _};
 
 fn main() -> ExitCode {
@@ -63,7 +63,7 @@ fn run(options: Options) -> Result<()> {
     runtime.block_on(async {
         let listener = TcpListener::bind(&address).await?;
         let address = listener.local_addr()?;
-        // Launchers read this line to learn the port; the log's level must not hide it.
+        // Launchers read the port from this line, so it must not depend on the log level.
         eprintln!("miroir-devnode: listening on http://{address}");
         let mut terminate = signal(SignalKind::terminate())?;
         let serve = axum::serve(listener, http::router(node.clone()));
@@ -75,7 +75,7 @@ fn run(options: Options) -> Result<()> {
         Ok::<_, ApiError>(())
     })?;
     node.queue.close();
-    // A panic in the worker has been logged by its thread.
+    // If the worker has panicked, its thread has logged that already.
     let _ = worker.join();
     tracing::info!("stopped");
     Ok(())

@@ -1,4 +1,4 @@
-//! The node: everything that handlers and the worker share.
+//! The state that handlers and the worker share.
 
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
@@ -15,7 +15,7 @@ use crate::process;
 use crate::store::{Changes, Store};
 use crate::tasks::queue::Queue;
 
-/// The switches of `/experimental-features`. Most are only remembered: this node has nothing behind them.
+/// The features of `/experimental-features`. This node only stores most of them, and does not implement them.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
@@ -38,7 +38,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// Refuses something whose feature is off.
+    /// Refuses an action whose feature is disabled.
     pub fn require(on: bool, action: &str, feature: &str, issue: &str) -> Result<()> {
         if on {
             return Ok(());
@@ -48,20 +48,20 @@ impl Features {
     }
 }
 
-/// Names in the folder of the database.
+/// The file of the store, in the folder of the database.
 pub const STORE: &str = "devnode.redb";
-/// The indexes, each in a folder.
+/// The folder of the indexes.
 pub const INDEXES: &str = "indexes";
-/// Payloads of tasks that wait.
+/// The folder of the payloads of waiting tasks.
 pub const UPDATE_FILES: &str = "update_files";
 
 /// A running node.
 pub struct Node {
     /// The command line.
     pub options: Options,
-    /// What is durable besides the indexes.
+    /// The durable store of everything except the indexes.
     pub store: Store,
-    /// Who may do what.
+    /// The API keys.
     pub keys: Keys,
     /// The indexes.
     pub indexes: Indexes,
@@ -105,12 +105,12 @@ impl Node {
         Ok(Self { options, store, keys, indexes, queue, indexer, features: RwLock::new(features) })
     }
 
-    /// The experimental features now.
+    /// The current experimental features.
     pub fn features(&self) -> Features {
         *self.features.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Switches experimental features, durably.
+    /// Sets the experimental features, and stores them.
     pub fn set_features(&self, features: Features) -> Result<()> {
         let mut changes = Changes::default();
         changes.put("features", "all", &features)?;

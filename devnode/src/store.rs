@@ -1,6 +1,7 @@
-//! What must survive a kill besides the indexes themselves: tasks, the catalogue of indexes, keys, features.
+//! The store of everything that must survive a kill, except the indexes themselves: tasks, the catalogue of indexes, keys,
+//! features.
 //!
-//! Everything is small JSON in one redb file; a commit is on disk when it returns.
+//! All values are small JSON documents in one redb file. When a commit returns, it is on disk.
 
 use std::path::Path;
 
@@ -60,7 +61,7 @@ impl Store {
         Ok(Self { database })
     }
 
-    /// Makes the changes durable, all or none.
+    /// Commits all changes atomically.
     pub fn commit(&self, changes: Changes) -> Result<()> {
         let write = self.database.begin_write()?;
         {
@@ -83,7 +84,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes all but one task to another store, which is new.
+    /// Copies everything except one task to a new store.
     pub fn copy_without(&self, task: u32, path: &Path) -> Result<()> {
         let copy = Self::open(path)?;
         let (read, write) = (self.database.begin_read()?, copy.database.begin_write()?);

@@ -1,4 +1,4 @@
-//! Names of indexes, and the patterns over them that API keys hold.
+//! Names of indexes, and the patterns of such names in API keys.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Code};
 
-/// Meilisearch keeps names that begin so for itself.
+/// The prefix of names that are reserved for Meilisearch itself.
 pub const RESERVED_PREFIX: &str = ".meili";
 
-/// A well-formed index name.
+/// A valid index name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, deserr::Deserr)]
 #[deserr(try_from(String) = TryFrom::try_from -> BadIndexUid)]
 pub struct IndexUid(String);
 
-/// `x` is not an index name.
+/// The error for an invalid index name.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
     "`{0}` is not a valid index uid. Index uid can be an integer or a string containing only alphanumeric characters, \
@@ -69,7 +69,7 @@ impl From<BadIndexUid> for ApiError {
 #[deserr(try_from(String) = TryFrom::try_from -> BadIndexPattern)]
 pub struct IndexPattern(String);
 
-/// `x` is not a pattern of index names.
+/// The error for an invalid pattern of index names.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
     "`{0}` is not a valid index uid pattern. Index uid patterns can be an integer or a string containing only \

@@ -1,4 +1,4 @@
-//! Deserialization of bodies and query strings with Meilisearch's own error sentences, by its library `deserr`.
+//! Deserializes bodies and query strings with Meilisearch's error messages, by Meilisearch's library `deserr`.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -21,7 +21,7 @@ pub struct InJson;
 #[derive(Debug)]
 pub struct InQuery;
 
-/// A deserialization error: its sentence, its code, and the code that it would have by default.
+/// A deserialization error: its message, its code, and its default code as a type.
 #[derive(Debug)]
 pub struct Invalid<Place, C> {
     message: String,
@@ -29,9 +29,9 @@ pub struct Invalid<Place, C> {
     marker: PhantomData<(Place, C)>,
 }
 
-/// What is wrong with a JSON body.
+/// An error in a JSON body.
 pub type InvalidJson<C = BadRequest> = Invalid<InJson, C>;
-/// What is wrong with a query string.
+/// An error in a query string.
 pub type InvalidQuery<C = BadRequest> = Invalid<InQuery, C>;
 
 impl<P, C> Invalid<P, C> {
@@ -48,7 +48,7 @@ impl<P, C> From<Invalid<P, C>> for ApiError {
 }
 
 impl<C: MarkerCode> InvalidJson<C> {
-    /// For `missing_field_error`: the field is missing, under this type's code.
+    /// The error for `missing_field_error`, with the code of this type.
     pub fn missing(field: &str, location: ValuePointerRef<'_>) -> Self {
         take_cf_content(Self::error::<Infallible>(None, ErrorKind::MissingField { field }, location))
     }
@@ -56,7 +56,7 @@ impl<C: MarkerCode> InvalidJson<C> {
 
 impl<P, C1, C2> MergeWithError<Invalid<P, C2>> for Invalid<P, C1> {
     fn merge(_: Option<Self>, other: Invalid<P, C2>, _: ValuePointerRef<'_>) -> ControlFlow<Self, Self> {
-        // Only the first error is ever told.
+        // Only the first error is reported.
         ControlFlow::Break(Self::new(other.message, other.code))
     }
 }
@@ -89,7 +89,7 @@ impl<C: MarkerCode> DeserializeError for InvalidQuery<C> {
     }
 }
 
-/// Lets a value's own error be told at the value's place, under the field's code.
+/// Reports a value's own error at the path of the value, with the code of the field.
 #[macro_export]
 macro_rules! told_in_place {
     ($($error:ty),* $(,)?) => { $(
@@ -120,7 +120,7 @@ told_in_place!(
     milli_core::CriterionError,
 );
 
-/// A sentence about a value that could not be parsed.
+/// The message about a value that could not be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unparsable(pub String);
@@ -136,7 +136,7 @@ impl<T> Deref for Param<T> {
     }
 }
 
-/// What a query string can hold.
+/// A type that can be parsed from a query string.
 pub trait FromParam: Sized {
     /// Parses the text.
     fn from_param(text: &str) -> Result<Self, Unparsable>;
@@ -196,7 +196,7 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
     }
 }
 
-/// A list separated by commas.
+/// A comma-separated list.
 #[derive(Debug, Clone)]
 pub struct List<T>(pub Vec<T>);
 
@@ -211,7 +211,7 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
     }
 }
 
-/// A list separated by commas, where `*` anywhere means: no restriction.
+/// A comma-separated list, in which `*` means no restriction.
 #[derive(Debug, Clone)]
 pub struct StarList<T>(pub Option<Vec<T>>);
 
@@ -237,7 +237,7 @@ impl<T: FromParam, E: DeserializeError + MergeWithError<Unparsable>> Deserr<E> f
     }
 }
 
-/// The error for a field that is not known.
+/// The error for an unknown field.
 pub fn unknown_field(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> InvalidJson {
     take_cf_content(InvalidJson::error::<Infallible>(
         None,
@@ -246,7 +246,7 @@ pub fn unknown_field(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) ->
     ))
 }
 
-/// The sentence for a field that cannot be changed.
+/// The message about a field that cannot be changed.
 pub fn immutable_field(field: &str, accepted: &[&str]) -> String {
     let accepted: Vec<_> = accepted.iter().map(|name| format!("`{name}`")).collect();
     format!("Immutable field `{field}`: expected one of {}", accepted.join(", "))
@@ -258,7 +258,7 @@ pub fn json<T: Deserr<InvalidJson>>(body: &[u8]) -> Result<T, ApiError> {
     deserr::deserialize::<T, _, InvalidJson>(value).map_err(ApiError::from)
 }
 
-/// The error for a body that is not JSON at all.
+/// The error for a body that is not valid JSON.
 pub fn malformed(error: &serde_json::Error) -> ApiError {
     if error.is_eof() && error.line() == 1 && error.column() == 0 {
         return ApiError::new(Code::MissingPayload, "A json payload is missing.");

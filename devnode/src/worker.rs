@@ -12,16 +12,16 @@ use crate::store::Changes;
 use crate::tasks::queue::Batch;
 use crate::tasks::{Status, Task, Work};
 
-/// What processing a batch changes besides its index.
+/// The changes of a batch besides those of its index.
 #[derive(Default)]
 pub struct Outcome {
-    /// Names of indexes.
+    /// Changes of the names of indexes.
     pub renames: Renames,
-    /// Further rows of the store.
+    /// Other changes of the store.
     pub changes: Changes,
-    /// Tasks to forget.
+    /// Tasks to delete.
     pub removed: Vec<u32>,
-    /// Tasks that the batch ended though they are not its own.
+    /// Tasks of other batches that this batch has cancelled.
     pub canceled: Vec<Task>,
 }
 
@@ -30,7 +30,9 @@ pub fn start(node: Arc<Node>) -> std::io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("worker".into()).spawn(move || {
         while let Some(batch) = node.queue.next_batch() {
             if let Err(error) = run(&node, batch) {
-                tracing::error!("could not end a batch, it will be tried again: {error}");
+                tracing::error!(
+                    "could not commit the end of a batch, the batch will be processed again: {error}"
+                );
                 node.queue.give_back();
                 std::thread::sleep(std::time::Duration::from_secs(1));
             }
@@ -71,7 +73,7 @@ fn run(node: &Node, mut batch: Batch) -> Result<()> {
     node.queue.finish(&node.store, changes, batch, &removed, || node.indexes.apply(renames))
 }
 
-/// All tasks of the batch fail for one reason.
+/// Lets all tasks of the batch fail with the same error.
 fn fail(tasks: &mut [Task], error: &ApiError) -> Outcome {
     for task in tasks {
         task.error = Some(error.clone());

@@ -1,4 +1,4 @@
-//! Core's callouts as Envoy's HTTP calls, and their answers back.
+//! Sends core's callouts as Envoy's HTTP calls, and converts their answers.
 
 use crate::observed::Observed;
 use miroir_core::{
@@ -16,16 +16,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An operation whose wanted callouts have been sent.
+/// An operation after its wanted callouts were sent.
 pub enum Driven {
-    /// It waits for answers.
+    /// The operation waits for answers.
     Waiting(Operation),
-    /// It is done.
+    /// The operation is done.
     Done(Reply),
 }
 
-/// Sends what an operation wants from the context that is active now, until it waits or is done; what it wants after its
-/// deadline has failed. `sent` hears Envoy's token of each callout.
+/// Sends the callouts that an operation wants from the active context, until it waits or is done. Callouts that it wants after
+/// its deadline count as failed. `sent` gets Envoy's token of each callout.
 pub fn drive(
     topology: &Topology,
     mut progress: Progress<Operation>,
@@ -59,12 +59,13 @@ pub fn drive(
     }
 }
 
-/// Sends a callout that is no operation's from the context that is active now; gives Envoy's token.
+/// Sends a callout that belongs to no operation from the active context, and returns Envoy's token.
 pub fn send(topology: &Topology, call: &Callout) -> Option<u32> {
     dispatch(topology, call, &[], None)
 }
 
-/// Sends a callout; gives Envoy's token, or `None` where it cannot be sent (a cluster that Envoy does not have, no time).
+/// Sends a callout and returns Envoy's token; `None` if it cannot be sent because Envoy does not have the cluster or no time is
+/// left.
 fn dispatch(
     topology: &Topology,
     call: &Callout,
@@ -74,7 +75,7 @@ fn dispatch(
     let mut timeout = Duration::from_millis(call.timeout_ms);
     if let Some(deadline) = deadline {
         timeout = timeout.min(deadline.saturating_duration_since(Instant::now()));
-        // Envoy takes a timeout of no milliseconds for none.
+        // To Envoy, a timeout of zero milliseconds means no timeout.
         if timeout.as_millis() == 0 {
             return None;
         }
@@ -90,7 +91,7 @@ fn dispatch(
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
     match hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout) {
         Ok(token) => Some(token),
-        // No endpoint is healthy: that is Envoy's to tell, and would be told for every request.
+        // No endpoint is healthy. Envoy reports that itself, and a log line here would repeat it for every request.
         Err(Status::InternalFailure) => None,
         Err(status) => {
             log::warn!(
@@ -101,7 +102,7 @@ fn dispatch(
     }
 }
 
-/// The answer to the callout that Envoy tells of. A callout that failed has no headers; they must not be read then.
+/// The outcome of the callout in Envoy's current callback. A failed callout has no headers, and reading them is not allowed.
 pub fn outcome(headers: usize, body_size: usize) -> Outcome {
     if headers == 0 {
         return Outcome::Failed;
@@ -118,16 +119,16 @@ pub fn outcome(headers: usize, body_size: usize) -> Outcome {
     }
 }
 
-/// All headers of a map, names in lower case as Envoy keeps them.
+/// All headers of a map. Envoy keeps names in lower case.
 pub fn read_headers(map: MapType) -> Vec<(String, String)> {
     let headers = hostcalls::get_map_bytes(map).unwrap_or_default();
     headers.into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect()
 }
 
-/// Answers the stream whose context is in effect.
+/// Sends the reply to the stream of the active context.
 pub fn send_reply(reply: &Reply) {
     let headers = reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
     if let Err(status) = hostcalls::send_http_response(u32::from(reply.status), headers, Some(&reply.body)) {
-        log::error!("a reply cannot be sent: {status:?}");
+        log::error!("cannot send a reply: {status:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The root context: the topology that this configuration says, and the writes under way.
+//! The root context: holds the topology from this configuration, and the writes in progress.
 
 use crate::{
     budget,
@@ -18,7 +18,7 @@ use proxy_wasm::{
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 thread_local! {
-    /// Names this worker's VM to the control plane; it outlives configurations.
+    /// Identifies this worker's VM to the control plane; it survives changes of the configuration.
     static VM: String = format!("{:016x}", random());
 
     static NAME: String = {
@@ -27,12 +27,12 @@ thread_local! {
     };
 }
 
-/// This worker's VM, as the control plane knows it.
+/// The id of this worker's VM, which the control plane knows it by.
 pub fn vm_name() -> String {
     VM.with(Clone::clone)
 }
 
-/// The name that this Envoy has been given, `node.id`.
+/// The name of this Envoy, `node.id`.
 pub fn gateway_name() -> String {
     NAME.with(Clone::clone)
 }
@@ -63,7 +63,7 @@ impl Context for Gateway {
         }
         if let Some(topology) = &self.topology {
             match reach::digest(topology, token, headers, body_size) {
-                // The control plane waits to hear that.
+                // The control plane waits for the report that all nodes have answered.
                 Some(true) => drop(lease::report(topology, false)),
                 Some(false) => {}
                 None => self.writes.borrow_mut().digest(token, outcome(headers, body_size)),
@@ -71,8 +71,8 @@ impl Context for Gateway {
         }
     }
 
-    /// A newer configuration is in force, and the last stream of this one has gone. Writes whose clients have left are not
-    /// over: Envoy keeps this context, and its callouts, until they are.
+    /// Envoy calls this when a newer configuration is in force and the last stream of this one has gone. Writes of clients that
+    /// have left may still be in progress; Envoy keeps this context and its callouts until they end.
     fn on_done(&mut self) -> bool {
         match &self.topology {
             Some(topology) => self.writes.borrow_mut().leave(topology),
@@ -82,7 +82,7 @@ impl Context for Gateway {
 }
 
 impl RootContext for Gateway {
-    /// `false` makes Envoy refuse the configuration and keep the one that it has.
+    /// Returning `false` makes Envoy refuse the configuration and keep the previous one.
     fn on_configure(&mut self, size: usize) -> bool {
         let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
         for name in ["miroir_missing_shards_total", "miroir_topologies_refused_total"] {
@@ -97,10 +97,10 @@ impl RootContext for Gateway {
                 let topology = Arc::new(topology);
                 lease::register(&topology);
                 reach::ask(&topology);
-                // The control plane waits to hear that the older one is gone.
+                // The control plane waits for the report that the older topology is no longer used.
                 lease::report(&topology, false);
                 if hostcalls::set_tick_period(Lease::period(&topology)).is_err() {
-                    log::error!("there is no tick: nothing is reported to the control plane");
+                    log::error!("cannot set the tick: this worker will not report to the control plane");
                 }
                 self.topology = Some(topology);
             }

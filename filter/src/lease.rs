@@ -24,23 +24,23 @@ fn now() -> Duration {
     START.with(Instant::elapsed)
 }
 
-/// A topology is in force from now on.
+/// Puts a topology in force.
 pub fn register(topology: &Arc<Topology>) {
     LEASE.with_borrow_mut(|lease| lease.register(topology));
 }
 
-/// Holds the newest topology of the same cluster, for an operation that begins.
+/// Takes a hold on the newest topology of the same cluster, for a new operation.
 pub fn hold(topology: &Arc<Topology>) -> Hold {
     LEASE.with_borrow(|lease| lease.hold(topology))
 }
 
-/// What the answer to a read of these indexes says of changes of their settings since it began by this topology.
+/// The value of the settings header for a read of these indexes that began with this topology.
 pub fn settings_changes(topology: &Topology, indexes: &[String]) -> Option<String> {
     LEASE.with_borrow(|lease| lease.settings_changes(topology, indexes))
 }
 
-/// Sends a report from the context that is active now; gives Envoy's token. `waits`: a read waits for a newer topology, and asks
-/// again after that.
+/// Sends a report from the active context, and returns Envoy's token. With `waits`, a read waits for a newer topology; it asks
+/// again after the answer.
 pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
     let (unreached, without_cluster) = reach::unreached(topology);
@@ -63,7 +63,7 @@ pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     sent.ok()
 }
 
-/// Digests the answer to a report; `None` where the token is of something else.
+/// Handles the answer to a report; `None` if the token belongs to something else.
 pub fn digest(token: u32, headers: usize, body_size: usize) -> Option<Heard> {
     if !LEASE.with_borrow(|lease| lease.awaits(token)) {
         return None;
@@ -72,7 +72,7 @@ pub fn digest(token: u32, headers: usize, body_size: usize) -> Option<Heard> {
     LEASE.with_borrow_mut(|lease| lease.digest(token, outcome, now()))
 }
 
-/// Whether to read by a topology now.
+/// Whether a read may use this topology now.
 pub fn permission(topology: &Topology) -> Permission {
     LEASE.with_borrow(|lease| lease.permission(topology, now()))
 }

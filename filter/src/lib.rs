@@ -1,7 +1,7 @@
 //! The Proxy-Wasm plugin: a thin shell that maps Envoy's callbacks to `miroir-core`'s state machines and back.
 //!
-//! A panic kills the worker's VM and every request in it, so nothing here panics: what the host refuses counts as a failed
-//! callout.
+//! A panic kills the worker's VM and every request in it, so nothing here may panic: a call that the host refuses counts as a
+//! failed callout.
 #![allow(missing_docs, reason = "nothing is public but what the macro makes")]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -25,7 +25,7 @@ use proxy_wasm::{traits::RootContext, types::LogLevel};
 /// 64 random bits.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|error| {
-        log::error!("no random numbers: {error}; workers and spans cannot be told apart");
+        log::error!("no random numbers: {error}; workers and spans have no unique ids");
         0
     })
 }

@@ -1,20 +1,20 @@
-//! Statistics among Envoy's own, in `/stats/prometheus` under `miroir_`.
+//! Metrics among Envoy's own, in `/stats/prometheus` under `miroir_`.
 //!
-//! What Prometheus calls labels stands in the name, as `miroir_requests_total;operation=search;outcome=ok`: the tags that
-//! the sample bootstraps have in `stats_config` make labels of it.
+//! Prometheus labels are part of the name, as in `miroir_requests_total;operation=search;outcome=ok`; the tags in
+//! `stats_config` of the sample bootstraps turn them into labels.
 
 use proxy_wasm::{hostcalls, types::MetricType};
 use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 thread_local! {
-    /// Those that Envoy knows of from here, by name; `None` where it refused.
+    /// Envoy's ids of the defined metrics, by name; `None` if Envoy refused one.
     static KNOWN: RefCell<HashMap<String, Option<u32>>> = RefCell::default();
 }
 
-/// Labels of a statistic.
+/// The labels of a metric.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
 
-/// Makes a counter known, so that it is there before it counts.
+/// Defines a counter, so that it is listed before its first increment.
 pub fn announce(name: &str) {
     known(MetricType::Counter, name, &[]);
 }
@@ -34,14 +34,14 @@ pub fn set(name: &str, labels: Labels, value: u64) {
     }
 }
 
-/// Takes a value into a histogram.
+/// Adds a value to a histogram.
 pub fn record(name: &str, labels: Labels, value: u64) {
     if let Some(id) = known(MetricType::Histogram, name, labels) {
         noted(name, hostcalls::record_metric(id, value));
     }
 }
 
-/// A duration in whole microseconds.
+/// Converts a duration to whole microseconds.
 pub fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -49,7 +49,7 @@ pub fn microseconds(duration: Duration) -> u64 {
 fn known(kind: MetricType, name: &str, labels: Labels) -> Option<u32> {
     let mut full = name.to_owned();
     for (label, value) in labels {
-        // What ends a label's value in a name.
+        // A semicolon would end the label's value.
         let value = value.replace(';', "_");
         full.extend([";", label, "=", &value]);
     }
@@ -58,7 +58,7 @@ fn known(kind: MetricType, name: &str, labels: Labels) -> Option<u32> {
         None => {
             let id = hostcalls::define_metric(kind, &full);
             if let Err(status) = id {
-                log::warn!("{full} cannot be counted: {status:?}");
+                log::warn!("metric {full} cannot be defined: {status:?}");
             }
             known.insert(full, id.ok());
             id.ok()
@@ -68,6 +68,6 @@ fn known(kind: MetricType, name: &str, labels: Labels) -> Option<u32> {
 
 fn noted<E: std::fmt::Debug>(name: &str, result: Result<(), E>) {
     if let Err(status) = result {
-        log::warn!("{name} cannot be counted: {status:?}");
+        log::warn!("metric {name} cannot be recorded: {status:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is told of one operation: Envoy's statistics, and properties that access logs can print.
+//! Observability of one operation: Envoy's metrics, and properties that access logs can print.
 
 use crate::{metrics, traces::Trace};
 use miroir_core::{
@@ -20,16 +20,16 @@ use std::{
 pub struct Observed {
     operation: &'static str,
     index: Option<String>,
-    /// The trace that it is in.
+    /// The trace of the request.
     pub trace: Trace,
-    /// Nodes that were asked.
+    /// Names of the nodes that were asked.
     asked: BTreeSet<String>,
-    /// Callouts under way: who was asked, and when; `None` where it could not even be sent.
+    /// Pending callouts: which upstream was asked, and when; `None` if the callout could not be sent.
     calls: HashMap<CallId, (String, Option<Instant>)>,
 }
 
 impl Observed {
-    /// Of a request that began then: [`crate::traces::now`].
+    /// For a request that began at [`crate::traces::now`].
     pub fn new(topology: &Arc<Topology>, collector: &Collector, begun: u64) -> Self {
         Self {
             operation: collector.operation(),
@@ -40,7 +40,7 @@ impl Observed {
         }
     }
 
-    /// A callout has been sent, or could not be.
+    /// Records a callout that was sent, or that could not be sent.
     pub fn asked(&mut self, topology: &Topology, call: &Callout, sent: bool) {
         let name = match call.upstream {
             Upstream::Control => "control",
@@ -52,7 +52,7 @@ impl Observed {
         self.calls.insert(call.id, (name.to_owned(), sent.then(Instant::now)));
     }
 
-    /// Lets the operation digest what became of a callout.
+    /// Passes a callout's outcome to the operation.
     pub fn digest(&mut self, machine: Operation, id: CallId, outcome: Outcome) -> Progress<Operation> {
         let failed = match &outcome {
             Outcome::Answered(answer) => answer.status >= 500,
@@ -75,7 +75,7 @@ impl Observed {
         let progress = machine.digest(id, outcome);
         let operation = [("operation", self.operation)];
         match &progress {
-            // What a node has not answered is asked of others.
+            // Other nodes are asked for what a failed node did not answer.
             Progress::Pending { calls, .. } if failed && is_read && !calls.is_empty() => {
                 metrics::count("miroir_retries_total", &operation, calls.len());
             }
@@ -88,7 +88,7 @@ impl Observed {
         progress
     }
 
-    /// The operation is over.
+    /// Records the end of the operation.
     pub fn done(&mut self, reply: &Reply, cut_off: bool) {
         let missing = missing(reply);
         let nodes: Vec<&str> = self.asked.iter().map(String::as_str).collect();
@@ -107,9 +107,9 @@ impl Observed {
         }
     }
 
-    /// Tells access logs. To be called in the context of its stream, before the reply is sent.
+    /// Sets the properties for access logs. Call this in the context of the stream, before the reply is sent.
     pub fn tell(&self, reply: &Reply) {
-        // The SDK panics where Envoy has no stream to tell: one that is being dropped, or the root context.
+        // The SDK panics if Envoy has no stream to set them on, as for a stream that is being dropped or the root context.
         if !matches!(hostcalls::get_property(vec!["request", "path"]), Ok(Some(_))) {
             return;
         }
@@ -122,13 +122,13 @@ impl Observed {
         ] {
             let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
             if let Err(status) = hostcalls::set_property(vec![name], Some(value.as_bytes())) {
-                log::warn!("{name} cannot be told to access logs: {status:?}");
+                log::warn!("property {name} cannot be set for access logs: {status:?}");
             }
         }
     }
 }
 
-/// Counts a request that has its reply.
+/// Counts a request with its reply.
 pub fn answered(operation: &str, reply: &Reply, partial: bool) {
     let outcome = match reply.status {
         200..300 if partial => "partial",
@@ -139,7 +139,7 @@ pub fn answered(operation: &str, reply: &Reply, partial: bool) {
     metrics::count("miroir_requests_total", &[("operation", operation), ("outcome", outcome)], 1);
 }
 
-/// The shards that nobody answered for, as the reply names them.
+/// The missing shards, as the reply's header lists them.
 fn missing(reply: &Reply) -> Option<&str> {
     let header = reply.headers.iter().find(|(name, _)| name == MISSING_SHARDS_HEADER);
     header.map(|(_, shards)| shards.as_str())

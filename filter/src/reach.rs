@@ -1,7 +1,7 @@
-//! Which nodes have answered this VM.
+//! Tracks which nodes have answered this VM.
 //!
-//! Envoy takes a moment to make the cluster of a new node, and may not reach it at all: the node must not become the only one that
-//! has a shard before it has answered here.
+//! Envoy needs a moment to create a new node's cluster, and may not reach the node at all. The node must not become the only
+//! holder of a shard before it has answered every VM.
 
 use crate::callouts::outcome;
 use miroir_core::{http::Outcome, topology::Topology};
@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Reach {
-    /// The version of the newest topology that was looked at.
+    /// The version of the newest topology that was checked.
     version: u64,
     /// The Envoy clusters of nodes that have answered.
     reached: HashSet<String>,
-    /// Questions on their way, by Envoy's token: the clusters asked.
+    /// Pending health requests by Envoy's token, with the cluster that each was sent to.
     asked: HashMap<u32, String>,
     /// Nodes of the newest topology that have not answered yet.
     unreached: Vec<String>,
@@ -33,7 +33,7 @@ thread_local! {
     static REACH: RefCell<Reach> = RefCell::default();
 }
 
-/// Asks, from the context that is active now, the nodes that have not answered yet.
+/// Sends a health request, from the active context, to each node that has not answered yet.
 pub fn ask(topology: &Topology) {
     REACH.with_borrow_mut(|reach| {
         if topology.version() < reach.version {
@@ -42,11 +42,11 @@ pub fn ask(topology: &Topology) {
         if topology.version() > reach.version {
             reach.unknown.clear();
             reach.version = topology.version();
-            // The context that asked hears no more answers.
+            // The context that sent them receives no more answers.
             reach.asked.clear();
         }
         let nodes = &topology.config().nodes;
-        // One that comes back is another one.
+        // A node that leaves and comes back must answer again.
         reach.reached.retain(|cluster| nodes.iter().any(|node| node.cluster == *cluster));
         for node in nodes.iter().filter(|node| !reach.reached.contains(&node.cluster)) {
             if reach.asked.values().any(|cluster| *cluster == node.cluster) {
@@ -58,9 +58,9 @@ pub fn ask(topology: &Topology) {
                     reach.unknown.remove(&node.cluster);
                     reach.asked.insert(token, node.cluster.clone());
                 }
-                // Its health check says that it is away.
+                // Envoy has the cluster; its health checks say that the node is unreachable.
                 Err(Status::InternalFailure) => drop(reach.unknown.remove(&node.cluster)),
-                // There is no such cluster yet: the next tick asks again.
+                // Envoy does not have this cluster yet; the next tick asks again.
                 Err(_) => drop(reach.unknown.insert(node.cluster.clone())),
             }
         }
@@ -76,7 +76,7 @@ impl Reach {
     }
 }
 
-/// Digests a node's answer; `None` where the token is of something else, else whether all nodes have answered with it.
+/// Handles a node's answer. Returns `None` if the token belongs to something else, or else whether all nodes have now answered.
 pub fn digest(topology: &Topology, token: u32, headers: usize, body_size: usize) -> Option<bool> {
     let cluster = REACH.with_borrow_mut(|reach| reach.asked.remove(&token))?;
     let is_there = matches!(outcome(headers, body_size), Outcome::Answered(answer) if answer.status == 200);
@@ -91,7 +91,7 @@ pub fn digest(topology: &Topology, token: u32, headers: usize, body_size: usize)
     }))
 }
 
-/// Nodes of the newest topology that have not answered yet; and those of a topology whose cluster Envoy does not have.
+/// The nodes of the newest topology that have not answered yet, and the nodes of `topology` whose cluster Envoy does not have.
 pub fn unreached(topology: &Topology) -> (Vec<String>, Vec<String>) {
     REACH.with_borrow(|reach| {
         let nodes = topology.config().nodes.iter();

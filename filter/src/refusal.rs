@@ -1,21 +1,22 @@
-//! What this Envoy has refused, for the control plane to hear.
+//! The configuration that this Envoy last refused, for reports to the control plane.
 //!
-//! Envoy tries a new configuration in a VM of its own, which ends when it refuses: data that all VMs share outlives it.
+//! Envoy tries a new configuration in a separate VM, which ends if it refuses; data shared by all VMs survives that.
 
 use miroir_core::protocol::RefusedTopology;
 use proxy_wasm::hostcalls;
 
-/// What was refused last: JSON, or nothing.
+/// The configuration that was refused last, as JSON, or nothing.
 const REFUSED: &str = "miroir/refused";
-/// The version that was taken last.
+/// The version that was accepted last.
 const TAKEN: &str = "miroir/taken";
 
-/// A configuration is refused.
+/// Records that a configuration was refused.
 pub fn note(refused: &RefusedTopology) {
     set(REFUSED, Some(&refused.to_json()));
 }
 
-/// A configuration is taken. A worker that starts again takes the one that it had: what was refused since then still is.
+/// Records that a configuration was accepted. A worker that restarts gets the same version again, which must not clear a later
+/// refusal.
 pub fn taken(version: u64) {
     let version = version.to_string();
     if get(TAKEN).as_deref() != Some(version.as_bytes()) {
@@ -24,7 +25,7 @@ pub fn taken(version: u64) {
     }
 }
 
-/// What was refused since the last one that was taken.
+/// The configuration that was refused since the last accepted one.
 pub fn last() -> Option<RefusedTopology> {
     get(REFUSED).and_then(|json| RefusedTopology::from_json(&json))
 }
@@ -35,6 +36,6 @@ fn get(key: &str) -> Option<Vec<u8>> {
 
 fn set(key: &str, value: Option<&[u8]>) {
     if let Err(status) = hostcalls::set_shared_data(key, value, None) {
-        log::warn!("{key} cannot be kept: {status:?}");
+        log::warn!("shared data {key} cannot be stored: {status:?}");
     }
 }

@@ -1,6 +1,7 @@
-//! Spans of requests and of their callouts, and their way to the collector that the topology names.
+//! Makes the spans of requests and their callouts, and sends them to the topology's collector.
 //!
-//! What is sent goes from the root context's tick, or when much has come together; what cannot be held is dropped, and counted.
+//! Spans are sent on the root context's tick, or earlier if many have accumulated; those that exceed the limit are dropped and
+//! counted.
 
 use crate::{gateway_name, metrics, random, vm_name};
 use miroir_core::{
@@ -25,13 +26,13 @@ use std::{
 
 /// How long a collector may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests to the collector under way at once.
+/// The most concurrent requests to the collector.
 const AT_ONCE: usize = 2;
 
 #[derive(Default)]
 struct Exporter {
     batch: Batch,
-    /// Requests under way, by Envoy's token: how many spans, since when.
+    /// Pending requests by Envoy's token, with the number of spans and the time when each was sent.
     sent: HashMap<u32, (usize, Instant)>,
 }
 
@@ -39,23 +40,23 @@ thread_local! {
     static EXPORTER: RefCell<Exporter> = RefCell::default();
 }
 
-/// Now, as spans have it.
+/// The current time, in the unit of spans.
 pub fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Whether there is enough to be sent before the next tick.
+/// Whether there are enough spans to send them before the next tick.
 pub fn is_full() -> bool {
     EXPORTER.with_borrow(|exporter| exporter.batch.is_full() && exporter.sent.len() < AT_ONCE)
 }
 
-/// Sends what has come together, from the context that is active now.
+/// Sends the accumulated spans from the active context.
 pub fn send(topology: &Topology) {
     let Some(config) = &topology.config().tracing else { return };
     let instance = format!("{}/{}", gateway_name(), vm_name());
     EXPORTER.with_borrow_mut(|exporter| {
-        // A context that was let go hears no answers.
+        // A context that was dropped receives no answers.
         let lost = exporter.sent.extract_if(|_, (_, at)| at.elapsed() > PATIENCE * 2);
         lost.for_each(|(_, (spans, _))| count("failed", spans));
         if exporter.sent.len() >= AT_ONCE {
@@ -75,7 +76,7 @@ pub fn send(topology: &Topology) {
     });
 }
 
-/// Digests the collector's answer; `false` where the token is of something else.
+/// Handles the collector's answer; `false` if the token belongs to something else.
 pub fn digest(token: u32, outcome: impl FnOnce() -> Outcome) -> bool {
     let Some((spans, _)) = EXPORTER.with_borrow_mut(|exporter| exporter.sent.remove(&token)) else {
         return false;
@@ -90,21 +91,21 @@ fn count(outcome: &str, spans: usize) {
 }
 
 fn record(span: &Span) {
-    // A context may be dropped with the whole VM.
+    // A context may be dropped together with the whole VM.
     let taken = EXPORTER.try_with(|exporter| exporter.borrow_mut().batch.push(span));
     if taken == Ok(false) {
         count("dropped", 1);
     }
 }
 
-/// What a request's trace is, and what its callouts are told of it.
+/// The trace of a request, and the headers that pass it on to callouts.
 pub struct Trace {
-    /// As the client and Envoy have told.
+    /// The trace headers from the client and Envoy.
     headers: Vec<(String, String)>,
     recorded: Option<Box<Recorded>>,
 }
 
-/// A request whose trace is recorded. What has not ended ends with this value.
+/// A request whose trace is sampled. When this value is dropped, all spans that are still open end.
 struct Recorded {
     topology: Arc<Topology>,
     parent: Parent,
@@ -117,7 +118,7 @@ struct Recorded {
     calls: HashMap<CallId, Call>,
 }
 
-/// A callout under way.
+/// A pending callout.
 struct Call {
     id: SpanId,
     name: String,
@@ -126,7 +127,7 @@ struct Call {
 }
 
 impl Trace {
-    /// Of a request that began then.
+    /// For a request that began at this time.
     pub fn new(topology: &Arc<Topology>, collector: &Collector, begun: u64) -> Self {
         let head = collector.head();
         let is_trace = |name: &str| TRACE_HEADERS.contains(&name);
@@ -162,7 +163,7 @@ impl Trace {
         Self { headers, recorded }
     }
 
-    /// What a callout is told of the trace that it is in; its span begins.
+    /// Begins a callout's span, and returns the callout's trace headers.
     pub fn begin(&mut self, machine: &Operation, call: &Callout) -> Cow<'_, [(String, String)]> {
         let Self { headers, recorded } = self;
         let Some(recorded) = recorded else { return Cow::Borrowed(headers) };
@@ -178,7 +179,7 @@ impl Trace {
         if !shards.is_empty() {
             attributes.push(("miroir.shards", json!(shards)));
         }
-        // `begin`, `commit` and so on, where it is the control plane that is asked.
+        // `begin`, `commit` and so on, if the callout goes to the control plane.
         let step = path.strip_prefix("/_miroir/").and_then(|path| path.split('/').next());
         let step = step.or_else(|| machine.step(call.id));
         let name = format!("{} {node}", step.unwrap_or(recorded.name));
@@ -186,7 +187,7 @@ impl Trace {
         Cow::Owned(callout_headers(headers, recorded.parent.trace, recorded.id, id))
     }
 
-    /// A callout has ended so.
+    /// Ends a callout's span with this outcome.
     pub fn end(&mut self, id: CallId, outcome: &Outcome) {
         let Some(recorded) = &mut self.recorded else { return };
         let Some(mut call) = recorded.calls.remove(&id) else { return };
@@ -200,7 +201,7 @@ impl Trace {
         recorded.record(call, error);
     }
 
-    /// The request has its reply.
+    /// Records the request's reply.
     pub fn done(&mut self, reply: &Reply, index: Option<&str>, nodes: &[&str], missing: Option<&str>) {
         let Some(mut recorded) = self.recorded.take() else { return };
         let attributes = &mut recorded.attributes;
@@ -243,7 +244,7 @@ impl Recorded {
 impl Drop for Recorded {
     fn drop(&mut self) {
         for (_, mut call) in std::mem::take(&mut self.calls) {
-            // Nobody waits for its answer any more.
+            // The answer is no longer awaited.
             call.attributes.push(("miroir.abandoned", json!(true)));
             self.record(call, None);
         }

@@ -1,5 +1,5 @@
-//! Writes under way. Their callouts come from the root context, so that a client that leaves, or a stream's timeout, does
-//! not tear a write in two.
+//! Writes in progress. Their callouts are sent from the root context, so that a client that leaves, or a stream's timeout,
+//! cannot stop a write halfway.
 
 use crate::{
     budget,
@@ -20,11 +20,11 @@ use std::{
     sync::Arc,
 };
 
-/// A write under way.
+/// A write in progress.
 struct Running {
     operation: Operation,
     observed: Observed,
-    /// Of the topology that it was begun with.
+    /// The hold on the topology that the write began with.
     hold: Hold,
 }
 
@@ -33,17 +33,17 @@ struct Running {
 pub struct Writes {
     /// The root context's own id.
     root: u32,
-    /// Wakes the root context; `None` before it is configured.
+    /// The queue that wakes the root context; `None` before it is configured.
     queue: Option<u32>,
-    /// Whole payloads that wait for the root context, with their streams, and when these began.
+    /// Complete payloads that wait for the root context, each with its stream and its start time.
     waiting: VecDeque<(u32, Collector, u64)>,
-    /// By stream, which is also the operation's name: a stream has one write.
+    /// By stream, which also identifies the operation, because a stream has one write.
     running: HashMap<u32, Running>,
-    /// Envoy's tokens.
+    /// Pending callouts by Envoy's token, each with its stream and its id.
     calls: HashMap<u32, (u32, CallId)>,
-    /// Streams whose client is still there.
+    /// Streams whose client is still connected.
     live: HashSet<u32>,
-    /// Envoy waits to let the root context go until no write is under way.
+    /// Whether Envoy waits with dropping the root context until no write is in progress.
     leaving: bool,
 }
 
@@ -52,13 +52,13 @@ impl Writes {
         Self { root, ..Self::default() }
     }
 
-    /// Makes the queue that wakes the root context; its name must be no other's.
+    /// Creates the queue that wakes the root context; its name must be unique.
     pub fn open_queue(&mut self, name: &str) -> bool {
         self.queue = hostcalls::register_shared_queue(name).ok();
         self.queue.is_some()
     }
 
-    /// Hands a whole payload over to the root context.
+    /// Hands a complete payload over to the root context.
     pub fn hand_over(&mut self, stream: u32, collector: Collector, begun: u64) {
         self.live.insert(stream);
         self.waiting.push_back((stream, collector, begun));
@@ -69,11 +69,11 @@ impl Writes {
     pub fn wake(&self) {
         let woken = self.queue.map(|queue| hostcalls::enqueue_shared_queue(queue, Some(b"write")));
         if !matches!(woken, Some(Ok(()))) {
-            log::error!("the root context cannot be woken: what is for it waits for its next tick");
+            log::error!("the root context cannot be woken: its work waits for the next tick");
         }
     }
 
-    /// The stream's client has left, or has its answer. Its write goes on.
+    /// Records that the stream's client has left, or has its answer. The write itself goes on.
     pub fn forget_stream(&mut self, stream: u32) {
         self.live.remove(&stream);
         if !self.running.contains_key(&stream) && !self.waiting.iter().any(|(waiting, ..)| *waiting == stream)
@@ -82,7 +82,7 @@ impl Writes {
         }
     }
 
-    /// Starts what waits. To be called in the root context.
+    /// Starts the waiting writes. Call this in the root context.
     pub fn start_waiting(&mut self, topology: &Arc<Topology>) {
         if let Some(queue) = self.queue {
             while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
@@ -97,15 +97,15 @@ impl Writes {
         }
     }
 
-    /// No stream of this root context is left. Whether no write is under way either; if one is, Envoy hears of its end. To be
-    /// called in the root context.
+    /// Called when no stream of this root context is left. Returns whether no write is in progress either; otherwise Envoy is
+    /// notified when the last one ends. Call this in the root context.
     pub fn leave(&mut self, topology: &Arc<Topology>) -> bool {
         self.start_waiting(topology);
         self.leaving = !self.running.is_empty();
         !self.leaving
     }
 
-    /// Digests an answer. To be called in the root context.
+    /// Handles the answer to a callout. Call this in the root context.
     pub fn digest(&mut self, token: u32, outcome: Outcome) {
         let Some((stream, id)) = self.calls.remove(&token) else { return };
         let Some(Running { operation, mut observed, hold }) = self.running.remove(&stream) else { return };
@@ -114,7 +114,7 @@ impl Writes {
         if self.leaving && self.running.is_empty() {
             self.leaving = false;
             if let Err(status) = hostcalls::done() {
-                log::error!("this configuration cannot be let go: {status:?}");
+                log::error!("this configuration cannot be released: {status:?}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `Content-Encoding`: what is packed comes out, in bounded pieces, and never more than is asked for.
+//! `Content-Encoding`: what is compressed is decoded to the same bytes, in pieces of bounded size, and not beyond the limit.
 
 use crate::Input;
 use flate2::{
@@ -8,10 +8,10 @@ use flate2::{
 use miroir_core::encoding::{CHUNK, Encoding};
 use std::io::Write;
 
-/// Decodes some bytes in one encoding, whole and with a limit.
+/// Decodes bytes in one encoding, completely and with a limit.
 ///
 /// # Panics
-/// Something does not hold.
+/// A check fails.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let encoding = input.of(&[Encoding::Gzip, Encoding::Deflate, Encoding::Brotli]);
@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
         bounded(&pieces);
         return;
     }
-    // Repeated, so that little becomes much.
+    // The content is repeated, so that a small input decodes to a large one.
     let times = input.of(&[0, 1, 3, 1_000, 20_000]);
     let limit = input.of(&[0, 1, 1_000, CHUNK, CHUNK + 1, usize::MAX]);
     let change = input.below(4);
@@ -45,21 +45,21 @@ pub fn check(data: &[u8]) {
     let taken: usize = pieces.iter().map(Vec::len).sum();
     assert!(limit == usize::MAX || taken <= limit.saturating_add(CHUNK), "{taken} bytes for {limit}");
     if change == 3 {
-        result.expect("what was packed is taken");
+        result.expect("compressed content is accepted");
         let taken = pieces.concat();
         assert_eq!(taken, content[..taken.len()]);
         assert!(taken.len() == content.len() || taken.len() >= limit, "{} of {}", taken.len(), content.len());
     } else if change == 2 && encoding != Encoding::Brotli && taken < limit {
-        assert!(result.is_err(), "bytes after the end are told");
+        assert!(result.is_err(), "bytes after the end are an error");
     } else if change == 0 && taken < limit {
-        assert!(result.is_err(), "a cut is told");
+        assert!(result.is_err(), "a truncated body is an error");
     }
 }
 
 fn decode(encoding: Encoding, packed: &[u8], limit: usize) -> (std::io::Result<()>, Vec<Vec<u8>>) {
     let (mut pieces, mut taken) = (Vec::<Vec<u8>>::new(), 0);
     let result = encoding.decode(packed, |piece| {
-        assert!(taken < limit || pieces.is_empty(), "it is enough already");
+        assert!(taken < limit || pieces.is_empty(), "decoding continues after the limit");
         taken += piece.len();
         pieces.push(piece.to_vec());
         taken < limit
@@ -83,13 +83,13 @@ fn pack(encoding: Encoding, content: &[u8]) -> Vec<u8> {
         }
         Encoding::Brotli => Ok(brotli(content)),
     };
-    packed.expect("memory takes everything")
+    packed.expect("writing to memory succeeds")
 }
 
-/// Content that is not compressed, in Brotli's form (RFC 7932, 9.2): a window of 64 KiB, then blocks with `ISUNCOMPRESSED`.
+/// Uncompressed content in Brotli's format (RFC 7932, 9.2): a window of 64 KiB, then blocks with `ISUNCOMPRESSED`.
 fn brotli(content: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
-    // `WBITS`, one bit, stands before the first block only.
+    // `WBITS`, one bit, only precedes the first block.
     let mut first = 1;
     for block in content.chunks(1 << 16) {
         // ISLAST 0, MNIBBLES 0 (4), MLEN - 1 in 16 bits, ISUNCOMPRESSED 1, and zeros up to the next byte.

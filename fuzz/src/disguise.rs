@@ -1,4 +1,4 @@
-//! What clients say of the tag never reaches a node, and comes back as they said it.
+//! Mentions of the tag by clients never reach a node, and come back as the clients wrote them.
 
 use crate::{Input, TAG, mentions_tag};
 use miroir_core::{path::ApiPath, scrub};
@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Disguises a body and a path.
 ///
 /// # Panics
-/// A node would hear of the tag, or the client would not be shown its own words.
+/// A node would see the tag, or the client would not see its own text.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let mut body = String::new();
@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
     input.broken(&mut body);
     let disguised = scrub::disguise(&body);
     let sent = disguised.as_ref().unwrap_or(&body);
-    // A body that is no JSON is refused by nodes.
+    // Nodes refuse a body that is not JSON.
     if let Ok(read) = serde_json::from_slice::<Value>(sent) {
         let read = read.to_string();
         assert!(!mentions_tag(read.as_bytes()), "{} is sent as {read}", String::from_utf8_lossy(&body));
@@ -48,7 +48,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// A text that may name the tag.
+/// A text that may contain the tag's name.
 fn tagged(input: &mut Input<'_>) -> String {
     match input.below(6) {
         0 => TAG.to_owned(),
@@ -76,7 +76,7 @@ fn path(input: &mut Input<'_>) {
     assert!(!mentions_tag(&decoded(sent.as_bytes())), "{path} is sent as {sent}");
 }
 
-/// A query as nodes read it.
+/// A query, decoded as nodes decode it.
 fn decoded(path: &[u8]) -> Vec<u8> {
     let hex = |byte: u8| char::from(byte).to_digit(16);
     let (mut out, mut at) = (Vec::new(), 0);

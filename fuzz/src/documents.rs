@@ -1,4 +1,4 @@
-//! Payloads: however they are cut, they are read as one that is read whole, and as Meilisearch reads it.
+//! Payloads: reading one in pieces gives the same result as reading it whole, and the same documents as Meilisearch.
 
 use crate::{Input, TAG};
 use miroir_core::documents::{DocumentReader, Documents, Format, PrimaryKey};
@@ -6,10 +6,10 @@ use serde_json::{Map, Value, value::RawValue};
 
 const LIMIT: u64 = 1 << 20;
 
-/// Reads one payload whole and in pieces, and as serde alone reads it.
+/// Reads one payload whole, in pieces, and with serde alone.
 ///
 /// # Panics
-/// They differ.
+/// The results differ.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let format = input.of(&[Format::Json, Format::Ndjson, Format::Csv { delimiter: b',' }]);
@@ -18,7 +18,7 @@ pub fn check(data: &[u8]) {
     let payload = if input.one_in(8) { input.rest().to_vec() } else { payload(&mut input, format) };
     let whole = read(format, key, [payload.as_slice()]);
     let (mut pieces, mut rest) = (Vec::new(), payload.as_slice());
-    // The same pieces again and again: small ones find more.
+    // The same piece sizes are repeated, because small pieces find more errors.
     for cut in cuts.iter().cycle().take(10_000) {
         let (piece, after) = rest.split_at((*cut).min(rest.len()));
         pieces.push(piece);
@@ -49,7 +49,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// How many documents there are, or what is wrong; and the documents without their tags, where their ids are right.
+/// The number of documents, or the error; and the documents without their tags, if their ids are valid.
 type Read = (Result<usize, String>, Option<Vec<Map<String, Value>>>);
 
 fn read<'a>(format: Format, key: Option<&str>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
@@ -71,7 +71,7 @@ fn read<'a>(format: Format, key: Option<&str>, pieces: impl IntoIterator<Item = 
 
 fn untagged(documents: &Documents) -> Vec<Map<String, Value>> {
     let sent = documents.tagged(1, |_| true);
-    let sent: Vec<Box<RawValue>> = serde_json::from_slice(&sent).expect("what nodes are sent is JSON");
+    let sent: Vec<Box<RawValue>> = serde_json::from_slice(&sent).expect("requests to nodes are JSON");
     let sent = sent.iter().map(|raw| serde_json::from_str(raw.get()));
     let mut sent: Vec<Map<String, Value>> = sent.collect::<Result<_, _>>().expect("documents are objects");
     for document in &mut sent {
@@ -80,7 +80,7 @@ fn untagged(documents: &Documents) -> Vec<Map<String, Value>> {
     sent
 }
 
-/// The documents that a node reads; `None` where serde alone does not tell.
+/// The documents that a node would read; `None` if serde alone cannot tell.
 fn expected(format: Format, payload: &[u8]) -> Option<Result<Vec<Map<String, Value>>, ()>> {
     let object = |raw: Box<RawValue>| serde_json::from_str::<Map<String, Value>>(raw.get()).map_err(drop);
     let mut values = serde_json::Deserializer::from_slice(payload).into_iter::<Box<RawValue>>();
@@ -91,7 +91,7 @@ fn expected(format: Format, payload: &[u8]) -> Option<Result<Vec<Map<String, Val
         Format::Json => {
             let Some(Ok(first)) = values.next() else { return Some(Err(())) };
             if first.get().starts_with('[') {
-                // What follows an array is not looked at.
+                // Whatever follows an array is ignored.
                 let elements = serde_json::from_str::<Vec<Box<RawValue>>>(first.get()).map_err(drop);
                 return Some(elements.and_then(|elements| elements.into_iter().map(object).collect()));
             }

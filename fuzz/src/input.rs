@@ -1,9 +1,9 @@
-//! Plausible inputs out of bytes: JSON as clients and nodes write it, with the names that matter here.
+//! Makes plausible inputs from bytes: JSON as clients and nodes write it, with the names that matter here.
 
 use arbitrary::Unstructured;
 use serde_json::{Map, Value, json};
 
-/// Names of fields: ordinary ones, and all that core treats in a way of its own.
+/// Names of fields: ordinary ones, and all those that core treats specially.
 const NAMES: [&str; 22] = [
     "id",
     "title",
@@ -29,7 +29,7 @@ const NAMES: [&str; 22] = [
     "back\\slash",
 ];
 
-/// Numbers at which readers differ.
+/// Numbers that different parsers treat differently.
 const NUMBERS: [&str; 16] = [
     "0",
     "-0",
@@ -49,7 +49,7 @@ const NUMBERS: [&str; 16] = [
     "123456789012345678901234567890",
 ];
 
-/// Texts.
+/// Values for strings.
 const TEXTS: [&str; 14] = [
     "",
     "a",
@@ -67,39 +67,39 @@ const TEXTS: [&str; 14] = [
     "_geoPoint(1, 2):asc",
 ];
 
-/// A source of choices. It makes small ones once its bytes are used up.
+/// A source of choices. Once its bytes are used up, it makes small choices.
 #[derive(Debug)]
 pub struct Input<'a>(Unstructured<'a>);
 
 impl<'a> Input<'a> {
-    /// Chooses by these bytes.
+    /// Makes choices from these bytes.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(Unstructured::new(bytes))
     }
 
-    /// Below `end`, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         self.0.int_in_range(0..=end.max(1) - 1).unwrap_or_default()
     }
 
-    /// `true` once in so many times.
+    /// `true` once in this many times, on average.
     pub fn one_in(&mut self, chance: usize) -> bool {
         self.below(chance) == 1 % chance.max(1)
     }
 
-    /// One of these.
+    /// One of these choices.
     pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         let choice = self.below(choices.len());
         choices[choice]
     }
 
-    /// Whatever bytes are left.
+    /// All bytes that are left.
     pub fn rest(&mut self) -> &'a [u8] {
         self.0.bytes(self.0.len()).unwrap_or_default()
     }
 
-    /// So many bytes, or fewer.
+    /// This many bytes, or fewer if fewer are left.
     pub fn bytes(&mut self, count: usize) -> &'a [u8] {
         self.0.bytes(count.min(self.0.len())).unwrap_or_default()
     }
@@ -118,12 +118,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A number that JSON readers take.
+    /// A number that JSON parsers accept.
     pub fn number(&mut self) -> Value {
         serde_json::from_str(self.of(&NUMBERS)).unwrap_or_default()
     }
 
-    /// A value.
+    /// A JSON value.
     pub fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 5 } else { 8 }) {
             0 => Value::Null,
@@ -136,12 +136,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// An object of some fields.
+    /// An object with some fields.
     pub fn object(&mut self, depth: usize) -> Map<String, Value> {
         (0..self.below(5)).map(|_| (self.name().to_owned(), self.value(depth))).collect()
     }
 
-    /// JSON text of an object, as people write it: white space, escapes, members twice, numbers out of range.
+    /// The JSON text of an object as people write it: with white space, escapes, duplicate members and numbers out of range.
     pub fn object_text(&mut self, depth: usize, out: &mut String) {
         out.push('{');
         for member in 0..self.below(5) {
@@ -182,10 +182,10 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A JSON string in some spelling.
+    /// A JSON string, possibly with escapes.
     pub fn string_text(&mut self, text: &str, out: &mut String) {
         if self.one_in(64) {
-            // Half a character.
+            // Half of a surrogate pair.
             out.push_str(r#""\ud800""#);
             return;
         }
@@ -204,14 +204,14 @@ impl<'a> Input<'a> {
         out.push('"');
     }
 
-    /// White space, mostly none.
+    /// White space; mostly none.
     pub fn space(&mut self, out: &mut String) {
         if self.one_in(8) {
             out.push_str(self.of(&[" ", "\n", "\t", "\r\n", "  "]));
         }
     }
 
-    /// Breaks a text now and then, as a client with a fault, or the network, would.
+    /// Sometimes breaks a text, as a faulty client or network would.
     pub fn broken(&mut self, text: &mut Vec<u8>) {
         if text.is_empty() || !self.one_in(4) {
             return;
@@ -226,7 +226,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Bytes that follow from a seed (SplitMix64): the same on every machine.
+/// Bytes generated from a seed (SplitMix64), the same on every machine.
 #[derive(Clone, Debug)]
 pub struct Seeded(pub u64);
 
@@ -239,7 +239,7 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    /// Fills a buffer with the next input: up to 1,024 bytes, short ones more often.
+    /// Fills a buffer with the next input: up to 1,024 bytes, with short inputs more often.
     pub fn next(&mut self, bytes: &mut Vec<u8>) {
         let longest = [16, 64, 256, 1024][(self.draw() % 4) as usize];
         let length = self.draw() % longest;

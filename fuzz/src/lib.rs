@@ -1,5 +1,5 @@
-//! What core must hold for any input. Each target turns bytes into a plausible input, uses core as the filter does, and panics
-//! where something does not hold.
+//! Properties of core that must hold for any input. Each target makes a plausible input from bytes, uses core as the filter
+//! does, and panics if a property does not hold.
 //!
 //! A target is a module with `check`, a line in [`TARGETS`], a file in `fuzz_targets/` and its `[[bin]]`.
 
@@ -15,7 +15,7 @@ pub mod topology;
 
 pub use input::{Input, Seeded};
 
-/// What turns bytes into an input, and panics where something does not hold.
+/// Makes an input from bytes, and panics if a property does not hold.
 pub type Check = fn(&[u8]);
 
 /// Every target, by name.
@@ -30,7 +30,7 @@ pub const TARGETS: [(&str, Check); 8] = [
     ("topology", topology::check),
 ];
 
-/// The shard tag's name, spelt here so that core cannot change what is looked for.
+/// The shard tag's name, repeated here so that a change in core cannot change what is searched for.
 const TAG: &str = "_miroir_shard";
 
 fn mentions_tag(bytes: &[u8]) -> bool {

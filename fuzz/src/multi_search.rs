@@ -1,4 +1,5 @@
-//! Multi-searches, federated too: whatever clients ask and nodes answer, each shard is asked for by its tag, and no tag is told.
+//! Multi-searches, including federated ones: whatever clients ask and nodes answer, each node is asked only for its shards by
+//! their tags, and no answer contains a tag.
 
 use crate::{Input, mentions_tag};
 use miroir_core::{
@@ -12,7 +13,8 @@ use miroir_core::{
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-/// Rounds that a question may take: steps of deep pages, hidden values, hybrid decisions, and writes between them.
+/// The most rounds that a scatter query may take: steps of deep pages, hidden values, hybrid decisions, and writes between
+/// them.
 const ROUNDS: usize = 40;
 
 static TOPOLOGY: LazyLock<Topology> = LazyLock::new(|| {
@@ -29,17 +31,17 @@ static TOPOLOGY: LazyLock<Topology> = LazyLock::new(|| {
     Topology::from_json(config.to_string().as_bytes()).expect("a valid topology")
 });
 
-/// Asks, and answers for two nodes.
+/// Runs a multi-search and answers for two nodes.
 ///
 /// # Panics
-/// A node is not asked for its shards only, or the client is told of the tag.
+/// A node is asked for other shards than its own, or the client sees the tag.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let mut body = body(&mut input).to_string().into_bytes();
     input.broken(&mut body);
     let body = scrub::disguise(&body).unwrap_or(body);
     let Some(mut question) = MultiSearch::of(&TOPOLOGY, &body) else { return };
-    // A number out of range is passed on, and refused by nodes.
+    // Numbers out of range are passed on, and nodes refuse them.
     if serde_json::from_slice::<Value>(&body).is_err() {
         return;
     }
@@ -50,7 +52,7 @@ pub fn check(data: &[u8]) {
         for portions in asked.iter().filter(|portions| question.concerns(portions)) {
             let request = question.ask(portions);
             let asks: Value = serde_json::from_slice(&request.body)
-                .unwrap_or_else(|error| panic!("{shown}: a node is asked no JSON: {error}"));
+                .unwrap_or_else(|error| panic!("{shown}: a request to a node is not JSON: {error}"));
             filtered(&asks, portions, &shown);
             answers.push((portions, answer(&mut input, &request.path.route(), &asks)));
         }
@@ -84,10 +86,10 @@ pub fn check(data: &[u8]) {
             Gathered::Again(next) => question = next,
         }
     }
-    panic!("{shown}: there is no end of questions");
+    panic!("{shown}: the query does not end");
 }
 
-/// Two nodes with half of the shards each, or one with all.
+/// Two nodes with half of the shards each, or one node with all.
 fn split(input: &mut Input<'_>, question: &dyn Question) -> Vec<Vec<Portion>> {
     let shards: Vec<Shard> = TOPOLOGY.shards().collect();
     let parts = match input.of(&[2, 4]) {
@@ -100,7 +102,7 @@ fn split(input: &mut Input<'_>, question: &dyn Question) -> Vec<Vec<Portion>> {
     parts.into_iter().map(portions).collect()
 }
 
-/// Every query is for the portion's shards only.
+/// Checks that every query is restricted to the slice's shards.
 fn filtered(asks: &Value, portions: &[Portion], shown: &str) {
     let Some(queries) = asks.get("queries").and_then(Value::as_array) else { return };
     let Some(portion) = portions.first() else { return };
@@ -189,7 +191,7 @@ fn some(input: &mut Input<'_>, object: &mut Map<String, Value>, members: &[(&str
     }
 }
 
-/// What a node answers.
+/// A node's answer.
 fn answer(input: &mut Input<'_>, path: &str, asks: &Value) -> Value {
     if path.ends_with("/documents/fetch") {
         let documents: Vec<Value> = (0..input.below(4)).map(|_| document(input).into()).collect();
@@ -284,7 +286,8 @@ fn document(input: &mut Input<'_>) -> Map<String, Value> {
 
 fn hit(input: &mut Input<'_>, asks: &Value) -> Value {
     let mut hit = document(input);
-    // A node formats where it is asked to; else it is a field of the document, which has no tag in it.
+    // A node adds `_formatted` only if it was asked to; otherwise `_formatted` is a field of the document, which contains no
+    // tag.
     if input.one_in(2) && asks.get("attributesToHighlight").is_some_and(|it| !it.is_null()) {
         let formatted = document(input);
         hit.insert("_formatted".to_owned(), formatted.into());

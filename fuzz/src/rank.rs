@@ -1,4 +1,4 @@
-//! `_rankingScoreDetails`: whatever they say can be compared, and the order of hits of one query is one order.
+//! `_rankingScoreDetails`: any details can be compared, and the order of one query's hits is total.
 
 use crate::Input;
 use miroir_core::search::rank::{Rank, Weighted};
@@ -8,11 +8,11 @@ use std::cmp::Ordering;
 /// Compares three hits of one query.
 ///
 /// # Panics
-/// Their order is none.
+/// Their order is not a total order.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     if input.one_in(4) {
-        // Of no query at all.
+        // Details that no query could produce.
         let (one, two) = (input.value(3), input.value(3));
         let (one, two) = (read(&one), read(&two));
         assert_eq!(one.compare(&one), Ordering::Equal);
@@ -76,7 +76,8 @@ fn details(input: &mut Input<'_>, rules: &[usize]) -> Value {
                 0 => json!({}),
                 _ => json!({"similarity": input.below(4) as f64 / 3.0}),
             },
-            // Distances that differ by a metre at most are one to Meilisearch, which no order of three can keep.
+            // Meilisearch treats distances that differ by at most one metre as equal, which is not transitive; so all distances
+            // here differ by more.
             name if name.starts_with("_geo") => match input.below(4) {
                 0 => json!({"value": null, "distance": null}),
                 1 => json!({"value": null, "distance": input.below(9) * 3}),

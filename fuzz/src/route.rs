@@ -1,6 +1,6 @@
-//! Paths and routes: core reads a target as a node does, and what it writes is read as what was meant.
+//! Paths and routes: core parses a target as a node does, and nodes parse what core writes as it was meant.
 //!
-//! The node's side is its own router, `actix-router`, with Meilisearch's routes of documents and searches.
+//! The node is represented by its own router, `actix-router`, with Meilisearch's routes for documents and searches.
 
 use crate::Input;
 use actix_router::{Path, PathDeserializer, ResourceDef, Url};
@@ -11,7 +11,7 @@ use miroir_core::{
 };
 use serde::Deserialize;
 
-/// Parts of targets.
+/// Parts that targets are made of.
 const PARTS: [&str; 40] = [
     "/",
     "/",
@@ -55,7 +55,7 @@ const PARTS: [&str; 40] = [
     "é",
 ];
 
-/// Meilisearch's routes of documents and searches, in the order in which a node looks for them.
+/// Meilisearch's routes for documents and searches, in the order in which a node tries them.
 const PATTERNS: [&str; 10] = [
     "/indexes/{index_uid}/documents",
     "/indexes/{index_uid}/documents/delete-batch",
@@ -71,7 +71,7 @@ const PATTERNS: [&str; 10] = [
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "PATCH"];
 
-/// A target, mostly of parts that mean something.
+/// A target, mostly made of meaningful parts.
 fn target(input: &mut Input<'_>) -> String {
     let mut target = "/".to_owned();
     if input.one_in(2) {
@@ -89,7 +89,7 @@ fn target(input: &mut Input<'_>) -> String {
     target
 }
 
-/// What a node makes of a target: the pattern that fits, and what it names, decoded. `None` where its server refuses it.
+/// How a node reads a target: the pattern that matches, and the decoded names. `None` if the node's server refuses the target.
 fn node(target: &str) -> Option<Option<(&'static str, Vec<String>)>> {
     let target = target.parse::<PathAndQuery>().ok()?;
     let mut path = target.path().trim_end_matches('/').to_owned();
@@ -112,7 +112,7 @@ fn node(target: &str) -> Option<Option<(&'static str, Vec<String>)>> {
     Some(None)
 }
 
-/// The route that a node has for a method and what it makes of a path.
+/// The route that a node has for a method and a parsed path.
 fn expected(method: &str, found: Option<(&'static str, Vec<String>)>, path: &ApiPath) -> Route {
     if path.segments().first() == Some(&"_miroir") {
         return Route::Internal;
@@ -139,10 +139,10 @@ fn expected(method: &str, found: Option<(&'static str, Vec<String>)>, path: &Api
     }
 }
 
-/// Core takes each target for what a node takes it for; written anew it is the same to a node; and no segment ends early.
+/// Core reads each target as a node does, what core writes reads the same to a node, and no text can end its segment early.
 ///
 /// # Panics
-/// It does not.
+/// A property does not hold.
 pub fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (method, target) = (input.of(&METHODS), target(&mut input));
@@ -157,7 +157,7 @@ pub fn check(bytes: &[u8]) {
     );
     assert_eq!(node(&written), Some(found), "{target:?} written as {written}");
     assert_eq!(ApiPath::parse(&written).as_ref(), Ok(&path), "{target:?} written as {written}");
-    // Text that a client chose stays in its segment, wherever it is put.
+    // Text that a client chose stays in its segment, wherever the segment stands.
     let text = target.trim_matches('/');
     if !text.is_empty() {
         let own = ApiPath::of_index(text, &["documents"]);

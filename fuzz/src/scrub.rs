@@ -1,13 +1,13 @@
-//! Answers that nodes could give: what clients see of them has no tag, and everything else.
+//! Answers that nodes could give: clients see everything in them except the tag.
 
 use crate::{Input, TAG, mentions_tag};
 use miroir_core::scrub;
 use serde_json::{Map, Value};
 
-/// Scrubs a document and an error.
+/// Removes the tag from a document and an error.
 ///
 /// # Panics
-/// The tag is still there, or something else is not.
+/// The tag is still there, or something else is missing.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let document = Value::Object(object(&mut input, true));
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
     let _ = (scrub::document(data), scrub::error(data), scrub::reveal(data));
 }
 
-/// A document as a node gives it.
+/// A document as a node returns it.
 fn object(input: &mut Input<'_>, is_hit: bool) -> Map<String, Value> {
     let mut object = input.object(2);
     if input.one_in(2) {
@@ -38,7 +38,7 @@ fn object(input: &mut Input<'_>, is_hit: bool) -> Map<String, Value> {
         }
     }
     if input.one_in(8) {
-        // A client's own words are no tag.
+        // The tag's name in a client's own value is not a tag.
         object.insert("title".to_owned(), TAG.into());
     }
     object
@@ -50,7 +50,7 @@ fn object(input: &mut Input<'_>, is_hit: bool) -> Map<String, Value> {
         .collect()
 }
 
-/// What a client's own fields hold is the client's, whatever they are called.
+/// The document as the client must see it: only the tag's own field is removed.
 fn without_tag(mut document: Value) -> Value {
     if let Some(document) = document.as_object_mut() {
         document.shift_remove(TAG);

@@ -1,13 +1,13 @@
-//! The filter's configuration: anything is taken or refused, and what is taken is what was said.
+//! The filter's configuration: each input is accepted or refused, and an accepted one keeps its content.
 
 use crate::Input;
 use miroir_core::topology::Topology;
 use serde_json::{Map, Value, json};
 
-/// Reads one.
+/// Parses one configuration.
 ///
 /// # Panics
-/// What was taken is another one when it is read again.
+/// An accepted configuration changes when it is written and parsed again.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     if input.one_in(8) {
@@ -58,7 +58,7 @@ fn config(input: &mut Input<'_>) -> Value {
     })
 }
 
-/// Changes a member somewhere.
+/// Changes a member somewhere in the value.
 fn change(input: &mut Input<'_>, value: &mut Value) {
     let members: Vec<&mut Value> = match value {
         Value::Object(object) => {

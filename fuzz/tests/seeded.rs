@@ -1,5 +1,5 @@
-//! Each target from a seed: some thousand inputs, or as many as `FUZZ_INPUTS` says, from the seed `FUZZ_SEED`; of the targets that
-//! `FUZZ_TARGET` names, where it is set.
+//! Runs each target on inputs from a seed: some thousand, or as many as `FUZZ_INPUTS` says, from the seed `FUZZ_SEED`; only the
+//! targets that `FUZZ_TARGET` names, if it is set.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use miroir_fuzz::{Seeded, TARGETS};

@@ -1,4 +1,4 @@
-//! A client of the Meilisearch API, for a cluster and for a node alike.
+//! A client of the Meilisearch API, for a cluster and for a single node.
 
 use reqwest::{Method, blocking};
 use serde_json::Value;
@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long any one thing may take.
+/// The longest time that a test waits for one thing.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The one HTTP client: to make one takes tens of milliseconds. Each request has a connection of its own: a node closes one behind a
-/// refusal whose body it has not read, and the next request on it would be lost.
+/// The shared HTTP client; creating one takes tens of milliseconds. Each request uses a new connection: a node that refuses a
+/// request without reading its body closes the connection, and the next request on it would be lost.
 ///
 /// # Panics
-/// It cannot be made.
+/// The client cannot be created.
 #[must_use]
 pub fn http() -> blocking::Client {
     static HTTP: LazyLock<blocking::Client> = LazyLock::new(|| {
@@ -26,7 +26,7 @@ pub fn http() -> blocking::Client {
     HTTP.clone()
 }
 
-/// Speaks to one address under one key.
+/// A client of one address, with one API key.
 #[derive(Clone, Debug)]
 pub struct Client {
     url: String,
@@ -34,16 +34,16 @@ pub struct Client {
     http: blocking::Client,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Header values that are text.
     pub headers: Vec<(String, String)>,
-    /// The body; null where it is not JSON.
+    /// The body as JSON; null if it is not JSON.
     pub body: Value,
-    /// The body as it came.
+    /// The bytes of the body.
     pub bytes: Vec<u8>,
 }
 
@@ -54,8 +54,8 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// What headers of these names list, in no order and each once. Envoy says of every answer that might be compressed that it
-    /// might: that is left out.
+    /// The values that the headers of these names list, sorted and without duplicates. Envoy adds `Vary: Accept-Encoding` to
+    /// every response that could be compressed: this value is left out.
     #[must_use]
     pub fn listed<'n>(
         &self,
@@ -72,38 +72,38 @@ impl Answer {
 }
 
 impl Client {
-    /// A client of `url` under `key`.
+    /// A client of `url` that sends `key`.
     #[must_use]
     pub fn new(url: impl Into<String>, key: Option<&str>) -> Self {
         Self { url: url.into(), key: key.map(str::to_owned), http: http() }
     }
 
-    /// Where it sends its requests.
+    /// The URL that it sends requests to.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The same client under another key, or none.
+    /// The same client with another key, or without a key.
     #[must_use]
     pub fn under(&self, key: Option<&str>) -> Self {
         Self { key: key.map(str::to_owned), ..self.clone() }
     }
 
-    /// The same client at another address of this machine.
+    /// The same client, sending from another local address.
     ///
     /// # Panics
-    /// It cannot be made.
+    /// The client cannot be created.
     #[must_use]
     pub fn at(&self, address: IpAddr) -> Self {
         let http = blocking::Client::builder().no_proxy().timeout(PATIENCE).local_address(address).build();
         Self { http: http.expect("an HTTP client"), ..self.clone() }
     }
 
-    /// Sends bytes; an error is a connection that gave no answer.
+    /// Sends a request. Fails only if no response came.
     ///
     /// # Errors
-    /// No answer came.
+    /// No response came.
     pub fn try_send(
         &self,
         method: &str,
@@ -153,10 +153,10 @@ impl Client {
         Ok(Answer { status, headers, body, bytes })
     }
 
-    /// Sends bytes under headers of any kind.
+    /// Sends a request with any headers.
     ///
     /// # Panics
-    /// No answer came.
+    /// No response came.
     #[must_use]
     pub fn ask(
         &self,
@@ -171,10 +171,10 @@ impl Client {
         }
     }
 
-    /// Sends bytes.
+    /// Sends a request with a body.
     ///
     /// # Panics
-    /// No answer came.
+    /// No response came.
     #[must_use]
     pub fn send(
         &self,
@@ -186,10 +186,10 @@ impl Client {
         self.encoded(method, path, content_type, None, body.into())
     }
 
-    /// Sends bytes that are compressed already.
+    /// Sends a body that is compressed already.
     ///
     /// # Panics
-    /// No answer came.
+    /// No response came.
     #[must_use]
     pub fn encoded(
         &self,
@@ -205,10 +205,10 @@ impl Client {
         }
     }
 
-    /// Posts JSON without saying how much it is.
+    /// Posts JSON without a `Content-Length`, in chunks.
     ///
     /// # Panics
-    /// No answer came.
+    /// No response came.
     #[must_use]
     pub fn chunked(&self, path: &str, body: impl std::io::Read + Send + 'static) -> Answer {
         let body = blocking::Body::new(body);
@@ -230,10 +230,10 @@ impl Client {
         self.send(method, path, Some("application/json"), body.to_string())
     }
 
-    /// Waits for the task of a 202 to end, and gives it.
+    /// Waits until the task of a 202 has ended, and returns it.
     ///
     /// # Panics
-    /// The answer is no 202, or the task does not end.
+    /// The answer is not a 202, or the task does not end.
     #[must_use]
     pub fn ended(&self, accepted: &Answer) -> Value {
         assert_eq!(accepted.status, 202, "{}", accepted.body);
@@ -244,15 +244,15 @@ impl Client {
             if ["succeeded", "failed", "canceled"].contains(&task["status"].as_str().unwrap_or_default()) {
                 return task;
             }
-            assert!(begun.elapsed() < PATIENCE, "it does not end: {task}");
+            assert!(begun.elapsed() < PATIENCE, "the task does not end: {task}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Waits for the task of a 202 to succeed, and gives it.
+    /// Waits until the task of a 202 has succeeded, and returns it.
     ///
     /// # Panics
-    /// It does not.
+    /// The task does not succeed.
     pub fn succeeded(&self, accepted: &Answer) -> Value {
         let task = self.ended(accepted);
         assert_eq!(task["status"], "succeeded", "{task}");
@@ -264,7 +264,7 @@ impl Client {
         self.succeeded(&self.json("POST", &format!("/indexes/{index}/documents"), documents));
     }
 
-    /// Makes an index with settings.
+    /// Creates an index with settings.
     pub fn create(&self, index: &str, primary_key: &str, settings: &Value) {
         let body = serde_json::json!({ "uid": index, "primaryKey": primary_key });
         self.succeeded(&self.json("POST", "/indexes", &body));
@@ -286,7 +286,7 @@ impl Client {
     /// Searches.
     ///
     /// # Panics
-    /// The answer is no 200.
+    /// The answer is not a 200.
     #[must_use]
     pub fn search(&self, index: &str, query: &Value) -> Value {
         let answer = self.json("POST", &format!("/indexes/{index}/search"), query);
@@ -294,7 +294,7 @@ impl Client {
         answer.body
     }
 
-    /// How many documents an index has.
+    /// The number of documents of an index.
     #[must_use]
     pub fn count(&self, index: &str) -> u64 {
         self.get(&format!("/indexes/{index}/stats")).body["numberOfDocuments"].as_u64().unwrap_or(0)

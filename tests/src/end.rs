@@ -1,8 +1,8 @@
-//! The end of what threads of a test do.
+//! A guard that ends the background threads of a test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Says that it is over when this value goes, however the test ends.
+/// Sets the flag when it is dropped, even if the test panics.
 #[derive(Debug)]
 pub struct End<'a>(pub &'a AtomicBool);
 

@@ -1,7 +1,8 @@
-//! What the end-to-end tests stand on: a sandbox that runs `miroir playground` (real Envoy, the control plane, nodes) in a
-//! temporary folder on free ports, and one node beside it to compare with.
+//! Support for the end-to-end tests: a sandbox that runs `miroir playground` (real Envoy, the control plane, nodes) in a
+//! temporary folder on free ports, and a single node to compare with.
 //!
-//! The programs are those of `make build`; nodes are `miroir-devnode`, or real ones where `MEILISEARCH_BIN` names a binary.
+//! The programs are those that `make build` builds. Nodes are `miroir-devnode`, or real Meilisearch if `MEILISEARCH_BIN` names
+//! a binary.
 
 mod client;
 mod end;
@@ -33,15 +34,16 @@ pub use upload::Upload;
 
 use std::path::PathBuf;
 
-/// Where the programs are: beside the tests, in the folder of the same profile (`make build` makes those of the release).
+/// The folder of the programs: the target folder of the profile that the tests were built with (`make build` builds the release
+/// profile).
 #[must_use]
 pub fn programs() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
-    // A test is in the folder `deps` of its profile.
+    // The test binary is in the folder `deps` of its profile.
     own.ancestors().nth(2).map_or_else(PathBuf::new, PathBuf::from)
 }
 
-/// Whether nodes are real ones, which can do more than `miroir-devnode`.
+/// Whether nodes are real Meilisearch, which can do more than `miroir-devnode`.
 #[must_use]
 pub fn nodes_are_real() -> bool {
     std::env::var_os("MEILISEARCH_BIN").is_some()
@@ -53,7 +55,7 @@ pub fn node_program() -> PathBuf {
     std::env::var_os("MEILISEARCH_BIN").map_or_else(|| programs().join("miroir-devnode"), PathBuf::from)
 }
 
-/// A number out of the environment, or its default: how long, how many, or which seed.
+/// A number from an environment variable, or its default: a duration, a count, or a seed.
 #[must_use]
 pub fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -68,7 +70,7 @@ pub fn pass(time: std::time::Duration) {
 /// Waits for a condition.
 ///
 /// # Panics
-/// It does not come within [`PATIENCE`].
+/// The condition is not met within [`PATIENCE`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !condition() {

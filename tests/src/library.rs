@@ -1,14 +1,14 @@
-//! An index of books on a cluster, and what must be true of it whatever happens to its nodes.
+//! An index of books on a cluster, and a check of its documents that must hold whatever happens to the nodes.
 
 use crate::{Options, Sandbox};
 use serde_json::{Value, json};
 
-/// The index.
+/// The name of the index.
 pub const BOOKS: &str = "books";
-/// Its documents' route.
+/// The route of its documents.
 pub const BOOKS_PATH: &str = "/indexes/books/documents";
 
-/// Books of a version.
+/// The books with these ids, in this version.
 #[must_use]
 pub fn books(ids: std::ops::Range<u64>, version: u64) -> Value {
     ids.map(|id| json!({"id": id, "v": version, "title": format!("book number {id}"), "price": 1.5}))
@@ -16,7 +16,7 @@ pub fn books(ids: std::ops::Range<u64>, version: u64) -> Value {
 }
 
 impl Sandbox {
-    /// A cluster with short leases, and 400 books of version 1.
+    /// A cluster with short leases that has 400 books of version 1.
     #[must_use]
     pub fn library(nodes: u16, replication: u16, gateways: u16) -> Self {
         let options = Options {
@@ -34,10 +34,11 @@ impl Sandbox {
         cluster
     }
 
-    /// Every book has this version, is found once through each gateway, and has the same copies everywhere.
+    /// Checks that every book has this version, that a search through each gateway finds it once, and that all its copies are
+    /// the same.
     ///
     /// # Panics
-    /// That is not so.
+    /// The check fails.
     pub fn library_is_whole(&self, count: usize, version: u64) {
         self.wait_settled();
         for gateway in 0..self.gateways() {
@@ -51,7 +52,7 @@ impl Sandbox {
         self.miroir_ok(&["verify"]);
     }
 
-    /// What the control plane says of a node; null where it is not in the cluster.
+    /// The control plane's status of a node; null if the node is not in the cluster.
     #[must_use]
     pub fn member(&self, name: &str) -> Value {
         let status = self.status();

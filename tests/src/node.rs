@@ -1,4 +1,4 @@
-//! One node alone: what a cluster is compared with.
+//! A single node, which a cluster is compared with.
 
 use crate::{Client, MASTER_KEY, node_program, scratch, wait_until};
 use std::{
@@ -8,11 +8,11 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A node with a temporary folder; it ends with this value.
+/// A node with a temporary folder; it is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Node {
     process: Child,
-    /// Speaks to it under the master key.
+    /// A client of the node, with the master key.
     pub client: Client,
     _data: TempDir,
 }
@@ -21,16 +21,16 @@ impl Node {
     /// Starts a node and waits until it answers.
     ///
     /// # Panics
-    /// It does not start.
+    /// The node does not start.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with_key(MASTER_KEY)
     }
 
-    /// Starts a node with a master key of its own, and waits until it answers.
+    /// Starts a node with this master key, and waits until it answers.
     ///
     /// # Panics
-    /// It does not start.
+    /// The node does not start.
     #[must_use]
     pub fn start_with_key(master_key: &str) -> Self {
         let data = scratch();
@@ -40,7 +40,7 @@ impl Node {
             .arg("--db-path")
             .arg(data.path().join("data"))
             .env("MEILI_MASTER_KEY", master_key)
-            // As nodes of a playground have it.
+            // The same limit as the nodes of a playground have.
             .env("MEILI_MAX_INDEXING_MEMORY", "512MiB")
             .current_dir(data.path())
             .stdout(Stdio::null())
@@ -63,10 +63,10 @@ impl Drop for Node {
     }
 }
 
-/// A port that nobody listens on, below the range that the kernel gives to outgoing connections.
+/// A free port, below the range that the kernel uses for outgoing connections.
 ///
 /// # Panics
-/// There is none.
+/// There is no free port.
 #[must_use]
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);

@@ -1,4 +1,4 @@
-//! A way to a node that some do not reach: what Envoy sends is let through only once it is opened.
+//! A proxy to a node that simulates a node unreachable for Envoy: it forwards Envoy's connections only after it was opened.
 
 use std::{
     io::{Read, Write},
@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-/// Passes connections on. It lives as long as the test's process.
+/// A TCP proxy. It runs until the test's process ends.
 #[derive(Debug)]
 pub struct Proxy {
     url: String,
@@ -18,10 +18,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A closed way to `http://host:port`.
+    /// Starts a proxy to `http://host:port` that refuses Envoy's connections.
     ///
     /// # Panics
-    /// It cannot listen.
+    /// The server cannot listen.
     #[must_use]
     pub fn closed_to_envoy(to: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -31,20 +31,20 @@ impl Proxy {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (to, open) = (to.clone(), open.clone());
-                // A connection that breaks is its owners' affair.
+                // A broken connection is noticed by its two ends.
                 thread::spawn(move || pass(stream, &to, &open).ok());
             }
         });
         Self { url, is_open }
     }
 
-    /// Where it listens.
+    /// The URL of the proxy.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// From now on Envoy gets through.
+    /// From now on, forwards Envoy's connections too.
     pub fn open(&self) {
         self.is_open.store(true, Ordering::Relaxed);
     }
@@ -54,7 +54,7 @@ fn pass(mut from: TcpStream, to: &str, is_open: &AtomicBool) -> std::io::Result<
     let mut first = vec![0; 4096];
     let read = from.read(&mut first)?;
     first.truncate(read);
-    // Of its health checks and of its callouts.
+    // These headers mark Envoy's health checks and callouts.
     let head = String::from_utf8_lossy(&first).to_lowercase();
     let is_envoys = head.contains("user-agent: envoy") || head.contains("x-envoy-");
     if is_envoys && !is_open.load(Ordering::Relaxed) {

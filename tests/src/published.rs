@@ -1,17 +1,17 @@
-//! The files that a control plane publishes to its Envoys, written by somebody else.
+//! Overwrites the files that a control plane publishes to its Envoys.
 
 use crate::{Sandbox, wait_until};
 use std::path::PathBuf;
 
 impl Sandbox {
-    /// Where a file is that Envoy watches, such as `ecds.json`.
+    /// The path of a file that Envoy watches, such as `ecds.json`.
     #[must_use]
     pub fn published(&self, name: &str) -> PathBuf {
         self.data().join("xds").join(name)
     }
 
-    /// Replaces a file until Envoy has read it: the control plane may be quicker to write its own again. `what` says what is
-    /// waited for.
+    /// Replaces a file again and again until Envoy has read it, because the control plane may restore its own file first.
+    /// `what` names the condition for the error message.
     ///
     /// # Panics
     /// The file cannot be written, or Envoy does not read it.
@@ -22,7 +22,7 @@ impl Sandbox {
             let is_read = is_read();
             if !is_read && std::fs::read(&file).ok().as_deref() != Some(content) {
                 std::fs::write(&temporary, content).expect("a file");
-                // As Envoy wants it: it hears of files that are moved.
+                // Renamed into place, because Envoy watches for renames.
                 std::fs::rename(&temporary, &file).expect("a folder");
             }
             is_read

@@ -1,6 +1,6 @@
-//! Numbers that follow from a seed (SplitMix64): the same run on every machine.
+//! Pseudo-random numbers from a seed (SplitMix64), the same on every machine.
 
-/// A source of numbers.
+/// A random number generator.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
 
@@ -14,7 +14,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`.
+    /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.draw() % end as u64) as usize
     }
@@ -24,17 +24,17 @@ impl Random {
         crate::pass(std::time::Duration::from_millis(self.draw() % milliseconds));
     }
 
-    /// `true` once in so many times.
+    /// `true` once in this many times, on average.
     pub fn one_in(&mut self, chance: usize) -> bool {
         self.below(chance) == 0
     }
 
-    /// One of these.
+    /// One of these values.
     pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    /// Some of these, perhaps the same twice.
+    /// One to `at_most` of these values, possibly with duplicates.
     pub fn some<T: Clone>(&mut self, choices: &[T], at_most: usize) -> Vec<T> {
         (0..1 + self.below(at_most)).map(|_| self.of(choices).clone()).collect()
     }

@@ -1,4 +1,4 @@
-//! Requests whose targets are sent as they are: other clients resolve dots and backslashes first.
+//! Sends requests with a raw request target: usual HTTP clients resolve dots and backslashes first.
 
 use crate::Answer;
 use std::{
@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-/// How long an answer may take.
+/// How long to wait for the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends a request with this very target, and reads the whole answer.
+/// Sends a request with exactly this target, and reads the whole answer.
 ///
 /// # Errors
-/// No answer came, or none that is HTTP.
+/// No answer came, or the answer is not HTTP.
 pub fn ask_raw(
     url: &str,
     key: Option<&str>,
@@ -35,11 +35,11 @@ pub fn ask_raw(
     stream.write_all(&[head.as_bytes(), body].concat())?;
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
-        // Who answers before it has read everything may reset the connection behind its answer.
+        // A server that answers before it has read the whole request may reset the connection after its answer.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !bytes.is_empty() => {}
         read => drop(read?),
     }
-    read(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no answer of HTTP"))
+    read(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
 fn read(bytes: &[u8]) -> Option<Answer> {

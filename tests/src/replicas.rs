@@ -1,4 +1,4 @@
-//! Whether the copies of a shard are the same.
+//! Checks that all copies of a shard are the same.
 
 use crate::{Sandbox, wait_until};
 use miroir_core::shard::{Shard, TAG_FIELD, tag_filter};
@@ -8,21 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Documents by id.
 pub type Documents = BTreeMap<String, Value>;
 
-/// What was written of each document, in order: its version, or none where it was deleted, and whether it is certain
-/// that it was written.
+/// All writes of each document, in order. Each has the version (`None` for a deletion), and whether the write was certainly
+/// done.
 #[derive(Debug, Default)]
 pub struct History<'a>(BTreeMap<&'a str, Vec<(Option<u64>, bool)>>);
 
 impl<'a> History<'a> {
-    /// A write.
+    /// Adds a write to the history.
     pub fn wrote(&mut self, id: &'a str, version: Option<u64>, certain: bool) {
         self.0.entry(id).or_default().push((version, certain));
     }
 
-    /// Every document has, as `v`, the last version that is certain, or a later one.
+    /// Checks that the field `v` of every document is the last version that was certainly written, or a later one.
     ///
     /// # Panics
-    /// One has another, or is held though nobody wrote it.
+    /// A document has another version, or is held although no writer wrote it.
     pub fn explains(&self, held: &Documents) {
         for (id, writes) in &self.0 {
             let last = writes.iter().rposition(|(_, certain)| *certain);
@@ -39,33 +39,33 @@ impl<'a> History<'a> {
 }
 
 impl Sandbox {
-    /// The same, also for what clients that have left sent to a gateway: it may have it yet.
+    /// Like [`Self::wait_settled`], but first waits until gateways are idle: a gateway may still hold requests of clients that
+    /// have disconnected.
     ///
     /// # Panics
-    /// That does not come.
+    /// This does not happen in time.
     pub fn wait_idle(&self) {
         wait_until("gateways are idle", || self.gateways_are_idle());
         self.wait_settled();
     }
 
-    /// Waits until no write is under way, and no task is without an end.
+    /// Waits until no write is open, and all tasks have ended.
     ///
     /// # Panics
-    /// That does not come.
+    /// This does not happen in time.
     pub fn wait_settled(&self) {
-        wait_until("every write is settled", || {
+        wait_until("all tasks have ended", || {
             let status = self.status();
             let idle = ["openWrites", "waiting", "unsettledTasks"].iter().all(|key| status[*key] == 0);
-            // Between those a write is nowhere but in the ledger.
+            // Between the states counted above, a write is only in the ledger.
             idle && self.client.get("/tasks?statuses=enqueued,processing&limit=0").body["total"] == 0
         });
     }
 
-    /// Compares all active replicas of all shards of an index, and returns what they hold: documents by id, with tags
-    /// left out.
+    /// Checks that all active replicas of each shard of an index are the same. Returns the documents by id, without shard tags.
     ///
     /// # Panics
-    /// Two replicas differ, or a document is where it does not belong.
+    /// Two replicas differ, or a document is misplaced.
     #[must_use]
     pub fn identical(&self, index: &str, primary_key: &str) -> Documents {
         let shards = self.miroir_json(&["shards"]);
@@ -101,7 +101,7 @@ impl Sandbox {
         all
     }
 
-    /// What a node holds of a shard.
+    /// The documents of a shard on a node.
     fn held(&self, node: &str, index: &str, primary_key: &str, shard: Shard) -> Documents {
         let number = node.strip_prefix("meili-").and_then(|number| number.parse().ok());
         let node = self.node(number.expect("a node's name"));

@@ -1,17 +1,17 @@
-//! Folders for what tests write.
+//! Temporary folders for tests.
 
 use nix::sys::statvfs::statvfs;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// Bytes that a whole run needs, and more.
+/// More bytes than a whole run of the tests needs.
 const ENOUGH: u64 = 4 << 30;
 
-/// A folder that goes with this value: in memory where the system has room there. In tests processes die and machines do not,
-/// so nothing is lost by it, and nobody waits for a disk.
+/// A folder that is deleted when this value is dropped. It is in memory if the system has enough of it: tests kill processes
+/// but not machines, so nothing is lost, and tests do not wait for a disk.
 ///
 /// # Panics
-/// It cannot be made.
+/// The client cannot be created.
 #[must_use]
 pub fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");

@@ -1,4 +1,4 @@
-//! A small HTTP server inside a test: an embedder, a webhook's end, a node that is none.
+//! A small HTTP server inside a test, used as an embedder, as the target of a webhook, or as a fake node.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -7,19 +7,19 @@ use std::{
     thread,
 };
 
-/// Answers every request with what `answer` makes of its head (in lower case) and its body, as JSON under 200; gives the URL.
-/// It lives as long as the test's process.
+/// Answers every request with status 200 and the JSON that `answer` returns for its head (in lower case) and its body. Returns
+/// the URL. The server runs until the test's process ends.
 ///
 /// # Panics
-/// It cannot listen.
+/// The server cannot listen.
 pub fn serve(answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> String {
     serve_at(Ipv4Addr::LOCALHOST, answer)
 }
 
-/// Like [`serve`], on an address of the loopback.
+/// Like [`serve`], on another loopback address.
 ///
 /// # Panics
-/// It cannot listen.
+/// The server cannot listen.
 pub fn serve_at(address: Ipv4Addr, answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind((address, 0)).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -27,7 +27,7 @@ pub fn serve_at(address: Ipv4Addr, answer: impl Fn(&str, &[u8]) -> String + Send
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answer = answer.clone();
-            // Whoever leaves before its answer needs none.
+            // Errors are ignored: a client that has disconnected needs no answer.
             thread::spawn(move || one(stream, &*answer).ok());
         }
     });

@@ -1,4 +1,4 @@
-//! A client that sends its body as it likes.
+//! A client that controls when each part of its body is sent.
 
 use crate::{MASTER_KEY, PATIENCE};
 use std::{
@@ -7,24 +7,24 @@ use std::{
     time::Duration,
 };
 
-/// A request whose body is on its way; the client leaves when this is dropped.
+/// A request whose body is being sent. The client disconnects when this value is dropped.
 #[derive(Debug)]
 pub struct Upload(TcpStream);
 
 impl Upload {
-    /// Connects, and sends the head of a JSON payload of so many bytes, under the master key.
+    /// Connects, and sends the head of a request with a JSON payload of `length` bytes and the master key.
     ///
     /// # Panics
-    /// Nobody listens at `url`.
+    /// No server listens at `url`.
     #[must_use]
     pub fn start(url: &str, path: &str, length: usize) -> Self {
         Self::under(url, path, length, MASTER_KEY)
     }
 
-    /// The same under another key.
+    /// Like [`Self::start`], with another key.
     ///
     /// # Panics
-    /// Nobody listens at `url`.
+    /// No server listens at `url`.
     #[must_use]
     pub fn under(url: &str, path: &str, length: usize, key: &str) -> Self {
         let address = url.trim_start_matches("http://");
@@ -40,17 +40,17 @@ impl Upload {
     /// Sends a part of the body.
     ///
     /// # Panics
-    /// The gateway has hung up.
+    /// The gateway has closed the connection.
     pub fn send(&mut self, part: &[u8]) {
         self.0.write_all(part).expect("a part is sent");
     }
 
-    /// Sends a part of the body; `false` where the gateway has hung up.
+    /// Sends a part of the body; `false` if the gateway has closed the connection.
     pub fn try_send(&mut self, part: &[u8]) -> bool {
         self.0.write_all(part).is_ok()
     }
 
-    /// What has been answered after so long; nothing where nothing was.
+    /// The part of the answer that arrives within `time`; empty if nothing does.
     ///
     /// # Panics
     /// The connection cannot be read.

@@ -1,4 +1,4 @@
-//! What the CLI asks: the cluster's state, under the admin token.
+//! Routes for the CLI: the state of the cluster. They need the admin token.
 
 use super::{Shared, internal::require};
 use crate::{
@@ -23,10 +23,10 @@ use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Carries the admin token.
+/// The header that carries the admin token.
 pub const TOKEN_HEADER: &str = "x-miroir-token";
 
-/// Checks the admin token: in its own header, or as a bearer, which Prometheus can send.
+/// Checks the admin token, which is in its own header, or a bearer token, which Prometheus can send.
 ///
 /// # Errors
 /// 403.
@@ -39,112 +39,112 @@ pub fn require_token(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)
 }
 
-/// The cluster at a glance.
+/// The status of the cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Clients can be served.
+    /// Whether clients can be served.
     pub ready: bool,
     /// The topology's version.
     pub topology_version: u64,
     /// Number of shards.
     pub shards: usize,
-    /// Replicas a shard.
+    /// The number of replicas per shard.
     pub replication: usize,
-    /// Indexes in the catalogue.
+    /// The number of indexes in the catalogue.
     pub indexes: usize,
-    /// Shards without any active replica on a node that answers.
+    /// The number of shards without an active replica on a reachable node.
     pub shards_missing: usize,
-    /// Stale replicas.
+    /// The number of stale replicas.
     pub replicas_stale: usize,
-    /// Replicas are, or are about to be, on other nodes than they are to be.
+    /// Whether replicas are on other nodes than desired, or on their way.
     pub moving: bool,
-    /// Replicas that are to be made, or made whole.
+    /// The number of replicas that must be created or repaired.
     pub replicas_missing: usize,
-    /// Copies that are to go.
+    /// The number of copies that will be deleted.
     pub replicas_surplus: usize,
-    /// What the mover has done since the control plane started.
+    /// What the mover has copied since the control plane started.
     pub moved: Moved,
-    /// Workers' VMs of gateways, and the topologies that they use.
+    /// The VMs of gateways' workers, and the topologies that they use.
     pub gateways: Vec<VmStatus>,
-    /// Who is told of what is published, but for those that watch files.
+    /// The subscribers to the topology, except the Envoys that watch files.
     #[serde(default)]
     pub subscribers: Vec<Subscriber>,
-    /// The folder that Envoys watch, where there is one.
+    /// The folder that Envoys watch, if there is one.
     #[serde(default)]
     pub folder: Option<FolderStatus>,
-    /// What is wrong between gateways and what is published.
+    /// Problems of gateways with the published topology.
     #[serde(default)]
     pub troubles: Vec<Trouble>,
-    /// Writes between begin and commit.
+    /// The number of writes between begin and commit.
     pub open_writes: usize,
-    /// Mutations that wait for locks.
+    /// The number of mutations that wait for locks.
     pub waiting: usize,
-    /// Tasks that nodes have not ended.
+    /// Tasks that nodes have not ended, and that the control plane tracks.
     pub unsettled_tasks: usize,
     /// Nodes.
     pub nodes: Vec<NodeStatus>,
 }
 
-/// A node at a glance.
+/// The status of a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Where it listens.
+    /// The URL of the node.
     pub url: String,
-    /// It answers.
+    /// Whether the node is reachable.
     pub up: bool,
-    /// Since how many seconds.
+    /// For how many seconds it has been reachable or unreachable.
     pub since_seconds: u64,
-    /// Its version.
+    /// The version of Meilisearch on it.
     pub version: Option<String>,
-    /// It missed an operation on indexes, and has not caught up.
+    /// Whether it missed an operation on indexes, and has not caught up.
     pub behind: bool,
-    /// Replicas read and written.
+    /// The number of active replicas: these are read and written.
     pub active: usize,
-    /// Replicas to be repaired.
+    /// The number of stale replicas: these are to be repaired.
     pub stale: usize,
-    /// Old copies, which are to go.
+    /// The number of old copies, which will be deleted.
     pub old: usize,
-    /// Its share, relative to other nodes'.
+    /// Its share of the replicas, relative to other nodes.
     pub weight: u32,
-    /// Its zone.
+    /// The node's zone.
     pub zone: Option<String>,
-    /// It gives its replicas away.
+    /// Whether its replicas are being moved to other nodes.
     pub draining: bool,
-    /// It leaves the cluster once it has none.
+    /// Whether it leaves the cluster once it holds no replica.
     pub leaving: bool,
-    /// What went wrong last.
+    /// The latest error.
     pub error: Option<String>,
 }
 
-/// A shard's replicas.
+/// The replicas of a shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShardStatus {
-    /// Its number.
+    /// The shard's number.
     pub shard: u16,
-    /// Nodes that are read and written.
+    /// Nodes with an active replica: these are read and written.
     pub active: Vec<String>,
-    /// Nodes to be repaired.
+    /// Nodes with a stale replica, which is to be repaired.
     pub stale: Vec<String>,
-    /// Nodes with an old copy, which is to go.
+    /// Nodes with an old copy, which will be deleted.
     pub old: Vec<String>,
 }
 
 /// `GET /_miroir/status`.
 ///
 /// # Errors
-/// The token is not right.
+/// The token is wrong.
 pub async fn status(cluster: Shared, headers: HeaderMap) -> Result<Json<Status>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     Ok(Json(Status::of(&cluster)))
 }
 
 impl Status {
-    /// What a cluster is like now.
+    /// The current status of a cluster.
     #[must_use]
     pub fn of(cluster: &Cluster) -> Self {
         let view = cluster.view();
@@ -211,7 +211,7 @@ fn is_old(state: ReplicaState) -> bool {
     matches!(state, ReplicaState::Leaving { .. } | ReplicaState::Removing)
 }
 
-/// Replicas that are to be, and are not active.
+/// The number of desired replicas that are not active.
 fn missing(view: &View) -> usize {
     let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
         wanted.iter().filter(|name| view.active(shard).all(|node| node != name.as_str())).count()
@@ -219,7 +219,7 @@ fn missing(view: &View) -> usize {
     view.shards().zip(&view.desired).map(of_shard).sum()
 }
 
-/// Replicas that are not to be.
+/// The number of replicas that are not desired.
 fn surplus(view: &View) -> usize {
     let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
         view.of(shard).iter().filter(|replica| !wanted.contains(&replica.node)).count()
@@ -230,7 +230,7 @@ fn surplus(view: &View) -> usize {
 /// `GET /_miroir/shards`.
 ///
 /// # Errors
-/// The token is not right.
+/// The token is wrong.
 pub async fn shards(cluster: Shared, headers: HeaderMap) -> Result<Json<Vec<ShardStatus>>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     let view = cluster.view();

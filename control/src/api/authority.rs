@@ -1,5 +1,5 @@
-//! What every route asks of a key, in one table: a request is judged by it before its body is read, before it waits for a lock, and
-//! before anything of it is durable.
+//! The rights that each route requires of a key, in one table. A request is authorized before its body is read, before it waits
+//! for a lock, and before anything of it is stored.
 
 use super::proxy;
 use crate::{
@@ -9,25 +9,25 @@ use crate::{
 };
 use miroir_core::path::ApiPath;
 
-/// A route that keys are needed for.
+/// A route that requires a key.
 #[derive(Debug)]
 pub struct Rule {
-    /// Methods, with what a key must allow for each: all of these actions.
+    /// The methods, each with the actions that a key must allow, all of them.
     methods: &'static [(&'static str, &'static [&'static str])],
-    /// Segments; a star stands for any one.
+    /// The path's segments; `*` matches any segment.
     path: &'static [&'static str],
-    /// The largest body it has.
+    /// How much of the body the route reads.
     body: BodySize,
 }
 
-/// How much of a body a route reads.
+/// How large a body a route reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodySize {
-    /// Nothing of it.
+    /// Reads no body.
     None,
-    /// A small object.
+    /// Reads a small JSON object.
     Small,
-    /// As much as the cluster takes at all: settings have lists of words.
+    /// Reads as much as the cluster accepts at all: settings may contain long lists of words.
     Large,
 }
 
@@ -41,7 +41,7 @@ const fn rule(
 
 use BodySize::{Large, None as Nothing, Small};
 
-/// The routes of Meilisearch that come to the control plane. `GET /health`, `GET /` and whatever is not a route need no key.
+/// The routes of Meilisearch that require a key. `GET /health`, `GET /`, and paths that are no route need none.
 ///
 /// Source: Meilisearch 1.50, the `ActionPolicy` of each handler in `meilisearch/src/routes`.
 pub const RULES: &[Rule] = &[
@@ -142,7 +142,7 @@ pub const RULES: &[Rule] = &[
     rule(&["logs", "stderr"], Small, &[("POST", &["metrics.get"])]),
 ];
 
-/// Of one setting and of all of them.
+/// The methods of the routes for all settings, and for one setting.
 const SETTINGS: &[(&str, &[&str])] = &[
     ("GET", &["settings.get"]),
     ("PUT", &["settings.update"]),
@@ -150,7 +150,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("DELETE", &["settings.update"]),
 ];
 
-/// The rule of a path, whatever the method.
+/// The rule of a path, for any method.
 #[must_use]
 pub fn rule_of(path: &ApiPath) -> Option<&'static Rule> {
     let segments = path.segments();
@@ -162,36 +162,36 @@ pub fn rule_of(path: &ApiPath) -> Option<&'static Rule> {
 }
 
 impl Rule {
-    /// What a key must allow for a method; `None` where the route does not have it.
+    /// The actions that a key must allow for a method; `None` if the route does not have the method.
     #[must_use]
     pub fn actions(&self, method: &str) -> Option<&'static [&'static str]> {
         self.methods.iter().find(|(known, _)| *known == method).map(|(_, actions)| *actions)
     }
 
-    /// Of one setting: nodes decide whether there is such a route.
+    /// Whether this is the route of one setting. Nodes know which settings exist.
     #[must_use]
     pub fn is_of_setting(&self) -> bool {
         matches!(self.path, [.., "settings", "*"])
     }
 }
 
-/// What became of a request before its body is read.
+/// The result of the authorization of a request.
 #[derive(Clone, Debug)]
 pub struct Judged {
-    /// What its key allows; `None` where the route asks for no key.
+    /// What the key allows; `None` if the route needs no key.
     pub grant: Option<Grant>,
-    /// How much of its body is read.
+    /// How much of the body is read.
     pub body: BodySize,
 }
 
 impl Judged {
-    /// Of a request that nobody needs a right for; its body is of no interest.
+    /// The result for a request that needs no key, and whose body is not read.
     pub const FREE: Self = Self { grant: None, body: BodySize::None };
 
-    /// Judges a request.
+    /// Authorizes a request.
     ///
     /// # Errors
-    /// 401 or 403 in Meilisearch's words; or no node can be asked for the key.
+    /// 401 or 403, as Meilisearch words them; or no node can be asked for the key.
     pub async fn of(
         cluster: &Cluster,
         method: &str,

@@ -1,4 +1,4 @@
-//! Dumps and snapshots: every node takes one of its own, under one task. So does compaction, which is for one index.
+//! Dumps and snapshots: every node makes its own, under one task of the ledger. Compaction of an index works the same way.
 
 use super::{Sent, Shared, indexes};
 use crate::{
@@ -15,10 +15,10 @@ use crate::{
 use axum::{extract::Path, response::Response};
 use serde_json::{Value, json};
 
-/// `POST /dumps`. The client is told the name of one node's dump; each node has its own.
+/// `POST /dumps`. The task shows the name of one node's dump; each node's dump has its own name.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn dump(cluster: Shared, sent: Sent) -> Result<Response> {
     take(&cluster, &sent, None, TaskKind::DumpCreation, Some(json!({"dumpUid": null}))).await
 }
@@ -26,7 +26,7 @@ pub async fn dump(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `POST /snapshots`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn snapshot(cluster: Shared, sent: Sent) -> Result<Response> {
     take(&cluster, &sent, None, TaskKind::SnapshotCreation, None).await
 }
@@ -34,7 +34,7 @@ pub async fn snapshot(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `POST /indexes/{index}/compact`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn compact(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     if check_index_uid(&index).is_err() {
         return indexes::refused(&cluster, &sent).await;
@@ -42,7 +42,7 @@ pub async fn compact(cluster: Shared, Path(index): Path<String>, sent: Sent) -> 
     take(&cluster, &sent, Some(index), TaskKind::IndexCompaction, Some(json!({}))).await
 }
 
-/// A dump and a snapshot come between the same writes on all nodes: nothing is sent to any while they are asked for.
+/// Takes locks so that nothing else is sent meanwhile: on all nodes a dump or snapshot must come between the same writes.
 async fn take(
     cluster: &Shared,
     sent: &Sent,

@@ -1,5 +1,5 @@
-//! Batches: nodes batch as they like, so that for clients each task is a batch of its own, with the task's uid. How far it is, and
-//! how long its steps took, is what one of its nodes tells.
+//! Batches. Each node forms its own batches, so clients see each task as a batch of its own, with the task's uid. Progress and
+//! durations are those of one of the task's nodes.
 
 use super::{Sent, Shared, tasks};
 use crate::{
@@ -24,11 +24,11 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 
-/// What one node tells of a batch, where it tells anything.
+/// The statistics of a batch that are taken from one node.
 const OF_NODE: [&str; 3] = ["progressTrace", "writeChannelCongestion", "internalDatabaseSizes"];
 
-/// Details that a batch that is over does not tell where they are null: Meilisearch reads the batch back from where it is stored, and
-/// takes null for absent.
+/// Details that are left out of an ended batch if they are null: Meilisearch reads an ended batch from its database, and treats
+/// null as absent.
 const NOT_NULL: [&str; 9] = [
     "indexedDocuments",
     "editedDocuments",
@@ -57,7 +57,7 @@ fn view(task: &Task, of_node: Option<&Value>) -> Value {
         "status": count(Some(task.status.name())),
         "types": count(Some(task.kind.name())),
         "indexUids": count(task.index.as_deref()),
-        // Where no node had a part.
+        // The default if no node took part.
         "progressTrace": {},
     });
     for name in OF_NODE {
@@ -81,7 +81,7 @@ fn view(task: &Task, of_node: Option<&Value>) -> Value {
     batch
 }
 
-/// Why a batch has no more tasks than this one.
+/// The reason why a batch contains no other tasks, as Meilisearch words it.
 ///
 /// Source: Meilisearch 1.50, `create_batch.rs` and `autobatcher.rs` of its index scheduler.
 fn strategy(task: &Task) -> String {
@@ -109,7 +109,7 @@ fn strategy(task: &Task) -> String {
     }
 }
 
-/// These tasks as batches.
+/// The batches of these tasks, for clients.
 async fn views(cluster: &Cluster, tasks: &[Task]) -> Vec<Value> {
     let of_nodes = of_nodes(cluster, tasks).await.unwrap_or_else(|error| {
         tracing::warn!(error = %error.chain(), "nodes could not be asked for their batches");
@@ -118,7 +118,8 @@ async fn views(cluster: &Cluster, tasks: &[Task]) -> Vec<Value> {
     tasks.iter().map(|task| view(task, of_nodes.get(&task.uid))).collect()
 }
 
-/// What a node tells of its batches with these tasks, by task. One that is away, or has forgotten them, tells nothing.
+/// For each task, the batch object of one of its nodes. Tasks whose nodes are unreachable, or have deleted their tasks, are
+/// left out.
 async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Value>> {
     let uids: Vec<u32> = tasks.iter().map(|task| task.uid).collect();
     let parts = cluster
@@ -141,7 +142,7 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Valu
     Ok(join_all(asked).await.into_iter().flatten().collect())
 }
 
-/// What a node tells of its batches, by the cluster's tasks: `wanted` has them by the node's own.
+/// A node's batch objects, by the ledger's task uid. `wanted` maps the node's task uids to those of the ledger.
 async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> Option<Vec<(u32, Value)>> {
     let node = cluster.node(node)?;
     let silent = |error: &Error| {
@@ -172,14 +173,14 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
 /// `GET /batches`.
 ///
 /// # Errors
-/// A node's refusal of the client's query.
+/// A node's error about the client's query.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     let grant = sent.grant()?;
     let Some(mut query) = tasks::read(&sent.query, true) else {
         return sent.natively(&cluster).await;
     };
     query.visible = grant.visible();
-    // A batch is there once it has begun.
+    // A batch exists once its task has started.
     query.dates.push(("started_at", true, 0));
     let page = tasks::Page::read(&cluster, query).await?;
     Ok(page.answer(&views(&cluster, &page.tasks).await))
@@ -188,7 +189,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `GET /batches/{uid}`.
 ///
 /// # Errors
-/// There is no such batch, or the key does not see it.
+/// There is no such batch, or the key may not see it.
 pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     let grant = sent.grant()?;
     let Ok(number) = uid.parse::<u32>() else {

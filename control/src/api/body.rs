@@ -1,5 +1,5 @@
-//! Bodies of requests: read once it is known that somebody may send them, as much as the route takes, and charged to what the control
-//! plane holds at once.
+//! Reads the bodies of requests. A body is read only after the request was authorized, and only up to the limit of its route.
+//! Its bytes count towards the memory that the control plane holds for all bodies.
 
 use super::authority::BodySize;
 use crate::cluster::bodies::Bodies;
@@ -13,44 +13,46 @@ use miroir_core::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The largest of small bodies, bytes: objects of a few members, and lists of them.
+/// The largest size of a small body, in bytes: an object with a few members, or a list of such objects.
 const SMALL: u64 = 1 << 20;
 
-/// How long a body may take in all.
+/// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Of a body that nobody reads, so much is taken in: a client that is answered before it has sent everything may not hear the answer.
+/// How many bytes are drained of a body that is not needed. A client that is still sending may not read its answer if the
+/// connection is closed.
 const DRAINED: usize = 16 << 20;
 
-/// How long that may take.
+/// How long draining may take.
 const DRAINED_IN: Duration = Duration::from_secs(10);
 
-/// A permit is for so many bytes.
+/// The number of bytes per permit of the semaphore.
 const UNIT: u64 = 1024;
 
-/// A whole body. What it holds is free again once all of them are gone.
+/// A complete body. The memory that it was charged for is released when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Whole {
-    /// As the client sent it, or decoded where its encoding is known.
+    /// The bytes as the client sent them, or decoded if the encoding is known.
     pub bytes: Bytes,
-    /// It has been decoded.
+    /// Whether the bytes have been decoded.
     pub is_decoded: bool,
-    #[expect(dead_code, reason = "the room goes with it")]
+    #[expect(dead_code, reason = "dropping it releases the memory")]
     room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Bodies {
-    /// One body may have `largest` bytes, and all together `room`.
+    /// One body may have at most `largest` bytes, and all bodies together `room` bytes.
     #[must_use]
     pub fn new(largest: u64, room: u64) -> Self {
         let room = usize::try_from(room / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self { largest, room: Arc::new(Semaphore::new(room)) }
     }
 
-    /// Reads a body. `declared` is what its head says of its length, `encoding` of its compression.
+    /// Reads a body. `declared` is its `Content-Length`, `encoding` its `Content-Encoding`.
     ///
     /// # Errors
-    /// 413 where it is larger than its route takes, compressed or not; 503 where there is no room; 408 where it does not come.
+    /// 413 if the body, compressed or not, is larger than its route accepts; 503 if there is no memory left for it; 408 if it
+    /// does not arrive in time.
     pub async fn read(
         &self,
         body: Body,
@@ -91,7 +93,7 @@ impl Bodies {
         match (failure, ended) {
             (Some(error), _) => Err(error),
             (None, Ok(())) => Ok(whole(decoded, true, room)),
-            // A node says what is wrong with it.
+            // The body stays encoded: a node will say what is wrong with it.
             (None, Err(_)) => Ok(whole(bytes, false, room)),
         }
     }
@@ -105,7 +107,7 @@ impl Bodies {
         let mut chunks = body.into_data_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk
-                .map_err(|_| ApiError::new(Code::BAD_REQUEST, "The body of this request is not whole."))?;
+                .map_err(|_| ApiError::new(Code::BAD_REQUEST, "The body of this request is incomplete."))?;
             if (bytes.len() + chunk.len()) as u64 > limit {
                 drain(Body::from_stream(chunks));
                 return Err(payload_too_large(limit));
@@ -119,7 +121,7 @@ impl Bodies {
         Ok((bytes, room))
     }
 
-    /// Makes sure that there is room for so many bytes.
+    /// Makes sure that `room` has permits for this many bytes.
     fn charge(&self, room: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), ApiError> {
         let wanted = (bytes as u64).div_ceil(UNIT) as usize;
         let more = wanted.saturating_sub(room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
@@ -129,7 +131,7 @@ impl Bodies {
         let full = || {
             ApiError::new(
                 Code::UNAVAILABLE,
-                "The control plane holds as many payloads as it may. Try again later.",
+                "The control plane cannot hold more payloads now. Try again later.",
             )
         };
         let permits = u32::try_from(more).map_err(|_| full())?;
@@ -146,7 +148,7 @@ fn whole(bytes: Vec<u8>, is_decoded: bool, room: Option<OwnedSemaphorePermit>) -
     Whole { bytes: bytes.into(), is_decoded, room: room.map(Arc::new) }
 }
 
-/// Takes a body in and forgets it, for a while.
+/// Reads and discards a body in the background, up to a limit.
 pub fn drain(body: Body) {
     let drained = async move {
         let mut chunks = body.into_data_stream();

@@ -1,4 +1,5 @@
-//! Paths with segments that no URL can have: nodes take them for names, and the control plane cannot ask a node for them.
+//! Paths with the segments `.` or `..`. A node takes them as names, but an HTTP client resolves them, so the control plane
+//! cannot send such a path to a node.
 
 use crate::{
     base::error::{Error, api_error},
@@ -10,12 +11,12 @@ use axum::{
 };
 use miroir_core::path::ApiPath;
 
-/// What a node answers to a path with `.` or `..`, in its words; `None` where the path has none, or its route needs no node.
+/// The answer that a node gives to a path with `.` or `..`; `None` if the path has no such segment, or its route needs no node.
 pub fn answer(path: &ApiPath) -> Option<Response> {
     let segments = path.segments();
     let is_a_route = super::authority::rule_of(path).is_some();
     let needs_no_node = match segments.as_slice() {
-        // What gateways send on is read by what it is, and nothing of its path goes to a node.
+        // The path of a request that a gateway forwards is only parsed, and never sent to a node.
         ["_miroir", ..] => true,
         ["tasks" | "batches" | "webhooks", ..] => is_a_route,
         _ => false,

@@ -1,4 +1,4 @@
-//! Changes that nodes make at once, without a task: all of them, or none.
+//! Changes that nodes make at once, without a task. They are made on all nodes, or on none.
 
 use super::{Sent, Shared, pass_on};
 use crate::{
@@ -14,13 +14,13 @@ use crate::{
 use axum::{extract::Path, response::Response};
 use std::{sync::Arc, time::Duration};
 
-/// How often it is looked whether gateways have heard of something.
+/// How often to check whether gateways have got a new topology.
 const MOMENT: Duration = Duration::from_millis(20);
 
 /// `PATCH /experimental-features`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
     let answer = everywhere(&cluster, sent, |_| None).await?;
     features::learn(&cluster.0).await?;
@@ -30,7 +30,7 @@ pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `PATCH /network`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
     let answer = everywhere(&cluster, sent, |answer| Some(Changed::Network(answer.json()))).await?;
     instance_settings::learn_name(&cluster).await?;
@@ -40,7 +40,7 @@ pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `PATCH /chats/{workspace}/settings`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     let body = sent.json();
     everywhere(&cluster, sent, |_| Some(Changed::Workspace(uid, body))).await
@@ -49,7 +49,7 @@ pub async fn workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> 
 /// `DELETE /chats/{workspace}/settings`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn reset_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     everywhere(&cluster, sent, |_| Some(Changed::Workspace(uid, None))).await
 }
@@ -57,12 +57,13 @@ pub async fn reset_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sen
 /// `DELETE /chats/{workspace}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn delete_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     everywhere(&cluster, sent, |_| Some(Changed::NoWorkspace(uid))).await
 }
 
-/// The first node judges; what it takes, the others get under the master key. Who misses it is behind.
+/// Sends a change to all nodes. The first node judges the client's request; if it accepts the request, the other nodes get it
+/// under the master key. A node that misses it is marked as behind.
 pub(super) async fn everywhere(
     cluster: &Shared,
     sent: Sent,
@@ -70,7 +71,7 @@ pub(super) async fn everywhere(
 ) -> Result<Response> {
     let cluster = cluster.0.clone();
     sent.grant()?;
-    // A client that leaves must not leave nodes different.
+    // In a task of its own: if the client disconnects, the operation must still reach all nodes.
     let work = async move { send(&cluster, sent, changed).await };
     tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
 }
@@ -90,7 +91,7 @@ async fn send(
         }
         match node.send(&request).await {
             Ok(answer) if first.is_none() && !answer.is_success() => return Ok(pass_on(&answer)),
-            // 404 and 409: it is as it should be already.
+            // 404 and 409 mean that the node already is as the request wants it.
             Ok(answer) if answer.is_success() || [404, 409].contains(&answer.status) => {
                 first.get_or_insert(answer);
             }
@@ -110,7 +111,8 @@ async fn send(
         cluster.ledger.call(move |connection| instance_settings::store(connection, changed)).await?;
     }
     catalogue::mark_behind(cluster, &missed).await?;
-    // A node that has missed it may still be read: a key that is gone would be good there.
+    // Gateways may still read from a node that has missed the change. For example, a deleted key would still be valid there. So
+    // the answer waits until they do not.
     let is_read_nowhere_else = async {
         while !cluster.is_read_as_written().await? {
             tokio::time::sleep(MOMENT).await;
@@ -119,7 +121,7 @@ async fn send(
     };
     match tokio::time::timeout(TIMEOUT, is_read_nowhere_else).await {
         Ok(done) => done?,
-        Err(_) => tracing::warn!("not all gateways know which nodes have missed a change"),
+        Err(_) => tracing::warn!("some gateways may still read from nodes that have missed a change"),
     }
     first.map(|answer| pass_on(&answer)).ok_or(Error::NoNode)
 }

@@ -1,4 +1,4 @@
-//! `POST /export`: a task of the control plane, which sends the documents of all shards to another Meilisearch.
+//! `POST /export`: creates a task in which the control plane sends the documents of all shards to another Meilisearch.
 
 use super::{Sent, Shared, pass_on};
 use crate::{
@@ -15,7 +15,8 @@ use axum::{
 use byte_unit::UnitType;
 use serde_json::{Map, Value, json};
 
-/// A member that no version of Meilisearch knows. It comes last: a node that refuses it has found nothing else wrong.
+/// A member that no version of Meilisearch knows. It sorts last, so a node that refuses this member has found nothing else
+/// wrong.
 const UNKNOWN: &str = "\u{10ffff}";
 
 /// `POST /export`.
@@ -24,7 +25,7 @@ const UNKNOWN: &str = "\u{10ffff}";
 /// No node answers; or the ledger failed.
 pub async fn start(cluster: Shared, mut sent: Sent) -> Result<Response> {
     let client = sent.json();
-    // A node judges it, and must not do it.
+    // A node must check the request without starting an export: the unknown member makes it refuse.
     if let Some(Value::Object(mut body)) = client.clone() {
         body.insert(UNKNOWN.to_owned(), Value::Null);
         sent.request.body = Value::Object(body).to_string().into();
@@ -45,11 +46,11 @@ pub async fn start(cluster: Shared, mut sent: Sent) -> Result<Response> {
     let task = cluster.ledger.call(begin).await?;
     let summary = task.summary();
     export::spawn(&cluster.0, task, export);
-    // So nodes answer, although nothing is done yet.
+    // Status 200, not 202: nodes answer this route so too.
     Ok(Json(summary).into_response())
 }
 
-/// What clients see of it.
+/// The details of the task, as clients see them.
 fn details(export: &Export) -> Value {
     let mut details = Map::from_iter([("url".to_owned(), json!(export.url))]);
     if let Some(key) = &export.api_key {

@@ -1,4 +1,4 @@
-//! The fields of an index: each node knows those of its own documents.
+//! The fields of an index, merged from all nodes.
 
 use super::{Sent, Shared, pass_on};
 use crate::{base::error::Result, node::Request};
@@ -12,12 +12,12 @@ use miroir_core::shard::TAG_FIELD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// `POST /indexes/{index}/fields`: what all nodes that answer have, by name.
+/// `POST /indexes/{index}/fields`: the fields that reachable nodes know, sorted by name.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
-    // The client's own request first, for its errors, its limit and its offset.
+    // First sends the client's own request to a node, which checks it and parses limit and offset.
     let answer = cluster.ask_any(&sent.request).await?;
     let asked = answer.json();
     let number = |name: &str| asked.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());

@@ -1,4 +1,4 @@
-//! Creating, changing, deleting and swapping indexes: on all nodes, under one task of the ledger.
+//! Routes that create, change, delete and swap indexes: on all nodes, under one task of the ledger.
 
 use super::{Sent, Shared, accepted};
 use crate::{
@@ -30,11 +30,11 @@ fn main(sent: &Sent, body: Option<Value>) -> NodeRequest {
     NodeRequest { method: sent.request.method.clone(), path: sent.request.path.clone(), body, main: true }
 }
 
-/// `GET /indexes` and `GET /indexes/{index}`: a node's answer with the catalogue's dates. Nodes have dates of their own: each updates an
-/// index when it takes its part of a write, and creates it when it comes to know it.
+/// `GET /indexes` and `GET /indexes/{index}`: a node's answer, with the dates of the catalogue. The nodes' own dates differ:
+/// each node updates the date when it handles its part of a write, and creates an index when it first gets it.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
     let answer = cluster.ask_any(&sent.request).await?;
     if !answer.is_success() {
@@ -59,7 +59,7 @@ pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `POST /indexes`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     let Some((body, uid)) = sent.json().and_then(|body| {
         let uid = body.get("uid")?.as_str()?.to_owned();
@@ -91,10 +91,10 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     run(&cluster, &sent, operation).await
 }
 
-/// `PATCH /indexes/{index}`: another primary key, another name.
+/// `PATCH /indexes/{index}`: changes the primary key, or the name.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     let body = sent.json().filter(Value::is_object);
     let Some(body) = body.filter(|_| check_index_uid(&index).is_ok()) else {
@@ -126,7 +126,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
 /// `DELETE /indexes/{index}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     if check_index_uid(&index).is_err() {
         return refused(&cluster, &sent).await;
@@ -150,7 +150,7 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
 /// `POST /swap-indexes`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
     let body = sent.json();
     let pairs = body.as_ref().and_then(Value::as_array).and_then(|swaps| {
@@ -194,19 +194,19 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
 /// Runs an operation that the client's key allows.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn run(cluster: &Shared, sent: &Sent, operation: Operation) -> Result<Response> {
     Ok(accepted(&broadcast::run(cluster, sent.grant()?, operation).await?))
 }
 
-/// Lets a node refuse what it must refuse, in its own words.
+/// Sends a node a request that it will refuse, so that the client gets the node's own error.
 ///
 /// # Errors
-/// No node answers; or it took what it should not have.
+/// No node answers; or the node accepted the request.
 pub async fn refused(cluster: &Shared, sent: &Sent) -> Result<Response> {
     let answer = cluster.ask_any(&sent.request).await?;
     if answer.is_success() {
-        tracing::error!(path = %sent.request.path, "a node took a request that it should have refused");
+        tracing::error!(path = %sent.request.path, "a node accepted a request that it should have refused");
         return Err(Error::from(ApiError::new(Code::BAD_REQUEST, "The request cannot be understood.")));
     }
     Ok(super::pass_on(&answer))

@@ -1,4 +1,4 @@
-//! Begin and commit, for gateways that know the secret.
+//! The routes for gateways, which must send the gateway secret: begin, commit, report, refusal, authorization.
 
 use super::{Sent, Shared, admin};
 use crate::{
@@ -25,13 +25,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 
-/// How soon a gateway that waits for a newer topology asks again.
+/// The delay of the answer to a gateway that waits for a newer topology and asks again.
 const WAIT: Duration = Duration::from_millis(50);
 
 /// `POST /_miroir/begin`.
 ///
 /// # Errors
-/// What the client is told instead of 202.
+/// The error that the client gets instead of 202.
 pub async fn begin(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<BeginReply>> {
     let begin = read(&cluster, &headers, &body)?;
     writes::begin::begin(&cluster, begin).await.map(Json)
@@ -40,7 +40,7 @@ pub async fn begin(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<J
 /// `POST /_miroir/commit`.
 ///
 /// # Errors
-/// What the client is told instead of 202.
+/// The error that the client gets instead of 202.
 pub async fn commit(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Value>> {
     let commit = read(&cluster, &headers, &body)?;
     writes::commit::commit(&cluster, commit).await.map(Json)
@@ -49,7 +49,7 @@ pub async fn commit(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 /// `POST /_miroir/report`.
 ///
 /// # Errors
-/// The secret is not right.
+/// The secret is wrong.
 pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<ReportReply>> {
     let report: Report = read(&cluster, &headers, &body)?;
     if report.waits {
@@ -59,7 +59,7 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
         return Ok(Json(ReportReply { needed: cluster.view().floor, lease: false }));
     }
     if let Some(vms) = cluster.gateways.add(&report.vm) {
-        // Durable before it gets a lease: a restart would not wait for it otherwise.
+        // Stored before the VM gets a lease: after a restart the control plane must know all VMs that may still have one.
         cluster.ledger.call(move |connection| leases::store_leases(connection, &vms)).await?;
     }
     let (reply, has_another) = cluster.gateways.report(report, cluster.view().floor);
@@ -69,10 +69,10 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     Ok(Json(reply))
 }
 
-/// Any method of `/_miroir/refusal/…`: a write that a gateway cannot take.
+/// Any method of `/_miroir/refusal/…`: diagnoses a write that a gateway cannot accept.
 ///
 /// # Errors
-/// What the client is told.
+/// The error for the client.
 pub async fn refusal(cluster: Shared, headers: HeaderMap, sent: Sent) -> Result<Response> {
     let refused = refused(&cluster, &headers, sent, REFUSAL_PREFIX)?;
     refused.authorize(&cluster).await?;
@@ -85,7 +85,7 @@ pub async fn refusal(cluster: Shared, headers: HeaderMap, sent: Sent) -> Result<
 /// Any method of `/_miroir/authorization/…`: whether the client's key allows a write.
 ///
 /// # Errors
-/// What the client is told.
+/// The error for the client.
 pub async fn authorization(cluster: Shared, headers: HeaderMap, sent: Sent) -> Result<StatusCode> {
     refused(&cluster, &headers, sent, AUTHORIZATION_PREFIX)?.authorize(&cluster).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -94,19 +94,22 @@ pub async fn authorization(cluster: Shared, headers: HeaderMap, sent: Sent) -> R
 fn refused(cluster: &Cluster, headers: &HeaderMap, sent: Sent, prefix: &'static str) -> Result<Refused> {
     require(headers, SECRET_HEADER, &cluster.secrets.gateway_secret)?;
     let path = sent.request.path.beneath(&prefix.into());
-    let path = path.ok_or_else(|| Error::Other(format!("`{}` is of no gateway", sent.request.path)))?;
+    let path = path.ok_or_else(|| {
+        Error::Other(format!("`{}` is not a path of a gateway's request", sent.request.path))
+    })?;
     Refused::of(Request { path, ..sent.request }, sent.authorization)
 }
 
 fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Bytes) -> Result<T> {
     require(headers, SECRET_HEADER, &cluster.secrets.gateway_secret)?;
     serde_json::from_slice(body).map_err(|error| {
-        ApiError::new(Code::BAD_REQUEST, format!("not the gateways' protocol: {error}")).into()
+        ApiError::new(Code::BAD_REQUEST, format!("the body does not follow the gateways' protocol: {error}"))
+            .into()
     })
 }
 
-/// Makes sure that a request to the control plane's own interface comes from somebody who knows one of its secrets, before anything
-/// of it is read; which of them, each route says.
+/// Checks that a request to the control plane's own interface carries one of its secrets, before its body is read. Each route
+/// then requires its own secret.
 ///
 /// # Errors
 /// 403.

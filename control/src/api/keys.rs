@@ -1,4 +1,4 @@
-//! API keys: the same on all nodes, with the same uids, so that their texts are the same.
+//! API keys: all nodes have the same keys with the same uids, so that the keys' texts are the same too.
 
 use super::{Sent, Shared, everywhere::everywhere, pass_on};
 use crate::{
@@ -16,7 +16,7 @@ use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// A cluster that its user runs without a master key has no keys, though its nodes have.
+/// If the user runs the cluster without a master key, it has no API keys for clients, although its nodes have keys.
 fn needs_master_key(cluster: &Cluster) -> Result<()> {
     if cluster.options.user_master_key {
         return Ok(());
@@ -36,7 +36,7 @@ fn not_found(sent: &Sent) -> Error {
     api_error(404, "invalid_request", "api_key_not_found", message).into()
 }
 
-/// Names of internal keys are not for clients: keys of such a name are hidden.
+/// Refuses the name of an internal key: keys with such names are hidden from clients.
 fn check_name(sent: &Sent) -> Result<()> {
     if sent.json().is_some_and(|body| is_internal(&body)) {
         let message =
@@ -46,13 +46,13 @@ fn check_name(sent: &Sent) -> Result<()> {
     Ok(())
 }
 
-/// `GET /keys`, without the cluster's own.
+/// `GET /keys`, without internal keys.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
-    // The client's own request first, for its errors, its limit and its offset.
+    // First sends the client's own request to a node, which checks it and parses limit and offset.
     let answer = cluster.ask_any(&sent.request).await?;
     let asked = answer.json();
     let number = |name: &str| asked.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
@@ -70,7 +70,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `GET /keys/{key}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn get(cluster: Shared, sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
     let answer = cluster.ask_any(&sent.request).await?;
@@ -80,10 +80,10 @@ pub async fn get(cluster: Shared, sent: Sent) -> Result<Response> {
     Ok(pass_on(&answer))
 }
 
-/// `POST /keys`: with a uid of ours where the client gives none, so that all nodes make the same key.
+/// `POST /keys`. If the client gives no uid, the control plane adds one, so that all nodes create the same key.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
     check_name(&sent)?;
@@ -99,7 +99,7 @@ pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
 /// `PATCH` and `DELETE /keys/{key}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn change(cluster: Shared, sent: Sent) -> Result<Response> {
     needs_master_key(&cluster)?;
     check_name(&sent)?;

@@ -1,4 +1,5 @@
-//! `GET /_miroir/metrics`: the control plane's numbers, as Prometheus reads them. Those of the hot path are Envoy's.
+//! `GET /_miroir/metrics`: the metrics of the control plane, in Prometheus' format. Envoy has the metrics of searches and
+//! writes.
 
 use super::{
     Shared,
@@ -14,10 +15,10 @@ use std::fmt::Write;
 /// Prometheus' text format.
 const CONTENT_TYPE: (&str, &str) = ("content-type", "text/plain; version=0.0.4; charset=utf-8");
 
-/// `GET /_miroir/metrics`, under the admin token: in its own header, or as a bearer, which Prometheus can send.
+/// `GET /_miroir/metrics`. It needs the admin token, in its own header or as a bearer token, which Prometheus can send.
 ///
 /// # Errors
-/// The token is not right.
+/// The token is wrong.
 pub async fn metrics(cluster: Shared, headers: HeaderMap) -> Result<Response> {
     require_token(&cluster, &headers)?;
     Ok(([CONTENT_TYPE], render(&Status::of(&cluster))).into_response())
@@ -47,22 +48,22 @@ pub fn render(status: &Status) -> String {
             "Shards without an active replica on a node that answers.",
             number(status.shards_missing),
         ),
-        ("replicas_stale", "Replicas that have missed something.", number(status.replicas_stale)),
-        ("replicas_missing", "Replicas that are to be made, or made whole.", number(status.replicas_missing)),
-        ("replicas_surplus", "Copies that are to go.", number(status.replicas_surplus)),
+        ("replicas_stale", "Replicas that have missed a write.", number(status.replicas_stale)),
+        ("replicas_missing", "Replicas that must be created or repaired.", number(status.replicas_missing)),
+        ("replicas_surplus", "Copies that will be deleted.", number(status.replicas_surplus)),
         ("open_writes", "Writes between begin and commit.", number(status.open_writes)),
         ("waiting_mutations", "Mutations that wait for locks.", number(status.waiting)),
         ("unsettled_tasks", "Tasks that nodes have not ended.", number(status.unsettled_tasks)),
         ("gateway_workers", "Workers of gateways that have a lease.", number(status.gateways.len())),
         (
             "subscribers",
-            "Envoys, and others, that are told what is published.",
+            "Clients that subscribe to the topology by gRPC or in Kubernetes.",
             number(status.subscribers.len()),
         ),
-        ("subscribers_refusing", "Those of them that refused it.", number(refusing)),
+        ("subscribers_refusing", "Subscribers that refused what was published.", number(refusing)),
         (
             "publishing_fails",
-            "What is published cannot be written to its folder.",
+            "The topology cannot be written to its folder.",
             u64::from(status.folder.as_ref().is_some_and(|folder| folder.failing)),
         ),
     ] {
@@ -73,13 +74,13 @@ pub fn render(status: &Status) -> String {
     family(
         "miroir_control_gateway_troubles",
         "gauge",
-        "What is wrong between gateways and what is published.",
+        "Problems of gateways with the published topology.",
         kinds.map(|kind| (format!("{{kind=\"{kind}\"}}"), of_kind(kind))).to_vec(),
     );
     family(
         "miroir_control_files_mended_total",
         "counter",
-        "Files that were not what had been published, since the start.",
+        "Published files that somebody had changed and that were restored, since the start.",
         alone(status.folder.as_ref().map_or(0, |folder| folder.mended)),
     );
     let oldest = status.gateways.iter().map(|vm| vm.oldest).min().unwrap_or(status.topology_version);

@@ -1,4 +1,4 @@
-//! The HTTP server: Meilisearch's routes that the filter lets through, and `/_miroir/*`.
+//! The HTTP API: the Meilisearch routes that the filter does not handle itself, and `/_miroir/*`.
 
 pub mod admin;
 pub mod authority;
@@ -54,7 +54,7 @@ use miroir_core::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What handlers share.
+/// The state that all handlers share.
 pub type Shared = axum::extract::State<Arc<Cluster>>;
 
 /// All routes.
@@ -127,26 +127,28 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .method_not_allowed_fallback(proxy::read)
         .layer(DefaultBodyLimit::max(INTERNAL_BODY))
         .with_state(cluster.clone());
-    // What comes before the choice of a route is around all of them.
+    // These layers run before a route is chosen.
     Router::new()
         .fallback_service(routes)
         .layer(from_fn_with_state(cluster.clone(), manners))
         .layer(from_fn_with_state(cluster, ready))
 }
 
-/// Methods that have routes; nodes refuse all others, `HEAD` too.
+/// The methods that routes have; nodes refuse all other methods, also `HEAD`.
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// The largest body of the control plane's own interface, bytes: a begin may carry a filter, a function, and documents in doubt.
+/// The largest body of the control plane's own interface, in bytes: a begin may carry a filter, a function, and documents for
+/// the preflight.
 const INTERNAL_BODY: usize = 256 << 20;
 
-/// Where gateways ask for what is published; these requests are streams, and judged by their first message.
+/// The path prefix of xDS, by which gateways subscribe to the topology. These requests are streams, and are authorized by their
+/// first message.
 const GRPC: &str = "/envoy.service.";
 
-/// Where the control plane's own interface is.
+/// The first path segment of the control plane's own interface.
 const INTERNAL: &str = "_miroir";
 
-/// A client's request, before any of its body is read.
+/// The head of a client's request, as judged before any of its body is read.
 #[derive(Clone, Debug)]
 struct Head {
     path: ApiPath,
@@ -155,7 +157,8 @@ struct Head {
     judged: Judged,
 }
 
-/// Paths, keys, methods and `Allow` as nodes have them. Behind it, all requests have been judged.
+/// HTTP compatibility: treats paths, keys, methods and `Allow` as nodes do. Every request that gets past this layer has been
+/// judged.
 async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Next) -> Response {
     if request.uri().path().starts_with(GRPC) {
         return next.run(request).await;
@@ -189,7 +192,7 @@ async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Nex
     }
 }
 
-/// Judges a request by its head.
+/// Authorizes a request by its head.
 async fn judge(cluster: &Cluster, method: &Method, headers: &HeaderMap, path: &ApiPath) -> Result<Judged> {
     if path.segments().first() == Some(&INTERNAL) {
         internal::require_any(cluster, headers)?;
@@ -199,7 +202,7 @@ async fn judge(cluster: &Cluster, method: &Method, headers: &HeaderMap, path: &A
     Judged::of(cluster, method.as_str(), path, authorization.as_deref()).await
 }
 
-/// An answer to a request whose body nobody reads.
+/// Answers a request without reading its body.
 fn unread(request: axum::extract::Request, answer: impl IntoResponse) -> Response {
     body::drain(request.into_body());
     answer.into_response()
@@ -209,12 +212,13 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// What is answered before clients can be served.
+/// The paths that are answered even before clients can be served.
 const AT_ANY_TIME: [&str; 4] =
     ["/_miroir/status", "/_miroir/shards", "/_miroir/metrics", miroir_core::protocol::REPORT_PATH];
 
-/// 503 until clients can be served; the gateways' `/health` is no exception. What a crash left has its locks again by then:
-/// a write that came before would not wait for them. Only the command line and gateways' reports are answered at any time.
+/// Answers 503 until clients can be served, also to the gateways' `/health`. Writes that were open before a restart must get
+/// their locks first; otherwise a new write would not wait for them. Only requests of the command line and gateways' reports
+/// are answered at any time.
 async fn ready(cluster: Shared, request: axum::extract::Request, next: Next) -> Response {
     if cluster.is_ready() || AT_ANY_TIME.contains(&request.uri().path()) {
         return next.run(request).await;
@@ -226,18 +230,19 @@ async fn health() -> Response {
     Json(json!({"status": "available"})).into_response()
 }
 
-/// What a client sent.
+/// A client's request.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// As for a node, with the client's `Authorization`, or the master key where the user has none.
+    /// The request as a node would get it: with the client's `Authorization`, or with the master key if the user runs the
+    /// cluster without one.
     pub request: Request,
     /// The client's `Authorization`.
     pub authorization: Option<String>,
     /// The query as the client wrote it.
     pub query: String,
-    /// What its key allows.
+    /// What the client's key allows.
     grant: Option<Grant>,
-    #[expect(dead_code, reason = "the room of the body goes with it")]
+    #[expect(dead_code, reason = "dropping it releases the memory of the body")]
     body: Whole,
 }
 
@@ -247,7 +252,7 @@ impl FromRequest<Arc<Cluster>> for Sent {
     async fn from_request(request: axum::extract::Request, cluster: &Arc<Cluster>) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let Some(Head { path, query, judged }) = parts.extensions.remove::<Head>() else {
-            let error = Error::Other(format!("`{}` has not been judged", parts.uri.path()));
+            let error = Error::Other(format!("`{}` was not authorized before its body", parts.uri.path()));
             return Err(error.into_response());
         };
         let header = |name: &str| header(&parts.headers, name);
@@ -274,19 +279,19 @@ impl FromRequest<Arc<Cluster>> for Sent {
 }
 
 impl Sent {
-    /// What its key allows.
+    /// What the client's key allows.
     ///
     /// # Errors
-    /// Its route asks for no key.
+    /// The route needs no key.
     pub fn grant(&self) -> Result<&Grant> {
         let missing = || Error::Other(format!("`{}` needs no key", self.request.path.route()));
         self.grant.as_ref().ok_or_else(missing)
     }
 
-    /// The body as JSON, where it is said to be that, and could be decoded where it is said to be compressed: nodes refuse any other.
+    /// The body as JSON; `None` if its content type is not JSON, or if it could not be decompressed. Nodes refuse such a body.
     #[must_use]
     pub fn json(&self) -> Option<Value> {
-        // An encoding stays where the body is still in it.
+        // `content_encoding` is still set if the body could not be decoded.
         let is_encoded = Encoding::of(self.request.content_encoding.as_deref()).is_some();
         if is_encoded || !ContentType::of(self.request.content_type.as_deref()).is_json() {
             return None;
@@ -294,7 +299,7 @@ impl Sent {
         serde_json::from_slice(&self.request.body).ok()
     }
 
-    /// Lets a node judge the request as it is.
+    /// Lets a node answer the request as it is.
     ///
     /// # Errors
     /// No node answers.
@@ -303,7 +308,7 @@ impl Sent {
     }
 }
 
-/// A node's answer, without the tag.
+/// A node's answer, without the shard tag.
 #[must_use]
 pub fn pass_on(answer: &NodeAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);

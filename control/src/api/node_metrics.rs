@@ -1,5 +1,5 @@
-//! `GET /metrics`: what all nodes count, as one. Documents, indexes and tasks are told as the cluster has them; of batches, which
-//! each node has its own of, nothing is told.
+//! `GET /metrics`: the metrics of all nodes, merged into one text. Documents, indexes and tasks are counted as clients see them
+//! in the cluster. Metrics of batches are left out, because each node has its own batches.
 
 use super::{Sent, Shared, pass_on, stats};
 use crate::{
@@ -12,10 +12,10 @@ use axum::{http::header::CONTENT_TYPE, response::Response};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 
-/// Values by their names and labels.
+/// Values by name and labels.
 type Samples = BTreeMap<String, f64>;
 
-/// `GET /metrics`, for a key that nodes let in, where the experimental feature is on.
+/// `GET /metrics`. A node checks the client's key, and whether the experimental feature is enabled.
 ///
 /// # Errors
 /// No node answers; or the ledger failed.
@@ -36,12 +36,12 @@ pub async fn get(cluster: Shared, sent: Sent) -> Result<Response> {
     Ok(response)
 }
 
-/// A metric with all its labels.
+/// A metric family: all samples of one metric.
 #[derive(Debug, Default, PartialEq)]
 struct Family {
-    /// Its comments: what it is, and of which type.
+    /// The comments `HELP` and `TYPE`.
     about: Vec<String>,
-    /// In the nodes' order, which buckets of histograms need.
+    /// The samples in the order of the nodes' text: buckets of histograms must keep it.
     order: Vec<String>,
     values: Samples,
 }
@@ -59,7 +59,7 @@ impl Family {
     }
 }
 
-/// What is not the sum of all nodes.
+/// How the values of two nodes are combined: most metrics are summed up.
 fn combine(family: &str) -> fn(f64, f64) -> f64 {
     match family {
         "meilisearch_last_update" | "meilisearch_is_indexing" => f64::max,
@@ -68,7 +68,7 @@ fn combine(family: &str) -> fn(f64, f64) -> f64 {
     }
 }
 
-/// Reads nodes' texts (Prometheus' format) as one.
+/// Merges the texts of all nodes, which are in Prometheus' format.
 fn merge(texts: impl Iterator<Item = impl AsRef<str>>) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for text in texts {
@@ -104,7 +104,7 @@ fn write(families: &BTreeMap<String, Family>) -> String {
     text
 }
 
-/// What the control plane knows better than nodes.
+/// Replaces the metrics that the control plane knows better than nodes.
 async fn own(cluster: &Cluster, families: &mut BTreeMap<String, Family>) -> Result<()> {
     let view = cluster.view();
     let counts = view.indexes.keys().map(async |index| (index, stats::count(cluster, index).await));
@@ -128,7 +128,7 @@ async fn own(cluster: &Cluster, families: &mut BTreeMap<String, Family>) -> Resu
         }
     });
     family("meilisearch_nb_tasks", &|family| {
-        // All types and states that nodes know, of which there may be none.
+        // Keeps all types and states that nodes list, also those without any task.
         let known = |sample: &String| !sample.contains("kind=\"indexes\"");
         let known: Vec<String> = family.order.iter().filter(|sample| known(sample)).cloned().collect();
         family.clear();

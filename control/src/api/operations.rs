@@ -1,4 +1,4 @@
-//! What operators ask for: `/_miroir/operations`, `/_miroir/topology`, `/_miroir/verify`, `/_miroir/repair`.
+//! Routes for operators: `/_miroir/operations`, `/_miroir/topology`, `/_miroir/verify`, `/_miroir/repair`.
 
 use super::{Shared, admin::TOKEN_HEADER, internal::require};
 use crate::{
@@ -18,24 +18,24 @@ use axum::{Json, body::Bytes, http::HeaderMap};
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// What to compare.
+/// The shards whose copies are to be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Verify {
-    /// Which shards.
+    /// The shards.
     pub shards: Vec<Shard>,
 }
 
-/// What to mend.
+/// The replicas to be repaired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Repair {
-    /// Replicas that are to be made again from others.
+    /// Replicas to be rebuilt from others.
     pub replicas: Vec<Silent>,
-    /// Shards of which nodes have documents without a replica: these are to be deleted.
+    /// Shards of which a node has misplaced documents, which are to be deleted.
     #[serde(default)]
     pub strays: Vec<Silent>,
-    /// How fast, until an operation says otherwise.
+    /// The pace of moves, until another operation changes it.
     #[serde(default)]
     pub pace: Pace,
 }
@@ -48,7 +48,7 @@ fn read<T: DeserializeOwned>(cluster: &Cluster, headers: &HeaderMap, body: &Byte
 /// `POST /_miroir/operations`.
 ///
 /// # Errors
-/// The token is not right, or the operation is refused.
+/// The token is wrong, or the operation is refused.
 pub async fn run(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Plan>> {
     let wanted = read(&cluster, &headers, &body)?;
     membership::run(&cluster, wanted).await.map(Json)
@@ -57,7 +57,7 @@ pub async fn run(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Jso
 /// `GET /_miroir/topology`.
 ///
 /// # Errors
-/// The token is not right.
+/// The token is wrong.
 pub async fn show(cluster: Shared, headers: HeaderMap) -> Result<Json<TopologyFile>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     Ok(Json(topology(&cluster.view())))
@@ -66,7 +66,7 @@ pub async fn show(cluster: Shared, headers: HeaderMap) -> Result<Json<TopologyFi
 /// `POST /_miroir/verify`.
 ///
 /// # Errors
-/// The token is not right, or a node does not answer.
+/// The token is wrong, or a node does not answer.
 pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Findings>> {
     let Verify { shards } = read(&cluster, &headers, &body)?;
     verify::verify(&cluster, &shards).await.map(Json)
@@ -75,7 +75,7 @@ pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 /// `POST /_miroir/repair`.
 ///
 /// # Errors
-/// The token is not right, or a replica is the last of its shard.
+/// The token is wrong; a replica is the only complete one of its shard; or documents are not misplaced.
 pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Repair>> {
     let repair: Repair = read(&cluster, &headers, &body)?;
     if repair.pace.is_said() {
@@ -87,7 +87,7 @@ pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
             for Silent { shard, node } in &repair.replicas {
                 if !view.mark_stale(*shard, node) {
                     errors.push(format!(
-                        "shard {} on node `{node}` cannot be made again: no other copy of it is whole",
+                        "shard {} on node `{node}` cannot be rebuilt: no other replica of the shard is complete",
                         shard.0
                     ));
                 }
@@ -95,7 +95,7 @@ pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
             for Silent { shard, node } in &repair.strays {
                 if view.member(node).is_none() || !view.clear_away(*shard, node) {
                     errors.push(format!(
-                        "documents of shard {} on node `{node}` cannot be deleted: it has, or is to have, a replica of it",
+                        "documents of shard {} on node `{node}` cannot be deleted: the node has, or will get, a replica of this shard",
                         shard.0
                     ));
                 }

@@ -1,5 +1,5 @@
-//! Requests that one node can answer for all: the client's own key goes along, and the tag is taken out. And those that no
-//! node may be sent, since it would answer, or change, for itself alone.
+//! Requests that one node can answer for all: they are sent with the client's own key, and the shard tag is removed from the
+//! answer. Also refuses requests that no node may get, because the node would answer, or change, only for itself.
 
 use super::{Sent, Shared};
 use crate::{
@@ -15,7 +15,7 @@ use miroir_core::{
     path::ApiPath,
 };
 
-/// Asks a node.
+/// Lets a node answer.
 ///
 /// # Errors
 /// No node answers.
@@ -26,17 +26,18 @@ pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
 /// A route that a cluster does not serve.
 struct Closed {
     methods: &'static [&'static str],
-    /// A star stands for any segment.
+    /// `*` matches any segment.
     path: &'static str,
-    /// What a key must allow to be told so, where that has not been judged: tenant tokens may chat.
+    /// The action that a key must allow before the client gets the reason, if [`super::authority`] has not checked it: tenant
+    /// tokens may chat.
     action: Option<&'static str>,
-    /// The experimental feature without which nodes refuse it themselves.
+    /// The experimental feature of the route. If it is disabled, nodes refuse the request themselves.
     feature: Option<&'static str>,
-    /// Why not.
+    /// The reason, for the client.
     why: &'static str,
 }
 
-const LOGS: &str = "each node has logs of its own.";
+const LOGS: &str = "each node has its own logs.";
 const CHATS: &str = "a chat's searches are made inside one node, over its own documents only.";
 
 /// Routes that a cluster does not serve: `docs/compatibility.md` lists them too.
@@ -54,7 +55,7 @@ const CLOSED: [Closed; 4] = [
         path: "/tasks/compact",
         action: None,
         feature: Some("taskQueueCompactionRoute"),
-        why: "a node that has compacted its tasks takes no write until it is started again: do it node by node.",
+        why: "a node that has compacted its tasks accepts no write until it is restarted: do it node by node.",
     },
     Closed {
         methods: &["POST"],
@@ -65,19 +66,19 @@ const CLOSED: [Closed; 4] = [
     },
 ];
 
-/// Routes without one of the handlers above that change nothing, and that any node answers for all.
+/// Routes without a handler of their own that change nothing, and that any node can answer for all.
 const HARMLESS: [(&str, &str); 4] = [
     ("GET", "/"),
     ("GET", "/version"),
     ("GET", "/chats"),
-    // The Community Edition refuses it.
+    // Meilisearch Community Edition refuses this route.
     ("POST", "/network/control"),
 ];
 
-/// Everything else: a node's own words, unless it would change, or answer for, that node only.
+/// All other requests: a node answers, unless it would change, or answer for, only itself.
 ///
 /// # Errors
-/// The route is not for a cluster; or no node answers.
+/// A cluster does not serve the route; or no node answers.
 pub async fn other(cluster: Shared, sent: Sent) -> Result<Response> {
     let (method, path) = (sent.request.method.as_str(), &sent.request.path);
     if let Some(closed) = CLOSED.iter().find(|c| c.methods.contains(&method) && matches(c.path, path)) {
@@ -86,9 +87,9 @@ pub async fn other(cluster: Shared, sent: Sent) -> Result<Response> {
     if HARMLESS.iter().any(|(known, pattern)| *known == method && matches(pattern, path)) {
         return read(cluster, sent).await;
     }
-    // Whatever a node has that is not known here might be for that node only.
+    // A route that nodes have but Miroir does not know might concern only the node that answers.
     if is_there(&cluster, method, path).await? {
-        return Err(not_served(method, path, "it is not known to Miroir.").into());
+        return Err(not_served(method, path, "Miroir does not know this route.").into());
     }
     read(cluster, sent).await
 }
@@ -118,7 +119,7 @@ fn matches(pattern: &'static str, path: &ApiPath) -> bool {
         && pattern.iter().zip(&segments).all(|(wanted, segment)| *wanted == "*" || wanted == segment)
 }
 
-/// Whether nodes have a route: they tell its methods to whoever asks for its `OPTIONS`.
+/// Whether nodes have a route, found out by an `OPTIONS` request, whose answer lists the methods.
 pub(super) async fn is_there(cluster: &Cluster, method: &str, path: &ApiPath) -> Result<bool> {
     if path.has_dots() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Rendering a template: a document of an index is read from a node that has it, and rendered without its tag.
+//! Rendering a template. A document of an index is read from a node that has it, and rendered without its shard tag.
 
 use super::{Sent, Shared, pass_on};
 use crate::{
@@ -43,8 +43,8 @@ pub async fn render(cluster: Shared, mut sent: Sent) -> Result<Response> {
     Ok(pass_on(&answer))
 }
 
-/// The document of an index that is to be rendered, without its tag, which a template could tell; `None` where a node has to say what
-/// is wrong. The client's key is judged for it.
+/// The document that is to be rendered, without its shard tag, which a template could show; `None` if a node must say what is
+/// wrong. The node checks that the client's key may read the document.
 async fn document(node: &Node, body: &Value, sent: &Sent) -> Result<Option<Value>> {
     let text = |name: &str| body.pointer(name).and_then(Value::as_str);
     let (Some("indexDocument"), Some(index), Some(id)) =

@@ -1,4 +1,4 @@
-//! Dynamic search rules: on all nodes, under one task of the ledger.
+//! Routes that change dynamic search rules: on all nodes, under one task of the ledger.
 
 use super::{Sent, Shared, indexes};
 use crate::{
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// `PATCH /dynamic-search-rules/{uid}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn update(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     let Some(body) = sent.json().filter(Value::is_object) else {
         return indexes::refused(&cluster, &sent).await;
@@ -31,7 +31,7 @@ pub async fn update(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Res
 /// `DELETE /dynamic-search-rules/{uid}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn delete(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     run(&cluster, &sent, TaskKind::DsrUpdate, json!({"updatedRules": 1}), Change::Delete { uid }).await
 }
@@ -39,7 +39,7 @@ pub async fn delete(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Res
 /// `DELETE /dynamic-search-rules`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn clear(cluster: Shared, sent: Sent) -> Result<Response> {
     run(&cluster, &sent, TaskKind::DsrClear, json!({"deletedDocuments": null}), Change::Clear).await
 }
@@ -51,7 +51,7 @@ async fn run(
     details: Value,
     change: Change,
 ) -> Result<Response> {
-    // Without the feature a node refuses it, and no gateway needs to hear of it before.
+    // If the feature is disabled, a node refuses the request, and gateways need not be told about a changing rule.
     if features::is_on(cluster, FEATURE).await? != Some(true) {
         return indexes::refused(cluster, sent).await;
     }

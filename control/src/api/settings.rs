@@ -1,4 +1,4 @@
-//! Writing settings: on all nodes, with the tag's rule kept first among the filterable attributes.
+//! Routes that change settings, on all nodes. The shard tag's rule stays the first filterable attribute.
 
 use super::{Sent, Shared, indexes};
 use crate::{
@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 /// `PATCH /indexes/{index}/settings`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     let Some(Value::Object(client)) = sent.json() else { return indexes::refused(&cluster, &sent).await };
     let Value::Object(mut body) = disguised(&Value::Object(client.clone())) else {
@@ -51,11 +51,11 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     write(&cluster, &sent, &index, request, sets_rule, Some(Value::Object(client))).await
 }
 
-/// `DELETE /indexes/{index}/settings`: all that a node tells is reset, but for the tag's rule, without which nothing is
-/// found.
+/// `DELETE /indexes/{index}/settings`: resets all settings that a node lists, but keeps the shard tag's rule, without which no
+/// search finds anything.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     if !cluster.view().indexes.contains_key(&index) {
         return reset_nothing(&cluster, &sent, &index, None).await;
@@ -72,7 +72,7 @@ pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Re
 /// `PUT`, `PATCH` and `DELETE /indexes/{index}/settings/{name}`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn one(
     cluster: Shared,
     Path((index, name)): Path<(String, String)>,
@@ -80,7 +80,7 @@ pub async fn one(
 ) -> Result<Response> {
     let method = sent.request.method.clone();
     let path = ApiPath::of_index(&index, &["settings", &name]);
-    // Nodes have no such setting.
+    // There is no grant if nodes have no such setting.
     if sent.grant().is_err() {
         return indexes::refused(&cluster, &sent).await;
     }
@@ -111,7 +111,7 @@ pub async fn one(
     };
     let change = json!({ attribute: value });
     let written = write(&cluster, &sent, &index, request, sets_rule, Some(change)).await;
-    // The tag's rule comes before the client's.
+    // The shard tag's rule comes before the client's rules, so positions in the error are shifted by one.
     written.map_err(|error| match error {
         Error::Api(mut error) if sets_rule => {
             error.body.message = scrub::shift_position(&error.body.message, "at `[");
@@ -121,7 +121,7 @@ pub async fn one(
     })
 }
 
-/// The embedders of an index, with what earlier tasks will change of them; null without an index.
+/// The embedders of an index, including the changes of earlier tasks that have not ended; null if there is no index.
 async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
     if !cluster.view().indexes.contains_key(index) {
         return Ok(Value::Null);
@@ -141,7 +141,8 @@ async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
     Ok(now.remove(EMBEDDERS).unwrap_or_default())
 }
 
-/// A reset of an index that is not there: a task that fails on all nodes, in their own words. It does not make the index.
+/// Resets settings of an index that does not exist. The task fails on all nodes, with a node's error, and does not create the
+/// index.
 async fn reset_nothing(
     cluster: &Shared,
     sent: &Sent,
@@ -157,7 +158,7 @@ fn request(method: &str, path: ApiPath, body: Value) -> NodeRequest {
     NodeRequest { method: method.to_owned(), path, body: Some(body), main: true }
 }
 
-/// `filterable-attributes` is `filterableAttributes`.
+/// Turns `filterable-attributes` into `filterableAttributes`.
 fn camel_case(name: &str) -> String {
     let mut words = name.split('-');
     let mut text = words.next().unwrap_or_default().to_owned();
@@ -184,7 +185,7 @@ async fn write(
     if let Some(change) = &change {
         check(change)?;
     }
-    // A reset tells of settings, too, that nodes do not show while their features are off.
+    // The details of a reset also name settings that nodes hide while their experimental features are disabled.
     let reset = || json!({FILTERABLE: null, FACETING: null, "chat": null, "foreignKeys": null});
     let mut details = change.clone().unwrap_or_else(reset);
     hide_secrets(&mut details);
@@ -196,7 +197,8 @@ async fn write(
     };
     let is_known = cluster.view().indexes.contains_key(index);
     if !is_known && !grant.may_create(index) {
-        // Nodes get requests under the master key, and would create it.
+        // Nodes get the requests under the master key, so they would create the index although the client's key does not allow
+        // it.
         let error = index_not_found(index).body;
         let clock = cluster.clock.clone();
         let fail =
@@ -210,7 +212,8 @@ async fn write(
     if creates {
         requests.extend(catalogue::initial_settings(index, sets_rule, sets_limit));
     }
-    // A new index is in the catalogue before its settings are: a crash between leaves nothing that nodes do not have.
+    // A new index gets into the catalogue before its settings get into the ledger. So after a crash in between, the ledger has
+    // nothing that nodes lack.
     let at_once = if creates {
         AtOnce::Created { index: index.to_owned(), primary_key: None }
     } else {
@@ -227,18 +230,18 @@ async fn write(
     indexes::run(cluster, sent, operation).await
 }
 
-/// The most ranking rules, and the most attributes of `faceting.sortFacetValuesBy`: gateways keep these for each index and merge by
-/// them, and nodes describe each rule in each hit of a search.
+/// The most ranking rules, and the most attributes in `faceting.sortFacetValuesBy`. Gateways keep both for each index to merge
+/// results, and nodes describe each rule in each hit of a search.
 const MOST: usize = 500;
 
-/// Refuses what a node would take and a cluster cannot.
+/// Refuses settings that a node would accept but a cluster cannot support.
 fn check(change: &Value) -> Result<()> {
     let refused = |code: &str, message: String| Err(api_error(400, "invalid_request", code, message).into());
     for (name, code) in [
         ("nonSeparatorTokens", "invalid_settings_non_separator_tokens"),
         ("dictionary", "invalid_settings_dictionary"),
     ] {
-        // Shard tags are made of these characters, which must stay separators, or every search would see them.
+        // Shard tags consist of these characters. They must stay separators, otherwise searches would match shard tags.
         if let Some(token) = change.get(name).map(forbidden_tokens).unwrap_or_default().first() {
             let message = format!(
                 "Invalid value at `.{name}`: `{token}` is reserved by the cluster: it must stay a separator."
@@ -255,7 +258,7 @@ fn check(change: &Value) -> Result<()> {
         if count > MOST {
             return refused(
                 code,
-                format!("Invalid value at `.{name}`: a cluster takes {MOST} at most, not {count}."),
+                format!("Invalid value at `.{name}`: a cluster accepts at most {MOST}, not {count}."),
             );
         }
     }

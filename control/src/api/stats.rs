@@ -1,4 +1,4 @@
-//! Statistics: a node's own shape, with documents counted once, whatever replicas there are.
+//! Statistics, in the form in which a node returns them. Each document counts once, however many replicas there are.
 
 use super::{Sent, Shared, pass_on};
 use crate::{
@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 /// `GET /stats`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
     let answer = cluster.ask_any(&sent.request).await?;
     let mut stats = answer.json();
@@ -35,7 +35,7 @@ pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
         return Ok(pass_on(&answer));
     };
     let of_nodes = everywhere(&cluster, ApiPath::from("/stats").with_query_of(&sent.request.path)).await;
-    // Sizes are bytes on all disks together; a client that wants them worded gets one node's.
+    // Sizes are the bytes on all disks together. A client that asks for formatted sizes gets those of one node.
     for name in ["databaseSize", "usedDatabaseSize"] {
         if stats.get(name).is_some_and(Value::is_number) {
             stats[name] = json!(sum(of_nodes.iter(), name));
@@ -56,7 +56,7 @@ pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `GET /indexes/{index}/stats`.
 ///
 /// # Errors
-/// A node's refusal.
+/// A node's error.
 pub async fn one(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
     let answer = cluster.ask_any(&sent.request).await?;
     if !answer.is_success() {
@@ -84,10 +84,11 @@ fn sum<'a>(values: impl Iterator<Item = &'a Value>, name: &str) -> u64 {
     values.filter_map(|value| value.get(name)?.as_u64()).sum()
 }
 
-/// One index's statistics out of all nodes'.
+/// Merges the statistics of an index from all nodes.
 ///
-/// Documents are counted exactly, each shard on one replica. What nodes tell only over all their copies (fields,
-/// embeddings) is scaled by documents to copies: exact while all shards have as many copies, a good guess otherwise.
+/// Documents are counted exactly, each shard on one replica. Numbers that nodes report only over all their copies (fields,
+/// embeddings) are scaled by the ratio of documents to copies: this is exact while all shards have the same number of copies,
+/// and an estimate otherwise.
 async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -> Value {
     let mut stats = own;
     let copies = sum(of_nodes.iter(), "numberOfDocuments");
@@ -124,7 +125,7 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
     stats
 }
 
-/// Counts the documents of an index: each shard on one active replica of a node that answers.
+/// Counts the documents of an index, each shard on one active replica of a reachable node.
 pub(super) async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
     let asked = cluster.sources(cluster.view().shards());
     let counts = asked.iter().map(async |(node, shards)| {

@@ -1,4 +1,4 @@
-//! The documents of a task that nodes have not written yet: each node has those of its shards.
+//! The documents of a task that nodes have not indexed yet: each node has those of its shards.
 
 use super::{Sent, Shared, tasks};
 use crate::{
@@ -23,10 +23,10 @@ use std::collections::BTreeSet;
 /// The experimental feature of this route.
 const FEATURE: &str = "getTaskDocumentsRoute";
 
-/// `GET /tasks/{uid}/documents`: shard by shard, and those of a shard as the client sent them.
+/// `GET /tasks/{uid}/documents`: the documents shard by shard, and within a shard in the order in which the client sent them.
 ///
 /// # Errors
-/// There is no such task, or the key does not see it; or nodes have written them.
+/// There is no such task, or the key may not see it; or nodes have indexed its documents already.
 pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     if features::is_on(&cluster, FEATURE).await? != Some(true) {
         return sent.natively(&cluster).await;
@@ -46,7 +46,8 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
     }
 }
 
-/// The documents of these nodes' tasks, each once and without its tag; `None` where a shard's are not to be had any more.
+/// The documents of these node tasks, each one once and without its shard tag; `None` if those of a shard are not available any
+/// more.
 async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>> {
     let parts = node_tasks.iter().filter(|task| task.main && !task.shards.is_empty());
     let mut missing: BTreeSet<Shard> = parts.clone().flat_map(|task| task.shards.iter().copied()).collect();
@@ -71,14 +72,14 @@ async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>
     missing.is_empty().then_some(out)
 }
 
-/// A document as nodes store it.
+/// The shard tag of a document as nodes store it.
 #[derive(Deserialize)]
 struct Tagged {
     #[serde(rename = "_miroir_shard")]
     tag: Box<RawValue>,
 }
 
-/// Writes the documents of these shards, one behind the other, as nodes store them.
+/// Appends the documents of these shards to `out`, without their shard tags.
 fn write(body: &[u8], shards: &BTreeSet<Shard>, out: &mut Vec<u8>) -> Option<()> {
     for document in serde_json::Deserializer::from_slice(body).into_iter::<Box<RawValue>>() {
         let document = document.ok()?;

@@ -1,4 +1,4 @@
-//! Tasks: answered from the ledger, after nodes were asked for what is not settled.
+//! Tasks: answered from the ledger, after nodes were asked for the state of tracked tasks.
 
 use super::{Sent, Shared};
 use crate::{
@@ -29,11 +29,11 @@ use tracing::Instrument;
 /// `GET /tasks`.
 ///
 /// # Errors
-/// A node's refusal of the client's query.
+/// A node's error about the client's query.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     let grant = sent.grant()?;
     let Some(mut query) = read(&sent.query, true) else {
-        // Nodes check the same parameters, and word it as clients know it.
+        // A node checks the same parameters, and answers with Meilisearch's own error.
         return sent.natively(&cluster).await;
     };
     query.visible = grant.visible();
@@ -44,7 +44,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
 /// A page of tasks, or of batches.
 #[derive(Debug)]
 pub struct Page {
-    /// Those on it.
+    /// The tasks of the page.
     pub tasks: Vec<stored::Task>,
     total: u64,
     limit: u32,
@@ -52,14 +52,14 @@ pub struct Page {
 }
 
 impl Page {
-    /// Reads it.
+    /// Reads a page from the ledger.
     ///
     /// # Errors
     /// The ledger failed.
     pub async fn read(cluster: &Cluster, mut query: Query) -> Result<Self> {
         cluster.settler.refresh().await;
         let limit = query.limit;
-        // One more, to know whether there is more after this page.
+        // Read one more task, to know whether there is a next page.
         query.limit = limit.saturating_add(1);
         let (mut tasks, total) =
             cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
@@ -67,7 +67,7 @@ impl Page {
         Ok(Self { tasks, total, limit, next })
     }
 
-    /// The answer, with these in the place of the tasks.
+    /// The response for this page, with these objects as its results.
     #[must_use]
     pub fn answer(&self, results: &[Value]) -> Response {
         let from = self.tasks.first().map(|task| task.uid);
@@ -80,7 +80,7 @@ impl Page {
 /// `GET /tasks/{uid}`.
 ///
 /// # Errors
-/// There is no such task, or the key does not see it.
+/// There is no such task, or the key may not see it.
 pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     let grant = sent.grant()?;
     Ok(Json(find(&cluster, grant, &uid).await?.view()).into_response())
@@ -89,7 +89,7 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
 /// A task that a key may see.
 ///
 /// # Errors
-/// There is no such task, or the key does not see it.
+/// There is no such task, or the key may not see it.
 pub async fn find(cluster: &Cluster, grant: &Grant, uid: &str) -> Result<stored::Task> {
     let Ok(number) = uid.parse::<u32>() else {
         let message = format!("Task uid `{uid}` is invalid. It should only contain numeric characters.");
@@ -103,10 +103,10 @@ pub async fn find(cluster: &Cluster, grant: &Grant, uid: &str) -> Result<stored:
     tasks.into_iter().next().ok_or_else(missing)
 }
 
-/// `POST /tasks/cancel`: nodes cancel their parts, and the tasks end as nodes say.
+/// `POST /tasks/cancel`: nodes cancel their tasks, and the clients' tasks end as those of the nodes do.
 ///
 /// # Errors
-/// The query is empty, or not one.
+/// The query is empty or invalid.
 pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let (query, text) = match select(&cluster, &sent, "cancel").await? {
         Ok(selected) => selected,
@@ -119,7 +119,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         details: Some(json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": text})),
         custom_metadata: None,
     };
-    // After a crash it ends with what it has cancelled until then.
+    // After a crash, the cancelation ends with the tasks that it has cancelled until then.
     let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
@@ -151,7 +151,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     Ok(Json(summary).into_response())
 }
 
-/// Cancels those of these tasks that are exports; gives how many.
+/// Cancels the exports among these tasks. Returns their number.
 async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize> {
     let stopped = cluster.exports.stop(uids);
     let count = stopped.len();
@@ -176,10 +176,11 @@ async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize>
     Ok(count)
 }
 
-/// `DELETE /tasks`: ended tasks leave the ledger. Those that are under way leave it too: one node deletes tasks between two batches.
+/// `DELETE /tasks`: deletes ended tasks from the ledger. Tasks that are being processed are waited for and deleted too, because
+/// a single node deletes tasks only between two batches.
 ///
 /// # Errors
-/// The query is empty, or not one.
+/// The query is empty or invalid.
 pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     let (mut query, text) = match select(&cluster, &sent, "delete").await? {
         Ok(selected) => selected,
@@ -196,7 +197,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
         details: Some(details.clone()),
         custom_metadata: None,
     };
-    // After a crash it ends, and has deleted nothing.
+    // After a crash, the deletion ends without having deleted anything.
     let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
@@ -219,7 +220,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     Ok(Json(summary).into_response())
 }
 
-/// Forgets those of these tasks that have ended, and ends the deletion.
+/// Deletes from the ledger those of these tasks that have ended, and ends the task of the deletion.
 async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value) -> Result<()> {
     let mut ended: Vec<u32> = Vec::new();
     for uids in uids.chunks(AT_ONCE) {
@@ -232,10 +233,10 @@ async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value)
     end(cluster, uid, details, ended).await
 }
 
-/// Tasks that the ledger is asked for by their uids at once: a statement has 32,766 parameters at most.
+/// How many tasks are read by uid in one statement: SQLite allows at most 32,766 parameters.
 const AT_ONCE: usize = 10_000;
 
-/// The tasks that a cancelation or deletion asks for, and its query's text; or what the client is told instead.
+/// The query of a cancelation or deletion, and its text; or the response of a node that refuses the query.
 async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Query, String), Response>> {
     let grant = sent.grant()?;
     let Some(mut query) = read(&sent.query, false) else {
@@ -255,7 +256,7 @@ async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Que
     Ok(Ok((query, format!("?{text}"))))
 }
 
-/// Ends a task that needs no node, and forgets others with it.
+/// Ends a task that needs no node, and deletes other tasks in the same transaction.
 async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
     let now = cluster.clock.wall();
     let ending = Ending {
@@ -274,7 +275,7 @@ async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -
         .await
 }
 
-/// Reads the query of `GET /tasks`; `None` where a node would refuse it.
+/// Parses the query of `GET /tasks`; `None` if a node would refuse it.
 pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
     let mut query = Query { limit: 20, ..Query::default() };
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
@@ -285,7 +286,7 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
             "from" if paged => query.from = Some(value.parse().ok()?),
             "reverse" if paged => query.reverse = value.parse().ok()?,
             "uids" if !is_star => query.uids = Some(numbers()?),
-            // A task is its own batch here.
+            // In a cluster each task is its own batch, with the same uid.
             "batchUids" if !is_star => query.uids = Some(numbers()?),
             "canceledBy" if !is_star => query.canceled_by = Some(numbers()?),
             "statuses" if !is_star => {
@@ -318,7 +319,7 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
 const DATES: [(&str, &str); 3] =
     [("EnqueuedAt", "enqueued_at"), ("StartedAt", "started_at"), ("FinishedAt", "finished_at")];
 
-/// The members of a list with commas, but empty ones.
+/// The members of a comma-separated list, without empty ones.
 ///
 /// Source: `serde-cs` 0.2.
 fn members(list: &str) -> impl Iterator<Item = &str> {

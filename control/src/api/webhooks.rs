@@ -1,4 +1,5 @@
-//! Task webhooks: the control plane posts ended tasks itself, for nodes would post theirs. A node judges the form of a body.
+//! Task webhooks. The control plane posts ended tasks itself, because nodes would post their own tasks. A node checks the form
+//! of a request's body.
 //!
 //! Messages and bounds: Meilisearch 1.50, `routes/webhooks.rs`.
 
@@ -19,9 +20,9 @@ use miroir_core::{error::ApiError, path::ApiPath};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// As many webhooks as Meilisearch takes.
+/// The number of webhooks that Meilisearch allows.
 const MAX_WEBHOOKS: usize = 20;
-/// As many headers of a webhook.
+/// The number of headers per webhook that Meilisearch allows.
 const MAX_HEADERS: usize = 200;
 
 fn refused(status: u16, code: &str, message: impl Into<String>) -> crate::base::error::Error {
@@ -37,7 +38,7 @@ fn not_found(uuid: Uuid) -> crate::base::error::Error {
     refused(404, "webhook_not_found", format!("Webhook `{uuid}` not found."))
 }
 
-/// As clients see it: what authorises its requests is hidden.
+/// A webhook as clients see it: the value of its `Authorization` header is hidden.
 fn view(uuid: Uuid, webhook: &Webhook) -> Value {
     let shown = |name: &str, value: &str| match value.strip_prefix("Bearer ") {
         _ if !name.eq_ignore_ascii_case("authorization") => value.to_owned(),
@@ -52,7 +53,7 @@ fn view(uuid: Uuid, webhook: &Webhook) -> Value {
 /// `GET /webhooks`.
 ///
 /// # Errors
-/// The key is not right.
+/// The client's key does not allow it.
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     sent.grant()?;
     let all = cluster.ledger.call(webhooks::all).await?;
@@ -63,7 +64,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `GET /webhooks/{uuid}`.
 ///
 /// # Errors
-/// The key is not right, or there is no such webhook.
+/// The client's key does not allow it, or there is no such webhook.
 pub async fn get(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
     sent.grant()?;
     let uuid = parse(&uuid)?;
@@ -75,7 +76,7 @@ pub async fn get(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Resul
 /// `POST /webhooks`.
 ///
 /// # Errors
-/// The key is not right, or the body is not.
+/// The client's key does not allow it, or the body is invalid.
 pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     sent.grant()?;
     let body = match judged(&cluster, &sent).await? {
@@ -109,7 +110,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
 /// `PATCH /webhooks/{uuid}`.
 ///
 /// # Errors
-/// The key is not right, the body is not, or there is no such webhook.
+/// The client's key does not allow it, the body is invalid, or there is no such webhook.
 pub async fn update(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
     sent.grant()?;
     let body = match judged(&cluster, &sent).await? {
@@ -127,7 +128,7 @@ pub async fn update(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Re
 /// `DELETE /webhooks/{uuid}`.
 ///
 /// # Errors
-/// The key is not right, or there is no such webhook.
+/// The client's key does not allow it, or there is no such webhook.
 pub async fn delete(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Result<Response> {
     sent.grant()?;
     let uuid = editable(&uuid)?;
@@ -153,8 +154,8 @@ fn editable(uuid: &str) -> Result<Uuid> {
     Ok(uuid)
 }
 
-/// The body, if its form is right; else a node's refusal. Nodes never change the webhook whose uuid is nil: they look at the
-/// body, and refuse.
+/// The body, if a node finds its form valid; otherwise the node's error. The body is sent as a change of the webhook whose uuid
+/// is nil: a node checks it, and then always refuses to change that webhook.
 async fn judged(cluster: &Shared, sent: &Sent) -> Result<Result<Value, Response>> {
     let path = ApiPath::new(["webhooks", &Uuid::nil().to_string()]);
     let request =
@@ -172,7 +173,7 @@ fn missing_url(uuid: Uuid) -> ApiError {
     api_error(400, "invalid_request", "invalid_webhook_url", message)
 }
 
-/// A webhook with what a body says of it; a header that is null goes.
+/// Merges a request's body into a webhook. A header whose value is null is removed.
 fn merged(uuid: Uuid, mut webhook: Webhook, body: &Value) -> Result<Webhook> {
     match body.get("url") {
         Some(Value::String(url)) => webhook.url.clone_from(url),

@@ -1,4 +1,5 @@
-//! The cluster's description: nodes, shards, replication, limits. Validated whole, with every error at once.
+//! The cluster's description: nodes, shards, replication, limits. It is validated as a whole, and all errors are reported at
+//! once.
 
 use crate::base::error::{Error, Result};
 use miroir_core::{
@@ -22,7 +23,7 @@ pub struct ClusterFile {
     /// Number of shards; it cannot change later.
     #[serde(default = "default_shards")]
     pub shards: u16,
-    /// Replicas a shard.
+    /// Number of replicas of each shard.
     #[serde(default = "default_replication")]
     pub replication: usize,
     /// Bounds on time and memory, passed on to gateways.
@@ -37,13 +38,13 @@ pub struct ClusterFile {
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     #[serde(default)]
     pub on_lost_control: OnLostControl,
-    /// Where the cluster is among the paths of a gateway's host, such as `/meilisearch`.
+    /// The path prefix under which gateways serve the cluster, such as `/meilisearch`.
     #[serde(default)]
     pub path_prefix: Option<String>,
-    /// Where gateways send spans.
+    /// The collector to which gateways send spans.
     #[serde(default)]
     pub tracing: Option<TracingConfig>,
-    /// How replicas are moved and mended.
+    /// Limits on moving and repairing replicas.
     #[serde(default)]
     pub moves: Moves,
 }
@@ -56,24 +57,24 @@ pub struct NodeFile {
     pub name: String,
     /// Where it listens, `http://host:port`.
     pub url: String,
-    /// The Envoy cluster that reaches it; its name, where nothing is said.
+    /// The Envoy cluster that reaches it; by default, the node's name.
     #[serde(default)]
     pub cluster: Option<String>,
-    /// Its share of the replicas, relative to other nodes': 1 to 1000; 1 where nothing is said.
+    /// Its share of the replicas, relative to the other nodes: 1 to 1000; by default 1.
     #[serde(default)]
     pub weight: Option<u32>,
-    /// Replicas of a shard go to different zones where there are enough.
+    /// Replicas of a shard go to different zones if there are enough zones.
     #[serde(default)]
     pub zone: Option<String>,
 }
 
-/// How replicas are moved and mended.
+/// Limits on moving and repairing replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Moves {
-    /// Documents copied in a second, over all moves; 0 for no limit.
+    /// Documents copied per second, over all moves; 0 for no limit.
     pub documents_per_second: u64,
-    /// Shards that are copied, and handed over, together; at least 1.
+    /// Number of shards that are copied and handed over at the same time; at least 1.
     pub shards_at_once: u16,
 }
 
@@ -83,31 +84,31 @@ impl Default for Moves {
     }
 }
 
-/// Limits of one operation; what it does not say is as the cluster's description has it.
+/// Limits of one operation. A limit that is not set here comes from the cluster's description.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pace {
-    /// Documents copied in a second, over all copies; 0 for no limit [default: what the cluster's description says]
+    /// Documents copied per second, over all copies; 0 for no limit [default: from the cluster's description]
     #[arg(long)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents_per_second: Option<u64>,
-    /// Shards that are copied, and handed over, together [default: what the cluster's description says]
+    /// Number of shards that are copied and handed over at the same time [default: from the cluster's description]
     #[arg(long)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_at_once: Option<u16>,
 }
 
 impl Pace {
-    /// Whether it says something.
+    /// Whether any limit is set.
     #[must_use]
     pub fn is_said(&self) -> bool {
         *self != Self::default()
     }
 
-    /// The limits in force.
+    /// These limits, completed by the configured ones.
     ///
     /// # Errors
-    /// Nothing could be moved.
+    /// `shards_at_once` is 0: nothing could be moved.
     pub fn over(self, configured: Moves) -> Result<Moves> {
         if self.shards_at_once == Some(0) {
             return Err(Error::Refused(vec!["shardsAtOnce: must not be 0".to_owned()]));
@@ -119,28 +120,28 @@ impl Pace {
     }
 }
 
-/// Shards of a cluster that says nothing.
+/// The default number of shards.
 #[must_use]
 pub fn default_shards() -> u16 {
     64
 }
 
-/// Replicas a shard in a cluster that says nothing.
+/// The default number of replicas of each shard.
 #[must_use]
 pub fn default_replication() -> usize {
     2
 }
 
-/// A configuration that cannot be wrong.
+/// A validated configuration.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
     /// Meilisearch nodes, at least one.
     pub nodes: Vec<NodeConfig>,
-    /// 1 to 512.
+    /// Number of shards: 1 to 512.
     pub shards: u16,
-    /// 1 to the number of nodes.
+    /// Number of replicas of each shard: 1 to the number of nodes.
     pub replication: usize,
-    /// Bounds.
+    /// Bounds on time and memory.
     pub limits: Limits,
     /// How gateways choose nodes for a search.
     pub fan_out: FanOut,
@@ -148,15 +149,15 @@ pub struct ClusterConfig {
     pub on_missing_shards: OnMissingShards,
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     pub on_lost_control: OnLostControl,
-    /// Where the cluster is among the paths of a gateway's host.
+    /// The path prefix under which gateways serve the cluster.
     pub path_prefix: Option<String>,
-    /// Where gateways send spans.
+    /// The collector to which gateways send spans.
     pub tracing: Option<TracingConfig>,
-    /// How replicas are moved and mended.
+    /// Limits on moving and repairing replicas.
     pub moves: Moves,
 }
 
-/// A valid node.
+/// A validated node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeConfig {
     /// Its name in the cluster.
@@ -165,14 +166,14 @@ pub struct NodeConfig {
     pub url: url::Url,
     /// The Envoy cluster that reaches it.
     pub cluster: String,
-    /// Its share of the replicas, relative to other nodes'.
+    /// Its share of the replicas, relative to the other nodes.
     pub weight: u32,
-    /// Replicas of a shard go to different zones where there are enough.
+    /// Replicas of a shard go to different zones if there are enough zones.
     pub zone: Option<String>,
 }
 
 impl NodeFile {
-    /// A node of which nothing but its name and its URL is said.
+    /// A node with a name and a URL, and defaults for the rest.
     #[must_use]
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
         Self { name: name.into(), url: url.into(), cluster: None, weight: None, zone: None }
@@ -187,10 +188,10 @@ impl NodeFile {
         Ok(Self::new(name, url))
     }
 
-    /// Makes sure that nothing in it can be wrong; each error starts with `key`.
+    /// Validates the node. Each error message starts with `key`.
     ///
     /// # Errors
-    /// All that is wrong, at once.
+    /// All errors in the configuration at once.
     pub fn validate(self, key: &str) -> Result<NodeConfig, Vec<String>> {
         let mut errors = Vec::new();
         if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
@@ -224,7 +225,7 @@ impl NodeFile {
     }
 }
 
-/// What is wrong with a list of nodes, each with its position, as a whole: names, addresses and Envoy clusters must differ.
+/// Finds duplicates in a list of nodes with their positions: no two nodes may share a name, a URL or an Envoy cluster.
 #[must_use]
 pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) -> Vec<String> {
     let mut seen: [HashSet<String>; 3] = Default::default();
@@ -234,7 +235,7 @@ pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) 
             [("name", node.name.clone()), ("url", node.url.to_string()), ("cluster", node.cluster.clone())];
         for ((key, value), seen) in values.into_iter().zip(&mut seen) {
             if !seen.insert(value.clone()) {
-                errors.push(format!("nodes[{position}].{key}: `{value}` is there twice"));
+                errors.push(format!("nodes[{position}].{key}: `{value}` is used by two nodes"));
             }
         }
     }
@@ -281,10 +282,10 @@ impl ClusterFile {
         })
     }
 
-    /// Makes sure that nothing in it can be wrong.
+    /// Validates a configuration.
     ///
     /// # Errors
-    /// All that is wrong, at once, each error naming its key.
+    /// All errors at once. Each error names its key.
     pub fn validate(self) -> Result<ClusterConfig> {
         let mut errors = Vec::new();
         if self.nodes.is_empty() {

@@ -8,10 +8,10 @@ use axum::{
 use miroir_core::error::{ApiError, Code, ErrorBody};
 use std::{error::Error as StdError, fmt};
 
-/// Whatever can go wrong in the control plane.
+/// An error of the control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// To be answered as it is.
+    /// An API error that is sent to the client unchanged.
     #[error("{0}")]
     Api(#[from] ApiError),
     /// The ledger's database failed.
@@ -37,10 +37,10 @@ pub enum Error {
         /// Why it cannot be read.
         problem: String,
     },
-    /// The ledger's thread is gone: the process is going down.
+    /// The ledger's thread has ended: the process is shutting down.
     #[error("the ledger is closed")]
     LedgerClosed,
-    /// A node gave no whole answer.
+    /// A node did not answer, or its answer was cut short.
     #[error("node `{node}` did not answer")]
     Unreachable {
         /// The node's name.
@@ -50,7 +50,7 @@ pub enum Error {
         /// What its transport says.
         source: Cause,
     },
-    /// A node answered what it should not.
+    /// A node gave an unexpected answer.
     #[error("node `{node}` answered {status} to {request}: {body}")]
     Unexpected {
         /// The node's name.
@@ -72,27 +72,27 @@ pub enum Error {
         /// The start of the body.
         body: String,
     },
-    /// No node can be asked now.
+    /// No node of the cluster is reachable.
     #[error("no node of the cluster can answer now")]
     NoNode,
-    /// All that is wrong with the configuration.
+    /// All errors of the configuration.
     #[error("invalid configuration:\n  {}", .0.join("\n  "))]
     Config(Vec<String>),
-    /// An operator's wish that cannot be met: all that is wrong, and what to do.
+    /// An operator's request that is refused: every reason, and what to do.
     #[error("refused, and nothing has changed:\n  {}", .0.join("\n  "))]
     Refused(Vec<String>),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
-        /// Which.
+        /// Its path.
         path: String,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// JSON that should have been ours.
+    /// JSON that the control plane wrote, or expects from a peer, cannot be read.
     #[error("unreadable JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// Anything that a person must read.
+    /// Any other error; the message is for an operator.
     #[error("{0}")]
     Other(String),
 }
@@ -100,11 +100,11 @@ pub enum Error {
 /// The cause of an error: that of a library, or of a transport that a test has put in place of one.
 pub type Cause = Box<dyn StdError + Send + Sync>;
 
-/// A result with the crate's error.
+/// A result whose error is the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Turns an I/O error into one that names its file.
+    /// Wraps an I/O error with the path of its file.
     pub fn file(path: impl AsRef<std::path::Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().display().to_string();
         move |source| Self::File { path, source }
@@ -116,7 +116,7 @@ impl Error {
         chain(self)
     }
 
-    /// What a client is told.
+    /// The error as a client gets it.
     #[must_use]
     pub fn to_api(&self) -> ApiError {
         match self {
@@ -168,7 +168,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// A Meilisearch error that core has no code for.
+/// An error in Meilisearch's format, with a code that `core` does not define.
 #[must_use]
 pub fn api_error(status: u16, kind: &str, code: &str, message: impl Into<String>) -> ApiError {
     ApiError {

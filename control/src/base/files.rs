@@ -1,4 +1,4 @@
-//! Files that others read while they are written, or that hold secrets.
+//! Files that other processes read while they are being replaced, and files that hold secrets.
 
 use crate::base::error::{Error, Result};
 use nix::{
@@ -13,23 +13,23 @@ use std::{
     time::Duration,
 };
 
-/// The mode of files that nobody but their owner reads.
+/// The mode of files that only their owner may read.
 pub const PRIVATE: u32 = 0o600;
 
-/// How long a folder's holder may take to end.
+/// How long to wait for another process to release a folder.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often its lock is tried in that time.
 const ATTEMPTS: u32 = 50;
 
-/// A folder that this process alone writes, until this is dropped or the process ends, however it does.
+/// An exclusive claim on a folder. It ends when this is dropped, or when the process ends, even by a crash.
 #[derive(Debug)]
 pub struct Claim(#[expect(dead_code, reason = "its lock goes with it")] Flock<File>);
 
 impl Claim {
-    /// Claims a folder. One that another process is about to leave is waited for.
+    /// Claims a folder. Waits a few seconds for another process that is about to release it.
     ///
     /// # Errors
-    /// Another process has it, or its lock cannot be written.
+    /// Another process holds the folder, or the lock file cannot be written.
     pub async fn of(folder: &Path) -> Result<Self> {
         Self::within(folder, PATIENCE).await
     }
@@ -47,7 +47,7 @@ impl Claim {
                 Err((_, Errno::EWOULDBLOCK)) => {
                     let folder = folder.display();
                     return Err(Error::Other(format!(
-                        "another control plane uses {folder}: give each a folder of its own, and a cluster one control plane"
+                        "another control plane uses {folder}: give each control plane its own folder, and run one control plane per cluster"
                     )));
                 }
                 Err((_, error)) => return Err(Error::file(&path)(error.into())),
@@ -58,21 +58,21 @@ impl Claim {
     }
 }
 
-/// Makes a folder, and those above it, where it is missing: who may read files of this mode may enter it. One that is there keeps
-/// its rights.
+/// Creates a folder and its parents if they do not exist. `mode` is the mode of the files in it: whoever may read them may
+/// enter the folder. An existing folder keeps its mode.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be created.
 pub fn make_folder(path: &Path, mode: u32) -> Result<()> {
-    // Whoever reads a folder has to enter it.
+    // Every read bit also sets the execute bit: reading files in a folder needs the right to enter it.
     let mode = mode | (mode & 0o444) >> 2;
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(Error::file(path))
 }
 
-/// Gives a file, if it is there, to its owner only.
+/// Makes a file readable and writable by its owner only, if the file exists.
 ///
 /// # Errors
-/// Its rights cannot be changed.
+/// The file's mode cannot be changed.
 pub fn make_private(path: &Path) -> Result<()> {
     match std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(path)(error)),
@@ -80,8 +80,8 @@ pub fn make_private(path: &Path) -> Result<()> {
     }
 }
 
-/// Replaces a file by renaming, for its owner only: who reads it sees the old one or the new one, whole, after a crash of the
-/// machine too.
+/// Replaces a file by renaming, with the mode [`PRIVATE`]. A reader sees either the whole old file or the whole new one, even
+/// after a crash of the machine.
 ///
 /// # Errors
 /// It cannot be written.
@@ -89,7 +89,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     replace_as(path, content, PRIVATE)
 }
 
-/// Like [`replace`], with this mode, whatever the process' umask.
+/// Like [`replace`], but with this mode. The process's umask does not change it.
 ///
 /// # Errors
 /// It cannot be written.
@@ -97,12 +97,12 @@ pub fn replace_as(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.tmp"));
     let write = || {
-        // An earlier one may have other rights.
+        // A temporary file that an earlier attempt left may have another mode.
         let _ = std::fs::remove_file(&temporary);
         let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&temporary)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(content)?;
-        // Else a crash could leave a name without its content.
+        // Without this, a crash could leave a file that has the new name but not its content.
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -143,7 +143,7 @@ mod tests {
             make_folder(&path, files).unwrap();
             assert_eq!((mode(&path), mode(path.parent().unwrap())), (expected, expected));
         }
-        // Whose folder it is has said who may enter it.
+        // An existing folder keeps the mode that its owner chose.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         make_folder(folder.path(), PRIVATE).unwrap();
         assert_eq!(mode(folder.path()), 0o755);

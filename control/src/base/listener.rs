@@ -9,12 +9,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// How long somebody may take to show who it is.
+/// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections that wait to be served.
+/// Number of accepted connections that may wait to be served.
 const WAITING: usize = 128;
 
-/// Serves until the process ends.
+/// Serves `app` on `listener` until the process ends.
 ///
 /// # Errors
 /// The server failed.
@@ -25,7 +25,8 @@ pub async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, app: Ro
     }
 }
 
-/// Connections that have shown who they are. One that is slow at it holds up nobody.
+/// Accepts connections whose TLS handshake is complete. Handshakes run in tasks of their own, so that a slow client does not
+/// hold up others.
 struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
@@ -41,10 +42,12 @@ impl TlsListener {
                 let (acceptor, sender) = (acceptor.clone(), sender.clone());
                 tokio::spawn(async move {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        // Without a receiver the process is ending.
+                        // Sending fails only if the receiver is gone: the process is ending then.
                         Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                        Ok(Err(error)) => tracing::debug!(%peer, error = %chain(&error), "no TLS"),
-                        Err(_) => tracing::debug!(%peer, "no TLS in time"),
+                        Ok(Err(error)) => {
+                            tracing::debug!(%peer, error = %chain(&error), "TLS handshake failed")
+                        }
+                        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
                     }
                 });
             }
@@ -76,7 +79,7 @@ mod tests {
     use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use std::path::{Path, PathBuf};
 
-    /// An authority, and who it vouches for.
+    /// The files of a certificate authority, and of a certificate with its key that the authority has signed.
     fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -104,7 +107,7 @@ mod tests {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        // Somebody who says nothing is in nobody's way.
+        // A client that sends nothing does not block others.
         let _silent = TcpStream::connect(address).await.unwrap();
         let app = Router::new().route("/", axum::routing::get(async || "heard"));
         tokio::spawn(serve(listener, tls.acceptor().unwrap(), app));

@@ -1,4 +1,4 @@
-//! What knows nothing of clusters: errors, time, files, TLS, secrets, listeners, the description of a cluster.
+//! What does not depend on a running cluster: errors, time, files, TLS, secrets, listeners, the cluster's description.
 
 pub mod config;
 pub mod error;

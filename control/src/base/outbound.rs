@@ -1,8 +1,10 @@
-//! The HTTP client for URLs that API clients give: webhooks, and the targets of exports. It connects to public addresses only, and
-//! to the networks that the operator allows, so that no client reaches Envoy's administration, a cloud's metadata, or nodes.
+//! The HTTP client for URLs that API clients give: webhooks, and the targets of exports. It connects only to public addresses
+//! and to networks that the operator allows, so that no client can reach Envoy's admin interface, a cloud's metadata service,
+//! or nodes through it.
 //!
-//! Rule, default and messages: Meilisearch 1.50, `--experimental-allowed-ip-networks` and its crate `http-client`. The address that
-//! is connected to is judged, not only the URL: a name that resolves to a private address is refused, in redirects too.
+//! Rule, default and messages follow Meilisearch 1.50, `--experimental-allowed-ip-networks` and its crate `http-client`. The
+//! policy checks the address that is connected to, not only the URL: a name that resolves to a private address is refused.
+//! Redirects are checked too.
 
 mod policy;
 
@@ -15,13 +17,13 @@ use reqwest::{
 };
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
-/// How long one request may take.
+/// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL names an address that clients must not make the control plane connect to.
+    /// The policy refuses the URL's address.
     #[error(transparent)]
     Rejected(#[from] Rejected),
     /// The request failed.
@@ -30,7 +32,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the policy refused an address: of the URL, of a redirect, or one that a name resolves to.
+    /// Whether the policy refused an address: that of the URL, that of a redirect, or one that a name resolves to.
     #[must_use]
     pub fn is_rejected(&self) -> bool {
         let mut cause: Option<&(dyn StdError + 'static)> = Some(self);
@@ -44,7 +46,7 @@ impl Error {
     }
 }
 
-/// Calls URLs that clients give.
+/// The HTTP client for URLs that API clients give.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     http: reqwest::Client,
@@ -67,7 +69,7 @@ impl Outbound {
         Ok(Self { http: builder.build()?, policy })
     }
 
-    /// Begins a request, to be sent with [`Self::send`].
+    /// Builds a request, to be sent with [`Self::send`].
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
         self.http.request(method, url)
     }
@@ -75,16 +77,16 @@ impl Outbound {
     /// Sends a request.
     ///
     /// # Errors
-    /// Its address is refused, or the request fails.
+    /// The policy refuses the address, or the request fails.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let request: Request = request.build()?;
-        // An address instead of a name is not resolved.
+        // The resolver checks names only. A URL with an address is never resolved, so it is checked here.
         self.policy.check_url(request.url())?;
         Ok(self.http.execute(request).await?)
     }
 }
 
-/// Resolves names to addresses that the policy allows. One that it refuses refuses the name.
+/// A DNS resolver that applies the policy. If the policy refuses one of a name's addresses, the name is refused.
 struct Resolver(Policy);
 
 impl Resolve for Resolver {
@@ -135,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn networks_that_are_allowed_are_connected_to() {
         let port = serve(Router::new().route("/", get(|| async { "here" }))).await;
-        // A name may have an address of the other family too, and each of them must be allowed.
+        // A name may have IPv4 and IPv6 addresses; each of them must be allowed.
         let loopback = ["127.0.0.0/8", "::1"];
         for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost"] {
             let url = format!("http://{host}:{port}/");

@@ -1,5 +1,6 @@
-//! The cluster's secrets: from the environment, or files that it names, else from the data folder, else made and kept there,
-//! readable by the owner only. Never from arguments, which other users of a machine can read.
+//! The cluster's secrets. They come from environment variables, or from files that these name, or from the data folder; a
+//! missing secret is generated and kept in the data folder, readable by the owner only. They never come from arguments, which
+//! other users of the machine can read.
 
 use crate::base::{
     error::{Error, Result},
@@ -15,19 +16,19 @@ use uuid::Uuid;
 /// File name in the data folder.
 pub const FILE: &str = "secrets.json";
 
-/// What the control plane must not tell.
+/// The secrets of the control plane.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Secrets {
-    /// The nodes' master key; the client's too, where the user runs the cluster with one.
+    /// The nodes' master key. Clients use it too, if the cluster has a master key.
     pub master_key: String,
-    /// Proves that a request comes from a gateway.
+    /// The secret with which gateways authenticate to the control plane.
     pub gateway_secret: String,
-    /// Opens `/_miroir/status` and the like.
+    /// The token for the operators' routes, such as `/_miroir/status`.
     pub admin_token: String,
 }
 
-/// Shows nothing, so that a log cannot.
+/// Shows no secret, so that none gets into a log.
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secrets")
@@ -35,7 +36,7 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Loads what is there and makes what is missing.
+    /// Loads the secrets, and generates those that are missing.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -63,17 +64,17 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// Reads the admin token of the control plane that lives in `data`.
+    /// Reads the stored secrets of the control plane whose data folder is `data`.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// The file does not exist, or cannot be read.
     pub fn read(data: &Path) -> Result<Self> {
         let path = data.join(FILE);
         let bytes = std::fs::read(&path).map_err(Error::file(&path))?;
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Keeps them in the data folder, for the owner only.
+    /// Writes them to the data folder, readable by the owner only.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -81,12 +82,12 @@ impl Secrets {
         files::replace(&data.join(FILE), &serde_json::to_vec_pretty(self)?)
     }
 
-    /// The text of the API key with this uid: Meilisearch derives it from the master key, so it is one on all nodes.
+    /// The text of the API key with this uid. Meilisearch derives it from the master key, so it is the same on all nodes.
     ///
     /// Format: lower-case hex of HMAC-SHA256(master key, hyphenated uid).
     #[must_use]
     pub fn key_text(&self, uid: Uuid) -> String {
-        // HMAC takes keys of any length: the error cannot happen.
+        // HMAC accepts keys of any length, so this error cannot happen.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.master_key.as_bytes()) else {
             return String::new();
         };
@@ -95,7 +96,8 @@ impl Secrets {
     }
 }
 
-/// What the environment says in a variable, or in the file that the variable with `_FILE` names; without the line's end.
+/// The value of an environment variable, or the content of the file that the variable `{name}_FILE` names, without its trailing
+/// line break.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -115,7 +117,7 @@ pub fn random() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-/// Compares without telling by its duration how much is right.
+/// Compares in constant time, so that the duration does not reveal how much of a guess is right.
 #[must_use]
 pub fn same(left: &str, right: &str) -> bool {
     left.as_bytes().ct_eq(right.as_bytes()).into()

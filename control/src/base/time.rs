@@ -11,7 +11,7 @@ use time::{
 /// A moment to measure from. It is tokio's, so that a test that pauses tokio's time governs [`SystemClock`] and sleeps alike.
 pub use tokio::time::Instant;
 
-/// Nanoseconds since 1970, UTC: how the ledger keeps moments, so that they sort.
+/// Nanoseconds since 1970, UTC. The ledger stores points in time so, because they sort as numbers.
 pub type Nanos = i64;
 
 /// Where time comes from. Whatever needs the time gets a clock, so that a test or a simulation can set it; sleeps and timeouts go
@@ -65,7 +65,7 @@ pub fn parse(text: &str) -> Option<Nanos> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(to_nanos)
 }
 
-/// Reads a filter's date: RFC 3339, or a day alone, which `after` takes as its end.
+/// Reads a filter's date: RFC 3339, or a day without a time. Such a day means its first moment or, with `after`, its end.
 #[must_use]
 pub fn parse_filter(text: &str, after: bool) -> Option<Nanos> {
     if let Some(nanos) = parse(text) {
@@ -77,7 +77,8 @@ pub fn parse_filter(text: &str, after: bool) -> Option<Nanos> {
     Some(to_nanos(moment))
 }
 
-/// ISO 8601 with days and seconds only, and 3, 6 or 9 decimals: Meilisearch's `serialize_duration`. `None` if negative.
+/// Formats a duration as Meilisearch's `serialize_duration` does: ISO 8601 with days and seconds only, and 3, 6 or 9 decimals.
+/// `None` if it is negative.
 #[must_use]
 pub fn duration(start: Nanos, end: Nanos) -> Option<String> {
     const NANOS_A_SECOND: i64 = 1_000_000_000;

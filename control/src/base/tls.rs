@@ -1,4 +1,4 @@
-//! TLS: whom to trust, and who to be, towards nodes and on the control plane's own port.
+//! TLS to nodes and on the control plane's own port: trusted authorities, certificates and client certificates.
 
 use crate::base::error::{Error, Result, chain};
 use std::{
@@ -16,43 +16,45 @@ use tokio_rustls::{
     },
 };
 
-/// Where a machine keeps the authorities that it trusts: what gateways trust where nothing else is said.
+/// The machine's trusted authorities: gateways trust them by default.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// How nodes with `https` URLs are spoken to, by the control plane and by gateways, which have the files at the same paths.
+/// TLS to nodes with `https` URLs, for the control plane and for gateways. Gateways have the files at the same paths.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct NodeTls {
-    /// Who vouches for nodes with https URLs: certificates, PEM, at the same path for gateways [default: who is known anyway]
+    /// Trusted authorities for nodes with https URLs (PEM); gateways need the file at the same path [default: publicly trusted
+    /// authorities]
     #[arg(long, env = "MIROIR_NODE_CA")]
     pub node_ca: Option<PathBuf>,
-    /// Who to be to these nodes (mTLS): a certificate and its key in one file, PEM, at the same path for gateways
+    /// Client certificate for these nodes (mTLS), with its key in the same file (PEM); gateways need the file at the same path
     #[arg(long, env = "MIROIR_NODE_IDENTITY")]
     pub node_identity: Option<PathBuf>,
 }
 
-/// TLS on the control plane's own port: for gateways, their gRPC, and operators.
+/// TLS on the control plane's own port, which gateways (HTTP and gRPC) and operators use.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ControlTls {
-    /// Speak TLS only: a certificate and its key in one file, PEM
+    /// Server certificate, with its key in the same file (PEM); the port then speaks TLS only
     #[arg(long, env = "MIROIR_TLS_IDENTITY")]
     pub tls_identity: Option<PathBuf>,
-    /// Whoever connects must have a certificate of these authorities (mTLS), PEM
+    /// Authorities (PEM) for client certificates: whoever connects must have a certificate of one of them (mTLS)
     #[arg(long, env = "MIROIR_TLS_CLIENT_CA", requires = "tls_identity")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Who vouches for the control plane, PEM, at a path of gateways [default: who is known anyway]
+    /// Authorities (PEM) with which gateways verify the control plane; a path on the gateways [default: publicly trusted
+    /// authorities]
     #[arg(long, env = "MIROIR_TLS_CA", requires = "tls_identity")]
     pub tls_ca: Option<PathBuf>,
-    /// Who gateways are to the control plane (mTLS): a certificate and its key in one file, PEM, at a path of theirs
+    /// Client certificate of gateways for the control plane (mTLS), with its key in the same file (PEM); a path on the gateways
     #[arg(long, env = "MIROIR_GATEWAY_IDENTITY", requires = "tls_identity")]
     pub gateway_identity: Option<PathBuf>,
 }
 
-/// How gateways speak TLS to somebody: the paths are theirs.
+/// TLS from gateways to an upstream. The paths are paths on the gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// Whom to trust.
+    /// Trusted authorities.
     pub authorities: PathBuf,
-    /// Who to be, a certificate and its key in one file.
+    /// Client certificate, with its key in the same file.
     pub identity: Option<PathBuf>,
 }
 
@@ -63,22 +65,23 @@ impl UpstreamTls {
     }
 }
 
-/// The files that an HTTP client is told of, and the flags that name them.
+/// The TLS files of an HTTP client, each with the flag that names it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientFiles<'a> {
-    /// Who vouches for servers; without it, who is known anyway.
+    /// Trusted authorities; without them, the built-in ones.
     pub authorities: (&'static str, Option<&'a Path>),
-    /// Who to be.
+    /// Client certificate with its key.
     pub identity: (&'static str, Option<&'a Path>),
 }
 
 impl ClientFiles<'_> {
-    /// A client that trusts and is who the files say.
+    /// A builder of a client that trusts these authorities and has this client certificate.
     ///
     /// # Errors
-    /// A file cannot be read, or is not what it must be.
+    /// A file cannot be read, or is not valid.
     pub fn client(&self) -> Result<reqwest::ClientBuilder> {
-        // Whoever builds more than this program may have another TLS too, which does not take these identities.
+        // Select rustls explicitly: other crates of the build may enable another TLS backend in reqwest, which does not accept
+        // PEM identities.
         let mut builder = reqwest::Client::builder().use_rustls_tls().no_proxy();
         if let (flag, Some(path)) = self.authorities {
             let authorities = reqwest::Certificate::from_pem_bundle(&read(path)?);
@@ -98,16 +101,16 @@ impl ClientFiles<'_> {
 }
 
 impl NodeTls {
-    /// How gateways speak to nodes.
+    /// TLS from gateways to nodes.
     #[must_use]
     pub fn upstream(&self) -> UpstreamTls {
         UpstreamTls::new(self.node_ca.as_ref(), self.node_identity.as_ref())
     }
 
-    /// The one HTTP client for nodes.
+    /// The HTTP client for nodes; the process has one.
     ///
     /// # Errors
-    /// A file cannot be read, or is not what it must be.
+    /// A file cannot be read, or is not valid.
     pub fn client(&self) -> Result<reqwest::Client> {
         let files = ClientFiles {
             authorities: ("--node-ca", self.node_ca.as_deref()),
@@ -119,7 +122,7 @@ impl NodeTls {
 }
 
 impl ControlTls {
-    /// How gateways speak to the control plane; `None` for plain HTTP.
+    /// TLS from gateways to the control plane; `None` for plain HTTP.
     #[must_use]
     pub fn upstream(&self) -> Option<UpstreamTls> {
         self.tls_identity.as_ref()?;
@@ -132,10 +135,10 @@ impl ControlTls {
         if self.tls_identity.is_some() { "https" } else { "http" }
     }
 
-    /// What takes connections; `None` for plain HTTP.
+    /// The acceptor of TLS connections; `None` for plain HTTP.
     ///
     /// # Errors
-    /// A file cannot be read, or is not what it must be.
+    /// A file cannot be read, or is not valid.
     pub fn acceptor(&self) -> Result<Option<TlsAcceptor>> {
         let Some(path) = &self.tls_identity else { return Ok(None) };
         let flag = "--tls-identity";

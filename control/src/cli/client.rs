@@ -1,4 +1,4 @@
-//! The CLI's way to its control plane.
+//! Requests of the command line to the control plane.
 
 use super::QueryArgs;
 use crate::{
@@ -14,18 +14,18 @@ use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, time::Duration};
 
-/// Asks the control plane.
+/// Sends a `GET` to the control plane.
 ///
 /// # Errors
-/// It cannot be found, does not answer, or refuses.
+/// The control plane is not known, does not answer, or refuses.
 pub async fn get<T: DeserializeOwned>(args: &QueryArgs, path: &str) -> Result<T> {
     send(args, Method::GET, path, None::<&()>, Duration::from_secs(10)).await
 }
 
-/// Tells the control plane something, which may take long.
+/// Sends a `POST` to the control plane. It may take up to an hour.
 ///
 /// # Errors
-/// It cannot be found, does not answer, or refuses.
+/// The control plane is not known, does not answer, or refuses.
 pub async fn post<T: DeserializeOwned>(args: &QueryArgs, path: &str, body: &impl Serialize) -> Result<T> {
     send(args, Method::POST, path, Some(body), Duration::from_secs(3600)).await
 }
@@ -52,7 +52,7 @@ async fn send<T: DeserializeOwned>(
     }
     let failed = |error: reqwest::Error| {
         let may_be_heard = body.is_some() && !error.is_connect();
-        let hint = if may_be_heard { "; whether it was heard, `miroir status` tells" } else { "" };
+        let hint = if may_be_heard { "; `miroir status` shows whether it got the request" } else { "" };
         Error::Other(format!("the control plane at {url} does not answer: {}{hint}", chain(&error)))
     };
     let answer = request.send().await.map_err(failed)?;
@@ -74,7 +74,7 @@ fn find(args: &QueryArgs) -> Result<(String, String)> {
         (None, Some(data)) => control_url(data)?,
         (None, None) => {
             return Err(Error::Other(
-                "say where the control plane is: --control URL or --data DIR".to_owned(),
+                "the control plane is not known: give --control URL or --data DIR".to_owned(),
             ));
         }
     };
@@ -90,7 +90,7 @@ fn find(args: &QueryArgs) -> Result<(String, String)> {
     Ok((url, own.admin_token))
 }
 
-/// The control plane's URL, as a playground's state or a control plane's own says.
+/// Reads the control plane's URL from the state of a playground or of a control plane.
 fn control_url(data: &Path) -> Result<String> {
     for name in ["playground.json", "control.json"] {
         let Ok(bytes) = std::fs::read(data.join(name)) else { continue };

@@ -17,50 +17,52 @@ use crate::{
 use miroir_core::shard::Shard;
 use std::collections::BTreeSet;
 
-/// Shards that are compared together.
+/// Number of shards per request.
 const TOGETHER: usize = 8;
 
 /// Flags of `miroir repair`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RepairArgs {
-    /// The node whose copies are wrong; without it, those that differ from most
+    /// Name of the node whose copies are wrong; without it, copies that differ from the majority are wrong
     #[arg(long)]
     pub node: Option<String>,
-    /// Only say what would be made again
+    /// Only print what would be rebuilt
     #[arg(long)]
     pub dry_run: bool,
-    /// How fast.
+    /// The limits on copying.
     #[command(flatten)]
     pub pace: Pace,
-    /// Which control plane
+    /// The control plane to use
     #[command(flatten)]
     pub query: QueryArgs,
 }
 
-/// Compares all copies.
+/// Runs `miroir verify`: compares all copies.
 ///
 /// # Errors
-/// Some differ, or could not be asked.
+/// Some copies differ or are misplaced, or a replica's node is unreachable.
 pub async fn verify(args: &QueryArgs) -> Result<()> {
     let findings = compare(args).await?;
     show(args, &findings)?;
     let (differ, strays) = (findings.differences.len(), findings.strays.len());
     if differ + strays > 0 {
         return Err(Error::Other(format!(
-            "{differ} document(s) differ, {strays} are where they are not to be: `miroir repair` mends them"
+            "{differ} document(s) differ, {strays} are misplaced: run `miroir repair`"
         )));
     }
     if !findings.silent.is_empty() {
         let count = findings.silent.len();
-        return Err(Error::Other(format!("{count} replica(s) could not be asked: their nodes are away")));
+        return Err(Error::Other(format!(
+            "{count} replica(s) were not compared: their nodes are unreachable"
+        )));
     }
     Ok(())
 }
 
-/// Makes copies again that are wrong.
+/// Runs `miroir repair`: rebuilds wrong copies, and deletes misplaced documents.
 ///
 /// # Errors
-/// Nobody can tell which are wrong, or the control plane cannot be asked.
+/// It is unknown which copies are wrong, or the control plane does not answer.
 pub async fn repair(args: &RepairArgs) -> Result<()> {
     let findings = compare(&args.query).await?;
     let (wrong, unknown) = judge(&findings.differences, args.node.as_deref());
@@ -70,7 +72,7 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
     if !unknown.is_empty() {
         let ids: Vec<&str> = unknown.iter().map(|difference| difference.id.as_str()).collect();
         return Err(Error::Other(format!(
-            "nobody can tell which copies of {} are right: say whose are wrong, with --node NAME",
+            "there is no majority among the copies of {}: name the node whose copies are wrong with --node NAME",
             ids.join(", ")
         )));
     }
@@ -84,11 +86,11 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
     if args.query.json {
         println!("{}", serde_json::to_string_pretty(&repair)?);
     } else {
-        let verb = if args.dry_run { "would make" } else { "making" };
-        println!("{verb} {} replica(s) again", repair.replicas.len());
+        let verb = if args.dry_run { "would rebuild" } else { "rebuilding" };
+        println!("{verb} {} replica(s)", repair.replicas.len());
         if !findings.strays.is_empty() {
             let verb = if args.dry_run { "would delete" } else { "deleting" };
-            println!("{verb} {} document(s) where they are not to be", findings.strays.len());
+            println!("{verb} {} misplaced document(s)", findings.strays.len());
         }
     }
     if args.dry_run || repair.replicas.len() + repair.strays.len() == 0 {
@@ -99,7 +101,7 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
     operate::wait(&args.query, &plan).await
 }
 
-/// Which replicas are wrong, and the documents of which nobody can tell.
+/// The replicas that are wrong, and the documents for which that is unknown.
 fn judge<'a>(differences: &'a [Difference], node: Option<&str>) -> (BTreeSet<Silent>, Vec<&'a Difference>) {
     let mut wrong = BTreeSet::new();
     let mut unknown = Vec::new();
@@ -158,14 +160,14 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
         println!("{rows}");
     }
     if !findings.strays.is_empty() {
-        let mut rows = table(&["index", "shard", "id", "not to be on"]);
+        let mut rows = table(&["index", "shard", "id", "misplaced on"]);
         for stray in &findings.strays {
             rows.add_row([&stray.index, &stray.shard.0.to_string(), &stray.id, &stray.node]);
         }
         println!("{rows}");
     }
     println!(
-        "{} copies of documents compared, {} documents differ, {} are where they are not to be",
+        "{} copies of documents compared, {} documents differ, {} are misplaced",
         findings.copies,
         findings.differences.len(),
         findings.strays.len()

@@ -22,45 +22,45 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "miroir", version, about)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the control plane
     Serve(ServeArgs),
-    /// Make a new ledger out of what nodes have, where the old one is lost; then run the control plane
+    /// Rebuild a lost ledger from the nodes' data; run `miroir serve` afterwards
     Recover(ServeArgs),
-    /// Print the bootstrap of an Envoy that is a gateway
+    /// Print the bootstrap configuration of a gateway's Envoy
     Bootstrap(BootstrapArgs),
     /// Run a whole cluster on this machine: nodes, control plane and Envoy
     Playground(PlaygroundArgs),
-    /// Run a program that dies with its parent; the playground's own
+    /// Run a program that dies with its parent; for the playground only
     #[command(hide = true)]
     Child(playground::child::ChildArgs),
     /// Show the cluster's nodes and state
     Status(QueryArgs),
     /// Show where each shard's replicas are
     Shards(QueryArgs),
-    /// Nodes come, give their replicas away, and go
+    /// Add, drain, remove or replace nodes, or declare them lost
     #[command(subcommand)]
     Node(operate::NodeCommand),
-    /// Move replicas to where weights and bounds want them
+    /// Move replicas so that the placement follows weights and bounds
     Rebalance(operate::OperateArgs),
-    /// Let what is being moved go faster or slower; without a limit, as the cluster's description has it
+    /// Change the limits of running copies; without flags, use those of the cluster's description
     Throttle(operate::ThrottleArgs),
     /// Set how many replicas each shard has
     #[command(subcommand)]
     Replication(operate::ReplicationCommand),
-    /// Show what the cluster is, or say what it is to be
+    /// Show the cluster's nodes and replication, or change them to those of a file
     #[command(subcommand)]
     Topology(operate::TopologyCommand),
-    /// Compare all copies of all shards by content; fails where any differ
+    /// Compare all copies of all shards by content; fails if any differ
     Verify(QueryArgs),
-    /// Compare all copies, and make those again that differ from the others
+    /// Compare all copies, rebuild those that are wrong, and delete misplaced documents
     Repair(compare::RepairArgs),
 }
 
@@ -75,16 +75,16 @@ impl Cli {
     }
 }
 
-/// How a command finds its control plane.
+/// How a command reaches the control plane.
 #[derive(Clone, Debug, clap::Args)]
 pub struct QueryArgs {
-    /// The control plane's URL; its token is in MIROIR_TOKEN, or in --data
+    /// The control plane's URL; the admin token comes from MIROIR_TOKEN or --data
     #[arg(long, env = "MIROIR_CONTROL")]
     pub control: Option<String>,
-    /// Who vouches for the control plane, where its URL is https: certificates, PEM [default: who is known anyway]
+    /// Trusted authorities (PEM) for a control plane with an https URL [default: publicly trusted authorities]
     #[arg(long, env = "MIROIR_CONTROL_CA")]
     pub control_ca: Option<PathBuf>,
-    /// Who to be to it (mTLS): a certificate and its key in one file, PEM
+    /// Client certificate for the control plane (mTLS), with its key in the same file (PEM)
     #[arg(long, env = "MIROIR_CONTROL_IDENTITY")]
     pub control_identity: Option<PathBuf>,
     /// The data folder of a playground, or of a control plane on this machine
@@ -95,29 +95,27 @@ pub struct QueryArgs {
     pub json: bool,
 }
 
-/// Does what the command line says.
+/// Runs a command.
 ///
 /// # Errors
-/// Whatever goes wrong.
+/// The command failed.
 pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Recover(args) => {
             let recovered = recover::recover(&args).await?;
             println!(
-                "recovered {} indexes with {} documents; `miroir serve` goes on from here",
+                "recovered {} indexes with {} documents; start the control plane with `miroir serve`",
                 recovered.indexes, recovered.documents
             );
             for (shard, node) in recovered.disputed {
-                println!("shard {}: copies differ, that of {node} is taken", shard.0);
+                println!("shard {}: copies differ; the cluster uses the copy of {node}", shard.0);
             }
-            println!(
-                "What tasks there were is forgotten; the uids of new ones go on from the last that nodes know."
-            );
+            println!("Past tasks are lost; new tasks get uids after the last one that nodes know.");
             for (index, embedder) in recovered.keyless {
                 println!(
-                    "Set the key of the embedder `{embedder}` of index `{index}` again, which nodes do not tell: it works on, but no \
-                     node can be added without it."
+                    "Set the key of the embedder `{embedder}` of index `{index}` again: nodes do not reveal it. The embedder still works, but no \
+                     node can be added until the key is set."
                 );
             }
             Ok(())

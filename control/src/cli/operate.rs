@@ -1,4 +1,4 @@
-//! `miroir node`, `rebalance`, `replication` and `topology`: says what is wanted, and watches it come true.
+//! `miroir node`, `rebalance`, `throttle`, `replication` and `topology`: start an operation and show its progress.
 
 use super::{QueryArgs, client};
 use crate::{
@@ -19,22 +19,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often it is asked how far an operation is.
+/// How often the progress of an operation is fetched.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How an operation is run.
+/// Flags of all operations.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OperateArgs {
-    /// Only say what would be moved
+    /// Only print what would be moved
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not wait until it is done
+    /// Do not wait until the operation is done
     #[arg(long)]
     pub no_wait: bool,
-    /// How fast.
+    /// The limits on copying.
     #[command(flatten)]
     pub pace: Pace,
-    /// Which control plane
+    /// The control plane to use
     #[command(flatten)]
     pub query: QueryArgs,
 }
@@ -42,26 +42,26 @@ pub struct OperateArgs {
 /// Flags of `miroir throttle`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ThrottleArgs {
-    /// How fast.
+    /// The limits on copying.
     #[command(flatten)]
     pub pace: Pace,
-    /// Which control plane
+    /// The control plane to use
     #[command(flatten)]
     pub query: QueryArgs,
 }
 
-/// A node that is new.
+/// A new node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NewNode {
-    /// Its name and where it listens, NAME=URL
+    /// The new node's name and URL, NAME=URL
     pub node: String,
-    /// The Envoy cluster that reaches it [default: its name]
+    /// The Envoy cluster that reaches the node [default: its name]
     #[arg(long)]
     pub cluster: Option<String>,
-    /// Its share of the replicas, relative to other nodes', 1 to 1000 [default: 1, or that of the node it replaces]
+    /// The node's share of the replicas, relative to the other nodes, 1 to 1000 [default: 1, or that of the node it replaces]
     #[arg(long)]
     pub weight: Option<u32>,
-    /// Its zone: replicas of a shard go to different ones
+    /// The node's zone: replicas of a shard are placed in different zones
     #[arg(long)]
     pub zone: Option<String>,
 }
@@ -76,50 +76,50 @@ impl NewNode {
 /// `miroir node`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum NodeCommand {
-    /// Take a new, empty node in: it gets its share of the replicas
+    /// Add a new, empty node: it gets its share of the replicas
     Add {
         /// The node.
         #[command(flatten)]
         node: NewNode,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
-    /// Let a node give its replicas to others
+    /// Move all replicas of a node to other nodes
     Drain {
-        /// Its name
+        /// Name of the node
         name: String,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
-    /// Let a node leave that is drained, or is being drained
+    /// Remove a node that is drained or being drained
     Remove {
-        /// Its name
+        /// Name of the node
         name: String,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
-    /// Let a new, empty node take the place of another, which leaves
+    /// Replace a node with a new, empty one; the old node leaves
     Replace {
-        /// The name of the node that leaves
+        /// Name of the node to replace
         name: String,
-        /// The new one.
+        /// The new node.
         #[command(flatten)]
         node: NewNode,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
-    /// Give up a node whose copies are gone: they are made again from others
+    /// Declare a node lost and rebuild its replicas from other nodes
     Lost {
-        /// Its name
+        /// Name of the node
         name: String,
-        /// Although it answers, or holds documents that nobody else has
+        /// Do it although the node answers, or has the only copy of some documents
         #[arg(long)]
         force: bool,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
@@ -130,9 +130,9 @@ pub enum NodeCommand {
 pub enum ReplicationCommand {
     /// Set how many replicas each shard has
     Set {
-        /// How many
+        /// Number of replicas
         replicas: usize,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
@@ -141,13 +141,13 @@ pub enum ReplicationCommand {
 /// `miroir topology`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TopologyCommand {
-    /// Print what the cluster is, as YAML that can be applied
+    /// Print the cluster's nodes and replication as YAML that can be applied
     Show(QueryArgs),
-    /// Make the cluster what a file says
+    /// Change the cluster's nodes and replication to those of a file
     Apply {
         /// YAML or JSON, as `miroir topology show` prints it
         file: PathBuf,
-        /// How.
+        /// How to run the operation.
         #[command(flatten)]
         how: OperateArgs,
     },
@@ -156,7 +156,7 @@ pub enum TopologyCommand {
 /// Runs `miroir node`.
 ///
 /// # Errors
-/// It is refused, or the control plane cannot be asked.
+/// The operation is refused, or the control plane does not answer.
 pub async fn node(command: NodeCommand) -> Result<()> {
     let (operation, how) = match command {
         NodeCommand::Add { node, how } => (Operation::AddNode { node: node.read()? }, how),
@@ -173,7 +173,7 @@ pub async fn node(command: NodeCommand) -> Result<()> {
 /// Runs `miroir rebalance`.
 ///
 /// # Errors
-/// It is refused, or the control plane cannot be asked.
+/// The operation is refused, or the control plane does not answer.
 pub async fn rebalance(how: &OperateArgs) -> Result<()> {
     run(Operation::Rebalance, how).await
 }
@@ -181,14 +181,14 @@ pub async fn rebalance(how: &OperateArgs) -> Result<()> {
 /// Runs `miroir throttle`.
 ///
 /// # Errors
-/// It is refused, or the control plane cannot be asked.
+/// The operation is refused, or the control plane does not answer.
 pub async fn throttle(args: &ThrottleArgs) -> Result<()> {
     let wanted = Wanted { wanted: Operation::Throttle, dry_run: false, pace: args.pace };
     let plan: Plan = client::post(&args.query, "/_miroir/operations", &wanted).await?;
     if args.query.json {
         println!("{}", serde_json::to_string_pretty(&plan)?);
     } else {
-        println!("what moves, and is moved from now on, goes at this pace until another operation starts");
+        println!("running and new copies use these limits until another operation starts");
     }
     Ok(())
 }
@@ -196,7 +196,7 @@ pub async fn throttle(args: &ThrottleArgs) -> Result<()> {
 /// Runs `miroir replication`.
 ///
 /// # Errors
-/// It is refused, or the control plane cannot be asked.
+/// The operation is refused, or the control plane does not answer.
 pub async fn replication(command: ReplicationCommand) -> Result<()> {
     let ReplicationCommand::Set { replicas, how } = command;
     run(Operation::SetReplication { replicas }, &how).await
@@ -205,7 +205,7 @@ pub async fn replication(command: ReplicationCommand) -> Result<()> {
 /// Runs `miroir topology`.
 ///
 /// # Errors
-/// It is refused, or the control plane cannot be asked.
+/// The operation is refused, or the control plane does not answer.
 pub async fn topology(command: TopologyCommand) -> Result<()> {
     match command {
         TopologyCommand::Show(args) => {
@@ -247,7 +247,7 @@ fn show(plan: &Plan, dry_run: bool) {
     let mut rows = table(&["from", "to", "shards", "documents", "bytes"]);
     for transfer in &plan.transfers {
         rows.add_row([
-            transfer.source.clone().unwrap_or_else(|| "nobody who answers".to_owned()),
+            transfer.source.clone().unwrap_or_else(|| "no reachable node".to_owned()),
             transfer.target.clone(),
             transfer.shards.len().to_string(),
             transfer.documents.to_string(),
@@ -267,10 +267,10 @@ fn show(plan: &Plan, dry_run: bool) {
     );
 }
 
-/// For so long the control plane may be away while an operation is waited for: it goes on where it was.
+/// How long the control plane may be unreachable while an operation is waited for. It continues the operation after a restart.
 const AWAY: Duration = Duration::from_secs(120);
 
-/// Waits until replicas are where they are to be, and shows how far they are.
+/// Waits until all replicas are in their places, and shows the progress.
 pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
     let bar = progress_bar("replicas", (plan.replicas + plan.deleted) as u64);
     let (begun, mut heard) = (Instant::now(), Instant::now());
@@ -281,11 +281,13 @@ pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
             Ok(status) => status,
             Err(error) if heard.elapsed() > AWAY => {
                 bar.finish_and_clear();
-                return Err(Error::Other(format!("{error}; what has started goes on once it is back")));
+                return Err(Error::Other(format!(
+                    "{error}; the operation continues once the control plane is back"
+                )));
             }
             Err(_) => {
-                bar.set_message("the control plane does not answer: waiting for it");
-                // It counts anew.
+                bar.set_message("waiting for the control plane, which does not answer");
+                // A control plane that restarts counts from zero.
                 before = Some(Moved::default());
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -302,8 +304,11 @@ pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
         });
         let documents = status.moved.documents.saturating_sub(before.documents);
         let bytes = HumanBytes(status.moved.bytes.saturating_sub(before.bytes));
-        let waits =
-            if status.replicas_missing == 0 && left > 0 { "; old copies go when gateways agree" } else { "" };
+        let waits = if status.replicas_missing == 0 && left > 0 {
+            "; old copies are deleted once no gateway reads them"
+        } else {
+            ""
+        };
         bar.set_message(format!("{documents} documents, {bytes}{waits}"));
         for (node, error) in status.moved.errors {
             if told.get(&node) != Some(&error) {
@@ -320,7 +325,9 @@ pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
             }
             for node in status.nodes.iter().filter(|node| node.stale > 0) {
                 let (name, stale) = (&node.name, node.stale);
-                eprintln!("node `{name}` is away: {stale} replicas on it are made whole once it is back");
+                eprintln!(
+                    "node `{name}` is unreachable: its {stale} stale replicas are repaired once it is back"
+                );
             }
             return Ok(());
         }
@@ -328,7 +335,7 @@ pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
     }
 }
 
-/// A bar on a terminal; nothing where there is none.
+/// A progress bar; without a terminal, it shows nothing.
 pub(super) fn progress_bar(of: &str, length: u64) -> ProgressBar {
     let bar = ProgressBar::new(length);
     if let Ok(style) =

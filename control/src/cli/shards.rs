@@ -9,7 +9,7 @@ use crate::{
 /// Prints where each shard's replicas are.
 ///
 /// # Errors
-/// The control plane cannot be asked.
+/// The control plane does not answer.
 pub async fn run(args: &QueryArgs) -> Result<()> {
     let shards: Vec<ShardStatus> = client::get(args, "/_miroir/shards").await?;
     if args.json {

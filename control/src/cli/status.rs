@@ -9,7 +9,7 @@ use crate::{
 /// Prints the cluster's nodes and state.
 ///
 /// # Errors
-/// The control plane cannot be asked.
+/// The control plane does not answer.
 pub async fn run(args: &QueryArgs) -> Result<()> {
     let status: Status = client::get(args, "/_miroir/status").await?;
     if args.json {
@@ -20,7 +20,7 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         table(&["node", "state", "for", "version", "active", "stale", "old", "weight", "zone", "url"]);
     for node in &status.nodes {
         let state = match (node.up, node.behind) {
-            (false, _) => "away",
+            (false, _) => "unreachable",
             (true, true) => "catching up",
             (true, false) if node.leaving => "leaving",
             (true, false) if node.draining => "drained",
@@ -49,7 +49,7 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         if status.ready { "" } else { ", not ready yet" }
     );
     println!(
-        "{} shards without a replica, {} stale replicas, {} open writes, {} waiting, {} unsettled tasks",
+        "{} shards without a replica, {} stale replicas, {} open writes, {} waiting, {} unfinished tasks",
         status.shards_missing,
         status.replicas_stale,
         status.open_writes,
@@ -72,7 +72,7 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
     }
     if status.moving || !status.moved.copies.is_empty() {
         println!(
-            "moving: {} replicas to be made, {} old copies to go; {} documents, {} copied so far",
+            "moving: {} replicas to create or repair, {} old copies to delete; {} documents, {} copied so far",
             status.replicas_missing,
             status.replicas_surplus,
             status.moved.documents,

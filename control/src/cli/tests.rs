@@ -1,4 +1,4 @@
-//! What deployment files tell `miroir` to do is what it can do.
+//! Checks that `miroir` accepts the flags and descriptions in the deployment files.
 
 use super::{Cli, Command};
 use crate::base::{config::ClusterFile, log::LogFormat};
@@ -11,7 +11,7 @@ const CONTROL: &str = include_str!("../../../envoy/kustomize/base/control.yaml")
 const GATEWAY: &str = include_str!("../../../envoy/kustomize/overlays/envoy/gateway.yaml");
 const ISTIO: &str = include_str!("../../../envoy/kustomize/overlays/istio/control.yaml");
 
-/// The resource of a kind.
+/// The first resource of a kind.
 fn resource(text: &str, kind: &str) -> Value {
     let documents = serde_yaml_ng::Deserializer::from_str(text);
     let mut documents = documents.map(|document| Value::deserialize(document).unwrap());
@@ -26,7 +26,7 @@ fn parse_list(arguments: &Value) -> Command {
     parse(arguments.as_sequence().unwrap().iter().map(|argument| argument.as_str().unwrap()))
 }
 
-/// What a shell's line has `miroir` do.
+/// Parses the `miroir bootstrap` command of a shell line.
 fn parse_line(line: &Value) -> Command {
     let (_, arguments) = line.as_str().unwrap().split_once("miroir bootstrap").unwrap();
     let (arguments, _) = arguments.split_once('>').unwrap();

@@ -1,9 +1,9 @@
-//! Bodies of requests that are being read, or served.
+//! Limits on the request bodies that are in memory.
 
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// The bodies that are held at once.
+/// Limits on the request bodies that are in memory at the same time.
 #[derive(Debug)]
 pub struct Bodies {
     pub(crate) largest: u64,

@@ -12,11 +12,11 @@ pub struct Creating {
 }
 
 impl Creating {
-    /// Waits for the index's turn.
+    /// Takes the index's lock.
     pub async fn lock(&self, index: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody else has it, or waits for it: it is of no use any more.
+            // Drop locks that nobody holds or waits for.
             indexes.retain(|_, lock| Arc::strong_count(lock) > 1);
             Arc::clone(indexes.entry(index.to_owned()).or_default())
         };

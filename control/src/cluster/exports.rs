@@ -1,4 +1,4 @@
-//! Exports that are under way.
+//! Running exports.
 
 use std::{
     collections::BTreeMap,
@@ -6,11 +6,11 @@ use std::{
 };
 use tokio::task::AbortHandle;
 
-/// Exports that have not ended.
+/// The exports that have not ended.
 #[derive(Debug, Default)]
 pub struct Exports {
     running: Mutex<BTreeMap<u32, AbortHandle>>,
-    /// One at a time, as on one node.
+    /// Held by the running export: exports run one at a time, as on a single Meilisearch.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
@@ -19,7 +19,7 @@ impl Exports {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops those of these tasks that are exports; gives them.
+    /// Stops the exports among these tasks, and returns their uids.
     pub fn stop(&self, uids: &[u32]) -> Vec<u32> {
         let mut running = self.running();
         let stopped = uids.iter().filter_map(|uid| Some((*uid, running.remove(uid)?)));

@@ -1,4 +1,4 @@
-//! Which fields indexes have, and which registrations of fields are under way.
+//! Cache of the fields of indexes, and the registrations of fields that are under way.
 
 use crate::domain::intent::NodeTask;
 use miroir_core::documents::MAX_FIELDS;
@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The most bytes that the names of an index's fields may have together: a node that joins is told all of them at once.
+/// Maximum size of all field names of an index, in bytes: a node that joins gets all of them in one request.
 const MAX_BYTES: usize = 16 << 20;
 
-/// The fields of one index, in the order in which nodes have taken them up.
+/// The known fields of one index, in the order in which nodes have registered them.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub(crate) names: Vec<Arc<str>>,
@@ -19,7 +19,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// These, each once.
+    /// The given fields, without duplicates.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let mut known = Self::default();
@@ -27,19 +27,19 @@ impl Known {
         known
     }
 
-    /// In their order.
+    /// The fields in their order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.names.iter().map(ToString::to_string).collect()
     }
 
-    /// Whether none is known.
+    /// Whether no field is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Those of these that are not known yet.
+    /// Those of `names` that are not known yet, without duplicates.
     #[must_use]
     pub fn unknown<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
         let mut seen = HashSet::new();
@@ -47,11 +47,11 @@ impl Known {
         names.filter(|name| !self.all.contains(name.as_str()) && seen.insert(*name)).cloned().collect()
     }
 
-    /// Whether an index could not have these too, or nodes that join could not be told them.
+    /// Whether these fields would exceed what an index can have, or what a node that joins can be sent.
     #[must_use]
     pub fn would_be_too_many(&self, unknown: &[String]) -> bool {
         let bytes: usize = unknown.iter().map(String::len).sum();
-        // The tag is one more.
+        // The shard tag is one field more.
         self.names.len() + unknown.len() >= MAX_FIELDS || self.bytes + bytes > MAX_BYTES
     }
 
@@ -65,18 +65,20 @@ impl Known {
     }
 }
 
-/// The fields of the indexes that were written lately.
+/// The fields of the indexes that were written recently.
 #[derive(Debug, Default)]
 pub struct Fields {
     cache: Mutex<Cache>,
-    /// By index and node, the newest registration that has not ended: nodes end those of one index in their order.
+    /// By index and node, the newest registration that has not ended. A node processes the registrations of one index in order,
+    /// so the newest one ends last.
     registrations: Mutex<HashMap<String, BTreeMap<String, NodeTask>>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     pub(crate) known: HashMap<String, Arc<Known>>,
-    /// How often something was forgotten: what was read before that may be of another index.
+    /// How often an index was forgotten. If this has changed since a read of the ledger, the result may belong to another index
+    /// and is not cached.
     pub(crate) forgotten: u64,
 }
 
@@ -89,7 +91,7 @@ impl Fields {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ledger is to be read again: the index is another one.
+    /// Forgets an index that was deleted, renamed or swapped: its fields are read from the ledger again.
     pub fn forget(&self, index: &str) {
         let mut cache = self.cache();
         cache.known.remove(index);
@@ -98,13 +100,13 @@ impl Fields {
         self.registrations().remove(index);
     }
 
-    /// The registrations that a write to an index has to wait for, whichever write they were made for.
+    /// The registrations that a write to the index must wait for, including those that other writes started.
     #[must_use]
     pub fn under_way(&self, index: &str) -> Vec<NodeTask> {
         self.registrations().get(index).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// Nodes have taken these.
+    /// Notes registrations that nodes have enqueued.
     pub fn registering(&self, index: &str, tasks: &[NodeTask]) {
         for task in tasks {
             let mut registrations = self.registrations();
@@ -116,7 +118,7 @@ impl Fields {
         }
     }
 
-    /// A task is through with these tasks of nodes: they have ended, or are not waited for any more.
+    /// Removes the registrations for which `is_over` is true: they have ended, or nothing waits for them any more.
     pub fn ended(&self, index: &str, mut is_over: impl FnMut(&str, u32) -> bool) {
         let mut registrations = self.registrations();
         if let Some(of_index) = registrations.get_mut(index) {

@@ -1,7 +1,8 @@
-//! Gateways: which topology each of their VMs has, and for how long it may read by it.
+//! Gateways: which topology each of their VMs has, and how long it may read by that topology.
 //!
-//! A VM reports from its tick, and gets a *lease*. It reads without asking only while the lease lasts; so one that was stopped asks
-//! before it reads again, and an old copy may go as soon as every VM whose lease lasts has a newer topology.
+//! A VM reports periodically, and each report renews its *lease*. Without a valid lease, a VM must ask the control plane before
+//! it reads. So a VM that was suspended asks before it reads again, and an old copy may be deleted as soon as every VM with a
+//! valid lease has a newer topology.
 
 use crate::base::time::{Instant, SharedClock};
 use miroir_core::protocol::{RefusedTopology, Report, ReportReply};
@@ -12,15 +13,16 @@ use std::{
     time::Duration,
 };
 
-/// How long a gateway may take to have what is published.
+/// How long a gateway may take to apply a published topology before that counts as a problem.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The VMs that have reported.
+/// The gateways' VMs that may have a lease.
 #[derive(Debug)]
 pub struct Gateways {
     clock: SharedClock,
     lease: Duration,
-    /// Where VMs may have a lease from before that are not known: since when they have had the time to report.
+    /// Set if VMs that are not known may have a lease from before the start: the time of the start. They have one lease's time
+    /// to report.
     unknown_since: Option<Instant>,
     vms: Mutex<BTreeMap<String, Vm>>,
 }
@@ -28,62 +30,63 @@ pub struct Gateways {
 #[derive(Clone, Debug)]
 struct Vm {
     at: Instant,
-    /// Since when it has had its newest topology.
+    /// Since when it has its newest topology.
     since: Instant,
     told: Report,
 }
 
 impl Vm {
-    /// One that has not reported yet: it may have any topology.
+    /// A VM that has not reported yet: it may have any topology.
     fn silent(vm: String, now: Instant) -> Self {
         Self { at: now, since: now, told: Report { vm, needed: Some(0), ..Report::default() } }
     }
 }
 
-/// A VM at a glance.
+/// The status of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VmStatus {
-    /// Its name: random.
+    /// Its random name.
     pub vm: String,
-    /// The oldest topology that something in it still uses.
+    /// The oldest topology that a request in the VM still uses.
     pub oldest: u64,
-    /// When it reported, seconds ago.
+    /// Seconds since its last report.
     pub seconds_ago: u64,
-    /// Nodes that have not answered it yet.
+    /// Nodes that have not answered this VM yet.
     #[serde(default)]
     pub unreached: Vec<String>,
-    /// Those of them whose cluster its Envoy does not have.
+    /// Those of the unreached nodes whose cluster is missing in its Envoy.
     #[serde(default)]
     pub without_cluster: Vec<String>,
-    /// The newest topology that it has; 0 where its filter does not say.
+    /// The newest topology that it has; 0 if its filter does not report it.
     #[serde(default)]
     pub newest: u64,
     /// Its Envoy's name.
     #[serde(default)]
     pub gateway: String,
-    /// What its Envoy has refused since that topology.
+    /// The configuration that the VM's Envoy has refused since that topology, if any.
     #[serde(default)]
     pub refused: Option<RefusedTopology>,
 }
 
-/// What is wrong between a gateway and what is published, in words.
+/// A problem of a gateway with the published topology, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trouble {
     /// Its Envoy's name.
     pub gateway: String,
-    /// Which kind: `refused`, `behind`, `ahead`, `unreached`.
+    /// The kind: `refused`, `behind`, `ahead`, `unreached`.
     pub kind: String,
-    /// What is wrong.
+    /// A description of the problem.
     pub what: String,
 }
 
 impl Gateways {
-    /// No VM has reported yet. `known` are those that may have a lease from before; `None` where nobody knows.
+    /// The state at the start. `known` are the VMs that may have a lease from before the start; `None` if the ledger does not
+    /// have them.
     #[must_use]
     pub fn new(lease_ms: u64, known: Option<Vec<String>>, clock: SharedClock) -> Self {
-        // Their clocks may go a bit slower than this one.
+        // A VM's clock may run slower than this one, so leases count as longer here.
         let lease = Duration::from_millis(lease_ms.saturating_mul(3) / 2);
         let now = clock.monotonic();
         let unknown_since = known.is_none().then_some(now);
@@ -91,13 +94,14 @@ impl Gateways {
         Self { clock, lease, unknown_since, vms: Mutex::new(vms) }
     }
 
-    /// For how long there may be VMs with a lease that are not known; `None` where there are none.
+    /// How much longer unknown VMs may have a lease; `None` if there are none.
     #[must_use]
     pub fn unknown_for(&self) -> Option<Duration> {
         self.unknown_since.map(|since| self.lease.saturating_sub(self.clock.since(since)))
     }
 
-    /// Counts a VM among those that have a lease; gives all of them where it is a new one.
+    /// Adds a VM to those that may have a lease. If it is new, returns the names of all VMs with a valid lease, to be stored in
+    /// the ledger.
     #[must_use]
     pub fn add(&self, vm: &str) -> Option<Vec<String>> {
         let mut vms = self.vms();
@@ -109,8 +113,8 @@ impl Gateways {
         Some(lasting.map(|(name, _)| name.clone()).collect())
     }
 
-    /// Takes a VM's report, and says whether it has another topology than before. `floor`: old copies of before that version may
-    /// be gone.
+    /// Handles a VM's report. Also returns whether the VM's newest topology has changed. `floor` is the oldest version that VMs
+    /// may read by.
     #[must_use]
     pub fn report(&self, report: Report, floor: u64) -> (ReportReply, bool) {
         let now = self.clock.monotonic();
@@ -128,13 +132,13 @@ impl Gateways {
         (ReportReply { needed: floor, lease: true }, has_another)
     }
 
-    /// Whether nobody reads by a topology older than this version any more.
+    /// Whether no VM with a valid lease uses a topology older than this version.
     #[must_use]
     pub fn confirmed(&self, version: u64) -> bool {
         self.all(|vm| vm.told.oldest >= version)
     }
 
-    /// Whether that is so of all VMs whose lease lasts.
+    /// Whether the condition holds for all VMs with a valid lease; `false` while unknown VMs may have one.
     fn all(&self, is: impl Fn(&Vm) -> bool) -> bool {
         if self.unknown_since.is_some_and(|since| self.clock.since(since) < self.lease) {
             return false;
@@ -144,14 +148,14 @@ impl Gateways {
         vms.values().all(is)
     }
 
-    /// Whether whatever begins now at any gateway goes by this version, or a newer one.
+    /// Whether every request that starts now, at any gateway, uses this version or a newer one.
     #[must_use]
     pub fn begin_by(&self, version: u64) -> bool {
-        // A filter of before does not say which one is its newest.
+        // A filter of an older build does not report its newest topology, only its oldest one.
         self.all(|vm| vm.told.newest.max(vm.told.oldest) >= version)
     }
 
-    /// The VMs that a node has not answered yet.
+    /// The VMs that have not had an answer from this node yet.
     #[must_use]
     pub fn strangers_to(&self, node: &str) -> Vec<String> {
         let vms = self.vms();
@@ -160,8 +164,9 @@ impl Gateways {
         strangers.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether nobody reads by a topology older than this version: who has one, for an upload or because no newer one has come, knows
-    /// that it must not. Of filters that do not tell what they know it is believed after a lease since its publication.
+    /// Whether no VM reads by a topology older than this version. A VM may still have an older one, for a running upload or
+    /// because it has not got the newer one, if it knows that it must not read by it. A filter of an older build does not
+    /// report what it knows: it counts as knowing once a lease has passed since `published`.
     #[must_use]
     pub fn know(&self, version: u64, published: Instant) -> bool {
         let knows = |vm: &Vm| match vm.told.needed {
@@ -171,17 +176,17 @@ impl Gateways {
         self.all(|vm| vm.told.oldest >= version || knows(vm))
     }
 
-    /// Whether gateways had the time to take up what was published then.
+    /// Whether a lease has passed since `published`, so that gateways had time to apply it.
     #[must_use]
     pub fn is_late(&self, published: Instant) -> bool {
         self.clock.since(published) >= self.lease
     }
 
-    /// The VMs whose lease lasts.
+    /// The status of all VMs with a valid lease.
     #[must_use]
     pub fn status(&self) -> Vec<VmStatus> {
         let vms = self.vms();
-        // Those of before this start have told nothing yet.
+        // VMs from before the start that have not reported yet are left out.
         let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease && vm.told.oldest > 0);
         let status = lasting.map(|(name, vm)| VmStatus {
             vm: name.clone(),
@@ -196,7 +201,8 @@ impl Gateways {
         status.collect()
     }
 
-    /// What is wrong with gateways whose lease lasts, each once, where this version has been published for so long.
+    /// The problems of gateways with a valid lease, without duplicates. `published` is the current version, published `since`
+    /// ago.
     #[must_use]
     pub fn troubles(&self, published: u64, since: Duration) -> Vec<Trouble> {
         let vms = self.vms();
@@ -225,10 +231,11 @@ impl Gateways {
                 let newest = told.newest;
                 add(
                     "behind",
-                    format!("has topology {newest} still, not {published}: its Envoy's log says why"),
+                    format!("still has topology {newest} instead of {published}: see its Envoy's log"),
                 );
             }
-            // One that is new to it, or a VM that Envoy only tries a configuration in, is no trouble yet.
+            // A VM that has just got this topology has not reached its nodes yet, and Envoy starts short-lived VMs to validate
+            // a configuration: neither is a problem.
             let is_settled = vm.at.saturating_duration_since(vm.since) > PATIENCE;
             for node in told.unreached.iter().filter(|_| is_settled) {
                 let why = match told.without_cluster.contains(node) {
@@ -356,7 +363,7 @@ mod tests {
         };
         report("a", 8, &Some(refused.clone()), &["x", "y"]);
         report("b", 8, &Some(refused.clone()), &["y"]);
-        // One of before says nothing.
+        // A filter of an older build reports no topology.
         report("c", 0, &None, &[]);
         let troubles = |published| {
             let found = gateways.troubles(published, Duration::from_secs(60));
@@ -377,7 +384,7 @@ mod tests {
         for vm in gateways.vms().values_mut() {
             vm.since = clock.monotonic().checked_sub(Duration::from_secs(10)).unwrap();
         }
-        let behind = "g behind has topology 8 still, not 9: its Envoy's log says why";
+        let behind = "g behind still has topology 8 instead of 9: see its Envoy's log";
         assert_eq!(troubles(9)[0], behind);
         assert_eq!(gateways.troubles(9, Duration::from_secs(1)).len(), 3, "it has just been published");
         assert_eq!(RefusedTopology::new(b"{", &[]).version, None);

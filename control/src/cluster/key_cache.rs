@@ -1,4 +1,4 @@
-//! API keys that were asked for lately.
+//! A cache of API keys.
 
 use crate::{
     base::time::{Instant, SharedClock},
@@ -14,26 +14,26 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// How long a key may be used after it was deleted.
+/// How long a key is cached: a deleted key may be accepted for this long.
 const CACHED: Duration = Duration::from_secs(3);
 
-/// Keys that are remembered at once.
+/// Maximum number of cached keys.
 const REMEMBERED: usize = 10_000;
 
-/// Keys that nodes are asked for at once.
+/// Maximum number of concurrent look-ups of keys on nodes.
 const LOOK_UPS: usize = 4;
 
-/// When a key was asked for, and what it is.
+/// When a key was looked up, and the key; `None` if it does not exist.
 pub(crate) type Asked = (Instant, Option<Arc<Key>>);
 
-/// Keys that were asked for a moment ago; `None` for those that do not exist.
+/// Recently used API keys, including keys that do not exist.
 #[derive(Debug)]
 pub struct KeyCache {
     clock: SharedClock,
     pub(crate) keys: Mutex<HashMap<String, Asked>>,
-    /// How often keys have changed: what was asked for before is not kept after it.
+    /// How often keys have changed. A look-up that started before the last change is not cached.
     pub(crate) changes: AtomicU64,
-    /// Keys that do not exist cost their senders nothing: they must not cost nodes much.
+    /// Limits concurrent look-ups: anyone can send keys that do not exist, so these must not put load on nodes.
     pub(crate) look_ups: Semaphore,
 }
 
@@ -67,7 +67,7 @@ impl KeyCache {
         }
     }
 
-    /// Forgets everything: keys have changed.
+    /// Empties the cache, because keys have changed.
     pub fn clear(&self) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         self.changes.fetch_add(1, Ordering::AcqRel);

@@ -1,7 +1,7 @@
-//! Locks by (index, shard), first come, first served.
+//! Locks by index and shard, granted in the order of arrival.
 //!
-//! All locks of a mutation are taken at once, so there are no deadlocks; a mutation waits for every earlier one that it
-//! conflicts with, granted or not, so none is overtaken; and mutations of disjoint shards go on side by side.
+//! A mutation takes all its locks at once, so there are no deadlocks. It waits for every earlier mutation that it conflicts
+//! with, whether that one has its locks or still waits, so none is overtaken. Mutations of disjoint shards run concurrently.
 
 use miroir_core::shard::Shard;
 use std::{
@@ -11,12 +11,12 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// What a mutation touches.
+/// What a mutation locks: the given shards of the given indexes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// Index uids; `None` for all.
+    /// Index uids; `None` for all indexes.
     pub indexes: Option<BTreeSet<String>>,
-    /// Shards; `None` for all.
+    /// Shards; `None` for all shards.
     pub shards: Option<BTreeSet<Shard>>,
 }
 
@@ -41,7 +41,7 @@ impl Scope {
         Self { indexes: None, shards: Some(BTreeSet::from([shard])) }
     }
 
-    /// Everything.
+    /// All shards of all indexes.
     #[must_use]
     pub fn everything() -> Self {
         Self { indexes: None, shards: None }
@@ -62,7 +62,7 @@ impl Scope {
 struct Entry {
     ticket: u64,
     scope: Scope,
-    /// Present while it waits.
+    /// Present while the entry waits.
     granted: Option<oneshot::Sender<()>>,
 }
 
@@ -78,7 +78,7 @@ pub struct Locks {
     queue: Arc<Mutex<Queue>>,
 }
 
-/// Holds its locks, or its place in the queue, until it is dropped.
+/// Holds the locks, or a place in the queue, until it is dropped.
 #[derive(Debug)]
 pub struct LockGuard {
     locks: Locks,
@@ -86,7 +86,7 @@ pub struct LockGuard {
 }
 
 impl Locks {
-    /// Takes all the locks of a scope. A dropped future gives up its place.
+    /// Takes all the locks of a scope. Dropping the future gives up its place in the queue.
     pub async fn lock(&self, scope: Scope) -> LockGuard {
         let (sender, receiver) = oneshot::channel();
         let guard = {
@@ -97,12 +97,12 @@ impl Locks {
             grant(&mut queue);
             LockGuard { locks: self.clone(), ticket }
         };
-        // The sender lives in the queue as long as the guard does: this cannot fail.
+        // This cannot fail: the sender stays in the queue as long as the guard exists.
         let _ = receiver.await;
         guard
     }
 
-    /// Waits until all that hold or wait for locks of a scope now are done, and holds up nobody meanwhile.
+    /// Waits until all mutations have ended that hold or wait for locks of this scope now. It does not block others.
     pub async fn drained(&self, scope: &Scope) {
         let conflicting: BTreeSet<u64> = {
             let queue = self.queue();
@@ -114,7 +114,7 @@ impl Locks {
         }
     }
 
-    /// How many hold locks, and how many wait.
+    /// The number of mutations that hold locks, and of those that wait.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let queue = self.queue();
@@ -127,7 +127,7 @@ impl Locks {
     }
 }
 
-/// Wakes every waiter that conflicts with nobody before it.
+/// Grants the locks of every waiting entry that conflicts with no entry before it.
 fn grant(queue: &mut Queue) {
     for position in 0..queue.entries.len() {
         let Some(entry) = queue.entries.get(position) else { break };
@@ -167,7 +167,7 @@ mod tests {
         let _other_index = locks.lock(shards("b", &[1])).now_or_never().expect("disjoint");
         let mut second = Box::pin(locks.lock(shards("a", &[2, 4])));
         assert!(second.as_mut().now_or_never().is_none());
-        // It would be free, but it may not overtake the second, which waits for shard 4 too.
+        // Shard 4 is free, but the third must not overtake the second, which waits for it too.
         let mut third = Box::pin(locks.lock(shards("a", &[4])));
         assert!(third.as_mut().now_or_never().is_none());
         assert_eq!(locks.counts(), (3, 2));

@@ -1,4 +1,4 @@
-//! The state that all parts of the control plane share.
+//! The state that the control plane's features share.
 
 pub mod bodies;
 pub mod creating;
@@ -42,66 +42,67 @@ use std::{
     time::Duration,
 };
 
-/// What flags say.
+/// Settings from the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The user runs the cluster with a master key, and clients send keys.
+    /// Whether the user runs the cluster with a master key, so that clients must send API keys.
     pub user_master_key: bool,
-    /// A begin without a commit is recovered after this long.
+    /// How long to wait for a commit before a write is recovered.
     pub commit_timeout: Duration,
-    /// How long a callout of a gateway may still be on its way after its key was deleted.
+    /// How long a gateway's callout may still be under way after its write key was deleted.
     pub callout_timeout: Duration,
-    /// Calls URLs that clients give.
+    /// The HTTP client for URLs that API clients give.
     pub outbound: Outbound,
 }
 
-/// The control plane.
+/// The shared state of the control plane.
 #[derive(Debug)]
 pub struct Cluster {
     /// Where time comes from.
     pub clock: SharedClock,
-    /// Flags.
+    /// Settings from the command line.
     pub options: Options,
-    /// The cluster's description. What it says of nodes and replicas is how the cluster began: the view tells what is.
+    /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
+    /// current ones.
     pub config: ClusterConfig,
-    /// Secrets.
+    /// The cluster's secrets.
     pub secrets: Secrets,
-    /// What survives a crash.
+    /// The durable storage.
     pub ledger: Ledger,
-    /// Who may change what.
+    /// Locks of mutations.
     pub locks: Locks,
-    /// Writes between begin and commit.
+    /// The number of writes between begin and commit.
     pub open: OpenWrites,
-    /// Tasks that nodes have not ended.
+    /// Tasks that nodes have not ended, and that the control plane tracks.
     pub settler: Settler,
-    /// API keys that were asked for lately.
+    /// A cache of API keys.
     pub keys: KeyCache,
-    /// Gateways' keys.
+    /// The gateways' write keys.
     pub epochs: Epochs,
-    /// Which topology gateways have.
+    /// The gateways, with their topologies and leases.
     pub gateways: Gateways,
-    /// Bodies of requests that are being read, or served.
+    /// Limits on the request bodies that are in memory.
     pub bodies: Bodies,
-    /// Exports that have not ended.
+    /// The exports that have not ended.
     pub exports: Exports,
-    /// Makes replicas whole.
+    /// The state of the mover, which completes replicas.
     pub mover: Mover,
-    /// Writes the topology out.
+    /// Publishes the topology.
     pub publisher: Publisher,
-    /// Held while an index is created by a write: writes to its other shards may want it too.
+    /// Held while a write creates an index, because concurrent writes to other shards may need the same index.
     pub creating: Creating,
-    /// What fields indexes have.
+    /// The fields of indexes.
     pub fields: Fields,
     nodes: Mutex<Arc<Vec<Arc<Node>>>>,
     transport: Arc<dyn Transport>,
-    /// Nodes that have left, and since which version: gateways may still ask them.
+    /// Nodes that have left, and the first version without them: gateways with an older topology may still send them requests.
     retired: Mutex<Vec<(NodeConfig, u64)>>,
     view: Mutex<Arc<View>>,
-    /// The first version that leaves out the replica that was lost last, and since when that is published: until no gateway knows
-    /// only older ones, what is written is not to be found through all.
+    /// The first version without the replica that was lost last, and when it was published. Until no gateway reads by an older
+    /// one, a search may read the lost replica and miss recent writes.
     lost: Mutex<Option<(u64, Instant)>>,
-    /// The version in which what gateways are told of an index has changed last, and since when it is published: of those that may not
-    /// be everywhere yet.
+    /// By index, the version that last changed its published content, and when it was published. Has only the changes that some
+    /// gateway may not have yet.
     unseen: Mutex<BTreeMap<String, (u64, Instant)>>,
     changing: tokio::sync::Mutex<()>,
     ready: AtomicBool,
@@ -143,9 +144,9 @@ impl Cluster {
             exports: Exports::default(),
             creating: Creating::default(),
             fields: Fields::default(),
-            // What was lost before this start may not be known to all gateways.
+            // Some gateways may not know yet of replicas that were lost before this start.
             lost: Mutex::new(view.has_stale().then_some((view.version, now))),
-            // Nor which indexes had changed.
+            // Neither may they know of indexes that changed.
             unseen: Mutex::new(view.told().map(|name| (name.to_owned(), (view.version, now))).collect()),
             view: Mutex::new(Arc::new(view)),
             changing: tokio::sync::Mutex::default(),
@@ -162,16 +163,16 @@ impl Cluster {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A node that is not in the cluster yet: to be asked whether it can be.
+    /// A client for a node that is not in the cluster, for example to check it before it joins.
     #[must_use]
     pub fn stranger(&self, config: NodeConfig) -> Node {
         Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
     }
 
-    /// The nodes of a description, for whoever has no cluster yet.
+    /// Clients for the nodes of a description, for commands that run before there is a cluster.
     ///
     /// # Errors
-    /// The secrets cannot be read or written, or the files for TLS not read.
+    /// The secrets cannot be read or written, or the TLS files cannot be read.
     pub fn strangers(config: &ClusterConfig, data: &Path, tls: &NodeTls) -> Result<Vec<Node>> {
         let clock: SharedClock = Arc::new(SystemClock);
         let secrets = Secrets::load(data)?;
@@ -182,7 +183,7 @@ impl Cluster {
         Ok(config.nodes.iter().map(node).collect())
     }
 
-    /// Makes the list of nodes that of a view; nodes that stay keep what is known of them.
+    /// Updates the list of nodes to that of a cluster state. Nodes that stay keep their health.
     fn follow(&self, view: &View) {
         let known = self.nodes();
         let same = |config: &NodeConfig| {
@@ -199,18 +200,18 @@ impl Cluster {
         *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
-    /// What the cluster looks like now.
+    /// The current cluster state.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes what the cluster looks like: in the ledger, then here, then for the gateways. No change that they are
-    /// told of, no version.
+    /// Changes the cluster state: first in the ledger, then in memory, then for gateways. The version increases only if the
+    /// change concerns gateways.
     ///
     /// # Errors
-    /// The ledger failed: nothing has changed. Or the topology could not be written out: that is only logged, since the
-    /// change is made; the next one writes all of it.
+    /// The ledger failed, and nothing has changed. If only publishing fails, that is logged and not returned, because the
+    /// change is made; the next publication contains it.
     pub async fn change(&self, change: impl FnOnce(&mut View)) -> Result<()> {
         self.try_change(|view| {
             change(view);
@@ -219,10 +220,10 @@ impl Cluster {
         .await
     }
 
-    /// The same, for a change that may turn out to be wrong: then nothing changes.
+    /// Like [`Self::change`], for a change that may fail. If it fails, nothing changes.
     ///
     /// # Errors
-    /// What `change` says; or as [`Self::change`].
+    /// The error of `change`; or as [`Self::change`].
     pub async fn try_change(&self, change: impl FnOnce(&mut View) -> Result<()>) -> Result<()> {
         let _one = self.changing.lock().await;
         let old = self.view();
@@ -253,8 +254,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether no gateway reads a replica that has missed something, or will: one that slept meanwhile must ask, and is told not
-    /// to read by what it knew. Only then may clients hear that something is written.
+    /// Whether no gateway reads, or will read, a replica that has missed a write. A gateway that was suspended must ask before
+    /// it reads, and learns that its topology is too old. A write may be reported to clients as done only if this is true.
     ///
     /// # Errors
     /// The ledger failed.
@@ -271,13 +272,13 @@ impl Cluster {
         if lost.is_some_and(|(last, _)| last == version) {
             *lost = None;
         }
-        // Another one may have been lost meanwhile.
+        // Another replica may have been lost in between.
         Ok(lost.is_none())
     }
 
-    /// Whether whatever a client begins now, at any gateway, goes by the last change of these indexes that gateways are told of. One that
-    /// does not take what is published is waited for as long as one that is silent: its answers are old anyway, and
-    /// `miroir status` says so.
+    /// Whether every request that starts now, at any gateway, uses the last published change of these indexes. A gateway that
+    /// does not apply a published topology is waited for no longer than a silent one, that is, for one lease: its answers are
+    /// stale anyway, and `miroir status` reports it.
     #[must_use]
     pub fn is_seen<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
         let mut unseen = self.unseen();
@@ -285,7 +286,7 @@ impl Cluster {
             let Some((version, published)) = unseen.get(name).copied() else { return true };
             let is_seen = self.gateways.begin_by(version);
             if !is_seen && self.gateways.is_late(published) {
-                tracing::warn!(index = name, version, "a gateway does not have what has been published");
+                tracing::warn!(index = name, version, "a gateway has not applied the published topology");
             }
             let is_over = is_seen || self.gateways.is_late(published);
             if is_over {
@@ -303,15 +304,15 @@ impl Cluster {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the topology out as it is.
+    /// Publishes the current topology.
     ///
     /// # Errors
-    /// It is not valid, or a file cannot be written.
+    /// The topology is not valid, or a file cannot be written.
     pub fn publish(&self) -> Result<()> {
         let view = self.view();
         let retired: Vec<NodeConfig> = {
             let mut retired = self.retired();
-            // A node that came back under its name has its cluster again.
+            // A node that joined again has its Envoy cluster as a member.
             retired.retain(|(config, since)| {
                 !self.gateways.confirmed(*since)
                     && view.nodes.iter().all(|member| member.config.cluster != config.cluster)
@@ -331,7 +332,7 @@ impl Cluster {
         self.nodes().iter().find(|node| node.name == name).cloned()
     }
 
-    /// Nodes that answer and have missed nothing, in the topology's order.
+    /// Nodes that are up and not behind, in the topology's order.
     #[must_use]
     pub fn current(&self) -> Vec<Arc<Node>> {
         let view = self.view();
@@ -342,7 +343,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Nodes that answer and that have active replicas of these shards: each shard once. Those that nobody can tell of are left out.
+    /// Nodes that are up, each with shards of which it has an active replica, so that each shard occurs once. Shards without
+    /// such a node are left out.
     #[must_use]
     pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
         let view = self.view();
@@ -356,10 +358,10 @@ impl Cluster {
         sources.into_values().collect()
     }
 
-    /// Asks one current node after the other until one answers.
+    /// Sends a request to one current node after another until one answers.
     ///
     /// # Errors
-    /// None did.
+    /// No node answered.
     pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
         let mut failure = Error::NoNode;
         for node in self.current() {
@@ -371,13 +373,13 @@ impl Cluster {
         Err(failure)
     }
 
-    /// Whether clients can be served: said by `/health`.
+    /// Whether clients can be served; `/health` reports this.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// From now on, clients can be served.
+    /// Notes that clients can be served.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Writes between begin and commit.
+//! The number of writes between begin and commit.
 
 use crate::{
     base::time::{Instant, SharedClock},
@@ -15,48 +15,48 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// How long it is remembered that a write was refused, in case its gateway has not heard it and asks again.
+/// How long refusals are kept: a gateway that did not get the answer asks again.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// What the client is told of its write: the task's summary, or why there is none.
+/// The outcome that the client gets: the task's summary, or the reason why there is no task.
 pub type Decision = Result<Value, ApiError>;
 
-/// A decision that may be yet to come.
+/// A decision that may not have been made yet.
 pub type Awaited = watch::Receiver<Option<Decision>>;
 
 /// A write between begin and commit.
 #[derive(Debug)]
 pub struct OpenWrite {
-    /// The task as the ledger has it.
+    /// The task as stored in the ledger.
     pub task: Task,
-    /// Whose epoch key it goes under.
+    /// The gateway whose write key the requests use.
     pub gateway: String,
-    /// The key; absent where a restart found the write, which has fenced all keys of before.
+    /// The write key; absent if the write is from before a restart, because the restart has fenced all its keys.
     pub key: Option<Uuid>,
     /// Index uid.
     pub index: String,
     /// What is done.
     pub operation: WriteOperation,
-    /// The writers that the gateway was told.
+    /// The nodes that the gateway was told to write to, by shard.
     pub writers: BTreeMap<Shard, Vec<String>>,
-    /// Shards of which the commit is to tell the ids.
+    /// The shards for which the commit must list the document ids.
     pub record: Vec<Shard>,
-    /// Released when it is known what nodes took.
+    /// The locks, released when it is known what nodes accepted.
     pub guard: LockGuard,
-    /// When the gateway was told.
+    /// When the gateway got the answer to its begin.
     pub since: Instant,
-    /// The name of this begin, which the commit says.
+    /// The random identifier of this begin, which the commit repeats.
     pub begun: String,
-    /// For all commits of it that wait.
+    /// Wakes all commits that wait for the decision.
     pub decision: watch::Sender<Option<Decision>>,
 }
 
-/// All of them.
+/// All writes between begin and commit.
 #[derive(Debug)]
 pub struct OpenWrites {
     clock: SharedClock,
     writes: Mutex<HashMap<u32, OpenWrite>>,
-    /// By the name of their begin: those that nobody has decided, and those that were refused.
+    /// Decisions by identifier of their begin: those that are pending, and refusals.
     decisions: Mutex<HashMap<String, (Instant, Awaited)>>,
 }
 
@@ -67,7 +67,7 @@ impl OpenWrites {
         Self { clock, writes: Mutex::default(), decisions: Mutex::default() }
     }
 
-    /// Adds one.
+    /// Adds a write.
     pub fn insert(&self, write: OpenWrite) {
         let mut decisions = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
         decisions.insert(write.begun.clone(), (self.clock.monotonic(), write.decision.subscribe()));
@@ -75,7 +75,8 @@ impl OpenWrites {
         writes.insert(write.task.uid, write);
     }
 
-    /// Takes one: whoever has it decides what became of it. `begun` names its begin; a filter of before says none.
+    /// Takes a write. The caller decides its outcome. `begun` is the identifier of its begin; filters of older builds send
+    /// none.
     #[must_use]
     pub fn take(&self, uid: u32, begun: Option<&str>) -> Option<OpenWrite> {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,14 +84,14 @@ impl OpenWrites {
         is_it.then(|| writes.remove(&uid)).flatten()
     }
 
-    /// Where it will be heard what has been decided of one that somebody else has taken.
+    /// The receiver of the decision on a write that another caller has taken.
     #[must_use]
     pub fn decision(&self, begun: &str) -> Option<Awaited> {
         let decisions = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
         decisions.get(begun).map(|(_, decision)| decision.clone())
     }
 
-    /// Takes those whose commit is overdue.
+    /// Takes the writes that began longer than `age` ago.
     #[must_use]
     pub fn take_older(&self, age: Duration) -> Vec<OpenWrite> {
         self.decisions.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (since, decision)| {
@@ -104,14 +105,14 @@ impl OpenWrites {
         writes.extract_if(|_, write| self.clock.since(write.since) > age).map(|(_, write)| write).collect()
     }
 
-    /// Whether a write under this key is among them.
+    /// Whether an open write uses this key.
     #[must_use]
     pub fn uses(&self, key: Uuid) -> bool {
         let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         writes.values().any(|write| write.key == Some(key))
     }
 
-    /// How many there are.
+    /// The number of open writes.
     #[must_use]
     pub fn count(&self) -> usize {
         self.writes.lock().unwrap_or_else(PoisonError::into_inner).len()

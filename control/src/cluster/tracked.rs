@@ -1,4 +1,4 @@
-//! Tasks that nodes have not ended, and how far each is.
+//! The tasks that the control plane tracks, because nodes have not ended them, and the state of each.
 
 use crate::{
     base::log,
@@ -20,7 +20,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tracing::Span;
 
-/// Kinds of tasks that change all nodes alike.
+/// Kinds of tasks that change all nodes in the same way.
 const EVERYWHERE: [TaskKind; 5] = [
     TaskKind::IndexCreation,
     TaskKind::IndexDeletion,
@@ -29,18 +29,18 @@ const EVERYWHERE: [TaskKind; 5] = [
     TaskKind::SettingsUpdate,
 ];
 
-/// A task to be settled.
+/// A task to be tracked to its end.
 #[derive(Debug)]
 pub struct Unsettled {
-    /// As the ledger has it.
+    /// The task as stored in the ledger.
     pub task: Task,
-    /// What nodes call it.
+    /// The nodes' tasks for it.
     pub node_tasks: Vec<NodeTask>,
-    /// What the catalogue learns when it has succeeded.
+    /// What changes in the catalogue once it has succeeded.
     pub effect: Effect,
-    /// How many documents are indexed when it has succeeded, for an addition.
+    /// For an addition: the number of documents that are indexed once it has succeeded.
     pub indexed: Option<u64>,
-    /// Held until it has ended, where others must not go on before.
+    /// Locks that are held until the task has ended, if others must wait for that.
     pub guard: Option<LockGuard>,
 }
 
@@ -51,28 +51,28 @@ pub(crate) struct Pending {
     pub(crate) effect: Effect,
     pub(crate) indexed: Option<u64>,
     pub(crate) guard: Option<LockGuard>,
-    /// The catalogue and the replicas are what the task's end makes of them.
+    /// Whether the task's outcome has been applied to the catalogue and the replicas.
     pub(crate) is_applied: bool,
-    /// Nodes that have taken what another one refuses.
+    /// The roll back of nodes that applied what another node refused.
     pub(crate) set_back: SetBack,
-    /// What nodes are to know of each other's fields.
+    /// The registration, on all nodes, of the fields that the task brought.
     pub(crate) completing: Completing,
 }
 
-/// Nodes that are to be as before.
+/// The state of rolling nodes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SetBack {
-    /// There are none, as far as is known.
+    /// No node is known to need a roll back.
     #[default]
     Nothing,
-    /// They are being set back.
+    /// Nodes are being rolled back.
     UnderWay,
-    /// They are as before, but for these.
+    /// Nodes have been rolled back, except these.
     Done(BTreeSet<String>),
 }
 
 impl Pending {
-    /// Which end is the truth, where nodes end it differently.
+    /// Which outcome counts if nodes end the task differently.
     pub(crate) fn decides(&self) -> Decides {
         match &self.effect {
             Effect::Settings { .. } | Effect::UpdateIndex { .. } => Decides::Refusal,
@@ -81,13 +81,13 @@ impl Pending {
         }
     }
 
-    /// The indexes that it concerns.
+    /// The indexes that the task concerns.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.task.index.as_deref().into_iter().chain(self.effect.names())
     }
 }
 
-/// Tasks that nodes have not ended.
+/// Tasks that nodes have not ended, and that the control plane tracks.
 #[derive(Debug)]
 pub struct Settler {
     pub(crate) pending: Mutex<BTreeMap<u32, Pending>>,
@@ -128,7 +128,7 @@ impl Settler {
         log::task_span(Some(uid), task.map(|task| task.kind.name()), index)
     }
 
-    /// A task is over only once these are too.
+    /// Makes a task end only after these node tasks too.
     pub(crate) fn wait_for(&self, uid: u32, node_tasks: Vec<NodeTask>) {
         if let Some(pending) = self.pending().get_mut(&uid) {
             pending.parts.extend(node_tasks.into_iter().map(Part::of));
@@ -136,12 +136,13 @@ impl Settler {
         self.wake.notify_one();
     }
 
-    /// Something has changed that tasks may wait for.
+    /// Wakes task tracking, because something has changed that tasks may wait for.
     pub fn notice(&self) {
         self.wake.notify_one();
     }
 
-    /// Whether a task has to wait for an earlier one of its index, which nodes are to be set back from: one node ends them in order.
+    /// Whether a task must wait for an earlier task of its index that nodes are rolling back. A single Meilisearch would end
+    /// them in order.
     pub(crate) fn waits_for_set_back(&self, uid: u32) -> bool {
         let all = self.pending();
         let Some(this) = all.get(&uid) else { return false };
@@ -149,7 +150,7 @@ impl Settler {
         let is_before = |pending: &Pending| {
             pending.set_back != SetBack::Nothing && pending.names().any(|name| names.contains(name))
         };
-        // Whoever holds locks is waited for itself.
+        // A task that holds locks does not wait: others wait for it.
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))
     }
 
@@ -158,7 +159,7 @@ impl Settler {
         self.other_changes(u32::MAX, index)
     }
 
-    /// The same without the task of this uid.
+    /// Like [`Self::changes_of`], without the task `uid`.
     pub(crate) fn other_changes(&self, uid: u32, of: &str) -> Vec<Option<Value>> {
         let pending = self.pending();
         let others = pending.iter().filter(|(other, pending)| {
@@ -172,7 +173,7 @@ impl Settler {
         others.filter_map(change).collect()
     }
 
-    /// Indexes have changed their names: what came before that is of the same indexes as before.
+    /// Renames indexes in the settings changes of tasks before the task `by`, which renamed or swapped the indexes.
     pub(crate) fn renamed(&self, by: u32, moves: &[(String, String, bool)]) {
         for (_, pending) in self.pending().range_mut(..by) {
             if let Effect::Settings { index, .. } = &mut pending.effect {
@@ -191,19 +192,20 @@ impl Settler {
         self.pending().get(&uid).map(|pending| pending.task.kind)
     }
 
-    /// What pending tasks will do to the catalogue, oldest first: of those that `choose` wants.
+    /// What `choose` selects from the effects of pending tasks, oldest first.
     pub fn effects<T>(&self, choose: impl FnMut(&Effect) -> Option<T>) -> Vec<T> {
         self.pending().values().map(|pending| &pending.effect).filter_map(choose).collect()
     }
 
-    /// Waits until none of these is pending.
+    /// Waits until none of these tasks is pending.
     pub async fn ended(&self, uids: &[u32]) {
         while uids.iter().any(|uid| self.pending().contains_key(uid)) {
             self.refresh().await;
         }
     }
 
-    /// Of these tasks, those that one node would be at now: what has begun, and what is next.
+    /// Those of these tasks that a single Meilisearch would be processing now: tasks that have started, and the oldest pending
+    /// one.
     #[must_use]
     pub fn under_way(&self, uids: &[u32]) -> Vec<u32> {
         let pending = self.pending();
@@ -214,19 +216,19 @@ impl Settler {
         uids.iter().filter(is_under_way).copied().collect()
     }
 
-    /// The tasks that are pending.
+    /// The uids of the pending tasks.
     #[must_use]
     pub fn uids(&self) -> Vec<u32> {
         self.pending().keys().copied().collect()
     }
 
-    /// How many tasks are pending.
+    /// The number of pending tasks.
     #[must_use]
     pub fn count(&self) -> usize {
         self.pending().len()
     }
 
-    /// Asks the nodes now, if anything is pending, and waits for their answers for a moment.
+    /// If any task is pending, makes task tracking ask the nodes now, and waits for a moment for the answers.
     pub async fn refresh(&self) {
         if self.pending().is_empty() {
             return;
@@ -236,11 +238,12 @@ impl Settler {
         let _ = tokio::time::timeout(Duration::from_millis(500), rounds.changed()).await;
     }
 
-    /// Marks pending tasks as cancelled by another, and returns what nodes are to cancel. Tasks end as their nodes' do.
+    /// Marks pending tasks as cancelled by the task `by`, and returns the node tasks to cancel, by node. Each task ends as its
+    /// node tasks end.
     ///
-    /// What changes all nodes alike is not cancelled, as if it had come too late. Where one node swaps indexes and others do
-    /// not, a name stands for different documents on different nodes, and no copy of a shard mends that; where one node
-    /// takes settings and others do not, none of them may be whole.
+    /// Tasks that change all nodes in the same way are not cancelled, as if the cancelation came too late. If one node swapped
+    /// indexes and others did not, a name would mean different documents on different nodes, and copying shards could not
+    /// repair that. If one node applied settings and others did not, possibly no node would be complete.
     pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
         let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         let mut all = self.pending();
@@ -255,7 +258,7 @@ impl Settler {
         parts
     }
 
-    /// Waits until a node has ended everything that is pending for it now.
+    /// Waits until a node has ended all tasks that are pending on it when this is called.
     pub async fn drained(&self, node: &str) {
         let waited_for: Vec<u32> = {
             let pending = self.pending();
@@ -268,7 +271,7 @@ impl Settler {
         self.ended(&waited_for).await;
     }
 
-    /// The pending tasks of a kind about an index.
+    /// The pending tasks of a kind on an index.
     #[must_use]
     pub fn of_kind(&self, kind: TaskKind, index: &str) -> Vec<u32> {
         let is_wanted =
@@ -276,7 +279,7 @@ impl Settler {
         self.pending().iter().filter(|(_, pending)| is_wanted(pending)).map(|(uid, _)| *uid).collect()
     }
 
-    /// Whether a node has operations on indexes, or their settings, before it.
+    /// Whether operations on indexes or settings are pending on a node.
     #[must_use]
     pub fn has_operations(&self, node: &str) -> bool {
         let is_operation = |pending: &&Pending| {
@@ -285,7 +288,7 @@ impl Settler {
         self.pending().values().any(|pending| is_operation(&pending))
     }
 
-    /// Whether a node has not indexed everything yet that it took for a shard.
+    /// Whether a node has tasks on a shard that have not succeeded yet.
     #[must_use]
     pub fn is_pending(&self, node: &str, shard: Shard) -> bool {
         let concerns =
@@ -294,9 +297,10 @@ impl Settler {
         self.pending().values().any(|pending| pending.parts.iter().any(is_open))
     }
 
-    /// Waits until a node has indexed everything that is pending for some shards on it now. `false` if the node is away.
+    /// Waits until a node has indexed everything that is pending for these shards when this is called. Returns `false` if the
+    /// node is unreachable.
     ///
-    /// What it failed to take is waited for until it is known what that means.
+    /// A task that failed on the node is waited for too, until its outcome has been applied.
     pub async fn indexed(&self, node: &str, shards: &[Shard]) -> bool {
         let concerns = |part: &Part| {
             part.node == node && (part.shards.is_empty() || part.shards.iter().any(|s| shards.contains(s)))
@@ -330,11 +334,11 @@ impl Settler {
     }
 }
 
-/// How far it is that all nodes know the fields that a task has brought.
+/// The state of registering, on all nodes, the fields that a task brought.
 #[derive(Debug, Default)]
 pub(crate) struct Completing {
     pub(crate) is_under_way: bool,
     pub(crate) attempts: u8,
-    /// Failed registrations that have been seen to.
+    /// The number of failed registrations that have been handled.
     pub(crate) seen: usize,
 }

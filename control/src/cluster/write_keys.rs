@@ -1,11 +1,11 @@
-//! The keys that writes reach nodes under.
+//! The write keys: the API keys with which writes reach nodes.
 
 use crate::domain::key_holder::WriteKeyHolder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// The keys that are in use, and those that are to be gone.
+/// The write keys in use, and those that nodes must delete.
 #[derive(Debug, Default)]
 pub struct Epochs {
     /// By holder.
@@ -13,11 +13,11 @@ pub struct Epochs {
     pub(crate) owed: std::sync::Mutex<Owed>,
 }
 
-/// What nodes have to do yet before they can be trusted to take nothing late.
+/// Keys that must be deleted on nodes before the nodes can no longer accept late requests.
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
-    /// Fenced keys, with the nodes that have not confirmed to have deleted them.
+    /// Fenced keys, with the nodes that have not confirmed their deletion.
     pub(crate) fenced: BTreeMap<Uuid, BTreeSet<String>>,
-    /// By node: the keys of callouts that had no answer, and may still be on their way.
+    /// By node: the keys of requests that had no answer and may still arrive.
     pub(crate) late: BTreeMap<String, BTreeSet<Uuid>>,
 }

@@ -1,24 +1,24 @@
-//! Embedders whose template is Meilisearch's default: it would embed every field, the shard tag too. They get the same
-//! template without the tag, and clients are shown the default.
+//! Embedders with Meilisearch's default document template. That template embeds every field, the shard tag too. Nodes therefore
+//! get the same template without the tag, and clients see the default.
 
 use crate::disguise::scrub;
 use miroir_core::shard::TAG_FIELD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The setting.
+/// The name of the setting.
 pub const EMBEDDERS: &str = "embedders";
-/// The secret in it.
+/// The embedder's member that holds a secret.
 pub const KEY: &str = "apiKey";
 
 /// Meilisearch 1.50's default template (`default_template_text` in `milli/src/prompt`).
 pub const DEFAULT: &str = "{% for field in fields %}{% if field.is_searchable and field.value != nil %}\
                        {{ field.name }}: {{ field.value }}\n{% endif %}{% endfor %}";
 
-/// Sources that embed text by a template.
+/// Sources that embed text rendered from a document template.
 const TEXT_SOURCES: [&str; 4] = ["openAi", "huggingFace", "ollama", "rest"];
 
-/// The default template, but for the tag.
+/// The default template without the tag.
 #[must_use]
 pub fn template() -> String {
     DEFAULT.replace(
@@ -27,12 +27,12 @@ pub fn template() -> String {
     )
 }
 
-/// Gives the embedders of a change that would take the default template ours. `now` are the index's embedders before it. Anything that is
-/// not as expected is left to nodes.
+/// Sets the template without the tag on each embedder that would have the default template after `change`. `now` are the
+/// index's embedders before the change. Values of an unexpected shape stay as they are: nodes refuse them.
 pub fn with_template(change: &mut Value, now: Option<&Value>) {
     for (name, change) in change.as_object_mut().into_iter().flatten() {
         let now = now.and_then(|now| now.get(name));
-        // Of the two in a composite one, only the first embeds documents.
+        // A composite embedder has two; only its `indexingEmbedder` embeds documents.
         let nested = change.get_mut("indexingEmbedder").filter(|part| part.is_object());
         if let Some(part) = nested {
             give_template(part, now.and_then(|now| now.get("indexingEmbedder")));
@@ -43,7 +43,7 @@ pub fn with_template(change: &mut Value, now: Option<&Value>) {
 
 fn give_template(change: &mut Value, now: Option<&Value>) {
     let Some(change) = change.as_object_mut() else { return };
-    // A source of null is reset, and the default is openAi.
+    // `null` resets the source to its default, openAi.
     let after =
         |member: &str| change.get(member).or_else(|| now?.get(member)).filter(|value| !value.is_null());
     let embeds_text = |source: Option<&Value>| {
@@ -67,8 +67,9 @@ fn give_template(change: &mut Value, now: Option<&Value>) {
     }
 }
 
-/// What a node is to be told of embedders: what clients have set, and where that is not known (after `miroir recover`), what
-/// another node shows, but for keys: nodes show those masked. Gives the names of embedders whose key nobody knows, too.
+/// The embedders to set on a node: those that clients have set. If the ledger does not have them (after `miroir recover`), they
+/// are what another node shows, without keys, because nodes mask keys. Also returns the names of embedders whose key is
+/// unknown.
 #[must_use]
 pub fn known(shown: &Value, set: Option<&Value>) -> (Value, Vec<String>) {
     let mut all = set.and_then(Value::as_object).cloned().unwrap_or_default();
@@ -90,7 +91,7 @@ pub fn known(shown: &Value, set: Option<&Value>) -> (Value, Vec<String>) {
     (Value::Object(all), unknown)
 }
 
-/// Hides embedders' keys in a task's details, as Meilisearch does.
+/// Masks embedders' keys in a task's details, as Meilisearch does.
 pub fn hide_secrets(value: &mut Value) {
     for (name, member) in value.as_object_mut().into_iter().flatten() {
         match member {
@@ -100,7 +101,7 @@ pub fn hide_secrets(value: &mut Value) {
     }
 }
 
-/// What a client is shown for a template: the default for ours.
+/// The default template, if `text` is the template without the tag: clients see the default instead.
 #[must_use]
 pub fn shown(text: &str) -> Option<&'static str> {
     (text == template()).then_some(DEFAULT)
@@ -124,11 +125,11 @@ mod tests {
             json!({"a": {"source": "openAi", "model": "m", "apiKey": "sXXX..."}, "b": {"source": "ollama"}});
         let without = json!({"a": {"source": "openAi", "model": "m"}, "b": {"source": "ollama"}});
         assert_eq!(known(&shown, None), (without, vec!["a".to_owned()]));
-        // It was set again, alone.
+        // The client has set the key again, and nothing else.
         let (all, unknown) = known(&shown, Some(&json!({"a": {"apiKey": "secret"}})));
         assert_eq!(all["a"], json!({"source": "openAi", "model": "m", "apiKey": "secret"}));
         assert!(unknown.is_empty());
-        // What a client has said whole is taken as it is: there is no key, or it is there.
+        // An embedder that a client has set with its source is complete: either it has a key there, or it has none.
         let set =
             json!({"a": {"source": "openAi", "apiKey": "secret"}, "b": {"source": "ollama", "url": "u"}});
         assert_eq!(known(&shown, Some(&set)), (set, vec![]));
@@ -143,7 +144,7 @@ mod tests {
         let text = json!({"source": "rest", "documentTemplate": "{{doc.title}}"});
         let default = json!({"source": "rest", "documentTemplate": ours});
         let own = json!({"source": "userProvided", "dimensions": 3});
-        // What is there, a change of it, and whether the change gets our template.
+        // The embedder before, the change, and whether the change gets the template without the tag.
         for (now, change, gets) in [
             (json!(null), json!({"source": "openAi"}), true),
             (json!(null), json!({"apiKey": "x"}), true),

@@ -1,29 +1,28 @@
-//! Room for facet values: nodes tell more values of a facet than clients have asked for (`faceting.maxValuesPerFacet`), so
-//! that counts can be added up over nodes before the values are cut. Clients set and see their own number.
+//! Room for facet values: nodes return more values of a facet than clients have asked for (`faceting.maxValuesPerFacet`), so
+//! that gateways can add up the counts of all nodes before they cut the list. Clients set and see their own number.
 
 use serde_json::{Map, Value, json};
 
-/// The setting's group.
+/// The settings group that holds the limit.
 pub const FACETING: &str = "faceting";
 
 const LIMIT: &str = "maxValuesPerFacet";
 
-/// Meilisearch's own limit, where none is set.
+/// Meilisearch's default limit.
 const DEFAULT: u64 = 100;
 
-/// How many values more nodes tell. Added, not multiplied: what a client has set can be told from what a node has.
+/// How many more values nodes return. It is added, not multiplied, so that the client's limit can be computed from a node's.
 ///
-/// A node's time grows with the values that it tells of facets with as many, so this is no larger than facets commonly
-/// are.
+/// A node takes longer the more values it returns, so this is no larger than the usual number of values of a facet.
 const ROOM: u64 = 1_000;
 
-/// The setting of an index whose clients have set nothing.
+/// The group that nodes get for an index whose clients have not set it.
 #[must_use]
 pub fn initial() -> Value {
     json!({ LIMIT: DEFAULT + ROOM })
 }
 
-/// Changes of settings as nodes get them. What is not as Meilisearch takes it is left for a node to refuse.
+/// Rewrites a change of settings for nodes. Invalid values stay as they are: a node refuses them.
 pub fn with_room(settings: &mut Map<String, Value>) {
     match settings.get_mut(FACETING) {
         Some(faceting @ Value::Null) => *faceting = reset(),
@@ -40,22 +39,22 @@ pub fn with_room(settings: &mut Map<String, Value>) {
     }
 }
 
-/// From here on nodes have the client's own number: they tell all values anyway, and larger numbers are none to them.
+/// From this limit on, nodes get the client's own number: they return all values anyway, and a larger number could overflow.
 const ALL: u64 = u64::MAX / 2;
 
-/// What nodes get where a client resets the group.
+/// The group that nodes get if a client resets it.
 #[must_use]
 pub fn reset() -> Value {
     json!({ LIMIT: DEFAULT + ROOM, "sortFacetValuesBy": null })
 }
 
-/// Whether a change of settings says how many values there are to be.
+/// Whether a change of settings sets or resets the limit.
 #[must_use]
 pub fn sets_limit(change: &Value) -> bool {
     change.get(FACETING).is_some_and(|faceting| faceting.is_null() || faceting.get(LIMIT).is_some())
 }
 
-/// What clients are shown, for what a node tells.
+/// Rewrites a node's limit to the one that the client has set.
 pub fn without_room(object: &mut Map<String, Value>) {
     if let Some(limit) = object.get_mut(LIMIT)
         && let Some(number) = limit.as_u64().filter(|number| (ROOM..ALL + ROOM).contains(number))

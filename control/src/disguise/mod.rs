@@ -1,5 +1,5 @@
-//! What clients must not see of what nodes are told: the shard tag in settings and sentences, embedders' templates and keys,
-//! higher facet limits.
+//! Hides from clients what differs on nodes: the shard tag in settings and messages, embedders' templates and keys, higher
+//! facet limits.
 
 pub mod embedders;
 pub mod facet_values;

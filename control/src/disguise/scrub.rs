@@ -1,15 +1,16 @@
-//! Takes the shard tag out of what nodes say, and what else is the cluster's own.
+//! Removes the shard tag, and other traces of the cluster, from nodes' messages and JSON.
 
 use miroir_core::shard::TAG_FIELD;
 use serde_json::Value;
 
-/// Takes the tag out of a node's error, which counts the tag's rule too; to be called once.
+/// Removes the tag from a node's error message. Call it once per message: rule numbers in the message count the tag's rule, and
+/// each call lowers them by one.
 #[must_use]
 pub fn message(text: &str) -> String {
     revealed(&miroir_core::scrub::sentence(&without_member(text)))
 }
 
-/// What a client has written instead of what nodes were told.
+/// Restores the client's own names, which nodes got in a disguised form.
 fn revealed(text: &str) -> String {
     String::from_utf8(miroir_core::scrub::reveal(text.as_bytes())).unwrap_or_else(|_| text.to_owned())
 }
@@ -18,7 +19,8 @@ fn untagged(text: &str) -> String {
     revealed(&miroir_core::scrub::text(&without_member(text)))
 }
 
-/// Documents that a sentence shows lose the tag, which is their last member, or the first one of those that a function has edited.
+/// Removes the tag from documents that a message quotes. The tag is their last member, or the first one in documents that a
+/// function has edited.
 fn without_member(text: &str) -> String {
     let member = format!("\"{TAG_FIELD}\":");
     let mut parts = text.split(&member);
@@ -41,12 +43,12 @@ fn without_member(text: &str) -> String {
     shown
 }
 
-/// What follows a text without quotes.
+/// What follows a string literal that contains no quotes.
 fn behind_text(value: &str) -> Option<&str> {
     value.trim_start().strip_prefix('"')?.split_once('"').map(|(_, rest)| rest)
 }
 
-/// What follows a tag's value: a text, or an array of texts, in which there are no quotes.
+/// What follows a tag's value: a string, or an array of strings, without quotes in them.
 fn behind_tag(value: &str) -> Option<&str> {
     let Some(mut rest) = value.strip_prefix('[') else { return behind_text(value) };
     loop {
@@ -58,7 +60,7 @@ fn behind_tag(value: &str) -> Option<&str> {
     }
 }
 
-/// An edit's function is sent with lines before the client's: what a node says of lines counts them.
+/// Lowers the line number in a message by `before`: nodes get an edit's function with that many lines before the client's own.
 #[must_use]
 pub fn shift_lines(text: &str, before: u32) -> String {
     let Some((head, tail)) = text.split_once("(line ") else { return text.to_owned() };
@@ -70,8 +72,8 @@ pub fn shift_lines(text: &str, before: u32) -> String {
     }
 }
 
-/// Takes the tag out of JSON at any depth: members of that name, rules on it, sentences that name it. Limits are shown as
-/// clients have set them.
+/// Removes the tag from JSON at any depth: members of that name, rules on it, messages that name it. Facet limits become those
+/// that clients have set.
 pub fn value(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -96,7 +98,8 @@ pub fn value(value: &mut Value) {
     }
 }
 
-/// A message about the position of a filterable attribute counts the tag's rule, which the client did not send.
+/// Lowers by one the position that follows `before` in a message about filterable attributes: nodes count the tag's rule, which
+/// the client did not send.
 #[must_use]
 pub fn shift_position(text: &str, before: &str) -> String {
     let Some((head, tail)) = text.split_once(before) else { return text.to_owned() };
@@ -109,7 +112,7 @@ pub fn shift_position(text: &str, before: &str) -> String {
     }
 }
 
-/// What is shown of a secret.
+/// Masks a secret.
 ///
 /// Source: Meilisearch 1.50, `hide_secret` in `meilisearch-types`.
 #[must_use]

@@ -1,4 +1,4 @@
-//! The shard tag among an index's settings: always filterable, first among the rules, and never shown.
+//! The shard tag in an index's settings: it is always filterable, its rule comes first, and clients never see it.
 
 use miroir_core::{
     scrub,
@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 /// The setting that holds the tag's rule.
 pub const FILTERABLE: &str = "filterableAttributes";
 
-/// The setting that says which attributes are shown.
+/// The setting that lists the attributes that hits show.
 pub const DISPLAYED: &str = "displayedAttributes";
 
-/// The rule that makes the tag filterable by equality, and nothing else.
+/// The rule that makes the tag filterable by equality only.
 #[must_use]
 pub fn tag_rule() -> Value {
     json!({
@@ -22,9 +22,9 @@ pub fn tag_rule() -> Value {
     })
 }
 
-/// Filterable attributes as nodes get them: the tag's rule first, then the client's, none of which names the tag.
+/// Filterable attributes as nodes get them: the tag's rule, then the client's rules, with the tag removed from them.
 ///
-/// `None` if the client's value is not one that can be rewritten: a node is to refuse it, in its own words.
+/// `None` if the client's value is invalid: it goes to a node unchanged, which refuses it with Meilisearch's message.
 #[must_use]
 pub fn with_tag(client: &Value) -> Option<Value> {
     let mut rules = vec![tag_rule()];
@@ -36,8 +36,8 @@ pub fn with_tag(client: &Value) -> Option<Value> {
     Some(Value::Array(rules))
 }
 
-/// Makes nodes show the tag, which hits are ordered by, where a change says which attributes are displayed: it is not shown
-/// to clients in any case. Where nothing is displayed, hits have no order that could be seen.
+/// Adds the tag to the displayed attributes of a change, because gateways order hits by it and then remove it. An empty list
+/// stays empty: hits that show nothing have no visible order.
 pub fn display_tag(settings: &mut Map<String, Value>) {
     if let Some(Value::Array(displayed)) = settings.get_mut(DISPLAYED)
         && !displayed.is_empty()
@@ -47,14 +47,14 @@ pub fn display_tag(settings: &mut Map<String, Value>) {
     }
 }
 
-/// Takes the tag out of filterable attributes as a node tells them.
+/// Removes the tag from filterable attributes that a node returned.
 pub fn scrub_rules(rules: &mut Value) {
     if let Value::Array(rules) = rules {
         *rules = rules.iter().filter_map(without_tag).collect();
     }
 }
 
-/// A rule without the tag; `None` if nothing is left of it.
+/// The rule without the tag; `None` if nothing is left.
 #[must_use]
 pub fn without_tag(rule: &Value) -> Option<Value> {
     if rule.as_str() == Some(TAG_FIELD) {
@@ -75,7 +75,7 @@ pub fn without_tag(rule: &Value) -> Option<Value> {
     Some(rule)
 }
 
-/// What of a client's filterable attributes enables filters.
+/// The client's filterable attributes that enable filters.
 #[must_use]
 pub fn filters(client: Option<&Value>) -> Vec<Filterable> {
     let enables = |rule: &Value| {
@@ -95,8 +95,8 @@ pub fn filters(client: Option<&Value>) -> Vec<Filterable> {
     enabling.collect()
 }
 
-/// A client's change of settings as nodes get it: the tag's name is one that no document has. What concerns filterable attributes
-/// is for [`with_tag`].
+/// A client's change of settings as nodes get it: the tag's name is replaced by a name that no document has. [`with_tag`]
+/// handles filterable attributes.
 #[must_use]
 pub fn disguised(change: &Value) -> Value {
     let mut change = change.clone();
@@ -110,11 +110,11 @@ pub fn disguised(change: &Value) -> Value {
     change
 }
 
-/// The characters of tags among a client's `nonSeparatorTokens` or the words of its `dictionary`: they would make tags searchable
-/// text.
+/// Those of a client's `nonSeparatorTokens` or `dictionary` words that consist only of the tag's characters: they would make
+/// tags searchable.
 #[must_use]
 pub fn forbidden_tokens(tokens: &Value) -> Vec<String> {
-    // The last characters of the first eight tags are the whole alphabet.
+    // The last characters of the first eight tags are the tags' whole alphabet.
     let alphabet: String = (0..8).filter_map(|slot| Shard(slot).tag().pop()).collect();
     tokens
         .as_array()

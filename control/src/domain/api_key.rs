@@ -1,4 +1,4 @@
-//! The rules of Meilisearch's API keys.
+//! What an API key permits, by Meilisearch's rules.
 
 use crate::base::{
     error::api_error,
@@ -7,7 +7,7 @@ use crate::base::{
 use miroir_core::error::ApiError;
 use serde_json::Value;
 
-/// Actions on the whole, which keys of some indexes do not have.
+/// Actions on the whole instance: only a key for all indexes permits them.
 ///
 /// Source: Meilisearch 1.50, `index_scope` in `meilisearch-types/src/keys.rs`.
 const GLOBAL: [&str; 13] = [
@@ -26,7 +26,7 @@ const GLOBAL: [&str; 13] = [
     "dynamicSearchRules.",
 ];
 
-/// An API key.
+/// An API key's permissions and expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     pub(crate) actions: Vec<String>,
@@ -70,7 +70,7 @@ impl Key {
         })
     }
 
-    /// Checks an action, on an index where the route names one.
+    /// Checks whether the key permits an action now, on an index if the route names one.
     ///
     /// # Errors
     /// 403 in Meilisearch's words.
@@ -82,7 +82,7 @@ impl Key {
                 "The API key cannot acces the index `{index}`, authorized indexes are {allowed:?}."
             )));
         }
-        // Some actions need a key of all indexes.
+        // Actions on the whole instance need a key for all indexes.
         let is_wide = index.is_some()
             || !GLOBAL.iter().any(|group| action.starts_with(group))
             || self.indexes.iter().any(|pattern| pattern == "*");

@@ -1,4 +1,4 @@
-//! What the cluster looks like: nodes, placement, catalogue, and which nodes are behind.
+//! The cluster's state: nodes, placement, catalogue, and which nodes are behind.
 
 mod index;
 mod replica;
@@ -20,52 +20,52 @@ use miroir_core::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A version of the truth.
+/// One version of the cluster's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// Grows with every change.
+    /// Its number. Every change increases it.
     pub version: u64,
     /// Nodes, in the topology's order.
     pub nodes: Vec<Member>,
-    /// Replicas that a shard is to have.
+    /// The number of replicas that each shard should have.
     pub replication: usize,
     /// For each shard, its replicas, best first.
     pub replicas: Vec<Vec<Replica>>,
-    /// For each shard, the nodes that are to hold it. Where that is not what is, replicas are moved.
+    /// For each shard, the nodes that should hold it. The mover moves replicas until `replicas` agrees with it.
     pub desired: Placement,
-    /// Old copies of before this version may be gone: gateways with an older topology must not read.
+    /// The oldest version that gateways may read by: the copies that an older topology names may be deleted.
     pub floor: u64,
-    /// The catalogue.
+    /// The catalogue: indexes by uid.
     pub indexes: BTreeMap<String, Index>,
-    /// Nodes that missed an operation on indexes: their settings may be old.
+    /// Nodes that missed an operation on indexes: their settings may be stale.
     pub behind: BTreeSet<String>,
-    /// Changes of settings and rules that nodes may have been asked for, and that have not ended, by task. The ledger has them as
-    /// intents.
+    /// Changes of settings and search rules that may have been sent to nodes and have not ended, by task uid. The ledger stores
+    /// them as intents.
     pub changing: BTreeMap<u32, Effect>,
-    /// Dynamic search rules that nodes have, in the order of their places.
+    /// The dynamic search rules that nodes have, sorted by `place`.
     pub rules: Vec<Rule>,
-    /// What nodes are called among the servers of `/network`.
+    /// The name of this cluster's nodes among the remotes of `/network`.
     pub server_name: Option<String>,
-    /// Nodes' totals stop at `pagination.maxTotalHits`, as they do in Meilisearch's legacy search.
+    /// Whether nodes run Meilisearch's legacy search, which stops counting at `pagination.maxTotalHits`.
     pub legacy_search: bool,
 }
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its name, where it is, and its share.
+    /// Its configuration: name, URL, weight.
     #[serde(flatten)]
     pub config: NodeConfig,
-    /// Since which version of the topology it is there.
+    /// The version of the cluster state in which it joined.
     pub since: u64,
-    /// It is to give its replicas away.
+    /// It is being emptied: its replicas move to other nodes.
     pub draining: bool,
-    /// It is to leave the cluster once it has none.
+    /// It leaves the cluster once it has no replicas.
     pub leaving: bool,
 }
 
 impl View {
-    /// Whether it is another only in the dates of indexes, of which gateways hear nothing.
+    /// Whether it equals `old` except for the dates of indexes, which are not published to gateways.
     #[must_use]
     pub fn is_but_for_dates(&self, old: &Self) -> bool {
         let mut dated = old.clone();
@@ -85,12 +85,12 @@ impl View {
             .any(|effect| matches!(effect, Effect::Settings { index: of, .. } if of == index))
     }
 
-    /// What gateways are told of by name: indexes, and rules as a whole.
+    /// The names of what is published to gateways: each index, and one name for all search rules.
     pub fn told(&self) -> impl Iterator<Item = &str> {
         self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::domain::search_rules::INDEX))
     }
 
-    /// Of these, those of which gateways are told something else than by an older version.
+    /// The names from [`Self::told`] whose published content differs from `old`.
     #[must_use]
     pub fn told_otherwise(&self, old: &Self) -> Vec<String> {
         let is_same = |name: &str| {
@@ -108,7 +108,7 @@ impl View {
         names
     }
 
-    /// The rules that some node may apply: those that nodes have, and those that they are being told.
+    /// The rules that a node may be applying: those that nodes have, and those that are being sent to them.
     #[must_use]
     pub fn rules_in_use(&self) -> Vec<Rule> {
         let mut rules = self.rules.clone();
@@ -120,7 +120,7 @@ impl View {
         rules
     }
 
-    /// The replicas of a shard.
+    /// A shard's replicas, best first.
     #[must_use]
     pub fn of(&self, shard: Shard) -> &[Replica] {
         self.replicas.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)
@@ -147,7 +147,7 @@ impl View {
         self.of(shard).iter().filter(|replica| replica.is_active()).map(|replica| replica.node.as_str())
     }
 
-    /// The nodes that a write to a shard goes to: those of active replicas, and of old copies that may still be read.
+    /// The nodes that receive a shard's writes: those with active replicas, and those with old copies that may still be read.
     pub fn writers(&self, shard: Shard) -> impl Iterator<Item = &str> {
         self.of(shard).iter().filter(|replica| replica.is_written()).map(|replica| replica.node.as_str())
     }
@@ -157,8 +157,8 @@ impl View {
         (0..u16::try_from(self.replicas.len()).unwrap_or(u16::MAX)).map(Shard)
     }
 
-    /// Takes a replica that missed a write out of the read and write sets, unless it is the last active one of its shard: an
-    /// old copy is better than none. `true` if it was taken out.
+    /// Marks a replica that missed a write as stale, so that it is neither read nor written. The last active replica of a shard
+    /// stays active: an incomplete copy is better than none. Returns whether the state changed.
     pub fn mark_stale(&mut self, shard: Shard, node: &str) -> bool {
         let is_last = self.active(shard).count() < 2;
         match self.replica_mut(shard, node) {
@@ -171,7 +171,8 @@ impl View {
         true
     }
 
-    /// A node missed an operation on indexes: all its replicas are stale, as far as others can stand in.
+    /// Marks a node that missed an operation on indexes as behind. Its replicas become stale, except where it has the last
+    /// active one.
     pub fn mark_behind(&mut self, node: &str) {
         self.behind.insert(node.to_owned());
         for shard in self.shards() {
@@ -179,7 +180,8 @@ impl View {
         }
     }
 
-    /// A replica is whole: it is read and written from now on. What the shard does not need any more leaves.
+    /// Marks a replica that is complete as active: it is read and written from now on. Replicas that the shard no longer needs
+    /// become leaving.
     pub fn mark_active(&mut self, shard: Shard, node: &str) {
         if let Some(replica) = self.replica_mut(shard, node)
             && replica.state == ReplicaState::Stale
@@ -189,8 +191,8 @@ impl View {
         self.release(shard);
     }
 
-    /// Replicas on nodes that are not to hold the shard leave it, once all that are to hold it are active. Those that are
-    /// stale leave at once.
+    /// Marks replicas on nodes that should not hold the shard as leaving, once all the desired replicas are active. Stale ones
+    /// become leaving at once.
     fn release(&mut self, shard: Shard) {
         let since = self.version + 1;
         let wanted = self.desired.get(usize::from(shard.0)).cloned().unwrap_or_default();
@@ -209,7 +211,7 @@ impl View {
         }
     }
 
-    /// Stale replicas of a node, ascending.
+    /// The shards of which a node has a stale replica, ascending.
     #[must_use]
     pub fn stale_on(&self, node: &str) -> Vec<Shard> {
         let is_stale = |shard: &Shard| {
@@ -218,8 +220,8 @@ impl View {
         self.shards().filter(is_stale).collect()
     }
 
-    /// Whether a replica that was read and written in an older version is not any more, since it missed something or is gone: who
-    /// knows only that version must not read it for long.
+    /// Whether a replica that `old` reads and writes has missed a write or is gone. Gateways that have only `old` must soon
+    /// stop reading it.
     #[must_use]
     pub fn has_lost_since(&self, old: &Self) -> bool {
         let is_lost = |shard: Shard, replica: &Replica| {
@@ -230,7 +232,7 @@ impl View {
         self.replicas != old.replicas && old.shards().any(|shard| of(shard).any(|one| is_lost(shard, one)))
     }
 
-    /// Whether some replica has missed something.
+    /// Whether any replica has missed a write or is not complete yet.
     #[must_use]
     pub fn has_stale(&self) -> bool {
         let mut all = self.replicas.iter().flatten();
@@ -239,7 +241,7 @@ impl View {
         })
     }
 
-    /// Nodes as placement sees them: those that are to leave take nothing.
+    /// The nodes as input for placement: draining nodes get the weight 0.
     #[must_use]
     pub fn placement_nodes(&self) -> Vec<PlacementNode> {
         let share = |member: &Member| if member.draining { 0.0 } else { f64::from(member.config.weight) };
@@ -253,21 +255,21 @@ impl View {
             .collect()
     }
 
-    /// Where replicas are to be, for these nodes and this replication: what can stay stays.
+    /// Plans the placement for the current nodes and replication. Replicas that can stay where they are stay.
     #[must_use]
     pub fn planned(&self) -> Placement {
         let shards = u16::try_from(self.replicas.len()).unwrap_or(u16::MAX);
         place(shards, self.replication, &self.placement_nodes(), &self.desired)
     }
 
-    /// The same, where more may move: zones and bounds hold after it.
+    /// Plans the placement anew: more replicas may move, and zones and bounds hold afterwards.
     #[must_use]
     pub fn rebalanced(&self) -> Placement {
         let shards = u16::try_from(self.replicas.len()).unwrap_or(u16::MAX);
         rebalance(shards, self.replication, &self.placement_nodes(), &self.desired)
     }
 
-    /// Sets where replicas are to be: those that are missing are to be made.
+    /// Sets the desired placement. Missing replicas are added as stale, for the mover to create.
     pub fn set_desired(&mut self, desired: Placement) {
         self.desired = desired;
         for shard in self.shards() {
@@ -276,7 +278,7 @@ impl View {
         }
     }
 
-    /// Adds the replicas that a shard is to have, but for those on nodes whose old copy is not gone yet.
+    /// Adds the missing replicas of a shard as stale, except on nodes whose old copy has not been deleted yet.
     pub fn want_replicas(&mut self, shard: Shard) {
         let wanted = self.desired.get(usize::from(shard.0)).cloned().unwrap_or_default();
         let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return };
@@ -287,7 +289,7 @@ impl View {
         }
     }
 
-    /// Whether replicas are, or are about to be, on other nodes than they are to be.
+    /// Whether any shard's replicas differ from the desired placement.
     #[must_use]
     pub fn is_moving(&self) -> bool {
         self.shards().any(|shard| {
@@ -297,7 +299,7 @@ impl View {
         })
     }
 
-    /// Takes an old copy that no gateway reads any more out of the write set, to be deleted.
+    /// Stops writes to an old copy that no gateway reads any more, so that it can be deleted.
     pub fn remove(&mut self, shard: Shard, node: &str) {
         let Some(replica) = self.replica_mut(shard, node) else { return };
         if let ReplicaState::Leaving { since, .. } = replica.state {
@@ -306,8 +308,8 @@ impl View {
         }
     }
 
-    /// A node has documents of a shard that it is not to have, and no replica: they are to be deleted. `false` where it has, or
-    /// is about to have, a replica.
+    /// Marks a node's misplaced documents of a shard for deletion. Returns `false`, and changes nothing, if the node has or
+    /// should have a replica of the shard.
     pub fn clear_away(&mut self, shard: Shard, node: &str) -> bool {
         let is_wanted = |nodes: &Vec<String>| nodes.iter().any(|name| name == node);
         let replicas = self.replicas.get_mut(usize::from(shard.0));
@@ -322,7 +324,7 @@ impl View {
         true
     }
 
-    /// An old copy has been deleted: its node may hold the shard again.
+    /// Forgets an old copy that has been deleted. Its node may hold the shard again.
     pub fn removed(&mut self, shard: Shard, node: &str) {
         if let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) {
             replicas.retain(|replica| replica.node != node || replica.state != ReplicaState::Removing);

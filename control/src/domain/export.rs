@@ -1,42 +1,42 @@
-//! What a client wants to be exported.
+//! A client's request to export indexes to another Meilisearch.
 
 use byte_unit::Byte;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What a client asks for.
+/// The body of an export request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Export {
-    /// Where the other Meilisearch is.
+    /// The other Meilisearch's URL.
     #[serde(default)]
     pub url: String,
-    /// Its key.
+    /// The API key for it.
     #[serde(default)]
     pub api_key: Option<String>,
-    /// Bytes of a request with documents: a number, or text with a unit.
+    /// Maximum size of a request with documents: a number of bytes, or a text with a unit.
     #[serde(default)]
     pub payload_size: Option<Value>,
-    /// Which indexes, by patterns; all of them where it is absent.
+    /// What to export, by index pattern; if absent, all indexes.
     #[serde(default)]
     pub indexes: Option<BTreeMap<String, Wanted>>,
 }
 
-/// What is wanted of the indexes of a pattern.
+/// What to export of the indexes that match a pattern.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Wanted {
-    /// Documents that it finds.
+    /// A filter: only matching documents are exported.
     #[serde(default)]
     pub filter: Option<Value>,
-    /// Settings are sent to an index that is there already, too.
+    /// Send settings also to an index that already exists.
     #[serde(default)]
     pub override_settings: bool,
 }
 
 impl Export {
-    /// Bytes of a request with documents, where the client says it.
+    /// Maximum size of a request with documents, if the client sets it.
     #[must_use]
     pub fn payload_size(&self) -> Option<Byte> {
         match self.payload_size.as_ref()? {
@@ -45,14 +45,14 @@ impl Export {
         }
     }
 
-    /// What is wanted, by patterns.
+    /// What to export, by index pattern.
     #[must_use]
     pub fn wanted(&self) -> BTreeMap<String, Wanted> {
         let everything = || BTreeMap::from([("*".to_owned(), Wanted::default())]);
         self.indexes.clone().unwrap_or_else(everything)
     }
 
-    /// What is wanted of an index: the first pattern that is its name, or starts it, says it.
+    /// What to export of an index: the entry of the first pattern that equals its name or is a prefix of it.
     #[must_use]
     pub fn of(&self, index: &str) -> Option<Wanted> {
         let fits = |pattern: &str| match pattern.strip_suffix('*') {

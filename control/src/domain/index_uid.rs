@@ -1,4 +1,4 @@
-//! Names of indexes.
+//! The rule for index uids.
 
 use crate::base::error::api_error;
 use miroir_core::error::ApiError;

@@ -1,37 +1,37 @@
-//! What is being done under a uid.
+//! The work that is under way for a task.
 
 use crate::domain::{export::Export, search_rules::Change};
 use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
 use serde::{Deserialize, Serialize};
 
-/// What is being done under a uid: enough to finish it after a crash.
+/// The work that is under way for a task uid: enough to finish it after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Intent {
-    /// A gateway sends documents.
+    /// A gateway sends a write to nodes.
     Write {
-        /// Whose epoch key it goes under.
+        /// The gateway whose write key the requests use.
         gateway: String,
         /// Index uid.
         index: String,
         /// What is done.
         operation: WriteOperation,
-        /// The writers that the gateway was told, by shard.
+        /// The nodes that the gateway was told to write to, by shard.
         writers: Vec<(Shard, Vec<String>)>,
-        /// The name of its begin.
+        /// The random identifier of its begin, which the commit repeats.
         #[serde(default)]
         begun: String,
     },
-    /// The control plane itself asks all nodes.
+    /// The control plane sends requests to all nodes.
     Broadcast {
-        /// In order, for each node.
+        /// The requests that each node gets, in order.
         requests: Vec<NodeRequest>,
-        /// What the catalogue learns when it has succeeded.
+        /// What changes in the catalogue once it has succeeded.
         effect: Effect,
     },
     /// The control plane sends documents to another Meilisearch.
     Export {
-        /// Which, and where to.
+        /// The export request.
         export: Export,
     },
 }
@@ -39,24 +39,24 @@ pub enum Intent {
 /// A request to a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRequest {
-    /// Upper case.
+    /// HTTP method, upper case.
     pub method: String,
     /// Path and query.
     pub path: ApiPath,
     /// JSON, or nothing.
     pub body: Option<serde_json::Value>,
-    /// Whether the client's task is this one; else a step that only has to be over.
+    /// Whether its outcome decides the client's task; otherwise it is a step that only has to end.
     pub main: bool,
 }
 
-/// What a mutation does to the catalogue, once it has succeeded.
+/// What a mutation changes in the catalogue once it has succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Effect {
     /// Nothing.
     #[default]
     None,
-    /// Another primary key, another name.
+    /// An index gets another primary key or another name.
     UpdateIndex {
         /// Index uid.
         index: String,
@@ -71,30 +71,30 @@ pub enum Effect {
         index: String,
         /// The change; `None` resets all.
         change: Option<serde_json::Value>,
-        /// It makes the index.
+        /// Whether it creates the index.
         #[serde(default)]
         creates: bool,
     },
-    /// Indexes change places.
+    /// Indexes are swapped or renamed.
     Swap {
-        /// Left, right, and whether it is a renaming.
+        /// Left, right, and whether it renames left to right instead of swapping them.
         pairs: Vec<(String, String, bool)>,
     },
     /// Dynamic search rules.
     Rules {
-        /// What becomes of them.
+        /// The change.
         change: Change,
     },
 }
 
 impl Effect {
-    /// Whether locks are held until it is known how it has ended.
+    /// Whether the indexes stay locked until the outcome is known.
     #[must_use]
     pub fn holds_locks(&self) -> bool {
         matches!(self, Self::UpdateIndex { .. } | Self::Swap { .. })
     }
 
-    /// The indexes that it names.
+    /// The indexes that the effect names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names: Vec<&str> = match self {
             Self::None | Self::Rules { .. } => Vec::new(),
@@ -109,7 +109,7 @@ impl Effect {
         names.into_iter()
     }
 
-    /// Which indexes' settings go where: from, to, and whether `to` comes back.
+    /// How indexes' settings move: from, to, and whether those of `to` move back to `from`.
     #[must_use]
     pub fn moves(&self) -> Vec<(String, String, bool)> {
         match self {
@@ -124,14 +124,14 @@ impl Effect {
     }
 }
 
-/// A node's task behind a client's.
+/// A node's task that is a part of a client's task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTask {
     /// The node's name.
     pub node: String,
     /// Its own uid.
     pub node_task: u32,
-    /// Whether its end decides the client's task.
+    /// Whether its outcome decides the client's task.
     pub main: bool,
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,

@@ -1,20 +1,20 @@
-//! Dynamic search rules: what they pin, and which one goes before which.
+//! Dynamic search rules: which documents they pin, and in which order the rules apply.
 
 use miroir_core::topology::Pin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The index that nodes keep them in, which tasks name.
+/// The internal index in which nodes store the rules. Tasks name it.
 pub const INDEX: &str = ".meili_dsr";
 
-/// A rule as clients have set it.
+/// A search rule as clients have set it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Its name.
     pub uid: String,
-    /// Its place on one node, where a new rule takes the lowest that is free.
+    /// Its slot on a node: a new rule takes the lowest free slot.
     pub place: usize,
-    /// All but what is as by default.
+    /// Its members, without those that have their default value.
     pub body: Map<String, Value>,
 }
 
@@ -22,24 +22,24 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "camelCase")]
 pub enum Change {
-    /// One is made, or changed.
+    /// A rule is created or changed.
     Update {
         /// Its name.
         uid: String,
         /// What is set.
         body: Value,
     },
-    /// One is deleted.
+    /// A rule is deleted.
     Delete {
         /// Its name.
         uid: String,
     },
-    /// All are deleted.
+    /// All rules are deleted.
     Clear,
 }
 
 impl Change {
-    /// Applies it to rules, which are in the order of their places.
+    /// Applies the change to `rules`, which are sorted by `place`.
     pub fn apply(&self, rules: &mut Vec<Rule>) {
         match self {
             Self::Update { uid, body } => {
@@ -63,8 +63,7 @@ impl Change {
     }
 }
 
-/// What rules pin in an index, first the rules that go before others: those of a lower `precedence`, then those of a lower
-/// place.
+/// The pins of all rules in an index, in the order in which the rules apply: by `precedence`, then by `place`, lowest first.
 #[must_use]
 pub fn pins(rules: &[Rule], index: &str) -> Vec<Pin> {
     let precedence = |rule: &&Rule| rule.body.get("precedence").and_then(Value::as_u64).unwrap_or(u64::MAX);

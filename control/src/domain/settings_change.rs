@@ -2,17 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-/// Settings that are changed member by member, and to what depth; all others are replaced.
+/// Settings that a change merges member by member, and the depth to which it does. A change replaces all other settings.
 const DEPTHS: [(&str, u8); 5] =
     [("pagination", 1), ("faceting", 1), ("typoTolerance", 2), ("chat", 1), ("embedders", 2)];
 
-/// To what depth a setting is changed member by member.
+/// The depth to which a change of a setting is merged member by member.
 #[must_use]
 pub fn depth(setting: &str) -> u8 {
     DEPTHS.iter().find(|(group, _)| *group == setting).map_or(0, |(_, depth)| *depth)
 }
 
-/// Changes members, those of objects among them one by one to this depth; `null` takes one away.
+/// Merges a change into members, and into nested objects down to this depth. `null` removes a member.
 pub fn merge_members(members: &mut Map<String, Value>, change: &Value, depth: u8) {
     for (name, value) in change.as_object().into_iter().flatten() {
         merge(members, name, value, depth.saturating_sub(1));
@@ -34,7 +34,7 @@ fn merge(settings: &mut Map<String, Value>, name: &str, value: &Value, depth: u8
     }
 }
 
-/// Merges a change into what a client had set: `null` resets one setting, `None` all of them.
+/// Merges a change into the client's settings: `null` resets one setting, `None` all of them.
 pub fn merge_change(settings: &mut Map<String, Value>, change: Option<&Value>) {
     let Some(change) = change.and_then(|change| change.as_object()) else {
         settings.clear();

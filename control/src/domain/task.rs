@@ -57,7 +57,7 @@ named!(
         IndexDeletion = "indexDeletion",
         /// An index gets a primary key, or another name.
         IndexUpdate = "indexUpdate",
-        /// Indexes change places.
+        /// Indexes are swapped or renamed.
         IndexSwap = "indexSwap",
         /// Tasks are cancelled.
         TaskCancelation = "taskCancelation",
@@ -114,7 +114,7 @@ named!(
 );
 
 impl TaskStatus {
-    /// Whether nothing more will come of it.
+    /// Whether the task has ended.
     #[must_use]
     pub fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)

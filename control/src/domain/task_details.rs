@@ -1,12 +1,12 @@
-//! Details of tasks.
+//! Details of tasks, in Meilisearch's format.
 
 use serde_json::{Value, json};
 
-/// Details of a task that did nothing: counts that were open are 0.
+/// The details of a task that changed nothing: counts that are `null` become 0.
 #[must_use]
 pub fn nothing_done(details: Option<&Value>) -> Option<Value> {
     let mut details = details?.clone();
-    // Of an edit that failed, Meilisearch leaves open how many documents it deleted.
+    // Meilisearch leaves `deletedDocuments` at `null` for an edit that failed.
     let is_edit = details.get("editedDocuments").is_some();
     for name in ["indexedDocuments", "deletedDocuments", "editedDocuments"] {
         if is_edit && name == "deletedDocuments" {

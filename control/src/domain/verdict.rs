@@ -1,4 +1,4 @@
-//! From what nodes say of their tasks to what the client's task is. Pure.
+//! Decides the outcome of a client's task from the states of the nodes' tasks.
 
 mod count;
 
@@ -11,23 +11,23 @@ use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// A node's task, as far as it is known.
+/// A node's task, and what is known of its state.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The node's name.
     pub node: String,
     /// Its own uid.
     pub node_task: u32,
-    /// Whether its end decides the client's task; else it only has to be over.
+    /// Whether its outcome decides the client's task; otherwise it only has to end.
     pub main: bool,
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,
-    /// What the node said last.
+    /// What the node last reported.
     pub seen: Seen,
 }
 
 impl Part {
-    /// A task that its node has said nothing of yet.
+    /// A task of which the node has not reported anything yet.
     #[must_use]
     pub fn of(task: NodeTask) -> Self {
         let NodeTask { node, node_task, main, shards } = task;
@@ -35,10 +35,10 @@ impl Part {
     }
 }
 
-/// What a node says of its task.
+/// What a node reports of its task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
-    /// How far it is.
+    /// Its state.
     pub state: State,
     /// When it began.
     pub started_at: Option<Nanos>,
@@ -51,71 +51,72 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether the node has judged the request and will not have it, as any node with its documents would. What fails for want of
-    /// space or by an error of the node's own is no such verdict, nor is it that an index is there, or is not: the catalogue knows.
+    /// Whether the node refused the request as invalid, as any node with the same documents would. A failure for lack of space,
+    /// or by an internal error of the node, is no refusal. Neither is an error that an index exists or does not exist: the
+    /// catalogue decides that.
     pub(crate) fn is_refusal(&self) -> bool {
         let is_clients = |error: &ErrorBody| error.kind == "invalid_request" && !is_about_existence(error);
         self.state == State::Failed && self.error.as_ref().is_some_and(is_clients)
     }
 }
 
-/// Whether an error says that an index is there, or is not.
+/// Whether an error says that an index exists or does not exist.
 pub(crate) fn is_about_existence(error: &ErrorBody) -> bool {
     ["index_not_found", "index_already_exists"].contains(&error.code.as_str())
 }
 
-/// Which end is the truth, where nodes end an operation on a whole index differently.
+/// Which outcome counts if nodes end an operation on a whole index differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decides {
-    /// The best one: what one node has, the others are to have too.
+    /// The best one: what one node has applied, the others must apply too.
     #[default]
     Best,
-    /// The same, and who does not know the index has nothing to catch up with.
+    /// The best one; and a node that does not have the index is not behind.
     Deletion,
-    /// A refusal: each node judges by its own documents, and a node that had them all would refuse it too. None is to keep what one
-    /// refuses.
+    /// A refusal. Each node checks the request against its own documents, and a single node with all the documents would refuse
+    /// it. So no node may keep what one node refuses.
     Refusal,
 }
 
-/// How far a node's task is.
+/// The state of a node's task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Enqueued.
     #[default]
     Waiting,
-    /// Begun.
+    /// Being processed.
     Processing,
-    /// Ended well.
+    /// Ended with success.
     Succeeded,
-    /// Ended badly, or forgotten by the node.
+    /// Ended with an error, or unknown to the node.
     Failed,
     /// Cancelled.
     Canceled,
-    /// The node is away, and the task had not ended.
+    /// The node is unreachable, and the task had not ended.
     Away,
 }
 
 impl State {
-    /// Whether nothing more will come of it.
+    /// Whether the task has ended.
     #[must_use]
     pub fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 }
 
-/// What the client's task is.
+/// The state of the client's task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Not over; when the first node began.
+    /// It has not ended.
     Pending {
         /// When the first node began.
         started_at: Option<Nanos>,
     },
-    /// Over.
+    /// It has ended.
     Over(Box<Over>),
 }
 
-/// How it ended.
+/// The outcome of the client's task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Over {
     /// `succeeded`, `failed`, `canceled`.
@@ -130,20 +131,20 @@ pub struct Over {
     pub deleted: Option<u64>,
     /// Documents edited by a function, each counted once.
     pub edited: Option<u64>,
-    /// The details of a node that ended as the client's task did.
+    /// The details of a node whose task has the same outcome.
     pub details: Option<Value>,
-    /// Replicas that ended otherwise than the others of their shard.
+    /// Replicas with another outcome than the rest of their shard.
     pub stale: BTreeSet<(Shard, String)>,
-    /// Nodes that ended otherwise than the others.
+    /// Nodes with another outcome than the others.
     pub behind: BTreeSet<String>,
-    /// Nodes that have taken what another one refuses: they are to be as before.
+    /// Nodes that applied what another node refuses: they must roll back.
     pub set_back: BTreeSet<String>,
-    /// A node that refuses it.
+    /// A node that refused it.
     pub refused_by: Option<String>,
 }
 
-/// Decides. A node that is away is waited for only where nobody else can speak for its shards. What nodes refuse that are `behind`
-/// says nothing: they judge by what they have missed.
+/// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
+/// that are `behind` do not count, because those nodes lack what they missed.
 #[must_use]
 pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Verdict {
     let started_at = parts.iter().filter_map(|part| part.seen.started_at).min();
@@ -166,7 +167,7 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
     for group in groups.into_iter().filter(|_| is_decided) {
         let of_group: Vec<&&Part> =
             main.iter().filter(|part| group.is_none_or(|shard| part.shards.contains(&shard))).collect();
-        // The best end is the truth: what one replica has taken, the others are to have too.
+        // The best outcome counts: what one replica has applied, the others must apply too.
         let best = [State::Succeeded, State::Canceled, State::Failed]
             .into_iter()
             .find(|state| of_group.iter().any(|part| part.seen.state == *state));
@@ -188,7 +189,7 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
             _ => {}
         }
     }
-    // Steps that only have to be over: creating the index, setting its primary key.
+    // Steps that only have to end: creating the index, setting its primary key.
     let extras = parts.iter().filter(|part| !part.main);
     let some_succeeded = extras.clone().any(|part| part.seen.state == State::Succeeded);
     for part in extras.filter(|part| some_succeeded && part.seen.state != State::Succeeded) {

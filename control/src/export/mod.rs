@@ -1,7 +1,7 @@
-//! Exports: the documents and settings of indexes go to another Meilisearch. The control plane reads each shard from a replica,
-//! since nodes would send what they have, other copies too.
+//! Exports send the documents and settings of indexes to another Meilisearch. The control plane reads each shard from one
+//! active replica and sends the documents itself: if nodes exported their own documents, the target would get every copy.
 //!
-//! Which documents of an index there are is asked when its turn comes; they are sent as they are then or later.
+//! The list of an index's documents is read when its turn comes. Each document is sent as it is at that time or later.
 
 mod target;
 
@@ -36,16 +36,16 @@ use std::{
 use target::Target;
 use tracing::Instrument;
 
-/// Starts an export, or starts it anew after a crash.
+/// Starts an export, or restarts it after a crash.
 pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
     let uid = task.uid;
-    // Held until it is known how to stop it.
+    // Locked until the abort handle is stored, so that the export cannot end or be cancelled before.
     let mut running = cluster.exports.running();
     let owned = cluster.clone();
     let span = log::task_span(Some(uid), Some(task.kind.name()), None);
     let exporting = async move {
         if let Err(error) = run(&owned, task, export).await {
-            tracing::error!(uid, error = %error.chain(), "an export could not be ended; the next start begins it anew");
+            tracing::error!(uid, error = %error.chain(), "an export could not be completed; the next start of the control plane restarts it");
         }
     };
     let job = tokio::spawn(exporting.instrument(span));
@@ -55,7 +55,7 @@ pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
 async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
     let (uid, mut details) = (task.uid, task.details.unwrap_or_else(|| json!({})));
     let _turn = cluster.exports.turn.lock().await;
-    // What clients asked for before is in it.
+    // The export contains the result of all earlier tasks.
     cluster.settler.ended(&cluster.settler.uids()).await;
     let started_at = cluster.clock.wall();
     cluster.ledger.call(move |connection| tasks::start(connection, uid, started_at)).await?;
@@ -66,7 +66,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
         }
         Err(error) => (TaskStatus::Failed, Some(error)),
     };
-    // It may have been cancelled, and has ended then.
+    // If the export was cancelled meanwhile, its task has ended already.
     if cluster.exports.running().remove(&uid).is_none() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
     cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }
 
-/// Exports all indexes that are wanted; gives their details.
+/// Exports all wanted indexes. Returns the details of each.
 async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap<String, Value>, ErrorBody> {
     let size =
         export.payload_size().map_or(cluster.config.limits.max_payload_bytes / 10 * 9, |size| size.as_u64());
@@ -97,7 +97,7 @@ async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap
     Ok(details)
 }
 
-/// Exports an index; gives how many documents.
+/// Exports an index. Returns the number of its documents.
 async fn one(
     cluster: &Cluster,
     index: &str,
@@ -114,7 +114,7 @@ async fn one(
         let settings = settings(cluster, index).await.map_err(internal)?;
         target.send("PATCH", &ApiPath::of_index(index, &["settings"]), Some(&settings)).await?;
     }
-    // Without a primary key it has no documents.
+    // An index without a primary key has no documents.
     let Some(key) = key.map(PrimaryKey::new) else { return Ok(0) };
     let mut left: Vec<Shard> = cluster.view().shards().collect();
     let (mut sent, mut patience) = (0, 20);
@@ -137,7 +137,7 @@ async fn one(
                 Err(error) => return Err(internal(error)),
             }
         }
-        // Shards that no node tells of now.
+        // Shards without an active replica on a reachable node.
         let found: BTreeSet<Shard> =
             cluster.sources(left.iter().copied()).into_iter().flat_map(|(_, shards)| shards).collect();
         failed.extend(left.iter().filter(|shard| !found.contains(shard)));
@@ -154,7 +154,8 @@ fn internal(error: impl std::fmt::Display) -> ErrorBody {
     ApiError::new(Code::INTERNAL, error.to_string()).body
 }
 
-/// A node judges a filter before it is used, so that its error is about what the client has written.
+/// Lets a node check the client's filter alone, before the condition on shards is added, so that an error is about what the
+/// client has written.
 async fn judge(cluster: &Cluster, index: &str, filter: &Value) -> std::result::Result<(), ErrorBody> {
     let body = json!({"filter": filter, "limit": 0});
     let request = Request::own("POST", ApiPath::of_index(index, &["documents", "fetch"]), Some(&body));
@@ -168,7 +169,7 @@ async fn judge(cluster: &Cluster, index: &str, filter: &Value) -> std::result::R
     }
 }
 
-/// The settings of an index as clients know them, with the keys of embedders.
+/// The settings of an index as clients see them, with the API keys of embedders.
 async fn settings(cluster: &Cluster, index: &str) -> Result<Value> {
     let path = ApiPath::of_index(index, &["settings"]);
     let answer = cluster.ask_any(&Request::own("GET", path, None)).await?;
@@ -180,7 +181,7 @@ async fn settings(cluster: &Cluster, index: &str) -> Result<Value> {
     Ok(settings)
 }
 
-/// The ids of the documents of some shards that a node has, and that are wanted.
+/// The ids of the wanted documents of some shards on a node.
 async fn documents(
     node: &crate::node::Node,
     index: &str,

@@ -14,15 +14,15 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How long one request is tried again, as nodes do.
+/// How long one request is retried; nodes do the same.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
-/// The longest pause between two trials.
+/// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The most bytes of a refusal that are read.
+/// The most bytes that are read of an error response.
 const MAX_REFUSAL_BYTES: usize = 1 << 20;
 
-/// Another Meilisearch.
+/// The Meilisearch instance that an export sends to.
 #[derive(Debug)]
 pub(super) struct Target {
     outbound: Outbound,
@@ -35,7 +35,7 @@ pub(super) struct Target {
 type Result<T> = std::result::Result<T, ErrorBody>;
 
 impl Target {
-    /// Documents go there in requests of so many bytes.
+    /// A target that gets documents in requests of at most `size` bytes.
     pub(super) fn new(
         outbound: Outbound,
         clock: SharedClock,
@@ -55,7 +55,7 @@ impl Target {
         }
     }
 
-    /// Makes the index, or gives the one that is there its primary key, where that is wanted.
+    /// Creates the index; or sets the primary key of the existing index if its settings are to be overridden.
     pub(super) async fn prepare(
         &self,
         index: &str,
@@ -95,7 +95,7 @@ impl Target {
         answer.map(drop).map_err(|refusal| failed(&refusal))
     }
 
-    /// Sends JSON, or nothing.
+    /// Sends a request with a JSON body, or without a body.
     pub(super) async fn send(
         &self,
         method: &'static str,
@@ -108,7 +108,7 @@ impl Target {
         answer.map(drop).map_err(|refusal| failed(&refusal))
     }
 
-    /// Asks until there is an answer that will not be another one a moment later; gives its refusal, if it is one.
+    /// Sends a request, and retries it while the failure is transient. Returns the response, or the target's error.
     async fn ask(
         &self,
         method: &'static str,
@@ -149,25 +149,28 @@ fn is_transient(status: StatusCode) -> bool {
     [408, 429, 500, 502, 503, 504].contains(&status.as_u16())
 }
 
-/// Why the target cannot be asked. What Meilisearch says of an address that its policy refuses, nodes say of the URL.
+/// The error for a target that cannot be reached. If the outbound policy rejects the address, the text is the one that
+/// Meilisearch gives for a rejected URL.
 fn unreachable(error: outbound::Error) -> ErrorBody {
     tracing::warn!(error = %chain(&error), "the target of an export cannot be asked");
     if error.is_rejected() { super::internal("bad uri: Rejected URI") } else { super::internal(error) }
 }
 
-/// What the target says, of which no more than an error needs is read: who has given its URL may own it.
+/// Reads the target's error, up to a limit: whoever gave the URL may control the target, and could send a body without end.
 async fn refusal(mut answer: Response) -> Result<ErrorBody> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(super::internal)? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_REFUSAL_BYTES {
-            return Err(super::internal("the target's refusal is longer than a Meilisearch error"));
+            return Err(super::internal(
+                "the target's error response is longer than an error of Meilisearch",
+            ));
         }
     }
     serde_json::from_slice(&body).map_err(super::internal)
 }
 
-/// A refusal, as nodes tell it.
+/// The target's error, as Meilisearch words it.
 fn failed(refusal: &ErrorBody) -> ErrorBody {
     let ErrorBody { message, code, kind, link } = refusal;
     let message = format!("Failed to export documents to remote server {code} ({kind}): {message} <{link}>");

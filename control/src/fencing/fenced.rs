@@ -1,5 +1,5 @@
-//! What the control plane changes on nodes goes under keys that can be taken away: a request that had no answer, because its time was
-//! over or the node hung, must not come late and undo what came after it.
+//! The control plane's own changes on nodes use write keys that can be fenced. A request that had no answer, because of a
+//! timeout or because the node hung, must not arrive late and undo later changes.
 
 use crate::{
     base::error::{Error, Result},
@@ -10,7 +10,8 @@ use crate::{
 use std::time::Duration;
 use uuid::Uuid;
 
-/// A request that has no answer yet. Whoever lets go of it has the node's key taken away before its copies are trusted.
+/// A request that has no answer yet. If it is dropped without one, its key is fenced before the node's copies are trusted
+/// again.
 struct OnItsWay<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
@@ -26,10 +27,10 @@ impl Drop for OnItsWay<'_> {
     }
 }
 
-/// Sends a request that changes a node.
+/// Sends a request that changes a node, under the node's own write key.
 ///
 /// # Errors
-/// No whole answer came in time, or the ledger failed.
+/// The node did not answer completely in time, or the ledger failed.
 pub async fn send(
     cluster: &Cluster,
     node: &Node,
@@ -41,16 +42,16 @@ pub async fn send(
     let mut on_its_way = OnItsWay { cluster, node, key, is_over: false };
     let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;
-    // What found no connection is nowhere.
+    // A request that got no connection was never sent.
     let is_nowhere = |error: &Error| matches!(error, Error::Unreachable { is_unsent: true, .. });
     on_its_way.is_over = answer.as_ref().map_or_else(is_nowhere, |_| true);
     answer
 }
 
-/// Sends a request that a node makes a task of; gives the task.
+/// Sends a request that enqueues a task on a node, and returns the task's uid.
 ///
 /// # Errors
-/// No whole answer came in time, or it was a refusal; or the ledger failed.
+/// The node did not answer completely in time, or refused the request; or the ledger failed.
 pub async fn enqueue(cluster: &Cluster, node: &Node, request: Request) -> Result<u64> {
     let answer = send(cluster, node, request.clone(), TIMEOUT).await?;
     let task = answer.task_uid().filter(|_| answer.is_success());
@@ -86,7 +87,7 @@ mod tests {
         assert!(send(&cluster, &node("nobody"), page(), long).await.is_err());
         assert!(!cluster.epochs.owes("c"), "it was never sent");
         let hangs = node("hangs");
-        // A hand-over is given up as a whole.
+        // A timeout of a hand-over drops the request with it.
         assert!(send(&cluster, &hangs, page(), long).now_or_never().is_none() && cluster.epochs.owes("c"));
         cluster.epochs.forget("c");
         assert!(send(&cluster, &hangs, page(), long).await.is_err());

@@ -1,4 +1,4 @@
-//! Keys that nodes take writes under, and what makes sure that nothing comes late under one that was given up.
+//! Write keys, and fencing: a request under a key that was given up must not arrive late.
 
 pub mod fenced;
 pub mod write_keys;

@@ -1,7 +1,7 @@
-//! Epoch keys: one API key a gateway, the same on all nodes. Deleting it keeps its late callouts out: the fence. The control plane
-//! itself has some, too: one for each node, for copies, indexes and settings.
+//! Write keys: one API key for each gateway, the same on all nodes. Deleting the key is the fence: nodes then reject the
+//! gateway's late callouts. The control plane has write keys of its own, one for each node, for copies, indexes and settings.
 //!
-//! A fenced key is forgotten once every node has confirmed that it is gone, however long a node was away.
+//! A fenced key is forgotten only once every node has confirmed its deletion, however long a node is unreachable.
 
 use crate::{
     base::error::Result,
@@ -23,16 +23,16 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a node may take to make a key: begins wait for it, and a node that hangs must not hold them up.
+/// How long a node may take to create a key. Begins wait for this, and a node that hangs must not block them.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a fence waits for other writes under the same key, so that they are not torn.
+/// How long a fence waits for other writes under the same key, so that it does not interrupt them.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// How long a node may take for a request that it has let in before its key was deleted.
+/// How long a node may take to handle a request that it authorized before the key was deleted.
 pub const LET_IN: Duration = Duration::from_secs(1);
 
-/// Creates an API key on a node, unless it is there.
+/// Creates an API key on a node, unless it exists.
 ///
 /// # Errors
 /// The node did not answer, or refused.
@@ -49,7 +49,7 @@ impl Epochs {
     /// A holder's key and its text; made on all nodes that answer, if there is none.
     ///
     /// # Errors
-    /// The ledger failed. A node that fails is only logged: it refuses this gateway's callouts, and is repaired.
+    /// The ledger failed. A failure on a node is only logged: the node then refuses the gateway's callouts and is repaired.
     pub async fn key(&self, cluster: &Cluster, holder: &WriteKeyHolder) -> Result<(Uuid, String)> {
         let mut live = self.live.lock().await;
         if let Some(uid) = live.get(holder) {
@@ -64,8 +64,8 @@ impl Epochs {
         Ok((uid, cluster.secrets.key_text(uid)))
     }
 
-    /// Deletes a key on all nodes; its gateway's next begin makes another one. Writes that are under way under it have
-    /// `patience` to be over. A node that cannot be reached keeps the key until it has caught up: see [`Self::owing`].
+    /// Fences a key: deletes it on all nodes. The gateway's next begin creates another one. Waits up to `patience` for open
+    /// writes under the key. An unreachable node keeps the key until it has synced: see [`Self::owing`].
     ///
     /// # Errors
     /// The ledger failed.
@@ -88,7 +88,7 @@ impl Epochs {
         Ok(())
     }
 
-    /// At a start: fences all keys of before. Gateways get theirs with their next begin.
+    /// Fences all keys from before the start. Gateways get new ones with their next begin.
     ///
     /// # Errors
     /// The ledger failed.
@@ -100,26 +100,26 @@ impl Epochs {
         Ok(())
     }
 
-    /// A callout under this key had no answer: its node may still get it.
+    /// Notes that a request under this key had no answer, and that the node may still receive it.
     pub fn late(&self, node: &str, uid: Uuid) {
         self.owed().late.entry(node.to_owned()).or_default().insert(uid);
     }
 
-    /// Whether a node may still take something under a key that is gone, or is to be.
+    /// Whether a node may still accept a request under a key that is fenced or must be.
     #[must_use]
     pub fn owes(&self, node: &str) -> bool {
         let owed = self.owed();
         owed.late.contains_key(node) || owed.fenced.values().any(|nodes| nodes.contains(node))
     }
 
-    /// The nodes that have a fenced key, as far as is known.
+    /// The nodes that have not confirmed the deletion of some fenced key.
     #[must_use]
     pub fn owing(&self) -> BTreeSet<String> {
         self.owed().fenced.values().flatten().cloned().collect()
     }
 
-    /// Makes sure that a node takes nothing any more that was sent before now and had no answer; then its copies can be
-    /// replaced. Gateways that have sent such a thing get other keys, and lose the old ones once all their writes are over.
+    /// Makes sure that the node accepts no request that was sent before now and had no answer, so that its copies can be
+    /// replaced. Gateways that sent such requests get new keys; their old keys are deleted once their open writes are over.
     ///
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
@@ -140,7 +140,7 @@ impl Epochs {
         Ok(())
     }
 
-    /// Gives a node that was away the keys that it misses, and takes the fenced ones.
+    /// Creates the missing keys on a node that was unreachable, and deletes the fenced ones.
     ///
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
@@ -160,7 +160,7 @@ impl Epochs {
         Ok(())
     }
 
-    /// A node has left the cluster: what it may still take is nobody's.
+    /// Forgets a node that has left the cluster: what it may still accept does not matter.
     pub fn forget(&self, node: &str) {
         let mut owed = self.owed();
         owed.late.remove(node);
@@ -174,7 +174,7 @@ impl Epochs {
         self.owed().fenced.insert(uid, nodes);
     }
 
-    /// Deletes a key on a node. One that no node has any more is forgotten.
+    /// Deletes a key on a node, and forgets the key if no other node has it.
     async fn delete(&self, cluster: &Cluster, node: &Node, uid: Uuid) -> Result<()> {
         let request = Request::own("DELETE", ApiPath::new(["keys", &uid.hyphenated().to_string()]), None);
         let answer = node.send_within(&request, PATIENCE).await?;

@@ -1,4 +1,4 @@
-//! Operations on whole indexes: one ledger task, the same requests to all nodes.
+//! Broadcasts an operation on a whole index: one task in the ledger, the same requests to all nodes.
 
 use crate::{
     auth::Grant,
@@ -23,57 +23,59 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
 
-/// An operation, before it has a uid.
+/// An operation before it has a task uid.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// The client's task.
     pub task: NewTask,
-    /// What it touches.
+    /// The locks that the operation needs.
     pub scope: Scope,
-    /// Request by request, for every node. The first is the client's own, as rewritten.
+    /// The requests that every node gets, in this order. The first one is the client's request, as rewritten by the control
+    /// plane.
     pub requests: Vec<NodeRequest>,
-    /// The client's, so that the first node judges its request natively too.
+    /// The client's authority, so that the first node checks the client's key itself too.
     pub authority: Authority,
-    /// What the catalogue learns once nodes have taken it.
+    /// The change of the catalogue that is made as soon as nodes have accepted the requests.
     pub at_once: AtOnce,
-    /// What the catalogue learns once it has succeeded; locks are held until then, if there is any.
+    /// The change of the catalogue that is made once the task has succeeded. If the effect requires it, the locks are held
+    /// until then.
     pub effect: Effect,
 }
 
-/// Kinds of tasks that change nothing: a node that misses one has nothing to catch up with.
+/// Kinds of tasks that change no data: a node that missed one is not behind.
 pub const CHANGELESS: [TaskKind; 3] =
     [TaskKind::DumpCreation, TaskKind::SnapshotCreation, TaskKind::IndexCompaction];
 
-/// A change of the catalogue that is true as soon as nodes have the request in their queues.
+/// A change of the catalogue that is valid as soon as nodes have the request in their queues.
 #[derive(Clone, Debug, Default)]
 pub enum AtOnce {
-    /// None.
+    /// No change.
     #[default]
     Nothing,
-    /// An index is there.
+    /// An index was created.
     Created {
         /// Index uid.
         index: String,
         /// Its primary key.
         primary_key: Option<String>,
     },
-    /// An index is gone.
+    /// An index was deleted.
     Deleted {
         /// Index uid.
         index: String,
     },
 }
 
-/// Runs an operation that a key allows, and returns its task. The key has been judged before: what is not allowed waits for no lock,
-/// and is nowhere in the ledger.
+/// Runs an operation, and returns its task. The [`Grant`] proves that the client's key was checked before: a request that is
+/// not allowed never waits for a lock, and never gets into the ledger.
 ///
 /// # Errors
-/// A node's own error, if the first node refuses the client's request; or no node answers.
+/// The first node's error, if it refuses the client's request; or no node answers.
 pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Result<Task> {
     let guard = cluster.locks.lock(operation.scope.clone()).await;
     let cluster = cluster.clone();
     let span = log::task_span(None, Some(operation.task.kind.name()), operation.task.index.as_deref());
-    // A client that leaves must not leave nodes different.
+    // In a task of its own: if the client disconnects, the operation must still reach all nodes.
     let running = async move { run_locked(&cluster, operation, guard).await };
     tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?
 }
@@ -84,8 +86,8 @@ async fn run_locked(
     guard: crate::cluster::locks::LockGuard,
 ) -> Result<Task> {
     let Operation { task, scope, requests, authority, at_once, effect } = operation;
-    // Copies that are under way begin anew with these indexes, once it is known what nodes have taken.
-    // Rules do not change any.
+    // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
+    // do not change an index.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
     let changed = Changed { cluster, indexes };
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
@@ -127,14 +129,16 @@ async fn run_locked(
         .await?;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
-    // Only now: a copy that hears of it, or gets the locks, must find the operation among what it waits for.
+    // Only after the task is tracked: a move that sees the change, or gets the locks, must find the operation among the tasks
+    // that it waits for.
     drop(changed);
     drop(released);
     Ok(task)
 }
 
-/// Before a node hears of other settings, gateways do: what they answer meanwhile may be of both. And of a rule, so that
-/// what it pins on one node is found in its place.
+/// Tells gateways about changing settings before any node gets them, because until all nodes have them an answer may mix old
+/// and new settings. Tells gateways about a search rule too, so that they place the documents that it pins on some nodes
+/// already.
 pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
     match effect {
         Effect::Settings { .. } | Effect::Rules { .. } => {
@@ -144,7 +148,8 @@ pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) 
     }
 }
 
-/// Tells recordings that indexes have changed, when an operation on them has been sent, or has failed.
+/// A guard that tells recordings that indexes have changed. It does so when it is dropped: after an operation on the indexes
+/// was sent, or has failed.
 struct Changed<'a> {
     cluster: &'a Cluster,
     indexes: Option<BTreeSet<String>>,
@@ -157,8 +162,8 @@ impl Drop for Changed<'_> {
     }
 }
 
-/// The first node judges the client's request; what it takes, all others get under keys that can be taken away. Gives the
-/// nodes that missed something, too.
+/// Sends the client's request to the first node, which judges it. If that node accepts it, sends the requests to all other
+/// nodes, under write keys that can be fenced. Returns the node tasks, and the names of the nodes that missed a request.
 async fn send(
     cluster: &Cluster,
     requests: &[NodeRequest],
@@ -187,7 +192,7 @@ async fn send(
         match catalogue::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node missed a step");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node missed a later request of an operation");
                 missed.push(node.name.clone());
             }
         }
@@ -203,7 +208,7 @@ async fn send(
     Ok((tasks, missed))
 }
 
-/// A node's refusal, in its own words but for the tag.
+/// A node's error for the client, with the shard tag removed from the message.
 #[must_use]
 pub fn refusal(answer: &NodeAnswer) -> Error {
     match answer.error() {
@@ -216,7 +221,7 @@ pub fn refusal(answer: &NodeAnswer) -> Error {
     }
 }
 
-/// What a mutation does to the catalogue, once it has succeeded.
+/// What a mutation changes in the catalogue once it has succeeded.
 pub fn apply(view: &mut View, effect: &Effect) {
     match effect {
         Effect::None | Effect::Settings { .. } => {}
@@ -247,8 +252,9 @@ pub fn apply(view: &mut View, effect: &Effect) {
     }
 }
 
-/// Sends an operation again that a crash found open: its client's key allowed it, or it would not be in the ledger. Nodes that had it
-/// before fail the second: that decides nothing. What all nodes refuse to take was never accepted, and is taken back.
+/// After a restart, sends an open operation to all nodes again. The client's key allowed it, otherwise it would not be in the
+/// ledger. A node that had received it before the crash fails the second request; that does not decide the task. If all nodes
+/// refuse it, no node had accepted it before either, and the task is removed from the ledger.
 ///
 /// # Errors
 /// The ledger failed.
@@ -266,7 +272,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
         if sent.missed.len() < nodes.len() || !is_refusal(&failure) {
             return Err(failure);
         }
-        tracing::info!(uid, error = %failure.chain(), "nodes refuse an operation whose client has heard nothing: it is taken back");
+        tracing::info!(uid, error = %failure.chain(), "all nodes refuse an operation that its client got no answer to: its task is removed");
         cluster.change(|view| drop(view.changing.remove(&uid))).await?;
         return cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await;
     }

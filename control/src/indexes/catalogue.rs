@@ -1,4 +1,4 @@
-//! The index catalogue: indexes on all nodes, with the tag filterable.
+//! Creates indexes on all nodes, with the shard tag filterable, and records them in the catalogue.
 
 use crate::{
     base::error::{Error, Result},
@@ -28,8 +28,8 @@ use miroir_core::{
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The requests that create an index on a node, with what every index has. Nodes' queues keep their order, so nothing has
-/// to be waited for between them.
+/// The requests that create an index on a node, with the settings that every index has. A node handles its queue in order, so
+/// the caller need not wait between the requests.
 #[must_use]
 pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
     let create = json!({"uid": index, "primaryKey": primary_key});
@@ -38,7 +38,8 @@ pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
     std::iter::once(create).chain(apart(index, &initial())).collect()
 }
 
-/// The same for an index whose fields and primary key are to be those that other nodes have, in their order.
+/// Like [`creation`], for an index that other nodes have already: the node gets its primary key, and its fields in the order in
+/// which the other nodes know them.
 #[must_use]
 pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) -> Vec<NodeRequest> {
     let Some(key) = primary_key.filter(|_| !fields.is_empty()) else { return creation(index, primary_key) };
@@ -47,7 +48,8 @@ pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) 
     requests
 }
 
-/// The requests that give a new index on a node what every index has, but for what its first settings have said already.
+/// The requests that give a new index on a node the settings that every index has, except those that the client's first
+/// settings contain already.
 #[must_use]
 pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Vec<NodeRequest> {
     let mut settings = initial();
@@ -55,11 +57,11 @@ pub fn initial_settings(index: &str, has_rules: bool, has_limit: bool) -> Vec<No
     if settings.is_empty() { Vec::new() } else { apart(index, &settings).into() }
 }
 
-/// Settings that nodes take apart from those before and after them: nodes batch what follows each other, and where one of a batch
-/// fails, all do.
+/// A settings change that a node handles in a batch of its own: nodes batch consecutive settings tasks, and if one task of a
+/// batch fails, all of them fail.
 #[must_use]
 pub fn apart(index: &str, settings: &Map<String, Value>) -> [NodeRequest; 3] {
-    // It changes nothing, and is in no batch.
+    // This update changes nothing, and a node never batches it: it separates batches.
     let nothing = || NodeRequest {
         method: "PATCH".into(),
         path: ApiPath::of_index(index, &[]),
@@ -69,7 +71,7 @@ pub fn apart(index: &str, settings: &Map<String, Value>) -> [NodeRequest; 3] {
     [nothing(), patch(index, settings), nothing()]
 }
 
-/// The tag is filterable, and nodes tell more facet values than clients see.
+/// The settings that every index has: the shard tag is filterable, and a node returns more facet values than clients may see.
 fn initial() -> Map<String, Value> {
     Map::from_iter([
         (FILTERABLE.to_owned(), json!([tag_rule()])),
@@ -86,10 +88,11 @@ fn patch(index: &str, settings: &Map<String, Value>) -> NodeRequest {
     }
 }
 
-/// Sends requests to a node, one after the other, so that none of them can come late.
+/// Sends requests to a node, one after the other, under a key that can be deleted, so that a request without an answer cannot
+/// take effect later.
 ///
 /// # Errors
-/// The node did not take one of them.
+/// The node did not accept one of the requests.
 pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) -> Result<Vec<NodeTask>> {
     let mut tasks = Vec::new();
     for request in requests {
@@ -102,10 +105,11 @@ pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) 
     Ok(tasks)
 }
 
-/// Sends requests to these nodes at once. Nodes that did not take them all, and all that are not current, are behind.
+/// Sends requests to these nodes concurrently. Marks as behind the nodes that did not accept all of them, and the nodes that
+/// are unreachable.
 ///
 /// # Errors
-/// No node took them; or the ledger failed.
+/// No node accepted the requests; or the ledger failed.
 pub async fn send_everywhere(
     cluster: &Cluster,
     nodes: &[std::sync::Arc<Node>],
@@ -119,18 +123,18 @@ pub async fn send_everywhere(
     Ok(tasks)
 }
 
-/// What became of requests to several nodes.
+/// The results of requests to several nodes.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// The tasks of those that took them.
+    /// The node tasks that the requests created.
     pub tasks: Vec<NodeTask>,
-    /// Those that did not take them all.
+    /// The nodes that did not accept all requests.
     pub missed: Vec<String>,
-    /// Why one did not.
+    /// The error of one of these nodes.
     pub failure: Option<Error>,
 }
 
-/// Sends requests to these nodes at once.
+/// Sends requests to these nodes concurrently.
 pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests: &[NodeRequest]) -> Sent {
     let answers = nodes.iter().map(async |node| (node, send_all(cluster, node, requests).await));
     let mut sent = Sent::default();
@@ -147,7 +151,7 @@ pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests
     sent
 }
 
-/// Waits, for a moment, until nodes have ended these tasks.
+/// Waits until nodes have ended these tasks, for a limited time.
 pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let over = tasks.iter().map(async |task| {
@@ -172,7 +176,7 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
     }
 }
 
-/// Marks nodes as behind, and all that are away.
+/// Marks these nodes as behind, and all nodes that are unreachable.
 ///
 /// # Errors
 /// The ledger failed.
@@ -188,19 +192,19 @@ pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
         .await
 }
 
-/// What an index is to have before documents are written to it.
+/// What all nodes must know of an index before documents are written to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
-    /// Its primary key, where it has none yet.
+    /// The primary key, if the index has none yet.
     pub key: Key<'a>,
     /// The fields of the documents.
     pub fields: &'a [String],
-    /// The fields in their objects.
+    /// The fields within objects of the documents.
     pub nested: &'a [String],
 }
 
 impl Content<'_> {
-    /// The fields that nodes take up of these documents and that are not known yet.
+    /// The fields that nodes would index of these documents, and that are not registered yet.
     async fn unknown(&self, cluster: &Cluster, index: &str) -> Result<Vec<String>> {
         let known = fields::known(cluster, index).await?;
         let mut new = known.unknown(self.fields);
@@ -216,23 +220,23 @@ impl Content<'_> {
     }
 }
 
-/// Makes sure that an index exists on all nodes, and that they know its primary key and the fields of the documents that come;
-/// returns the node tasks to wait for.
+/// Makes sure that an index exists on all nodes, and that they know its primary key and the fields of the documents to be
+/// written. Returns the node tasks to wait for.
 ///
-/// An index that has another primary key keeps it: the caller looks again.
+/// If the index has another primary key, it keeps it: the caller must read the key from the cluster state afterwards.
 ///
 /// # Errors
-/// `max_fields_limit_exceeded`; no node took it; or the ledger failed.
+/// `max_fields_limit_exceeded`; no node accepted the requests; or the ledger failed.
 pub async fn ensure_index(
     cluster: &Cluster,
     index: &str,
     content: Option<Content<'_>>,
 ) -> Result<Vec<NodeTask>> {
-    // Most writes find that nothing is to be done, and wait for nobody.
+    // Fast path: for most writes nothing is to be done, and they do not wait for the lock.
     if let Some(entry) = cluster.view().indexes.get(index) {
         let is_whole = match (&content, &entry.primary_key) {
             (None, _) => true,
-            // By another key the caller splits again, and comes again.
+            // The caller splits the payload again by the index's own key, and calls again.
             (Some(content), Some(key)) if key != content.key.name() => true,
             (Some(content), Some(_)) => content.unknown(cluster, index).await?.is_empty(),
             (Some(_), None) => false,
@@ -253,7 +257,7 @@ pub async fn ensure_index(
     if let Some(content) = &content
         && known_key.as_deref().is_none_or(|known| known == content.key.name())
     {
-        // The first fields of an index that was given its key when it was made come after the key.
+        // If the index was created with a primary key, nodes know the key before the first fields of documents.
         let key = if known_key.is_some() { Key::Said(content.key.name()) } else { content.key };
         new = content.unknown(cluster, index).await?;
         let known_fields = fields::known(cluster, index).await?;
@@ -286,7 +290,7 @@ pub async fn ensure_index(
             }
         })
         .await?;
-    // Only now: where this fails, they are registered again.
+    // Only after the tasks are known: if the registration fails, the next write registers the fields again.
     cluster.fields.registering(index, &tasks);
     if !new.is_empty() {
         fields::keep(cluster, index, new).await?;

@@ -1,4 +1,4 @@
-//! Indexes on all nodes: the catalogue, changes of whole indexes, and the fields that they have.
+//! Indexes on all nodes: their creation, operations on whole indexes, and the fields that nodes know of them.
 
 pub mod broadcast;
 pub mod catalogue;

@@ -8,7 +8,7 @@ use crate::{
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The view that was stored last; `None` in a new ledger. What has never been other than at first is not stored.
+/// Loads the cluster state that was stored last; `None` in a new ledger. What has never been other than at first is not stored.
 ///
 /// # Errors
 /// The database failed, or a row cannot be read: the error names it.
@@ -74,7 +74,7 @@ fn indexes(connection: &Connection) -> Result<BTreeMap<String, Index>> {
 fn read_state(text: &str) -> std::result::Result<ReplicaState, String> {
     let leaving = |since: &str, written| match since.parse() {
         Ok(since) => Ok(ReplicaState::Leaving { since, written }),
-        Err(error) => Err(format!("no version: {error}")),
+        Err(error) => Err(format!("not a version: {error}")),
     };
     match text.split_once(':') {
         None if text == "active" => Ok(ReplicaState::Active),
@@ -82,7 +82,7 @@ fn read_state(text: &str) -> std::result::Result<ReplicaState, String> {
         None if text == "removing" => Ok(ReplicaState::Removing),
         Some(("leaving", since)) => leaving(since, true),
         Some(("missed", since)) => leaving(since, false),
-        _ => Err("no state of a replica".to_owned()),
+        _ => Err("not a replica's state".to_owned()),
     }
 }
 
@@ -96,7 +96,7 @@ fn write_state(state: ReplicaState) -> String {
     }
 }
 
-/// Stores what differs between two views.
+/// Stores the differences between two cluster states.
 ///
 /// # Errors
 /// The database failed.

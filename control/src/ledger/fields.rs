@@ -1,4 +1,4 @@
-//! The fields of indexes, in the order in which nodes have taken them up.
+//! The fields of indexes, in the order in which nodes have registered them.
 
 use crate::base::error::Result;
 use rusqlite::{Connection, params};
@@ -14,7 +14,7 @@ pub fn of(connection: &Connection, index: &str) -> Result<Vec<String>> {
     Ok(names.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Adds fields, of which the first is at position `from`.
+/// Adds fields. The first one gets the position `from`.
 ///
 /// # Errors
 /// The database failed.
@@ -27,7 +27,7 @@ pub fn add(connection: &Connection, index: &str, from: usize, names: &[String]) 
     Ok(())
 }
 
-/// Forgets those of an index that is gone.
+/// Forgets the fields of an index that was deleted.
 ///
 /// # Errors
 /// The database failed.
@@ -36,7 +36,7 @@ pub fn forget(connection: &Connection, index: &str) -> Result<()> {
     Ok(())
 }
 
-/// An index has another name.
+/// Moves the fields of an index that was renamed.
 ///
 /// # Errors
 /// The database failed.

@@ -70,8 +70,8 @@ fn damage(connection: &Connection) -> rusqlite::Result<Option<String>> {
     Ok(None)
 }
 
-/// Makes the database, where there is none, and gives it and its log to their owner only: task details and webhooks have secrets in
-/// them. SQLite makes the log and its index with the rights of the database.
+/// Creates the database if it does not exist, and makes it and its log readable by their owner only, because task details and
+/// webhooks contain secrets. SQLite creates the log and its index with the mode of the database.
 fn make_private(path: &Path) -> Result<()> {
     let file = File::options().append(true).create(true).mode(files::PRIVATE).open(path);
     file.map_err(Error::file(path))?;

@@ -1,4 +1,4 @@
-//! Mutations on their way: between begin and commit, and from there until they are settled.
+//! Intents of mutations under way: open between begin and commit, sent from the commit until the task has ended.
 
 use super::{
     cell::Cell,
@@ -25,7 +25,7 @@ const OPEN: &str = "open";
 /// How one is stored whose tasks nodes have.
 const SENT: &str = "sent";
 
-/// Writes an intent as open.
+/// Stores an open intent.
 ///
 /// # Errors
 /// The database failed.
@@ -36,7 +36,7 @@ pub fn open(connection: &Connection, uid: u32, intent: &Intent) -> Result<()> {
     Ok(())
 }
 
-/// Marks an intent as sent, with what nodes call it.
+/// Marks an intent as sent, and stores the nodes' tasks for it.
 ///
 /// # Errors
 /// The database failed.
@@ -50,7 +50,7 @@ const MAIN: &str = "main";
 /// How one is stored that only has to be over.
 const EXTRA: &str = "extra";
 
-/// Adds what nodes call it.
+/// Adds nodes' tasks to a client's task.
 ///
 /// # Errors
 /// The database failed.
@@ -72,7 +72,7 @@ pub fn add_node_tasks(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> 
     Ok(())
 }
 
-/// What nodes call a task.
+/// The nodes' tasks for a client's task.
 ///
 /// # Errors
 /// The database failed, or a row cannot be read.
@@ -94,7 +94,7 @@ pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>
     rows.collect()
 }
 
-/// Ends a task, and with it its intent.
+/// Ends a task and deletes its intent.
 ///
 /// # Errors
 /// The database failed.
@@ -103,7 +103,7 @@ pub fn end(connection: &Connection, uid: u32, ending: &Ending) -> Result<()> {
     close(connection, uid)
 }
 
-/// Forgets an intent: its task has ended.
+/// Deletes an intent whose task has ended.
 ///
 /// # Errors
 /// The database failed.
@@ -113,16 +113,16 @@ pub fn close(connection: &Connection, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// An intent as a restart finds it.
+/// An intent that was stored before the restart.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The client's task uid.
     pub uid: u32,
-    /// Whether it was sent; else it was open.
+    /// Whether it was sent; otherwise it was open.
     pub sent: bool,
-    /// What it is.
+    /// The intent.
     pub intent: Intent,
-    /// What nodes call it.
+    /// The nodes' tasks for it.
     pub tasks: Vec<NodeTask>,
 }
 
@@ -148,7 +148,7 @@ pub fn all(connection: &Connection) -> Result<Vec<Found>> {
                 let tasks = all_node_tasks(connection, uid)?;
                 found.push(Found { uid, sent, intent, tasks });
             }
-            // One row that a newer build wrote must not keep everything else from starting.
+            // One row that a newer build wrote must not prevent the start.
             Err(error) => {
                 tracing::error!(uid, %error, "an intent is left alone")
             }

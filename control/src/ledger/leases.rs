@@ -4,10 +4,11 @@ use super::{meta, set_meta};
 use crate::base::error::Result;
 use rusqlite::Connection;
 
-/// Where it is noted that all gateways' VMs are known that have a lease.
+/// The `meta` key that is set once the table `leases` has every VM that may have a lease.
 const LEASES: &str = "leases";
 
-/// The VMs of gateways that may have a lease; `None` where nobody knows, since an older build has given them.
+/// The gateways' VMs that may have a lease. `None` if they are unknown, because an older build, which did not store them,
+/// granted leases.
 ///
 /// # Errors
 /// The database failed.
@@ -20,7 +21,7 @@ pub fn leases(connection: &Connection) -> Result<Option<Vec<String>>> {
     Ok(Some(names.collect::<rusqlite::Result<_>>()?))
 }
 
-/// From now on all that have a lease are known.
+/// Notes that the table `leases` is complete from now on.
 ///
 /// # Errors
 /// The database failed.
@@ -28,7 +29,7 @@ pub fn know_leases(connection: &Connection) -> Result<()> {
     set_meta(connection, LEASES, "known")
 }
 
-/// Stores which VMs have, or are about to get, a lease.
+/// Stores which VMs have a lease, or are about to get one.
 ///
 /// # Errors
 /// The database failed.

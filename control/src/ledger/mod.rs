@@ -1,7 +1,7 @@
 //! The ledger: everything that must survive a crash, in one SQLite file (WAL, `synchronous = FULL`).
 //!
-//! One thread owns the connection. It takes all the calls that wait and commits them as one transaction, each under
-//! its own savepoint: many writers share one `fsync`, and the failure of one call undoes that call only.
+//! One thread owns the connection. It commits all waiting calls in one transaction, each under its own savepoint: many writers
+//! share one `fsync`, and a call that fails is rolled back alone.
 
 pub mod catalogue;
 mod cell;
@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 
 /// File name in the data folder.
 pub const FILE: &str = "ledger.sqlite";
-/// Calls that share a commit at most.
+/// The maximum number of calls that share a commit.
 const GROUP: usize = 256;
 
 type Finish = Box<dyn FnOnce(bool) + Send>;
@@ -43,7 +43,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in a folder, or makes one. One of an older schema is brought to that of this build.
+    /// Opens the ledger in a folder, or creates it. One of an older schema is brought to that of this build.
     ///
     /// # Errors
     /// The database cannot be opened or used: then nothing in it has changed.
@@ -60,7 +60,7 @@ impl Ledger {
     /// Runs `call` on the ledger's thread, and returns once what it wrote is on disk.
     ///
     /// # Errors
-    /// What `call` says; or the commit failed, and nothing is written.
+    /// The error of `call`; or the commit failed, and nothing was written.
     pub async fn call<T, F>(&self, call: F) -> Result<T>
     where
         T: Send + 'static,
@@ -71,7 +71,7 @@ impl Ledger {
             let result = call(connection);
             let keep = result.is_ok();
             let finish: Finish = Box::new(move |committed| {
-                // Nobody waits if the caller was cancelled; what is written stays.
+                // Sending fails only if the caller was cancelled; what was written stays.
                 let _ = reply.send(if committed || result.is_err() {
                     result
                 } else {
@@ -131,10 +131,10 @@ fn meta_cell<'a>(key: &'a &str) -> Cell<'a> {
     Cell { table: "meta", row: key, column: "value" }
 }
 
-/// Reads a value of the `meta` table that is no text.
+/// Reads a value of the `meta` table and parses it.
 ///
 /// # Errors
-/// The database failed, or what is stored there is no such value: the error names it.
+/// The database failed, or the stored text cannot be parsed: the error names the key and the text.
 pub fn meta_as<T>(connection: &Connection, key: &str) -> Result<Option<T>>
 where
     T: FromStr<Err: Display>,
@@ -185,7 +185,7 @@ mod tests {
             let path = folder.path().join(format!("{FILE}{suffix}"));
             std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
         }
-        // The first one still holds it: its log is not deleted, and made anew.
+        // The first ledger is still open, so SQLite keeps the log instead of creating a new one.
         let _second = Ledger::open(folder.path()).unwrap();
         assert_eq!(modes(), [0o600; 3]);
     }

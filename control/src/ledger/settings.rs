@@ -23,12 +23,13 @@ pub fn merge_settings(connection: &Connection, index: &str, change: Option<&Valu
     Ok(())
 }
 
-/// Settings and fields follow their index when it changes its name or its place. `pairs`: from, to, and whether `to` comes back.
+/// Moves settings and fields along with indexes that are renamed or swapped. `pairs`: from, to, and whether those of `to` move
+/// back to `from`.
 ///
 /// # Errors
 /// The database failed.
 pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) -> Result<()> {
-    // No index has this name.
+    // A temporary name that no index can have.
     const ASIDE: &str = "/";
     for (from, to, exchange) in pairs {
         fields::rename(connection, to, ASIDE)?;
@@ -52,7 +53,7 @@ pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) 
     Ok(())
 }
 
-/// What clients have set on an index.
+/// The settings that clients have set on an index.
 ///
 /// # Errors
 /// The database failed, or what is stored cannot be read.

@@ -1,4 +1,4 @@
-//! Lists and counts of tasks, and the names of indexes in them.
+//! Lists and counts tasks, and swaps the index names in them.
 
 use super::{
     cell::Cell,
@@ -11,32 +11,32 @@ use crate::{
 use rusqlite::{Connection, params, types::Value as Sql};
 use serde_json::Value;
 
-/// What `GET /tasks` can ask for. Empty lists and `None` mean everything.
+/// The filters of `GET /tasks`. `None` means no filter; an empty list matches no task.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Rows at most.
+    /// The maximum number of rows.
     pub limit: u32,
     /// The first uid of the page.
     pub from: Option<u32>,
-    /// Oldest first.
+    /// Whether the oldest tasks come first.
     pub reverse: bool,
-    /// These uids only.
+    /// Only tasks with one of these uids.
     pub uids: Option<Vec<u32>>,
-    /// These statuses only.
+    /// Only tasks with one of these statuses.
     pub statuses: Option<Vec<TaskStatus>>,
-    /// These types only.
+    /// Only tasks of one of these types.
     pub types: Option<Vec<TaskKind>>,
-    /// These indexes only.
+    /// Only tasks of one of these indexes.
     pub indexes: Option<Vec<String>>,
-    /// Cancelled by one of these only.
+    /// Only tasks that one of these tasks cancelled.
     pub canceled_by: Option<Vec<u32>>,
-    /// Patterns of the indexes that the key may see; tasks without an index are hidden then.
+    /// Patterns of the indexes that the key may see. If set, tasks without an index are hidden.
     pub visible: Option<Vec<String>>,
-    /// Column, whether after, moment.
+    /// Date filters: the column, whether it must be after the date (else before), and the date.
     pub dates: Vec<(&'static str, bool, Nanos)>,
 }
 
-/// A page of tasks, and how many there are in all.
+/// A page of tasks, and the total that nodes would report for the query.
 ///
 /// # Errors
 /// The database failed, or a row cannot be read.
@@ -63,7 +63,8 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
         wheres.push(format!("{column} {} ?", if *after { ">" } else { "<" }));
         values.push(Sql::Integer(*moment));
     }
-    // As nodes count: swaps of these indexes too, which are not listed with them, and what the key does not see.
+    // The total counts as Meilisearch does: it includes swaps of these indexes, although they are not listed, and tasks that
+    // the key may not see.
     let (mut counted, mut counted_values) = (wheres.clone(), values.clone());
     if let Some(uids) = texts(&query.indexes) {
         let list = vec!["?"; uids.len()].join(",");
@@ -80,7 +81,7 @@ pub fn list(connection: &Connection, query: &Query) -> Result<(Vec<Task>, u64)> 
     if let Some(patterns) = &query.visible {
         let mut any = vec!["0".to_owned()];
         for pattern in patterns {
-            // GLOB knows `*` as index patterns do; an index uid has no character that GLOB would take for its own.
+            // `*` means the same in GLOB as in index patterns, and an index uid contains no other special character of GLOB.
             any.push("index_uid GLOB ?".to_owned());
             values.push(Sql::Text(pattern.clone()));
         }
@@ -105,7 +106,7 @@ fn names<T: Copy>(list: Option<&[T]>, name: impl Fn(T) -> &'static str) -> Optio
     list.map(|list| list.iter().map(|it| Sql::Text(name(*it).to_owned())).collect())
 }
 
-/// A condition: the task swaps one of some indexes, given as placeholders.
+/// An SQL condition: the task swaps at least one of the indexes in `list`, a list of placeholders.
 fn swaps_of(list: &str) -> String {
     format!(
         "(type = 'indexSwap' AND EXISTS (SELECT 1 FROM json_each(details, '$.swaps') AS swap, \
@@ -113,7 +114,7 @@ fn swaps_of(list: &str) -> String {
     )
 }
 
-/// Two names have changed places: in all tasks before the one that did it, as on a node.
+/// Swaps two index names in all tasks before the task `before`, which swapped the indexes. Meilisearch does the same.
 ///
 /// # Errors
 /// The database failed.
@@ -152,9 +153,9 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
 /// Counts of tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// By `indexes`, `statuses` or `types`: its value, and how many.
+    /// The group (`indexes`, `statuses` or `types`), the value, and the number of tasks.
     pub tasks: Vec<(&'static str, String, u32)>,
-    /// When the oldest of those that have not ended was enqueued.
+    /// When the oldest task that has not ended was enqueued.
     pub oldest: Option<Nanos>,
 }
 

@@ -1,4 +1,4 @@
-//! Tasks as clients see them, and the node tasks behind them.
+//! Clients' tasks.
 
 pub use super::task_list::{Query, list, swap_names};
 
@@ -21,13 +21,13 @@ pub struct NewTask {
     pub index: Option<String>,
     /// Meilisearch's task type.
     pub kind: TaskKind,
-    /// As for an enqueued task.
+    /// Meilisearch's details of an enqueued task.
     pub details: Option<Value>,
-    /// The client's.
+    /// Metadata that the client gave.
     pub custom_metadata: Option<String>,
 }
 
-/// A row of the ledger.
+/// A client's task as the ledger stores it.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The client's task uid.
@@ -44,7 +44,7 @@ pub struct Task {
     pub error: Option<Value>,
     /// The uid of the task that cancelled this one.
     pub canceled_by: Option<u32>,
-    /// The client's.
+    /// Metadata that the client gave.
     pub custom_metadata: Option<String>,
     /// When it got its uid.
     pub enqueued_at: Nanos,
@@ -59,7 +59,7 @@ pub struct Task {
 pub struct Ending {
     /// How it ended.
     pub status: TaskStatus,
-    /// Replaces the details, where there are any.
+    /// The new details; `None` keeps the old ones.
     pub details: Option<Value>,
     /// Why it failed.
     pub error: Option<ErrorBody>,
@@ -98,7 +98,7 @@ impl Task {
         view
     }
 
-    /// Meilisearch's task summary, the body of a 202: as it was when the task was enqueued.
+    /// Meilisearch's task summary, the body of a 202: the task as it was when it was enqueued.
     #[must_use]
     pub fn summary(&self) -> Value {
         let mut view = json!({
@@ -140,7 +140,7 @@ impl Task {
 pub(super) const COLUMNS: &str = "uid, index_uid, type, status, details, error, canceled_by, custom_metadata, enqueued_at, \
                        started_at, finished_at";
 
-/// Gives a task the next uid. Uids start at 0, as Meilisearch's do, and are never given twice.
+/// Enqueues a task under the next uid. Uids start at 0, as Meilisearch's do, and are not reused, except by [`take_back`].
 ///
 /// # Errors
 /// The database failed, or all 32-bit uids are used.
@@ -176,7 +176,7 @@ pub fn insert(connection: &Connection, task: &NewTask, enqueued_at: Nanos) -> Re
     })
 }
 
-/// Removes a task that nothing was done for: nodes refused it as it was asked.
+/// Removes a task for which nothing was done, because nodes refused its requests.
 ///
 /// # Errors
 /// The database failed.
@@ -187,7 +187,7 @@ pub fn forget(connection: &Connection, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// The same, for a task that no client has heard of: where it is the last, the next one gets its uid, so that clients see
+/// Like [`forget`], for a task of which no client knows. If its uid is the last one, the next task gets it, so that clients see
 /// no gap.
 ///
 /// # Errors
@@ -202,7 +202,7 @@ pub fn take_back(connection: &Connection, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// One task.
+/// Reads one task.
 ///
 /// # Errors
 /// The database failed, or the row cannot be read.
@@ -211,7 +211,7 @@ pub fn get(connection: &Connection, uid: u32) -> Result<Option<Task>> {
     statement.query_and_then([uid], Task::from_row)?.next().transpose()
 }
 
-/// Marks a task as begun, unless it has ended.
+/// Marks an enqueued task as processing.
 ///
 /// # Errors
 /// The database failed.
@@ -224,7 +224,7 @@ pub fn start(connection: &Connection, uid: u32, started_at: Nanos) -> Result<()>
     Ok(())
 }
 
-/// Adds a task that has failed with this error, without any node.
+/// Adds a task that has failed with this error before any node got it.
 ///
 /// # Errors
 /// The database failed.
@@ -247,7 +247,7 @@ pub fn insert_failed(
     Ok(task)
 }
 
-/// Ends a task. A terminal state is written once: `false` if there was one already.
+/// Ends a task. A terminal state is written once: returns `false` if the task had already ended.
 ///
 /// # Errors
 /// The database failed.
@@ -272,7 +272,7 @@ pub fn finish(connection: &Connection, uid: u32, ending: &Ending) -> Result<bool
     Ok(changed == 1)
 }
 
-/// Notes which task cancelled another.
+/// Notes which task cancelled this one.
 ///
 /// # Errors
 /// The database failed.
@@ -281,7 +281,7 @@ pub fn set_canceled_by(connection: &Connection, uid: u32, by: u32) -> Result<()>
     Ok(())
 }
 
-/// How many tasks another has cancelled.
+/// The number of tasks that a task has cancelled.
 ///
 /// # Errors
 /// The database failed.
@@ -311,7 +311,7 @@ mod tests {
         let second = ledger.call(|connection| insert(connection, &addition("b"), 1)).await.unwrap();
         assert_eq!((first.uid, second.uid), (0, 1));
         ledger.call(move |connection| forget(connection, 1)).await.unwrap();
-        // No clean shutdown: a second handle on the same file, as after a crash.
+        // A second handle on the same file, without a clean shutdown, as after a crash.
         let ledger = Ledger::open(folder.path()).unwrap();
         let third = ledger.call(|connection| insert(connection, &addition("b"), 1)).await.unwrap();
         assert_eq!(third.uid, 2, "a uid is never given twice");
@@ -370,7 +370,7 @@ mod tests {
             tasks[3..5].iter().map(swapped).collect::<Vec<_>>(),
             [json!(["b", "a"]), json!(["a", "b"])]
         );
-        // Nodes count swaps, but do not list them with an index; and count what a key does not see.
+        // Nodes count swaps but do not list them for an index, and they count tasks that a key may not see.
         let (tasks, total) = list(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await;
         assert_eq!((tasks.len(), total), (2, 4));
         let (tasks, total) = list(Query { visible: Some(vec!["c".into()]), ..all }).await;

@@ -1,4 +1,4 @@
-//! Webhooks, and the ended tasks that they have not been told of.
+//! Webhooks, and the ended tasks that have not been posted to them.
 
 use super::{
     cell::Cell,
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// Where to post ended tasks.
+/// A webhook: where ended tasks are posted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Webhook {
     /// An absolute URL.
@@ -54,7 +54,7 @@ pub fn remove(connection: &Connection, uuid: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Notes that a task has ended, if there is a webhook to tell.
+/// Notes an ended task for posting, if there is any webhook.
 ///
 /// # Errors
 /// The database failed.
@@ -67,7 +67,7 @@ pub fn note(connection: &Connection, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Takes the tasks that webhooks have not been told of, oldest first.
+/// Removes and returns the tasks that have not been posted to webhooks, oldest first.
 ///
 /// # Errors
 /// The database failed.

@@ -5,14 +5,14 @@ use crate::{base::error::Result, domain::key_holder::WriteKeyHolder};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-/// An epoch key.
+/// A gateway's write key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// The API key's uid.
     pub key: Uuid,
-    /// Whose it is.
+    /// The gateway that writes with it.
     pub holder: WriteKeyHolder,
-    /// To be deleted on every node.
+    /// Whether it is fenced: it must be deleted on every node.
     pub fenced: bool,
 }
 
@@ -21,7 +21,7 @@ const LIVE: &str = "live";
 /// How one is stored that is to be deleted on every node.
 const FENCED: &str = "fenced";
 
-/// All epochs.
+/// All write keys.
 ///
 /// # Errors
 /// The database failed, or a row cannot be read.
@@ -44,7 +44,7 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
     rows.collect()
 }
 
-/// Stores an epoch.
+/// Stores a write key.
 ///
 /// # Errors
 /// The database failed.
@@ -60,7 +60,7 @@ pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
     Ok(())
 }
 
-/// Marks an epoch's key as one to be deleted on every node.
+/// Marks a write key as fenced: it must be deleted on every node.
 ///
 /// # Errors
 /// The database failed.
@@ -70,7 +70,7 @@ pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Forgets an epoch, whose key no node has any more.
+/// Forgets a write key that no node has any more.
 ///
 /// # Errors
 /// The database failed.

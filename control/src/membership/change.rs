@@ -1,4 +1,4 @@
-//! What an operation makes of the view. Pure: everything that is wrong is told at once, with what to do.
+//! Applies an operation to the cluster state. Pure: it does no I/O, and reports all errors at once, with what to do about them.
 
 use super::Operation;
 use crate::{
@@ -8,30 +8,30 @@ use crate::{
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
 
-/// What a cluster is to be: `miroir topology show` and `apply`.
+/// The desired nodes and replication of a cluster: the file of `miroir topology show` and `apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TopologyFile {
-    /// Replicas a shard.
+    /// The number of replicas per shard.
     pub replication: usize,
-    /// All nodes. One that is in the cluster and not here leaves it, after it has given its replicas away.
+    /// All nodes. A node of the cluster that is not listed here leaves it, once its replicas have moved to others.
     pub nodes: Vec<NodeFile>,
 }
 
-/// All that is wrong.
+/// Everything that is wrong.
 type Refusal = Vec<String>;
 
-/// Makes the view what an operation wants it to be.
+/// Changes the cluster state as an operation wants it.
 ///
 /// # Errors
-/// All that is wrong.
+/// Everything that is wrong.
 pub fn change(view: &mut View, operation: &Operation) -> Result<(), Refusal> {
     let is_lost = matches!(operation, Operation::LostNode { .. });
-    // A node that is drained may be told to leave meanwhile.
+    // A node may be removed while it is being drained.
     let goes_with_others = is_lost || matches!(operation, Operation::RemoveNode { .. } | Operation::Throttle);
     if view.is_moving() && !goes_with_others {
         return Err(vec![
-            "replicas are being moved: wait until that has ended (`miroir status`), then try again"
+            "replicas are being moved: wait until the moves have ended (`miroir status`), then try again"
                 .to_owned(),
         ]);
     }
@@ -105,7 +105,7 @@ fn add(view: &mut View, node: NodeFile) -> Result<(), Refusal> {
 }
 
 fn insert(view: &mut View, config: NodeConfig) {
-    // It learns keys, indexes and settings before it takes anything.
+    // The node must get keys, indexes and settings before it gets replicas.
     view.behind.insert(config.name.clone());
     let since = view.version + 1;
     view.nodes.push(Member { config, since, draining: false, leaving: false });
@@ -115,7 +115,7 @@ fn drain(view: &mut View, name: &str, leaving: bool) -> Result<(), Refusal> {
     let member = member(view, name)?;
     if member.draining && !leaving {
         return Err(vec![format!(
-            "node `{name}` is drained already; `miroir node remove {name}` lets it leave"
+            "node `{name}` is drained already; remove it with `miroir node remove {name}`"
         )]);
     }
     member.draining = true;
@@ -128,14 +128,14 @@ fn remove(view: &mut View, name: &str) -> Result<(), Refusal> {
     let member = member(view, name)?;
     if !member.draining {
         return Err(vec![format!(
-            "node `{name}` holds {held} replicas: let it give them away first, with `miroir node drain {name}`"
+            "node `{name}` holds {held} replicas: move them away first, with `miroir node drain {name}`"
         )]);
     }
     member.leaving = true;
     Ok(())
 }
 
-/// The new node takes exactly what the old one has.
+/// The new node gets exactly the replicas of the old one.
 fn replace(view: &mut View, name: &str, node: NodeFile) -> Result<(), Refusal> {
     let old = member(view, name)?.config.clone();
     let node =
@@ -161,8 +161,8 @@ fn lose(view: &mut View, name: &str, force: bool) -> Result<(), Refusal> {
     if !only.is_empty() && !force {
         let numbers: Vec<String> = only.iter().map(|shard| shard.0.to_string()).collect();
         return Err(vec![format!(
-            "node `{name}` holds the only whole copy of {} shard(s): {}. Bring it back; or, if it is gone for good, give these \
-             documents up with --force",
+            "node `{name}` holds the only complete copy of {} shard(s): {}. Bring it back; or, if it is lost for good, give up these \
+             documents with --force",
             only.len(),
             numbers.join(", ")
         )]);
@@ -178,7 +178,7 @@ fn lose(view: &mut View, name: &str, force: bool) -> Result<(), Refusal> {
     has_room(view)?;
     let desired = view.planned();
     view.set_desired(desired);
-    // What nobody has whole begins anew, with what there is.
+    // If a shard has no complete replica left, a stale one becomes active: its documents are all that is left.
     for shard in only {
         let replicas = view.replicas.get_mut(usize::from(shard.0)).into_iter().flatten();
         if let Some(first) = replicas.into_iter().find(|replica| replica.state == ReplicaState::Stale) {
@@ -202,8 +202,8 @@ fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
         let known = view.member(&node.name).map(|member| &member.config);
         if known.is_some_and(|known| known.url != node.url || known.cluster != node.cluster) {
             errors.push(format!(
-                "nodes[{position}]: `{}` has another address: a node that has moved with its data is named in the description \
-                 that `miroir serve` reads; one without is another node, with another name",
+                "nodes[{position}]: `{}` has another address. If the node has moved with its data, change its address in the description \
+                 that `miroir serve` reads; a node without the data is a new node, and needs another name",
                 node.name
             ));
         }
@@ -240,7 +240,7 @@ fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the cluster is, as a file that can be applied.
+/// The current cluster, as a file that can be applied.
 #[must_use]
 pub fn topology(view: &View) -> TopologyFile {
     let nodes = view.nodes.iter().filter(|member| !member.leaving).map(|member| &member.config);

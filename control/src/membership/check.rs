@@ -1,4 +1,4 @@
-//! What must be true of nodes before an operation: asked of them, not believed.
+//! Checks nodes before an operation, by asking the nodes themselves.
 
 use super::Operation;
 use crate::{
@@ -14,10 +14,10 @@ use std::time::Duration;
 /// How long a node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Checks the nodes that an operation brings, and those that it gives up.
+/// Checks the nodes that an operation adds, and the node that it declares lost.
 ///
 /// # Errors
-/// All that is wrong, and what to do.
+/// Everything that is wrong, and what to do about it.
 pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &Operation) -> Result<()> {
     let mut errors = Vec::new();
     if let Operation::LostNode { name, force: false } = operation
@@ -25,8 +25,8 @@ pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &O
         && healthy(&node).await
     {
         errors.push(format!(
-            "node `{name}` answers: let it give its replicas away with `miroir node drain {name}`; or, if its data is gone, \
-             say --force"
+            "node `{name}` answers: move its replicas away with `miroir node drain {name}`; or, if its data is lost, \
+             use --force"
         ));
     }
     let new = after.nodes.iter().filter(|member| before.member(&member.config.name).is_none());
@@ -46,17 +46,17 @@ async fn healthy(node: &Node) -> bool {
     node.send_within(&request, PATIENCE).await.is_ok_and(|answer| answer.status == 200)
 }
 
-/// What keeps a node from joining.
+/// The reason why a node cannot join; `None` if it can.
 async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
     let (name, url) = (&node.name, &node.url);
     if !healthy(node).await {
-        return Some(format!("node `{name}` does not answer at {url}: start it, or mend the URL"));
+        return Some(format!("node `{name}` does not answer at {url}: start it, or correct the URL"));
     }
     let own = match node.version().await {
         Ok(own) => own,
         Err(Error::Unexpected { status: 401 | 403, .. }) => {
             return Some(format!(
-                "node `{name}` has another master key: start it with the cluster's (MEILI_MASTER_KEY)"
+                "node `{name}` has another master key: start it with the cluster's master key (MEILI_MASTER_KEY)"
             ));
         }
         Err(error) => return Some(format!("node `{name}`: {}", error.chain())),

@@ -1,5 +1,5 @@
-//! What operators do to the cluster: nodes come and go, replicas move. A change is checked, planned, and then only written into
-//! the view; the mover goes there.
+//! Membership: operators add and remove nodes, and move replicas. An operation is checked, planned, and then only recorded as
+//! the desired cluster state; the mover does the work.
 
 pub mod change;
 mod check;
@@ -20,51 +20,51 @@ use plan::Plan;
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
-/// What an operator wants.
+/// An operation of an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Operation {
-    /// A new node takes its share.
+    /// Adds a node, which gets its share of the replicas.
     AddNode {
-        /// The node.
+        /// The new node.
         node: NodeFile,
     },
-    /// A node gives its replicas away, and stays.
+    /// Moves all replicas of a node to others. The node stays in the cluster.
     DrainNode {
-        /// Its name.
+        /// The node's name.
         name: String,
     },
-    /// A node that is drained leaves, or one that is being drained, once it is empty.
+    /// Removes a node that is drained, or is being drained: it leaves once it holds no replica.
     RemoveNode {
-        /// Its name.
+        /// The node's name.
         name: String,
     },
-    /// A new node takes the place of one, which leaves.
+    /// Replaces a node by a new one. The old node leaves.
     ReplaceNode {
-        /// The name of the one that leaves.
+        /// The name of the node that leaves.
         name: String,
-        /// The new one.
+        /// The new node.
         node: NodeFile,
     },
-    /// A node's copies are gone: others stand in, and it is in the cluster no more.
+    /// Declares a node lost: it is removed at once, and its replicas are rebuilt from others.
     LostNode {
-        /// Its name.
+        /// The node's name.
         name: String,
-        /// Although it answers, or holds what nobody else has.
+        /// Do so even if the node answers, or holds the only copy of a shard.
         force: bool,
     },
-    /// Replicas go where weights and bounds want them.
+    /// Moves replicas so that they match the weights of nodes.
     Rebalance,
-    /// What moves goes on at another pace.
+    /// Changes the pace of running moves.
     Throttle,
-    /// Another number of replicas a shard.
+    /// Changes the number of replicas per shard.
     SetReplication {
-        /// How many.
+        /// The number of replicas.
         replicas: usize,
     },
-    /// The cluster becomes what a file says.
+    /// Makes the cluster as a file describes it.
     Apply {
-        /// What it says.
+        /// The content of the file.
         topology: TopologyFile,
     },
 }
@@ -100,27 +100,27 @@ impl Operation {
     }
 }
 
-/// What an operator sends.
+/// The body of an operator's request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Wanted {
-    /// What is to be done.
+    /// The operation.
     pub wanted: Operation,
-    /// Nothing is to be done: only what it would be is asked.
+    /// Only check and plan the operation; change nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// How fast, until another operation says otherwise.
+    /// The pace of moves, until another operation changes it.
     #[serde(default)]
     pub pace: Pace,
 }
 
-/// Where the ledger keeps the pace of what is under way.
+/// The name under which the ledger stores the pace of moves.
 const PACE: &str = "pace";
 
-/// Sets the pace of what moves, also for the time after a crash.
+/// Sets the pace of moves, and stores it, so that it is the same after a restart.
 ///
 /// # Errors
-/// Nothing could be moved at it, or the ledger failed.
+/// The pace does not allow any move, or the ledger failed.
 pub async fn set_pace(cluster: &Cluster, pace: Pace) -> Result<()> {
     let moves = pace.over(cluster.config.moves)?;
     let text = serde_json::to_string(&pace)?;
@@ -129,7 +129,7 @@ pub async fn set_pace(cluster: &Cluster, pace: Pace) -> Result<()> {
     Ok(())
 }
 
-/// Takes up the pace that was set before a restart.
+/// Restores the pace that was set before a restart.
 ///
 /// # Errors
 /// The ledger failed.
@@ -140,10 +140,10 @@ pub async fn take_up_pace(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Checks an operation, plans it, and unless it is a dry run starts it.
+/// Checks an operation, plans it, and starts it unless it is a dry run.
 ///
 /// # Errors
-/// All that is wrong with it, and what to do: nothing has changed.
+/// Everything that is wrong, and what to do about it. Nothing has changed then.
 pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     let span = log::operation_span(wanted.wanted.name(), wanted.wanted.node());
     start(cluster, wanted).instrument(span).await
@@ -152,7 +152,7 @@ pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
 async fn start(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     let Wanted { wanted: operation, dry_run, pace } = wanted;
     pace.over(cluster.config.moves)?;
-    // First what needs no node, so that an operator hears it at once.
+    // First the checks that need no node, so that the operator gets their errors at once.
     let before = cluster.view();
     let mut after = View::clone(&before);
     change::change(&mut after, &operation).map_err(Error::Refused)?;
@@ -161,9 +161,9 @@ async fn start(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     if dry_run {
         return Ok(plan);
     }
-    // Somebody else may have come first.
+    // Applied again to the current state, because another operation may have started meanwhile.
     cluster.try_change(|view| change::change(view, &operation).map_err(Error::Refused)).await?;
-    // What only joins another that is under way leaves its pace alone.
+    // An operation that joins a running one keeps its pace, unless it names another.
     if pace.is_said() || !before.is_moving() || operation == Operation::Throttle {
         set_pace(cluster, pace).await?;
     }

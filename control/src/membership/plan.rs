@@ -1,4 +1,4 @@
-//! What an operation would move, how many documents and bytes.
+//! Plans an operation: the replicas that it moves, and how many documents and bytes that is.
 
 use crate::{
     cluster::Cluster,
@@ -10,51 +10,52 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Documents whose sizes tell how large the others are.
+/// The number of documents in a sample, from which the size of all documents is estimated.
 const SAMPLE: usize = 50;
 
-/// What is to be moved.
+/// The plan of an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// The topology's version that it starts from; once it has started, that with which it did.
+    /// The version of the topology that the plan starts from; after the start of the operation, the version that resulted from
+    /// it.
     pub version: u64,
-    /// Replicas that are to be made.
+    /// The number of replicas to be created.
     pub replicas: usize,
-    /// Replicas that are to be deleted afterwards.
+    /// The number of replicas to be deleted afterwards.
     pub deleted: usize,
-    /// Documents that are to be copied, as many as there are now.
+    /// The number of documents to be copied, as counted now.
     pub documents: u64,
-    /// Their bytes, estimated from a sample.
+    /// The bytes of these documents, estimated from a sample.
     pub bytes: u64,
-    /// From where to where.
+    /// The transfers from node to node.
     pub transfers: Vec<Transfer>,
 }
 
-/// Replicas that go from one node to another.
+/// Replicas that are copied from one node to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Transfer {
-    /// Whose are read.
+    /// The node whose replicas are read; `None` if no reachable node has an active one.
     pub source: Option<String>,
-    /// Who gets them.
+    /// The node that gets the replicas.
     pub target: String,
-    /// Which.
+    /// The shards of the replicas.
     pub shards: Vec<Shard>,
-    /// Documents, as many as there are now.
+    /// The number of documents, as counted now.
     pub documents: u64,
-    /// Their bytes, estimated from a sample.
+    /// The bytes of these documents, estimated from a sample.
     pub bytes: u64,
 }
 
-/// Plans the way from one view to another.
+/// Plans the way from one cluster state to another.
 pub async fn plan(cluster: &Cluster, before: &View, after: &View) -> Plan {
     let mut transfers: BTreeMap<(Option<String>, String), Vec<Shard>> = BTreeMap::new();
     let mut deleted = 0;
     for shard in after.shards() {
         let wanted = after.desired.get(usize::from(shard.0)).map_or(&[][..], Vec::as_slice);
         let held = before.of(shard);
-        // A node that is lost has no part in it.
+        // Nothing is deleted from a lost node.
         let goes =
             |replica: &&Replica| !wanted.contains(&replica.node) && after.member(&replica.node).is_some();
         deleted += held.iter().filter(goes).count();
@@ -78,7 +79,8 @@ pub async fn plan(cluster: &Cluster, before: &View, after: &View) -> Plan {
     plan
 }
 
-/// How much a node has of some shards. What it does not tell counts as nothing: this is an estimate.
+/// The documents and bytes of some shards on a node. If the node does not answer for an index, it counts as empty, since this
+/// is only an estimate.
 async fn size(cluster: &Cluster, view: &View, node: &str, shards: &[Shard]) -> (u64, u64) {
     let Some(node) = cluster.node(node) else { return (0, 0) };
     let (mut documents, mut bytes) = (0, 0);

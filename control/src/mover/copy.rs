@@ -1,7 +1,7 @@
-//! Makes what one node has of some shards what another one has, by sending the differences.
+//! Copies some shards from one node to another, by sending only the differences.
 //!
-//! Which documents there are is asked in one request, so that it is true at one moment; then they are read by their ids, page by
-//! page. What is written meanwhile is recorded, and copied again.
+//! The ids of all documents are read in one request, so that the list is consistent. Then the documents are read by their ids,
+//! page by page. What is written meanwhile is recorded, and copied again.
 
 use super::document::{self, Page, content, copied};
 use crate::{
@@ -28,11 +28,11 @@ use std::{
     time::Duration,
 };
 
-/// Documents a page.
+/// Documents per page.
 pub const PAGE: usize = 1000;
-/// How long a node may take to say which documents it has, or for a page.
+/// How long a node may take to list its document ids, or to answer a page.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// More than any index has.
+/// A limit that is higher than the number of documents of any index.
 const EVERYTHING: u32 = u32::MAX;
 
 /// A copy of some shards from one node to another.
@@ -44,16 +44,16 @@ pub struct Copy<'a> {
     shards: &'a [Shard],
     filter: String,
     tasks: Vec<u64>,
-    /// The indexes that documents were written to.
+    /// The indexes that this copy has written documents to.
     pub written: BTreeSet<String>,
-    /// What it has cost.
+    /// What the copy has cost until now.
     pub cost: Cost,
-    /// Whether it waits its turn.
+    /// Whether the copy is slowed down to the configured pace.
     pub is_throttled: bool,
 }
 
 impl<'a> Copy<'a> {
-    /// Copies nothing yet.
+    /// A copy that has not started yet.
     #[must_use]
     pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &'a [Shard]) -> Self {
         Self {
@@ -69,30 +69,30 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// Copies everything.
+    /// Copies the documents of all indexes.
     ///
     /// # Errors
-    /// A node did not answer, or refused.
+    /// A node did not answer, or refused a request.
     pub async fn everything(&mut self) -> Result<()> {
         let indexes = self.cluster.view().indexes.keys().map(|index| (index.clone(), Written::All)).collect();
         self.again(&indexes).await
     }
 
-    /// Copies what was written meanwhile.
+    /// Copies what was written since the last round.
     ///
     /// # Errors
-    /// A node did not answer, or refused.
+    /// A node did not answer, or refused a request.
     pub async fn again(&mut self, dirty: &Dirty) -> Result<()> {
         for (index, written) in dirty {
             let known = self.cluster.view().indexes.get(index).cloned();
-            // Without a primary key it has no documents.
+            // An index without a primary key has no documents.
             let Some(key) = known.and_then(|known| known.primary_key) else { continue };
             let key = PrimaryKey::new(key);
             let result = match written {
                 Written::All => self.index(index, &key).await,
                 Written::Ids(ids) => self.ids(index, &key, &ids.iter().cloned().collect::<Vec<_>>()).await,
             };
-            // It may have been deleted meanwhile.
+            // If the index was deleted meanwhile, the error does not matter.
             if self.cluster.view().indexes.contains_key(index) {
                 result?;
             }
@@ -119,7 +119,7 @@ impl<'a> Copy<'a> {
         self.ids(index, key, &known).await
     }
 
-    /// Sends what differs of the documents of these ids.
+    /// Compares the documents of these ids, and sends those that differ.
     async fn ids(&mut self, index: &str, key: &PrimaryKey, ids: &[String]) -> Result<()> {
         for ids in ids.chunks(PAGE) {
             let (there, here) = futures_util::future::try_join(
@@ -169,14 +169,14 @@ impl<'a> Copy<'a> {
         self.spend(Cost { bytes, ..Cost::default() });
     }
 
-    /// Adds to what this copy has cost, and to what is shown of all.
+    /// Adds to the cost of this copy, and to the total that is shown to operators.
     fn spend(&mut self, more: Cost) {
         self.cost += more;
         self.cluster.mover.progress.copied(more);
     }
 
     async fn write(&mut self, index: &str, key: &PrimaryKey, documents: &[impl AsRef<str>]) -> Result<()> {
-        // A page that comes after its index was deleted would make it again.
+        // A page that arrives after its index was deleted would create the index again.
         if documents.is_empty() || !self.cluster.view().indexes.contains_key(index) {
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Deletes an index from the target, if it is there.
+    /// Deletes an index from the target, if it exists there.
     ///
     /// # Errors
     /// The target did not answer, or refused.
@@ -214,10 +214,10 @@ impl<'a> Copy<'a> {
         Err(self.target.unexpected(&request, &answer))
     }
 
-    /// Waits until the target has indexed what it was sent.
+    /// Waits until the target has indexed everything that it was sent.
     ///
     /// # Errors
-    /// It did not, or did not answer.
+    /// A task failed, or the target did not answer.
     pub async fn indexed(&mut self) -> Result<()> {
         for tasks in std::mem::take(&mut self.tasks).chunks(100) {
             self.succeeded(tasks).await?;
@@ -244,7 +244,7 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// The ids of all documents of an index that a filter finds.
+/// The ids of all documents of an index that match a filter.
 ///
 /// # Errors
 /// The node did not answer, or refused.
@@ -257,7 +257,7 @@ pub async fn ids(
     let body = json!({"filter": filter.into(), "limit": EVERYTHING, "fields": [key.name()]});
     let page = fetch(node, index, &body).await?;
     if u64::try_from(page.results.len()).unwrap_or(u64::MAX) < page.total {
-        return Err(Error::Other(format!("node `{}` does not tell all documents of `{index}`", node.name)));
+        return Err(Error::Other(format!("node `{}` does not list all documents of `{index}`", node.name)));
     }
     Ok(identified(node, index, &page, key)?.into_keys().collect())
 }
@@ -282,7 +282,7 @@ fn identified<'a>(
     Ok(documents)
 }
 
-/// The documents of these ids that a filter finds, with their vectors.
+/// The documents with these ids that match a filter, with their vectors.
 ///
 /// # Errors
 /// The node did not answer, or refused.
@@ -291,7 +291,7 @@ pub async fn by_ids(node: &Node, index: &str, filter: &str, ids: &[String]) -> R
     fetch(node, index, &body).await
 }
 
-/// The ids of documents of some shards that have no tag: somebody has written them past the gateways.
+/// The ids of documents of some shards that have no shard tag: somebody has written them without a gateway.
 ///
 /// # Errors
 /// The node did not answer, or refused.

@@ -1,4 +1,4 @@
-//! Documents as nodes give them: what is copied, and what of it must be equal.
+//! Documents as nodes return them: what is copied, and what is compared.
 
 use crate::base::json;
 use miroir_core::documents::PrimaryKey;
@@ -6,20 +6,20 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// What nodes add to a document that has no vectors, when they are asked for vectors.
+/// What a node appends to a document without vectors when it is asked for vectors.
 const NO_VECTORS: &str = r#","_vectors":{}}"#;
 const VECTORS: &str = "_vectors";
 
-/// A page of documents, byte for byte.
+/// A page of documents, as unparsed JSON.
 #[derive(Debug, Deserialize)]
 pub struct Page {
     /// The documents.
     pub results: Vec<Box<RawValue>>,
-    /// How many there are in all.
+    /// The number of all matching documents.
     pub total: u64,
 }
 
-/// A document's bytes as they are to be written again.
+/// The bytes of a document as they are written to another node.
 #[must_use]
 pub fn copied(document: &RawValue) -> Cow<'_, str> {
     match document.get().strip_suffix(NO_VECTORS) {
@@ -28,15 +28,15 @@ pub fn copied(document: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// Documents by id; those without one, which no node stores, are left out.
+/// Documents by id. Documents without an id are left out; nodes do not store such documents.
 #[must_use]
 pub fn by_id<'a>(documents: &'a [Box<RawValue>], key: &PrimaryKey) -> BTreeMap<String, &'a RawValue> {
     let id = |document: &'a RawValue| Some((key.document_id(document.get().as_bytes()).ok()?, document));
     documents.iter().filter_map(|document| id(document)).collect()
 }
 
-/// What must be equal in all copies of a document: its fields' bytes, in no order (each node has its own), and the vectors
-/// that its client gave. Vectors that nodes make are each node's own.
+/// The content that must be equal in all copies of a document: the bytes of its fields, whatever their order (each node has its
+/// own order), and the vectors that the client gave. Vectors that nodes generate may differ between nodes.
 ///
 /// # Errors
 /// The document is no object.

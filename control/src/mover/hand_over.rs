@@ -1,4 +1,5 @@
-//! The last round of a copy, under the locks of its shards: after it, the copy is read and written.
+//! Hands replicas over: runs the last round of a copy under the locks of its shards. After that, the new replica is read and
+//! written.
 
 use super::{Move, copy::Copy};
 use crate::{
@@ -15,29 +16,29 @@ use crate::{
 use miroir_core::shard::Shard;
 use std::{collections::BTreeSet, time::Duration};
 
-/// How long its locks are waited for: writers that come later wait behind it.
+/// How long to wait for the locks: later writers queue behind this request.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
-/// How long writers may wait in all. What takes longer is given up, and tried again later.
+/// How long writers may have to wait in all. A hand-over that takes longer is given up, and tried again later.
 const LONGEST: Duration = Duration::from_millis(1_700);
 
-/// Some shards of all indexes.
+/// The locks of some shards, in all indexes.
 pub fn scope(shards: &[Shard]) -> Scope {
     Scope { indexes: None, shards: Some(shards.iter().copied().collect()) }
 }
 
-/// A copy that is nearly whole.
+/// The hand-over of a copy that is nearly complete.
 pub struct HandOver<'a> {
-    /// Of what.
+    /// The move that is nearly complete.
     pub of: Move<'a>,
-    /// What was written since the last round.
+    /// The recording of what was written since the last round.
     pub recording: &'a Recording,
 }
 
 impl HandOver<'_> {
-    /// Hands over those shards that nobody has written since they were copied; gives them.
+    /// Hands over those shards that were not written since they were copied. Returns them.
     ///
     /// # Errors
-    /// The target has missed something, or does not answer.
+    /// The target has missed an operation, or did not answer in time.
     pub async fn of_quiet(&self, copy: &Copy<'_>) -> Result<Vec<Shard>> {
         let Move { cluster, shards, .. } = self.of;
         let begun = self.of.cluster.clock.monotonic();
@@ -48,14 +49,15 @@ impl HandOver<'_> {
         self.done(begun, quiet, guard).await
     }
 
-    /// Copies what was written since the last round, and hands over all shards; gives them. None where it is not the moment.
+    /// Copies what was written since the last round, and hands over all shards. Returns them; none if the locks are not free
+    /// soon, or the source has too much to index.
     ///
     /// # Errors
-    /// A node did not answer in time: the copy may be anything, and is begun again.
+    /// A node did not answer in time. The copy is in an unknown state, and starts again.
     pub async fn of_all(&self, copy: &mut Copy<'_>) -> Result<Vec<Shard>> {
         let begun = self.of.cluster.clock.monotonic();
         let Some(guard) = self.lock().await else { return Ok(Vec::new()) };
-        // It can be given up here without a trace; later it cannot.
+        // Until here the hand-over can be given up without side effects; later it cannot.
         let indexed = tokio::time::timeout(LONGEST / 2, self.of.source_has_indexed()).await;
         let Ok(indexed) = indexed else { return Ok(Vec::new()) };
         indexed?;
@@ -71,23 +73,29 @@ impl HandOver<'_> {
         tokio::time::timeout(LOCK_PATIENCE, lock).await.ok()
     }
 
-    /// Some work under the locks, as long as writers may wait.
+    /// Runs some work under the locks, within the time that writers may wait.
     async fn within(&self, begun: Instant, work: impl Future<Output = Result<()>>) -> Result<()> {
-        let late = || Error::Other(format!("the last of a copy to `{}` took too long", self.of.target.name));
+        let late = || {
+            Error::Other(format!("the last round of a copy to node `{}` took too long", self.of.target.name))
+        };
         tokio::time::timeout(LONGEST.saturating_sub(self.of.cluster.clock.since(begun)), work)
             .await
             .map_err(|_| late())?
     }
 
-    /// From now on the target is read and written.
+    /// Marks the target's replicas as active: from now on they are read and written.
     async fn done(&self, begun: Instant, shards: Vec<Shard>, guard: LockGuard) -> Result<Vec<Shard>> {
         let Move { cluster, target, .. } = self.of;
         if cluster.view().behind.contains(&target.name) {
             return Err(Error::Other(format!("node `{}` has missed an operation", target.name)));
         }
-        // From here on nothing comes to these shards: but meanwhile a write may have had no answer.
+        // Under the locks no new write begins in these shards. But an earlier request to the target may have had no answer, and
+        // could still arrive.
         if cluster.epochs.owes(&target.name) {
-            return Err(Error::Other(format!("node `{}` may get something late", target.name)));
+            return Err(Error::Other(format!(
+                "node `{}` may still receive an earlier request late",
+                target.name
+            )));
         }
         let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
         cluster.change(|view| shards.iter().for_each(|shard| view.mark_active(*shard, &target.name))).await?;
@@ -98,24 +106,28 @@ impl HandOver<'_> {
         Ok(shards)
     }
 
-    /// Copies what is left, and makes sure that it is the same.
+    /// Copies what is left, then compares it to make sure that it is the same.
     async fn last(&self, copy: &mut Copy<'_>) -> Result<()> {
         let Move { cluster, target, .. } = self.of;
         let dirty = self.recording.take();
-        // Writers wait.
+        // Not throttled, because writers are waiting.
         copy.is_throttled = false;
         copy.again(&dirty).await?;
         copy.indexed().await?;
         let sent = copy.cost;
         copy.again(&dirty).await?;
         if (copy.cost.documents, copy.cost.deleted) != (sent.documents, sent.deleted) {
-            return Err(Error::Other(format!("node `{}` does not keep what it is sent", target.name)));
+            return Err(Error::Other(format!(
+                "node `{}` does not have the documents that it was sent",
+                target.name
+            )));
         }
         delete_strays(cluster, copy).await
     }
 }
 
-/// An index that was deleted while it was copied may have been made again by a late page.
+/// Deletes from the target the indexes that are no longer in the catalogue: an index that was deleted during the copy may have
+/// been created again by a late page.
 async fn delete_strays(cluster: &Cluster, copy: &Copy<'_>) -> Result<()> {
     let known: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
     for index in copy.written.difference(&known) {

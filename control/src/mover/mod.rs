@@ -1,8 +1,8 @@
-//! The mover: makes stale replicas whole, whether they have missed something or are new. The one way in which documents get from
-//! node to node.
+//! The mover: makes stale replicas whole, whether they missed a write or are new. It is the only code that copies documents
+//! from node to node.
 //!
-//! A replica that is copied is neither read nor written, so nothing races with the copy. What is written to its shard
-//! meanwhile is recorded, and copied again, until little is left; only the last of it is copied under the shard's locks.
+//! While a replica is being copied, it is neither read nor written, so nothing races with the copy. Writes to its shard are
+//! recorded meanwhile, and copied in further rounds until little is left. Only the last round runs under the shard's locks.
 
 pub mod copy;
 pub mod document;
@@ -34,19 +34,19 @@ use std::{
 };
 use tracing::Instrument;
 
-/// How often it is looked whether there is something to do.
+/// How often the mover looks for work.
 const TICK: Duration = Duration::from_millis(200);
-/// A round of no more documents is not throttled.
+/// A round of at most this many documents is not throttled.
 const SMALL: usize = 1000;
-/// For so long gateways may take to know a node until somebody is told.
+/// How long a move waits for gateways to know its target before it reports that it waits.
 const TELLING: Duration = Duration::from_secs(5);
-/// How long a node is left alone after something went wrong with it.
+/// The pause after a move to a node has failed.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A round of catching up that took no longer is short enough to be the last, under locks.
+/// If a round took at most this long, the next one can be the last, under locks.
 const SHORT: Duration = Duration::from_millis(800);
 
 impl Mover {
-    /// Spawns some work, unless work of this name is under way.
+    /// Spawns some work, unless work of this name is running already.
     fn alone<F>(cluster: &Arc<Cluster>, name: String, work: impl FnOnce(Arc<Cluster>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -64,7 +64,7 @@ impl Mover {
     }
 }
 
-/// Moves and mends, for ever.
+/// Moves and repairs replicas, forever.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(TICK).await;
@@ -76,7 +76,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 Mover::alone(&cluster, format!("fill {}", node.name), |cluster| {
                     let filling = async move {
                         if let Err(error) = fill(&cluster, &node).await {
-                            tracing::warn!(error = %error.chain(), "replicas could not be made whole yet");
+                            tracing::warn!(error = %error.chain(), "stale replicas of a node could not be copied yet");
                             cluster.mover.progress.failed(&node.name, &error);
                             tokio::time::sleep(PAUSE).await;
                         }
@@ -93,7 +93,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
 async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     sync::catch_up(cluster, &node.name).await?;
     while let Some((source, shards)) = next(cluster, node) {
-        // What it may still get late must be refused before its copies are replaced.
+        // Requests that could still reach the node late must be fenced before its copies are replaced.
         if cluster.epochs.owes(&node.name) {
             cluster.epochs.settle(cluster, node).await?;
         }
@@ -103,10 +103,10 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-/// Some stale replicas of a node that one other node can give.
+/// Some stale replicas of a node that can be copied from one other node.
 fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let view = cluster.view();
-    // One that is behind learns first which indexes there are.
+    // A source must not be behind: it might lack indexes.
     let source_of = |shard: Shard| {
         let mut active = view.active(shard).filter_map(|name| cluster.node(name));
         active.find(|node| node.is_up() && node.name != target.name && !view.behind.contains(&node.name))
@@ -133,16 +133,19 @@ impl<'a> Move<'a> {
         let Self { cluster, source, target, shards } = self;
         let begun = cluster.clock.monotonic();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
-        // From here on none of them is emptied. What was given up before that may be empty by now, and is to stay so.
+        // From here on [`old_copies`] does not delete the documents of these replicas. Replicas that are no longer wanted may
+        // have been emptied before, and must stay empty.
         if !shards.iter().all(|shard| self.is_wanted(*shard)) {
             return Ok(());
         }
         self.known_to_gateways().await;
         let recording = cluster.mover.recorder.start(shards.iter().copied());
-        // What has begun before it is recorded must be known, and indexed.
+        // Writes that had begun before the recording started are not recorded: wait until they are committed, and indexed on
+        // the source.
         cluster.locks.drained(&hand_over::scope(shards)).await;
         self.source_has_indexed().await?;
-        // A node that was killed still does what it took before: after its copy was looked at, that would change it.
+        // A node that was killed still handles the tasks that it had accepted before. They could change the copy after it was
+        // compared.
         target.has_ended_what_it_took().await?;
         let mut copy = Copy::new(cluster, source, target, shards);
         copy.everything().await?;
@@ -156,13 +159,13 @@ impl<'a> Move<'a> {
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,
             took = ?cluster.clock.since(begun),
-            "replicas are whole"
+            "replicas are complete"
         );
         Ok(())
     }
 
-    /// Rounds of what was written meanwhile. After each one, shards that nobody has written since are handed over; all that are
-    /// left, once a round is short. Gives how many were.
+    /// Copies in rounds what was written meanwhile. After each round, hands over the shards that had no write since; after a
+    /// short round, all shards that are left. Returns the number of shards handed over.
     async fn catch_up_and_hand_over(self, recording: &Recording, copy: &mut Copy<'_>) -> Result<usize> {
         let mut left = self.shards.to_vec();
         let mut done = 0;
@@ -171,7 +174,7 @@ impl<'a> Move<'a> {
             let begun = self.cluster.clock.monotonic();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
-            // Else what is written all the time would never be caught up with.
+            // A throttled copy could never catch up with a shard that is written all the time.
             copy.is_throttled = record::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
             copy.indexed().await?;
@@ -192,7 +195,7 @@ impl<'a> Move<'a> {
             if left.is_empty() {
                 return Ok(done);
             }
-            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round");
+            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round of a copy has ended");
             tokio::time::sleep(pause).await;
             pause =
                 if handed_over.is_empty() { (pause * 3 / 2).min(PAUSE) } else { Duration::from_millis(20) };
@@ -206,12 +209,12 @@ impl<'a> Move<'a> {
         Move { cluster: self.cluster, source: self.source, target: self.target, shards }
     }
 
-    /// Whether the copy of a shard has all that the source has, and the source has all that it took.
+    /// Whether the source has indexed everything that it accepted for a shard, and the copy has all of it.
     fn is_quiet(self, recording: &Recording, shard: Shard) -> bool {
         recording.is_clean(shard) && !self.cluster.settler.is_pending(&self.source.name, shard)
     }
 
-    /// Whether the source still has the truth, and the target still is to have it.
+    /// Whether the source still has an active replica of the shard, and the target's replica is still stale.
     fn is_wanted(self, shard: Shard) -> bool {
         let view = self.cluster.view();
         let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
@@ -219,8 +222,8 @@ impl<'a> Move<'a> {
             && view.replica(shard, &self.target.name).is_some_and(stale)
     }
 
-    /// Waits until every gateway knows the target and was answered by it: they could neither write to it nor read it otherwise,
-    /// and it may become the only one to be read.
+    /// Waits until every gateway knows the target and has got an answer from it. Otherwise gateways could neither write to it
+    /// nor read from it, and it may become the only readable replica.
     async fn known_to_gateways(self) {
         let Self { cluster, target, .. } = self;
         let begun = cluster.clock.monotonic();
@@ -235,18 +238,18 @@ impl<'a> Move<'a> {
             if cluster.clock.since(begun) > TELLING && !is_told {
                 is_told = true;
                 let error = Error::Other(format!(
-                    "node `{}` takes nothing yet: {}",
+                    "node `{}` is not ready for copies yet: {}",
                     target.name,
                     if known {
                         format!(
-                            "it has not answered the gateways' workers {}; is its URL one that they reach, too?",
+                            "it has not answered the gateways' workers {}; can they reach its URL?",
                             strangers.join(", ")
                         )
                     } else {
                         "not all gateways have confirmed the topology that names it".to_owned()
                     }
                 ));
-                tracing::warn!(error = %error.chain(), "a copy waits");
+                tracing::warn!(error = %error.chain(), "a move waits for gateways");
                 cluster.mover.progress.failed(&target.name, &error);
             }
             tokio::time::sleep(TICK).await;
@@ -257,6 +260,6 @@ impl<'a> Move<'a> {
         if self.cluster.settler.indexed(&self.source.name, self.shards).await {
             return Ok(());
         }
-        Err(Error::Other(format!("node `{}` went away", self.source.name)))
+        Err(Error::Other(format!("node `{}` became unreachable", self.source.name)))
     }
 }

@@ -1,4 +1,4 @@
-//! Old copies: written until no gateway reads them, then deleted.
+//! Old copies are written until no gateway reads them, and then deleted.
 
 use super::{Mover, copy::untagged, hand_over::scope};
 use crate::{
@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tracing::Instrument;
 
-/// How long the locks are waited for: writers that come later wait behind.
+/// How long to wait for the locks: later writers queue behind this request.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a node may take to queue a deletion.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Does what is due.
+/// Starts the work that is due: takes old copies out of the write set, deletes them, and lets empty nodes leave.
 pub fn look_after(cluster: &Arc<Cluster>) {
     let view = cluster.view();
     if !unread(cluster, &view).is_empty() {
@@ -34,7 +34,7 @@ pub fn look_after(cluster: &Arc<Cluster>) {
         });
     }
     for (name, mut shards) in removing(&view) {
-        // A replica that is given up while it is copied would get the rest of its copy after it was emptied.
+        // A replica that is still being copied must not be emptied: it would get the rest of the copy afterwards.
         shards.retain(|shard| !cluster.mover.progress.is_copying(*shard, &name));
         if shards.is_empty() {
             continue;
@@ -56,11 +56,11 @@ pub fn look_after(cluster: &Arc<Cluster>) {
 
 fn report(what: &str, result: Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(error = %error.chain(), "{what}: not done yet");
+        tracing::warn!(error = %error.chain(), "{what}: not done yet, will be tried again");
     }
 }
 
-/// Old copies that no gateway reads any more.
+/// The old copies that no gateway reads any more.
 fn unread(cluster: &Cluster, view: &View) -> Vec<(Shard, String)> {
     let mut unread = Vec::new();
     for shard in view.shards() {
@@ -75,13 +75,13 @@ fn unread(cluster: &Cluster, view: &View) -> Vec<(Shard, String)> {
     unread
 }
 
-/// Takes old copies out of the write set, when no write to them is under way.
+/// Takes old copies out of the write set, under locks, so that no write to them is running.
 async fn take_out(cluster: &Cluster) -> Result<()> {
     let copies = unread(cluster, &cluster.view());
     let shards: Vec<Shard> = copies.iter().map(|(shard, _)| *shard).collect();
     let lock = cluster.locks.lock(scope(&shards));
     let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else {
-        // Some of them may be free: one after the other.
+        // Some shards may be free: try each one alone.
         for (shard, node) in &copies {
             let lock = cluster.locks.lock(scope(&[*shard]));
             if let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await {
@@ -93,7 +93,7 @@ async fn take_out(cluster: &Cluster) -> Result<()> {
     cluster.change(|view| copies.iter().for_each(|(shard, node)| view.remove(*shard, node))).await
 }
 
-/// Replicas whose documents are to be deleted, by node.
+/// The replicas whose documents must be deleted, by node.
 fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
     let mut removing: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
     for shard in view.shards() {
@@ -104,9 +104,9 @@ fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
     removing
 }
 
-/// Deletes what a node has of some shards, in all indexes.
+/// Deletes a node's documents of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
-    // What comes late would stay.
+    // A write that arrived after the deletion would stay on the node.
     cluster.epochs.settle(cluster, node).await?;
     let filter = tag_filter(shards);
     let view = cluster.view();
@@ -117,7 +117,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
         let answer = fenced::send(cluster, node, request.clone(), PATIENCE).await?;
         match answer.task_uid().filter(|_| answer.is_success()) {
             Some(task) => tasks.push(task.into()),
-            // It was deleted meanwhile, or the node has missed its creation.
+            // The index was deleted meanwhile, or the node has missed its creation.
             None if answer.status == 404 => {}
             None => return Err(node.unexpected(&request, &answer)),
         }
@@ -153,8 +153,8 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
     cluster.change(|view| shards.iter().for_each(|shard| view.removed(*shard, &node.name))).await
 }
 
-/// Nodes that are to leave and hold nothing any more leave. What they keep of indexes and keys is deleted, so that they can come
-/// back as new ones.
+/// Removes from the cluster the nodes that must leave and hold no replica any more. Deletes the indexes and internal keys that
+/// they still have, so that they can join again as new nodes.
 async fn say_farewell(cluster: &Cluster) -> Result<()> {
     let mut gone = Vec::new();
     cluster

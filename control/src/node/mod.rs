@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a node may take for a request of the control plane's own.
+/// Timeout of the control plane's requests to a node.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One Meilisearch node.
@@ -47,34 +47,34 @@ pub struct Node {
     health: Mutex<Health>,
 }
 
-/// What the health loop saw last.
+/// The result of the last health check.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// It answers `/health` with 200.
+    /// Whether it answered `/health` with 200.
     pub up: bool,
-    /// Since when it does, or does not.
+    /// Since when `up` has this value.
     pub since: Instant,
-    /// Its version, once it told.
+    /// Its version, once the node has reported it.
     pub version: Option<String>,
-    /// What went wrong last.
+    /// The error of the last health check.
     pub error: Option<String>,
 }
 
-/// A whole answer.
+/// A node's complete answer.
 #[derive(Clone, Debug)]
 pub struct NodeAnswer {
     /// HTTP status.
     pub status: u16,
     /// `Content-Type`.
     pub content_type: Option<String>,
-    /// `Allow`: methods of a route that does not have the one asked for.
+    /// `Allow`: the route's methods, if it does not support the requested one.
     pub allow: Option<String>,
     /// The body.
     pub body: Bytes,
 }
 
 impl NodeAnswer {
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; `null` if it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
@@ -99,26 +99,26 @@ impl NodeAnswer {
     }
 }
 
-/// In whose name a node is asked.
+/// The authorization that a request to a node carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Authority {
-    /// The master key: for requests that no client has chosen the route of.
+    /// The master key. Never for requests whose route a client chose.
     #[default]
     Master,
-    /// An `Authorization` header, as a client has sent it or of a key of the control plane's own.
+    /// An `Authorization` header: the client's own, or one with a key that the control plane created.
     Header(String),
-    /// Without any.
+    /// No authorization.
     Nobody,
 }
 
-/// A request, with everything that a client may have sent.
+/// A request to a node, with the parts that may come from a client.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Upper case.
+    /// HTTP method, upper case.
     pub method: String,
     /// Path and query.
     pub path: ApiPath,
-    /// Who asks.
+    /// Its authorization.
     pub authority: Authority,
     /// `Content-Type`.
     pub content_type: Option<String>,
@@ -129,7 +129,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of the control plane's own, under the master key.
+    /// A request that the control plane sends itself, with the master key.
     #[must_use]
     pub fn own(method: &str, path: impl Into<ApiPath>, body: Option<&Value>) -> Self {
         Self {
@@ -143,7 +143,7 @@ impl Request {
 }
 
 impl Node {
-    /// A node that has not been heard of yet.
+    /// A node that counts as down until its first health check.
     #[must_use]
     pub fn new(
         config: crate::base::config::NodeConfig,
@@ -164,7 +164,7 @@ impl Node {
         }
     }
 
-    /// Where it is.
+    /// Its configuration.
     #[must_use]
     pub fn config(&self) -> crate::base::config::NodeConfig {
         self.config.clone()
@@ -179,15 +179,15 @@ impl Node {
     /// Sends a request and reads the whole answer, whatever its status.
     ///
     /// # Errors
-    /// No whole answer came.
+    /// The node did not answer, or its answer was cut short.
     pub async fn send(&self, request: &Request) -> Result<NodeAnswer> {
         self.send_within(request, TIMEOUT).await
     }
 
-    /// The same, with a bound of the caller's.
+    /// Like [`Self::send`], with the caller's timeout.
     ///
     /// # Errors
-    /// No whole answer came in time.
+    /// The node did not answer completely in time.
     pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
@@ -211,19 +211,19 @@ impl Node {
         })
     }
 
-    /// The node's URL of a path.
+    /// The URL of a path on this node.
     ///
     /// # Errors
-    /// The HTTP client would ask for another path: its URLs have no segments such as `..`.
+    /// The HTTP client would request another path, because URL parsing resolves segments such as `..`.
     fn url_of(&self, path: &ApiPath) -> Result<url::Url> {
         let text = format!("{}{path}", self.url.as_str().trim_end_matches('/'));
         match url::Url::parse(&text) {
             Ok(url) if url.as_str() == text => Ok(url),
-            _ => Err(Error::Other(format!("`{path}` is no path that a node can be asked for"))),
+            _ => Err(Error::Other(format!("`{path}` cannot be requested from a node"))),
         }
     }
 
-    /// Asks under the master key for JSON, and takes nothing but success.
+    /// Sends a request with the master key and returns the answer's JSON; any status but 2xx is an error.
     ///
     /// # Errors
     /// No answer, another status than 2xx, or something that is no JSON.
@@ -236,7 +236,7 @@ impl Node {
         Err(self.unexpected(&request, &answer))
     }
 
-    /// The error that an answer is to whoever takes nothing but success.
+    /// The error for an answer whose status is not 2xx.
     #[must_use]
     pub fn unexpected(&self, request: &Request, answer: &NodeAnswer) -> Error {
         Error::Unexpected {
@@ -247,26 +247,26 @@ impl Node {
         }
     }
 
-    /// What the health loop saw last.
+    /// The result of the last health check.
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// It answered its last health check.
+    /// Whether it answered its last health check.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).up
     }
 
-    /// How long it has been away.
+    /// How long it has been unreachable; `None` if it is up.
     #[must_use]
     pub fn away(&self) -> Option<Duration> {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         (!health.up).then(|| self.clock.since(health.since))
     }
 
-    /// Asks for its health; `true` if it has come back, or come for the first time.
+    /// Checks the node's health. Returns `true` if it was down before, or was never checked, and is up now.
     pub async fn check(&self) -> bool {
         let request = Request { authority: Authority::Nobody, ..Request::own("GET", "/health", None) };
         let result = match self.send_within(&request, Duration::from_secs(2)).await {

@@ -152,7 +152,7 @@ impl Node {
     /// Waits until the node has ended a task.
     ///
     /// # Errors
-    /// It failed, or the node did not answer.
+    /// The task failed, or the node did not answer.
     pub async fn wait_for_task(&self, uid: u64) -> Result<()> {
         let mut pause = Duration::from_millis(20);
         loop {
@@ -195,7 +195,7 @@ impl Node {
     /// Whether the node has nothing to do.
     ///
     /// # Errors
-    /// It did not answer, or refused.
+    /// The node did not answer, or refused.
     pub async fn is_idle(&self) -> Result<bool> {
         self.has_no_task_of("/tasks?statuses=enqueued,processing&limit=1").await
     }
@@ -203,7 +203,7 @@ impl Node {
     /// Whether the node has nothing to do that makes indexes, as settings do, too, or deletes some.
     ///
     /// # Errors
-    /// It did not answer, or refused.
+    /// The node did not answer, or refused.
     pub async fn keeps_its_indexes(&self) -> Result<bool> {
         let path = "/tasks?limit=1&statuses=enqueued,processing\
                     &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate,documentAdditionOrUpdate";

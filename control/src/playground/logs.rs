@@ -1,4 +1,4 @@
-//! Streams what fails: ends that nobody asked for, and errors out of logs.
+//! Prints failures: processes that end unexpectedly, and errors from logs.
 
 use super::supervisor::Supervisor;
 use std::{
@@ -11,9 +11,9 @@ use std::{
 /// Marks of a line that somebody should read: Envoy's, tracing's (of text and of JSON), Rust's.
 const MARKS: [&str; 6] = ["[error]", "[critical]", " ERROR ", "\"level\":\"ERROR\"", "panicked at", "fatal"];
 
-/// Watches processes and logs, for ever.
+/// Watches processes and logs, and never returns.
 pub async fn stream(supervisor: &Supervisor) {
-    // What was written before is known, or was said.
+    // Skip what is in the logs already.
     let mut read: HashMap<PathBuf, u64> = supervisor
         .logs()
         .into_values()
@@ -41,7 +41,7 @@ pub async fn stream(supervisor: &Supervisor) {
     }
 }
 
-/// The whole lines that came since.
+/// The complete lines that were added since the last call.
 fn new_lines(path: &Path, from: &mut u64) -> Vec<String> {
     let mut text = Vec::new();
     let read = std::fs::File::open(path).and_then(|mut file| {
@@ -53,7 +53,7 @@ fn new_lines(path: &Path, from: &mut u64) -> Vec<String> {
     }
     let whole = match text.iter().rposition(|byte| *byte == b'\n') {
         Some(end) => end + 1,
-        // A line longer than the buffer would be waited for for ever.
+        // A line that is longer than the buffer would never be complete.
         None if text.len() == 1 << 20 => text.len(),
         None => 0,
     };

@@ -1,4 +1,4 @@
-//! `miroir playground`: a whole cluster on one machine, in one command.
+//! `miroir playground`: runs a whole cluster on one machine with one command.
 
 pub mod args;
 pub mod child;
@@ -27,16 +27,16 @@ use std::{
 };
 use supervisor::Supervisor;
 
-/// How long everything may take to come up.
+/// How long all processes may take to start.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Asked for to see whether a search goes through; nobody has such an index.
+/// The index of probe searches; it does not exist.
 const PROBE_INDEX: &str = "miroir-probe";
 
-/// Runs a playground, or acts on one that runs.
+/// Runs a playground, or acts on a running one.
 ///
 /// # Errors
-/// Something does not start.
+/// A process does not start, or the action fails.
 pub async fn run(args: PlaygroundArgs) -> Result<()> {
     match &args.action {
         Some(action) => socket::act(action).await,
@@ -57,7 +57,7 @@ pub async fn run(args: PlaygroundArgs) -> Result<()> {
     }
 }
 
-/// Where data goes; a temporary folder goes away with the guard.
+/// The data folder. Dropping the guard removes a temporary folder.
 fn folder(data: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
     match data {
         Some(data) => {
@@ -74,7 +74,7 @@ fn folder(data: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
     }
 }
 
-/// Ctrl-C, SIGTERM, SIGHUP, or a parent that is gone.
+/// Waits for Ctrl-C, SIGTERM, SIGHUP or the end of the parent process, and returns the reason.
 async fn asked_to_stop(parent: u32) -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = async |kind: SignalKind| match signal(kind) {
@@ -94,7 +94,7 @@ async fn asked_to_stop(parent: u32) -> &'static str {
     }
 }
 
-/// Starts everything, says so, and watches it for ever.
+/// Starts everything, prints the addresses, and then watches the processes.
 async fn up(args: &RunArgs, data: &Path, supervisor: &Arc<Supervisor>) -> Result<()> {
     let plan = Arc::new(Plan::new(args, data)?);
     let socket = tokio::net::TcpListener::bind(plan.state.admin.trim_start_matches("http://"))
@@ -129,7 +129,7 @@ async fn start(args: &RunArgs, plan: &Plan, supervisor: &Supervisor, progress: &
     supervisor.add(plan.control(args)?)?;
     until_ok(&format!("{}/health", plan.state.control), None, "control").await?;
     progress.set_message("Envoy");
-    // The first gateway comes last: its address answers only when everything is there.
+    // Start the first gateway last: its address answers only when everything runs.
     for gateway in (0..args.gateways).rev() {
         supervisor.add(plan.gateway(args, gateway)?)?;
         let Some(listen) = plan.listen.get(usize::from(gateway)) else { continue };
@@ -144,7 +144,7 @@ async fn start(args: &RunArgs, plan: &Plan, supervisor: &Supervisor, progress: &
     Ok(())
 }
 
-/// Waits until a request succeeds: `GET`; or, under a key, a search, which a node answers for an index that is not there.
+/// Waits until a request succeeds: a `GET`, or with a key a search, for which a node's `index_not_found` counts as success.
 async fn until_ok(url: &str, search_key: Option<&str>, name: &str) -> Result<()> {
     let http =
         reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap_or_default();
@@ -167,10 +167,10 @@ async fn until_ok(url: &str, search_key: Option<&str>, name: &str) -> Result<()>
         };
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    Err(Error::Other(format!("`{name}` did not come up at {url}: {last}")))
+    Err(Error::Other(format!("`{name}` did not start at {url}: {last}")))
 }
 
-/// The first process that ends while others are still starting: its last words.
+/// Waits for a process that ends while others are starting. The error has the end of its log.
 async fn failure(supervisor: &Supervisor) -> Error {
     loop {
         if let Some(process) = supervisor.reap().into_iter().next() {
@@ -178,7 +178,10 @@ async fn failure(supervisor: &Supervisor) -> Error {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let words = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
-            return Error::Other(format!("`{}` {}, its log ends so:\n{words}", process.name, process.state));
+            return Error::Other(format!(
+                "`{}` {}; the end of its log:\n{words}",
+                process.name, process.state
+            ));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -211,10 +214,10 @@ fn introduce(args: &RunArgs, plan: &Plan, supervisor: &Supervisor) {
     println!("  miroir status --data {data}");
     println!("  miroir playground kill meili-0 --data {data}    # and search again");
     println!("  miroir playground start meili-0 --data {data}");
-    println!("Logs are in {data}/logs. Ctrl-C ends it all.");
+    println!("Logs are in {data}/logs. Ctrl-C stops everything.");
 }
 
-/// Nodes that are started later.
+/// Starts more nodes later.
 struct NewNodes {
     plan: Arc<Plan>,
     started: u16,

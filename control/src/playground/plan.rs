@@ -1,4 +1,4 @@
-//! What a playground starts: with which arguments, on which ports.
+//! The processes of a playground, with their arguments and ports.
 
 use super::{
     args::RunArgs,
@@ -22,20 +22,20 @@ use std::{
     time::Duration,
 };
 
-/// Meilisearch's own name for the memory that indexing may take.
+/// Meilisearch's environment variable for the memory that indexing may use.
 const INDEXING_MEMORY: &str = "MEILI_MAX_INDEXING_MEMORY";
 
-/// Its name for the private networks that it may call.
+/// Meilisearch's environment variable for the private networks that it may connect to.
 const ALLOWED_NETWORKS: &str = "MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS";
 
-/// Everything that is known before the first process starts.
+/// All that is decided before the first process starts.
 pub(super) struct Plan {
     pub(super) data: PathBuf,
     pub(super) programs: Programs,
     pub(super) secrets: Secrets,
     pub(super) state: State,
     pub(super) listen: Vec<SocketAddr>,
-    /// Private networks that nodes may call.
+    /// Private networks that nodes may connect to.
     networks: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl Plan {
         let before = State::read(data).unwrap_or_default();
         if before.pid != 0 && before.pid != std::process::id() && is_playground(&before) {
             return Err(Error::Other(format!(
-                "a playground runs in {} already, pid {}",
+                "a playground is already running in {}, pid {}",
                 data.display(),
                 before.pid
             )));
@@ -75,10 +75,7 @@ impl Plan {
         let wanted = Some(args.listen.port()).filter(|port| *port != 0);
         let first = take("gateway-0".to_owned(), wanted);
         if wanted.is_some_and(|wanted| wanted != first) {
-            return Err(Error::Other(format!(
-                "somebody listens on {} already: choose another --listen",
-                args.listen
-            )));
+            return Err(Error::Other(format!("{} is already in use: choose another --listen", args.listen)));
         }
         let mut listen = vec![SocketAddr::new(args.listen.ip(), first)];
         for gateway in 0..args.gateways {
@@ -148,7 +145,7 @@ impl Plan {
         if let Some(networks) = &self.networks {
             spec.env.push((ALLOWED_NETWORKS.to_owned(), networks.clone()));
         }
-        // By default each would take two thirds of the machine's memory for itself.
+        // By default, each node would use up to two thirds of the machine's memory.
         if std::env::var_os(INDEXING_MEMORY).is_none() {
             spec.env.push((INDEXING_MEMORY.to_owned(), "512MiB".to_owned()));
         }
@@ -156,7 +153,7 @@ impl Plan {
     }
 
     pub(super) fn control(&self, args: &RunArgs) -> Result<Spec> {
-        // Those that were added are in the ledger only once they have been taken in.
+        // Nodes that were added later are in the ledger only once they have joined the cluster.
         let nodes: Vec<_> = (0..args.nodes + self.state.added)
             .map(|node| {
                 let name = format!("meili-{node}");
@@ -164,7 +161,7 @@ impl Plan {
             })
             .collect();
         let replication = args.replication.unwrap_or(2.min(usize::from(args.nodes)));
-        // A gateway that is killed here is meant to be watched: its writes are not waited for long.
+        // The timeouts are short, so that one can watch how the cluster recovers the writes of a killed gateway.
         let mut limits = json!({
             "searchTimeoutMs": args.search_timeout_ms, "writeTimeoutMs": args.write_timeout_ms,
             "controlTimeoutMs": 30000, "leaseMs": args.lease_ms
@@ -224,7 +221,7 @@ impl Plan {
             &config.display().to_string(),
             "--concurrency",
             "2",
-            // No hot restarts: gateways on one machine then share nothing.
+            // Without hot restarts, gateways on one machine share nothing.
             "--disable-hot-restart",
             "--log-level",
             "warning",
@@ -234,13 +231,13 @@ impl Plan {
     }
 }
 
-/// Whether the playground of that state still runs: it answers at its own address.
+/// Whether the playground of this state still runs: it accepts connections on its own address.
 fn is_playground(state: &State) -> bool {
     let Ok(address) = state.admin.trim_start_matches("http://").parse::<SocketAddr>() else { return false };
     std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok()
 }
 
-/// An address that can be connected to, for one that is listened on.
+/// The address to connect to, for a listening address that may be unspecified.
 pub(super) fn connectable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())) } else { listen }
 }

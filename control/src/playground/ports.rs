@@ -1,4 +1,4 @@
-//! Free ports on the loopback, below the range that the kernel gives to outgoing connections.
+//! Free ports on the loopback address, below the range that the kernel uses for outgoing connections.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
 
 const RANGE: std::ops::Range<u16> = 10_000..30_000;
 
-/// Hands out ports that nobody listens on, none twice.
+/// Hands out free ports, each one once.
 #[derive(Debug)]
 pub struct Ports {
     next: u16,
@@ -15,7 +15,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Starts somewhere in the range, so that playgrounds that start together do not race for the same ports.
+    /// Starts at a random port of the range, so that playgrounds that start at the same time do not compete for the same ports.
     #[must_use]
     pub fn new() -> Self {
         let seed = uuid::Uuid::new_v4().as_u128() % u128::from(RANGE.end - RANGE.start);
@@ -51,7 +51,7 @@ impl Default for Ports {
     }
 }
 
-/// Whether nobody listens there.
+/// Whether no process listens on the port.
 #[must_use]
 pub fn is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()

@@ -1,15 +1,15 @@
-//! Where the playground's programs are.
+//! Finds the playground's programs.
 
 use super::args::RunArgs;
 use crate::base::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The programs and the filter.
+/// Paths of the programs and of the filter.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    /// This one.
+    /// This program.
     pub own: PathBuf,
-    /// A node.
+    /// The node: Meilisearch, or the development node.
     pub node: PathBuf,
     /// Envoy.
     pub envoy: PathBuf,
@@ -18,10 +18,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them all.
+    /// Finds all programs and the filter.
     ///
     /// # Errors
-    /// All that is missing, at once, and how to say where it is.
+    /// Everything that is missing, at once, and how to give its path.
     pub fn find(args: &RunArgs) -> Result<Self> {
         let own = std::env::current_exe().map_err(Error::file("this program"))?;
         let beside = own.parent().unwrap_or(Path::new(".")).to_owned();
@@ -61,7 +61,7 @@ impl Programs {
     }
 }
 
-/// A path as it is, or a bare name looked up on the `PATH`.
+/// Returns a path as it is, and looks up a bare name on the `PATH`.
 fn on_path(program: PathBuf) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return Some(program);
@@ -70,7 +70,7 @@ fn on_path(program: PathBuf) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(&program)).find(|path| path.is_file())
 }
 
-/// Processes run in folders of their own.
+/// The path must be absolute, because each process runs in its own folder.
 fn absolute(path: PathBuf) -> PathBuf {
     path.canonicalize().unwrap_or(path)
 }

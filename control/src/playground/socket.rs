@@ -1,4 +1,5 @@
-//! How `miroir playground ps`, `kill` and `start` talk to the playground that runs: HTTP on the loopback, with a token.
+//! The API of a running playground, for `miroir playground ps`, `kill`, `start` and `add`: HTTP on the loopback address, with a
+//! token.
 
 use super::{
     NewNodes,
@@ -64,10 +65,10 @@ fn answer(result: Result<()>, supervisor: &Supervisor) -> Response {
     }
 }
 
-/// Does what a command says, on the playground that runs.
+/// Runs an action on the running playground.
 ///
 /// # Errors
-/// None runs there, or it refuses.
+/// No playground runs there, or it refuses the action.
 pub async fn act(action: &Action) -> Result<()> {
     let (of, method, path) = match action {
         Action::Add(of) => return add(of).await,
@@ -94,7 +95,7 @@ pub async fn act(action: &Action) -> Result<()> {
     Ok(())
 }
 
-/// Starts another node, and says how it is taken in.
+/// Starts another node, and prints how to add it to the cluster.
 async fn add(of: &OfArgs) -> Result<()> {
     let processes = ask(of, reqwest::Method::POST, &"/processes/add".into()).await?;
     let mut nodes = processes.iter().filter(|process| process.name.starts_with("meili-"));
@@ -103,7 +104,7 @@ async fn add(of: &OfArgs) -> Result<()> {
     if of.json {
         println!("{}", serde_json::to_string_pretty(node)?);
     } else {
-        println!("`{}` runs, and is not in the cluster yet. To take it in:", node.name);
+        println!("`{}` is running, but not in the cluster yet. To add it:", node.name);
         println!("  miroir node add {}={} --data {}", node.name, node.address, of.data.display());
     }
     Ok(())

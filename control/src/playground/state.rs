@@ -1,4 +1,4 @@
-//! `playground.json`: what a restart keeps and what other commands look up.
+//! `playground.json`: what a restart keeps and other commands read.
 
 use crate::base::{
     error::{Error, Result},
@@ -10,41 +10,41 @@ use std::{collections::BTreeMap, path::Path};
 /// File name in the data folder.
 const FILE: &str = "playground.json";
 
-/// A playground's addresses.
+/// A playground's state, in its data folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// The playground's process.
+    /// The playground's pid.
     pub pid: u32,
-    /// Where clients connect.
+    /// The URL for clients.
     pub url: String,
-    /// The control plane.
+    /// The control plane's URL.
     pub control: String,
-    /// The playground's own address.
+    /// The URL of the playground's own API.
     pub admin: String,
-    /// Opens the playground's own address.
+    /// The token of the playground's own API.
     pub token: String,
-    /// Clients use keys.
+    /// Whether clients need keys.
     pub master_key: bool,
-    /// Nodes that were added to those that it started with.
+    /// The number of nodes that were added since the first start.
     #[serde(default)]
     pub added: u16,
-    /// All ports, by what they are for: a restart takes the same ones, where they are free.
+    /// All ports, by process. A restart uses the same ones if they are free.
     pub ports: BTreeMap<String, u16>,
 }
 
 impl State {
-    /// Reads it.
+    /// Reads the state.
     ///
     /// # Errors
-    /// There is none.
+    /// The file does not exist, or cannot be read.
     pub fn read(data: &Path) -> Result<Self> {
         let path = data.join(FILE);
         let bytes = std::fs::read(&path).map_err(Error::file(&path))?;
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Writes it, for the owner only: it holds a token.
+    /// Writes the state, readable by the owner only, because it contains a token.
     ///
     /// # Errors
     /// It cannot be written.

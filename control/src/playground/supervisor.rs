@@ -1,4 +1,4 @@
-//! The playground's processes: started, watched, killed, started again; none outlives it.
+//! Starts, watches, kills and restarts the playground's processes. None outlives the playground.
 
 use crate::base::error::{Error, Result};
 use nix::{
@@ -25,17 +25,17 @@ pub struct Spec {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Added to the environment.
+    /// Variables that are added to the environment.
     pub env: Vec<(String, String)>,
-    /// Where it runs.
+    /// Its working directory.
     pub folder: PathBuf,
-    /// Where its output goes.
+    /// The file for its output.
     pub log: PathBuf,
-    /// Where it listens.
+    /// Its URL.
     pub address: String,
 }
 
-/// A process at a glance.
+/// The status of a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessView {
@@ -43,11 +43,11 @@ pub struct ProcessView {
     pub name: String,
     /// `running`, `killed`, `exited: …`.
     pub state: String,
-    /// While it runs.
+    /// Its pid while it runs.
     pub pid: Option<u32>,
-    /// Where it listens.
+    /// Its URL.
     pub address: String,
-    /// Since its start or its end.
+    /// Seconds since its start or its end.
     pub seconds: u64,
 }
 
@@ -62,13 +62,13 @@ struct Process {
 /// All processes, in the order of their start.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// This program, as it was found at the start: a newer build may take its place while it runs.
+    /// This program's path, resolved at the start, because a newer build may replace the file while it runs.
     own: PathBuf,
     processes: Mutex<Vec<Process>>,
 }
 
 impl Supervisor {
-    /// Nothing runs yet.
+    /// A supervisor without processes.
     ///
     /// # Errors
     /// This program cannot be found.
@@ -92,14 +92,14 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills a process at once.
+    /// Kills a process with SIGKILL.
     ///
     /// # Errors
-    /// There is none of that name that runs.
+    /// No process of that name runs.
     pub fn kill(&self, name: &str) -> Result<()> {
         let mut processes = self.processes();
         let process = find(&mut processes, name)?;
-        let child = process.child.as_mut().ok_or_else(|| Error::Other(format!("`{name}` does not run")))?;
+        let child = process.child.as_mut().ok_or_else(|| Error::Other(format!("`{name}` is not running")))?;
         child.kill().map_err(Error::file(name))?;
         child.wait().map_err(Error::file(name))?;
         process.child = None;
@@ -108,15 +108,15 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts a process that does not run.
+    /// Starts a process that is not running.
     ///
     /// # Errors
-    /// There is none of that name, or it runs, or it cannot be started.
+    /// There is no process of that name, or it is running, or it cannot be started.
     pub fn start(&self, name: &str) -> Result<()> {
         let mut processes = self.processes();
         let process = find(&mut processes, name)?;
         if process.child.is_some() {
-            return Err(Error::Other(format!("`{name}` runs")));
+            return Err(Error::Other(format!("`{name}` is already running")));
         }
         process.child = Some(spawn(&self.own, &process.spec)?);
         process.state = "running".to_owned();
@@ -124,7 +124,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// All processes: nodes, the control plane, gateways, each kind by number.
+    /// All processes: nodes, the control plane, gateways, each kind sorted by number.
     #[must_use]
     pub fn list(&self) -> Vec<ProcessView> {
         let processes = self.processes();
@@ -136,20 +136,20 @@ impl Supervisor {
             seconds: process.since.elapsed().as_secs(),
         };
         let mut views: Vec<ProcessView> = processes.iter().map(view).collect();
-        // Gateways are started last one first.
+        // Gateways start in reverse order, so the list is sorted.
         views.sort_by_key(|view| {
             (view.name.starts_with("gateway-"), view.name == "control", view.name.len(), view.name.clone())
         });
         views
     }
 
-    /// Where each process writes.
+    /// The log file of each process.
     #[must_use]
     pub fn logs(&self) -> BTreeMap<String, PathBuf> {
         self.processes().iter().map(|process| (process.spec.name.clone(), process.spec.log.clone())).collect()
     }
 
-    /// Processes that have ended though nobody asked them to, since the last call.
+    /// The processes that have ended by themselves since the last call.
     pub fn reap(&self) -> Vec<ProcessView> {
         let mut ended = Vec::new();
         for process in self.processes().iter_mut() {
@@ -164,7 +164,7 @@ impl Supervisor {
         self.list().into_iter().filter(|view| ended.contains(&view.name)).collect()
     }
 
-    /// Ends all processes, the last started first: politely, and after some seconds not.
+    /// Ends all processes, the last one first: with SIGTERM, and after some seconds with SIGKILL.
     pub async fn stop(&self) {
         let mut last = self.list();
         last.reverse();
@@ -187,7 +187,7 @@ impl Supervisor {
     }
 }
 
-/// However the playground's function ends, its processes end with it.
+/// Kills the processes, however the playground's function ends.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         for process in self.processes().iter_mut() {
@@ -207,7 +207,8 @@ fn find<'a>(processes: &'a mut [Process], name: &str) -> Result<&'a mut Process>
         .ok_or_else(|| Error::Other(format!("there is no `{name}`; there are {}", names.join(", "))))
 }
 
-/// Its own process group keeps a terminal's Ctrl-C away from it; the kernel kills it when this process dies.
+/// Starts a process in its own process group, so that a terminal's Ctrl-C does not reach it. The kernel kills it when this
+/// process dies.
 fn spawn(own: &Path, spec: &Spec) -> Result<Child> {
     std::fs::create_dir_all(&spec.folder).map_err(Error::file(&spec.folder))?;
     let log = OpenOptions::new().create(true).append(true).open(&spec.log).map_err(Error::file(&spec.log))?;
@@ -217,7 +218,7 @@ fn spawn(own: &Path, spec: &Spec) -> Result<Child> {
         .args(["--parent", &std::process::id().to_string(), "--"])
         .arg(&spec.program)
         .args(&spec.args)
-        // What configures this program must not configure those that it starts.
+        // Variables that configure this program must not configure the programs that it starts.
         .env_remove("MIROIR_DATA")
         .env_remove("MEILI_MASTER_KEY")
         .envs(spec.env.iter().cloned())

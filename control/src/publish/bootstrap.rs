@@ -1,4 +1,4 @@
-//! Envoy's bootstrap: the samples in `envoy/`, filled in.
+//! Renders Envoy's bootstrap from the samples in `envoy/`.
 
 use crate::{
     base::{
@@ -15,10 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The Envoy cluster of a collector of traces.
+/// The Envoy cluster of the trace collector.
 pub const OTLP_CLUSTER: &str = "otel_collector";
 
-/// What an Envoy may allocate where nothing else is said, bytes.
+/// The default limit of an Envoy's heap, in bytes.
 pub const MAX_HEAP_BYTES: u64 = 2 << 30;
 
 const FILES: &str = include_str!("../../../envoy/filesystem-xds.yaml");
@@ -27,33 +27,33 @@ const GRPC: &str = include_str!("../../../envoy/grpc-xds.yaml");
 /// Flags of `miroir bootstrap`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BootstrapArgs {
-    /// The gateway's name, one of its own for each Envoy
+    /// The gateway's name; each Envoy needs its own
     #[arg(long, default_value = "gateway-0")]
     pub name: String,
-    /// Where clients connect
+    /// Address on which clients connect
     #[arg(long, default_value = "0.0.0.0:7700")]
     pub listen: SocketAddr,
-    /// Envoy's admin interface, on the loopback
+    /// Port of Envoy's admin interface, on the loopback address
     #[arg(long, default_value_t = 9901)]
     pub admin_port: u16,
-    /// What Envoy may allocate before it turns clients away, bytes: three quarters of what its process may have
+    /// Heap size in bytes at which Envoy starts to reject requests; use three quarters of the process's memory limit
     #[arg(long, default_value_t = MAX_HEAP_BYTES)]
     pub max_heap_bytes: u64,
-    /// The folder that `miroir serve --publish-dir` writes, as Envoy sees it
+    /// Path, on Envoy's machine, of the folder that `miroir serve --publish-dir` writes
     #[arg(long, default_value = "/etc/miroir/xds", conflicts_with = "grpc")]
     pub xds_dir: PathBuf,
-    /// Where `miroir serve` listens, HOST:PORT: what changes comes from there by gRPC. The gateways' secret is in
-    /// MIROIR_SECRET, in the file that MIROIR_SECRET_FILE names, or in --data
+    /// HOST:PORT on which `miroir serve` listens: Envoy gets topology and clusters from there by gRPC. The gateways' secret
+    /// comes from MIROIR_SECRET, from the file that MIROIR_SECRET_FILE names, or from --data
     #[arg(long)]
     pub grpc: Option<String>,
-    /// Who vouches for the control plane, PEM, at a path of Envoy's: gRPC by TLS then
+    /// Authorities (PEM) with which Envoy verifies the control plane; a path on Envoy's machine. Turns on TLS for gRPC
     #[arg(long, requires = "grpc")]
     pub grpc_ca: Option<PathBuf>,
-    /// Who Envoy is to the control plane (mTLS): a certificate and its key in one file, PEM, at a path of Envoy's
+    /// Client certificate of Envoy for the control plane (mTLS), with its key in the same file (PEM); a path on Envoy's machine
     #[arg(long, requires = "grpc_ca")]
     pub grpc_identity: Option<PathBuf>,
-    /// A collector of traces (OTLP over HTTP), HOST:PORT: Envoy begins a trace for each request, and is the parent of the filter's
-    /// spans, which come where `miroir serve --tracing-cluster otel_collector` is said
+    /// HOST:PORT of a trace collector (OTLP over HTTP). Envoy starts a trace for each request; the filter adds spans to it if
+    /// `miroir serve` has --tracing-cluster otel_collector
     #[arg(long)]
     pub otlp: Option<String>,
     /// The control plane's data folder
@@ -61,10 +61,10 @@ pub struct BootstrapArgs {
     pub data: Option<PathBuf>,
 }
 
-/// The bootstrap that the flags ask for.
+/// Renders the bootstrap for these flags.
 ///
 /// # Errors
-/// There is no secret, or an address is none.
+/// The secret is missing, or an address is invalid.
 pub fn of(args: &BootstrapArgs) -> Result<String> {
     let secret;
     let (authorities, identity) = (args.grpc_ca.clone(), args.grpc_identity.clone());
@@ -78,7 +78,7 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
                 (Some(secret), _) => secret,
                 (_, Some(data)) => Secrets::read(data)?.gateway_secret,
                 _ => {
-                    let error = "--grpc: the gateways' secret is needed, in MIROIR_SECRET or in --data";
+                    let error = "--grpc: the gateways' secret is missing: set MIROIR_SECRET or --data";
                     return Err(Error::Config(vec![error.to_owned()]));
                 }
             };
@@ -100,37 +100,37 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
 /// Reads `HOST:PORT`.
 ///
 /// # Errors
-/// It is none.
+/// The address is not `HOST:PORT`.
 pub fn host_and_port<'a>(flag: &str, address: &'a str) -> Result<(&'a str, &'a str)> {
     let parts = address.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
     parts.ok_or_else(|| Error::Config(vec![format!("{flag}: `{address}` must be HOST:PORT")]))
 }
 
-/// A gateway's bootstrap.
+/// The parameters of a gateway's bootstrap.
 #[derive(Clone, Debug)]
 pub struct Bootstrap<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Where clients connect.
+    /// Address on which clients connect.
     pub listen: SocketAddr,
-    /// Envoy's admin interface.
+    /// The port of Envoy's admin interface.
     pub admin_port: u16,
-    /// What it may allocate before it turns clients away.
+    /// The heap size in bytes at which Envoy starts to reject requests.
     pub max_heap_bytes: u64,
-    /// Where topology and clusters come from.
+    /// Where Envoy gets topology and clusters.
     pub source: Source<'a>,
-    /// Host and port of a collector of traces.
+    /// Host and port of a trace collector.
     pub otlp: Option<(&'a str, &'a str)>,
-    /// Leaves the filter out.
+    /// Whether to leave the filter out.
     pub no_filter: bool,
 }
 
-/// Where topology and clusters come from.
+/// Where Envoy gets topology and clusters.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// The folder that the control plane publishes to.
     Files(&'a Path),
-    /// The control plane's gRPC.
+    /// The control plane, by gRPC.
     Grpc {
         /// Its host.
         host: &'a str,
@@ -138,13 +138,13 @@ pub enum Source<'a> {
         port: &'a str,
         /// The gateways' secret.
         secret: &'a str,
-        /// TLS to it; `None` for none.
+        /// TLS to it; `None` for plain gRPC.
         tls: Option<&'a UpstreamTls>,
     },
 }
 
 impl Bootstrap<'_> {
-    /// YAML for Envoy.
+    /// Renders the bootstrap as YAML.
     #[must_use]
     pub fn render(&self) -> String {
         let (sample, source) = match self.source {
@@ -165,7 +165,7 @@ impl Bootstrap<'_> {
         };
         let text = sample
             .lines()
-            // Comments name the placeholders.
+            // Drop comments: they name the placeholders too.
             .filter(|line| !line.trim_start().starts_with('#'))
             .collect::<Vec<_>>()
             .join("\n");
@@ -182,14 +182,15 @@ impl Bootstrap<'_> {
     }
 }
 
-/// JSON is YAML.
+/// Inserts a TLS socket into the sample as JSON, which is valid YAML.
 fn with_tls(sample: &str, host: &str, files: &UpstreamTls) -> String {
     let socket = format!("      transport_socket: {}\n", tls(host, files));
     let before = "      load_assignment:\n        cluster_name: miroir_xds\n";
     sample.replacen(before, &format!("{socket}{before}"), 1)
 }
 
-/// Envoy traces requests, and tells the filter of its spans: otherwise it tells upstreams only.
+/// Adds tracing to the sample, and a filter that passes Envoy's span to Miroir's filter in a header. Without it, Envoy passes
+/// its spans to upstreams only.
 fn with_tracing(sample: &str, host: &str, port: &str) -> String {
     let uri = format!("http://{host}:{port}/v1/traces");
     let provider = json!({

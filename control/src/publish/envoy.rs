@@ -1,4 +1,4 @@
-//! Envoy's resources as JSON. Source of names: Envoy 1.40's API reference (`envoy.config.cluster.v3.Cluster`,
+//! Envoy's resources as JSON. The names come from Envoy 1.40's API reference (`envoy.config.cluster.v3.Cluster`,
 //! `envoy.extensions.filters.http.wasm.v3.Wasm`, `envoy.service.discovery.v3.DiscoveryResponse`).
 
 use super::Snapshot;
@@ -14,7 +14,7 @@ const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_socke
 /// The type of the filter's configuration.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
-/// `cds.json`: a cluster a node, and the control plane's.
+/// `cds.json`: one cluster for each node, and the control plane's cluster.
 #[must_use]
 pub fn clusters(snapshot: &Snapshot) -> Value {
     let mut resources: Vec<Value> = snapshot
@@ -42,7 +42,7 @@ pub fn clusters(snapshot: &Snapshot) -> Value {
 fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_ip = host.parse::<std::net::IpAddr>().is_ok();
-    // The filter decides about failures itself: nothing here may queue, refuse or retry on its own.
+    // The filter decides what happens after a failure, so Envoy must not queue, reject or retry requests itself.
     let thresholds = json!({
         "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000, "max_retries": 0
     });
@@ -76,8 +76,8 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
                 "interval": "0.25s", "base_ejection_time": "0.25s", "max_ejection_time": "0.25s", "max_ejection_percent": 100
             }),
         );
-        // With one endpoint a cluster, "panic" would send requests to a node that is known to be away; and workers hear
-        // of a node that is back at once, not within the second that Envoy waits to merge such news.
+        // Each cluster has one endpoint, so panic mode would send requests to a node that is known to be unreachable. Without a
+        // merge window, workers learn at once that a node is back; by default Envoy collects such updates for a second.
         cluster.insert(
             "common_lb_config".to_owned(),
             json!({"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}),
@@ -86,7 +86,7 @@ fn cluster(name: &str, host: &str, port: u16, node: bool) -> Value {
     cluster
 }
 
-/// TLS to a node, or to the control plane: it must be who its URL says.
+/// TLS to a node or to the control plane. The server's certificate must be valid for `host`.
 pub(crate) fn tls(host: &str, files: &UpstreamTls) -> Value {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_ip = host.parse::<std::net::IpAddr>().is_ok();
@@ -124,7 +124,7 @@ pub fn filter(snapshot: &Snapshot) -> Result<Value> {
 /// # Errors
 /// The topology cannot be written as JSON.
 pub fn extension(snapshot: &Snapshot) -> Result<Value> {
-    // A mesh's agent fetches it, and tells Envoy of a file.
+    // The mesh's agent downloads the module and gives Envoy a file.
     let is_remote = ["oci://", "http://", "https://"].iter().any(|scheme| snapshot.wasm.starts_with(scheme));
     let code = if is_remote {
         json!({"remote": {"http_uri": {"uri": snapshot.wasm}}})

@@ -1,4 +1,4 @@
-//! Who has which version of what is published: Envoys by gRPC, and others that are told.
+//! Which version of the published resources each subscriber has: Envoys connected by gRPC, and the Kubernetes resource.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -6,39 +6,39 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Subscribers, by a number of their own.
+/// The current subscribers, by an internal number.
 #[derive(Clone, Debug, Default)]
 pub struct Subscribers {
     all: Arc<Mutex<(u64, BTreeMap<u64, Subscriber>)>>,
 }
 
-/// One that is told of every version.
+/// A subscriber: it gets every published version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Subscriber {
-    /// An Envoy's `node.id`, or a resource's name.
+    /// The Envoy's `node.id`, or the name of the Kubernetes resource.
     pub name: String,
-    /// How it is told: `gRPC`, `delta gRPC`, `Kubernetes`.
+    /// How it gets versions: `gRPC`, `delta gRPC` or `Kubernetes`.
     pub by: String,
-    /// The version that it has taken, by the kind of resource.
+    /// The version that it last accepted, by kind of resource.
     pub accepted: BTreeMap<String, String>,
-    /// What it refused last, until it takes a newer one.
+    /// What it last refused, until it accepts another version.
     pub refused: Option<Refused>,
 }
 
-/// What a subscriber refused.
+/// A version that a subscriber refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// The kind of resource.
     pub kind: String,
-    /// Its version.
+    /// The version in the last answer.
     pub version: String,
-    /// In the subscriber's own words.
+    /// The subscriber's error message.
     pub reason: String,
 }
 
-/// A subscriber's place in the list; it leaves with this value.
+/// A subscriber's entry in the list. Dropping this removes it.
 #[derive(Debug)]
 pub struct Subscription {
     subscribers: Subscribers,
@@ -46,7 +46,7 @@ pub struct Subscription {
 }
 
 impl Subscribers {
-    /// One that comes.
+    /// Adds a subscriber.
     #[must_use]
     pub fn join(&self, by: &str) -> Subscription {
         let mut all = self.all();
@@ -56,7 +56,7 @@ impl Subscribers {
         Subscription { subscribers: self.clone(), number }
     }
 
-    /// All of them.
+    /// All current subscribers.
     #[must_use]
     pub fn list(&self) -> Vec<Subscriber> {
         self.all().1.values().cloned().collect()
@@ -68,12 +68,12 @@ impl Subscribers {
 }
 
 impl Subscription {
-    /// It has told its name.
+    /// Sets the subscriber's name.
     pub fn name(&self, name: &str) {
         self.change(|subscriber| name.clone_into(&mut subscriber.name));
     }
 
-    /// It has taken a version.
+    /// Notes that the subscriber accepted a version.
     pub fn accepted(&self, kind: &str, version: &str) {
         self.change(|subscriber| {
             subscriber.accepted.insert(kind.to_owned(), version.to_owned());
@@ -81,16 +81,22 @@ impl Subscription {
         });
     }
 
-    /// It has refused a version, and keeps what it had.
+    /// Notes that the subscriber refused a version and keeps its previous one.
     pub fn refused(&self, kind: &str, version: &str, reason: &str) {
         self.change(|subscriber| {
-            tracing::error!(subscriber.name, kind, version, reason, "what was published is refused");
+            tracing::error!(
+                subscriber.name,
+                kind,
+                version,
+                reason,
+                "a subscriber refused the published version"
+            );
             let (kind, version, reason) = (kind.to_owned(), version.to_owned(), reason.to_owned());
             subscriber.refused = Some(Refused { kind, version, reason });
         });
     }
 
-    /// Nothing in a version concerns it: what it had is that version too.
+    /// Notes a version that changes nothing for the subscriber: what it has counts as that version.
     pub fn unchanged(&self, kind: &str, version: &str) {
         self.change(|subscriber| {
             let is_refused = subscriber.refused.as_ref().is_some_and(|refused| refused.kind == kind);

@@ -1,4 +1,4 @@
-//! The folder that Envoys watch. Nobody else is to write there: what is not as it was published is written again.
+//! The folder that Envoys watch. Nobody else may write to it: a file that differs from what was published is written again.
 
 use crate::base::{error::Result, files};
 use serde::{Deserialize, Serialize};
@@ -9,39 +9,39 @@ use std::{
     time::Duration,
 };
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The folder, and what is to be in it.
+/// The folder, and the files that must be in it.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Of the files.
+    /// The files' mode.
     mode: u32,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By name, in the order in which they are to be written.
+    /// Names and contents, in the order in which the files are written.
     files: Vec<(&'static str, Vec<u8>)>,
     status: FolderStatus,
 }
 
-/// A folder at a glance.
+/// The state of the published files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FolderStatus {
-    /// What is published is not there.
+    /// Whether the last attempt to write the files failed.
     pub failing: bool,
-    /// How often a file was not what had been published, since the start.
+    /// How often files were rewritten since the start, because one differed from what was published.
     pub mended: u64,
-    /// What was wrong last, until something newer is published.
+    /// The last problem; cleared by the next publication.
     pub trouble: Option<String>,
 }
 
 impl Folder {
-    /// A folder that is there, and the mode of the files in it.
+    /// An existing folder, and the mode of the files in it.
     #[must_use]
     pub fn new(path: PathBuf, mode: u32) -> Self {
         Self { path, mode, state: Arc::default() }
@@ -50,7 +50,7 @@ impl Folder {
     /// Replaces the files, in this order.
     ///
     /// # Errors
-    /// One cannot be written; [`watch`] tries it again.
+    /// A file cannot be written; [`watch`] retries.
     pub fn publish(&self, files: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
         let mut state = self.state();
         state.status.trouble = None;
@@ -58,7 +58,7 @@ impl Folder {
         self.write(&mut state)
     }
 
-    /// Writes all again where one is not as it was published.
+    /// Writes all files again if one differs from what was published.
     pub fn check(&self) {
         let mut state = self.state();
         let found = state.files.iter().find_map(|(name, expected)| {
@@ -66,7 +66,11 @@ impl Folder {
             let what = match std::fs::read(&path) {
                 Ok(content) if content == *expected => return None,
                 Ok(content) => {
-                    format!("has {} bytes that are not the {} published", content.len(), expected.len())
+                    format!(
+                        "has {} bytes, which differ from the {} bytes published",
+                        content.len(),
+                        expected.len()
+                    )
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => "is gone".to_owned(),
                 Err(error) => format!("cannot be read: {error}"),
@@ -76,12 +80,12 @@ impl Folder {
         let Some(what) = found else { return };
         if self.write(&mut state).is_ok() {
             state.status.mended += 1;
-            tracing::error!("{what}: it has been written again");
-            state.status.trouble = Some(format!("{what}: it has been written again"));
+            tracing::error!("{what}: the files have been written again");
+            state.status.trouble = Some(format!("{what}: the files have been written again"));
         }
     }
 
-    /// How it is.
+    /// The state of the files.
     #[must_use]
     pub fn status(&self) -> FolderStatus {
         self.state().status.clone()
@@ -93,7 +97,7 @@ impl Folder {
         let written = state.files.iter().try_for_each(replace);
         if let Err(error) = &written {
             if !state.status.failing {
-                tracing::error!(error = %error.chain(), "the topology cannot be published; it is tried again");
+                tracing::error!(error = %error.chain(), "the topology cannot be published; the control plane retries");
             }
             state.status.trouble = Some(error.chain().to_string());
         }
@@ -106,7 +110,7 @@ impl Folder {
     }
 }
 
-/// Keeps the files as they were published, for ever.
+/// Checks the files periodically, and never returns.
 pub async fn watch(folder: Folder) {
     loop {
         tokio::time::sleep(PERIOD).await;
@@ -142,7 +146,7 @@ mod tests {
             assert_eq!((status.failing, status.mended), (false, number as u64 + 1));
             assert!(status.trouble.unwrap().contains("ecds.json"));
         }
-        // It cannot be written: that is told, and mended as soon as it can.
+        // If a file cannot be written, the status says so, and the file is written as soon as that is possible.
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir_all(path.join("in the way")).unwrap();
         assert!(folder.publish(files()).is_err() && folder.status().failing);

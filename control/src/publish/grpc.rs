@@ -1,5 +1,5 @@
-//! The gRPC side of Envoy's discovery: aggregated (ADS), and for Envoys whose ADS is another's, clusters (CDS) and the
-//! filter's configuration (ECDS) apart; each as the state of the world, and as differences (delta).
+//! Envoy's discovery by gRPC: aggregated (ADS), or clusters (CDS) and the filter's configuration (ECDS) separately, for Envoys
+//! that use another ADS server; each as state of the world and as differences (delta).
 //!
 //! Source: Envoy's "xDS REST and gRPC protocol".
 
@@ -36,13 +36,13 @@ use tonic::{Request, Response, Status, Streaming};
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Answer<T> = Result<Response<Answers<T>>, Status>;
 
-/// What Envoy subscribes to, in the order in which it is to hear of changes: the filter's configuration names clusters.
+/// The kinds of resources, in the order in which Envoy must get changes: the filter's configuration refers to clusters.
 const KINDS: [&str; 2] = ["clusters", "filter"];
 
-/// Answers that may wait for a slow Envoy.
+/// Number of answers that may wait for a slow Envoy.
 const QUEUE: usize = 4;
 
-/// The routes of gRPC, to be served beside others.
+/// The gRPC routes, to be merged with other routes.
 pub fn routes<S: Clone + Send + Sync + 'static>(publisher: &Publisher) -> axum::Router<S> {
     let discovery = Discovery { publisher: Arc::new(publisher.clone()) };
     axum::Router::new()
@@ -65,18 +65,18 @@ struct Discovery {
     publisher: Arc<Publisher>,
 }
 
-/// One kind of resource, for one stream.
+/// What one stream has sent of one kind of resource.
 #[derive(Default)]
 struct Told {
     /// The nonce of the last answer; 0 before the first.
     nonce: u64,
-    /// Its version.
+    /// The version in the last answer.
     version: String,
-    /// The resources that Envoy has, with their versions: of a delta stream.
+    /// The resources that Envoy has, with their versions; for delta streams only.
     has: BTreeMap<String, String>,
 }
 
-/// What requests of both protocols say.
+/// A request of either protocol.
 struct Asked {
     node: Option<String>,
     type_url: String,
@@ -111,12 +111,12 @@ impl From<DeltaDiscoveryRequest> for Asked {
 
 /// An answer of either protocol.
 trait Protocol: Sized + Send + 'static {
-    /// What Envoy sends.
+    /// The protocol's request.
     type Request: Into<Asked> + Send + 'static;
-    /// Its name in the status.
+    /// The protocol's name in the status.
     const NAME: &'static str;
 
-    /// The answer; `None` where there is nothing to tell.
+    /// The answer; `None` if Envoy already has everything.
     fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>>;
 }
 
@@ -154,7 +154,7 @@ impl Protocol for DeltaDiscoveryResponse {
         let had = std::mem::replace(&mut told.has, has);
         let is_new = |resource: &Resource| had.get(&resource.name) != Some(&resource.version);
         let changed: Vec<Resource> = all.into_iter().filter(is_new).collect();
-        // The first answer is waited for, even where nothing is new.
+        // Envoy waits for the first answer, even if nothing has changed.
         if changed.is_empty() && removed.is_empty() && told.nonce > 1 {
             return Ok(None);
         }
@@ -178,7 +178,7 @@ fn resources(snapshot: &Snapshot, kind: &str) -> crate::base::error::Result<Vec<
 }
 
 impl Discovery {
-    /// Serves one stream. `kind` is what it is for, where its requests need not say.
+    /// Serves one stream. `kind` is its kind of resource, if the stream has only one: its requests may then omit the type.
     fn serve<P: Protocol>(
         &self,
         request: Request<Streaming<P::Request>>,
@@ -201,7 +201,7 @@ impl Discovery {
     }
 }
 
-/// One stream.
+/// The state of one stream.
 struct Conversation<P> {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     subscription: Subscription,
@@ -211,7 +211,7 @@ struct Conversation<P> {
 }
 
 impl<P: Protocol> Conversation<P> {
-    /// Until Envoy leaves.
+    /// Runs until Envoy closes the stream.
     async fn run(mut self, mut requests: Streaming<P::Request>) {
         loop {
             let gone = tokio::select! {
@@ -232,7 +232,7 @@ impl<P: Protocol> Conversation<P> {
             self.subscription.name(node);
         }
         let named = KINDS.into_iter().find(|kind| type_url(kind) == asked.type_url);
-        // Kinds that Miroir has nothing of stay unanswered.
+        // Requests for kinds that Miroir does not publish get no answer.
         let Some(kind) = named.or(self.kind.filter(|_| asked.type_url.is_empty())) else { return Ok(()) };
         match self.told.get(kind) {
             Some(told) if asked.nonce == told.nonce.to_string() => {
@@ -242,7 +242,7 @@ impl<P: Protocol> Conversation<P> {
                 }
                 Ok(())
             }
-            // To an older answer.
+            // It acknowledges an older answer.
             Some(_) if !asked.nonce.is_empty() => Ok(()),
             _ => {
                 let has = asked.has.into_iter().collect();
@@ -298,7 +298,7 @@ impl AggregatedDiscoveryService for Discovery {
     }
 }
 
-/// What REST would ask for.
+/// The answer to a request without a stream, which Miroir does not support.
 fn only_streams<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("ask with a stream"))
 }

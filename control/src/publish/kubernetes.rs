@@ -1,6 +1,8 @@
-//! Publishing to Istio: the control plane patches an `EnvoyFilter`, whose extension configuration istiod hands to the gateways.
+//! Publishes to Istio: the control plane patches an `EnvoyFilter`, and istiod passes its extension configuration to the
+//! gateways.
 //!
-//! Not a `WasmPlugin`: that cannot set `allow_on_headers_stop_iteration`, without which no request's body reaches the filter.
+//! It is not a `WasmPlugin`, because that cannot set `allow_on_headers_stop_iteration`, without which no request body reaches
+//! the filter.
 
 use super::{Publisher, Snapshot, envoy, envoys::Subscription};
 use crate::base::error::{Error, Result, chain};
@@ -10,17 +12,17 @@ use std::{
     time::Duration,
 };
 
-/// Where a pod finds its service account.
+/// The folder of the service account in a pod.
 pub const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Says which version a resource has, and whose.
+/// Annotations: the version of the topology in the resource, and the control plane that published it.
 const VERSION: &str = "miroir/topology-version";
 const PUBLISHER: &str = "miroir/publisher";
 
-/// How long the API may take.
+/// Timeout of requests to the Kubernetes API.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The resource, and how to reach it.
+/// The `EnvoyFilter` resource, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct Kubernetes {
     url: String,
@@ -31,11 +33,12 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// `resource` is `namespace/name` of the `EnvoyFilter`; `api` is the API's URL; `account` the folder of the service account,
-    /// with `token` and `ca.crt`. `publisher` names this cluster's ledger: another's resource is left alone.
+    /// `resource` is the `namespace/name` of the `EnvoyFilter`; `api` is the API's URL; `account` is the folder of the service
+    /// account, with `token` and `ca.crt`. `publisher` identifies this cluster's ledger: a resource that another ledger
+    /// publishes is not changed.
     ///
     /// # Errors
-    /// The resource's name is none, or the certificate authority cannot be read.
+    /// The resource's name is invalid, or the certificate authority cannot be read.
     pub fn new(resource: &str, api: &str, account: &Path, publisher: String) -> Result<Self> {
         let is_name = |name: &str| {
             !name.is_empty()
@@ -65,7 +68,7 @@ impl Kubernetes {
         })
     }
 
-    /// Patches the resource with every version, for ever; what fails is tried again.
+    /// Patches the resource with every version, and retries after failures. Returns when the publisher is gone.
     pub async fn run(self, publisher: Publisher) {
         let mut snapshots = publisher.snapshots.subscribe();
         let subscription = publisher.subscribers.join("Kubernetes");
@@ -79,7 +82,7 @@ impl Kubernetes {
                 }
                 tokio::select! {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(PATIENCE),
-                    // What is newer is told instead.
+                    // A newer version replaces the one that failed.
                     changed = snapshots.changed() => break changed,
                 }
             };
@@ -103,14 +106,14 @@ impl Kubernetes {
         }
     }
 
-    /// Patches the resource, unless it is another's, or has a newer version.
+    /// Patches the resource, unless another control plane publishes it or it has a newer version.
     async fn patch(&self, snapshot: &Snapshot) -> Result<()> {
         let found = self.send(reqwest::Method::GET, None).await?;
         let annotation = |name: &str| found["metadata"]["annotations"][name].as_str();
         if let Some(other) = annotation(PUBLISHER).filter(|other| *other != self.publisher) {
             return Err(Error::Other(format!(
-                "{} is published by another control plane, {other}; this one is {}: remove its annotation {PUBLISHER}, \
-                 where that one is no more",
+                "{} is published by another control plane, {other}; this one is {}: if the other one is gone, remove the \
+                 resource's annotation {PUBLISHER}",
                 self.name, self.publisher
             )));
         }
@@ -120,7 +123,7 @@ impl Kubernetes {
         }
         let patch = json!({
             "metadata": {
-                // Refused where somebody has changed it meanwhile.
+                // Kubernetes refuses the patch if the resource has changed in between.
                 "resourceVersion": found["metadata"]["resourceVersion"],
                 "annotations": {VERSION: snapshot.topology.version.to_string(), PUBLISHER: self.publisher}
             },
@@ -155,13 +158,13 @@ impl Kubernetes {
     }
 }
 
-/// What the `EnvoyFilter` says: the filter's configuration, which a filter of the gateway's listeners asks for by its name.
+/// The `configPatches` of the `EnvoyFilter`: the filter's configuration, to which the gateway's listeners refer by name.
 ///
 /// # Errors
 /// The topology cannot be written as JSON.
 pub fn patches(snapshot: &Snapshot) -> Result<Value> {
     let mut value = envoy::extension(snapshot)?;
-    // The resource's own type is said by the patch.
+    // The patch already implies the resource's own type.
     if let Some(value) = value.as_object_mut() {
         value.shift_remove("@type");
     }

@@ -1,5 +1,5 @@
-//! Publishing the topology: the filter's configuration (ECDS) and the clusters (CDS), as files that Envoy watches, by gRPC, or
-//! through a mesh's own control plane.
+//! Publishes the topology: the filter's configuration (ECDS) and the clusters (CDS), as files that Envoy watches, by gRPC, or
+//! through a mesh's control plane.
 
 pub mod bootstrap;
 pub mod envoy;
@@ -33,51 +33,52 @@ use tokio::sync::watch;
 /// The name of the filter's configuration.
 pub const FILTER: &str = "miroir";
 
-/// Where and how to publish.
+/// Where and how the topology is published.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     /// The folder that Envoy watches.
     pub folder: Option<Folder>,
-    /// The filter's module, as Envoy sees it.
+    /// The filter's module: its path on the gateways, or its URL.
     pub wasm: String,
     /// Where Envoy reaches the control plane, `host:port`.
     pub control: String,
-    /// The Envoy cluster of the control plane: [`config::CONTROL_CLUSTER`], or one that the user has.
+    /// The Envoy cluster of the control plane: [`config::CONTROL_CLUSTER`], or one that the user has defined.
     pub control_cluster: String,
-    /// How nodes with `https` URLs are spoken to.
+    /// TLS from gateways to nodes with `https` URLs.
     pub tls: UpstreamTls,
-    /// How the control plane is spoken to; `None` for plain HTTP.
+    /// TLS from gateways to the control plane; `None` for plain HTTP.
     pub control_tls: Option<UpstreamTls>,
     /// The gateways' secret.
     pub secret: String,
-    /// The key to read under where the user has no master key.
+    /// The key with which gateways read for clients without a key, if the user runs the cluster without a master key.
     pub read_key: Option<String>,
-    /// The key of gateways' own reads.
+    /// The key with which gateways read what the client itself may not, such as the vector of the document that a
+    /// similar-documents search starts from.
     pub internal_key: String,
-    /// What was published last.
+    /// The last published snapshot.
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    /// Who is told of it.
+    /// The subscribers that get it.
     pub subscribers: Subscribers,
 }
 
-/// What is published.
+/// One published version.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// When it was published.
     pub at: Instant,
-    /// What the filter is told.
+    /// The filter's configuration.
     pub topology: TopologyConfig,
-    /// Nodes that have clusters.
+    /// The nodes that have an Envoy cluster.
     pub nodes: Vec<config::NodeConfig>,
     /// Where Envoy reaches the control plane, `host:port`.
     pub control: String,
-    /// Its cluster.
+    /// The Envoy cluster of the control plane.
     pub control_cluster: String,
-    /// How nodes with `https` URLs are spoken to.
+    /// TLS from gateways to nodes with `https` URLs.
     pub tls: UpstreamTls,
-    /// How the control plane is spoken to; `None` for plain HTTP.
+    /// TLS from gateways to the control plane; `None` for plain HTTP.
     pub control_tls: Option<UpstreamTls>,
-    /// The filter's module, as Envoy sees it.
+    /// The filter's module: its path on the gateways, or its URL.
     pub wasm: String,
 }
 
@@ -91,10 +92,10 @@ impl Snapshot {
 }
 
 impl Publisher {
-    /// The topology that a view says.
+    /// The topology for a cluster state.
     ///
     /// # Errors
-    /// It would not be valid: nothing is published then.
+    /// The topology is not valid.
     pub fn topology(&self, cluster: &ClusterConfig, view: &View) -> Result<Topology> {
         let position = |name: &str| {
             let found = view.nodes.iter().position(|member| member.config.name == name);
@@ -138,7 +139,8 @@ impl Publisher {
         Topology::validate(config).map_err(|error| Error::Config(error.0))
     }
 
-    /// Writes both files, and tells subscribers. Envoy keeps the clusters of `retired` nodes, which requests may still know.
+    /// Writes both files, and sends the snapshot to subscribers. The clusters of `retired` nodes stay in Envoy, because running
+    /// requests may still use them.
     ///
     /// # Errors
     /// The topology is not valid, or a file cannot be written.
@@ -163,7 +165,7 @@ impl Publisher {
         });
         self.snapshots.send_replace(Some(snapshot.clone()));
         let Some(folder) = &self.folder else { return Ok(()) };
-        // Clusters first: the filter's configuration names them.
+        // Clusters first: the filter's configuration refers to them.
         let (clusters, filter) = (envoy::clusters(&snapshot), envoy::filter(&snapshot)?);
         folder.publish(vec![
             ("cds.json", serde_json::to_vec_pretty(&clusters)?),
@@ -172,7 +174,8 @@ impl Publisher {
     }
 }
 
-/// What gateways need of an index. Settings that are not as Meilisearch takes them are not there: nodes checked them.
+/// What gateways need to know of an index. Invalid settings do not occur here, because nodes have checked them; they would be
+/// ignored.
 fn index_config(index: &Index) -> IndexConfig {
     let mut config = IndexConfig { primary_key: index.primary_key.clone(), ..IndexConfig::default() };
     let setting = |group: &str, name: &str| index.settings.get(group)?.get(name).cloned();

@@ -1,4 +1,4 @@
-//! Envoy's resources as protobuf, for gRPC: the same as the JSON of [`super::envoy`].
+//! Envoy's resources as protobuf, for gRPC. They are the same as the JSON of [`super::json_resources`].
 
 use super::{FILTER, Snapshot};
 use crate::base::{error::Result, tls::UpstreamTls};
@@ -45,11 +45,11 @@ use std::path::Path;
 pub struct Named {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// The resource.
     pub body: Any,
 }
 
-/// The clusters: one a node, and the control plane's.
+/// The clusters: one for each node, and the control plane's.
 #[must_use]
 pub fn clusters(snapshot: &Snapshot) -> Vec<Named> {
     let node = |node: &crate::base::config::NodeConfig| {
@@ -113,7 +113,7 @@ fn cluster(name: &str, host: &str, port: u16) -> Cluster {
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
     let endpoints = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };
     let many = number(100_000);
-    // The filter decides about failures itself: nothing here may queue, refuse or retry on its own.
+    // The filter decides what happens after a failure, so Envoy must not queue, reject or retry requests itself.
     let thresholds = Thresholds {
         max_connections: many,
         max_pending_requests: many,
@@ -139,7 +139,8 @@ fn cluster(name: &str, host: &str, port: u16) -> Cluster {
     }
 }
 
-/// With what a node's cluster has besides: see [`super::envoy::clusters`] for the reasons.
+/// Adds health checks, outlier detection and load-balancing options to a node's cluster. [`super::json_resources::clusters`]
+/// has the reasons.
 fn of_node(cluster: Cluster) -> Cluster {
     let health = HttpHealthCheck { path: "/health".to_owned(), ..HttpHealthCheck::default() };
     let health = HealthCheck {
@@ -175,7 +176,7 @@ fn of_node(cluster: Cluster) -> Cluster {
     }
 }
 
-/// TLS to a node, or to the control plane: it must be who its URL says.
+/// TLS to a node or to the control plane. The server's certificate must be valid for `host`.
 fn tls(host: &str, files: &UpstreamTls) -> TransportSocket {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_ip = host.parse::<std::net::IpAddr>().is_ok();

@@ -34,7 +34,7 @@ use std::{
 use tokio::sync::mpsc;
 use tonic::{Request, Status, Streaming};
 
-/// Says that these nodes are in the cluster.
+/// Publishes a version with these nodes.
 fn publish(publisher: &Publisher, version: u64, nodes: &[&str]) {
     let topology = json!({
         "schema": 1, "version": version, "placement": [[0]],
@@ -61,7 +61,7 @@ async fn serve(app: Router) -> String {
     format!("http://{address}")
 }
 
-/// What an Envoy says, under a secret.
+/// A stream of an Envoy's requests, with this secret.
 fn saying<T>(
     secret: &'static str,
     mut requests: mpsc::Receiver<T>,
@@ -166,14 +166,14 @@ async fn a_delta_stream_brings_what_has_changed_only() {
     assert_eq!(changed(&first), ["a", "b", CONTROL_CLUSTER]);
     says.send(ask(&first.nonce)).await.unwrap();
     until(&publisher, |all| all.first().is_some_and(|one| !one.accepted.is_empty())).await;
-    // Nothing of it concerns clusters.
+    // Version 2 changes no cluster.
     publish(&publisher, 2, &["a", "b"]);
     until(&publisher, |all| all[0].accepted["clusters"] == "2").await;
     publish(&publisher, 3, &["b", "c"]);
     let second = next(answers).await;
     assert_eq!((changed(&second), &second.removed_resources), (vec!["c".to_owned()], &vec!["a".to_owned()]));
 
-    // One that comes back says what it has.
+    // An Envoy that reconnects says which resources it has.
     let (says, requests) = mpsc::channel(8);
     let mut answers = client(&url).await.delta_aggregated_resources(saying("gateways", requests)).await;
     let answers = answers.as_mut().unwrap().get_mut();
@@ -319,7 +319,8 @@ async fn what_another_control_plane_publishes_is_left_alone() {
     let refused = publisher.subscribers.list()[0].refused.clone().unwrap();
     assert!(refused.reason.contains("another control plane, another"), "{refused:?}");
     assert!(api.lock().unwrap().patches.is_empty());
-    // Somebody settles who publishes: it goes on by itself. What is newer stays.
+    // An operator removes the other publisher's annotation: the control plane retries by itself. A newer version is not
+    // overwritten.
     api.lock().unwrap().resource["metadata"]["annotations"] = json!({"miroir/topology-version": "9"});
     until(&publisher, |all| {
         all[0].refused.as_ref().is_some_and(|it| it.reason.contains("version 9 already"))

@@ -1,4 +1,4 @@
-//! What one node has.
+//! What a node has.
 
 use super::index;
 use crate::{
@@ -25,34 +25,34 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, time::Duration};
 
 const PAGE: usize = 1000;
-/// How long a node may take to do what is in its queue.
+/// How long a node may take to end the tasks in its queue.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What one node has.
+/// What a node has.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Its indexes.
     pub indexes: BTreeMap<String, Index>,
-    /// Their settings, as the node tells them.
+    /// The indexes' settings, as the node returns them.
     pub settings: BTreeMap<String, Value>,
-    /// Its dynamic search rules, as far as it tells them.
+    /// Its dynamic search rules, if the node returns them.
     pub rules: Vec<Rule>,
-    /// What clients have set on it as a whole, as far as it tells.
+    /// Instance settings that clients have changed, as far as the node returns them.
     pub server: Vec<Changed>,
     /// Its API keys.
     pub keys: Vec<Value>,
-    /// The last of the cluster's task uids that it knows.
+    /// The highest of the cluster's task uids that it knows.
     pub last_uid: Option<u32>,
-    /// Its copies of shards that have documents.
+    /// Its copies of shards, for shards with documents.
     pub shards: BTreeMap<Shard, Copy>,
 }
 
-/// A copy of a shard.
+/// A summary of a node's copy of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copy {
-    /// Documents of all indexes.
+    /// Number of documents of all indexes.
     pub documents: u64,
-    /// The same for the same documents: the sum of their hashes.
+    /// The sum of the documents' hashes: equal for copies with the same documents.
     pub digest: u128,
 }
 
@@ -71,11 +71,11 @@ impl Copy {
     }
 }
 
-/// Looks at a node, once it has done what is in its queue. What it tells and cannot be read is not taken for nothing: whatever is not
-/// found is gone after the recovery.
+/// Reads what a node has, after the node has ended the tasks in its queue. What it tells and cannot be read is not taken for
+/// nothing: whatever is not found is gone after the recovery.
 ///
 /// # Errors
-/// It does not answer, or holds documents that this number of shards does not explain.
+/// The node does not answer, or has documents whose shard does not fit this number of shards.
 pub async fn look(node: &Node, shards: u16) -> Result<Found> {
     idle(node).await?;
     let list = async |path: &'static str| -> Result<Vec<Value>> {
@@ -94,7 +94,7 @@ pub async fn look(node: &Node, shards: u16) -> Result<Found> {
         found.settings.insert(uid.clone(), settings);
         found.indexes.insert(uid, known);
     }
-    // With an experimental feature off it does not tell what belongs to it.
+    // A node does not return what belongs to an experimental feature that is off.
     let features = node.features().await?;
     let is_on = |feature: &str| features.get(feature) == Some(&Value::Bool(true));
     if is_on(search_rules::FEATURE) {
@@ -122,7 +122,7 @@ async fn idle(node: &Node) -> Result<()> {
             return Ok(());
         }
         if node.clock().since(begun) > PATIENCE {
-            return Err(Error::Other(format!("node `{}` is busy for too long", node.name)));
+            return Err(Error::Other(format!("node `{}` has not ended its tasks in time", node.name)));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -145,7 +145,7 @@ async fn read(
             let shard = Shard::of_document(&id, shards);
             if tag.is_none_or(|tag| tag.shard != shard) {
                 return Err(Error::Other(format!(
-                    "node `{}`: document `{id}` of `{index}` is in another shard than {} of {shards}: say the cluster's number \
+                    "node `{}`: document `{id}` of `{index}` is not in shard {} of {shards}: give the cluster's number \
                      of shards with --shards",
                     node.name, shard.0
                 )));

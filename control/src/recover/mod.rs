@@ -1,5 +1,5 @@
-//! `miroir recover`: makes a new ledger out of what nodes have, where the old one is lost. Catalogue, settings and keys are
-//! nodes' own; placement follows from the tags of documents. What clients were told of tasks is gone; uids go on.
+//! `miroir recover`: rebuilds a lost ledger from the nodes' data. Catalogue, settings and keys come from the nodes; the
+//! placement follows from the documents' tags. Past tasks are lost; new tasks get higher uids.
 
 mod found;
 
@@ -32,23 +32,23 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// What was recovered.
+/// The result of a recovery.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// Indexes.
+    /// Number of indexes.
     pub indexes: usize,
-    /// Documents, each counted once.
+    /// Number of documents, each counted once.
     pub documents: u64,
-    /// Shards whose copies differ: with the node whose copy was taken.
+    /// Shards whose copies differ, each with the node whose copy is used.
     pub disputed: Vec<(Shard, String)>,
-    /// Embedders whose keys are not known any more, each with its index.
+    /// Embedders whose keys are lost, each with its index.
     pub keyless: BTreeSet<(String, String)>,
 }
 
-/// Makes a new ledger.
+/// Rebuilds the ledger.
 ///
 /// # Errors
-/// There is one; or a node does not answer, or holds documents of another number of shards. Nothing is written then.
+/// There is a ledger already; or a node does not answer, or has documents of another number of shards. Nothing is written then.
 pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     let config = serve::describe(args)?;
     files::make_folder(&args.data, files::PRIVATE)?;
@@ -56,7 +56,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     let ledger = Ledger::open(&args.data)?;
     if ledger.call(catalogue::load).await?.is_some() {
         return Err(Error::Refused(vec![format!(
-            "there is a ledger in {}: nothing is lost, `miroir serve` goes on with it",
+            "there is a ledger in {}: nothing is lost, run `miroir serve`",
             args.data.display()
         )]));
     }
@@ -71,7 +71,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     }
     if !errors.is_empty() {
         errors.push(
-            "every node must answer: start it, or leave it out of the description if it is gone".to_owned(),
+            "every node must answer: start it, or remove it from the description if it is lost".to_owned(),
         );
         return Err(Error::Refused(errors));
     }
@@ -85,9 +85,9 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     Ok(recovered)
 }
 
-/// What the nodes say that the cluster is.
+/// Derives the cluster state from the nodes' data.
 fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recovered) {
-    // Later than any that a gateway knows, which grow by one with each change.
+    // Versions grow by one with each change, so the time in seconds is later than any version that a gateway has.
     let version = u64::try_from(SystemClock.wall() / 1_000_000_000).unwrap_or(1);
     let nodes = config.nodes.iter().map(|node| Member {
         config: node.clone(),
@@ -118,7 +118,7 @@ fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recov
         .max_by_key(|rules| rules.len())
         .cloned()
         .unwrap_or_default();
-    // Nodes that lack an index learn it, and everybody's settings are those of the first that has it.
+    // Nodes that lack an index are behind and get it when they sync. Its settings are those of the first node that has it.
     let lacks = |of_node: &Found| view.indexes.keys().any(|index| !of_node.indexes.contains_key(index));
     let behind: BTreeSet<String> =
         found.iter().filter(|(_, of_node)| lacks(of_node)).map(|(name, _)| name.clone()).collect();
@@ -150,13 +150,13 @@ fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recov
     view.desired = held;
     let desired = view.planned();
     for (shard, nodes) in desired.iter().enumerate() {
-        // A shard without documents is whole wherever it is to be.
+        // A shard without documents is complete on every node.
         if let Some(replicas) = view.replicas.get_mut(shard).filter(|replicas| replicas.is_empty()) {
             replicas.extend(nodes.iter().map(|node| Replica::active(node.clone())));
         }
     }
     view.set_desired(desired);
-    // Nobody reads by an older topology than this.
+    // No gateway reads by a topology older than this version.
     for replica in view.replicas.iter_mut().flatten() {
         if let ReplicaState::Leaving { written, .. } = replica.state {
             replica.state = ReplicaState::Leaving { since: version, written };
@@ -190,7 +190,7 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
                     KeyHolder::GatewayReads => {
                         ledger::set_meta(connection, "read_key", &uid()?.hyphenated().to_string())?;
                     }
-                    // Gateways get new ones with their next writes.
+                    // Fence old write keys: gateways get new ones with their next writes.
                     KeyHolder::Writer(holder) => {
                         write_keys::store_epoch(connection, &Epoch { key: uid()?, holder, fenced: true })?;
                     }
@@ -201,7 +201,8 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
         .await
 }
 
-/// Settings as if a client had set them. Nodes do not show the keys of embedders: those are left as they are on nodes.
+/// Settings as a client would have set them. Embedders are left out, because nodes mask their keys: they stay as they are on
+/// nodes.
 fn set(settings: &Value) -> Value {
     let mut settings = settings.clone();
     scrub::value(&mut settings);

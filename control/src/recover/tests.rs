@@ -25,7 +25,7 @@ fn placement_follows_from_what_nodes_have() {
     let (view, recovered) = view(&config, &nodes);
     let active = |shard| view.active(Shard(shard)).collect::<Vec<_>>();
     assert_eq!((active(0), active(1)), (vec!["a", "b"], vec!["a", "c"]));
-    // Of two that differ the one with more documents is taken; the other is to be made whole.
+    // If two copies differ, the one with more documents is used and the other one is stale.
     assert_eq!((active(2), view.stale_on("a")), (vec!["b"], vec![Shard(2)]));
     assert_eq!(recovered.disputed, [(Shard(2), "b".to_owned())]);
     assert_eq!(active(3).len(), 2, "an empty shard is whole");

@@ -1,4 +1,4 @@
-//! From an open ledger to a cluster that clients may use.
+//! Starts a cluster whose ledger is open, until it can serve clients.
 
 use crate::{
     base::{
@@ -27,7 +27,8 @@ use tracing::Instrument;
 /// For so long nodes may be silent at a start until somebody is told.
 const TELLING: Duration = Duration::from_secs(2);
 
-/// Brings the cluster up: nodes, keys, what a crash left, loops; then clients are welcome.
+/// Starts the cluster: waits for nodes, sets up keys, resumes work that a crash interrupted, and starts the background loops.
+/// Then clients can be served.
 ///
 /// # Errors
 /// The ledger failed.
@@ -37,7 +38,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     cluster.epochs.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
-            tracing::warn!(node = node.name, error = %error.chain(), "a node has keys of before still");
+            tracing::warn!(node = node.name, error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
         }
     }
     take_up(&cluster).await?;
@@ -60,7 +61,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every shard can be read; and, for some seconds, for all nodes.
+/// Waits until every shard can be read, and for some seconds also for all nodes.
 async fn wait_for_nodes(cluster: &Cluster) {
     let begun = cluster.clock.monotonic();
     let mut is_told = false;
@@ -83,8 +84,8 @@ async fn wait_for_nodes(cluster: &Cluster) {
     }
 }
 
-/// Makes the API keys equal on all nodes: the first node's defaults are everybody's. Once in a cluster's life; nodes that
-/// are away then catch up later.
+/// Makes the API keys equal on all nodes: all get the default keys of the first node. This happens once in a cluster's life.
+/// Nodes that are unreachable then get the keys when they sync.
 async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     let done = cluster.ledger.call(|connection| ledger::meta(connection, "keys")).await?.is_some();
     if done {
@@ -103,16 +104,16 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
 }
 
-/// Notes that all leases are known, once those that an older build has given are over.
+/// Notes that all leases are known, after the leases have ended that an older build may have granted.
 async fn know_leases(cluster: Arc<Cluster>) {
     let Some(left) = cluster.gateways.unknown_for() else { return };
     tokio::time::sleep(left).await;
     if let Err(error) = cluster.ledger.call(leases::know_leases).await {
-        tracing::warn!(error = %error.chain(), "the next start waits for leases again");
+        tracing::warn!(error = %error.chain(), "could not note that all leases are known; the next start waits for unknown leases again");
     }
 }
 
-/// Takes up what was on its way when the control plane went down.
+/// Resumes the work that was under way when the control plane stopped.
 async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     let (mut open, mut edits) = (Vec::new(), Vec::new());
     for found in cluster.ledger.call(intents::all).await? {
@@ -131,7 +132,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
             (Intent::Broadcast { requests, effect }, false) => {
                 let redone = crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone());
                 if let Err(error) = redone.instrument(log::task_span(Some(uid), None, None)).await {
-                    tracing::error!(uid, error = %error.chain(), "an operation could not be taken up; the next start will");
+                    tracing::error!(uid, error = %error.chain(), "an operation could not be resumed; the next start tries again");
                 }
             }
             (Intent::Export { export }, _) => {
@@ -149,7 +150,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
                 if let Some(task) = task {
                     crate::indexes::broadcast::tell_changing(cluster, uid, &effect).await?;
-                    // What others must not overtake keeps its locks.
+                    // Effects that other mutations must not overtake keep their locks.
                     let scope = match &effect {
                         Effect::None | Effect::Settings { .. } | Effect::Rules { .. } => None,
                         Effect::UpdateIndex { index, rename, .. } => {
@@ -169,7 +170,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
         }
     }
     if !open.is_empty() {
-        tracing::warn!(writes = open.len(), "writes without a commit are recovered");
+        tracing::warn!(writes = open.len(), "recovering writes without a commit");
         let cluster = cluster.clone();
         tokio::spawn(async move {
             if let Err(error) = recovery::recover(&cluster, open).await {

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// Whether nodes have an experimental feature on; `None` where they do not know it.
+/// Whether an experimental feature is enabled on the nodes; `None` if they do not know the feature.
 ///
 /// # Errors
 /// No node answered, or one did not tell its features.
@@ -23,10 +23,11 @@ pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
     Ok(features.get(feature).and_then(Value::as_bool))
 }
 
-/// What a node tells on a route of an experimental feature, which it has on afterwards; `None` where it has no such route.
+/// Enables an experimental feature on a node, and returns the node's answer on a route of it; `None` if the node does not have
+/// the feature or the route.
 ///
 /// # Errors
-/// It did not answer, or refused.
+/// The node did not answer, or refused.
 pub async fn told(
     node: &Node,
     feature: &str,
@@ -45,10 +46,10 @@ pub async fn told(
     }
 }
 
-/// Makes a node's those of another.
+/// Copies the experimental features of one node to another.
 ///
 /// # Errors
-/// One of them did not answer, or refused.
+/// One of the nodes did not answer, or refused.
 pub async fn sync(from: &Node, to: &Node) -> Result<()> {
     let wanted = from.features().await?;
     if to.features().await? != wanted {
@@ -57,7 +58,8 @@ pub async fn sync(from: &Node, to: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Tells gateways how nodes search: before Meilisearch had another way than that of `legacySearch`, it did not know the name.
+/// Tells gateways whether nodes search as `legacySearch` says. Versions of Meilisearch that do not know this feature have only
+/// the legacy search.
 ///
 /// # Errors
 /// No node answered, or the ledger failed.

@@ -1,4 +1,4 @@
-//! Watches nodes, and brings back those that were away.
+//! Watches the health of nodes, and detects nodes that have come back or have lost their disk.
 
 use crate::{
     base::error::Result,
@@ -9,14 +9,14 @@ use crate::{
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 
-/// How long a node may take to tell its indexes.
+/// How long a node may take to list its indexes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long an index may be in the catalogue alone.
+/// How long an index may be in the catalogue without being on the node.
 const MOMENT: Duration = Duration::from_millis(200);
-/// How long the locks are waited for.
+/// How long to wait for the locks.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Checks every node each second, for ever; a node that comes back gets its epoch keys at once.
+/// Checks every node each second, forever. A node that comes back gets its write keys at once.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -25,39 +25,40 @@ pub async fn watch(cluster: Arc<Cluster>) {
         let came = check(&cluster).await;
         for (node, was_up) in nodes.iter().zip(before) {
             if was_up && !node.is_up() {
-                tracing::warn!(node = node.name, error = node.health().error, "a node is away");
+                tracing::warn!(node = node.name, error = node.health().error, "a node is unreachable");
             }
         }
         if !came.is_empty()
             && let Err(error) = features::learn(&cluster).await
         {
-            tracing::warn!(error = %error.chain(), "no node tells its features");
+            tracing::warn!(error = %error.chain(), "no node could be asked for its experimental features");
         }
         for name in came {
             tracing::info!(node = name, "a node is back");
-            // The rest of what it missed is repair's.
+            // The mover brings it up to date with everything else.
             if let Some(node) = cluster.node(&name)
                 && let Err(error) = cluster.epochs.catch_up(&cluster, &node).await
             {
-                tracing::warn!(node = name, error = %error.chain(), "a node could not get its epoch keys yet");
+                tracing::warn!(node = name, error = %error.chain(), "write keys could not be created on a node yet");
             }
         }
         let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
         let noticed = whole.map(async |node| {
-            // One that hangs must not hold up the others' checks.
+            // A node that hangs must not delay the checks of the others.
             let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
             if let Ok(Err(error)) = told {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell its indexes");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node did not list its indexes");
             }
         });
         join_all(noticed).await;
     }
 }
 
-/// A node that lacks indexes, and does not have them before it, has lost its disk: it has nothing of what it should.
+/// Marks a node as behind if it lacks indexes of the catalogue and has no task in its queue that creates them: it has lost its
+/// disk.
 async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
-    // An index that is being made or deleted is in the catalogue before it is on nodes, or after. The lock, for which everybody who
-    // comes later waits, is taken only where it stays so.
+    // While an index is being created or deleted, the catalogue and the node may differ for a moment. All later writers wait
+    // behind a lock on everything, so it is taken only if the difference stays.
     let first = lacking(cluster, node).await?;
     if first.is_empty() || !node.keeps_its_indexes().await? {
         return Ok(());
@@ -76,7 +77,7 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    tracing::warn!(node = node.name, ?lacking, "a node has lost its disk");
+    tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
     cluster.change(|view| view.mark_behind(&node.name)).await
 }
 
@@ -85,7 +86,7 @@ async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
     Ok(cluster.view().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
 }
 
-/// Checks every node once, and returns the names of those that have come.
+/// Checks every node once, and returns the names of those that have become reachable.
 pub async fn check(cluster: &Cluster) -> Vec<String> {
     let nodes = cluster.nodes();
     let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));

@@ -1,5 +1,5 @@
-//! What clients set on the server as a whole, besides keys and experimental features: the servers of `/network`, and the
-//! workspaces of chats. Every node has it; the ledger has it too, for nodes that were away.
+//! Settings of the whole instance, besides keys and experimental features: the servers of `/network`, and the workspaces of
+//! chats. Every node has them. The ledger stores them too, for nodes that were unreachable when a client changed them.
 
 use crate::{
     base::error::{Error, Result},
@@ -15,37 +15,37 @@ use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The experimental feature without which nodes do not tell of their network.
+/// The experimental feature of the route `/network`.
 const NETWORK: &str = "network";
 
-/// The same for chats.
+/// The experimental feature of the routes of chats.
 const CHATS: &str = "chatCompletions";
 
-/// All workspaces of chats.
+/// The route that lists all workspaces of chats.
 const WORKSPACES: &str = "/chats?limit=100000";
 
-/// How a node shows a key.
+/// How the value of an API key ends when a node hides it.
 const HIDDEN: &str = "XXX...";
 
-/// How long gateways may take to hear of something before its client is answered.
+/// How long a client's answer waits for gateways to get a new topology.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// How deep the settings of a workspace are changed member by member.
+/// Down to this depth, a change of a workspace's settings is merged member by member.
 const DEPTH: u8 = 2;
 
-/// What a request has changed, once nodes have taken it.
+/// A change of the instance settings that nodes have accepted.
 #[derive(Clone, Debug)]
 pub enum Changed {
-    /// The network is this now, as a node tells it.
+    /// The new network, as a node reports it.
     Network(Value),
-    /// Settings of a workspace, which may be a new one; `None` resets them.
+    /// A change of the settings of a workspace, which may be new; `None` resets them.
     Workspace(String, Option<Value>),
-    /// A workspace is gone.
+    /// A workspace was deleted.
     NoWorkspace(String),
 }
 
 impl Changed {
-    /// What a network calls the nodes.
+    /// The name that the network gives to this server.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         let Self::Network(told) = self else { return None };
@@ -53,7 +53,7 @@ impl Changed {
     }
 }
 
-/// Stores what has changed.
+/// Stores a change.
 ///
 /// # Errors
 /// The database failed.
@@ -117,8 +117,8 @@ fn network(told: &Value) -> Option<Map<String, Value>> {
     Some(network)
 }
 
-/// What a node has of it, where the experimental features are on. It hides the keys of chats' models: they stay as they are on
-/// nodes.
+/// The instance settings of a node, as far as their experimental features are enabled. The node hides the API keys of chat
+/// models; [`sync`] leaves such keys unchanged on nodes.
 ///
 /// # Errors
 /// The node did not answer, or refused.
@@ -140,7 +140,8 @@ pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Ch
     Ok(found)
 }
 
-/// Tells gateways what nodes are called, and gives them a moment to hear it: the client may search by that name next.
+/// Tells gateways the server's name in `/network`, and waits a moment until they know it: the client may use that name in its
+/// next search.
 ///
 /// # Errors
 /// The ledger failed.
@@ -157,14 +158,14 @@ pub async fn learn_name(cluster: &Cluster) -> Result<()> {
             tokio::time::sleep(MOMENT / 50).await;
         }
     };
-    // A gateway that is away hears it later.
+    // A gateway that does not report now gets the name later.
     if tokio::time::timeout(MOMENT, heard).await.is_err() {
-        tracing::info!("not all gateways have heard the name yet");
+        tracing::info!("not all gateways have the server's name yet");
     }
     Ok(())
 }
 
-/// Gives a node what clients have set, and takes from it what they have not. It leaves experimental features on.
+/// Makes the instance settings of a node those that the ledger has. Leaves the experimental features enabled on the node.
 ///
 /// # Errors
 /// The node did not answer, or refused; or the ledger failed.
@@ -192,13 +193,13 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
         }
         for (uid, settings) in chats {
             let path = ApiPath::new(["chats", &uid, "settings"]);
-            // What is not set is as by default.
+            // Members that are not set get their default.
             let mut all =
                 DEFAULT.map(|name| (name.to_owned(), Value::Null)).into_iter().collect::<Map<_, _>>();
             all.extend(
                 settings.as_object().into_iter().flatten().map(|(name, set)| (name.clone(), set.clone())),
             );
-            // Nobody knows it since the ledger was recovered.
+            // A hidden key in the ledger comes from a recovery. The key itself is unknown, so nodes keep theirs.
             all.retain(|_, value| value.as_str().is_none_or(|text| !text.ends_with(HIDDEN)));
             change("PATCH", path, Some(&Value::Object(all))).await?;
         }
@@ -206,11 +207,11 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// The settings of a workspace.
+/// The members of a workspace's settings.
 const DEFAULT: [&str; 8] =
     ["source", "orgId", "projectId", "apiVersion", "deploymentId", "baseUrl", "apiKey", "prompts"];
 
-/// The workspaces that a node tells.
+/// The uids of the workspaces in a node's answer.
 fn workspaces(node: &Node, told: &Value) -> Result<Vec<String>> {
     let request = "GET /chats";
     let workspaces = node.results(request, told)?.iter();

@@ -1,5 +1,5 @@
-//! Brings a node up to date that was away, or is new: keys, experimental features, indexes, settings. Its documents are the
-//! mover's.
+//! Brings a node that was unreachable, or is new, up to date: keys, experimental features, indexes, settings. The mover copies
+//! its documents.
 
 pub mod features;
 pub mod health;
@@ -24,24 +24,26 @@ use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// How long everything may be locked for the last of it.
+/// How long everything may stay locked for the last changes.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Gives a node what it missed of keys, indexes and settings.
+/// Gives a node the keys, indexes and settings that it missed.
 ///
 /// # Errors
-/// The node went away again, or no other node can tell.
+/// The node became unreachable again, or no other node could be asked.
 pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     let Some(node) = cluster.node(name) else { return Ok(()) };
     cluster.epochs.catch_up(cluster, &node).await?;
     if !cluster.view().behind.contains(name) {
         return Ok(());
     }
-    // What it may still get late would undo what it learns.
+    // A request that was sent before and reaches the node late would undo what it learns now.
     cluster.epochs.settle(cluster, &node).await?;
-    // What it took before it went away it does still: after its settings were looked at, that would change them.
+    // The node still handles the tasks that it accepted before it became unreachable. They could change its settings after
+    // those were compared.
     node.has_ended_what_it_took().await?;
-    // Without locks first, however long it takes. Then nothing may change while the node learns what is left.
+    // First without locks, however long it takes. Then under a lock on everything, so that nothing changes while the node gets
+    // the rest.
     if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node).await? {
         node.wait_for_task(last).await?;
     }
@@ -54,7 +56,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             continue;
         };
         let reference = reference(cluster, name);
-        // What the reference has in its queue, its settings do not show yet.
+        // The settings of the reference node do not show what is still in its queue.
         let is_busy = reference.as_ref().is_some_and(|it| cluster.settler.has_operations(&it.name));
         let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node).await? };
         let learnt = async {
@@ -67,7 +69,9 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             Ok(learnt) if !is_busy => {
                 learnt?;
                 if cluster.epochs.owes(name) {
-                    return Err(Error::Other(format!("node `{name}` may get something late")));
+                    return Err(Error::Other(format!(
+                        "node `{name}` may still receive an earlier request late"
+                    )));
                 }
                 return caught_up(cluster, name).await;
             }
@@ -82,7 +86,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     }
 }
 
-/// A node that has missed nothing.
+/// Another node that is current: the reference that this node is compared with.
 fn reference(cluster: &Cluster, name: &str) -> Option<Arc<Node>> {
     cluster.current().into_iter().find(|other| other.name != name)
 }
@@ -94,20 +98,20 @@ async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         })
         .await?;
     tracing::info!(node = name, "a node has caught up");
-    // It may know fields that others do not, and what others learnt while it did.
+    // The node may know fields that others do not, and others may have learnt fields meanwhile.
     let cluster = Arc::clone(cluster);
     tokio::spawn(async move {
         for index in cluster.view().indexes.keys() {
             if let Err(error) = fields::complete(&cluster, index).await {
-                tracing::warn!(index, error = %error.chain(), "nodes could not be told each other's fields: the next write will do it");
+                tracing::warn!(index, error = %error.chain(), "fields could not be registered on all nodes: the next write will do it");
             }
         }
     });
     Ok(())
 }
 
-/// Makes keys, features, indexes and settings of a node those of another; returns the last task to wait for. Where every node has
-/// missed something, the catalogue and the ledger say what indexes and settings there are.
+/// Copies keys, features, indexes and settings from the reference node. Returns the last node task to wait for. If every node
+/// is behind, there is no reference: then the catalogue and the ledger say which indexes and settings there are.
 async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Result<Option<u64>> {
     if let Some(reference) = reference {
         sync_keys(reference, node).await?;
@@ -140,7 +144,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             None => Ok(of_ledger(own.as_ref(), &set)),
         };
         let mut settings = match settings {
-            // It is being made, or was deleted a moment ago.
+            // The index is being created, or was just deleted.
             Err(Error::Unexpected { status: 404, .. }) => continue,
             settings => settings?,
         };
@@ -148,7 +152,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             let request = Request::own(&missed.method, missed.path, missed.body.as_ref());
             last = Some(fenced::enqueue(cluster, node, request).await?);
         }
-        // Nodes do not show the keys of embedders: those may differ.
+        // Nodes hide the API keys of embedders, so equal answers do not prove that the keys are equal.
         if set.get(EMBEDDERS).is_none() && own.as_ref() == Some(&settings) {
             continue;
         }
@@ -158,14 +162,14 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             catalogue::send_all(cluster, node, &catalogue::creation_with(index, key, &fields.names()))
                 .await?;
         }
-        // The tag's rule is there already, but for an index that was made without this control plane.
+        // The reference has the shard tag's rule already, unless the index was created without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
         let unreadable = || reference.unwrap_or(node).unreadable(format!("GET {path}"), &settings);
         settings[FILTERABLE] = filterable.ok_or_else(unreadable)?;
         if let Some(shown) = settings.get_mut(EMBEDDERS) {
             let (mut embedders, unknown) = embedders::known(shown, set.get(EMBEDDERS));
             let own = own.as_ref().and_then(|own| own.get(EMBEDDERS));
-            // One that has them keeps their keys.
+            // If the node has the embedder already, with its key, it keeps the key.
             let lacks =
                 |name: &&String| own.and_then(|own| own.get(name.as_str())?.get(embedders::KEY)).is_none();
             if let Some(name) = unknown.iter().find(lacks) {
@@ -184,10 +188,11 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
     Ok(last)
 }
 
-/// The settings that clients have set, all others as by default; `own` are all that a node tells.
+/// The settings that clients have set according to the ledger, with all others reset to their defaults. `own` are the settings
+/// of the node.
 fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
     let own = own.and_then(Value::as_object).into_iter().flatten();
-    // After `miroir recover` only nodes know embedders.
+    // After `miroir recover` the ledger does not know embedders: only nodes do.
     let of = |(name, own): (&String, &Value)| {
         (name.clone(), if name == EMBEDDERS { own.clone() } else { Value::Null })
     };
@@ -203,8 +208,8 @@ fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
     Value::Object(all)
 }
 
-/// Gives an index of a node its primary key. One whose documents are of another key is deleted, unless the node's documents are
-/// read: then they are the only ones. Says whether the index is there.
+/// Sets the primary key of an index on a node. If the index has documents under another key, it is deleted, unless the node has
+/// active replicas, which may be the only copies. Returns whether the index still exists.
 async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Result<bool> {
     let path = ApiPath::of_index(index, &[]);
     if node.index_size(index).await? == Some(0) {
@@ -216,7 +221,7 @@ async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Re
     if view.shards().any(|shard| view.active(shard).any(|name| name == node.name)) {
         let name = &node.name;
         return Err(Error::Other(format!(
-            "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and nobody else has them"
+            "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents"
         )));
     }
     fenced::enqueue(cluster, node, Request::own("DELETE", path, None)).await?;
@@ -230,7 +235,7 @@ fn unknown_key(index: &str, embedder: &str) -> String {
     )
 }
 
-/// What keeps a new node from learning the settings of all indexes: keys of embedders that nobody knows.
+/// Messages about embedders whose API keys the ledger does not know. Such an embedder cannot be set up on a new node.
 ///
 /// # Errors
 /// The ledger failed.
@@ -238,7 +243,7 @@ pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let Some(reference) = cluster.current().into_iter().next() else { return Ok(all) };
     for index in cluster.view().indexes.keys() {
-        // What it does not tell now is seen when the node learns it.
+        // If the reference does not answer now, the new node finds the problem when it gets the settings.
         let Ok(settings) = reference.settings(index).await else { continue };
         let uid = index.clone();
         let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
@@ -249,14 +254,15 @@ pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Gives embedders, if there are any, their keys, which nodes do not tell: `set` is what clients have set.
+/// Replaces the embedders in `settings` by those in `set`, which are what clients have set, with the API keys that nodes hide.
+/// Returns whether there are any.
 pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     let embedders = set.get(EMBEDDERS);
     embedders.into_iter().for_each(|embedders| settings[EMBEDDERS] = embedders.clone());
     embedders.is_some()
 }
 
-/// Deletes what a node that has left keeps of the cluster: indexes, and gateways' keys.
+/// Deletes what a node that has left still has of the cluster: indexes and internal keys.
 ///
 /// # Errors
 /// The node did not answer, or refused.
@@ -272,12 +278,13 @@ pub async fn clear(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Makes a node's API keys the same as another's. A key's text follows from its uid and the master key.
+/// Copies the API keys of one node to another. A key's text is derived from its uid and the master key, so it is the same on
+/// both.
 ///
 /// # Errors
-/// A node did not answer. Expired keys cannot be made again, and are left out.
+/// A node did not answer. Expired keys cannot be created again, so they are left out.
 pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
-    // Epoch keys come and go on their own.
+    // Write keys are created and deleted by the fencing code.
     let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
         let mut keys = node.keys().await?;
         keys.retain(|(_, key)| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)));
@@ -288,7 +295,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     for (uid, _) in there.iter().filter(|(uid, _)| !is_in(&wanted, uid)) {
         to.delete_key(uid).await?;
     }
-    // Lists show the newest first: made in the other order, they come in the same.
+    // Nodes list the newest key first, so the keys are created in reverse to keep their order.
     for (uid, key) in wanted.iter().rev().filter(|(uid, _)| !is_in(&there, uid)) {
         let mut body = key.clone();
         if let Some(object) = body.as_object_mut() {

@@ -1,5 +1,5 @@
-//! Dynamic search rules: nodes apply them, each to the documents that it has; gateways place what they pin anew, and need
-//! to know which rule goes before which.
+//! Dynamic search rules. Each node applies them to its own documents. Gateways place the pinned documents again in the merged
+//! list, and therefore need the order of the rules.
 
 use crate::{
     base::error::Result,
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 /// The route.
 pub const PATH: &str = "/dynamic-search-rules";
 
-/// The experimental feature without which nodes neither apply them nor tell of them.
+/// The experimental feature without which nodes neither apply nor list rules.
 pub const FEATURE: &str = "dynamicSearchRules";
 
-/// What a request sets; `null` is the default.
+/// The members of a rule that a request can set; `null` means the default.
 const MEMBERS: [&str; 5] = ["description", "precedence", "active", "conditions", "actions"];
 
-/// A node's rules, in the order in which they were changed last; `None` where it does not know of rules. It leaves the
-/// experimental feature on.
+/// A node's rules, the one that was changed last at the end; `None` if the node does not support rules. Leaves the experimental
+/// feature enabled on the node.
 ///
 /// # Errors
 /// The node did not answer, or refused, or told something else than rules.
@@ -32,7 +32,7 @@ pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
         return Ok(None);
     };
     let request = format!("POST {PATH}");
-    // The last one comes first.
+    // The node lists the rule that was changed last first.
     let listed = node.results(&request, &answer)?.iter().rev().enumerate();
     let rules = listed.map(|(place, told)| {
         let uid = node.text(&request, told, "uid")?.to_owned();
@@ -43,7 +43,8 @@ pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
     rules.collect::<Result<_>>().map(Some)
 }
 
-/// Makes a node's rules those of the cluster; returns the last task to wait for. It leaves the experimental feature on.
+/// Makes a node's rules those of the cluster. Returns the last node task to wait for. Leaves the experimental feature enabled
+/// on the node.
 ///
 /// # Errors
 /// The node did not answer, or refused.

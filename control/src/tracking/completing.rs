@@ -1,5 +1,6 @@
-//! Before a task ends, all nodes know the fields that it has brought: a function may have made some on a few nodes, settings may make
-//! nodes look into objects, and a registration may have failed with whatever a node did in the same batch.
+//! Field completion: before a task ends, all nodes must know the fields that it has created. A function may have created fields
+//! on some nodes only, settings may make nodes index fields within objects, and a registration may have failed together with
+//! another task in the same batch of a node.
 
 use crate::{
     base::error::Result,
@@ -18,12 +19,12 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tracing::Instrument;
 
-/// How often it is tried to register fields on a node that refuses: then it is behind.
+/// How often fields are registered on a node that refuses them, before the node is marked as behind.
 const ATTEMPTS: u8 = 3;
-/// How soon nodes are asked again that did not tell what they know.
+/// The pause before nodes are asked again, after a node did not list its fields.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Settings that decide which fields in objects nodes take up.
+/// Settings that decide which fields within objects nodes index.
 const REACH: [&str; 5] = [
     "searchableAttributes",
     "filterableAttributes",
@@ -32,7 +33,8 @@ const REACH: [&str; 5] = [
     "distinctAttribute",
 ];
 
-/// Begins it where it is to be done. `None`: the task has to wait; else the nodes that will not know all fields.
+/// Starts the field completion if the task needs it. `None` means that the task has to wait; otherwise returns the nodes that
+/// do not know all fields, and must be marked as behind.
 pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>> {
     let index = {
         let mut all = cluster.settler.pending();
@@ -44,7 +46,7 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
         let is_first = pending.completing.attempts == 0 && makes_fields(pending);
         let is_about_documents = pending.task.kind.is_about_documents();
         let is_again = is_about_documents && failed.len() > pending.completing.seen;
-        // Whoever holds locks would wait for itself.
+        // A task that holds locks must not complete fields: the completion would wait for these locks.
         let (Some(index), true, None) = (&pending.task.index, is_first || is_again, &pending.guard) else {
             return Some(BTreeSet::new());
         };
@@ -60,7 +62,7 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
     let work = async move {
         let done = run(&cluster, uid, &index).await;
         if let Err(error) = &done {
-            tracing::warn!(uid, index, error = %error.chain(), "nodes could not be told each other's fields yet");
+            tracing::warn!(uid, index, error = %error.chain(), "fields could not be registered on all nodes yet");
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(pending) = cluster.settler.pending().get_mut(&uid) {

@@ -1,4 +1,4 @@
-//! What the end of a task means: for replicas and the catalogue first, then for its client.
+//! Ends a task: changes replicas and the catalogue first, then lets the client see the end.
 
 use super::{completing, set_back};
 use crate::{
@@ -22,12 +22,13 @@ use miroir_core::error::ErrorBody;
 use serde_json::{Value, json};
 use std::{collections::HashSet, sync::Arc};
 
-/// Ends a task: first the truth about replicas and indexes, and its publication. Its client hears of it once every gateway goes by
-/// what has changed; and where replicas are not as the others, once no gateway reads them any more.
+/// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
+/// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> Result<()> {
     let (task, effect, indexed, is_applied, set_back) = match cluster.settler.pending().get(&uid) {
         Some(it) => {
-            // Nodes make an index before they take its first settings, which say which shard a document is of: these it must have.
+            // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
+            // tag's rule, so all its nodes are rolled back to that.
             if over.status == TaskStatus::Failed
                 && matches!(it.effect, Effect::Settings { creates: true, .. })
             {
@@ -76,8 +77,8 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
     end(cluster, task, effect, &over, indexed).await
 }
 
-/// What nodes keep of an operation that has failed: where another name and another primary key are wanted at once, they take the name
-/// before they look at the key.
+/// The part of a failed operation that nodes have applied nevertheless: if an update changes name and primary key at once,
+/// nodes apply the name before they check the key.
 fn kept(effect: Effect, over: &Over) -> Effect {
     let has_index = over.error.as_ref().is_some_and(|error| !is_about_existence(error));
     match effect {
@@ -88,13 +89,13 @@ fn kept(effect: Effect, over: &Over) -> Effect {
     }
 }
 
-/// What the end of a task means for replicas and the catalogue.
+/// Applies the end of a task to replicas and the catalogue.
 async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
     let uid = task.uid;
     let succeeded = over.status == TaskStatus::Succeeded;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
     let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
-    // An index that was deleted meanwhile has no settings any more.
+    // If the index was deleted meanwhile, its settings are not stored.
     if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
         && cluster.view().indexes.contains_key(&index)
     {
@@ -109,7 +110,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
         }
         _ => None,
     };
-    // Before the view: what the view loses of indexes, the ledger loses with their settings.
+    // Before the change of the cluster state: when an index disappears from it, the ledger deletes the index's settings.
     let moves = effect.moves();
     if !moves.is_empty() {
         let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
@@ -124,12 +125,12 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                     uid,
                     shard = shard.0,
                     node,
-                    "a replica ended a write otherwise than the others"
+                    "a replica ended a write differently from the others"
                 );
                 view.mark_stale(*shard, node);
             }
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
-                tracing::warn!(uid, node, "a node ended an operation otherwise than the others");
+                tracing::warn!(uid, node, "a node ended an operation differently from the others");
                 view.mark_behind(node);
             }
             view.changing.remove(&uid);
@@ -149,13 +150,13 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
         .await
 }
 
-/// Whether an update of an index has changed nothing: no primary key, and no name but its own.
+/// Whether an update of an index has changed nothing: it sets no primary key, and no other name.
 fn is_idle(effect: &Effect) -> bool {
     matches!(effect, Effect::UpdateIndex { index, primary_key: None, rename }
         if rename.as_ref().is_none_or(|rename| rename == index))
 }
 
-/// Its end, as clients see it.
+/// Stores the end of a task, as clients see it.
 async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
     let (uid, now) = (task.uid, cluster.clock.wall());
     let succeeded = over.status == TaskStatus::Succeeded;
@@ -192,7 +193,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
     Ok(())
 }
 
-/// An error as the client is told it: positions in an edit's function are the client's own.
+/// An error for the client: line numbers in an edit's function are those of the client's own text.
 fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
     if task.kind == TaskKind::DocumentEdition {
         error.message = scrub::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
@@ -200,21 +201,21 @@ fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
     error
 }
 
-/// The details of an ended task: the ledger's, with counts that count each document once, and the node's where the
-/// control plane does not know better.
+/// The details of an ended task: those of the ledger, with counts that count each document once, and a node's details for
+/// everything else.
 fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> Option<Value> {
     let mut details = task.details.clone().unwrap_or_else(|| json!({}));
     if over.status != TaskStatus::Succeeded {
         if task.kind == TaskKind::IndexDeletion && over.details.is_some() {
             return over.details.clone();
         }
-        // A reset tells of all settings that nodes know.
+        // The details of a reset name all settings that nodes know.
         if task.kind == TaskKind::SettingsUpdate && over.details.is_some() {
             return settings_details(&details, over);
         }
         return nothing_done(task.details.as_ref());
     }
-    // Every node has all rules.
+    // Every node has all rules, so one node's details are right.
     if task.kind.is_about_rules() && over.details.is_some() {
         return over.details.clone();
     }
@@ -229,7 +230,7 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
     }
     if details.get("deletedDocuments").is_some() {
         let deleted = over.deleted.unwrap_or(0);
-        // An index is deleted on all nodes, and each says how many documents it had: every replica counted.
+        // Each node reports how many documents its copy of the index had, so every replica is counted.
         let copies = if task.kind == TaskKind::IndexDeletion { replication.max(1) } else { 1 };
         details["deletedDocuments"] = json!((deleted + copies / 2) / copies);
         return Some(details);
@@ -243,14 +244,15 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
     task.details.clone()
 }
 
-/// What a node tells of settings; but what nodes got otherwise than the client sent it is told as the client sent it.
+/// A node's details of a settings task. Settings that the control plane rewrote for nodes appear as the client sent them.
 fn settings_details(set: &Value, over: &Over) -> Option<Value> {
     let mut told = over.details.clone()?;
     scrub::value(&mut told);
     let rewritten = [settings_tag::FILTERABLE, FACETING];
     for (name, set) in set.as_object().into_iter().flatten() {
         let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());
-        // A node spells rules out; but one that only names the tag was not sent.
+        // A node writes out each rule in full. A client's rule that names only the tag was not sent to nodes: then the numbers
+        // of rules differ, and the client's rules are shown.
         let rules = |value: &Value| value.as_array().map(Vec::len);
         let has_rules = told.get(name).and_then(rules) == rules(set);
         if is_reset || (name == settings_tag::FILTERABLE && !has_rules) {
@@ -262,8 +264,8 @@ fn settings_details(set: &Value, over: &Over) -> Option<Value> {
     Some(told)
 }
 
-/// Nodes tell what they were sent, in their own form. They were sent more than the client wrote: templates of embedders, limits in place
-/// of resets.
+/// Removes from a node's details what the client did not send. Nodes report everything that they were sent, in their own form,
+/// also what the control plane added: templates of embedders, and limits in place of resets.
 fn as_sent(told: &mut Value, sent: &Value) {
     match (told, sent) {
         (Value::Object(told), Value::Object(sent)) => {
@@ -295,7 +297,7 @@ mod tests {
             "b": {"documentTemplate": null}, "a": {"dimensions": 3, "apiKey": "XXX...", "source": "rest"},
         });
         as_sent(&mut told, &sent);
-        // In the node's order.
+        // The members are in the node's order.
         let expected = json!({
             "a": {"source": "rest", "dimensions": 3, "apiKey": "XXX..."},
             "b": {"documentTemplate": null}, "c": null,

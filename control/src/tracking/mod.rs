@@ -1,4 +1,4 @@
-//! Settling: asks nodes what became of their tasks, until the client's task has ended.
+//! Task tracking: asks nodes for the state of their tasks, until the client's task has ended.
 
 mod completing;
 mod finish;
@@ -24,12 +24,12 @@ use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tracing::Instrument;
 
-/// A node that is away longer than this is not waited for.
+/// The tasks of a node that is unreachable for longer than this are not waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Node tasks a request: their uids travel in the query.
+/// The most node tasks asked for in one request: their uids are in the query string.
 const CHUNK: usize = 200;
 
-/// Settles, for ever.
+/// Tracks tasks, forever.
 pub async fn run(cluster: Arc<Cluster>) {
     let mut pause = FAST;
     loop {
@@ -39,10 +39,11 @@ pub async fn run(cluster: Arc<Cluster>) {
         }
         let before = cluster.settler.count();
         if let Err(error) = round(&cluster).await {
-            tracing::error!(error = %error.chain(), "tasks could not be settled; the next round will");
+            tracing::error!(error = %error.chain(), "tasks could not be tracked in this round; the next round tries again");
         }
         cluster.settler.rounds.send_modify(|rounds| *rounds += 1);
-        // Long indexing is asked for ever less often; an end, or somebody who asks, makes it quick again.
+        // While tasks run for long, nodes are asked less and less often. When a task ends, or somebody asks for tasks, the
+        // interval is short again.
         pause = if cluster.settler.count() < before { FAST } else { (pause * 5 / 4).min(SLOW) };
         if tokio::time::timeout(pause, cluster.settler.wake.notified()).await.is_ok() {
             pause = FAST;
@@ -80,7 +81,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             }
             match judge(&pending.parts, pending.decides(), &behind) {
                 Verdict::Pending { started_at: Some(at) } if pending.task.started_at.is_none() => {
-                    // The clocks of nodes are their own, and steps may have come before the uid.
+                    // Nodes' clocks may differ, and a node's task may have started before the client's task got its uid.
                     let at = at.max(pending.task.enqueued_at);
                     pending.task.started_at = Some(at);
                     started.push((*uid, at));
@@ -98,7 +99,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             })
             .await?;
     }
-    // A cancelation counts what it cancelled: it ends after that.
+    // A cancelation counts the tasks that it cancelled, so it must end after them.
     let (cancelations, others): (Vec<_>, Vec<_>) =
         over.into_iter().partition(|(uid, _)| cluster.settler.kind(*uid) == Some(TaskKind::TaskCancelation));
     let mut all = Ok(());
@@ -108,17 +109,18 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             finish(cluster, uid, *over).instrument(span)
         }))
         .await;
-        // One that cannot end holds up no other.
+        // A task that cannot end must not delay the others.
         all = ended.into_iter().fold(all, Result::and);
     }
     all
 }
 
-/// What a node says of some of its tasks. A node that is away says it for them; one that hiccups says nothing.
+/// The state of some tasks of a node. If the node is unreachable for long, all of them are [`State::Away`]; if it only fails to
+/// answer once, they are left out.
 async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> {
     let mut seen = HashMap::new();
     let Some(node) = cluster.node(node) else {
-        // It has left, or was given up: others have what it took.
+        // The node has left or was declared lost: other replicas have what it accepted.
         return uids.iter().map(|uid| (*uid, forgotten())).collect();
     };
     if node.away().is_some_and(|away| away > PATIENCE) {
@@ -138,14 +140,14 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
                 continue;
             }
         };
-        // Its disk was lost, or its tasks were deleted: they will not end.
+        // If a task is missing in the answer, the node lost its disk, or the task was deleted: it will never end.
         seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
         seen.extend(told.iter().filter_map(|task| Some((task.uid()?, read(task)))));
     }
     seen
 }
 
-/// A task that nobody will hear of again.
+/// The result of a node task that will never end.
 fn forgotten() -> Seen {
     let error = ApiError::new(Code::INTERNAL, "a node has lost its tasks");
     Seen { state: State::Failed, error: Some(error.body), ..Seen::default() }

@@ -1,7 +1,7 @@
-//! What one node refuses, none keeps: nodes that have taken it are as before again.
+//! Rolls back an operation that one node has refused, on the nodes that have applied it.
 //!
-//! Nothing of it has to be in the ledger: after a crash the nodes' tasks are judged again, and setting back once more changes nothing.
-//! A node that cannot be set back is behind, and learns everything anew.
+//! The rollback needs no entry in the ledger: after a crash the nodes' tasks are judged again, and a second rollback changes
+//! nothing. A node that cannot be rolled back is marked as behind, and gets everything again.
 
 use crate::{
     base::error::{Error, Result},
@@ -26,18 +26,18 @@ use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
 
-/// Begins to set nodes back; the task waits for it.
+/// Starts the rollback. The task waits for it.
 pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
     if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
         pending.set_back = SetBack::UnderWay;
     }
-    tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are set back");
+    tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
     let cluster = Arc::clone(cluster);
     let work = async move {
         let missed = match run(&cluster, uid, &over).await {
             Ok(missed) => missed,
             Err(error) => {
-                tracing::warn!(uid, error = %error.chain(), "nodes could not be set back");
+                tracing::warn!(uid, error = %error.chain(), "nodes could not be rolled back");
                 over.set_back
             }
         };
@@ -49,18 +49,19 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
     tokio::spawn(work.in_current_span());
 }
 
-/// Sets nodes back; gives those that could not be.
+/// Rolls nodes back. Returns the nodes that could not be rolled back.
 async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<String>> {
     let (effect, is_locked) = match cluster.settler.pending().get(&uid) {
         Some(pending) => (pending.effect.clone(), pending.guard.is_some()),
         None => return Ok(BTreeSet::new()),
     };
-    // Nothing comes between what is read here and its place in the nodes' queues.
+    // The locks make sure that no other operation gets into the nodes' queues between what is read here and the requests of the
+    // rollback.
     let guard = match is_locked {
         true => None,
         false => Some(cluster.locks.lock(Scope::indexes(effect.names())).await),
     };
-    // Indexes may have changed their names meanwhile.
+    // Indexes may have been renamed meanwhile.
     let effect = cluster.settler.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
     let nodes: Vec<Arc<Node>> = over.set_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
@@ -85,14 +86,14 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
         };
         let done = done.await;
         let missed = done.inspect_err(
-            |error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node is not set back"),
+            |error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node could not be rolled back"),
         );
         missed.is_err().then(|| node.name.clone())
     });
     Ok(join_all(done).await.into_iter().flatten().collect())
 }
 
-/// The requests that give an index its primary key again, under its new name where it has one.
+/// The requests that restore the primary key of an index, under its new name if it was renamed.
 fn update(cluster: &Cluster, effect: &Effect) -> Vec<NodeRequest> {
     let Effect::UpdateIndex { index, primary_key, rename } = effect else { return Vec::new() };
     let known = cluster.view().indexes.get(index).and_then(|known| known.primary_key.clone());
@@ -104,7 +105,7 @@ fn update(cluster: &Cluster, effect: &Effect) -> Vec<NodeRequest> {
     vec![NodeRequest { method: "PATCH".to_owned(), path, body, main: false }]
 }
 
-/// The requests that give an index the settings again that a change has changed.
+/// The requests that restore the settings of an index that a change has changed.
 async fn settings(
     cluster: &Cluster,
     uid: u32,
@@ -112,19 +113,19 @@ async fn settings(
     change: Option<&Value>,
     over: &Over,
 ) -> Result<Vec<NodeRequest>> {
-    // Without the index there is nothing to be set back, and settings would make it again.
+    // If the index was deleted, there is nothing to restore, and settings would create it again.
     if !cluster.view().indexes.contains_key(index) {
         return Ok(Vec::new());
     }
     let name = index.to_owned();
     let mut wanted = cluster.ledger.call(move |connection| stored::settings(connection, &name)).await?;
-    // Those that have not ended come to the ledger later, and are before this in the nodes' queues.
+    // Changes whose tasks have not ended are not in the ledger yet, but are earlier in the nodes' queues.
     for other in cluster.settler.other_changes(uid, index) {
         merge_change(&mut wanted, other.as_ref());
     }
     let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));
     let shown = reference.ok_or(Error::NoNode)?.settings(index).await?;
-    // After `miroir recover` only nodes know embedders.
+    // After `miroir recover` the ledger does not know embedders: only nodes do.
     let (embedders, _) = known(shown.get(EMBEDDERS).unwrap_or(&Value::Null), wanted.get(EMBEDDERS));
     wanted.insert(EMBEDDERS.to_owned(), embedders);
     let undone = undone(change, &wanted, &shown).ok_or_else(|| Error::UnreadableRow {
@@ -136,8 +137,8 @@ async fn settings(
     Ok(catalogue::apart(index, &undone).into())
 }
 
-/// The change that undoes a change: what it has set is as `wanted`, or by default. `shown` are all settings of a node that has refused it.
-/// `None` where the tag cannot be among the filterable attributes that are wanted.
+/// The change that undoes a change: what it has set becomes as in `wanted`, or the default. `shown` are all settings of a node
+/// that has refused the change. `None` where the tag cannot be among the filterable attributes that are wanted.
 fn undone(change: Option<&Value>, wanted: &Map<String, Value>, shown: &Value) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     let reset: Map<String, Value> =
@@ -173,10 +174,10 @@ fn undone_members(change: &Value, wanted: Option<&Value>, depth: u8) -> Value {
     }
 }
 
-/// Embedders that a change has made go; those that it has changed are whole again.
+/// Deletes the embedders that a change has created, and restores those that it has changed.
 fn undone_embedders(change: &Value, wanted: Option<&Value>) -> Value {
     let Some(change) = change.as_object() else { return wanted.cloned().unwrap_or(Value::Null) };
-    // Nodes count those that are to go, too, and may find them too many.
+    // If there were no embedders, reset all: nodes also count those that a request deletes, and could refuse it for too many.
     if wanted.and_then(Value::as_object).is_none_or(Map::is_empty) {
         return Value::Null;
     }

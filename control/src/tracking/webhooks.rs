@@ -1,4 +1,4 @@
-//! Tells webhooks of ended tasks, as Meilisearch does: newline-delimited JSON, compressed, in one request.
+//! Posts ended tasks to webhooks, as Meilisearch does: newline-delimited JSON, compressed, in one request.
 //!
 //! Source: Meilisearch 1.50, `index-scheduler`, `notify_webhooks`.
 
@@ -14,15 +14,15 @@ use flate2::{Compression, write::GzEncoder};
 use reqwest::Method;
 use std::{io::Write, sync::Arc, time::Duration};
 
-/// How often ended tasks are looked for.
+/// How often to look for ended tasks.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Tells webhooks, for ever. A webhook that does not answer misses what it was told then.
+/// Posts ended tasks to webhooks, forever. A webhook that does not answer misses those tasks: they are not sent again.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         if let Err(error) = round(&cluster).await {
-            tracing::error!(error = %error.chain(), "webhooks could not be told of ended tasks");
+            tracing::error!(error = %error.chain(), "ended tasks could not be posted to webhooks");
         }
     }
 }
@@ -47,10 +47,10 @@ async fn round(cluster: &Cluster) -> Result<()> {
     for (uuid, hook) in hooks {
         let body = body.clone();
         let outbound = cluster.options.outbound.clone();
-        // One that is slow holds up nobody.
+        // In a task of its own, so that a slow webhook does not delay the others.
         tokio::spawn(async move {
             if let Err(error) = post(&outbound, &hook, body).await {
-                tracing::warn!(%uuid, error = %chain(&error), "a webhook could not be told of ended tasks");
+                tracing::warn!(%uuid, error = %chain(&error), "ended tasks could not be posted to a webhook");
             }
         });
     }

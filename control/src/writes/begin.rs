@@ -1,4 +1,4 @@
-//! *Begin*: authorises a write, waits for its locks, and gives it a uid, writers and a key.
+//! *Begin*: authorizes a write, waits for its locks, and assigns a uid, writers and a write key to it.
 
 use super::{
     doubts::{self, Looked},
@@ -40,15 +40,15 @@ use tokio::sync::watch;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// How long a write by a filter waits for edits before it: less than gateways wait for a begin.
+/// How long a write by filter waits for earlier edits by function. It is less than a gateway waits for the answer to a begin.
 const EDITS: Duration = Duration::from_secs(5);
-/// How long a node may take to learn what it has missed, before a write that it is needed for goes on without that.
+/// How long a write waits for its nodes to catch up, before it continues without that.
 const CATCHING_UP: Duration = Duration::from_secs(3);
 
 /// Answers a gateway's begin.
 ///
 /// # Errors
-/// What the client is told instead of 202.
+/// The error that the client gets instead of 202.
 pub async fn begin(cluster: &Arc<Cluster>, begin: Begin) -> Result<BeginReply> {
     let span = log::write_span(None, &begin.index);
     judge_and_begin(cluster, begin).instrument(span).await
@@ -67,18 +67,20 @@ async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<Beg
     }
     let known = cluster.view().shards().count();
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
-        return Err(ApiError::new(Code::INTERNAL, "the gateway's topology has other shards").into());
+        return Err(
+            ApiError::new(Code::INTERNAL, "the gateway's topology has another number of shards").into()
+        );
     }
     caught_up(cluster, &begin.shards).await;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
-    // From here on a gateway that leaves must not stop it half-way.
+    // In a task of its own: if the gateway disconnects from here on, the begin must still be completed.
     let cluster = cluster.clone();
     let begun = async move { begin_locked(&cluster, begin, grant, guard).await };
     tokio::spawn(begun.in_current_span()).await.map_err(|error| Error::Other(error.to_string()))?
 }
 
-/// A function may make fields on the nodes of some documents only. Until it is over and all nodes know them, a condition such as
-/// `a != 1` may find other documents on other nodes: whatever writes by one has to wait.
+/// The edits by function that a write by filter must wait for. A function may create fields on some nodes only. Until all nodes
+/// know these fields, a condition such as `a != 1` may match differently on different nodes.
 fn edits_before(cluster: &Cluster, begin: &Begin) -> Vec<u32> {
     match &begin.operation {
         WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }
@@ -98,8 +100,8 @@ async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
     })
 }
 
-/// Waits, for a moment, until nodes that answer and that are to be written have caught up: they may lack the index, and would make it
-/// without its settings.
+/// Waits, for a limited time, until the reachable nodes that will get this write have caught up. A node that is behind may lack
+/// the index, and would create it without its settings.
 async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
     let begun = cluster.clock.monotonic();
     let is_behind = || {
@@ -113,13 +115,13 @@ async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
     }
 }
 
-/// Takes the locks, once all is known that a node could refuse of the payload; `None` where its documents have to be seen
-/// for that. The look comes before the locks, since it takes a while, and again where settings have changed until then.
+/// Runs the preflight, then takes the locks. Returns `None` if the preflight needs the documents. The preflight takes a while,
+/// so it runs before the locks are taken, and runs again if the settings changed in between.
 async fn lock(cluster: &Arc<Cluster>, begin: &mut Begin) -> Result<Option<LockGuard>> {
     loop {
         let Looked::Done { settings, failure } = doubts::look(cluster, begin).await? else { return Ok(None) };
         let guard = cluster.locks.lock(Scope::shards(&begin.index, &begin.shards)).await;
-        // Only under the locks is it known which edits come before.
+        // Only the locks make sure that no other edit comes before this write.
         let edits = edits_before(cluster, begin);
         if !edits.is_empty() {
             drop(guard);
@@ -171,12 +173,12 @@ async fn begin_locked(
                 return Ok(BeginReply::Infer);
             }
             if let Some(failure) = failure {
-                // Meilisearch creates the index before it looks at the documents.
+                // As Meilisearch does: it creates the index before it looks at the documents.
                 let made = catalogue::ensure_index(cluster, &begin.index, None).await?;
                 catalogue::wait_until_over(cluster, &made).await;
                 return record(cluster, &begin, failure.clone()).await;
             }
-            // A payload without a document is split by no key, and a node keeps the one that is asked for.
+            // A payload without documents has no key that it was split by. A node keeps the key that the client requests.
             let key = primary_key.as_ref().or(requested_primary_key.as_ref());
             let content = key.map(|key| catalogue::Content {
                 key: if requested_primary_key.is_some() { Key::Said(key) } else { Key::Inferred(key) },
@@ -189,7 +191,7 @@ async fn begin_locked(
                 }
                 made => made?,
             };
-            // Another write, to other shards, may have created it meanwhile, with another key.
+            // Another write, to other shards, may have created the index meanwhile, with another key.
             let known_key =
                 cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
             if let Some(known) = &known_key
@@ -218,7 +220,7 @@ async fn begin_locked(
             known_key
         }
     };
-    // The control plane sends edits itself: see [`edit`].
+    // The control plane itself sends edits by function, so the gateway needs no key for them: see [`edit`].
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
     let gateway = begin.gateway.clone();
     let holder = WriteKeyHolder::Gateway(gateway.clone());
@@ -249,7 +251,7 @@ async fn begin_locked(
     let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();
     let uid = task.uid;
     log::learn_uid(uid);
-    // Asked under the locks: whoever starts to record later waits for this write.
+    // Read under the locks: a recording that starts later waits for this write.
     let record = cluster.mover.recorder.recorded(&begin.shards);
     let summary = task.summary();
     let write = OpenWrite {
@@ -273,8 +275,8 @@ async fn begin_locked(
     Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record, begun: Some(begun) })
 }
 
-/// The writers of each shard now. Replicas on nodes that are away are stale from here on, where others can stand in:
-/// they would only hold the write up, and miss it.
+/// The nodes that must get the write, by shard. If a shard has an active replica on a reachable node, its replicas on
+/// unreachable nodes become stale: they would only delay the write, and miss it.
 async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<String>>> {
     cluster
         .change(|view| {
@@ -298,7 +300,8 @@ fn primary_key_exists(known: &str) -> ErrorBody {
     ApiError::new(Code::INDEX_PRIMARY_KEY_ALREADY_EXISTS, message).body
 }
 
-/// What a node is asked before there is a task: route and body. Filters and functions have errors that only nodes know.
+/// The request that a node checks before there is a task: route and body. Only nodes can find the errors of filters and
+/// functions.
 fn judged_by_node(operation: &WriteOperation) -> Option<(WriteKind, Value)> {
     let disguised = |filter: &Value| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone());
     match operation {
@@ -352,7 +355,7 @@ fn new_task(begin: &Begin) -> NewTask {
     }
 }
 
-/// Puts a task into the ledger that fails with this error, without any node.
+/// Stores a task in the ledger that has failed with this error, without asking any node.
 async fn record(cluster: &Cluster, begin: &Begin, error: ErrorBody) -> Result<BeginReply> {
     let new = new_task(begin);
     let clock = cluster.clock.clone();

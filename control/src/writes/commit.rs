@@ -1,4 +1,4 @@
-//! *Commit*: what nodes took becomes what is true.
+//! *Commit*: decides a write by the nodes' answers, and records which replicas have it.
 
 use super::taken;
 use crate::{
@@ -39,19 +39,19 @@ use tracing::Instrument;
 /// Answers a gateway's commit with the client's task summary.
 ///
 /// # Errors
-/// What the client is told instead of 202.
+/// The error that the client gets instead of 202.
 pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     let Some(write) = cluster.open.take(commit.uid, commit.begun.as_deref()) else {
         return decided_already(cluster, &commit).await?.map_err(Into::into);
     };
-    // A gateway that leaves now must not tear it.
+    // In a task of its own: if the gateway disconnects now, the commit must still be completed.
     let cluster = cluster.clone();
     let span = log::write_span(Some(write.task.uid), &write.index);
     let deciding = async move {
         let decided = decide(&cluster, &write, commit).await;
         match &decided {
             Ok(decision) => _ = write.decision.send_replace(Some(decision.clone())),
-            // It keeps its locks: its gateway's next commit, or its recovery, decides.
+            // The write stays open, with its locks: the gateway's next commit, or the recovery, decides it.
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
                 cluster.open.insert(write);
@@ -64,7 +64,7 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     decided.map_err(Into::into)
 }
 
-/// The decision on a second commit, or on one that comes after its write's recovery has begun.
+/// The decision for a repeated commit, or for one that comes after the recovery of its write has begun.
 ///
 /// # Errors
 /// The ledger failed.
@@ -75,14 +75,14 @@ async fn decided_already(cluster: &Cluster, commit: &Commit) -> Result<Decision>
     {
         return Ok(decision.clone());
     }
-    // Taken, and long ago, or before a restart: the ledger knows.
+    // The write was decided long ago, or before a restart: the ledger has its task.
     let uid = commit.uid;
     let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
     let is_lost =
         |task: &Task| task.error.as_ref().is_some_and(|error| error["code"] == Code::UNAVAILABLE.name());
     Ok(match task {
         Some(task) if !is_lost(&task) => Ok(task.summary()),
-        _ => Err(unavailable("This write was not taken.")),
+        _ => Err(unavailable("No node accepted this write.")),
     })
 }
 
@@ -90,13 +90,13 @@ fn unavailable(what: &str) -> ApiError {
     ApiError::new(Code::UNAVAILABLE, format!("{what} Try again later."))
 }
 
-/// What the client is told, once it is known.
+/// Decides a write: the client's answer.
 ///
 /// # Errors
-/// The ledger failed: nothing is decided.
+/// The ledger failed: the write is not decided.
 async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Result<Decision> {
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
-        tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node took a write");
+        tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node accepted a write");
     }
     let written = Some(commit.written);
     let mut taken = BTreeMap::new();
@@ -123,7 +123,8 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
                 && writers.iter().any(|node| asked.contains(node))
         })
     };
-    // A shard that nobody has taken for sure, but somebody may have: the nodes know, once nothing more can come.
+    // For some shard no node has confirmed the write, but a node without an answer may have accepted it. Fence the key, so that
+    // no callout can arrive any more, then ask these nodes.
     if untaken(&taken) {
         if let Some(key) = write.key {
             cluster.epochs.fence(cluster, key, GRACE).await?;
@@ -145,7 +146,8 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     for node in asked.iter().filter(|node| !taken.contains_key(*node)) {
         write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
     }
-    // Every shard has a replica that has not taken it for sure: as that one is, so will be those that have not said.
+    // No node has confirmed the write, and every shard has a replica that surely has not accepted it. The replicas whose answer
+    // is unknown become stale, and are repaired from that one.
     let untouched = |writers: &Vec<String>| writers.iter().any(|node| !unknown.contains(node));
     if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
         let doubtful = write.writers.iter().flat_map(|(shard, writers)| {
@@ -157,14 +159,14 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         }
         let uid = write.task.uid;
         stale(cluster, uid, doubtful).await?;
-        // Its uid is not given again: a node may have it.
+        // Its uid must not be assigned again, because a node may have accepted the write under it.
         cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
         return Ok(Err(refused(&refusals)));
     }
     apply(cluster, write, &taken, &unknown, written).await
 }
 
-/// A write that no node has taken was never there.
+/// Removes the task of a write that no node has accepted, as if the write had never begun.
 ///
 /// # Errors
 /// The ledger failed.
@@ -178,7 +180,7 @@ async fn take_back(
     Ok(Err(refused(refusals)))
 }
 
-/// Replicas that missed a write, or may have taken what others have not: they are published as stale.
+/// Marks replicas as stale that missed a write, or may have accepted a write that others have not, and publishes this.
 ///
 /// # Errors
 /// The ledger failed.
@@ -196,20 +198,20 @@ async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> R
         .await
 }
 
-/// What the client is told of a write that no node has taken. A request that every node refuses as it stands is the client's
-/// mistake: the client gets a node's own words. 401 and 403 are not: they are about the gateway's key, which is another one
-/// the next time.
+/// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
+/// client's, and the client gets a node's error. 401 and 403 are different: they concern the gateway's write key, and the next
+/// attempt uses another key.
 fn refused(refusals: &[(String, u16, Option<ErrorBody>)]) -> ApiError {
     let first = refusals.iter().find_map(|(_, status, error)| Some((*status, error.as_ref()?)));
     match first {
         Some((status, error)) if refusals.iter().all(|(_, status, _)| is_clients(*status)) => {
             api_error(status, &error.kind, &error.code, scrub::message(&error.message))
         }
-        _ => unavailable("No node takes this write now."),
+        _ => unavailable("No node can accept this write now."),
     }
 }
 
-/// How many documents an addition indexes.
+/// How many documents an addition indexes; `None` for other operations.
 #[must_use]
 pub fn indexed(operation: &WriteOperation) -> Option<u64> {
     match operation {
@@ -222,11 +224,12 @@ fn is_clients(status: u16) -> bool {
     (400..500).contains(&status) && status != 401 && status != 403 && status != 408 && status != 429
 }
 
-/// Makes what nodes took the truth: replicas that missed it are stale, and published as such, before the caller lets go of the locks.
-/// So are those of a shard that nobody took for sure, on nodes that are `silent` and may have taken it, as far as another
-/// replica can stand in: whatever that one has is then what all get. `written` are the ids that the gateway told.
+/// Records which nodes accepted a write. Replicas that missed it become stale, and this is published, before the caller
+/// releases the locks. If no node confirmed the write for a shard, the replicas on `silent` nodes, which may have accepted it,
+/// become stale as far as another replica can stand in: all replicas then get what that one has. `written` are the document ids
+/// that the gateway reported.
 ///
-/// A write that some shards have taken, and others not, is not acknowledged: its task fails, and the client is to write again.
+/// A write that only some shards have accepted is not acknowledged: its task fails, and the client must write again.
 ///
 /// # Errors
 /// The ledger failed.
@@ -265,7 +268,7 @@ pub async fn apply(
     stale(cluster, uid, missed).await?;
     let failure = (!lost.is_empty()).then(|| {
         let names = lost.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ");
-        tracing::error!(uid, shards = names, "shards took no part of a write");
+        tracing::error!(uid, shards = names, "no replica of some shards accepted a write");
         let count = lost.len();
         let message = format!(
             "The documents of {count} shard(s) were not written, since no replica took them: {names}."
@@ -297,7 +300,7 @@ pub async fn apply(
         indexed: indexed(&write.operation),
         guard: None,
     });
-    // Only now: a copy that reads what was written must find the write among what it waits for.
+    // Only after the task is tracked: a move that reads the recording must find the write among the tasks that it waits for.
     for shard in &write.record {
         let ids = written.as_ref().and_then(|written| written.get(shard));
         cluster.mover.recorder.written(&write.index, *shard, ids);

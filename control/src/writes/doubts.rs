@@ -1,6 +1,6 @@
-//! What a node may refuse of a payload by the settings of its index: a node is shown the doubtful documents first, in an index
-//! that nobody has, with the settings that matter. So a payload that would fail on one node fails whole, in a node's words,
-//! before anything is sent.
+//! Preflight: checks the documents that a node may refuse because of the index's settings. A node gets these documents first,
+//! in a temporary index with the relevant settings. So a payload that would fail on one node fails as a whole, with a node's
+//! error, before anything is sent.
 
 use super::node_task::ended;
 use crate::{
@@ -22,26 +22,26 @@ use std::time::Duration;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// How long settings are waited for that are not applied yet, and decide.
+/// How long the preflight waits for settings that nodes have not applied yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Settings = Map<String, Value>;
 
-/// What has been found out about a payload.
+/// The result of a preflight.
 #[derive(Debug)]
 pub enum Looked {
-    /// The documents are needed.
+    /// The gateway must send the documents.
     Show,
-    /// All that can be known.
+    /// The preflight is complete.
     Done {
-        /// The index's settings at that time; absent where they are of no interest.
+        /// The index's settings that the preflight used; `None` if they do not matter for this payload.
         settings: Option<Settings>,
-        /// With what a node refuses it.
+        /// The error with which a node refuses the payload.
         failure: Option<ErrorBody>,
     },
 }
 
-/// The settings that an index has, and those that it will have once all that is on its way has succeeded.
+/// The current settings of an index, and the settings that it will have once all tracked tasks have succeeded.
 ///
 /// # Errors
 /// The ledger failed.
@@ -63,7 +63,7 @@ pub async fn settings(cluster: &Cluster, index: &str) -> Result<(Settings, Setti
     Ok((now, then))
 }
 
-/// Looks at a payload's doubts.
+/// Runs the preflight of a payload.
 ///
 /// # Errors
 /// The ledger failed.
@@ -73,7 +73,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
         return Ok(Looked::Done { settings: None, failure: None });
     };
     let known = cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
-    // Split by another key it will be looked at again.
+    // If the index has another key, the gateway splits the payload again, and its next begin runs the preflight.
     if begin.doubts.is_empty() || known.is_some_and(|known| known != *key) {
         return Ok(Looked::Done { settings: None, failure: None });
     }
@@ -84,7 +84,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
         let failure = match &begin.doubtful {
             _ if !matters => None,
             None => return Ok(Looked::Show),
-            // Nodes look at documents after all settings that came before.
+            // Nodes handle documents after all earlier settings, so the preflight waits until these are applied.
             Some(_) if now != then && cluster.clock.since(begun) < PATIENCE => {
                 cluster.settler.refresh().await;
                 continue;
@@ -95,7 +95,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
     }
 }
 
-/// Whether settings make doubts matter.
+/// Whether a node could refuse the payload because of these settings.
 fn matters(settings: &Settings, doubts: &Doubts) -> bool {
     let names = |setting: &str, field: &str| {
         settings
@@ -103,7 +103,7 @@ fn matters(settings: &Settings, doubts: &Doubts) -> bool {
             .and_then(Value::as_array)
             .is_some_and(|names| names.iter().any(|name| name == field))
     };
-    // Without embedders too, `_vectors` must be an object of the right form.
+    // Even without embedders, `_vectors` must be an object of the right form.
     doubts.vectors
         || (doubts.geo && (names(FILTERABLE, "_geo") || names("sortableAttributes", "_geo")))
         || (doubts.geojson && names(FILTERABLE, "_geojson"))
@@ -119,13 +119,14 @@ fn embedder<'a>(settings: &'a Settings, name: &str) -> Option<&'a Value> {
     settings.get(EMBEDDERS)?.get(name).filter(|embedder| embedder.is_object())
 }
 
-/// The dimensions of an embedder, where a client has set them.
+/// The dimensions of an embedder, if a client has set them.
 fn dimensions(embedder: &Value) -> Option<u64> {
     let of = |part: &Value| part.get("dimensions")?.as_u64();
     of(embedder).or_else(|| of(embedder.get("indexingEmbedder")?))
 }
 
-/// The settings of an index that is to judge doubtful documents. Its embedders embed nothing themselves.
+/// The settings of the temporary index for the preflight. Its embedders expect vectors from the user, so that they embed
+/// nothing.
 fn judging(settings: &Settings, doubts: &Doubts) -> Value {
     let embedders: Map<String, Value> = doubts
         .dimensions
@@ -145,7 +146,8 @@ fn judging(settings: &Settings, doubts: &Doubts) -> Value {
     judging
 }
 
-/// Lets a node judge documents; `None` where it takes them, or cannot be asked: then each document's own node judges.
+/// Lets a node check documents. Returns `None` if the node accepts them, or if no node can be asked: then the nodes that get
+/// the documents decide.
 async fn probe(
     cluster: &Cluster,
     begin: &Begin,
@@ -158,21 +160,21 @@ async fn probe(
     let probe = format!("miroir-{}", Uuid::new_v4().simple());
     let judging = judging(settings, &begin.doubts);
     let (index, documents, primary_key) = (probe.clone(), documents.to_owned(), primary_key.to_owned());
-    // A gateway that leaves must not leave the index.
+    // In a task of its own: if the gateway disconnects, the temporary index must still be deleted.
     let probing = async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
         if let Err(error) = node.delete_index(&index).await {
-            tracing::warn!(node = node.name, index, error = %error.chain(), "an index made for a question stays");
+            tracing::warn!(node = node.name, index, error = %error.chain(), "a temporary index could not be deleted");
         }
         judged
             .inspect_err(
-                |error| tracing::warn!(node = node.name, error = %error.chain(), "doubtful documents could not be looked at"),
+                |error| tracing::warn!(node = node.name, error = %error.chain(), "a preflight could not be run"),
             )
             .ok()?
     };
     let judged = tokio::spawn(probing.in_current_span());
     let mut failure = judged.await.ok()??;
-    // Vectors that are missing here need not be missing there: the document can have some already.
+    // A vector that is missing in the payload is no error: the stored document may have one already.
     if failure.code == "vector_embedding_error" {
         return None;
     }

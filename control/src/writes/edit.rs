@@ -1,7 +1,7 @@
-//! Edits by function: each node tries the edit on its documents first, and leaves them as they are. What one of them refuses, none
-//! does.
+//! Edits by function. Each node first tries the edit on its documents without changing them. If one node refuses it, no node
+//! applies it.
 //!
-//! The locks of all shards are held until nodes have the edit: what they are sent later comes after it.
+//! The locks of all shards are held until nodes have queued the edit, so that later writes come after it in their queues.
 
 use super::{commit, recovery, taken};
 use crate::{
@@ -30,25 +30,26 @@ use std::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// Runs an edit to the point where nodes have it, or its task has failed.
+/// Runs an edit until nodes have queued it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
     let cluster = Arc::clone(cluster);
     let span = log::write_span(Some(write.task.uid), &write.index);
     let sending = async move {
         let uid = write.task.uid;
         if let Err(error) = run(&cluster, write).await {
-            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; the next start will");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; the next start of the control plane will send it");
         }
     };
     tokio::spawn(sending.instrument(span));
 }
 
-/// Takes up an edit that a restart found, whose locks are held: nodes may have it already.
+/// Resumes an edit that was open before a restart; its locks are held. Nodes may have queued it already.
 pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
     let cluster = Arc::clone(cluster);
     let span = log::write_span(Some(write.task.uid), &write.index);
     let resuming = async move {
-        // What was sent before goes under keys that are gone by now; what nodes had let in until then they have taken after this.
+        // The requests sent before the restart carry keys that are deleted by now. After this pause, nodes have queued every
+        // request that they had let in before.
         tokio::time::sleep(LET_IN).await;
         let uid = write.task.uid;
         let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
@@ -58,7 +59,7 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
             false => recovery::recover(&cluster, vec![write]).await,
         };
         if let Err(error) = resumed {
-            tracing::error!(uid, error = %error.chain(), "an edit could not be taken up; the next start will");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be resumed; the next start of the control plane will resume it");
         }
     };
     tokio::spawn(resuming.instrument(span));
@@ -70,7 +71,7 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
     let edit = Edit { filter, context, function };
     let shards_of = shards_by_node(&write.writers);
     let holds_all = |shards: &Vec<Shard>| shards.len() == write.writers.len();
-    // Where every node has every document, all refuse what one does.
+    // If every node has every document, all nodes refuse what one of them refuses, so a trial is not needed.
     if !shards_of.values().all(holds_all)
         && let Some(error) = refusal(cluster, &write.index, &edit, &shards_of).await
     {
@@ -90,13 +91,13 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
                 tracing::warn!(uid, node = name, error = error.message, "a node refuses an edit");
             }
             Some(Err(error)) => {
-                tracing::warn!(uid, node = name, error = %error.chain(), "a node may not have an edit");
+                tracing::warn!(uid, node = name, error = %error.chain(), "a node may not have accepted an edit");
                 silent.insert(name.clone());
             }
             None => {}
         }
     }
-    // Its client has heard that it is taken: what became of it is in its task.
+    // The client has its 202 already: the task tells the result.
     let _ = commit::apply(cluster, &write, &taken, &silent, None).await?;
     Ok(())
 }
@@ -111,14 +112,14 @@ fn shards_by_node(writers: &BTreeMap<Shard, Vec<String>>) -> BTreeMap<String, Ve
     shards_of
 }
 
-/// Lets every node try the edit; gives the error of one that refuses it.
+/// Lets every node try the edit. Returns the error of a node that refuses it.
 async fn refusal(
     cluster: &Arc<Cluster>,
     index: &str,
     edit: &Edit,
     shards_of: &BTreeMap<String, Vec<Shard>>,
 ) -> Option<ErrorBody> {
-    // With documents, it has a primary key.
+    // An index without a primary key has no documents.
     let key = cluster.view().indexes.get(index)?.primary_key.clone()?;
     let secret = Uuid::new_v4().simple().to_string();
     let path = ApiPath::of_index(index, &["documents", "edit"]);
@@ -129,17 +130,17 @@ async fn refusal(
             Ok(Ok(task)) => task,
             Ok(Err(error)) => return Some(error),
             Err(error) => {
-                tracing::warn!(node = name, error = %error.chain(), "a node does not try an edit");
+                tracing::warn!(node = name, error = %error.chain(), "a node could not try an edit");
                 return None;
             }
         };
         ended(&node, task).await?.error()
     });
-    // What is no refusal is the node's own trouble.
+    // Other errors are the node's own failures, and no refusal.
     join_all(tried).await.into_iter().flatten().find(|error| error.kind == "invalid_request")
 }
 
-/// Sends an edit to a node: its task, or its refusal.
+/// Sends an edit to a node. Returns the node's task, or its refusal.
 async fn send(
     cluster: &Cluster,
     node: &Node,
@@ -155,7 +156,7 @@ async fn send(
     }
 }
 
-/// A node's task, once it has ended; `None` where the node goes away.
+/// Waits until a node's task has ended; `None` if the node becomes unreachable.
 async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
     let mut pause = Duration::from_millis(10);
     loop {
@@ -164,10 +165,10 @@ async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
             Ok(task) if task.status().is_none() => return None,
             Ok(_) => {}
             Err(error) if !node.is_up() => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node goes away while it tries an edit");
+                tracing::warn!(node = node.name, error = %error.chain(), "a node became unreachable while it tried an edit");
                 return None;
             }
-            // One that is busy does not answer at once.
+            // A busy node may answer late: ask again.
             Err(_) => {}
         }
         tokio::time::sleep(pause).await;

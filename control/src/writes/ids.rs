@@ -1,5 +1,5 @@
-//! Ids that a node's store has no keys for: on one node a deletion of many documents fails whole for one of these. Here the node that
-//! would own it would fail alone; so a node is asked first, in an index that nobody has.
+//! Document ids that a node cannot store as keys. On a single node such an id fails a whole deletion of many documents. In a
+//! cluster only the node that owns the id would fail, so a node is asked first, with a temporary index.
 
 use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
@@ -7,19 +7,19 @@ use miroir_core::error::ErrorBody;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// The error with which nodes fail to delete a document of this id; `None` where they do not, or none can be asked.
+/// The error with which a node fails to delete a document of this id; `None` if it does not fail, or no node could be asked.
 pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBody> {
     let node = cluster.current().into_iter().next()?;
     let probe = format!("miroir-{}", Uuid::new_v4().simple());
     let (name, id) = (probe.clone(), id.to_owned());
-    // A gateway that leaves must not leave the index.
+    // In a task of its own: if the gateway disconnects, the temporary index must still be deleted.
     let judging = async move {
         let judged = judge(&node, &name, &id).await;
         if let Err(error) = node.delete_index(&name).await {
-            tracing::warn!(node = node.name, index = name, error = %error.chain(), "an index made for a question stays");
+            tracing::warn!(node = node.name, index = name, error = %error.chain(), "a temporary index could not be deleted");
         }
         judged
-            .inspect_err(|error| tracing::warn!(node = node.name, error = %error.chain(), "an id could not be looked at"))
+            .inspect_err(|error| tracing::warn!(node = node.name, error = %error.chain(), "a document id could not be checked"))
             .ok()?
     };
     let judged = tokio::spawn(judging.in_current_span());

@@ -1,4 +1,4 @@
-//! Writes of documents: *begin*, *commit*, and the recovery of those that have no commit.
+//! Writes of documents: *begin*, *commit*, and the recovery of writes that get no commit.
 
 pub mod begin;
 pub mod commit;

@@ -1,4 +1,4 @@
-//! Tasks of nodes that are asked a question.
+//! Node tasks of probes: requests that only find out what a node would say.
 
 use crate::{
     base::error::Error,
@@ -6,10 +6,10 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How long a task of such an index is waited for.
+/// How long to wait for the task of a probe.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A node's task, once it has ended; `None` where it is of another index.
+/// Waits until a node's task has ended; `None` if it belongs to another index, or does not end in time.
 pub(super) async fn ended(node: &Node, uid: u32, index: &str) -> Option<TaskInfo> {
     let begun = node.clock().monotonic();
     while node.clock().since(begun) < PATIENCE {

@@ -1,4 +1,5 @@
-//! Begins without a commit: the gateway died, or the control plane did. Fence, wait, ask the nodes, decide.
+//! Recovers begins without a commit, after the gateway or the control plane has died: fence the key, wait, ask the nodes,
+//! decide.
 
 use super::{commit, taken};
 use crate::{
@@ -19,8 +20,8 @@ use tokio::sync::watch;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// Recovers writes: fences their gateways, waits for the last callouts, and commits what nodes say they have. Writes that
-/// cannot be recovered stay open, with their locks, for the next time.
+/// Recovers writes: fences their gateways' keys, waits for the last callouts, and commits what nodes say they have accepted. A
+/// write that cannot be recovered stays open, with its locks, until the next attempt.
 ///
 /// # Errors
 /// The ledger failed.
@@ -64,7 +65,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
     failure.map_or(Ok(()), Err)
 }
 
-/// Fences the gateways of writes, and asks nodes what they have taken once nothing more can come.
+/// Fences the keys of these writes. Once no callout can arrive any more, asks nodes which writes they have accepted.
 async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<taken::Found> {
     let keys: BTreeSet<Uuid> = writes.iter().filter_map(|write| write.key).collect();
     let fenced = join_all(keys.into_iter().map(|key| cluster.epochs.fence(cluster, key, GRACE))).await;
@@ -74,13 +75,13 @@ async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<taken::Found> {
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
     let mut found = taken::find(cluster, &nodes, &uids).await;
-    // A node that has a key still may take more than it says.
+    // A node that still has a fenced key may accept a write later than it answers.
     found.silent.extend(cluster.epochs.owing().intersection(&nodes).cloned());
     Ok(found)
 }
 
-/// Takes up an open write that a restart found. `reopened` are those before it: where they have its locks already, it does
-/// not wait for them, since all are recovered together.
+/// Reopens a write that was open before a restart, and takes its locks. `reopened` are the writes that were reopened before it:
+/// it does not wait for locks that these hold, because all of them are recovered together.
 ///
 /// # Errors
 /// The ledger failed.
@@ -116,7 +117,7 @@ pub async fn reopen(
     }))
 }
 
-/// Looks after overdue commits, for ever.
+/// Recovers writes whose commit is overdue, forever.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_millis(250).min(cluster.options.commit_timeout)).await;

@@ -1,5 +1,5 @@
-//! What is wrong with a write, in a node's own words: the client's request goes to a node, but for an index that nobody
-//! has, so that nothing comes of it even where the node takes it.
+//! Finds out what is wrong with a write, in a node's own words: sends the client's request to a node, but for a temporary index
+//! with a random name, so that it has no effect even if the node accepts it.
 
 use super::{begin::begin, node_task::ended};
 use crate::{
@@ -21,12 +21,12 @@ use serde_json::Value;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// A client's write, as its gateway has sent it on.
+/// A client's write that its gateway could not accept and has forwarded.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// Index uid.
     pub index: String,
-    /// What was to be done.
+    /// The kind of write.
     pub kind: WriteKind,
     /// The client's request.
     pub request: Request,
@@ -38,18 +38,18 @@ impl Refused {
     /// Reads a client's request.
     ///
     /// # Errors
-    /// It is no write.
+    /// The request is not a write.
     pub fn of(request: Request, authorization: Option<String>) -> Result<Self> {
         match Route::of(&request.method, &request.path) {
             Route::Write { index, kind } => Ok(Self { index, kind, request, authorization }),
-            _ => Err(Error::Other(format!("`{} {}` is no write", request.method, request.path))),
+            _ => Err(Error::Other(format!("`{} {}` is not a write", request.method, request.path))),
         }
     }
 
     /// Checks the client's key.
     ///
     /// # Errors
-    /// 401 or 403 in Meilisearch's words.
+    /// 401 or 403, as Meilisearch words them.
     pub async fn authorize(&self, cluster: &Cluster) -> Result<()> {
         let action = match self.kind {
             WriteKind::Edit => auth::EVERYTHING,
@@ -60,8 +60,8 @@ impl Refused {
         Ok(())
     }
 
-    /// Lets a node say what is wrong. `Some` with a task's summary where the node takes the request and its task fails;
-    /// `None` where nothing is wrong.
+    /// Lets a node say what is wrong. Returns the summary of a failed task if the node accepts the request and its task fails;
+    /// `None` if nothing is wrong.
     ///
     /// # Errors
     /// A node's error; or no node answers.
@@ -106,7 +106,7 @@ impl Refused {
     }
 }
 
-/// Asks a node about a request to a route of an index, without anything coming of it.
+/// Lets a node check a request to a route of an index, without any effect.
 ///
 /// # Errors
 /// A node's error; or no node answers.
@@ -115,12 +115,12 @@ pub async fn check(cluster: &Cluster, kind: &WriteKind, request: Request) -> Res
     if answer.is_success() { Ok(()) } else { Err(refusal(&answer)) }
 }
 
-/// The uid of the index that nobody has, and the answer.
+/// Sends a request to a node for a temporary index. Returns the index's uid, and the answer.
 async fn ask(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<(String, NodeAnswer)> {
     let probe = format!("miroir-{}", Uuid::new_v4().simple());
     let rest: &[&str] = match kind {
         WriteKind::Add { .. } | WriteKind::DeleteAll => &["documents"],
-        // Nodes look at the parameters, and at no id.
+        // Nodes check only the query parameters of this route, not the id.
         WriteKind::DeleteOne { .. } => &["documents", "0"],
         WriteKind::DeleteBatch => &["documents", "delete-batch"],
         WriteKind::DeleteByFilter => &["documents", "delete"],
@@ -132,11 +132,11 @@ async fn ask(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<(S
     Ok((probe, answer))
 }
 
-/// Waits for the task that a node has made of it, removes the index, and gives how many documents there were and the
-/// error, if it failed.
+/// Waits for the node task that the request created, and deletes the temporary index. If the task failed, returns the number of
+/// received documents and the error.
 async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Option<(u64, ErrorBody)> {
     let uid = answer.task_uid()?;
-    // Which node took it is not known here; only that one has the index.
+    // It is not known here which node accepted the request; but only that node has a task for the temporary index.
     let mut failure = None;
     for node in cluster.current() {
         let task = ended(&node, uid, probe).await;
@@ -144,7 +144,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
         failure = task.error().map(|error| (documents.unwrap_or(0), error));
         if let Err(error) = node.delete_index(probe).await {
-            tracing::warn!(node = node.name, index = probe, error = %error.chain(), "an index made for a question stays");
+            tracing::warn!(node = node.name, index = probe, error = %error.chain(), "a temporary index could not be deleted");
         }
         break;
     }

@@ -1,23 +1,23 @@
-//! What nodes have taken of writes.
+//! Finds out which nodes have accepted which writes.
 
 use crate::cluster::Cluster;
 use futures_util::future::join_all;
 use miroir_core::protocol::uid_of_metadata;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// How far back nodes are asked, in tasks.
+/// How many of its latest tasks a node is asked for.
 const RECENT: u32 = 1000;
 
-/// What nodes say that they have taken.
+/// The writes that nodes say they have accepted.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// By the ledger's uid: node → its task.
+    /// By the ledger's task uid: node → its own task uid.
     pub taken: HashMap<u32, BTreeMap<String, u32>>,
-    /// The nodes that did not answer: they may have taken anything.
+    /// The nodes that did not answer: each may have accepted any of the writes.
     pub silent: BTreeSet<String>,
 }
 
-/// Asks nodes which of their recent tasks carry these uids.
+/// Asks nodes which of their recent tasks belong to these uids, by `customMetadata`.
 pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
     let all = cluster.nodes();
     let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {

@@ -1,4 +1,4 @@
-//! A node that takes everything, and a control plane over two of them.
+//! A fake node that accepts everything, and a control plane over such nodes.
 
 pub mod golden;
 
@@ -24,29 +24,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a fake node was asked.
+/// The requests that a fake node got, and its state.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Method, path, body.
+    /// All requests: method, path, body.
     pub requests: Vec<(String, String, Value)>,
-    /// Its tasks.
+    /// The tasks of the node.
     pub tasks: Vec<Value>,
-    /// How tasks end from now on.
+    /// The status of new tasks from now on; `None` means `succeeded`.
     pub ends: Option<&'static str>,
-    /// Paths that begin so are refused from now on.
+    /// Requests whose path starts with this prefix are refused from now on.
     pub refuses: Option<&'static str>,
 }
 
 /// A fake node.
 pub struct FakeNode {
-    /// Where it listens.
+    /// The listening address.
     pub address: SocketAddr,
-    /// What it was asked.
+    /// The shared state.
     pub memory: Arc<Mutex<Memory>>,
 }
 
 impl FakeNode {
-    /// Starts one.
+    /// Starts a fake node.
     pub async fn start() -> Self {
         let memory = Arc::new(Mutex::new(Memory::default()));
         let app = Router::new()
@@ -66,7 +66,7 @@ impl FakeNode {
         Self { address, memory }
     }
 
-    /// A gateway's callout.
+    /// Adds a document, as a gateway's callout does. Returns the node's task uid.
     pub async fn add_documents(&self, index: &str, uid: u32, key: &str) -> u32 {
         let answer: Value = reqwest::Client::new()
             .post(format!("http://{}/indexes/{index}/documents?customMetadata=miroir:{uid}", self.address))
@@ -81,7 +81,7 @@ impl FakeNode {
         u32::try_from(answer["taskUid"].as_u64().unwrap()).unwrap()
     }
 
-    /// The requests of a method and path that it has seen.
+    /// The bodies of all requests with this method and path.
     pub fn seen(&self, method: &str, path: &str) -> Vec<Value> {
         let memory = self.memory.lock().unwrap();
         let matching = memory.requests.iter().filter(|(m, p, _)| m == method && p == path);
@@ -149,13 +149,13 @@ async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCod
 
 /// A control plane under test.
 pub struct Control {
-    /// Its state.
+    /// The state of the control plane.
     pub cluster: Arc<Cluster>,
-    /// Where it listens.
+    /// The listening address.
     pub url: String,
 }
 
-/// Starts a control plane over these nodes, two replicas a shard, without keys for clients.
+/// Starts a control plane over these nodes, with two replicas per shard. Clients need no keys.
 pub async fn control(data: &Path, nodes: &[&FakeNode]) -> Control {
     ControlBuilder::new(data, nodes).start().await
 }
@@ -243,7 +243,7 @@ impl<'a> ControlBuilder<'a> {
 }
 
 impl Control {
-    /// Asks the control plane as a gateway does.
+    /// Sends a request to the control plane, as a gateway does.
     pub async fn internal(&self, path: &str, body: &impl serde::Serialize) -> (u16, Value) {
         let answer = reqwest::Client::new()
             .post(format!("{}{path}", self.url))
@@ -255,7 +255,7 @@ impl Control {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    /// Begins an addition to some shards, and expects to be told to send it: the uid and the key.
+    /// Begins an addition to some shards, and expects the reply `Send`. Returns the uid and the write key.
     pub async fn begin(&self, index: &str, shards: &[u16]) -> (u32, String) {
         let (status, reply) =
             self.internal(miroir_core::protocol::BEGIN_PATH, &addition(index, shards)).await;
@@ -274,7 +274,7 @@ impl Control {
         reqwest::get(format!("{}/tasks/{uid}", self.url)).await.unwrap().json().await.unwrap()
     }
 
-    /// A task, once it has ended.
+    /// Waits until a task has ended, and returns it.
     pub async fn ended(&self, uid: u32) -> Value {
         let begun = Instant::now();
         loop {
@@ -297,10 +297,10 @@ pub async fn until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-/// How long a gateway reads without having been heard, milliseconds.
+/// How long a gateway may read without a new lease, in milliseconds.
 pub const LEASE_MS: u64 = 2_000;
 
-/// A gateway's begin of two documents.
+/// The begin of an addition of two documents.
 pub fn addition(index: &str, shards: &[u16]) -> Begin {
     Begin {
         gateway: "g".into(),
@@ -325,7 +325,7 @@ pub fn addition(index: &str, shards: &[u16]) -> Begin {
     }
 }
 
-/// A node has taken its part of a write.
+/// The result of a node that has accepted its part of a write.
 pub fn enqueued(node: &str, task_uid: u32) -> NodeResult {
     NodeResult { node: node.into(), outcome: NodeOutcome::Enqueued { task_uid } }
 }

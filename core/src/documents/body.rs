@@ -1,12 +1,12 @@
-//! A body in memory, in segments, so that it grows without being copied.
+//! A body in memory, stored in segments so that it can grow without being copied.
 
 use super::Entry;
 use std::io::{self, Read};
 
-/// Bytes a segment is made for. A document never crosses a segment's end, so one segment can become larger.
+/// The capacity of a new segment, in bytes. A document never crosses the end of a segment, so a segment can become larger.
 const SEGMENT: usize = 1 << 20;
 
-/// A client's bytes, unchanged.
+/// The client's bytes, unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Body {
     segments: Vec<Vec<u8>>,
@@ -14,20 +14,20 @@ pub struct Body {
 }
 
 impl Body {
-    /// Bytes in all.
+    /// Total number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Adds bytes. What lies before `settled` in the last segment may stay behind; the rest must stay in one piece
-    /// with what comes. Gives where the first unsettled byte lies now, in the last segment.
+    /// Appends bytes. The bytes of the last segment before `settled` may stay in their segment; the bytes from there on must
+    /// stay contiguous with the new ones. Returns the new position of the first unsettled byte in the last segment.
     pub fn push(&mut self, chunk: &[u8], settled: usize) -> usize {
         self.length += chunk.len();
         match self.segments.last_mut() {
@@ -52,7 +52,7 @@ impl Body {
         }
     }
 
-    /// The segment that grows, and its position.
+    /// The segment that grows, with its position.
     #[must_use]
     pub fn last(&self) -> (u32, &[u8]) {
         let position = self.segments.len().saturating_sub(1);
@@ -66,13 +66,13 @@ impl Body {
             .unwrap_or_default()
     }
 
-    /// Reads it from its start.
+    /// Reads the body from its start.
     #[must_use]
     pub fn reader(&self) -> impl Read + '_ {
         Segments { rest: &self.segments, offset: 0 }
     }
 
-    /// The whole in one piece.
+    /// The whole body in one piece.
     #[must_use]
     pub fn concat(&self) -> Vec<u8> {
         self.segments.concat()

@@ -1,7 +1,7 @@
-//! CSV, turned into JSON documents as Meilisearch turns it.
+//! Converts CSV into JSON documents as Meilisearch does.
 //!
-//! Source: `meilisearch-types/src/document_formats.rs`, `read_csv`: a header `name:number` or `name:boolean` types its
-//! column, an empty field is null, everything else is text.
+//! Source: `meilisearch-types/src/document_formats.rs`, `read_csv`: a header `name:number` or `name:boolean` sets its column's
+//! type, an empty field is null, everything else is text.
 
 use super::{Body, Documents, Entry, doubts::Doubtful, fields::PLACE, reader::reserved_field};
 use crate::{
@@ -27,7 +27,7 @@ fn typed_header(header: &str) -> (&str, Kind) {
     }
 }
 
-/// Reads a table, of which `limit` is the most bytes that it may have as JSON.
+/// Reads a table; `limit` is the most bytes that it may have as JSON.
 pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, ApiError> {
     let mut reader = ::csv::ReaderBuilder::new().delimiter(delimiter).from_reader(body.reader());
     let headers = reader.headers().map_err(|error| malformed(&error))?.clone();
@@ -41,7 +41,7 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
     let mut settled = 0;
     while reader.read_record(&mut record).map_err(|error| malformed(&error))? {
         line += 1;
-        // Columns of one name are one field, which keeps its first place and its last value.
+        // Columns with the same name become one field, with the first one's place and the last one's value.
         let mut object = Map::with_capacity(columns.len());
         for ((name, kind), field) in columns.iter().zip(&record) {
             object.insert((*name).to_owned(), value(field, *kind, line)?);
@@ -67,7 +67,7 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
             return Err(ApiError::new(Code::PAYLOAD_TOO_LARGE, message));
         }
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(settled)) else {
-            return Err(ApiError::new(Code::INTERNAL, "a CSV record is over 4 GiB"));
+            return Err(ApiError::new(Code::INTERNAL, "a CSV record has more than 4 GiB"));
         };
         documents.entries.push(Entry { segment, start, end, id: None });
     }

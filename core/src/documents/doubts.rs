@@ -1,8 +1,8 @@
-//! What a node may refuse by the settings of the index: `_geo`, `_geojson` and `_vectors`.
+//! Preflight: finds the values of `_geo`, `_geojson` and `_vectors` that a node may refuse.
 //!
-//! Whether it does depends on settings, which gateways need not know, and only a node words it. So this only notes what may
-//! be wrong, for the control plane to look at before anything is sent. A doubt too many costs a look, one too few leaves the
-//! refusal to the node that gets the document.
+//! Whether a node refuses them depends on the index's settings, which gateways need not know, and only a node can word the
+//! error. So this module only notes possible errors, and the control plane lets a node judge them before anything is sent. A
+//! false alarm costs one extra check; a missed error is refused later, by the node that gets the document.
 //!
 //! Source: Meilisearch 1.50, `milli/src/update/new/extract/geo` and `milli/src/vector/parsed_vectors.rs`.
 
@@ -11,57 +11,58 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Documents that are noted one by one, at most: the first of them says what is wrong with the payload.
+/// The most documents that are noted individually: the first of them determines the error of the payload.
 const MAX_NOTED: usize = 100;
-/// Embedders that are noted, at most.
+/// The most embedders that are noted.
 const MAX_EMBEDDERS: usize = 100;
-/// Different numbers of dimensions of an embedder that are noted, at most.
+/// The most different numbers of dimensions that are noted for an embedder.
 const MAX_DIMENSIONS: usize = 8;
 
-/// What may be wrong with a payload.
+/// What nodes may refuse in a payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Doubts {
-    /// A `_geo` that is no point.
+    /// There is a `_geo` that is not a point.
     pub geo: bool,
-    /// A `_geojson` that is not plain GeoJSON.
+    /// There is a `_geojson` that is not plain GeoJSON.
     pub geojson: bool,
-    /// `_vectors` that are no object of vectors by embedder.
+    /// There are `_vectors` that are not an object of vectors by embedder.
     pub vectors: bool,
-    /// For each embedder, the different numbers of dimensions of its vectors; `None` for what is no list of vectors.
+    /// For each embedder, the different numbers of dimensions of its vectors; `None` stands for a value that is not a list of
+    /// vectors.
     pub dimensions: BTreeMap<String, BTreeSet<Option<u64>>>,
 }
 
 impl Doubts {
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The doubts about the documents of a payload, and which documents they are about.
+/// The preflight findings for the documents of a payload, with the documents that they are about.
 #[derive(Debug, Default)]
 pub(super) struct Doubtful {
     geo: bool,
     geojson: bool,
     vectors: bool,
-    /// Positions of documents.
+    /// Positions of the documents.
     noted: BTreeSet<usize>,
-    /// With the first document of each.
+    /// For each number of dimensions, the first document that has it.
     dimensions: BTreeMap<String, BTreeMap<Option<u64>, usize>>,
 }
 
 impl Doubtful {
-    /// Whether a field of this name is one to look at.
+    /// Whether the preflight checks a field with this name.
     pub fn concerns(name: &str) -> bool {
         ["_geo", "_geojson", "_vectors"].contains(&name)
     }
 
-    /// Looks at such a field of the document at `position`.
+    /// Checks such a field of the document at `position`.
     ///
     /// # Errors
-    /// The value cannot be read, and no node could.
+    /// The value cannot be parsed, neither here nor by a node.
     pub fn look(&mut self, position: usize, name: &str, value: &RawValue) -> serde_json::Result<()> {
         let is_doubtful = match name {
             "_vectors" => {
@@ -103,7 +104,7 @@ impl Doubtful {
         }
     }
 
-    /// What the control plane is told.
+    /// The description for the control plane.
     pub fn told(&self) -> Doubts {
         let dimensions = self
             .dimensions
@@ -118,14 +119,14 @@ impl Doubtful {
         }
     }
 
-    /// The documents that stand for all doubts, by their positions.
+    /// The positions of the documents that represent all findings.
     pub fn positions(&self) -> BTreeSet<usize> {
         let first = self.dimensions.values().flat_map(|dimensions| dimensions.values().copied());
         self.noted.iter().copied().chain(first).collect()
     }
 }
 
-/// Whether a `_geo` is what nodes take: nothing, or a latitude and a longitude, as numbers or as text.
+/// Whether nodes accept this `_geo`: null, or a latitude and a longitude, as numbers or as strings.
 fn is_point(value: &Value) -> bool {
     let is_finite = |value: &Value| match value {
         Value::Number(number) => number.as_f64().is_some_and(f64::is_finite),
@@ -141,7 +142,7 @@ fn is_point(value: &Value) -> bool {
     }
 }
 
-/// Whether a `_geojson` is GeoJSON without anything unusual.
+/// Whether a `_geojson` is plain GeoJSON, with nothing unusual.
 fn is_geojson(value: &Value) -> bool {
     let all = |name: &str, test: fn(&Value) -> bool| {
         value.get(name).and_then(Value::as_array).is_some_and(|list| list.iter().all(test))

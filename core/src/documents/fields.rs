@@ -1,11 +1,11 @@
-//! The names of the fields that a payload's documents have.
+//! Collects the names of the fields in a payload's documents.
 //!
-//! A node knows the fields of the documents that it has seen, in the order in which it saw them, and what it answers depends on
-//! both: a condition such as `a != 1` matches nothing where `a` is unknown, and a document shows its fields in that order. So all
-//! nodes are told the fields of every payload, whichever documents they get.
+//! A node knows the fields of the documents that it has seen, in the order in which it saw them, and its answers depend on
+//! both: a condition such as `a != 1` matches nothing on a node that does not know `a`, and a document shows its fields in that
+//! order. So every payload's fields are sent to all nodes, whichever nodes get the documents.
 //!
-//! Source: Meilisearch 1.50, `milli/src/update/new/indexer/de.rs` (fields of a document) and `milli/src/update/new/extract` (fields
-//! in its objects, joined by dots).
+//! Source: Meilisearch 1.50, `milli/src/update/new/indexer/de.rs` (fields of a document) and `milli/src/update/new/extract`
+//! (fields in its objects, as dotted paths).
 
 use crate::json::Text;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -15,34 +15,35 @@ use std::{collections::BTreeMap, fmt};
 ///
 /// Source: `milli/src/fields_ids_map.rs`, whose ids have 16 bits.
 pub const MAX_FIELDS: usize = 65_535;
-/// The most bytes that the names of one payload's fields may have together; and the same for the paths of those in objects.
+/// The most bytes that the names of one payload's top-level fields may have in total; the same limit applies to the paths of
+/// nested fields.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// The field that is a place.
+/// The field for a geographic position.
 pub(super) const PLACE: &str = "_geo";
 
-/// The names of a payload's fields, each once, as a tree: what is in objects is below its object.
+/// The names of a payload's fields, each once, as a tree: nested fields are children of their object's field.
 #[derive(Debug)]
 pub struct FieldNames {
-    /// The first is the document itself.
+    /// The first node is the document itself.
     nodes: Vec<Node>,
-    /// Of the names of the documents' own fields.
+    /// Total bytes of the names of the top-level fields.
     bytes: usize,
-    /// Of the paths of those in objects.
+    /// Total bytes of the paths of the nested fields.
     nested_bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    /// In the order in which they came first, each with where it is.
+    /// In order of first occurrence, each with its position in `nodes`.
     children: Vec<(Box<str>, u32)>,
-    /// Positions in `children`; empty while those are few.
+    /// Positions in `children` by name; empty while there are few children.
     positions: BTreeMap<Box<str>, u32>,
-    /// Bytes of its path: a long name is in the paths of all that is below it.
+    /// Bytes of this node's path: a long name counts in the paths of all fields below it.
     path: usize,
 }
 
-/// From how many children on they are looked up by a table.
+/// From this number of children on, they are looked up in `positions`.
 const MANY: usize = 8;
 
 impl Default for FieldNames {
@@ -52,7 +53,7 @@ impl Default for FieldNames {
 }
 
 impl FieldNames {
-    /// Whether the documents have more fields of their own than an index can have, or than can be told.
+    /// Whether the documents have more top-level fields than an index may have, or longer names than a begin may carry.
     #[must_use]
     pub fn are_too_many(&self) -> bool {
         self.own().len() > MAX_FIELDS || self.bytes > MAX_BYTES
@@ -62,13 +63,14 @@ impl FieldNames {
         self.nodes.first().map_or(&[], |document| &document.children)
     }
 
-    /// The documents' own fields, in the order in which they came first, as nodes take them up.
+    /// The top-level fields, in order of first occurrence, as nodes register them.
     #[must_use]
     pub fn list(&self) -> Vec<String> {
         self.own().iter().map(|(name, _)| name.to_string()).collect()
     }
 
-    /// The fields in their objects, `object.field`; perhaps one twice, and not all where there are more than an index can have.
+    /// The nested fields, as `object.field`. A field may be listed twice; if there are more than an index may have, some are
+    /// missing.
     #[must_use]
     pub fn nested(&self) -> Vec<String> {
         let mut list = Vec::new();
@@ -79,7 +81,7 @@ impl FieldNames {
             for (above, node) in level {
                 for (name, child) in self.nodes.get(node as usize).into_iter().flat_map(|node| &node.children)
                 {
-                    // As nodes join names: what is in a field without a name has none before it.
+                    // Nodes join names like this: a field inside a field with an empty name gets no prefix.
                     let path = if above.is_empty() { name.to_string() } else { format!("{above}.{name}") };
                     list.push(path.clone());
                     next.push((path, *child));
@@ -90,18 +92,19 @@ impl FieldNames {
         list
     }
 
-    /// Bytes that are held, about.
+    /// Bytes that are held, approximately.
     #[must_use]
     pub fn held(&self) -> u64 {
-        // Each name lies in its parent twice.
+        // Each name is stored twice in its parent.
         const EACH: usize = size_of::<Node>() + 3 * size_of::<(Box<str>, u32)>();
         (self.nodes.len().saturating_sub(1) * EACH + 2 * (self.bytes + self.nested_bytes)) as u64
     }
 
-    /// The field of this name in an object. `expected` is where it lies if this object is like the last one: most are.
+    /// Finds or adds the field with this name in an object. `expected` is its position if this object has the same fields as
+    /// the last one, which most objects do.
     pub(super) fn child(&mut self, node: u32, name: &str, expected: &mut usize) -> u32 {
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        // Own fields that are too many fail the payload; of those in objects, nodes may not look at all.
+        // Too many top-level fields make the payload fail; nested ones do not, because nodes may not look at them at all.
         let is_full = match node {
             0 => self.are_too_many(),
             _ => self.nodes.len() > 2 * MAX_FIELDS || self.nested_bytes > MAX_BYTES,
@@ -144,7 +147,7 @@ impl FieldNames {
 }
 
 impl FieldNames {
-    /// A document has a place, which nodes take for two fields whatever it is.
+    /// Registers the two fields that nodes make of a `_geo`, whatever its value is.
     pub(super) fn place(&mut self, node: u32) {
         for (position, name) in ["lat", "lng"].into_iter().enumerate() {
             self.child(node, name, &mut { position });
@@ -152,12 +155,12 @@ impl FieldNames {
     }
 }
 
-/// Reads a value that nodes can index, and takes up the fields of the objects in it: passing over it would not see numbers out of
-/// range, escapes of half a character, or nesting beyond the parser's limit, which make the whole task fail on the one node that
-/// has the document.
+/// Parses a value as nodes would, and registers the fields of the objects in it. Skipping the value would miss numbers out of
+/// range, incomplete surrogate escapes and nesting beyond the parser's limit, which make the whole task fail on the one node
+/// that gets the document.
 pub(super) struct Named<'a> {
     pub names: &'a mut FieldNames,
-    /// The field that the value is of.
+    /// The field that the value belongs to.
     pub node: u32,
 }
 

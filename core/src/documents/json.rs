@@ -1,4 +1,4 @@
-//! JSON and NDJSON, scanned as they stream in.
+//! Scans JSON and NDJSON as they stream in.
 
 use super::{
     Body, Entry, Format, PrimaryKey,
@@ -14,44 +14,44 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::{Map, Value, error::Category, value::RawValue};
 use std::{borrow::Cow, fmt, io::Read};
 
-/// Where the scanner is between two documents.
+/// The scanner's position between two documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing but white space so far.
+    /// Only white space so far.
     Start,
     /// After `[`.
     First,
-    /// After a document of an array.
+    /// After a document in an array.
     Separator,
     /// After `,`.
     Next,
     /// Between the documents of NDJSON.
     Between,
-    /// After the only object.
+    /// After a single object.
     End,
-    /// After the array: Meilisearch's reader stops there, and does not see what follows.
+    /// After the array: Meilisearch's reader stops there and ignores what follows.
     Ignored,
-    /// Something is wrong: [`JsonScanner::finish`] will tell what, once the payload is whole.
+    /// The payload is malformed: [`JsonScanner::finish`] determines the error, once the payload is complete.
     Broken,
 }
 
-/// Finds documents, and hashes their ids where the primary key is known and not nested.
+/// Finds documents, and hashes their ids if the primary key is known and not nested.
 #[derive(Debug)]
 pub(super) struct JsonScanner {
     state: State,
     format: Format,
     primary_key: Option<PrimaryKey>,
-    /// Bytes of the last segment that have been dealt with.
+    /// The bytes of the last segment that have been processed.
     settled: usize,
-    /// Do not try again before the segment has this many bytes: a large document is parsed a few times, not for
-    /// every chunk.
+    /// Do not parse again before the segment has this many bytes, so that a large document is parsed a few times and not once
+    /// per chunk.
     retry_at: usize,
     reserved: bool,
     doubtful: Doubtful,
     names: FieldNames,
 }
 
-/// What a scan finds besides the documents.
+/// The results of a scan besides the documents.
 #[derive(Debug)]
 pub(super) struct Scanned {
     pub doubtful: Doubtful,
@@ -74,7 +74,7 @@ impl JsonScanner {
         }
     }
 
-    /// Bytes that are held besides the payload, about.
+    /// Bytes that are held besides the payload, approximately.
     pub fn held(&self) -> u64 {
         self.names.held()
     }
@@ -93,7 +93,7 @@ impl JsonScanner {
         }
     }
 
-    /// Reads the rest; `None` where a document has the reserved field.
+    /// Scans the rest; returns `None` if a document has the reserved field.
     pub fn finish(mut self, body: &Body, entries: &mut Vec<Entry>) -> Result<Option<Scanned>, ApiError> {
         let (segment, bytes) = body.last();
         if !matches!(self.state, State::Broken | State::Ignored) {
@@ -142,7 +142,7 @@ impl JsonScanner {
         }
     }
 
-    /// The document that starts at `settled`; `None` where it is not whole yet.
+    /// The document that starts at `settled`; `None` if it is not complete yet.
     fn document(&mut self, segment: u32, bytes: &[u8], position: usize) -> Option<Result<Entry, ()>> {
         let rest = bytes.get(self.settled..).unwrap_or_default();
         let mut reader = serde_json::Deserializer::from_slice(rest);
@@ -166,7 +166,7 @@ impl JsonScanner {
                 }
                 Some(Ok(Entry { segment, start, end, id }))
             }
-            // A raw number that is cut after its sign, its point or its `e` is wrong to the parser, not unfinished.
+            // The parser reports a raw number that is cut after its sign, point or `e` as invalid, not as unfinished.
             Err(error) if error.is_eof() || length >= rest.len() => {
                 self.retry_at = self.settled + 2 * rest.len();
                 None
@@ -176,12 +176,12 @@ impl JsonScanner {
     }
 }
 
-/// What one pass over a document finds.
+/// The results of one pass over a document.
 struct Found<'de> {
-    /// The primary key's value as text, where it is a valid one.
+    /// The primary key's value as text, if it is valid.
     id: Option<Cow<'de, str>>,
     reserved: bool,
-    /// Fields that nodes look into.
+    /// The fields that the preflight checks.
     doubtful: Vec<(Cow<'de, str>, &'de RawValue)>,
 }
 
@@ -214,17 +214,17 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
             }
             let node = self.names.child(0, &key, &mut expected);
             if Some(key.as_ref()) == self.key {
-                // The last of several, as Meilisearch keeps it.
+                // The last one wins if there are several, as in Meilisearch.
                 let value: &'de RawValue = map.next_value()?;
                 found.id = super::primary_key::id_text(value).ok();
                 if found.id.is_none() {
-                    // As deep as in its document.
+                    // The brackets give the value the nesting depth that it has in its document.
                     let value = format!("[{}]", value.get());
                     read_named(&value, Named { names: &mut *self.names, node }).map_err(Error::custom)?;
                 }
             } else if Doubtful::concerns(&key) {
                 let value: &'de RawValue = map.next_value()?;
-                // Of these, nodes take only a place for fields.
+                // Of the fields that the preflight checks, nodes register subfields only for `_geo`.
                 if key == PLACE {
                     self.names.place(node);
                 }
@@ -241,7 +241,7 @@ fn read_named(value: &str, named: Named<'_>) -> serde_json::Result<()> {
     named.deserialize(&mut serde_json::Deserializer::from_str(value))
 }
 
-/// Reads a payload again as Meilisearch reads it, to say what is wrong with it as Meilisearch says it.
+/// Parses a payload again as Meilisearch does, to report Meilisearch's own error.
 ///
 /// Source: `meilisearch-types/src/document_formats.rs`, `read_json` and `read_ndjson`.
 fn diagnose(format: Format, body: &Body) -> ApiError {
@@ -301,7 +301,7 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-/// Meilisearch's sentence for a payload that cannot be parsed, cut in the middle where it is long.
+/// Meilisearch's message for a payload that cannot be parsed; a long one is cut in the middle.
 fn malformed(format: Format, error: &serde_json::Error) -> ApiError {
     const PREFIX: usize = 50;
     const SUFFIX: usize = 85;

@@ -1,4 +1,4 @@
-//! A client's documents: read as they stream in, kept byte for byte, each with its shard.
+//! A client's documents: parsed as they stream in, kept byte for byte, each assigned to its shard.
 
 mod body;
 mod csv;
@@ -29,22 +29,22 @@ use std::{
     io::Write,
 };
 
-/// How a payload is written.
+/// The format of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// An array of objects, or one object.
     Json,
-    /// One object after the other.
+    /// One object after another.
     Ndjson,
     /// A table with a header.
     Csv {
-        /// What separates fields.
+        /// The byte that separates fields.
         delimiter: u8,
     },
 }
 
 impl Format {
-    /// As Meilisearch's messages call it.
+    /// The name in Meilisearch's messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Format {
         }
     }
 
-    /// The format that a document route's `Content-Type` and `csvDelimiter` name.
+    /// The format given by a document route's `Content-Type` and `csvDelimiter`.
     ///
     /// # Errors
     /// Meilisearch's `missing_content_type` and `invalid_content_type`.
@@ -76,7 +76,7 @@ impl Format {
                 return Err(ApiError::new(Code::MISSING_CONTENT_TYPE, message));
             }
         };
-        // A suffix (`application/json+zip`) is not looked at.
+        // A suffix, as in `application/json+zip`, is ignored.
         match (mime.type_().as_str(), mime.subtype().as_str(), delimiter) {
             ("application", "json", None) => Ok(Self::Json),
             ("application", "x-ndjson", None) => Ok(Self::Ndjson),
@@ -92,7 +92,7 @@ impl Format {
     }
 }
 
-/// Where a document lies in its [`Body`], and its id's hash once it is known.
+/// A document's position in its [`Body`], and the hash of its id once it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     segment: u32,
@@ -106,26 +106,26 @@ struct Entry {
 pub struct Documents {
     body: Body,
     entries: Vec<Entry>,
-    /// The key that the entries' ids are of.
+    /// The primary key by which the ids of the entries were hashed.
     key: Option<PrimaryKey>,
-    /// Shards of the cluster; 0 before [`Self::assign`].
+    /// The cluster's number of shards; 0 before [`Self::assign`].
     shards: u16,
     doubtful: Doubtful,
     names: FieldNames,
-    /// The first position of each id that comes again, by the id's hash.
+    /// For each id that occurs more than once, its first position, by the id's hash.
     first_positions: HashMap<u64, u32>,
-    /// The sequences of documents that are in the index already, by the id's hash.
+    /// The sequences of documents that the index already has, by the id's hash.
     sequences: HashMap<u64, Sequence>,
 }
 
 impl Documents {
-    /// How many documents there are.
+    /// Number of documents.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -137,10 +137,11 @@ impl Documents {
         self.entries.first().map(|entry| self.body.slice(*entry))
     }
 
-    /// Gives every document its shard, where reading has not given it already.
+    /// Assigns every document to its shard, unless the reader already hashed its id.
     ///
     /// # Errors
-    /// The error that the whole payload's task fails with on a node: an id that is missing, invalid, or there twice.
+    /// The error with which the whole payload's task would fail on a node: an id that is missing or invalid, or too many
+    /// fields.
     pub fn assign(&mut self, primary_key: &PrimaryKey, shards: u16) -> Result<(), ErrorBody> {
         if self.key.as_ref() != Some(primary_key) {
             self.key = Some(primary_key.clone());
@@ -151,7 +152,7 @@ impl Documents {
             let message = if self.names.list().len() > MAX_FIELDS {
                 "A document cannot contain more than 65,535 fields."
             } else {
-                "The names of the fields of these documents have more than 4 MiB together: send the documents in parts."
+                "The field names in these documents have more than 4 MiB in total: send the documents in parts."
             };
             return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).body);
         }
@@ -167,7 +168,7 @@ impl Documents {
         Ok(())
     }
 
-    /// The hash of each id that is there more than once, with its first position.
+    /// The hashes of the ids that occur more than once, each with its first position.
     fn repeated(&self) -> Vec<(u64, u32)> {
         let positions = (0..).zip(&self.entries).filter_map(|(position, entry)| Some((entry.id?, position)));
         let mut positions: Vec<(u64, u32)> = positions.collect();
@@ -176,7 +177,7 @@ impl Documents {
         groups.filter(|group| group.len() > 1).filter_map(|group| group.first().copied()).collect()
     }
 
-    /// How many different ids there are; 0 before [`Self::assign`].
+    /// Number of distinct ids; 0 before [`Self::assign`].
     #[must_use]
     pub fn distinct(&self) -> usize {
         let mut ids: Vec<u64> = self.entries.iter().filter_map(|entry| entry.id).collect();
@@ -185,7 +186,7 @@ impl Documents {
         ids.len()
     }
 
-    /// Takes the sequences of stored documents, which these documents keep. `stored` are objects with their ids and tags.
+    /// Takes the sequences from stored documents, so that the new versions keep them. `stored` are objects with ids and tags.
     pub fn keep_sequences(&mut self, stored: &[RawObject<'_>]) {
         let Some(key) = &self.key else { return };
         for document in stored {
@@ -202,14 +203,14 @@ impl Documents {
         &self.names
     }
 
-    /// What nodes may refuse by the settings of the index.
+    /// What nodes may refuse about the documents, depending on the index's settings.
     #[must_use]
     pub fn doubts(&self) -> Doubts {
         self.doubtful.told()
     }
 
-    /// The documents that stand for all doubts, as a JSON array; with every other of the same ids, since the last may hide the
-    /// one before. About `limit` bytes at most.
+    /// The documents that represent all preflight findings, as a JSON array. It includes all other documents with the same ids,
+    /// because a later one may replace an earlier one. It has about `limit` bytes at most.
     #[must_use]
     pub fn doubtful(&self, limit: usize) -> String {
         let positions = self.doubtful.positions();
@@ -233,7 +234,7 @@ impl Documents {
         String::from_utf8(array).unwrap_or_default()
     }
 
-    /// A document's sequence: what it has already, else its first position in this write.
+    /// A document's sequence: the stored one, or else its first position in this write.
     fn sequence(&self, write: u32, position: u32, entry: &Entry) -> Sequence {
         let kept = entry.id.and_then(|id| self.sequences.get(&id)).copied();
         let first = || entry.id.and_then(|id| self.first_positions.get(&id)).copied().unwrap_or(position);
@@ -244,14 +245,14 @@ impl Documents {
         entry.id.filter(|_| self.shards > 0).map(|id| Shard::of_hash(id, self.shards))
     }
 
-    /// The shards of all documents, ascending, each once. Empty before [`Self::assign`].
+    /// The shards of all documents in ascending order, each once. Empty before [`Self::assign`].
     #[must_use]
     pub fn shards(&self) -> Vec<Shard> {
         let shards: BTreeSet<Shard> = self.entries.iter().filter_map(|entry| self.shard(entry)).collect();
         shards.into_iter().collect()
     }
 
-    /// The ids of the documents of some shards, by shard. Empty before [`Self::assign`].
+    /// The ids of the documents in some shards, by shard. Empty before [`Self::assign`].
     #[must_use]
     pub fn ids(&self, wanted: &BTreeSet<Shard>) -> BTreeMap<Shard, BTreeSet<String>> {
         let mut ids: BTreeMap<Shard, BTreeSet<String>> = BTreeMap::new();
@@ -266,8 +267,8 @@ impl Documents {
         ids
     }
 
-    /// The documents of some shards as a JSON array, each with its tag and its sequence; in the client's order. `write` is the
-    /// uid of the write that brings them.
+    /// The documents of some shards as a JSON array in the client's order, each with its tag and its sequence. `write` is the
+    /// uid of this write.
     #[must_use]
     pub fn tagged(&self, write: u32, wanted: impl Fn(Shard) -> bool) -> Vec<u8> {
         let last = Sequence { write, position: u32::try_from(self.entries.len()).unwrap_or(u32::MAX) };
@@ -280,7 +281,7 @@ impl Documents {
         for (position, entry, shard) in chosen() {
             array.push(if array.is_empty() { b'[' } else { b',' });
             let document = self.body.slice(*entry);
-            // A document here is an object with at least its primary key, so it ends in `}` and is not empty.
+            // A document here is an object that has at least its primary key, so it ends in `}` and is not empty.
             array.extend_from_slice(document.strip_suffix(b"}").unwrap_or(document));
             array.extend_from_slice(b",\"");
             array.extend_from_slice(TAG_FIELD.as_bytes());

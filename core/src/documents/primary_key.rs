@@ -1,4 +1,4 @@
-//! Primary keys: which field holds a document's id, and whether the id is one.
+//! Primary keys: which field holds a document's id, and whether the id is valid.
 //!
 //! Source: Meilisearch 1.50, `milli/src/documents/primary_key.rs` and `milli/src/update/new/indexer/guess_primary_key.rs`.
 
@@ -9,7 +9,7 @@ use crate::{
 use serde_json::{Map, Value, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// The longest id, bytes.
+/// The longest id, in bytes.
 const MAX_ID_LENGTH: usize = 511;
 
 /// The name of an index's primary key, which may point into nested objects: `user.id`.
@@ -19,19 +19,19 @@ pub struct PrimaryKey(String);
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 impl PrimaryKey {
-    /// The key of this name.
+    /// The key with this name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// As the index is told it.
+    /// The name, as in the index's settings.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// Whether it may point into an object.
+    /// Whether the key may point into an object.
     #[must_use]
     pub fn is_nested(&self) -> bool {
         self.0.contains('.')
@@ -43,7 +43,10 @@ impl PrimaryKey {
     /// Meilisearch's `missing_document_id` and `invalid_document_id`, with which the payload's task would fail.
     pub fn document_id(&self, document: &[u8]) -> Result<String, ApiError> {
         let fields: Fields<'_> = serde_json::from_slice(document).map_err(|error| {
-            ApiError::new(Code::INTERNAL, format!("a document that was read cannot be read again: {error}"))
+            ApiError::new(
+                Code::INTERNAL,
+                format!("a document that was parsed before cannot be parsed again: {error}"),
+            )
         })?;
         let mut found: Option<Cow<'_, str>> = None;
         for (field, rest) in self.levels() {
@@ -67,7 +70,8 @@ impl PrimaryKey {
         })
     }
 
-    /// The ways to read the name: `a.b.c` is the field `a` and in it `b.c`, `a.b` and in it `c`, or the field `a.b.c`.
+    /// The possible readings of the name: `a.b.c` is the path `b.c` in the field `a`, the path `c` in the field `a.b`, or the
+    /// field `a.b.c`.
     fn levels(&self) -> impl Iterator<Item = (&str, &str)> {
         let name = self.0.as_str();
         name.match_indices('.')
@@ -126,11 +130,11 @@ fn invalid_id(value: &RawValue) -> ApiError {
     )
 }
 
-/// The primary key of an index that has none, as Meilisearch infers it: the one field of the first document whose name
+/// Infers the primary key of an index that has none, as Meilisearch does: it is the only field of the first document whose name
 /// ends in `id`.
 ///
 /// # Errors
-/// Meilisearch's two ways to fail, as the task's error.
+/// Meilisearch's two errors for a failed inference, with which the task would fail.
 pub fn infer_primary_key(first: Option<&[u8]>) -> Result<PrimaryKey, ErrorBody> {
     let fields: Map<String, Value> = match first.map(serde_json::from_slice) {
         Some(Ok(fields)) => fields,

@@ -1,4 +1,4 @@
-//! Takes a payload in as it comes, and gives its documents at the end.
+//! Reads a payload as it streams in, and returns its documents at the end.
 
 use super::{
     Body, Documents, Entry, Format, PrimaryKey, csv,
@@ -9,15 +9,16 @@ use crate::{
     shard::TAG_FIELD,
 };
 
-/// No document with an id is shorter, with what divides it from the next: `{"a":1},`. Where each one lies takes more than that.
+/// The fewest bytes of a document with an id and its separator: `{"a":1},`. The entry for each document takes more memory than
+/// that.
 const SHORTEST: u64 = 8;
-/// A table as JSON may have so many times the bytes that a payload may: each row repeats the names of its columns.
+/// As JSON, a CSV payload may have this many times the bytes of the payload limit: each row repeats the column names.
 const TABLE: u64 = 4;
 
-/// Reads one payload. Feed it every chunk, then call [`Self::finish`].
+/// Reads one payload. Pass every chunk to [`Self::push`], then call [`Self::finish`].
 ///
-/// JSON and NDJSON are scanned as they come; CSV, and a payload with an error in it, are read when they are whole, as
-/// Meilisearch does, so that the error says the same.
+/// JSON and NDJSON are scanned as they arrive. CSV is parsed once it is complete, as in Meilisearch. So is a payload with an
+/// error, to get the same error message.
 #[derive(Debug)]
 pub struct DocumentReader {
     format: Format,
@@ -27,8 +28,8 @@ pub struct DocumentReader {
 }
 
 impl DocumentReader {
-    /// A reader of this format. `primary_key` lets each id be hashed as it is scanned, where the key is known from the
-    /// start. `limit` is the most bytes a payload may have.
+    /// A reader for this format. If `primary_key` is known from the start, ids are hashed during the scan. `limit` is the most
+    /// bytes that a payload may have.
     #[must_use]
     pub fn new(format: Format, primary_key: Option<&PrimaryKey>, limit: u64) -> Self {
         let scanner = match format {
@@ -42,7 +43,7 @@ impl DocumentReader {
     /// Takes the next chunk.
     ///
     /// # Errors
-    /// `payload_too_large` once there is more than the limit; the reader is of no use after that.
+    /// `payload_too_large` if the payload exceeds the limit; the reader cannot be used after that.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
         let length = self.documents.body.len() as u64 + chunk.len() as u64;
         if length > self.limit {
@@ -61,24 +62,24 @@ impl DocumentReader {
         Ok(())
     }
 
-    /// Bytes that are held besides those: where each document lies, and the names of fields.
+    /// Bytes held besides the payload: the positions of documents and the names of fields.
     #[must_use]
     pub fn known(&self) -> u64 {
         let entries = (self.documents.entries.capacity() as u64).saturating_mul(size_of::<Entry>() as u64);
         entries.saturating_add(self.scanner.as_ref().map_or(0, JsonScanner::held))
     }
 
-    /// Bytes taken so far.
+    /// Bytes of the payload received so far.
     #[must_use]
     pub fn held(&self) -> usize {
         self.documents.body.len()
     }
 
-    /// The payload is whole.
+    /// Returns the documents, once the payload is complete.
     ///
     /// # Errors
-    /// What Meilisearch refuses at once: a payload that is missing or malformed; and the reserved field. With it comes the
-    /// payload.
+    /// What Meilisearch refuses immediately, which is a payload that is missing or malformed; and the reserved field. The
+    /// payload is returned with the error.
     pub fn finish(mut self) -> Result<Documents, Box<(ApiError, Body)>> {
         match self.read() {
             Ok(Some(documents)) => Ok(documents),
@@ -87,7 +88,7 @@ impl DocumentReader {
         }
     }
 
-    /// `None` where the documents lie in the payload as it is.
+    /// `None` if the documents are parts of the payload itself.
     fn read(&mut self) -> Result<Option<Documents>, ApiError> {
         if self.documents.body.is_empty() {
             let message = format!("A {} payload is missing.", self.format.name());
@@ -106,7 +107,8 @@ impl DocumentReader {
     }
 }
 
-/// Meilisearch's message, which writes the limit in its largest fitting unit, binary where it divides evenly.
+/// Meilisearch's message. It writes the limit in the largest unit that fits, and in binary units if the limit is a multiple of
+/// 1024.
 ///
 /// Source: the crate `byte-unit`, `get_appropriate_unit`.
 pub fn payload_too_large(limit: u64) -> ApiError {
@@ -137,7 +139,7 @@ pub fn payload_too_large(limit: u64) -> ApiError {
     )
 }
 
-/// The tag is the cluster's own: a client's value would be lost.
+/// The tag is reserved for the cluster: a client's own value would be lost.
 pub(super) fn reserved_field() -> ApiError {
     ApiError::new(
         Code::BAD_REQUEST,

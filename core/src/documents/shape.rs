@@ -1,18 +1,18 @@
-//! The shape of a `_vectors` field, read without keeping its numbers.
+//! Parses the shape of a `_vectors` field without keeping its numbers.
 //!
-//! Source: Meilisearch 1.50, `milli/src/vector/parsed_vectors.rs`: for each embedder null, a vector, a list of vectors, or an
-//! object with `regenerate` and perhaps `embeddings`.
+//! Source: Meilisearch 1.50, `milli/src/vector/parsed_vectors.rs`: for each embedder, null, a vector, a list of vectors, or an
+//! object with `regenerate` and optionally `embeddings`.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::{collections::BTreeSet, fmt};
 
-/// The different numbers of dimensions of an embedder's vectors; `None` for what is no list of vectors.
+/// The different numbers of dimensions of an embedder's vectors; `None` stands for a value that is not a list of vectors.
 pub(super) type Dimensions = BTreeSet<Option<u64>>;
 
-/// The dimensions by embedder; `None` where it is no object of vectors by embedder.
+/// The dimensions by embedder; `None` if the text is not an object of vectors by embedder.
 ///
 /// # Errors
-/// The text cannot be read as JSON that a node could index.
+/// The text is not JSON that a node could index.
 pub(super) fn vectors(text: &str) -> serde_json::Result<Option<Vec<(String, Dimensions)>>> {
     let Shape::Map(embedders) = serde_json::from_str(text)? else { return Ok(None) };
     Ok(embedders.into_iter().map(|(name, shape)| Some((name, of_embedder(&shape)?))).collect())
@@ -46,7 +46,7 @@ fn dimensions(shape: &Shape) -> Dimensions {
     }
 }
 
-/// What a value is like.
+/// The shape of a JSON value.
 enum Shape {
     Null,
     Boolean,
@@ -54,9 +54,9 @@ enum Shape {
     Text,
     List {
         length: u64,
-        /// All are numbers.
+        /// Whether all elements are numbers.
         vector: bool,
-        /// The lengths, where all are lists of numbers.
+        /// The lengths of the elements, if all are lists of numbers.
         vectors: Option<BTreeSet<u64>>,
     },
     Map(Vec<(String, Shape)>),

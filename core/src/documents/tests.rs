@@ -69,7 +69,7 @@ fn fields_are_named_as_nodes_take_them_up() {
     };
     let json = |payload| named(Format::Json, payload);
     assert_eq!(json(r#"[{"b":1,"id":1},{"a":{"x":null},"b":2,"id":2}]"#), lists(&["b", "id", "a"], &["a.x"]));
-    // Objects in lists, of one field in several forms, and names that look like fields of an object.
+    // Objects in lists, one field with values of several types, and names that look like nested fields.
     assert_eq!(
         json(r#"[{"id":1,"a":[{"y":{"z":[]}},[{"x":1}]],"b":2},{"id":{"c":0},"a":7,"a.x":1}]"#),
         lists(&["id", "a", "b", "a.x"], &["id.c", "a.y", "a.x", "a.y.z"])
@@ -78,7 +78,7 @@ fn fields_are_named_as_nodes_take_them_up() {
         json(r#"{"id":1,"q\"\u00e9":{"":{"[]":1}},"":{"x":{"y":1}}}"#),
         lists(&["id", "q\"é", ""], &["q\"é.", "x", "q\"é..[]", "x.y"])
     );
-    // Of fields that nodes look into themselves, only a place has fields of its own, whatever it is.
+    // Of the fields that the preflight checks, only `_geo` has subfields, whatever its value is.
     assert_eq!(
         json(r#"{"id":1,"_geo":null,"_vectors":{"a":{"regenerate":true}},"_geojson":{"type":"x"}}"#),
         lists(&["id", "_geo", "_vectors", "_geojson"], &["_geo.lat", "_geo.lng"])
@@ -92,7 +92,7 @@ fn fields_are_named_as_nodes_take_them_up() {
     assert_eq!(named(csv, "c,id\n"), lists(&[], &[]));
 }
 
-/// A long name of an object is in the paths of all its fields: a small payload must not become gigabytes of names.
+/// The long name of an object is part of the paths of all its fields: a small payload must not become gigabytes of names.
 #[test]
 fn what_is_told_of_fields_in_objects_is_bounded() {
     let below = |name: usize, fields: usize, depth: usize| {
@@ -105,7 +105,7 @@ fn what_is_told_of_fields_in_objects_is_bounded() {
         [below(64 << 10, 60_000, 1), below(3 << 20, 1_000, 1), below(1000, 60_000, 90), below(1, 200_000, 1)]
     {
         let mut documents = read(Format::Json, payload.as_bytes(), Some("id"), 1 << 20).unwrap();
-        // A node may not look at them at all.
+        // Too many nested fields are no error, because a node may not look at them at all.
         assert_eq!(documents.assign(&PrimaryKey::new("id"), 64), Ok(()));
         let nested = documents.names().nested();
         let bytes: usize = nested.iter().map(String::len).sum();
@@ -124,13 +124,13 @@ fn more_fields_than_an_index_can_have_fail_the_payload() {
     assert_eq!(assigned(MAX_FIELDS - 1), Ok(()));
     assert_eq!(with(MAX_FIELDS - 1).names().list().len(), MAX_FIELDS - 1);
     assert_eq!(assigned(MAX_FIELDS + 1).unwrap_err().code, "max_fields_limit_exceeded");
-    // Long names too: what is told of them is bounded.
+    // Long names fail too, because the size of the names in a begin is bounded.
     let long = format!("{{\"id\":1,\"{}\":1}}", "x".repeat(5 << 20));
     let mut documents = read(Format::Json, long.as_bytes(), Some("id"), 1 << 20).unwrap();
     assert!(documents.assign(&PrimaryKey::new("id"), 64).is_err());
 }
 
-/// The network cuts a payload anywhere: also in a number that is kept as it is written.
+/// The network may cut a payload anywhere, even inside a number that is kept as written.
 #[test]
 fn a_payload_may_be_cut_anywhere() {
     let documents = r#"{"id":-12,"_geo":{"lat":-1.5e-3,"lng":2E+1},"_vectors":{"a":[-0.25,1.0e2,null],"b":{"embeddings":[[-3]],

@@ -1,4 +1,4 @@
-//! What a request whose body comes in is, and what is held of it.
+//! The kind of a request whose body is arriving, and what is held for it.
 
 use super::parameter;
 use crate::{
@@ -13,9 +13,9 @@ use crate::{
     write::{MAX_REFUSED_BODY, Payload, WriteContext},
 };
 
-/// What an id of a batch deletion takes once it is read.
+/// Memory for one parsed id of a batch deletion, in bytes.
 const ID: u64 = 96;
-/// What a value in the body of another write takes once it is read.
+/// Memory for one parsed value in the body of any other write, in bytes.
 const VALUE: u64 = 192;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) enum Kind {
         body: Vec<u8>,
         context: WriteContext,
     },
-    /// What is refused without a look at the body. A node says why, where there is a body for it.
+    /// A request that is refused whatever its body contains. A node reports the error, if the request has a body to send to it.
     Refused {
         error: ApiError,
         body: Option<Body>,
@@ -51,7 +51,7 @@ impl Kind {
 }
 
 impl Kind {
-    /// Whether anything reads its body here.
+    /// Whether this gateway reads the request's body.
     pub(super) fn is_decoded(&self) -> bool {
         match self {
             Self::Read { .. } | Self::Documents { .. } => true,
@@ -60,8 +60,9 @@ impl Kind {
         }
     }
 
-    /// Bytes that it takes. A payload that is within its limit is not refused for what is known of its documents: with that it
-    /// takes three quarters of `share`, a client's, so that the client's other requests go on.
+    /// Bytes that the request holds. A payload within its limit is not refused because of the data derived from its documents:
+    /// that data counts only up to three quarters of `share`, which is one client's share, so that the client's other requests
+    /// can go on.
     pub(super) fn held(&self, share: u64) -> u64 {
         match self {
             Self::Documents { reader, .. } => {
@@ -74,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// Takes the next chunk of the body as it is; `false` once there is too much.
+    /// Takes the next chunk of the decoded body; `false` if the body is too large.
     pub(super) fn push(&mut self, chunk: &[u8], limit: u64) -> bool {
         match self {
             Self::Documents { reader, .. } => reader.push(chunk).is_ok(),
@@ -99,7 +100,7 @@ impl Kind {
     }
 }
 
-/// Bytes that a write without documents takes once its body is read.
+/// Memory for a parsed write that carries no documents, in bytes.
 pub(super) fn written_bytes(kind: &WriteKind, body: &[u8]) -> u64 {
     let each = match kind {
         WriteKind::DeleteBatch => ID,
@@ -123,7 +124,7 @@ pub(super) fn write_payload(topology: &Topology, kind: WriteKind, body: &[u8]) -
     }
 }
 
-/// Looks at all of a write but its body. The errors are those that a node says better.
+/// Checks everything in a write except its body. A node words the errors better, so these are only the fallback.
 pub(super) fn write(
     topology: &Topology,
     head: &RequestHead,

@@ -120,7 +120,7 @@ fn six_hundred_thousand_queries_in_thirty_kilobytes_are_refused_before_they_are_
         let body = gzip(text.as_bytes());
         assert!(body.len() < 40_000);
         collector.push(&body).unwrap();
-        // Browsers' wasm32 has no clock.
+        // wasm32 in browsers has no clock.
         #[cfg(not(target_arch = "wasm32"))]
         let begun = std::time::Instant::now();
         let reply = refused(collector.finish(|bytes| {
@@ -136,7 +136,7 @@ fn six_hundred_thousand_queries_in_thirty_kilobytes_are_refused_before_they_are_
 #[test]
 fn bodies_are_charged_as_they_come_and_as_they_are_decoded() {
     let mut plain = collector("POST", "/indexes/a/documents", &[("content-length", "900000")]);
-    assert_eq!(plain.held(), 0, "what is announced is not held");
+    assert_eq!(plain.held(), 0, "announced bytes must not count as held");
     plain.push(br#"[{"id":1},{"id":2},"#).unwrap();
     assert!(plain.held() > 19, "where documents lie counts too: {}", plain.held());
     let mut encoded = collector("POST", "/indexes/a/documents", &[("content-encoding", "gzip")]);
@@ -187,7 +187,7 @@ fn what_grows_when_it_is_read_is_refused_before_it_is_read() {
         let reply = refused(write.finish(|bytes| budget.charge(1, bytes, &limits)));
         assert_eq!(reply.status, 413, "{path}");
     }
-    // More documents than can have an id.
+    // The limit allows fewer documents with ids than this.
     let mut documents = collector("POST", "/indexes/a/documents", &[]);
     documents.push(many("{}").as_bytes()).unwrap();
     match documents.finish(|_| Ok(())) {

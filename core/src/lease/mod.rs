@@ -22,7 +22,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// How long the control plane may take to answer a report.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-/// For so long it is taken as away, once it has not answered.
+/// How long the control plane counts as unreachable after it failed to answer.
 const AWAY: Duration = Duration::from_secs(3);
 
 /// The lease of one VM, and the topologies that it uses.
@@ -34,13 +34,13 @@ pub struct Lease {
     reports: HashMap<u32, Duration>,
     /// When the last report that was answered with a lease was sent.
     granted: Option<Duration>,
-    /// Some report has been answered, with a lease or without.
+    /// Whether any report has been answered, with or without a lease.
     has_heard: bool,
-    /// When it turned out that the control plane does not answer.
+    /// When the control plane last failed to answer.
     lost: Option<Duration>,
-    /// Older topologies must not be read by.
+    /// The oldest topology version that may still be read by.
     needed: u64,
-    /// Whose settings are being changed, or were.
+    /// The changes of indexes' settings, current and recent.
     settings: SettingsChanges,
 }
 
@@ -49,41 +49,41 @@ pub struct Lease {
 pub enum Permission {
     /// It may.
     Granted,
-    /// It may, and its answer says how many seconds ago the control plane was heard.
+    /// It is allowed; its answer says how many seconds ago the control plane last answered.
     CutOff(u64),
-    /// Nobody knows: the control plane is to be asked.
+    /// Unknown: ask the control plane first.
     Ask,
-    /// It may not by this topology: by a newer one, once that is here.
+    /// It may not use this topology; it must wait for a newer one.
     Outdated,
     /// It may not.
     Refused,
 }
 
-/// What the answer to a report is good for.
+/// What to do after the answer to a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// The VM is to report once more.
+    /// The VM must report once more.
     Again,
-    /// Nothing more is to be done.
+    /// Nothing.
     Done,
 }
 
 impl Lease {
-    /// A topology is in force from now on.
+    /// Puts a topology in force.
     pub fn register(&mut self, topology: &Arc<Topology>) {
         self.topologies.put_in_force(Arc::clone(topology));
         let oldest = self.topologies.oldest(topology);
         self.settings.note(topology, oldest);
     }
 
-    /// Holds the newest topology of the same cluster, for an operation that begins.
+    /// Takes a hold on the newest topology of the same cluster, for a new operation.
     #[must_use]
     pub fn hold(&self, topology: &Arc<Topology>) -> Hold {
         let newest = self.topologies.newest(topology);
         newest.unwrap_or_else(|| Hold::unpublished(Arc::clone(topology)))
     }
 
-    /// What the answer to a read of these indexes says of changes of their settings since it began by this topology.
+    /// The value of the settings header for a read of these indexes that began with this topology.
     #[must_use]
     pub fn settings_changes(&self, topology: &Topology, indexes: &[String]) -> Option<String> {
         self.settings.since(topology.version(), indexes)
@@ -134,7 +134,7 @@ impl Lease {
             _ => None,
         };
         let Some(reply) = reply else {
-            // After longer than it can take, it is this VM that was stopped.
+            // If more time passed than a report can take, this VM was paused, and the control plane is not to blame.
             if now.saturating_sub(sent) < PATIENCE * 2 {
                 self.lost = Some(now);
             }
@@ -149,7 +149,7 @@ impl Lease {
         Some(if reply.lease { Heard::Done } else { Heard::Again })
     }
 
-    /// Whether to read by a topology now.
+    /// Whether a read may use this topology now.
     #[must_use]
     pub fn permission(&self, topology: &Topology, now: Duration) -> Permission {
         let config = topology.config();

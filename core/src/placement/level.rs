@@ -1,12 +1,12 @@
-//! What a rebalance may do beyond the moves that a new or a leaving node asks for: zones are mended, and nodes brought below their
-//! bounds.
+//! The part of a rebalance that moves more than a node's arrival or departure requires: it separates replicas that share a
+//! zone, and brings nodes below their bounds.
 
 use super::{Limit, Plan};
 use std::collections::{BTreeMap, VecDeque};
 
 impl Plan<'_> {
-    /// How far this is from what it is to be: replicas that are missing, those that share a zone though there is another, and those
-    /// above bounds.
+    /// How far the plan is from its goal: the number of missing replicas, of shards with replicas in one zone although another
+    /// zone is free, and of replicas above bounds.
     pub(super) fn faults(&self) -> (usize, usize, usize) {
         let shards = 0..self.replicas.len();
         let missing =
@@ -21,7 +21,7 @@ impl Plan<'_> {
         (missing, crowded, (0..self.nodes.len()).map(above).sum())
     }
 
-    /// Moves replicas that share a zone with another one of their shard to a zone that has none of it.
+    /// Moves replicas that share a zone with another replica of their shard to a zone that has none.
     pub(super) fn mend_zones(&mut self) {
         for shard in 0..self.replicas.len() {
             for _ in 0..self.replication {
@@ -43,7 +43,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Brings nodes that are above their bound back to it, by replicas that `may` be moved, from node to node.
+    /// Brings nodes above their bound back to it, by moving replicas for which `may` returns `true` from node to node.
     pub(super) fn level(&mut self, may: impl Fn(&Self, usize, usize) -> bool) {
         let mut nodes: Vec<usize> = (0..self.nodes.len()).collect();
         loop {
@@ -55,9 +55,10 @@ impl Plan<'_> {
         }
     }
 
-    /// Takes one replica from a node: along the shortest chain of nodes, each handing one over to the next, to one that has room.
+    /// Takes one replica from a node: each node of the shortest possible chain hands one replica to the next, and the last one
+    /// has room.
     fn relieve(&mut self, node: usize, may: &impl Fn(&Self, usize, usize) -> bool) -> bool {
-        // By node: who hands what over to it.
+        // For each node, the node and the shard that it would receive a replica from and of.
         let mut giver: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         let mut queue = VecDeque::from([node]);
         while let Some(from) = queue.pop_front() {
@@ -78,7 +79,8 @@ impl Plan<'_> {
         false
     }
 
-    /// Lets each node of a chain hand one replica over, from its end on; `false` where that changes what a later one may.
+    /// Makes each node of a chain hand over one replica, starting at the chain's end. Returns `false` and undoes all if one
+    /// step makes a later one invalid.
     fn hand_on(&mut self, end: usize, giver: &BTreeMap<usize, (usize, usize)>) -> bool {
         let before = (self.replicas.clone(), self.loads.clone());
         let mut to = end;

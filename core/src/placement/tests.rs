@@ -122,8 +122,9 @@ proptest! {
         prop_assert_eq!(loads(&after).get(&*format!("meili-{count}")).copied().unwrap_or(0), moved);
     }
 
-    /// Nodes come and go, of any weight, in any zone. At each step: replicas on different nodes; only what must move moves; zones, and
-    /// without zones bounds, hold where they did; and a rebalance makes both hold, once and for all.
+    /// Nodes of any weight and zone join and leave. At each step, replicas are on different nodes, only what must move moves,
+    /// and zones (or, without zones, bounds) hold if they held before; a rebalance makes both hold, and a second one changes
+    /// nothing.
     #[test]
     fn a_life_of_changes(
         shards in 32u16..=256,
@@ -171,7 +172,7 @@ proptest! {
             }
             prop_assert!(now.are_apart(), "{:?}", now);
             let was_feasible = before.is_feasible() && before.is_bounded() && before.crowded().is_empty();
-            // With zones and weights, what one node leaves may fit nowhere else unless others move, too.
+            // With zones and weights, the replicas of a node that leaves may fit nowhere else unless others move too.
             let is_exact = !zoned && (!weighted || all.len() > before.nodes.len());
             prop_assert!(!was_feasible || !is_exact || now.is_bounded(), "{:?}", now);
             let crowded = now.crowded();
@@ -197,7 +198,7 @@ fn moved(before: &Placement, after: &Placement) -> usize {
     before.iter().zip(after).map(|(old, now)| now.iter().filter(|name| !old.contains(name)).count()).sum()
 }
 
-/// A placement, to be judged.
+/// A placement under test.
 #[cfg(not(target_arch = "wasm32"))]
 #[derive(Clone, Debug)]
 struct Placed {
@@ -225,7 +226,7 @@ impl Placed {
         f64::from(self.shards) * self.replication as f64 * node.weight / self.total()
     }
 
-    /// By zone; a node without one is a zone of its own.
+    /// Weight by zone; a node without a zone counts as a zone of its own.
     fn zones(&self) -> BTreeMap<&str, f64> {
         let mut zones = BTreeMap::new();
         for node in &self.nodes {
@@ -238,7 +239,7 @@ impl Placed {
         self.zones().len() >= self.replication
     }
 
-    /// No zone's share is more than one replica of each shard: it could not have it.
+    /// Whether no zone's share exceeds one replica of each shard, which is the most it can hold.
     fn is_feasible(&self) -> bool {
         self.zones().values().all(|weight| weight * self.replication as f64 <= self.total())
     }
@@ -251,13 +252,13 @@ impl Placed {
         self.placement.iter().all(are_apart)
     }
 
-    /// `ceil(S * R * weight / total weight) + 1`, where that can be.
+    /// Whether every node holds at most `ceil(S * R * weight / total weight) + 1` replicas, if that is possible.
     fn is_bounded(&self) -> bool {
         let is_within = |node: &PlacementNode| self.load(&node.name) <= self.share(node).ceil() as usize + 1;
         !self.is_feasible() || self.nodes.iter().all(is_within)
     }
 
-    /// Shards with two replicas in one zone, though there are zones enough.
+    /// Shards with two replicas in one zone although there are enough zones.
     fn crowded(&self) -> Vec<usize> {
         let zone = |name: &String| {
             let node = self.nodes.iter().find(|node| node.name == *name);

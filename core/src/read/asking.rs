@@ -14,7 +14,8 @@ use std::{
     sync::Arc,
 };
 
-/// Seeds are taken modulo this: plans of many queries spread evenly, and a thousand queries cost this many plans at most.
+/// Seeds are taken modulo this number. It is large enough to spread many queries evenly, and limits the number of plans for a
+/// thousand queries.
 const DISTINCT_PLANS: u64 = 64;
 
 /// A question that nodes are asked.
@@ -37,7 +38,7 @@ enum Nodes {
 }
 
 impl Asking {
-    /// Puts a question to the nodes.
+    /// Sends a new scatter query to the nodes.
     pub fn put(context: Context, question: Box<dyn Question>) -> Progress<Read> {
         let seeds: Vec<u64> = question.seeds().iter().map(|seed| seed % DISTINCT_PLANS).collect();
         let shards = question.shards(&context.topology);
@@ -66,7 +67,7 @@ impl Asking {
         self.pending.get(&id)
     }
 
-    /// Digests what became of one callout.
+    /// Handles the result of one callout.
     pub fn digest(mut self, context: Context, id: CallId, outcome: Outcome) -> Progress<Read> {
         let Some(asked) = self.pending.remove(&id) else { return self.go_on(context, Vec::new()) };
         match outcome {
@@ -172,7 +173,7 @@ impl Asking {
         answered.contains(&false)
     }
 
-    /// Plans again what a node was asked for that failed.
+    /// Replans the slices of a node that failed.
     fn without(self, mut context: Context, asked: &Asked) -> Progress<Read> {
         context.failed.insert(asked.node);
         match self.nodes {

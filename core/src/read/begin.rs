@@ -1,5 +1,5 @@
-//! From a read's whole body to its machine. What is large is judged first: an expensive read costs a client that has no right to
-//! it one small request to one node.
+//! Starts a read once its body is complete. For an expensive read, the client's key is checked first, so a client without the
+//! right can only cause one small request to one node.
 
 use super::{Estimate, Read, SMALL, native_reply};
 use crate::{
@@ -17,13 +17,13 @@ use crate::{
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How many nodes are asked about a client's key, where they do not answer.
+/// The most nodes that are asked about a client's key if they do not answer.
 const ATTEMPTS: u16 = 3;
 
-/// Begins a read. `charge` is told how many bytes it will take here besides its body.
+/// Begins a read. `charge` gets the number of bytes that the read will need here besides its body.
 ///
 /// # Errors
-/// Those bytes may not be taken.
+/// The budget does not allow these bytes.
 pub fn begin(
     topology: Arc<Topology>,
     route: Route,
@@ -46,7 +46,7 @@ pub fn begin(
     Judgement { topology, route, head, body, attempt: 0 }.ask()
 }
 
-/// Lets a node say what is wrong with a read that cannot be understood here.
+/// Forwards a read that cannot be parsed here to a node, which says what is wrong with it.
 pub fn natively(
     topology: Arc<Topology>,
     route: &Route,
@@ -82,7 +82,7 @@ fn read(topology: Arc<Topology>, route: Route, head: RequestHead, body: Vec<u8>)
     .map(|machine| Operation::Read(name, Box::new(machine)))
 }
 
-/// Whether the client's key allows an expensive read: a node is asked for the same and next to nothing.
+/// Checks whether the client's key allows an expensive read: asks a node for a tiny read of the same kind.
 #[derive(Debug)]
 pub struct Judgement {
     topology: Arc<Topology>,
@@ -99,7 +99,7 @@ impl Judgement {
         name(&self.route)
     }
 
-    /// Digests the node's answer.
+    /// Handles the node's answer.
     #[must_use]
     pub fn digest(mut self, outcome: Outcome) -> Progress<Operation> {
         match verdict(outcome) {
@@ -125,24 +125,24 @@ impl Judgement {
     }
 }
 
-/// What a node's answer to [`question`] says.
+/// Interprets a node's answer to [`question`].
 #[must_use]
 pub fn verdict(outcome: Outcome) -> Verdict {
     match outcome {
         Outcome::Answered(answer @ Answer { status: 401 | 403, .. }) => {
             Verdict::Refused(native_reply(answer))
         }
-        // Whatever else is wrong with the read, nodes will say.
+        // All other errors are reported by nodes when the read itself is sent.
         Outcome::Answered(answer) if answer.status < 500 => Verdict::Allowed,
         _ => Verdict::Unknown(ApiError::new(Code::UNAVAILABLE, "No node answers.").reply()),
     }
 }
 
-/// The request that asks a node whether the client's key allows a read: the same, and next to nothing. `seed` chooses the node,
-/// `attempt` another one.
+/// The request that asks a node whether the client's key allows a read: a tiny read that needs the same rights. `seed` chooses
+/// the first node, `attempt` the nodes after it.
 #[must_use]
 pub fn question(topology: &Topology, route: &Route, head: &RequestHead, seed: u64, attempt: u16) -> Callout {
-    // Every route needs the action that its own one needs. A node judges the key before it reads the body.
+    // Each of these routes needs the same action as the client's. A node judges the key before it reads the body.
     let (path, body): (ApiPath, &[u8]) = match route {
         Route::Search { index } | Route::FacetSearch { index } | Route::Similar { index } => {
             (ApiPath::of_index(index, &["search"]), br#"{"limit":0}"#)
@@ -228,7 +228,7 @@ mod tests {
                 Progress::Pending { calls, .. } => panic!("{calls:?}"),
             }
             let (machine, sent) = calls(start(path, &body));
-            // An index that is not there is for the read to tell.
+            // Whether the index exists is checked by the read itself.
             let (machine, sent) = calls(machine.digest(sent[0].id, answered(404)));
             assert!(matches!(machine, Operation::Read(..)));
             assert!(sent.len() > 1 && sent.iter().all(|call| call.body.len() > 10_000), "{path}");

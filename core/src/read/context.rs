@@ -21,17 +21,17 @@ pub(super) struct Context {
     pub head: RequestHead,
     /// Its body.
     pub body: Vec<u8>,
-    /// The client's request mentioned the tag: answers are to be revealed.
+    /// Whether the client's request mentioned the tag, so that its name must be put back into answers.
     disguised: bool,
-    /// How many hits there are up to the end of the page.
+    /// Number of hits up to the end of the page.
     hits: u64,
-    /// The indexes whose settings matter.
+    /// The indexes whose settings affect the answer.
     pub indexes: Vec<String>,
     /// Nodes that have not answered, or not so that it could be read.
     pub failed: BTreeSet<u16>,
     /// Shards that no node is left for.
     pub missing: BTreeSet<Shard>,
-    /// The node that knows best what is wrong with the client's own request.
+    /// The node that can best say what is wrong with the client's own request.
     pub owner: Option<u16>,
     next_call: u32,
 }
@@ -83,7 +83,7 @@ impl Context {
         let method = if self.head.method == "GET" { "GET" } else { "POST" };
         let (path, body) = (self.head.path.clone(), self.body.clone());
         let headers = forwarded_headers(&self.head, self.topology.config().read_key.as_deref());
-        // The body is as it came where it could not be decoded.
+        // If the body could not be decoded, it is still encoded as the client sent it.
         let encoding =
             self.head.header("content-encoding").map(|it| ("content-encoding".to_owned(), it.to_owned()));
         let headers = headers.into_iter().chain(encoding).collect();

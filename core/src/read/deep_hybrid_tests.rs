@@ -1,4 +1,5 @@
-//! Deep pages of hybrid and vector searches, and writes between the steps of any, with nodes that do as Meilisearch does.
+//! Deep pages of hybrid and vector searches, and writes between the steps of all deep pages, against nodes that behave like
+//! Meilisearch.
 
 use super::{deep_tests::topology, *};
 use crate::{
@@ -12,7 +13,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const DOCUMENTS: u64 = 2400;
 
-/// The first thousand of the documents with even numbers are good enough where the share of the words is half.
+/// At a semantic ratio of one half, the first thousand documents with even numbers are good enough.
 fn score(document: u64) -> f64 {
     1.0 - document as f64 / 20_000.0
 }
@@ -23,7 +24,7 @@ fn similarity(document: u64) -> f64 {
     if document % 3 == 2 { 0.5 + near / 2.0 } else { near / 2.0 }
 }
 
-/// The documents of the query's shards, or all, but for those below `gone`.
+/// The documents of the query's shards (all documents if it names none), without those below `gone`.
 fn held(query: &Value, gone: u64) -> impl Iterator<Item = u64> {
     let text = query["filter"].to_string();
     let asked = [0, 1, 2].map(|shard| text.contains(&Shard(shard).tag()));
@@ -42,7 +43,7 @@ fn window(query: &Value) -> (usize, usize) {
     }
 }
 
-/// A node's hits up to this one: documents, what they score, and whether they were found by the vector.
+/// A node's hits up to this position: each with its document, its score, and whether the vector found it.
 fn hits(query: &Value, end: usize, gone: u64) -> Vec<(u64, f64, bool)> {
     let mut words: Vec<_> = held(query, gone)
         .filter(|it| query["q"].is_null() || it.is_multiple_of(2))
@@ -119,7 +120,7 @@ fn federated(body: &Value, gone: u64) -> Value {
         });
         lists.push(hits.collect());
     }
-    // Each query's hits stay in their order, which in a hybrid one is not that of their scores.
+    // Each query's hits keep their order; in a hybrid query it is not the order of their scores.
     let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
     loop {
         let head = |list: &VecDeque<(f64, Value)>| list.front().map_or(f64::MIN, |(score, _)| *score);
@@ -134,10 +135,10 @@ fn federated(body: &Value, gone: u64) -> Value {
            "estimatedTotalHits": seen.len()})
 }
 
-/// What a run gives: the answer, how many callouts it took, and how many whole documents.
+/// The result of a run: the answer, the number of callouts, and the number of whole documents.
 type Run = (Value, usize, usize);
 
-/// Runs a request; `gone` says how many documents are not there any more when a callout with this number is answered.
+/// Runs a request; `gone` returns how many documents have been deleted when the callout with this number is answered.
 fn run(body: &Value, gone: impl Fn(usize) -> u64) -> Run {
     let head = RequestHead {
         method: "POST".into(),
@@ -199,7 +200,7 @@ fn pages_of_hybrid_and_vector_searches_move_their_own_documents_only() {
             assert!((scored(&answer) - scored(&expected)).abs() < 1e-9, "{query}");
             assert!(answer["hits"].as_array().unwrap().iter().all(|hit| hit["body"] == "long"));
             assert!(sent <= 4, "{query}: {sent} callouts");
-            // Where nodes have to find keyword hits not good enough, they are asked for some more.
+            // If nodes must find keyword hits that are not good enough, they are asked for some more.
             let most = if ratio == 0.5 { 700 } else { 25 };
             assert!(moved <= most, "{query}: {moved} documents");
         }
@@ -247,13 +248,13 @@ fn federated_pages_with_vectors_move_their_own_documents_only() {
 fn a_write_between_two_steps_is_noticed() {
     let plain = json!({"offset": 700, "limit": 20});
     let near = json!({"vector": [1.0], "offset": 700, "limit": 20, "hybrid": {"embedder": "e", "semanticRatio": 1.0}});
-    // The nearest are on one node: its part of the page is all of it.
+    // The nearest documents are all on one node, so its part of the page is the whole page.
     for (query, calls) in [(plain, 4), (near, 3)] {
-        // One write: the page is asked for once more in two steps, and is that after the write.
+        // After one write, the page is requested once more in two steps, and shows the state after the write.
         let (answer, sent, moved) = run(&query, |sent| if sent < 2 { 0 } else { 12 });
         assert_eq!(ids(&answer), ids(&search(&query, 12)), "{query}");
         assert!(sent == 2 * calls && moved < 100, "{query}: {sent} callouts, {moved} documents");
-        // A write before every step: all hits are asked for at once then.
+        // If there is a write before every step, all hits are requested at once in the end.
         let gone = |sent: usize| 12 * (sent / calls * 2 + usize::from(sent % calls >= 2)) as u64;
         let (answer, sent, _) = run(&query, gone);
         assert_eq!((ids(&answer), sent), (ids(&search(&query, 48)), 2 * calls + 2), "{query}");
@@ -262,7 +263,7 @@ fn a_write_between_two_steps_is_noticed() {
 
 #[test]
 fn a_write_between_two_scans_is_noticed() {
-    // One node has all of the hits, and is asked for more of them than its share.
+    // One node has all hits, and is asked for more than its share.
     let query = json!({"offset": 700, "limit": 20, "filter": "skewed"});
     let (answer, calls, _) = run(&query, |_| 0);
     assert_eq!(ids(&answer), ids(&search(&query, 0)));

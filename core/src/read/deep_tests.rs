@@ -1,4 +1,4 @@
-//! Deep pages, with nodes that hold many documents.
+//! Deep pages, against nodes that hold many documents.
 
 use super::*;
 use crate::{
@@ -11,12 +11,12 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const DOCUMENTS: u64 = 3000;
 
-/// Document `n` is in shard `n % 3`; its score falls with it, in steps of ten equal ones.
+/// Document `n` is in shard `n % 3`. Scores fall with `n`, in steps of ten equal ones.
 fn score(document: u64) -> f64 {
     1.0 - (document / 10) as f64 / 1000.0
 }
 
-/// Three nodes, three shards, two replicas each.
+/// Three nodes, three shards, two replicas of each.
 pub(super) fn topology() -> Arc<Topology> {
     let config = json!({
         "schema": 1, "version": 1,
@@ -48,8 +48,8 @@ fn search(query: &Value) -> Value {
            "estimatedTotalHits": (0..DOCUMENTS).filter(held).count(), "processingTimeMs": 0})
 }
 
-/// What a node says to a federated search: its first query finds all documents, the second every seventh, or with words all
-/// of the first shard.
+/// A node's answer to a federated search. Its first query finds all documents; the second finds every seventh, or with words
+/// all documents of the first shard.
 fn federated(body: &Value) -> Value {
     let federation = &body["federation"];
     let number = |name: &str, default: u64| federation[name].as_u64().unwrap_or(default) as usize;
@@ -78,7 +78,7 @@ fn federated(body: &Value) -> Value {
             hit
         }));
     }
-    // A document that both queries find comes once, by the better of its two scores.
+    // A document that both queries find appears once, with the better of its two scores.
     let weighted = |hit: &Value| hit["_federation"]["weightedRankingScore"].as_f64().unwrap();
     hits.sort_by(|one, other| weighted(other).total_cmp(&weighted(one)));
     let mut seen = BTreeSet::new();
@@ -88,7 +88,7 @@ fn federated(body: &Value) -> Value {
     json!({"hits": hits, "processingTimeMs": 0, "limit": limit, "offset": offset, "estimatedTotalHits": total})
 }
 
-/// Runs a request; `down` fails from the callout with this number on. Gives the answer and what was asked.
+/// Runs a request. The node `down.0` fails from callout number `down.1` on. Returns the answer and the requests that were sent.
 fn run(body: &Value, multi: bool, down: Option<(u16, usize)>) -> (Value, Vec<(u16, Vec<Value>)>) {
     let head = RequestHead {
         method: "POST".into(),
@@ -218,7 +218,7 @@ fn federated_pages_move_their_own_documents_only() {
     sorted.sort_unstable();
     sorted.dedup();
     assert_eq!((all.len(), sorted.len()), (2500, 2500), "every document once on all pages");
-    // The 429 of the second query come before all others that score less than half.
+    // The 429 hits of the second query come before all others with less than half their score.
     assert_eq!(all[0], page(500, 1, None).0[0]);
     assert_eq!(page(900, 10, None).1, 4, "two nodes, two steps");
     let expected = page(900, 10, None).0;
@@ -250,8 +250,8 @@ fn a_node_that_has_more_than_its_share_of_a_page_is_asked_for_more() {
     assert_eq!(asked.len(), 5, "two nodes twice, and one for the page");
 }
 
-/// Reads a list of documents; where `shifted`, a document is gone from every node when fields are asked for by offset. Gives
-/// the answer, and how many callouts and whole documents it took.
+/// Reads a list of documents. If `shifted`, a document has been deleted from every node when fields are requested by offset.
+/// Returns the answer, and the number of callouts and whole documents.
 fn list(body: &Value, shifted: bool) -> (Value, usize, usize) {
     let head = RequestHead {
         method: "POST".into(),
@@ -305,7 +305,7 @@ fn deep_lists_move_their_own_documents_only() {
     );
     assert_eq!((calls, moved), (4, 30), "two nodes, two steps");
     assert_eq!(list(&json!({"offset": 2990, "limit": 30}), false).0["results"], expected(2990..3000));
-    // What was written between the two steps shows: they are taken once more, then the list is read at once.
+    // A write between the two steps is detected: both steps are repeated once, then the list is read at once.
     let (answer, calls, moved) = list(&body, true);
     assert_eq!((&answer["results"], calls), (&expected(1200..1230), 10));
     assert!(moved > 2000, "{moved}");

@@ -1,4 +1,4 @@
-//! What a read costs before it is expanded: a short body can ask for much.
+//! Estimates the cost of a read before it is expanded: a short body can ask for much.
 
 use crate::{
     documents::payload_too_large,
@@ -17,33 +17,34 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
-/// Up to here a read is begun at once. It takes a worker about a millisecond to write so much, which is what asking a node about
-/// the client's key first would take too. An ordinary search is a few kilobytes a node.
+/// A read with an estimate up to this begins without a check of the client's key. A worker needs about a millisecond to write
+/// this many bytes, which is also what the check would take. An ordinary search is a few kilobytes for each node.
 pub const SMALL: u64 = 256 << 10;
 
-/// What is added to a query for merging: paging, details of scores, fields.
+/// Bytes added to each query for merging: paging, score details, fields.
 const ADDED: u64 = 256;
-/// A shard's tag in a filter, in JSON: `\",,,\", `.
+/// Bytes of a shard's tag in a JSON filter: `\",,,\", `.
 const TAG: u64 = 9;
-/// What a query takes once it is read, besides its values.
+/// Memory for a parsed query besides its values, in bytes.
 const QUERY: u64 = 1024;
-/// What one value, or one member of an object, takes once it is read.
+/// Memory for one parsed value, or one member of an object, in bytes.
 const VALUE: u64 = 128;
 
-/// An upper bound of what a read takes that is not small.
+/// An upper bound for the cost of a read that is not small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
-    /// Queries in it.
+    /// Number of queries in the read.
     pub queries: u64,
-    /// Bytes sent to nodes in one step: for each query and each node that is asked its text, what is added to it, and the tags of
-    /// the node's shards; twice where it is hybrid, since it is asked by keywords too.
+    /// Bytes sent to nodes in one step. For each query and each node that is asked, these are the query's text and the text
+    /// added to it; each query also has the tags of all shards. Hybrid queries count twice, because nodes also get them as
+    /// keyword queries.
     pub fan_out: u64,
-    /// Bytes that it takes here, those included.
+    /// Bytes of memory that the read takes here, including [`Self::fan_out`].
     pub memory: u64,
 }
 
 impl Estimate {
-    /// The estimate of a read; `None` where it is [`SMALL`], whatever is in it.
+    /// The estimate of a read; `None` if it is [`SMALL`] whatever it contains.
     #[must_use]
     pub fn of(topology: &Topology, route: &Route, head: &RequestHead, body: &[u8]) -> Option<Self> {
         let text = head.path.to_string().len().saturating_add(body.len()) as u64;
@@ -52,7 +53,7 @@ impl Estimate {
             let each = text.saturating_add(queries.saturating_mul(ADDED));
             nodes.saturating_mul(each).saturating_add(queries.saturating_mul(shards * TAG))
         };
-        // No query without a brace.
+        // Each query has at least one brace.
         let most = match route {
             Route::MultiSearch => memchr_iter(b'{', body).count() as u64,
             _ => 1,
@@ -66,7 +67,7 @@ impl Estimate {
         let (queries, hybrid, hybrid_text) = match route {
             Route::MultiSearch => match serde_json::from_slice(body) {
                 Ok(Counted { queries, hybrid, hybrid_text }) => (queries, hybrid, hybrid_text),
-                // A node says what is wrong: nothing is expanded.
+                // The body is invalid and is not expanded: a node says what is wrong.
                 Err(_) => (0, 0, 0),
             },
             _ if is_hybrid(body) || is_hybrid(head.query().as_bytes()) => (1, 1, text),
@@ -78,13 +79,13 @@ impl Estimate {
         Some(Self { queries, fan_out, memory })
     }
 
-    /// What the client is told where nodes would be sent more than may be.
+    /// The error for the client if the read would send nodes more than the limit.
     #[must_use]
     pub fn refusal(&self, topology: &Topology) -> Option<ApiError> {
         let limit = topology.config().limits.max_fan_out_bytes;
         let message = || {
             format!(
-                "The provided payload asks for too much at once: its {} queries would be {} bytes for all nodes, and the limit \
+                "The provided payload asks for too much at once: its {} queries would send {} bytes to nodes, and the limit \
                  is {limit} (`limits.maxFanOutBytes`). Send fewer or shorter queries at a time.",
                 self.queries, self.fan_out
             )
@@ -93,13 +94,13 @@ impl Estimate {
     }
 }
 
-/// What a client hears whose read has a larger body than reads may have.
+/// The error for a read whose body exceeds the limit for reads.
 #[must_use]
 pub(crate) fn too_large(topology: &Topology) -> ApiError {
     payload_too_large(topology.config().limits.read_bytes())
 }
 
-/// The queries of a multi-search, counted while its body is read over, without a value made of it.
+/// The queries of a multi-search, counted in one pass over the body without building values.
 #[derive(Default)]
 struct Counted {
     queries: u64,
@@ -121,7 +122,7 @@ impl<'de> Deserialize<'de> for Counted {
                 let mut all = Counted::default();
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     if name == "queries" {
-                        // Each list is read where there are several.
+                        // If there are several lists, each one counts.
                         let List(list) = map.next_value()?;
                         all.queries += list.queries;
                         all.hybrid += list.hybrid;
@@ -172,7 +173,7 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// Two rows of so many nodes.
+    /// Two rows of this many nodes.
     fn topology(nodes: u16) -> Topology {
         let names = (0..2 * nodes).map(|node| json!({"name": node.to_string(), "cluster": node.to_string()}));
         let placement = (0..64).map(|shard| [shard % nodes, nodes + shard % nodes]);

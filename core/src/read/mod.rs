@@ -1,4 +1,5 @@
-//! The machine of every read that concerns many shards: scatter, plan again around nodes that fail, gather.
+//! The state machine of every read that concerns many shards: it scatters the query, replans around nodes that fail, and
+//! gathers the answers.
 
 mod asking;
 pub mod begin;
@@ -30,10 +31,10 @@ use std::{
     sync::Arc,
 };
 
-/// Names the shards that an answer lacks, as numbers with commas.
+/// Response header that lists the shards missing from an answer, as comma-separated numbers.
 pub const MISSING_SHARDS_HEADER: &str = "x-miroir-missing-shards";
 
-/// A read.
+/// A read of many shards.
 #[derive(Debug)]
 pub struct Read {
     context: Context,
@@ -50,8 +51,8 @@ enum Phase {
 }
 
 impl Read {
-    /// Starts a read. `head` and `body` are the client's; `understand` says what they mean, `None` where they cannot be
-    /// understood, and then a node says why.
+    /// Starts a read. `head` and `body` are the client's. `understand` parses them, and returns `None` if it cannot; then a
+    /// node says why.
     #[must_use]
     pub fn start(
         topology: Arc<Topology>,
@@ -67,7 +68,7 @@ impl Read {
         let disguised = disguised || path.is_some() || patterns.is_some();
         head.path = path.unwrap_or(head.path);
         body = patterns.unwrap_or(body);
-        // A node judges other types of bodies; what it is asked here is always JSON.
+        // Nodes judge bodies of other types; requests that are made here always have JSON bodies.
         let readable = head.method == "GET" || ContentType::of(head.header("content-type")).is_json();
         let own = topology.config().server_name.as_deref();
         let readable = readable && !remotes::are_asked(&head, &body, own);
@@ -76,7 +77,7 @@ impl Read {
         let hits = question.as_ref().map_or(0, |question| question.hits());
         let context = Context::new(topology, head, body, disguised, hits, indexes);
         match question {
-            // There is nothing to ask; a node says whether the client may ask it.
+            // There is nothing to ask nodes for; a node says whether the client may send the request.
             Some(question) if question.seeds().is_empty() => {
                 Native::ask(context, Why::Answer, None, BTreeMap::new())
             }
@@ -85,7 +86,7 @@ impl Read {
         }
     }
 
-    /// Digests what became of one callout.
+    /// Handles the result of one callout.
     #[must_use]
     pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match self.phase {
@@ -94,13 +95,13 @@ impl Read {
         }
     }
 
-    /// How long it may take in all, milliseconds.
+    /// How long the read may take in total, in milliseconds.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         self.context.deadline_ms()
     }
 
-    /// The shards that a callout under way asks for; none where it is the client's own request.
+    /// The shards that a pending callout asks for; none if it is the client's own request.
     #[must_use]
     pub fn asked_for(&self, id: CallId) -> Vec<Shard> {
         let asked = match &self.phase {
@@ -112,7 +113,7 @@ impl Read {
         shards.into_iter().collect()
     }
 
-    /// The indexes whose settings matter to the answer.
+    /// The indexes whose settings affect the answer.
     #[must_use]
     pub fn indexes(&self) -> &[String] {
         &self.context.indexes
@@ -126,7 +127,7 @@ struct Asked {
     portions: Arc<[Portion]>,
 }
 
-/// Whether the node found fault with the request, not with itself.
+/// Whether the status reports a fault of the request, not of the node.
 fn is_refusal(status: u16) -> bool {
     (400..500).contains(&status) && !matches!(status, 408 | 429)
 }

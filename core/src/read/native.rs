@@ -65,7 +65,7 @@ impl Native {
         self.others.get(&id)
     }
 
-    /// Digests what became of one callout.
+    /// Handles the result of one callout.
     pub fn digest(mut self, mut context: Context, id: CallId, outcome: Outcome) -> Progress<Read> {
         if id != self.call {
             let failed = !matches!(&outcome, Outcome::Answered(Answer { status, .. }) if *status == 200 || is_refusal(*status));

@@ -1,4 +1,4 @@
-//! What clients are told of a read that a node takes, and a cluster does not answer.
+//! Explains to clients why the cluster does not answer a read that a node would accept.
 
 use super::Context;
 use crate::{
@@ -11,12 +11,13 @@ use crate::{
 use serde_json::{Value, value::RawValue};
 
 impl Context {
-    /// Nodes have an index, but cannot filter by the tag yet: it has just been made, and to clients it is not there yet.
+    /// The index has just been created: nodes have it, but cannot filter by the tag yet. Clients are told that the index does
+    /// not exist yet.
     pub(super) fn not_there_yet(&self, refusal: &Answer) -> Reply {
         // A refusal that cannot be read names no query.
         let refusal: Option<Value> = serde_json::from_slice(&refusal.body).ok();
         let message = refusal.as_ref().and_then(|refusal| refusal.get("message")?.as_str()).unwrap_or("");
-        // `Inside `.queries[3]`: …` in a multi-search.
+        // A multi-search's message begins with `Inside `.queries[3]`: …`.
         let query = message.strip_prefix("Inside `.queries[").and_then(|rest| rest.split_once(']'));
         let query = query.and_then(|(query, _)| query.parse::<usize>().ok());
         let reply = |index: &str, place: String, status: u16| {
@@ -40,14 +41,14 @@ impl Context {
         }
     }
 
-    /// What keeps a query from being answered that a node takes.
+    /// The reason why the cluster cannot answer a query that a node accepts.
     pub(super) fn unread(&self) -> ApiError {
         let own = self.topology.config().server_name.as_deref();
         if remotes::are_asked(&self.head, &self.body, own) {
-            let message = "A cluster does not search the servers of `/network`: each node would, for itself.";
+            let message = "A cluster does not search the servers of `/network`: each node would search them separately.";
             return ApiError::new(Code::BAD_REQUEST, message);
         }
-        ApiError::new(Code::INTERNAL, "A node takes this query, but the cluster cannot read it.")
+        ApiError::new(Code::INTERNAL, "A node accepts this query, but the cluster cannot parse it.")
     }
 }
 

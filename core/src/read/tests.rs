@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// Three nodes, three shards, two replicas each.
+/// Three nodes, three shards, two replicas of each.
 fn topology(on_missing: OnMissingShards) -> Arc<Topology> {
     let config: TopologyConfig = serde_json::from_value(json!({
         "schema": 1, "version": 1,
@@ -19,7 +19,7 @@ fn topology(on_missing: OnMissingShards) -> Arc<Topology> {
     Arc::new(Topology::validate(config).unwrap())
 }
 
-/// Nodes without a network: each holds one document a shard of its own.
+/// Simulated nodes: each has one document of its own in every shard.
 struct Nodes {
     down: BTreeSet<u16>,
     garbage: BTreeSet<u16>,
@@ -172,7 +172,7 @@ fn many_queries_cost_one_callout_a_node() {
         let results = answer["results"].as_array().unwrap();
         assert_eq!(results.len(), 1000);
         assert!(results.iter().all(|result| result["hits"].as_array().unwrap().len() == 3));
-        // Three nodes; where one is down, its part goes to the other two.
+        // Three nodes answer; if one is down, its part goes to the other two.
         assert_eq!(nodes.asked.len(), if down.is_some() { 5 } else { 3 });
     }
 }
@@ -242,7 +242,7 @@ fn an_index_whose_tag_is_not_filterable_yet_is_not_there_yet() {
     assert!(body.contains("Inside `.queries[1]`: Index `new` not found."), "{body}");
 }
 
-/// A node for each of two shards.
+/// Two shards, each on its own node.
 fn two_nodes() -> Arc<Topology> {
     let config = json!({
         "schema": 1, "version": 1, "internalKey": "own",

@@ -15,25 +15,25 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 use std::{cell::OnceCell, fmt};
 
-/// A hit, with what says its place.
+/// A hit, with the values that determine its rank.
 #[derive(Debug)]
 pub struct Hit<'a> {
     /// The hit's members, as the node wrote them.
     pub fields: RawObject<'a>,
-    /// Read when it is compared: most hits of a node never are.
+    /// Parsed only when the hit is compared, which most hits of a node never are.
     rank: OnceCell<Rank>,
     id: OnceCell<Option<DocumentId>>,
     insertion: OnceCell<Insertion>,
-    /// What it does not show of the attribute that no two hits may have in common.
+    /// The values of the distinct attribute, if the hit does not show them.
     distinct: OnceCell<Vec<FacetValue>>,
 }
 
 /// A document's id. Numbers go before texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DocumentId {
-    /// A number, also where it is a string: one that is written as the number is.
+    /// A number, or a string with exactly the text of one.
     Number(i64),
-    /// Any other.
+    /// Any other string.
     Text(String),
 }
 
@@ -44,7 +44,7 @@ impl DocumentId {
         Self::of_value(&serde_json::from_str(document.at(primary_key)?.get()).ok()?)
     }
 
-    /// An id, as it is written.
+    /// Converts an id from its JSON value.
     #[must_use]
     pub fn of_value(value: &Value) -> Option<Self> {
         match value {
@@ -59,7 +59,7 @@ impl DocumentId {
 }
 
 impl<'a> Hit<'a> {
-    /// A hit of these members.
+    /// A hit with these members.
     #[must_use]
     pub fn new(fields: RawObject<'a>) -> Self {
         Self {
@@ -71,41 +71,41 @@ impl<'a> Hit<'a> {
         }
     }
 
-    /// What the ranking rules say of it.
+    /// The hit's scores by the ranking rules.
     #[must_use]
     pub fn rank(&self) -> &Rank {
         self.rank.get_or_init(|| self.details().map(|it| Rank::read(it, None)).unwrap_or_default())
     }
 
-    /// What the node says of how it ranks.
+    /// The node's score details.
     #[must_use]
     pub fn details(&self) -> Option<&'a RawValue> {
         self.fields.last(DETAILS)
     }
 
-    /// Whether a dynamic search rule has placed it.
+    /// Whether a dynamic search rule has placed the hit.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.details().is_some_and(|details| pins::position(details).is_some())
     }
 
-    /// Whether the details hide what the hit is sorted by.
+    /// Whether the details hide a value that the hit is sorted by.
     #[must_use]
     pub fn is_hidden(&self) -> bool {
         self.details().is_some_and(|details| details.get().contains(HIDDEN))
     }
 
-    /// Tells what the details hide; to be called before ranks are compared.
+    /// Supplies the values that the details hide; call this before ranks are compared.
     pub fn reveal(&self, sorted: Sorted<'_>) {
         if let Some(details) = self.details() {
-            // A rank that is known already stays.
+            // A rank that is already set stays.
             let _ = self.rank.set(Rank::read(details, Some(sorted)));
         }
     }
 
-    /// Tells the values of the distinct attribute, which it does not show.
+    /// Supplies the values of the distinct attribute, if the hit does not show them.
     pub fn reveal_distinct(&self, values: &[FacetValue]) {
-        // What is known already stays.
+        // Values that are already set stay.
         let _ = self.distinct.set(values.to_vec());
     }
 
@@ -115,37 +115,37 @@ impl<'a> Hit<'a> {
         self.distinct.get().cloned().unwrap_or_else(|| values_at(&self.fields, attribute))
     }
 
-    /// When its document came: the order of hits that no ranking rule tells apart.
+    /// When the document arrived: the order of hits that no ranking rule tells apart.
     #[must_use]
     pub fn insertion(&self, primary_key: Option<&str>) -> &Insertion {
         self.insertion.get_or_init(|| Insertion::of(&self.fields, primary_key))
     }
 
-    /// The document's id, where it is shown.
+    /// The document's id, if it is shown.
     #[must_use]
     pub fn id(&self, primary_key: &str) -> Option<&DocumentId> {
         self.id.get_or_init(|| DocumentId::of(&self.fields, primary_key)).as_ref()
     }
 }
 
-/// An answer whose hits are read one level deep.
+/// A node's answer, with its hits parsed one level deep.
 #[derive(Debug)]
 pub struct NodeAnswer<'a> {
-    /// All members in the node's order; `hits` is null here.
+    /// All members in the node's order, with `hits` as null.
     pub members: RawObject<'a>,
-    /// In the node's order.
+    /// The hits, in the node's order.
     pub hits: Vec<Hit<'a>>,
 }
 
-/// The node answered with something that is not a search's answer.
+/// The node's answer is not the answer to a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnAnswer;
 
 impl<'a> NodeAnswer<'a> {
-    /// Reads the body of a 200.
+    /// Parses the body of a 200.
     ///
     /// # Errors
-    /// Anything that is not the answer to a search.
+    /// The body is not the answer to a search.
     pub fn read(body: &'a [u8]) -> Result<Self, NotAnAnswer> {
         let Members { members, hits } = serde_json::from_slice(body).map_err(|_| NotAnAnswer)?;
         let hits = hits
@@ -159,20 +159,20 @@ impl<'a> NodeAnswer<'a> {
         Ok(Self { members, hits })
     }
 
-    /// A number among the members; 0 where it is missing.
+    /// The value of a numeric member; 0 if it is missing.
     #[must_use]
     pub fn number(&self, name: &str) -> u64 {
         self.members.read(name).unwrap_or(0)
     }
 
-    /// A member as it was written.
+    /// The raw text of a member.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&'a RawValue> {
         self.members.get(name)
     }
 }
 
-/// An answer's members and hits, read in one pass.
+/// An answer's members and hits, parsed in one pass.
 struct Members<'a> {
     members: RawObject<'a>,
     hits: Option<Vec<RawObject<'a>>>,

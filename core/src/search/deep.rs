@@ -1,4 +1,4 @@
-//! Deep pages of a multi-search: the scores of all of them first, then the documents of the pages only.
+//! Deep pages of a multi-search: first the scores for all queries, then only the documents of the pages.
 
 use super::{
     query::IndexQuery,
@@ -16,10 +16,10 @@ pub(super) struct Deep<S> {
     results: Vec<DeepResult>,
 }
 
-/// What is known of one query.
+/// The state of one query.
 #[derive(Debug)]
 pub(super) enum DeepResult {
-    /// Its answer.
+    /// Its complete answer.
     Done(Vec<u8>),
     /// A deep page.
     Page(Box<Scan>),
@@ -39,7 +39,7 @@ impl<S: InSteps<Query = IndexQuery>> Deep<S> {
         Fetch::start(search, pages, parts)
     }
 
-    /// What is to be asked next of the node that a portion was asked of.
+    /// The next request to the node that has this slice.
     fn question(&self, portion: &Portion) -> Option<Vec<u8>> {
         match self.results.get(portion.unit)? {
             DeepResult::Page(scan) => scan.question(&portion.shards),

@@ -1,7 +1,7 @@
-//! `GET /indexes/{uid}/documents` and `POST /indexes/{uid}/documents/fetch`.
+//! Lists of documents: `GET /indexes/{uid}/documents` and `POST /indexes/{uid}/documents/fetch`.
 //!
-//! One node lists documents in the order in which they came, and so does a cluster. Each node's own order is kept, and pages never
-//! overlap.
+//! One node lists documents in the order in which they arrived, and so does a cluster. The merge keeps each node's own order,
+//! and pages never overlap.
 
 use super::{
     geo::{Place, compare_distances},
@@ -41,7 +41,7 @@ pub struct DocumentList {
     limit: u64,
     sorts: Vec<Sort>,
     selection: Selection,
-    /// Set where documents are asked for that show nothing but what merging needs.
+    /// Set if documents are requested with only the fields that merging needs.
     shares: Option<Shares>,
 }
 
@@ -65,7 +65,7 @@ struct Document<'a> {
 }
 
 impl DocumentList {
-    /// What a request asks; `None` where a node would refuse it.
+    /// Parses a request; `None` if a node would refuse it.
     #[must_use]
     pub fn of(
         topology: &Topology,
@@ -190,7 +190,7 @@ impl Question for DocumentList {
     fn seeds(&self) -> Vec<u64> {
         let mut hash = Xxh3::new();
         hash.update(self.index.as_bytes());
-        // Which part of the documents is shown, and what of them, does not matter to their order.
+        // These parameters only choose the part of the documents to show, and do not affect their order.
         const SHAPING: [&str; 4] = ["offset", "limit", "fields", "retrieveVectors"];
         for (name, value) in self.parameters.iter().filter(|(name, _)| !SHAPING.contains(&name.as_str())) {
             hash.update(name.as_bytes());
@@ -270,7 +270,7 @@ impl DocumentList {
 }
 
 impl Sort {
-    /// The field that it reads.
+    /// The field that the sort reads.
     fn path(&self) -> &str {
         match self {
             Self::Field { path, .. } => path,
@@ -278,7 +278,7 @@ impl Sort {
         }
     }
 
-    /// Reads `field:asc` or `_geoPoint(latitude, longitude):desc`.
+    /// Parses `field:asc` or `_geoPoint(latitude, longitude):desc`.
     fn of(text: &str) -> Option<Self> {
         let (path, direction) = text.rsplit_once(':')?;
         let ascending = match direction {
@@ -292,7 +292,7 @@ impl Sort {
         Some(Self::Field { path: path.to_owned(), ascending })
     }
 
-    /// A document's place: its first value in this direction, where it has several.
+    /// A document's sort key: its first value in this direction, if it has several.
     fn key(&self, document: &RawObject<'_>) -> SortKey {
         match self {
             Self::Field { path, ascending } => {
@@ -330,7 +330,7 @@ impl SortKey {
     }
 }
 
-/// What merging needs of every document, and nothing else.
+/// The fields that merging needs, and no others.
 fn keys<'k>(primary_key: Option<&'k str>, sorts: &'k [Sort]) -> Vec<&'k str> {
     [TAG_FIELD].into_iter().chain(primary_key).chain(sorts.iter().map(Sort::path)).collect()
 }
@@ -343,7 +343,7 @@ impl Document<'_> {
     }
 }
 
-/// The query string of the `GET` as the body of the `POST`.
+/// Converts the query string of the `GET` to the body of the `POST`.
 fn body_of_query(query: &str) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     for (name, text) in last_pairs(query) {

@@ -1,4 +1,4 @@
-//! `POST /indexes/{uid}/facet-search`: the values of one facet, with their counts added up.
+//! `POST /indexes/{uid}/facet-search`: merges the values of one facet and adds up their counts.
 //!
 //! Source: Meilisearch 1.50, `milli/src/search/facet/search.rs`.
 
@@ -26,7 +26,7 @@ pub struct FacetSearch {
     index: String,
     config: IndexConfig,
     facet: String,
-    /// With a query values come in the order of their letters without accents.
+    /// With a query, values are ordered by their letters without accents.
     has_query: bool,
     parameters: BTreeMap<String, Box<RawValue>>,
 }
@@ -38,7 +38,7 @@ struct FacetHit {
 }
 
 impl FacetSearch {
-    /// What a body asks; `None` where a node would refuse it.
+    /// Parses a body; `None` if a node would refuse it.
     #[must_use]
     pub fn of(topology: &Topology, index: &str, body: &[u8]) -> Option<Box<dyn Question>> {
         let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
@@ -96,7 +96,7 @@ impl FacetSearch {
                 _ => return Err(position),
             }
         }
-        // Values that are the same without case are one value, whichever spelling a node shows.
+        // Values that differ only in case are one value, whichever spelling a node shows.
         let mut values: BTreeMap<String, Spellings<'_>> = BTreeMap::new();
         for hit in answers.iter().flat_map(|(_, hits)| hits) {
             values.entry(normalized(&hit.value)).or_default().add(Cow::Borrowed(&hit.value), hit.count);

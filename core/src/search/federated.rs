@@ -1,7 +1,7 @@
-//! `POST /multi-search` with `federation`: the hits of many queries in one list.
+//! `POST /multi-search` with `federation`: merges the hits of many queries into one list.
 //!
-//! All queries are asked on the same replicas, so that a node finds a document that two queries match once.
-//! Source: Meilisearch 1.50, `meilisearch/src/search/federated/`.
+//! All queries go to the same replicas, so that a node returns a document that matches two queries only once. Source:
+//! Meilisearch 1.50, `meilisearch/src/search/federated/`.
 
 use super::{
     answer::Hit,
@@ -40,13 +40,13 @@ pub struct Federated {
     /// `facetsByIndex`.
     pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
     pub(super) queries: Vec<IndexQuery>,
-    /// A hybrid query has become one by keywords only.
+    /// Whether a hybrid query was replaced by its keyword query.
     pub(super) by_keywords: bool,
-    /// Asked for fewer hits, nodes may find a hybrid query's keyword hits good enough.
+    /// The fewest hits to ask nodes for: with fewer, a node might take a hybrid query's keyword hits as good enough.
     pub(super) least: u64,
-    /// Set where hits are asked for that show nothing but what merging needs.
+    /// Set if hits are requested with only the fields that merging needs.
     pub(super) shares: Option<Shares>,
-    /// Shards of the cluster.
+    /// The cluster's number of shards.
     pub(super) shards: u16,
 }
 
@@ -59,7 +59,8 @@ pub(super) enum FacetsTold {
     Merged {
         /// How many values a facet has at most, where the client says so.
         limit: Option<u64>,
-        /// Indexes order their facets' values differently: a node has to say whether the facets asked for can be merged.
+        /// Whether the indexes order the values of facets differently; then a node has to say whether the requested facets can
+        /// be merged.
         mixed_orders: bool,
     },
 }
@@ -70,7 +71,7 @@ struct MergeFacets {
     max_values_per_facet: Option<u64>,
 }
 
-/// `_federation` in a hit.
+/// The member `_federation` of a hit.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Place {
@@ -82,12 +83,12 @@ struct FederatedHit<'a> {
     hit: Hit<'a>,
     place: Place,
     weighted: Vec<Weighted>,
-    /// The answer that brought it, and its position there.
+    /// The position of the answer that brought the hit, and the hit's position in it.
     address: Address,
 }
 
 impl Federated {
-    /// What a body asks; `None` where a node would refuse it, or has to say whether it does.
+    /// Parses a body; `None` if a node would refuse it, or has to say whether it does.
     #[must_use]
     pub fn of(
         topology: &Topology,
@@ -129,7 +130,7 @@ impl Federated {
         &self.queries
     }
 
-    /// The same, for scores first and then the documents of the page only where that is less to move.
+    /// The same search, split into two steps if its page is deep: scores first, then only the documents of the page.
     pub(super) fn in_steps(self) -> Self {
         let (offset, limit) = self.federation.paging.window();
         let has_pins = self.queries.iter().any(|query| !query.config.pins.is_empty());
@@ -137,18 +138,19 @@ impl Federated {
         Self { shares: deep.then(|| Shares::new(self.shards)), ..self }
     }
 
-    /// Remembers how many hits nodes have to be asked for at least to find a hybrid query's keyword hits not good enough.
+    /// Makes sure that nodes are asked for at least this many hits, so that they find a hybrid query's keyword hits not good
+    /// enough.
     pub(super) fn not_by_keywords(&mut self, least: u64) {
         self.least = self.least.max(least);
     }
 
-    /// How many hits there are up to the end of the page.
+    /// Number of hits up to the end of the page.
     pub(super) fn all_hits(&self) -> u64 {
         let (offset, limit) = self.federation.paging.window();
         if limit == 0 { 0 } else { offset.saturating_add(limit).min(MOST_HITS) }
     }
 
-    /// Makes a hybrid query one by keywords only.
+    /// Replaces a hybrid query by its keyword query.
     pub(super) fn by_keywords(&mut self, position: usize) {
         if let Some(query) = self.queries.get_mut(position) {
             query.request = query.request.keywords();
@@ -297,7 +299,7 @@ impl Federated {
         let everywhere = self.federation.distinct.as_deref();
         let (mut seen, mut rejected) = (Seen::new(everywhere), 0);
         let mut seen_by_query: HashMap<usize, Seen> = HashMap::new();
-        // As one node does: each query's hits in their order first, which in a hybrid one is not that of their scores.
+        // As on one node, each query's own hits are merged first. Their order in a hybrid query is not that of their scores.
         let mut lists: Vec<Vec<Vec<&FederatedHit<'_>>>> = vec![Vec::new(); self.queries.len()];
         let mut pinned = Vec::new();
         let pins: Vec<_> = self.queries.iter().map(|query| Pins::of(&query.config)).collect();
@@ -334,7 +336,7 @@ impl Federated {
         });
         pinned.sort_by_key(|(position, index, query, action, _)| (*position, *index, *query, *action));
         let pinned: Vec<_> = pinned.into_iter().map(|(position, .., hit)| (position, hit)).collect();
-        // Where something is pinned, a node counts from the first hit on.
+        // If a hit is pinned, a node counts the semantic hits from the first hit on.
         let is_semantic = |hit: &&&&FederatedHit<'_>| hit.hit.rank().is_semantic();
         let counted = (!pinned.is_empty()).then(|| hits.iter().filter(is_semantic).count() as u64);
         let hits = pins::among(pinned, hits.into_iter().copied().collect(), end);
@@ -351,7 +353,8 @@ impl Federated {
             None => hits.iter().map(|hit| &hit.hit.fields).collect(),
         };
         let out = self.write_answer(topology, &members, &shown, semantic, rejected);
-        // Scores are told without vectors: a page without hits has nowhere else to take the queries' from.
+        // The first step requests no vectors. If the page has no hits, there is no second step that could return the queries'
+        // vectors.
         let wants_vectors = || self.queries.iter().any(|query| query.request.wants_vectors());
         if self.shares.is_some() && hits.is_empty() && wants_vectors() {
             return Ok(FirstStep::AtOnce);

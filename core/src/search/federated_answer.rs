@@ -12,8 +12,9 @@ use crate::{
 use serde_json::value::RawValue;
 
 impl Federated {
-    /// Nodes' answers as one, with the members that the first has. `shown` are the page's hits, `semantic` of which were
-    /// found by a vector; `rejected` are those that nodes count though another node has their like.
+    /// Merges the nodes' answers, with the members of the first one. `shown` are the hits of the page, and a vector found
+    /// `semantic` of them. `rejected` is the number of hits that nodes counted although another node has a hit with the same
+    /// distinct value.
     pub(super) fn write_answer(
         &self,
         topology: &Topology,

@@ -1,4 +1,4 @@
-//! Facets of a federated search: of each index, or of all together.
+//! Merges the facets of a federated search, for each index or for all indexes together.
 
 use super::{
     facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 impl Federated {
-    /// How `mergeFacets` orders and cuts a facet: as the first index that it is asked of.
+    /// How `mergeFacets` orders and cuts a facet: as in the first index for which it was requested.
     pub(super) fn merged_order(&self, topology: &Topology, facet: &str) -> FacetOrder {
         let asks = |asked: &Option<Vec<String>>| {
             asked.iter().flatten().any(|name| name == facet || fits(name, facet))
@@ -27,14 +27,14 @@ impl Federated {
         };
         let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
         if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
-            // The facet of one index is cut as there.
+            // A facet of only one index is cut as in that index.
             let order = facet_order(&topology.index(index), facet);
             return FacetOrder { limit: order.limit.min(limit.unwrap_or(usize::MAX)), ..order };
         }
         FacetOrder { by_count, together: true, limit: limit.unwrap_or(usize::MAX) }
     }
 
-    /// Writes `facetsByIndex`, or with `mergeFacets` what stands instead of it.
+    /// Writes `facetsByIndex`, or with `mergeFacets` the members that replace it.
     pub(super) fn write_facets(&self, topology: &Topology, parts: &[&RawValue], out: &mut Vec<u8>) {
         let mut indexes: BTreeMap<String, Vec<FacetPart<'_>>> = BTreeMap::new();
         for part in parts {

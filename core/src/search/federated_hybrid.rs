@@ -1,4 +1,4 @@
-//! Hybrid queries of a federated search: whether their keyword hits are good enough is decided over all nodes first.
+//! Hybrid queries of a federated search: first decides over all nodes whether the keyword hits are good enough.
 
 use super::{
     federated::Federated,
@@ -10,16 +10,16 @@ use crate::{
     topology::Topology,
 };
 
-/// Asks for the scores of the hits by keywords, then the federated search itself.
+/// Asks for the scores of the keyword hits, then sends the federated search itself.
 #[derive(Debug)]
 pub struct Decision {
     federated: Federated,
-    /// The open queries by keywords only, with their positions.
+    /// The undecided queries, as keyword queries, with their positions.
     open: Vec<(usize, IndexQuery)>,
 }
 
 impl Decision {
-    /// The federated search, after this decision where one is open.
+    /// The federated search, with this decision before it if a query needs one.
     pub fn of(federated: Federated) -> Box<dyn Question> {
         let hits = federated.all_hits();
         let open: Vec<(usize, IndexQuery)> = federated

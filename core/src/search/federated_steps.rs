@@ -51,7 +51,7 @@ impl InShares for Federated {
         self.all_hits()
     }
 
-    /// Totals of these do, and what is found by a vector.
+    /// True if totals depend on it, or if a vector finds the hits.
     fn needs_all(&self) -> bool {
         let counts = |query: &IndexQuery| {
             query.distinct.is_some()

@@ -1,25 +1,25 @@
-//! Distances, as sorts compare them.
+//! Distances, compared as sorts compare them.
 
 use std::cmp::Ordering;
 
-/// Mean radius of the earth, metres.
+/// Mean radius of the earth, in metres.
 const EARTH: f64 = 6_371_000.0;
 
-/// Distances that differ by no more than this, in metres, are one to a sort.
-/// Source: Meilisearch 1.50, `milli/src/documents/geo_sort.rs`.
+/// Sorts treat distances that differ by no more than this many metres as equal. Source: Meilisearch 1.50,
+/// `milli/src/documents/geo_sort.rs`.
 const MARGIN: f64 = 1.0;
 
-/// Latitude and longitude, degrees.
+/// A latitude and a longitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Place {
-    /// Degrees.
+    /// In degrees.
     pub latitude: f64,
-    /// Degrees.
+    /// In degrees.
     pub longitude: f64,
 }
 
 impl Place {
-    /// The place in `_geoPoint(latitude, longitude)`.
+    /// Parses the place in `_geoPoint(latitude, longitude)`.
     #[must_use]
     pub fn of_point(text: &str) -> Option<Self> {
         let inside = text.trim().strip_prefix("_geoPoint")?.trim().strip_prefix('(')?.strip_suffix(')')?;
@@ -27,7 +27,7 @@ impl Place {
         Some(Self { latitude: latitude.trim().parse().ok()?, longitude: longitude.trim().parse().ok()? })
     }
 
-    /// Metres to another place on a sphere (haversine).
+    /// The distance to another place on a sphere, in metres (haversine).
     #[must_use]
     pub fn distance(self, other: Self) -> f64 {
         let (from, to) = (self.latitude.to_radians(), other.latitude.to_radians());
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-/// Compares distances in metres, but for what a sort takes as one.
+/// Compares distances in metres; those that a sort treats as equal are equal.
 #[must_use]
 pub fn compare_distances(one: f64, other: f64) -> Ordering {
     if (one - other).abs() <= MARGIN { Ordering::Equal } else { one.total_cmp(&other) }

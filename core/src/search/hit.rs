@@ -1,7 +1,7 @@
-//! What a search adds to a document to make a hit of it, and what of that a client sees.
+//! The members that a search adds to a document to make a hit, and which of them the client sees.
 //!
-//! A document may have fields of the same names. Nodes write the document first, then what they add: of several members of one
-//! name the last is theirs, where it was asked for.
+//! A document may have fields with the same names. Nodes write the document's fields first and then the added members, so of
+//! several members with one name, the last one is the added one, if it was requested.
 //!
 //! Source: Meilisearch 1.50, `SearchHit` in `meilisearch/src/search/mod.rs`.
 
@@ -9,40 +9,40 @@ use super::selection::Selection;
 use crate::{json::RawObject, scrub, shard::TAG_FIELD};
 use serde_json::value::RawValue;
 
-/// What the ranking rules say of a hit. Nodes are asked for it always.
+/// The hit's scores by the ranking rules. Nodes are always asked for them.
 pub(super) const DETAILS: &str = "_rankingScoreDetails";
-/// All of that in one number.
+/// The hit's total score.
 pub(super) const SCORE: &str = "_rankingScore";
 const FORMATTED: &str = "_formatted";
 const POSITIONS: &str = "_matchesPosition";
 
-/// A number that nodes are asked for.
+/// Whether nodes are asked for the total score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Score {
-    /// They are not.
+    /// They are not asked for it.
     #[default]
     NotAsked,
-    /// For the client.
+    /// They are asked for it, for the client.
     Shown,
-    /// For the merge only.
+    /// They are asked for it, but only for the merge.
     Hidden,
 }
 
-/// What nodes add to the documents of a search, and what the client sees of it.
+/// The members that nodes add to documents, and which of them the client sees.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shown {
-    /// `_formatted` was asked for.
+    /// Whether `_formatted` was requested.
     pub formatted: bool,
-    /// `_matchesPosition` was asked for.
+    /// Whether `_matchesPosition` was requested.
     pub positions: bool,
     /// `_rankingScore`.
     pub score: Score,
-    /// The client wants `_rankingScoreDetails`.
+    /// Whether the client wants `_rankingScoreDetails`.
     pub details: bool,
 }
 
 impl Shown {
-    /// Writes a hit as the client sees it: without the tag, and with the fields that `selection` lets it see.
+    /// Writes a hit as the client sees it: without the tag, and with only the fields that `selection` shows.
     pub(super) fn write(self, hit: &RawObject<'_>, selection: &Selection, out: &mut Vec<u8>) {
         let last = |name: &str| hit.last(name).map(std::ptr::from_ref);
         let added = [FORMATTED, POSITIONS, SCORE, DETAILS].map(|name| (name, last(name)));

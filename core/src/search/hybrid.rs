@@ -1,29 +1,29 @@
-//! Hybrid searches: keyword and semantic answers as one, decided over all nodes.
+//! Hybrid searches: merges keyword and semantic answers, and decides over all nodes which of them are needed.
 //!
-//! One node searches by keywords first. Where these hits are good enough it gives them alone; else it searches by the
-//! vector too, and merges both lists by score. Merging needs nothing from other nodes, so the nodes' own merged lists are
-//! merged once more here. The decision needs all of them: where it is open, nodes are asked for their keyword hits too.
+//! One node searches by keywords first. If these hits are good enough, it returns only them; if not, it also searches by the
+//! vector, and merges both lists by score. A node needs nothing from other nodes for its merge, so the nodes' merged lists are
+//! merged once more here. The decision needs the hits of all nodes: if it is open, nodes are also asked for their keyword hits.
 //! Source: Meilisearch 1.50, `milli/src/search/hybrid.rs` and `meilisearch/src/routes/indexes/search.rs` (`search_kind`).
 
 use super::{answer::Hit, hit::SCORE, rank::Weighted};
 use serde_json::{Map, Value, value::RawValue};
 use std::{cmp::Ordering, collections::BTreeMap};
 
-/// Keyword hits whose scores times the keywords' share reach this need no semantic ones.
+/// No semantic hits are needed if all keyword hits' scores, multiplied by the share of the keywords, reach this.
 const GOOD_ENOUGH: f64 = 0.45;
 
-/// Meilisearch's `semanticRatio` where none is given.
+/// Meilisearch's default for `semanticRatio`.
 const DEFAULT_RATIO: f32 = 0.5;
 
 /// A search by keywords and by a vector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hybrid {
-    /// The share of the semantic scores, between 0 and 1, both excluded.
+    /// The weight of semantic scores, between 0 and 1 exclusive.
     ratio: f32,
 }
 
 impl Hybrid {
-    /// Whether these parameters ask for both; `None` for a search by keywords only, or by a vector only.
+    /// Parses the parameters; `None` for a search by keywords only, or by a vector only.
     #[must_use]
     pub fn of(parameters: &BTreeMap<String, Box<RawValue>>) -> Option<Self> {
         let hybrid: Map<String, Value> = serde_json::from_str(parameters.get("hybrid")?.get()).ok()?;
@@ -41,7 +41,7 @@ impl Hybrid {
         self.keyword_score(1.0) >= GOOD_ENOUGH
     }
 
-    /// Whether these keyword hits, of which `wanted` are asked for, need no semantic ones.
+    /// Whether these keyword hits need no semantic ones; `wanted` is the number of requested hits.
     pub fn good_enough<'a>(
         self,
         wanted: usize,
@@ -54,7 +54,7 @@ impl Hybrid {
         score * f64::from(1.0 - self.ratio)
     }
 
-    /// Whether one hit goes first, by its score; `None` where both come from the same search, and their ranks decide.
+    /// Compares two hits by score; `None` if both come from the same search, so that their ranks decide.
     #[must_use]
     pub fn compare(self, one: &Hit<'_>, other: &Hit<'_>) -> Option<Ordering> {
         if one.rank().is_semantic() == other.rank().is_semantic() {
@@ -63,7 +63,7 @@ impl Hybrid {
         self.mixed(one).compare(&self.mixed(other))
     }
 
-    /// What [`Self::compare`] compares a hit by.
+    /// The value by which [`Self::compare`] compares a hit.
     #[must_use]
     pub fn mixed(self, hit: &Hit<'_>) -> Mixed {
         let semantic = hit.rank().is_semantic();
@@ -73,8 +73,7 @@ impl Hybrid {
         Mixed { semantic, values: values.unwrap_or_default() }
     }
 
-    /// The fewest hits that a node with these first keyword hits, which are not all good enough, has to be asked for to
-    /// find so.
+    /// The fewest hits to ask a node for, so that it finds these keyword hits not good enough. Not all of them are.
     #[must_use]
     pub fn least(self, keywords: &[Hit<'_>]) -> u64 {
         let bad = keywords.iter().position(|hit| self.keyword_score(score(hit)) < GOOD_ENOUGH);
@@ -82,7 +81,7 @@ impl Hybrid {
     }
 }
 
-/// A hit's place among those of the other search.
+/// The value that orders a hit among the hits of the other search.
 #[derive(Clone, Debug)]
 pub struct Mixed {
     semantic: bool,
@@ -90,16 +89,16 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    /// Whether this hit goes first; `None` where both come from the same search.
+    /// Which hit goes first; `None` if both come from the same search.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Option<Ordering> {
-        // Of equal hits the semantic one goes first.
+        // If both are equal, the semantic hit goes first.
         let semantic_first = other.semantic.cmp(&self.semantic);
         semantic_first.is_ne().then(|| compare_values(&self.values, &other.values).then(semantic_first))
     }
 }
 
-/// Score values as milli compares them: what is a score goes before what is none, unless it is 0.
+/// Compares score values as milli does: a score goes before a value that is not a score, unless the score is 0.
 fn compare_values(one: &[Weighted], other: &[Weighted]) -> Ordering {
     for (left, right) in one.iter().zip(other) {
         let ordering = match (left.as_score(), right.as_score()) {
@@ -190,7 +189,7 @@ mod tests {
     #[test]
     fn good_keyword_hits_of_all_nodes_together_need_no_semantic_ones() {
         let query = query(&json!({"q": "a", "limit": 2, "hybrid": {"embedder": "e"}}));
-        // Neither node has two good hits, both together have.
+        // Neither node has two good hits, but both together have.
         let own = [answer(&[near(9, 0.99), word(1, 0.95)], 1), answer(&[near(8, 0.98), word(2, 0.96)], 1)];
         let keywords = [answer(&[word(1, 0.95)], 0), answer(&[word(2, 0.96)], 0)];
         let answer = merged(&query, &own, &keywords).unwrap();

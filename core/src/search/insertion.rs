@@ -1,19 +1,19 @@
-//! The order of documents that nothing else tells apart: the one in which they came.
+//! The order of documents that nothing else tells apart: the order in which they arrived.
 
 use super::answer::DocumentId;
 use crate::{json::RawObject, sequence::Sequence};
 
-/// When a document came. Documents without a sequence are older than those with one, and ordered by their ids: the same order
-/// where ids were given in ascending order.
+/// When a document arrived. Documents without a sequence count as older than those with one, and are ordered by their ids,
+/// which is the same order if ids were assigned in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Insertion {
     sequence: Option<Sequence>,
-    /// Where there is no sequence, and the document shows its id.
+    /// Set if there is no sequence and the document shows its id.
     id: Option<DocumentId>,
 }
 
 impl Insertion {
-    /// Of a document as a node tells it, in an index with this primary key.
+    /// Reads it from a document as a node returns it, in an index with this primary key.
     #[must_use]
     pub fn of(document: &RawObject<'_>, primary_key: Option<&str>) -> Self {
         let sequence = Sequence::of(document);
@@ -21,7 +21,7 @@ impl Insertion {
         Self { sequence, id: if sequence.is_none() { id() } else { None } }
     }
 
-    /// Whether the document shows neither, so that its place is not known.
+    /// Whether the document shows neither, so that its place is unknown.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()

@@ -1,4 +1,4 @@
-//! Several nodes' answers as one: a stable merge of their hits, sums of their totals.
+//! Merges several nodes' answers: a stable merge of their hits, and sums of their totals.
 
 use super::{
     answer::{Hit, NodeAnswer},
@@ -15,7 +15,7 @@ use crate::{
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, collections::HashSet};
 
-/// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
+/// Writes the merged body. `parts` are the nodes' answers, in the order of the plan; there is at least one.
 #[must_use]
 pub fn merge(request: &SearchRequest, index: &IndexConfig, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
     let merging =
@@ -23,30 +23,30 @@ pub fn merge(request: &SearchRequest, index: &IndexConfig, parts: &[NodeAnswer<'
     merging.merge(request, parts)
 }
 
-/// What merging has to know besides the query.
+/// What merging needs besides the query.
 #[derive(Clone, Copy, Debug)]
 pub struct Merging<'m> {
     /// Settings of the index.
     pub index: &'m IndexConfig,
-    /// The attribute of which no two hits may have the same value.
+    /// The distinct attribute: no two hits may share a value of it.
     pub distinct: Option<&'m str>,
     /// Fields that the client does not see.
     pub selection: &'m Selection,
-    /// A facet that was asked for in addition.
+    /// A facet that was requested in addition to the client's.
     pub added_facet: Option<&'m str>,
-    /// What nodes have counted of all documents and of the values of `distinct`, where they were asked.
+    /// The nodes' counts of all documents and of the values of `distinct`, if they were asked for them.
     pub counts: &'m [NodeAnswer<'m>],
 }
 
 impl Merging<'_> {
-    /// The answer's body. `parts` are the nodes' answers, in the plan's order; at least one.
+    /// Writes the merged body. `parts` are the nodes' answers, in the order of the plan; there is at least one.
     #[must_use]
     pub fn merge(&self, request: &SearchRequest, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
         let Some(first) = parts.first() else { return Vec::new() };
         self.write(request, &first.members, parts)
     }
 
-    /// The same for a hybrid search whose `keywords` are good enough: its `parts` say only what an answer looks like.
+    /// The same for a hybrid search whose `keywords` are good enough: `parts` only supply the other members of the answer.
     #[must_use]
     pub fn merge_keywords(
         &self,
@@ -59,14 +59,14 @@ impl Merging<'_> {
         self.write(request, &RawObject(members.collect()), keywords)
     }
 
-    /// Whether the keyword hits of these nodes need no semantic ones.
+    /// Whether the keyword hits of these nodes need no semantic hits.
     #[must_use]
     pub fn good_enough(&self, hybrid: Hybrid, request: &SearchRequest, keywords: &[NodeAnswer<'_>]) -> bool {
         let (end, hits) = self.ranked(request, keywords);
         hybrid.good_enough(end, hits.into_iter())
     }
 
-    /// How many hits are asked for from the first one on, and these.
+    /// The number of requested hits, counted from the first one, and these hits.
     fn ranked<'p, 'a>(
         &self,
         request: &SearchRequest,
@@ -99,7 +99,7 @@ impl Merging<'_> {
         (end, pins::page(pinned, others, end, self.index.totals_stop))
     }
 
-    /// An answer with these members.
+    /// Writes an answer with these members.
     fn write(&self, request: &SearchRequest, members: &RawObject<'_>, parts: &[NodeAnswer<'_>]) -> Vec<u8> {
         let (offset, _) = request.paging.window();
         let (_, first) = self.ranked(request, parts);
@@ -143,7 +143,7 @@ impl Merging<'_> {
                 "estimatedTotalHits" | "totalHits" => Some(total(name)),
                 "totalPages" => request.paging.pages(total("totalHits")),
                 "semanticHitCount" => {
-                    // Where something is pinned, a node counts from the first hit on.
+                    // If a hit is pinned, a node counts the semantic hits from the first hit on.
                     let has_pins = !self.index.pins.is_empty() && first.iter().any(|hit| hit.is_pinned());
                     let counted = if has_pins { &first } else { hits };
                     Some(counted.iter().filter(|hit| hit.rank().is_semantic()).count() as u64)
@@ -157,7 +157,8 @@ impl Merging<'_> {
         out
     }
 
-    /// How many documents are left: all that match, without those that the first hits leave out. `None` where nodes have not counted.
+    /// The number of remaining documents: all that match, minus those that the first hits exclude as duplicates. `None` if
+    /// nodes were not asked to count.
     fn counted(&self, first: &[&Hit<'_>], offset: u64) -> Option<u64> {
         let attribute = self.distinct.filter(|_| !self.counts.is_empty())?;
         let all =
@@ -187,7 +188,7 @@ impl Merging<'_> {
     }
 }
 
-/// Writes a number that all nodes say together, or what one of them says.
+/// Writes a number that all nodes determine together, or else one node's value.
 pub(super) fn write_number(number: Option<u64>, said: &RawValue, out: &mut Vec<u8>) {
     match number {
         Some(number) => out.extend_from_slice(number.to_string().as_bytes()),
@@ -195,7 +196,7 @@ pub(super) fn write_number(number: Option<u64>, said: &RawValue, out: &mut Vec<u
     }
 }
 
-/// The distinct values that earlier hits have taken.
+/// The distinct values that earlier hits have.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     attribute: Option<String>,
@@ -207,18 +208,18 @@ impl Seen {
         Self { attribute: attribute.map(str::to_owned), values: HashSet::new() }
     }
 
-    /// The values of a hit that count.
+    /// The distinct values of a hit.
     pub(super) fn values(&self, hit: &Hit<'_>) -> Vec<String> {
         let values = self.attribute.iter().flat_map(|attribute| hit.distinct(attribute));
         values.map(|value| value.key()).collect()
     }
 
-    /// Whether no earlier hit has any of this one's values; they are taken then.
+    /// Whether no earlier hit has any of this hit's values; if so, they are recorded.
     pub(super) fn is_new(&mut self, hit: &Hit<'_>) -> bool {
         self.are_new(self.values(hit))
     }
 
-    /// The same for its [`Self::values`].
+    /// The same, for a hit's [`Self::values`].
     pub(super) fn are_new(&mut self, values: Vec<String>) -> bool {
         if values.iter().any(|value| self.values.contains(value)) {
             return false;
@@ -238,8 +239,8 @@ pub(super) fn facet_order(index: &IndexConfig, facet: &str) -> FacetOrder {
     }
 }
 
-/// The first `end` over all lists that `wanted` takes. Each list's own order is kept, its ties too; ties between lists go
-/// to the earlier list.
+/// The first `end` elements over all lists that `wanted` accepts. The order of each list is kept, including ties; ties between
+/// lists go to the earlier list.
 pub(crate) fn ranked<'p, T>(
     mut lists: Vec<&'p [T]>,
     end: usize,

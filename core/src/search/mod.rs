@@ -1,4 +1,4 @@
-//! The read path of searches: what is asked of the nodes, and their answers as one.
+//! The read path of searches: builds the requests to nodes, and merges their answers.
 
 pub mod answer;
 mod deep;

@@ -1,4 +1,4 @@
-//! `POST /multi-search`: many queries for one callout a node.
+//! `POST /multi-search`: sends many queries to a node in one callout.
 
 use super::{
     answer::NodeAnswer,
@@ -23,12 +23,12 @@ use crate::{
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Several searches, each with an answer of its own.
+/// Several searches, each with its own answer.
 #[derive(Debug)]
 pub struct MultiSearch {
     queries: Vec<IndexQuery>,
     route: SearchRoute,
-    /// Shards of the cluster.
+    /// The cluster's number of shards.
     shards: u16,
     attempt: Attempt,
 }
@@ -51,7 +51,7 @@ enum Attempt {
 }
 
 impl MultiSearch {
-    /// What a body asks; `None` where a node would refuse it.
+    /// Parses a body; `None` if a node would refuse it.
     #[must_use]
     pub fn of(topology: &Topology, body: &[u8]) -> Option<Box<dyn Question>> {
         let RawObject(members) = serde_json::from_slice(body).ok()?;
@@ -67,7 +67,7 @@ impl MultiSearch {
         let queries = queries?
             .into_iter()
             .map(|mut parameters| {
-                // These may be null here, where those of a search of its own may not.
+                // In a multi-search these may be null; in a search route they may not.
                 parameters.retain(|name, value| {
                     !(["offset", "limit"].contains(&name.as_str()) && value.get() == "null")
                 });
@@ -87,7 +87,7 @@ impl MultiSearch {
         Some(Box::new(Self { queries: queries.collect(), route, shards, attempt }))
     }
 
-    /// One search, by multi-searches.
+    /// A single search, sent as a multi-search.
     #[must_use]
     pub fn single(topology: &Topology, mut query: IndexQuery) -> Self {
         query.request.name_index(&query.index);
@@ -142,7 +142,8 @@ impl MultiSearch {
         merged.collect()
     }
 
-    /// A deep page after its first answers, or what is to be asked instead; the position of an answer that cannot be read.
+    /// Starts a deep page from its first answers, or returns the query to send instead. The error is the position of an answer
+    /// that cannot be parsed.
     fn page(
         &self,
         query: &IndexQuery,

@@ -1,32 +1,32 @@
-//! Pages of hits.
+//! Paging of hits.
 
-/// Meilisearch's `limit` and `hitsPerPage` where none is given.
+/// Meilisearch's default for `limit` and `hitsPerPage`.
 const DEFAULT_LIMIT: u64 = 20;
 
-/// The parameters that say which part of the hits is wanted.
+/// The parameters that choose a part of the hits.
 pub(super) const PARAMETERS: [&str; 4] = ["offset", "limit", "page", "hitsPerPage"];
 
-/// Which part of the hits is wanted.
+/// The requested part of the hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paging {
     /// `offset` and `limit`, with an estimated total.
     Offset {
-        /// Hits to leave out.
+        /// Number of hits to skip.
         offset: u64,
-        /// Hits to give.
+        /// Number of hits to return.
         limit: u64,
     },
     /// `page` and `hitsPerPage`, with an exact total.
     Page {
-        /// From 1; 0 gives no hits.
+        /// Counted from 1; 0 returns no hits.
         page: u64,
-        /// Hits a page.
+        /// Number of hits on a page.
         hits_per_page: u64,
     },
 }
 
 impl Paging {
-    /// What these parameters of a request say.
+    /// The paging for these parameters of a request.
     #[must_use]
     pub fn of(
         page: Option<u64>,
@@ -41,10 +41,11 @@ impl Paging {
         }
     }
 
-    /// Hits before the wanted ones, and the number of wanted ones.
+    /// The number of hits to skip, and the number of hits to return.
     #[must_use]
     pub fn window(self) -> (u64, u64) {
-        // A node counts in 64 bits, and goes on at 0: a page can begin anywhere then, and one that ends before its beginning is empty.
+        // A node computes this with 64 bits that wrap around: a page may then begin anywhere, and a page that ends before its
+        // beginning is empty.
         let (before, wanted) = match self {
             Self::Offset { offset, limit } => (offset, limit),
             Self::Page { page: 0, .. } => (0, 0),
@@ -53,7 +54,7 @@ impl Paging {
         if before.checked_add(wanted).is_none() { (before, 0) } else { (before, wanted) }
     }
 
-    /// What an answer's member of this name says of the part of the hits; `None` where it says something else.
+    /// The value of an answer's member that describes the paging; `None` for any other member.
     #[must_use]
     pub fn told(self, member: &str) -> Option<u64> {
         match (member, self) {
@@ -65,7 +66,7 @@ impl Paging {
         }
     }
 
-    /// The pages that hold so many hits; `None` where the hits are not asked for by pages.
+    /// The number of pages for this many hits; `None` if the client does not use pages.
     #[must_use]
     pub fn pages(self, hits: u64) -> Option<u64> {
         let Self::Page { hits_per_page, .. } = self else { return None };

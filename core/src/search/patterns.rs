@@ -1,8 +1,9 @@
-//! Patterns of attribute names: which facets a client asks for by them, and that none of them fits because of the shard tag.
+//! Patterns of attribute names: finds the facets that a client requests by patterns, and keeps patterns from matching only the
+//! shard tag.
 //!
-//! A node takes a pattern that meets one of the index's filterable attributes, and refuses any other. The tag is filterable on every node:
-//! a pattern that meets nothing but the tag (`_*`, `*shard`, `*` where nothing is filterable) goes to nodes with letters that meet
-//! nothing, so that they refuse it in their own words.
+//! A node accepts a pattern that matches one of the index's filterable attributes, and refuses any other. The tag is filterable
+//! on every node. If a pattern matches nothing but the tag (`_*`, `*shard`, or `*` if nothing else is filterable), its star is
+//! replaced by a letter that matches nothing, so that nodes refuse it with their own message.
 //!
 //! Source: Meilisearch 1.50, `milli/src/attribute_patterns.rs` and `intersect_patterns` in `milli/src/filterable_attributes_rules.rs`.
 
@@ -17,10 +18,10 @@ use crate::{
 use memchr::{memchr, memmem};
 use serde_json::{Map, Value};
 
-/// Stands for a star in a pattern that is to meet nothing: of a private area of Unicode.
+/// Replaces the star in a pattern that must match nothing; from a private use area of Unicode.
 const STAND_IN: &str = "\u{f8fe}";
 
-/// Whether a pattern fits a name, or one of the names inside of which it is.
+/// Whether a pattern matches a name or one of the objects that contain it.
 #[must_use]
 pub fn fits(pattern: &str, name: &str) -> bool {
     let starred = match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
@@ -33,12 +34,12 @@ pub fn fits(pattern: &str, name: &str) -> bool {
     starred || is_parent(name, pattern)
 }
 
-/// Whether a name is the other one, or that of an object that has it.
+/// Whether `parent` is `name`, or an object that contains it.
 fn is_parent(parent: &str, name: &str) -> bool {
     name.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Whether a pattern of facets meets a filterable attribute or pattern.
+/// Whether a pattern of facets matches a filterable attribute or pattern.
 fn meets(facet: &str, filterable: &Filterable) -> bool {
     let text = filterable.text();
     let is_within = match filterable {
@@ -48,14 +49,14 @@ fn meets(facet: &str, filterable: &Filterable) -> bool {
     is_within || fits(facet, text) || is_parent(facet, text)
 }
 
-/// What nodes are asked for instead of a pattern, where it meets nothing but the tag; `filterable` is what the client has set, `None`
-/// where that is not known.
+/// The replacement for a pattern that matches nothing but the tag. `filterable` is the client's setting; `None` if it is not
+/// known.
 fn disguised(facet: &str, filterable: Option<&[Filterable]>) -> Option<String> {
     let unknown = fits(facet, TAG_FIELD) && !filterable?.iter().any(|of| meets(facet, of));
     (unknown && facet.contains('*')).then(|| facet.replace('*', STAND_IN))
 }
 
-/// The client's patterns again, in the answer to a disguised request.
+/// Puts the client's patterns back into the answer to a disguised request.
 #[must_use]
 pub fn reveal(body: Vec<u8>) -> Vec<u8> {
     if memmem::find(&body, STAND_IN.as_bytes()).is_none() {
@@ -65,7 +66,7 @@ pub fn reveal(body: Vec<u8>) -> Vec<u8> {
         .map_or_else(|error| error.into_bytes(), |text| text.replace(STAND_IN, "*").into_bytes())
 }
 
-/// A read whose patterns meet no tag: its path and its body where they are not the client's own any more.
+/// Replaces patterns that match only the tag in a read: returns the path and the body, each if it was changed.
 #[must_use]
 pub fn disguise(topology: &Topology, head: &RequestHead, body: &[u8]) -> (Option<ApiPath>, Option<Vec<u8>>) {
     let of = |index: &str, facet: &str| disguised(facet, topology.index(index).filterable.as_deref());

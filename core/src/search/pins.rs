@@ -1,7 +1,8 @@
-//! Hits that dynamic search rules pin: nodes place their own among their own hits, and all of them are placed anew.
+//! Hits that dynamic search rules pin: each node places its own among its hits, and the merge places all of them again.
 //!
-//! One node takes the actions of all rules one after the other, and one that waits for its position holds up those after it:
-//! what it has not come to at the end of the page is not pinned. Of the rest the lowest position is first.
+//! One node processes the actions of all rules one after another, and an action that waits for its position delays the actions
+//! after it: an action that is not reached before the end of the page pins nothing. Of the reached actions, the lowest position
+//! comes first.
 //!
 //! Source: Meilisearch 1.50, `merge_positioned_hits_into_page` in `milli/src/search/mod.rs`, and `search/federated/perform.rs`.
 
@@ -13,28 +14,29 @@ use crate::{
 use serde_json::{Value, value::RawValue};
 use std::collections::HashMap;
 
-/// How many hits more than that a node may be asked for, since it pins one too late: another one of it is in the way.
+/// The most hits that pins make the gateway ask a node for. A node may pin a hit too late because another of its pinned hits is
+/// in the way; with more hits it shows both.
 const FARTHEST: u64 = 10_000;
 
-/// The position that a rule gives to a hit with these details, from 0.
+/// The position, counted from 0, that a rule gives to a hit with these details.
 #[must_use]
 pub fn position(details: &RawValue) -> Option<u64> {
-    // Most hits are not pinned, and their details need not be read for that.
+    // Most hits are not pinned, so a text search avoids parsing their details.
     details.get().contains("\"pin\"").then_some(())?;
     let details: RawObject<'_> = serde_json::from_str(details.get()).ok()?;
     details.read::<RawObject<'_>>("pin")?.read("position")
 }
 
-/// Where a pinned hit stands among the pinned ones, lower first: the position, and which rule's action it follows from.
+/// The order of a pinned hit among the pinned hits, lowest first: by its position, then by the rule action that pins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// From 0.
+    /// Counted from 0.
     pub position: u64,
-    /// Counts the actions of all rules, by precedence; the highest number where it is not known.
+    /// The index of the action among the actions of all rules, by precedence; `usize::MAX` if it is not known.
     pub action: usize,
 }
 
-/// The actions of the rules for an index, by what they pin.
+/// The rule actions for an index, by what they pin.
 #[derive(Debug)]
 pub struct Pins<'c> {
     actions: HashMap<(DocumentId, u64), usize>,
@@ -42,7 +44,7 @@ pub struct Pins<'c> {
 }
 
 impl<'c> Pins<'c> {
-    /// Those of an index; `None` where there are none.
+    /// The pins of an index; `None` if it has none.
     #[must_use]
     pub fn of(index: &'c IndexConfig) -> Option<Self> {
         (!index.pins.is_empty()).then_some(())?;
@@ -55,7 +57,7 @@ impl<'c> Pins<'c> {
         Some(Self { actions, primary_key: index.primary_key.as_deref() })
     }
 
-    /// The place of a hit; `None` where it is not pinned.
+    /// The place of a hit; `None` if it is not pinned.
     #[must_use]
     pub fn place(&self, hit: &Hit<'_>) -> Option<Place> {
         let position = position(hit.details()?)?;
@@ -65,8 +67,8 @@ impl<'c> Pins<'c> {
     }
 }
 
-/// How many hits nodes have to be asked for at least to show all that is pinned; 0 where those of the page are enough, since no
-/// action holds up another.
+/// The fewest hits to ask nodes for so that they show all pinned hits; 0 if the hits of the page are enough, because no action
+/// can delay another.
 #[must_use]
 pub fn reach(index: &IndexConfig) -> u64 {
     let positions = || index.pins.iter().map(|pin| pin.position);
@@ -77,7 +79,7 @@ pub fn reach(index: &IndexConfig) -> u64 {
     last.saturating_add(index.pins.len() as u64).saturating_add(1).min(FARTHEST)
 }
 
-/// The first `end` hits, with pinned ones among the others. `pins` are in the order of their actions.
+/// The first `end` hits, with the pinned ones placed among the others. `pins` must be in the order of their actions.
 #[must_use]
 pub fn page<T>(mut pins: Vec<(u64, T)>, others: Vec<T>, end: usize, legacy_search: bool) -> Vec<T> {
     if !legacy_search {
@@ -95,8 +97,8 @@ pub fn page<T>(mut pins: Vec<(u64, T)>, others: Vec<T>, end: usize, legacy_searc
     among(pins, others, end)
 }
 
-/// The first `end` hits with the pinned ones among the others: each at its position, or after those that are in its way, or
-/// where the others end.
+/// The first `end` hits, with the pinned ones among the others: each at its position, or after the pinned hits that occupy it,
+/// or after the last of the others.
 #[must_use]
 pub fn among<T>(pins: Vec<(u64, T)>, others: Vec<T>, end: usize) -> Vec<T> {
     let mut placed = Vec::with_capacity(end.min(others.len() + pins.len()));
@@ -110,7 +112,7 @@ pub fn among<T>(pins: Vec<(u64, T)>, others: Vec<T>, end: usize) -> Vec<T> {
     placed
 }
 
-/// Takes the pinned hits out of lists, in the order of their places: by `key`, and where that does not tell, as they came.
+/// Takes the pinned hits out of the lists, ordered by `key`; equal keys keep their order.
 pub fn take<T: Copy, K: Ord>(lists: &mut [Vec<T>], key: impl Fn(&T) -> Option<(u64, K)>) -> Vec<(u64, T)> {
     let mut pins = Vec::new();
     for list in lists {
@@ -150,7 +152,7 @@ mod tests {
         json!({"id": id, "_rankingScoreDetails": {"pin": {"order": 0, "position": position}}})
     }
 
-    /// The ids of a page of these nodes' hits.
+    /// The ids of a page merged from these nodes' hits.
     fn page(index: &IndexConfig, body: &str, nodes: &[&[Value]]) -> Vec<u64> {
         let bodies: Vec<String> = nodes
             .iter()
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn pinned_hits_of_several_nodes_are_where_one_node_has_them() {
         let index = pins(&[("10", 0), ("20", 0), ("11", 2), ("12", 50)]);
-        // Each node's pins stand where they stand among its own hits.
+        // On each node, pinned hits stand at their positions among the node's own hits.
         let nodes: [&[Value]; 2] = [
             &[pinned(10, 0), found(1, 0.9), pinned(11, 2), found(2, 0.3), pinned(12, 50)],
             &[pinned(20, 0), found(3, 0.8), found(4, 0.1)],
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_action_waits_for_those_before_it() {
-        // One node comes to 10 only once 20 is in its place.
+        // One node reaches 10 only once 20 is placed.
         let index = pins(&[("20", 3), ("10", 0)]);
         let nodes: [&[Value]; 2] =
             [&[pinned(10, 0), found(1, 0.9)], &[found(2, 0.8), found(3, 0.7), pinned(20, 3)]];

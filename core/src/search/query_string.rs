@@ -1,4 +1,4 @@
-//! `GET` requests: the query string as the body of the same `POST`.
+//! Converts the query string of a `GET` request to the body of the same `POST`.
 
 use crate::{
     http::RequestHead,
@@ -10,8 +10,8 @@ use serde_json::{
 };
 use std::collections::BTreeMap;
 
-/// What a request asks: the members of its body, or of the body that `body_of_query` makes of a `GET`'s query string.
-/// `None` where a node would refuse it.
+/// The parameters of a request: the members of its body, or for a `GET`, of the body that `body_of_query` makes of its query
+/// string. `None` if a node would refuse the request.
 pub(super) fn parameters(
     head: &RequestHead,
     body: &[u8],
@@ -24,8 +24,8 @@ pub(super) fn parameters(
     members.map(|(name, value)| Some((name, to_raw_value(&value).ok()?))).collect()
 }
 
-/// The body that asks the same as `GET /indexes/{uid}/search`; `None` where a parameter is not known, or of the wrong type:
-/// a node can say what is wrong.
+/// The body that corresponds to the query of `GET /indexes/{uid}/search`; `None` if a parameter is unknown or has the wrong
+/// type, in which case a node says what is wrong.
 ///
 /// Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
 pub(super) fn body_of_query(query: &str) -> Option<Map<String, Value>> {
@@ -82,7 +82,7 @@ pub(super) fn body_of_query(query: &str) -> Option<Map<String, Value>> {
     Some(body)
 }
 
-/// Splits at commas, but not those inside `_geoPoint(…)`.
+/// Splits at commas, except for those inside `_geoPoint(…)`.
 pub(super) fn sort_parameters(text: &str) -> Vec<String> {
     let mut parameters: Vec<String> = Vec::new();
     let mut inside = false;

@@ -1,8 +1,8 @@
-//! Whether one hit goes before another: the ranking rules' values, from `_rankingScoreDetails`.
+//! Decides whether one hit goes before another, by the ranking rules' values in `_rankingScoreDetails`.
 //!
-//! Nodes are compared by counts where the details give counts, since the scores' denominators are a node's own.
-//! Nothing here is a list of rules: a rule is known by the shape of its details, so new rules work.
-//! Source: Meilisearch 1.50, `milli/src/score_details.rs`.
+//! If the details give counts, counts are compared, because the denominators of scores differ between nodes. This module has no
+//! list of rules: it recognizes a rule by the shape of its details, so new rules work too. Source: Meilisearch 1.50,
+//! `milli/src/score_details.rs`.
 
 use super::{
     geo::{Place, compare_distances},
@@ -13,22 +13,22 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, cmp::Ordering, collections::HashMap};
 
-/// The rule of vector searches.
+/// The name of the rule for vector searches.
 const SIMILARITY: &str = "vectorSort";
 
-/// Details name a sort on an attribute that is not displayed so, and do not tell its value.
+/// The start of the name that details give to a sort on an attribute that is not displayed; they do not show its value either.
 pub const HIDDEN: &str = "<hidden-rule-";
 
-/// The attributes that hits are sorted by, whether they are displayed or not, and one hit's values of them.
+/// The attributes that hits are sorted by, whether displayed or not, and the values of one hit for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Sorted<'s> {
-    /// Attributes, and whether in ascending order, as [`crate::topology::IndexConfig::sorts`] gives them.
+    /// Attributes, each with `true` for ascending order, from [`crate::topology::IndexConfig::sorts`].
     pub by: &'s [(String, bool)],
     /// The values, by attribute.
     pub values: &'s HashMap<String, Vec<FacetValue>>,
 }
 
-/// What all ranking rules say of one hit, first rule first.
+/// The values of all ranking rules for one hit, in the order of the rules.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rank {
     rules: Vec<Rule>,
@@ -48,14 +48,14 @@ struct Detail<'a> {
     attribute_ranking_order_score: Option<f64>,
     query_word_distance_score: Option<f64>,
     similarity: Option<f64>,
-    /// Also where it is null.
+    /// `Some` even if the value is null.
     #[serde(borrow, default, deserialize_with = "present")]
     value: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     distance: Option<&'a RawValue>,
 }
 
-/// A member that is there, whatever its value.
+/// Deserializes a member that is present, whatever its value.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -63,16 +63,16 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 /// One rule's value.
 #[derive(Clone, Debug, PartialEq)]
 enum Rule {
-    /// More is better, first number first.
+    /// Numbers of which more is better, compared in order.
     Scores(Vec<f64>),
     /// A sort on an attribute.
     Sort { ascending: bool, value: Option<FacetValue> },
-    /// A sort on a distance, in metres; a document without a place comes last.
+    /// A sort on a distance in metres; a document without a place comes last.
     Distance { ascending: bool, metres: Option<f64> },
 }
 
 impl Rank {
-    /// Reads a hit's `_rankingScoreDetails`. What is not understood counts as equal.
+    /// Parses a hit's `_rankingScoreDetails`. Rules that cannot be parsed count as equal.
     #[must_use]
     pub fn read(details: &RawValue, sorted: Option<Sorted<'_>>) -> Self {
         let Ok(RawObject(details)) = serde_json::from_str(details.get()) else { return Self::default() };
@@ -80,13 +80,13 @@ impl Rank {
         Self { rules: rules(&details, sorted).into_iter().map(|(rule, _)| rule).collect(), semantic }
     }
 
-    /// Whether the hit was found by a vector.
+    /// Whether a vector found the hit.
     #[must_use]
     pub fn is_semantic(&self) -> bool {
         self.semantic
     }
 
-    /// `Less` where this hit goes first; `Equal` where no rule tells.
+    /// `Less` if this hit goes first; `Equal` if no rule tells the hits apart.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
         self.rules
@@ -98,7 +98,7 @@ impl Rank {
     }
 }
 
-/// The rules of these details and their scores, first rule first.
+/// The rules in these details with their scores, in the order of the rules.
 fn rules(details: &[(Cow<'_, str>, &RawValue)], sorted: Option<Sorted<'_>>) -> Vec<(Rule, f64)> {
     let mut rules: Vec<(u64, bool, Rule, f64)> = details
         .iter()
@@ -121,16 +121,17 @@ fn rules(details: &[(Cow<'_, str>, &RawValue)], sorted: Option<Sorted<'_>>) -> V
     rules.into_iter().map(|(_, _, rule, score)| (rule, score)).collect()
 }
 
-/// What a federated search compares hits of different queries by: scores of groups of rules, and what lies between them.
+/// The value by which a federated search compares hits of different queries: scores of groups of rules, and the sorts between
+/// the groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighted(Rule);
 
 impl Weighted {
-    /// The values of a hit with these details, whose score times `weight` is `score`.
+    /// The values of a hit with these details, whose score multiplied by `weight` is `score`.
     ///
-    /// Where all rules but sorts stand together, as they do without sorts, their score is the hit's, exactly. Where a sort
-    /// parts them, Meilisearch multiplies the rules' own numbers, of which the details show ratios only: the scores of
-    /// the groups are near then, not exact.
+    /// If all rules except sorts are adjacent, which they are without sorts, their score is exactly the hit's score. If a sort
+    /// separates them, Meilisearch multiplies the rules' own numbers, and the details show only their ratios: the scores of the
+    /// groups are then approximate.
     #[must_use]
     pub fn of(details: &RawValue, weight: f64, score: f64, sorted: Option<Sorted<'_>>) -> Vec<Self> {
         let Ok(RawObject(details)) = serde_json::from_str(details.get()) else { return Vec::new() };
@@ -156,8 +157,8 @@ impl Weighted {
         weighted
     }
 
-    /// The same to compare hits of a keyword search to those of a vector search: with several groups, the first has the
-    /// whole score, which is near its own and nearer than what the rules' ratios tell.
+    /// The same for comparing hits of a keyword search with those of a vector search. If there are several groups, the first
+    /// one gets the whole score: that is closer to its own score than a product of the rules' ratios.
     #[must_use]
     pub fn of_source(details: &RawValue, weight: f64, score: f64) -> Vec<Self> {
         let mut weighted = Self::of(details, weight, score * weight, None);
@@ -167,7 +168,7 @@ impl Weighted {
         weighted
     }
 
-    /// The score, where it is one.
+    /// The score, if this value is one.
     #[must_use]
     pub fn as_score(&self) -> Option<f64> {
         match &self.0 {
@@ -176,13 +177,13 @@ impl Weighted {
         }
     }
 
-    /// The order of two sorts.
+    /// Compares two sort values.
     #[must_use]
     pub fn compare_value(&self, other: &Self) -> Ordering {
         self.0.compare(&other.0)
     }
 
-    /// `Less` where `one` goes first; `None` where the values cannot be compared, and the whole score decides.
+    /// `Less` if `one` goes first; `None` if the values cannot be compared and the total score decides.
     #[must_use]
     pub fn compare(one: &[Self], other: &[Self]) -> Option<Ordering> {
         for (position, (Self(left), Self(right))) in one.iter().zip(other).enumerate() {
@@ -215,7 +216,7 @@ impl Rule {
         let ascending = name.ends_with(":asc");
         let parsed = |raw: Option<&RawValue>| serde_json::from_str::<Value>(raw?.get()).ok();
         if let Some(distance) = detail.distance {
-            // The details round; the place that they tell does not.
+            // The distance in the details is rounded; the place is exact, so the distance is computed from it.
             let place = parsed(detail.value).and_then(|place| {
                 let coordinate = |name: &str| place.get(name).and_then(Value::as_f64);
                 Some(Place { latitude: coordinate("lat")?, longitude: coordinate("lng")? })
@@ -232,7 +233,7 @@ impl Rule {
             };
         }
         if name == SIMILARITY {
-            // A document without a vector is found, and has no similarity.
+            // A vector search also finds documents without a vector; they have no similarity.
             return Self::Scores(vec![detail.similarity.unwrap_or(f64::NEG_INFINITY)]);
         }
         if name == "skipped" {
@@ -276,7 +277,7 @@ impl Rule {
     }
 }
 
-/// Values are compared; what has none comes last.
+/// Compares two values; a missing value comes last.
 pub(super) fn missing_last<T>(
     one: Option<T>,
     other: Option<T>,

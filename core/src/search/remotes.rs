@@ -1,4 +1,4 @@
-//! Searches that ask for other servers' documents too: Meilisearch's experimental feature `network`.
+//! Detects searches that also ask other servers: Meilisearch's experimental feature `network`.
 
 use crate::{
     http::RequestHead,
@@ -7,19 +7,19 @@ use crate::{
 use memchr::memmem;
 use serde_json::value::RawValue;
 
-/// Whether a request asks for that: a node would answer it with its own documents and those of the servers. `own` is the name
-/// of the cluster among them.
+/// Whether a request asks other servers: a node would answer it with its own documents and theirs. `own` is the cluster's name
+/// among the servers.
 #[must_use]
 pub fn are_asked(head: &RequestHead, body: &[u8], own: Option<&str>) -> bool {
     if head.query().split('&').any(|parameter| parameter == "useNetwork=true") {
         return true;
     }
-    // Bodies are large, and hardly ever ask for it.
+    // Bodies are large and rarely use the feature, so a text search comes first.
     let mentions = |name: &[u8]| memmem::find(body, name).is_some();
     if !mentions(b"useNetwork") && !mentions(b"remote") {
         return false;
     }
-    // Values stay as they are written: a body of many of them would take many times its size.
+    // Values stay unparsed: a body with many values would take many times its size in memory.
     let Ok(body) = serde_json::from_slice::<RawObject<'_>>(body) else { return false };
     let asks = |query: &RawObject<'_>| {
         let options = last(query, "federationOptions").and_then(|it| serde_json::from_str(it.get()).ok());
@@ -37,7 +37,7 @@ pub fn are_asked(head: &RequestHead, body: &[u8], own: Option<&str>) -> bool {
         || queries.into_iter().filter_map(|query| serde_json::from_str(query.get()).ok()).any(|it| asks(&it))
 }
 
-/// The value of a member; of several of one name the last, as nodes take them.
+/// The value of a member; the last one if there are several with the same name, as on nodes.
 fn last<'a>(object: &RawObject<'a>, name: &str) -> Option<&'a RawValue> {
     object.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
 }

@@ -4,18 +4,18 @@ use super::{merge::write_list, query::IndexQuery};
 use crate::{json::RawObject, question::NodeRequest, shard::Shard};
 use serde_json::value::RawValue;
 
-/// What nodes answered to one query.
+/// The nodes' answers to one query.
 #[derive(Debug, Default)]
 pub(super) struct Answers<'a> {
-    /// To the client's query.
+    /// Answers to the client's query.
     pub own: Vec<&'a [u8]>,
-    /// To the same by keywords only, where that is asked.
+    /// Answers to its keyword query, if it was sent.
     pub keywords: Vec<&'a [u8]>,
-    /// To the same for counts only, where that is asked.
+    /// Answers to its counting query, if it was sent.
     pub counts: Vec<&'a [u8]>,
-    /// Which parts brought them.
+    /// The positions of the parts that brought the answers.
     pub positions: Vec<usize>,
-    /// For which shards.
+    /// The shards that each answer is for.
     pub shards: Vec<Vec<Shard>>,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Answers<'a> {
         self.positions.get(answer).copied().unwrap_or(0)
     }
 
-    /// Takes a node's results of this query, which are the last ones; `false` where some are not there.
+    /// Takes a node's results for this query from the end of `results`; `false` if some are missing.
     pub fn take(
         &mut self,
         query: &IndexQuery,
@@ -50,7 +50,7 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// These queries for one callout.
+/// Combines these queries into one callout.
 pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
     let mut body = b"{\"queries\":".to_vec();
     write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
@@ -58,7 +58,7 @@ pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
     NodeRequest::new("/multi-search", body)
 }
 
-/// The results of a multi-search.
+/// Parses the results of a multi-search.
 pub(super) fn read_results(body: &[u8]) -> Option<Vec<&RawValue>> {
     serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("results")
 }

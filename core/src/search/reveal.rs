@@ -1,7 +1,8 @@
-//! Sorts on attributes that are not displayed, and `distinct` on such an attribute: nodes do not tell the values then.
+//! Hidden values: nodes do not show the values of attributes that are not displayed, even if hits are sorted or deduplicated
+//! (`distinct`) by them.
 //!
-//! The hits' documents are read again, from the nodes that found them and under the gateway's own key, for the values of
-//! these attributes. The client sees none of it.
+//! The documents of the hits are read again for these values, from the nodes that found them and with the gateway's own key.
+//! The client does not see these values.
 
 use super::{
     answer::DocumentId,
@@ -28,27 +29,27 @@ use std::{
 /// A document's values, by attribute.
 type Values = HashMap<String, Vec<FacetValue>>;
 
-/// Ids of documents, as they are written, by index.
+/// Ids of documents in their JSON form, by index.
 type Ids = BTreeMap<String, Vec<Box<RawValue>>>;
 
-/// What hits do not show: the values of each document, by index.
+/// The hidden values of each document, by index.
 #[derive(Clone, Debug, Default)]
 pub struct Revealed(HashMap<String, HashMap<DocumentId, Values>>);
 
 impl Revealed {
-    /// A document's values, where it has been read.
+    /// A document's values, if it has been read.
     #[must_use]
     pub fn values(&self, index: &str, id: &DocumentId) -> Option<&Values> {
         self.0.get(index)?.get(id)
     }
 }
 
-/// A search whose answers may hide what they are sorted by, or no two may have in common.
+/// A search whose answers may hide the values that its hits are sorted or deduplicated by.
 pub(super) trait Sorting: Question + Sized + 'static {
-    /// Its queries.
+    /// The queries of the search.
     fn queries(&self) -> Vec<&IndexQuery>;
 
-    /// The same search with what has been read.
+    /// The same search with the values that have been read.
     fn with(self, revealed: &Arc<Revealed>) -> Self;
 
     /// The position of a part that cannot be read.
@@ -70,11 +71,11 @@ pub(super) trait Sorting: Question + Sized + 'static {
     /// What comes first: to read what is hidden, or to do without a node whose answer cannot be read.
     fn revealed(self: Box<Self>, parts: Vec<Part>) -> Result<(Box<Self>, Vec<Part>), Gathered> {
         let Some(hidden) = Hidden::of(&*self, &parts) else { return Ok((self, parts)) };
-        // Only nodes whose hits are read are asked again: it is told now whose answer cannot be read.
+        // Only nodes with hits to read are asked again, so an answer that cannot be parsed must be detected now.
         if let Some(position) = self.unreadable(&parts) {
             return Err(Gathered::broken(self, parts, position));
         }
-        // The first hits of a deep page do not tell which ones are to be read.
+        // The first hits of a deep page do not tell which documents need to be read.
         if self.is_in_steps() {
             return Err(Gathered::Next(Box::new(self.at_once()), owner(&parts)));
         }
@@ -93,13 +94,13 @@ struct Hidden {
     ids: Vec<Ids>,
 }
 
-/// A search that has its answers, but for what they hide.
+/// A search that has its answers, except for the values that they hide.
 #[derive(Debug)]
 struct Reveal<S> {
     search: S,
-    /// The indexes to read from, the next one last, each with its primary key and the attributes.
+    /// The indexes to read from, the next one last, each with its primary key and attributes.
     indexes: Vec<(String, String, BTreeSet<String>)>,
-    /// The answers, with the hits to read.
+    /// The answers, with the ids of the hits to read.
     answers: Vec<(Part, Ids)>,
     revealed: Revealed,
 }
@@ -140,7 +141,7 @@ impl Hidden {
 }
 
 impl<S> Reveal<S> {
-    /// The hits of a node to be read, of the next index.
+    /// The ids of a node's hits to read from the next index.
     fn ids(&self, portions: &[Portion]) -> Option<&[Box<RawValue>]> {
         let (index, ..) = self.indexes.last()?;
         let (_, ids) = self.answers.iter().find(|(part, _)| *part.portions == *portions)?;
@@ -148,17 +149,17 @@ impl<S> Reveal<S> {
     }
 }
 
-/// What is to be read of an index where its hits hide it.
+/// The attributes to read from an index if its hits hide them.
 struct Wanted<'q> {
     /// The primary key.
     key: &'q str,
-    /// The attribute that no two hits may have in common.
+    /// The distinct attribute, which no two hits may share a value of.
     distinct: Option<&'q str>,
-    /// This one, and those that hits are sorted by.
+    /// The distinct attribute and the sort attributes.
     all: BTreeSet<String>,
 }
 
-/// The ids of the hits that hide something. `only` is the index of an answer that does not name it.
+/// The ids of the hits that hide values. `only` is the index of an answer that does not name its index.
 fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> Ids {
     let Ok(answer) = serde_json::from_slice::<RawObject<'_>>(body) else { return Ids::new() };
     let results = answer.read::<Vec<RawObject<'_>>>("results").unwrap_or_else(|| vec![answer]);

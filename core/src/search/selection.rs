@@ -1,20 +1,20 @@
-//! Fields that merging needs of every hit, added to what the client asks for and taken out again.
+//! Fields that merging needs of every hit: adds them to the client's selection, and removes them from the answer.
 
 use serde_json::{Value, value::RawValue};
 
-/// Which fields nodes are asked for, and which of them the client does not see.
+/// The fields that nodes are asked for, and those that the client does not see.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     fields: Option<Vec<String>>,
     hidden: Vec<String>,
-    /// What the client wants to see inside a root that is also in `hidden`.
+    /// The fields that the client selected, some of which may share their root with a hidden field.
     visible: Vec<String>,
     formatted: Vec<String>,
 }
 
 impl Selection {
-    /// `asked` is the client's selection, `None` for all fields. `formatted` names the fields that `_formatted` shows
-    /// whether they are selected or not.
+    /// `asked` is the client's selection; `None` for all fields. `formatted` lists the fields that `_formatted` shows even if
+    /// they are not selected.
     #[must_use]
     pub fn new(asked: Option<&[String]>, formatted: &[String], needed: &[&str]) -> Self {
         let Some(asked) = asked.filter(|asked| !asked.iter().any(|name| name == "*")) else {
@@ -25,7 +25,7 @@ impl Selection {
             if asked.iter().chain(&hidden).any(|shown| covers(shown, name)) {
                 continue;
             }
-            // A node that displays `a` shows it when it is asked for `a`, not when it is asked for `a.b`.
+            // A node whose displayed attribute is `a` returns it for a request for `a`, but not for `a.b`.
             let root = name.split('.').next().unwrap_or(name);
             let shares_root = |field: &String| field.split('.').next() == Some(root);
             if root != *name && !asked.iter().any(shares_root) {
@@ -40,13 +40,13 @@ impl Selection {
         Self { fields, hidden, visible: asked.to_vec(), formatted: formatted.to_vec() }
     }
 
-    /// What to ask for instead of the client's selection; `None` where that is enough.
+    /// The fields to request instead of the client's selection; `None` if the client's selection is enough.
     #[must_use]
     pub fn fields(&self) -> Option<&[String]> {
         self.fields.as_deref()
     }
 
-    /// Writes a field as `_formatted` has it, or says `false` where the client does not see it.
+    /// Writes a field of `_formatted`, or returns `false` if the client does not see it.
     pub fn write_formatted(&self, name: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
         let shown = self.formatted.iter().any(|field| field == "*" || covers(field, name));
         if shown {
@@ -55,7 +55,7 @@ impl Selection {
         shown || self.write(name, value, out)
     }
 
-    /// Writes a field of a document, or says `false` where the client does not see it.
+    /// Writes a field of a document, or returns `false` if the client does not see it.
     pub fn write(&self, name: &str, value: &RawValue, out: &mut Vec<u8>) -> bool {
         let below =
             |path: &str| path == name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));

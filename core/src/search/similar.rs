@@ -1,7 +1,8 @@
-//! `GET` and `POST /indexes/{uid}/similar`: the vector of the document, from a node that owns it, then a search by it.
+//! `GET` and `POST /indexes/{uid}/similar`: reads the document's vector from a node that holds the document, then searches by
+//! that vector.
 //!
-//! The node judges the request first, under the client's key: a key needs the right to search only, and a tenant token must
-//! let it see the document. The vector is then read under the gateway's own key.
+//! First a node checks the request with the client's key: the key only needs the right to search, and a tenant token must let
+//! it see the document. The vector is then read with the gateway's own key.
 
 use super::{
     answer::{DocumentId, Hit, NodeAnswer},
@@ -27,7 +28,7 @@ use serde_json::{
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Parameters that a search takes too, in the same sense.
+/// The parameters that a search also accepts, with the same meaning.
 const KNOWN: [&str; 9] = [
     "offset",
     "limit",
@@ -40,37 +41,37 @@ const KNOWN: [&str; 9] = [
     "rankingScoreThreshold",
 ];
 
-/// What a client asks.
+/// The client's request.
 #[derive(Debug)]
 struct Similar {
     index: String,
     id: Value,
     embedder: String,
     parameters: BTreeMap<String, Box<RawValue>>,
-    /// The shard of the document.
+    /// The document's shard.
     shard: Shard,
 }
 
-/// Whether a node that owns the document takes the request.
+/// First step: asks a node that holds the document whether it accepts the request.
 #[derive(Debug)]
 struct Judgement(Similar);
 
-/// What the vector of the document is.
+/// Second step: reads the document's vector.
 #[derive(Debug)]
 struct Vector(Similar);
 
-/// Which documents are near that vector.
+/// Last step: searches for the documents near that vector.
 #[derive(Debug)]
 struct Near {
     query: IndexQuery,
     id: Value,
 }
 
-/// How many documents there are besides one that has no vector.
+/// Last step for a document without a vector: counts the other documents.
 #[derive(Debug)]
 struct Alone(Similar);
 
-/// What a request asks; `None` where a node would refuse it.
+/// Parses a request; `None` if a node would refuse it.
 #[must_use]
 pub fn similar(
     topology: &Topology,
@@ -91,13 +92,13 @@ pub fn similar(
     Some(Box::new(Judgement(Similar { index: index.to_owned(), id, embedder, parameters, shard })))
 }
 
-/// An id as text.
+/// The text of an id.
 fn text(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 impl Similar {
-    /// The client's request for no hits, with this filter.
+    /// The client's request with a limit of zero hits and this filter.
     fn without_hits(&self, filter: Option<&RawValue>) -> NodeRequest {
         let own = [
             ("id", to_raw_value(&self.id).ok()),
@@ -183,7 +184,7 @@ impl Question for Alone {
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards = shards_of(portions);
         let filter = with_shards(self.0.parameters.get("filter").map(|filter| &**filter), &shards);
-        // The node that has the document does not count it.
+        // The node that holds the document does not count it.
         if shards.contains(&self.0.shard) {
             return self.0.without_hits(filter.as_deref());
         }
@@ -194,7 +195,7 @@ impl Question for Alone {
     fn gather(self: Box<Self>, topology: &Topology, parts: Vec<Part>) -> Gathered {
         match self.merge(topology, &parts) {
             Ok(Some(body)) => Gathered::Reply(Reply::json(200, body)),
-            // Its shard has no replica left.
+            // The document's shard has no replica left.
             Ok(None) => Gathered::Native(None),
             Err(position) => Gathered::broken(self, parts, position),
         }
@@ -240,13 +241,13 @@ impl Question for Near {
 
     fn ask(&self, portions: &[Portion]) -> NodeRequest {
         let shards = shards_of(portions);
-        // One more: the document itself is among its neighbours.
+        // Request one more hit, because the document itself is among its neighbours.
         let mut query = self.query.clone();
         if let Paging::Offset { limit, .. } = &mut query.request.paging {
             *limit = limit.saturating_add(1);
         }
         let path = ApiPath::of_index(&self.query.index, &["search"]);
-        // Its ratio is 1: there is one query.
+        // With a semantic ratio of 1 there is only one query.
         NodeRequest::new(path, query.for_shards(&shards).pop().unwrap_or_default())
     }
 
@@ -279,7 +280,7 @@ impl Near {
             let details: Option<RawObject<'_>> =
                 hit.details().and_then(|details| serde_json::from_str(details.get()).ok());
             let vector: Option<RawObject<'_>> = details.and_then(|details| details.read("vectorSort"));
-            // A document without a vector is found, and has no similarity.
+            // A vector search also finds documents without a vector; they have no similarity.
             vector.is_some_and(|vector| vector.read::<f64>("similarity").is_some()) && !is_own(hit)
         };
         let lists = answers.iter().map(|answer| answer.hits.as_slice()).collect();
@@ -312,7 +313,7 @@ impl Near {
     }
 }
 
-/// The query string of the `GET` as the body of the `POST`.
+/// Converts the query string of the `GET` to the body of the `POST`.
 fn body_of_query(query: &str) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     for (name, text) in last_pairs(query) {

@@ -1,4 +1,4 @@
-//! `GET` and `POST /indexes/{uid}/search`.
+//! Searches in one index: `GET` and `POST /indexes/{uid}/search`.
 
 use super::{
     answer::NodeAnswer,
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub struct Search(IndexQuery);
 
 impl Search {
-    /// What a request asks; `None` where a node would refuse it.
+    /// Parses a request; `None` if a node would refuse it.
     #[must_use]
     pub fn of(
         topology: &Topology,

@@ -1,4 +1,4 @@
-//! The values that Meilisearch sorts, counts and deduplicates a document by: numbers, and strings without case.
+//! The values by which Meilisearch sorts, counts and deduplicates documents: numbers, and strings without case.
 //!
 //! Source: Meilisearch 1.50, `milli/src/lib.rs` (`normalize_facet`) and `update/new/extract/faceted/facet_document.rs`.
 
@@ -7,7 +7,7 @@ use serde_json::{Value, value::RawValue};
 use std::cmp::Ordering;
 use unicode_normalization::UnicodeNormalization;
 
-/// Of a normalised text nodes keep so many bytes, at most.
+/// The most bytes that nodes keep of a normalized string.
 ///
 /// Source: Meilisearch 1.50, `MAX_FACET_VALUE_LENGTH` in `milli/src/lib.rs`.
 const LONGEST: usize = 468;
@@ -17,12 +17,12 @@ const LONGEST: usize = 468;
 pub enum FacetValue {
     /// A number.
     Number(f64),
-    /// A string, normalised.
+    /// A normalized string.
     Text(String),
 }
 
 impl FacetValue {
-    /// A scalar's value; a boolean is its name. `None` for null, arrays and objects.
+    /// The value of a JSON scalar; a boolean becomes its name. `None` for null, arrays and objects.
     #[must_use]
     pub fn of(value: &Value) -> Option<Self> {
         match value {
@@ -33,13 +33,13 @@ impl FacetValue {
         }
     }
 
-    /// Whether documents are sorted by it: not by an empty text, which only `distinct` knows.
+    /// Whether documents are sorted by this value. Only `distinct` uses the empty string.
     #[must_use]
     pub fn sorts(&self) -> bool {
         !matches!(self, Self::Text(text) if text.is_empty())
     }
 
-    /// Numbers before strings in both directions.
+    /// Orders numbers before strings in both directions.
     #[must_use]
     pub fn compare(&self, other: &Self, ascending: bool) -> Ordering {
         match (self, other) {
@@ -50,18 +50,19 @@ impl FacetValue {
         }
     }
 
-    /// Text that is the same for the same value only.
+    /// A text that is equal only for equal values.
     #[must_use]
     pub fn key(&self) -> String {
         match self {
-            // Both zeros are one value.
+            // Adding 0.0 makes both zeros one value.
             Self::Number(number) => format!("n{}", number + 0.0),
             Self::Text(text) => format!("t{text}"),
         }
     }
 }
 
-/// Compatibility decomposition, without case and outer white space, cut where nodes cut it; accents stay.
+/// Normalizes a string: compatibility decomposition, lower case, without outer white space, cut to the length that nodes keep;
+/// accents stay.
 #[must_use]
 pub fn normalized(text: &str) -> String {
     let text = text.trim();
@@ -74,7 +75,7 @@ pub fn normalized(text: &str) -> String {
     text
 }
 
-/// A normalised text without its accents: the order of values in a facet search.
+/// A normalized string without its accents, which orders the values in a facet search.
 #[must_use]
 pub fn without_marks(text: &str) -> String {
     text.chars().filter(|letter| !unicode_normalization::char::is_combining_mark(*letter)).collect()
@@ -86,7 +87,7 @@ pub fn directed(ordering: Ordering, ascending: bool) -> Ordering {
     if ascending { ordering } else { ordering.reverse() }
 }
 
-/// All values of a document at a path with dots, inside objects and arrays.
+/// All values of a document at a dotted path, inside objects and arrays.
 #[must_use]
 pub fn values_at(document: &RawObject<'_>, path: &str) -> Vec<FacetValue> {
     let mut values = Vec::new();
@@ -106,7 +107,7 @@ fn collect(raw: &RawValue, path: &str, values: &mut Vec<FacetValue>) {
     }
 }
 
-/// The depth is bounded: [`serde_json`] reads no deeper than 128 levels.
+/// The recursion is bounded: [`serde_json`] parses no deeper than 128 levels.
 fn collect_value(value: &Value, path: &str, values: &mut Vec<FacetValue>) {
     match value {
         Value::Array(members) => members.iter().for_each(|member| collect_value(member, path, values)),

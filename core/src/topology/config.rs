@@ -1,4 +1,4 @@
-//! The topology as it is written: the filter's plugin configuration, JSON.
+//! The topology in its JSON form: the configuration of the filter.
 
 use crate::trace::TracingConfig;
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,11 @@ pub const SCHEMA: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TopologyConfig {
-    /// Version of this format: [`SCHEMA`].
+    /// The version of this format: [`SCHEMA`].
     pub schema: u32,
-    /// Grows with every publication.
+    /// Increases with every publication.
     pub version: u64,
-    /// Meilisearch nodes; their positions here are what `placement` counts in.
+    /// The Meilisearch nodes; `placement` refers to them by their positions in this list.
     pub nodes: Vec<NodeConfig>,
     /// For each shard, the positions of the nodes whose replicas may be read. Its length is the number of shards.
     pub placement: Vec<Vec<u16>>,
@@ -25,12 +25,12 @@ pub struct TopologyConfig {
     /// The control plane; without one the cluster is read-only.
     #[serde(default)]
     pub control: Option<ControlConfig>,
-    /// The key to read under where clients send none: for clusters that their user runs without a master key.
+    /// The key for reads of clients that send none; for clusters whose nodes run without a master key.
     #[serde(default)]
     pub read_key: Option<String>,
-    /// The key for what gateways read on behalf of clients that have no right to all of it, such as the vector of the
-    /// document that others are to be similar to; with the actions `search` and `documents.get`. Without it that needs the
-    /// clients' own right.
+    /// The key for what gateways read themselves on behalf of clients that may not read all of it, such as the vector of the
+    /// document in a search for similar documents. It has the actions `search` and `documents.get`. Without it the client's own
+    /// key must allow these reads.
     #[serde(default)]
     pub internal_key: Option<String>,
     /// How nodes are chosen for a search.
@@ -42,21 +42,21 @@ pub struct TopologyConfig {
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
     #[serde(default)]
     pub on_lost_control: OnLostControl,
-    /// Where the cluster is among the paths of a host, such as `/meilisearch`: requests elsewhere are no business of the
-    /// filter's. Without it, it is all paths.
+    /// The path prefix under which a host serves the cluster, such as `/meilisearch`: the filter ignores requests outside of
+    /// it. Without it the cluster has all paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
-    /// What nodes are called among the servers of `/network`: all of them the same.
+    /// The name that nodes have in `/network`; the same for all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// Nodes search as they did before Meilisearch 1.47, or have the experimental feature of this name on: totals stop at
-    /// `pagination.maxTotalHits`.
+    /// Whether nodes search as before Meilisearch 1.47, or have the experimental feature of this name enabled: totals are then
+    /// capped at `pagination.maxTotalHits`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub legacy_search: bool,
-    /// Where spans go; without it the filter makes none.
+    /// Where the filter sends spans; without it the filter makes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingConfig>,
-    /// Bounds.
+    /// Bounds on time and memory.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -102,7 +102,7 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IndexConfig {
-    /// Absent until the first document says it.
+    /// Absent until the first documents determine it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub primary_key: Option<String>,
     /// The setting `distinctAttribute`.
@@ -118,16 +118,16 @@ pub struct IndexConfig {
     /// The setting `faceting.sortFacetValuesBy`: attribute, or `*` for all others, to `alpha` or `count`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sort_facet_values_by: BTreeMap<String, FacetValuesSort>,
-    /// What of the setting `filterableAttributes` enables filters; absent where that is not known.
+    /// The part of the setting `filterableAttributes` that enables filters; absent if not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filterable: Option<Vec<Filterable>>,
-    /// Its settings are being changed: nodes may have the old ones or the new ones.
+    /// The index's settings are being changed: nodes may have the old or the new ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub settings_changing: bool,
-    /// What dynamic search rules pin in it, first the rules that go before others.
+    /// What dynamic search rules pin in this index, in the order of the rules' precedence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Pin>,
-    /// Totals stop at `max_total_hits`: [`TopologyConfig::legacy_search`].
+    /// Whether totals are capped at `max_total_hits`: see [`TopologyConfig::legacy_search`].
     #[serde(skip)]
     pub totals_stop: bool,
 }
@@ -136,17 +136,17 @@ pub struct IndexConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Filterable {
-    /// A name, in which a star is a letter.
+    /// A name, in which a star is an ordinary character.
     Name(String),
     /// A pattern of a rule.
     Pattern {
-        /// As it is written.
+        /// The pattern as the client wrote it.
         pattern: String,
     },
 }
 
 impl Filterable {
-    /// As messages have it.
+    /// The form that messages show.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -155,13 +155,13 @@ impl Filterable {
     }
 }
 
-/// An action of a dynamic search rule: a document that is to be at a position, where the rule's conditions are met.
+/// An action of a dynamic search rule: places a document at a position if the rule's conditions are met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pin {
     /// The document's id.
     pub id: String,
-    /// From 0.
+    /// Counted from 0.
     pub position: u32,
 }
 
@@ -171,7 +171,7 @@ pub struct Pin {
 pub enum FacetValuesSort {
     /// By name.
     Alpha,
-    /// By count, most first.
+    /// By count, the highest first.
     Count,
 }
 
@@ -193,14 +193,14 @@ impl Default for IndexConfig {
 }
 
 impl IndexConfig {
-    /// The attributes by which a query with this `sort` is sorted, and whether in ascending order: those of the query and
-    /// those that are ranking rules, in the order of the rules, each attribute once. Distances are not among them.
+    /// The attributes by which a query with this `sort` is sorted, each with `true` for ascending order. They come from the
+    /// query and from the ranking rules, in the order of the rules, each attribute once. Sorts by distance are not included.
     #[must_use]
     pub fn sorts(&self, sort: &[String]) -> Vec<(String, bool)> {
         let default = ["sort".to_owned()];
         let rules = if self.ranking_rules.is_empty() { &default[..] } else { &self.ranking_rules };
         let mut sorts: Vec<(String, bool)> = Vec::new();
-        // A client can sort by as many as it likes.
+        // A client may sort by any number of attributes, so duplicates are found by hash.
         let mut known: HashSet<&str> = HashSet::new();
         for rule in rules {
             let rules = if rule == "sort" { sort } else { std::slice::from_ref(rule) };
@@ -215,13 +215,13 @@ impl IndexConfig {
         sorts
     }
 
-    /// Whether no ranking rule sorts by itself.
+    /// Whether no ranking rule names an attribute to sort by.
     #[must_use]
     pub fn sorts_by_default(&self) -> bool {
         !self.ranking_rules.iter().any(|rule| rule.contains(':'))
     }
 
-    /// What an answer's total says of so many hits.
+    /// The total that an answer reports for this number of hits.
     #[must_use]
     pub fn total(&self, hits: u64) -> u64 {
         if self.totals_stop { hits.min(self.max_total_hits) } else { hits }
@@ -241,7 +241,7 @@ impl IndexConfig {
 pub struct ControlConfig {
     /// The Envoy cluster.
     pub cluster: String,
-    /// Proves to the control plane that a request comes from a gateway.
+    /// The secret that proves to the control plane that a request comes from a gateway.
     pub secret: String,
 }
 
@@ -249,7 +249,7 @@ pub struct ControlConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FanOut {
-    /// As few nodes as hold all shards.
+    /// The smallest set of nodes that holds all shards.
     #[default]
     Fewest,
     /// All nodes, an even share each.
@@ -260,7 +260,7 @@ pub enum FanOut {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OnMissingShards {
-    /// What the other shards say, with the header `X-Miroir-Missing-Shards`.
+    /// The answer of the other shards, with the header `X-Miroir-Missing-Shards`.
     #[default]
     Partial,
     /// 503.
@@ -271,7 +271,8 @@ pub enum OnMissingShards {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OnLostControl {
-    /// Answers them by the topology that it has, with the header `X-Miroir-Control-Lost`: for how many seconds.
+    /// It answers them by the topology that it has. The header `X-Miroir-Control-Lost` says for how many seconds the control
+    /// plane has been lost.
     #[default]
     Serve,
     /// 503.
@@ -282,31 +283,31 @@ pub enum OnLostControl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// How long a node may take for its part of a search or a read of ordinary size, milliseconds; see
+    /// How long a node may take for its part of a search or read of ordinary size, in milliseconds; see
     /// [`Limits::search_timeout_of`].
     pub search_timeout_ms: u64,
-    /// How long a node may take to acknowledge its part of a write, milliseconds.
+    /// How long a node may take to acknowledge its part of a write, in milliseconds.
     pub write_timeout_ms: u64,
-    /// How long the control plane may take for a begin (it may wait for locks) or a commit, milliseconds.
+    /// How long the control plane may take for a begin (which may wait for locks) or a commit, in milliseconds.
     pub control_timeout_ms: u64,
-    /// The largest body a client may send, bytes, as Meilisearch's `--http-payload-size-limit`.
+    /// The largest body that a client may send, in bytes, as Meilisearch's `--http-payload-size-limit`.
     pub max_payload_bytes: u64,
-    /// The largest body of a read, bytes, as received and as decoded; [`Limits::read_bytes`].
+    /// The largest body of a read, in bytes, as received and as decoded; see [`Limits::read_bytes`].
     pub max_read_bytes: u64,
-    /// The most that a read may send to nodes in one step, bytes; see [`crate::read::Estimate`].
+    /// The most bytes that one step of a read may send to nodes; see [`crate::read::Estimate`].
     pub max_fan_out_bytes: u64,
-    /// What one worker of a gateway holds at once of clients' bodies, as received and as decoded, bytes; requests above that
-    /// get 503. Envoy holds up to as much again for each replica while it sends them on.
+    /// The most bytes of clients' bodies that one worker of a gateway may hold at a time, as received and as decoded; requests
+    /// beyond that get 503. While Envoy sends the bodies on, it holds up to the same amount again for each replica.
     pub max_buffered_bytes: u64,
-    /// The part of it that one client may have; see [`Limits::buffered_bytes_per_client`].
+    /// The part of `max_buffered_bytes` that one client may use; see [`Limits::buffered_bytes_per_client`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_buffered_bytes_per_client: Option<u64>,
-    /// The reads that one client may have under way at one worker of a gateway.
+    /// The number of reads that one client may have in progress at one worker of a gateway.
     pub max_reads_per_client: u64,
-    /// How long a body may take to come in, from its request's headers to its end, milliseconds.
+    /// How long a body may take to arrive, from the end of the request's headers, in milliseconds.
     pub body_timeout_ms: u64,
-    /// How long a worker of a gateway may read without having heard of the control plane, milliseconds. Old copies stay at
-    /// least as long, where a gateway is silent.
+    /// How long a worker of a gateway may read without an answer from the control plane, in milliseconds. If a gateway is
+    /// silent, old replicas are kept at least this long.
     pub lease_ms: u64,
 }
 
@@ -329,14 +330,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest body of a read, bytes: never more than that of a write.
+    /// The largest body of a read, in bytes: never more than that of a write.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.max_read_bytes.min(self.max_payload_bytes)
     }
 
-    /// What one client may hold at one worker, bytes: as configured, else a quarter of what the worker holds, but enough for the
-    /// largest payload and for what is known of each of its documents.
+    /// The most bytes that one client may hold at one worker. The default is a quarter of the worker's limit, but enough for
+    /// the largest payload and the data derived from each of its documents.
     #[must_use]
     pub fn buffered_bytes_per_client(&self) -> u64 {
         self.max_buffered_bytes_per_client.unwrap_or_else(|| {
@@ -345,7 +346,7 @@ impl Limits {
         })
     }
 
-    /// What is wrong, each error naming its key.
+    /// All errors in the limits, each naming its key.
     pub(super) fn errors(&self) -> Vec<String> {
         let positive = [
             ("searchTimeoutMs", self.search_timeout_ms),
@@ -380,9 +381,9 @@ impl Limits {
         errors
     }
 
-    /// How long a node may take for its part of a read whose path and body have so many bytes, and whose page ends after so
-    /// many hits, milliseconds: long lists of queries, long filters and deep pages take long. Each whole kibibyte and each
-    /// 5,000 hits give a fifth more, up to 60 times.
+    /// How long a node may take for its part of a read whose path and body have this many bytes and whose page ends after this
+    /// many hits, in milliseconds. Long lists of queries, long filters and deep pages take longer. Each full kibibyte and each
+    /// 5,000 hits add a fifth, up to 60 times the ordinary time.
     #[must_use]
     pub fn search_timeout_of(&self, bytes: usize, hits: u64) -> u64 {
         let kibibytes = u64::try_from(bytes / 1024).unwrap_or(u64::MAX);
@@ -390,7 +391,8 @@ impl Limits {
         (self.search_timeout_ms / 5).max(1).saturating_mul(fifths).max(self.search_timeout_ms)
     }
 
-    /// How long such a read may take in all, milliseconds: what a node does not answer in its time can be asked of another.
+    /// How long such a read may take in total, in milliseconds: if one node does not answer in time, another one can still be
+    /// asked.
     #[must_use]
     pub fn search_deadline_of(&self, bytes: usize, hits: u64) -> u64 {
         self.search_timeout_of(bytes, hits).saturating_mul(2)

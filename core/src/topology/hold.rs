@@ -1,8 +1,8 @@
-//! Which topologies a VM still uses.
+//! Tracks which topologies a VM still uses.
 //!
-//! Replicas that older topologies name are deleted only when no VM uses these any more. An operation uses the topology that it was
-//! planned with until it ends, so it has a [`Hold`] of it. A request whose body still comes in has none, however long that takes:
-//! it is planned with the newest topology once its body is whole.
+//! Replicas that older topologies name may be deleted only when no VM uses these topologies any more. An operation uses the
+//! topology that it was planned with until it ends, so it keeps a [`Hold`] on that topology. A request whose body is still
+//! arriving has no hold, however long that takes: it is planned with the newest topology once its body is complete.
 
 use super::Topology;
 use std::{
@@ -15,14 +15,14 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Hold(Rc<Held>);
 
-/// Counted apart from the topology itself, which contexts keep that only collect a body.
+/// Counted separately from the topology itself, because contexts that only collect a body keep the topology too.
 #[derive(Debug)]
 struct Held {
     topology: Arc<Topology>,
 }
 
 impl Hold {
-    /// Of a topology that no control plane has published: nobody asks who uses it.
+    /// A hold on a topology that no control plane has published: nobody needs to know whether it is in use.
     #[must_use]
     pub fn unpublished(topology: Arc<Topology>) -> Self {
         Self(Rc::new(Held { topology }))
@@ -43,17 +43,17 @@ impl Deref for Hold {
     }
 }
 
-/// The topologies of one VM, which may serve several clusters: each cluster has a control plane of its own.
+/// The topologies of one VM. A VM may serve several clusters, each with its own control plane.
 #[derive(Debug, Default)]
 pub struct Topologies {
-    /// The newest of each cluster: what is begun now is planned with it.
+    /// The newest topology of each cluster; new operations are planned with it.
     in_force: Vec<Hold>,
-    /// All that may be held.
+    /// All topologies that may still be held.
     all: Vec<Weak<Held>>,
 }
 
 impl Topologies {
-    /// A configuration has come: it is in force from now on.
+    /// Puts a newly received configuration in force.
     pub fn put_in_force(&mut self, topology: Arc<Topology>) {
         if topology.config().control.is_none() {
             return;
@@ -65,13 +65,13 @@ impl Topologies {
         self.in_force.push(hold);
     }
 
-    /// The newest topology of the same cluster; `None` where no control plane publishes it.
+    /// The newest topology of the same cluster; `None` if no control plane publishes it.
     #[must_use]
     pub fn newest(&self, topology: &Topology) -> Option<Hold> {
         self.in_force.iter().find(|newest| same_cluster(newest, topology)).cloned()
     }
 
-    /// The version of the oldest topology of the same cluster that something uses; the newest one is always in use.
+    /// The version of the oldest topology of the same cluster that is in use; the newest one always is.
     #[must_use]
     pub fn oldest(&self, topology: &Topology) -> u64 {
         let held =
@@ -80,7 +80,8 @@ impl Topologies {
     }
 }
 
-/// A control plane keeps its secret or its Envoy cluster when the other one is changed. Without one, nothing tells clusters apart.
+/// Two topologies belong to the same cluster if they share the secret or the Envoy cluster of the control plane: only one of
+/// the two changes at a time. Without a control plane, clusters cannot be told apart.
 fn same_cluster(one: &Topology, other: &Topology) -> bool {
     match (&one.config().control, &other.config().control) {
         (Some(one), Some(other)) => one.secret == other.secret || one.cluster == other.cluster,
@@ -108,7 +109,7 @@ mod tests {
         topologies.put_in_force(Arc::clone(&first));
         let read = topologies.newest(&first).unwrap();
         topologies.put_in_force(topology(2, "s"));
-        // Something that collects a body still has the first one, and does not hold it.
+        // A request that collects a body still has the first topology, but does not hold it.
         assert_eq!(topologies.newest(&first).unwrap().version(), 2);
         assert_eq!(topologies.oldest(&first), 1);
         let again = read.clone();
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!((topologies.oldest(&one), topologies.oldest(&other)), (7, 3));
         assert_eq!(topologies.newest(&one).unwrap().version(), 7);
         assert!(topologies.newest(&topology(1, "third")).is_none());
-        // A configuration of before that is put in force again is in force.
+        // An earlier configuration that is put in force again counts as the newest.
         topologies.put_in_force(topology(5, "one"));
         assert_eq!(topologies.newest(&one).unwrap().version(), 5);
         assert_eq!(topologies.oldest(&one), 5);

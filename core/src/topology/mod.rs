@@ -1,4 +1,4 @@
-//! The topology: what the configuration says, once it cannot be wrong.
+//! The topology: a validated configuration.
 
 mod config;
 mod hold;
@@ -16,32 +16,32 @@ use crate::{
 };
 use std::collections::HashSet;
 
-/// A valid topology.
+/// A topology whose configuration is valid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     config: TopologyConfig,
 }
 
-/// Everything that is wrong with a configuration, each error naming its key.
+/// All errors in a configuration, each naming its key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid topology: {}", .0.join("; "))]
 pub struct InvalidTopology(pub Vec<String>);
 
 impl Topology {
-    /// Reads the filter's configuration.
+    /// Parses and validates the filter's configuration.
     ///
     /// # Errors
-    /// All that is wrong, at once; unreadable JSON is one error.
+    /// All errors in the configuration at once; unreadable JSON is one error.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidTopology> {
         let config = serde_json::from_slice(json)
             .map_err(|error| InvalidTopology(vec![format!("not a topology: {error}")]))?;
         Self::validate(config)
     }
 
-    /// Makes sure that nothing in it can be wrong.
+    /// Validates a configuration.
     ///
     /// # Errors
-    /// All that is wrong, at once.
+    /// All errors in the configuration at once.
     pub fn validate(config: TopologyConfig) -> Result<Self, InvalidTopology> {
         let mut errors = Vec::new();
         if config.schema != SCHEMA {
@@ -56,12 +56,12 @@ impl Topology {
             if node.name.is_empty() {
                 errors.push(format!("nodes[{position}].name: must not be empty"));
             } else if !names.insert(node.name.as_str()) {
-                errors.push(format!("nodes[{position}].name: `{}` is there twice", node.name));
+                errors.push(format!("nodes[{position}].name: `{}` is listed twice", node.name));
             }
             if node.cluster.is_empty() {
                 errors.push(format!("nodes[{position}].cluster: must not be empty"));
             } else if !clusters.insert(node.cluster.as_str()) {
-                errors.push(format!("nodes[{position}].cluster: `{}` is there twice", node.cluster));
+                errors.push(format!("nodes[{position}].cluster: `{}` is listed twice", node.cluster));
             }
         }
         if config.placement.is_empty() || config.placement.len() > usize::from(MAX_SHARDS) {
@@ -73,7 +73,7 @@ impl Topology {
                 if usize::from(*node) >= config.nodes.len() {
                     errors.push(format!("placement[{shard}]: there is no node {node}"));
                 } else if !seen.insert(node) {
-                    errors.push(format!("placement[{shard}]: node {node} is there twice"));
+                    errors.push(format!("placement[{shard}]: node {node} is listed twice"));
                 }
             }
         }
@@ -94,20 +94,20 @@ impl Topology {
         if errors.is_empty() { Ok(Self { config }) } else { Err(InvalidTopology(errors)) }
     }
 
-    /// What it was made from.
+    /// The configuration that the topology was made from.
     #[must_use]
     pub fn config(&self) -> &TopologyConfig {
         &self.config
     }
 
-    /// A client's path (and query) as Meilisearch knows it; `None` where it is outside of the cluster's prefix.
+    /// Strips the cluster's prefix from a client's path (with query); `None` if the path is outside of the prefix.
     #[must_use]
     pub fn own_path<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(self.config.path_prefix.as_deref().unwrap_or_default())?;
         rest.starts_with('/').then_some(rest)
     }
 
-    /// Grows with every publication.
+    /// Increases with every publication.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.config.version
@@ -143,14 +143,14 @@ impl Topology {
         u16::try_from(position).ok()
     }
 
-    /// What is known of an index; Meilisearch's defaults where it is not in the catalogue.
+    /// The catalogue's entry for an index; Meilisearch's defaults if the catalogue does not have it.
     #[must_use]
     pub fn index(&self, index: &str) -> IndexConfig {
         let config = self.config.indexes.get(index).cloned().unwrap_or_default();
         IndexConfig { totals_stop: self.config.legacy_search, ..config }
     }
 
-    /// The primary key of an index, where the catalogue knows it.
+    /// The primary key of an index, if the catalogue has it.
     #[must_use]
     pub fn primary_key(&self, index: &str) -> Option<&str> {
         self.config.indexes.get(index)?.primary_key.as_deref()

@@ -1,23 +1,23 @@
-//! The names of traces and spans.
+//! The ids of traces and spans.
 
 use std::fmt;
 
-/// A trace's name: 128 bits that are not all zero.
+/// A trace's id: 128 bits that are not all zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(u128);
 
-/// A span's name: 64 bits that are not all zero.
+/// A span's id: 64 bits that are not all zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpanId(u64);
 
 impl TraceId {
-    /// Out of random bits.
+    /// Makes an id from random bits.
     #[must_use]
     pub fn new(high: u64, low: u64) -> Self {
         Self((u128::from(high) << 64 | u128::from(low)).max(1))
     }
 
-    /// Reads 32 hexadecimal digits in lower case.
+    /// Parses 32 hexadecimal digits in lower case.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let bits = digits(text, 32).and_then(|text| u128::from_str_radix(text, 16).ok())?;
@@ -26,13 +26,13 @@ impl TraceId {
 }
 
 impl SpanId {
-    /// Out of random bits.
+    /// Makes an id from random bits.
     #[must_use]
     pub fn new(bits: u64) -> Self {
         Self(bits.max(1))
     }
 
-    /// Reads 16 hexadecimal digits in lower case.
+    /// Parses 16 hexadecimal digits in lower case.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let bits = digits(text, 16).and_then(|text| u64::from_str_radix(text, 16).ok())?;
@@ -52,7 +52,7 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// Two hexadecimal digits.
+/// Parses two hexadecimal digits.
 pub(super) fn byte(text: &str) -> Option<u8> {
     digits(text, 2).and_then(|text| u8::from_str_radix(text, 16).ok())
 }

@@ -1,6 +1,7 @@
-//! Distributed traces: where a client's request stands in one, what callouts are told of it, and what a collector is told.
+//! Distributed tracing: finds the trace of a client's request, makes the trace headers of callouts, and builds the spans for a
+//! collector.
 //!
-//! Sources: W3C "Trace Context" (level 1), Zipkin's "B3 Propagation", and for the collector see [`otlp`].
+//! Sources: W3C "Trace Context" (level 1), Zipkin's "B3 Propagation"; for the collector see [`otlp`].
 
 mod ids;
 pub mod otlp;
@@ -9,8 +10,8 @@ pub use ids::{SpanId, TraceId};
 
 use serde::{Deserialize, Serialize};
 
-/// The span that Envoy itself has opened for a request, as `traceparent` is written: Envoy tells upstreams only of its spans, unless
-/// a filter before this one puts it here.
+/// The header with the span that Envoy itself opened for a request, in the form of `traceparent`. Envoy normally tells only
+/// upstreams about its spans; a filter before this one puts it here.
 pub const GATEWAY_HEADER: &str = "x-miroir-traceparent";
 
 const TRACEPARENT: &str = "traceparent";
@@ -23,23 +24,23 @@ const B3_PARENT: &str = "x-b3-parentspanid";
 const B3_SAMPLED: &str = "x-b3-sampled";
 const B3_FLAGS: &str = "x-b3-flags";
 
-/// The headers that say which trace a request belongs to: Envoy's own name of the request, W3C's, Zipkin's.
+/// The headers that tell which trace a request belongs to: Envoy's request id, W3C's headers, and Zipkin's.
 pub const TRACE_HEADERS: [&str; 9] =
     [REQUEST_ID, TRACEPARENT, TRACESTATE, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS, B3];
 
-/// Where spans go.
+/// Where and how spans are sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TracingConfig {
-    /// The Envoy cluster of a collector that takes OTLP over HTTP.
+    /// The Envoy cluster of a collector that accepts OTLP over HTTP.
     pub cluster: String,
-    /// Its path.
+    /// The path on the collector.
     #[serde(default = "default_path")]
     pub path: String,
-    /// Who spans say that they are of.
+    /// The service name in the spans.
     #[serde(default = "default_service")]
     pub service_name: String,
-    /// Of the requests that come without a trace, the share that begins one here: 0 to 1.
+    /// The fraction, from 0 to 1, of requests without a trace for which the gateway starts one.
     #[serde(default)]
     pub sampling: f64,
 }
@@ -53,13 +54,13 @@ fn default_service() -> String {
 }
 
 impl TracingConfig {
-    /// Spans to this cluster, and else as nothing was said.
+    /// Sends spans to this cluster, with the defaults for everything else.
     #[must_use]
     pub fn new(cluster: impl Into<String>) -> Self {
         Self { cluster: cluster.into(), path: default_path(), service_name: default_service(), sampling: 0.0 }
     }
 
-    /// What is wrong with it, each error naming its key.
+    /// All errors in the configuration, each naming its key.
     #[must_use]
     pub fn errors(&self) -> Vec<String> {
         let mut errors = Vec::new();
@@ -77,38 +78,38 @@ impl TracingConfig {
         errors
     }
 
-    /// Whether a request without a trace begins one; `random` gives random bits.
+    /// Whether a trace is started for a request that has none; `random` returns random bits.
     #[must_use]
     pub fn samples(&self, random: impl FnOnce() -> u64) -> bool {
-        // 53 bits are what such a number can hold.
+        // A double holds 53 bits exactly.
         self.sampling > 0.0 && ((random() >> 11) as f64) < self.sampling * (1_u64 << 53) as f64
     }
 }
 
-/// A trace that is recorded, and the span in it that a request comes from.
+/// A sampled trace, and the span in it that a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
-    /// The trace.
+    /// The trace's id.
     pub trace: TraceId,
-    /// The span; `None` where the trace begins here.
+    /// The span's id; `None` if the trace starts here.
     pub span: Option<SpanId>,
-    /// It is Envoy's own.
+    /// Whether the span is Envoy's own.
     pub is_gateways: bool,
 }
 
-/// What a request's headers say of its trace.
+/// The trace information in a request's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traced {
-    /// Nothing.
+    /// There is no trace.
     No,
-    /// There is one, and nobody records it.
+    /// There is a trace, but it is not sampled.
     Unsampled,
-    /// There is one.
+    /// There is a sampled trace.
     By(Parent),
 }
 
 impl Traced {
-    /// Reads headers, whose names are in lower case.
+    /// Parses headers, whose names must be in lower case.
     #[must_use]
     pub fn of(headers: &[(String, String)]) -> Self {
         let header = |name| header(headers, name);
@@ -118,8 +119,8 @@ impl Traced {
             false => Self::Unsampled,
         };
         if let Some((trace, span, _)) = header(GATEWAY_HEADER).and_then(traceparent) {
-            // Envoy cannot write down whether its span is recorded; but it follows the client's decision, and takes its own
-            // down in the request's name.
+            // Envoy's header cannot say whether its span is sampled. But Envoy follows the client's decision, and records its
+            // own decision in the request id.
             let refused = w3c.is_some_and(|(theirs, _, sampled)| theirs == trace && !sampled);
             return by(trace, span, true, !refused && header(REQUEST_ID).is_some_and(is_traced));
         }
@@ -136,14 +137,14 @@ impl Traced {
         };
         match single().or_else(multi) {
             Some((trace, span, sampled)) => by(trace, span, false, sampled),
-            // Nothing but a decision.
+            // There are no ids, only a sampling decision.
             None if header(B3) == Some("0") || header(B3_SAMPLED) == Some("0") => Self::Unsampled,
             None => Self::No,
         }
     }
 }
 
-/// The headers that a callout carries whose span this is, of a request with these headers.
+/// The trace headers of a callout with this span, for a request with these headers.
 #[must_use]
 pub fn callout_headers(
     headers: &[(String, String)],
@@ -178,27 +179,27 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// Trace, span, and whether the trace is recorded.
+/// Parses the trace, the span, and whether the trace is sampled.
 fn traceparent(text: &str) -> Option<(TraceId, SpanId, bool)> {
     let mut parts = text.trim().split('-');
     let version = ids::byte(parts.next()?)?;
     let (trace, span) = (TraceId::read(parts.next()?)?, SpanId::read(parts.next()?)?);
     let flags = ids::byte(parts.next()?)?;
-    // Later versions may say more.
+    // Later versions of the format may have more parts.
     let is_whole = version != 0xff && (version > 0 || parts.next().is_none());
     is_whole.then_some((trace, span, flags & 1 == 1))
 }
 
-/// The same of Zipkin's: what is not decided yet is taken as not recorded.
+/// The same for Zipkin's headers; a decision that is still open counts as not sampled.
 fn b3(trace: &str, span: &str, sampled: Option<&str>) -> Option<(TraceId, SpanId, bool)> {
-    // They may be of 64 bits.
+    // Trace ids may have only 64 bits.
     let trace = if trace.len() == 16 { format!("{}{trace}", "0".repeat(16)) } else { trace.to_owned() };
     let sampled = sampled.is_some_and(|sampled| ["1", "d", "true"].contains(&sampled));
     Some((TraceId::read(&trace)?, SpanId::read(span)?, sampled))
 }
 
-/// Whether Envoy has decided to trace the request of this id: the version of the UUID says why, and is 4 where it does not.
-/// Source: Envoy's `source/extensions/request_id/uuid/config.cc`.
+/// Whether Envoy decided to trace the request with this id. The version digit of the UUID tells why; it is 4 if Envoy decided
+/// not to. Source: Envoy's `source/extensions/request_id/uuid/config.cc`.
 fn is_traced(request_id: &str) -> bool {
     matches!(request_id.as_bytes().get(14), Some(b'9' | b'a' | b'b'))
 }

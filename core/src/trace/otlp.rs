@@ -1,47 +1,47 @@
-//! Spans as a collector takes them: OpenTelemetry's protocol over HTTP, as JSON.
+//! Spans for a collector: OpenTelemetry's protocol over HTTP, in JSON.
 //!
-//! Source: OTLP 1.x, `opentelemetry/proto/trace/v1/trace.proto` and "JSON Protobuf Encoding": ids are hexadecimal, 64-bit numbers
-//! are strings. Attributes are named as the semantic conventions name them, or start with `miroir.`.
+//! Source: OTLP 1.x, `opentelemetry/proto/trace/v1/trace.proto` and "JSON Protobuf Encoding": ids are hexadecimal, and 64-bit
+//! numbers are strings. The names of attributes follow the semantic conventions, or start with `miroir.`.
 
 use super::{SpanId, TraceId, TracingConfig};
 use serde_json::{Value, json};
 
-/// Spans that are worth a request to the collector before its time.
+/// The number of spans, and their bytes, at which a batch is sent before the next tick.
 const FULL: (usize, usize) = (512, 512 << 10);
-/// Spans that are held at most, with their bytes.
+/// The most spans, and bytes of spans, that are held.
 const LIMIT: (usize, usize) = (2_048, 2 << 20);
 
-/// What a span is about; the numbers are the protocol's.
+/// The kind of a span; the numbers are the protocol's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Work within another span of the same process.
     Internal = 1,
     /// A client's request.
     Server = 2,
-    /// A request to somebody else.
+    /// A request to another server.
     Client = 3,
 }
 
-/// What has been done, from when to when.
+/// A unit of work with its start and end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    /// Its trace.
+    /// The trace's id.
     pub trace: TraceId,
-    /// Its name in the trace.
+    /// The span's id.
     pub id: SpanId,
-    /// The span that it is a part of.
+    /// The id of the parent span.
     pub parent: Option<SpanId>,
-    /// For people.
+    /// The name that people read.
     pub name: String,
-    /// What it is about.
+    /// The span's kind.
     pub kind: Kind,
-    /// When it began, nanoseconds since 1970.
+    /// When it began, in nanoseconds since 1970.
     pub begun: u64,
-    /// When it ended.
+    /// When it ended, in nanoseconds since 1970.
     pub ended: u64,
-    /// What there is to say of it: strings, numbers, and lists of them.
+    /// Attributes: strings, numbers, and lists of them.
     pub attributes: Vec<(&'static str, Value)>,
-    /// Why it failed.
+    /// Why it failed, if it did.
     pub error: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Span {
             "name": self.name,
             "kind": self.kind as u8,
             "startTimeUnixNano": self.begun.to_string(),
-            // A clock may be set back.
+            // The clock may have been set back in between.
             "endTimeUnixNano": self.ended.max(self.begun).to_string(),
             "attributes": attributes(&self.attributes),
         });
@@ -86,16 +86,16 @@ fn any(value: &Value) -> Value {
     }
 }
 
-/// Spans that have ended and are to be sent.
+/// Ended spans that wait to be sent.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// JSON objects, with commas.
+    /// JSON objects, separated by commas.
     spans: Vec<u8>,
     count: usize,
 }
 
 impl Batch {
-    /// Takes a span; `false` where it holds as many as it may.
+    /// Adds a span; `false` if the batch is at its limit.
     #[must_use]
     pub fn push(&mut self, span: &Span) -> bool {
         let span = span.to_json().to_string();
@@ -110,13 +110,14 @@ impl Batch {
         true
     }
 
-    /// Whether to send it now.
+    /// Whether to send the batch now.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.count >= FULL.0 || self.spans.len() >= FULL.1
     }
 
-    /// The body of a request to the collector, and how many spans are in it; `None` where there are none. `instance` names the worker.
+    /// The body of a request to the collector, and the number of spans in it; `None` if there are none. `instance` identifies
+    /// the worker.
     pub fn take(&mut self, config: &TracingConfig, instance: &str) -> Option<(Vec<u8>, usize)> {
         let Self { spans, count } = std::mem::take(self);
         if count == 0 {

@@ -67,13 +67,13 @@ fn envoys_own_span_is_recorded_as_envoy_has_decided() {
     assert_eq!(traced(&[envoys, TRACED_BY_ENVOY]), by(true));
     assert_eq!(traced(&[envoys, NOT_TRACED_BY_ENVOY]), Traced::Unsampled);
     assert_eq!(traced(&[envoys]), Traced::Unsampled);
-    // It goes on with the client's trace, and so with its decision.
+    // Envoy continues the client's trace, and so follows its sampling decision.
     let theirs = |flags: &str| format!("00-{TRACE}-b7ad6b7169203331-{flags}");
     assert_eq!(traced(&[envoys, TRACED_BY_ENVOY, ("traceparent", &theirs("01"))]), by(true));
     assert_eq!(traced(&[envoys, TRACED_BY_ENVOY, ("traceparent", &theirs("00"))]), Traced::Unsampled);
     let other = format!("00-{}-{SPAN}-00", "1".repeat(32));
     assert_eq!(traced(&[envoys, TRACED_BY_ENVOY, ("traceparent", &other)]), by(true));
-    // Envoy has no tracer: its formatter writes dashes.
+    // If Envoy has no tracer, its formatter writes dashes.
     let none = ((GATEWAY_HEADER, "00-----01"), ("traceparent", format!("00-{TRACE}-{SPAN}-01")));
     assert_eq!(traced(&[none.0, (none.1.0, &none.1.1)]), by(false));
 }

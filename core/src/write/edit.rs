@@ -1,7 +1,7 @@
-//! Edits by function: the client's function never sees the tag, and cannot drop or change it.
+//! Edits by function: wraps the client's function so that it never sees the tag, and can neither drop nor change it.
 //!
-//! Source: Meilisearch 1.50, `milli/src/update/new/indexer/update_by_function.rs`: the script runs with the document as
-//! the variable `doc`, and what is in `doc` at its end is the new document; `()` deletes it.
+//! Source: Meilisearch 1.50, `milli/src/update/new/indexer/update_by_function.rs`: the script runs with the document as the
+//! variable `doc`, and the value of `doc` at the end is the new document; `()` deletes it.
 
 use crate::{
     error::{ApiError, Code},
@@ -17,45 +17,47 @@ use xxhash_rust::xxh3::xxh3_128;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
-    /// Which documents; all where it is absent.
+    /// The filter that selects the documents; all documents if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Value>,
-    /// What the function may read as `context`.
+    /// The value that the function can read as `context`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Value>,
     /// A Rhai script.
     pub function: String,
 }
 
-/// Lines before the client's in a wrapped function; positions in a node's errors count them.
+/// The number of lines before the client's function in a wrapped one; positions in a node's errors count them.
 pub const LINES_BEFORE: u32 = 1;
 
-/// Functions that the lines around the client's rely on. A script's own would come before Rhai's.
+/// Functions that the wrapping code relies on. A definition in the client's script would take precedence over Rhai's.
 const RELIED_ON: [&str; 2] = ["remove", "exit"];
 
 impl Edit {
-    /// Whether the function can be wrapped so that it cannot reach the tag.
+    /// Checks whether the function can be wrapped so that it cannot reach the tag.
     ///
     /// # Errors
-    /// It defines functions that the wrapping relies on, or the wrapping could not be closed behind it.
+    /// The function defines functions that the wrapping relies on, or contains a block comment that could swallow the end of
+    /// the wrapping.
     pub fn check(&self) -> Result<(), ApiError> {
         let refused = |message: String| Err(ApiError::new(Code::BAD_REQUEST, message));
         for signature in definitions(&self.function) {
             if let Some(name) = RELIED_ON.iter().find(|name| words(signature).any(|word| word == **name)) {
                 return refused(format!(
-                    "A cluster takes no function that defines `{name}`: give it another name."
+                    "A cluster does not accept a function that defines `{name}`: give it another name."
                 ));
             }
-            // Functions cannot be defined in a block, and without one an open comment would reach beyond the function.
+            // Functions cannot be defined inside a block, and without a block around the function an unclosed comment would
+            // continue into the wrapping.
             if self.function.contains("/*") {
-                let why = "A cluster takes no function that defines functions and has block comments: write them with `//`.";
+                let why = "A cluster does not accept a function that defines functions and has block comments: write them with `//`.";
                 return refused(why.to_owned());
             }
         }
         Ok(())
     }
 
-    /// The body that edits some shards' documents on a node. `secret` is nothing that a client knows.
+    /// The body of the request that edits the documents of some shards on a node. `secret` must not be known to any client.
     #[must_use]
     pub fn of_shards(&self, secret: &str, shards: &[Shard]) -> Vec<u8> {
         let narrowed = self.narrowed(shards);
@@ -63,7 +65,8 @@ impl Edit {
         to_bytes(&edit)
     }
 
-    /// The body that lets a node say whether it would take the edit of these shards' documents, and leaves them as they are.
+    /// The body of a request with which a node checks whether it would accept the edit of these shards' documents. It leaves
+    /// the documents unchanged.
     #[must_use]
     pub fn trial(&self, secret: &str, shards: &[Shard], primary_key: &str) -> Vec<u8> {
         let narrowed = self.narrowed(shards);
@@ -71,7 +74,7 @@ impl Edit {
         to_bytes(&edit)
     }
 
-    /// The edit with the client's filter disguised and a condition on the tag, whose name must not be.
+    /// The edit with the client's filter disguised and a filter by tag added. The added filter is not disguised.
     fn narrowed(&self, shards: &[Shard]) -> Self {
         let disguised = |filter: &Value| scrub::disguise_value(filter).unwrap_or_else(|| filter.clone());
         let mut conditions = match self.filter.as_ref().map(disguised) {
@@ -84,22 +87,24 @@ impl Edit {
     }
 }
 
-/// The function with the tag taken away before and given back after it. The variable that keeps the tag meanwhile has a name
-/// that no function can know. What gives it back calls no function, since the client's script could define one of that name.
+/// Wraps the function: removes the tag before it and restores the tag after it. Meanwhile, a variable keeps the tag under a
+/// name that no function can know. The code that restores the tag calls no function, because the client's script could define
+/// one with the same name.
 ///
-/// With a primary key it is a trial: the document is given back as it was, unless it is one that a node refuses.
+/// With a primary key it is a trial: the document is restored to its original unless a node would refuse the edited one.
 fn wrapped(function: &str, secret: &str, trial: Option<&str>) -> String {
     let unknown =
         |what: &str| format!("{what}_{:032x}", xxh3_128(format!("{what}\n{secret}\n{function}").as_bytes()));
-    // A function can catch the mark, and be told it in an error: the variable's name does not follow from it.
+    // A function can catch the marker and read it from the error, so the variable's name must not be derivable from the marker.
     let (kept, mark) = (unknown("kept"), unknown("exit"));
-    // All of it in one line: see [`LINES_BEFORE`].
+    // All of this must stay on one line: see [`LINES_BEFORE`].
     let mut before = format!("let {kept} = doc[\"{TAG_FIELD}\"]; doc.remove(\"{TAG_FIELD}\"); ");
     let mut after = format!("\n;try {{ doc[\"{TAG_FIELD}\"] = {kept}; }} catch {{}}");
     if let Some(key) = trial {
         let original = unknown("original");
         before = format!("let {original} = doc; {before}");
-        // Another id is refused, and so is what is no document; `()` deletes it. A nested key is not looked at.
+        // A node refuses a changed id, and a result that is not a document; `()` deletes the document. A nested key is not
+        // compared.
         let id = |of: &str| format!("`${{{of}[{}]}}`", literal(key));
         let is_same = format!("{} == {}", id("doc"), id(&original));
         after.push_str(&format!(
@@ -107,25 +112,26 @@ fn wrapped(function: &str, secret: &str, trial: Option<&str>) -> String {
              catch {{ if doc == () {{ doc = {original}; }} }}"
         ));
     }
-    // `exit` would leave the whole script at once: here it is an error, which is caught where it can be seen to be used.
+    // `exit` would leave the whole script immediately. Here it throws an error instead, which is caught if the script uses
+    // `exit` visibly.
     before.push_str(&format!("fn exit() {{ throw \"{mark}\"; }} fn exit(result) {{ throw \"{mark}\"; }} "));
     if words(function).any(|word| word == "exit") {
         before.push_str("try { ");
         after = format!("\n}} catch (error) {{ if error != \"{mark}\" {{ throw error; }} }}{after}");
     } else if function.contains("/*") {
-        // A comment that is not closed leaves the block open, and a script with an open block is refused as a whole.
+        // An unclosed comment leaves the block open, and Rhai refuses a script with an open block as a whole.
         before.push_str("{ ");
         after = format!("\n}}{after}");
     }
     before.push('\n');
-    // A `return` would leave before the tag is given back, but not out of an `eval`.
+    // A `return` would leave the script before the tag is restored, but it only leaves an `eval`.
     let returns = words(function).any(|word| word == "return");
     let inner = if returns { format!("eval({})", literal(function)) } else { function.to_owned() };
     [before, inner, after].concat()
 }
 
-/// The beginnings of functions that a script defines, up to their parameters; more than there are, where strings and comments
-/// look like some.
+/// The start of each function definition in a script, up to the parameters. Strings and comments that look like definitions are
+/// included.
 fn definitions(script: &str) -> impl Iterator<Item = &str> {
     let starts = script.match_indices("fn").filter(|(start, name)| {
         let before = script.get(..*start).and_then(|before| before.chars().next_back());
@@ -143,7 +149,7 @@ fn is_of_a_word(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
-/// A Rhai string.
+/// Quotes text as a Rhai string.
 fn literal(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

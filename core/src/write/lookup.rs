@@ -1,8 +1,8 @@
-//! Which of a write's documents are there already, and since when.
+//! Looks up which documents of a write are already stored, and with which sequences.
 //!
-//! A document that is written again keeps its place among those that no ranking rule tells apart, as on one node. Only the
-//! nodes know that place: it is in the document that is about to be replaced. An answer that is missing or late changes
-//! nothing but that place.
+//! A rewritten document keeps its place among the documents that no ranking rule tells apart, as on one node. Only the nodes
+//! know that place: it is in the stored document that the write will replace. A missing or late answer affects nothing but that
+//! place.
 
 use super::{Payload, Plan};
 use crate::{
@@ -14,12 +14,13 @@ use crate::{
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most documents of a write that are looked up. Larger writes load whole collections: their order is the collection's.
+/// The most documents of a write that are looked up. Larger writes usually load whole collections, and then the collection's
+/// order counts.
 const MOST: usize = 1_000;
-/// How long a node may take, milliseconds: the shards stay locked meanwhile.
+/// How long a node may take, in milliseconds; it is short because the shards stay locked meanwhile.
 const TIMEOUT_MS: u64 = 1_000;
 
-/// One request to each of as few nodes as have all the documents.
+/// One request to each node of a small set that holds all the documents.
 pub(super) fn calls(
     topology: &Topology,
     index: &str,
@@ -51,7 +52,7 @@ pub(super) fn calls(
     ids.into_iter().map(call).collect()
 }
 
-/// A node that has a shard, and is written: one that is asked already, where there is one.
+/// A readable node that is a writer of the shard; preferably one that is already being asked.
 fn holder(
     topology: &Topology,
     plan: &Plan,

@@ -1,5 +1,5 @@
-//! The machine of a write: begin at the control plane, a look at which of a few documents are there already, one callout a node,
-//! commit; only then the client hears 202.
+//! The state machine of a write: begin at the control plane, a look-up of stored documents if the write is small, one callout
+//! to each node, commit. Only then does the client get its 202.
 
 mod edit;
 mod lookup;
@@ -28,17 +28,17 @@ use std::{
     sync::Arc,
 };
 
-/// How often a commit is sent before the client is told that nobody knows.
+/// How often a commit is sent before the client is told that its result is unknown.
 const COMMIT_ATTEMPTS: u32 = 3;
-/// How often a payload is split again because the index's primary key turns out to be another.
+/// How often a payload is split again because the index has another primary key than assumed.
 const SPLIT_ATTEMPTS: u32 = 2;
-/// Bytes of doubtful documents that the control plane is shown.
+/// The most bytes of documents that are sent to the control plane for the preflight.
 const SHOWN_BYTES: usize = 1 << 20;
 
-/// Who writes what, on whose behalf.
+/// Who writes to which index, on whose behalf.
 #[derive(Clone, Debug, Default)]
 pub struct WriteContext {
-    /// Whose epoch key the write goes under.
+    /// The id of the worker's VM, which selects the write key.
     pub gateway: String,
     /// Index uid.
     pub index: String,
@@ -56,7 +56,7 @@ pub struct Write {
     payload: Payload,
     state: State,
     next_call: u32,
-    /// The control plane wants to see the documents that nodes may refuse.
+    /// Whether the control plane has asked for the documents that nodes may refuse.
     shows: bool,
 }
 
@@ -68,11 +68,11 @@ enum State {
     Committing { commit: Commit, attempt: u32 },
 }
 
-/// What the control plane has decided of a write.
+/// The control plane's decision on a write.
 #[derive(Debug)]
 struct Plan {
     commit: Commit,
-    /// The gateway's epoch key.
+    /// The gateway's write key.
     key: String,
     primary_key: Option<String>,
     /// Names of the nodes.
@@ -82,7 +82,7 @@ struct Plan {
     writers: Vec<Vec<u16>>,
 }
 
-/// What one node is sent.
+/// The part of a write that one node gets.
 #[derive(Debug)]
 struct Part {
     node: String,
@@ -97,7 +97,7 @@ impl Write {
         Self { topology, context, payload, state, next_call: 0, shows: false }.begin(0)
     }
 
-    /// Digests what became of one callout.
+    /// Handles the result of one callout.
     #[must_use]
     pub fn digest(mut self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match &mut self.state {
@@ -125,13 +125,13 @@ impl Write {
         }
     }
 
-    /// Whether a callout under way asks for stored documents only.
+    /// Whether a pending callout only looks up stored documents.
     #[must_use]
     pub fn is_looking_up(&self, id: CallId) -> bool {
         matches!(&self.state, State::LookingUp { pending, .. } if pending.contains(&id))
     }
 
-    /// The shards whose documents a callout under way carries.
+    /// The shards whose documents a pending callout carries.
     #[must_use]
     pub fn sent_to(&self, id: CallId) -> Vec<Shard> {
         match &self.state {
@@ -142,8 +142,8 @@ impl Write {
         }
     }
 
-    /// The body of a callout to a node. It is made when it is sent, so that one is in memory at a time, and once: with the
-    /// last one, the payload is let go.
+    /// The body of a callout to a node. It is built only when it is sent, so that only one is in memory at a time. Call this
+    /// once for each callout: the last call drops the payload.
     #[must_use]
     pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
         let State::Sending { commit, pending, unsent } = &mut self.state else { return None };
@@ -185,7 +185,7 @@ impl Write {
         };
         match reply {
             Ok(BeginReply::Send { uid, key, primary_key, nodes, writers, record, begun }) => {
-                // The payload is let go when it is sent.
+                // These ids must be collected now, because the payload is dropped when it is sent.
                 let written = self.payload.written(&record.into_iter().collect());
                 let commit = Commit { uid, begun, results: Vec::new(), written };
                 let shards = shards.to_vec();
@@ -214,7 +214,7 @@ impl Write {
         }
     }
 
-    /// Asks what sequences the documents have that are there already.
+    /// Asks nodes for the sequences of documents that are already stored.
     fn look_up(mut self, plan: Plan) -> Progress<Self> {
         let calls = lookup::calls(&self.topology, &self.context.index, &self.payload, &plan, || {
             self.next_call += 1;
@@ -247,7 +247,7 @@ impl Write {
             if mine.is_empty() {
                 continue;
             }
-            // A node that is newer than this gateway's topology: the control plane will repair it.
+            // The node is newer than this gateway's topology; the control plane will repair it.
             let Some(node) = self.topology.node_named(name) else {
                 let outcome = NodeOutcome::Refused { status: 0, error: None };
                 commit.results.push(NodeResult { node: name.clone(), outcome });
@@ -318,7 +318,7 @@ impl Write {
     }
 }
 
-/// A request to the control plane, still without a body. Without a control plane it is one that fails.
+/// A request to the control plane, without its body. If there is no control plane, sending it fails.
 fn ask_control(topology: &Topology, id: CallId, path: ApiPath) -> Callout {
     let config = topology.config();
     let secret = config.control.as_ref().map(|control| (SECRET_HEADER.to_owned(), control.secret.clone()));
@@ -333,7 +333,7 @@ fn ask_control(topology: &Topology, id: CallId, path: ApiPath) -> Callout {
     }
 }
 
-/// The control plane's answer of this status, or its error, for the client; 503 where it gives neither.
+/// The client's reply: the control plane's answer if it has this status, or its error; 503 if it is neither.
 fn answered_or_unavailable(outcome: Outcome, status: u16) -> Reply {
     match outcome {
         Outcome::Answered(answer) if answer.status == status => Reply::json(202, answer.body),
@@ -342,7 +342,7 @@ fn answered_or_unavailable(outcome: Outcome, status: u16) -> Reply {
     }
 }
 
-/// What a node's answer says of its part.
+/// Interprets a node's answer to its part.
 fn node_outcome(outcome: &Outcome) -> NodeOutcome {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -357,7 +357,7 @@ fn node_outcome(outcome: &Outcome) -> NodeOutcome {
         Outcome::Answered(answer) if (400..500).contains(&answer.status) => {
             NodeOutcome::Refused { status: answer.status, error: serde_json::from_slice(&answer.body).ok() }
         }
-        // A 5xx can come from a proxy after the node took it.
+        // A proxy may send a 5xx after the node accepted the write.
         _ => NodeOutcome::Unknown,
     }
 }
@@ -366,7 +366,7 @@ fn is_meilisearch_error(answer: &Answer) -> bool {
     answer.status >= 400 && serde_json::from_slice::<ErrorBody>(&answer.body).is_ok()
 }
 
-/// The control plane's error, for the client.
+/// Passes the control plane's error on to the client.
 fn refused(answer: Answer) -> Reply {
     let retry_after = answer.header("retry-after").map(str::to_owned);
     let reply = Reply::json(answer.status, answer.body);
@@ -383,7 +383,7 @@ fn accepted(task: &serde_json::Value) -> Reply {
 fn no_control_plane() -> ApiError {
     ApiError::new(
         Code::UNAVAILABLE,
-        "The control plane does not answer: writes are not taken now. Try again later.",
+        "The control plane does not answer: writes are not accepted now. Try again later.",
     )
 }
 

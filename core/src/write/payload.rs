@@ -1,4 +1,4 @@
-//! What a write carries, and each node's part of it.
+//! The contents of a write, and each node's part of them.
 
 use super::Edit;
 use crate::{
@@ -14,24 +14,24 @@ use crate::{
 use serde_json::{Value, value::RawValue};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A mutation, with all that its callouts need.
+/// A mutation with the data for its callouts.
 #[derive(Debug)]
 pub enum Payload {
     /// Add or update documents.
     Documents(Box<DocumentsPayload>),
     /// Delete documents by id.
     Ids {
-        /// The ids as they were written, each with its shard.
+        /// The ids as the client wrote them, each with its shard.
         ids: Vec<(Box<RawValue>, Shard)>,
     },
-    /// Delete what a filter finds.
+    /// Delete the documents that match a filter.
     Filter {
-        /// The whole body, as nodes are sent it.
+        /// The whole body, as nodes get it.
         body: Vec<u8>,
         /// The client's `filter`.
         filter: Value,
     },
-    /// Edit what a filter finds by a function: the control plane sends it, once it has tried it.
+    /// Edit the documents that match a filter with a function. The control plane sends the edit, after a trial.
     Edit(Edit),
     /// Delete all documents.
     All,
@@ -44,7 +44,7 @@ pub struct DocumentsPayload {
     update: bool,
     requested: Option<String>,
     key: Option<PrimaryKey>,
-    /// The key is what the topology says.
+    /// Whether the key comes from the topology.
     assumed: bool,
     failure: Option<ErrorBody>,
     /// The client's `skipCreation`, as it was written.
@@ -52,7 +52,7 @@ pub struct DocumentsPayload {
 }
 
 impl DocumentsPayload {
-    /// Splits documents by `known`, the index's primary key, else the one that the client asks for, else the one that
+    /// Splits documents by `known`, which is the index's primary key, or else by the requested one, or else by the one that
     /// Meilisearch would infer.
     #[must_use]
     pub fn split(
@@ -93,8 +93,8 @@ impl DocumentsPayload {
 }
 
 impl Payload {
-    /// Reads the body of a batch deletion: an array of ids, of which Meilisearch takes any JSON as text. `None` where a
-    /// node would refuse it.
+    /// Parses the body of a batch deletion: an array of ids, for which Meilisearch accepts any JSON and uses its text. `None`
+    /// if a node would refuse it.
     #[must_use]
     pub fn ids(body: &[u8], shards: u16) -> Option<Self> {
         let values: Vec<Box<RawValue>> = serde_json::from_slice(body).ok()?;
@@ -108,14 +108,14 @@ impl Payload {
         Some(Self::Ids { ids })
     }
 
-    /// Reads the body of an edit by function. `None` where a node would refuse it.
+    /// Parses the body of an edit by function. `None` if a node would refuse it.
     #[must_use]
     pub fn edit(body: &[u8]) -> Option<Self> {
         let edit = serde_json::from_slice(body).ok()?;
         Some(Self::Edit(edit))
     }
 
-    /// Reads the body of a deletion by filter. `None` where a node would refuse it.
+    /// Parses the body of a deletion by filter. `None` if a node would refuse it.
     #[must_use]
     pub fn filter(body: Vec<u8>) -> Option<Self> {
         #[derive(serde::Deserialize)]
@@ -128,7 +128,7 @@ impl Payload {
         Some(Self::Filter { body, filter })
     }
 
-    /// What the control plane is told.
+    /// The description for the control plane.
     #[must_use]
     pub fn operation(&self, topology: &Topology, index: &str) -> WriteOperation {
         match self {
@@ -156,7 +156,7 @@ impl Payload {
         }
     }
 
-    /// The fields of the documents, which all nodes are to know before one of them has the documents.
+    /// The top-level fields of the documents. All nodes must know them before one of them gets the documents.
     #[must_use]
     pub fn fields(&self) -> Vec<String> {
         match self {
@@ -165,7 +165,7 @@ impl Payload {
         }
     }
 
-    /// The same for the fields in their objects, `object.field`.
+    /// The same for nested fields, as `object.field`.
     #[must_use]
     pub fn nested_fields(&self) -> Vec<String> {
         match self {
@@ -174,11 +174,11 @@ impl Payload {
         }
     }
 
-    /// What nodes may refuse of the documents by the settings of the index.
+    /// What nodes may refuse about the documents, depending on the index's settings.
     #[must_use]
     pub fn doubts(&self) -> Doubts {
         match self {
-            // Of documents that are not to be created, a node may never look at the doubtful ones.
+            // With `skipCreation`, a node may skip the suspicious documents and never check them.
             Self::Documents(payload) if payload.skip_creation.as_deref() != Some("true") => {
                 payload.documents.doubts()
             }
@@ -186,7 +186,7 @@ impl Payload {
         }
     }
 
-    /// The documents that the doubts are about, as a JSON array of about `limit` bytes at most.
+    /// The documents that nodes may refuse, as a JSON array of about `limit` bytes at most.
     #[must_use]
     pub fn doubtful(&self, limit: usize) -> Option<String> {
         match self {
@@ -195,7 +195,7 @@ impl Payload {
         }
     }
 
-    /// The shards it touches, ascending.
+    /// The shards that the write touches, in ascending order.
     #[must_use]
     pub fn shards(&self, topology: &Topology) -> Vec<Shard> {
         match self {
@@ -211,10 +211,10 @@ impl Payload {
         }
     }
 
-    /// The index has another primary key than this was split by.
+    /// Splits the payload again, because the index has another primary key.
     ///
     /// # Errors
-    /// Where it has nothing to do with primary keys, or was split by this key before.
+    /// The payload does not depend on primary keys, or was already split by this key.
     pub fn split_again(&mut self, primary_key: &str, shards: u16) -> Result<(), ApiError> {
         match self {
             Self::Documents(payload) if payload.key.as_ref().is_none_or(|key| key.name() != primary_key) => {
@@ -226,21 +226,24 @@ impl Payload {
         }
     }
 
-    /// The index has no primary key, whatever the topology says.
+    /// Splits the payload again, because the index has no primary key, whatever the topology says.
     ///
     /// # Errors
-    /// Where it was not split by what the topology says.
+    /// The payload was not split by the topology's key.
     pub fn infer_again(&mut self, shards: u16) -> Result<(), ApiError> {
         match self {
             Self::Documents(payload) if payload.assumed => {
                 payload.choose(None, shards);
                 Ok(())
             }
-            _ => Err(ApiError::new(Code::INTERNAL, "the control plane asks to infer what was inferred")),
+            _ => Err(ApiError::new(
+                Code::INTERNAL,
+                "the control plane asks to infer a primary key that was already inferred",
+            )),
         }
     }
 
-    /// How nodes are asked: method and path. `mark` goes along as `customMetadata`.
+    /// The method and path of the request to nodes. `mark` is sent as `customMetadata`.
     #[must_use]
     pub fn request(&self, index: &str, primary_key: Option<&str>, mark: &str) -> (&'static str, ApiPath) {
         let below = |rest: &[&str]| ApiPath::of_index(index, rest).with("customMetadata", mark);
@@ -263,7 +266,7 @@ impl Payload {
         }
     }
 
-    /// The ids that it writes to these shards, by shard; without those that it may write all over.
+    /// The ids that are written to these shards, by shard. A write that may touch any document lists none.
     #[must_use]
     pub fn written(&self, shards: &BTreeSet<Shard>) -> BTreeMap<Shard, BTreeSet<String>> {
         match self {
@@ -279,7 +282,7 @@ impl Payload {
         }
     }
 
-    /// The documents that may be there already, of which the nodes are asked; empty where there are more than `most`.
+    /// The ids of documents that may already be stored, for the look-up; empty if there are more than `most`.
     #[must_use]
     pub fn looked_up(&self, most: usize) -> BTreeMap<Shard, BTreeSet<String>> {
         match self {
@@ -290,7 +293,7 @@ impl Payload {
         }
     }
 
-    /// Takes a node's list of stored documents: these keep their sequences. What is no such list says nothing.
+    /// Takes a node's list of stored documents, whose sequences are kept. An answer that is not such a list is ignored.
     pub fn keep_sequences(&mut self, answer: &[u8]) {
         let stored = serde_json::from_slice::<RawObject<'_>>(answer).ok();
         let stored: Option<Vec<RawObject<'_>>> = stored.and_then(|answer| answer.read("results"));
@@ -299,8 +302,8 @@ impl Payload {
         }
     }
 
-    /// One node's part, JSON; empty where nothing is sent along. `write` is the write's uid, and `mine` says which shards the
-    /// node writes.
+    /// One node's part, as JSON; empty if the request has no body. `write` is the write's uid, and `mine` tells which shards
+    /// the node writes.
     #[must_use]
     pub fn body(&self, write: u32, mine: impl Fn(Shard) -> bool) -> Vec<u8> {
         match self {
@@ -316,14 +319,14 @@ impl Payload {
     }
 }
 
-/// Whether an id is none that a node's store can look for.
+/// Whether nodes' storage cannot look up this id.
 ///
-/// Source: LMDB, whose keys have one byte at least.
+/// Source: LMDB, whose keys have at least one byte.
 fn is_odd(id: &str) -> bool {
     id.is_empty()
 }
 
-/// An id of a batch deletion as text: Meilisearch takes any JSON.
+/// The text of an id in a batch deletion: Meilisearch accepts any JSON.
 fn id_text(id: &RawValue) -> Option<String> {
     Some(match serde_json::from_str(id.get()).ok()? {
         Value::String(text) => text,

@@ -1,4 +1,5 @@
-//! A write that cannot be taken: the client's key is looked at first, then a node says in its own words what is wrong.
+//! A write that the gateway refuses: the control plane checks the client's key first, then a node reports the error in its own
+//! words.
 
 use super::{answered_or_unavailable, ask_control, is_meilisearch_error, refused};
 use crate::{
@@ -9,29 +10,29 @@ use crate::{
     topology::Topology,
 };
 
-/// Bodies above this are not sent to a node again only to hear what is wrong with them.
+/// Larger bodies are not sent to a node only to learn what is wrong with them.
 pub const MAX_BODY: usize = 8 << 20;
 
-/// Whether a client may write.
+/// The result of checking whether a client may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may.
+    /// The client may write.
     Allowed,
-    /// It may not: what it is told.
+    /// The client may not write: the reply for it.
     Refused(Reply),
-    /// The control plane does not say: what the client is told where nothing goes on without it.
+    /// The control plane gave no answer: the reply for the client if the request cannot continue without one.
     Unknown(Reply),
 }
 
-/// A refusal under way.
+/// A refusal in progress.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What the client hears where no node has better words.
+    /// The error for the client if no node has a better one.
     error: ApiError,
 }
 
 impl Refusal {
-    /// Starts to refuse a request for `error`. Without a body, only the client's key is looked at.
+    /// Starts to refuse a request with `error`. Without a body, only the client's key is checked.
     #[must_use]
     pub fn start(
         topology: &Topology,
@@ -44,13 +45,13 @@ impl Refusal {
         Progress::Pending { machine: Self { error }, calls: vec![call] }
     }
 
-    /// The request that asks the control plane whether the client's key allows the write of this head.
+    /// The request that asks the control plane whether the client's key allows this write.
     #[must_use]
     pub fn authorization(topology: &Topology, head: &RequestHead) -> Callout {
         ask(topology, head, AUTHORIZATION_PREFIX)
     }
 
-    /// What the answer to [`Self::authorization`] says.
+    /// Interprets the answer to [`Self::authorization`].
     #[must_use]
     pub fn verdict(outcome: Outcome) -> Verdict {
         match outcome {
@@ -62,7 +63,7 @@ impl Refusal {
         }
     }
 
-    /// Digests the control plane's answer.
+    /// Handles the control plane's answer.
     #[must_use]
     pub fn digest(self, outcome: Outcome) -> Progress<Self> {
         Progress::Done(match outcome {

@@ -68,7 +68,7 @@ fn send_reply(shards: usize) -> Outcome {
     )
 }
 
-/// Begins a write, whose documents are not in the index.
+/// Begins a write whose documents are not in the index yet.
 fn sent(machine: Write, begin: CallId, reply: Outcome) -> (Write, Vec<Callout>) {
     let (mut machine, mut calls) = pending(machine.digest(begin, reply));
     while calls.iter().any(|call| call.path.to_string().ends_with("/fetch")) {
@@ -261,7 +261,7 @@ fn what_cannot_be_taken_is_refused_in_a_nodes_words() {
     let (machine, calls) = start(None);
     assert_eq!(calls[0].path.to_string(), "/_miroir/authorization/indexes/movies/documents?primaryKey=id");
     assert_eq!(reply(machine, answered(204, json!(null))), error().reply());
-    // A node would take it, and its task would fail.
+    // A node would accept it, and its task would fail.
     assert_eq!(reply(start(None).0, answered(202, json!({"taskUid": 3}))).status, 202);
     assert_eq!(reply(start(None).0, Outcome::Failed).status, 503);
 }

@@ -1,13 +1,13 @@
-//! What an API key may allow.
+//! The actions that an API key may allow.
 
 /// How an action relates to the indexes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Concerns the whole node: a key that is limited to some indexes cannot have it.
     Global,
-    /// Allowed if the key has any index; the handler then looks at each.
+    /// Allowed if the key covers any index; the handler then checks each index.
     ByHandler,
-    /// Allowed only for an index that the key has.
+    /// Allowed only for an index that the key covers.
     ByIndex,
 }
 
@@ -108,8 +108,8 @@ impl Action {
         Self::EVERY.iter().copied().find(|action| action.name() == name)
     }
 
-    /// Whether a key that has `self` may do `wanted`. A group stands for its members, and not for itself: Meilisearch's routes
-    /// that want `documents.*` open to `*` alone.
+    /// Whether a key with the action `self` may do `wanted`. A group stands for its members, but not for itself: as in
+    /// Meilisearch, a route that requires `documents.*` accepts only `*`.
     pub fn grants(self, wanted: Action) -> bool {
         match self.name() {
             "*" => true,

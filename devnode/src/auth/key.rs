@@ -1,4 +1,4 @@
-//! API keys: what they hold, how clients see them, how they are made and changed.
+//! API keys: their content, how clients see them, how they are created and changed.
 
 use deserr::{Deserr, ValuePointerRef};
 use hmac::{Hmac, Mac};
@@ -22,20 +22,20 @@ use crate::validate::{Invalid, InvalidJson, Unparsable};
 /// An API key as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Key {
-    /// A sentence for humans.
+    /// A description for humans.
     pub description: Option<String>,
     /// A name for humans.
     pub name: Option<String>,
-    /// What identifies the key; its text follows from this and from the master key.
+    /// The identifier of the key. The key's text is derived from it and the master key.
     pub uid: Uuid,
-    /// What the key allows.
+    /// The actions that the key allows.
     pub actions: Vec<Action>,
-    /// On which indexes.
+    /// The indexes that the key covers.
     pub indexes: Vec<IndexPattern>,
-    /// Until when.
+    /// When the key expires; `None` if never.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
-    /// When it was made.
+    /// When the key was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// When its name or description last changed.
@@ -86,7 +86,7 @@ impl Key {
         }
     }
 
-    /// The keys that a new database begins with, in the order in which they are made.
+    /// The default keys of a new database, in the order in which they are created.
     pub fn defaults() -> Vec<Self> {
         let caution = "Caution! Do not expose";
         vec![
@@ -122,7 +122,7 @@ impl Key {
         self.indexes.is_empty() || self.indexes.iter().any(IndexPattern::is_all)
     }
 
-    /// Whether the key, now, allows the action: on this index, or, without one, at all.
+    /// Whether the key allows the action now: on this index, or on any index if there is none.
     pub fn allows(&self, action: Action, index: Option<&str>) -> bool {
         let granted = self.actions.iter().any(|own| own.grants(action));
         let covered = self.all_indexes()
@@ -167,14 +167,14 @@ pub struct NewKey {
     expires_at: Option<OffsetDateTime>,
 }
 
-// `deserr` wants exactly this type.
+// `deserr` requires exactly this type.
 #[allow(clippy::ptr_arg)]
 fn parse_uuid(text: &String) -> std::result::Result<Uuid, uuid::Error> {
     text.parse()
 }
 
 impl NewKey {
-    /// Checks the key and dates it.
+    /// Checks the body, and creates the key with the current date.
     pub fn into_key(self) -> Result<Key> {
         let now = OffsetDateTime::now_utc();
         let key = Key {
@@ -240,7 +240,7 @@ fn deny_immutable(field: &str, accepted: &[&str], at: ValuePointerRef<'_>) -> In
     Invalid::new(crate::validate::immutable_field(field, accepted), code)
 }
 
-/// Reads the end of a key's life: a date or date-time in the future.
+/// Parses the expiration of a key: a date or date-time in the future.
 fn parse_expiration(text: Option<String>) -> std::result::Result<Option<OffsetDateTime>, Unparsable> {
     let Some(text) = text else { return Ok(None) };
     let with_t = format_description!(

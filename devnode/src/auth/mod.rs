@@ -1,4 +1,4 @@
-//! Who may do what: the master key, API keys and tenant tokens.
+//! Authorization: the master key, API keys and tenant tokens.
 
 pub mod actions;
 pub mod key;
@@ -24,14 +24,15 @@ pub struct Keys {
     keys: RwLock<Arc<BTreeMap<Uuid, Key>>>,
 }
 
-/// The keys as they were when a request's head came: it is judged by these, however long its body takes.
+/// A snapshot of the keys at the time when a request's head arrived. The request is authorized by these keys, however long its
+/// body takes.
 #[derive(Debug, Clone)]
 pub struct Known {
     master_key: Option<String>,
     keys: Arc<BTreeMap<Uuid, Key>>,
 }
 
-/// What an authorised caller is limited to.
+/// The restrictions of an authorized caller.
 #[derive(Debug, Clone, Default)]
 pub struct Rights {
     /// The indexes of the caller's key; `None` is every index.
@@ -42,7 +43,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Whether the caller may touch this index.
+    /// Whether the caller may use this index.
     pub fn covers(&self, index: &str) -> bool {
         self.key_covers(index) && self.rules.as_ref().is_none_or(|rules| rules.covers(index))
     }
@@ -51,7 +52,7 @@ impl Rights {
         self.key_indexes.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(index)))
     }
 
-    /// Whether the caller may touch every index.
+    /// Whether the caller may use every index.
     pub fn covers_all(&self) -> bool {
         self.key_indexes.as_ref().is_none_or(|patterns| patterns.iter().any(IndexPattern::is_all))
             && self.rules.as_ref().is_none_or(SearchRules::covers_all)
@@ -69,7 +70,7 @@ impl Rights {
 }
 
 impl Keys {
-    /// Loads the keys; a new database gets the default ones.
+    /// Loads the keys. A new database gets the default keys.
     pub fn load(store: &Store, master_key: Option<String>) -> Result<Self> {
         let master_key = master_key.filter(|key| !key.is_empty());
         let mut keys: BTreeMap<Uuid, Key> =
@@ -116,7 +117,7 @@ impl Keys {
         self.put(store, key)
     }
 
-    /// Writes a key.
+    /// Stores a key.
     pub fn put(&self, store: &Store, key: Key) -> Result<Key> {
         let mut changes = Changes::default();
         changes.put(SECTION, &key.uid.to_string(), &key)?;
@@ -134,7 +135,7 @@ impl Keys {
         Ok(())
     }
 
-    /// The keys as they are now.
+    /// A snapshot of the current keys.
     pub fn known(&self) -> Known {
         Known { master_key: self.master_key.clone(), keys: self.read().clone() }
     }
@@ -149,7 +150,7 @@ impl Keys {
 }
 
 impl Known {
-    /// Whether nobody with this token may do anything, so that its body is not read.
+    /// Whether this token does not allow anything at all. Then the request's body is not read.
     pub fn is_nobody(&self, token: Option<&str>) -> bool {
         let Some(master_key) = self.master_key.as_deref() else { return false };
         let is_tenant = |token: &str| {
@@ -209,9 +210,9 @@ impl Known {
     }
 }
 
-/// Says why the caller may not touch the index, as far as the caller may know.
+/// Returns the reason why the caller may not use the index, as far as the caller may know it.
 fn check_index(rights: &Rights, key: &Key, index: &str) -> std::result::Result<(), String> {
-    // A message has the index as the router matched it: with `%` and `/` still escaped.
+    // Messages show the index as the router matched it: with `%` and `/` still escaped.
     let name = index.replace('%', "%25").replace('/', "%2F");
     if let Some(rules) = rights.rules.as_ref().filter(|rules| !rules.covers(index)) {
         let allowed = rules.indexes();

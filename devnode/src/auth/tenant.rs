@@ -77,17 +77,17 @@ struct Header {
     alg: String,
 }
 
-/// What a bearer's text turned out to be.
+/// The result of reading a bearer's text.
 pub enum Outcome {
-    /// Not a tenant token: perhaps an API key.
+    /// Not a tenant token; it may be an API key.
     NotAToken,
-    /// A good token, signed by the key with this uid.
+    /// A valid token, signed by the key with this uid.
     Valid(Uuid, SearchRules),
     /// A token that must be refused, with this message.
     Refused(String),
 }
 
-/// Reads and checks a token. Only searches can be done with one.
+/// Reads and checks a token. A tenant token allows only searches.
 pub fn read(token: &str, action: Action, key_text: impl Fn(Uuid) -> String) -> Outcome {
     let parts: Vec<&str> = token.split('.').collect();
     let (Action::Search | Action::ChatCompletions, &[header, claims, signature]) = (action, parts.as_slice())

@@ -1,4 +1,4 @@
-//! Documents: reading payloads of new ones, and giving stored ones back.
+//! Documents: reads payloads of new documents, and returns stored documents.
 
 pub mod payload;
 pub mod pointer;
@@ -25,7 +25,7 @@ pub fn whole(
     Ok(obkv_to_json(&ids, fields, stored)?)
 }
 
-/// Replaces `_vectors` by what the client may see of it: nothing, or all vectors of the document.
+/// Replaces `_vectors` by what the client asked for: nothing, or all vectors of the document.
 pub fn show_vectors(
     index: &Index,
     rtxn: &heed::RoTxn<'_>,

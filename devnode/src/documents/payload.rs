@@ -1,4 +1,4 @@
-//! Payloads of documents: JSON, NDJSON and CSV in, one JSON object after the other out.
+//! Reads payloads of documents, which are JSON, NDJSON or CSV, and converts them into a sequence of JSON objects.
 
 use mime::Mime;
 use serde::de::IgnoredAny;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Code, Result};
 
-/// What a payload is made of.
+/// The format of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Format {
@@ -19,7 +19,7 @@ pub enum Format {
 const ACCEPTED: &str = "`application/json`, `application/x-ndjson`, `text/csv`";
 
 impl Format {
-    /// The format that a request says it has.
+    /// The format from the headers and parameters of a request.
     pub fn of_request(content_type: Option<&str>, delimiter: Option<u8>) -> Result<Self> {
         let Some(content_type) = content_type else {
             let message = format!(
@@ -28,7 +28,7 @@ impl Format {
             return Err(ApiError::new(Code::MissingContentType, message));
         };
         let mime: Option<Mime> = content_type.parse().ok();
-        // A suffix is not looked at.
+        // A suffix of the media type is ignored.
         let essence = mime.map(|mime| format!("{}/{}", mime.type_(), mime.subtype()));
         let essence = essence.unwrap_or_else(|| content_type.to_owned());
         match (essence.as_str(), delimiter) {
@@ -59,7 +59,7 @@ impl Format {
         }
     }
 
-    /// Reads a payload: the documents one after the other, and how many there are.
+    /// Reads a payload. Returns the documents, one after the other, and their number.
     pub fn read(self, payload: &[u8]) -> Result<(Vec<u8>, u64)> {
         if payload.is_empty() {
             return Err(ApiError::new(
@@ -79,7 +79,7 @@ impl Format {
 
     fn malformed_json(self, error: &Malformed) -> ApiError {
         let error = match error {
-            // Meilisearch takes this for a fault of its own, and clients may have learned to expect that.
+            // Meilisearch reports this as an internal error, and clients may depend on that.
             Malformed::NotAnObject(error) => return ApiError::internal(error),
             Malformed::Payload(error) => error,
         };
@@ -126,7 +126,7 @@ fn check_object(raw: &RawValue) -> std::result::Result<(), Malformed> {
 fn read_json(payload: &[u8]) -> std::result::Result<(Vec<u8>, u64), Malformed> {
     let mut written = Vec::with_capacity(payload.len());
     let mut count = 0;
-    // What follows the list is not looked at.
+    // Anything after the list is ignored.
     let mut reader = serde_json::Deserializer::from_slice(payload);
     let documents: Vec<&RawValue> = match serde::Deserialize::deserialize(&mut reader) {
         Ok(documents) => documents,

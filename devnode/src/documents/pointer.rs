@@ -72,7 +72,7 @@ fn walk_object(
 ) {
     for (key, value) in object {
         let name = if base.is_empty() { key.clone() } else { format!("{base}.{key}") };
-        // Above a name there may be leaves further down; below a name everything is meant.
+        // The field may lead to a named field, or be below one: everything below a named field is included.
         let wanted = names.iter().any(|wanted| {
             *wanted == name || below(wanted, &name).is_some() || below(&name, wanted).is_some()
         });

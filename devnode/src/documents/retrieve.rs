@@ -1,4 +1,4 @@
-//! Giving stored documents back: one, or a page of those that a filter finds.
+//! Returns stored documents: one document, or a page of those that match a filter.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::error::{ApiError, Code, Result};
 use crate::filter;
 use crate::node::Features;
 
-/// Which documents, and what of them.
+/// Which documents to return, and which of their fields.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
 pub struct Browse {
@@ -109,8 +109,8 @@ fn sort_criteria(sort: &[String]) -> Result<Vec<AscDesc>> {
     })
 }
 
-/// The engine sorts only while it searches: an empty search over the sortable attributes gives the order, from which
-/// the wanted documents are picked.
+/// The engine sorts only in searches. So an empty search with the sort gives the order, from which the wanted documents are
+/// taken.
 fn sorted(
     index: &Index,
     rtxn: &heed::RoTxn<'_>,

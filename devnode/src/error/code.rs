@@ -9,7 +9,7 @@ pub trait MarkerCode: Default {
 macro_rules! codes {
     ($($name:ident $status:literal $kind:literal,)*) => {
         /// Every error code that this node can answer with.
-        // The names are the codes of clients.
+        // The variants are named after the codes that clients see.
         #[allow(clippy::enum_variant_names)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code { $($name),* }
@@ -22,7 +22,7 @@ macro_rules! codes {
         }
 
         /// One unit type for each code, for use as a type parameter.
-        // The table of codes is whole; some codes are never a field's own.
+        // The table contains all codes, but not every code is the code of a field.
         #[allow(dead_code)]
         pub mod marker {
             use super::{Code, MarkerCode};

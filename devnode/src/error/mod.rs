@@ -1,6 +1,6 @@
-//! The crate's one error type, which is also the body of every error answer.
+//! The error type of this crate, which is also the body of every error response.
 //!
-//! Codes, HTTP statuses, types and links are Meilisearch's: clients branch on them.
+//! Codes, HTTP statuses, types and links are those of Meilisearch, because clients depend on them.
 
 mod code;
 
@@ -50,7 +50,7 @@ impl ApiError {
         }
     }
 
-    /// An error that is nobody's fault but this node's.
+    /// An internal error of this node.
     pub fn internal(error: impl fmt::Display) -> Self {
         Self::new(Code::Internal, error.to_string())
     }
@@ -79,7 +79,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Which code the engine's error has.
+/// The code for an error of the engine.
 pub fn engine_code(error: &MilliError) -> Code {
     use UserError as U;
     match error {
@@ -127,7 +127,7 @@ pub fn engine_code(error: &MilliError) -> Code {
             | U::EnvAlreadyOpened
             | U::DocumentLimitReached
             | U::UnknownInternalDocumentId { .. } => Code::Internal,
-            // What is left is about the configuration of embedders.
+            // All remaining errors concern the configuration of embedders.
             _ => Code::InvalidSettingsEmbedders,
         },
     }
@@ -164,7 +164,7 @@ internal_from!(
     tokio::task::JoinError,
 );
 
-/// What every fallible function of this crate returns.
+/// The result type of this crate.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ async fn add(index: String, call: Call, replace: bool) -> Answer {
     call.enqueue(work, object(details), params.custom_metadata).await
 }
 
-/// Writes a file that is whole or absent after a kill, and on disk when this returns.
+/// Writes a file durably: it is on disk when this returns. After a kill, it is either complete or absent.
 fn write_durably(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path)?;
@@ -285,7 +285,7 @@ pub async fn fetch(Path(index): Path<String>, call: Call) -> Answer {
     page(call, index, browse).await
 }
 
-/// Refuses `useNetwork` unless the feature is on; it then changes nothing on a node without a network.
+/// Refuses `useNetwork` unless the feature is enabled. If it is, the parameter has no effect, because this node has no network.
 fn check_network(call: &Call, given: bool) -> Result<()> {
     let issue = "https://github.com/orgs/meilisearch/discussions/805";
     let action = "passing `useNetwork` in a documents query";

@@ -197,7 +197,7 @@ pub async fn stats(Path(index): Path<String>, call: Call) -> Answer {
     ok(&blocking(move || Stats::new(&node, &index)).await?)
 }
 
-/// What an index holds, in numbers.
+/// The statistics of an index.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
@@ -211,7 +211,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Counts.
+    /// Computes the statistics.
     pub fn new(node: &Node, uid: &str) -> Result<Self> {
         let index = node.indexes.get(uid)?;
         let rtxn = index.read_txn()?;

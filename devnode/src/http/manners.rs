@@ -1,4 +1,4 @@
-//! HTTP itself, as Meilisearch's server has it: other origins, methods, slashes.
+//! HTTP compatibility: cross-origin requests, methods and slashes as in Meilisearch's server.
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -15,7 +15,7 @@ const METHODS: &str = "DELETE, CONNECT, GET, PATCH, OPTIONS, PUT, HEAD, POST, TR
 const DEPENDS_ON: HeaderValue =
     HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
 
-/// Comes before the choice of a route.
+/// A middleware that runs before a route is chosen.
 pub async fn manners(mut request: Request, next: Next) -> Response {
     if *request.method() == Method::OPTIONS
         && let Some(method) = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD)
@@ -26,7 +26,7 @@ pub async fn manners(mut request: Request, next: Next) -> Response {
         *request.uri_mut() = uri;
     }
     let has_origin = request.headers().contains_key(ORIGIN);
-    // Routes of `GET` are not there for `HEAD`.
+    // Routes for `GET` must not match `HEAD`.
     if *request.method() == Method::HEAD {
         *request.method_mut() = Method::TRACE;
     }
@@ -46,7 +46,7 @@ pub async fn manners(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// What a page of any origin may send.
+/// Answers a CORS preflight: pages of any origin may send requests.
 fn preflight(method: &HeaderValue, asked: &HeaderMap) -> Response {
     let method = method.to_str().unwrap_or_default();
     if !METHODS.split(", ").any(|known| known == method) {
@@ -64,7 +64,8 @@ fn preflight(method: &HeaderValue, asked: &HeaderMap) -> Response {
     response
 }
 
-/// One slash for several, none at the end, and letters that need no escape without one; `None` where it is so already.
+/// Normalizes a path: merges repeated slashes, removes slashes at the end, and decodes unnecessary escapes. Returns `None` if
+/// the path is normalized already.
 ///
 /// Source: `NormalizePath` of `actix-web` 4, and the `Quoter` of `actix-router` 0.5.
 fn normalized(uri: &Uri) -> Option<Uri> {
@@ -93,7 +94,7 @@ fn unescaped(segment: &str) -> String {
     percent_encode(text.as_bytes(), ESCAPED).to_string()
 }
 
-/// What stays escaped in a segment: all but letters, digits and these.
+/// The characters that stay escaped in a segment: all except letters, digits and these.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 #[cfg(test)]

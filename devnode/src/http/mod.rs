@@ -34,7 +34,7 @@ use crate::tasks::view::Summary;
 use crate::uid::{IndexUid, RESERVED_PREFIX};
 use crate::validate::{self, InvalidJson, InvalidQuery};
 
-/// What handlers answer with.
+/// The result type of handlers.
 pub type Answer = Result<Response>;
 
 /// All routes.
@@ -88,7 +88,7 @@ pub fn router(node: Arc<Node>) -> Router {
     Router::new().fallback_service(routes).layer(from_fn(manners::manners)).layer(CompressionLayer::new())
 }
 
-/// A request, ready for a handler: who asks, and everything sent.
+/// A client's request, as handlers get it.
 pub struct Call {
     /// The node.
     pub node: Arc<Node>,
@@ -108,7 +108,7 @@ impl FromRequest<Arc<Node>> for Call {
     async fn from_request(request: Request, node: &Arc<Node>) -> Result<Self> {
         let (parts, body) = request.into_parts();
         let (known, token) = (node.keys.known(), bearer(&parts.headers));
-        // Meilisearch judges the head, and then reads the body, however long that takes.
+        // Like Meilisearch, authorizes the request by its head before it reads the body.
         let body = match &token {
             Ok(token) if !known.is_nobody(token.as_deref()) => body,
             _ => axum::body::Body::empty(),
@@ -194,7 +194,7 @@ impl Call {
         validate::json(&self.body)
     }
 
-    /// Refuses bodies that say that they are not JSON.
+    /// Refuses a body whose content type is not JSON.
     pub fn check_json_type(&self) -> Result<()> {
         let content_type = self.content_type();
         let mime: Option<Mime> = content_type.and_then(|text| text.parse().ok());
@@ -219,7 +219,7 @@ impl Call {
         validate::query(&self.query)
     }
 
-    /// The query string as it came, with its question mark.
+    /// The query string as the client sent it, with the question mark.
     pub fn raw_query(&self) -> String {
         format!("?{}", self.query)
     }
@@ -229,14 +229,14 @@ impl Call {
         self.headers.get(header::CONTENT_TYPE)?.to_str().ok()
     }
 
-    /// Whether a header switches something on.
+    /// Whether a header has the value `true`.
     pub fn header_is_true(&self, name: &str) -> bool {
         self.headers
             .get(name)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true") || value == "1")
     }
 
-    /// Takes a task and answers 202.
+    /// Registers a task, and answers 202.
     pub async fn enqueue(
         &self,
         work: Work,
@@ -249,7 +249,7 @@ impl Call {
     }
 }
 
-/// Runs something that blocks away from the threads that serve connections.
+/// Runs blocking work on a separate thread, not on those that serve connections.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await?
 }
@@ -275,14 +275,14 @@ pub struct Paged<T> {
 }
 
 impl<T> Paged<T> {
-    /// Cuts the page out of the whole list.
+    /// Takes a page from the whole list.
     pub fn new(all: Vec<T>, offset: usize, limit: usize) -> Self {
         let total = all.len();
         Self { results: all.into_iter().skip(offset).take(limit).collect(), offset, limit, total }
     }
 }
 
-/// A number of bytes in the unit that suits it: binary for multiples of 1024, else decimal.
+/// Formats a number of bytes with a suitable unit: binary for multiples of 1024, otherwise decimal.
 fn readable_size(bytes: u64) -> String {
     let (base, units) = if bytes.is_multiple_of(1024) {
         (1024.0, ["B", "KiB", "MiB", "GiB"])

@@ -1,4 +1,4 @@
-//! Searches: in one index, in several, among facet values, by similarity.
+//! Routes of searches: in one index, in several indexes, among facet values, by similarity.
 
 use axum::extract::Path;
 use deserr::Deserr;
@@ -180,7 +180,7 @@ pub async fn multi(call: Call) -> Answer {
     }
 }
 
-/// An error of one query of several. An unknown index is then the body's fault, not the route's.
+/// The error of one query of several. An unknown index is then an error of the body (400), not of the route.
 fn inside(position: usize, error: ApiError) -> ApiError {
     let status = if error.code == "index_not_found" { 400 } else { error.status };
     ApiError { message: format!("Inside `.queries[{position}]`: {}", error.message), status, ..error }

@@ -40,12 +40,12 @@ pub async fn reset_all(Path(index): Path<String>, call: Call) -> Answer {
 
 async fn enqueue(call: Call, index: String, body: Value, is_deletion: bool, may_create: bool) -> Answer {
     let details = canonical(&body);
-    // A reset needs an index; it makes none.
+    // A reset never creates an index.
     let may_create = may_create && !is_deletion;
     call.enqueue(Work::Settings { index, settings: body, is_deletion, may_create }, Some(details), None).await
 }
 
-/// The setting behind a route's name, such as `stop-words`.
+/// The setting for a route's name, such as `stop-words`.
 fn setting(route: &str) -> Option<&'static str> {
     let kebab = |name: &str| {
         name.chars().fold(String::new(), |mut kebab, c| {

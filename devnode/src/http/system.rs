@@ -1,4 +1,4 @@
-//! The node itself: health, version, sizes, experimental features.
+//! Routes of the node itself: health, version, statistics, backups, experimental features.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::node::Features;
 use crate::tasks::Work;
 use crate::validate::InvalidJson;
 
-/// The version whose API this node speaks.
+/// The version of Meilisearch whose API this node implements.
 const API_VERSION: &str = "1.50.0";
 
 /// `GET /`
@@ -88,11 +88,12 @@ struct Webhook {
     headers: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// `PATCH /webhooks/{uuid}`: this node has no webhooks; it knows the form of one, and the one that nobody may change.
+/// `PATCH /webhooks/{uuid}`: this node does not support webhooks. It only checks the form of the body, and refuses to change
+/// the immutable webhook.
 pub async fn set_webhook(Path(uuid): Path<Uuid>, call: Call) -> Answer {
     call.allow(Action::WebhooksUpdate, None)?;
     let Webhook { url, headers } = call.json()?;
-    tracing::debug!("a webhook was looked at: {url:?} {headers:?}");
+    tracing::debug!("a webhook was checked: {url:?} {headers:?}");
     if uuid.is_nil() {
         let message = format!(
             "Webhook `{uuid}` is immutable. The webhook defined from the command line cannot be modified using the API."

@@ -23,7 +23,8 @@ struct Listed<T> {
     next: Option<u32>,
 }
 
-/// Whether the caller may see the task: its index, or everything if it is not of one index.
+/// Whether the caller may see the task. This requires the right to its index, or to all indexes if the task does not concern
+/// exactly one.
 fn visible(rights: &Rights, task: &Task) -> bool {
     match task.work.indexes().as_slice() {
         [index] => rights.covers(index),
@@ -60,7 +61,7 @@ pub async fn one(Path(text): Path<String>, call: Call) -> Answer {
     }
 }
 
-/// The tasks that a cancelation or deletion means. Refuses to mean all of them by saying nothing.
+/// The tasks that a cancelation or deletion selects. Refuses a request without any parameter, which would select all tasks.
 fn selected(call: &Call, action: Action) -> Result<Vec<u32>> {
     let rights = call.allow(action, None)?;
     let selection: Selection = call.params()?;
@@ -102,7 +103,7 @@ async fn enqueue(call: Call, work: Work, details: serde_json::Value) -> Answer {
     call.enqueue(work, details.as_object().cloned(), None).await
 }
 
-/// These two routes answer 200, where all other writes answer 202.
+/// Sets the status 200: cancelations and deletions of tasks answer 200, all other writes 202.
 fn as_ok(mut response: Response) -> Response {
     *response.status_mut() = axum::http::StatusCode::OK;
     response
@@ -136,7 +137,7 @@ pub async fn batches(call: Call) -> Answer {
         .filter(|(uid, _)| from.is_none_or(|from| if reverse { *uid >= from } else { *uid <= from }));
     let mut shown = Vec::new();
     for (uid, _) in rest.by_ref().take(limit as usize) {
-        // A batch is shown whole, whichever of its tasks matched.
+        // A batch is shown with all its tasks, even if only some of them matched.
         shown.push((uid, whole_batch(&call, uid)?));
     }
     let next = rest.next().map(|(uid, _)| uid);

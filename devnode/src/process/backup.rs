@@ -1,4 +1,4 @@
-//! Dumps and snapshots: archives of this node's database, which only this program can import.
+//! Dumps and snapshots: archives of the node's database, which only this program can import.
 
 use std::fs::File;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub fn snapshot(node: &Node, task: &mut Task) -> Result<()> {
     archive(node, task.uid, &node.options.snapshot_dir.join(format!("{name}.snapshot")))
 }
 
-/// Everything but the task that asks for it.
+/// Archives the database, without the task of the backup itself.
 fn archive(node: &Node, task: u32, path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
@@ -50,7 +50,7 @@ fn archive(node: &Node, task: u32, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a database out of an archive.
+/// Unpacks an archive into a new database.
 pub fn import(path: &Path, database: &Path) -> Result<()> {
     tar::Archive::new(File::open(path)?).unpack(database)?;
     Ok(())

@@ -19,7 +19,7 @@ use crate::node::Node;
 use crate::tasks::{Addition, Status, Task, Work};
 use crate::worker::Outcome;
 
-/// Adds the documents of all the tasks, which are about one index, in one commit.
+/// Adds the documents of several tasks of one index, in one commit.
 pub fn add(node: &Node, tasks: &mut [Task], outcome: &mut Outcome) -> Result<()> {
     let additions: Vec<Addition> = tasks
         .iter()
@@ -40,7 +40,7 @@ pub fn add(node: &Node, tasks: &mut [Task], outcome: &mut Outcome) -> Result<()>
         None => return Err(ApiError::index_not_found(&uid)),
     };
     if let Some(folder) = created {
-        // The index exists from now on, even if none of its documents is good.
+        // The index exists from now on, even if none of the documents is valid.
         outcome.renames.set(&uid, Some(folder));
     }
     let written = write_additions(node, &index, &uid, primary_key.as_deref(), &additions, tasks);
@@ -67,7 +67,7 @@ fn write_additions(
 ) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let rtxn = index.read_txn()?;
-    // An index without a primary key holds no document: none of these is known to it.
+    // An index without a primary key holds no documents, so all of these are new.
     let is_new = index.primary_key(&rtxn)?.is_none();
     let knows_none = is_new && additions.iter().all(|addition| addition.skip_new);
     let mut payloads = Vec::with_capacity(additions.len());
@@ -96,7 +96,7 @@ fn write_additions(
     if let Some(key) = primary_key.filter(|key| is_new && !key.contains('.')) {
         new_fields.insert(key).ok_or(UserError::AttributeLimitReached)?;
     }
-    // The index knows the fields of documents that it skips, too.
+    // The index also learns the fields of documents that it skips.
     for payload in &skipped {
         take_up_fields(&mut new_fields, payload)?;
     }
@@ -122,7 +122,7 @@ fn write_additions(
             }
             None => {
                 any_good = true;
-                // Different ids of the payload, also those that are skipped.
+                // The count includes skipped documents.
                 let received = || task.details.as_ref()?.get("receivedDocuments").cloned();
                 let count = received().filter(|_| addition.skip_new);
                 task.set_detail("indexedDocuments", count.unwrap_or(stats.document_count.into()));
@@ -153,13 +153,13 @@ fn write_additions(
             .map_err(in_index)?;
         wtxn.commit()?;
     } else if let Some(key) = new_primary_key.filter(|_| any_twice) {
-        // The index keeps it, though it takes no document.
+        // The index keeps the primary key, even if no document is added.
         set_primary_key(node, index, uid, key.name().to_owned())?;
     }
     Ok(())
 }
 
-/// The engine wants its payloads as memory maps; an anonymous one needs no unsafe code.
+/// The engine needs payloads as memory maps. An anonymous map needs no unsafe code.
 fn in_memory_map(bytes: &[u8]) -> Result<Mmap> {
     let mut map = MmapMut::map_anon(bytes.len())?;
     map.copy_from_slice(bytes);
@@ -193,7 +193,7 @@ fn only_known(
         });
         let known = match &id {
             Some(id) => index.external_documents_ids().get(rtxn, id)?.is_some(),
-            // Without an id the document must fail as it would otherwise.
+            // A document without an id must fail as usual.
             None => key.is_some(),
         };
         if known {
@@ -299,7 +299,7 @@ pub fn edit(
     index_changes(node, &index, &mut wtxn, &old_fields, new_fields, None, &changes, embedders)
         .map_err(in_index)?;
     wtxn.commit()?;
-    // Meilisearch tells the number of candidates as both.
+    // Like Meilisearch, reports the number of candidates in both details.
     task.set_detail("deletedDocuments", edited);
     task.set_detail("editedDocuments", edited);
     Ok(())

@@ -1,4 +1,4 @@
-//! Tasks about indexes: making, renaming, swapping and deleting them, and their settings.
+//! Tasks about indexes: creation, renames, swaps, deletion, and settings.
 
 use milli_core::Index;
 use milli_core::update::Settings;
@@ -15,7 +15,7 @@ fn already_exists(uid: &str) -> ApiError {
     ApiError::new(Code::IndexAlreadyExists, format!("Index `{uid}` already exists."))
 }
 
-/// Makes an index.
+/// Creates an index.
 pub fn create(node: &Node, outcome: &mut Outcome, uid: &str, primary_key: Option<String>) -> Result<()> {
     if node.indexes.folder_of(uid).is_some() {
         return Err(already_exists(uid));
@@ -28,7 +28,7 @@ pub fn create(node: &Node, outcome: &mut Outcome, uid: &str, primary_key: Option
     Ok(())
 }
 
-/// Gives an index a primary key, another name, or both.
+/// Sets the primary key of an index, or its name, or both.
 pub fn update(
     node: &Node,
     task: &mut Task,
@@ -63,7 +63,7 @@ pub fn update(
     Ok(())
 }
 
-/// Gives an index its primary key.
+/// Sets the primary key of an index.
 pub fn set_primary_key(node: &Node, index: &Index, uid: &str, primary_key: String) -> Result<()> {
     let in_index = |error: milli_core::Error| ApiError::from(error).in_index(uid);
     let mut wtxn = index.write_txn()?;
@@ -147,7 +147,7 @@ pub fn settings(
         if must_stop(node)() {
             return Err(error);
         }
-        // A new index is there from now on, whatever becomes of its settings.
+        // A new index exists from now on, even if its settings fail.
         task.fail(error);
         return Ok(());
     }

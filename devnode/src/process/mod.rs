@@ -1,4 +1,4 @@
-//! What each kind of task does.
+//! Processes each kind of task.
 
 pub mod backup;
 mod documents;
@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::tasks::{Task, Work};
 use crate::worker::Outcome;
 
-/// Processes tasks that belong together. An error is that of all of them.
+/// Processes a batch of tasks. An error fails all of them.
 pub fn batch(node: &Node, tasks: &mut [Task]) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     if tasks.iter().all(|task| matches!(task.work, Work::AddDocuments(_))) {
@@ -55,7 +55,7 @@ pub fn batch(node: &Node, tasks: &mut [Task]) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Whether the worker is asked to give up.
+/// Whether the worker must stop its current work.
 fn must_stop(node: &Node) -> impl Fn() -> bool + Sync + '_ {
     || node.queue.must_stop.load(Ordering::Relaxed)
 }

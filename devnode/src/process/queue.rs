@@ -18,7 +18,7 @@ pub fn cancel(node: &Node, task: &mut Task, outcome: &mut Outcome, uids: &[u32])
     task.set_detail("canceledTasks", outcome.canceled.len());
 }
 
-/// Forgets those of the tasks that are over.
+/// Deletes those of the tasks that have ended.
 pub fn delete(node: &Node, task: &mut Task, outcome: &mut Outcome, uids: &[u32]) {
     let over = |uid: &&u32| node.queue.get(**uid).is_some_and(|found| found.status.is_final());
     outcome.removed = uids.iter().filter(over).copied().collect();

@@ -1,6 +1,7 @@
-//! Which facets the patterns of a search choose, and which patterns are refused.
+//! Finds the facets that match the patterns of a search, and refuses invalid patterns.
 //!
-//! Source: Meilisearch 1.50, `compute_facet_distribution_stats` in `meilisearch/src/search/mod.rs`. Its engine takes names only, as this one.
+//! Source: Meilisearch 1.50, `compute_facet_distribution_stats` in `meilisearch/src/search/mod.rs`. Its engine accepts only
+//! names, like this one.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,10 +11,10 @@ use milli_core::{
 
 use crate::error::{ApiError, Result};
 
-/// The names of the fields that these patterns choose.
+/// The names of the fields that match these patterns.
 ///
 /// # Errors
-/// A pattern meets nothing that is filterable.
+/// A pattern matches no filterable field.
 pub fn chosen(index: &Index, rtxn: &heed::RoTxn<'_>, patterns: &[String]) -> Result<Vec<String>> {
     let rules = index.filterable_attributes_rules(rtxn)?;
     for pattern in patterns {

@@ -36,7 +36,7 @@ pub struct FederationOptions {
     pub query_position: Option<usize>,
 }
 
-/// A factor for scores, not negative.
+/// A non-negative factor for scores.
 #[derive(Debug, Clone, Copy, PartialEq, Deserr)]
 #[deserr(try_from(f64) = TryFrom::try_from -> Unparsable)]
 pub struct Weight(pub f64);
@@ -74,7 +74,7 @@ pub struct Federation {
     pub personalize: Option<Value>,
 }
 
-/// How facets of several indexes become one.
+/// How the facets of several indexes are merged.
 #[derive(Debug, Clone, PartialEq, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidMultiSearchMergeFacets>, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -85,13 +85,13 @@ pub struct MergeFacets {
 
 /// One search of a federation.
 pub struct Part<'r> {
-    /// The index and who asks.
+    /// The index, and the context of the request.
     pub request: Request<'r>,
     /// The search.
     pub query: SearchQuery,
     /// The factor for its scores.
     pub weight: f64,
-    /// Where it is among the client's queries.
+    /// The position of the query among the client's queries.
     pub position: usize,
 }
 
@@ -120,7 +120,7 @@ struct Scored {
     values: Vec<WeightedScoreValue>,
     id: (String, u32),
     order: usize,
-    /// Its values of the attribute that no two hits may have in common.
+    /// The document's values of the distinct attribute.
     distinct: Vec<String>,
 }
 
@@ -134,7 +134,7 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
     } else {
         (federation.offset, federation.limit)
     };
-    // Of each index, a list of hits for each query.
+    // By index: the list of hits of each query.
     let mut lists = BTreeMap::<String, Vec<Vec<Scored>>>::new();
     let mut totals = 0;
     let mut semantic_hit_count = None;
@@ -184,7 +184,8 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
         *of_index |= result.candidates;
         totals += of_index.len() - before;
     }
-    // What cannot be compared has no place in an order of all: Meilisearch merges lists, each in its own order, and so does this.
+    // Some hits cannot be compared, so there is no total order of all hits. Like Meilisearch, merges the lists, each in its own
+    // order.
     let first = |left: &Scored, right: &Scored| match compare(left, right) {
         Ordering::Greater => true,
         Ordering::Equal => left.order < right.order,
@@ -225,7 +226,7 @@ pub fn search(parts: &[Part<'_>], federation: &Federation, proxied: bool) -> Res
     })
 }
 
-/// A document's values of an attribute, as facets tell them apart.
+/// A document's values of an attribute, normalized like facet values.
 fn facet_values(index: &Index, rtxn: &RoTxn<'_>, id: u32, attribute: &str) -> Result<Vec<String>> {
     let mut document = documents::whole(index, rtxn, &index.fields_ids_map(rtxn)?, id)?;
     let mut values = Vec::new();
@@ -237,7 +238,7 @@ fn facet_values(index: &Index, rtxn: &RoTxn<'_>, id: u32, attribute: &str) -> Re
     Ok(values)
 }
 
-/// Compares two hits: by the values of their ranking rules where these can be compared, else by their scores.
+/// Compares two hits: by the values of their ranking rules if these can be compared, otherwise by their scores.
 fn compare(left: &Scored, right: &Scored) -> Ordering {
     use WeightedScoreValue as V;
     let by_score = || left.score.partial_cmp(&right.score).unwrap_or(Ordering::Equal);
@@ -275,7 +276,7 @@ fn compare(left: &Scored, right: &Scored) -> Ordering {
                     return order;
                 }
             }
-            // What cannot be compared: the one with more rules left goes first.
+            // If the values cannot be compared, the hit with more remaining rules comes first.
             _ => return pairs.0.len().cmp(&pairs.1.len()).then_with(by_score),
         }
     }

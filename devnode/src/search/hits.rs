@@ -1,4 +1,4 @@
-//! Hits: found documents with what the client wants of them, formatted, scored, and where they matched.
+//! Creates hits: the requested fields of found documents, formatted fields, scores, and positions of matches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ pub struct Hit {
     ranking_score_details: Option<Map<String, Value>>,
 }
 
-/// Makes hits of one search.
+/// Creates the hits of one search.
 pub struct HitMaker<'a> {
     index: &'a Index,
     rtxn: &'a heed::RoTxn<'a>,
@@ -51,7 +51,7 @@ pub struct HitMaker<'a> {
 }
 
 impl<'a> HitMaker<'a> {
-    /// Prepares what all hits of the search share.
+    /// Prepares the data that all hits of the search share.
     pub fn new(index: &'a Index, rtxn: &'a heed::RoTxn<'a>, query: &'a SearchQuery) -> Result<Self> {
         let fields = index.fields_ids_map(rtxn)?;
         let all = || fields.names().map(String::from).collect::<BTreeSet<_>>();
@@ -85,7 +85,7 @@ impl<'a> HitMaker<'a> {
         })
     }
 
-    /// Makes the hits of these documents, in their order.
+    /// Creates the hits for these documents, in the same order.
     pub fn make_all(
         &self,
         words: MatchingWords,
@@ -160,7 +160,7 @@ impl<'a> HitMaker<'a> {
         let mut positions = BTreeMap::new();
         let displayed: Vec<&str> = self.displayed.iter().map(String::as_str).collect();
         pointer::for_each_leaf(&mut document, &displayed, &mut |name, indices, value| {
-            // A value can be under several rules, such as a highlighted object with one cropped field.
+            // Several formats can apply to a value, for example in a highlighted object with one cropped field.
             let format = self
                 .formats
                 .iter()
@@ -191,7 +191,7 @@ impl<'a> HitMaker<'a> {
     }
 }
 
-/// What to do to each field of `_formatted`: none at all if nothing is to be highlighted or cropped.
+/// The format of each field of `_formatted`; empty if nothing is to be highlighted or cropped.
 fn formats(
     query: &SearchQuery,
     fields: &FieldsIdsMap,
@@ -231,7 +231,7 @@ fn formats(
     formats
 }
 
-/// How far the document is from the point, in whole metres.
+/// The distance of the document from the point, in whole metres.
 fn distance_to(point: [f64; 2], document: &Map<String, Value>) -> Option<u64> {
     let geo = document.get(RESERVED_GEO_FIELD_NAME)?;
     let place = [number(geo.get("lat"))?, number(geo.get("lng"))?];

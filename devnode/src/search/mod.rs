@@ -1,4 +1,4 @@
-//! Searches: from the client's parameters to the engine and back.
+//! Runs searches: passes the client's parameters to the engine, and creates the answer.
 
 pub mod facet;
 mod facet_patterns;
@@ -54,7 +54,7 @@ pub struct Answer {
     semantic_hit_count: Option<u32>,
 }
 
-/// Which search an answer belongs to, for clients that ask with `Meili-Include-Metadata`.
+/// The search that an answer belongs to, for clients that send `Meili-Include-Metadata`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
@@ -66,7 +66,7 @@ pub struct Metadata {
     primary_key: Option<String>,
 }
 
-/// Where the hits are among all hits.
+/// The position of the hits among all hits.
 #[derive(Debug, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub enum Pages {
@@ -91,7 +91,7 @@ impl Pages {
         Self::Numbered {
             hits_per_page,
             page: page.unwrap_or(1),
-            // As Meilisearch computes it, which wraps.
+            // Wrapping arithmetic, as in Meilisearch.
             total_pages: match hits_per_page {
                 0 => 0,
                 _ => total.wrapping_add(hits_per_page).wrapping_sub(1) / hits_per_page,
@@ -118,7 +118,7 @@ pub struct Facets {
     facet_stats: Option<BTreeMap<String, Stats>>,
 }
 
-/// How the engine is asked.
+/// The kind of search that the engine runs.
 enum Kind {
     Keyword,
     Semantic(EmbedderChoice),
@@ -173,7 +173,7 @@ struct Found {
     max_total: usize,
 }
 
-/// Who asks, and what else the answer needs to know.
+/// The context of a search.
 pub struct Request<'r> {
     /// The index's name.
     pub uid: &'r str,
@@ -181,7 +181,7 @@ pub struct Request<'r> {
     pub index: &'r Index,
     /// The experimental features.
     pub features: Features,
-    /// Whether the client wants to know which search an answer belongs to.
+    /// Whether the client asked for [`Metadata`].
     pub with_metadata: bool,
 }
 
@@ -226,7 +226,7 @@ pub fn search(request: &Request<'_>, query: &SearchQuery) -> Result<Answer> {
     })
 }
 
-/// Refuses parameters whose feature is off, or that this node cannot serve.
+/// Refuses parameters whose feature is disabled, or that this node does not support.
 fn check_features(query: &SearchQuery, features: Features) -> Result<()> {
     if query.use_network.is_some() {
         let issue = "https://github.com/orgs/meilisearch/discussions/805";
@@ -243,7 +243,7 @@ fn check_features(query: &SearchQuery, features: Features) -> Result<()> {
     Ok(())
 }
 
-/// Asks the engine. `window` overrides the client's own offset and limit; `detailed` asks for scores in any case.
+/// Runs the search in the engine. `window` overrides the client's offset and limit; `detailed` computes scores in any case.
 fn find(
     request: &Request<'_>,
     rtxn: &heed::RoTxn<'_>,
@@ -330,11 +330,11 @@ fn languages(locales: &[crate::locale::Locale]) -> Vec<Language> {
     locales.iter().map(|locale| locale.0).collect()
 }
 
-/// The offset and limit that the client asks for, in either way of counting.
+/// The offset and limit of the client's query, which may count in hits or in pages.
 fn own_window(query: &SearchQuery) -> (usize, usize) {
     if query.is_paged() {
         let limit = query.hits_per_page.unwrap_or(DEFAULT_LIMIT);
-        // Page 0 holds nothing. Meilisearch's product wraps.
+        // Page 0 is empty. The multiplication wraps, as in Meilisearch.
         query.page.unwrap_or(1).checked_sub(1).map_or((0, 0), |page| (limit.wrapping_mul(page), limit))
     } else {
         (query.offset.unwrap_or(0), query.limit.unwrap_or(DEFAULT_LIMIT))
@@ -363,7 +363,7 @@ fn facets(
     })
 }
 
-/// The point of the first geographic sort of a query.
+/// The point of the first geographic sort in a query.
 fn geo_point(sorts: &[String]) -> Option<[f64; 2]> {
     sorts.iter().find_map(|sort| match AscDesc::from_str(sort).ok()? {
         AscDesc::Asc(member) | AscDesc::Desc(member) => member.geo_point().copied(),

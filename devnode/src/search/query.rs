@@ -1,4 +1,4 @@
-//! The parameters of a search, in a body and in a query string.
+//! The parameters of a search, in a body or in a query string.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,7 +15,7 @@ use crate::validate::{InvalidJson, InvalidQuery, List, Param, Unparsable};
 
 pub(super) const DEFAULT_LIMIT: usize = 20;
 
-/// How words may be left out.
+/// Which query words may be left out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserr)]
 #[deserr(rename_all = camelCase)]
 #[allow(missing_docs)]
@@ -51,7 +51,7 @@ impl TryFrom<f64> for Threshold {
     }
 }
 
-/// How much the meaning counts against the words, between 0 and 1.
+/// The weight of semantic hits against keyword hits, between 0 and 1.
 #[derive(Debug, Clone, Copy, PartialEq, Deserr)]
 #[deserr(try_from(f32) = TryFrom::try_from -> Unparsable)]
 pub struct SemanticRatio(pub f32);
@@ -65,7 +65,7 @@ impl TryFrom<f32> for SemanticRatio {
     }
 }
 
-/// A search by words and meaning.
+/// The parameters of a hybrid search.
 #[derive(Debug, Clone, PartialEq, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSearchHybridQuery>, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -146,7 +146,7 @@ macro_rules! search_body {
 }
 
 search_body! {
-    /// A search in the index that the route names.
+    /// A search in the index of the route.
     SearchQuery {
         // Neither may be null here.
         #[deserr(default, from(usize) = Some, error = InvalidJson<code::InvalidSearchOffset>)]
@@ -211,7 +211,7 @@ macro_rules! same_fields {
 }
 
 impl IndexedQuery {
-    /// The index, the search, and how it takes part in a federation.
+    /// Splits it into the index, the search, and the options for a federation.
     pub fn split(self) -> (IndexUid, SearchQuery, Option<FederationOptions>) {
         let (index, options) = (self.index_uid.clone(), self.federation_options.clone());
         (index, same_fields!(self;), options)
@@ -219,7 +219,7 @@ impl IndexedQuery {
 }
 
 impl SearchQuery {
-    /// Whether the client counts in pages, and so wants exact totals.
+    /// Whether the client asks for pages, and therefore for exact totals.
     pub fn is_paged(&self) -> bool {
         self.page.or(self.hits_per_page).is_some()
     }

@@ -1,4 +1,4 @@
-//! Documents whose vectors are near that of a given one.
+//! Searches for similar documents, whose vectors are near that of a given document.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -42,7 +42,7 @@ pub struct SimilarQuery {
     ranking_score_threshold: Option<Threshold>,
 }
 
-/// The same in a query string.
+/// The parameters of a search for similar documents in a query string.
 #[derive(Debug, Deserr)]
 #[deserr(error = InvalidQuery, rename_all = camelCase, deny_unknown_fields)]
 pub struct SimilarParams {
@@ -89,7 +89,7 @@ impl From<SimilarParams> for SimilarQuery {
     }
 }
 
-/// The answer.
+/// The answer to a search for similar documents.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SimilarAnswer {
@@ -100,8 +100,8 @@ pub struct SimilarAnswer {
     pages: Pages,
 }
 
-/// Finds similar documents. `rule` is a filter that the caller's token adds: what it hides is not there, to be compared with
-/// neither.
+/// Finds similar documents. `rule` is the filter of the caller's token. A document that it hides counts as absent, also as the
+/// document to compare with.
 pub fn search(request: &Request<'_>, query: SimilarQuery, rule: Option<Value>) -> Result<SimilarAnswer> {
     let start = Instant::now();
     let index = request.index;

@@ -1,4 +1,4 @@
-//! Settings of an index: reading what clients send, giving it to the engine, showing what the engine has.
+//! Settings of an index: reads clients' bodies, passes them to the engine, and shows the engine's settings.
 
 mod types;
 mod view;
@@ -21,10 +21,10 @@ use crate::node::{Features, Node};
 use crate::store::Changes;
 use crate::validate::InvalidJson;
 
-/// The store's section for what the engine has no place for, by the index's folder.
+/// The store's section for settings that the engine cannot store, by the index's folder.
 pub const EXTRAS: &str = "settings";
 
-/// Settings in the order in which they are shown.
+/// The names of all settings, in the order in which they are shown.
 pub const NAMES: [&str; 23] = [
     "displayedAttributes",
     "searchableAttributes",
@@ -62,7 +62,7 @@ pub fn read(body: Value) -> Result<Settings> {
     Ok(settings)
 }
 
-/// Checks the body of one setting's own route, where places in messages begin at the setting.
+/// Checks the body of the route of one setting. Paths in error messages start at the setting.
 pub fn check_one(name: &str, body: Value) -> Result<()> {
     fn check<T: deserr::Deserr<InvalidJson<C>>, C: MarkerCode>(body: Value) -> Result<()> {
         deserr::deserialize::<Option<T>, _, InvalidJson<C>>(body)?;
@@ -98,7 +98,7 @@ pub fn check_one(name: &str, body: Value) -> Result<()> {
     }
 }
 
-/// Refuses settings whose experimental feature is off.
+/// Refuses settings whose experimental feature is disabled.
 pub fn check_features(body: &Value, features: Features) -> Result<()> {
     let set = |name: &str| body.get(name).is_some_and(|value| !value.is_null());
     if set("chat") {
@@ -118,7 +118,7 @@ pub fn check_features(body: &Value, features: Features) -> Result<()> {
     Ok(())
 }
 
-/// Remembers what the engine has no place for: newer settings, and names of ranking rules that it does not know.
+/// Stores what the engine cannot store: newer settings, and names of ranking rules that it does not know.
 pub fn record_extras(node: &Node, changes: &mut Changes, folder: Uuid, body: &Value) -> Result<()> {
     let mut extras = extras(node, folder)?;
     for name in ["rankingRules", "chat", "foreignKeys", "vectorStore"] {
@@ -131,14 +131,14 @@ pub fn record_extras(node: &Node, changes: &mut Changes, folder: Uuid, body: &Va
     changes.put(EXTRAS, &folder.to_string(), &extras)
 }
 
-/// What is remembered beside the engine for an index.
+/// The settings of an index that are stored outside the engine.
 pub fn extras(node: &Node, folder: Uuid) -> Result<Map<String, Value>> {
     let rows = node.store.section::<Map<String, Value>>(EXTRAS)?;
     let folder = folder.to_string();
     Ok(rows.into_iter().find(|(key, _)| *key == folder).map(|(_, extras)| extras).unwrap_or_default())
 }
 
-/// Gives settings to the engine.
+/// Passes settings to the engine.
 pub fn apply(settings: Settings, builder: &mut Builder<'_, '_, '_>) {
     macro_rules! give {
         ($setting:expr, $set:ident, $reset:ident) => {
@@ -245,7 +245,7 @@ pub fn apply(settings: Settings, builder: &mut Builder<'_, '_, '_>) {
     }
 }
 
-/// The engine's ranking rules for the client's: it has one rule for what newer versions split in two.
+/// Converts the client's ranking rules to those of the engine, which has one rule where newer versions have two.
 fn criteria(rules: Vec<RankingRule>) -> Vec<Criterion> {
     let mut criteria: Vec<Criterion> = Vec::new();
     for RankingRule(criterion) in rules {

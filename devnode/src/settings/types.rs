@@ -19,7 +19,7 @@ use crate::error::marker as code;
 use crate::locale::Locale;
 use crate::validate::InvalidJson;
 
-/// Settings that a client wants changed; what is not set stays as it is.
+/// A change of settings. Settings that are not set stay as they are.
 #[derive(Debug, Default, Deserr)]
 #[deserr(error = InvalidJson, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -32,7 +32,7 @@ pub struct Settings {
     pub filterable_attributes: Setting<Vec<FilterableAttributesRule>>,
     #[deserr(default, error = InvalidJson<code::InvalidSettingsSortableAttributes>)]
     pub sortable_attributes: Setting<BTreeSet<String>>,
-    // Only remembered, as they came.
+    // Only stored, as the client sent it.
     #[deserr(default)]
     #[allow(dead_code)]
     foreign_keys: Setting<Value>,
@@ -73,7 +73,7 @@ pub struct Settings {
     chat: Setting<Value>,
 }
 
-/// How far apart words may be known to be.
+/// The precision with which distances between words are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSettingsProximityPrecision>, rename_all = camelCase)]
 #[allow(missing_docs)]
@@ -91,7 +91,7 @@ impl From<Proximity> for ProximityPrecision {
     }
 }
 
-/// Whether words are found by their beginnings.
+/// Whether words are found by their prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSettingsPrefixSearch>, rename_all = camelCase)]
 #[allow(missing_docs)]
@@ -109,7 +109,7 @@ impl From<Prefixes> for PrefixSearch {
     }
 }
 
-/// Typo tolerance.
+/// The settings of typo tolerance.
 #[derive(Debug, Default, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSettingsTypoTolerance>, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -126,7 +126,7 @@ pub struct TypoTolerance {
     pub disable_on_numbers: Setting<bool>,
 }
 
-/// From which length on a word may have typos.
+/// The least lengths of words that may have typos.
 #[derive(Debug, Default, Clone, Copy, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSettingsTypoTolerance>, rename_all = camelCase, deny_unknown_fields, validate = check_sizes -> InvalidJson<code::InvalidSettingsTypoTolerance>)]
 #[allow(missing_docs)]
@@ -151,7 +151,7 @@ fn check_sizes<E: DeserializeError>(sizes: MinWordSizes, at: ValuePointerRef<'_>
     Ok(sizes)
 }
 
-/// Facets.
+/// The settings of facets.
 #[derive(Debug, Default, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSettingsFaceting>, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -180,7 +180,7 @@ impl From<FacetValuesSort> for OrderBy {
     }
 }
 
-/// Pages.
+/// The settings of pagination.
 #[derive(Debug, Default, Deserr)]
 #[deserr(error = InvalidJson<code::InvalidSettingsPagination>, rename_all = camelCase, deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -206,7 +206,7 @@ impl From<Localized> for LocalizedAttributesRule {
     }
 }
 
-/// The engine's ranking rule for the client's.
+/// The engine's ranking rule for a client's rule.
 #[derive(Debug, Clone, Deserr)]
 #[deserr(try_from(&String) = FromStr::from_str -> CriterionError)]
 pub struct RankingRule(pub Criterion);

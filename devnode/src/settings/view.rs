@@ -10,7 +10,7 @@ use super::{NAMES, extras};
 use crate::error::{ApiError, Result};
 use crate::node::Node;
 
-/// Hits beyond this one cannot be reached, unless the settings say otherwise.
+/// The default of `maxTotalHits`: hits after this one cannot be reached.
 const DEFAULT_MAX_TOTAL_HITS: usize = 1000;
 
 /// All settings of an index.
@@ -108,7 +108,7 @@ fn of_engine(index: &Index, rtxn: &heed::RoTxn<'_>) -> Result<Map<String, Value>
     }
 }
 
-/// A body of settings as tasks show it: in the usual order, sets sorted, wildcards explicit, secrets hidden.
+/// A body of settings as tasks show it: in the order of [`NAMES`], with sorted sets, explicit wildcards and hidden secrets.
 pub fn canonical(body: &Value) -> Map<String, Value> {
     let mut shown = Map::new();
     for name in NAMES {
@@ -130,7 +130,7 @@ pub fn canonical(body: &Value) -> Map<String, Value> {
     shown
 }
 
-/// Filterable rules with the features that the client left out.
+/// Completes filterable rules with the features that the client left out.
 fn with_features(rules: &Value) -> Value {
     let parsed: Option<Vec<FilterableAttributesRule>> = serde_json::from_value(rules.clone()).ok();
     parsed.and_then(|rules| serde_json::to_value(rules).ok()).unwrap_or_else(|| rules.clone())
@@ -146,7 +146,7 @@ fn sorted(list: &Value) -> Value {
     json!(items)
 }
 
-/// Cuts API keys of embedders down to a few letters.
+/// Shortens API keys of embedders to a few letters.
 fn hide_secrets(mut embedders: Value) -> Value {
     for embedder in embedders.as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
         if let Some(Value::String(key)) = embedder.get_mut("apiKey") {

@@ -1,4 +1,4 @@
-//! Tasks: what they are, how they are stored, and how clients see them.
+//! Tasks: their content, how they are stored, and how clients see them.
 
 pub mod query;
 pub mod queue;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 
-/// Where a task is in its life.
+/// The status of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -24,7 +24,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether nothing more will happen to the task.
+    /// Whether the task has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Enqueued | Self::Processing)
     }
@@ -49,17 +49,17 @@ pub enum Kind {
     SnapshotCreation,
 }
 
-/// Two indexes that change places, or one that takes the other's name.
+/// Two indexes that swap their names, or one that gets a new name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Swap {
     /// The two names.
     pub indexes: (String, String),
-    /// Whether the second name is new.
+    /// Whether the second name is new: the first index is renamed to it.
     #[serde(default)]
     pub rename: bool,
 }
 
-/// What a task has to do.
+/// The work of a task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Work {
@@ -84,11 +84,11 @@ pub enum Work {
 pub struct Addition {
     /// The index.
     pub index: String,
-    /// Whether the documents replace older ones whole; otherwise their fields are merged.
+    /// Whether the documents replace stored ones completely; otherwise their fields are merged.
     pub replace: bool,
     /// The file of the documents, one JSON object after the other.
     pub file: Uuid,
-    /// The client's primary key.
+    /// The primary key that the client requested.
     pub primary_key: Option<String>,
     /// Whether the index may be created.
     pub may_create: bool,
@@ -97,7 +97,7 @@ pub struct Addition {
 }
 
 impl Work {
-    /// The index that the task is about, if it is about one.
+    /// The index of the task, if it concerns exactly one.
     pub fn index(&self) -> Option<&str> {
         match self {
             Self::AddDocuments(Addition { index, .. })
@@ -117,7 +117,7 @@ impl Work {
         }
     }
 
-    /// Every index that the task touches.
+    /// All indexes that the task concerns.
     pub fn indexes(&self) -> Vec<&str> {
         match self {
             Self::SwapIndexes { swaps } => {
@@ -154,22 +154,22 @@ impl Work {
     }
 }
 
-/// A task as it is stored. It is never stored as processing: after a kill it is simply enqueued again.
+/// A task as it is stored. It is never stored as processing, so that after a kill it is enqueued again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Task {
-    /// Its number.
+    /// The task's uid.
     pub uid: u32,
-    /// The number of the batch in which it was processed.
+    /// The uid of the batch in which it was processed.
     pub batch_uid: Option<u32>,
-    /// Where it is in its life.
+    /// The status of the task.
     pub status: Status,
     /// The task that canceled it.
     pub canceled_by: Option<u32>,
-    /// What clients see in `details`.
+    /// The `details` for clients.
     pub details: Option<Map<String, Value>>,
-    /// Why it failed.
+    /// The error, if it failed.
     pub error: Option<ApiError>,
-    /// When it was taken.
+    /// When it was registered.
     #[serde(with = "time::serde::rfc3339")]
     pub enqueued_at: OffsetDateTime,
     /// When its processing began.
@@ -178,28 +178,28 @@ pub struct Task {
     /// When its processing ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// The client's own text.
+    /// The client's `customMetadata`.
     pub custom_metadata: Option<String>,
-    /// What there is to do.
+    /// The work of the task.
     pub work: Work,
 }
 
 impl Task {
-    /// Ends it badly, though what else it has changed stays.
+    /// Lets the task fail, although its other changes are kept.
     pub fn fail(&mut self, error: ApiError) {
         self.status = Status::Failed;
         self.error = Some(error);
     }
 
-    /// Writes a detail that the task already shows; others are not added.
+    /// Sets a detail that the task has already; does not add new details.
     pub fn set_detail(&mut self, name: &str, value: impl Into<Value>) {
         if let Some(slot) = self.details.as_mut().and_then(|details| details.get_mut(name)) {
             *slot = value.into();
         }
     }
 
-    /// Counts that are still unknown become 0: nothing was done. Of an edit, Meilisearch leaves open how many documents it
-    /// deleted.
+    /// Sets counts that are still unknown to 0, because nothing was done. Like Meilisearch, leaves the number of deleted
+    /// documents of an edit open.
     pub fn zero_counts(&mut self) {
         let is_edit = self.details.as_ref().is_some_and(|details| details.get("editedDocuments").is_some());
         for name in

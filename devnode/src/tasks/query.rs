@@ -1,4 +1,4 @@
-//! Which tasks a client means: the query string of `GET /tasks`, `POST /tasks/cancel` and `DELETE /tasks`.
+//! The query strings that select tasks: those of `GET /tasks`, `POST /tasks/cancel` and `DELETE /tasks`.
 
 use deserr::Deserr;
 use serde_json::Value;
@@ -106,12 +106,12 @@ impl From<Selection> for Page {
 }
 
 impl Page {
-    /// Whether tasks of some indexes only are meant.
+    /// Whether the query selects only tasks of some indexes.
     pub fn names_indexes(&self) -> bool {
         self.index_uids.0.is_some()
     }
 
-    /// Whether the task is meant, apart from `limit` and `from`.
+    /// Whether the query selects the task, apart from `limit` and `from`.
     pub fn matches(&self, task: &Task) -> bool {
         fn among<T: PartialEq>(list: &StarList<T>, value: Option<&T>) -> bool {
             list.0.as_ref().is_none_or(|items| value.is_some_and(|value| items.contains(value)))
@@ -165,7 +165,7 @@ impl FromParam for Status {
     }
 }
 
-/// A type of task, including those that this node never makes.
+/// A type of task, including those that this node never creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct KindName(Option<Kind>);
 
@@ -201,10 +201,10 @@ impl FromParam for KindName {
     }
 }
 
-/// Dates after this one; a day begins to count when it is over.
+/// Selects dates after this one. If it is a day without a time, the dates after the end of that day.
 #[derive(Debug, Clone, Copy)]
 struct After(Option<OffsetDateTime>);
-/// Dates before this one.
+/// Selects dates before this one.
 #[derive(Debug, Clone, Copy)]
 struct Before(Option<OffsetDateTime>);
 

@@ -1,4 +1,4 @@
-//! The queue of tasks: an image in memory of what the store holds, and one worker that empties it.
+//! The queue of tasks: a copy in memory of the tasks in the store, which one worker processes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use super::{Addition, Status, Task, Work};
 use crate::error::Result;
 use crate::store::{Changes, Store};
 
-/// The tasks, and what is being done.
+/// The tasks, and the batch that is being processed.
 pub struct Queue {
     state: Mutex<State>,
     changed: Condvar,
-    /// Asks the worker to give up what it is doing.
+    /// Asks the worker to stop its current work.
     pub must_stop: AtomicBool,
     files: PathBuf,
     max_batch: usize,
@@ -41,26 +41,26 @@ struct Processing {
 
 /// Tasks that are processed together.
 pub struct Batch {
-    /// The batch's number.
+    /// The uid of the batch.
     pub uid: u32,
-    /// When it began.
+    /// When its processing started.
     pub started_at: OffsetDateTime,
-    /// Its tasks, oldest first.
+    /// The tasks of the batch, oldest first.
     pub tasks: Vec<Task>,
 }
 
-/// A page of tasks: how many there are in all, the page, and whether more follow.
+/// A page of tasks.
 pub struct Found {
-    /// How many tasks match, whatever the page.
+    /// The number of all tasks that match.
     pub total: usize,
-    /// The page's tasks.
+    /// The tasks of the page.
     pub tasks: Vec<Task>,
     /// The uid of the task after the page.
     pub next: Option<u32>,
 }
 
 impl Queue {
-    /// Loads the tasks of the store, and drops payloads that no task waits for.
+    /// Loads the tasks from the store, and deletes payloads that no task needs.
     pub fn load(store: &Store, files: PathBuf, max_batch: usize) -> Result<Self> {
         std::fs::create_dir_all(&files)?;
         let tasks: BTreeMap<u32, Task> =
@@ -102,12 +102,12 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a payload is kept.
+    /// The path of a payload's file.
     pub fn file(&self, uuid: Uuid) -> PathBuf {
         self.files.join(uuid.to_string())
     }
 
-    /// Takes a task: when this returns, it is on disk.
+    /// Registers a task. When this returns, the task is on disk.
     pub fn register(
         &self,
         store: &Store,
@@ -143,7 +143,7 @@ impl Queue {
         Ok(task)
     }
 
-    /// Waits for the next batch. `None` when the node stops.
+    /// Waits for the next batch. Returns `None` when the node stops.
     pub fn next_batch(&self) -> Option<Batch> {
         let mut state = self.lock();
         loop {
@@ -162,8 +162,8 @@ impl Queue {
         }
     }
 
-    /// Ends a batch: its tasks' ends, and what else must change with them, become durable together. `durable` is called
-    /// before clients can see that the tasks have ended.
+    /// Ends a batch: commits the ends of its tasks together with the other changes. `durable` is called before clients can see
+    /// that the tasks have ended.
     pub fn finish(
         &self,
         store: &Store,
@@ -194,7 +194,7 @@ impl Queue {
         state.processing = None;
         for task in tasks {
             if let Work::AddDocuments(Addition { file, .. }) = &task.work {
-                // A payload left behind costs space only, and the next start removes it.
+                // A payload that is left over only costs space, and the next start deletes it.
                 let _ = std::fs::remove_file(self.file(*file));
             }
             state.tasks.insert(task.uid, task);
@@ -206,12 +206,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Gives a batch back: its tasks are enqueued again.
+    /// Gives up the current batch: its tasks are enqueued again.
     pub fn give_back(&self) {
         self.lock().processing = None;
     }
 
-    /// Lets the worker end after its current batch.
+    /// Stops the worker after its current batch.
     pub fn close(&self) {
         self.lock().closed = true;
         self.must_stop.store(true, Ordering::Relaxed);
@@ -224,7 +224,7 @@ impl Queue {
         state.tasks.get(&uid).map(|task| as_seen(task, state.processing.as_ref()))
     }
 
-    /// The tasks that `allowed` and the query accept, the newest first.
+    /// The tasks that match the query and that `allowed` accepts, newest first.
     pub fn find(&self, query: &Page, allowed: impl Fn(&Task) -> bool) -> Found {
         let state = self.lock();
         let reverse = query.reverse.is_some_and(|reverse| reverse.0);
@@ -237,7 +237,8 @@ impl Queue {
         if !reverse {
             matching.reverse();
         }
-        // As Meilisearch counts: what the caller may not see too, and swaps of the indexes, which are not listed with them.
+        // Like Meilisearch, the total also counts tasks that the caller may not see, and swaps of the selected indexes,
+        // although these are not listed.
         let total = matching.len();
         matching.retain(|task| allowed(task) && (!query.names_indexes() || task.work.indexes().len() == 1));
         let from = query.from.map(|from| from.0);
@@ -256,7 +257,7 @@ impl Queue {
     }
 }
 
-/// A stored task with what only the queue knows: that it is being processed.
+/// A stored task as clients see it: only the queue knows that a task is being processed.
 fn as_seen(task: &Task, processing: Option<&Processing>) -> Task {
     let mut task = task.clone();
     if let Some(processing) = processing.filter(|processing| processing.uids.contains(&task.uid)) {
@@ -267,8 +268,8 @@ fn as_seen(task: &Task, processing: Option<&Processing>) -> Task {
     task
 }
 
-/// Chooses the next tasks: cancelations, then deletions of tasks, then the oldest task, together with the additions
-/// to its index that follow it without anything between.
+/// Chooses the next tasks: first cancelations, then deletions of tasks, then the oldest task together with the additions to the
+/// same index that directly follow it.
 fn pick(tasks: &BTreeMap<u32, Task>, max: usize) -> Vec<u32> {
     let waiting = || tasks.values().filter(|task| task.status == Status::Enqueued);
     let urgent = waiting()

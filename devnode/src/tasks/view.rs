@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::{Kind, Status, Task, Work};
 use crate::error::ApiError;
 
-/// The answer to a write: where to look for what becomes of it.
+/// The summary of a task: the answer to a write.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
@@ -37,7 +37,7 @@ impl From<&Task> for Summary {
     }
 }
 
-/// A task in full.
+/// A complete task.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskView {
@@ -83,7 +83,7 @@ impl From<&Task> for TaskView {
     }
 }
 
-/// Details that a batch that is over does not tell where they are null.
+/// Details that are left out of an ended batch if they are null.
 const NOT_NULL: [&str; 9] = [
     "indexedDocuments",
     "editedDocuments",
@@ -96,7 +96,7 @@ const NOT_NULL: [&str; 9] = [
     "context",
 ];
 
-/// A batch in full. Batches are not stored: they follow from their tasks.
+/// A complete batch. Batches are not stored, but derived from their tasks.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchView {
@@ -114,7 +114,7 @@ pub struct BatchView {
 }
 
 impl BatchView {
-    /// The batch made of these tasks, of which there is at least one.
+    /// The batch of these tasks, which must not be empty.
     pub fn new(uid: u32, tasks: &[Task]) -> Self {
         let mut statuses = BTreeMap::<Status, u32>::new();
         let mut kinds = BTreeMap::<Kind, u32>::new();
@@ -123,7 +123,7 @@ impl BatchView {
         for task in tasks {
             *statuses.entry(task.status).or_default() += 1;
             *kinds.entry(task.work.kind()).or_default() += 1;
-            // A swap is of no index.
+            // A swap does not count for any index.
             let of =
                 task.work.indexes().into_iter().filter(|_| !matches!(task.work, Work::SwapIndexes { .. }));
             for index in of {
@@ -134,7 +134,7 @@ impl BatchView {
                 details.insert(name.clone(), sum.map_or_else(|| value.clone(), Value::from));
             }
         }
-        // Meilisearch stores a batch that is over, and reads null as absent; but not among settings.
+        // Meilisearch reads an ended batch from its database, and treats null as absent, except among settings.
         let is_over = tasks.iter().all(|task| task.finished_at.is_some());
         details.retain(|name, value: &mut Value| {
             !(is_over && value.is_null() && NOT_NULL.contains(&name.as_str()))
@@ -160,7 +160,7 @@ impl BatchView {
     }
 }
 
-/// Why a batch has no more tasks, in Meilisearch's words.
+/// The reason why a batch has no more tasks, as Meilisearch words it.
 fn strategy(tasks: &[Task]) -> String {
     let Some(last) = tasks.last() else { return String::new() };
     let (uid, kind) = (last.uid, json!(last.work.kind()));
@@ -178,7 +178,7 @@ fn strategy(tasks: &[Task]) -> String {
     }
 }
 
-/// Writes a duration as ISO 8601 has it, with 0, 3, 6 or 9 digits after the point.
+/// Serializes a duration in the ISO 8601 format, with 0, 3, 6 or 9 digits after the point.
 fn iso_duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) if !duration.is_negative() => serializer.serialize_str(&iso(*duration)),

@@ -30,19 +30,19 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant}
 
 /// Where a request is.
 enum State {
-    /// It goes on to the next filter, untouched.
+    /// The request goes on to the next filter, unchanged.
     Passing,
-    /// It is outside of the cluster's paths: as if there were no filter.
+    /// The path is outside of the cluster's prefix: the filter does nothing.
     Foreign,
     /// Its body comes in.
     Collecting(Box<Collector>),
-    /// Its body is whole; it waits to hear whether its client may write.
+    /// The body is complete; the request waits for the check whether its client may write.
     Judging(Box<Collector>),
-    /// Its body is whole; it waits for the control plane's answer, whose token this is, before it reads.
+    /// The body is complete; the read waits for the control plane's answer with this token.
     Asking(Box<Collector>, u32),
-    /// Its operation waits for answers.
+    /// The operation waits for answers.
     Waiting(Operation, Box<Observed>),
-    /// It is answered, or the root context answers it.
+    /// The request is answered, or the root context will answer it.
     Left,
 }
 
@@ -50,32 +50,32 @@ enum State {
 pub struct Stream {
     context_id: u32,
     vm: String,
-    /// That of its read, and before that the one that it came in under, which it does not hold.
+    /// The topology of the read. Before the read begins, it is the one that the request arrived under, without a hold.
     topology: Arc<Topology>,
-    /// Of the topology of its read.
+    /// The hold on the topology of the read.
     hold: Option<Hold>,
     writes: Rc<RefCell<Writes>>,
     state: State,
-    /// Whether it has been asked if the client may do this.
+    /// Whether the check of the client's right has been sent.
     judged: bool,
-    /// Envoy's token of that question.
+    /// Envoy's token of that check.
     judging: Option<u32>,
     /// It may.
     allowed: bool,
     calls: HashMap<u32, CallId>,
-    /// When it began: [`traces::now`], where traces are wanted.
+    /// When the request began, from [`traces::now`], if tracing is configured.
     begun: u64,
-    /// For how many seconds the control plane has been silent, where the answer is to say so.
+    /// For how many seconds the control plane has not answered, if the reply must say so.
     cut_off: Option<u64>,
-    /// When its operation is to have its answer.
+    /// When the operation must have its answer.
     deadline: Option<Instant>,
-    /// The indexes whose settings matter to its answer.
+    /// The indexes whose settings affect the answer.
     indexes: Vec<String>,
-    /// A read as it came in: it is begun anew where the worker was stopped, and what it knew is not true any more.
+    /// A copy of the read as it arrived, to start it again if the worker was paused and its topology is outdated.
     read: Option<Box<Collector>>,
-    /// Since when it has asked whether it may read.
+    /// When the read first asked whether it may go on.
     asking: Option<Instant>,
-    /// What every answer carries, whoever gives it.
+    /// The CORS headers that every answer gets, whichever server gives it.
     cors: &'static [(&'static str, &'static str)],
 }
 
@@ -102,14 +102,14 @@ impl Stream {
         }
     }
 
-    /// Answers before there is an operation, and lets the body go.
+    /// Answers before an operation exists, and drops the body.
     fn leave(&mut self, reply: &Reply) {
         self.state = State::Left;
         budget::release(self.context_id);
         self.refuse(reply);
     }
 
-    /// Takes what has come of the body.
+    /// Takes a chunk of the body.
     fn collect(&mut self, chunk: &[u8], end_of_stream: bool) {
         let State::Collecting(collector) = &mut self.state else { return };
         let pushed = collector.push(chunk);
@@ -125,13 +125,13 @@ impl Stream {
         }
     }
 
-    /// Asks whether the client may do this.
+    /// Sends the check whether the client may do this.
     fn judge(&mut self, call: &Callout) {
         self.judged = true;
         self.judging = callouts::send(&self.topology, call);
     }
 
-    /// Digests what became of that question.
+    /// Handles the result of that check.
     fn digest_verdict(&mut self, outcome: Outcome) {
         let (State::Collecting(collector) | State::Judging(collector)) = &self.state else { return };
         match (collector.verdict(outcome), std::mem::replace(&mut self.state, State::Left)) {
@@ -156,7 +156,7 @@ impl Stream {
         }
     }
 
-    /// Writes, once it is known that the client may where decoding the body takes much.
+    /// Starts the write. If decoding the body makes it large, the client's right to write is checked first.
     fn write(&mut self, collector: Box<Collector>) {
         let Some(call) = (!self.allowed).then(|| collector.judge_encoded()).flatten() else {
             self.hand_over(*collector);
@@ -175,7 +175,7 @@ impl Stream {
         self.writes.borrow_mut().hand_over(self.context_id, collector, self.begun);
     }
 
-    /// Answers what has not begun.
+    /// Answers a request that has not begun.
     fn refuse(&self, reply: &Reply) {
         observed::answered("refusal", reply, false);
         send_reply(reply);
@@ -204,7 +204,7 @@ impl Context for Stream {
             return;
         }
         let Some(id) = self.calls.remove(&token) else { return };
-        // What was stopped meanwhile must not go on to read by what it knew.
+        // If the worker was paused meanwhile, the read must not continue with an outdated topology.
         if matches!(self.state, State::Waiting(..)) && !self.may_go_on() {
             return;
         }
@@ -237,10 +237,11 @@ impl HttpContext for Stream {
         self.cors = cors::headers(&head);
         match Intake::of(Arc::clone(&self.topology), &self.vm, head) {
             Intake::Pass => {
-                // Nobody but a gateway may carry the secret, and this request is a client's. The router tells of Envoy's span.
+                // Only gateways may send the secret, and this request is a client's. The header with Envoy's span is removed
+                // because Envoy's router sends its own.
                 for name in [SECRET_HEADER, GATEWAY_HEADER] {
                     if hostcalls::set_map_value(MapType::HttpRequestHeaders, name, None).is_err() {
-                        log::warn!("{name} cannot be removed");
+                        log::warn!("header {name} cannot be removed");
                     }
                 }
             }
@@ -262,7 +263,7 @@ impl HttpContext for Stream {
         self.action()
     }
 
-    /// Takes every chunk out of Envoy's buffer as it comes, so that Envoy never holds a whole payload.
+    /// Takes every chunk out of Envoy's buffer immediately, so that Envoy never holds a whole payload.
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if matches!(self.state, State::Collecting(_)) {
             let chunk = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten();
@@ -271,7 +272,7 @@ impl HttpContext for Stream {
         if !matches!(self.state, State::Passing | State::Foreign) && size > 0 {
             let drained = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, size, &[]);
             if drained.is_err() {
-                log::error!("the request's buffer cannot be drained");
+                log::error!("cannot drain the request's buffer");
             }
         }
         if end_of_stream {
@@ -280,18 +281,19 @@ impl HttpContext for Stream {
         self.action()
     }
 
-    /// Also of what the control plane and Envoy answer themselves.
+    /// Adds headers also to answers of the control plane and of Envoy itself.
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        // Envoy calls a body of its own plain text where nothing else is said. Only the refusal of a preflight has neither.
+        // Envoy sets `text/plain` on its own bodies if no type is set. Only the refused preflight has neither a type nor CORS
+        // headers.
         if self.cors.is_empty()
             && matches!(self.state, State::Left)
             && hostcalls::set_map_value(MapType::HttpResponseHeaders, "content-type", None).is_err()
         {
-            log::warn!("content-type cannot be removed");
+            log::warn!("header content-type cannot be removed");
         }
         for (name, value) in self.cors {
             if hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value)).is_err() {
-                log::warn!("{name} cannot be added");
+                log::warn!("header {name} cannot be added");
             }
         }
         Action::Continue
@@ -305,14 +307,14 @@ impl HttpContext for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A write's answer can come while its own stream is being dropped: then nobody is told.
+        // A write's answer may come while its own stream is being dropped; then nobody gets it.
         if let Ok(mut writes) = self.writes.try_borrow_mut() {
             writes.forget_stream(self.context_id);
         }
     }
 }
 
-/// The client's request without its path, and its target as it was sent.
+/// The client's request head without its path, and the request's target as it was sent.
 fn request_head() -> (RequestHead, String) {
     let (mut head, mut target) = (RequestHead::default(), String::new());
     for (name, value) in read_headers(MapType::HttpRequestHeaders) {

@@ -22,11 +22,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Says for how many seconds the control plane has been silent.
+/// The header that says for how many seconds the control plane has not answered.
 const LOST_HEADER: &str = "x-miroir-control-lost";
 
 impl Stream {
-    /// Reads once it may, by the newest topology.
+    /// Starts the read by the newest topology, once it may read.
     pub(super) fn read_if_allowed(&mut self, mut collector: Box<Collector>) {
         let hold = lease::hold(&self.topology);
         if !Arc::ptr_eq(hold.topology(), &self.topology) {
@@ -43,7 +43,7 @@ impl Stream {
             Permission::Ask | Permission::Outdated if self.has_patience() => {
                 match lease::report(&self.topology, permission == Permission::Outdated) {
                     Some(token) => self.state = State::Asking(collector, token),
-                    // That says that the control plane is away.
+                    // The failed report marks the control plane as unreachable.
                     None if permission == Permission::Ask => self.read_if_allowed(collector),
                     None => self.refuse_outdated(),
                 }
@@ -73,7 +73,7 @@ impl Stream {
         self.leave(&out_of_date());
     }
 
-    /// Whether a read that is under way may go on; if not, it is begun anew, or its client is told.
+    /// Whether a pending read may go on; if not, it is started again, or its client gets an error.
     pub(super) fn may_go_on(&mut self) -> bool {
         match lease::permission(&self.topology) {
             Permission::Granted => return true,
@@ -83,7 +83,7 @@ impl Stream {
             }
             Permission::Ask | Permission::Outdated | Permission::Refused => {}
         }
-        // Answers to what it has asked are of no interest any more.
+        // The answers to its callouts are no longer needed.
         self.calls.clear();
         self.hold = None;
         self.state = State::Left;
@@ -95,7 +95,7 @@ impl Stream {
     }
 
     pub(super) fn advance(&mut self, progress: Progress<Operation>, mut observed: Observed) {
-        // What is judged first has neither before it has begun.
+        // While the client's right is being checked, the read has not begun, and has neither a deadline nor indexes.
         if let (Progress::Pending { machine, .. }, None) = (&progress, self.deadline) {
             let time = machine.deadline_ms().map(Duration::from_millis);
             self.deadline = time.and_then(|time| Instant::now().checked_add(time));
@@ -128,6 +128,6 @@ impl Stream {
 }
 
 fn out_of_date() -> Reply {
-    let message = "The gateway does not know where documents are now. Try again.";
+    let message = "The gateway's topology is out of date. Try again.";
     ApiError::new(Code::UNAVAILABLE, message).reply()
 }

@@ -21,7 +21,7 @@ const DOCUMENTS: &str = "/indexes/movies/documents";
 const KEY: (&str, &str) = ("authorization", "Bearer client");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Three nodes, three shards, two replicas each.
+/// Three nodes, three shards, two replicas of each.
 fn topology() -> TopologyConfig {
     let movies = IndexConfig { primary_key: Some("id".to_owned()), ..IndexConfig::default() };
     TopologyConfig {

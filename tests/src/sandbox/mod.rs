@@ -1,4 +1,4 @@
-//! A whole cluster: `miroir playground` in a temporary folder.
+//! A complete cluster: `miroir playground` in a temporary folder.
 
 mod options;
 mod processes;
@@ -22,13 +22,13 @@ use tempfile::TempDir;
 /// The master key of every cluster and node in the tests.
 pub const MASTER_KEY: &str = "a-master-key-for-tests";
 
-/// A cluster that runs; it ends with this value, whether the test went well or not.
+/// A running cluster. It is stopped when this value is dropped, even if the test fails.
 #[derive(Debug)]
 pub struct Sandbox {
     playground: Child,
     options: Options,
     data: TempDir,
-    /// Speaks to the first gateway, under the master key where there is one.
+    /// A client of the first gateway, with the master key if the cluster has one.
     pub client: Client,
 }
 
@@ -36,7 +36,7 @@ impl Sandbox {
     /// Starts a cluster and waits until it is ready.
     ///
     /// # Panics
-    /// It does not start: its log says why.
+    /// The cluster does not start; its log says why.
     #[must_use]
     pub fn start(options: Options) -> Self {
         let data = scratch();
@@ -55,7 +55,7 @@ impl Sandbox {
                 panic!("the playground ended with {status}:\n{log}");
             }
             let state = self.state();
-            // A state that an earlier playground left says where that one was.
+            // The file may still describe an earlier playground.
             if state["pid"] != self.playground.id() {
                 return false;
             }
@@ -76,7 +76,7 @@ impl Sandbox {
         self.data.path().join("data")
     }
 
-    /// Runs `miroir` on this cluster.
+    /// Runs `miroir` for this cluster.
     ///
     /// # Panics
     /// It cannot be run.
@@ -86,7 +86,7 @@ impl Sandbox {
         command.args(arguments).arg("--data").arg(self.data()).output().expect("miroir runs")
     }
 
-    /// Runs `miroir` on this cluster, and gives what it printed.
+    /// Runs `miroir` for this cluster, and returns its output.
     ///
     /// # Panics
     /// It fails.
@@ -98,7 +98,7 @@ impl Sandbox {
         printed
     }
 
-    /// Runs `miroir` on this cluster for its JSON.
+    /// Runs `miroir --json` for this cluster, and returns the JSON.
     ///
     /// # Panics
     /// It fails.
@@ -109,12 +109,12 @@ impl Sandbox {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// What the playground says of itself; null before it has said anything.
+    /// The state file of the playground; null before it exists.
     fn state(&self) -> Value {
         read_json(&self.data().join("playground.json"))
     }
 
-    /// Ends the playground with a signal, and waits for its end.
+    /// Sends a signal to the playground, and waits until it has ended.
     ///
     /// # Panics
     /// It cannot be signalled.
@@ -154,7 +154,7 @@ impl Fixture for Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let id = i32::try_from(self.playground.id()).map(Pid::from_raw);
-        // It may have ended already. A playground that is terminated takes its processes with it.
+        // It may have ended already. A playground that gets SIGTERM stops its processes.
         let _ = id.map(|id| kill(id, Signal::SIGTERM));
         let _ = self.playground.wait();
         if std::thread::panicking() {
@@ -188,7 +188,7 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .arg("--data")
         .arg(folder.join("data"))
         .env_remove("MEILI_MASTER_KEY")
-        // Embedders, webhooks and exports of tests go there. The rest of the loopback is refused.
+        // Embedders, webhooks and exports of tests use this address. Other loopback addresses are refused.
         .args(["--allowed-ip-networks", "127.0.0.1"])
         .envs(options.node_env.iter().copied())
         .stdin(Stdio::null())

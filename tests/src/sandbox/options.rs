@@ -13,19 +13,19 @@ pub struct Options {
     pub gateways: u16,
     /// Whether clients need [`MASTER_KEY`].
     pub master_key: bool,
-    /// How long a node may take to acknowledge its part of a write, milliseconds: recoveries wait as long.
+    /// How long a node may take to acknowledge its part of a write, in milliseconds. Recoveries wait this long too.
     pub write_timeout_ms: u64,
-    /// How long a silent gateway keeps old copies, milliseconds.
+    /// The lease of gateways, in milliseconds: how long old copies are kept for a gateway that does not report.
     pub lease_ms: u64,
-    /// How long a node may take for its part of a read, milliseconds.
+    /// How long a node may take for its part of a read, in milliseconds.
     pub search_timeout_ms: u64,
-    /// What a read answers where a shard has no replica left: `partial` or `error`.
+    /// The answer to a read when a shard has no replica left: `partial` or `error`.
     pub on_missing_shards: &'static str,
-    /// More of the limits that gateways have: JSON.
+    /// More limits of gateways, as JSON.
     pub limits: &'static str,
-    /// A collector of traces, `host:port`.
+    /// The collector of traces, as `host:port`.
     pub otlp: Option<&'static str>,
-    /// More of the environment of nodes, which run in folders of their own.
+    /// More environment variables of nodes. Each node runs in its own folder.
     pub node_env: &'static [(&'static str, &'static str)],
 }
 

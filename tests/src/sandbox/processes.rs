@@ -8,7 +8,7 @@ use nix::{
 use serde_json::Value;
 
 impl Sandbox {
-    /// Starts a node that is not in the cluster yet, and gives its name.
+    /// Starts a node that is not in the cluster yet, and returns its name.
     ///
     /// # Panics
     /// It does not start.
@@ -17,7 +17,7 @@ impl Sandbox {
         self.miroir_json(&["playground", "add"])["name"].as_str().expect("a name").to_owned()
     }
 
-    /// A node as `miroir node add` takes it: its name and its URL.
+    /// A node as an argument of `miroir node add`: its name and URL.
     ///
     /// # Panics
     /// There is no such node.
@@ -35,7 +35,7 @@ impl Sandbox {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Starts a process that was killed; a node answers again when this returns.
+    /// Starts a process that was killed. If it is a node, waits until it answers.
     ///
     /// # Panics
     /// It cannot be started.
@@ -50,13 +50,13 @@ impl Sandbox {
         }
     }
 
-    /// The processes: name, process id where it runs, and address.
+    /// The processes: name, process id if it runs, and address.
     #[must_use]
     pub fn processes(&self) -> Vec<Value> {
         self.miroir_json(&["playground", "ps"]).as_array().cloned().unwrap_or_default()
     }
 
-    /// Speaks to one node, past Envoy, under the master key that nodes have.
+    /// A client of one node, without Envoy, with the nodes' master key.
     ///
     /// # Panics
     /// There is no such node.
@@ -65,7 +65,7 @@ impl Sandbox {
         Client::new(self.address(&format!("meili-{number}")), Some(MASTER_KEY))
     }
 
-    /// Speaks to one gateway, under the master key where there is one.
+    /// A client of one gateway, with the master key if the cluster has one.
     ///
     /// # Panics
     /// There is no such gateway.
@@ -75,7 +75,7 @@ impl Sandbox {
         Client::new(self.address(&format!("gateway-{number}")), key)
     }
 
-    /// Where a process listens; of an Envoy's administration, `admin-0` and so on.
+    /// The address of a process. The administration interfaces of Envoys are named `admin-0` and so on.
     ///
     /// # Panics
     /// There is no such process.
@@ -90,18 +90,18 @@ impl Sandbox {
         self.processes().into_iter().find(|process| process["name"] == name).expect("a process of that name")
     }
 
-    /// Stops a process where it is (SIGSTOP): it keeps its connections, and answers nobody.
+    /// Pauses a process (SIGSTOP): it keeps its connections, but does not answer.
     ///
     /// # Panics
-    /// There is no such process that runs.
+    /// No such process is running.
     pub fn freeze(&self, name: &str) {
         self.signal(name, Signal::SIGSTOP);
     }
 
-    /// Lets a process go on that was stopped with [`Self::freeze`].
+    /// Resumes a process that was paused with [`Self::freeze`].
     ///
     /// # Panics
-    /// There is no such process that runs.
+    /// No such process is running.
     pub fn thaw(&self, name: &str) {
         self.signal(name, Signal::SIGCONT);
     }
@@ -111,10 +111,10 @@ impl Sandbox {
         kill(Pid::from_raw(id.expect("it runs")), signal).expect("it is signalled");
     }
 
-    /// Speaks to the administration of a gateway's Envoy.
+    /// A client of the administration interface of a gateway's Envoy.
     ///
     /// # Panics
-    /// The playground has not said where it is.
+    /// The playground's state does not have its address.
     #[must_use]
     pub fn admin(&self, gateway: u16) -> Client {
         Client::new(self.address(&format!("admin-{gateway}")), None)

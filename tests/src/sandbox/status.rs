@@ -4,7 +4,7 @@ use crate::{Sandbox, sandbox::read_json, wait_until};
 use serde_json::Value;
 
 impl Sandbox {
-    /// The control plane's status; null while it does not answer.
+    /// The status of the control plane; null while it does not answer.
     #[must_use]
     pub fn status(&self) -> Value {
         let token = &read_json(&self.data().join("control/secrets.json"))["adminToken"];
@@ -15,7 +15,7 @@ impl Sandbox {
         answer.and_then(reqwest::blocking::Response::json).unwrap_or_default()
     }
 
-    /// Documents of an index on all nodes that run: every replica counts.
+    /// The number of documents of an index on all running nodes, counting every replica.
     #[must_use]
     pub fn copies(&self, index: &str) -> u64 {
         let processes = self.processes();
@@ -25,7 +25,7 @@ impl Sandbox {
         numbers.map(|number| self.node(number).count(index)).sum()
     }
 
-    /// Waits until no replica is stale, and every node is up, to the control plane.
+    /// Waits until, for the control plane, no replica is stale and every node is reachable.
     ///
     /// # Panics
     /// That does not come.
@@ -39,7 +39,7 @@ impl Sandbox {
         });
     }
 
-    /// Every worker of every gateway uses the newest topology.
+    /// Waits until every worker of every gateway uses the newest topology.
     ///
     /// # Panics
     /// They do not.
@@ -51,7 +51,7 @@ impl Sandbox {
         });
     }
 
-    /// Waits until no replica is stale, and every node is up, to the control plane and to Envoy.
+    /// Like [`Self::wait_repaired_by_control`], and waits until Envoy uses every node too.
     ///
     /// # Panics
     /// That does not come.
@@ -60,7 +60,7 @@ impl Sandbox {
         for gateway in 0..self.options.gateways {
             let admin = self.admin(gateway);
             wait_until("Envoy uses every node", || {
-                // A gateway that was started a moment ago does not listen yet.
+                // A gateway that was just started may not listen yet.
                 let answer = admin.try_send("GET", "/clusters?format=json", None, Vec::new());
                 let clusters = answer.map(|answer| answer.body).unwrap_or_default();
                 let clusters = clusters["cluster_statuses"].as_array().cloned().unwrap_or_default();
@@ -74,7 +74,7 @@ impl Sandbox {
         }
     }
 
-    /// Whether no gateway has a request of a client, or a callout, under way.
+    /// Whether no gateway has a client's request or a callout in progress.
     pub(crate) fn gateways_are_idle(&self) -> bool {
         (0..self.options.gateways).all(|gateway| {
             let path = "/stats?format=json&filter=rq_active$";

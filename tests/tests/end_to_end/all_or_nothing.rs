@@ -1,9 +1,9 @@
-//! What fails in one document fails as a whole: edits by function, and deletions of many documents.
+//! A request that fails for one document fails as a whole: edits by function, and deletions of many documents.
 
 use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Value, json};
 
-/// What a client sees of a task and of all documents of an index.
+/// A task and all documents of an index, as a client sees them.
 fn seen(client: &Client, index: &str, task: &Value) -> Value {
     let listed = client.get(&format!("/indexes/{index}/documents?limit=1000")).body["results"].clone();
     let mut documents: Vec<Value> = listed.as_array().cloned().unwrap_or_default();
@@ -47,7 +47,7 @@ pub fn an_edit_that_fails_for_one_document_edits_none(cluster: &Sandbox, node: &
     cluster.miroir_ok(&["verify"]);
 }
 
-/// An edit is in its place among what is written before and after it.
+/// Checks that an edit takes effect in order between the writes before and after it.
 pub fn an_edit_keeps_its_place(cluster: &Sandbox) {
     let client = &cluster.client;
     let on = client.json("PATCH", "/experimental-features", &json!({"editDocumentsByFunction": true}));

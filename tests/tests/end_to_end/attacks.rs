@@ -1,4 +1,4 @@
-//! What somebody with a small key, or with none, tries in order to get more: nothing comes of it, on any node, by any door.
+//! Attacks by clients with a restricted key, or without a key: none of them has an effect on any node, through any entry point.
 
 use crate::mesh::{Envoy, bootstrap};
 use miroir_tests::{Answer, MASTER_KEY, Sandbox, ask_raw, wait_until};
@@ -16,7 +16,7 @@ fn with_normalization(cluster: &Sandbox) -> Envoy {
     envoy
 }
 
-/// The doors: Envoy as the samples have it, one that normalizes paths, and the control plane's own port.
+/// The entry points: Envoy with the sample configuration, an Envoy that normalizes paths, and the control plane's own port.
 fn doors(cluster: &Sandbox, envoy: &Envoy) -> [String; 3] {
     [cluster.client.url().to_owned(), envoy.client.url().to_owned(), cluster.address("control")]
 }
@@ -103,7 +103,7 @@ pub fn a_path_leads_nowhere_that_a_key_may_not_go(cluster: &Sandbox) {
             let answer = ask(&door, Some(&setter), method, target, body);
             assert!(answer.status >= 400, "{door} {method} {target}: {answer:?}");
         }
-        // The master key may do all of this, and a document without a tag would still be nobody's.
+        // The master key allows these requests, but a document without a shard tag would not belong to any shard.
         for target in [
             r"/indexes/raw\documents",
             "/indexes/raw%5cdocuments",
@@ -118,8 +118,8 @@ pub fn a_path_leads_nowhere_that_a_key_may_not_go(cluster: &Sandbox) {
             assert!(!answer.body.to_string().contains("miroir:"), "{door} {target}: {answer:?}");
         }
     }
-    // An Envoy that normalizes paths makes slashes of backslashes, and then it is a write like any other.
-    wait_until("what was written is everywhere", || cluster.copies("raw") == 2);
+    // An Envoy that normalizes paths turns backslashes into slashes; then the request is an ordinary write.
+    wait_until("all replicas have the document", || cluster.copies("raw") == 2);
     for number in 0..3 {
         let documents = cluster.node(number).get("/indexes/raw/documents").body;
         for document in documents["results"].as_array().unwrap() {
@@ -141,7 +141,7 @@ pub fn names_of_the_clusters_own_keys_are_refused(cluster: &Sandbox) {
     let path = format!("/keys/{}", made.body["uid"].as_str().unwrap());
     assert_eq!(client.json("PATCH", &path, &json!({"name": "miroir:epoch"})).status, 400);
     assert_eq!(client.get(&path).body["name"], "mine");
-    // The cluster's own are nobody's to see, to change or to delete.
+    // Clients can neither see nor change nor delete internal keys.
     let all = cluster.node(0).get("/keys?limit=1000").body;
     let is_own = |key: &&Value| key["name"].as_str().unwrap_or_default().starts_with("miroir:");
     let own =
@@ -180,7 +180,7 @@ pub fn the_tag_is_out_of_reach_however_it_is_spelt(cluster: &Sandbox) {
             assert_eq!(answer.status, 400, "{target}: {}", answer.body);
         }
     }
-    // A filter in a query may be JSON, whose letters may be spelt with escapes.
+    // A filter in a query string may be JSON, in which letters may be escaped.
     for json in
         ["%22%5Cu005fmiroir_shard%20EXISTS%22", "%5B%5B%22%5Cu005fmiroir_sh%5Cu0061rd%20EXISTS%22%5D%5D"]
     {
@@ -240,7 +240,7 @@ pub fn the_tag_is_out_of_reach_however_it_is_spelt(cluster: &Sandbox) {
         assert_eq!(answer.status, 400, "{function}: {}", answer.body);
     }
     assert_eq!(client.search("tagged", &json!({"filter": "n EXISTS", "limit": 0}))["estimatedTotalHits"], 20);
-    // Settings that name it are about an attribute that nobody has, and are shown as they were set.
+    // Settings that name the shard tag refer to an attribute that no document has, and are shown as they were set.
     let settings = json!({"distinctAttribute": "_miroir_shard", "rankingRules": ["_miroir_shard:asc", "words"],
         "searchableAttributes": ["n", "_miroir_shard"], "sortableAttributes": ["_miroir_shard"]});
     client.succeeded(&client.json("PATCH", "/indexes/tagged/settings", &settings));
@@ -259,7 +259,7 @@ pub fn the_tag_is_out_of_reach_however_it_is_spelt(cluster: &Sandbox) {
     }
 }
 
-/// Strangers ask for what only a lock could give, while somebody writes.
+/// Unauthorized clients send requests that would need a lock, while another client writes.
 pub fn strangers_hold_up_nobody_who_writes(cluster: &Sandbox) {
     let client = &cluster.client;
     client.add("written", &json!([{"id": 0}]));
@@ -290,7 +290,7 @@ pub fn strangers_hold_up_nobody_who_writes(cluster: &Sandbox) {
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
         slowest
     });
-    // Both share the machine's processors with sixteen threads that ask without a pause.
+    // Sixteen threads send requests without a pause on the same processors, so the limit is generous.
     assert!(
         among_strangers < (alone * 5).max(Duration::from_secs(1)),
         "{alone:?} alone, {among_strangers:?} among strangers"

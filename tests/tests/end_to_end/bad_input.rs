@@ -1,11 +1,12 @@
-//! Requests that are too large, too deep or no text at all: a cluster answers them as one node does, and lives on.
+//! Requests that are too large, too deeply nested or not text at all: a cluster answers them as a single node does, and keeps
+//! running.
 
 use miroir_tests::{Answer, Client, Node, Sandbox, tell};
 use serde_json::{Value, json};
 
 const BIG: u64 = 1 << 63;
 
-/// What may differ: times and ids of requests.
+/// An answer without times and ids of requests, which may differ.
 fn comparable(answer: Answer) -> (u16, Value) {
     let mut body = answer.body;
     let clean = |answer: &mut Value| {
@@ -19,7 +20,7 @@ fn comparable(answer: Answer) -> (u16, Value) {
     (answer.status, body)
 }
 
-/// The body of a search with one parameter, written by hand.
+/// The body of a search with one parameter, given as text.
 fn with(parameter: &str) -> Vec<u8> {
     format!("{{\"q\":\"river\",{parameter}}}").into_bytes()
 }
@@ -93,7 +94,7 @@ pub fn bad_input_is_answered_as_by_one_node_and_harms_nobody(cluster: &Sandbox, 
             };
             wrong.push(format!("{name}:\n  cluster: {}\n  node:    {}", short(one), short(other)));
         }
-        // Nobody else notices.
+        // Other requests are not affected.
         assert_eq!(
             cluster.client.search("things", &json!({"limit": 1}))["estimatedTotalHits"],
             200,
@@ -140,7 +141,7 @@ pub fn bad_input_is_answered_as_by_one_node_and_harms_nobody(cluster: &Sandbox, 
     ] {
         check(path, &|client| client.json("POST", path, &body));
     }
-    // A node takes longer for this than for a request of ordinary size.
+    // A node takes longer for this request than for usual ones.
     let filters: Vec<String> = (0..4_000).map(|rank| format!("rank != {}", 1_000 + rank)).collect();
     let filters = json!({"filter": filters, "limit": 2});
     check("4,000 filters", &|client| client.json("POST", "/indexes/things/search", &filters));

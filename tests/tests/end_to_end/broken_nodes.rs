@@ -1,4 +1,4 @@
-//! A node that answers badly, or not at all: its shards are asked of other replicas, within the same request.
+//! A node returns broken answers, or none: the gateway reads its shards from other replicas, within the same request.
 
 use miroir_tests::{Client, Options, PATIENCE, Sandbox, pass, tell, wait_until};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ enum Fault {
     AnotherAnswer,
 }
 
-/// Stands where a node was: healthy, but it does not search.
+/// A fake node at the address of a killed one: its health is good, but its searches fail.
 struct BrokenNode {
     fault: Arc<Mutex<Fault>>,
     searches: Arc<AtomicUsize>,
@@ -47,7 +47,7 @@ impl BrokenNode {
         std::thread::spawn(move || {
             for stream in listener.unwrap().incoming().flatten() {
                 let (fault, searches) = (Arc::clone(&fault), Arc::clone(&searches));
-                // A connection ends when its peer is done with it.
+                // A connection is served until its peer closes it.
                 std::thread::spawn(move || drop(serve(&stream, &fault, &searches)));
             }
         });
@@ -109,7 +109,7 @@ pub fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
     let client = &cluster.client;
     client.create("things", "id", &json!({"filterableAttributes": ["rank"]}));
     client.add("things", &json!((0..120).map(|id| json!({"id": id, "rank": id})).collect::<Vec<_>>()));
-    // Different queries choose different nodes: two of three each.
+    // Different queries use different nodes: each query uses two of the three.
     let queries: Vec<Value> =
         (0..8).map(|rank| json!({"filter": format!("rank >= {rank}"), "limit": 200})).collect();
     let expected: Vec<_> = queries.iter().map(|query| hits(client, query)).collect();
@@ -125,14 +125,14 @@ pub fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
     ] {
         *broken.fault.lock().unwrap() = fault;
         let before = broken.searches.load(Ordering::Relaxed);
-        // Envoy leaves a node out for moments after some of these: until the node was asked.
+        // After some of these faults Envoy ejects the node for a moment. So repeat until the node was asked.
         let begun = Instant::now();
         while broken.searches.load(Ordering::Relaxed) == before {
             assert!(begun.elapsed() < PATIENCE, "{fault:?}: the node is never asked");
             for (query, expected) in queries.iter().zip(&expected) {
                 let asked = Instant::now();
                 assert_eq!(hits(client, query), *expected, "{fault:?}: {query}");
-                // The time that a node has, and that of the other.
+                // The time limit of the broken node plus that of the other node.
                 assert!(asked.elapsed() < Duration::from_secs(12), "{fault:?}");
                 if fault == Fault::Stall && broken.searches.load(Ordering::Relaxed) > before {
                     break;
@@ -140,7 +140,7 @@ pub fn what_a_broken_node_does_not_answer_is_asked_of_other_replicas() {
             }
         }
     }
-    // Shards that the broken node shares with one that is gone have no replica left.
+    // Shards whose two replicas are on the broken node and a killed one have no replica left.
     *broken.fault.lock().unwrap() = Fault::NotJson;
     cluster.kill("meili-2");
     let (_, missing) = hits(client, &json!({}));
@@ -157,7 +157,7 @@ pub fn a_read_that_nobody_answers_ends_at_its_deadline() {
     client.add("things", &json!([{"id": 1}, {"id": 2}]));
     let broken = ["meili-0", "meili-1", "meili-2"].map(|node| BrokenNode::instead_of(&cluster, node));
     broken.iter().for_each(|broken| *broken.fault.lock().unwrap() = Fault::Stall);
-    // A node that Envoy leaves out for moments would not be waited for.
+    // While Envoy ejects a node, the gateway does not wait for it. So repeat until both nodes were asked.
     let asked = || broken.iter().map(|broken| broken.searches.load(Ordering::Relaxed)).sum::<usize>();
     let begun = Instant::now();
     loop {
@@ -166,7 +166,7 @@ pub fn a_read_that_nobody_answers_ends_at_its_deadline() {
         let answer = client.json("POST", "/indexes/things/search", &json!({}));
         let took = sent.elapsed();
         assert_eq!(answer.status, 503, "{}", answer.body);
-        // Each of three nodes would take its time, one after another.
+        // Without a deadline, the time limits of three nodes would add up.
         let deadline = Duration::from_millis(2 * search_timeout_ms);
         assert!(took < deadline + Duration::from_millis(search_timeout_ms / 2), "{took:?}");
         if asked() == before + 2 {
@@ -182,12 +182,12 @@ pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
     client.add("things", &json!((0..120).map(|id| json!({"id": id, "rank": id})).collect::<Vec<_>>()));
     let queries: Vec<Value> =
         (0..16).map(|rank| json!({"filter": format!("rank >= {rank}"), "limit": 200})).collect();
-    // Whoever came before may have killed a node, which Envoy looks at from time to time.
+    // An earlier check may have killed a node, and Envoy notices only by its next health check that it is back.
     cluster.wait_repaired();
     let expected: Vec<_> = queries.iter().map(|query| hits(client, query)).collect();
     cluster.freeze("meili-1");
     let frozen = Instant::now();
-    // Two of three searches want that node; one is sent every 100 ms, whatever became of those before.
+    // Two of three searches use that node. A search is sent every 100 ms, without waiting for the earlier ones.
     let slow: Vec<(Duration, Duration)> = std::thread::scope(|scope| {
         let (queries, expected) = (&queries, &expected);
         let ask = |position: u32| {

@@ -1,6 +1,6 @@
-//! Nothing acknowledged is lost: writers write while nodes, the control plane and gateways are killed at random.
+//! No acknowledged write is lost: clients write while nodes, the control plane and gateways are killed at random.
 //!
-//! `MIROIR_CHAOS_SECONDS` says how long (15), `MIROIR_CHAOS_SEED` which (1).
+//! `MIROIR_CHAOS_SECONDS` sets the duration (15), `MIROIR_CHAOS_SEED` the seed (1).
 
 use miroir_tests::{
     Client, Documents, End, History, Options, Random, Sandbox, number, pass, tell, wait_until,
@@ -18,19 +18,20 @@ use std::{
 
 const VICTIMS: [&str; 6] = ["meili-0", "meili-1", "meili-2", "control", "gateway-0", "gateway-1"];
 const WRITERS: u64 = 4;
-/// Each writer has keys of its own, so that what must be there follows from its own writes.
+/// The number of documents per writer. Each writer has its own documents, so that their expected versions follow from its own
+/// writes.
 const KEYS: usize = 12;
 
-/// A write of one document, as its client has seen it.
+/// A write of one document, and the answer that its client got.
 #[derive(Clone, Debug)]
 pub struct Written {
     key: String,
-    /// Absent for a deletion.
+    /// `None` for a deletion.
     version: Option<u64>,
     heard: Heard,
 }
 
-/// Writers, and what they have heard.
+/// The writers' clients, and the log of their writes.
 pub struct Load {
     gateways: Vec<Client>,
     log: Mutex<Vec<Written>>,
@@ -45,7 +46,7 @@ impl Load {
         self.log.into_inner().unwrap()
     }
 
-    /// Writes until it is over.
+    /// Writes in a loop until `over` is set.
     pub fn write(&self, writer: u64, mut random: Random, over: &AtomicBool) {
         let mut version = 0;
         while !over.load(Ordering::Relaxed) {
@@ -68,9 +69,9 @@ impl Load {
 enum Heard {
     /// 202, with the task's uid.
     Accepted(u64),
-    /// An error that says that nothing was written.
+    /// An error that means that nothing was written.
     Refused(u16),
-    /// No answer, or one that leaves it open (503).
+    /// No answer, or one that leaves the result open (503).
     Nothing,
 }
 
@@ -93,7 +94,7 @@ pub fn nothing_acknowledged_is_lost() {
         let mut victims = Vec::new();
         while Instant::now() < until {
             if victims.is_empty() {
-                // Each once, in any order.
+                // Each victim once, in random order.
                 victims = VICTIMS.to_vec();
             }
             let victim = victims.swap_remove(random.below(victims.len()));
@@ -104,7 +105,7 @@ pub fn nothing_acknowledged_is_lost() {
             random.pause(2_500);
             cluster.revive(victim);
             if victim.starts_with("meili") {
-                // One at a time: a second loss would be more than two replicas can stand.
+                // One node at a time: two replicas do not survive a second loss.
                 cluster.wait_repaired_by_control();
             }
             random.pause(1_500);
@@ -137,19 +138,19 @@ fn write(client: &Client, key: &str, version: Option<u64>) -> Heard {
     };
     match answer {
         Ok(answer) if answer.status == 202 => Heard::Accepted(answer.body["taskUid"].as_u64().unwrap()),
-        // Envoy itself says 502 and 504.
+        // 502 and 504 come from Envoy itself.
         Ok(answer) if [502, 503, 504].contains(&answer.status) => Heard::Nothing,
         Ok(answer) => Heard::Refused(answer.status),
         Err(_) => Heard::Nothing,
     }
 }
 
-/// Compares what is held with what the writers have heard, key by key.
+/// Compares the documents that the cluster holds with the writers' log.
 pub fn judge(client: &Client, log: &[Written], held: &Documents) -> String {
     let mut counts = BTreeMap::<&str, u32>::new();
     let mut history = History::default();
     for written in log {
-        // The second says whether it is certain to have been written.
+        // The second value tells whether the write was certainly done.
         let end = match written.heard {
             Heard::Accepted(task) => {
                 let task = client.get(&format!("/tasks/{task}")).body;

@@ -1,4 +1,4 @@
-//! The cluster as a whole: its control plane, its topology, and what happens when parts of it die.
+//! The cluster as a whole: its control plane, its topology, and crashes of its parts.
 
 use miroir_tests::{Options, Sandbox, wait_until};
 use nix::sys::signal::Signal;
@@ -78,7 +78,7 @@ pub fn a_node_that_dies_is_read_no_more_where_it_missed_a_write_and_is_repaired(
     cluster.revive("meili-2");
     cluster.wait_repaired();
     assert_eq!(cluster.copies("books"), 600);
-    // Now the others' copies are not needed.
+    // Another node is killed: the repaired copies alone must be enough.
     cluster.kill("meili-0");
     for id in [0, 150, 299] {
         let expected = if id < 100 { 1 } else { 2 };

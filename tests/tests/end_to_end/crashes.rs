@@ -1,19 +1,20 @@
-//! Whoever crashes in the middle of an operation: it goes on, or is clearly over, and ends; every document is there, once.
+//! Processes crash during an operation. The operation must continue after the crash, or clearly fail, and every document must
+//! exist exactly once.
 //!
-//! `MIROIR_CRASH_ROUNDS` says how many operations (4), `MIROIR_CRASH_SEED` which (1).
+//! `MIROIR_CRASH_ROUNDS` sets the number of operations (4), `MIROIR_CRASH_SEED` the seed (1).
 
 use crate::chaos::{Load, judge};
 use miroir_tests::{BOOKS, BOOKS_PATH, End, Options, Random, Sandbox, number, tell, wait_until};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::atomic::AtomicBool, thread, time::Instant};
 
-/// Documents that nobody writes.
+/// The number of documents that are not changed during the test.
 const FIXED: usize = 400;
 
-/// An operation, and how it is seen that it has ended.
+/// An operation, and the condition that tells that it has ended.
 struct Operation {
     arguments: Vec<String>,
-    /// A node that is gone for good.
+    /// The node that is lost for good.
     dead: Option<String>,
     is_done: Box<dyn Fn(&Sandbox) -> bool + Sync>,
 }
@@ -24,13 +25,13 @@ impl Operation {
         Self { arguments, dead: None, is_done: Box::new(is_done) }
     }
 
-    /// Does it, and waits until it has ended, whoever crashes.
+    /// Starts the operation by the command line, which waits until it has ended.
     fn start(&self, cluster: &Sandbox) -> std::process::Output {
         cluster.miroir(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
-/// Who is in the cluster, and who could be.
+/// The nodes in the cluster, and those that could be added.
 struct Members {
     inside: Vec<String>,
     drained: Option<String>,
@@ -62,7 +63,7 @@ impl Members {
         }
     }
 
-    /// The next operation, where it can be done now.
+    /// The next operation of this kind; `None` if it is not possible now.
     fn operation(&mut self, kind: &str, cluster: &Sandbox, random: &mut Random) -> Option<Operation> {
         let takers = self.takers();
         let victim = random.of(&takers).clone();
@@ -100,7 +101,9 @@ impl Members {
             }
             "lost" if can_spare && self.replication > 1 => {
                 cluster.kill(&victim);
-                wait_until("it is seen", || cluster.member(&victim)["up"] == false);
+                wait_until("the control plane sees that the node is down", || {
+                    cluster.member(&victim)["up"] == false
+                });
                 let operation = Operation::new(&["node", "lost", &victim], is_out);
                 Operation { dead: Some(victim), ..operation }
             }
@@ -113,7 +116,7 @@ impl Members {
             }
             "rebalance" => Operation::new(&["rebalance"], |_| true),
             "repair" => {
-                // Who damages the only whole copy has lost it.
+                // Wait until all replicas are complete, so that the damage does not hit the only complete copy.
                 cluster.wait_repaired();
                 wait_over(cluster, None);
                 damage(cluster, &victim);
@@ -138,7 +141,7 @@ impl Members {
                 if is_out {
                     nodes.retain(|node| node["name"] != victim.as_str());
                 }
-                // All that stay take replicas again.
+                // All nodes that stay get replicas again.
                 self.drained = None;
                 nodes[0]["weight"] = json!(1 + random.below(2));
                 let path = cluster.data().join("topology.json");
@@ -158,14 +161,14 @@ fn names(file: &Value) -> Vec<String> {
     file["nodes"].as_array().unwrap().iter().map(name).collect()
 }
 
-/// Some documents of a node go, behind the cluster's back.
+/// Deletes some documents directly on a node, without the cluster's knowledge.
 fn damage(cluster: &Sandbox, node: &str) {
     let node = cluster.node(node.strip_prefix("meili-").unwrap().parse().unwrap());
     let ids: Vec<String> = (0..FIXED).step_by(7).map(|id| format!("fixed-{id}")).collect();
     node.succeeded(&node.json("POST", &format!("{BOOKS_PATH}/delete-batch"), &json!(ids)));
 }
 
-/// Kills something, and starts it again.
+/// Kills a process, and starts it again.
 fn crash(cluster: &Sandbox, kind: &str, random: &mut Random) {
     let up: Vec<String> = cluster
         .processes()
@@ -211,13 +214,13 @@ fn wait_over(cluster: &Sandbox, dead: Option<&str>) {
     });
 }
 
-/// Every document that nobody writes is found once through every gateway, and all copies are the same.
+/// Checks that every unchanged document is found exactly once through every gateway, and that all copies are the same.
 fn is_whole(cluster: &Sandbox) {
     for gateway in 0..cluster.gateways() {
         let gateway = cluster.gateway(gateway);
         let query = json!({"filter": "kind = fixed", "limit": 1000, "attributesToRetrieve": ["id"]});
         let mut ids = Vec::new();
-        // An Envoy that was started a moment ago does not listen yet, or has not looked at all nodes.
+        // An Envoy that was just started may not listen yet, or may not have checked all nodes.
         wait_until("a gateway finds everything", || {
             let path = format!("/indexes/{BOOKS}/search");
             let body = query.to_string().into_bytes();
@@ -302,7 +305,7 @@ pub fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
     assert_eq!(
         cluster.copies(BOOKS),
         (held.len() * members.replication) as u64,
-        "nobody has what it is not to have"
+        "a node has misplaced documents"
     );
     let all = held.len();
     held.retain(|id, _| !id.starts_with("fixed-"));
@@ -311,7 +314,7 @@ pub fn whoever_crashes_in_the_middle_of_an_operation_it_goes_on() {
     tell!("{done:?}; {} documents; {counted}", held.len());
 }
 
-/// Does an operation, while something crashes.
+/// Runs an operation while a process crashes.
 fn run(cluster: &Sandbox, operation: &Operation, how: &str, random: &mut Random) {
     let output = thread::scope(|scope| {
         let starting = scope.spawn(|| operation.start(cluster));
@@ -331,10 +334,10 @@ fn run(cluster: &Sandbox, operation: &Operation, how: &str, random: &mut Random)
     wait_over(cluster, operation.dead.as_deref());
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
-        assert!((operation.is_done)(cluster), "what has started goes on");
+        assert!((operation.is_done)(cluster), "a started operation must continue after a crash");
     } else if !(operation.is_done)(cluster) {
         assert!(how.starts_with("control") || how == "everything", "{said}");
-        // It has not started, and can be.
+        // The operation has not started, so it can be started again.
         tell!("again, after: {said}");
         let output = operation.start(cluster);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,9 +1,9 @@
-//! When an index was created and updated: one moment for the whole cluster, whichever node is asked.
+//! The dates of an index's creation and update are the same for the whole cluster, whichever node answers.
 
 use miroir_tests::{Client, Node, Options, Sandbox};
 use serde_json::{Value, json};
 
-/// When indexes were created and updated, by the list, by themselves, and by the statistics: all tell the same.
+/// The dates of all indexes. Checks that the list of indexes, each index and the statistics agree.
 fn dates(client: &Client) -> Vec<(String, String, String)> {
     let list = client.get("/indexes").body["results"].clone();
     let text = |index: &Value, name: &str| index[name].as_str().unwrap().to_owned();
@@ -20,7 +20,7 @@ fn dates(client: &Client) -> Vec<(String, String, String)> {
     dates
 }
 
-/// What each step does to the dates of indexes.
+/// A description of what each step does to the dates of indexes.
 fn story(client: &Client) -> Vec<String> {
     let mut before = dates(client);
     let mut story = Vec::new();
@@ -64,7 +64,7 @@ fn story(client: &Client) -> Vec<String> {
 pub fn all_nodes_tell_the_same_dates_of_an_index() {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
     assert_eq!(story(&cluster.client), story(&node.client));
-    // Whoever answers, and whatever it came to know when.
+    // The dates do not depend on the node that answers.
     let known = dates(&cluster.client);
     cluster.kill("meili-0");
     assert_eq!(dates(&cluster.client), known);

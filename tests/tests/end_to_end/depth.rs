@@ -1,4 +1,4 @@
-//! Hybrid searches and deep pages: what no node can decide alone.
+//! Hybrid searches and deep pages, which no node can decide alone.
 
 use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Value, json};
@@ -68,7 +68,8 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
             answer(&cluster.client, "/indexes/things/search", &query),
             answer(&node.client, "/indexes/things/search", &query),
         );
-        // Ties may come in any order: scores, counts and totals say whether the decision and the mixing are the same.
+        // Ties may have any order, so only scores, counts and totals are compared: they show whether the decision and the
+        // mixing are the same.
         let scores = |answer: &Value| {
             answer["hits"]
                 .as_array()
@@ -77,7 +78,7 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
                 .map(|hit| hit["_rankingScore"].clone())
                 .collect::<Vec<_>>()
         };
-        // `miroir-devnode` finds near vectors, not always the nearest: only what it decides by keywords is certain.
+        // `miroir-devnode` does not always find the nearest vectors, so only results that are decided by keywords are compared.
         if !real && other["semanticHitCount"].as_u64().is_some_and(|count| count > 0) {
             continue;
         }
@@ -92,7 +93,7 @@ pub fn hybrid_searches_are_decided_over_all_nodes(cluster: &Sandbox, node: &Node
         compared += 1;
         semantic += one["semanticHitCount"].as_u64().unwrap_or(0);
 
-        // It orders the hits of a federated hybrid query by score alone.
+        // `miroir-devnode` orders the hits of a federated hybrid query only by score.
         if !real {
             continue;
         }
@@ -215,7 +216,7 @@ pub fn a_deep_page_moves_its_own_documents_only(cluster: &Sandbox) {
     assert!(answer.get("indexUid").is_none());
     assert!(moved < 2_000_000, "{moved} bytes: 3010 documents alone are 12 MB");
 
-    // The same in a federated search, whose queries find the same documents.
+    // The same in a federated search whose queries find the same documents.
     let query = json!({"indexUid": "long", "sort": ["rank:asc"]});
     let begun = received(cluster);
     let federated = json!({"federation": {"offset": 3000, "limit": 10}, "queries": [query, query]});
@@ -228,7 +229,7 @@ pub fn a_deep_page_moves_its_own_documents_only(cluster: &Sandbox) {
     assert_eq!((&answer["offset"], &answer["limit"]), (&json!(3000), &json!(10)));
     assert!(moved < 2_500_000, "{moved} bytes: 3010 documents alone are 12 MB");
 
-    // And in a list of documents.
+    // The same in a list of documents.
     let begun = received(cluster);
     let list = json!({"sort": ["rank:asc"], "offset": 3000, "limit": 10});
     let answer = client.json("POST", "/indexes/long/documents/fetch", &list).body;
@@ -239,7 +240,7 @@ pub fn a_deep_page_moves_its_own_documents_only(cluster: &Sandbox) {
     assert!(documents.iter().all(|document| document["text"] == text.as_str()));
     assert!(moved < 500_000, "{moved} bytes: 3010 documents alone are 12 MB");
 
-    // Every document once, across the offset from which on pages are fetched in two steps.
+    // Checks that the pages contain every document once, also across the offset from which pages are fetched in two steps.
     let pages = (0..16).flat_map(|page| {
         let answer = client
             .search("long", &json!({"offset": page * 250, "limit": 250, "attributesToRetrieve": ["id"]}));
@@ -278,7 +279,8 @@ pub fn a_deep_page_of_vectors_moves_its_own_documents_only(cluster: &Sandbox) {
             let ids: BTreeSet<u64> = hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect();
             assert_eq!(ids.len(), 10, "{answer}");
             assert!(hits.iter().all(|hit| hit["text"] == text.as_str()), "{answer}");
-            // Of more neighbours the first are others for `miroir-devnode`: its pages are asked for at once in the end.
+            // For `miroir-devnode` the first neighbours change with the number of wanted neighbours, so that the gateway has to
+            // request all hits at once in the end.
             assert!(!real || moved < 1_500_000, "{moved} bytes: 710 documents alone are 4.3 MB: {query}");
         }
     }

@@ -1,7 +1,7 @@
-//! Durable intent: whoever is killed or stopped while a write is on its way, no copy differs afterwards, and nothing is
-//! stuck.
+//! Durable intents: whichever process is killed or paused during a write, all copies are the same afterwards, and nothing stays
+//! locked.
 //!
-//! A node that is stopped holds a write between its begin and its commit: the node's answer does not come.
+//! The tests pause a node to hold a write between begin and commit: the node's answer does not come.
 
 use miroir_tests::{Answer, Client, Options, Sandbox, Upload, nodes_are_real, wait_until};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use std::{
 
 const PATH: &str = "/indexes/books/documents";
 
-/// Recoveries come after some seconds.
+/// A cluster that recovers writes after some seconds.
 pub fn cluster(gateways: u16) -> Sandbox {
     cluster_that_waits(gateways, 4_000)
 }
@@ -21,18 +21,18 @@ fn cluster_that_waits(gateways: u16, write_timeout_ms: u64) -> Sandbox {
     Sandbox::start(Options { gateways, write_timeout_ms, ..Options::default() })
 }
 
-/// Every shard has documents, and every worker has written.
+/// Fills every shard, and makes every worker write once.
 fn fill(cluster: &Sandbox) {
     cluster.client.create("books", "id", &json!({}));
     every_worker_writes(cluster);
     cluster.client.add("books", &books(0, 40));
 }
 
-/// The first write of a worker under a new key waits for that key, on all nodes.
+/// Makes every worker write: a worker's first write under a new key waits until all nodes have the key.
 fn every_worker_writes(cluster: &Sandbox) {
     for _ in 0..10 {
         for gateway in 0..cluster.gateways() {
-            // A new connection: any worker may take it.
+            // A new connection, which any worker may accept.
             let body = json!([{"id": 0}]).to_string();
             let mut upload = Upload::start(&cluster.address(&format!("gateway-{gateway}")), PATH, body.len());
             upload.send(body.as_bytes());
@@ -46,7 +46,7 @@ fn books(version: u64, count: u64) -> Value {
     (0..count).map(|id| json!({"id": id, "v": version})).collect()
 }
 
-/// Sends a write that somebody waits for.
+/// Sends a write in a thread that waits for the answer.
 fn send(client: Client, documents: Value) -> JoinHandle<Option<Answer>> {
     thread::spawn(move || {
         client.try_send("POST", PATH, Some("application/json"), documents.to_string().into()).ok()
@@ -57,10 +57,10 @@ fn wait_status(cluster: &Sandbox, key: &str, count: u64) {
     wait_until(&format!("{key} is {count}"), || cluster.status()[key] == count);
 }
 
-/// Begins a write that one node, now frozen, does not take.
+/// Pauses a node, and begins a write that this node cannot answer.
 ///
-/// A gateway whose worker, or the control plane, first has to ask that node for something begins only once the node is known to be
-/// away, and ends it at once: it is sent again.
+/// If the worker or the control plane first has to ask that node for something, the write begins only when the node is known to
+/// be unreachable, and ends at once. Then another write is sent.
 fn begin_without(
     cluster: &Sandbox,
     node: &str,
@@ -86,7 +86,8 @@ fn begin_without(
     panic!("no write was seen open");
 }
 
-/// All copies are the same, nothing is under way, and every document has this version; how many there are.
+/// Waits until nothing is in progress. Checks that all copies are the same, and that every document has this version. Returns
+/// their number.
 fn consistent(cluster: &Sandbox, version: u64) -> usize {
     cluster.wait_settled();
     cluster.wait_repaired();
@@ -103,7 +104,7 @@ pub fn the_control_plane_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     cluster.kill("control");
     cluster.revive("control");
     cluster.thaw("meili-0");
-    // The client has heard nothing that is not true: either that it is taken, or that nobody knows.
+    // The client got a true answer: either 202, or that the result is unknown.
     let answer = write.join().unwrap().unwrap();
     assert!([202, 503].contains(&answer.status), "{}", answer.body);
     wait_until("the control plane is back", || {
@@ -122,10 +123,10 @@ pub fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
     cluster.kill("gateway-1");
     cluster.thaw("meili-1");
     assert!(write.join().unwrap().is_none(), "its gateway is gone");
-    // Another index waits for nothing of it.
+    // Writes to another index do not wait.
     assert_eq!(cluster.client.json("POST", "/indexes/films/documents", &books(1, 10)).status, 202);
     assert_eq!(cluster.status()["openWrites"], 1);
-    // The same shards wait for the recovery, and no longer.
+    // Writes to the same shards wait for the recovery, but no longer.
     let begun = Instant::now();
     cluster.client.add("books", &books(2, 40));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
@@ -135,7 +136,7 @@ pub fn a_gateway_is_killed_between_begin_and_commit(cluster: &Sandbox) {
 
 pub fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
     fill(cluster);
-    // The first write holds the locks, so that the second waits for its begin when its gateway falls asleep.
+    // The first write holds the locks, so the second one waits in its begin when its gateway is paused.
     let first = begin_without(cluster, "meili-2", 0, &books(1, 40));
     let second =
         send(cluster.gateway(1), json!((0..60).map(|id| json!({"id": id, "v": 2})).collect::<Vec<_>>()));
@@ -143,18 +144,18 @@ pub fn a_gateway_sleeps_through_the_recovery_of_its_write(cluster: &Sandbox) {
     cluster.freeze("gateway-1");
     cluster.thaw("meili-2");
     assert_eq!(first.join().unwrap().unwrap().status, 202);
-    // The second is begun, and its gateway does not know. It is given up.
+    // The second write has begun, but its paused gateway does not know it. The control plane recovers the write.
     wait_status(cluster, "openWrites", 1);
     wait_status(cluster, "openWrites", 0);
     cluster.client.add("books", &books(3, 40));
     let versions = cluster.client.get("/tasks?limit=2").body;
     assert_eq!(versions["results"][1]["status"], "failed", "{versions}");
-    // It sends what it has, under a key that is gone.
+    // The resumed gateway sends its callouts under a deleted key.
     cluster.thaw("gateway-1");
     let answer = second.join().unwrap().unwrap();
     assert_eq!(answer.status, 503, "nothing is acknowledged that is not written: {}", answer.body);
     assert_eq!(consistent(cluster, 3), 40);
-    // It goes on under a new one.
+    // It continues with a new key.
     cluster.gateway(1).add("books", &books(4, 40));
     assert_eq!(consistent(cluster, 4), 40);
 }
@@ -163,7 +164,7 @@ pub fn a_client_that_leaves_tears_nothing(cluster: &Sandbox) {
     fill(cluster);
     let tasks = || cluster.client.get("/tasks?limit=0").body["total"].as_u64().unwrap();
     let before = tasks();
-    // In the middle of its upload: it was nothing.
+    // The client disconnects during its upload: nothing is written.
     let body = books(1, 40).to_string();
     for part in [0, 1, body.len() / 2, body.len() - 1] {
         let mut upload = Upload::start(&cluster.address("gateway-0"), PATH, body.len());
@@ -172,7 +173,7 @@ pub fn a_client_that_leaves_tears_nothing(cluster: &Sandbox) {
     cluster.client.add("books", &books(2, 40));
     assert_eq!(tasks(), before + 1);
     assert_eq!(consistent(cluster, 2), 40);
-    // After it, while a node takes it: it is written, everywhere.
+    // The client disconnects after its upload, while a node handles the write: all replicas get it.
     cluster.freeze("meili-0");
     let body = books(3, 40).to_string();
     let before = tasks();
@@ -184,13 +185,13 @@ pub fn a_client_that_leaves_tears_nothing(cluster: &Sandbox) {
     assert_eq!(consistent(cluster, 3), 40);
 }
 
-/// Envoy gets a configuration that says the same: its old one goes with its last stream.
+/// Gives Envoy an equivalent new configuration. Envoy drops the old one with its last stream.
 fn configure_again(cluster: &Sandbox, version: &str) {
     let published = std::fs::read(cluster.published("ecds.json")).unwrap();
     let mut resources: Value = serde_json::from_slice(&published).unwrap();
     resources["version_info"] = json!(version);
     let value = resources.pointer_mut("/resources/0/typed_config/config/configuration/value").unwrap();
-    // Space is another text to Envoy, and the same to the filter.
+    // With another space, the text is different for Envoy, but means the same to the filter.
     *value = json!(format!("{} ", value.as_str().unwrap()));
     let admin = cluster.admin(0);
     let is_in_force = || admin.get("/config_dump").body.to_string().contains(&format!("\"{version}\""));
@@ -225,7 +226,7 @@ pub fn a_node_is_killed_while_it_takes_a_write(cluster: &Sandbox) {
     cluster.kill("meili-2");
     let answer = write.join().unwrap().unwrap();
     cluster.client.succeeded(&answer);
-    // It is read no more as soon as the client knows of the write.
+    // As soon as the client has the answer, the stale replica is not read any more.
     assert_eq!(cluster.client.search("books", &json!({"limit": 100}))["hits"].as_array().unwrap().len(), 40);
     for hit in cluster.client.search("books", &json!({"limit": 100}))["hits"].as_array().unwrap() {
         assert_eq!(hit["v"], 1, "{hit}");
@@ -236,12 +237,12 @@ pub fn a_node_is_killed_while_it_takes_a_write(cluster: &Sandbox) {
     assert_eq!(consistent(cluster, 3), 40);
 }
 
-/// As on a node whose disk is full: its task fails, and those of other replicas do not.
+/// Simulates a node with a full disk: its task fails, those of other replicas do not.
 pub fn a_task_that_fails_on_one_node_only_is_mended(cluster: &Sandbox) {
     cluster.client.create("books", "id", &json!({"filterableAttributes": ["_geo"]}));
     cluster.client.add("books", &books(0, 40));
     let node = cluster.node(0);
-    // While it is busy, a bad document and the client's come into one batch, which fails.
+    // While the node is busy, an invalid document and the client's documents get into one batch, which fails.
     let long: Value =
         (0..20_000).map(|id| json!({"id": id, "text": format!("river {id} ").repeat(20)})).collect();
     assert_eq!(node.json("POST", "/indexes/busy/documents", &long).status, 202);
@@ -250,7 +251,7 @@ pub fn a_task_that_fails_on_one_node_only_is_mended(cluster: &Sandbox) {
     cluster.client.succeeded(&written);
     assert_eq!(node.ended(&bad)["status"], "failed");
     let failed = &node.get("/tasks?statuses=failed&indexUids=books").body["total"];
-    // `miroir-devnode` fails the bad one alone.
+    // `miroir-devnode` fails only the invalid document.
     assert_eq!(failed, if nodes_are_real() { 2 } else { 1 }, "the client's task has failed there too");
     assert_eq!(consistent(cluster, 1), 40);
     node.succeeded(&node.send("DELETE", "/indexes/busy", None, ""));
@@ -267,18 +268,19 @@ pub fn a_slow_upload_holds_up_nobody(cluster: &Sandbox) {
     cluster.client.add("books", &books(2, 40));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(consistent(cluster, 2), 40);
-    // It comes last, and is written last.
+    // The upload is completed last, so it is written last.
     upload.send(rest);
     let answer = upload.answer();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     assert_eq!(consistent(cluster, 1), 40);
 }
 
-/// A new topology frees the configuration that a gateway had, and nothing else holds a write whose client has left. Proved:
-/// the root context stays until its writes are over. Of two such writes one is between begin and commit and one waits for its
-/// begin when the topology changes, and both are written everywhere, the second last; their tasks succeed.
+/// A new topology makes Envoy free the gateway's old configuration, and a write whose client has disconnected depends on that
+/// configuration only. This test shows that the root context stays until its writes are over. When the topology changes, one
+/// such write is between begin and commit, and another waits in its begin. Both are written to all replicas, the second one
+/// last, and their tasks succeed.
 pub fn a_new_topology_takes_no_write_from_a_client_that_left() {
-    // Long enough for the node to be away before its write is given up.
+    // Long enough that the node is known to be unreachable before its write is recovered.
     let cluster = cluster_that_waits(2, 20_000);
     fill(&cluster);
     cluster.client.add("films", &books(0, 40));
@@ -296,7 +298,7 @@ pub fn a_new_topology_takes_no_write_from_a_client_that_left() {
         stats["stats"].as_array().into_iter().flatten().filter_map(|stat| stat["value"].as_u64()).sum::<u64>()
     };
     let before = [reloads(0), reloads(1)];
-    // Replicas on a node that is away are left out of the topology by the next write to their shards.
+    // The next write to its shards removes the replicas on an unreachable node from the topology.
     wait_until("the node is away", || cluster.status()["nodes"][2]["up"] == false);
     cluster.client.add("films", &books(1, 40));
     wait_until("gateways have the new topology", || reloads(0) > before[0] && reloads(1) > before[1]);
@@ -313,9 +315,9 @@ pub fn a_new_topology_takes_no_write_from_a_client_that_left() {
     }
 }
 
-/// A node that sleeps over a write's timeout has the write in its ears when it wakes, after newer ones. Proved: wherever it
-/// lands, the node's copies are replaced after that, since the key that it came under is gone first; and other writes of its
-/// gateway go on meanwhile.
+/// A node that is paused longer than a write's timeout finds the write in its socket when it resumes, after newer writes. This
+/// test shows that the late write does not matter: its key is deleted before the node's copies are replaced. Other writes of
+/// the same gateway continue meanwhile.
 pub fn a_callout_that_comes_late_changes_nothing(cluster: &Sandbox) {
     fill(cluster);
     let keys = |node| -> Vec<Value> {

@@ -1,6 +1,6 @@
-//! One client asks for as much as it can, in every way: it is refused at once, and nobody else notices.
+//! One client tries to use as many resources as possible. It is refused at once, and other clients are not affected.
 //!
-//! The greedy client is at 127.0.0.1, its neighbour at 127.0.0.2.
+//! The greedy client has the address 127.0.0.1, its neighbour 127.0.0.2.
 
 use crate::fixtures::{ClusterChecks, HasCluster};
 use miroir_tests::{
@@ -24,7 +24,7 @@ use std::{
 const MIB: usize = 1 << 20;
 const JSON: Option<&str> = Some("application/json");
 const DOCUMENTS: &str = "/indexes/books/documents";
-/// Bodies may take so long.
+/// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(25);
 const LIMITS: &str = r#"{"maxPayloadBytes":16777216,"maxBufferedBytes":67108864,"maxReadsPerClient":16,"bodyTimeoutMs":25000}"#;
 
@@ -96,13 +96,13 @@ fn stalled_uploads_end_at_their_time(beset: &Beset) {
     assert!(beset.begun.elapsed() >= BODY_TIMEOUT);
 }
 
-/// Runs a check while a neighbour searches: each of its searches is answered whole within a second, and Envoy takes no more than
-/// so much more memory.
+/// Runs a check while a neighbour searches. Each search of the neighbour must get a complete answer within a second, and
+/// Envoy's memory must not grow by more than `mebibytes`.
 fn unnoticed(cluster: &Sandbox, mebibytes: u64, check: impl Fn(&Sandbox)) {
     let neighbour = neighbour(cluster);
     let process = cluster.processes().into_iter().find(|process| process["name"] == "gateway-0").unwrap();
     let folder = format!("/proc/{}", process["pid"]);
-    // The peak is counted from now on.
+    // Resets the peak of the memory.
     fs::write(format!("{folder}/clear_refs"), "5").unwrap();
     let before = memory(&folder, "VmRSS:");
     let over = AtomicBool::new(false);
@@ -136,7 +136,7 @@ fn neighbour(cluster: &Sandbox) -> Client {
     cluster.client.at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)))
 }
 
-/// Kilobytes.
+/// A value of a process's memory status, in kilobytes.
 fn memory(folder: &str, name: &str) -> u64 {
     let status = fs::read_to_string(format!("{folder}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -187,11 +187,11 @@ fn a_short_body_that_asks_for_much_is_refused_at_once(cluster: &Sandbox) {
 fn a_reads_body_has_a_limit_of_its_own(cluster: &Sandbox) {
     let client = &cluster.client;
     for path in ["/multi-search", "/indexes/books/search", "/indexes/books/documents/fetch"] {
-        // Announced, nothing of it is waited for.
+        // The request announces a body that is too large: the answer comes without waiting for the body.
         let mut upload = Upload::under(client.url(), path, 8 * MIB + 1, "nobodys-key");
         let answer = upload.answered_within(Duration::from_secs(2));
         assert!(answer.starts_with("http/1.1 413") && answer.contains("payload size is 8 mib"), "{answer}");
-        // A gibibyte once it is decoded.
+        // The body decodes to a gibibyte.
         let bomb = gzip((0..1024).map(|_| vec![b' '; MIB]));
         let answer = client.under(None).encoded("POST", path, JSON, Some("gzip"), bomb);
         assert_refused(&answer, 413, "payload_too_large");
@@ -218,12 +218,12 @@ fn an_expensive_read_is_judged_before_it_is_expanded(cluster: &Sandbox) {
 fn one_client_holds_its_share_only(cluster: &Sandbox) {
     let client = &cluster.client;
     let part = format!("[{{\"id\":1}}{}", " ".repeat(14 * MIB));
-    // Two workers, each of which holds one of these for one client.
+    // There are two workers, and each holds one such payload per client.
     let mut uploads = Vec::new();
     let mut refused = 0;
     for _ in 0..8 {
         let mut upload = Upload::start(client.url(), DOCUMENTS, 15 * MIB);
-        // As clients do, it looks for an answer while it sends.
+        // Like real clients, it checks for an answer while it sends.
         let mut parts = part.as_bytes().chunks(MIB / 4);
         let answers = std::iter::from_fn(|| {
             upload.try_send(parts.next()?);
@@ -242,7 +242,7 @@ fn one_client_holds_its_share_only(cluster: &Sandbox) {
     let neighbour = neighbour(cluster);
     let body = format!("[{{\"id\":9,\"text\":\"red\"}}{}]", " ".repeat(14 * MIB));
     neighbour.succeeded(&neighbour.send("POST", DOCUMENTS, JSON, body));
-    // What is held is let go with its client.
+    // When the clients disconnect, their payloads are released.
     drop(uploads);
     let body = format!("[{{\"id\":9,\"text\":\"red\"}}{}]", " ".repeat(14 * MIB));
     wait_until("the client has its share again", || {
@@ -281,7 +281,7 @@ fn a_large_upload_is_judged_while_it_comes_in(cluster: &Sandbox) {
         assert!(answer.is_empty() == status.is_empty(), "{answer}");
         assert!(status.is_empty() || answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
     }
-    // A body that is large only once it is decoded.
+    // A body that is large only after decoding.
     let body = gzip((0..15).map(|_| vec![b' '; MIB]));
     let stranger = cluster.client.under(Some("nobodys-key"));
     assert_refused(&stranger.encoded("POST", DOCUMENTS, JSON, Some("gzip"), body), 403, "invalid_api_key");
@@ -313,7 +313,7 @@ fn what_grows_when_it_is_read_is_refused(cluster: &Sandbox) {
     );
     let documents = format!("[{}{{}}]", "{},".repeat(5 * MIB));
     assert_refused(&client.send("POST", DOCUMENTS, JSON, documents), 413, "payload_too_large");
-    // A window of a gibibyte.
+    // A Brotli stream with a window of a gibibyte.
     let brotli = client.encoded("POST", "/indexes/books/search", JSON, Some("br"), vec![0x11, 0x1e, 0x03]);
     assert!((400..500).contains(&brotli.status), "{}", brotli.status);
     let sorts: Vec<String> = (0..50_000).map(|number| format!("a{number}:asc")).collect();
@@ -328,7 +328,7 @@ fn a_stalled_upload_keeps_no_topology_in_use(cluster: &Sandbox) {
     upload.send(first);
     let node = cluster.add_node();
     cluster.miroir_ok(&["node", "add", &cluster.named(&node)]);
-    // Without waiting for the upload, nobody reads by the topology that it came in under.
+    // The upload does not keep gateways on the topology that it started with.
     cluster.wait_told();
     upload.send(rest);
     let answer = upload.answer();

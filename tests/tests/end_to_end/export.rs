@@ -1,4 +1,4 @@
-//! An export sends the documents of all shards, each once, with their vectors and without the shard tag.
+//! An export sends each document of all shards once, with its vectors and without its shard tag.
 
 use miroir_tests::{Answer, Client, MASTER_KEY, Node, Sandbox, nodes_are_real, wait_until};
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ fn documents(client: &Client, index: &str) -> BTreeMap<u64, Value> {
     found.iter().map(|document| (document["id"].as_u64().unwrap(), document.clone())).collect()
 }
 
-/// Waits for the end of an export, which is answered with 200.
+/// Waits until the task of an export or cancelation has ended; these are answered with 200.
 fn ended(client: &Client, answer: Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.body);
     client.ended(&Answer { status: 202, ..answer })
 }
 
 pub fn an_export_sends_every_document_once(cluster: &Sandbox) {
-    // A node judges the request, and `miroir-devnode` has no exports.
+    // A node must check the request, and `miroir-devnode` does not support exports.
     if !nodes_are_real() {
         return;
     }
@@ -69,7 +69,7 @@ pub fn an_export_sends_every_document_once(cluster: &Sandbox) {
     assert!(message.starts_with("Index `films`: Attribute `nope` is not filterable."), "{message}");
     assert!(!message.contains("_miroir_shard"), "{message}");
 
-    // The cluster allows 127.0.0.1 only.
+    // The cluster's outbound policy allows only 127.0.0.1.
     let port = target.client.url().rsplit(':').next().unwrap().to_owned();
     let private = json!({"url": format!("http://127.0.0.2:{port}")});
     let task = ended(client, client.json("POST", "/export", &private));
@@ -77,7 +77,7 @@ pub fn an_export_sends_every_document_once(cluster: &Sandbox) {
                       "link": "https://docs.meilisearch.com/errors#internal"});
     assert_eq!((&task["status"], &task["error"]), (&json!("failed"), &told), "{task}");
 
-    // Nobody is there: it is tried again until it is cancelled.
+    // Nothing listens at this URL: the export is retried until it is cancelled.
     let answer = client.json("POST", "/export", &json!({"url": "http://127.0.0.1:9"}));
     let path = format!("/tasks/cancel?uids={}", answer.body["taskUid"]);
     let cancelation = ended(client, client.send("POST", &path, None, ""));

@@ -1,12 +1,13 @@
-//! What a node answers depends on the fields that it has seen. All nodes of a cluster know the fields of all documents, so that a
-//! condition finds what it finds on one node, whichever nodes have the documents.
+//! A node's answers depend on the fields that it knows. All nodes of a cluster must know the fields of all documents, so that a
+//! condition finds the same as on a single node, whichever nodes have the documents.
 
 use miroir_tests::{Client, Node, Random, Sandbox, number, tell};
 use serde_json::{Value, json};
 
-/// Fields that conditions are about: of all documents, of some, of one, of none; each alone, and in an object.
+/// The fields in conditions. All documents have the field, or some, one or none of them. Each field also exists within an
+/// object.
 const FIELDS: [&str; 8] = ["all", "some", "one", "none", "in.all", "in.some", "in.one", "in.none"];
-/// Conditions; `F` is the field.
+/// Conditions, with `F` in place of the field.
 const CONDITIONS: [&str; 18] = [
     "F = x",
     "F != x",
@@ -61,7 +62,7 @@ fn fill(client: &Client, index: &str) {
     client.add(index, &json!(documents()));
 }
 
-/// Every condition on every field, negated too, and then drawn combinations of them.
+/// Every condition on every field, also negated, and random combinations of them.
 fn filters(random: &mut Random) -> Vec<Value> {
     let one = |field: &str, condition: &str| condition.replace('F', field);
     let mut filters = Vec::new();
@@ -89,13 +90,13 @@ fn filters(random: &mut Random) -> Vec<Value> {
     filters
 }
 
-/// What may differ: times and ids of requests.
+/// An answer without times and ids of requests, which may differ.
 fn comparable(client: &Client, path: &str, body: &Value) -> String {
     let mut answer = client.json("POST", path, body);
     for name in ["processingTimeMs", "requestUid"] {
         answer.body.as_object_mut().map(|answer| answer.remove(name));
     }
-    // As text: the order of fields counts.
+    // Compared as text, because the order of fields matters.
     format!("{} {}", answer.status, answer.body)
 }
 
@@ -125,7 +126,7 @@ pub fn a_condition_finds_what_it_finds_on_one_node_whoever_has_seen_its_field(
     for sort in
         ["_geoPoint(1,1):asc", "_geoPoint(1,1):desc", "one:asc", "none:desc", "in.one:asc", "missing:asc"]
     {
-        // Documents that a sort leaves alone come in the order of their ids on both.
+        // The second sort makes the order the same on both for documents that the first one does not order.
         compare("/indexes/flags/documents/fetch", &json!({"sort": [sort, "id:asc"], "limit": 100}));
         compare("/indexes/flags/search", &json!({"sort": [sort, "id:asc"], "limit": 100}));
     }
@@ -168,13 +169,13 @@ pub fn what_writes_by_a_condition_writes_the_same_on_all_replicas(cluster: &Sand
             let edit =
                 json!({"filter": filter, "function": format!("doc.edited = {number}; doc.new_{number} = 1")});
             let edited = client.succeeded(&client.json("POST", "/indexes/flags/documents/edit", &edit));
-            // The function has made a field on the nodes of some documents.
+            // The function has created a field on the nodes of some documents only.
             let body = json!({"filter": format!("edited != {number}"), "limit": 100, "fields": ["id"], "sort": ["id:asc"]});
             let others = comparable(client, "/indexes/flags/documents/fetch", &body);
             let deletion = json!({"filter": filter});
             let deleted =
                 client.succeeded(&client.json("POST", "/indexes/flags/documents/delete", &deletion));
-            // What is written again after a deletion has another place among documents without a sort.
+            // Documents written again after a deletion have another place in the order without a sort.
             let all = json!({"sort": ["id:asc"], "limit": 100});
             let left = comparable(client, "/indexes/flags/documents/fetch", &all);
             (others, edited["details"]["editedDocuments"].clone(), deleted["details"].clone(), left)
@@ -184,7 +185,8 @@ pub fn what_writes_by_a_condition_writes_the_same_on_all_replicas(cluster: &Sand
     }
 }
 
-/// One write after the other, none waited for: what a condition finds follows from what was taken before it.
+/// Sends writes without waiting for their tasks. What a condition finds must follow from the writes that were accepted before
+/// it.
 pub fn a_deletion_right_behind_the_first_document_with_a_field_knows_it(cluster: &Sandbox, node: &Node) {
     for round in 0..6 {
         let left = [&cluster.client, &node.client].map(|client| {
@@ -206,7 +208,7 @@ pub fn a_deletion_right_behind_the_first_document_with_a_field_knows_it(cluster:
 
 pub fn documents_show_their_fields_in_the_order_of_one_node(cluster: &Sandbox, node: &Node) {
     let cases = [
-        // The primary key is inferred: it comes where the first document has it.
+        // The primary key is inferred, so it has the position that it has in the first document.
         (
             "inferred",
             "",
@@ -268,7 +270,7 @@ pub fn odd_names_and_many_fields_are_those_of_one_node(cluster: &Sandbox, node: 
         });
         assert_eq!(said[0], said[1], "{name:?}");
     }
-    // A payload of many fields, then a new field in each document, then more than an index can have.
+    // A payload with many fields, then a new field in each document, then more fields than an index can have.
     let with = |id: u64, from: usize, to: usize| {
         let fields = (from..to).map(|n| (format!("f{n}"), json!(n)));
         Value::Object(std::iter::once(("id".to_owned(), json!(id))).chain(fields).collect())
@@ -312,7 +314,7 @@ pub fn fields_follow_their_index_wherever_it_goes(cluster: &Sandbox, node: &Node
         }
         add(client, "one", json!({"id": 20, "rare": 1}));
         client.succeeded(&client.json("POST", "/swap-indexes", &json!([{"indexes": ["one", "two"]}])));
-        // This one has never seen the field, the other one has.
+        // After the swap, this index has never seen the field, but the other one has.
         add(client, "one", json!({"id": 21}));
     });
     for index in ["one", "two"] {
@@ -323,7 +325,7 @@ pub fn fields_follow_their_index_wherever_it_goes(cluster: &Sandbox, node: &Node
         client.succeeded(&client.json("PATCH", "/indexes/two", &json!({"uid": "three"})));
         add(client, "three", json!({"id": 22, "rare": 2, "of": 3}));
         client.succeeded(&client.send("DELETE", "/indexes/one", None, ""));
-        // Another index of the same name, whose fields are all new.
+        // A new index with the same name, in which all fields are new.
         client.create("one", "key", &json!({"filterableAttributes": ["rare"]}));
         add(client, "one", json!({"of": 1, "key": 1}));
         client.add("one", &json!((2..20).map(|key| json!({"z": 1, "key": key, "a": 1})).collect::<Vec<_>>()));
@@ -337,7 +339,7 @@ pub fn fields_follow_their_index_wherever_it_goes(cluster: &Sandbox, node: &Node
     assert_eq!(one, other);
 }
 
-/// Settings change while documents bring new fields; nothing is waited for until the end.
+/// Settings change while documents add new fields. The test waits only at the end.
 pub fn settings_and_fields_may_change_at_once(cluster: &Sandbox, node: &Node) {
     let found = [&cluster.client, &node.client].map(|client| {
         client.create("busy", "id", &json!({}));

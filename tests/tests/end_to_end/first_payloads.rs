@@ -1,12 +1,12 @@
-//! What comes first to an index decides what it is: empty payloads, settings, and what fails.
+//! The first request to an index decides how it is created: empty payloads, settings, and requests that fail.
 
 use miroir_tests::{Client, Node, Sandbox};
 use serde_json::{Map, Value, json};
 
-/// A request to an index of its own, behind `/indexes/{uid}`.
+/// A request to the case's own index: method, route below `/indexes/{uid}`, body.
 type Step = (&'static str, &'static str, Value);
 
-/// What a client is told by a sequence of requests, and what the index is like after each.
+/// The answers to a sequence of requests, and the state of the index after each.
 fn told(client: &Client, index: &str, steps: &[Step]) -> Vec<Value> {
     let step = |(method, route, body): &Step| {
         let answer = client.json(method, &format!("/indexes/{index}{route}"), body);
@@ -68,7 +68,7 @@ pub fn what_comes_first_decides_as_on_one_node(cluster: &Sandbox, node: &Node) {
             ("PUT", "/settings/ranking-rules", json!(["words", "a:asc"])),
             ("POST", keyed("a"), one.clone()),
         ],
-        // Its first settings fail: it is there.
+        // The first settings fail, but the index is created.
         vec![
             (
                 "PATCH",

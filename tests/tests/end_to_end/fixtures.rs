@@ -1,5 +1,5 @@
-//! What checks share. An Envoy takes seconds of a processor to compile the filter: one for each check would be most of the time of
-//! `make test`.
+//! What checks share. Envoy needs seconds of processor time to compile the filter. With an Envoy for each check, this would be
+//! most of the time of `make test`.
 //!
 //! A [`Sandbox`] or a [`Compared`] is shared by checks each of which has indexes of its own, leaves every process running, and finds
 //! no index of another. What other checks share is beside them.

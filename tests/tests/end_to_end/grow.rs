@@ -1,7 +1,7 @@
-//! Nobody notices: nodes are added, drained, replaced and killed under a mixed load of writes, deletions and searches through two
-//! gateways.
+//! Nodes are added, drained, replaced and killed under a mixed load of writes, deletions and searches through two gateways.
+//! Clients must not notice.
 //!
-//! `MIROIR_GROW_SECONDS` says how long (15), `MIROIR_GROW_SEED` which (1).
+//! `MIROIR_GROW_SECONDS` sets the duration (15), `MIROIR_GROW_SEED` the seed (1).
 
 use miroir_tests::{
     BOOKS_PATH, Client, Documents, End, History, Node, Options, Random, Sandbox, number, pass, tell,
@@ -20,9 +20,10 @@ use std::{
 
 const WRITERS: u64 = 3;
 const SEARCHERS: u64 = 2;
-/// Each writer has keys of its own, so that what must be there follows from its own writes.
+/// The number of documents per writer. Each writer has its own documents, so that their expected versions follow from its own
+/// writes.
 const KEYS: usize = 40;
-/// Documents that nobody writes: what searches find of them is always the same.
+/// The number of documents that are not changed: searches for them always find the same.
 const FIXED: u64 = 600;
 
 fn fixed() -> Value {
@@ -49,19 +50,19 @@ fn queries() -> Vec<Value> {
     words.into_iter().flat_map(query).collect()
 }
 
-/// What clients see of an answer that does not depend on the moment.
+/// The part of an answer that must be the same at any time.
 fn seen(answer: &Value) -> Value {
     let hits: Vec<&Value> = answer["hits"].as_array().into_iter().flatten().collect();
     json!([hits, answer["estimatedTotalHits"], answer["facetDistribution"]])
 }
 
-/// A write of one document, as its client has seen it.
+/// A write of one document, and the answer that its client got.
 #[derive(Clone, Debug)]
 struct Written {
     key: String,
-    /// Absent for a deletion.
+    /// `None` for a deletion.
     version: Option<u64>,
-    /// The task's uid; absent where nobody knows (503, or a connection that broke).
+    /// The task's uid; `None` if the result is unknown (503, or a broken connection).
     task: Option<u64>,
 }
 
@@ -107,7 +108,7 @@ impl Load<'_> {
                 status => panic!("a write got {status}: {}", answer.body),
             };
             self.log.lock().unwrap().push(Written { key: key.clone(), version, task });
-            // Nodes are not to be buried under what writers do not wait for: nothing is handed over behind a long queue.
+            // Wait for some tasks, so that nodes' queues stay short: a move cannot hand over behind a long queue.
             if task.is_some() && random.one_in(2) {
                 self.read_back(&client, &answer, &key, version, &mut random);
             }
@@ -115,7 +116,7 @@ impl Load<'_> {
         }
     }
 
-    /// What was written is found through any gateway, once its task has succeeded.
+    /// Checks that a written document is found through any gateway once its task has succeeded.
     fn read_back(
         &self,
         client: &Client,
@@ -146,7 +147,7 @@ impl Load<'_> {
     }
 }
 
-/// What operators and accidents do. Two replicas stand one death at a time.
+/// Runs operations, and kills nodes. With two replicas, only one node may be down at a time.
 fn operate(cluster: &Sandbox, random: &mut Random, until: Instant) -> BTreeMap<&'static str, u32> {
     let mut done = BTreeMap::new();
     let mut inside: Vec<String> = (0..3).map(|node| format!("meili-{node}")).collect();
@@ -191,7 +192,9 @@ fn operate(cluster: &Sandbox, random: &mut Random, until: Instant) -> BTreeMap<&
             }
             "lose" if inside.len() > 3 => {
                 cluster.kill(&victim);
-                wait_until("it is seen", || cluster.member(&victim)["up"] == false);
+                wait_until("the control plane sees that the node is down", || {
+                    cluster.member(&victim)["up"] == false
+                });
                 cluster.miroir_ok(&["node", "lost", &victim]);
                 inside.retain(|node| *node != victim);
             }
@@ -211,7 +214,7 @@ fn leave(cluster: &Sandbox, node: String, outside: &mut Vec<String>) {
 }
 
 fn settle(cluster: &Sandbox) {
-    wait_until("every replica is where it is to be", || {
+    wait_until("every replica is on its desired node", || {
         let status = cluster.status();
         let nodes = status["nodes"].as_array().unwrap();
         status["moving"] == false
@@ -261,7 +264,7 @@ pub fn nobody_notices() {
             let load = &load;
             scope.spawn(move || load.search(Random(seed * 1_000 + 100 + searcher)));
         }
-        // However it ends, the others are told.
+        // Ends the other threads, even if this one panics.
         let _end = End(&load.over);
         let until = Instant::now() + Duration::from_secs(seconds);
         operate(&cluster, &mut Random(seed), until)
@@ -286,7 +289,7 @@ pub fn nobody_notices() {
     assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
 }
 
-/// Compares what is held with what the writers have heard, key by key. No task has failed.
+/// Compares the documents that the cluster holds with the writers' log. Checks that no task has failed.
 fn judge(client: &Client, log: &[Written], mut held: Documents) {
     let mut history = History::default();
     for written in log {
@@ -299,7 +302,7 @@ fn judge(client: &Client, log: &[Written], mut held: Documents) {
     for document in fixed().as_array().unwrap() {
         let mut found = held.remove(document["id"].as_str().unwrap()).unwrap_or_default();
         found.as_object_mut().map(|found| found.remove("_vectors"));
-        assert_eq!(&found, document, "what nobody writes stays as it is");
+        assert_eq!(&found, document, "a document that no writer changes has changed");
     }
     history.explains(&held);
 }

@@ -1,4 +1,5 @@
-//! All nodes that hold a shard are away, one or two: reads say what the other shards say, or refuse, as configured.
+//! All nodes that hold a shard are unreachable, with one or two replicas. Reads return the results of the other shards, or an
+//! error, as configured.
 
 use miroir_core::shard::Shard;
 use miroir_tests::{Answer, Client, Options, Sandbox};
@@ -9,7 +10,7 @@ const SHARDS: u16 = 16;
 
 const DOCUMENTS: u64 = 120;
 
-/// Every kind of read that concerns many shards, for all documents.
+/// Sends every kind of read that uses many shards, for all documents.
 pub fn reads(client: &Client) -> Vec<(&'static str, Answer)> {
     let query = json!({"indexUid": "things", "filter": "rank >= 0"});
     let limited = json!({"indexUid": "things", "filter": "rank >= 0", "limit": 1000});
@@ -25,7 +26,7 @@ pub fn reads(client: &Client) -> Vec<(&'static str, Answer)> {
     ]
 }
 
-/// The documents that an answer knows of, by their ids; a facet search tells how many only.
+/// The ids of the documents that an answer includes. A facet search tells only their number.
 fn found(answer: &Value) -> Vec<u64> {
     if let Some(value) = answer.pointer("/facetHits/0/count") {
         return (0..value.as_u64().unwrap()).collect();
@@ -35,13 +36,14 @@ fn found(answer: &Value) -> Vec<u64> {
     hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect()
 }
 
-/// Shards that nobody answered for, over all answers of the gateway.
+/// The gateway's counter of missing shards, over all its answers.
 fn counted(cluster: &Sandbox) -> u64 {
     let stats = cluster.admin(0).get("/stats?format=json&filter=miroir_missing_shards").body;
     stats["stats"].as_array().unwrap().iter().filter_map(|stat| stat["value"].as_u64()).sum()
 }
 
-/// A cluster of three nodes of which as many are killed as there are replicas, and the shards that only those hold.
+/// A cluster of three nodes, of which as many are killed as there are replicas. Returns it, and the shards that only the killed
+/// nodes hold.
 fn left_alone(on_missing_shards: &'static str, replication: u16) -> (Sandbox, BTreeSet<u16>) {
     let options = Options { shards: SHARDS, replication, on_missing_shards, ..Options::default() };
     let cluster = Sandbox::start(options);
@@ -102,7 +104,7 @@ pub fn an_answer_that_would_be_partial_is_an_error_where_that_is_wanted() {
         assert_eq!(answer.header("retry-after"), Some("10"), "{route}");
     }
     assert_eq!(counted(&cluster), (answers.len() * missing.len()) as u64);
-    // What needs none of these shards is answered.
+    // Reads that need none of these shards are answered.
     for id in 0..DOCUMENTS {
         let answer = cluster.client.get(&format!("/indexes/things/documents/{id}"));
         let held = !missing.contains(&Shard::of_document(&id.to_string(), SHARDS).0);

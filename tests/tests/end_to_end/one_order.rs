@@ -1,7 +1,6 @@
-//! One order: whatever many clients do to the same few documents at the same time, through two gateways, all copies end
-//! the same.
+//! Many clients change the same few documents at the same time, through two gateways. In the end all copies must be the same.
 //!
-//! `MIROIR_ORDER_SECONDS` says how long (6), `MIROIR_ORDER_SEED` which (1).
+//! `MIROIR_ORDER_SECONDS` sets the duration (6), `MIROIR_ORDER_SEED` the seed (1).
 
 use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, tell};
 use serde_json::{Value, json};
@@ -71,7 +70,7 @@ pub fn copies_are_the_same_whatever_comes_at_the_same_time() {
     assert_eq!(failed["total"], 0, "{failed}");
 }
 
-/// One mutation of a few documents; gives its answer, if there was one.
+/// Changes a few documents. Returns the answer, if there was one.
 fn mutate(client: &Client, random: &mut Random, writer: u64) -> Option<Answer> {
     let index = *random.of(&INDEXES);
     let documents = |random: &mut Random| -> Value {
@@ -100,7 +99,7 @@ fn mutate(client: &Client, random: &mut Random, writer: u64) -> Option<Answer> {
             client.json("POST", &format!("{path}/edit"), &edit)
         }
         _ => {
-            // A client that leaves at once.
+            // A client that disconnects at once.
             let body = documents(random).to_string();
             let mut upload = miroir_tests::Upload::start(client.url(), &path, body.len());
             upload.send(body.as_bytes());
@@ -110,7 +109,7 @@ fn mutate(client: &Client, random: &mut Random, writer: u64) -> Option<Answer> {
     Some(answer)
 }
 
-/// What goes on beside the writes: settings, swaps, cancelations, deletions of tasks and of everything.
+/// Requests beside the writes: settings, swaps, cancelations, deletions of tasks and of all documents.
 fn disturb(client: &Client, random: &mut Random) {
     let index = *random.of(&INDEXES);
     let answer = match random.below(10) {

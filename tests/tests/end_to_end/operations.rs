@@ -1,4 +1,5 @@
-//! Nodes come and go by `miroir node …`; copies that differ are found and mended; mistakes are refused, and change nothing.
+//! `miroir node …` adds and removes nodes; `miroir verify` and `miroir repair` find and repair copies that differ; mistaken
+//! commands are refused, and change nothing.
 
 use crate::vectors::Embedded;
 use miroir_core::shard::Shard;
@@ -9,7 +10,7 @@ fn active(cluster: &Sandbox, node: &str) -> u64 {
     cluster.member(node)["active"].as_u64().unwrap_or(0)
 }
 
-/// Every operation says what it would do, as JSON, and does nothing.
+/// Checks that a dry run of every operation prints its plan, also as JSON, and changes nothing.
 fn dry_runs_change_nothing(cluster: &Sandbox) {
     let path = cluster.data().join("smaller.yaml");
     let file = cluster.miroir_json(&["topology", "show"]);
@@ -18,7 +19,7 @@ fn dry_runs_change_nothing(cluster: &Sandbox) {
     let before = state(cluster);
     let new = cluster.add_node();
     let named = cluster.named(&new);
-    // Replicas that would be made and deleted: 16 shards, two replicas, three nodes.
+    // The numbers of replicas to be created and deleted, with 16 shards, two replicas and three nodes.
     for (operation, made, deleted) in [
         (&["node", "add", &named][..], 8, 8),
         (&["node", "replace", "meili-0", &named], 11, 11),
@@ -50,7 +51,7 @@ fn dry_runs_change_nothing(cluster: &Sandbox) {
     assert_eq!(state(cluster), before);
 }
 
-/// All that an operation could change.
+/// Everything that an operation could change.
 fn state(cluster: &Sandbox) -> Value {
     let status = cluster.status();
     let shards = cluster.miroir_json(&["shards"]);
@@ -60,7 +61,7 @@ fn state(cluster: &Sandbox) -> Value {
 pub fn a_node_is_added_drained_and_removed() {
     let cluster = Sandbox::library(2, 2, 1);
     assert_eq!(cluster.add_node(), "meili-2");
-    // 16 shards of two replicas, over three nodes.
+    // 16 shards with two replicas on three nodes.
     let plan = cluster.miroir_json(&["node", "add", &cluster.named("meili-2"), "--dry-run"]);
     assert_eq!((&plan["replicas"], &plan["deleted"]), (&json!(10), &json!(10)), "{plan}");
     assert!(plan["documents"].as_u64().unwrap() > 100 && plan["bytes"].as_u64().unwrap() > 1_000, "{plan}");
@@ -71,7 +72,7 @@ pub fn a_node_is_added_drained_and_removed() {
     assert_eq!(cluster.copies("books"), 800, "old copies are gone");
     dry_runs_change_nothing(&cluster);
     cluster.client.add("books", &books(0..400, 2));
-    // Slowly, also after a crash, until somebody is in a hurry.
+    // The pace is slow, also after a crash of the control plane, until an operator sets a faster one.
     let slowly = ["--documents-per-second", "5", "--shards-at-once", "2", "--no-wait"];
     cluster.miroir_ok(&[&["node", "drain", "meili-0"], &slowly[..]].concat());
     cluster.kill("control");
@@ -81,7 +82,7 @@ pub fn a_node_is_added_drained_and_removed() {
     let shards: usize =
         copying.as_array().unwrap().iter().map(|copy| copy["shards"].as_array().unwrap().len()).sum();
     assert!((1..=2).contains(&shards), "{copying}");
-    assert!(active(&cluster, "meili-0") > 4, "that would have been more than 5 documents a second");
+    assert!(active(&cluster, "meili-0") > 4, "the move was faster than 5 documents per second");
     let output = cluster.miroir(&["throttle", "--shards-at-once", "0"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("must not be 0"), "{output:?}");
     cluster.miroir_ok(&["throttle"]);
@@ -94,15 +95,15 @@ pub fn a_node_is_added_drained_and_removed() {
     cluster.miroir_ok(&["node", "remove", "meili-0"]);
     assert_eq!(cluster.member("meili-0"), Value::Null);
     cluster.client.add("books", &books(0..400, 3));
-    // It can come back, as a new one.
+    // The removed node can join again as a new one.
     wait_until("it has forgotten the cluster", || cluster.node(0).get("/indexes").body["total"] == 0);
     cluster.miroir_ok(&["node", "add", &cluster.named("meili-0")]);
     assert_eq!(active(&cluster, "meili-0"), 10);
     cluster.library_is_whole(400, 3);
 }
 
-/// Documents where they are not to be, in a copy that a node has kept and in one that somebody wrote past the gateways, are found
-/// and deleted.
+/// Misplaced documents are found and deleted: those of an old copy that a node has kept, and those that were written to a node
+/// without a gateway.
 fn strays_are_cleared_away(cluster: &Sandbox) {
     let placed = cluster.miroir_json(&["shards"]);
     let is_foreign = |id: &u64| {
@@ -140,7 +141,7 @@ pub fn a_node_is_replaced_and_another_is_lost() {
     strays_are_cleared_away(&cluster);
     let before = active(&cluster, "meili-1");
     assert_eq!(cluster.add_node(), "meili-3");
-    // Whoever crashes meanwhile: it goes on.
+    // The operation continues after a crash of the control plane.
     cluster.miroir_ok(&["node", "replace", "meili-1", &cluster.named("meili-3"), "--no-wait"]);
     cluster.kill("control");
     cluster.revive("control");
@@ -154,14 +155,14 @@ pub fn a_node_is_replaced_and_another_is_lost() {
     cluster.library_is_whole(400, 1);
     let output = cluster.miroir(&["node", "lost", "meili-0"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("answers"), "{output:?}");
-    // What it has taken and not done is done by others.
+    // Writes that the lost node had accepted but not indexed are done by other replicas.
     let sent: Vec<_> = (0..5).map(|_| cluster.client.json("POST", BOOKS_PATH, &books(0..400, 1))).collect();
     cluster.kill("meili-0");
     cluster.client.add("books", &books(0..400, 2));
     cluster.miroir_ok(&["node", "lost", "meili-0", "--no-wait"]);
     cluster.kill("control");
     cluster.revive("control");
-    wait_until("what it held is made again", || cluster.status()["replicasMissing"] == 0);
+    wait_until("the lost node's replicas are rebuilt", || cluster.status()["replicasMissing"] == 0);
     assert_eq!((active(&cluster, "meili-2"), active(&cluster, "meili-3")), (16, 16));
     sent.iter().for_each(|accepted| drop(cluster.client.succeeded(accepted)));
     cluster.library_is_whole(400, 2);
@@ -198,7 +199,7 @@ pub fn copies_that_differ_are_found_and_mended(cluster: &Sandbox) {
     document["title"] = json!("another book");
     node.succeeded(&node.json("POST", BOOKS_PATH, &json!([document])));
     node.succeeded(&node.json("POST", &format!("{BOOKS_PATH}/delete-batch"), &json!(["8", "9"])));
-    // One that has no tag, which no search finds.
+    // A document without a shard tag, which no search finds.
     node.succeeded(&node.json("POST", BOOKS_PATH, &json!([{"id": 4711, "title": "by hand"}])));
     let output = cluster.miroir(&["verify", "--json"]);
     assert!(!output.status.success());
@@ -208,7 +209,7 @@ pub fn copies_that_differ_are_found_and_mended(cluster: &Sandbox) {
     let mut sorted = ids.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, ["4711", "7", "8", "9"]);
-    // Of two copies nobody can tell which is right.
+    // With two copies, the control plane cannot decide which one is right.
     let output = cluster.miroir(&["repair"]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--node"));
@@ -276,11 +277,11 @@ pub fn mistakes_are_refused_and_change_nothing(cluster: &Sandbox) {
     std::fs::write(&path, "replicas: 7").unwrap();
     refused(&["topology", "apply", path.to_str().unwrap()], "unknown field `replicas`");
     assert_eq!(state(cluster), before);
-    // Without its token nobody is an operator.
+    // Requests of operators require the admin token.
     let control = Client::new(cluster.address("control"), Some(MASTER_KEY));
     let rebalance = json!({"wanted": {"operation": "rebalance"}});
     assert_eq!(control.json("POST", "/_miroir/operations", &rebalance).status, 403);
-    // Two at once: one of them hears of the other.
+    // Two operations at once: one of them is refused because the other is running.
     let nodes = [cluster.add_node(), cluster.add_node()];
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let add = |node: &String| cluster.miroir(&["node", "add", &cluster.named(node), "--no-wait"]);
@@ -340,7 +341,7 @@ pub fn a_lost_ledger_is_made_again() {
     let next = cluster.client.get("/tasks?limit=1").body["results"][0]["uid"].as_u64().unwrap();
     assert!(next > last, "{next} after {last}");
     cluster.library_is_whole(400, 2);
-    // A masked key is given to no node.
+    // A masked API key is never sent to a node.
     let spare = cluster.add_node();
     let output = cluster.miroir(&["node", "add", &cluster.named(&spare)]);
     let said = String::from_utf8_lossy(&output.stderr);

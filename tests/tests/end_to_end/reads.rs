@@ -1,4 +1,4 @@
-//! A cluster answers what one node with the same documents answers.
+//! A cluster must answer as a single node with the same documents does.
 
 use miroir_tests::{Client, Node, Sandbox, wait_until};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ const WORDS: [&str; 12] = [
     "crystal", "meadow",
 ];
 
-/// Documents with text, facets, numbers, coordinates and gaps.
+/// Documents with text, facets, numbers and coordinates, some of them without some fields.
 fn documents() -> Vec<Value> {
     (0..600usize)
         .map(|id| {
@@ -33,13 +33,13 @@ fn documents() -> Vec<Value> {
 fn settings() -> Value {
     json!({
         "searchableAttributes": ["title", "text"],
-        // Not `rank`: it has more values than a facet shows.
+        // `rank` is left out, because it has more values than a facet shows.
         "filterableAttributes": ["genre", "tags", "price", "_geo"],
         "sortableAttributes": ["price", "rank", "title", "_geo"],
     })
 }
 
-/// Queries whose order is total, so that answers can be compared hit by hit.
+/// Queries with a total order, so that answers can be compared hit by hit.
 fn queries() -> Vec<Value> {
     let total = "rank:asc";
     vec![
@@ -68,7 +68,7 @@ fn queries() -> Vec<Value> {
     ]
 }
 
-/// What may differ: times and ids of requests.
+/// An answer without times and ids of requests, which may differ.
 fn comparable(mut answer: Value) -> Value {
     if let Some(answer) = answer.as_object_mut() {
         answer.remove("processingTimeMs");
@@ -91,7 +91,7 @@ fn compare(cluster: &Client, node: &Client) {
     }
 }
 
-/// More hits than an index gives, though no node has so many.
+/// The cluster has more hits than `maxTotalHits`, but no single node has.
 pub fn totals_stop_where_those_of_one_node_do(cluster: &Sandbox, node: &Node) {
     let documents: Vec<Value> = (0..60).map(|id| json!({"id": id, "title": WORDS[id % 3]})).collect();
     let clients = [&cluster.client, &node.client];
@@ -124,7 +124,7 @@ pub fn totals_stop_where_those_of_one_node_do(cluster: &Sandbox, node: &Node) {
         wait_until("gateways count as nodes do", || totals(&cluster.client) == wanted);
         told.push(wanted);
     }
-    assert_ne!(told[0], told[1], "they say where totals stop");
+    assert_ne!(told[0], told[1], "the limit changes the totals");
 }
 
 pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: &Sandbox, node: &Node) {
@@ -133,7 +133,7 @@ pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: 
     fill(&node.client, &documents);
     compare(&cluster.client, &node.client);
 
-    // The same by GET.
+    // The same with GET.
     for query in [
         "q=river&sort=rank:asc&limit=5&facets=genre",
         "q=castle&sort=_geoPoint(42.2,%204.4):asc,rank:asc&filter=price%20%3E%203&page=1&hitsPerPage=3",
@@ -146,7 +146,7 @@ pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: 
         );
     }
 
-    // A document, part of one, and none.
+    // A document, some fields of a document, and a document that does not exist.
     for path in [
         "/indexes/things/documents/77",
         "/indexes/things/documents/77?fields=title,rank",
@@ -156,7 +156,7 @@ pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: 
         assert_eq!((one.status, one.body), (other.status, other.body), "{path}");
     }
 
-    // Errors are a node's own.
+    // Errors are those of a node.
     for body in [
         json!({"filter": "nope = 1"}),
         json!({"filter": "genre ="}),
@@ -179,7 +179,7 @@ pub fn a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies(cluster: 
         assert_eq!((one.status, one.body), (other.status, other.body), "{key:?}");
     }
 
-    // No node is special.
+    // The result does not depend on any one node.
     for name in ["meili-0", "meili-1", "meili-2"] {
         cluster.kill(name);
         compare(&cluster.client, &node.client);
@@ -194,7 +194,7 @@ pub fn all_pages_of_a_query_hold_every_document_once_whatever_the_ties(cluster: 
         "ties",
         &json!((0..200).map(|id| json!({"id": id, "text": "all the same"})).collect::<Vec<_>>()),
     );
-    // A page for which another replica stands in has that one's order.
+    // If another replica stands in for a page, the page has that replica's order.
     let retries = || {
         let stats = cluster.admin(0).get("/stats?format=json&filter=miroir_retries_total").body;
         let stats = stats["stats"].as_array().into_iter().flatten();

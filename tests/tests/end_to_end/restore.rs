@@ -1,4 +1,4 @@
-//! A cluster comes back from its dumps, and from its snapshots, as `docs/operations.md` says.
+//! A cluster is restored from its dumps, and from its snapshots, as `docs/operations.md` describes.
 
 use miroir_tests::{Options, Sandbox, wait_until};
 use serde_json::{Value, json};
@@ -22,9 +22,9 @@ fn books(ids: std::ops::Range<u64>, version: u64) -> Value {
     ids.map(|id| json!({"id": id, "v": version, "title": format!("book number {id}")})).collect()
 }
 
-/// A cluster loses everything but what its nodes have written for `POST route`, and is started again from that.
+/// A cluster loses everything except the files that its nodes wrote for `POST route`, and is started again from these.
 fn comes_back(route: &str, node_env: &'static [(&'static str, &'static str)], put: fn(&Path)) {
-    // One copy of each document: every node's part is needed.
+    // With one replica, the files of every node are needed.
     let options = Options { nodes: 2, replication: 1, node_env, ..Options::default() };
     let cluster = Sandbox::start(options);
     let client = &cluster.client;
@@ -35,7 +35,7 @@ fn comes_back(route: &str, node_env: &'static [(&'static str, &'static str)], pu
     let key = client.json("POST", "/keys", &key).body["key"].as_str().unwrap().to_owned();
     let settings = client.get("/indexes/books/settings").body;
     client.succeeded(&client.send("POST", route, None, ""));
-    // What comes after it is not in it.
+    // Documents that were written later are not in the files.
     client.add("books", &books(200..400, 2));
     client.add("later", &json!([{"id": 1}]));
 

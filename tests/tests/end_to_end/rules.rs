@@ -1,4 +1,4 @@
-//! Dynamic search rules pin documents to the same places in a cluster as on one node.
+//! Dynamic search rules pin documents to the same places in a cluster as on a single node.
 
 use miroir_tests::{Client, MASTER_KEY, Node, Options, Random, Sandbox, nodes_are_real, number};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn vector(random: &mut Random) -> Vec<usize> {
 
 fn document(random: &mut Random, id: u64) -> Value {
     let words = random.some(&WORDS, 5).join(" ");
-    // Nodes find the nearest of as many as a vector has numbers.
+    // Nodes find exactly the nearest vectors if there are not more vectors than dimensions.
     let vector = id.is_multiple_of(40).then(|| vector(random));
     json!({"id": id, "title": words, "genre": random.of(&GENRES), "year": 1950 + random.below(70),
            "_vectors": {"mine": vector}})
@@ -74,7 +74,7 @@ fn query(random: &mut Random) -> Value {
     query
 }
 
-/// What a request finds.
+/// The answer to a request, without times and ids.
 fn found(client: &Client, path: &str, body: &Value) -> Value {
     let mut answer = client.json("POST", path, body);
     for name in ["processingTimeMs", "requestUid"] {
@@ -102,7 +102,7 @@ fn compare(cluster: &Sandbox, node: &Node, random: &mut Random, requests: usize)
                 let (one, other) = (*random.of(&WORDS), *random.of(&WORDS));
                 let queries = [part("films", one), part("others", other)];
                 let federation = json!({"limit": 3 + random.below(12), "offset": random.below(4)});
-                // Elsewhere an action may wait for another one.
+                // If the positions of a rule do not rise, an action may wait for another one.
                 if !positions.by_ref().all(|rises| rises) {
                     continue;
                 }
@@ -120,7 +120,7 @@ fn compare(cluster: &Sandbox, node: &Node, random: &mut Random, requests: usize)
     pinned
 }
 
-/// Of each rule that a node has, whether its actions pin to rising positions.
+/// For each rule of a node, whether its actions pin to rising positions.
 fn rising(node: &Client) -> impl Iterator<Item = bool> + use<> {
     let rules = node.json("POST", "/dynamic-search-rules", &json!({"limit": 100})).body;
     let rules = rules["results"].as_array().unwrap().clone();
@@ -132,7 +132,7 @@ fn rising(node: &Client) -> impl Iterator<Item = bool> + use<> {
 
 pub fn pinned_documents_are_where_one_node_has_them() {
     if !nodes_are_real() {
-        // The development node has no rules; the filter's part is tested without nodes.
+        // The development node does not support rules; the filter's part has unit tests.
         return;
     }
     let mut random = Random(number("MIROIR_SEED", 1));
@@ -174,12 +174,12 @@ pub fn pinned_documents_are_where_one_node_has_them() {
     }
     assert!(pinned > requests / 40, "{pinned} of {requests} requests show what is pinned");
 
-    // What is refused was never there.
+    // A refused rule has no effect.
     let wrong = json!({"actions": [{"selector": {"id": "1"}, "action": {"type": "pin"}}]});
     let refused = both.map(|client| client.json("PATCH", "/dynamic-search-rules/wrong", &wrong));
     assert_eq!((refused[0].status, &refused[0].body), (400, &refused[1].body));
 
-    // A node that was away learns what it missed; so does what is set on the server as a whole.
+    // A node that was unreachable gets the rules that it missed, and the instance settings too.
     cluster.kill("meili-1");
     (0..4).for_each(|_| change(&mut random));
     for client in both {
@@ -202,7 +202,7 @@ pub fn pinned_documents_are_where_one_node_has_them() {
     assert_eq!(of_cluster, of_node);
     assert_eq!(of_node["apiKey"], "thXXXX...", "{of_node}");
 
-    // Its own name is right, other servers are not searched, and nobody is told otherwise.
+    // The server accepts its own name, but refuses to search other servers.
     let own = json!({"federation": {"limit": 5}, "queries": [{"indexUid": "films", "federationOptions": {"remote": "here"}}]});
     let [of_cluster, of_node] = both.map(|client| found(client, "/multi-search", &own));
     assert_eq!((&of_cluster, &of_node["body"]["remoteErrors"]), (&of_node, &json!({})));
@@ -214,7 +214,7 @@ pub fn pinned_documents_are_where_one_node_has_them() {
     assert_eq!(details[0], details[1]);
     assert_eq!(compare(&cluster, &node, &mut random, requests / 6), 0);
 
-    // The documents of a task that nodes have not come to yet.
+    // The documents of a task that nodes have not started yet.
     let waiting: Vec<Value> = (1000..3000).map(|id| json!({"id": id, "title": "more of them"})).collect();
     let accepted = cluster.client.json("POST", "/indexes/plain/documents", &json!(waiting));
     let told = cluster.client.get(&format!("/tasks/{}/documents", accepted.body["taskUid"]));

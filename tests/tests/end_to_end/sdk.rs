@@ -1,4 +1,4 @@
-//! Published clients drive a cluster and one node through their whole surface: they cannot tell one from the other.
+//! Published client libraries call all their functions on a cluster and on a single node. The results must be the same.
 
 mod rust;
 
@@ -12,7 +12,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// What a client's script prints: a line a call.
+/// The output of a client's script, with one line per call, for cluster and node.
 fn transcripts(command: impl Fn() -> Command) -> [Vec<String>; 2] {
     let (cluster, node) = (Sandbox::start(Options::default()), Node::start());
     let running = [cluster.client.url(), node.client.url()].map(|url| {
@@ -31,7 +31,7 @@ fn transcripts(command: impl Fn() -> Command) -> [Vec<String>; 2] {
     })
 }
 
-/// Errors that name documents: a node names some of its own.
+/// Cuts off the ids in errors that name documents: each node names only its own.
 fn comparable(line: &str) -> &str {
     line.split("no vectors provided for document").next().unwrap_or(line)
 }

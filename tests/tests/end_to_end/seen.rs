@@ -1,10 +1,10 @@
-//! Who has heard that a task has succeeded sees what it has done, at every gateway.
+//! A client that has seen a task succeed must see its effect at every gateway.
 
 use miroir_tests::{Client, Options, Sandbox, number, tell};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Waits for a task as closely as a client can, and gives how long it took.
+/// Polls a task without a pause until it has succeeded. Returns how long that took.
 fn succeeded(client: &Client, accepted: &miroir_tests::Answer) -> Duration {
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     let path = format!("/tasks/{}", accepted.body["taskUid"]);
@@ -20,7 +20,7 @@ fn succeeded(client: &Client, accepted: &miroir_tests::Answer) -> Duration {
     }
 }
 
-/// Settings that searches are merged by, each with what a search tells of it.
+/// Settings that affect how gateways merge searches: the change, a search, and the expected value at a pointer in its answer.
 fn settings(round: u64) -> [(Value, Value, &'static str, Value); 4] {
     let odd = round % 2 == 1;
     let limit = 2 + round % 5;
@@ -99,7 +99,7 @@ pub fn settings_that_have_succeeded_are_seen_at_every_gateway(cluster: &Sandbox)
     );
 }
 
-/// Made, swapped and deleted indexes.
+/// Creates, swaps and deletes indexes, and checks that every gateway sees it.
 pub fn indexes_come_and_go_at_every_gateway(cluster: &Sandbox) {
     let gateways = gateways(cluster);
     let client = &gateways[0];
@@ -163,7 +163,7 @@ pub fn indexes_come_and_go_at_every_gateway(cluster: &Sandbox) {
     }
 }
 
-/// Keys are there, and gone, once their requests are answered.
+/// Keys are valid, and invalid, as soon as the requests that create or delete them are answered.
 pub fn keys_come_and_go_at_every_gateway(cluster: &Sandbox) {
     let gateways = gateways(cluster);
     fill(&gateways[0]);

@@ -1,4 +1,5 @@
-//! While the settings of an index change, reads of it say so: some nodes may have the old ones, others the new ones.
+//! While the settings of an index change, reads of the index say so, because some nodes may have the old settings and others
+//! the new ones.
 
 use crate::missing_shards::reads;
 use miroir_tests::{Sandbox, wait_until};
@@ -12,9 +13,9 @@ pub fn reads_say_that_settings_are_changing(cluster: &Sandbox) {
     client.create("others", "id", &json!({"filterableAttributes": ["rank"]}));
     let others = || client.json("POST", "/indexes/others/search", &json!({"filter": "rank > 1"}));
     let said = || reads(client).into_iter().filter(|(_, answer)| answer.header(HEADER).is_some()).count();
-    wait_until("no read says anything of settings", || said() == 0);
+    wait_until("no read says that settings change", || said() == 0);
 
-    // Nodes come to the settings after these.
+    // Nodes handle these documents before the settings, which gives the test time.
     let document =
         |id: u64| json!({"id": id, "rank": id, "kind": "one", "text": format!("the {id}th of many")});
     let documents = json!((0..8_000).map(document).collect::<Vec<_>>());
@@ -24,7 +25,7 @@ pub fn reads_say_that_settings_are_changing(cluster: &Sandbox) {
     let answers = reads(client);
     let apart = others();
     let task = client.get(&format!("/tasks/{}", accepted.body["taskUid"])).body;
-    assert_ne!(task["status"], "succeeded", "it was too fast to be seen");
+    assert_ne!(task["status"], "succeeded", "the settings task was too fast for this test");
     for (route, answer) in answers {
         assert_eq!((answer.status, answer.header(HEADER)), (200, Some("things")), "{route}");
     }
@@ -32,11 +33,11 @@ pub fn reads_say_that_settings_are_changing(cluster: &Sandbox) {
 
     client.succeeded(&added);
     client.succeeded(&accepted);
-    wait_until("no read says anything of settings any more", || said() == 0);
+    wait_until("reads no longer say that settings change", || said() == 0);
     assert_eq!(client.search("things", &json!({"q": "many"}))["hits"], json!([]));
 
-    // What is refused changes nothing.
+    // A refused change does not count as changing settings.
     let refused = client.json("PUT", "/indexes/things/settings/searchable-attributes", &json!(7));
     assert_eq!(refused.status, 400, "{}", refused.body);
-    wait_until("a refused change is none", || said() == 0);
+    wait_until("a refused change is not announced", || said() == 0);
 }

@@ -1,4 +1,4 @@
-//! `similar`: a key needs the right to search only, and the document must be one that a tenant token lets it see.
+//! `similar`: a key needs only the right to search, and the document must be visible for the tenant token.
 
 use crate::token::tenant_token;
 use miroir_tests::{Answer, Client, Node, Sandbox};
@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 const KEY: &str = "5a1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a31";
 
-/// Nodes split the vectors of an index, and miss near ones then, where there are more of them than a vector has numbers.
+/// If an index has more vectors than dimensions, a node splits them into a tree, and may miss near ones.
 const DIMENSIONS: usize = 40;
 
-/// What those find who may see all documents, and who may see those of a rank below 15: by the bodies of the test.
+/// The number of hits over all bodies of the test: for clients that may see all documents, and for those that may see only
+/// ranks below 15.
 const FOUND: [usize; 2] = [101, 47];
 
-/// Clients under the master key, a key that may search only, tenant tokens, and a key that may not search.
+/// Clients with the master key, a key that may only search, tenant tokens, and a key that may not search.
 fn clients(client: &Client) -> Vec<Client> {
     let settings = json!({"filterableAttributes": ["rank"],
                           "embedders": {"mine": {"source": "userProvided", "dimensions": DIMENSIONS}}});
@@ -87,9 +88,9 @@ pub fn similar_needs_the_right_to_search_only(cluster: &Sandbox, node: &Node) {
         }
     }
     assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
-    // Under the master key, and under one that may search.
+    // With the master key, and with the key that may search.
     assert_eq!(found, 2 * FOUND[0] + FOUND[1]);
-    // What nodes are asked for on behalf of clients is not theirs to see.
+    // Clients must not see the internal key with which gateways read documents for them.
     let keys = cluster.client.get("/keys").body.to_string();
     assert!(!keys.contains("miroir"), "{keys}");
 }

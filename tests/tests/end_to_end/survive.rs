@@ -1,4 +1,4 @@
-//! What a cluster survives: nodes, gateways and the control plane die, sleep, and come back in any order.
+//! A cluster survives when nodes, gateways and the control plane are killed, paused, and come back in any order.
 
 use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Sandbox, books, number, pass, tell, wait_until};
 use nix::sys::signal::Signal;
@@ -16,8 +16,8 @@ fn wait_moved(cluster: &Sandbox) {
     });
 }
 
-/// Searches through a gateway that knows the topology and falls asleep: those under way, and those that wait in its sockets. They are
-/// answered when it has woken, whatever has left meanwhile.
+/// Pauses a gateway that knows the topology while clients search through it. Some searches are in progress, others wait in its
+/// sockets. All of them must be answered after it resumes, whichever nodes have left meanwhile.
 fn asleep<'a>(
     cluster: &Sandbox,
     scope: &'a thread::Scope<'a, '_>,
@@ -25,7 +25,7 @@ fn asleep<'a>(
 ) -> Vec<thread::ScopedJoinHandle<'a, ()>> {
     let sleeper = cluster.gateway(1);
     for _ in 0..20 {
-        // Every worker knows the topology.
+        // Makes sure that every worker knows the topology.
         let found = sleeper.search("books", &json!({"limit": 1000}));
         assert_eq!(found["hits"].as_array().unwrap().len(), 400);
     }
@@ -39,7 +39,8 @@ fn asleep<'a>(
     searching
 }
 
-/// Sent while the gateway sleeps: what it finds when it wakes has all that was acknowledged meanwhile.
+/// A search that is sent while the gateway is paused. After the gateway resumes, it must find everything that was acknowledged
+/// meanwhile.
 fn finds_all_of(client: &Client, version: u64) {
     let query = json!({"limit": 1000, "filter": format!("v >= {}", version % 2)});
     let answer = client.json("POST", "/indexes/books/search", &query);
@@ -77,13 +78,13 @@ pub fn a_gateway_that_slept_reads_and_writes_nothing_that_has_left(cluster: &San
         searching.into_iter().for_each(|searching| searching.join().unwrap());
         tell!("{searches:?} searches and 8 more through a gateway that slept: none failed");
     });
-    assert_eq!(cluster.node(0).count("books"), 0, "nothing was written to a node that has left");
+    assert_eq!(cluster.node(0).count("books"), 0, "a node that has left got a write");
     cluster.library_is_whole(400, 2);
-    // A node may close its connections to who sleeps: the write has missed it.
+    // A node may close its connections to a paused gateway, so that the write has missed the node.
     cluster.wait_repaired();
 }
 
-/// A replica that has missed a write may be read again long before it is whole, by whom nobody has told.
+/// A gateway that was paused may not know that a replica has become stale: it must not read the replica before it is repaired.
 pub fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sandbox) {
     let sleeper = cluster.gateway(1);
     // Of two nodes each has everything.
@@ -102,7 +103,7 @@ pub fn a_gateway_that_slept_reads_no_copy_that_has_missed_something(cluster: &Sa
         cluster.kill("meili-1");
         cluster.client.add("albums", &books(0..400, 3));
         cluster.client.add("books", &books(0..400, 3));
-        // Albums are copied first, and then it takes minutes.
+        // Albums are copied first, and with this pace the copy takes minutes.
         cluster.miroir_ok(&["throttle", "--documents-per-second", "1"]);
         cluster.revive("meili-1");
         wait_until("it is up", || cluster.member("meili-1")["up"] == true);
@@ -152,7 +153,7 @@ pub fn of_three_replicas_any_two_may_die() {
             let version = number as u64 + 2;
             victims.iter().for_each(|victim| cluster.kill(victim));
             cluster.client.add("books", &books(0..400, version));
-            // What is written is found at once, through the nodes that are left.
+            // Written documents are found at once, through the remaining nodes.
             let found =
                 cluster.client.search("books", &json!({"limit": 1000, "filter": format!("v = {version}")}));
             assert_eq!(found["hits"].as_array().unwrap().len(), 400);
@@ -177,11 +178,15 @@ pub fn a_node_that_envoy_does_not_reach_takes_nothing() {
     thread::scope(|scope| {
         let searcher = scope.spawn(|| search_on(&cluster.client, &over, &searches));
         let _end = End(&over);
-        wait_until("somebody is told", || {
+        wait_until("the status says that the gateway does not reach the node", || {
             let error = cluster.status()["moved"]["errors"][&node].as_str().unwrap_or_default().to_owned();
             error.contains("has not answered the gateways' workers")
         });
-        assert_eq!(cluster.member(&node)["active"], 0, "it would be the only one that has its shards");
+        assert_eq!(
+            cluster.member(&node)["active"],
+            0,
+            "the node must not get active replicas before gateways reach it"
+        );
         way.open();
         wait_moved(&cluster);
         assert!(cluster.member(&node)["active"].as_u64().unwrap() >= 5);

@@ -1,10 +1,10 @@
-//! Settings, and the details of the tasks that set them, are told as clients wrote them, though nodes were sent more; and batches
-//! tell of a task what one node's would.
+//! Settings, and the details of settings tasks, appear as clients wrote them, although nodes were sent more. Batches show the
+//! same about a task as those of a single node.
 
 use miroir_tests::{Answer, Client, Node, Sandbox, nodes_are_real};
 use serde_json::{Value, json};
 
-/// What is told of each change, while it waits, when it has ended, and by the settings.
+/// For each change: the details of its waiting task and of its ended task, and the settings afterwards.
 fn told(client: &Client) -> Vec<(String, Value)> {
     let rest = |more: Value| {
         let mut embedder = json!({"source": "rest", "url": "http://127.0.0.1:1", "dimensions": 4, "request": "{{text}}",
@@ -12,7 +12,7 @@ fn told(client: &Client) -> Vec<(String, Value)> {
         embedder.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         embedder
     };
-    // Its own engine knows no fragments, and other defaults.
+    // The engine of the development node does not know fragments, and has other defaults.
     let real = if nodes_are_real() { 3 } else { 0 };
     let fragments = json!({"a": {"value": "{{doc.a}}"}});
     let fragmented = json!({"parts": rest(json!({"request": "{{fragment}}", "indexingFragments": fragments, "searchFragments": {"s": {"value": "{{q}}"}}}))});
@@ -67,7 +67,7 @@ fn told(client: &Client) -> Vec<(String, Value)> {
             continue;
         }
         let task = client.ended(&accepted);
-        // Keys of resets come in no order.
+        // The members of a reset's details have no fixed order.
         let details =
             if method == "DELETE" { task["details"].clone() } else { json!(task["details"].to_string()) };
         told.push((what, json!([task["status"], details, client.get("/indexes/told/settings").body])));
@@ -75,7 +75,7 @@ fn told(client: &Client) -> Vec<(String, Value)> {
     told
 }
 
-/// The batches of tasks of all kinds, by themselves and in the list: without what is of one server or one moment.
+/// The batches of tasks of all kinds, alone and in the list, without values that depend on the server or the time.
 fn batches(client: &Client) -> Vec<(String, Value)> {
     let documents = json!([{"id": 1, "n": 1}, {"id": 2, "n": 2}]);
     let requests = [
@@ -103,7 +103,7 @@ fn batches(client: &Client) -> Vec<(String, Value)> {
         ("DELETE", "/indexes/other", json!(null)),
     ];
     let told = requests.map(|(method, path, body)| {
-        // Cancelations and deletions of tasks are answered 200.
+        // Cancelations and deletions of tasks are answered with 200.
         let accepted = client.json(method, path, &body);
         let task = client.ended(&Answer { status: accepted.status.max(202), ..accepted });
         let uid = &task["batchUid"];
@@ -114,7 +114,7 @@ fn batches(client: &Client) -> Vec<(String, Value)> {
         batch["batchStrategy"] = json!(batch["batchStrategy"].as_str().unwrap().replace(&id, "id X "));
         let batch = batch.as_object_mut().unwrap();
         batch.retain(|name, _| !["uid", "duration", "startedAt", "finishedAt"].contains(&name.as_str()));
-        // What steps take, and which there are to tell of, is of one moment.
+        // The steps of a batch and their durations vary from run to run.
         let stats = batch["stats"].as_object_mut().unwrap();
         assert!(!nodes_are_real() || stats.contains_key("progressTrace"), "{method} {path}");
         stats.retain(|name, _| {
@@ -139,7 +139,7 @@ pub fn batches_are_told_as_by_one_node(cluster: &Sandbox, node: &Node) {
             let batch = client.get("/batches?indexUids=traced").body["results"][0].clone();
             batch["stats"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
         };
-        assert_eq!(of(&cluster.client), of(&node.client), "a node tells of steps, too");
+        assert_eq!(of(&cluster.client), of(&node.client), "the batches of cluster and node differ");
     }
 }
 

@@ -1,5 +1,4 @@
-//! Documents with vectors move as they are: byte for byte, with what their clients and the embedders made, and nothing is
-//! embedded again.
+//! Documents with vectors are moved byte for byte, with the vectors of clients and of embedders. Nothing is embedded again.
 
 use miroir_tests::{Sandbox, nodes_are_real, serve};
 use serde_json::{Value, json, value::RawValue};
@@ -14,12 +13,12 @@ use std::{
 const INDEX: &str = "embedded";
 const DOCUMENTS: u64 = 60;
 
-/// What a client is shown of each document: its fields' bytes and its vectors.
+/// Each document as a client sees it: the bytes of its fields and its vectors, by id.
 type Shown = BTreeMap<u64, BTreeMap<String, String>>;
 
-/// An index whose documents have vectors, and what it was like before anything moved.
+/// An index whose documents have vectors, and its state before the move.
 pub struct Embedded {
-    /// Texts that the embedder was asked for.
+    /// The number of texts that the embedder was asked to embed.
     asked: Arc<AtomicU64>,
     before: u64,
     shown: Shown,
@@ -46,7 +45,7 @@ fn document(id: u64) -> String {
 }
 
 impl Embedded {
-    /// Makes the index, with an embedder that counts what it is asked.
+    /// Creates the index, with an embedder that counts its requests.
     pub fn new(cluster: &Sandbox) -> Self {
         let asked = Arc::new(AtomicU64::new(0));
         let count = asked.clone();
@@ -66,7 +65,7 @@ impl Embedded {
         let path = format!("/indexes/{INDEX}/documents");
         client.succeeded(&client.send("POST", &path, Some("application/json"), documents));
         let before = asked.load(Ordering::Relaxed);
-        assert!(before > 0, "embedders are asked for what clients do not give");
+        assert!(before > 0, "the embedder was not used at all");
         let mut embedded = Self { asked, before, shown: Shown::new(), nearest: Value::Null };
         embedded.shown = embedded.shown_by(cluster);
         embedded.nearest = nearest(cluster);
@@ -76,10 +75,10 @@ impl Embedded {
         embedded
     }
 
-    /// Everything is as it was, though every document has moved.
+    /// Checks that nothing has changed, although every document has moved.
     pub fn is_as_it_was(&self, cluster: &Sandbox) {
         assert_eq!(self.shown_by(cluster), self.shown);
-        // `miroir-devnode` finds near vectors, not always the nearest.
+        // `miroir-devnode` does not always find the nearest vectors.
         if nodes_are_real() {
             assert_eq!(nearest(cluster), self.nearest);
         }
@@ -95,7 +94,7 @@ impl Embedded {
             serde_json::from_str(page["results"].get()).unwrap();
         let shown = documents.into_iter().map(|document| {
             let text = |(name, value): (&String, &RawValue)| {
-                // Embedders come in no order.
+                // Embedders have no fixed order.
                 let sorted = (name == "_vectors").then(|| value.get().parse::<Value>().unwrap().to_string());
                 (name.clone(), sorted.unwrap_or_else(|| value.get().to_owned()))
             };

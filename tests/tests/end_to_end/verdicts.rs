@@ -1,17 +1,17 @@
-//! What one node would refuse of an operation on a whole index, the cluster refuses, in the same words; then no node keeps it, and
-//! nobody else notices.
+//! If a single node would refuse an operation on a whole index, the cluster refuses it with the same error. Then all nodes are
+//! rolled back, and other operations are not affected.
 
 use miroir_tests::{Client, Node, Sandbox, nodes_are_real, pass, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// An operation that documents refuse which most nodes do not have.
+/// An operation that fails because of documents that most nodes do not have.
 struct Refused {
     name: &'static str,
-    /// What the index is like.
+    /// The documents of the index.
     documents: Value,
     settings: Value,
-    /// What is asked.
+    /// The HTTP method of the operation.
     method: &'static str,
     route: &'static str,
     body: Value,
@@ -36,7 +36,7 @@ fn refused() -> Vec<Refused> {
     vec![
         refused("another key", one.clone(), json!({}), "PATCH", "", json!({"primaryKey": "code"})),
         refused(
-            "vectors that are missing",
+            "missing vectors",
             some_with_vectors,
             json!({}),
             "PATCH",
@@ -53,7 +53,7 @@ fn refused() -> Vec<Refused> {
                    "faceting": {"maxValuesPerFacet": 3}, "filterableAttributes": ["title"]}),
         ),
         refused(
-            "coordinates that are none",
+            "invalid coordinates",
             json!([{"id": 1, "_geo": "nowhere"}, {"id": 2, "_geo": {"lat": 1, "lng": 2}}]),
             json!({"sortableAttributes": ["id"]}),
             "PUT",
@@ -61,7 +61,7 @@ fn refused() -> Vec<Refused> {
             json!(["_geo"]),
         ),
         refused(
-            "coordinates that nobody can filter by",
+            "coordinates in an attribute that is not filterable",
             json!([{"id": 1, "_geo": {"lat": "x", "lng": 2}}, {"id": 2}]),
             json!({"filterableAttributes": ["id"]}),
             "PUT",
@@ -71,7 +71,7 @@ fn refused() -> Vec<Refused> {
     ]
 }
 
-/// What a client sees of an index and of a task.
+/// An index and a task, as a client sees them.
 fn seen(client: &Client, index: &str, task: &Value) -> Value {
     let path = |rest: &str| client.get(&format!("/indexes/{index}{rest}"));
     let known = path("").body;
@@ -91,13 +91,13 @@ fn seen(client: &Client, index: &str, task: &Value) -> Value {
     })
 }
 
-/// No node has missed anything, as far as the control plane knows.
+/// Whether, for the control plane, no node is behind and no replica is stale.
 fn nobody_is_behind(cluster: &Sandbox) -> bool {
     let nodes = cluster.status()["nodes"].as_array().cloned().unwrap_or_default();
     !nodes.is_empty() && nodes.iter().all(|node| node["behind"] == false && node["stale"] == 0)
 }
 
-/// All nodes have the same settings and the same primary key of an index.
+/// Checks that all nodes have the same settings and the same primary key of an index.
 fn nodes_agree(cluster: &Sandbox, index: &str) {
     let of = |number: u16| {
         let node = cluster.node(number);
@@ -125,7 +125,7 @@ pub fn what_one_node_refuses_no_node_keeps(cluster: &Sandbox, node: &Node) {
             seen(client, &index, &task)
         };
         let alone = run(&node.client);
-        // The engine of `miroir-devnode` takes more than Meilisearch does.
+        // The engine of `miroir-devnode` accepts more than Meilisearch does.
         if alone["status"] == "succeeded" && !nodes_are_real() {
             continue;
         }
@@ -133,7 +133,7 @@ pub fn what_one_node_refuses_no_node_keeps(cluster: &Sandbox, node: &Node) {
         assert_eq!(run(&cluster.client), alone, "{}", case.name);
         assert!(nobody_is_behind(cluster), "{}: {}", case.name, cluster.status());
         nodes_agree(cluster, &index);
-        // Other indexes can be read, and others made.
+        // Other indexes can still be read, and new ones created.
         assert_eq!(cluster.client.search("other", &json!({}))["hits"], json!([{"id": 1}]), "{}", case.name);
         let new = format!("new-{number}");
         cluster.client.create(&new, "id", &json!({"filterableAttributes": ["n"]}));
@@ -142,7 +142,7 @@ pub fn what_one_node_refuses_no_node_keeps(cluster: &Sandbox, node: &Node) {
             cluster.client.search(&new, &json!({"filter": "n = 2"}))["hits"],
             json!([{"id": 2, "n": 2}])
         );
-        // What is written now is by the old settings, whole.
+        // New documents are indexed with the old settings.
         cluster.client.add(&index, &json!([{"id": 77, "title": "later"}]));
         assert_eq!(
             cluster.client.get(&format!("/indexes/{index}/documents/77")).status,
@@ -154,7 +154,7 @@ pub fn what_one_node_refuses_no_node_keeps(cluster: &Sandbox, node: &Node) {
     cluster.miroir_ok(&["verify"]);
 }
 
-/// Another name and another key at once: nodes take the name before they look at the key.
+/// An update changes name and primary key at once: nodes apply the name before they check the key.
 pub fn a_new_name_stays_where_a_new_key_is_refused(cluster: &Sandbox, node: &Node) {
     let run = |client: &Client| {
         client.create("before", "id", &json!({"stopWords": ["the"]}));
@@ -172,7 +172,7 @@ pub fn a_new_name_stays_where_a_new_key_is_refused(cluster: &Sandbox, node: &Nod
     cluster.miroir_ok(&["verify"]);
 }
 
-/// Changes that follow a refused one at once are kept, and end after it.
+/// Changes that are sent directly after a refused change are kept, and end after it.
 pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
     let run = |client: &Client| {
         client.create("followed", "id", &json!({"stopWords": ["the"]}));
@@ -193,7 +193,7 @@ pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
     let alone = run(&node.client);
     assert_eq!(run(&cluster.client), alone);
     nodes_agree(cluster, "followed");
-    // On one node what is enqueued behind it may be batched with it, and fail too: here only the end must be one of the two.
+    // On a single node, the following change may be batched with the refused one, and fail too. So both ends are allowed here.
     let path = "/indexes/followed/settings";
     let embedders = json!({"mine": {"source": "userProvided", "dimensions": 2}});
     for round in 0..10 {
@@ -221,7 +221,8 @@ pub fn what_follows_a_refused_change_is_kept(cluster: &Sandbox, node: &Node) {
     assert!(nobody_is_behind(cluster));
 }
 
-/// The control plane is killed while nodes try an edit, or have it: it is done once, in all documents, or in none.
+/// The control plane is killed while nodes try an edit, or have queued it. The edit must be applied once to all documents, or
+/// to none.
 pub fn edits_are_whole_whoever_is_killed(cluster: &Sandbox) {
     let client = &cluster.client;
     let on = client.json("PATCH", "/experimental-features", &json!({"editDocumentsByFunction": true}));
@@ -286,7 +287,7 @@ pub fn a_refused_operation_is_undone_whoever_is_killed(cluster: &Sandbox) {
     is_whole(cluster);
 }
 
-/// A node that is away has taken it, or has not: it is as the others when it comes back.
+/// An unreachable node may have accepted the change or not. When it comes back, it must be like the others.
 pub fn a_refused_operation_is_undone_on_a_node_that_was_away(cluster: &Sandbox) {
     let (client, settings) = (&cluster.client, with_books(cluster));
     let embedders = json!({"mine": {"source": "userProvided", "dimensions": 2}});
@@ -298,7 +299,7 @@ pub fn a_refused_operation_is_undone_on_a_node_that_was_away(cluster: &Sandbox) 
         let was_away = client.ended(&refused);
         cluster.thaw(&name);
         cluster.wait_repaired();
-        // The node that was away may be the one that would have refused it, alone: with two replicas it is not.
+        // The unreachable node cannot be the only one that would refuse the change, because there are two replicas.
         assert_eq!(was_away["status"], "failed", "{was_away}");
         let refused = client.json("PATCH", BOOKS_SETTINGS, &change);
         cluster.kill(&name);

@@ -1,4 +1,4 @@
-//! Task webhooks: a client's tasks are posted, once each, whatever many nodes do for them.
+//! Task webhooks: each task of a client is posted once, although several nodes have tasks for it.
 
 use flate2::read::GzDecoder;
 use miroir_tests::{Sandbox, serve, serve_at, wait_until};
@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-/// A server that takes everything: the heads and the unpacked bodies of what it is posted.
+/// A server that accepts every request. Returns its URL, and a receiver of the heads and decompressed bodies.
 fn listener() -> (String, mpsc::Receiver<(String, String)>) {
     let (posted, requests) = mpsc::channel();
     let url = serve(move |head, body| {
         let mut text = String::new();
         GzDecoder::new(body).read_to_string(&mut text).unwrap();
-        // Nobody may want to know any more.
+        // The receiver may be gone already.
         let _ = posted.send((head.to_owned(), text));
         String::new()
     });
@@ -68,13 +68,13 @@ pub fn ended_tasks_are_posted_once(cluster: &Sandbox) {
     }
     assert_eq!(client.send("DELETE", &path, None, "").status, 204);
     client.add("books", &json!([{"id": 4}]));
-    assert!(requests.recv_timeout(Duration::from_secs(1)).is_err(), "it is told of no more");
+    assert!(requests.recv_timeout(Duration::from_secs(1)).is_err(), "the webhook gets no further tasks");
 }
 
 pub fn webhooks_do_not_reach_private_addresses(cluster: &Sandbox) {
     let client = &cluster.client;
     let (posted, requests) = mpsc::channel();
-    // It would answer, and the cluster allows 127.0.0.1 only.
+    // This server would answer, but the cluster's outbound policy allows only 127.0.0.1.
     let private = serve_at(Ipv4Addr::new(127, 0, 0, 2), move |head, _| {
         let _ = posted.send(head.to_owned());
         String::new()

@@ -1,4 +1,4 @@
-//! Documents go in, in every form, each to as many nodes as there are replicas.
+//! Documents are written in every form, each to as many nodes as there are replicas.
 
 use miroir_tests::{MASTER_KEY, Sandbox, wait_until};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ pub fn every_form_of_a_payload_is_written_to_every_replica(cluster: &Sandbox) {
         assert_eq!(cluster.copies(index), 2 * count, "{index}: two replicas");
     }
 
-    // PUT keeps what it does not name, POST does not.
+    // PUT keeps the fields that it does not name, POST removes them.
     let path = "/indexes/array/documents";
     client.succeeded(&client.json("PUT", path, &json!([{"id": 1, "more": true}])));
     assert_eq!(
@@ -78,7 +78,7 @@ pub fn bodies_are_taken_whatever_a_listener_buffers(cluster: &Sandbox) {
     let text = "x".repeat(900);
     client.add("books", &(0..4_000).map(|id| json!({"id": id, "text": text})).collect());
     assert_eq!(client.count("books"), 4_000);
-    // Nobody knows before its end that it is too large; its client hears Meilisearch's answer, not Envoy's.
+    // The size is known only at the end of the body. The client must get Meilisearch's error, not Envoy's.
     let answer = client.chunked("/indexes/books/documents", std::io::repeat(b' ').take((100 << 20) + 1));
     assert_eq!((answer.status, &answer.body["code"]), (413, &json!("payload_too_large")), "{}", answer.body);
 }
@@ -142,7 +142,7 @@ pub fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written(c
             "{task}"
         );
     }
-    assert_eq!(cluster.copies("books"), 0, "no node has taken anything");
+    assert_eq!(cluster.copies("books"), 0, "no node may have accepted anything");
 
     for (key, status, code) in
         [(None, 401, "missing_authorization_header"), (Some("wrong"), 403, "invalid_api_key")]
@@ -156,7 +156,7 @@ pub fn what_meilisearch_refuses_is_refused_in_its_words_and_nothing_is_written(c
 pub fn a_worker_holds_what_has_come_and_slow_uploads_hold_up_nobody(cluster: &Sandbox) {
     let client = &cluster.client;
     client.create("books", "id", &json!({}));
-    // Two workers, 256 MiB each: what these announce is more than both hold.
+    // Two workers may hold 256 MiB each; these uploads announce more than that.
     let address = client.url().trim_start_matches("http://").to_owned();
     let announce = || {
         let mut stream = TcpStream::connect(&address).unwrap();
@@ -174,12 +174,12 @@ pub fn a_worker_holds_what_has_come_and_slow_uploads_hold_up_nobody(cluster: &Sa
         let mut answer = [0; 4096];
         let length = upload.read(&mut answer).unwrap_or(0);
         let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
-        assert_eq!(answer, "", "what is announced is not held");
+        assert_eq!(answer, "", "announced bytes must not count as held");
     }
-    // Those that wait for their bodies hold no lock.
+    // Requests that wait for their bodies hold no lock.
     client.add("books", &json!([{"id": 1}, {"id": 2}]));
     assert_eq!(client.count("books"), 2);
-    // What was held is let go with its client.
+    // When the clients disconnect, their payloads are released.
     drop(uploads);
     let body = format!("[{{\"id\":3}}{}]", " ".repeat(90 << 20));
     for _ in 0..4 {

@@ -1,18 +1,18 @@
-//! Which addresses clients may make the control plane connect to.
+//! Which addresses the control plane may connect to on behalf of clients.
 
 use cidr::{AnyIpCidr, IpCidr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
-/// An address is private, and not allowed.
+/// The address is private, and not in an allowed network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Rejected IP")]
 pub struct Rejected;
 
-/// Which addresses are connected to: public ones, and those of the allowed networks.
+/// Allows public addresses, and those of the allowed networks.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Nothing is refused.
+    /// Every address is allowed.
     is_open: bool,
     allowed: Vec<IpCidr>,
 }
@@ -27,7 +27,7 @@ impl Policy {
         }
     }
 
-    /// Judges the address of a URL whose host is one. A name is judged when it is resolved.
+    /// Checks a URL whose host is an address. A host name is checked when it is resolved.
     ///
     /// # Errors
     /// The address is refused.
@@ -39,7 +39,7 @@ impl Policy {
         }
     }
 
-    /// Judges an address. An IPv4 address that is mapped into IPv6 is judged as the IPv4 address that is connected to.
+    /// Checks an address. An IPv4-mapped IPv6 address is checked as the IPv4 address that it stands for.
     ///
     /// # Errors
     /// The address is refused.
@@ -81,7 +81,7 @@ fn is_global_6(address: Ipv6Addr) -> bool {
     let is_mapped = matches!(segments, [0, 0, 0, 0, 0, 0xffff, ..]);
     let is_translated = matches!(segments, [0x64, 0xff9b, 1, ..]);
     let is_discarded = matches!(segments, [0x100, 0, 0, 0, ..]);
-    // 2001::/23, but for the assignments that are globally reachable: two anycast addresses, AMT, AS112, ORCHIDv2, DRIP.
+    // 2001::/23, except the assignments that are globally reachable: two anycast addresses, AMT, AS112, ORCHIDv2, DRIP.
     let is_reachable_assignment = matches!(
         segments,
         [0x2001, 1, 0, 0, 0, 0, 0, 1 | 2]

@@ -1,4 +1,4 @@
-//! The state of the mover: what is written while it is copied, how fast it copies, what it has done.
+//! The state of the mover: what is written to shards while they are copied, limits, progress.
 
 pub mod progress;
 pub mod record;
@@ -13,11 +13,11 @@ use throttle::{Slots, Throttle};
 /// The mover's state.
 #[derive(Debug)]
 pub struct Mover {
-    /// What is written while it is copied.
+    /// What is written to shards while they are copied.
     pub recorder: Recorder,
-    /// How fast documents are copied.
+    /// The limit on documents copied per second.
     pub throttle: Throttle,
-    /// What has been done.
+    /// What the mover does and has done.
     pub progress: Progress,
     pub(crate) slots: Slots,
     pub(crate) busy: Mutex<BTreeSet<String>>,
@@ -36,7 +36,7 @@ impl Mover {
         }
     }
 
-    /// Sets other limits, for copies that are under way, too.
+    /// Changes the limits, also for running copies.
     pub fn pace(&self, moves: Moves) {
         self.throttle.set(moves.documents_per_second);
         self.slots.set(moves.shards_at_once);

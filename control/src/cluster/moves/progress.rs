@@ -1,4 +1,4 @@
-//! What the mover does, and has done.
+//! What the mover does and has done.
 
 use crate::base::error::Error;
 use miroir_core::shard::Shard;
@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-/// What a copy has cost.
+/// The cost of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Documents written to the target.
     pub documents: u64,
     /// Documents deleted from the target.
     pub deleted: u64,
-    /// Bytes of documents, read and written.
+    /// Bytes of documents read and written.
     pub bytes: u64,
 }
 
@@ -28,49 +28,49 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// What is shown of it, since the control plane started.
+/// The mover's progress since the control plane started, as the status shows it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Moved {
-    /// Replicas that were made whole.
+    /// Replicas that were completed.
     pub replicas: u64,
     /// Documents written to them.
     pub documents: u64,
     /// Documents deleted from them.
     pub deleted: u64,
-    /// Bytes of documents, read and written.
+    /// Bytes of documents read and written.
     pub bytes: u64,
-    /// Hand-overs: each makes some replicas whole.
+    /// Hand-overs: each one completes some replicas.
     pub hand_overs: u64,
-    /// How long writers waited at the longest one, milliseconds.
+    /// The longest wait of writers for a hand-over, in milliseconds.
     pub longest_pause_ms: u64,
-    /// How long writers waited at all of them, milliseconds.
+    /// The total wait of writers for hand-overs, in milliseconds.
     pub pauses_ms: u64,
-    /// What is being copied.
+    /// The running copies.
     pub copies: Vec<Copying>,
-    /// What went wrong last, by node.
+    /// The last error, by node.
     pub errors: BTreeMap<String, String>,
 }
 
-/// A copy under way.
+/// A running copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Copying {
-    /// Whose replicas are read.
+    /// The node that is copied from.
     pub source: String,
-    /// Whose replicas are made whole.
+    /// The node that is copied to.
     pub target: String,
-    /// Which.
+    /// The copied shards.
     pub shards: Vec<Shard>,
 }
 
-/// Counts.
+/// The mover's progress.
 #[derive(Debug, Default)]
 pub struct Progress {
     moved: Mutex<Moved>,
 }
 
-/// A copy is shown, and what it writes is not deleted, as long as this lives.
+/// A running copy. While this exists, the copy is shown, and the mover does not delete what it writes.
 #[derive(Debug)]
 pub struct Shown<'a> {
     progress: &'a Progress,
@@ -78,13 +78,13 @@ pub struct Shown<'a> {
 }
 
 impl Progress {
-    /// What is shown.
+    /// The progress as the status shows it.
     #[must_use]
     pub fn moved(&self) -> Moved {
         self.lock().clone()
     }
 
-    /// A copy starts.
+    /// Notes the start of a copy.
     #[must_use]
     pub fn started(&self, source: &str, target: &str, shards: &[Shard]) -> Shown<'_> {
         let copying =
@@ -99,7 +99,7 @@ impl Progress {
         self.lock().copies.iter().any(|copy| copy.target == target && copy.shards.contains(&shard))
     }
 
-    /// Something was copied.
+    /// Adds the cost of a part of a copy.
     pub fn copied(&self, cost: Cost) {
         let mut moved = self.lock();
         moved.documents += cost.documents;
@@ -107,7 +107,7 @@ impl Progress {
         moved.bytes += cost.bytes;
     }
 
-    /// Replicas were handed over.
+    /// Counts a hand-over.
     pub fn handed_over(&self, replicas: usize, pause: Duration) {
         let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let mut moved = self.lock();
@@ -117,7 +117,7 @@ impl Progress {
         moved.pauses_ms += pause;
     }
 
-    /// Something went wrong.
+    /// Notes an error of a node.
     pub fn failed(&self, node: &str, error: &Error) {
         self.lock().errors.insert(node.to_owned(), error.chain().to_string());
     }

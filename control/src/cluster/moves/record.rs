@@ -1,4 +1,4 @@
-//! What is written to shards while they are being copied.
+//! Records what is written to shards while they are copied.
 
 use miroir_core::shard::Shard;
 use std::{
@@ -6,15 +6,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// What has been written to the shards of a copy, by index.
+/// What has been written to the copied shards, by index.
 pub type Dirty = BTreeMap<String, Written>;
 
-/// What has been written of an index.
+/// What has been written to an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Documents of these ids.
     Ids(BTreeSet<String>),
-    /// Nobody knows.
+    /// Unknown documents: any may have changed.
     All,
 }
 
@@ -31,7 +31,7 @@ fn add(dirty: &mut Dirty, index: String, written: Written) {
     dirty.entry(index).or_insert_with(|| Written::Ids(BTreeSet::new())).add(written);
 }
 
-/// How many documents were written.
+/// The number of documents written; `usize::MAX` if it is unknown.
 #[must_use]
 pub fn count(dirty: &Dirty) -> usize {
     let of_index = |written: &Written| match written {
@@ -41,7 +41,7 @@ pub fn count(dirty: &Dirty) -> usize {
     dirty.values().map(of_index).fold(0, usize::saturating_add)
 }
 
-/// All recordings.
+/// The running recordings.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     recordings: Arc<Mutex<Recordings>>,
@@ -53,7 +53,7 @@ struct Recordings {
     running: HashMap<u64, BTreeMap<Shard, Dirty>>,
 }
 
-/// A recording; it ends with this value.
+/// A recording. Dropping this ends it.
 #[derive(Debug)]
 pub struct Recording {
     recorder: Recorder,
@@ -61,8 +61,8 @@ pub struct Recording {
 }
 
 impl Recorder {
-    /// Starts to record what is written to these shards. Writes that have begun before are not recorded: whoever copies
-    /// waits for them.
+    /// Starts to record writes to these shards. Writes that began before are not recorded: the mover waits for them before it
+    /// copies.
     #[must_use]
     pub fn start(&self, shards: impl IntoIterator<Item = Shard>) -> Recording {
         let mut recordings = self.recordings();
@@ -72,7 +72,7 @@ impl Recorder {
         Recording { recorder: self.clone(), id }
     }
 
-    /// Those of some shards that are recorded now.
+    /// Those of `shards` that are being recorded.
     #[must_use]
     pub fn recorded(&self, shards: &[Shard]) -> Vec<Shard> {
         let recordings = self.recordings();
@@ -80,7 +80,7 @@ impl Recorder {
         shards.iter().copied().filter(is_recorded).collect()
     }
 
-    /// These ids of a shard of an index were written; `None` where nobody knows which.
+    /// Records a write of these document ids to a shard of an index; `None` if the ids are unknown.
     pub fn written(&self, index: &str, shard: Shard, ids: Option<&BTreeSet<String>>) {
         let written = || ids.map_or(Written::All, |ids| Written::Ids(ids.clone()));
         let mut recordings = self.recordings();
@@ -89,7 +89,7 @@ impl Recorder {
         }
     }
 
-    /// Indexes were made, changed, moved or deleted; `None` for all.
+    /// Records that indexes were created, changed, renamed, swapped or deleted; `None` for all of `known`.
     pub fn indexes_changed(&self, indexes: Option<&BTreeSet<String>>, known: impl Iterator<Item = String>) {
         let changed: Vec<String> = match indexes {
             Some(indexes) => indexes.iter().cloned().collect(),
@@ -127,7 +127,7 @@ impl Recording {
         dirty.is_none_or(BTreeMap::is_empty)
     }
 
-    /// These shards are recorded no more: their copies are written themselves.
+    /// Stops recording these shards: their new replicas now receive writes directly.
     pub fn end(&self, shards: &[Shard]) {
         if let Some(recorded) = self.recorder.recordings().running.get_mut(&self.id) {
             recorded.retain(|shard, _| !shards.contains(shard));

@@ -1,4 +1,5 @@
-//! How fast documents are copied, and how many shards at once. Both can be changed while copies are under way.
+//! Limits on the documents that are copied per second, and on the shards that are copied at the same time. Both can be changed
+//! while copies run.
 
 use crate::base::time::{Instant, SharedClock};
 use std::{
@@ -7,7 +8,7 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 
-/// So many documents a second, over all copies.
+/// Limits the documents copied per second, over all copies.
 #[derive(Debug)]
 pub struct Throttle {
     clock: SharedClock,
@@ -16,7 +17,7 @@ pub struct Throttle {
     debt: tokio::sync::Mutex<Debt>,
 }
 
-/// What was copied and is to be waited for.
+/// The documents that were copied and not yet waited for.
 #[derive(Debug)]
 struct Debt {
     documents: f64,
@@ -24,19 +25,19 @@ struct Debt {
 }
 
 impl Throttle {
-    /// A limit; 0 for none.
+    /// A throttle with this limit; 0 for no limit.
     #[must_use]
     pub fn new(per_second: u64, clock: SharedClock) -> Self {
         let debt = Debt { documents: 0.0, since: clock.monotonic() };
         Self { clock, per_second: watch::Sender::new(per_second), debt: tokio::sync::Mutex::new(debt) }
     }
 
-    /// Sets another limit, for those that wait, too.
+    /// Changes the limit, also for copies that are waiting.
     pub fn set(&self, per_second: u64) {
         self.per_second.send_replace(per_second);
     }
 
-    /// Waits until so many documents more may be copied.
+    /// Waits until `documents` more may be copied.
     #[expect(clippy::cast_precision_loss, reason = "documents of a page, or of a second")]
     pub async fn take(&self, documents: usize) {
         let mut limit = self.per_second.subscribe();
@@ -51,13 +52,13 @@ impl Throttle {
                 return;
             }
             let left = Duration::from_secs_f64(debt.documents / per_second);
-            // Whether the time is over or the limit is another one: it is computed again.
+            // Compute again when the time is over or the limit has changed.
             let _ = tokio::time::timeout(left, limit.changed()).await;
         }
     }
 }
 
-/// So many shards at once.
+/// Limits the shards that are copied at the same time.
 #[derive(Debug)]
 pub struct Slots {
     slots: Mutex<Taken>,
@@ -70,7 +71,7 @@ struct Taken {
     used: usize,
 }
 
-/// Some slots; they are free again when this goes.
+/// Some taken slots. Dropping this frees them.
 #[derive(Debug)]
 pub struct Slot<'a> {
     slots: &'a Slots,
@@ -78,14 +79,14 @@ pub struct Slot<'a> {
 }
 
 impl Slots {
-    /// A limit, at least 1.
+    /// Slots with this limit, at least 1.
     #[must_use]
     pub fn new(limit: u16) -> Self {
         let slots = Mutex::new(Taken { limit: usize::from(limit), used: 0 });
         Self { slots, freed: Notify::new() }
     }
 
-    /// Sets another limit; who has more keeps it until it is done.
+    /// Changes the limit. Slots that are taken stay so until they are dropped.
     pub fn set(&self, limit: u16) {
         self.lock().limit = usize::from(limit);
         self.freed.notify_waiters();
@@ -97,7 +98,7 @@ impl Slots {
         self.lock().limit
     }
 
-    /// Waits for slots; for more than the limit until nobody else has any.
+    /// Waits for `count` slots. If that is more than the limit, waits until no slot is taken.
     pub async fn take(&self, count: usize) -> Slot<'_> {
         loop {
             let freed = self.freed.notified();

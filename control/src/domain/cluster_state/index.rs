@@ -2,20 +2,20 @@
 
 use crate::domain::task::TaskKind;
 
-/// What is known of an index.
+/// An index in the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
-    /// Absent until the first document says it.
+    /// Absent until the first documents determine it.
     pub primary_key: Option<String>,
-    /// The settings that gateways need, as clients have set them: those that nodes have applied.
+    /// The settings that gateways need, as clients have set them. Only settings that nodes have applied are here.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// When it was created.
     pub created_at: i64,
-    /// When a mutation of it ended last.
+    /// When the last change of it ended.
     pub updated_at: i64,
 }
 
-/// Kinds of tasks with an index that nodes do not count as an update of it.
+/// Kinds of tasks on an index that do not change its update date on nodes.
 const LEAVES_DATES: [TaskKind; 2] = [TaskKind::IndexCompaction, TaskKind::IndexSwap];
 
 /// The settings that gateways need.
@@ -23,7 +23,7 @@ const PUBLISHED: [&str; 5] =
     ["distinctAttribute", "faceting", "filterableAttributes", "pagination", "rankingRules"];
 
 impl Index {
-    /// Out of all that clients have set on an index, what gateways need.
+    /// Selects the settings that gateways need from all settings of an index.
     #[must_use]
     pub fn published(
         all: serde_json::Map<String, serde_json::Value>,
@@ -33,8 +33,8 @@ impl Index {
 }
 
 impl Index {
-    /// A task with it has succeeded. Nodes create an index, and then give it its primary key: one without is as old as its last
-    /// update.
+    /// Updates the dates after a task on the index has succeeded. Nodes create an index first and set its primary key after; an
+    /// index without a primary key gets its last update as its creation date.
     pub fn date(&mut self, kind: TaskKind, started_at: i64, finished_at: i64) {
         if LEAVES_DATES.contains(&kind) {
             return;

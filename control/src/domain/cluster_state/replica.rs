@@ -9,18 +9,18 @@ pub struct Replica {
     pub state: ReplicaState,
 }
 
-/// What a replica is good for.
+/// Whether a replica is read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaState {
     /// Read and written.
     Active,
-    /// Neither: it missed a write, or is to be made. The mover makes it active.
+    /// Neither read nor written: it missed a write, or does not exist yet. The mover makes it active.
     Stale,
-    /// An old copy, which gateways with a topology older than `since` may still read.
+    /// An old copy. Gateways with a topology older than `since` may still read it.
     Leaving {
-        /// The first version in which it is not read.
+        /// The first version that does not read it.
         since: u64,
-        /// It is still written; else it has missed something.
+        /// Whether it is still written; otherwise it has missed a write.
         written: bool,
     },
     /// Neither read nor written: its documents are being deleted.
@@ -34,7 +34,7 @@ impl Replica {
         Self { node: node.into(), state: ReplicaState::Active }
     }
 
-    /// A replica that is to be made or mended.
+    /// A replica that the mover has to create or repair.
     #[must_use]
     pub fn stale(node: impl Into<String>) -> Self {
         Self { node: node.into(), state: ReplicaState::Stale }

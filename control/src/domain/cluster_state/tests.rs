@@ -26,13 +26,13 @@ fn an_old_copy_is_written_until_it_is_removed_and_gone_before_it_returns() {
     view.version = 4;
     view.set_desired(vec![vec!["b".into(), "c".into()]]);
     assert!(view.is_moving());
-    // Until the new one is whole, nothing changes for gateways.
+    // Nothing changes for gateways until the new replica is complete.
     assert_eq!(view.active(Shard(0)).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(view.stale_on("c"), [Shard(0)]);
     view.mark_active(Shard(0), "c");
     assert_eq!(view.active(Shard(0)).collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(view.writers(Shard(0)).collect::<Vec<_>>(), ["a", "b", "c"]);
-    // It is wanted back: not before it is gone.
+    // The replica is desired again, but its old copy has to be deleted first.
     view.set_desired(vec![vec!["a".into(), "b".into()]]);
     assert!(view.stale_on("a").is_empty());
     view.remove(Shard(0), "a");
@@ -51,7 +51,7 @@ fn only_what_is_no_replica_is_cleared_away() {
     assert!(!view.clear_away(Shard(0), "a") && !view.clear_away(Shard(7), "c"));
     assert!(view.clear_away(Shard(0), "c") && view.is_moving());
     assert!(!view.clear_away(Shard(0), "c"), "that is under way");
-    // It is to have the shard from now on: not before it has been cleared.
+    // The node should hold the shard from now on, but its misplaced documents have to be deleted first.
     view.set_desired(vec![vec!["b".into(), "c".into()]]);
     assert!(view.stale_on("c").is_empty());
     view.removed(Shard(0), "c");

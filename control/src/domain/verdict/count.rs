@@ -4,13 +4,14 @@ use super::{Part, State};
 use miroir_core::shard::Shard;
 use std::collections::BTreeSet;
 
-/// The most nodes whose counts are combined in every way.
+/// The largest number of nodes of which every combination is tried.
 const COMBINED: usize = 12;
 
-/// Documents that nodes count in their details, each counted once.
+/// Sums the counts in nodes' details so that each document counts once.
 ///
-/// Nodes count what they did over all their shards together. Where some nodes have each shard equally often, that many have
-/// counted each document: exact. So it is with all replicas there, and often without some; else this is a mean, rounded.
+/// Each node reports one count over all its shards. If a set of nodes holds each shard equally often, k times, then each
+/// document was counted k times, and the result is exact. That is so if all replicas took part, and often if some did not.
+/// Otherwise the result is a rounded mean.
 pub(super) fn counted(main: &[&Part], detail: &str) -> Option<u64> {
     let done = main.iter().filter(|part| part.seen.state == State::Succeeded);
     let counts: Vec<(&[Shard], u64)> = done
@@ -19,7 +20,7 @@ pub(super) fn counted(main: &[&Part], detail: &str) -> Option<u64> {
     if counts.is_empty() {
         return None;
     }
-    // Where a node has counted nothing, nothing was there.
+    // If a node has counted 0, its shards had no such documents.
     let nothing: BTreeSet<Shard> = counts
         .iter()
         .filter(|(_, count)| *count == 0)

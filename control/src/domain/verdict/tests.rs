@@ -102,13 +102,13 @@ fn what_one_node_refuses_none_keeps() {
         (TaskStatus::Failed, "vector_embedding_error")
     );
     assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
-    // Who is behind refuses nothing.
+    // Refusals by a node that is behind do not count.
     let over = judged(&parts, Decides::Refusal, &["b"]);
     assert_eq!(
         (over.status, over.set_back, over.behind),
         (TaskStatus::Succeeded, names(&[]), names(&["b", "c", "d"]))
     );
-    // Nor is one full, or of another opinion about which indexes there are.
+    // A node without space, or one that disagrees about which indexes exist, does not refuse either.
     let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
     for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
         let over = judged(&parts, decides, &[]);

@@ -1,4 +1,4 @@
-//! Making nodes know what other nodes know.
+//! Registers on each node the fields that only other nodes know.
 
 use super::{
     keep, known,
@@ -16,10 +16,10 @@ use miroir_core::{path::ApiPath, shard::TAG_FIELD};
 use serde_json::json;
 use std::collections::{BTreeSet, HashSet};
 
-/// The fields that a node knows of an index; none where it has no such index.
+/// The fields that a node knows of an index; none if it does not have the index.
 ///
 /// # Errors
-/// It does not tell.
+/// The node did not answer, or refused.
 async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
     let body = json!({"offset": 0, "limit": u32::MAX});
     let request = Request::own("POST", ApiPath::of_index(index, &["fields"]), Some(&body));
@@ -35,15 +35,15 @@ async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
     names.filter(|name| !matches!(name, Ok(TAG_FIELD))).map(|name| Ok(name?.to_owned())).collect()
 }
 
-/// Those of the wanted fields that a node does not know, in their order.
+/// The wanted fields that a node does not know, in their order.
 fn missing(wanted: &[String], has: &HashSet<String>, key: &str) -> Vec<String> {
     wanted.iter().filter(|name| !has.contains(*name) && !is_of_key(name, key)).cloned().collect()
 }
 
-/// What is to be registered on a node that may have missed registrations; `None` where it knows all fields of an index.
+/// The registration that a node needs that may have missed some; `None` if it knows all fields of the index.
 ///
 /// # Errors
-/// The ledger failed, or the node does not tell.
+/// The ledger failed, or the node did not answer.
 pub async fn missed(cluster: &Cluster, node: &Node, index: &str) -> Result<Option<NodeRequest>> {
     let known = known(cluster, index).await?;
     let view = cluster.view();
@@ -53,13 +53,13 @@ pub async fn missed(cluster: &Cluster, node: &Node, index: &str) -> Result<Optio
     Ok((!misses.is_empty()).then(|| registration(index, Key::Said(key), &misses)))
 }
 
-/// Registers on each node what others know of an index and it does not, whatever the reason: a function has made fields, a registration
-/// has failed, or the fields were there before this ledger. Returns the tasks to wait for.
+/// Registers on each node the fields of an index that only other nodes know. There are several causes: an edit by function
+/// created fields, a registration failed, or the fields are older than this ledger. Returns the node tasks to wait for.
 ///
-/// Nothing happens to the index meanwhile: to be called by who holds none of its locks.
+/// Locks the whole index meanwhile. The caller must not hold any of its locks.
 ///
 /// # Errors
-/// A node does not tell what it knows, or the ledger failed.
+/// A node did not answer, or the ledger failed.
 pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     let _whole = cluster.locks.lock(Scope::shards(index, &[])).await;
     let _one = cluster.creating.lock(index).await;
@@ -75,7 +75,7 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     if known.would_be_too_many(&new) {
         tracing::warn!(
             index,
-            "nodes know more fields than one index can have: they are not told those of each other"
+            "nodes together know more fields than one index can have: fields are not registered on other nodes"
         );
         new.clear();
     }
@@ -98,7 +98,7 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     Ok(tasks)
 }
 
-/// [`complete`] for all indexes of which the ledger knows no field: it is of an earlier version, or was recovered.
+/// [`complete`] for all indexes of which the ledger knows no field: an earlier version wrote the ledger, or it was recovered.
 pub async fn complete_unknown(cluster: &Cluster) {
     for index in cluster.view().indexes.keys() {
         let done = async {
@@ -108,7 +108,7 @@ pub async fn complete_unknown(cluster: &Cluster) {
             Ok::<_, Error>(())
         };
         if let Err(error) = done.await {
-            tracing::warn!(index, error = %error.chain(), "nodes could not be told each other's fields: the next write will do it");
+            tracing::warn!(index, error = %error.chain(), "fields could not be registered on all nodes: the next write will do it");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The fields of each index, which all nodes are to know, in one order.
+//! The fields of each index, which all nodes must know in the same order.
 //!
-//! A node takes up the fields of the documents that it is sent, and what it answers depends on them: conditions on a field that it
-//! does not know match nothing, and its documents show their fields in the order in which it took them up. So before a document
+//! A node learns the fields of the documents that it receives, and its answers depend on them: a condition on a field that it
+//! does not know matches nothing, and it returns a document's fields in the order in which it learnt them. So before a document
 //! with a new field is sent to any node, the field is *registered* on every node: [`registration`].
 
 mod complete;
@@ -36,11 +36,11 @@ pub async fn known(cluster: &Cluster, index: &str) -> Result<Arc<Known>> {
     if cache.forgotten != forgotten {
         return Ok(known);
     }
-    // What was kept meanwhile is newer.
+    // If another caller has stored an entry meanwhile, that entry is newer.
     Ok(cache.known.entry(index.to_owned()).or_insert(known).clone())
 }
 
-/// Keeps fields that all nodes have been told. To be called under the lock of [`Cluster::creating`].
+/// Stores fields that were registered on all nodes. The caller must hold the lock of [`Cluster::creating`].
 ///
 /// # Errors
 /// The ledger failed.
@@ -55,7 +55,7 @@ pub async fn keep(cluster: &Cluster, index: &str, new: Vec<String>) -> Result<()
     Ok(())
 }
 
-/// There was no index of this name: what is kept under it is of one that is gone.
+/// Removes the stored fields of an index that no longer exists, before a new index gets its name.
 ///
 /// # Errors
 /// The ledger failed.

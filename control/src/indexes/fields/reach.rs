@@ -1,21 +1,21 @@
-//! Which fields in objects nodes take up: those that the settings of the index let them look at. Objects may have any number of others
-//! (an object by customer, say), and an index can have 65,535 fields only.
+//! Which fields within objects nodes index: those that the settings of the index refer to. Objects may have any number of other
+//! fields (one for each customer, say), but an index can have only 65,535 fields.
 //!
 //! Source: Meilisearch 1.50, `milli/src/update/new/extract/searchable/tokenize_document.rs` and `faceted/facet_document.rs`.
 
 use serde_json::{Map, Value};
 
-/// Fields that settings name, with `*` at their ends.
+/// The fields that settings refer to, as names or as patterns that start or end with `*`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reach {
     /// All of them.
     All,
-    /// What matches one of these, lies below it, or leads to it.
+    /// Fields that match one of these patterns, and the fields below and above them.
     Named(Vec<String>),
 }
 
 impl Reach {
-    /// That of an index with these settings, as clients have set them.
+    /// Derives it from an index's settings, as clients have set them.
     #[must_use]
     pub fn of(settings: &Map<String, Value>) -> Self {
         let mut named = Vec::new();
@@ -38,12 +38,12 @@ impl Reach {
             }
             named.push(name.to_owned());
         }
-        // A place is looked at whatever is set.
+        // Nodes index `_geo` whatever the settings are.
         named.push("_geo".to_owned());
         Self::Named(named)
     }
 
-    /// Whether a node takes up a field in an object, as far as can be told: rather one too many.
+    /// Whether a node indexes a field within an object. This is an estimate that errs on the side of `true`.
     #[must_use]
     pub fn has(&self, field: &str) -> bool {
         let Self::Named(patterns) = self else { return true };

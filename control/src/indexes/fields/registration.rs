@@ -1,5 +1,5 @@
-//! The request that makes a node know fields, and writes nothing: a document that has them, to be skipped since it is not there yet
-//! (`skipCreation`). A node takes up the fields of what it skips, and never forgets them.
+//! The request that registers fields on a node without writing anything: it sends a new document that has the fields, with
+//! `skipCreation`, so that the node skips it. A node learns the fields of a document that it skips, and never forgets them.
 //!
 //! Source: Meilisearch 1.50, `milli/src/update/new/indexer/document_operation.rs` and `guess_primary_key.rs`.
 
@@ -8,17 +8,17 @@ use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-/// How the primary key of an index comes about on a node where its fields are registered.
+/// How a node gets the primary key of an index when fields are registered on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'a> {
-    /// It is known, or the client says it: nodes take it up before all other fields.
+    /// The key is known, or the client names it: nodes learn it before all other fields.
     Said(&'a str),
-    /// The node is to infer it, as from the client's first document.
+    /// The node must infer it, as it would from the client's first document.
     Inferred(&'a str),
 }
 
 impl<'a> Key<'a> {
-    /// Its name.
+    /// The name of the primary key.
     #[must_use]
     pub fn name(self) -> &'a str {
         match self {
@@ -26,11 +26,11 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The fields in the order in which a node takes them up on which they are registered all at once.
+    /// The fields in the order in which a node learns them when all of them are registered in one request.
     #[must_use]
     pub fn order(self, names: Vec<String>) -> Vec<String> {
         match self {
-            // What points into an object is no field of its own.
+            // A key that points into an object is not a field itself.
             Self::Said(key) if !key.contains('.') => {
                 let rest = names.into_iter().filter(|name| name != key);
                 std::iter::once(key.to_owned()).chain(rest).collect()
@@ -39,7 +39,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// For a node that has none of these fields: so that it takes them up in this order.
+    /// The kind of key that makes a node without any of these fields learn them in this order.
     #[must_use]
     pub fn of_list(key: &'a str, names: &[String]) -> Self {
         let before = names.iter().take_while(|name| *name != key);
@@ -57,7 +57,7 @@ fn may_be_key(name: &str) -> bool {
     name.to_lowercase().ends_with("id")
 }
 
-/// What registers these fields on a node, and the primary key.
+/// The request that registers these fields and the primary key on a node.
 #[must_use]
 pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest {
     let mut path = ApiPath::of_index(index, &["documents"]).with("skipCreation", "true");
@@ -66,7 +66,7 @@ pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest 
     match key {
         Key::Said(name) => path = path.with("primaryKey", name),
         Key::Inferred(name) => {
-            // It is the only field of the first document that it may be.
+            // The first document must contain no other field that a node could infer as the primary key.
             let is_other = |field: &String| field != name && may_be_key(field);
             let (first, others) = names.split_at(names.iter().position(is_other).unwrap_or(names.len()));
             documents.push(document(key, first));
@@ -79,8 +79,8 @@ pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest 
     NodeRequest { method: "PUT".into(), path, body: Some(Value::Array(documents)), main: false }
 }
 
-/// Which field of a document holds its id. A node reads a primary key `a.b` as the field `a.b`, or as `b` in `a`, and refuses a
-/// document that has both.
+/// The field of a document that holds its id. A node reads a primary key `a.b` as the field `a.b`, or as `b` in the object `a`,
+/// and refuses a document that has both.
 ///
 /// Source: `milli/src/documents/primary_key.rs`, `possible_level_names`.
 enum Holder<'a> {
@@ -95,7 +95,7 @@ impl<'a> Holder<'a> {
         let name = key.name();
         let above = names.iter().find_map(|field| Some((field.as_str(), below(field, name)?)));
         match (key, above) {
-            // Only a field of the document itself is inferred.
+            // Nodes infer only top-level fields.
             (Key::Inferred(_), _) | (_, None) => Self::Field(name),
             _ if names.iter().any(|field| field == name)
                 && !names.iter().any(|field| below(field, name).is_some()) =>
@@ -108,7 +108,7 @@ impl<'a> Holder<'a> {
     }
 }
 
-/// The rest of a path that leads into a field.
+/// The rest of a path that leads into this field; `None` if it does not.
 fn below<'a>(field: &str, path: &'a str) -> Option<&'a str> {
     path.strip_prefix(field)?.strip_prefix('.').filter(|_| !field.is_empty())
 }
@@ -119,7 +119,7 @@ pub fn is_of_key(field: &str, key: &str) -> bool {
     key.contains('.') && (field == key || below(field, key).is_some())
 }
 
-/// A document that has these fields and an id that no other has.
+/// A document that has these fields and a new random id.
 fn document(key: Key<'_>, names: &[String]) -> Value {
     let id = json!(Uuid::new_v4().simple().to_string());
     let (holder, held) = match Holder::of(key, names) {
@@ -154,9 +154,9 @@ mod tests {
         let (path, documents) = registered(Key::Said("id"), &["id", "b", "a", "a.x"]);
         assert_eq!(path, "/indexes/i/documents?skipCreation=true&primaryKey=id");
         assert_eq!(documents, [names(&["id", "b", "a", "a.x"])]);
-        // The key itself was known before.
+        // The key itself was registered before.
         assert_eq!(registered(Key::Said("id"), &["c"]).1, [names(&["c", "id"])]);
-        // To be inferred, it must be the only one of its document that it may be.
+        // A node infers the key only if no other field of the document could be the key.
         let (path, documents) = registered(Key::Inferred("bookId"), &["title", "bookId", "otherId", "a"]);
         assert_eq!(path, "/indexes/i/documents?skipCreation=true");
         assert_eq!(documents, [names(&["title", "bookId"]), names(&["otherId", "a", "bookId"])]);
@@ -189,7 +189,7 @@ mod tests {
         let inferred = document(Key::Inferred("a.id"), &fields);
         assert_eq!(inferred.as_object().unwrap().keys().collect::<Vec<_>>(), ["a.id", "t"]);
         assert!(inferred["a.id"].is_string());
-        // Nodes read this one as the field before the dot.
+        // Nodes read a key that ends with a dot as the field before the dot.
         let fields = names(&["t", "a"]);
         assert!(document(Key::Said("a."), &fields)["a"].is_string());
     }
@@ -202,7 +202,7 @@ mod tests {
         };
         assert_eq!(of_list("id", &["title", "id", "otherId"]), "inferred");
         assert_eq!(of_list("id", &["id", "title"]), "said");
-        // Of a ledger that was recovered, whose order is another.
+        // As in a recovered ledger, where the fields have another order.
         assert_eq!(of_list("id", &["aid", "id"]), "said");
         assert_eq!(of_list("a.id", &["t", "a", "a.id"]), "said");
         assert_eq!(of_list("isbn", &["t", "isbn"]), "said");

@@ -22,7 +22,7 @@ fn cluster(nodes: &[&str], replication: usize) -> View {
     view
 }
 
-/// Everything that is to be copied is copied, and what is to be deleted is.
+/// Completes all moves: replicas are copied, and old copies are deleted.
 fn settle(view: &mut View) {
     for _ in 0..3 {
         for shard in view.shards() {

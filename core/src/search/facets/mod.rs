@@ -20,7 +20,8 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-/// Up to so many candidates Meilisearch counts document by document, and orders numbers as text; above, by value.
+/// Up to this many candidates, Meilisearch counts document by document and orders numbers as text; above, it orders them by
+/// value.
 ///
 /// Source: Meilisearch 1.50, `milli/src/search/facet/facet_distribution.rs`.
 const COUNTED_BY_DOCUMENT: u64 = 3_000;
@@ -32,12 +33,13 @@ struct Facet<'a> {
     numbers: BTreeMap<Cow<'a, str>, (f64, u64)>,
     /// By normalised name.
     texts: BTreeMap<String, Spellings<'a>>,
-    /// A node has counted numbers by value.
+    /// Whether a node has counted the numbers by value.
     by_value: bool,
 }
 
-/// How nodes spell a text, and how many documents each has that tells of this spelling. A node spells it as the first of its documents
-/// does, and one node as the first of all: it is among those of a node with so many of them most likely.
+/// How nodes spell a string value, with the number of documents on the nodes that report each spelling. A node reports the
+/// spelling of its first document, and one node with all documents would report that of the first document of all. That
+/// document is most likely on a node that has many documents with this value.
 #[derive(Debug, Default)]
 pub(in crate::search) struct Spellings<'a>(BTreeMap<Cow<'a, str>, u64>);
 
@@ -47,15 +49,15 @@ impl<'a> Spellings<'a> {
         *self.0.entry(name).or_default() += count;
     }
 
-    /// All documents that have the text.
+    /// Number of documents with this value on all nodes.
     pub(in crate::search) fn count(&self) -> u64 {
         self.0.values().copied().fold(0, u64::saturating_add)
     }
 
-    /// The spelling of most, and how many documents there are in all.
+    /// The spelling with the most documents, and the total count.
     pub(in crate::search) fn shown(self) -> (Cow<'a, str>, u64) {
         let count = self.count();
-        // Of as many the first in the order of letters, whichever node was asked first.
+        // Of spellings with equal counts, the alphabetically first one wins, whichever node was asked first.
         let most = self.0.into_iter().rev().max_by_key(|(_, count)| *count);
         (most.map(|(name, _)| name).unwrap_or_default(), count)
     }
@@ -64,15 +66,16 @@ impl<'a> Spellings<'a> {
 /// How the values of one facet are ordered and cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FacetOrder {
-    /// By count, most first; else by name.
+    /// By descending count; otherwise by name.
     pub by_count: bool,
-    /// Numbers and strings together, by the bytes of the name where it is by name: as values of several indexes are merged.
+    /// Whether numbers and strings are ordered together, as in a merge of several indexes. An order by name then compares
+    /// bytes.
     pub together: bool,
     /// The most values to show.
     pub limit: usize,
 }
 
-/// A node's counts, and the statistics that tell which facets have numbers, where it gives any.
+/// A node's counts, and its statistics if it sent any; these tell which facets have numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct FacetPart<'a> {
     /// `facetDistribution`.
@@ -81,8 +84,8 @@ pub struct FacetPart<'a> {
     pub stats: Option<&'a RawValue>,
 }
 
-/// Adds up the counts of each value, and writes them in the order asked for, without the facet `hidden`. `candidates` is how many
-/// documents are counted; 0 where that is not known.
+/// Adds up the counts of each value and writes them in the requested order, without the facet `hidden`. `candidates` is the
+/// number of counted documents; 0 if it is not known.
 pub fn merge_distributions(
     parts: &[FacetPart<'_>],
     candidates: u64,
@@ -131,7 +134,7 @@ impl<'a> Facet<'a> {
             match number.filter(|_| position < count) {
                 Some(number) => self.numbers.entry(name).or_insert((number, 0)).1 += documents,
                 None => {
-                    // Of several indexes values are one where they are spelt alike.
+                    // Values from several indexes are merged only if their spelling is equal.
                     let key = if order.together { name.to_string() } else { normalized(&name) };
                     self.texts.entry(key).or_default().add(name, documents);
                 }
@@ -141,7 +144,7 @@ impl<'a> Facet<'a> {
 
     fn write(self, order: FacetOrder, candidates: u64, out: &mut Vec<u8>) {
         let Self { numbers, texts, by_value } = self;
-        // Most documents have no more than one value: the sum says how many are counted.
+        // Most documents have at most one value, so the sum approximates the number of counted documents.
         let counts = numbers.values().map(|(_, count)| *count).chain(texts.values().map(Spellings::count));
         let documents = if candidates == 0 { counts.fold(0, u64::saturating_add) } else { candidates };
         let by_tree = order.by_count || by_value || documents > COUNTED_BY_DOCUMENT;
@@ -157,7 +160,7 @@ impl<'a> Facet<'a> {
         let mut numbers: Vec<(Cow<'_, str>, u64)> =
             numbers.into_iter().map(|(name, _, count)| (name, count)).collect();
         if order.by_count {
-            // Of values with one count Meilisearch's heap gives the last first, as far as its tree of values shows them.
+            // For values with equal counts, Meilisearch's heap returns the last one first, in the order of its tree of values.
             for values in [&mut numbers, &mut texts] {
                 values.reverse();
                 values.sort_by_key(|(_, count)| Reverse(*count));
@@ -165,7 +168,8 @@ impl<'a> Facet<'a> {
         }
         let mut shown = Written::default();
         if by_tree && !order.together {
-            // Each goes on until there are as many as the limit: where the numbers fill it, the texts miss it.
+            // Each list is written until the number of values equals the limit. If the numbers alone fill it, the strings no
+            // longer meet that condition and are not cut.
             for values in [numbers, texts] {
                 for (name, count) in values {
                     if shown.insert(name, count) == order.limit {
@@ -185,7 +189,7 @@ impl<'a> Facet<'a> {
     }
 }
 
-/// The values that are shown. A text that is spelt as a number stands in its place.
+/// The values to show. A string that is spelled like a number replaces it at its position.
 #[derive(Default)]
 struct Written<'a> {
     values: Vec<(Cow<'a, str>, u64)>,
@@ -193,7 +197,7 @@ struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    /// Adds a value, and says how many there are.
+    /// Adds a value, and returns the number of values.
     fn insert(&mut self, name: Cow<'a, str>, count: u64) -> usize {
         let position = *self.positions.entry(name.clone()).or_insert(self.values.len());
         match self.values.get_mut(position) {
@@ -216,7 +220,7 @@ impl<'a> Written<'a> {
     }
 }
 
-/// How many documents have each value of a facet, by [`FacetValue::key`].
+/// The number of documents with each value of a facet, by [`FacetValue::key`].
 pub fn counts_of(parts: &[FacetPart<'_>], facet: &str) -> HashMap<String, u64> {
     let mut all = Facet::default();
     for part in parts {

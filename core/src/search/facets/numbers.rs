@@ -15,7 +15,7 @@ impl Range {
         Some(Self { min: stats.get("min")?.as_f64()?, max: stats.get("max")?.as_f64()? })
     }
 
-    /// The number that a name may stand for: written as nodes write numbers, and in this range.
+    /// The number that a name may stand for: it must be written as nodes write numbers, and be in this range.
     pub(super) fn number(self, name: &str) -> Option<f64> {
         let number: f64 = name.parse().ok()?;
         let within = self.min <= number && number <= self.max;
@@ -23,7 +23,7 @@ impl Range {
     }
 }
 
-/// A value as a node tells it.
+/// A value as a node reports it.
 pub(super) struct Told<'a> {
     pub name: Cow<'a, str>,
     pub number: Option<f64>,
@@ -31,10 +31,10 @@ pub(super) struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// Whether a number can follow another one: by name or by value, or by count.
+    /// Whether a number may come after another one when ordered by name, by value, or by count.
     fn follows(&self, before: &Self, by_count: bool, by_value: bool) -> bool {
         match (by_count, by_value) {
-            // Values of one count come in any order.
+            // Values with equal counts come in any order.
             (true, _) => self.count <= before.count,
             (false, true) => self.number > before.number,
             (false, false) => self.name > before.name,
@@ -42,8 +42,8 @@ impl Told<'_> {
     }
 }
 
-/// How many of a node's values are numbers, which come first, and whether they are in the order of their values. Texts may look
-/// like numbers: what follows the smallest and the largest number is one only where it goes on in their order.
+/// How many of a node's values are numbers, which come first, and whether they are in the order of their values. Strings may
+/// look like numbers: a value after the smallest and the largest number counts as a number only if it continues their order.
 pub(super) fn numbers(values: &[Told<'_>], range: Range, by_count: bool) -> (usize, bool) {
     let like_numbers = values.iter().take_while(|value| value.number.is_some()).count();
     let values = values.get(..like_numbers).unwrap_or_default();

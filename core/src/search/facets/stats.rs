@@ -4,7 +4,7 @@ use crate::{json::RawObject, search::values::normalized, shard::TAG_FIELD};
 use serde_json::{Map, Value, value::RawValue};
 use std::collections::{BTreeMap, HashSet};
 
-/// The smallest `min` and the largest `max` of each facet, as they were written.
+/// The smallest `min` and the largest `max` of each facet, with their original text.
 pub fn merge_stats(parts: &[&RawValue], hidden: Option<&str>) -> Map<String, Value> {
     let mut merged: BTreeMap<String, (Value, Value)> = BTreeMap::new();
     for part in parts {
@@ -29,7 +29,7 @@ pub fn merge_stats(parts: &[&RawValue], hidden: Option<&str>) -> Map<String, Val
         .collect()
 }
 
-/// How often a value of this facet is told by a part that is not the first to tell it.
+/// The number of times that a part reports a value of this facet which an earlier part has already reported.
 pub fn repeated_values(parts: &[&RawValue], facet: &str) -> u64 {
     let mut seen: HashSet<String> = HashSet::new();
     let mut repeated = 0;

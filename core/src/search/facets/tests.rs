@@ -3,7 +3,7 @@ use serde_json::json;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// The parts' values, each with the smallest and the largest number.
+/// Merges the parts' values, each given with its smallest and largest number.
 fn merged(parts: &[(&str, [f64; 2])], by_count: bool, limit: usize) -> String {
     let raw = |text: &str| serde_json::from_str::<Box<RawValue>>(text).unwrap();
     let parts: Vec<_> = parts
@@ -27,7 +27,7 @@ fn numbers_come_first_as_text_or_by_value() {
         (r#"{"n":{"10":1,"2":1,"a":1}}"#, [2.0, 10.0]),
     ];
     assert_eq!(merged(&by_text, false, 5), r#"{"n":{"-2":1,"10":2,"2":1,"9":1,"-x":1}}"#);
-    // One node has counted so many documents that it has counted by value.
+    // One node has counted so many documents that it counted by value.
     let by_value = [
         (r#"{"n":{"-2":1,"9":1,"10":1,"-x":1,"5 x":1}}"#, [-2.0, 10.0]),
         (r#"{"n":{"10":1,"2":1,"a":1}}"#, [2.0, 10.0]),
@@ -40,17 +40,17 @@ fn numbers_come_first_as_text_or_by_value() {
 
 #[test]
 fn texts_that_look_like_numbers_are_texts() {
-    // 3 and 7 are numbers here, "4" and "5" are texts; on the other node all are.
+    // On the first node 3 and 7 are numbers, and "4" and "5" are strings; on the other node all are strings.
     let parts =
         [(r#"{"n":{"3":1,"7":1,"4":1,"5":1,"x":1}}"#, [3.0, 7.0]), (r#"{"n":{"1":1,"5":1,"9":1}}"#, NONE)];
     assert_eq!(merged(&parts, false, 9), r#"{"n":{"3":1,"7":1,"1":1,"4":1,"5":2,"9":1,"x":1}}"#);
     assert_eq!(merged(&parts, false, 4), r#"{"n":{"3":1,"7":1,"1":1,"4":1}}"#);
-    // By count the limit holds for texts too, as long as the numbers do not fill it.
+    // When ordered by count, the limit applies to strings too, unless the numbers fill it.
     let parts =
         [(r#"{"n":{"7":2,"3":1,"4":3,"5":1}}"#, [3.0, 7.0]), (r#"{"n":{"9":4,"8":4,"2":2,"1":1}}"#, NONE)];
     assert_eq!(merged(&parts, true, 4), r#"{"n":{"7":2,"3":1,"9":4,"8":4}}"#);
     assert_eq!(merged(&parts, true, 2), r#"{"n":{"7":2,"3":1,"9":4,"8":4,"4":3,"2":2,"5":1,"1":1}}"#);
-    // A number and a text of the same letters are shown once: where the number is, as often as the text.
+    // A number and a string with the same text are shown once: at the number's position, with the string's count.
     let parts = [(r#"{"n":{"3":1,"7":1}}"#, [3.0, 7.0]), (r#"{"n":{"7":5,"a":1}}"#, NONE)];
     assert_eq!(merged(&parts, false, 9), r#"{"n":{"3":1,"7":5,"a":1}}"#);
 }

@@ -10,32 +10,32 @@ use crate::search::{
 };
 use std::collections::HashMap;
 
-/// What all nodes' keyword hits say of a hybrid query.
+/// The decision on a hybrid query from all nodes' keyword hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decided {
-    /// They need no semantic ones.
+    /// The keyword hits are good enough.
     Keywords,
-    /// They do, and every node finds so.
+    /// They are not good enough, and every node decides so too.
     Mixed,
-    /// They do, and a node finds that its own do not.
+    /// They are not good enough, but one node decides that its own are.
     Disputed,
 }
 
-/// What the nodes' answers to one query mean together.
+/// The merged answers of nodes to one query.
 #[derive(Debug)]
 pub enum Merged {
     /// The answer.
     Body(Vec<u8>),
-    /// A node decided otherwise than all nodes together: this is to be asked instead.
+    /// A node decided differently from all nodes together: send this query instead.
     Instead(Box<IndexQuery>),
 }
 
 impl IndexQuery {
-    /// The nodes' answers as one. `keywords` are their keyword hits, and `counts` what they have counted, in the same order, where these
-    /// are asked for.
+    /// Merges the nodes' answers. `keywords` are their keyword answers and `counts` their counts, in the same order, if they
+    /// were requested.
     ///
     /// # Errors
-    /// The position of an answer that cannot be read.
+    /// The position of an answer that cannot be parsed.
     pub fn merge(&self, bodies: &[&[u8]], keywords: &[&[u8]], counts: &[&[u8]]) -> Result<Merged, usize> {
         let (parts, counts) = (self.read(bodies)?, self.read(counts)?);
         let merging = Merging { counts: &counts, ..self.merging() };
@@ -50,12 +50,12 @@ impl IndexQuery {
         })
     }
 
-    /// Whether these keyword hits of all nodes are good enough.
+    /// Decides whether the keyword hits of all nodes are good enough.
     #[must_use]
     pub fn decide(&self, hybrid: Hybrid, keywords: &[NodeAnswer<'_>]) -> Decided {
         let good_enough =
             |answers: &[NodeAnswer<'_>]| self.merging().good_enough(hybrid, &self.request, answers);
-        // With sorts first, a node's best hits can be good enough where the best of all are not.
+        // If a sort precedes the scores, one node's first hits can be good enough although the first hits of all are not.
         let own = |answer| good_enough(std::slice::from_ref(answer));
         match good_enough(keywords) {
             true => Decided::Keywords,
@@ -64,23 +64,23 @@ impl IndexQuery {
         }
     }
 
-    /// How many hits nodes have to be asked for at least to find these of [`Self::keyword_scores`] not good enough; `None`
-    /// where they are.
+    /// The fewest hits to ask nodes for so that they find the hits of [`Self::keyword_scores`] not good enough; `None` if they
+    /// are good enough.
     ///
     /// # Errors
-    /// The position of an answer that cannot be read.
+    /// The position of an answer that cannot be parsed.
     pub fn keywords_not_good_enough(&self, bodies: &[&[u8]]) -> Result<Option<u64>, usize> {
         let parts = self.read(bodies)?;
         let Some(hybrid) = self.request.hybrid else { return Ok(Some(0)) };
         if self.merging().good_enough(hybrid, &self.request, &parts) {
             return Ok(None);
         }
-        // A node whose own are good enough finds so in any case.
+        // A node whose own hits up to the page's end are all good enough decides so in any case.
         let least = parts.iter().map(|part| hybrid.least(&part.hits));
         Ok(Some(least.filter(|least| *least <= self.end()).max().unwrap_or(0)))
     }
 
-    /// How hits of this query are merged.
+    /// The settings for merging the hits of this query.
     #[must_use]
     pub fn merging(&self) -> Merging<'_> {
         Merging {
@@ -101,7 +101,7 @@ impl IndexQuery {
         read.collect()
     }
 
-    /// Tells what a hit hides, where it is known.
+    /// Supplies the values that a hit hides, if they are known.
     pub fn reveal(&self, hit: &Hit<'_>) {
         if let Some(sorted) = self.sorted(hit) {
             hit.reveal(sorted);
@@ -117,7 +117,7 @@ impl IndexQuery {
         revealed.values(&self.index, hit.id(self.config.primary_key.as_deref()?)?)
     }
 
-    /// What a hit whose details hide it is sorted by, where it is known.
+    /// The sort values of a hit whose details hide them, if they are known.
     #[must_use]
     pub fn sorted(&self, hit: &Hit<'_>) -> Option<Sorted<'_>> {
         hit.is_hidden().then(|| Some(Sorted { by: &self.sorts, values: self.values(hit)? })).flatten()

@@ -20,10 +20,10 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Offsets from which on pages are fetched in two steps.
+/// From this offset on, pages are fetched in two steps.
 pub(in crate::search) const DEEP: u64 = 500;
 
-/// A query with what the topology knows of its index.
+/// A query with the settings of its index.
 #[derive(Clone, Debug)]
 pub struct IndexQuery {
     /// The index's uid.
@@ -32,17 +32,17 @@ pub struct IndexQuery {
     pub config: IndexConfig,
     /// What the client asks.
     pub request: SearchRequest,
-    /// The attribute of which no two hits may have the same value.
+    /// The distinct attribute: no two hits may share a value of it.
     pub distinct: Option<String>,
     /// Fields added for merging.
     pub selection: Selection,
-    /// Whether the distinct attribute is to be counted as a facet, so that totals are exact.
+    /// Whether the distinct attribute is counted as a facet, so that totals are exact.
     count_distinct: bool,
     /// How nodes are asked for the hits up to the page's end.
     hits: Hits,
     /// The attributes that hits are sorted by.
     sorts: Vec<(String, bool)>,
-    /// What hits are sorted by, and the values of the distinct attribute, where nodes do not show them.
+    /// The values of the sort attributes and of the distinct attribute, if nodes do not show them.
     revealed: Option<Arc<Revealed>>,
 }
 
@@ -65,7 +65,7 @@ impl IndexQuery {
         Self::with_distinct(index, config, request, distinct)
     }
 
-    /// A query whose hits are deduplicated by this attribute.
+    /// A query with this distinct attribute.
     #[must_use]
     pub fn with_distinct(
         index: String,
@@ -91,7 +91,7 @@ impl IndexQuery {
         }
     }
 
-    /// The same without what a node may refuse; `None` where nothing was added.
+    /// The same query without the parts that a node may refuse; `None` if nothing was added.
     #[must_use]
     pub fn simpler(self) -> Option<Self> {
         self.has_additions().then_some(Self { count_distinct: false, ..self })
@@ -109,13 +109,13 @@ impl IndexQuery {
         Self { count_distinct: self.count_distinct && !self.has_additions(), ..self }
     }
 
-    /// The same with what its hits are sorted by.
+    /// The same query with its hidden values.
     #[must_use]
     pub fn with(self, revealed: &Arc<Revealed>) -> Self {
         Self { revealed: Some(Arc::clone(revealed)), ..self }
     }
 
-    /// The same with all its hits asked for at once.
+    /// The same query with all its hits requested at once.
     #[must_use]
     pub fn whole(self) -> Self {
         let hits = match self.hits {
@@ -137,7 +137,8 @@ impl IndexQuery {
         self.request.seed(&self.index)
     }
 
-    /// The queries for one node: the client's, and where [`Self::asks_keywords`] the same by keywords only.
+    /// The queries for one node: the client's, its keyword query if [`Self::asks_keywords`], and its counting query if
+    /// [`Self::counts`].
     #[must_use]
     pub fn for_shards(&self, shards: &[Shard]) -> Vec<Vec<u8>> {
         let mut queries = vec![self.request.for_shards(shards, self.additions())];
@@ -150,8 +151,8 @@ impl IndexQuery {
         queries
     }
 
-    /// Whether nodes are asked, besides, for no hits and all counts: the hits that a node leaves out for one of the same value are those
-    /// of the page then, and which these are is for all nodes to say.
+    /// Whether nodes are also asked for counts without hits. Then only the hits of the page exclude documents with the same
+    /// distinct value, and only a merge over all nodes knows these hits.
     #[must_use]
     pub fn counts(&self) -> bool {
         self.count_distinct
@@ -173,15 +174,15 @@ impl IndexQuery {
         Self { count_distinct: false, hits: Hits::Forced(hits), ..query }
     }
 
-    /// Whether scores are fetched first, and then the fields of the page's hits only: from the offset on where the hits
-    /// before the page weigh more than another round.
+    /// Whether scores are fetched first and then the fields of only the page's hits. This pays off from the offset on where the
+    /// hits before the page cost more than another round trip.
     #[must_use]
     pub fn is_deep(&self) -> bool {
         let (offset, limit) = self.request.paging.window();
         offset >= DEEP && limit > 0 && self.hits == Hits::InSteps && self.config.pins.is_empty()
     }
 
-    /// This query for hits that show nothing but what merging needs.
+    /// This query with only the fields that merging needs.
     #[must_use]
     pub fn scan(&self) -> Self {
         let request = self.request.without_fields();
@@ -190,7 +191,8 @@ impl IndexQuery {
         Self { count_distinct: self.count_distinct, ..query }
     }
 
-    /// The first `hits` of one node, with totals and facets; where [`Self::asks_keywords`] the same by keywords only, too.
+    /// The request for the first `hits` of one node, with totals and facets, and if [`Self::asks_keywords`] also the same by
+    /// keywords only.
     #[must_use]
     pub fn first(&self, shards: &[Shard], hits: u64) -> Vec<Vec<u8>> {
         let first = |request: &SearchRequest| {
@@ -200,27 +202,27 @@ impl IndexQuery {
         [first(&self.request)].into_iter().chain(keywords).collect()
     }
 
-    /// The same by keywords only.
+    /// The same query by keywords only.
     #[must_use]
     pub fn by_keywords(&self) -> Self {
         Self { request: self.request.keywords(), ..self.clone() }
     }
 
-    /// The hits of one node from `offset` on, without facets.
+    /// The request for the hits of one node from `offset` on, without facets.
     #[must_use]
     pub fn window(&self, shards: &[Shard], offset: u64, limit: u64) -> Vec<u8> {
         let additions = Additions { facet: None, ..self.additions() };
         self.request.clone().without_facets().window(shards, additions, offset, limit)
     }
 
-    /// The position after the last hit that is wanted.
+    /// The position after the last requested hit.
     #[must_use]
     pub fn end(&self) -> u64 {
         let (offset, limit) = self.request.paging.window();
         offset.saturating_add(limit).min(self.config.max_total_hits)
     }
 
-    /// Whether nodes are asked for their keyword hits too: whether these are good enough is for all of them to say.
+    /// Whether nodes are also asked for their keyword hits: whether these are good enough must be decided over all nodes.
     #[must_use]
     pub fn asks_keywords(&self) -> bool {
         !matches!(self.hits, Hits::Forced(_)) && self.request.hybrid.is_some_and(Hybrid::is_open)
@@ -233,7 +235,7 @@ impl IndexQuery {
         self.request.for_federation(shards, additions)
     }
 
-    /// The same for so many hits that nodes find keyword hits not good enough.
+    /// The same query for enough hits that nodes find keyword hits not good enough.
     #[must_use]
     pub fn forced(&self) -> Self {
         let (offset, limit) = self.request.paging.window();

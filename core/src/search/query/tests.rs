@@ -41,7 +41,7 @@ fn totals_are_without_what_the_hits_of_the_page_leave_out() {
     }
     let Merged::Body(merged) = query.merge(&refs(&own), &[], &refs(&told)).unwrap() else { panic!("once") };
     let merged: Value = serde_json::from_slice(&merged).unwrap();
-    // Six have the first hit's group, and three the second's.
+    // Six documents have the first hit's group, and three the second's.
     assert_eq!((&merged["hits"][1]["id"], &merged["estimatedTotalHits"]), (&json!(3), &json!(12 - 5 - 2)));
 }
 

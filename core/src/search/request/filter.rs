@@ -3,7 +3,7 @@
 use crate::shard::{Shard, tag_filter};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// The client's filter and the shards': an array, whose members Meilisearch joins by AND.
+/// The client's filter combined with the filter for the shards, as an array whose members Meilisearch joins by AND.
 #[must_use]
 pub fn with_shards(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<RawValue>> {
     let mut members = members(filter);
@@ -11,7 +11,7 @@ pub fn with_shards(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<Ra
     to_raw_value(&members).ok()
 }
 
-/// The same in the other order.
+/// The same, with the shards first.
 pub(super) fn shards_and(filter: Option<&RawValue>, shards: &[Shard]) -> Option<Box<RawValue>> {
     let mut all = vec![to_raw_value(&tag_filter(shards)).ok()?];
     all.extend(members(filter));

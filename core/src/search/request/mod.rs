@@ -1,4 +1,4 @@
-//! A search as a client asks for it, and what a node is asked instead.
+//! A client's search request, and the request to a node that is derived from it.
 
 mod filter;
 #[cfg(test)]
@@ -21,10 +21,10 @@ use serde_json::{Value, value::RawValue, value::to_raw_value};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;
 
-/// No node is asked for more: its own arithmetic is to stay in its range.
+/// The most hits that a node is asked for, so that its own arithmetic cannot overflow.
 pub(crate) const MOST_HITS: u64 = 1 << 24;
 
-/// The parameters that say what is shown of a hit.
+/// The parameters that choose what is shown of a hit.
 const SHAPING: [&str; 11] = [
     "attributesToRetrieve",
     "attributesToHighlight",
@@ -39,71 +39,72 @@ const SHAPING: [&str; 11] = [
     "personalize",
 ];
 
-/// The parameters that say what is told besides.
+/// The parameters that add other information to the answer.
 const TOLD: [&str; 3] = ["showRankingScore", "showRankingScoreDetails", "facets"];
 
-/// The body cannot be understood: a node can say why.
+/// The body cannot be parsed; a node can say why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// One query. Parameters that are not known here are kept, and passed on as they are.
+/// One query. Unknown parameters are kept and passed on unchanged.
 #[derive(Clone, Debug)]
 pub struct SearchRequest {
     parameters: BTreeMap<String, Box<RawValue>>,
-    /// Which part of the hits is wanted.
+    /// The requested part of the hits.
     pub paging: Paging,
     /// Whether the client wants `_rankingScoreDetails`.
     pub show_details: bool,
     /// `attributesToRetrieve`; `None` for all.
     pub retrieve: Option<Vec<String>>,
-    /// Attributes that `_formatted` shows whether they are retrieved or not.
+    /// Attributes that `_formatted` shows even if they are not retrieved.
     pub formatted: Vec<String>,
     /// The parameter `distinct`.
     pub distinct: Option<String>,
     /// The parameter `sort`.
     pub sort: Vec<String>,
-    /// The facets whose distribution the client wants.
+    /// The facets whose distributions the client wants.
     pub facets: Option<Vec<String>>,
-    /// The factor of its scores in a federated search.
+    /// The factor for this query's scores in a federated search.
     pub weight: f64,
-    /// Whether the client wants pages of its own choice; a federated query has none.
+    /// Whether the client has set paging parameters, which a query of a federated search may not have.
     pub has_paging: bool,
     /// Whether the client wants `_rankingScore`.
     pub show_score: bool,
-    /// Set where keyword and semantic answers are to be mixed.
+    /// Set if keyword and semantic answers must be merged.
     pub hybrid: Option<Hybrid>,
 }
 
-/// What a node is asked besides what the client asks.
+/// What a node is asked for in addition to the client's request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Additions<'a> {
-    /// Fields to retrieve instead of the client's.
+    /// Fields to retrieve instead of the client's selection.
     pub fields: Option<&'a [String]>,
-    /// A facet to count besides the client's.
+    /// A facet to count in addition to the client's.
     pub facet: Option<&'a str>,
-    /// How many hits to give instead of the client's.
+    /// The number of hits to request instead of the client's.
     pub hits: Option<u64>,
-    /// Dynamic search rules look at the filter.
+    /// Whether dynamic search rules depend on the filter.
     pub rules: bool,
 }
 
-/// So many shards may go before a client's filter where rules look at it: Meilisearch 1.50 joins the alternatives of both, left
-/// ones first, gives up after 100 pairs or 100 alternatives, and a rule needs to meet each of the client's once.
+/// The most shards that may go before the client's filter if rules depend on it. Meilisearch 1.50 pairs the alternatives of
+/// both, those on the left first, and gives up after 100 pairs or 100 alternatives; a rule must see each of the client's
+/// alternatives once.
 const FIRST: usize = 64;
 
 impl SearchRequest {
-    /// Reads the body of `POST /indexes/{uid}/search`.
+    /// Parses the body of `POST /indexes/{uid}/search`.
     ///
     /// # Errors
-    /// Where a node would refuse it.
+    /// A node would refuse it.
     pub fn from_body(body: &[u8]) -> Result<Self, Unreadable> {
         Self::new(serde_json::from_slice(body).map_err(|_| Unreadable)?)
     }
 
-    /// A query of these parameters.
+    /// A query with these parameters.
     ///
     /// # Errors
-    /// Where a node would refuse it.
+    /// A node would refuse it.
     pub fn new(parameters: BTreeMap<String, Box<RawValue>>) -> Result<Self, Unreadable> {
         fn read<T: serde::de::DeserializeOwned>(
             parameters: &BTreeMap<String, Box<RawValue>>,
@@ -152,7 +153,7 @@ impl SearchRequest {
         keywords
     }
 
-    /// The scores of this query's first hits by keywords.
+    /// The query for the keyword scores of this query's first hits.
     #[must_use]
     pub fn keyword_scores(&self, hits: u64) -> Self {
         let mut scores = self.keywords().without_fields();
@@ -161,7 +162,7 @@ impl SearchRequest {
         scores.without_facets()
     }
 
-    /// The same query for hits that show nothing but their scores.
+    /// The same query with hits that show only their scores.
     #[must_use]
     pub fn without_fields(&self) -> Self {
         let mut bare = self.clone();
@@ -184,7 +185,7 @@ impl SearchRequest {
         self
     }
 
-    /// What nodes add to the documents, and what the client sees of it.
+    /// The members that nodes add to documents, and which of them the client sees.
     #[must_use]
     pub(in crate::search) fn shown(&self) -> Shown {
         Shown {
@@ -199,13 +200,14 @@ impl SearchRequest {
         }
     }
 
-    /// Whether a parameter is there.
+    /// Whether the parameter is present.
     #[must_use]
     pub fn has(&self, parameter: &str) -> bool {
         self.parameters.contains_key(parameter)
     }
 
-    /// Whether nothing orders the hits but the order in which a node took the documents: no words, no vector, no sort, no threshold.
+    /// Whether nothing but the order in which the documents arrived orders the hits: there are no words, no vector, no sort and
+    /// no threshold.
     #[must_use]
     pub fn is_placeholder(&self) -> bool {
         let has_words = self.parameters.get("q").is_some_and(|q| {
@@ -216,7 +218,7 @@ impl SearchRequest {
         !has_words && self.sort.is_empty() && !orders.iter().any(|name| self.has(name))
     }
 
-    /// How many documents match, and how many have each value of a facet; no hits.
+    /// The query for the number of matching documents and the counts of each value of a facet, without hits.
     #[must_use]
     pub fn counting(&self, facet: &str) -> Option<Self> {
         let mut counting = self.clone().without_facets().without_fields();
@@ -225,7 +227,7 @@ impl SearchRequest {
         Some(counting)
     }
 
-    /// Whether hits show their vectors, and the answer the one that is searched by, if any.
+    /// Whether the client wants the vectors of hits, and the vector that the search used, if any.
     #[must_use]
     pub fn wants_vectors(&self) -> bool {
         self.parameters.get("retrieveVectors").is_some_and(|it| it.get() == "true")
@@ -238,20 +240,20 @@ impl SearchRequest {
         self.write(shards, additions, &PARAMETERS, window)
     }
 
-    /// The same query, as a multi-search has it.
+    /// Adds the index's name, which queries of a multi-search need.
     pub fn name_index(&mut self, index: &str) {
         if let Ok(index) = to_raw_value(index) {
             self.parameters.insert("indexUid".to_owned(), index);
         }
     }
 
-    /// A number that follows from what matters to the hits and their order, so that they come from the same replicas whatever part of
-    /// them is shown, and whatever of each.
+    /// A number derived from everything that affects the hits and their order. It makes all pages of the query come from the
+    /// same replicas, whichever part of each hit is shown.
     #[must_use]
     pub fn seed(&self, index: &str) -> u64 {
         let mut hash = Xxh3::new();
         hash.update(index.as_bytes());
-        // The index is there already; a page far behind is asked for by a multi-search, which names it.
+        // The index is already hashed; only a multi-search, which deep pages use, also names it in the parameters.
         let matters = |name: &str| {
             name != "indexUid"
                 && [&PARAMETERS[..], &SHAPING, &TOLD].iter().all(|names| !names.contains(&name))
@@ -271,11 +273,11 @@ impl SearchRequest {
         self.facets.iter().flatten().any(|asked| asked == facet || fits(asked, facet))
     }
 
-    /// The query for one node: from the first hit on, of these shards only, with what merging needs.
+    /// The query for one node: from the first hit on, only for these shards, with what merging needs.
     #[must_use]
     pub fn for_shards(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         let (offset, limit) = self.paging.window();
-        // What is found by a vector depends on how many hits are asked for, also where none is shown.
+        // The hits that a vector finds depend on the number of requested hits, even if none are shown.
         let none = limit == 0 && !self.has("hybrid");
         let hits = if none { 0 } else { offset.saturating_add(limit).min(MOST_HITS) };
         let hits = additions.hits.unwrap_or(hits);
@@ -288,13 +290,13 @@ impl SearchRequest {
         self.write(shards, additions, &PARAMETERS, paging)
     }
 
-    /// The same query as a part of a federated search, which has its paging elsewhere.
+    /// The same query as a part of a federated search, which has its own paging.
     #[must_use]
     pub fn for_federation(&self, shards: &[Shard], additions: Additions<'_>) -> Vec<u8> {
         self.write(shards, additions, &[], Vec::new())
     }
 
-    /// What the client asks, but for the part of the hits.
+    /// The client's parameters without those for paging.
     #[must_use]
     pub fn without_paging(&self) -> BTreeMap<&str, &RawValue> {
         self.without(&PARAMETERS)

@@ -1,4 +1,4 @@
-//! Pages in two steps: what merging needs of all hits up to the page's end first, then the documents of the page only.
+//! Pages in two steps: first only what merging needs of all hits up to the page's end, then the documents of the page.
 //!
 //! Each node's hits of the page stand together in the node's own order, so they are fetched by `offset` and `limit`. Where
 //! they are not those that the first step told of, a write has come between, and the page is asked for again.

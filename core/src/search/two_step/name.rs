@@ -5,14 +5,14 @@ use crate::{
     search::{hit::DETAILS, insertion::Insertion, rank::Rank},
 };
 
-/// What tells a hit from others, and from itself after it has been written again.
+/// Identifies a hit, and distinguishes it from later versions of the same document.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::search) struct Name {
     /// The query that found it.
     pub query: usize,
     /// When its document came.
     pub insertion: Insertion,
-    /// What the ranking rules say of it.
+    /// The hit's scores by the ranking rules.
     pub rank: Rank,
 }
 

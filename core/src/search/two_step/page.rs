@@ -15,7 +15,7 @@ pub(in crate::search) struct Winner {
     pub name: Option<Name>,
 }
 
-/// A page whose hits are known.
+/// The second step of a page, whose hits are known.
 #[derive(Debug)]
 pub(in crate::search) struct Page<Q> {
     query: Q,
@@ -25,7 +25,7 @@ pub(in crate::search) struct Page<Q> {
     sources: Vec<Source>,
 }
 
-/// A node's part of the page.
+/// One node's part of the page.
 #[derive(Debug)]
 struct Source {
     shards: Vec<Shard>,
@@ -116,7 +116,7 @@ impl<Q> Page<Q> {
     }
 }
 
-/// An answer with what only its second step tells: the vector that was searched by, and how long things took.
+/// Adds the members that only the second step's answer has: the vector that the search used, and performance details.
 fn with_told<'a>(mut frame: RawObject<'a>, second: Option<&RawObject<'a>>) -> RawObject<'a> {
     let mut before: Option<&str> = None;
     for (name, value) in second.iter().flat_map(|second| &second.0) {

@@ -17,7 +17,7 @@ use crate::{
 };
 use std::{cmp::Ordering, collections::VecDeque};
 
-/// No node is asked for the scores of more hits at once: half a kilobyte each.
+/// The most scores to request from a node at once; each takes half a kilobyte.
 const CHUNK: u64 = 60_000;
 
 /// A deep page whose hits are being looked for.
@@ -31,7 +31,7 @@ pub(in crate::search) struct Scan {
     frame: Vec<u8>,
     sources: Vec<Source>,
     seen: Seen,
-    /// How many hits have been counted.
+    /// Number of hits that have been ranked.
     ranked: u64,
     /// The page's hits, as far as they are known.
     winners: Vec<Winner>,
@@ -44,7 +44,7 @@ enum State {
     Scanning,
     /// A write has come between two answers of a node; others are still to be taken.
     Tearing,
-    /// A write has come between two answers of a node.
+    /// Whether a write has happened between two answers of a node.
     Torn,
     /// All hits of the page are known.
     Complete,
@@ -58,13 +58,13 @@ struct Source {
     waiting: VecDeque<Scored>,
     /// Hits that are merged.
     merged: u64,
-    /// Hits that have been asked for.
+    /// Number of hits that have been requested.
     asked: u64,
     /// There are no more.
     ended: bool,
-    /// The last one that was told.
+    /// The last hit that the node returned.
     last: Option<Name>,
-    /// Asked for fewer hits, the node may find that those by keywords are good enough.
+    /// The fewest hits to ask for: with fewer, the node might take the keyword hits as good enough.
     least: u64,
 }
 
@@ -75,10 +75,10 @@ struct Scored {
     distinct: Vec<String>,
 }
 
-/// How many scores a node with this share of the shards is asked for at first.
+/// The number of scores that a node with these shards is first asked for.
 pub(in crate::search) fn first_chunk(query: &IndexQuery, shards: &[Shard], topology_shards: u16) -> u64 {
     let end = query.end();
-    // Totals of these depend on how many hits are asked for, and so does what is found by a vector.
+    // For these, the totals and the hits that a vector finds depend on the number of requested hits.
     if query.distinct.is_some() || ["rankingScoreThreshold", "hybrid"].iter().any(|it| query.request.has(it))
     {
         return end;
@@ -87,11 +87,11 @@ pub(in crate::search) fn first_chunk(query: &IndexQuery, shards: &[Shard], topol
 }
 
 impl Scan {
-    /// A page after its first answers, each with the shards that were asked for and how many hits; where it is a hybrid one
-    /// whose decision is open, after those by keywords too.
+    /// A page after its first answers, each with its shards and the number of requested hits. `keywords` are the keyword
+    /// answers, if the page is hybrid and its decision is open.
     ///
     /// # Errors
-    /// What is to be asked instead.
+    /// The query to send instead.
     pub(in crate::search) fn new(
         query: &IndexQuery,
         answers: Vec<(Vec<Shard>, u64, NodeAnswer<'_>)>,
@@ -137,7 +137,7 @@ impl Scan {
             false => merging.merge(&query.request, &frames),
         };
         scan.rank();
-        // Scores are told without vectors: a page without hits has nowhere else to take the query's from.
+        // Scores are requested without vectors. If the page has no hits, no later answer could return the query's vector.
         if scan.state == State::Complete
             && scan.winners.is_empty()
             && query.request.has("hybrid")
@@ -171,7 +171,7 @@ impl Scan {
             .collect();
         let end = self.query.end();
         let Some(source) = self.sources.get_mut(source) else { return };
-        // What is asked for later begins with the last one that is known.
+        // Each later request overlaps the previous one by its last hit.
         if let Some(last) = &source.last
             && scored.pop_front().is_none_or(|first| first.name != *last)
         {
@@ -183,12 +183,12 @@ impl Scan {
         source.waiting.append(&mut scored);
     }
 
-    /// Whether scores are to be asked for still.
+    /// Whether more scores must be requested.
     pub(in crate::search) fn is_scanning(&self) -> bool {
         matches!(self.state, State::Scanning | State::Tearing)
     }
 
-    /// Merges as far as the hits that are here allow.
+    /// Merges as far as the available hits allow.
     pub(in crate::search) fn rank(&mut self) {
         match self.state {
             State::Scanning => {}
@@ -245,14 +245,14 @@ impl Scan {
         Some((source.asked - known, more + known))
     }
 
-    /// What is to be asked next of the node that was asked for these shards.
+    /// The next request to the node that has these shards.
     pub(in crate::search) fn question(&self, shards: &[Shard]) -> Option<Vec<u8>> {
         let (_, source) = self.source(shards)?;
         let (offset, limit) = self.wanted(source)?;
         Some(self.scan.window(shards, offset, limit))
     }
 
-    /// Takes the answer to [`Self::question`]; `None` where it is none.
+    /// Takes the answer to [`Self::question`]; `None` if it cannot be parsed.
     pub(in crate::search) fn take(&mut self, shards: &[Shard], answer: &[u8]) -> Option<()> {
         let (position, source) = self.source(shards)?;
         let (_, asked) = self.wanted(source)?;

@@ -13,11 +13,11 @@ use crate::{
 /// How the first step asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::search) struct Shares {
-    /// Each node is asked for its share of the hits, so many times.
+    /// Each node is asked for its share of the hits, multiplied by this.
     times: u64,
     /// Shards of the cluster.
     shards: u16,
-    /// A write has come between the two steps before.
+    /// Whether a write has already been detected between the two steps.
     torn: bool,
 }
 
@@ -37,7 +37,7 @@ impl Shares {
     }
 }
 
-/// A bit more than the share that a node with so many of the shards has of the first `end` hits.
+/// A bit more than the share of the first `end` hits that a node with this many shards has.
 pub(super) fn share(end: u64, shards: usize, topology_shards: u16) -> u64 {
     let share = end.saturating_mul(shards as u64) / u64::from(topology_shards.max(1));
     (share + share / 8 + 100).min(end)
@@ -45,16 +45,16 @@ pub(super) fn share(end: u64, shards: usize, topology_shards: u16) -> u64 {
 
 /// A search of one page that asks so.
 pub(in crate::search) trait InShares: InSteps<Query = ()> {
-    /// Set in the first of two steps.
+    /// Set if this is the first of two steps.
     fn shares(&self) -> Option<Shares>;
 
-    /// The same in the first of two steps, or at once.
+    /// The same query as the first of two steps, or in one step.
     fn with(self, shares: Option<Shares>) -> Self;
 
-    /// How many hits there are up to the page's end.
+    /// The number of hits up to the page's end.
     fn end(&self) -> u64;
 
-    /// Whether what an answer says besides its hits depends on how many are asked for.
+    /// Whether the rest of an answer depends on the number of requested hits.
     fn needs_all(&self) -> bool {
         false
     }
@@ -64,7 +64,7 @@ pub(in crate::search) trait InShares: InSteps<Query = ()> {
         0
     }
 
-    /// How many hits the node of these portions is asked for.
+    /// The number of hits to request from the node with these slices.
     fn hits_of(&self, portions: &[Portion]) -> u64 {
         match self.shares() {
             Some(Shares { times, shards, .. }) if !self.needs_all() => {

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 /// A search whose pages can come in two steps.
 pub(in crate::search) trait InSteps: Question + Sized + 'static {
-    /// The member of an answer that has the hits.
+    /// The member of an answer that holds the hits.
     const HITS: &'static str;
 
     /// What tells the pages of a search from each other.

@@ -1,5 +1,5 @@
-//! The authority matrix: every route, under keys that allow little, with its path spelt in every way. A cluster answers what one node
-//! answers, and afterwards every node has what it had.
+//! The authority matrix: requests every route with keys that have few rights, and with many spellings of its path. A cluster
+//! must answer as a single node does, and afterwards the content of every node must be unchanged.
 
 use super::{INDEX, Pair, comparable, example, keys, table::Route};
 use crate::token::tenant_token;
@@ -7,13 +7,13 @@ use miroir_tests::{Answer, Client, Random, Sandbox, ask_raw, number};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where the insider's key is at home; there is no such index.
+/// The index that the insider's key is restricted to. It does not exist.
 const HOME: &str = "elsewhere";
 
-/// A path, as a client may write it: segments of it, and how.
+/// A way to spell a path: its name, and the function that spells it.
 type Spelling = (&'static str, fn(&str, &str) -> String);
 
-/// How a route below an index can be spelt, by the index that a key may use and the one that it is after.
+/// Spellings of a route below an index, from the index that the key may use and the index that the attacker wants to reach.
 const OF_INDEXES: [Spelling; 14] = [
     ("up with backslashes", |home, target| format!(r"{home}\..\{target}")),
     ("up with dots", |home, target| format!("{home}/../{target}")),
@@ -31,7 +31,7 @@ const OF_INDEXES: [Spelling; 14] = [
     ("in another case", |_, target| target.to_uppercase()),
 ];
 
-/// How any path can be spelt.
+/// Spellings of any path.
 const OF_PATHS: [Spelling; 14] = [
     ("as it is", |path, _| path.to_owned()),
     ("with a slash at its end", |path, _| format!("{path}/")),
@@ -49,10 +49,10 @@ const OF_PATHS: [Spelling; 14] = [
     ("in absolute form", |path, _| format!("{ABSOLUTE}{path}")),
 ];
 
-/// What stands before a path in absolute form.
+/// The prefix of a request target in absolute form.
 const ABSOLUTE: &str = "http://node";
 
-/// What only the index that a request is after could have been changed by.
+/// The indexes that attackers try to reach.
 const VICTIMS: [&str; 4] = [INDEX, "bare", "spare", "emptied"];
 
 fn escaped(path: &str, at: usize) -> String {
@@ -68,12 +68,12 @@ fn replaced(path: &str, by: &str) -> String {
     path.rsplit_once('/').map_or_else(|| path.to_owned(), |(before, after)| format!("{before}{by}{after}"))
 }
 
-/// Envoy's own server refuses these.
+/// Whether Envoy refuses this target itself.
 fn is_for_envoy(target: &str) -> bool {
     !target.starts_with(ABSOLUTE) && (!target.starts_with('/') || target.contains("%00"))
 }
 
-/// All that nodes have and a stranger must not change, by node.
+/// The content of each node that a stranger must not change.
 fn content(sandbox: &Sandbox) -> BTreeMap<String, Value> {
     let mut content = BTreeMap::new();
     for number in 0..3 {
@@ -100,7 +100,7 @@ fn content(sandbox: &Sandbox) -> BTreeMap<String, Value> {
     content
 }
 
-/// Keys that gateways write under come and go.
+/// Whether a key belongs to clients. Write keys are left out, because they come and go.
 fn is_clients(key: &&Value) -> bool {
     !key["name"].as_str().unwrap_or_default().starts_with("miroir:")
 }
@@ -127,7 +127,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
     for (number, action) in actions.into_iter().enumerate() {
         let uid = format!("6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c7{number:03}");
         let body = json!({"uid": uid, "actions": [action], "indexes": [HOME], "expiresAt": null});
-        // There are no keys of one index for what concerns all of them.
+        // Some actions concern all indexes: a key for one index cannot have them.
         if let Ok(key) = keys::made(pair, &body) {
             people.push((format!("a key of {action}"), Some(key)));
         }
@@ -144,7 +144,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
         for (how, spell) in OF_INDEXES {
             let of = |name: &str| format!("/indexes/{name}{rest}");
             cases.push((route, how, of(&spell(HOME, INDEX)), query.to_owned(), body.clone()));
-            // The last segment can be spelt so, too.
+            // The last segment can be spelt in these ways too.
             let below = format!("/indexes/{HOME}{rest}");
             let tail = spell("", "").replace(HOME, "");
             cases.push((
@@ -157,7 +157,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
         }
     }
     keys::wait_expired(pair, &expired);
-    // All of them take minutes: each run takes others.
+    // All cases together take minutes, so each run tries a random part of them.
     let mut random = Random(number("MIROIR_SEED", u64::from(std::process::id())));
     let wanted = usize::try_from(number("MIROIR_AUTHORITY", 900)).unwrap();
     let before = content(pair.sandbox);
@@ -194,11 +194,11 @@ fn same(pair: &mut Pair<'_>, what: &str, route: &Route, key: Option<&str>, targe
     };
     let [cluster, node] = pair.clients();
     let answers = [ask(cluster), ask(node)];
-    // What is allowed is done, before anything else is asked.
+    // Wait for the tasks of allowed requests before the next request.
     if answers.iter().all(|answer| answer.status == 202) {
         pair.clients().iter().zip(&answers).for_each(|(client, answer)| drop(client.ended(answer)));
     }
-    // The development node reads a uuid in a path before it looks at the key.
+    // The development node checks a uuid in a path before it checks the key.
     let is_early = !pair.is_real && answers[1].status == 400 && answers[1].body.is_null();
     if is_early || pair.lacks(&answers[1]) || (route.refused && answers[1].status < 400) {
         return;
@@ -207,7 +207,7 @@ fn same(pair: &mut Pair<'_>, what: &str, route: &Route, key: Option<&str>, targe
     pair.check(what, cluster, node);
 }
 
-/// An answer as it is compared: which keys and batches there are is not asked here, and escapes may be written in either case.
+/// An answer in the form in which it is compared: successful answers by their status only, and escapes in one case.
 fn told(answer: &Answer) -> Value {
     if answer.status < 300 {
         return json!(answer.status);

@@ -1,4 +1,4 @@
-//! Keys that lack what a route needs: a cluster tells them what one node tells them, whoever answers.
+//! Keys that lack a right that a route requires: a cluster must answer them as a single node does.
 
 use super::{Pair, changes_nothing, comparable, example, table::Route};
 use crate::token::tenant_token;
@@ -9,13 +9,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A key that every route about one is asked for.
+/// The key that is used in requests of all routes that concern one key.
 pub const UID: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a01";
-/// One that is made by the table's own request.
+/// The key that the request of the table creates.
 pub const OTHER_UID: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a02";
 const SEARCH_UID: &str = "6b1c6f0e-0d0c-4b6e-9d0a-0c1f3c7c2a03";
 
-/// The groups of actions that there are.
+/// All groups of actions.
 const GROUPS: [&str; 12] = [
     "documents.*",
     "indexes.*",
@@ -31,10 +31,10 @@ const GROUPS: [&str; 12] = [
     "*.get",
 ];
 
-/// Settings that stand for all of them here.
+/// The settings routes that represent all others in this test.
 const SETTINGS: [&str; 2] = ["/indexes/{uid}/settings/stop-words", "/indexes/{uid}/settings/faceting"];
 
-/// Seconds since 1970 as Meilisearch writes them.
+/// A Unix timestamp in Meilisearch's date format.
 fn moment(seconds: u64) -> String {
     let (days, seconds) = (seconds / 86_400, seconds % 86_400);
     // Howard Hinnant's civil_from_days.
@@ -50,13 +50,13 @@ fn moment(seconds: u64) -> String {
     format!("{year}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{:02}Z", seconds % 60)
 }
 
-/// Makes the same key on both, and gives its text.
+/// Creates the same key on cluster and node. Returns its text.
 pub fn key(pair: &Pair<'_>, uid: &str, actions: &[&str], indexes: &[&str], expires: Option<&str>) -> String {
     let body = json!({"uid": uid, "actions": actions, "indexes": indexes, "expiresAt": expires});
     made(pair, &body).unwrap_or_else(|refused| panic!("{refused}"))
 }
 
-/// The same, of a body; or why there can be no such key.
+/// Like [`key`], from a request's body. Returns the error if such a key cannot be created.
 pub fn made(pair: &Pair<'_>, body: &Value) -> Result<String, Value> {
     let answers = pair.clients().map(|client| client.json("POST", "/keys", body));
     let text =
@@ -140,7 +140,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
                 Some(lacking.unwrap_or(&everything_named)),
             );
         }
-        // Whom a route lets in may change something.
+        // A request with a sufficient key may change something, so only routes that change nothing are tried with these keys.
         if changes_nothing(route) {
             for (group, key) in &groups {
                 same(pair, route, &format!("a key of {group}"), Some(key));
@@ -152,12 +152,12 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
 fn same(pair: &mut Pair<'_>, route: &Route, who: &str, key: Option<&str>) {
     let (path, body) = example(route);
     let answers = pair.ask(key, &route.method, &path, &[], &body);
-    // What a node would do and a cluster does not serve is for the table.
+    // Routes that a node serves but a cluster does not are tested with the table.
     if pair.lacks(&answers[1]) || (route.refused && answers[1].status < 400) {
         return;
     }
     let told = answers.each_ref().map(|answer| {
-        // Who is let in is what is asked here: which keys there are, and how nodes batch, is not.
+        // Only the authorization is compared here, not the lists of keys and batches.
         let is_list = ["/batches", "/keys"].iter().any(|start| route.path.starts_with(start));
         if is_list && answer.status < 300 { json!(answer.status) } else { comparable(answer) }
     });

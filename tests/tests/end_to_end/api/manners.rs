@@ -1,11 +1,11 @@
-//! HTTP itself: methods and paths that are not there, other origins, compressed answers.
+//! HTTP compatibility: unknown methods and paths, cross-origin requests, compressed answers.
 
 use super::{INDEX, Pair, comparable, example, table::Route};
 use miroir_tests::MASTER_KEY;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, io::Read};
 
-/// Headers that say what a client may do.
+/// The headers that are compared.
 const HEADERS: [&str; 7] = [
     "content-type",
     "vary",
@@ -25,7 +25,7 @@ fn same(
     body: &Value,
 ) {
     let answers = pair.ask(key, method, path, sent, body);
-    // The development node has one route for all settings, and not all that Meilisearch has.
+    // The development node has a single route for all settings, and lacks some of Meilisearch's settings.
     let is_less = path.contains("/settings/") || (answers[1].status == 404 && !path.contains("nope"));
     if pair.lacks(&answers[1]) && (is_less || path.starts_with("/webhooks")) {
         return;
@@ -67,12 +67,12 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
             same(pair, Some(MASTER_KEY), method, path, &[origin], &Value::Null);
         }
     }
-    // Slashes too many.
+    // Paths with additional slashes.
     for path in ["/indexes/", "//indexes//films/", "/tasks/0/", "/indexes/films/documents/1/", "/health/"] {
         same(pair, Some(MASTER_KEY), "GET", path, &[], &Value::Null);
     }
     same(pair, Some(MASTER_KEY), "POST", "/indexes//films/search/", &[], &json!({"limit": 2}));
-    // Segments with escapes; an escaped slash is part of one.
+    // Segments with escapes. An escaped slash belongs to its segment.
     for path in
         ["/indexes/%66ilms/documents/%31", "/indexes/films/documents/a%2Fb", "/indexes/films%2Fdocuments"]
     {
@@ -98,7 +98,7 @@ fn origins(pair: &mut Pair<'_>, routes: &[Route], origin: (&str, &str)) {
         same(pair, None, "OPTIONS", path, &[origin, wanted("POST"), names], &Value::Null);
         same(pair, None, "OPTIONS", path, &[origin, wanted("DELETE")], &Value::Null);
     }
-    // Whatever node is there: a page may search under a key.
+    // Independent of the kind of node: a web page may search with a key.
     let headers = [origin, wanted("POST"), names];
     let answer = pair.sandbox.client.under(None).ask("OPTIONS", "/indexes/films/search", &headers, "");
     pair.check(
@@ -108,7 +108,7 @@ fn origins(pair: &mut Pair<'_>, routes: &[Route], origin: (&str, &str)) {
     );
 }
 
-/// Answers are compressed as clients ask for it, errors too.
+/// Answers, also errors, are compressed as the client accepts it.
 fn compression(pair: &mut Pair<'_>) {
     let path = format!("/indexes/{INDEX}/search");
     for (accepted, expected) in [
@@ -140,7 +140,7 @@ fn compression(pair: &mut Pair<'_>) {
     }
 }
 
-/// Which uids an answer has, and where.
+/// Checks which uids an answer contains, and where.
 fn metadata(pair: &mut Pair<'_>) {
     let queries = json!([{"indexUid": INDEX, "limit": 1}, {"indexUid": "emptied"}]);
     let cases = [
@@ -164,7 +164,7 @@ fn metadata(pair: &mut Pair<'_>) {
     }
 }
 
-/// The same value, each uid as a word.
+/// The value with each uid replaced by a word.
 fn uids(value: &Value) -> Value {
     match value {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! The whole API: what `docs/compatibility.md` says of every route is true, of those whom it refuses too.
+//! The whole API: checks that what `docs/compatibility.md` says about every route is true, also about requests that it refuses.
 
 mod authority;
 mod keys;
@@ -10,10 +10,10 @@ use miroir_tests::{Answer, Client, Node, Sandbox, nodes_are_real, tell, wait_unt
 use serde_json::{Value, json};
 use table::Route;
 
-/// The index that most requests are about.
+/// The index that most requests use.
 const INDEX: &str = "films";
 
-/// What differs between any two servers.
+/// Members whose values differ between any two servers.
 const VOLATILE: [&str; 26] = [
     "processingTimeMs",
     "requestUid",
@@ -39,16 +39,16 @@ const VOLATILE: [&str; 26] = [
     "postCompactionSize",
     "commitSha",
     "commitDate",
-    // Of a rule, and of the network.
+    // Members of a search rule, and of the network.
     "lastUpdatedAt",
     "version",
 ];
 
-/// A cluster and one node, asked the same.
+/// A cluster and a single node that get the same requests.
 struct Pair<'p> {
     sandbox: &'p Sandbox,
     node: &'p Node,
-    /// Nodes are Meilisearch itself.
+    /// Whether nodes are real Meilisearch.
     is_real: bool,
     wrong: Vec<String>,
     compared: usize,
@@ -81,7 +81,7 @@ impl<'p> Pair<'p> {
         [&self.sandbox.client, &self.node.client]
     }
 
-    /// Sends the same to both, under a key.
+    /// Sends the same request to both, with a key.
     fn ask(
         &self,
         key: Option<&str>,
@@ -91,7 +91,7 @@ impl<'p> Pair<'p> {
         body: &Value,
     ) -> [Answer; 2] {
         self.clients().map(|client| {
-            // How far a task is, is each one's own.
+            // The progress of tasks may differ, so wait until all have ended.
             if path.starts_with("/tasks") {
                 let unfinished = "/tasks?statuses=enqueued,processing&limit=1";
                 wait_until("tasks have ended", || client.get(unfinished).body["total"] == 0);
@@ -112,7 +112,7 @@ impl<'p> Pair<'p> {
         }
     }
 
-    /// Whether the development node lacks a route of Meilisearch, so that there is nothing to compare with.
+    /// Whether the development node lacks this route of Meilisearch, so that there is nothing to compare with.
     fn lacks(&self, answer: &Answer) -> bool {
         !self.is_real && [404, 405].contains(&answer.status) && answer.bytes.is_empty()
     }
@@ -136,7 +136,7 @@ fn fill(client: &Client) {
     }
 }
 
-/// An answer without what is volatile.
+/// An answer without volatile members.
 fn comparable(answer: &Answer) -> Value {
     fn clean(value: &mut Value) {
         match value {
@@ -158,12 +158,12 @@ fn changes_nothing(route: &Route) -> bool {
     route.method == "GET" || (route.method == "POST" && is_read.iter().any(|end| route.path.ends_with(end)))
 }
 
-/// A request that does what a route is for.
+/// A typical request of a route.
 fn example(route: &Route) -> (String, Value) {
     let index = match (&*route.method, &*route.path) {
         ("DELETE", "/indexes/{uid}") => "spare",
         ("DELETE", "/indexes/{uid}/documents") => "emptied",
-        // Without documents settings take no time.
+        // Settings of an index without documents are applied quickly.
         (_, path) if path.contains("/settings") => "bare",
         _ => INDEX,
     };
@@ -251,7 +251,7 @@ fn setting(name: &str) -> Value {
     }
 }
 
-// Before anything has changed, so that what is refused can be seen to have changed nothing.
+// First the checks of refused requests: they show that nothing was changed.
 
 pub fn keys_that_lack_a_right_are_told_what_one_node_tells(sandbox: &Sandbox, node: &Node) {
     let mut pair = Pair::new(sandbox, node);

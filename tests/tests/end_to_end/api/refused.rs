@@ -1,4 +1,4 @@
-//! Settings, keys and swaps that make no sense: a cluster refuses them in a node's own words, and takes what a node takes.
+//! Invalid settings, keys and swaps: a cluster refuses them with a node's error, and accepts what a node accepts.
 
 use super::{Pair, comparable, table::Route};
 use miroir_tests::{Answer, MASTER_KEY};
@@ -22,7 +22,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
     }
 }
 
-/// The same request to both, and what became of the tasks that it made.
+/// Sends the same request to both, and compares the answers and the ends of their tasks.
 fn same(pair: &mut Pair<'_>, method: &str, path: &str, body: &Value) {
     let what = format!("{method} {path} {body:.200}");
     let answers = pair.ask(Some(MASTER_KEY), method, path, &[], body);
@@ -40,7 +40,7 @@ fn same(pair: &mut Pair<'_>, method: &str, path: &str, body: &Value) {
     }
 }
 
-/// The address of a route for an index; `None` where it is not about settings.
+/// The path of a settings route for an index; `None` for other routes.
 fn address(route: &Route, index: &str) -> Option<String> {
     route.path.contains("/settings").then(|| route.path.replace("{uid}", index))
 }
@@ -99,7 +99,7 @@ fn settings(pair: &mut Pair<'_>, routes: &[Route]) {
             same(pair, "PATCH", "/indexes/bare/settings", &json!({ name: value }));
         }
     }
-    // An index that is not there, and one that cannot be.
+    // An index that does not exist, and one whose name is invalid.
     for route in routes {
         for index in ["nowhere", "no good!"] {
             let Some(path) = address(route, index) else { continue };
@@ -112,7 +112,7 @@ fn settings(pair: &mut Pair<'_>, routes: &[Route]) {
     same(pair, "GET", "/indexes/made-by-settings/settings", &Value::Null);
     same(pair, "PUT", "/indexes/bare/settings/nope", &json!(["of"]));
     same(pair, "POST", "/indexes/bare/settings/stop-words", &json!(["of"]));
-    // Whom a node does not let in hears nothing of what is wrong.
+    // A client with a wrong key must not learn what is wrong with its request.
     let answers = pair.ask(Some("wrong"), "PUT", "/indexes/bare/settings/stop-words", &[], &json!(7));
     let [cluster, node] = answers.each_ref().map(comparable);
     pair.check("wrong settings under a wrong key", cluster, node);

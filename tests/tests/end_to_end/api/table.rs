@@ -1,11 +1,11 @@
-//! The table in `docs/compatibility.md`, and whether it is true.
+//! Reads the table of routes in `docs/compatibility.md`, and checks that it is true.
 
 use super::{Pair, changes_nothing, comparable, example};
 use miroir_tests::{Answer, MASTER_KEY};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Experimental features of Meilisearch 1.50 that routes belong to.
+/// The experimental features of Meilisearch 1.50 that have routes.
 const FEATURES: [&str; 8] = [
     "metrics",
     "logsRoute",
@@ -17,14 +17,14 @@ const FEATURES: [&str; 8] = [
     "renderRoute",
 ];
 
-/// A route and one of its methods, as the table has it.
+/// A route with one of its methods: a row of the table.
 #[derive(Debug)]
 pub struct Route {
     pub path: String,
     pub method: String,
-    /// What a key needs to be let in; nothing where none is needed.
+    /// The actions that a key must allow; empty if no key is needed.
     pub actions: Vec<String>,
-    /// The cluster does not serve it.
+    /// Whether a cluster does not serve the route.
     pub refused: bool,
 }
 
@@ -59,7 +59,7 @@ pub fn check(pair: &mut Pair<'_>, routes: &[Route]) {
     whole(pair, routes);
     let (reads, writes): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(|route| changes_nothing(route));
     reads.iter().for_each(|route| drop(serves(pair, route)));
-    // Nodes do these in their order.
+    // Nodes handle these requests in order.
     let accepted: Vec<_> = writes.iter().filter_map(|route| serves(pair, route)).collect();
     for (what, answers) in accepted {
         let clients = pair.clients();
@@ -96,7 +96,7 @@ fn is_experimental(path: &str) -> bool {
         .any(|start| path.starts_with(start))
 }
 
-/// Nodes have no method on these routes that the table does not have.
+/// Checks that nodes have no method on these routes that is missing in the table.
 fn whole(pair: &mut Pair<'_>, routes: &[Route]) {
     let mut methods: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
     for route in routes {
@@ -105,7 +105,7 @@ fn whole(pair: &mut Pair<'_>, routes: &[Route]) {
     for (path, routes) in methods {
         let address = example(routes[0]).0;
         let answer = pair.node.client.ask("OPTIONS", address.split('?').next().unwrap(), &[], "");
-        // What the development node has of these is less.
+        // The development node lacks some of these methods.
         if pair.lacks(&answer)
             || (!pair.is_real && (path.contains("/settings/") || path.starts_with("/webhooks")))
         {
@@ -120,7 +120,7 @@ fn whole(pair: &mut Pair<'_>, routes: &[Route]) {
     }
 }
 
-/// Asks both for the same; gives their answers where tasks follow.
+/// Sends the same request to both, and compares the answers. Returns them if they created tasks.
 fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
     let (path, body) = example(route);
     let what = format!("{} {path}", route.method);
@@ -132,7 +132,7 @@ fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
     }
     let [cluster, node] = answers.each_ref().map(|answer| {
         let mut told = comparable(answer);
-        // Nodes batch as they like.
+        // Batches may differ between nodes.
         if route.path.starts_with("/batches") {
             told["body"] = json!(answer.body.as_object().map(|body| body.keys().collect::<Vec<_>>()));
         }
@@ -149,7 +149,7 @@ fn serves(pair: &mut Pair<'_>, route: &Route) -> Option<(String, [Answer; 2])> {
     (answers.iter().all(|answer| answer.status == 202)).then_some((what, answers))
 }
 
-/// A cluster says that it does not serve a route, to those who might use it on a node.
+/// Checks that a cluster says that it does not serve a route, but only to clients that could use it on a node.
 fn refuses(pair: &mut Pair<'_>, route: &Route) {
     let (path, body) = example(route);
     let what = format!("{} {path}", route.method);

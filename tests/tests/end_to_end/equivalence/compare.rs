@@ -1,15 +1,15 @@
-//! Whether two answers are the same, but for what no client can rely on.
+//! Compares two answers, except for what no client can rely on.
 
 use serde_json::{Map, Value};
 
-/// How two answers agree.
+/// How far two answers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// In everything.
+    /// They agree in everything.
     Exact,
-    /// In everything but the order of facet values of one count.
+    /// They agree in everything except the order of facet values with the same count.
     Ties,
-    /// Not.
+    /// They do not agree.
     No,
 }
 
@@ -35,8 +35,8 @@ pub fn compare(cluster: &Value, node: &Value) -> Agreement {
     if ties { Agreement::Ties } else { Agreement::No }
 }
 
-/// The same values, and the same order of members, but for those of documents, whose order is that in which a node met
-/// their fields first.
+/// Whether values and order of members are the same. The order of members of documents is ignored: it is the order in which a
+/// node first saw the fields.
 fn same(one: &Value, other: &Value) -> bool {
     one == other && shape(one) == shape(other)
 }
@@ -61,7 +61,7 @@ fn ties(mut cluster: Value, mut node: Value) -> bool {
     facets_tie(&mut cluster, &mut node) && same(&cluster, &node)
 }
 
-/// Takes facets out of both; `false` where they differ in more than the order of values of one count.
+/// Removes the facets from both. Returns `false` if they differ in more than the order of values with the same count.
 fn facets_tie(cluster: &mut Value, node: &mut Value) -> bool {
     let mut taken = |pointer: &str| {
         let take = |answer: &mut Value| answer.pointer_mut(pointer).map(Value::take).unwrap_or_default();
@@ -92,7 +92,8 @@ fn facets_tie(cluster: &mut Value, node: &mut Value) -> bool {
     tie
 }
 
-/// Values of one facet: numbers come first, then strings; each by count, and of those with the last count any.
+/// Compares the values of one facet: numbers come first, then strings, each ordered by count. Among values with the lowest
+/// shown count, the choice may differ.
 fn counts_tie(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
     if one.iter().eq(other.iter()) {
         return true;
@@ -114,7 +115,7 @@ fn counts_tie(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
     })
 }
 
-/// Times and ids of requests differ from run to run.
+/// Removes times and ids of requests, which differ from run to run.
 fn without_times(mut answer: Value) -> Value {
     let mut clean = |answer: &mut Value| {
         if let Some(answer) = answer.as_object_mut() {
@@ -129,7 +130,7 @@ fn without_times(mut answer: Value) -> Value {
     answer
 }
 
-/// Where two values differ first.
+/// A description of the first difference between two values.
 pub fn difference(cluster: &Value, node: &Value) -> String {
     fn at(path: &str, one: &Value, other: &Value) -> Option<String> {
         match (one, other) {

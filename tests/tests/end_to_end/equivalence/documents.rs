@@ -1,4 +1,4 @@
-//! What is searched: indexes with the same kind of documents and different settings.
+//! The searched indexes: they have the same kind of documents and different settings.
 
 use miroir_tests::Random;
 use serde_json::{Value, json};
@@ -13,34 +13,35 @@ pub const WORDS: [&str; 40] = [
 pub const GENRES: [&str; 9] =
     ["Drama", "comedy", "Sci-Fi", "École", "horror", "éclair", "Zebra", "action", "10 stories"];
 
-/// With explicit searchable attributes. The first has rules for languages and embedders that get their vectors from the
-/// client; the second its own ranking rules, synonyms, stop words, fields that it does not show, facets by count.
+/// Indexes with explicit searchable attributes. The first one has rules for languages, and embedders whose vectors come from
+/// the client. The second one has its own ranking rules, synonyms, stop words, fields that are not displayed, and facets
+/// ordered by count.
 pub const INDEXES: [&str; 2] = ["things", "others"];
 
-/// Written in any order of the ids, over many payloads, with updates between; every setting that can be is as it is
-/// where a client sets none.
+/// An index that is written in random order of the ids, in many payloads with updates in between. As many settings as possible
+/// have their defaults.
 pub const SCATTERED: &str = "scattered";
 
-/// With the setting `distinctAttribute`.
+/// An index with the setting `distinctAttribute`.
 pub const UNIQUE: &str = "unique";
 
-/// All of them.
+/// All indexes.
 pub const ALL: [&str; 4] = ["things", "others", SCATTERED, UNIQUE];
 
-/// Values of the facet `maker`: more than a facet shows.
+/// The number of values of the facet `maker`: more than a facet shows.
 pub const MAKERS: usize = 260;
 
 fn words(random: &mut Random, count: usize) -> String {
-    // Squared: some words are common, some rare.
+    // The product of two random numbers makes some words common and some rare.
     let mut word = || WORDS[random.below(WORDS.len()) * random.below(WORDS.len()) / WORDS.len()];
     (0..count).map(|_| word()).collect::<Vec<_>>().join(" ")
 }
 
-/// The embedders of the first index, with the numbers of their vectors. Of a vector with as many numbers as an index has
-/// documents nodes find the nearest; of one with fewer they may miss some.
+/// The embedders of the first index, with their dimensions. If vectors have as many dimensions as the index has documents,
+/// nodes find exactly the nearest; with fewer dimensions they may miss some.
 pub const EMBEDDERS: [(&str, usize); 2] = [("mine", super::DOCUMENTS), ("few", 3)];
 
-/// Three numbers of a coarse grid, so that some documents are equally near, and as many zeros as an embedder wants.
+/// A vector with three numbers from a coarse grid, so that some documents are equally near, filled up with zeros.
 pub fn vector(dimensions: usize, random: &mut Random) -> Value {
     let mut vector: Vec<f64> = (0..3).map(|_| random.below(9) as f64 / 4.0 - 1.0 + 0.01).collect();
     vector.resize(dimensions, 0.0);
@@ -55,7 +56,7 @@ fn document(index: &str, id: usize, random: &mut Random) -> Value {
         "text": words(random, 12),
         "genre": random.of(&GENRES),
         "tags": random.some(&["new", "old", "Rare", "common", "classic", "b-side"], 3),
-        // A total order, so that the sequence of hits does not depend on ties.
+        // A unique value, so that the order of hits does not depend on ties.
         "rank": if index == "others" { id * 37 % 901 } else { random.below(200) },
         "group": random.below(60),
         "maker": format!("Maker {}", random.below(MAKERS) * random.below(MAKERS) / MAKERS),
@@ -86,7 +87,7 @@ fn document(index: &str, id: usize, random: &mut Random) -> Value {
     document
 }
 
-/// The payloads that fill an index, each with its method.
+/// The payloads that fill an index, each with its HTTP method.
 pub fn payloads(index: &str, count: usize) -> Vec<(&'static str, Value)> {
     let mut random = Random(index.len() as u64 * 7919);
     let mut documents: Vec<Value> = (0..count).map(|id| document(index, id, &mut random)).collect();
@@ -130,7 +131,7 @@ pub fn settings(index: &str) -> Value {
             "synonyms": {"river": ["sea"], "castle": ["village harbour"]},
             "stopWords": ["of", "and"],
             "faceting": {"sortFacetValuesBy": {"*": "count", "genre": "alpha"}, "maxValuesPerFacet": 20},
-            // More than a node's part of the documents, and fewer than all.
+            // More than the documents of one node, but fewer than all documents.
             "pagination": {"maxTotalHits": 500},
             "typoTolerance": {"minWordSizeForTypos": {"oneTypo": 4, "twoTypos": 7}},
         }),

@@ -1,9 +1,9 @@
-//! Requests that a node refuses, or that look as if it might: the answers are to be the same, byte for byte.
+//! Requests that a node refuses, or that look as if it might refuse them: the answers must be the same, byte for byte.
 
 use super::queries::Request;
 use serde_json::{Value, json};
 
-/// Requests that a node refuses, or that look as if it might.
+/// Requests that a node refuses, or that look as if it might refuse them.
 pub fn errors(index: &str) -> Vec<Request> {
     let search = format!("/indexes/{index}/search");
     let list = format!("/indexes/{index}/documents/fetch");
@@ -270,7 +270,7 @@ pub fn errors(index: &str) -> Vec<Request> {
     cases.into_iter().map(|(method, path, body)| Request { kind: "errors", method, path, body }).collect()
 }
 
-/// One good request for every route.
+/// One valid request for every route.
 pub fn every_route(index: &str) -> Vec<Request> {
     let queries = json!([{"indexUid": index, "q": "river"}]);
     let cases = [

@@ -1,6 +1,6 @@
-//! A cluster and one node, asked the same: the agreement by kind of request.
+//! Sends the same requests to a cluster and a single node, and measures their agreement by kind of request.
 //!
-//! `MIROIR_EQUIVALENCE_QUERIES` says how many requests (320), `MIROIR_EQUIVALENCE_SEED` which (1).
+//! `MIROIR_EQUIVALENCE_QUERIES` sets the number of requests (320), `MIROIR_EQUIVALENCE_SEED` the seed (1).
 
 mod compare;
 mod documents;
@@ -16,39 +16,38 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 const DOCUMENTS: usize = 900;
 
-/// An estimate of a total: how far a node has to look into the documents to fill a page decides what it estimates, and with
-/// a threshold or distinct values that is another number where documents are elsewhere. Pages have exact totals.
+/// The kind of estimated totals. A node's estimate depends on how many documents it has to look at to fill a page. With a
+/// threshold or distinct values, this number changes with the distribution of documents. Requests for pages have exact totals.
 const ESTIMATES: &str = "estimates";
 
-/// What sharding cannot make exact, as `docs/compatibility.md` says, and the least agreement that is expected of it, in
-/// percent.
+/// The kinds that sharding cannot make exact, as `docs/compatibility.md` says, with the least expected agreement in percent.
 const INEXACT: [(&str, u32); 7] = [
     (ESTIMATES, 10),
     ("distinct lists", 20),
     ("federated sorts", 80),
     ("near vectors", 70),
-    // Of hits that are equally near, a node's index finds any first.
+    // Among equally near hits, the vector index of a node may find any of them first.
     ("vector", 75),
     ("distinct facets", 0),
     ("frequency", 40),
 ];
 
-/// The same where nodes are `miroir-devnode`, whose engine is that of Meilisearch 1.15.
+/// The same for `miroir-devnode`, whose engine is that of Meilisearch 1.15.
 const INEXACT_ON_DEVNODE: [(&str, u32); 7] = [
-    // It merges facets of indexes that order them differently, which 1.50 refuses, and orders merged facets by name.
+    // It merges the facets of indexes with different facet orders, which 1.50 refuses, and orders merged facets by name.
     ("errors", 98),
-    // Of values with one count its engine shows others than that of 1.50.
+    // Among values with the same count, its engine shows others than that of 1.50.
     ("facets by count", 60),
     ("facets cut", 80),
-    // Its engine counts hits below the threshold in a page's total, as far as it has looked.
+    // Its engine includes hits below the threshold in a page's total, as far as it has looked at them.
     ("threshold", 70),
-    // Its index finds fewer of the nearest.
+    // Its vector index finds fewer of the nearest vectors.
     ("near vectors", 5),
     ("deep vectors", 0),
     ("deep hybrid", 0),
 ];
 
-/// The least agreement that is expected, by kind; 100 of all that are not named.
+/// The least expected agreement by kind; it is 100 for kinds that are not named.
 fn floors() -> BTreeMap<&'static str, u32> {
     let mut floors = BTreeMap::from(INEXACT);
     if !miroir_tests::nodes_are_real() {
@@ -57,15 +56,16 @@ fn floors() -> BTreeMap<&'static str, u32> {
     floors
 }
 
-/// By kind: requests, those that agree in everything, those that agree but for the order of facet values of one count.
+/// By kind: the number of requests, of those that agree exactly, and of those that agree except for the order of facet values
+/// with the same count.
 type Tally = BTreeMap<&'static str, (u32, u32, u32)>;
 
 /// A cluster or a node.
 struct Asked {
     client: Client,
-    /// Under tenant tokens.
+    /// Clients with tenant tokens.
     tenants: Vec<Client>,
-    /// Under keys that open nothing, or something else.
+    /// Clients with keys that do not allow the requests.
     strangers: Vec<Client>,
 }
 
@@ -79,7 +79,7 @@ impl Asked {
                 client.succeeded(&client.json(method, &format!("/indexes/{index}/documents"), &payload));
             }
         }
-        // Without any setting.
+        // An index without any settings.
         client.create("bare", "id", &json!({}));
         client.add("bare", &json!([{"id": 1, "a": 2}]));
         let key = |uid: &str, action: &str, index: &str| {
@@ -106,7 +106,7 @@ impl Asked {
         Self { client: client.clone(), tenants, strangers }
     }
 
-    /// The same asked by somebody else.
+    /// The same cluster or node, asked by the strangers.
     fn by_strangers(&self) -> impl Iterator<Item = Self> {
         let asked =
             |client: &Client| Self { client: client.clone(), tenants: Vec::new(), strangers: Vec::new() };
@@ -128,7 +128,7 @@ impl Asked {
         };
         let (status, mut answer) = ask(&request.body);
         if request.kind == "all pages" {
-            // Ten pages, as one answer.
+            // Combines ten pages into one answer.
             let mut body = request.body.clone();
             for page in 1..10 {
                 body["offset"] = json!(page * body["limit"].as_u64().unwrap());
@@ -156,7 +156,7 @@ fn run(cluster: &Asked, node: &Asked, count: u64, seed: u64) -> Tally {
     tally
 }
 
-/// What nodes refuse, and what they tell to those who may not ask.
+/// Compares refused requests, and the answers to clients without the right to ask.
 fn refusals(cluster: &Asked, node: &Asked) -> Tally {
     let mut tally = Tally::new();
     for request in ["things", "others", SCATTERED].iter().flat_map(|index| errors::errors(index)) {
@@ -173,7 +173,7 @@ fn refusals(cluster: &Asked, node: &Asked) -> Tally {
 fn check(cluster: &Asked, node: &Asked, request: &Request, tally: &mut Tally) {
     let (mut one, mut other) = (cluster.ask(request), node.ask(request));
     let estimated = request.kind.contains("distinct") || request.kind == "threshold";
-    // Without a page of one query the total of a federated search is an estimate too.
+    // If no query has pages, the total of a federated search is an estimate too.
     let names: &[&str] = match request.kind {
         "federated distinct" => &["estimatedTotalHits", "totalHits", "totalPages"],
         _ => &["estimatedTotalHits"],
@@ -233,8 +233,8 @@ fn wanting_of_inexact(forms: &[Tally]) -> Vec<String> {
     wanting
 }
 
-/// Puts a copy of every document onto every node, past the gateway, as a migration does before it hands over: extra
-/// copies of shards, tags and all, on nodes that do not own them.
+/// Writes a copy of every document, with its shard tag, to every node without the gateway. So nodes have additional copies of
+/// shards that they do not own, as during a move before the hand-over.
 fn copy_everywhere(cluster: &Sandbox) {
     let nodes: Vec<Client> = (0..3).map(|node| cluster.node(node)).collect();
     for index in documents::ALL {

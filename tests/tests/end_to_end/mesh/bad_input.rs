@@ -1,4 +1,5 @@
-//! What is published is broken, or does not fit the gateway: the last good configuration stays, and the reason is told.
+//! The published configuration is broken, or does not fit the gateway: the gateway keeps the last good configuration, and the
+//! control plane reports the reason.
 
 use super::{Envoy, Mesh, ask, control_metrics, prometheus};
 use miroir_tests::{Client, MASTER_KEY, Sandbox, http, programs, scratch, wait_until};
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 
 const SEARCH: &str = "/indexes/movies/search";
 
-/// Whether a gateway still answers in full.
+/// Checks that a gateway still returns complete answers.
 fn serves(client: &Client) {
     assert_eq!(client.search("movies", &json!({"limit": 100}))["hits"].as_array().unwrap().len(), 41);
 }
@@ -23,7 +24,7 @@ fn has_trouble(cluster: &Sandbox, gateway: &str, kind: &str, what: &str) -> bool
     troubles(cluster, gateway).iter().any(is)
 }
 
-/// The folder that gateway-0 watches, and what it says of itself.
+/// The folder that gateway-0 watches, and this gateway's statistics and log.
 struct Files<'a> {
     cluster: &'a Sandbox,
 }
@@ -37,7 +38,7 @@ impl Files<'_> {
         std::fs::read(self.cluster.published(name)).unwrap()
     }
 
-    /// A statistic of Envoy's, by the end of its name.
+    /// The sum of an Envoy statistic, found by the end of its name.
     fn statistic(&self, end: &str) -> u64 {
         let found = prometheus(&self.cluster.admin(0));
         let values = found.lines().filter_map(|line| {
@@ -47,7 +48,7 @@ impl Files<'_> {
         values.sum()
     }
 
-    /// A file is what `spoil` makes of it.
+    /// Spoils a published file. Checks that Envoy refuses it, and that the control plane restores it and reports this.
     fn spoil(&self, name: &str, statistic: &str, spoil: impl FnOnce(&[u8]) -> Vec<u8>) {
         let (whole, failures) = (self.read(name), self.statistic(statistic));
         self.cluster.publish_instead(name, &spoil(&whole), "Envoy refuses it", || {
@@ -57,12 +58,12 @@ impl Files<'_> {
         wait_until("the control plane writes it again", || self.read(name) == whole);
         let is_told =
             || self.cluster.status()["folder"]["trouble"].as_str().unwrap_or_default().contains(name);
-        wait_until("the control plane tells", is_told);
-        assert!(self.cluster.miroir_ok(&["status"]).contains("it has been written again"));
+        wait_until("the control plane reports the broken file", is_told);
+        assert!(self.cluster.miroir_ok(&["status"]).contains("the files have been written again"));
         serves(&self.cluster.client);
     }
 
-    /// The filter's configuration is another; `wrong` is what is said of it.
+    /// Changes the filter's configuration. Checks that the filter refuses it, and that the reported reason contains `wrong`.
     fn misconfigure(&self, change: impl FnOnce(&mut Value), wrong: &str) {
         let mut ecds: Value = serde_json::from_slice(&self.read("ecds.json")).unwrap();
         let value = &mut ecds["resources"][0]["typed_config"]["config"]["configuration"]["value"];
@@ -87,9 +88,9 @@ impl Files<'_> {
         assert!(
             control_metrics(self.cluster).contains("miroir_control_gateway_troubles{kind=\"refused\"} 1")
         );
-        // Whoever is published next is taken.
+        // The next published topology is accepted.
         self.cluster.client.create(&format!("after-{version}"), "id", &json!({}));
-        wait_until("what is published is taken", || troubles(self.cluster, "gateway-0").is_empty());
+        wait_until("the next topology is accepted", || troubles(self.cluster, "gateway-0").is_empty());
     }
 }
 
@@ -101,7 +102,7 @@ pub fn what_is_broken_in_files_is_refused_and_told(cluster: &Sandbox) {
     files.spoil("cds.json", "cluster_manager_cds_update_rejected", |whole| {
         let mut clusters: Value = serde_json::from_slice(whole).unwrap();
         let resources = clusters["resources"].as_array_mut().unwrap();
-        // There twice.
+        // The same cluster twice.
         resources.push(resources[0].clone());
         clusters["version_info"] = json!("twice");
         clusters.to_string().into_bytes()
@@ -129,7 +130,7 @@ impl Another {
         Self { process, _data: data }
     }
 
-    /// It has given up, and says why.
+    /// Checks that it exits with an error that names the reason.
     fn gives_up(mut self) {
         wait_until("it ends", || self.process.try_wait().unwrap().is_some());
         let output = self.process.wait_with_output().unwrap();
@@ -142,7 +143,8 @@ pub fn another_control_plane_for_one_folder_gives_up(cluster: &Sandbox) {
     Another::start(cluster).gives_up();
 }
 
-/// Two control planes, each with a ledger of its own, publish to a gateway: the one that hears from it what it never said tells.
+/// If two control planes with different ledgers publish to a gateway, one of them gets reports of a topology that it never
+/// published. It must tell the operator.
 pub fn a_gateway_that_hears_another_is_told(cluster: &Sandbox) {
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
     let secrets: Value = serde_json::from_slice(&secrets).unwrap();
@@ -156,7 +158,8 @@ pub fn a_gateway_that_hears_another_is_told(cluster: &Sandbox) {
     assert!(control_metrics(cluster).contains("miroir_control_gateway_troubles{kind=\"ahead\"} 1"));
 }
 
-/// An Envoy with clusters of its own, which lacks that of the third node. It asks for the filter's configuration alone, by delta.
+/// An Envoy with its own static clusters, without that of the third node. It subscribes only to the filter's configuration, by
+/// delta xDS.
 fn with_own_clusters(cluster: &Sandbox) -> Envoy {
     let own = |name: &str, process: &str| {
         let address = cluster.address(process);
@@ -206,7 +209,7 @@ pub fn a_cluster_that_envoy_lacks_is_told(cluster: &Sandbox) {
         cluster.miroir_ok(&["status"]).contains("own-clusters does not reach meili-2: its Envoy does not")
     );
     assert!(control_metrics(cluster).contains("miroir_control_gateway_troubles{kind=\"unreached\"} 1"));
-    // Reads of all kinds ask all nodes, sooner or later.
+    // Sooner or later, a read uses each node.
     let query = |number: u64| json!({"q": format!("title {number}"), "limit": 100});
     envoy.wait_for_log("callout to cluster meili-2 cannot be sent", |number| {
         assert_eq!(envoy.client.json("POST", SEARCH, &query(number)).status, 200);
@@ -216,7 +219,7 @@ pub fn a_cluster_that_envoy_lacks_is_told(cluster: &Sandbox) {
     assert!(dump["configs"].is_null(), "it hears of the filter only: {dump}");
 }
 
-/// A mesh's sidecar may rewrite hosts, before a gateway and behind it.
+/// The sidecar of a mesh may rewrite the host header, before a gateway and behind it.
 pub fn hosts_may_be_rewritten(mesh: &Mesh) {
     let (cluster, envoy) = (&mesh.cluster, &mesh.managed);
     for host in ["outbound_.7700_._.meilisearch-0.miroir.svc", "127.0.0.1"] {

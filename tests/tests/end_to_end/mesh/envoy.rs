@@ -1,4 +1,4 @@
-//! An Envoy that a test starts.
+//! Starts an Envoy for a test.
 
 use miroir_tests::{Client, MASTER_KEY, free_port, http, scratch, wait_until};
 use std::{
@@ -8,7 +8,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// An Envoy; it ends with this value.
+/// An Envoy; it is killed when this value is dropped.
 pub struct Envoy {
     process: Mutex<Child>,
     pub client: Client,
@@ -17,7 +17,7 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts one with what `configuration` says, given its ports (for clients, for administration) and its folder.
+    /// Starts an Envoy. `configuration` returns its bootstrap, from its ports (for clients, for administration) and its folder.
     pub fn start(configuration: impl FnOnce(u16, u16, &Path) -> String) -> Self {
         let folder = scratch();
         let (port, admin) = (free_port(), free_port());
@@ -28,7 +28,7 @@ impl Envoy {
             .arg("--config-path")
             .arg(file)
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
-            // Access logs are waited for.
+            // Tests wait for access logs, so flush them often.
             .args(["--file-flush-interval-msec", "100"])
             .stdout(Stdio::null())
             .stderr(log)
@@ -54,7 +54,7 @@ impl Envoy {
         });
     }
 
-    /// Does something again and again until Envoy's log has these words.
+    /// Repeats an action until Envoy's log contains these words.
     pub fn wait_for_log(&self, words: &str, mut attempt: impl FnMut(u64)) {
         let mut attempts = 0;
         wait_until(words, || {
@@ -83,7 +83,7 @@ impl Drop for Envoy {
     }
 }
 
-/// The statistics of an Envoy, of its administration.
+/// The statistics of an Envoy, from its administration interface.
 pub fn prometheus(admin: &Client) -> String {
     http().get(format!("{}/stats/prometheus", admin.url())).send().unwrap().text().unwrap()
 }

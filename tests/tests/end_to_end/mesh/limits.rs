@@ -1,4 +1,4 @@
-//! What a gateway does with clients that hold on to it, by the time limits of the samples.
+//! A gateway closes the connections of slow clients, by the time limits of the sample configurations.
 
 use super::{Envoy, bootstrap};
 use miroir_tests::{MASTER_KEY, Sandbox, Upload};
@@ -9,17 +9,17 @@ use std::{
 };
 
 const DOCUMENTS: &str = "/indexes/movies/documents";
-/// The sample's time limits, and those of the test.
+/// The time limits of the sample, and the shorter ones of the test.
 const LIMITS: [(&str, &str); 4] = [
     ("request_headers_timeout: 10s", "request_headers_timeout: 0.5s"),
     ("stream_idle_timeout: 240s", "stream_idle_timeout: 1s"),
     ("request_timeout: 1800s", "request_timeout: 3s"),
     ("  idle_timeout: 900s", "  idle_timeout: 1s"),
 ];
-/// Long after each of them.
+/// Much longer than each of these limits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A gateway with the sample's limits, but short.
+/// A gateway with the sample's limits, shortened.
 fn impatient(cluster: &Sandbox) -> Envoy {
     Envoy::start(|listen, admin, _| {
         let text = bootstrap(cluster, "impatient", (listen, admin), &[]);
@@ -36,12 +36,16 @@ fn connect(envoy: &Envoy) -> TcpStream {
     stream
 }
 
-/// What comes until the gateway hangs up.
+/// Reads until the gateway closes the connection.
 fn until_the_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A connection that is reset has ended, too; one that stays runs into the time limit.
+    // A reset also counts as closed. If the connection stays open, the read times out.
     if let Err(error) = stream.read_to_end(&mut answer) {
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it does not hang up");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "the gateway does not close the connection"
+        );
     }
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -49,13 +53,13 @@ fn until_the_end(stream: &mut TcpStream) -> String {
 pub fn clients_that_stop_talking_are_let_go(cluster: &Sandbox) {
     let envoy = &impatient(cluster);
     envoy.wait_ready();
-    // A head that does not end.
+    // A request head that never ends.
     let mut head = connect(envoy);
     head.write_all(b"GET /health HTTP/1.1\r\nhos").unwrap();
-    // A connection on which nothing is asked any more.
+    // A connection that stays idle after a request.
     let mut idle = connect(envoy);
     idle.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-    // An upload that stops, while the others are waited for.
+    // An upload that stalls, while the test waits for the other two.
     let mut stalled = Upload::start(envoy.client.url(), DOCUMENTS, 1_000);
     stalled.send(b"[");
     let answer = until_the_end(&mut head);
@@ -65,7 +69,7 @@ pub fn clients_that_stop_talking_are_let_go(cluster: &Sandbox) {
     let answer = stalled.answer();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 
-    // One that never stops, and never ends.
+    // An upload that sends slowly and never ends.
     let mut slow = connect(envoy);
     let head = format!(
         "POST {DOCUMENTS} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {MASTER_KEY}\r\n\
@@ -75,13 +79,13 @@ pub fn clients_that_stop_talking_are_let_go(cluster: &Sandbox) {
     slow.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let (begun, mut answer) = (Instant::now(), [0; 12]);
     while slow.read_exact(&mut answer).is_err() {
-        assert!(begun.elapsed() < PATIENCE, "it is taken for ever");
-        // A gateway that has hung up takes no more.
+        assert!(begun.elapsed() < PATIENCE, "the gateway accepts the upload forever");
+        // Once the gateway has closed the connection, writing fails.
         if slow.write_all(b" ").is_err() {
             break;
         }
     }
     assert!([&b"HTTP/1.1 408"[..], &[0; 12]].contains(&&answer[..]), "{answer:?}");
-    // Whoever talks is served.
+    // Other clients are still served.
     assert_eq!(envoy.client.count("movies"), 41);
 }

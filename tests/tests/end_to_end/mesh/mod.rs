@@ -1,4 +1,4 @@
-//! Envoys that a user has already: one that nothing manages, which serves other hosts too, and one that hears by gRPC.
+//! Envoys of the user: one with a static configuration, which also serves other hosts, and one that is configured by gRPC.
 
 mod bad_input;
 mod envoy;
@@ -25,7 +25,7 @@ use std::{
 };
 use traces::Collector;
 
-/// A node that is well, but fails whatever it is asked; and the heads of what it is asked.
+/// A fake node that passes health checks but fails all other requests. Returns its port, and the heads of the requests.
 fn failing_node() -> (u16, Arc<Mutex<Vec<String>>>) {
     let port = free_port();
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -55,8 +55,8 @@ fn failing_node() -> (u16, Arc<Mutex<Vec<String>>>) {
 
 const PLACEMENT: &str = r#""placement": [[0, 1], [1, 2], [2, 0], [0, 1]],"#;
 
-/// The sample of an Envoy without a control plane, over the cluster's first two nodes and another in place of the third; the cluster
-/// is under a path.
+/// An Envoy with the sample configuration without a control plane. It uses the cluster's first two nodes, and another node in
+/// place of the third. The cluster is served below a path prefix.
 fn unmanaged(cluster: &Sandbox, third: u16, collector: &Collector) -> Envoy {
     let ecds = std::fs::read(cluster.published("ecds.json")).unwrap();
     let ecds: Value = serde_json::from_slice(&ecds).unwrap();
@@ -110,14 +110,14 @@ pub fn bootstrap(cluster: &Sandbox, name: &str, (listen, admin): (u16, u16), mor
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// An Envoy with that bootstrap.
+/// An Envoy with the bootstrap of `miroir bootstrap`.
 fn managed(cluster: &Sandbox, collector: &Collector) -> Envoy {
     Envoy::start(|listen, admin, _| {
         bootstrap(cluster, "by-grpc", (listen, admin), &["--otlp", collector.address()])
     })
 }
 
-/// Asks for a host.
+/// Sends a request with a host header.
 fn ask(envoy: &Envoy, host: &str, method: &str, path: &str, body: &Value) -> (u16, String) {
     let request = http()
         .request(method.parse().unwrap(), format!("{}{path}", envoy.client.url()))
@@ -132,7 +132,7 @@ fn ask(envoy: &Envoy, host: &str, method: &str, path: &str, body: &Value) -> (u1
 const HOST: &str = "search.example.com";
 const SEARCH: &str = "/ms/indexes/movies/search";
 
-/// The clusters that an Envoy has from its control plane, as it has understood them.
+/// The clusters that an Envoy got from its control plane, from its configuration dump.
 fn clusters(admin: &Client) -> BTreeSet<String> {
     let dump = admin.get("/config_dump?resource=dynamic_active_clusters").body;
     let configs = dump["configs"].as_array().unwrap().iter();
@@ -151,7 +151,8 @@ fn no_secret_is_logged(cluster: &Sandbox) {
     }
 }
 
-/// Of secrets, Envoy's administration and the files for Envoy show what a gateway needs, and no other.
+/// Checks that Envoy's administration interface and the files for Envoy contain no other secrets than those that a gateway
+/// needs.
 fn only_gateways_own_secrets_are_shown(mesh: &Mesh) {
     let Mesh { cluster, managed, .. } = mesh;
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
@@ -174,7 +175,7 @@ fn only_gateways_own_secrets_are_shown(mesh: &Mesh) {
     }
 }
 
-/// What the control plane tells Prometheus.
+/// The metrics of the control plane.
 fn control_metrics(cluster: &Sandbox) -> String {
     let secrets = std::fs::read(cluster.data().join("control/secrets.json")).unwrap();
     let secrets: Value = serde_json::from_slice(&secrets).unwrap();
@@ -184,7 +185,7 @@ fn control_metrics(cluster: &Sandbox) -> String {
     answer.text().unwrap()
 }
 
-/// The statistics that dashboard and alerts name.
+/// The statistics that the dashboard and the alerts use.
 fn named() -> BTreeSet<String> {
     let files = [
         include_str!("../../../../envoy/observability/alerts.yaml"),
@@ -218,7 +219,7 @@ impl Mesh {
         cluster.client.create("movies", "id", &json!({"filterableAttributes": ["id"]}));
         let document = |id: u64| json!({"id": id, "title": format!("title {id}")});
         cluster.client.add("movies", &json!((0..40).map(document).collect::<Vec<_>>()));
-        // They start side by side.
+        // Start all Envoys concurrently.
         let (unmanaged, managed) = (unmanaged(&cluster, third, &collector), managed(&cluster, &collector));
         let expected = cluster.client.search("movies", &json!({"limit": 100}))["hits"].clone();
         assert_eq!(expected.as_array().unwrap().len(), 40);
@@ -227,7 +228,7 @@ impl Mesh {
         managed.client.add("movies", &json!([{"id": 40, "title": "by gRPC"}]));
         assert_eq!(cluster.client.count("movies"), 41);
         unmanaged.wait_for("the unmanaged Envoy reaches its nodes", |envoy| {
-            // It may not listen yet.
+            // Envoy may not listen yet.
             envoy.client.try_send("GET", "/", None, Vec::new()).is_ok()
                 && ask(envoy, HOST, "POST", SEARCH, &json!({"limit": 100})).0 == 200
         });
@@ -301,7 +302,7 @@ fn an_envoy_without_a_control_plane_reads_for_one_host(mesh: &Mesh) {
     let other = ask(unmanaged, "www.example.com", "POST", SEARCH, &json!({}));
     assert_eq!(other, (200, "not Miroir's".to_owned()));
 
-    // What access logs tell.
+    // The content of access logs.
     unmanaged.wait_for("the access log has the last request", |envoy| {
         let log = std::fs::read_to_string(envoy.folder.path().join("access.log")).unwrap_or_default();
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -315,7 +316,7 @@ fn an_envoy_without_a_control_plane_reads_for_one_host(mesh: &Mesh) {
     });
 }
 
-/// Half of the cluster is away: what is left is told, and counted.
+/// Some shards have no replica: answers are partial, and the missing shards are counted.
 fn what_is_missing_is_told_and_counted(mesh: &Mesh) {
     let Mesh { cluster, unmanaged, .. } = mesh;
     let whole = ask(unmanaged, HOST, "POST", SEARCH, &json!({"limit": 100}));
@@ -334,7 +335,7 @@ fn what_is_missing_is_told_and_counted(mesh: &Mesh) {
     let without_token = http().get(format!("{}/_miroir/metrics", cluster.address("control"))).send().unwrap();
     assert_eq!(without_token.status(), 403);
     let control = control_metrics(cluster);
-    // Envoy tells of histograms from its next flush on.
+    // Envoy shows histograms only after its next flush.
     unmanaged.wait_for("every statistic that dashboard and alerts name is there", |envoy| {
         let all = envoy.prometheus() + &control;
         let is_there = |name: &String| {

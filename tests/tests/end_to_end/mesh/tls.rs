@@ -1,4 +1,4 @@
-//! Everything speaks TLS, and shows who it is: nodes, control plane, gateway, command line.
+//! All connections use mutual TLS: between nodes, control plane, gateway and command line.
 
 use super::Envoy;
 use miroir_tests::{
@@ -27,7 +27,7 @@ use tokio_rustls::{
     },
 };
 
-/// A process that ends with this value.
+/// A process that is killed when this value is dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -38,7 +38,7 @@ impl Drop for Process {
     }
 }
 
-/// An authority, and those that it vouches for: a certificate and its key in one file.
+/// A certificate authority, and the certificates that it signs. A certificate and its key are in one file.
 struct Certificates {
     folder: PathBuf,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -61,7 +61,7 @@ impl Certificates {
     fn identity(&self, name: &str) -> PathBuf {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        // With the authority's own name, it would be taken for one that vouches for itself.
+        // With the authority's name, the certificate would look self-signed.
         params.distinguished_name.push(DnType::CommonName, name);
         let own = params.signed_by(&key, &self.authority).unwrap();
         let path = self.folder.join(format!("{name}.pem"));
@@ -83,7 +83,7 @@ fn own(identity: &Path) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
     (chain.collect(), PrivateKeyDer::from_pem_file(identity).unwrap())
 }
 
-/// A node that only those whom the authority vouches for can talk to; and its address.
+/// Starts a node that requires a client certificate of the authority. Returns the process and its address.
 fn node(folder: &Path, certificates: &Certificates, name: &str) -> (Process, String) {
     let (plain, port) = (free_port(), free_port());
     let identity = certificates.identity(name);
@@ -107,7 +107,7 @@ fn node(folder: &Path, certificates: &Certificates, name: &str) -> (Process, Str
     (Process(command.spawn().expect("a node")), format!("127.0.0.1:{port}"))
 }
 
-/// Speaks TLS for a program that cannot. It lives as long as the test's process.
+/// A TLS proxy in front of a program without TLS. It runs until the test's process ends.
 fn terminate(port: u16, plain: u16, identity: &Path, ca: &Path) {
     let provider = Arc::new(ring::default_provider());
     let verifier =
@@ -128,7 +128,7 @@ fn terminate(port: u16, plain: u16, identity: &Path, ca: &Path) {
                 .run_until(async {
                     while let Ok((stream, _)) = listener.accept().await {
                         let acceptor = acceptor.clone();
-                        // A connection that breaks is its owners' affair.
+                        // A broken connection is noticed by its two ends.
                         tokio::task::spawn_local(async move {
                             let mut stream = acceptor.accept(stream).await?;
                             let mut node = TcpStream::connect(("127.0.0.1", plain)).await?;
@@ -145,7 +145,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// What somebody gets who trusts the authority; `None` where the connection is refused.
+/// The answer to a request of a client that trusts the authority; `None` if the connection is refused.
 fn get(address: &str, path: &str, bearer: &str, ca: &Path, identity: Option<&Path>) -> Option<String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -172,13 +172,13 @@ fn get(address: &str, path: &str, bearer: &str, ca: &Path, identity: Option<&Pat
     answer.ok().filter(|answer| !answer.is_empty())
 }
 
-/// A cluster without anything in plain text between its parts.
+/// A cluster whose parts communicate only by TLS.
 struct Secured {
     folder: TempDir,
     certificates: Certificates,
     nodes: Vec<(Process, String)>,
     address: String,
-    /// What the gateways and the control plane are to nodes, and gateways to the control plane.
+    /// The client certificate of gateways and the control plane for nodes, and of gateways for the control plane.
     own: PathBuf,
 }
 
@@ -195,7 +195,7 @@ impl Secured {
         self.folder.path().join("control")
     }
 
-    /// The control plane.
+    /// Starts the control plane.
     fn serve(&self, wasm: &Path) -> Process {
         let log =
             std::fs::File::options().create(true).append(true).open(self.folder.path().join("control.log"));
@@ -219,7 +219,7 @@ impl Secured {
         Process(command.stdout(Stdio::null()).stderr(log.unwrap()).spawn().expect("miroir"))
     }
 
-    /// An operator's command.
+    /// Runs a command of an operator.
     fn miroir(&self, arguments: &[&str], identity: Option<&Path>) -> Output {
         let mut command = Command::new(programs().join("miroir"));
         command.args(arguments).args(["--control", &format!("https://{}", self.address)]);
@@ -261,7 +261,7 @@ pub fn nothing_is_said_in_plain_text_nor_to_strangers() {
     let stranger = strangers.identity("operator");
     let module = programs().join("../wasm32-wasip1/release/miroir_filter.wasm");
     let control = cluster.serve(&module);
-    // The secrets are made at the first start.
+    // The control plane creates its secrets at the first start.
     wait_until("the control plane listens", || cluster.data().join("control.json").exists());
     let gateway = cluster.gateway();
     gateway.wait_ready();
@@ -293,11 +293,11 @@ pub fn nothing_is_said_in_plain_text_nor_to_strangers() {
         assert!(!cluster.miroir(&["status"], identity).status.success());
     }
 
-    // What is published is refused by Envoy: everything goes on, and the reason is told.
+    // Envoy refuses the published configuration: requests are still served, and the command line shows the reason.
     drop(control);
     let control = cluster.serve(Path::new("/nowhere/miroir_filter.wasm"));
     let mut said = String::new();
-    wait_until("the command line tells why", || {
+    wait_until("the command line shows the reason", || {
         let status = cluster.miroir(&["status"], Some(&operator));
         said = String::from_utf8_lossy(&status.stdout).into_owned();
         said.contains("  and refused filter ")
@@ -308,7 +308,7 @@ pub fn nothing_is_said_in_plain_text_nor_to_strangers() {
     gateway.client.add("movies", &json!([document(20)]));
     assert_eq!(Secured::hits(&gateway.client), 21);
 
-    // An upgrade: the module has another name. Nobody notices.
+    // An upgrade: the Wasm module gets another name. Clients must not notice.
     let newer = cluster.folder.path().join("newer.wasm");
     std::fs::copy(module, &newer).unwrap();
     drop(control);

@@ -1,4 +1,4 @@
-//! Traces: a collector that hears of all spans, those of the filter and those of Envoy.
+//! Traces: a collector receives the spans of the filter and of Envoy.
 
 use super::{Envoy, HOST, Mesh, SEARCH};
 use miroir_tests::{MASTER_KEY, http, serve, wait_until};
@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// A collector of traces.
+/// A fake trace collector.
 pub struct Collector {
     address: &'static str,
     heard: Arc<Mutex<Heard>>,
@@ -16,9 +16,9 @@ pub struct Collector {
 
 #[derive(Default)]
 struct Heard {
-    /// The filter's, as JSON.
+    /// The spans of the filter, as JSON.
     spans: Vec<Value>,
-    /// Envoy's: protobuf.
+    /// The spans of Envoy, as protobuf.
     envoys: Vec<Vec<u8>>,
 }
 
@@ -48,7 +48,7 @@ impl Collector {
         self.address
     }
 
-    /// The collector as an Envoy cluster.
+    /// The Envoy cluster of the collector.
     pub fn cluster(&self, name: &str) -> Value {
         let (host, port) = self.address.rsplit_once(':').unwrap();
         let address =
@@ -62,9 +62,9 @@ impl Collector {
         spans.into_iter().filter(|span| span["traceId"] == trace).collect()
     }
 
-    /// The request's span in a trace, and those of its callouts in the order in which they began; all of one request.
+    /// The span of the request in a trace, and the spans of its callouts, in the order in which they started.
     fn trace(&self, trace: &str) -> (Value, Vec<Value>) {
-        // The request's own span ends last.
+        // The span of the request ends last.
         let is_request = |span: &Value| span["kind"] != 3;
         wait_until("the collector hears of the request", || self.spans(trace).iter().any(is_request));
         let (mut requests, mut calls): (Vec<Value>, Vec<Value>) =
@@ -102,13 +102,13 @@ fn nodes(calls: &[Value]) -> Vec<String> {
     calls.iter().map(|call| attribute(call, "miroir.node").as_str().unwrap().to_owned()).collect()
 }
 
-/// The shards that a callout was about.
+/// The shards in the attributes of a callout's span.
 fn shards(call: &Value) -> Vec<u16> {
     let values = attribute(call, "miroir.shards")["values"].as_array().cloned().unwrap_or_default();
     values.iter().map(|value| value["intValue"].as_str().unwrap().parse().unwrap()).collect()
 }
 
-/// Asks as a client whose own span is this one.
+/// Sends a request with this `traceparent`, as a client with its own span does.
 pub fn ask_traced(envoy: &Envoy, method: &str, path: &str, traceparent: &str, body: &Value) -> (u16, Value) {
     let request = http()
         .request(method.parse().unwrap(), format!("{}{path}", envoy.client.url()))
@@ -120,7 +120,8 @@ pub fn ask_traced(envoy: &Envoy, method: &str, path: &str, traceparent: &str, bo
     (answer.status().as_u16(), answer.json().unwrap_or_default())
 }
 
-/// All three nodes are asked, and one of them fails: every one is a span, and those that stand in for it too.
+/// All three nodes are asked, and one of them fails. Checks that each callout has a span, also those to the nodes that stand
+/// in.
 pub fn a_node_that_fails_and_its_stand_in_are_spans(mesh: &Mesh) {
     let Mesh { unmanaged: envoy, collector, heads, .. } = mesh;
     let client = "00f067aa0ba902b7";
@@ -159,13 +160,13 @@ pub fn a_node_that_fails_and_its_stand_in_are_spans(mesh: &Mesh) {
     let stood_in: BTreeSet<u16> = calls[3..].iter().flat_map(shards).collect();
     assert_eq!(stood_in, shards(third).into_iter().collect(), "{calls:?}");
     assert!(calls[3..].iter().all(|call| begun(call) >= ended(third)), "{calls:?}");
-    // The collector hears of spans before the filter hears its answer.
+    // The collector gets the spans before the filter gets the collector's answer.
     wait_until("sent spans are counted", || {
         envoy.prometheus().contains("miroir_spans_total{outcome=\"sent\"}")
     });
 }
 
-/// Envoy has a tracer of its own.
+/// Checks the traces of an Envoy that has its own tracer.
 pub fn a_request_is_one_trace_below_envoys_own_span(mesh: &Mesh) {
     let Mesh { managed: envoy, collector, .. } = mesh;
     let client = "b7ad6b7169203331";
@@ -177,7 +178,7 @@ pub fn a_request_is_one_trace_below_envoys_own_span(mesh: &Mesh) {
     assert_eq!(ask(&unsampled, "00", path, &json!({})), 200);
     assert_eq!(ask(&search, "01", path, &json!({"q": "title"})), 200);
     assert_eq!(ask(&write, "01", "/indexes/movies/documents", &json!([{"id": 1, "title": "title 1"}])), 202);
-    // A client that traces nothing: Envoy begins a trace.
+    // A client without tracing: Envoy starts a trace.
     assert_eq!(envoy.client.get("/indexes/movies/documents/17").status, 200);
 
     let (request, calls) = collector.trace(&search);
@@ -207,7 +208,7 @@ pub fn a_request_is_one_trace_below_envoys_own_span(mesh: &Mesh) {
     assert_eq!((calls.len(), &read["kind"]), (1, &json!(1)));
     assert!(collector.spans(&unsampled).is_empty());
 
-    // Envoy's own spans: five go together.
+    // Envoy sends its own spans five at a time.
     for _ in 0..5 {
         assert_eq!(envoy.client.get("/indexes/movies/documents/17").status, 200);
     }

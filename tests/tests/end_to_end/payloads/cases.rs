@@ -210,7 +210,7 @@ pub fn deletions_and_edits() -> Vec<Case> {
     bodies.into_iter().chain(deleted).chain(again).collect()
 }
 
-/// Documents that a node refuses by the settings of the index, among others that it would take.
+/// Documents that a node refuses because of the index's settings, among others that it would accept.
 pub fn refused_by_settings() -> Vec<Case> {
     let settings = json!({
         "filterableAttributes": ["_geo", "_geojson"],
@@ -220,7 +220,7 @@ pub fn refused_by_settings() -> Vec<Case> {
     let among_others = |method: &'static str, fields: &str| {
         let documents: Vec<String> = (0..30)
             .map(|id| match id {
-                // The last of several members of one name counts.
+                // If a name occurs twice in an object, the last member counts.
                 17 => format!(r#"{{"id":{id},{VECTORS},{fields}}}"#),
                 id => format!(r#"{{"id":{id},{VECTORS}}}"#),
             })

@@ -1,4 +1,4 @@
-//! Payloads of every form, good and bad: a cluster answers, and keeps, what one node does.
+//! Valid and invalid payloads of every form: a cluster must answer as a single node does, and store the same documents.
 
 mod cases;
 
@@ -6,7 +6,7 @@ use miroir_tests::{Client, Node, Sandbox, tell};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One request to a route of an index of its own.
+/// One request to a route of the case's own index.
 struct Case {
     name: String,
     method: &'static str,
@@ -15,7 +15,7 @@ struct Case {
     content_type: Option<&'static str>,
     encoding: Option<&'static str>,
     body: Vec<u8>,
-    /// What is in the index before.
+    /// The documents that are in the index before.
     before: Option<&'static str>,
     /// The index's settings.
     settings: Option<Value>,
@@ -34,7 +34,7 @@ fn case(name: &str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Cas
     }
 }
 
-/// An answer and all that follows from it, without what differs from run to run.
+/// The answer to a case and its effects, without the values that differ from run to run.
 fn told(client: &Client, index: &str, case: &Case) -> Value {
     if let Some(settings) = &case.settings {
         client.succeeded(&client.json("PATCH", &format!("/indexes/{index}/settings"), settings));

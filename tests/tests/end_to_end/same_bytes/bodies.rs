@@ -73,7 +73,7 @@ pub fn types_and_compressions_of_bodies_are_those_of_one_node(cluster: &Sandbox,
             ("br", gzip),
             ("gzip", cut),
         ];
-        // What is no stream of its encoding, the development node refuses in words of its own.
+        // If the body is not a valid stream of its encoding, the development node's error has other words.
         let others = others.into_iter().filter(|_| pair.is_real).collect::<Vec<_>>();
         for (encoding, bytes) in streams.into_iter().chain(others) {
             let whole = bytes.len();
@@ -90,15 +90,15 @@ pub fn types_and_compressions_of_bodies_are_those_of_one_node(cluster: &Sandbox,
     pair.end();
 }
 
-/// A stream of brotli that stores these bytes as they are. Source: RFC 7932, 9.2.
+/// A Brotli stream that stores these bytes uncompressed. Source: RFC 7932, 9.2.
 fn brotli(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len() - 1).unwrap();
     assert!(length < 1 << 16);
-    // WBITS 16 (one bit, 0); not the last block, four nibbles of length less one, not compressed.
+    // WBITS 16 (one bit, 0); not the last block; four nibbles with the length minus one; uncompressed.
     let bits = u64::from(length) << 4 | 1 << 20;
     let mut stream = bits.to_le_bytes()[..3].to_vec();
     stream.extend_from_slice(bytes);
-    // The last block, which is empty.
+    // The empty last block.
     stream.push(3);
     stream
 }

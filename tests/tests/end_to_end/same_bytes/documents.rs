@@ -1,10 +1,10 @@
-//! Documents: fields of Meilisearch's own names, and an order that does not depend on what is shown.
+//! Documents: fields with names that Meilisearch uses itself, and an order that does not depend on what is shown.
 
 use super::Pair;
 use miroir_tests::{Node, Sandbox};
 use serde_json::{Value, json};
 
-/// Fields that are called as what a search adds to a document.
+/// Fields with the names of members that a search adds to a document.
 pub fn fields_of_meilisearchs_own_names_come_back_and_sort(cluster: &Sandbox, node: &Node) {
     let mut pair = Pair::new(cluster, node);
     let names = ["_rankingScore", "_rankingScoreDetails", "_formatted", "_matchesPosition", "_geoDistance"];
@@ -68,7 +68,7 @@ pub fn fields_of_meilisearchs_own_names_come_back_and_sort(cluster: &Sandbox, no
     pair.end();
 }
 
-/// Documents come in one order, whatever part of them is asked for, and whatever of each.
+/// Documents have the same order, whichever page and whichever fields are requested.
 pub fn order_never_depends_on_what_is_shown(cluster: &Sandbox, node: &Node) {
     let mut pair = Pair::new(cluster, node);
     let document = |id: u64| json!({"id": id, "meta": {"ref": format!("k{id:03}")}, "title": format!("river {}", id % 5), "rank": id % 3});
@@ -107,7 +107,7 @@ pub fn order_never_depends_on_what_is_shown(cluster: &Sandbox, node: &Node) {
             }
         }
     }
-    // Ids in any order: not that of one node, but always the same.
+    // Ids in random order: the order may differ from that of one node, but must always be the same.
     let mut shuffled: Vec<Value> = (0..60).map(|number| document(number * 37 % 61)).collect();
     shuffled.dedup();
     for (index, key, settings) in [

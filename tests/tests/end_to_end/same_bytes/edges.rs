@@ -1,4 +1,4 @@
-//! Queries of tasks, pages beyond all ends, paths and protocols of other times, other origins.
+//! Queries of tasks, pages beyond the end, unusual paths, old protocols, cross-origin requests.
 
 use super::Pair;
 use miroir_tests::{Answer, Client, MASTER_KEY, Node, Sandbox, ask_raw};
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// Queries of tasks, pages beyond all ends, paths and protocols of other times.
+/// Queries of tasks, pages beyond the end, unusual paths, old protocols.
 pub fn edges_of_requests_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
     let mut pair = Pair::new(cluster, node);
     let documents: Vec<Value> = (0..50).map(|id| json!({"id": id, "title": "river"})).collect();
@@ -36,7 +36,7 @@ pub fn edges_of_requests_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
         pair.get(&format!("/tasks?{query}"));
         pair.check(&format!("cancel {query}"), |client| {
             let answer = client.send("POST", &format!("/tasks/cancel?{query}"), None, "");
-            // What is matched by everything is not compared.
+            // Of a successful cancelation, only the status is compared.
             Answer { bytes: if answer.status < 300 { Vec::new() } else { answer.bytes.clone() }, ..answer }
         });
     }
@@ -118,7 +118,7 @@ pub fn edges_of_requests_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
     pair.end();
 }
 
-/// What browsers look at. The development node's library has its own way.
+/// The headers that browsers check. The library of the development node differs in details.
 fn cross_origin(pair: &mut Pair<'_>) {
     let origin = ("origin", "http://example.org");
     let method = |name: &'static str| ("access-control-request-method", name);
@@ -161,7 +161,7 @@ fn cross_origin(pair: &mut Pair<'_>) {
     }
 }
 
-/// A request of HTTP/1.0, whose answer ends with the connection.
+/// Sends an HTTP/1.0 request; the answer ends with the connection.
 fn old(client: &Client, head: &str) -> Answer {
     let address = client.url().trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(address).unwrap();

@@ -1,10 +1,10 @@
-//! Facets: patterns, long values, numbers beside texts that look like them.
+//! Facets: patterns, long values, numbers beside strings that look like numbers.
 
 use super::Pair;
 use miroir_tests::{Node, Sandbox};
 use serde_json::{Value, json};
 
-/// Facets: patterns, long values, numbers beside texts that look like them.
+/// Facets: patterns, long values, numbers beside strings that look like numbers.
 pub fn facets_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
     let mut pair = Pair::new(cluster, node);
     let document = |id: u64| {
@@ -14,7 +14,8 @@ pub fn facets_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
             2 => json!(format!("{}.5", id % 5)),
             _ => json!([id % 3, format!("x{}", id % 3)]),
         };
-        // Of values that differ behind the cut only, which one is shown depends on the nodes.
+        // The difference is at the beginning: for values that differ only after the point where they are cut, the shown one
+        // depends on the node.
         let long = format!("{} {}{}", id % 3, "long value ".repeat(50), id % 3);
         json!({"id": id, "genre": format!("g{}", id % 11), "code": code, "_own": id % 2, "long": long, "empty": "",
             "short": format!("{}{}", "v".repeat(400), id % 4)})
@@ -112,7 +113,7 @@ pub fn facets_are_those_of_one_node(cluster: &Sandbox, node: &Node) {
                 client.succeeded(&client.json("PATCH", "/indexes/names/settings/faceting", &faceting));
             }
             for facet in ["code", "long", "empty", "short", "genre"] {
-                // Of values with one count a tree of them says which comes first.
+                // Among values with the same count, the tree structure of the facet decides which comes first.
                 if by == "count" && limit < 100 && facet != "long" {
                     continue;
                 }

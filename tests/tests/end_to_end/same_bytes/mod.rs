@@ -1,4 +1,4 @@
-//! Requests whose answers are, byte for byte, those of one node.
+//! Requests whose answers must be those of a single node, byte for byte.
 
 mod bodies;
 mod documents;
@@ -84,7 +84,7 @@ impl<'p> Pair<'p> {
     }
 }
 
-/// Status and body, as they came but for what is volatile.
+/// Status and body, without volatile members.
 fn told(answer: &Answer) -> String {
     let mut text = String::from_utf8_lossy(&answer.bytes).into_owned();
     for name in VOLATILE {

@@ -1,4 +1,5 @@
-//! Documents that nothing tells apart: in the order in which they came, whatever is asked, and whatever was written again since.
+//! Documents with equal ranks: they are returned in the order in which they were written first, whatever the query, and
+//! whatever was written again since.
 
 use super::Pair;
 use miroir_tests::{Answer, Client, Node, Random, Sandbox};
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 
 const DOCUMENTS: usize = 700;
 
-/// Ids in no order, with few values of all else.
+/// Documents with ids in random order, and few different values of all other fields.
 fn documents() -> Vec<Value> {
     let mut random = Random(0x7135);
     let mut documents: Vec<Value> = (0..DOCUMENTS)
@@ -26,7 +27,7 @@ fn write(client: &Client, method: &str, index: &str, documents: &[Value]) {
     client.succeeded(&client.json(method, &path, &json!(documents)));
 }
 
-/// Loads them in several ways, then writes some again in several ways.
+/// Writes the documents in several ways, then writes some of them again in several ways.
 fn fill(client: &Client, index: &str, documents: &[Value]) {
     for (position, part) in documents[..500].chunks(125).enumerate() {
         write(client, if position % 2 == 0 { "POST" } else { "PUT" }, index, part);
@@ -122,7 +123,7 @@ pub fn what_nothing_tells_apart_comes_in_the_order_of_one_node(cluster: &Sandbox
             pair.post("/multi-search", &json!({"federation": federation, "queries": queries}));
         }
     }
-    // Nothing that tells the order is shown.
+    // The fields that determine the order are not displayed.
     for displayed in [json!(["title"]), json!([])] {
         for client in pair.clients {
             let settings = json!({"displayedAttributes": displayed, "distinctAttribute": null});
@@ -138,7 +139,8 @@ pub fn what_nothing_tells_apart_comes_in_the_order_of_one_node(cluster: &Sandbox
     every_page_has_its_own(&cluster.client);
 }
 
-/// Where documents came after a deletion, replicas list them in other orders: no two pages have a document in common all the same.
+/// Documents that were written after a deletion have different orders on different replicas. Even so, no document may be on two
+/// pages.
 fn every_page_has_its_own(client: &Client) {
     let settings = json!({"displayedAttributes": ["*"]});
     client.succeeded(&client.json("PATCH", "/indexes/ties/settings", &settings));
@@ -158,7 +160,7 @@ fn every_page_has_its_own(client: &Client) {
             let hits = page[name].as_array().unwrap();
             assert!(
                 hits.iter().all(|hit| seen.insert(hit["id"].to_string())),
-                "the page at {offset} has a document of another"
+                "the page at offset {offset} has a document of another page"
             );
         }
         assert_eq!(seen.len(), ids.len(), "{name}");

@@ -7,13 +7,14 @@ use super::{
 use miroir_tests::Random;
 use serde_json::{Value, json};
 
-/// The same in many queries: an answer for each, or one for all.
+/// The same with several queries, with an answer for each query, or one federated answer.
 pub fn many_hidden_sorts(random: &mut Random) -> Value {
     let sort = hidden_sorts(random);
     let federated = random.one_in(2);
     let mut queries = Vec::new();
     for _ in 0..1 + random.below(3) {
-        // The scores of words before a sort are near, not exact, where queries are compared.
+        // In federated searches the scores of words before a sort are compared only approximately, so such queries have no
+        // words.
         let mut query = json!({"indexUid": "others", "sort": sort, "filter": filter(random)});
         if !federated {
             query["q"] = json!(random.of(&WORDS));
@@ -39,7 +40,7 @@ pub fn federated(kind: &str, random: &mut Random) -> Value {
             query.remove(paging);
         }
         if kind == "federated sorts" {
-            // The same directions in all queries: hits of different queries are compared by their values.
+            // All queries sort in the same directions, because hits of different queries are compared by their values.
             query.insert("sort".into(), json!(["price:asc", "rank:desc"]));
         }
         query.insert("indexUid".into(), index.into());

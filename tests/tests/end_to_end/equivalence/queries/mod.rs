@@ -11,7 +11,7 @@ use miroir_tests::Random;
 use search::{get, query};
 use serde_json::{Value, json};
 
-/// A request, and what it is compared by.
+/// A request, and how its answers are compared.
 #[derive(Debug)]
 pub struct Request {
     pub kind: &'static str,
@@ -20,7 +20,7 @@ pub struct Request {
     pub body: Value,
 }
 
-/// Every kind of request. Hybrid searches (a `semanticRatio` between 0 and 1) go beside `vector`.
+/// All kinds of requests. Hybrid searches (a `semanticRatio` between 0 and 1) are separate from `vector`.
 pub const KINDS: [&str; 40] = [
     "placeholder",
     "plain",
@@ -64,7 +64,7 @@ pub const KINDS: [&str; 40] = [
     "facet search cut",
 ];
 
-/// More of them, asked after those.
+/// More kinds, asked after those above.
 pub const LATER: [&str; 4] = ["distinct facets", "deep vectors", "deep hybrid", "frequency"];
 
 pub fn request(kind: &'static str, random: &mut Random) -> Request {
@@ -73,9 +73,10 @@ pub fn request(kind: &'static str, random: &mut Random) -> Request {
         "distinct setting" => UNIQUE,
         "locales" | "vector" | "deep vectors" | "deep hybrid" | "near vectors" => "things",
         "facets by count" | "hidden sorts" | "hidden distinct" => "others",
-        // Unsorted lists are compared in their order: by ascending ids here, in any order in "insertion order".
+        // The order of unsorted lists is compared. Here documents have ascending ids; the kind "insertion order" covers other
+        // orders.
         "list" => "things",
-        // Placeholder searches have an order of insertion only.
+        // The only order of placeholder searches is that of insertion.
         "placeholder" => *random.of(&["things", "others"]),
         "attributes" | "scores" | "geo" | "formats" | "filter" | "pages" | "facet search cut"
         | "all pages" | "facets cut" | "tenant tokens" => *random.of(&["things", "others", SCATTERED]),

@@ -196,7 +196,7 @@ pub fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value>
             put("attributesToRetrieve", json!(["title"]));
             put("page", json!(1 + random.below(3)));
         }
-        // Nodes count what they keep themselves.
+        // Each node counts only the documents that it keeps itself.
         "distinct facets" => {
             put("distinct", json!(random.of(&["group", "genre", "nested.brand", "rank", "maker", "price"])));
             put("facets", json!(random.some(&["genre", "tags", "group", "rank"], 2)));
@@ -204,7 +204,7 @@ pub fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value>
                 put("page", json!(1 + random.below(3)));
             }
         }
-        // Several values a document: which documents go depends on which came first, tie by tie.
+        // Documents have several values of this attribute: which documents are dropped depends on the order of ties.
         "distinct lists" => put("distinct", json!("tags")),
         "threshold" => {
             put("rankingScoreThreshold", json!(random.below(10) as f64 / 10.0));
@@ -215,7 +215,7 @@ pub fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value>
         _ => {}
     }
     if kind == "all pages" {
-        // The first of ten pages: the others are asked for in turn.
+        // The first of ten pages; the test requests the others after it.
         query.insert("limit".into(), json!(2 + random.below(20)));
     } else if kind != "pages"
         && !kind.starts_with("deep ")
@@ -229,7 +229,7 @@ pub fn query(kind: &str, index: &str, random: &mut Random) -> Map<String, Value>
     query
 }
 
-/// Sorts on attributes that are not displayed, numbers and lists among them.
+/// Sorts by attributes that are not displayed, including numbers and lists.
 pub fn hidden_sorts(random: &mut Random) -> Value {
     let sorts = ["unlisted:asc", "unlisted:desc", "ratings:asc", "ratings:desc", "rank:asc", "price:desc"];
     let mut sorts = random.some(&sorts, 2);

@@ -1,4 +1,4 @@
-//! The Rust client's whole surface, against one address: a line for what every call gave.
+//! Calls all functions of the Rust client on one server. Returns one line per call.
 
 mod documents;
 mod script;
@@ -13,7 +13,7 @@ use searches::searches;
 use server::{keys, rest};
 use settings::settings;
 
-/// Drives the server at this address.
+/// Runs all calls on the server at this URL.
 pub fn drive(url: &str, key: &str) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -5,10 +5,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::{fmt::Debug, time::Duration};
 
-/// What differs between any two servers.
+/// Members whose values differ between any two servers.
 const VOLATILE: [&str; 6] = ["processingTimeMs", "createdAt", "updatedAt", "uid", "key", "queryVector"];
 
-/// A value as text: members by name, without what is volatile.
+/// A value as text, with members sorted by name, without volatile members.
 fn plain(value: &Value) -> String {
     match value {
         Value::Object(members) => {
@@ -63,7 +63,7 @@ impl Script {
         self.told(name, result, |value| json!(format!("{value:?}")))
     }
 
-    /// A call that gives a task, which is waited for.
+    /// Records a call that creates a task, and waits for the task.
     pub async fn done(&mut self, name: &str, result: Result<TaskInfo, Error>) {
         let Some(task) =
             self.told(name, result, |task| json!(format!("{} {:?}", task.status, task.index_uid)))
