@@ -18,14 +18,14 @@ use crate::{
         tls::{ControlTls, NodeTls},
     },
     cluster::{Cluster, Options},
-    domain::cluster_state::{Member, Replica, View},
+    domain::cluster_state::{ClusterState, Member, Replica},
     ledger::{self, Ledger, catalogue, leases},
     node::Http,
     publish::{
         Publisher,
-        envoys::Subscribers,
         folder::Folder,
         kubernetes::{self, Kubernetes},
+        subscribers::Subscribers,
     },
 };
 use cidr::AnyIpCidr;
@@ -229,23 +229,23 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     let ledger = Ledger::open(&args.data)?;
     let first = first_view(&config);
     let described = config.clone();
-    let (view, read_key, gateways) = ledger
+    let (cluster_state, read_key, gateways) = ledger
         .call(move |connection| {
             if catalogue::load(connection)?.is_none() {
                 leases::know_leases(connection)?;
             }
-            let view = match catalogue::load(connection)? {
-                Some(mut view) => {
-                    let old = view.clone();
-                    take_addresses(&mut view, &described);
-                    if view != old {
-                        view.version += 1;
-                        catalogue::store(connection, &old, &view)?;
+            let cluster_state = match catalogue::load(connection)? {
+                Some(mut cluster_state) => {
+                    let old = cluster_state.clone();
+                    take_addresses(&mut cluster_state, &described);
+                    if cluster_state != old {
+                        cluster_state.version += 1;
+                        catalogue::store(connection, &old, &cluster_state)?;
                     }
-                    view
+                    cluster_state
                 }
                 None => {
-                    catalogue::store(connection, &View::default(), &first)?;
+                    catalogue::store(connection, &ClusterState::default(), &first)?;
                     first
                 }
             };
@@ -257,12 +257,12 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
                     uid
                 }
             };
-            Ok((view, read_key, leases::leases(connection)?))
+            Ok((cluster_state, read_key, leases::leases(connection)?))
         })
         .await?;
-    if view.replicas.len() != usize::from(config.shards) {
+    if cluster_state.replicas.len() != usize::from(config.shards) {
         tracing::warn!(
-            ledger = view.replicas.len(),
+            ledger = cluster_state.replicas.len(),
             configured = config.shards,
             "the number of shards cannot change: the ledger's number is used"
         );
@@ -296,36 +296,37 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         secrets,
         ledger,
         publisher,
-        view,
+        cluster_state,
         gateways,
         Arc::new(SystemClock),
     )))
 }
 
-fn first_view(config: &ClusterConfig) -> View {
+fn first_view(config: &ClusterConfig) -> ClusterState {
     let nodes = config.nodes.iter().map(|node| Member {
         config: node.clone(),
         since: 1,
         draining: false,
         leaving: false,
     });
-    let mut view = View {
+    let mut cluster_state = ClusterState {
         version: 1,
         nodes: nodes.collect(),
         replication: config.replication,
         replicas: vec![Vec::new(); usize::from(config.shards)],
-        ..View::default()
+        ..ClusterState::default()
     };
-    view.desired = view.planned();
-    view.replicas = view.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
-    view
+    cluster_state.desired = cluster_state.planned();
+    cluster_state.replicas =
+        cluster_state.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
+    cluster_state
 }
 
 /// Takes the nodes' URLs and Envoy clusters from the description. After the first start, the list of nodes itself comes from
 /// the ledger.
-fn take_addresses(view: &mut View, config: &ClusterConfig) {
+fn take_addresses(cluster_state: &mut ClusterState, config: &ClusterConfig) {
     for described in &config.nodes {
-        match view.nodes.iter_mut().find(|member| member.config.name == described.name) {
+        match cluster_state.nodes.iter_mut().find(|member| member.config.name == described.name) {
             Some(member)
                 if member.config.url != described.url || member.config.cluster != described.cluster =>
             {

@@ -36,16 +36,16 @@ pub struct Findings {
     /// Documents whose copies differ.
     pub differences: Vec<Difference>,
     /// Replicas that were not compared, because their nodes are unreachable.
-    pub silent: Vec<Silent>,
+    pub silent: Vec<SilentReplica>,
     /// Misplaced documents.
     #[serde(default)]
-    pub strays: Vec<Stray>,
+    pub strays: Vec<MisplacedDocument>,
 }
 
 /// A misplaced document: its node has no replica of its shard, and should have none. No search finds it, but it takes space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Stray {
+pub struct MisplacedDocument {
     /// Index uid.
     pub index: String,
     /// The document's shard.
@@ -75,7 +75,7 @@ pub struct Difference {
 /// A replica, by shard and node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Silent {
+pub struct SilentReplica {
     /// Its shard.
     pub shard: Shard,
     /// Its node.
@@ -94,18 +94,18 @@ type Held = BTreeMap<String, (Arc<Node>, Vec<Shard>)>;
 /// # Errors
 /// A node did not answer, or refused a request.
 pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
-    let view = cluster.view();
+    let cluster_state = cluster.cluster_state();
     let mut findings = Findings::default();
     let mut held = Held::new();
     for shard in shards {
-        for name in view.active(*shard) {
+        for name in cluster_state.active(*shard) {
             match cluster.node(name).filter(|node| node.is_up()) {
                 Some(node) => held.entry(name.to_owned()).or_insert((node, Vec::new())).1.push(*shard),
-                None => findings.silent.push(Silent { shard: *shard, node: name.to_owned() }),
+                None => findings.silent.push(SilentReplica { shard: *shard, node: name.to_owned() }),
             }
         }
     }
-    for (index, known) in &view.indexes {
+    for (index, known) in &cluster_state.indexes {
         let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) else { continue };
         let mut copies = Copies::new();
         for (node, shards) in held.values() {
@@ -113,7 +113,7 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
             read(node, index, &key, &wanted, &mut copies).await?;
         }
         findings.copies += copies.values().map(|copies| copies.len() as u64).sum::<u64>();
-        let count = u16::try_from(view.replicas.len()).unwrap_or(u16::MAX);
+        let count = u16::try_from(cluster_state.replicas.len()).unwrap_or(u16::MAX);
         let mut suspects: BTreeMap<Shard, BTreeSet<String>> = BTreeMap::new();
         for (id, copies) in copies {
             let shard = Shard::of_document(&id, count);
@@ -138,10 +138,15 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
 }
 
 /// Finds documents of some shards on nodes that have no replica of the shard in any state.
-async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shard]) -> Result<Vec<Stray>> {
+async fn strays(
+    cluster: &Cluster,
+    index: &str,
+    key: &PrimaryKey,
+    shards: &[Shard],
+) -> Result<Vec<MisplacedDocument>> {
     let mut strays = Vec::new();
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
-        let foreign = |shard: &Shard| cluster.view().replica(*shard, &node.name).is_none();
+        let foreign = |shard: &Shard| cluster.cluster_state().replica(*shard, &node.name).is_none();
         let not_here: Vec<Shard> = shards.iter().copied().filter(foreign).collect();
         if not_here.is_empty() {
             continue;
@@ -152,12 +157,17 @@ async fn strays(cluster: &Cluster, index: &str, key: &PrimaryKey, shards: &[Shar
             found => found?,
         };
         found.extend(untagged(cluster, node, index, &not_here, key).await?);
-        let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
+        let count = u16::try_from(cluster.cluster_state().replicas.len()).unwrap_or(u16::MAX);
         for id in found {
             let shard = Shard::of_document(&id, count);
             // The mover may have started to copy the shard to the node in between.
             if foreign(&shard) {
-                strays.push(Stray { index: index.to_owned(), shard, node: node.name.clone(), id });
+                strays.push(MisplacedDocument {
+                    index: index.to_owned(),
+                    shard,
+                    node: node.name.clone(),
+                    id,
+                });
             }
         }
     }
@@ -189,24 +199,24 @@ async fn look_again(
     let busy =
         || Error::Other(format!("shard {} was not compared: writes to it did not end in time", shard.0));
     let _guard = tokio::time::timeout(LOCK_PATIENCE, lock).await.map_err(|_| busy())?;
-    let view = cluster.view();
-    if !view.indexes.contains_key(index) {
+    let cluster_state = cluster.cluster_state();
+    if !cluster_state.indexes.contains_key(index) {
         return Ok(Vec::new());
     }
-    let nodes: Vec<Arc<Node>> = view.active(shard).filter_map(|name| cluster.node(name)).collect();
+    let nodes: Vec<Arc<Node>> = cluster_state.active(shard).filter_map(|name| cluster.node(name)).collect();
     let nodes: Vec<Arc<Node>> = nodes.into_iter().filter(|node| node.is_up()).collect();
     let mut copies = Copies::new();
     for node in &nodes {
-        if !cluster.settler.indexed(&node.name, &[shard]).await {
+        if !cluster.tracked_tasks.indexed(&node.name, &[shard]).await {
             return Err(Error::Other(format!("node `{}` became unreachable", node.name)));
         }
         read(node, index, key, ids, &mut copies).await?;
     }
     // Read the cluster state again: only after its last task has ended is it known whether a replica is stale.
-    let view = cluster.view();
+    let cluster_state = cluster.cluster_state();
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let names: Vec<String> =
-        names.into_iter().filter(|name| view.active(shard).any(|node| node == name)).collect();
+        names.into_iter().filter(|name| cluster_state.active(shard).any(|node| node == name)).collect();
     let difference = |id: &String| {
         let found = copies.remove(id).unwrap_or_default();
         let of_node = |name: &String| (name.clone(), found.get(name).cloned());

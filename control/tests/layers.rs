@@ -35,9 +35,8 @@ const FLOORS: [&str; 22] = [
 ];
 
 /// Imports that the order of the layers would allow, but that are forbidden.
-const NEVER: [(&str, &str); 8] = [
+const NEVER: [(&str, &str); 7] = [
     ("domain", "disguise"),
-    ("node", "domain"),
     ("publish", "ledger"),
     ("publish", "node"),
     ("writes", "sync"),

@@ -46,9 +46,17 @@ async fn a_ledger_without_a_version_is_the_first_one() {
     assert_eq!(version(&file), 0);
     let ledger = Ledger::open(folder.path()).unwrap();
     assert_eq!(version(&file), schema::VERSION);
-    let view = ledger.call(catalogue::load).await.unwrap().unwrap();
-    assert_eq!((view.version, view.nodes.len(), view.replicas.len(), view.indexes.len()), (9, 3, 2, 2));
-    assert_eq!(ledger.call(write_keys::epochs).await.unwrap().len(), 2);
+    let cluster_state = ledger.call(catalogue::load).await.unwrap().unwrap();
+    assert_eq!(
+        (
+            cluster_state.version,
+            cluster_state.nodes.len(),
+            cluster_state.replicas.len(),
+            cluster_state.indexes.len()
+        ),
+        (9, 3, 2, 2)
+    );
+    assert_eq!(ledger.call(write_keys::write_keys).await.unwrap().len(), 2);
     assert_eq!(ledger.call(intents::all).await.unwrap().len(), 15);
     assert_eq!(ledger.call(webhooks::all).await.unwrap().len(), 1);
     assert_eq!(ledger.call(webhooks::take_untold).await.unwrap().len(), 3);

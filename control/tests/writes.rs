@@ -54,7 +54,7 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, key) = control.begin("movies", &[1]).await;
-    let version = control.cluster.view().version;
+    let version = control.cluster.cluster_state().version;
     let report = async |oldest| {
         let report = Report { vm: "one".into(), oldest, ..Report::default() };
         control.internal(REPORT_PATH, &report).await
@@ -65,16 +65,16 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     // Hold a lock that the mover needs; otherwise it would repair the replica at once.
     let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
     control.internal(COMMIT_PATH, &commit(uid, vec![taken, missed])).await;
-    let view = control.cluster.view();
-    assert_eq!(view.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
-    assert!(view.version > version);
+    let cluster_state = control.cluster.cluster_state();
+    assert_eq!(cluster_state.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
+    assert!(cluster_state.version > version);
     // The task does not end while a gateway may still read the stale replica.
     for _ in 0..5 {
-        control.cluster.settler.refresh().await;
+        control.cluster.tracked_tasks.refresh().await;
     }
     assert!(["enqueued", "processing"].contains(&control.task(uid).await["status"].as_str().unwrap()));
     let known = Instant::now();
-    report(view.version).await;
+    report(cluster_state.version).await;
     assert_eq!(control.ended(uid).await["status"], "succeeded");
     assert!(known.elapsed() < Duration::from_millis(LEASE_MS), "{:?}", known.elapsed());
 }
@@ -96,7 +96,7 @@ async fn what_nodes_refuse_is_told_in_their_words_without_the_tag() {
     let task = control.ended(uid).await;
     assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("nodes know `x`")));
     assert_eq!(task["details"]["indexedDocuments"], 0);
-    assert!(control.cluster.view().stale_on("n1").is_empty(), "both ended alike");
+    assert!(control.cluster.cluster_state().stale_on("n1").is_empty(), "both ended alike");
 }
 
 #[tokio::test]
@@ -184,8 +184,11 @@ async fn writes_are_cancelled_on_nodes_and_swaps_are_not() {
         .unwrap();
     let swap: Value = swap.json().await.unwrap();
     let swap = u32::try_from(swap["taskUid"].as_u64().unwrap()).unwrap();
-    assert_eq!(control.cluster.settler.cancel(&[uid, swap], 9).values().map(Vec::len).sum::<usize>(), 2);
-    assert!(control.cluster.settler.cancel(&[swap], 9).is_empty());
+    assert_eq!(
+        control.cluster.tracked_tasks.cancel(&[uid, swap], 9).values().map(Vec::len).sum::<usize>(),
+        2
+    );
+    assert!(control.cluster.tracked_tasks.cancel(&[swap], 9).is_empty());
 }
 
 #[tokio::test]
@@ -236,7 +239,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
     ];
     let (status, _) = control.internal(COMMIT_PATH, &commit(first, results)).await;
     assert_eq!(status, 200);
-    let active = || control.cluster.view().active(Shard(1)).count();
+    let active = || control.cluster.cluster_state().active(Shard(1)).count();
     // The gateway gets another key, and a write that it began under the old key is still accepted.
     let begun = Instant::now();
     let commit = async |index: &str, uid: u32, key: &str| {
@@ -271,10 +274,12 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
         );
     }
     // Both nodes have confirmed the deletion of the key, so the ledger has forgotten it.
-    let epochs = control.cluster.ledger.call(miroir_control::ledger::write_keys::epochs).await.unwrap();
-    assert!(epochs.iter().all(|epoch| !epoch.fenced), "{epochs:?}");
-    let of_gateways = epochs.iter().filter(|epoch| matches!(epoch.holder, WriteKeyHolder::Gateway(_)));
-    assert_eq!(of_gateways.count(), 1, "{epochs:?}");
+    let write_keys =
+        control.cluster.ledger.call(miroir_control::ledger::write_keys::write_keys).await.unwrap();
+    assert!(write_keys.iter().all(|write_key| !write_key.fenced), "{write_keys:?}");
+    let of_gateways =
+        write_keys.iter().filter(|write_key| matches!(write_key.holder, WriteKeyHolder::Gateway(_)));
+    assert_eq!(of_gateways.count(), 1, "{write_keys:?}");
 }
 
 #[tokio::test]
@@ -295,7 +300,11 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         let (status, error) = control.internal(COMMIT_PATH, &commit(uid, results)).await;
         assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
         assert_eq!(control.task(uid).await["code"], "task_not_found");
-        assert_eq!(control.cluster.view().active(Shard(1)).count(), 2, "both replicas are still active");
+        assert_eq!(
+            control.cluster.cluster_state().active(Shard(1)).count(),
+            2,
+            "both replicas are still active"
+        );
     }
     control.begin("movies", &[1]).await;
 }
@@ -306,10 +315,10 @@ async fn a_write_that_a_part_of_its_shards_took_is_not_acknowledged() {
     let nodes = [FakeNode::start().await, FakeNode::start().await, FakeNode::start().await];
     let control = control(folder.path(), &nodes.each_ref()).await;
     let (uid, key) = control.begin("movies", &[0, 1, 2, 3]).await;
-    let view = control.cluster.view();
-    let of_first = |shard: &Shard| view.writers(*shard).any(|node| node == "n0");
+    let cluster_state = control.cluster.cluster_state();
+    let of_first = |shard: &Shard| cluster_state.writers(*shard).any(|node| node == "n0");
     let lost: Vec<String> =
-        view.shards().filter(|shard| !of_first(shard)).map(|shard| shard.0.to_string()).collect();
+        cluster_state.shards().filter(|shard| !of_first(shard)).map(|shard| shard.0.to_string()).collect();
     assert!(!lost.is_empty() && lost.len() < 4, "{lost:?}");
     let refused = |node: &str| NodeResult {
         node: node.into(),
@@ -404,7 +413,7 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(
-            control.cluster.settler.is_pending("n0", Shard(1)),
+            control.cluster.tracked_tasks.is_pending("n0", Shard(1)),
             "the task is not tracked when the recording shows the write"
         );
     });

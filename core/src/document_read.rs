@@ -5,7 +5,7 @@ use crate::{
     fan_out,
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream, forwarded_headers},
     progress::Progress,
-    read::native_reply,
+    read::node_error_reply,
     scrub,
     shard::Shard,
     topology::Topology,
@@ -38,7 +38,7 @@ impl DocumentRead {
             Outcome::Answered(Answer { status: 200, body, .. }) => {
                 Progress::Done(Reply::json(200, scrub::document(&body)))
             }
-            Outcome::Answered(answer) if answer.status < 500 => Progress::Done(native_reply(answer)),
+            Outcome::Answered(answer) if answer.status < 500 => Progress::Done(node_error_reply(answer)),
             _ => {
                 self.failed.extend(self.asked.take());
                 self.ask()

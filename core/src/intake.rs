@@ -150,7 +150,7 @@ impl Collector {
         }
         match &self.kind {
             Kind::Read { route, .. } => {
-                Some(begin::question(&self.topology, route, &self.head, self.received, 0))
+                Some(begin::authorization_request(&self.topology, route, &self.head, self.received, 0))
             }
             Kind::DocumentRead { .. } => None,
             _ => Some(Refusal::authorization(&self.topology, &self.head)),
@@ -242,7 +242,7 @@ impl Collector {
             } else if let Some(over) = over {
                 return Progress::Done(over.error().reply());
             } else if let (Err(_), Kind::Read { route, .. }) = (&decoded, &self.kind) {
-                return begin::natively(self.topology, route, self.head, body.concat());
+                return begin::ask_node_verbatim(self.topology, route, self.head, body.concat());
             } else if decoded.is_err() {
                 let error = ApiError::new(
                     Code::BAD_REQUEST,

@@ -5,7 +5,7 @@ use crate::{
     document_read::DocumentRead,
     http::{CallId, Outcome},
     progress::Progress,
-    read::{Read, begin::Judgement},
+    read::{Read, begin::AuthorizationCheck},
     shard::Shard,
     write::{Refusal, Write},
 };
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Operation {
     /// Checks whether the client may ask for an expensive read, before the read starts.
-    Judgement(Box<Judgement>),
+    AuthorizationCheck(Box<AuthorizationCheck>),
     /// A read of many shards, with its name.
     Read(&'static str, Box<Read>),
     /// A read of one document by its id.
@@ -30,7 +30,7 @@ impl Operation {
     #[must_use]
     pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match self {
-            Self::Judgement(machine) => machine.digest(outcome),
+            Self::AuthorizationCheck(machine) => machine.digest(outcome),
             Self::Read(name, machine) => {
                 machine.digest(id, outcome).map(|machine| Self::Read(name, Box::new(machine)))
             }
@@ -45,7 +45,7 @@ impl Operation {
     pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
         match self {
             Self::Write(machine) => machine.late_body(id),
-            Self::Judgement(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
+            Self::AuthorizationCheck(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -57,7 +57,7 @@ impl Operation {
         match self {
             Self::Read(_, machine) => Some(machine.deadline_ms()),
             Self::DocumentRead(machine) => Some(machine.deadline_ms()),
-            Self::Judgement(_) | Self::Write(_) | Self::Refusal(_) => None,
+            Self::AuthorizationCheck(_) | Self::Write(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -68,7 +68,7 @@ impl Operation {
             Self::Read(_, machine) => machine.asked_for(id),
             Self::DocumentRead(machine) => vec![machine.shard()],
             Self::Write(machine) => machine.sent_to(id),
-            Self::Judgement(_) | Self::Refusal(_) => Vec::new(),
+            Self::AuthorizationCheck(_) | Self::Refusal(_) => Vec::new(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Operation {
     pub fn indexes(&self) -> &[String] {
         match self {
             Self::Read(_, machine) => machine.indexes(),
-            Self::Judgement(_) | Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
+            Self::AuthorizationCheck(_) | Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
         }
     }
 
@@ -86,7 +86,7 @@ impl Operation {
     pub fn step(&self, id: CallId) -> Option<&'static str> {
         match self {
             Self::Write(machine) => machine.is_looking_up(id).then_some("look_up"),
-            Self::Judgement(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
+            Self::AuthorizationCheck(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -94,7 +94,7 @@ impl Operation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Judgement(machine) => machine.name(),
+            Self::AuthorizationCheck(machine) => machine.name(),
             Self::Read(name, _) => name,
             Self::DocumentRead(_) => "document_read",
             Self::Write(_) => "write",

@@ -2,7 +2,7 @@
 //!
 //! All of them are `POST` requests with JSON to the control plane's cluster, with the cluster's secret in [`SECRET_HEADER`].
 
-use crate::{documents::Doubts, error::ErrorBody, json::to_bytes, shard::Shard};
+use crate::{documents::Preflight, error::ErrorBody, json::to_bytes, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +63,8 @@ pub struct Begin {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nested_fields: Vec<String>,
     /// What nodes may refuse about the documents.
-    #[serde(default, skip_serializing_if = "Doubts::is_empty")]
-    pub doubts: Doubts,
+    #[serde(default, skip_serializing_if = "Preflight::is_empty")]
+    pub doubts: Preflight,
     /// The documents that may be refused, as a JSON array; only if the control plane has asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<String>,

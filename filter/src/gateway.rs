@@ -4,7 +4,7 @@ use crate::{
     budget,
     callouts::outcome,
     lease::{self, Heard},
-    metrics, random, reach, refusal,
+    metrics, random, reachability, refused_topology,
     stream::Stream,
     traces,
     writes::Writes,
@@ -62,7 +62,7 @@ impl Context for Gateway {
             return;
         }
         if let Some(topology) = &self.topology {
-            match reach::digest(topology, token, headers, body_size) {
+            match reachability::digest(topology, token, headers, body_size) {
                 // The control plane waits for the report that all nodes have answered.
                 Some(true) => drop(lease::report(topology, false)),
                 Some(false) => {}
@@ -91,12 +91,12 @@ impl RootContext for Gateway {
         let configuration = configuration.ok().flatten().unwrap_or_default();
         match Topology::from_json(&configuration) {
             Ok(topology) => {
-                refusal::taken(topology.version());
+                refused_topology::taken(topology.version());
                 log::info!("topology {} is in force", topology.version());
                 metrics::set("miroir_topology_version", &[], topology.version());
                 let topology = Arc::new(topology);
                 lease::register(&topology);
-                reach::ask(&topology);
+                reachability::ask(&topology);
                 // The control plane waits for the report that the older topology is no longer used.
                 lease::report(&topology, false);
                 if hostcalls::set_tick_period(Lease::period(&topology)).is_err() {
@@ -108,7 +108,7 @@ impl RootContext for Gateway {
                 for error in &invalid.0 {
                     log::error!("the topology is refused: {error}");
                 }
-                refusal::note(&RefusedTopology::new(&configuration, &invalid.0));
+                refused_topology::note(&RefusedTopology::new(&configuration, &invalid.0));
                 metrics::count("miroir_topologies_refused_total", &[], 1);
                 return false;
             }
@@ -120,7 +120,7 @@ impl RootContext for Gateway {
     fn on_tick(&mut self) {
         budget::expire(self.context_id);
         if let Some(topology) = &self.topology {
-            reach::ask(topology);
+            reachability::ask(topology);
             lease::report(topology, false);
             traces::send(topology);
         }

@@ -1,6 +1,6 @@
 //! Where this VM keeps its [`Lease`]: it outlives configurations and streams, and hears the time and the answers from here.
 
-use crate::{callouts::outcome, gateway_name, reach, refusal, vm_name};
+use crate::{callouts::outcome, gateway_name, reachability, refused_topology, vm_name};
 pub use miroir_core::lease::{Heard, Permission};
 use miroir_core::{
     lease::{Lease, PATIENCE},
@@ -43,8 +43,8 @@ pub fn settings_changes(topology: &Topology, indexes: &[String]) -> Option<Strin
 /// again after the answer.
 pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
     let control = topology.config().control.as_ref()?;
-    let (unreached, without_cluster) = reach::unreached(topology);
-    let (vm, gateway, refused) = (vm_name(), gateway_name(), refusal::last());
+    let (unreached, without_cluster) = reachability::unreached(topology);
+    let (vm, gateway, refused) = (vm_name(), gateway_name(), refused_topology::last());
     let told = Report { vm, gateway, refused, unreached, without_cluster, waits, ..Report::default() };
     let body = LEASE.with_borrow(|lease| lease.report(topology, told)).to_json();
     let headers = vec![

@@ -11,8 +11,8 @@ mod gateway;
 mod lease;
 mod metrics;
 mod observed;
-mod reach;
-mod refusal;
+mod reachability;
+mod refused_topology;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 use crate::{Input, mentions_tag};
 use miroir_core::{
     http::CallId,
-    question::{Broken, Gathered, Part, Portion, Question},
+    scatter_query::{Broken, Gathered, Part, QuerySlice, ScatterQuery},
     scrub,
     search::MultiSearch,
     shard::{Shard, tag_filter},
@@ -49,20 +49,20 @@ pub fn check(data: &[u8]) {
     let mut asked = split(&mut input, question.as_ref());
     for _ in 0..ROUNDS {
         let mut answers = Vec::new();
-        for portions in asked.iter().filter(|portions| question.concerns(portions)) {
-            let request = question.ask(portions);
+        for slices in asked.iter().filter(|slices| question.concerns(slices)) {
+            let request = question.ask(slices);
             let asks: Value = serde_json::from_slice(&request.body)
                 .unwrap_or_else(|error| panic!("{shown}: a request to a node is not JSON: {error}"));
-            filtered(&asks, portions, &shown);
-            answers.push((portions, answer(&mut input, &request.path.route(), &asks)));
+            filtered(&asks, slices, &shown);
+            answers.push((slices, answer(&mut input, &request.path.route(), &asks)));
         }
         let parts: Vec<Part> = answers
             .into_iter()
             .zip(0..)
-            .map(|((portions, answer), call)| Part {
+            .map(|((slices, answer), call)| Part {
                 call: CallId(call),
                 node: 0,
-                portions: portions.as_slice().into(),
+                slices: slices.as_slice().into(),
                 body: answer.to_string().into_bytes(),
             })
             .collect();
@@ -90,23 +90,23 @@ pub fn check(data: &[u8]) {
 }
 
 /// Two nodes with half of the shards each, or one node with all.
-fn split(input: &mut Input<'_>, question: &dyn Question) -> Vec<Vec<Portion>> {
+fn split(input: &mut Input<'_>, question: &dyn ScatterQuery) -> Vec<Vec<QuerySlice>> {
     let shards: Vec<Shard> = TOPOLOGY.shards().collect();
     let parts = match input.of(&[2, 4]) {
         2 => vec![shards[..2].to_vec(), shards[2..].to_vec()],
         _ => vec![shards],
     };
     let units = question.seeds().len();
-    let portions =
-        |shards: Vec<Shard>| (0..units).map(|unit| Portion { unit, shards: shards.clone() }).collect();
-    parts.into_iter().map(portions).collect()
+    let slices =
+        |shards: Vec<Shard>| (0..units).map(|unit| QuerySlice { unit, shards: shards.clone() }).collect();
+    parts.into_iter().map(slices).collect()
 }
 
 /// Checks that every query is restricted to the slice's shards.
-fn filtered(asks: &Value, portions: &[Portion], shown: &str) {
+fn filtered(asks: &Value, slices: &[QuerySlice], shown: &str) {
     let Some(queries) = asks.get("queries").and_then(Value::as_array) else { return };
-    let Some(portion) = portions.first() else { return };
-    let wanted = Value::String(tag_filter(&portion.shards)).to_string();
+    let Some(slice) = slices.first() else { return };
+    let wanted = Value::String(tag_filter(&slice.shards)).to_string();
     for query in queries {
         let filter = query["filter"].to_string();
         assert!(filter.contains(wanted.trim_matches('"')), "{shown}: a node is asked {query}");

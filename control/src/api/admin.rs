@@ -8,11 +8,11 @@ use crate::{
         gateways::{Trouble, VmStatus},
         moves::progress::Moved,
     },
-    domain::cluster_state::{Replica, ReplicaState, View},
+    domain::cluster_state::{ClusterState, Replica, ReplicaState},
     publish::{
         Snapshot,
-        envoys::Subscriber,
         folder::{Folder, FolderStatus},
+        subscribers::Subscriber,
     },
 };
 use axum::{
@@ -147,22 +147,22 @@ impl Status {
     /// The current status of a cluster.
     #[must_use]
     pub fn of(cluster: &Cluster) -> Self {
-        let view = cluster.view();
-        let replicas = || view.replicas.iter().flatten();
+        let cluster_state = cluster.cluster_state();
+        let replicas = || cluster_state.replicas.iter().flatten();
         let all = cluster.nodes();
         let nodes = all.iter().map(|node| {
             let health = node.health();
             let of_node = |is: &dyn Fn(ReplicaState) -> bool| {
                 replicas().filter(|replica| replica.node == node.name && is(replica.state)).count()
             };
-            let member = view.member(&node.name);
+            let member = cluster_state.member(&node.name);
             NodeStatus {
                 name: node.name.clone(),
                 url: node.url.to_string(),
                 up: health.up,
                 since_seconds: cluster.clock.since(health.since).as_secs(),
                 version: health.version,
-                behind: view.behind.contains(&node.name),
+                behind: cluster_state.behind.contains(&node.name),
                 active: of_node(&|state| state == ReplicaState::Active),
                 stale: of_node(&|state| state == ReplicaState::Stale),
                 old: of_node(&is_old),
@@ -173,19 +173,20 @@ impl Status {
                 error: health.error,
             }
         });
-        let is_missing =
-            |shard| !view.active(shard).any(|name| cluster.node(name).is_some_and(|node| node.is_up()));
+        let is_missing = |shard| {
+            !cluster_state.active(shard).any(|name| cluster.node(name).is_some_and(|node| node.is_up()))
+        };
         Status {
             ready: cluster.is_ready(),
-            topology_version: view.version,
-            shards: view.replicas.len(),
-            replication: view.replication,
-            indexes: view.indexes.len(),
-            shards_missing: view.shards().filter(|shard| is_missing(*shard)).count(),
+            topology_version: cluster_state.version,
+            shards: cluster_state.replicas.len(),
+            replication: cluster_state.replication,
+            indexes: cluster_state.indexes.len(),
+            shards_missing: cluster_state.shards().filter(|shard| is_missing(*shard)).count(),
             replicas_stale: replicas().filter(|replica| replica.state == ReplicaState::Stale).count(),
-            moving: view.is_moving(),
-            replicas_missing: missing(&view),
-            replicas_surplus: surplus(&view),
+            moving: cluster_state.is_moving(),
+            replicas_missing: missing(&cluster_state),
+            replicas_surplus: surplus(&cluster_state),
             moved: cluster.mover.progress.moved(),
             gateways: cluster.gateways.status(),
             subscribers: cluster.publisher.subscribers.list(),
@@ -193,7 +194,7 @@ impl Status {
             troubles: troubles(cluster),
             open_writes: cluster.open.count(),
             waiting: cluster.locks.counts().1,
-            unsettled_tasks: cluster.settler.count(),
+            unsettled_tasks: cluster.tracked_tasks.count(),
             nodes: nodes.collect(),
         }
     }
@@ -212,19 +213,19 @@ fn is_old(state: ReplicaState) -> bool {
 }
 
 /// The number of desired replicas that are not active.
-fn missing(view: &View) -> usize {
+fn missing(cluster_state: &ClusterState) -> usize {
     let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
-        wanted.iter().filter(|name| view.active(shard).all(|node| node != name.as_str())).count()
+        wanted.iter().filter(|name| cluster_state.active(shard).all(|node| node != name.as_str())).count()
     };
-    view.shards().zip(&view.desired).map(of_shard).sum()
+    cluster_state.shards().zip(&cluster_state.desired).map(of_shard).sum()
 }
 
 /// The number of replicas that are not desired.
-fn surplus(view: &View) -> usize {
+fn surplus(cluster_state: &ClusterState) -> usize {
     let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
-        view.of(shard).iter().filter(|replica| !wanted.contains(&replica.node)).count()
+        cluster_state.of(shard).iter().filter(|replica| !wanted.contains(&replica.node)).count()
     };
-    view.shards().zip(&view.desired).map(of_shard).sum()
+    cluster_state.shards().zip(&cluster_state.desired).map(of_shard).sum()
 }
 
 /// `GET /_miroir/shards`.
@@ -233,12 +234,12 @@ fn surplus(view: &View) -> usize {
 /// The token is wrong.
 pub async fn shards(cluster: Shared, headers: HeaderMap) -> Result<Json<Vec<ShardStatus>>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
-    let view = cluster.view();
+    let cluster_state = cluster.cluster_state();
     let names = |replicas: &[Replica], is: &dyn Fn(ReplicaState) -> bool| {
         let found = replicas.iter().filter(|replica| is(replica.state));
         found.map(|replica| replica.node.clone()).collect()
     };
-    let shards = view.shards().zip(&view.replicas).map(|(shard, replicas)| ShardStatus {
+    let shards = cluster_state.shards().zip(&cluster_state.replicas).map(|(shard, replicas)| ShardStatus {
         shard: shard.0,
         active: names(replicas, &|state| state == ReplicaState::Active),
         stale: names(replicas, &|state| state == ReplicaState::Stale),

@@ -11,7 +11,7 @@ use miroir_core::path::ApiPath;
 
 /// A route that requires a key.
 #[derive(Debug)]
-pub struct Rule {
+pub struct SearchRule {
     /// The methods, each with the actions that a key must allow, all of them.
     methods: &'static [(&'static str, &'static [&'static str])],
     /// The path's segments; `*` matches any segment.
@@ -35,8 +35,8 @@ const fn rule(
     path: &'static [&'static str],
     body: BodySize,
     methods: &'static [(&'static str, &'static [&'static str])],
-) -> Rule {
-    Rule { methods, path, body }
+) -> SearchRule {
+    SearchRule { methods, path, body }
 }
 
 use BodySize::{Large, None as Nothing, Small};
@@ -44,7 +44,7 @@ use BodySize::{Large, None as Nothing, Small};
 /// The routes of Meilisearch that require a key. `GET /health`, `GET /`, and paths that are no route need none.
 ///
 /// Source: Meilisearch 1.50, the `ActionPolicy` of each handler in `meilisearch/src/routes`.
-pub const RULES: &[Rule] = &[
+pub const RULES: &[SearchRule] = &[
     rule(&["version"], Nothing, &[("GET", &["version"])]),
     rule(&["stats"], Nothing, &[("GET", &["stats.get"])]),
     rule(&["metrics"], Nothing, &[("GET", &["metrics.get"])]),
@@ -152,16 +152,16 @@ const SETTINGS: &[(&str, &[&str])] = &[
 
 /// The rule of a path, for any method.
 #[must_use]
-pub fn rule_of(path: &ApiPath) -> Option<&'static Rule> {
+pub fn rule_of(path: &ApiPath) -> Option<&'static SearchRule> {
     let segments = path.segments();
-    let fits = |rule: &&Rule| {
+    let fits = |rule: &&SearchRule| {
         rule.path.len() == segments.len()
             && rule.path.iter().zip(&segments).all(|(wanted, segment)| *wanted == "*" || wanted == segment)
     };
     RULES.iter().find(fits)
 }
 
-impl Rule {
+impl SearchRule {
     /// The actions that a key must allow for a method; `None` if the route does not have the method.
     #[must_use]
     pub fn actions(&self, method: &str) -> Option<&'static [&'static str]> {
@@ -234,6 +234,6 @@ mod tests {
         assert_eq!(actions("POST", "/%69ndexes"), Some(&["indexes.create"][..]));
         assert_eq!(actions("POST", "/tasks/cancel"), Some(&["tasks.cancel"][..]));
         assert_eq!(actions("GET", "/health"), None);
-        assert!(rule_of(&"/indexes/x/settings/synonyms".into()).is_some_and(Rule::is_of_setting));
+        assert!(rule_of(&"/indexes/x/settings/synonyms".into()).is_some_and(SearchRule::is_of_setting));
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         intent::{Effect, NodeRequest},
         task::TaskKind,
     },
-    indexes::broadcast::{AtOnce, Operation},
+    indexes::broadcast::{ImmediateEffect, Operation},
     ledger::tasks::NewTask,
 };
 use axum::{extract::Path, response::Response};
@@ -60,7 +60,7 @@ async fn take(
         scope,
         requests: vec![NodeRequest { method, path, body: None, main: true }],
         authority: sent.request.authority.clone(),
-        at_once: AtOnce::Nothing,
+        at_once: ImmediateEffect::Nothing,
         effect: Effect::None,
     };
     indexes::run(cluster, sent, operation).await

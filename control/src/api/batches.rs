@@ -42,7 +42,7 @@ const NOT_NULL: [&str; 9] = [
 ];
 
 /// Meilisearch's batch object.
-fn view(task: &Task, of_node: Option<&Value>) -> Value {
+fn cluster_state(task: &Task, of_node: Option<&Value>) -> Value {
     let count = |name: Option<&str>| -> Map<String, Value> {
         name.into_iter().map(|name| (name.to_owned(), json!(1))).collect()
     };
@@ -115,7 +115,7 @@ async fn views(cluster: &Cluster, tasks: &[Task]) -> Vec<Value> {
         tracing::warn!(error = %error.chain(), "nodes could not be asked for their batches");
         HashMap::new()
     });
-    tasks.iter().map(|task| view(task, of_nodes.get(&task.uid))).collect()
+    tasks.iter().map(|task| cluster_state(task, of_nodes.get(&task.uid))).collect()
 }
 
 /// For each task, the batch object of one of its nodes. Tasks whose nodes are unreachable, or have deleted their tasks, are
@@ -164,7 +164,7 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
         told.iter().filter_map(|batch| Some((number(batch, "uid")?, batch))).collect();
     let of_task = |(uid, batch): &(u32, u64)| {
         let mut batch = (*told.get(batch)?).clone();
-        crate::disguise::scrub::value(&mut batch);
+        crate::disguise::messages::value(&mut batch);
         Some((*uid, batch))
     };
     Some(batches.iter().filter_map(of_task).collect())
@@ -196,7 +196,7 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
         let message = format!("Batch uid `{uid}` is invalid. It should only contain numeric characters.");
         return Err(api_error(400, "invalid_request", "invalid_batch_uids", message).into());
     };
-    cluster.settler.refresh().await;
+    cluster.tracked_tasks.refresh().await;
     let query = Query {
         limit: 1,
         uids: Some(vec![number]),

@@ -31,7 +31,7 @@ const UNIT: u64 = 1024;
 
 /// A complete body. The memory that it was charged for is released when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Whole {
+pub struct BufferedBody {
     /// The bytes as the client sent them, or decoded if the encoding is known.
     pub bytes: Bytes,
     /// Whether the bytes have been decoded.
@@ -59,11 +59,11 @@ impl Bodies {
         size: BodySize,
         declared: Option<u64>,
         encoding: Option<&str>,
-    ) -> Result<Whole, ApiError> {
+    ) -> Result<BufferedBody, ApiError> {
         let limit = match size {
             BodySize::None => {
                 drain(body);
-                return Ok(Whole::default());
+                return Ok(BufferedBody::default());
             }
             BodySize::Small => SMALL.min(self.largest),
             BodySize::Large => self.largest,
@@ -144,8 +144,8 @@ impl Bodies {
     }
 }
 
-fn whole(bytes: Vec<u8>, is_decoded: bool, room: Option<OwnedSemaphorePermit>) -> Whole {
-    Whole { bytes: bytes.into(), is_decoded, room: room.map(Arc::new) }
+fn whole(bytes: Vec<u8>, is_decoded: bool, room: Option<OwnedSemaphorePermit>) -> BufferedBody {
+    BufferedBody { bytes: bytes.into(), is_decoded, room: room.map(Arc::new) }
 }
 
 /// Reads and discards a body in the background, up to a limit.

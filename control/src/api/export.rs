@@ -3,7 +3,7 @@
 use super::{Sent, Shared, pass_on};
 use crate::{
     base::error::Result,
-    disguise::scrub,
+    disguise::messages,
     domain::{export::Export, intent::Intent, task::TaskKind},
     export,
     ledger::{intents, tasks::NewTask},
@@ -54,7 +54,7 @@ pub async fn start(cluster: Shared, mut sent: Sent) -> Result<Response> {
 fn details(export: &Export) -> Value {
     let mut details = Map::from_iter([("url".to_owned(), json!(export.url))]);
     if let Some(key) = &export.api_key {
-        details.insert("apiKey".to_owned(), json!(scrub::secret(key)));
+        details.insert("apiKey".to_owned(), json!(messages::secret(key)));
     }
     if let Some(size) = export.payload_size() {
         let size = size.get_appropriate_unit(UnitType::Both).to_string();

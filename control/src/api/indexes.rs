@@ -13,8 +13,8 @@ use crate::{
         task::TaskKind,
     },
     indexes::{
-        broadcast::{self, AtOnce, Operation},
-        catalogue,
+        broadcast::{self, ImmediateEffect, Operation},
+        creation,
     },
     ledger::tasks::NewTask,
 };
@@ -41,9 +41,9 @@ pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
         return Ok(super::pass_on(&answer));
     }
     let mut body = answer.json();
-    let view = cluster.view();
+    let cluster_state = cluster.cluster_state();
     let date = |index: &mut Value| {
-        let known = index.get("uid").and_then(Value::as_str).and_then(|uid| view.indexes.get(uid));
+        let known = index.get("uid").and_then(Value::as_str).and_then(|uid| cluster_state.indexes.get(uid));
         if let Some(known) = known {
             index["createdAt"] = json!(time::format(known.created_at));
             index["updatedAt"] = json!(time::format(known.updated_at));
@@ -72,8 +72,8 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
     }
     let primary_key = body.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
     let mut requests = vec![main(&sent, Some(body))];
-    if !cluster.view().indexes.contains_key(&uid) {
-        requests.extend(catalogue::initial_settings(&uid, false, false));
+    if !cluster.cluster_state().indexes.contains_key(&uid) {
+        requests.extend(creation::initial_settings(&uid, false, false));
     }
     let operation = Operation {
         task: NewTask {
@@ -85,7 +85,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
         scope: Scope::indexes([uid.as_str()]),
         requests,
         authority: sent.request.authority.clone(),
-        at_once: AtOnce::Created { index: uid, primary_key },
+        at_once: ImmediateEffect::Created { index: uid, primary_key },
         effect: Effect::None,
     };
     run(&cluster, &sent, operation).await
@@ -117,7 +117,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         scope: Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())),
         requests: vec![main(&sent, Some(body))],
         authority: sent.request.authority.clone(),
-        at_once: AtOnce::Nothing,
+        at_once: ImmediateEffect::Nothing,
         effect: Effect::UpdateIndex { index, primary_key, rename },
     };
     run(&cluster, &sent, operation).await
@@ -141,7 +141,7 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         scope: Scope::indexes([index.as_str()]),
         requests: vec![main(&sent, None)],
         authority: sent.request.authority.clone(),
-        at_once: AtOnce::Deleted { index },
+        at_once: ImmediateEffect::Deleted { index },
         effect: Effect::None,
     };
     run(&cluster, &sent, operation).await
@@ -185,7 +185,7 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
         scope: Scope::indexes(names),
         requests: vec![main(&sent, body)],
         authority: sent.request.authority.clone(),
-        at_once: AtOnce::Nothing,
+        at_once: ImmediateEffect::Nothing,
         effect: Effect::Swap { pairs },
     };
     run(&cluster, &sent, operation).await

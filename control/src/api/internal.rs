@@ -9,7 +9,7 @@ use crate::{
     cluster::Cluster,
     ledger::leases,
     node::Request,
-    writes::{self, refusal::Refused},
+    writes::{self, diagnosis::Refused},
 };
 use axum::{
     Json,
@@ -56,15 +56,15 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
         tokio::time::sleep(WAIT).await;
     }
     if report.has_heard == Some(false) {
-        return Ok(Json(ReportReply { needed: cluster.view().floor, lease: false }));
+        return Ok(Json(ReportReply { needed: cluster.cluster_state().floor, lease: false }));
     }
     if let Some(vms) = cluster.gateways.add(&report.vm) {
         // Stored before the VM gets a lease: after a restart the control plane must know all VMs that may still have one.
         cluster.ledger.call(move |connection| leases::store_leases(connection, &vms)).await?;
     }
-    let (reply, has_another) = cluster.gateways.report(report, cluster.view().floor);
+    let (reply, has_another) = cluster.gateways.report(report, cluster.cluster_state().floor);
     if has_another {
-        cluster.settler.notice();
+        cluster.tracked_tasks.notice();
     }
     Ok(Json(reply))
 }

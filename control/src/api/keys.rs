@@ -1,6 +1,6 @@
 //! API keys: all nodes have the same keys with the same uids, so that the keys' texts are the same too.
 
-use super::{Sent, Shared, everywhere::everywhere, pass_on};
+use super::{Sent, Shared, all_nodes::everywhere, pass_on};
 use crate::{
     base::error::{Error, Result, api_error},
     cluster::Cluster,

@@ -1,12 +1,12 @@
 //! The HTTP API: the Meilisearch routes that the filter does not handle itself, and `/_miroir/*`.
 
 pub mod admin;
+pub mod all_nodes;
 pub mod authority;
 pub mod backups;
 pub mod batches;
 pub mod body;
-mod edge;
-pub mod everywhere;
+mod dot_segments;
 pub mod export;
 pub mod fields;
 pub mod indexes;
@@ -28,7 +28,7 @@ use crate::{
     auth::Grant,
     base::error::{Error, Result},
     cluster::Cluster,
-    disguise::scrub,
+    disguise::messages,
     node::{Authority, NodeAnswer, Request},
 };
 use authority::{BodySize, Judged};
@@ -44,7 +44,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, delete, get, patch, post},
 };
-use body::Whole;
+use body::BufferedBody;
 use miroir_core::{
     content_type::ContentType,
     encoding::Encoding,
@@ -116,12 +116,12 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/batches/{uid}", get(batches::get))
         .route("/keys", get(keys::list).merge(post(keys::create)))
         .route("/keys/{key}", get(keys::get).merge(patch(keys::change)).merge(delete(keys::change)))
-        .route("/experimental-features", get(proxy::read).merge(patch(everywhere::features)))
-        .route("/network", get(proxy::read).merge(patch(everywhere::network)))
-        .route("/chats/{workspace}", get(proxy::read).merge(delete(everywhere::delete_workspace)))
+        .route("/experimental-features", get(proxy::read).merge(patch(all_nodes::features)))
+        .route("/network", get(proxy::read).merge(patch(all_nodes::network)))
+        .route("/chats/{workspace}", get(proxy::read).merge(delete(all_nodes::delete_workspace)))
         .route(
             "/chats/{workspace}/settings",
-            get(proxy::read).merge(patch(everywhere::workspace)).merge(delete(everywhere::reset_workspace)),
+            get(proxy::read).merge(patch(all_nodes::workspace)).merge(delete(all_nodes::reset_workspace)),
         )
         .fallback(any(proxy::other))
         .method_not_allowed_fallback(proxy::read)
@@ -171,7 +171,7 @@ async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Nex
         Ok(judged) => judged,
         Err(error) => return unread(request, error),
     };
-    if let Some(answer) = edge::answer(&path) {
+    if let Some(answer) = dot_segments::answer(&path) {
         return unread(request, answer);
     }
     match path.to_string().parse() {
@@ -243,7 +243,7 @@ pub struct Sent {
     /// What the client's key allows.
     grant: Option<Grant>,
     #[expect(dead_code, reason = "dropping it releases the memory of the body")]
-    body: Whole,
+    body: BufferedBody,
 }
 
 impl FromRequest<Arc<Cluster>> for Sent {
@@ -314,7 +314,7 @@ pub fn pass_on(answer: &NodeAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = match serde_json::from_slice::<Value>(&answer.body) {
         Ok(mut body) => {
-            scrub::value(&mut body);
+            messages::value(&mut body);
             (status, Json(body)).into_response()
         }
         Err(_) => {

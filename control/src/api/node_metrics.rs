@@ -106,17 +106,17 @@ fn write(families: &BTreeMap<String, Family>) -> String {
 
 /// Replaces the metrics that the control plane knows better than nodes.
 async fn own(cluster: &Cluster, families: &mut BTreeMap<String, Family>) -> Result<()> {
-    let view = cluster.view();
-    let counts = view.indexes.keys().map(async |index| (index, stats::count(cluster, index).await));
+    let cluster_state = cluster.cluster_state();
+    let counts = cluster_state.indexes.keys().map(async |index| (index, stats::count(cluster, index).await));
     let counts = join_all(counts).await;
-    cluster.settler.refresh().await;
+    cluster.tracked_tasks.refresh().await;
     let Counts { tasks, oldest } = cluster.ledger.call(task_list::counts).await?;
     let mut family = |name: &str, change: &dyn Fn(&mut Family)| {
         families.get_mut(name).into_iter().for_each(change);
     };
     let number = |count: usize| u32::try_from(count).map_or(f64::MAX, f64::from);
     family("meilisearch_index_count", &|family| {
-        family.set("meilisearch_index_count".to_owned(), number(view.indexes.len()));
+        family.set("meilisearch_index_count".to_owned(), number(cluster_state.indexes.len()));
     });
     family("meilisearch_index_docs_count", &|family| {
         family.clear();

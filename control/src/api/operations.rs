@@ -12,7 +12,7 @@ use crate::{
         change::{TopologyFile, topology},
         plan::Plan,
     },
-    verify::{self, Findings, Silent},
+    verify::{self, Findings, SilentReplica},
 };
 use axum::{Json, body::Bytes, http::HeaderMap};
 use miroir_core::shard::Shard;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The shards whose copies are to be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Verify {
+pub struct VerifyRequest {
     /// The shards.
     pub shards: Vec<Shard>,
 }
@@ -29,12 +29,12 @@ pub struct Verify {
 /// The replicas to be repaired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Repair {
+pub struct RepairRequest {
     /// Replicas to be rebuilt from others.
-    pub replicas: Vec<Silent>,
+    pub replicas: Vec<SilentReplica>,
     /// Shards of which a node has misplaced documents, which are to be deleted.
     #[serde(default)]
-    pub strays: Vec<Silent>,
+    pub strays: Vec<SilentReplica>,
     /// The pace of moves, until another operation changes it.
     #[serde(default)]
     pub pace: Pace,
@@ -60,7 +60,7 @@ pub async fn run(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Jso
 /// The token is wrong.
 pub async fn show(cluster: Shared, headers: HeaderMap) -> Result<Json<TopologyFile>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
-    Ok(Json(topology(&cluster.view())))
+    Ok(Json(topology(&cluster.cluster_state())))
 }
 
 /// `POST /_miroir/verify`.
@@ -68,7 +68,7 @@ pub async fn show(cluster: Shared, headers: HeaderMap) -> Result<Json<TopologyFi
 /// # Errors
 /// The token is wrong, or a node does not answer.
 pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Findings>> {
-    let Verify { shards } = read(&cluster, &headers, &body)?;
+    let VerifyRequest { shards } = read(&cluster, &headers, &body)?;
     verify::verify(&cluster, &shards).await.map(Json)
 }
 
@@ -76,24 +76,24 @@ pub async fn verify(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 ///
 /// # Errors
 /// The token is wrong; a replica is the only complete one of its shard; or documents are not misplaced.
-pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Repair>> {
-    let repair: Repair = read(&cluster, &headers, &body)?;
+pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<RepairRequest>> {
+    let repair: RepairRequest = read(&cluster, &headers, &body)?;
     if repair.pace.is_said() {
         membership::set_pace(&cluster, repair.pace).await?;
     }
     cluster
-        .try_change(|view| {
+        .try_change(|cluster_state| {
             let mut errors = Vec::new();
-            for Silent { shard, node } in &repair.replicas {
-                if !view.mark_stale(*shard, node) {
+            for SilentReplica { shard, node } in &repair.replicas {
+                if !cluster_state.mark_stale(*shard, node) {
                     errors.push(format!(
                         "shard {} on node `{node}` cannot be rebuilt: no other replica of the shard is complete",
                         shard.0
                     ));
                 }
             }
-            for Silent { shard, node } in &repair.strays {
-                if view.member(node).is_none() || !view.clear_away(*shard, node) {
+            for SilentReplica { shard, node } in &repair.strays {
+                if cluster_state.member(node).is_none() || !cluster_state.mark_misplaced(*shard, node) {
                     errors.push(format!(
                         "documents of shard {} on node `{node}` cannot be deleted: the node has, or will get, a replica of this shard",
                         shard.0

@@ -24,7 +24,7 @@ pub async fn read(cluster: Shared, sent: Sent) -> Result<Response> {
 }
 
 /// A route that a cluster does not serve.
-struct Closed {
+struct UnsupportedRoute {
     methods: &'static [&'static str],
     /// `*` matches any segment.
     path: &'static str,
@@ -41,23 +41,29 @@ const LOGS: &str = "each node has its own logs.";
 const CHATS: &str = "a chat's searches are made inside one node, over its own documents only.";
 
 /// Routes that a cluster does not serve: `docs/compatibility.md` lists them too.
-const CLOSED: [Closed; 4] = [
-    Closed {
+const CLOSED: [UnsupportedRoute; 4] = [
+    UnsupportedRoute {
         methods: &["POST", "DELETE"],
         path: "/logs/stream",
         action: None,
         feature: Some("logsRoute"),
         why: LOGS,
     },
-    Closed { methods: &["POST"], path: "/logs/stderr", action: None, feature: Some("logsRoute"), why: LOGS },
-    Closed {
+    UnsupportedRoute {
+        methods: &["POST"],
+        path: "/logs/stderr",
+        action: None,
+        feature: Some("logsRoute"),
+        why: LOGS,
+    },
+    UnsupportedRoute {
         methods: &["POST"],
         path: "/tasks/compact",
         action: None,
         feature: Some("taskQueueCompactionRoute"),
         why: "a node that has compacted its tasks accepts no write until it is restarted: do it node by node.",
     },
-    Closed {
+    UnsupportedRoute {
         methods: &["POST"],
         path: "/chats/*/chat/completions",
         action: Some("chatCompletions"),
@@ -94,7 +100,7 @@ pub async fn other(cluster: Shared, sent: Sent) -> Result<Response> {
     read(cluster, sent).await
 }
 
-impl Closed {
+impl UnsupportedRoute {
     async fn refuse(&self, cluster: &Shared, sent: &Sent) -> Result<Response> {
         if let Some(feature) = self.feature
             && features::is_on(cluster, feature).await? != Some(true)

@@ -9,7 +9,7 @@ use crate::{
         search_rules::{Change, INDEX},
         task::TaskKind,
     },
-    indexes::broadcast::{AtOnce, Operation},
+    indexes::broadcast::{ImmediateEffect, Operation},
     ledger::tasks::NewTask,
     sync::{features, search_rules::FEATURE},
 };
@@ -73,7 +73,7 @@ async fn run(
         scope: Scope::indexes([INDEX]),
         requests: vec![NodeRequest { method, path, body, main: true }],
         authority: sent.request.authority.clone(),
-        at_once: AtOnce::Nothing,
+        at_once: ImmediateEffect::Nothing,
         effect: Effect::Rules { change },
     };
     indexes::run(cluster, sent, operation).await

@@ -7,7 +7,7 @@ use crate::{
     disguise::{
         embedders::{EMBEDDERS, hide_secrets, with_template},
         facet_values::{self, FACETING},
-        scrub,
+        messages,
         settings_tag::{FILTERABLE, disguised, display_tag, forbidden_tokens, tag_rule, with_tag},
     },
     domain::{
@@ -17,8 +17,8 @@ use crate::{
         task::TaskKind,
     },
     indexes::{
-        broadcast::{AtOnce, Operation},
-        catalogue,
+        broadcast::{ImmediateEffect, Operation},
+        creation,
     },
     ledger::tasks::{self, NewTask},
 };
@@ -57,7 +57,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
 /// # Errors
 /// A node's error.
 pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
-    if !cluster.view().indexes.contains_key(&index) {
+    if !cluster.cluster_state().indexes.contains_key(&index) {
         return reset_nothing(&cluster, &sent, &index, None).await;
     }
     let path = ApiPath::of_index(&index, &["settings"]);
@@ -85,7 +85,7 @@ pub async fn one(
         return indexes::refused(&cluster, &sent).await;
     }
     let attribute = camel_case(&name);
-    if method == "DELETE" && !cluster.view().indexes.contains_key(&index) {
+    if method == "DELETE" && !cluster.cluster_state().indexes.contains_key(&index) {
         return reset_nothing(&cluster, &sent, &index, Some(json!({ attribute: null }))).await;
     }
     let sets_rule = attribute == FILTERABLE && method != "PATCH";
@@ -114,7 +114,7 @@ pub async fn one(
     // The shard tag's rule comes before the client's rules, so positions in the error are shifted by one.
     written.map_err(|error| match error {
         Error::Api(mut error) if sets_rule => {
-            error.body.message = scrub::shift_position(&error.body.message, "at `[");
+            error.body.message = messages::shift_position(&error.body.message, "at `[");
             error.into()
         }
         error => error,
@@ -123,7 +123,7 @@ pub async fn one(
 
 /// The embedders of an index, including the changes of earlier tasks that have not ended; null if there is no index.
 async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
-    if !cluster.view().indexes.contains_key(index) {
+    if !cluster.cluster_state().indexes.contains_key(index) {
         return Ok(Value::Null);
     }
     let path = ApiPath::of_index(index, &["settings", EMBEDDERS]);
@@ -135,7 +135,7 @@ async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
         return Err(Error::Other(format!("a node does not tell the embedders of index `{index}`")));
     }
     let mut now = Map::from_iter([(EMBEDDERS.to_owned(), if is_there { told } else { Value::Null })]);
-    for earlier in cluster.settler.changes_of(index) {
+    for earlier in cluster.tracked_tasks.changes_of(index) {
         merge_change(&mut now, earlier.as_ref());
     }
     Ok(now.remove(EMBEDDERS).unwrap_or_default())
@@ -195,7 +195,7 @@ async fn write(
         details: Some(details),
         custom_metadata: None,
     };
-    let is_known = cluster.view().indexes.contains_key(index);
+    let is_known = cluster.cluster_state().indexes.contains_key(index);
     if !is_known && !grant.may_create(index) {
         // Nodes get the requests under the master key, so they would create the index although the client's key does not allow
         // it.
@@ -210,14 +210,14 @@ async fn write(
     let mut requests = vec![request];
     let sets_limit = change.as_ref().is_some_and(facet_values::sets_limit);
     if creates {
-        requests.extend(catalogue::initial_settings(index, sets_rule, sets_limit));
+        requests.extend(creation::initial_settings(index, sets_rule, sets_limit));
     }
     // A new index gets into the catalogue before its settings get into the ledger. So after a crash in between, the ledger has
     // nothing that nodes lack.
     let at_once = if creates {
-        AtOnce::Created { index: index.to_owned(), primary_key: None }
+        ImmediateEffect::Created { index: index.to_owned(), primary_key: None }
     } else {
-        AtOnce::Nothing
+        ImmediateEffect::Nothing
     };
     let operation = Operation {
         task,

@@ -41,8 +41,9 @@ pub async fn all(cluster: Shared, sent: Sent) -> Result<Response> {
             stats[name] = json!(sum(of_nodes.iter(), name));
         }
     }
-    let view = cluster.view();
-    let last = indexes.keys().filter_map(|uid| view.indexes.get(uid)).map(|index| index.updated_at).max();
+    let cluster_state = cluster.cluster_state();
+    let last =
+        indexes.keys().filter_map(|uid| cluster_state.indexes.get(uid)).map(|index| index.updated_at).max();
     stats["lastUpdate"] = json!(last.map(time::format));
     let whole = indexes.iter().map(async |(uid, own)| {
         let of_index: Vec<Value> =
@@ -127,7 +128,7 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
 
 /// Counts the documents of an index, each shard on one active replica of a reachable node.
 pub(super) async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
-    let asked = cluster.sources(cluster.view().shards());
+    let asked = cluster.sources(cluster.cluster_state().shards());
     let counts = asked.iter().map(async |(node, shards)| {
         node.count_documents(index, &tag_filter(shards)).await?.ok_or(Error::NoNode)
     });

@@ -7,7 +7,7 @@ use crate::{
         error::{Error, Result, api_error},
         log, time,
     },
-    cluster::{Cluster, tracked::Unsettled},
+    cluster::{Cluster, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent, NodeTask},
         task::{TaskKind, TaskStatus},
@@ -57,7 +57,7 @@ impl Page {
     /// # Errors
     /// The ledger failed.
     pub async fn read(cluster: &Cluster, mut query: Query) -> Result<Self> {
-        cluster.settler.refresh().await;
+        cluster.tracked_tasks.refresh().await;
         let limit = query.limit;
         // Read one more task, to know whether there is a next page.
         query.limit = limit.saturating_add(1);
@@ -95,7 +95,7 @@ pub async fn find(cluster: &Cluster, grant: &Grant, uid: &str) -> Result<stored:
         let message = format!("Task uid `{uid}` is invalid. It should only contain numeric characters.");
         return Err(api_error(400, "invalid_request", "invalid_task_uids", message).into());
     };
-    cluster.settler.refresh().await;
+    cluster.tracked_tasks.refresh().await;
     let query = Query { limit: 1, uids: Some(vec![number]), visible: grant.visible(), ..Query::default() };
     let (tasks, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
     let message = || format!("Task `{number}` not found.");
@@ -126,7 +126,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let task = cluster.ledger.call(begin).await?;
     let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
     let stopped = stop_exports(&cluster, &uids, task.uid).await?;
-    let parts = cluster.settler.cancel(&uids, task.uid);
+    let parts = cluster.tracked_tasks.cancel(&uids, task.uid);
     let asked = parts.into_iter().map(async |(node, node_tasks)| {
         let node = cluster.node(&node)?;
         let silent = |error: &Error| {
@@ -146,7 +146,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         let (uid, stored) = (task.uid, node_tasks.clone());
         cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
         let effect = Effect::None;
-        cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
+        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
     }
     Ok(Json(summary).into_response())
 }
@@ -186,7 +186,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
         Ok(selected) => selected,
         Err(refusal) => return Ok(refusal),
     };
-    cluster.settler.refresh().await;
+    cluster.tracked_tasks.refresh().await;
     query.limit = u32::MAX;
     let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
     let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
@@ -203,14 +203,14 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
     let task = cluster.ledger.call(begin).await?;
     let summary = task.summary();
-    let under_way = cluster.settler.under_way(&uids);
+    let under_way = cluster.tracked_tasks.under_way(&uids);
     if under_way.is_empty() {
         forget(&cluster, task.uid, uids, details).await?;
     } else {
         let cluster = cluster.0.clone();
         let span = log::task_span(Some(task.uid), Some(task.kind.name()), None);
         let deleting = async move {
-            cluster.settler.ended(&under_way).await;
+            cluster.tracked_tasks.ended(&under_way).await;
             if let Err(error) = forget(&cluster, task.uid, uids, details).await {
                 tracing::error!(error = %error.chain(), "tasks could not be deleted");
             }

@@ -6,7 +6,7 @@
 use super::{Sent, Shared, pass_on};
 use crate::{
     base::error::{Result, api_error},
-    disguise::scrub,
+    disguise::messages,
     ledger::webhooks::{self, Webhook},
     node::{Authority, Request},
 };
@@ -39,11 +39,11 @@ fn not_found(uuid: Uuid) -> crate::base::error::Error {
 }
 
 /// A webhook as clients see it: the value of its `Authorization` header is hidden.
-fn view(uuid: Uuid, webhook: &Webhook) -> Value {
+fn cluster_state(uuid: Uuid, webhook: &Webhook) -> Value {
     let shown = |name: &str, value: &str| match value.strip_prefix("Bearer ") {
         _ if !name.eq_ignore_ascii_case("authorization") => value.to_owned(),
-        Some(token) => format!("Bearer {}", scrub::secret(token)),
-        None => scrub::secret(value),
+        Some(token) => format!("Bearer {}", messages::secret(token)),
+        None => messages::secret(value),
     };
     let headers: serde_json::Map<String, Value> =
         webhook.headers.iter().map(|(name, value)| (name.clone(), json!(shown(name, value)))).collect();
@@ -57,7 +57,7 @@ fn view(uuid: Uuid, webhook: &Webhook) -> Value {
 pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     sent.grant()?;
     let all = cluster.ledger.call(webhooks::all).await?;
-    let results: Vec<Value> = all.iter().map(|(uuid, webhook)| view(*uuid, webhook)).collect();
+    let results: Vec<Value> = all.iter().map(|(uuid, webhook)| cluster_state(*uuid, webhook)).collect();
     Ok(Json(json!({ "results": results })).into_response())
 }
 
@@ -70,7 +70,7 @@ pub async fn get(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Resul
     let uuid = parse(&uuid)?;
     let all = cluster.ledger.call(webhooks::all).await?;
     let webhook = all.get(&uuid).ok_or_else(|| not_found(uuid))?;
-    Ok(Json(view(uuid, webhook)).into_response())
+    Ok(Json(cluster_state(uuid, webhook)).into_response())
 }
 
 /// `POST /webhooks`.
@@ -104,7 +104,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
                        You may use a third-party proxy server to dispatch events to more than 20 endpoints.";
         return Err(refused(400, "invalid_webhooks", message));
     }
-    Ok((StatusCode::CREATED, Json(view(uuid, &webhook))).into_response())
+    Ok((StatusCode::CREATED, Json(cluster_state(uuid, &webhook))).into_response())
 }
 
 /// `PATCH /webhooks/{uuid}`.
@@ -120,7 +120,7 @@ pub async fn update(cluster: Shared, Path(uuid): Path<String>, sent: Sent) -> Re
     let uuid = editable(&uuid)?;
     let old = cluster.ledger.call(webhooks::all).await?.remove(&uuid).ok_or_else(|| not_found(uuid))?;
     let webhook = merged(uuid, old, &body)?;
-    let answer = Json(view(uuid, &webhook)).into_response();
+    let answer = Json(cluster_state(uuid, &webhook)).into_response();
     cluster.ledger.call(move |connection| webhooks::put(connection, uuid, &webhook)).await?;
     Ok(answer)
 }
@@ -227,7 +227,7 @@ mod tests {
             hook(json!({"url": "http://a/", "headers": {"x": "1", "Authorization": "Bearer abc"}})).unwrap();
         let second = merged(uuid, first.clone(), &json!({"headers": {"x": null, "y": "2"}})).unwrap();
         assert_eq!(second.headers.keys().collect::<Vec<_>>(), ["Authorization", "y"]);
-        assert_eq!(view(uuid, &second)["headers"]["Authorization"], "Bearer XXX...");
+        assert_eq!(cluster_state(uuid, &second)["headers"]["Authorization"], "Bearer XXX...");
         assert!(merged(uuid, first, &json!({"headers": null})).unwrap().headers.is_empty());
         for bad in [
             json!({"url": ""}),

@@ -4,7 +4,7 @@ use super::{QueryArgs, client, operate};
 use crate::{
     api::{
         admin::Status,
-        operations::{Repair, Verify},
+        operations::{RepairRequest, VerifyRequest},
     },
     base::{
         config::Pace,
@@ -12,7 +12,7 @@ use crate::{
         table::table,
     },
     membership::plan::Plan,
-    verify::{Difference, Findings, Silent, Stray},
+    verify::{Difference, Findings, MisplacedDocument, SilentReplica},
 };
 use miroir_core::shard::Shard;
 use std::collections::BTreeSet;
@@ -76,9 +76,9 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
             ids.join(", ")
         )));
     }
-    let of = |stray: &Stray| Silent { shard: stray.shard, node: stray.node.clone() };
-    let strays: BTreeSet<Silent> = findings.strays.iter().map(of).collect();
-    let repair = Repair {
+    let of = |stray: &MisplacedDocument| SilentReplica { shard: stray.shard, node: stray.node.clone() };
+    let strays: BTreeSet<SilentReplica> = findings.strays.iter().map(of).collect();
+    let repair = RepairRequest {
         replicas: wrong.into_iter().collect(),
         strays: strays.into_iter().collect(),
         pace: args.pace,
@@ -97,16 +97,19 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
         return Ok(());
     }
     let plan = Plan { replicas: repair.replicas.len(), deleted: repair.strays.len(), ..Plan::default() };
-    let _: Repair = client::post(&args.query, "/_miroir/repair", &repair).await?;
+    let _: RepairRequest = client::post(&args.query, "/_miroir/repair", &repair).await?;
     operate::wait(&args.query, &plan).await
 }
 
 /// The replicas that are wrong, and the documents for which that is unknown.
-fn judge<'a>(differences: &'a [Difference], node: Option<&str>) -> (BTreeSet<Silent>, Vec<&'a Difference>) {
+fn judge<'a>(
+    differences: &'a [Difference],
+    node: Option<&str>,
+) -> (BTreeSet<SilentReplica>, Vec<&'a Difference>) {
     let mut wrong = BTreeSet::new();
     let mut unknown = Vec::new();
     for difference in differences {
-        let of = |node: &String| Silent { shard: difference.shard, node: node.clone() };
+        let of = |node: &String| SilentReplica { shard: difference.shard, node: node.clone() };
         match node {
             Some(node) if difference.copies.contains_key(node) => {
                 wrong.insert(of(&node.to_owned()));
@@ -126,7 +129,7 @@ async fn compare(args: &QueryArgs) -> Result<Findings> {
     let mut findings = Findings::default();
     for shards in shards.chunks(TOGETHER) {
         let found: Findings =
-            client::post(args, "/_miroir/verify", &Verify { shards: shards.to_vec() }).await?;
+            client::post(args, "/_miroir/verify", &VerifyRequest { shards: shards.to_vec() }).await?;
         findings.copies += found.copies;
         findings.differences.extend(found.differences);
         findings.silent.extend(found.silent);
@@ -190,7 +193,7 @@ mod tests {
         };
         let three = [difference(&["a", "b", "c"], &["c"])];
         let two = [difference(&["a", "b"], &[])];
-        let wrong = |node: &str| BTreeSet::from([Silent { shard: Shard(3), node: node.into() }]);
+        let wrong = |node: &str| BTreeSet::from([SilentReplica { shard: Shard(3), node: node.into() }]);
         assert_eq!(judge(&three, None).0, wrong("c"));
         assert_eq!(judge(&three, Some("a")).0, wrong("a"));
         assert_eq!(judge(&two, None).1.len(), 1);

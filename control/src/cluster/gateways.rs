@@ -150,18 +150,18 @@ impl Gateways {
 
     /// Whether every request that starts now, at any gateway, uses this version or a newer one.
     #[must_use]
-    pub fn begin_by(&self, version: u64) -> bool {
+    pub fn all_start_with(&self, version: u64) -> bool {
         // A filter of an older build does not report its newest topology, only its oldest one.
         self.all(|vm| vm.told.newest.max(vm.told.oldest) >= version)
     }
 
     /// The VMs that have not had an answer from this node yet.
     #[must_use]
-    pub fn strangers_to(&self, node: &str) -> Vec<String> {
+    pub fn vms_that_cannot_reach(&self, node: &str) -> Vec<String> {
         let vms = self.vms();
         let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease);
-        let strangers = lasting.filter(|(_, vm)| vm.told.unreached.iter().any(|name| name == node));
-        strangers.map(|(name, _)| name.clone()).collect()
+        let outside_nodes = lasting.filter(|(_, vm)| vm.told.unreached.iter().any(|name| name == node));
+        outside_nodes.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether no VM reads by a topology older than this version. A VM may still have an older one, for a running upload or
@@ -314,14 +314,14 @@ mod tests {
             gateways.report(Report { vm: vm.into(), oldest, newest, ..Report::default() }, 0).1
         };
         assert!(report("a", 3, 4) && !report("a", 3, 4), "the first tells something new");
-        assert!(!gateways.begin_by(4), "one that is known has not reported since the start");
+        assert!(!gateways.all_start_with(4), "one that is known has not reported since the start");
         assert_eq!(gateways.add("a"), None);
         assert_eq!(gateways.add("c").unwrap(), ["a", "c", "gone"]);
         clock.advance(millis(150));
-        assert!(!report("a", 3, 4) && gateways.begin_by(4) && !gateways.begin_by(5));
-        assert!(report("b", 5, 5) && !gateways.begin_by(5));
-        assert!(report("a", 3, 5) && gateways.begin_by(5) && !gateways.confirmed(5));
-        assert!(self::gateways(100, Some(&[])).0.begin_by(9), "nobody has a lease");
+        assert!(!report("a", 3, 4) && gateways.all_start_with(4) && !gateways.all_start_with(5));
+        assert!(report("b", 5, 5) && !gateways.all_start_with(5));
+        assert!(report("a", 3, 5) && gateways.all_start_with(5) && !gateways.confirmed(5));
+        assert!(self::gateways(100, Some(&[])).0.all_start_with(9), "nobody has a lease");
     }
 
     #[test]
@@ -333,11 +333,11 @@ mod tests {
         };
         report("a", &[]);
         report("b", &["x", "y"]);
-        assert_eq!(gateways.strangers_to("y"), ["b"]);
+        assert_eq!(gateways.vms_that_cannot_reach("y"), ["b"]);
         report("b", &["x"]);
-        assert!(gateways.strangers_to("y").is_empty());
+        assert!(gateways.vms_that_cannot_reach("y").is_empty());
         clock.advance(millis(150));
-        assert!(gateways.strangers_to("x").is_empty(), "the lease is over");
+        assert!(gateways.vms_that_cannot_reach("x").is_empty(), "the lease is over");
         let old: Report = serde_json::from_str(r#"{"vm":"c","oldest":1}"#).unwrap();
         assert!(old.unreached.is_empty(), "a filter of before says nothing of nodes");
     }

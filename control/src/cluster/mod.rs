@@ -9,7 +9,7 @@ pub mod key_cache;
 pub mod locks;
 pub mod moves;
 pub mod open_writes;
-pub mod tracked;
+pub mod tracked_tasks;
 pub mod write_keys;
 
 use crate::{
@@ -23,10 +23,10 @@ use crate::{
     },
     cluster::{
         bodies::Bodies, creating::Creating, exports::Exports, fields::Fields, gateways::Gateways,
-        key_cache::KeyCache, locks::Locks, moves::Mover, open_writes::OpenWrites, tracked::Settler,
-        write_keys::Epochs,
+        key_cache::KeyCache, locks::Locks, moves::Mover, open_writes::OpenWrites,
+        tracked_tasks::TrackedTasks, write_keys::WriteKeys,
     },
-    domain::cluster_state::View,
+    domain::cluster_state::ClusterState,
     ledger::{Ledger, catalogue},
     node::{Http, Node, NodeAnswer, Request, Transport},
     publish::Publisher,
@@ -74,11 +74,11 @@ pub struct Cluster {
     /// The number of writes between begin and commit.
     pub open: OpenWrites,
     /// Tasks that nodes have not ended, and that the control plane tracks.
-    pub settler: Settler,
+    pub tracked_tasks: TrackedTasks,
     /// A cache of API keys.
     pub keys: KeyCache,
     /// The gateways' write keys.
-    pub epochs: Epochs,
+    pub write_keys: WriteKeys,
     /// The gateways, with their topologies and leases.
     pub gateways: Gateways,
     /// Limits on the request bodies that are in memory.
@@ -97,13 +97,13 @@ pub struct Cluster {
     transport: Arc<dyn Transport>,
     /// Nodes that have left, and the first version without them: gateways with an older topology may still send them requests.
     retired: Mutex<Vec<(NodeConfig, u64)>>,
-    view: Mutex<Arc<View>>,
+    cluster_state: Mutex<Arc<ClusterState>>,
     /// The first version without the replica that was lost last, and when it was published. Until no gateway reads by an older
     /// one, a search may read the lost replica and miss recent writes.
     lost: Mutex<Option<(u64, Instant)>>,
     /// By index, the version that last changed its published content, and when it was published. Has only the changes that some
     /// gateway may not have yet.
-    unseen: Mutex<BTreeMap<String, (u64, Instant)>>,
+    unconfirmed_changes: Mutex<BTreeMap<String, (u64, Instant)>>,
     changing: tokio::sync::Mutex<()>,
     ready: AtomicBool,
 }
@@ -119,7 +119,7 @@ impl Cluster {
         secrets: Secrets,
         ledger: Ledger,
         publisher: Publisher,
-        view: View,
+        cluster_state: ClusterState,
         gateways: Option<Vec<String>>,
         clock: SharedClock,
     ) -> Self {
@@ -137,23 +137,25 @@ impl Cluster {
             ledger,
             locks: Locks::default(),
             open: OpenWrites::new(clock.clone()),
-            settler: Settler::default(),
+            tracked_tasks: TrackedTasks::default(),
             keys: KeyCache::new(clock.clone()),
-            epochs: Epochs::default(),
+            write_keys: WriteKeys::default(),
             publisher,
             exports: Exports::default(),
             creating: Creating::default(),
             fields: Fields::default(),
             // Some gateways may not know yet of replicas that were lost before this start.
-            lost: Mutex::new(view.has_stale().then_some((view.version, now))),
+            lost: Mutex::new(cluster_state.has_stale().then_some((cluster_state.version, now))),
             // Neither may they know of indexes that changed.
-            unseen: Mutex::new(view.told().map(|name| (name.to_owned(), (view.version, now))).collect()),
-            view: Mutex::new(Arc::new(view)),
+            unconfirmed_changes: Mutex::new(
+                cluster_state.told().map(|name| (name.to_owned(), (cluster_state.version, now))).collect(),
+            ),
+            cluster_state: Mutex::new(Arc::new(cluster_state)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             clock,
         };
-        cluster.follow(&cluster.view());
+        cluster.follow(&cluster.cluster_state());
         cluster
     }
 
@@ -165,7 +167,7 @@ impl Cluster {
 
     /// A client for a node that is not in the cluster, for example to check it before it joins.
     #[must_use]
-    pub fn stranger(&self, config: NodeConfig) -> Node {
+    pub fn outside_node(&self, config: NodeConfig) -> Node {
         Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
     }
 
@@ -173,7 +175,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The secrets cannot be read or written, or the TLS files cannot be read.
-    pub fn strangers(config: &ClusterConfig, data: &Path, tls: &NodeTls) -> Result<Vec<Node>> {
+    pub fn outside_nodes(config: &ClusterConfig, data: &Path, tls: &NodeTls) -> Result<Vec<Node>> {
         let clock: SharedClock = Arc::new(SystemClock);
         let secrets = Secrets::load(data)?;
         let transport: Arc<dyn Transport> = Arc::new(Http::new(tls.client()?));
@@ -184,26 +186,26 @@ impl Cluster {
     }
 
     /// Updates the list of nodes to that of a cluster state. Nodes that stay keep their health.
-    fn follow(&self, view: &View) {
+    fn follow(&self, cluster_state: &ClusterState) {
         let known = self.nodes();
         let same = |config: &NodeConfig| {
             known.iter().find(|node| node.name == config.name && node.url == config.url).cloned()
         };
-        let nodes = view.nodes.iter().map(|member| {
-            same(&member.config).unwrap_or_else(|| Arc::new(self.stranger(member.config.clone())))
+        let nodes = cluster_state.nodes.iter().map(|member| {
+            same(&member.config).unwrap_or_else(|| Arc::new(self.outside_node(member.config.clone())))
         });
         let nodes: Arc<Vec<Arc<Node>>> = Arc::new(nodes.collect());
         let stays = |name: &str| nodes.iter().any(|node| node.name == name);
         let gone = known.iter().filter(|node| !stays(&node.name));
-        gone.clone().for_each(|node| self.epochs.forget(&node.name));
-        self.retired().extend(gone.map(|node| (node.config(), view.version)));
+        gone.clone().for_each(|node| self.write_keys.forget(&node.name));
+        self.retired().extend(gone.map(|node| (node.config(), cluster_state.version)));
         *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
     /// The current cluster state.
     #[must_use]
-    pub fn view(&self) -> Arc<View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn cluster_state(&self) -> Arc<ClusterState> {
+        self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes the cluster state: first in the ledger, then in memory, then for gateways. The version increases only if the
@@ -212,9 +214,9 @@ impl Cluster {
     /// # Errors
     /// The ledger failed, and nothing has changed. If only publishing fails, that is logged and not returned, because the
     /// change is made; the next publication contains it.
-    pub async fn change(&self, change: impl FnOnce(&mut View)) -> Result<()> {
-        self.try_change(|view| {
-            change(view);
+    pub async fn change(&self, change: impl FnOnce(&mut ClusterState)) -> Result<()> {
+        self.try_change(|cluster_state| {
+            change(cluster_state);
             Ok(())
         })
         .await
@@ -224,10 +226,10 @@ impl Cluster {
     ///
     /// # Errors
     /// The error of `change`; or as [`Self::change`].
-    pub async fn try_change(&self, change: impl FnOnce(&mut View) -> Result<()>) -> Result<()> {
+    pub async fn try_change(&self, change: impl FnOnce(&mut ClusterState) -> Result<()>) -> Result<()> {
         let _one = self.changing.lock().await;
-        let old = self.view();
-        let mut new = View::clone(&old);
+        let old = self.cluster_state();
+        let mut new = ClusterState::clone(&old);
         change(&mut new)?;
         if new == *old {
             return Ok(());
@@ -241,13 +243,14 @@ impl Cluster {
         self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
         gone.iter().for_each(|index| self.fields.forget(index));
         self.follow(&new);
-        let before = self.view();
+        let before = self.cluster_state();
         if new.has_lost_since(&before) {
             *self.lost() = Some((new.version, self.clock.monotonic()));
         }
-        let told = new.told_otherwise(&before);
-        self.unseen().extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        let told = new.changed_names(&before);
+        self.unconfirmed_changes()
+            .extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
+        *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
         }
@@ -259,11 +262,11 @@ impl Cluster {
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn is_read_as_written(&self) -> Result<bool> {
+    pub async fn no_gateway_reads_stale(&self) -> Result<bool> {
         let Some((version, published)) = *self.lost() else { return Ok(true) };
         let is_known = self.gateways.know(version, published);
         if is_known || self.gateways.is_late(published) {
-            self.change(|view| view.floor = view.floor.max(version)).await?;
+            self.change(|cluster_state| cluster_state.floor = cluster_state.floor.max(version)).await?;
         }
         if !is_known {
             return Ok(false);
@@ -280,24 +283,24 @@ impl Cluster {
     /// does not apply a published topology is waited for no longer than a silent one, that is, for one lease: its answers are
     /// stale anyway, and `miroir status` reports it.
     #[must_use]
-    pub fn is_seen<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
-        let mut unseen = self.unseen();
+    pub fn is_applied_everywhere<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
+        let mut unconfirmed_changes = self.unconfirmed_changes();
         names.all(|name| {
-            let Some((version, published)) = unseen.get(name).copied() else { return true };
-            let is_seen = self.gateways.begin_by(version);
-            if !is_seen && self.gateways.is_late(published) {
+            let Some((version, published)) = unconfirmed_changes.get(name).copied() else { return true };
+            let is_applied_everywhere = self.gateways.all_start_with(version);
+            if !is_applied_everywhere && self.gateways.is_late(published) {
                 tracing::warn!(index = name, version, "a gateway has not applied the published topology");
             }
-            let is_over = is_seen || self.gateways.is_late(published);
+            let is_over = is_applied_everywhere || self.gateways.is_late(published);
             if is_over {
-                unseen.remove(name);
+                unconfirmed_changes.remove(name);
             }
             is_over
         })
     }
 
-    fn unseen(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Instant)>> {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unconfirmed_changes(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Instant)>> {
+        self.unconfirmed_changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
@@ -309,17 +312,17 @@ impl Cluster {
     /// # Errors
     /// The topology is not valid, or a file cannot be written.
     pub fn publish(&self) -> Result<()> {
-        let view = self.view();
+        let cluster_state = self.cluster_state();
         let retired: Vec<NodeConfig> = {
             let mut retired = self.retired();
             // A node that joined again has its Envoy cluster as a member.
             retired.retain(|(config, since)| {
                 !self.gateways.confirmed(*since)
-                    && view.nodes.iter().all(|member| member.config.cluster != config.cluster)
+                    && cluster_state.nodes.iter().all(|member| member.config.cluster != config.cluster)
             });
             retired.iter().map(|(config, _)| config.clone()).collect()
         };
-        self.publisher.publish(&self.config, &view, &retired, self.clock.monotonic())
+        self.publisher.publish(&self.config, &cluster_state, &retired, self.clock.monotonic())
     }
 
     fn retired(&self) -> MutexGuard<'_, Vec<(NodeConfig, u64)>> {
@@ -335,10 +338,10 @@ impl Cluster {
     /// Nodes that are up and not behind, in the topology's order.
     #[must_use]
     pub fn current(&self) -> Vec<Arc<Node>> {
-        let view = self.view();
+        let cluster_state = self.cluster_state();
         self.nodes()
             .iter()
-            .filter(|node| node.is_up() && !view.behind.contains(&node.name))
+            .filter(|node| node.is_up() && !cluster_state.behind.contains(&node.name))
             .cloned()
             .collect()
     }
@@ -347,10 +350,11 @@ impl Cluster {
     /// such a node are left out.
     #[must_use]
     pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
-        let view = self.view();
+        let cluster_state = self.cluster_state();
         let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
         for shard in shards {
-            let node = view.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
+            let node =
+                cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
             if let Some(node) = node {
                 sources.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
             }

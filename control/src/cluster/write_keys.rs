@@ -7,15 +7,15 @@ use uuid::Uuid;
 
 /// The write keys in use, and those that nodes must delete.
 #[derive(Debug, Default)]
-pub struct Epochs {
+pub struct WriteKeys {
     /// By holder.
     pub(crate) live: Mutex<HashMap<WriteKeyHolder, Uuid>>,
-    pub(crate) owed: std::sync::Mutex<Owed>,
+    pub(crate) unfenced: std::sync::Mutex<UnfencedKeys>,
 }
 
 /// Keys that must be deleted on nodes before the nodes can no longer accept late requests.
 #[derive(Debug, Default)]
-pub(crate) struct Owed {
+pub(crate) struct UnfencedKeys {
     /// Fenced keys, with the nodes that have not confirmed their deletion.
     pub(crate) fenced: BTreeMap<Uuid, BTreeSet<String>>,
     /// By node: the keys of requests that had no answer and may still arrive.

@@ -1,7 +1,7 @@
 //! Embedders with Meilisearch's default document template. That template embeds every field, the shard tag too. Nodes therefore
 //! get the same template without the tag, and clients see the default.
 
-use crate::disguise::scrub;
+use crate::disguise::messages;
 use miroir_core::shard::TAG_FIELD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -95,7 +95,7 @@ pub fn known(shown: &Value, set: Option<&Value>) -> (Value, Vec<String>) {
 pub fn hide_secrets(value: &mut Value) {
     for (name, member) in value.as_object_mut().into_iter().flatten() {
         match member {
-            Value::String(secret) if name == KEY => *secret = scrub::secret(secret),
+            Value::String(secret) if name == KEY => *secret = messages::secret(secret),
             member => hide_secrets(member),
         }
     }

@@ -3,5 +3,5 @@
 
 pub mod embedders;
 pub mod facet_values;
-pub mod scrub;
+pub mod messages;
 pub mod settings_tag;

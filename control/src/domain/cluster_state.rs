@@ -10,7 +10,7 @@ use crate::{
     base::config::NodeConfig,
     domain::{
         intent::Effect,
-        search_rules::{Change, Rule},
+        search_rules::{Change, SearchRule},
     },
 };
 use miroir_core::{
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One version of the cluster's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
+pub struct ClusterState {
     /// Its number. Every change increases it.
     pub version: u64,
     /// Nodes, in the topology's order.
@@ -43,7 +43,7 @@ pub struct View {
     /// them as intents.
     pub changing: BTreeMap<u32, Effect>,
     /// The dynamic search rules that nodes have, sorted by `place`.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<SearchRule>,
     /// The name of this cluster's nodes among the remotes of `/network`.
     pub server_name: Option<String>,
     /// Whether nodes run Meilisearch's legacy search, which stops counting at `pagination.maxTotalHits`.
@@ -64,7 +64,7 @@ pub struct Member {
     pub leaving: bool,
 }
 
-impl View {
+impl ClusterState {
     /// Whether it equals `old` except for the dates of indexes, which are not published to gateways.
     #[must_use]
     pub fn is_but_for_dates(&self, old: &Self) -> bool {
@@ -92,7 +92,7 @@ impl View {
 
     /// The names from [`Self::told`] whose published content differs from `old`.
     #[must_use]
-    pub fn told_otherwise(&self, old: &Self) -> Vec<String> {
+    pub fn changed_names(&self, old: &Self) -> Vec<String> {
         let is_same = |name: &str| {
             let (new, old) = (self.indexes.get(name), old.indexes.get(name));
             new.map(|index| (&index.primary_key, &index.settings))
@@ -110,7 +110,7 @@ impl View {
 
     /// The rules that a node may be applying: those that nodes have, and those that are being sent to them.
     #[must_use]
-    pub fn rules_in_use(&self) -> Vec<Rule> {
+    pub fn rules_in_use(&self) -> Vec<SearchRule> {
         let mut rules = self.rules.clone();
         for effect in self.changing.values() {
             if let Effect::Rules { change: change @ Change::Update { .. } } = effect {
@@ -273,13 +273,13 @@ impl View {
     pub fn set_desired(&mut self, desired: Placement) {
         self.desired = desired;
         for shard in self.shards() {
-            self.want_replicas(shard);
+            self.add_missing_replicas(shard);
             self.release(shard);
         }
     }
 
     /// Adds the missing replicas of a shard as stale, except on nodes whose old copy has not been deleted yet.
-    pub fn want_replicas(&mut self, shard: Shard) {
+    pub fn add_missing_replicas(&mut self, shard: Shard) {
         let wanted = self.desired.get(usize::from(shard.0)).cloned().unwrap_or_default();
         let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return };
         for node in wanted {
@@ -310,7 +310,7 @@ impl View {
 
     /// Marks a node's misplaced documents of a shard for deletion. Returns `false`, and changes nothing, if the node has or
     /// should have a replica of the shard.
-    pub fn clear_away(&mut self, shard: Shard, node: &str) -> bool {
+    pub fn mark_misplaced(&mut self, shard: Shard, node: &str) -> bool {
         let is_wanted = |nodes: &Vec<String>| nodes.iter().any(|name| name == node);
         let replicas = self.replicas.get_mut(usize::from(shard.0));
         let Some(replicas) = replicas.filter(|replicas| replicas.iter().all(|replica| replica.node != node))
@@ -329,7 +329,7 @@ impl View {
         if let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) {
             replicas.retain(|replica| replica.node != node || replica.state != ReplicaState::Removing);
         }
-        self.want_replicas(shard);
+        self.add_missing_replicas(shard);
     }
 }
 

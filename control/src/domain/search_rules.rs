@@ -9,7 +9,7 @@ pub const INDEX: &str = ".meili_dsr";
 
 /// A search rule as clients have set it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
+pub struct SearchRule {
     /// Its name.
     pub uid: String,
     /// Its slot on a node: a new rule takes the lowest free slot.
@@ -40,13 +40,13 @@ pub enum Change {
 
 impl Change {
     /// Applies the change to `rules`, which are sorted by `place`.
-    pub fn apply(&self, rules: &mut Vec<Rule>) {
+    pub fn apply(&self, rules: &mut Vec<SearchRule>) {
         match self {
             Self::Update { uid, body } => {
                 let position = rules.iter().position(|rule| rule.uid == *uid).unwrap_or_else(|| {
                     let taken = rules.iter().enumerate().take_while(|(place, rule)| rule.place == *place);
                     let place = taken.count();
-                    rules.insert(place, Rule { uid: uid.clone(), place, body: Map::new() });
+                    rules.insert(place, SearchRule { uid: uid.clone(), place, body: Map::new() });
                     place
                 });
                 let Some(rule) = rules.get_mut(position) else { return };
@@ -65,9 +65,10 @@ impl Change {
 
 /// The pins of all rules in an index, in the order in which the rules apply: by `precedence`, then by `place`, lowest first.
 #[must_use]
-pub fn pins(rules: &[Rule], index: &str) -> Vec<Pin> {
-    let precedence = |rule: &&Rule| rule.body.get("precedence").and_then(Value::as_u64).unwrap_or(u64::MAX);
-    let mut rules: Vec<&Rule> = rules.iter().collect();
+pub fn pins(rules: &[SearchRule], index: &str) -> Vec<Pin> {
+    let precedence =
+        |rule: &&SearchRule| rule.body.get("precedence").and_then(Value::as_u64).unwrap_or(u64::MAX);
+    let mut rules: Vec<&SearchRule> = rules.iter().collect();
     rules.sort_by_key(precedence);
     let actions = rules.iter().flat_map(|rule| rule.body.get("actions").and_then(Value::as_array));
     actions.flatten().filter_map(|action| pin(action, index)).collect()
@@ -103,7 +104,7 @@ mod tests {
         ] {
             change.apply(&mut rules);
         }
-        let ids = |rules: &[Rule]| {
+        let ids = |rules: &[SearchRule]| {
             pins(rules, "movies").into_iter().map(|pin| (pin.id, pin.position)).collect::<Vec<_>>()
         };
         let expected = |pins: &[(&str, u32)]| {

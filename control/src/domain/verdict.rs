@@ -1,4 +1,4 @@
-//! Decides the outcome of a client's task from the states of the nodes' tasks.
+//! OutcomeRule the outcome of a client's task from the states of the nodes' tasks.
 
 mod count;
 
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 /// A node's task, and what is known of its state.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct TrackedNodeTask {
     /// The node's name.
     pub node: String,
     /// Its own uid.
@@ -23,21 +23,21 @@ pub struct Part {
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,
     /// What the node last reported.
-    pub seen: Seen,
+    pub seen: ReportedState,
 }
 
-impl Part {
+impl TrackedNodeTask {
     /// A task of which the node has not reported anything yet.
     #[must_use]
     pub fn of(task: NodeTask) -> Self {
         let NodeTask { node, node_task, main, shards } = task;
-        Self { node, node_task, main, shards, seen: Seen::default() }
+        Self { node, node_task, main, shards, seen: ReportedState::default() }
     }
 }
 
 /// What a node reports of its task.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Seen {
+pub struct ReportedState {
     /// Its state.
     pub state: State,
     /// When it began.
@@ -50,7 +50,7 @@ pub struct Seen {
     pub error: Option<ErrorBody>,
 }
 
-impl Seen {
+impl ReportedState {
     /// Whether the node refused the request as invalid, as any node with the same documents would. A failure for lack of space,
     /// or by an internal error of the node, is no refusal. Neither is an error that an index exists or does not exist: the
     /// catalogue decides that.
@@ -67,7 +67,7 @@ pub(crate) fn is_about_existence(error: &ErrorBody) -> bool {
 
 /// Which outcome counts if nodes end an operation on a whole index differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Decides {
+pub enum OutcomeRule {
     /// The best one: what one node has applied, the others must apply too.
     #[default]
     Best,
@@ -113,12 +113,12 @@ pub enum Verdict {
         started_at: Option<Nanos>,
     },
     /// It has ended.
-    Over(Box<Over>),
+    Outcome(Box<Outcome>),
 }
 
 /// The outcome of the client's task.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Over {
+pub struct Outcome {
     /// `succeeded`, `failed`, `canceled`.
     pub status: TaskStatus,
     /// Why it failed.
@@ -143,29 +143,30 @@ pub struct Over {
     pub refused_by: Option<String>,
 }
 
-/// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
+/// OutcomeRule the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
 /// that are `behind` do not count, because those nodes lack what they missed.
 #[must_use]
-pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Verdict {
+pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<String>) -> Verdict {
     let started_at = parts.iter().filter_map(|part| part.seen.started_at).min();
     let unfinished = parts.iter().any(|part| !part.seen.state.is_over() && part.seen.state != State::Away);
     if unfinished {
         return Verdict::Pending { started_at };
     }
-    let mut over = Over { status: TaskStatus::Succeeded, started_at, ..Over::default() };
+    let mut over = Outcome { status: TaskStatus::Succeeded, started_at, ..Outcome::default() };
     let is_decided = parts.iter().any(|part| part.main);
-    let main: Vec<&Part> = parts.iter().filter(|part| part.main).collect();
+    let main: Vec<&TrackedNodeTask> = parts.iter().filter(|part| part.main).collect();
     let groups: Vec<Option<Shard>> = if main.iter().all(|part| part.shards.is_empty()) {
         vec![None]
     } else {
         let shards: BTreeSet<Shard> = main.iter().flat_map(|part| part.shards.iter().copied()).collect();
         shards.into_iter().map(Some).collect()
     };
-    let refuses =
-        |part: &&&Part| decides == Decides::Refusal && part.seen.is_refusal() && !behind.contains(&part.node);
+    let refuses = |part: &&&TrackedNodeTask| {
+        decides == OutcomeRule::Refusal && part.seen.is_refusal() && !behind.contains(&part.node)
+    };
     let refusal = main.iter().find(refuses).copied();
     for group in groups.into_iter().filter(|_| is_decided) {
-        let of_group: Vec<&&Part> =
+        let of_group: Vec<&&TrackedNodeTask> =
             main.iter().filter(|part| group.is_none_or(|shard| part.shards.contains(&shard))).collect();
         // The best outcome counts: what one replica has applied, the others must apply too.
         let best = [State::Succeeded, State::Canceled, State::Failed]
@@ -179,7 +180,7 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
                 None if part.seen.state == State::Succeeded => drop(over.set_back.insert(part.node.clone())),
-                None if decides == Decides::Deletion && is_gone() => {}
+                None if decides == OutcomeRule::Deletion && is_gone() => {}
                 None => drop(over.behind.insert(part.node.clone())),
             }
         }
@@ -203,11 +204,11 @@ pub fn judge(parts: &[Part], decides: Decides, behind: &BTreeSet<String>) -> Ver
     if over.status == TaskStatus::Failed {
         over.error = tells.clone().find_map(|part| part.seen.error.clone());
     }
-    let of_status = |part: &&Part| status_of(part.seen.state) == over.status;
+    let of_status = |part: &&TrackedNodeTask| status_of(part.seen.state) == over.status;
     over.details = tells.clone().find(of_status).and_then(|part| part.seen.details.clone());
     over.deleted = counted(&main, "deletedDocuments");
     over.edited = counted(&main, "editedDocuments");
-    Verdict::Over(Box::new(over))
+    Verdict::Outcome(Box::new(over))
 }
 
 /// The status of a client's task that ends as a node's has.

@@ -8,7 +8,7 @@ mod target;
 use crate::{
     base::{error::Result, log},
     cluster::Cluster,
-    disguise::scrub,
+    disguise::messages,
     domain::{
         export::{Export, Wanted},
         task::TaskStatus,
@@ -56,7 +56,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
     let (uid, mut details) = (task.uid, task.details.unwrap_or_else(|| json!({})));
     let _turn = cluster.exports.turn.lock().await;
     // The export contains the result of all earlier tasks.
-    cluster.settler.ended(&cluster.settler.uids()).await;
+    cluster.tracked_tasks.ended(&cluster.tracked_tasks.uids()).await;
     let started_at = cluster.clock.wall();
     cluster.ledger.call(move |connection| tasks::start(connection, uid, started_at)).await?;
     let (status, error) = match all(cluster, &export).await {
@@ -87,7 +87,7 @@ async fn all(cluster: &Cluster, export: &Export) -> std::result::Result<BTreeMap
     let outbound = cluster.options.outbound.clone();
     let target = Target::new(outbound, cluster.clock.clone(), &export.url, export.api_key.as_deref(), size);
     let mut details = BTreeMap::new();
-    for index in cluster.view().indexes.keys() {
+    for index in cluster.cluster_state().indexes.keys() {
         let Some(wanted) = export.of(index) else { continue };
         let documents = one(cluster, index, &wanted, &target).await?;
         let mut told = json!(wanted);
@@ -107,7 +107,7 @@ async fn one(
     if let Some(filter) = &wanted.filter {
         judge(cluster, index, filter).await?;
     }
-    let key = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone());
+    let key = cluster.cluster_state().indexes.get(index).and_then(|index| index.primary_key.clone());
     let is_there = target.has(index).await?;
     target.prepare(index, key.as_deref(), is_there, wanted.override_settings).await?;
     if !is_there || wanted.override_settings {
@@ -116,7 +116,7 @@ async fn one(
     }
     // An index without a primary key has no documents.
     let Some(key) = key.map(PrimaryKey::new) else { return Ok(0) };
-    let mut left: Vec<Shard> = cluster.view().shards().collect();
+    let mut left: Vec<Shard> = cluster.cluster_state().shards().collect();
     let (mut sent, mut patience) = (0, 20);
     while !left.is_empty() {
         let mut failed = Vec::new();
@@ -162,7 +162,7 @@ async fn judge(cluster: &Cluster, index: &str, filter: &Value) -> std::result::R
     let answer = cluster.ask_any(&request).await.map_err(internal)?;
     match answer.error() {
         Some(error) if !answer.is_success() => {
-            let message = format!("Index `{index}`: {}", scrub::message(&error.message));
+            let message = format!("Index `{index}`: {}", messages::message(&error.message));
             Err(ErrorBody { message, ..error })
         }
         _ => Ok(()),
@@ -174,7 +174,7 @@ async fn settings(cluster: &Cluster, index: &str) -> Result<Value> {
     let path = ApiPath::of_index(index, &["settings"]);
     let answer = cluster.ask_any(&Request::own("GET", path, None)).await?;
     let mut settings = answer.json();
-    scrub::value(&mut settings);
+    messages::value(&mut settings);
     let uid = index.to_owned();
     let set = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
     sync::with_keys(&mut settings, &set);

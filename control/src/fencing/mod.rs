@@ -1,4 +1,4 @@
 //! Write keys, and fencing: a request under a key that was given up must not arrive late.
 
-pub mod fenced;
+pub mod in_flight;
 pub mod write_keys;

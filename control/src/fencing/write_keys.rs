@@ -7,10 +7,10 @@ use crate::{
     base::error::Result,
     cluster::{
         Cluster,
-        write_keys::{Epochs, Owed},
+        write_keys::{UnfencedKeys, WriteKeys},
     },
     domain::key_holder::WriteKeyHolder,
-    ledger::write_keys::{self as stored, Epoch},
+    ledger::write_keys::{self as stored, WriteKey},
     node::{Node, Request},
 };
 use futures_util::future::join_all;
@@ -45,7 +45,7 @@ pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
     Err(node.unexpected(&request, &answer))
 }
 
-impl Epochs {
+impl WriteKeys {
     /// A holder's key and its text; made on all nodes that answer, if there is none.
     ///
     /// # Errors
@@ -56,8 +56,8 @@ impl Epochs {
             return Ok((*uid, cluster.secrets.key_text(*uid)));
         }
         let uid = Uuid::new_v4();
-        let epoch = Epoch { key: uid, holder: holder.clone(), fenced: false };
-        cluster.ledger.call(move |connection| stored::store_epoch(connection, &epoch)).await?;
+        let write_key = WriteKey { key: uid, holder: holder.clone(), fenced: false };
+        cluster.ledger.call(move |connection| stored::store_write_key(connection, &write_key)).await?;
         let body = holder.key(uid);
         join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
         live.insert(holder.clone(), uid);
@@ -75,14 +75,14 @@ impl Epochs {
         while cluster.open.uses(uid) && cluster.clock.since(begun) < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        cluster.ledger.call(move |connection| stored::fence_epoch(connection, uid)).await?;
+        cluster.ledger.call(move |connection| stored::fence_write_key(connection, uid)).await?;
         self.owe(cluster, uid);
         let all = cluster.nodes();
         let nodes = all.iter().filter(|node| node.is_up());
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
         for (node, result) in join_all(fenced).await {
             if let Err(error) = result {
-                tracing::warn!(node = node.name, error = %error.chain(), "an epoch key could not be deleted yet");
+                tracing::warn!(node = node.name, error = %error.chain(), "a write key could not be deleted yet");
             }
         }
         Ok(())
@@ -93,29 +93,29 @@ impl Epochs {
     /// # Errors
     /// The ledger failed.
     pub async fn fence_all(&self, cluster: &Cluster) -> Result<()> {
-        for epoch in cluster.ledger.call(stored::epochs).await? {
-            cluster.ledger.call(move |connection| stored::fence_epoch(connection, epoch.key)).await?;
-            self.owe(cluster, epoch.key);
+        for write_key in cluster.ledger.call(stored::write_keys).await? {
+            cluster.ledger.call(move |connection| stored::fence_write_key(connection, write_key.key)).await?;
+            self.owe(cluster, write_key.key);
         }
         Ok(())
     }
 
     /// Notes that a request under this key had no answer, and that the node may still receive it.
     pub fn late(&self, node: &str, uid: Uuid) {
-        self.owed().late.entry(node.to_owned()).or_default().insert(uid);
+        self.unfenced().late.entry(node.to_owned()).or_default().insert(uid);
     }
 
     /// Whether a node may still accept a request under a key that is fenced or must be.
     #[must_use]
-    pub fn owes(&self, node: &str) -> bool {
-        let owed = self.owed();
-        owed.late.contains_key(node) || owed.fenced.values().any(|nodes| nodes.contains(node))
+    pub fn may_accept_late(&self, node: &str) -> bool {
+        let unfenced = self.unfenced();
+        unfenced.late.contains_key(node) || unfenced.fenced.values().any(|nodes| nodes.contains(node))
     }
 
     /// The nodes that have not confirmed the deletion of some fenced key.
     #[must_use]
-    pub fn owing(&self) -> BTreeSet<String> {
-        self.owed().fenced.values().flatten().cloned().collect()
+    pub fn nodes_with_fenced_keys(&self) -> BTreeSet<String> {
+        self.unfenced().fenced.values().flatten().cloned().collect()
     }
 
     /// Makes sure that the node accepts no request that was sent before now and had no answer, so that its copies can be
@@ -124,18 +124,18 @@ impl Epochs {
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
     pub async fn settle(&self, cluster: &Cluster, node: &Node) -> Result<()> {
-        let late = self.owed().late.get(&node.name).cloned().unwrap_or_default();
+        let late = self.unfenced().late.get(&node.name).cloned().unwrap_or_default();
         for uid in &late {
             self.fence(cluster, *uid, cluster.options.commit_timeout).await?;
         }
         self.catch_up(cluster, node).await?;
         if !late.is_empty() {
             tokio::time::sleep(LET_IN).await;
-            let mut owed = self.owed();
-            if let Some(left) = owed.late.get_mut(&node.name) {
+            let mut unfenced = self.unfenced();
+            if let Some(left) = unfenced.late.get_mut(&node.name) {
                 left.retain(|uid| !late.contains(uid));
             }
-            owed.late.retain(|_, left| !left.is_empty());
+            unfenced.late.retain(|_, left| !left.is_empty());
         }
         Ok(())
     }
@@ -151,8 +151,13 @@ impl Epochs {
         }
         drop(live);
         let fenced: Vec<Uuid> = {
-            let owed = self.owed();
-            owed.fenced.iter().filter(|(_, nodes)| nodes.contains(&node.name)).map(|(uid, _)| *uid).collect()
+            let unfenced = self.unfenced();
+            unfenced
+                .fenced
+                .iter()
+                .filter(|(_, nodes)| nodes.contains(&node.name))
+                .map(|(uid, _)| *uid)
+                .collect()
         };
         for uid in fenced {
             self.delete(cluster, node, uid).await?;
@@ -162,16 +167,16 @@ impl Epochs {
 
     /// Forgets a node that has left the cluster: what it may still accept does not matter.
     pub fn forget(&self, node: &str) {
-        let mut owed = self.owed();
-        owed.late.remove(node);
-        owed.fenced.values_mut().for_each(|nodes| {
+        let mut unfenced = self.unfenced();
+        unfenced.late.remove(node);
+        unfenced.fenced.values_mut().for_each(|nodes| {
             nodes.remove(node);
         });
     }
 
     fn owe(&self, cluster: &Cluster, uid: Uuid) {
         let nodes = cluster.nodes().iter().map(|node| node.name.clone()).collect();
-        self.owed().fenced.insert(uid, nodes);
+        self.unfenced().fenced.insert(uid, nodes);
     }
 
     /// Deletes a key on a node, and forgets the key if no other node has it.
@@ -182,26 +187,26 @@ impl Epochs {
             return Err(node.unexpected(&request, &answer));
         }
         let is_last = {
-            let mut owed = self.owed();
-            let left = owed.fenced.get_mut(&uid).is_some_and(|nodes| {
+            let mut unfenced = self.unfenced();
+            let left = unfenced.fenced.get_mut(&uid).is_some_and(|nodes| {
                 nodes.remove(&node.name);
                 nodes.is_empty()
             });
-            left && owed.fenced.remove(&uid).is_some()
+            left && unfenced.fenced.remove(&uid).is_some()
         };
         if is_last {
-            cluster.ledger.call(move |connection| stored::forget_epoch(connection, uid)).await?;
+            cluster.ledger.call(move |connection| stored::forget_write_key(connection, uid)).await?;
         }
         Ok(())
     }
 
-    fn owed(&self) -> MutexGuard<'_, Owed> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unfenced(&self) -> MutexGuard<'_, UnfencedKeys> {
+        self.unfenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn create(node: &Node, body: &Value) {
     if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name, error = %error.chain(), "an epoch key could not be made");
+        tracing::warn!(node = node.name, error = %error.chain(), "a write key could not be made");
     }
 }

@@ -6,14 +6,14 @@ use crate::{
         error::{Error, Result, api_error},
         log,
     },
-    cluster::{Cluster, locks::Scope, tracked::Unsettled},
-    disguise::scrub,
+    cluster::{Cluster, locks::Scope, tracked_tasks::TrackedTask},
+    disguise::messages,
     domain::{
-        cluster_state::{Index, View},
+        cluster_state::{ClusterState, Index},
         intent::{Effect, Intent, NodeRequest, NodeTask},
         task::TaskKind,
     },
-    indexes::catalogue,
+    indexes::creation,
     ledger::{
         intents,
         tasks::{self, NewTask, Task},
@@ -36,7 +36,7 @@ pub struct Operation {
     /// The client's authority, so that the first node checks the client's key itself too.
     pub authority: Authority,
     /// The change of the catalogue that is made as soon as nodes have accepted the requests.
-    pub at_once: AtOnce,
+    pub at_once: ImmediateEffect,
     /// The change of the catalogue that is made once the task has succeeded. If the effect requires it, the locks are held
     /// until then.
     pub effect: Effect,
@@ -48,7 +48,7 @@ pub const CHANGELESS: [TaskKind; 3] =
 
 /// A change of the catalogue that is valid as soon as nodes have the request in their queues.
 #[derive(Clone, Debug, Default)]
-pub enum AtOnce {
+pub enum ImmediateEffect {
     /// No change.
     #[default]
     Nothing,
@@ -89,7 +89,7 @@ async fn run_locked(
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
-    let changed = Changed { cluster, indexes };
+    let changed = NotifyRecordings { cluster, indexes };
     let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &task, &intent, clock.wall());
@@ -100,35 +100,41 @@ async fn run_locked(
     let (node_tasks, missed) = match send(cluster, &requests, authority).await {
         Ok(sent) => sent,
         Err(error) => {
-            cluster.change(|view| drop(view.changing.remove(&uid))).await?;
+            cluster.change(|cluster_state| drop(cluster_state.changing.remove(&uid))).await?;
             cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
             return Err(error);
         }
     };
     if !CHANGELESS.contains(&task.kind) {
-        catalogue::mark_behind(cluster, &missed).await?;
+        creation::mark_behind(cluster, &missed).await?;
     }
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
     let now = task.enqueued_at;
     cluster
-        .change(|view| match at_once {
-            AtOnce::Created { index, primary_key } => {
-                view.indexes.entry(index).or_insert(Index {
+        .change(|cluster_state| match at_once {
+            ImmediateEffect::Created { index, primary_key } => {
+                cluster_state.indexes.entry(index).or_insert(Index {
                     primary_key,
                     created_at: now,
                     updated_at: now,
                     ..Index::default()
                 });
             }
-            AtOnce::Deleted { index } => {
-                view.indexes.remove(&index);
+            ImmediateEffect::Deleted { index } => {
+                cluster_state.indexes.remove(&index);
             }
-            AtOnce::Nothing => {}
+            ImmediateEffect::Nothing => {}
         })
         .await?;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
-    cluster.settler.add(Unsettled { task: task.clone(), node_tasks, effect, indexed: None, guard: held });
+    cluster.tracked_tasks.add(TrackedTask {
+        task: task.clone(),
+        node_tasks,
+        effect,
+        indexed: None,
+        guard: held,
+    });
     // Only after the task is tracked: a move that sees the change, or gets the locks, must find the operation among the tasks
     // that it waits for.
     drop(changed);
@@ -142,7 +148,7 @@ async fn run_locked(
 pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
     match effect {
         Effect::Settings { .. } | Effect::Rules { .. } => {
-            cluster.change(|view| drop(view.changing.insert(uid, effect.clone()))).await
+            cluster.change(|cluster_state| drop(cluster_state.changing.insert(uid, effect.clone()))).await
         }
         Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => Ok(()),
     }
@@ -150,14 +156,14 @@ pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) 
 
 /// A guard that tells recordings that indexes have changed. It does so when it is dropped: after an operation on the indexes
 /// was sent, or has failed.
-struct Changed<'a> {
+struct NotifyRecordings<'a> {
     cluster: &'a Cluster,
     indexes: Option<BTreeSet<String>>,
 }
 
-impl Drop for Changed<'_> {
+impl Drop for NotifyRecordings<'_> {
     fn drop(&mut self) {
-        let known = self.cluster.view().indexes.clone().into_keys();
+        let known = self.cluster.cluster_state().indexes.clone().into_keys();
         self.cluster.mover.recorder.indexes_changed(self.indexes.as_ref(), known);
     }
 }
@@ -189,7 +195,7 @@ async fn send(
             return Err(refusal(&answer));
         };
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: main.main, shards: Vec::new() });
-        match catalogue::send_all(cluster, node, rest).await {
+        match creation::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
                 tracing::warn!(node = node.name, error = %error.chain(), "a node missed a later request of an operation");
@@ -202,7 +208,7 @@ async fn send(
         return Err(failure);
     }
     let others: Vec<_> = others.cloned().collect();
-    let sent = catalogue::send_to(cluster, &others, requests).await;
+    let sent = creation::send_to(cluster, &others, requests).await;
     tasks.extend(sent.tasks);
     missed.extend(sent.missed);
     Ok((tasks, missed))
@@ -213,8 +219,8 @@ async fn send(
 pub fn refusal(answer: &NodeAnswer) -> Error {
     match answer.error() {
         Some(error) => {
-            let message = scrub::message(&error.message);
-            let message = scrub::shift_position(&message, ".filterableAttributes[");
+            let message = messages::message(&error.message);
+            let message = messages::shift_position(&message, ".filterableAttributes[");
             api_error(answer.status, &error.kind, &error.code, message).into()
         }
         None => Error::Other(format!("a node answered {}", answer.status)),
@@ -222,30 +228,30 @@ pub fn refusal(answer: &NodeAnswer) -> Error {
 }
 
 /// What a mutation changes in the catalogue once it has succeeded.
-pub fn apply(view: &mut View, effect: &Effect) {
+pub fn apply(cluster_state: &mut ClusterState, effect: &Effect) {
     match effect {
         Effect::None | Effect::Settings { .. } => {}
-        Effect::Rules { change } => change.apply(&mut view.rules),
+        Effect::Rules { change } => change.apply(&mut cluster_state.rules),
         Effect::UpdateIndex { index, primary_key, rename } => {
-            if let Some(entry) = view.indexes.get_mut(index)
+            if let Some(entry) = cluster_state.indexes.get_mut(index)
                 && primary_key.is_some()
             {
                 entry.primary_key.clone_from(primary_key);
             }
             if let Some(rename) = rename
-                && let Some(entry) = view.indexes.remove(index)
+                && let Some(entry) = cluster_state.indexes.remove(index)
             {
-                view.indexes.insert(rename.clone(), entry);
+                cluster_state.indexes.insert(rename.clone(), entry);
             }
         }
         Effect::Swap { pairs } => {
             for (left, right, rename) in pairs {
-                let (from, to) = (view.indexes.remove(left), view.indexes.remove(right));
+                let (from, to) = (cluster_state.indexes.remove(left), cluster_state.indexes.remove(right));
                 if let Some(from) = from {
-                    view.indexes.insert(right.clone(), from);
+                    cluster_state.indexes.insert(right.clone(), from);
                 }
                 if let Some(to) = to.filter(|_| !rename) {
-                    view.indexes.insert(left.clone(), to);
+                    cluster_state.indexes.insert(left.clone(), to);
                 }
             }
         }
@@ -264,7 +270,7 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
     };
     tell_changing(cluster, uid, &effect).await?;
     let nodes = cluster.current();
-    let sent = catalogue::send_to(cluster, &nodes, requests).await;
+    let sent = creation::send_to(cluster, &nodes, requests).await;
     let is_refusal = |error: &Error| matches!(error, Error::Unexpected { status: 400..500, .. });
     if sent.tasks.is_empty()
         && let Some(failure) = sent.failure
@@ -273,14 +279,14 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
             return Err(failure);
         }
         tracing::info!(uid, error = %failure.chain(), "all nodes refuse an operation that its client got no answer to: its task is removed");
-        cluster.change(|view| drop(view.changing.remove(&uid))).await?;
+        cluster.change(|cluster_state| drop(cluster_state.changing.remove(&uid))).await?;
         return cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await;
     }
-    catalogue::mark_behind(cluster, &sent.missed).await?;
+    creation::mark_behind(cluster, &sent.missed).await?;
     let node_tasks = sent.tasks;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    cluster.settler.add(Unsettled { task, node_tasks, effect, indexed: None, guard: None });
+    cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
     Ok(())
 }
 
@@ -291,18 +297,18 @@ mod tests {
     #[test]
     fn renames_and_swaps_move_the_catalogue() {
         let index = |key: &str| Index { primary_key: Some(key.into()), ..Index::default() };
-        let mut view = View::default();
-        view.indexes.insert("a".into(), index("ka"));
-        view.indexes.insert("b".into(), index("kb"));
-        apply(&mut view, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] });
-        assert_eq!(view.indexes["a"].primary_key.as_deref(), Some("kb"));
+        let mut cluster_state = ClusterState::default();
+        cluster_state.indexes.insert("a".into(), index("ka"));
+        cluster_state.indexes.insert("b".into(), index("kb"));
+        apply(&mut cluster_state, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] });
+        assert_eq!(cluster_state.indexes["a"].primary_key.as_deref(), Some("kb"));
         let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("c".into()) };
-        apply(&mut view, &rename);
-        assert_eq!(view.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
+        apply(&mut cluster_state, &rename);
+        assert_eq!(cluster_state.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
         apply(
-            &mut view,
+            &mut cluster_state,
             &Effect::UpdateIndex { index: "b".into(), primary_key: Some("x".into()), rename: None },
         );
-        assert_eq!(view.indexes["b"].primary_key.as_deref(), Some("x"));
+        assert_eq!(cluster_state.indexes["b"].primary_key.as_deref(), Some("x"));
     }
 }

@@ -1,5 +1,5 @@
 //! Indexes on all nodes: their creation, operations on whole indexes, and the fields that nodes know of them.
 
 pub mod broadcast;
-pub mod catalogue;
+pub mod creation;
 pub mod fields;

@@ -3,7 +3,7 @@
 use super::{cell::Cell, fields, meta, meta_as, meta_json, set_meta, settings::settings};
 use crate::{
     base::error::Result,
-    domain::cluster_state::{Index, Replica, ReplicaState, View},
+    domain::cluster_state::{ClusterState, Index, Replica, ReplicaState},
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// # Errors
 /// The database failed, or a row cannot be read: the error names it.
-pub fn load(connection: &Connection) -> Result<Option<View>> {
+pub fn load(connection: &Connection) -> Result<Option<ClusterState>> {
     let Some(version) = meta_as(connection, "version")? else {
         return Ok(None);
     };
@@ -20,7 +20,7 @@ pub fn load(connection: &Connection) -> Result<Option<View>> {
         .prepare("SELECT node FROM behind")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<BTreeSet<_>>>()?;
-    Ok(Some(View {
+    Ok(Some(ClusterState {
         version,
         nodes: meta_json(connection, "nodes")?.unwrap_or_default(),
         replication: meta_as(connection, "replication")?.unwrap_or(1),
@@ -100,7 +100,7 @@ fn write_state(state: ReplicaState) -> String {
 ///
 /// # Errors
 /// The database failed.
-pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
+pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) -> Result<()> {
     set_meta(connection, "version", &new.version.to_string())?;
     set_meta(connection, "replication", &new.replication.to_string())?;
     set_meta(connection, "floor", &new.floor.to_string())?;
@@ -151,7 +151,7 @@ pub fn store(connection: &Connection, old: &View, new: &View) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Ledger, intents, tasks, webhooks, write_keys::epochs};
+    use crate::ledger::{Ledger, intents, tasks, webhooks, write_keys::write_keys};
 
     #[tokio::test]
     async fn what_cannot_be_read_is_an_error_that_names_it() {
@@ -226,11 +226,14 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let ledger = Ledger::open(folder.path()).unwrap();
-            let view = View { replicas: vec![Vec::new()], ..View::default() };
-            ledger.call(move |connection| store(connection, &View::default(), &view)).await.unwrap();
+            let cluster_state = ClusterState { replicas: vec![Vec::new()], ..ClusterState::default() };
+            ledger
+                .call(move |connection| store(connection, &ClusterState::default(), &cluster_state))
+                .await
+                .unwrap();
             let read = |connection: &Connection| {
                 load(connection)?;
-                epochs(connection)?;
+                write_keys(connection)?;
                 settings(connection, "i")?;
                 webhooks::all(connection)?;
                 intents::all(connection)?;

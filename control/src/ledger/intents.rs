@@ -115,7 +115,7 @@ pub fn close(connection: &Connection, uid: u32) -> Result<()> {
 
 /// An intent that was stored before the restart.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct StoredIntent {
     /// The client's task uid.
     pub uid: u32,
     /// Whether it was sent; otherwise it was open.
@@ -130,7 +130,7 @@ pub struct Found {
 ///
 /// # Errors
 /// The database failed, or a row says neither that it is open nor that it was sent.
-pub fn all(connection: &Connection) -> Result<Vec<Found>> {
+pub fn all(connection: &Connection) -> Result<Vec<StoredIntent>> {
     let mut statement = connection.prepare("SELECT uid, state, body FROM intents ORDER BY uid")?;
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?
@@ -146,7 +146,7 @@ pub fn all(connection: &Connection) -> Result<Vec<Found>> {
         match cell("body").json(&body) {
             Ok(intent) => {
                 let tasks = all_node_tasks(connection, uid)?;
-                found.push(Found { uid, sent, intent, tasks });
+                found.push(StoredIntent { uid, sent, intent, tasks });
             }
             // One row that a newer build wrote must not prevent the start.
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Epoch keys: those in use, and those that are to be deleted on every node.
+//! Write keys: those in use, and those that are to be deleted on every node.
 
 use super::cell::Cell;
 use crate::{base::error::Result, domain::key_holder::WriteKeyHolder};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// A gateway's write key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Epoch {
+pub struct WriteKey {
     /// The API key's uid.
     pub key: Uuid,
     /// The gateway that writes with it.
@@ -25,7 +25,7 @@ const FENCED: &str = "fenced";
 ///
 /// # Errors
 /// The database failed, or a row cannot be read.
-pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
+pub fn write_keys(connection: &Connection) -> Result<Vec<WriteKey>> {
     let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
     let rows = statement.query_and_then([], |row| {
         let (key, holder, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -35,7 +35,7 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
             LIVE => Ok(false),
             _ => Err("no state of a key"),
         })?;
-        Ok(Epoch {
+        Ok(WriteKey {
             key: cell("key_uid").parse(&key, Uuid::parse_str)?,
             holder: WriteKeyHolder::read(&holder),
             fenced,
@@ -48,13 +48,13 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>> {
 ///
 /// # Errors
 /// The database failed.
-pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
+pub fn store_write_key(connection: &Connection, write_key: &WriteKey) -> Result<()> {
     connection.execute(
         "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
         params![
-            epoch.key.hyphenated().to_string(),
-            epoch.holder.to_string(),
-            if epoch.fenced { FENCED } else { LIVE }
+            write_key.key.hyphenated().to_string(),
+            write_key.holder.to_string(),
+            if write_key.fenced { FENCED } else { LIVE }
         ],
     )?;
     Ok(())
@@ -64,7 +64,7 @@ pub fn store_epoch(connection: &Connection, epoch: &Epoch) -> Result<()> {
 ///
 /// # Errors
 /// The database failed.
-pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+pub fn fence_write_key(connection: &Connection, key: Uuid) -> Result<()> {
     let key = key.hyphenated().to_string();
     connection.execute("UPDATE epochs SET state = ?2 WHERE key_uid = ?1", [key.as_str(), FENCED])?;
     Ok(())
@@ -74,7 +74,7 @@ pub fn fence_epoch(connection: &Connection, key: Uuid) -> Result<()> {
 ///
 /// # Errors
 /// The database failed.
-pub fn forget_epoch(connection: &Connection, key: Uuid) -> Result<()> {
+pub fn forget_write_key(connection: &Connection, key: Uuid) -> Result<()> {
     connection.execute("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
     Ok(())
 }

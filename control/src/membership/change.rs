@@ -3,7 +3,7 @@
 use super::Operation;
 use crate::{
     base::config::{NodeConfig, NodeFile, duplicates},
-    domain::cluster_state::{Member, Replica, ReplicaState, View},
+    domain::cluster_state::{ClusterState, Member, Replica, ReplicaState},
 };
 use miroir_core::shard::Shard;
 use serde::{Deserialize, Serialize};
@@ -25,67 +25,67 @@ type Refusal = Vec<String>;
 ///
 /// # Errors
 /// Everything that is wrong.
-pub fn change(view: &mut View, operation: &Operation) -> Result<(), Refusal> {
+pub fn change(cluster_state: &mut ClusterState, operation: &Operation) -> Result<(), Refusal> {
     let is_lost = matches!(operation, Operation::LostNode { .. });
     // A node may be removed while it is being drained.
     let goes_with_others = is_lost || matches!(operation, Operation::RemoveNode { .. } | Operation::Throttle);
-    if view.is_moving() && !goes_with_others {
+    if cluster_state.is_moving() && !goes_with_others {
         return Err(vec![
             "replicas are being moved: wait until the moves have ended (`miroir status`), then try again"
                 .to_owned(),
         ]);
     }
     match operation {
-        Operation::AddNode { node } => add(view, node.clone())?,
-        Operation::DrainNode { name } => drain(view, name, false)?,
-        Operation::RemoveNode { name } => return remove(view, name),
-        Operation::ReplaceNode { name, node } => return replace(view, name, node.clone()),
-        Operation::LostNode { name, force } => lose(view, name, *force)?,
+        Operation::AddNode { node } => add(cluster_state, node.clone())?,
+        Operation::DrainNode { name } => drain(cluster_state, name, false)?,
+        Operation::RemoveNode { name } => return remove(cluster_state, name),
+        Operation::ReplaceNode { name, node } => return replace(cluster_state, name, node.clone()),
+        Operation::LostNode { name, force } => lose(cluster_state, name, *force)?,
         Operation::Rebalance => {}
         Operation::Throttle => return Ok(()),
-        Operation::SetReplication { replicas } => view.replication = *replicas,
-        Operation::Apply { topology } => apply(view, topology.clone())?,
+        Operation::SetReplication { replicas } => cluster_state.replication = *replicas,
+        Operation::Apply { topology } => apply(cluster_state, topology.clone())?,
     }
-    has_room(view)?;
+    has_room(cluster_state)?;
     let desired = match operation {
-        Operation::Rebalance | Operation::Apply { .. } => view.rebalanced(),
-        _ => view.planned(),
+        Operation::Rebalance | Operation::Apply { .. } => cluster_state.rebalanced(),
+        _ => cluster_state.planned(),
     };
-    view.set_desired(desired);
+    cluster_state.set_desired(desired);
     Ok(())
 }
 
-fn has_room(view: &View) -> Result<(), Refusal> {
-    let takers = view.nodes.iter().filter(|member| !member.draining).count();
-    if view.replication == 0 {
+fn has_room(cluster_state: &ClusterState) -> Result<(), Refusal> {
+    let takers = cluster_state.nodes.iter().filter(|member| !member.draining).count();
+    if cluster_state.replication == 0 {
         return Err(vec!["replication: must be at least 1".to_owned()]);
     }
-    if takers < view.replication {
+    if takers < cluster_state.replication {
         return Err(vec![format!(
             "{takers} node(s) would be left for {} replicas of each shard: add a node first, or lower the replication with \
              `miroir replication set`",
-            view.replication
+            cluster_state.replication
         )]);
     }
     Ok(())
 }
 
-fn unknown(view: &View, name: &str) -> Refusal {
-    let names: Vec<&str> = view.nodes.iter().map(|member| member.config.name.as_str()).collect();
+fn unknown(cluster_state: &ClusterState, name: &str) -> Refusal {
+    let names: Vec<&str> = cluster_state.nodes.iter().map(|member| member.config.name.as_str()).collect();
     vec![format!("there is no node `{name}`; there are {}", names.join(", "))]
 }
 
-fn member<'a>(view: &'a mut View, name: &str) -> Result<&'a mut Member, Refusal> {
-    if view.member(name).is_none() {
-        return Err(unknown(view, name));
+fn member<'a>(cluster_state: &'a mut ClusterState, name: &str) -> Result<&'a mut Member, Refusal> {
+    if cluster_state.member(name).is_none() {
+        return Err(unknown(cluster_state, name));
     }
-    let found = view.nodes.iter_mut().find(|member| member.config.name == name);
+    let found = cluster_state.nodes.iter_mut().find(|member| member.config.name == name);
     found.ok_or_else(Vec::new)
 }
 
-fn add(view: &mut View, node: NodeFile) -> Result<(), Refusal> {
+fn add(cluster_state: &mut ClusterState, node: NodeFile) -> Result<(), Refusal> {
     let config = node.validate("node")?;
-    for member in &view.nodes {
+    for member in &cluster_state.nodes {
         let known = &member.config;
         if known.name == config.name {
             return Err(vec![format!("node `{}` is in the cluster already, at {}", known.name, known.url)]);
@@ -100,19 +100,19 @@ fn add(view: &mut View, node: NodeFile) -> Result<(), Refusal> {
             )]);
         }
     }
-    insert(view, config);
+    insert(cluster_state, config);
     Ok(())
 }
 
-fn insert(view: &mut View, config: NodeConfig) {
+fn insert(cluster_state: &mut ClusterState, config: NodeConfig) {
     // The node must get keys, indexes and settings before it gets replicas.
-    view.behind.insert(config.name.clone());
-    let since = view.version + 1;
-    view.nodes.push(Member { config, since, draining: false, leaving: false });
+    cluster_state.behind.insert(config.name.clone());
+    let since = cluster_state.version + 1;
+    cluster_state.nodes.push(Member { config, since, draining: false, leaving: false });
 }
 
-fn drain(view: &mut View, name: &str, leaving: bool) -> Result<(), Refusal> {
-    let member = member(view, name)?;
+fn drain(cluster_state: &mut ClusterState, name: &str, leaving: bool) -> Result<(), Refusal> {
+    let member = member(cluster_state, name)?;
     if member.draining && !leaving {
         return Err(vec![format!(
             "node `{name}` is drained already; remove it with `miroir node remove {name}`"
@@ -123,9 +123,9 @@ fn drain(view: &mut View, name: &str, leaving: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn remove(view: &mut View, name: &str) -> Result<(), Refusal> {
-    let held = view.replicas.iter().flatten().filter(|replica| replica.node == name).count();
-    let member = member(view, name)?;
+fn remove(cluster_state: &mut ClusterState, name: &str) -> Result<(), Refusal> {
+    let held = cluster_state.replicas.iter().flatten().filter(|replica| replica.node == name).count();
+    let member = member(cluster_state, name)?;
     if !member.draining {
         return Err(vec![format!(
             "node `{name}` holds {held} replicas: move them away first, with `miroir node drain {name}`"
@@ -136,28 +136,30 @@ fn remove(view: &mut View, name: &str) -> Result<(), Refusal> {
 }
 
 /// The new node gets exactly the replicas of the old one.
-fn replace(view: &mut View, name: &str, node: NodeFile) -> Result<(), Refusal> {
-    let old = member(view, name)?.config.clone();
+fn replace(cluster_state: &mut ClusterState, name: &str, node: NodeFile) -> Result<(), Refusal> {
+    let old = member(cluster_state, name)?.config.clone();
     let node =
         NodeFile { weight: node.weight.or(Some(old.weight)), zone: node.zone.clone().or(old.zone), ..node };
     let new = node.name.clone();
-    add(view, node)?;
-    drain(view, name, true)?;
-    has_room(view)?;
-    let renamed = view.desired.iter().map(|nodes| {
+    add(cluster_state, node)?;
+    drain(cluster_state, name, true)?;
+    has_room(cluster_state)?;
+    let renamed = cluster_state.desired.iter().map(|nodes| {
         nodes.iter().map(|node| if node == name { new.clone() } else { node.clone() }).collect()
     });
     let desired = renamed.collect();
-    view.set_desired(desired);
+    cluster_state.set_desired(desired);
     Ok(())
 }
 
-fn lose(view: &mut View, name: &str, force: bool) -> Result<(), Refusal> {
-    if view.member(name).is_none() {
-        return Err(unknown(view, name));
+fn lose(cluster_state: &mut ClusterState, name: &str, force: bool) -> Result<(), Refusal> {
+    if cluster_state.member(name).is_none() {
+        return Err(unknown(cluster_state, name));
     }
-    let only: Vec<Shard> =
-        view.shards().filter(|shard| view.active(*shard).eq(std::iter::once(name))).collect();
+    let only: Vec<Shard> = cluster_state
+        .shards()
+        .filter(|shard| cluster_state.active(*shard).eq(std::iter::once(name)))
+        .collect();
     if !only.is_empty() && !force {
         let numbers: Vec<String> = only.iter().map(|shard| shard.0.to_string()).collect();
         return Err(vec![format!(
@@ -167,20 +169,20 @@ fn lose(view: &mut View, name: &str, force: bool) -> Result<(), Refusal> {
             numbers.join(", ")
         )]);
     }
-    view.nodes.retain(|member| member.config.name != name);
-    view.behind.remove(name);
-    for replicas in &mut view.replicas {
+    cluster_state.nodes.retain(|member| member.config.name != name);
+    cluster_state.behind.remove(name);
+    for replicas in &mut cluster_state.replicas {
         replicas.retain(|replica| replica.node != name);
     }
-    for nodes in &mut view.desired {
+    for nodes in &mut cluster_state.desired {
         nodes.retain(|node| node != name);
     }
-    has_room(view)?;
-    let desired = view.planned();
-    view.set_desired(desired);
+    has_room(cluster_state)?;
+    let desired = cluster_state.planned();
+    cluster_state.set_desired(desired);
     // If a shard has no complete replica left, a stale one becomes active: its documents are all that is left.
     for shard in only {
-        let replicas = view.replicas.get_mut(usize::from(shard.0)).into_iter().flatten();
+        let replicas = cluster_state.replicas.get_mut(usize::from(shard.0)).into_iter().flatten();
         if let Some(first) = replicas.into_iter().find(|replica| replica.state == ReplicaState::Stale) {
             *first = Replica::active(first.node.clone());
         }
@@ -188,7 +190,7 @@ fn lose(view: &mut View, name: &str, force: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
+fn apply(cluster_state: &mut ClusterState, file: TopologyFile) -> Result<(), Refusal> {
     let mut errors = Vec::new();
     let mut wanted = Vec::new();
     for (position, node) in file.nodes.into_iter().enumerate() {
@@ -199,7 +201,7 @@ fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
     }
     errors.extend(duplicates(wanted.iter().map(|(position, node)| (*position, node))));
     for (position, node) in &wanted {
-        let known = view.member(&node.name).map(|member| &member.config);
+        let known = cluster_state.member(&node.name).map(|member| &member.config);
         if known.is_some_and(|known| known.url != node.url || known.cluster != node.cluster) {
             errors.push(format!(
                 "nodes[{position}]: `{}` has another address. If the node has moved with its data, change its address in the description \
@@ -218,8 +220,8 @@ fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    view.replication = file.replication;
-    for member in &mut view.nodes {
+    cluster_state.replication = file.replication;
+    for member in &mut cluster_state.nodes {
         match wanted.iter().find(|(_, node)| node.name == member.config.name) {
             Some((_, node)) => {
                 member.config = node.clone();
@@ -233,8 +235,8 @@ fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
         }
     }
     for (_, node) in wanted {
-        if view.member(&node.name).is_none() {
-            insert(view, node);
+        if cluster_state.member(&node.name).is_none() {
+            insert(cluster_state, node);
         }
     }
     Ok(())
@@ -242,8 +244,8 @@ fn apply(view: &mut View, file: TopologyFile) -> Result<(), Refusal> {
 
 /// The current cluster, as a file that can be applied.
 #[must_use]
-pub fn topology(view: &View) -> TopologyFile {
-    let nodes = view.nodes.iter().filter(|member| !member.leaving).map(|member| &member.config);
+pub fn topology(cluster_state: &ClusterState) -> TopologyFile {
+    let nodes = cluster_state.nodes.iter().filter(|member| !member.leaving).map(|member| &member.config);
     let nodes = nodes.map(|config| NodeFile {
         name: config.name.clone(),
         url: config.url.to_string(),
@@ -251,7 +253,7 @@ pub fn topology(view: &View) -> TopologyFile {
         weight: Some(config.weight),
         zone: config.zone.clone(),
     });
-    TopologyFile { replication: view.replication, nodes: nodes.collect() }
+    TopologyFile { replication: cluster_state.replication, nodes: nodes.collect() }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::Operation;
 use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
-    domain::cluster_state::View,
+    domain::cluster_state::ClusterState,
     node::{Node, Request},
     sync::unknown_keys,
 };
@@ -18,7 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// Everything that is wrong, and what to do about it.
-pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &Operation) -> Result<()> {
+pub async fn check(
+    cluster: &Cluster,
+    before: &ClusterState,
+    after: &ClusterState,
+    operation: &Operation,
+) -> Result<()> {
     let mut errors = Vec::new();
     if let Operation::LostNode { name, force: false } = operation
         && let Some(node) = cluster.node(name)
@@ -30,11 +35,11 @@ pub async fn check(cluster: &Cluster, before: &View, after: &View, operation: &O
         ));
     }
     let new = after.nodes.iter().filter(|member| before.member(&member.config.name).is_none());
-    let strangers: Vec<Node> = new.map(|member| cluster.stranger(member.config.clone())).collect();
+    let outside_nodes: Vec<Node> = new.map(|member| cluster.outside_node(member.config.clone())).collect();
     let version = cluster.current().iter().find_map(|node| node.health().version);
-    let checks = strangers.iter().map(|node| is_fit(node, version.as_deref()));
+    let checks = outside_nodes.iter().map(|node| is_fit(node, version.as_deref()));
     errors.extend(join_all(checks).await.into_iter().flatten());
-    if !strangers.is_empty() {
+    if !outside_nodes.is_empty() {
         errors.extend(unknown_keys(cluster).await?);
     }
     if errors.is_empty() { Ok(()) } else { Err(Error::Refused(errors)) }

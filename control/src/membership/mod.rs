@@ -12,7 +12,7 @@ use crate::{
         json, log,
     },
     cluster::Cluster,
-    domain::cluster_state::View,
+    domain::cluster_state::ClusterState,
     ledger,
 };
 use change::TopologyFile;
@@ -153,8 +153,8 @@ async fn start(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     let Wanted { wanted: operation, dry_run, pace } = wanted;
     pace.over(cluster.config.moves)?;
     // First the checks that need no node, so that the operator gets their errors at once.
-    let before = cluster.view();
-    let mut after = View::clone(&before);
+    let before = cluster.cluster_state();
+    let mut after = ClusterState::clone(&before);
     change::change(&mut after, &operation).map_err(Error::Refused)?;
     check::check(cluster, &before, &after, &operation).await?;
     let plan = plan::plan(cluster, &before, &after).await;
@@ -162,12 +162,14 @@ async fn start(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
         return Ok(plan);
     }
     // Applied again to the current state, because another operation may have started meanwhile.
-    cluster.try_change(|view| change::change(view, &operation).map_err(Error::Refused)).await?;
+    cluster
+        .try_change(|cluster_state| change::change(cluster_state, &operation).map_err(Error::Refused))
+        .await?;
     // An operation that joins a running one keeps its pace, unless it names another.
     if pace.is_said() || !before.is_moving() || operation == Operation::Throttle {
         set_pace(cluster, pace).await?;
     }
     let text = json::text(&operation);
     tracing::info!(operation = text, replicas = plan.replicas, "an operation has started");
-    Ok(Plan { version: cluster.view().version, ..plan })
+    Ok(Plan { version: cluster.cluster_state().version, ..plan })
 }

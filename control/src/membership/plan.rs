@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    domain::cluster_state::{Replica, View},
+    domain::cluster_state::{ClusterState, Replica},
     mover::copy::fetch,
 };
 use miroir_core::shard::{Shard, tag_filter};
@@ -49,7 +49,7 @@ pub struct Transfer {
 }
 
 /// Plans the way from one cluster state to another.
-pub async fn plan(cluster: &Cluster, before: &View, after: &View) -> Plan {
+pub async fn plan(cluster: &Cluster, before: &ClusterState, after: &ClusterState) -> Plan {
     let mut transfers: BTreeMap<(Option<String>, String), Vec<Shard>> = BTreeMap::new();
     let mut deleted = 0;
     for shard in after.shards() {
@@ -81,10 +81,10 @@ pub async fn plan(cluster: &Cluster, before: &View, after: &View) -> Plan {
 
 /// The documents and bytes of some shards on a node. If the node does not answer for an index, it counts as empty, since this
 /// is only an estimate.
-async fn size(cluster: &Cluster, view: &View, node: &str, shards: &[Shard]) -> (u64, u64) {
+async fn size(cluster: &Cluster, cluster_state: &ClusterState, node: &str, shards: &[Shard]) -> (u64, u64) {
     let Some(node) = cluster.node(node) else { return (0, 0) };
     let (mut documents, mut bytes) = (0, 0);
-    for index in view.indexes.keys() {
+    for index in cluster_state.indexes.keys() {
         let query = json!({"filter": tag_filter(shards), "limit": SAMPLE, "retrieveVectors": true});
         let Ok(page) = fetch(&node, index, &query).await else { continue };
         let sample = page.results.len() as u64;

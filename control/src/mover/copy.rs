@@ -10,10 +10,10 @@ use crate::{
         Cluster,
         moves::{
             progress::Cost,
-            record::{Dirty, Written},
+            recording::{IndexChanges, RecordedWrites},
         },
     },
-    fencing::fenced,
+    fencing::in_flight,
     node::{Node, Request, TaskInfo},
 };
 use axum::body::Bytes;
@@ -74,7 +74,13 @@ impl<'a> Copy<'a> {
     /// # Errors
     /// A node did not answer, or refused a request.
     pub async fn everything(&mut self) -> Result<()> {
-        let indexes = self.cluster.view().indexes.keys().map(|index| (index.clone(), Written::All)).collect();
+        let indexes = self
+            .cluster
+            .cluster_state()
+            .indexes
+            .keys()
+            .map(|index| (index.clone(), IndexChanges::All))
+            .collect();
         self.again(&indexes).await
     }
 
@@ -82,18 +88,20 @@ impl<'a> Copy<'a> {
     ///
     /// # Errors
     /// A node did not answer, or refused a request.
-    pub async fn again(&mut self, dirty: &Dirty) -> Result<()> {
+    pub async fn again(&mut self, dirty: &RecordedWrites) -> Result<()> {
         for (index, written) in dirty {
-            let known = self.cluster.view().indexes.get(index).cloned();
+            let known = self.cluster.cluster_state().indexes.get(index).cloned();
             // An index without a primary key has no documents.
             let Some(key) = known.and_then(|known| known.primary_key) else { continue };
             let key = PrimaryKey::new(key);
             let result = match written {
-                Written::All => self.index(index, &key).await,
-                Written::Ids(ids) => self.ids(index, &key, &ids.iter().cloned().collect::<Vec<_>>()).await,
+                IndexChanges::All => self.index(index, &key).await,
+                IndexChanges::Ids(ids) => {
+                    self.ids(index, &key, &ids.iter().cloned().collect::<Vec<_>>()).await
+                }
             };
             // If the index was deleted meanwhile, the error does not matter.
-            if self.cluster.view().indexes.contains_key(index) {
+            if self.cluster.cluster_state().indexes.contains_key(index) {
                 result?;
             }
         }
@@ -177,7 +185,7 @@ impl<'a> Copy<'a> {
 
     async fn write(&mut self, index: &str, key: &PrimaryKey, documents: &[impl AsRef<str>]) -> Result<()> {
         // A page that arrives after its index was deleted would create the index again.
-        if documents.is_empty() || !self.cluster.view().indexes.contains_key(index) {
+        if documents.is_empty() || !self.cluster.cluster_state().indexes.contains_key(index) {
             return Ok(());
         }
         self.written.insert(index.to_owned());
@@ -195,7 +203,7 @@ impl<'a> Copy<'a> {
 
     async fn send(&mut self, path: ApiPath, body: String) -> Result<()> {
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
-        let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
+        let answer = in_flight::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
         self.tasks.push(task.ok_or_else(|| self.target.unexpected(&request, &answer))?.into());
         Ok(())
@@ -207,7 +215,7 @@ impl<'a> Copy<'a> {
     /// The target did not answer, or refused.
     pub async fn delete_index(&self, index: &str) -> Result<()> {
         let request = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
-        let answer = fenced::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
+        let answer = in_flight::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
         if answer.is_success() || answer.status == 404 {
             return Ok(());
         }
@@ -302,7 +310,7 @@ pub async fn untagged(
     shards: &[Shard],
     key: &PrimaryKey,
 ) -> Result<Vec<String>> {
-    let count = u16::try_from(cluster.view().replicas.len()).unwrap_or(u16::MAX);
+    let count = u16::try_from(cluster.cluster_state().replicas.len()).unwrap_or(u16::MAX);
     let mut found = ids(node, index, format!("{TAG_FIELD} NOT EXISTS"), key).await?;
     found.retain(|id| shards.contains(&Shard::of_document(id, count)));
     Ok(found)

@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
-        moves::record::Recording,
+        moves::recording::Recording,
     },
 };
 use miroir_core::shard::Shard;
@@ -86,19 +86,23 @@ impl HandOver<'_> {
     /// Marks the target's replicas as active: from now on they are read and written.
     async fn done(&self, begun: Instant, shards: Vec<Shard>, guard: LockGuard) -> Result<Vec<Shard>> {
         let Move { cluster, target, .. } = self.of;
-        if cluster.view().behind.contains(&target.name) {
+        if cluster.cluster_state().behind.contains(&target.name) {
             return Err(Error::Other(format!("node `{}` has missed an operation", target.name)));
         }
         // Under the locks no new write begins in these shards. But an earlier request to the target may have had no answer, and
         // could still arrive.
-        if cluster.epochs.owes(&target.name) {
+        if cluster.write_keys.may_accept_late(&target.name) {
             return Err(Error::Other(format!(
                 "node `{}` may still receive an earlier request late",
                 target.name
             )));
         }
         let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
-        cluster.change(|view| shards.iter().for_each(|shard| view.mark_active(*shard, &target.name))).await?;
+        cluster
+            .change(|cluster_state| {
+                shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name))
+            })
+            .await?;
         drop(guard);
         if !shards.is_empty() {
             cluster.mover.progress.handed_over(shards.len(), self.of.cluster.clock.since(begun));
@@ -129,10 +133,10 @@ impl HandOver<'_> {
 /// Deletes from the target the indexes that are no longer in the catalogue: an index that was deleted during the copy may have
 /// been created again by a late page.
 async fn delete_strays(cluster: &Cluster, copy: &Copy<'_>) -> Result<()> {
-    let known: BTreeSet<String> = cluster.view().indexes.keys().cloned().collect();
+    let known: BTreeSet<String> = cluster.cluster_state().indexes.keys().cloned().collect();
     for index in copy.written.difference(&known) {
         let _one = cluster.creating.lock(index).await;
-        if !cluster.view().indexes.contains_key(index) {
+        if !cluster.cluster_state().indexes.contains_key(index) {
             copy.delete_index(index).await?;
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         Cluster,
         moves::{
             Mover,
-            record::{self, Recording},
+            recording::{self, Recording},
         },
     },
     domain::cluster_state::{Replica, ReplicaState},
@@ -69,8 +69,8 @@ pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(TICK).await;
         for node in cluster.nodes().iter().filter(|node| node.is_up()) {
-            let view = cluster.view();
-            if view.behind.contains(&node.name) || next(&cluster, node).is_some() {
+            let cluster_state = cluster.cluster_state();
+            if cluster_state.behind.contains(&node.name) || next(&cluster, node).is_some() {
                 let node = node.clone();
                 let span = log::move_span(&node.name);
                 Mover::alone(&cluster, format!("fill {}", node.name), |cluster| {
@@ -85,7 +85,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 });
             }
         }
-        old_copies::look_after(&cluster);
+        old_copies::spawn_due_work(&cluster);
     }
 }
 
@@ -94,8 +94,8 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     sync::catch_up(cluster, &node.name).await?;
     while let Some((source, shards)) = next(cluster, node) {
         // Requests that could still reach the node late must be fenced before its copies are replaced.
-        if cluster.epochs.owes(&node.name) {
-            cluster.epochs.settle(cluster, node).await?;
+        if cluster.write_keys.may_accept_late(&node.name) {
+            cluster.write_keys.settle(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
         Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
@@ -105,13 +105,15 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
 
 /// Some stale replicas of a node that can be copied from one other node.
 fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
-    let view = cluster.view();
+    let cluster_state = cluster.cluster_state();
     // A source must not be behind: it might lack indexes.
     let source_of = |shard: Shard| {
-        let mut active = view.active(shard).filter_map(|name| cluster.node(name));
-        active.find(|node| node.is_up() && node.name != target.name && !view.behind.contains(&node.name))
+        let mut active = cluster_state.active(shard).filter_map(|name| cluster.node(name));
+        active.find(|node| {
+            node.is_up() && node.name != target.name && !cluster_state.behind.contains(&node.name)
+        })
     };
-    let stale = view.stale_on(&target.name);
+    let stale = cluster_state.stale_on(&target.name);
     let source = stale.iter().find_map(|shard| source_of(*shard))?;
     let of_source =
         stale.into_iter().filter(|shard| source_of(*shard).is_some_and(|node| node.name == source.name));
@@ -146,7 +148,7 @@ impl<'a> Move<'a> {
         self.source_has_indexed().await?;
         // A node that was killed still handles the tasks that it had accepted before. They could change the copy after it was
         // compared.
-        target.has_ended_what_it_took().await?;
+        target.wait_for_current_tasks().await?;
         let mut copy = Copy::new(cluster, source, target, shards);
         copy.everything().await?;
         copy.indexed().await?;
@@ -175,7 +177,7 @@ impl<'a> Move<'a> {
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
             // A throttled copy could never catch up with a shard that is written all the time.
-            copy.is_throttled = record::count(&dirty) > SMALL;
+            copy.is_throttled = recording::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
             copy.indexed().await?;
             let took = self.cluster.clock.since(begun);
@@ -211,15 +213,15 @@ impl<'a> Move<'a> {
 
     /// Whether the source has indexed everything that it accepted for a shard, and the copy has all of it.
     fn is_quiet(self, recording: &Recording, shard: Shard) -> bool {
-        recording.is_clean(shard) && !self.cluster.settler.is_pending(&self.source.name, shard)
+        recording.is_clean(shard) && !self.cluster.tracked_tasks.is_pending(&self.source.name, shard)
     }
 
     /// Whether the source still has an active replica of the shard, and the target's replica is still stale.
     fn is_wanted(self, shard: Shard) -> bool {
-        let view = self.cluster.view();
+        let cluster_state = self.cluster.cluster_state();
         let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
-        view.active(shard).any(|name| name == self.source.name)
-            && view.replica(shard, &self.target.name).is_some_and(stale)
+        cluster_state.active(shard).any(|name| name == self.source.name)
+            && cluster_state.replica(shard, &self.target.name).is_some_and(stale)
     }
 
     /// Waits until every gateway knows the target and has got an answer from it. Otherwise gateways could neither write to it
@@ -230,9 +232,10 @@ impl<'a> Move<'a> {
         let mut is_told = false;
         loop {
             let is_known = |since| cluster.gateways.confirmed(since);
-            let known = cluster.view().member(&target.name).is_none_or(|member| is_known(member.since));
-            let strangers = cluster.gateways.strangers_to(&target.name);
-            if known && strangers.is_empty() {
+            let known =
+                cluster.cluster_state().member(&target.name).is_none_or(|member| is_known(member.since));
+            let outside_nodes = cluster.gateways.vms_that_cannot_reach(&target.name);
+            if known && outside_nodes.is_empty() {
                 return;
             }
             if cluster.clock.since(begun) > TELLING && !is_told {
@@ -243,7 +246,7 @@ impl<'a> Move<'a> {
                     if known {
                         format!(
                             "it has not answered the gateways' workers {}; can they reach its URL?",
-                            strangers.join(", ")
+                            outside_nodes.join(", ")
                         )
                     } else {
                         "not all gateways have confirmed the topology that names it".to_owned()
@@ -257,7 +260,7 @@ impl<'a> Move<'a> {
     }
 
     async fn source_has_indexed(self) -> Result<()> {
-        if self.cluster.settler.indexed(&self.source.name, self.shards).await {
+        if self.cluster.tracked_tasks.indexed(&self.source.name, self.shards).await {
             return Ok(());
         }
         Err(Error::Other(format!("node `{}` became unreachable", self.source.name)))

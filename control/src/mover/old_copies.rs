@@ -7,8 +7,8 @@ use crate::{
         log,
     },
     cluster::Cluster,
-    domain::cluster_state::{ReplicaState, View},
-    fencing::fenced,
+    domain::cluster_state::{ClusterState, ReplicaState},
+    fencing::in_flight,
     node::{Node, Request},
 };
 use miroir_core::{
@@ -26,14 +26,14 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts the work that is due: takes old copies out of the write set, deletes them, and lets empty nodes leave.
-pub fn look_after(cluster: &Arc<Cluster>) {
-    let view = cluster.view();
-    if !unread(cluster, &view).is_empty() {
+pub fn spawn_due_work(cluster: &Arc<Cluster>) {
+    let cluster_state = cluster.cluster_state();
+    if !unread(cluster, &cluster_state).is_empty() {
         Mover::alone(cluster, "old copies".to_owned(), |cluster| async move {
-            report("old copies", take_out(&cluster).await);
+            report("old copies", remove_from_write_set(&cluster).await);
         });
     }
-    for (name, mut shards) in removing(&view) {
+    for (name, mut shards) in removing(&cluster_state) {
         // A replica that is still being copied must not be emptied: it would get the rest of the copy afterwards.
         shards.retain(|shard| !cluster.mover.progress.is_copying(*shard, &name));
         if shards.is_empty() {
@@ -46,10 +46,10 @@ pub fn look_after(cluster: &Arc<Cluster>) {
             emptying.instrument(span)
         });
     }
-    let is_empty = |name: &str| !view.replicas.iter().flatten().any(|replica| replica.node == name);
-    if view.nodes.iter().any(|member| member.leaving && is_empty(&member.config.name)) {
+    let is_empty = |name: &str| !cluster_state.replicas.iter().flatten().any(|replica| replica.node == name);
+    if cluster_state.nodes.iter().any(|member| member.leaving && is_empty(&member.config.name)) {
         Mover::alone(cluster, "farewell".to_owned(), |cluster| async move {
-            report("nodes that leave", say_farewell(&cluster).await);
+            report("nodes that leave", remove_empty_leaving_nodes(&cluster).await);
         });
     }
 }
@@ -61,10 +61,10 @@ fn report(what: &str, result: Result<()>) {
 }
 
 /// The old copies that no gateway reads any more.
-fn unread(cluster: &Cluster, view: &View) -> Vec<(Shard, String)> {
+fn unread(cluster: &Cluster, cluster_state: &ClusterState) -> Vec<(Shard, String)> {
     let mut unread = Vec::new();
-    for shard in view.shards() {
-        for replica in view.of(shard) {
+    for shard in cluster_state.shards() {
+        for replica in cluster_state.of(shard) {
             if let ReplicaState::Leaving { since, .. } = replica.state
                 && cluster.gateways.confirmed(since)
             {
@@ -76,8 +76,8 @@ fn unread(cluster: &Cluster, view: &View) -> Vec<(Shard, String)> {
 }
 
 /// Takes old copies out of the write set, under locks, so that no write to them is running.
-async fn take_out(cluster: &Cluster) -> Result<()> {
-    let copies = unread(cluster, &cluster.view());
+async fn remove_from_write_set(cluster: &Cluster) -> Result<()> {
+    let copies = unread(cluster, &cluster.cluster_state());
     let shards: Vec<Shard> = copies.iter().map(|(shard, _)| *shard).collect();
     let lock = cluster.locks.lock(scope(&shards));
     let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await else {
@@ -85,19 +85,23 @@ async fn take_out(cluster: &Cluster) -> Result<()> {
         for (shard, node) in &copies {
             let lock = cluster.locks.lock(scope(&[*shard]));
             if let Ok(_guard) = tokio::time::timeout(LOCK_PATIENCE, lock).await {
-                cluster.change(|view| view.remove(*shard, node)).await?;
+                cluster.change(|cluster_state| cluster_state.remove(*shard, node)).await?;
             }
         }
         return Ok(());
     };
-    cluster.change(|view| copies.iter().for_each(|(shard, node)| view.remove(*shard, node))).await
+    cluster
+        .change(|cluster_state| copies.iter().for_each(|(shard, node)| cluster_state.remove(*shard, node)))
+        .await
 }
 
 /// The replicas whose documents must be deleted, by node.
-fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
+fn removing(cluster_state: &ClusterState) -> BTreeMap<String, Vec<Shard>> {
     let mut removing: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
-    for shard in view.shards() {
-        for replica in view.of(shard).iter().filter(|replica| replica.state == ReplicaState::Removing) {
+    for shard in cluster_state.shards() {
+        for replica in
+            cluster_state.of(shard).iter().filter(|replica| replica.state == ReplicaState::Removing)
+        {
             removing.entry(replica.node.clone()).or_default().push(shard);
         }
     }
@@ -107,14 +111,14 @@ fn removing(view: &View) -> BTreeMap<String, Vec<Shard>> {
 /// Deletes a node's documents of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
     // A write that arrived after the deletion would stay on the node.
-    cluster.epochs.settle(cluster, node).await?;
+    cluster.write_keys.settle(cluster, node).await?;
     let filter = tag_filter(shards);
-    let view = cluster.view();
-    let indexes: Vec<&String> = view.indexes.keys().collect();
+    let cluster_state = cluster.cluster_state();
+    let indexes: Vec<&String> = cluster_state.indexes.keys().collect();
     let mut tasks = Vec::new();
     let mut send = async |path: ApiPath, body: Value| {
         let request = Request::own("POST", path, Some(&body));
-        let answer = fenced::send(cluster, node, request.clone(), PATIENCE).await?;
+        let answer = in_flight::send(cluster, node, request.clone(), PATIENCE).await?;
         match answer.task_uid().filter(|_| answer.is_success()) {
             Some(task) => tasks.push(task.into()),
             // The index was deleted meanwhile, or the node has missed its creation.
@@ -125,7 +129,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
     };
     for index in &indexes {
         send(ApiPath::of_index(index, &["documents", "delete"]), json!({ "filter": filter })).await?;
-        let Some(key) = view.indexes.get(*index).and_then(|known| known.primary_key.as_ref()) else {
+        let Some(key) = cluster_state.indexes.get(*index).and_then(|known| known.primary_key.as_ref()) else {
             continue;
         };
         match untagged(cluster, node, index, shards, &PrimaryKey::new(key)).await {
@@ -150,32 +154,34 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
         }
     }
     tracing::info!(node = node.name, replicas = shards.len(), "old copies were deleted");
-    cluster.change(|view| shards.iter().for_each(|shard| view.removed(*shard, &node.name))).await
+    cluster
+        .change(|cluster_state| shards.iter().for_each(|shard| cluster_state.removed(*shard, &node.name)))
+        .await
 }
 
 /// Removes from the cluster the nodes that must leave and hold no replica any more. Deletes the indexes and internal keys that
 /// they still have, so that they can join again as new nodes.
-async fn say_farewell(cluster: &Cluster) -> Result<()> {
+async fn remove_empty_leaving_nodes(cluster: &Cluster) -> Result<()> {
     let mut gone = Vec::new();
     cluster
-        .change(|view| {
+        .change(|cluster_state| {
             let held: Vec<String> =
-                view.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
+                cluster_state.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
             let leaves = |name: &String| !held.contains(name);
-            gone = view
+            gone = cluster_state
                 .nodes
                 .iter()
                 .filter(|member| member.leaving && leaves(&member.config.name))
                 .map(|member| member.config.clone())
                 .collect();
-            view.nodes.retain(|member| !gone.contains(&member.config));
-            view.behind.retain(|name| !gone.iter().any(|config| config.name == *name));
+            cluster_state.nodes.retain(|member| !gone.contains(&member.config));
+            cluster_state.behind.retain(|name| !gone.iter().any(|config| config.name == *name));
         })
         .await?;
     for config in gone {
         let name = config.name.clone();
         tracing::info!(node = name, "a node has left the cluster");
-        report(&name, crate::sync::clear(&cluster.stranger(config)).await);
+        report(&name, crate::sync::clear(&cluster.outside_node(config)).await);
     }
     Ok(())
 }

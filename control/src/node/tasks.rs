@@ -172,7 +172,7 @@ impl Node {
     ///
     /// # Errors
     /// It did not answer.
-    pub async fn has_ended_what_it_took(&self) -> Result<()> {
+    pub async fn wait_for_current_tasks(&self) -> Result<()> {
         let first = async |path: &'static str| -> Result<Option<u64>> {
             let tasks = self.ask("GET", path, None).await?;
             Ok(tasks.pointer("/results/0/uid").and_then(Value::as_u64))

@@ -6,7 +6,7 @@ use crate::{
         secrets::{self, Secrets},
         tls::UpstreamTls,
     },
-    publish::envoy::tls,
+    publish::json_resources::tls,
 };
 use miroir_core::trace::GATEWAY_HEADER;
 use serde_json::json;

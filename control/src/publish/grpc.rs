@@ -3,7 +3,7 @@
 //!
 //! Source: Envoy's "xDS REST and gRPC protocol".
 
-use super::{Publisher, Snapshot, envoys::Subscription, proto};
+use super::{Publisher, Snapshot, protobuf_resources, subscribers::Subscription};
 use envoy_types::pb::envoy::{
     config::{cluster::v3::Cluster, core::v3::TypedExtensionConfig},
     service::{
@@ -173,8 +173,12 @@ fn type_url(kind: &str) -> String {
     if kind == "clusters" { Cluster::type_url() } else { TypedExtensionConfig::type_url() }
 }
 
-fn resources(snapshot: &Snapshot, kind: &str) -> crate::base::error::Result<Vec<proto::Named>> {
-    if kind == "clusters" { Ok(proto::clusters(snapshot)) } else { Ok(vec![proto::filter(snapshot)?]) }
+fn resources(snapshot: &Snapshot, kind: &str) -> crate::base::error::Result<Vec<protobuf_resources::Named>> {
+    if kind == "clusters" {
+        Ok(protobuf_resources::clusters(snapshot))
+    } else {
+        Ok(vec![protobuf_resources::filter(snapshot)?])
+    }
 }
 
 impl Discovery {

@@ -4,7 +4,7 @@
 //! It is not a `WasmPlugin`, because that cannot set `allow_on_headers_stop_iteration`, without which no request body reaches
 //! the filter.
 
-use super::{Publisher, Snapshot, envoy, envoys::Subscription};
+use super::{Publisher, Snapshot, json_resources, subscribers::Subscription};
 use crate::base::error::{Error, Result, chain};
 use serde_json::{Value, json};
 use std::{
@@ -163,7 +163,7 @@ impl Kubernetes {
 /// # Errors
 /// The topology cannot be written as JSON.
 pub fn patches(snapshot: &Snapshot) -> Result<Value> {
-    let mut value = envoy::extension(snapshot)?;
+    let mut value = json_resources::extension(snapshot)?;
     // The patch already implies the resource's own type.
     if let Some(value) = value.as_object_mut() {
         value.shift_remove("@type");

@@ -2,12 +2,12 @@
 //! through a mesh's control plane.
 
 pub mod bootstrap;
-pub mod envoy;
-pub mod envoys;
 pub mod folder;
 pub mod grpc;
+pub mod json_resources;
 pub mod kubernetes;
-pub mod proto;
+pub mod protobuf_resources;
+pub mod subscribers;
 #[cfg(test)]
 mod tests;
 
@@ -20,14 +20,14 @@ use crate::{
     },
     disguise::settings_tag::{self, FILTERABLE},
     domain::{
-        cluster_state::{Index, View},
+        cluster_state::{ClusterState, Index},
         search_rules::pins,
     },
 };
-use envoys::Subscribers;
 use folder::Folder;
 use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
 use std::sync::Arc;
+use subscribers::Subscribers;
 use tokio::sync::watch;
 
 /// The name of the filter's configuration.
@@ -96,27 +96,30 @@ impl Publisher {
     ///
     /// # Errors
     /// The topology is not valid.
-    pub fn topology(&self, cluster: &ClusterConfig, view: &View) -> Result<Topology> {
+    pub fn topology(&self, cluster: &ClusterConfig, cluster_state: &ClusterState) -> Result<Topology> {
         let position = |name: &str| {
-            let found = view.nodes.iter().position(|member| member.config.name == name);
+            let found = cluster_state.nodes.iter().position(|member| member.config.name == name);
             found.and_then(|position| u16::try_from(position).ok())
         };
-        let rules = view.rules_in_use();
+        let rules = cluster_state.rules_in_use();
         let config = TopologyConfig {
             schema: SCHEMA,
-            version: view.version,
-            nodes: view
+            version: cluster_state.version,
+            nodes: cluster_state
                 .nodes
                 .iter()
                 .map(|member| &member.config)
                 .map(|node| NodeConfig { name: node.name.clone(), cluster: node.cluster.clone() })
                 .collect(),
-            placement: view.shards().map(|shard| view.active(shard).filter_map(position).collect()).collect(),
-            indexes: view
+            placement: cluster_state
+                .shards()
+                .map(|shard| cluster_state.active(shard).filter_map(position).collect())
+                .collect(),
+            indexes: cluster_state
                 .indexes
                 .iter()
                 .map(|(uid, index)| {
-                    let settings_changing = view.is_changing(uid);
+                    let settings_changing = cluster_state.is_changing(uid);
                     let pins = pins(&rules, uid);
                     (uid.clone(), IndexConfig { settings_changing, pins, ..index_config(index) })
                 })
@@ -131,8 +134,8 @@ impl Publisher {
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),
-            server_name: view.server_name.clone(),
-            legacy_search: view.legacy_search,
+            server_name: cluster_state.server_name.clone(),
+            legacy_search: cluster_state.legacy_search,
             tracing: cluster.tracing.clone(),
             limits: cluster.limits,
         };
@@ -147,12 +150,12 @@ impl Publisher {
     pub fn publish(
         &self,
         cluster: &ClusterConfig,
-        view: &View,
+        cluster_state: &ClusterState,
         retired: &[config::NodeConfig],
         now: Instant,
     ) -> Result<()> {
-        let topology = self.topology(cluster, view)?;
-        let nodes = view.nodes.iter().map(|member| &member.config).chain(retired);
+        let topology = self.topology(cluster, cluster_state)?;
+        let nodes = cluster_state.nodes.iter().map(|member| &member.config).chain(retired);
         let snapshot = Arc::new(Snapshot {
             at: now,
             topology: topology.config().clone(),
@@ -166,7 +169,7 @@ impl Publisher {
         self.snapshots.send_replace(Some(snapshot.clone()));
         let Some(folder) = &self.folder else { return Ok(()) };
         // Clusters first: the filter's configuration refers to them.
-        let (clusters, filter) = (envoy::clusters(&snapshot), envoy::filter(&snapshot)?);
+        let (clusters, filter) = (json_resources::clusters(&snapshot), json_resources::filter(&snapshot)?);
         folder.publish(vec![
             ("cds.json", serde_json::to_vec_pretty(&clusters)?),
             ("ecds.json", serde_json::to_vec_pretty(&filter)?),
@@ -234,7 +237,7 @@ mod file_tests {
             draining: false,
             leaving: false,
         };
-        let view = View {
+        let cluster_state = ClusterState {
             version: 4,
             replicas: vec![
                 vec![Replica::active("b"), Replica::active("a")],
@@ -242,9 +245,9 @@ mod file_tests {
             ],
             nodes: cluster.nodes.iter().map(member).collect(),
             indexes: [("movies".to_owned(), movies())].into(),
-            ..View::default()
+            ..ClusterState::default()
         };
-        publisher.publish(&cluster, &view, &[], Instant::now()).unwrap();
+        publisher.publish(&cluster, &cluster_state, &[], Instant::now()).unwrap();
         let read = |name: &str| -> serde_json::Value {
             serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
         };

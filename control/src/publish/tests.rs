@@ -1,4 +1,7 @@
-use super::{Publisher, Snapshot, envoy, envoys::Subscriber, grpc, kubernetes::Kubernetes, proto};
+use super::{
+    Publisher, Snapshot, grpc, json_resources, kubernetes::Kubernetes, protobuf_resources,
+    subscribers::Subscriber,
+};
 use crate::{
     base::{config::CONTROL_CLUSTER, time::Instant},
     testing::{node_config, publisher},
@@ -200,7 +203,8 @@ fn who_is_spoken_to_by_tls_must_be_who_it_says() {
     publisher.tls.authorities = "/certs/ca.pem".into();
     publish(&publisher, 1, &["a"]);
     let mut snapshot = Snapshot::clone(publisher.snapshots.borrow().as_ref().unwrap());
-    let socket = |snapshot: &Snapshot| envoy::clusters(snapshot)["resources"][0]["transport_socket"].clone();
+    let socket =
+        |snapshot: &Snapshot| json_resources::clusters(snapshot)["resources"][0]["transport_socket"].clone();
     assert_eq!(socket(&snapshot), Value::Null);
     snapshot.nodes[0].url = "https://a:7700".parse().unwrap();
     snapshot.tls.identity = Some("/certs/me.pem".into());
@@ -214,7 +218,7 @@ fn who_is_spoken_to_by_tls_must_be_who_it_says() {
         validation["match_typed_subject_alt_names"][0],
         json!({"san_type": "DNS", "matcher": {"exact": "a"}})
     );
-    let cluster = Cluster::decode(&*proto::clusters(&snapshot)[0].body.value).unwrap();
+    let cluster = Cluster::decode(&*protobuf_resources::clusters(&snapshot)[0].body.value).unwrap();
     let Some(ConfigType::TypedConfig(context)) = cluster.transport_socket.unwrap().config_type else {
         panic!("no TLS")
     };
@@ -222,7 +226,8 @@ fn who_is_spoken_to_by_tls_must_be_who_it_says() {
     assert_eq!(context.sni, "a");
     assert_eq!(context.common_tls_context.unwrap().tls_certificates.len(), 1);
 
-    let control = |snapshot: &Snapshot| envoy::clusters(snapshot)["resources"][1]["transport_socket"].clone();
+    let control =
+        |snapshot: &Snapshot| json_resources::clusters(snapshot)["resources"][1]["transport_socket"].clone();
     assert_eq!(control(&snapshot), Value::Null);
     snapshot.control_tls = Some(snapshot.tls.clone());
     let names = &control(&snapshot)["typed_config"]["common_tls_context"]["validation_context"];
@@ -230,7 +235,7 @@ fn who_is_spoken_to_by_tls_must_be_who_it_says() {
         names["match_typed_subject_alt_names"][0],
         json!({"san_type": "IP_ADDRESS", "matcher": {"exact": "127.0.0.1"}})
     );
-    let cluster = Cluster::decode(&*proto::clusters(&snapshot)[1].body.value).unwrap();
+    let cluster = Cluster::decode(&*protobuf_resources::clusters(&snapshot)[1].body.value).unwrap();
     assert!(cluster.transport_socket.is_some());
 }
 

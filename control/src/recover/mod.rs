@@ -1,7 +1,7 @@
 //! `miroir recover`: rebuilds a lost ledger from the nodes' data. Catalogue, settings and keys come from the nodes; the
 //! placement follows from the documents' tags. Past tasks are lost; new tasks get higher uids.
 
-mod found;
+mod node_content;
 
 use crate::{
     base::{
@@ -13,21 +13,21 @@ use crate::{
     cluster::Cluster,
     disguise::{
         embedders::{self, EMBEDDERS},
-        scrub,
+        messages,
     },
     domain::{
-        cluster_state::{Index, Member, Replica, ReplicaState, View},
+        cluster_state::{ClusterState, Index, Member, Replica, ReplicaState},
         key_holder::KeyHolder,
     },
     ledger::{
         self, Ledger, catalogue, settings,
-        write_keys::{self, Epoch},
+        write_keys::{self, WriteKey},
     },
     serve::{self, ServeArgs},
-    sync::instance_settings::{self, Changed},
+    sync::instance_settings::{self, InstanceChange},
 };
-use found::{Found, look};
 use miroir_core::shard::Shard;
+use node_content::{NodeContent, look};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -60,7 +60,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
             args.data.display()
         )]));
     }
-    let nodes = Cluster::strangers(&config, &args.data, &args.tls)?;
+    let nodes = Cluster::outside_nodes(&config, &args.data, &args.tls)?;
     let mut errors = Vec::new();
     let mut found = BTreeMap::new();
     for node in &nodes {
@@ -75,18 +75,18 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
         );
         return Err(Error::Refused(errors));
     }
-    let (view, mut recovered) = view(&config, &found);
+    let (cluster_state, mut recovered) = cluster_state(&config, &found);
     for (index, settings) in found.values().flat_map(|of_node| &of_node.settings) {
         let shown = settings.get(EMBEDDERS).unwrap_or(&Value::Null);
         let (_, unknown) = embedders::known(shown, None);
         recovered.keyless.extend(unknown.into_iter().map(|name| (index.clone(), name)));
     }
-    store(&ledger, view, found).await?;
+    store(&ledger, cluster_state, found).await?;
     Ok(recovered)
 }
 
 /// Derives the cluster state from the nodes' data.
-fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recovered) {
+fn cluster_state(config: &ClusterConfig, found: &BTreeMap<String, NodeContent>) -> (ClusterState, Recovered) {
     // Versions grow by one with each change, so the time in seconds is later than any version that a gateway has.
     let version = u64::try_from(SystemClock.wall() / 1_000_000_000).unwrap_or(1);
     let nodes = config.nodes.iter().map(|node| Member {
@@ -95,37 +95,40 @@ fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recov
         draining: false,
         leaving: false,
     });
-    let mut view = View {
+    let mut cluster_state = ClusterState {
         version,
         nodes: nodes.collect(),
         replication: config.replication,
         replicas: vec![Vec::new(); usize::from(config.shards)],
         floor: version,
-        ..View::default()
+        ..ClusterState::default()
     };
     let mut recovered = Recovered::default();
     for (uid, index) in found.values().flat_map(|of_node| &of_node.indexes) {
-        let known = view.indexes.entry(uid.clone()).or_insert_with(|| index.clone());
+        let known = cluster_state.indexes.entry(uid.clone()).or_insert_with(|| index.clone());
         known.created_at = known.created_at.min(index.created_at);
         known.updated_at = known.updated_at.max(index.updated_at);
         known.primary_key = known.primary_key.take().or_else(|| index.primary_key.clone());
     }
-    recovered.indexes = view.indexes.len();
-    view.server_name = found.values().flat_map(|of_node| &of_node.server).find_map(Changed::name);
-    view.rules = found
+    recovered.indexes = cluster_state.indexes.len();
+    cluster_state.server_name =
+        found.values().flat_map(|of_node| &of_node.server).find_map(InstanceChange::name);
+    cluster_state.rules = found
         .values()
         .map(|of_node| &of_node.rules)
         .max_by_key(|rules| rules.len())
         .cloned()
         .unwrap_or_default();
     // Nodes that lack an index are behind and get it when they sync. Its settings are those of the first node that has it.
-    let lacks = |of_node: &Found| view.indexes.keys().any(|index| !of_node.indexes.contains_key(index));
+    let lacks = |of_node: &NodeContent| {
+        cluster_state.indexes.keys().any(|index| !of_node.indexes.contains_key(index))
+    };
     let behind: BTreeSet<String> =
         found.iter().filter(|(_, of_node)| lacks(of_node)).map(|(name, _)| name.clone()).collect();
-    view.behind = if behind.len() == found.len() { BTreeSet::new() } else { behind };
+    cluster_state.behind = if behind.len() == found.len() { BTreeSet::new() } else { behind };
     let mut held = Vec::new();
-    for shard in view.shards() {
-        let copies: Vec<(&String, &found::Copy)> =
+    for shard in cluster_state.shards() {
+        let copies: Vec<(&String, &node_content::ShardCopy)> =
             found.iter().filter_map(|(name, of_node)| Some((name, of_node.shards.get(&shard)?))).collect();
         let best = copies.iter().max_by_key(|(_, copy)| {
             let same = copies.iter().filter(|(_, other)| other.digest == copy.digest).count();
@@ -139,36 +142,40 @@ fn view(config: &ClusterConfig, found: &BTreeMap<String, Found>) -> (View, Recov
         if copies.iter().any(|(_, copy)| copy.digest != best.digest) {
             recovered.disputed.push((shard, node.clone()));
         }
-        let is_right = |copy: &found::Copy| copy.digest == best.digest;
+        let is_right = |copy: &node_content::ShardCopy| copy.digest == best.digest;
         let (right, wrong): (Vec<_>, Vec<_>) = copies.into_iter().partition(|(_, copy)| is_right(copy));
         held.push(right.iter().chain(&wrong).map(|(name, _)| (*name).clone()).collect());
-        if let Some(replicas) = view.replicas.get_mut(usize::from(shard.0)) {
+        if let Some(replicas) = cluster_state.replicas.get_mut(usize::from(shard.0)) {
             replicas.extend(right.iter().map(|(name, _)| Replica::active((*name).clone())));
             replicas.extend(wrong.iter().map(|(name, _)| Replica::stale((*name).clone())));
         }
     }
-    view.desired = held;
-    let desired = view.planned();
+    cluster_state.desired = held;
+    let desired = cluster_state.planned();
     for (shard, nodes) in desired.iter().enumerate() {
         // A shard without documents is complete on every node.
-        if let Some(replicas) = view.replicas.get_mut(shard).filter(|replicas| replicas.is_empty()) {
+        if let Some(replicas) = cluster_state.replicas.get_mut(shard).filter(|replicas| replicas.is_empty()) {
             replicas.extend(nodes.iter().map(|node| Replica::active(node.clone())));
         }
     }
-    view.set_desired(desired);
+    cluster_state.set_desired(desired);
     // No gateway reads by a topology older than this version.
-    for replica in view.replicas.iter_mut().flatten() {
+    for replica in cluster_state.replicas.iter_mut().flatten() {
         if let ReplicaState::Leaving { written, .. } = replica.state {
             replica.state = ReplicaState::Leaving { since: version, written };
         }
     }
-    (view, recovered)
+    (cluster_state, recovered)
 }
 
-async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> Result<()> {
+async fn store(
+    ledger: &Ledger,
+    cluster_state: ClusterState,
+    found: BTreeMap<String, NodeContent>,
+) -> Result<()> {
     ledger
         .call(move |connection| {
-            catalogue::store(connection, &View::default(), &view)?;
+            catalogue::store(connection, &ClusterState::default(), &cluster_state)?;
             let next = found.values().filter_map(|of_node| of_node.last_uid).max().map_or(0, |uid| uid + 1);
             ledger::set_meta(connection, "next_task", &next.to_string())?;
             for (index, told) in found.values().flat_map(|of_node| &of_node.settings) {
@@ -192,7 +199,10 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
                     }
                     // Fence old write keys: gateways get new ones with their next writes.
                     KeyHolder::Writer(holder) => {
-                        write_keys::store_epoch(connection, &Epoch { key: uid()?, holder, fenced: true })?;
+                        write_keys::store_write_key(
+                            connection,
+                            &WriteKey { key: uid()?, holder, fenced: true },
+                        )?;
                     }
                 }
             }
@@ -205,7 +215,7 @@ async fn store(ledger: &Ledger, view: View, found: BTreeMap<String, Found>) -> R
 /// nodes.
 fn set(settings: &Value) -> Value {
     let mut settings = settings.clone();
-    scrub::value(&mut settings);
+    messages::value(&mut settings);
     if let Some(settings) = settings.as_object_mut() {
         settings.retain(|name, value| name != EMBEDDERS && !value.is_null());
     }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::base::config::ClusterFile;
 
-fn found(shards: &[(u16, &[&str])]) -> Found {
-    let mut found = Found::default();
+fn found(shards: &[(u16, &[&str])]) -> NodeContent {
+    let mut found = NodeContent::default();
     found.indexes.insert("books".into(), Index { primary_key: Some("id".into()), ..Index::default() });
     for (shard, documents) in shards {
         let copy = found.shards.entry(Shard(*shard)).or_default();
@@ -22,16 +22,16 @@ fn placement_follows_from_what_nodes_have() {
         ("b".to_owned(), found(&[(0, &["y", "x"]), (2, &["new", "more"])])),
         ("c".to_owned(), found(&[(1, &["z"])])),
     ]);
-    let (view, recovered) = view(&config, &nodes);
-    let active = |shard| view.active(Shard(shard)).collect::<Vec<_>>();
+    let (cluster_state, recovered) = cluster_state(&config, &nodes);
+    let active = |shard| cluster_state.active(Shard(shard)).collect::<Vec<_>>();
     assert_eq!((active(0), active(1)), (vec!["a", "b"], vec!["a", "c"]));
     // If two copies differ, the one with more documents is used and the other one is stale.
-    assert_eq!((active(2), view.stale_on("a")), (vec!["b"], vec![Shard(2)]));
+    assert_eq!((active(2), cluster_state.stale_on("a")), (vec!["b"], vec![Shard(2)]));
     assert_eq!(recovered.disputed, [(Shard(2), "b".to_owned())]);
     assert_eq!(active(3).len(), 2, "an empty shard is whole");
     assert_eq!((recovered.indexes, recovered.documents), (1, 5));
-    assert!(view.behind.is_empty() && !view.is_moving());
-    assert_eq!(view.desired[0].iter().collect::<BTreeSet<_>>().len(), 2);
+    assert!(cluster_state.behind.is_empty() && !cluster_state.is_moving());
+    assert_eq!(cluster_state.desired[0].iter().collect::<BTreeSet<_>>().len(), 2);
 }
 
 #[tokio::test]
@@ -41,15 +41,15 @@ async fn what_clients_have_set_on_the_server_is_known_again() {
     let config = file.validate().unwrap();
     let mut one = found(&[]);
     one.server = vec![
-        Changed::Network(serde_json::json!({"self": "here", "remotes": {}, "shards": {}})),
-        Changed::Workspace("w".into(), Some(serde_json::json!({"apiKey": "skXXXX...", "orgId": "o"}))),
+        InstanceChange::Network(serde_json::json!({"self": "here", "remotes": {}, "shards": {}})),
+        InstanceChange::Workspace("w".into(), Some(serde_json::json!({"apiKey": "skXXXX...", "orgId": "o"}))),
     ];
     let nodes = BTreeMap::from([("a".to_owned(), one)]);
-    let view = view(&config, &nodes).0;
-    assert_eq!(view.server_name.as_deref(), Some("here"));
+    let cluster_state = cluster_state(&config, &nodes).0;
+    assert_eq!(cluster_state.server_name.as_deref(), Some("here"));
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path()).unwrap();
-    store(&ledger, view, nodes).await.unwrap();
+    store(&ledger, cluster_state, nodes).await.unwrap();
     let stored = ledger.call(|connection| ledger::meta(connection, "chatCompletions")).await.unwrap();
     assert!(stored.unwrap().contains("\"orgId\":\"o\""));
 }

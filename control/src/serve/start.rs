@@ -5,7 +5,7 @@ use crate::{
         error::{Error, Result},
         log,
     },
-    cluster::{Cluster, locks::Scope, tracked::Unsettled},
+    cluster::{Cluster, locks::Scope, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent},
         key_holder::read_key,
@@ -35,9 +35,9 @@ const TELLING: Duration = Duration::from_secs(2);
 pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     wait_for_nodes(&cluster).await;
     bootstrap_keys(&cluster).await?;
-    cluster.epochs.fence_all(&cluster).await?;
+    cluster.write_keys.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
-        if let Err(error) = cluster.epochs.catch_up(&cluster, node).await {
+        if let Err(error) = cluster.write_keys.catch_up(&cluster, node).await {
             tracing::warn!(node = node.name, error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
         }
     }
@@ -57,7 +57,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     }
     cluster.publish()?;
     cluster.set_ready();
-    tracing::info!(version = cluster.view().version, "ready");
+    tracing::info!(version = cluster.cluster_state().version, "ready");
     Ok(())
 }
 
@@ -67,9 +67,9 @@ async fn wait_for_nodes(cluster: &Cluster) {
     let mut is_told = false;
     loop {
         health::check(cluster).await;
-        let view = cluster.view();
+        let cluster_state = cluster.cluster_state();
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
-        let readable = view.shards().all(|shard| view.active(shard).any(is_up));
+        let readable = cluster_state.shards().all(|shard| cluster_state.active(shard).any(is_up));
         let whole = cluster.nodes().iter().all(|node| node.is_up());
         if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
@@ -100,7 +100,7 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     for node in others {
         sync::sync_keys(first, node).await?;
     }
-    crate::indexes::catalogue::mark_behind(cluster, &[]).await?;
+    crate::indexes::creation::mark_behind(cluster, &[]).await?;
     cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
 }
 
@@ -164,7 +164,13 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                         Some(scope) => Some(cluster.locks.lock(scope).await),
                         None => None,
                     };
-                    cluster.settler.add(Unsettled { task, node_tasks: found.tasks, effect, indexed, guard });
+                    cluster.tracked_tasks.add(TrackedTask {
+                        task,
+                        node_tasks: found.tasks,
+                        effect,
+                        indexed,
+                        guard,
+                    });
                 }
             }
         }

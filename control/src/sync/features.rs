@@ -65,5 +65,5 @@ pub async fn sync(from: &Node, to: &Node) -> Result<()> {
 /// No node answered, or the ledger failed.
 pub async fn learn(cluster: &Cluster) -> Result<()> {
     let legacy_search = is_on(cluster, "legacySearch").await?.unwrap_or(true);
-    cluster.change(|view| view.legacy_search = legacy_search).await
+    cluster.change(|cluster_state| cluster_state.legacy_search = legacy_search).await
 }

@@ -37,12 +37,13 @@ pub async fn watch(cluster: Arc<Cluster>) {
             tracing::info!(node = name, "a node is back");
             // The mover brings it up to date with everything else.
             if let Some(node) = cluster.node(&name)
-                && let Err(error) = cluster.epochs.catch_up(&cluster, &node).await
+                && let Err(error) = cluster.write_keys.catch_up(&cluster, &node).await
             {
                 tracing::warn!(node = name, error = %error.chain(), "write keys could not be created on a node yet");
             }
         }
-        let whole = nodes.iter().filter(|node| node.is_up() && !cluster.view().behind.contains(&node.name));
+        let whole =
+            nodes.iter().filter(|node| node.is_up() && !cluster.cluster_state().behind.contains(&node.name));
         let noticed = whole.map(async |node| {
             // A node that hangs must not delay the checks of the others.
             let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
@@ -78,12 +79,12 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
         return Ok(());
     }
     tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
-    cluster.change(|view| view.mark_behind(&node.name)).await
+    cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await
 }
 
 async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
     let there = node.index_uids().await?;
-    Ok(cluster.view().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
+    Ok(cluster.cluster_state().indexes.keys().filter(|index| !there.contains(*index)).cloned().collect())
 }
 
 /// Checks every node once, and returns the names of those that have become reachable.

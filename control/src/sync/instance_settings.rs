@@ -5,7 +5,7 @@ use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
     domain::settings_change::merge_members,
-    fencing::fenced,
+    fencing::in_flight,
     ledger,
     node::{Node, Request, TIMEOUT},
     sync::features,
@@ -35,7 +35,7 @@ const DEPTH: u8 = 2;
 
 /// A change of the instance settings that nodes have accepted.
 #[derive(Clone, Debug)]
-pub enum Changed {
+pub enum InstanceChange {
     /// The new network, as a node reports it.
     Network(Value),
     /// A change of the settings of a workspace, which may be new; `None` resets them.
@@ -44,7 +44,7 @@ pub enum Changed {
     NoWorkspace(String),
 }
 
-impl Changed {
+impl InstanceChange {
     /// The name that the network gives to this server.
     #[must_use]
     pub fn name(&self) -> Option<String> {
@@ -57,14 +57,14 @@ impl Changed {
 ///
 /// # Errors
 /// The database failed.
-pub fn store(connection: &Connection, changed: Changed) -> Result<()> {
+pub fn store(connection: &Connection, changed: InstanceChange) -> Result<()> {
     match changed {
-        Changed::Network(told) => {
+        InstanceChange::Network(told) => {
             let network = network(&told)
                 .ok_or_else(|| Error::Other("a node tells something else than its network".to_owned()))?;
             write(connection, NETWORK, &network)
         }
-        Changed::Workspace(uid, change) => {
+        InstanceChange::Workspace(uid, change) => {
             let mut chats = chats(connection)?;
             let settings = chats.entry(uid).or_insert_with(|| json!({}));
             match (change, settings) {
@@ -73,7 +73,7 @@ pub fn store(connection: &Connection, changed: Changed) -> Result<()> {
             }
             write(connection, CHATS, &chats)
         }
-        Changed::NoWorkspace(uid) => {
+        InstanceChange::NoWorkspace(uid) => {
             let mut chats = chats(connection)?;
             chats.remove(&uid);
             write(connection, CHATS, &chats)
@@ -122,19 +122,19 @@ fn network(told: &Value) -> Option<Map<String, Value>> {
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Changed>> {
+pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<InstanceChange>> {
     let mut found = Vec::new();
     if is_on(NETWORK)
         && let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await?
     {
-        found.push(Changed::Network(told));
+        found.push(InstanceChange::Network(told));
     }
     if is_on(CHATS)
         && let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await?
     {
         for uid in workspaces(node, &told)? {
             let settings = node.workspace_settings(&uid).await?;
-            found.push(Changed::Workspace(uid, Some(settings)));
+            found.push(InstanceChange::Workspace(uid, Some(settings)));
         }
     }
     Ok(found)
@@ -148,13 +148,13 @@ pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<Ch
 pub async fn learn_name(cluster: &Cluster) -> Result<()> {
     let network = cluster.ledger.call(set_network).await?;
     let name = network.get("self").and_then(Value::as_str).map(ToOwned::to_owned);
-    if cluster.view().server_name == name {
+    if cluster.cluster_state().server_name == name {
         return Ok(());
     }
-    cluster.change(|view| view.server_name = name).await?;
-    let version = cluster.view().version;
+    cluster.change(|cluster_state| cluster_state.server_name = name).await?;
+    let version = cluster.cluster_state().version;
     let heard = async {
-        while !cluster.gateways.begin_by(version) {
+        while !cluster.gateways.all_start_with(version) {
             tokio::time::sleep(MOMENT / 50).await;
         }
     };
@@ -174,7 +174,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
         cluster.ledger.call(|connection| Ok((set_network(connection)?, chats(connection)?))).await?;
     let change = async |method: &'static str, path: ApiPath, body: Option<&Value>| {
         let request = Request::own(method, path, body);
-        let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
+        let answer = in_flight::send(cluster, node, request.clone(), TIMEOUT).await?;
         if answer.is_success() { Ok(()) } else { Err(node.unexpected(&request, &answer)) }
     };
     if let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await? {
@@ -227,17 +227,17 @@ mod tests {
     async fn what_is_set_is_merged_and_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
-        let workspace = |change| Changed::Workspace("w".to_owned(), change);
+        let workspace = |change| InstanceChange::Workspace("w".to_owned(), change);
         let stored = ledger
             .call(move |connection| {
                 let told = json!({"self": "a", "leader": null, "version": "x", "shards": {},
                                   "remotes": {"b": {"url": "http://b", "status": "available"}}});
-                store(connection, Changed::Network(told))?;
+                store(connection, InstanceChange::Network(told))?;
                 store(connection, workspace(Some(json!({"apiKey": "k", "prompts": {"system": "s"}}))))?;
                 store(connection, workspace(Some(json!({"orgId": "o", "prompts": {"searchQParam": "q"}}))))?;
                 store(connection, workspace(Some(json!({"orgId": null}))))?;
-                store(connection, Changed::Workspace("v".to_owned(), None))?;
-                store(connection, Changed::NoWorkspace("v".to_owned()))?;
+                store(connection, InstanceChange::Workspace("v".to_owned(), None))?;
+                store(connection, InstanceChange::NoWorkspace("v".to_owned()))?;
                 Ok((set_network(connection)?, chats(connection)?))
             })
             .await
@@ -255,7 +255,7 @@ mod tests {
             ledger.call(move |connection| ledger::set_meta(connection, name, damaged)).await.unwrap();
             let error = match name {
                 CHATS => {
-                    let change = Changed::Workspace("v".to_owned(), Some(json!({"orgId": "o"})));
+                    let change = InstanceChange::Workspace("v".to_owned(), Some(json!({"orgId": "o"})));
                     ledger.call(move |connection| store(connection, change)).await.unwrap_err()
                 }
                 _ => ledger.call(set_network).await.unwrap_err(),

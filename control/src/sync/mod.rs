@@ -15,8 +15,8 @@ use crate::{
         settings_tag::{self, FILTERABLE},
     },
     domain::key_holder::KeyHolder,
-    fencing::{fenced, write_keys::create_key},
-    indexes::{catalogue, fields},
+    fencing::{in_flight, write_keys::create_key},
+    indexes::{creation, fields},
     ledger::settings as stored,
     node::{Node, Request},
 };
@@ -33,15 +33,15 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The node became unreachable again, or no other node could be asked.
 pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     let Some(node) = cluster.node(name) else { return Ok(()) };
-    cluster.epochs.catch_up(cluster, &node).await?;
-    if !cluster.view().behind.contains(name) {
+    cluster.write_keys.catch_up(cluster, &node).await?;
+    if !cluster.cluster_state().behind.contains(name) {
         return Ok(());
     }
     // A request that was sent before and reaches the node late would undo what it learns now.
-    cluster.epochs.settle(cluster, &node).await?;
+    cluster.write_keys.settle(cluster, &node).await?;
     // The node still handles the tasks that it accepted before it became unreachable. They could change its settings after
     // those were compared.
-    node.has_ended_what_it_took().await?;
+    node.wait_for_current_tasks().await?;
     // First without locks, however long it takes. Then under a lock on everything, so that nothing changes while the node gets
     // the rest.
     if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node).await? {
@@ -57,7 +57,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         };
         let reference = reference(cluster, name);
         // The settings of the reference node do not show what is still in its queue.
-        let is_busy = reference.as_ref().is_some_and(|it| cluster.settler.has_operations(&it.name));
+        let is_busy = reference.as_ref().is_some_and(|it| cluster.tracked_tasks.has_operations(&it.name));
         let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node).await? };
         let learnt = async {
             match last {
@@ -68,7 +68,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         match tokio::time::timeout(LONGEST, learnt).await {
             Ok(learnt) if !is_busy => {
                 learnt?;
-                if cluster.epochs.owes(name) {
+                if cluster.write_keys.may_accept_late(name) {
                     return Err(Error::Other(format!(
                         "node `{name}` may still receive an earlier request late"
                     )));
@@ -93,15 +93,15 @@ fn reference(cluster: &Cluster, name: &str) -> Option<Arc<Node>> {
 
 async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     cluster
-        .change(|view| {
-            view.behind.remove(name);
+        .change(|cluster_state| {
+            cluster_state.behind.remove(name);
         })
         .await?;
     tracing::info!(node = name, "a node has caught up");
     // The node may know fields that others do not, and others may have learnt fields meanwhile.
     let cluster = Arc::clone(cluster);
     tokio::spawn(async move {
-        for index in cluster.view().indexes.keys() {
+        for index in cluster.cluster_state().indexes.keys() {
             if let Err(error) = fields::complete(&cluster, index).await {
                 tracing::warn!(index, error = %error.chain(), "fields could not be registered on all nodes: the next write will do it");
             }
@@ -122,10 +122,10 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         features::sync(reference, node).await?;
     }
     let there = node.indexes().await?;
-    let wanted = cluster.view().indexes.clone();
+    let wanted = cluster.cluster_state().indexes.clone();
     for index in there.keys().filter(|index| !wanted.contains_key(*index)) {
         let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
-        last = Some(fenced::enqueue(cluster, node, deletion).await?);
+        last = Some(in_flight::enqueue(cluster, node, deletion).await?);
     }
     for (index, known) in &wanted {
         let path = ApiPath::of_index(index, &["settings"]);
@@ -150,7 +150,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         };
         if is_there && let Some(missed) = fields::missed(cluster, node, index).await? {
             let request = Request::own(&missed.method, missed.path, missed.body.as_ref());
-            last = Some(fenced::enqueue(cluster, node, request).await?);
+            last = Some(in_flight::enqueue(cluster, node, request).await?);
         }
         // Nodes hide the API keys of embedders, so equal answers do not prove that the keys are equal.
         if set.get(EMBEDDERS).is_none() && own.as_ref() == Some(&settings) {
@@ -159,8 +159,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         if !is_there {
             let key = known.primary_key.as_deref();
             let fields = fields::known(cluster, index).await?;
-            catalogue::send_all(cluster, node, &catalogue::creation_with(index, key, &fields.names()))
-                .await?;
+            creation::send_all(cluster, node, &creation::creation_with(index, key, &fields.names())).await?;
         }
         // The reference has the shard tag's rule already, unless the index was created without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
@@ -183,7 +182,7 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
             }
             *shown = embedders;
         }
-        last = Some(fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
+        last = Some(in_flight::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
     }
     Ok(last)
 }
@@ -214,17 +213,17 @@ async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Re
     let path = ApiPath::of_index(index, &[]);
     if node.index_size(index).await? == Some(0) {
         let change = json!({ "primaryKey": key });
-        fenced::enqueue(cluster, node, Request::own("PATCH", path, Some(&change))).await?;
+        in_flight::enqueue(cluster, node, Request::own("PATCH", path, Some(&change))).await?;
         return Ok(true);
     }
-    let view = cluster.view();
-    if view.shards().any(|shard| view.active(shard).any(|name| name == node.name)) {
+    let cluster_state = cluster.cluster_state();
+    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| name == node.name)) {
         let name = &node.name;
         return Err(Error::Other(format!(
             "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents"
         )));
     }
-    fenced::enqueue(cluster, node, Request::own("DELETE", path, None)).await?;
+    in_flight::enqueue(cluster, node, Request::own("DELETE", path, None)).await?;
     Ok(false)
 }
 
@@ -242,7 +241,7 @@ fn unknown_key(index: &str, embedder: &str) -> String {
 pub async fn unknown_keys(cluster: &Cluster) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let Some(reference) = cluster.current().into_iter().next() else { return Ok(all) };
-    for index in cluster.view().indexes.keys() {
+    for index in cluster.cluster_state().indexes.keys() {
         // If the reference does not answer now, the new node finds the problem when it gets the settings.
         let Ok(settings) = reference.settings(index).await else { continue };
         let uid = index.clone();

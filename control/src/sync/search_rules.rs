@@ -4,8 +4,8 @@
 use crate::{
     base::error::Result,
     cluster::Cluster,
-    domain::search_rules::Rule,
-    fencing::fenced,
+    domain::search_rules::SearchRule,
+    fencing::in_flight,
     node::{Node, Request},
     sync::features,
 };
@@ -26,7 +26,7 @@ const MEMBERS: [&str; 5] = ["description", "precedence", "active", "conditions",
 ///
 /// # Errors
 /// The node did not answer, or refused, or told something else than rules.
-pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
+pub async fn of_node(node: &Node) -> Result<Option<Vec<SearchRule>>> {
     let all = json!({"limit": 1_000_000});
     let Some(answer) = features::told(node, FEATURE, "POST", PATH, Some(&all)).await? else {
         return Ok(None);
@@ -38,7 +38,7 @@ pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
         let uid = node.text(&request, told, "uid")?.to_owned();
         let body = told.as_object().ok_or_else(|| node.unreadable(&request, told))?.iter();
         let body = body.filter(|(name, _)| MEMBERS.contains(&name.as_str()));
-        Ok(Rule { uid, place, body: body.map(|(name, value)| (name.clone(), value.clone())).collect() })
+        Ok(SearchRule { uid, place, body: body.map(|(name, value)| (name.clone(), value.clone())).collect() })
     });
     rules.collect::<Result<_>>().map(Some)
 }
@@ -49,15 +49,15 @@ pub async fn of_node(node: &Node) -> Result<Option<Vec<Rule>>> {
 /// # Errors
 /// The node did not answer, or refused.
 pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
-    let rules = &cluster.view().rules;
+    let rules = &cluster.cluster_state().rules;
     let Some(there) = of_node(node).await? else { return Ok(None) };
     let mut last = None;
     for rule in there.iter().filter(|rule| rules.iter().all(|wanted| wanted.uid != rule.uid)) {
         let deletion = Request::own("DELETE", ApiPath::new(["dynamic-search-rules", &rule.uid]), None);
-        last = Some(fenced::enqueue(cluster, node, deletion).await?);
+        last = Some(in_flight::enqueue(cluster, node, deletion).await?);
     }
     for rule in rules {
-        let whole = |rule: &Rule| {
+        let whole = |rule: &SearchRule| {
             let member = |name: &str| (name.to_owned(), rule.body.get(name).cloned().unwrap_or(Value::Null));
             Value::Object(MEMBERS.into_iter().map(member).collect())
         };
@@ -66,7 +66,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
         }
         let update =
             Request::own("PATCH", ApiPath::new(["dynamic-search-rules", &rule.uid]), Some(&whole(rule)));
-        last = Some(fenced::enqueue(cluster, node, update).await?);
+        last = Some(in_flight::enqueue(cluster, node, update).await?);
     }
     Ok(last)
 }

@@ -13,10 +13,10 @@ use crate::{
         tls::NodeTls,
     },
     cluster::{Cluster, Options},
-    domain::cluster_state::{Member, Replica, View},
+    domain::cluster_state::{ClusterState, Member, Replica},
     ledger::Ledger,
     node::{Node, Transport},
-    publish::{Publisher, envoys::Subscribers},
+    publish::{Publisher, subscribers::Subscribers},
 };
 use std::{
     path::Path,
@@ -96,12 +96,12 @@ impl<'a> ClusterBuilder<'a> {
             draining: false,
             leaving: false,
         };
-        let view = View {
+        let cluster_state = ClusterState {
             version: 1,
             nodes: config.nodes.iter().map(member).collect(),
             replication: config.nodes.len(),
             replicas: vec![everywhere; usize::from(config.shards)],
-            ..View::default()
+            ..ClusterState::default()
         };
         Cluster::new(
             options,
@@ -110,7 +110,7 @@ impl<'a> ClusterBuilder<'a> {
             Secrets::load(self.data).unwrap(),
             Ledger::open(self.data).unwrap(),
             publisher(),
-            view,
+            cluster_state,
             None,
             self.clock,
         )

@@ -1,16 +1,16 @@
 //! Ends a task: changes replicas and the catalogue first, then lets the client see the end.
 
-use super::{completing, set_back};
+use super::{field_completion, roll_back};
 use crate::{
     base::error::Result,
-    cluster::{Cluster, tracked::SetBack},
-    disguise::{facet_values::FACETING, scrub, settings_tag},
+    cluster::{Cluster, tracked_tasks::RollBack},
+    disguise::{facet_values::FACETING, messages, settings_tag},
     domain::{
         cluster_state::Index,
         intent::Effect,
         task::{TaskKind, TaskStatus},
         task_details::nothing_done,
-        verdict::{Over, State, is_about_existence},
+        verdict::{Outcome, State, is_about_existence},
     },
     indexes::broadcast::CHANGELESS,
     ledger::{
@@ -24,8 +24,8 @@ use std::{collections::HashSet, sync::Arc};
 
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
-pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> Result<()> {
-    let (task, effect, indexed, is_applied, set_back) = match cluster.settler.pending().get(&uid) {
+pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
+    let (task, effect, indexed, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -40,26 +40,26 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
         None => return Ok(()),
     };
     match set_back {
-        SetBack::Nothing if over.set_back.is_empty() => {}
-        SetBack::Nothing => {
-            set_back::start(cluster, uid, over);
+        RollBack::Nothing if over.set_back.is_empty() => {}
+        RollBack::Nothing => {
+            roll_back::start(cluster, uid, over);
             return Ok(());
         }
-        SetBack::UnderWay => return Ok(()),
-        SetBack::Done(missed) => over.behind.extend(missed),
+        RollBack::UnderWay => return Ok(()),
+        RollBack::Done(missed) => over.behind.extend(missed),
     }
-    if cluster.settler.waits_for_set_back(uid) {
+    if cluster.tracked_tasks.waits_for_roll_back(uid) {
         return Ok(());
     }
     let effect = if over.status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
     if !is_applied {
-        match completing::step(cluster, uid) {
+        match field_completion::step(cluster, uid) {
             None => return Ok(()),
             Some(ignorant) => over.behind.extend(ignorant),
         }
         apply(cluster, &task, &effect, &over).await?;
     }
-    match cluster.settler.pending().get_mut(&uid) {
+    match cluster.tracked_tasks.pending().get_mut(&uid) {
         Some(pending) => {
             pending.is_applied = true;
             if let Some(index) = &pending.task.index {
@@ -70,8 +70,9 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
         }
         None => return Ok(()),
     }
-    let is_seen = cluster.is_seen(task.index.as_deref().into_iter().chain(effect.names()));
-    if !is_seen || !cluster.is_read_as_written().await? {
+    let is_applied_everywhere =
+        cluster.is_applied_everywhere(task.index.as_deref().into_iter().chain(effect.names()));
+    if !is_applied_everywhere || !cluster.no_gateway_reads_stale().await? {
         return Ok(());
     }
     end(cluster, task, effect, &over, indexed).await
@@ -79,7 +80,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Over) -> 
 
 /// The part of a failed operation that nodes have applied nevertheless: if an update changes name and primary key at once,
 /// nodes apply the name before they check the key.
-fn kept(effect: Effect, over: &Over) -> Effect {
+fn kept(effect: Effect, over: &Outcome) -> Effect {
     let has_index = over.error.as_ref().is_some_and(|error| !is_about_existence(error));
     match effect {
         Effect::UpdateIndex { index, primary_key: Some(_), rename: rename @ Some(_) } if has_index => {
@@ -90,14 +91,14 @@ fn kept(effect: Effect, over: &Over) -> Effect {
 }
 
 /// Applies the end of a task to replicas and the catalogue.
-async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> Result<()> {
+async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) -> Result<()> {
     let uid = task.uid;
     let succeeded = over.status == TaskStatus::Succeeded;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
     let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
     // If the index was deleted meanwhile, its settings are not stored.
     if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
-        && cluster.view().indexes.contains_key(&index)
+        && cluster.cluster_state().indexes.contains_key(&index)
     {
         let merge = move |connection: &_| stored::merge_settings(connection, &index, change.as_ref());
         cluster.ledger.call(merge).await?;
@@ -114,12 +115,12 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
     let moves = effect.moves();
     if !moves.is_empty() {
         let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
-        cluster.settler.renamed(uid, &moves);
+        cluster.tracked_tasks.renamed(uid, &moves);
         cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
         moved.iter().for_each(|index| cluster.fields.forget(index));
     }
     cluster
-        .change(|view| {
+        .change(|cluster_state| {
             for (shard, node) in &over.stale {
                 tracing::warn!(
                     uid,
@@ -127,22 +128,22 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Over) -> 
                     node,
                     "a replica ended a write differently from the others"
                 );
-                view.mark_stale(*shard, node);
+                cluster_state.mark_stale(*shard, node);
             }
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
                 tracing::warn!(uid, node, "a node ended an operation differently from the others");
-                view.mark_behind(node);
+                cluster_state.mark_behind(node);
             }
-            view.changing.remove(&uid);
-            if let Some(changed) = task.index.as_ref().and_then(|index| view.indexes.get_mut(index))
+            cluster_state.changing.remove(&uid);
+            if let Some(changed) = task.index.as_ref().and_then(|index| cluster_state.indexes.get_mut(index))
                 && succeeded
                 && !is_idle(effect)
             {
                 changed.date(task.kind, started_at, finished_at);
             }
-            crate::indexes::broadcast::apply(view, effect);
+            crate::indexes::broadcast::apply(cluster_state, effect);
             if let Some((index, settings)) = settings
-                && let Some(changed) = view.indexes.get_mut(index)
+                && let Some(changed) = cluster_state.indexes.get_mut(index)
             {
                 changed.settings = Index::published(settings);
             }
@@ -157,12 +158,18 @@ fn is_idle(effect: &Effect) -> bool {
 }
 
 /// Stores the end of a task, as clients see it.
-async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed: Option<u64>) -> Result<()> {
+async fn end(
+    cluster: &Cluster,
+    task: Task,
+    effect: Effect,
+    over: &Outcome,
+    indexed: Option<u64>,
+) -> Result<()> {
     let (uid, now) = (task.uid, cluster.clock.wall());
     let succeeded = over.status == TaskStatus::Succeeded;
     let ending = Ending {
         status: over.status,
-        details: details(&task, over, indexed, cluster.view().replication as u64),
+        details: details(&task, over, indexed, cluster.cluster_state().replication as u64),
         error: over.error.clone().map(|error| told(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
@@ -188,7 +195,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
             intents::close(connection, uid)
         })
         .await?;
-    let done = cluster.settler.pending().remove(&uid);
+    let done = cluster.tracked_tasks.pending().remove(&uid);
     drop(done.and_then(|pending| pending.guard));
     Ok(())
 }
@@ -196,14 +203,14 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, over: &Over, indexed
 /// An error for the client: line numbers in an edit's function are those of the client's own text.
 fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
     if task.kind == TaskKind::DocumentEdition {
-        error.message = scrub::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
+        error.message = messages::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
     }
     error
 }
 
 /// The details of an ended task: those of the ledger, with counts that count each document once, and a node's details for
 /// everything else.
-fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> Option<Value> {
+fn details(task: &Task, over: &Outcome, indexed: Option<u64>, replication: u64) -> Option<Value> {
     let mut details = task.details.clone().unwrap_or_else(|| json!({}));
     if over.status != TaskStatus::Succeeded {
         if task.kind == TaskKind::IndexDeletion && over.details.is_some() {
@@ -245,9 +252,9 @@ fn details(task: &Task, over: &Over, indexed: Option<u64>, replication: u64) -> 
 }
 
 /// A node's details of a settings task. Settings that the control plane rewrote for nodes appear as the client sent them.
-fn settings_details(set: &Value, over: &Over) -> Option<Value> {
+fn settings_details(set: &Value, over: &Outcome) -> Option<Value> {
     let mut told = over.details.clone()?;
-    scrub::value(&mut told);
+    messages::value(&mut told);
     let rewritten = [settings_tag::FILTERABLE, FACETING];
     for (name, set) in set.as_object().into_iter().flatten() {
         let is_reset = set.is_null() && (rewritten.contains(&&**name) || told.get(name).is_none());

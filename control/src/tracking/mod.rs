@@ -1,18 +1,18 @@
 //! Task tracking: asks nodes for the state of their tasks, until the client's task has ended.
 
-mod completing;
+mod field_completion;
 mod finish;
-mod set_back;
+mod roll_back;
 pub mod webhooks;
 
-use crate::domain::verdict::{Seen, State, Verdict, judge};
+use crate::domain::verdict::{ReportedState, State, Verdict, judge};
 use crate::{
     base::{
         error::{Error, Result},
         time,
     },
     cluster::Cluster,
-    disguise::scrub,
+    disguise::messages,
     domain::task::{TaskKind, TaskStatus},
     ledger::tasks,
     node::TaskInfo,
@@ -33,19 +33,19 @@ const CHUNK: usize = 200;
 pub async fn run(cluster: Arc<Cluster>) {
     let mut pause = FAST;
     loop {
-        if cluster.settler.count() == 0 {
-            cluster.settler.wake.notified().await;
+        if cluster.tracked_tasks.count() == 0 {
+            cluster.tracked_tasks.wake.notified().await;
             pause = FAST;
         }
-        let before = cluster.settler.count();
+        let before = cluster.tracked_tasks.count();
         if let Err(error) = round(&cluster).await {
             tracing::error!(error = %error.chain(), "tasks could not be tracked in this round; the next round tries again");
         }
-        cluster.settler.rounds.send_modify(|rounds| *rounds += 1);
+        cluster.tracked_tasks.rounds.send_modify(|rounds| *rounds += 1);
         // While tasks run for long, nodes are asked less and less often. When a task ends, or somebody asks for tasks, the
         // interval is short again.
-        pause = if cluster.settler.count() < before { FAST } else { (pause * 5 / 4).min(SLOW) };
-        if tokio::time::timeout(pause, cluster.settler.wake.notified()).await.is_ok() {
+        pause = if cluster.tracked_tasks.count() < before { FAST } else { (pause * 5 / 4).min(SLOW) };
+        if tokio::time::timeout(pause, cluster.tracked_tasks.wake.notified()).await.is_ok() {
             pause = FAST;
         }
     }
@@ -56,7 +56,7 @@ const SLOW: Duration = Duration::from_millis(500);
 
 async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
-    for pending in cluster.settler.pending().values() {
+    for pending in cluster.tracked_tasks.pending().values() {
         for part in &pending.parts {
             if matches!(part.seen.state, State::Waiting | State::Processing | State::Away) {
                 wanted.entry(part.node.clone()).or_default().push(part.node_task);
@@ -67,12 +67,12 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         let seen = ask(cluster, &node, &uids).await;
         (node, seen)
     });
-    let seen: HashMap<String, HashMap<u32, Seen>> = join_all(asked).await.into_iter().collect();
+    let seen: HashMap<String, HashMap<u32, ReportedState>> = join_all(asked).await.into_iter().collect();
     let mut started = Vec::new();
     let mut over = Vec::new();
-    let behind = cluster.view().behind.clone();
+    let behind = cluster.cluster_state().behind.clone();
     {
-        let mut pending = cluster.settler.pending();
+        let mut pending = cluster.tracked_tasks.pending();
         for (uid, pending) in pending.iter_mut() {
             for part in &mut pending.parts {
                 if let Some(seen) = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task)) {
@@ -87,7 +87,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
                     started.push((*uid, at));
                 }
                 Verdict::Pending { .. } => {}
-                Verdict::Over(verdict) => over.push((*uid, verdict)),
+                Verdict::Outcome(verdict) => over.push((*uid, verdict)),
             }
         }
     }
@@ -100,12 +100,13 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             .await?;
     }
     // A cancelation counts the tasks that it cancelled, so it must end after them.
-    let (cancelations, others): (Vec<_>, Vec<_>) =
-        over.into_iter().partition(|(uid, _)| cluster.settler.kind(*uid) == Some(TaskKind::TaskCancelation));
+    let (cancelations, others): (Vec<_>, Vec<_>) = over
+        .into_iter()
+        .partition(|(uid, _)| cluster.tracked_tasks.kind(*uid) == Some(TaskKind::TaskCancelation));
     let mut all = Ok(());
     for group in [others, cancelations] {
         let ended = join_all(group.into_iter().map(|(uid, over)| {
-            let span = cluster.settler.span(uid);
+            let span = cluster.tracked_tasks.span(uid);
             finish(cluster, uid, *over).instrument(span)
         }))
         .await;
@@ -117,14 +118,14 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
 
 /// The state of some tasks of a node. If the node is unreachable for long, all of them are [`State::Away`]; if it only fails to
 /// answer once, they are left out.
-async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> {
+async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, ReportedState> {
     let mut seen = HashMap::new();
     let Some(node) = cluster.node(node) else {
         // The node has left or was declared lost: other replicas have what it accepted.
         return uids.iter().map(|uid| (*uid, forgotten())).collect();
     };
     if node.away().is_some_and(|away| away > PATIENCE) {
-        let away = Seen { state: State::Away, ..Seen::default() };
+        let away = ReportedState { state: State::Away, ..ReportedState::default() };
         return uids.iter().map(|uid| (*uid, away.clone())).collect();
     }
     for chunk in uids.chunks(CHUNK) {
@@ -148,18 +149,18 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Seen> 
 }
 
 /// The result of a node task that will never end.
-fn forgotten() -> Seen {
+fn forgotten() -> ReportedState {
     let error = ApiError::new(Code::INTERNAL, "a node has lost its tasks");
-    Seen { state: State::Failed, error: Some(error.body), ..Seen::default() }
+    ReportedState { state: State::Failed, error: Some(error.body), ..ReportedState::default() }
 }
 
-fn read(task: &TaskInfo) -> Seen {
+fn read(task: &TaskInfo) -> ReportedState {
     let moment = |name: &str| task.get(name).and_then(Value::as_str).and_then(time::parse);
     let mut error = task.error();
     if let Some(error) = &mut error {
-        error.message = scrub::message(&error.message);
+        error.message = messages::message(&error.message);
     }
-    Seen {
+    ReportedState {
         state: match task.status() {
             Some(TaskStatus::Succeeded) => State::Succeeded,
             Some(TaskStatus::Failed) => State::Failed,

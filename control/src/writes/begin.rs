@@ -1,8 +1,8 @@
 //! *Begin*: authorizes a write, waits for its locks, and assigns a uid, writers and a write key to it.
 
 use super::{
-    doubts::{self, Looked},
-    edit, ids, refusal,
+    diagnosis, document_ids, edit,
+    preflight::{self, Looked},
 };
 use crate::{
     auth::{self, Grant},
@@ -19,7 +19,7 @@ use crate::{
         index_uid::check_index_uid, intent::Intent, key_holder::WriteKeyHolder, task::TaskKind,
         task_details::nothing_done,
     },
-    indexes::{catalogue, fields::registration::Key},
+    indexes::{creation, fields::registration::Key},
     ledger::{
         intents,
         tasks::{self, NewTask, Task},
@@ -63,9 +63,9 @@ async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<Beg
     let grant = auth::authorize(cluster, begin.authorization.as_deref(), action, Some(&begin.index)).await?;
     check_index_uid(&begin.index)?;
     if let Some((kind, body)) = judged_by_node(&begin.operation) {
-        refusal::check(cluster, &kind, Request::own("POST", ApiPath::default(), Some(&body))).await?;
+        diagnosis::check(cluster, &kind, Request::own("POST", ApiPath::default(), Some(&body))).await?;
     }
-    let known = cluster.view().shards().count();
+    let known = cluster.cluster_state().shards().count();
     if begin.shards.iter().any(|shard| usize::from(shard.0) >= known) {
         return Err(
             ApiError::new(Code::INTERNAL, "the gateway's topology has another number of shards").into()
@@ -86,14 +86,14 @@ fn edits_before(cluster: &Cluster, begin: &Begin) -> Vec<u32> {
         WriteOperation::DeleteByFilter { filter } | WriteOperation::Edit { filter: Some(filter), .. }
             if filter.to_string().contains("!=") =>
         {
-            cluster.settler.of_kind(TaskKind::DocumentEdition, &begin.index)
+            cluster.tracked_tasks.of_kind(TaskKind::DocumentEdition, &begin.index)
         }
         _ => Vec::new(),
     }
 }
 
 async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
-    tokio::time::timeout(EDITS, cluster.settler.ended(edits)).await.map_err(|_| {
+    tokio::time::timeout(EDITS, cluster.tracked_tasks.ended(edits)).await.map_err(|_| {
         let message = "Documents are being edited by a function, and which documents this filter finds depends on it. Try \
                        again later.";
         ApiError::new(Code::UNAVAILABLE, message).into()
@@ -105,10 +105,12 @@ async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
 async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
     let begun = cluster.clock.monotonic();
     let is_behind = || {
-        let view = cluster.view();
-        let learns =
-            |name: &str| view.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up());
-        !view.behind.is_empty() && shards.iter().any(|shard| view.writers(*shard).any(learns))
+        let cluster_state = cluster.cluster_state();
+        let learns = |name: &str| {
+            cluster_state.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up())
+        };
+        !cluster_state.behind.is_empty()
+            && shards.iter().any(|shard| cluster_state.writers(*shard).any(learns))
     };
     while is_behind() && cluster.clock.since(begun) < CATCHING_UP {
         tokio::time::sleep(CATCHING_UP / 60).await;
@@ -119,7 +121,9 @@ async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
 /// so it runs before the locks are taken, and runs again if the settings changed in between.
 async fn lock(cluster: &Arc<Cluster>, begin: &mut Begin) -> Result<Option<LockGuard>> {
     loop {
-        let Looked::Done { settings, failure } = doubts::look(cluster, begin).await? else { return Ok(None) };
+        let Looked::Done { settings, failure } = preflight::look(cluster, begin).await? else {
+            return Ok(None);
+        };
         let guard = cluster.locks.lock(Scope::shards(&begin.index, &begin.shards)).await;
         // Only the locks make sure that no other edit comes before this write.
         let edits = edits_before(cluster, begin);
@@ -129,7 +133,7 @@ async fn lock(cluster: &Arc<Cluster>, begin: &mut Begin) -> Result<Option<LockGu
             continue;
         }
         if let Some(settings) = settings
-            && doubts::settings(cluster, &begin.index).await?.1 != settings
+            && preflight::settings(cluster, &begin.index).await?.1 != settings
         {
             continue;
         }
@@ -151,7 +155,7 @@ async fn begin_locked(
     if cluster.current().is_empty() {
         return Err(Error::NoNode);
     }
-    let index = cluster.view().indexes.get(&begin.index).cloned();
+    let index = cluster.cluster_state().indexes.get(&begin.index).cloned();
     let known_key = index.as_ref().and_then(|index| index.primary_key.clone());
     let mut extras = Vec::new();
     let primary_key = match &begin.operation {
@@ -174,18 +178,18 @@ async fn begin_locked(
             }
             if let Some(failure) = failure {
                 // As Meilisearch does: it creates the index before it looks at the documents.
-                let made = catalogue::ensure_index(cluster, &begin.index, None).await?;
-                catalogue::wait_until_over(cluster, &made).await;
+                let made = creation::ensure_index(cluster, &begin.index, None).await?;
+                creation::wait_until_over(cluster, &made).await;
                 return record(cluster, &begin, failure.clone()).await;
             }
             // A payload without documents has no key that it was split by. A node keeps the key that the client requests.
             let key = primary_key.as_ref().or(requested_primary_key.as_ref());
-            let content = key.map(|key| catalogue::Content {
-                key: if requested_primary_key.is_some() { Key::Said(key) } else { Key::Inferred(key) },
+            let content = key.map(|key| creation::Content {
+                key: if requested_primary_key.is_some() { Key::Explicit(key) } else { Key::Inferred(key) },
                 fields: &begin.fields,
                 nested: &begin.nested_fields,
             });
-            extras = match catalogue::ensure_index(cluster, &begin.index, content).await {
+            extras = match creation::ensure_index(cluster, &begin.index, content).await {
                 Err(Error::Api(error)) if error.body.code == Code::MAX_FIELDS_LIMIT_EXCEEDED.name() => {
                     return record(cluster, &begin, error.body).await;
                 }
@@ -193,7 +197,7 @@ async fn begin_locked(
             };
             // Another write, to other shards, may have created the index meanwhile, with another key.
             let known_key =
-                cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
+                cluster.cluster_state().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
             if let Some(known) = &known_key
                 && key != Some(known)
             {
@@ -207,7 +211,7 @@ async fn begin_locked(
             }
             if let WriteOperation::DeleteDocuments { odd: Some(id), .. } = operation
                 && begin.shards.len() > 1
-                && let Some(error) = ids::refused(cluster, &begin.index, id).await
+                && let Some(error) = document_ids::refused(cluster, &begin.index, id).await
             {
                 return record(cluster, &begin, error).await;
             }
@@ -224,7 +228,7 @@ async fn begin_locked(
     let edits = matches!(begin.operation, WriteOperation::Edit { .. });
     let gateway = begin.gateway.clone();
     let holder = WriteKeyHolder::Gateway(gateway.clone());
-    let key = if edits { None } else { Some(cluster.epochs.key(cluster, &holder).await?) };
+    let key = if edits { None } else { Some(cluster.write_keys.key(cluster, &holder).await?) };
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
     let begun = Uuid::new_v4().simple().to_string();
@@ -279,20 +283,23 @@ async fn begin_locked(
 /// unreachable nodes become stale: they would only delay the write, and miss it.
 async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<String>>> {
     cluster
-        .change(|view| {
+        .change(|cluster_state| {
             for shard in shards {
-                let writers: Vec<String> = view.writers(*shard).map(ToOwned::to_owned).collect();
+                let writers: Vec<String> = cluster_state.writers(*shard).map(ToOwned::to_owned).collect();
                 let is_up = |name: &String| cluster.node(name).is_some_and(|node| node.is_up());
-                if view.active(*shard).any(|name| is_up(&name.to_owned())) {
+                if cluster_state.active(*shard).any(|name| is_up(&name.to_owned())) {
                     for name in writers.iter().filter(|name| !is_up(name)) {
-                        view.mark_stale(*shard, name);
+                        cluster_state.mark_stale(*shard, name);
                     }
                 }
             }
         })
         .await?;
-    let view = cluster.view();
-    Ok(shards.iter().map(|shard| (*shard, view.writers(*shard).map(ToOwned::to_owned).collect())).collect())
+    let cluster_state = cluster.cluster_state();
+    Ok(shards
+        .iter()
+        .map(|shard| (*shard, cluster_state.writers(*shard).map(ToOwned::to_owned).collect()))
+        .collect())
 }
 
 fn primary_key_exists(known: &str) -> ErrorBody {

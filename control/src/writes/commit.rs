@@ -1,6 +1,6 @@
 //! *Commit*: decides a write by the nodes' answers, and records which replicas have it.
 
-use super::taken;
+use super::accepted;
 use crate::{
     base::{
         error::{Error, Result, api_error},
@@ -9,9 +9,9 @@ use crate::{
     cluster::{
         Cluster,
         open_writes::{Decision, OpenWrite},
-        tracked::Unsettled,
+        tracked_tasks::TrackedTask,
     },
-    disguise::scrub,
+    disguise::messages,
     domain::{
         intent::{Effect, NodeTask},
         task::TaskStatus,
@@ -90,7 +90,7 @@ fn unavailable(what: &str) -> ApiError {
     ApiError::new(Code::UNAVAILABLE, format!("{what} Try again later."))
 }
 
-/// Decides a write: the client's answer.
+/// OutcomeRule a write: the client's answer.
 ///
 /// # Errors
 /// The ledger failed: the write is not decided.
@@ -127,16 +127,16 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     // no callout can arrive any more, then ask these nodes.
     if untaken(&taken) {
         if let Some(key) = write.key {
-            cluster.epochs.fence(cluster, key, GRACE).await?;
+            cluster.write_keys.fence(cluster, key, GRACE).await?;
         }
-        let owing = cluster.epochs.owing();
+        let nodes_with_fenced_keys = cluster.write_keys.nodes_with_fenced_keys();
         let mut pause = Duration::from_millis(50);
         for _ in 0..7 {
             tokio::time::sleep(pause).await;
-            let mut found = taken::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
+            let mut found = accepted::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
             taken.extend(found.taken.remove(&write.task.uid).unwrap_or_default());
             unknown = found.silent;
-            unknown.extend(owing.intersection(&asked).cloned());
+            unknown.extend(nodes_with_fenced_keys.intersection(&asked).cloned());
             if !untaken(&taken) {
                 break;
             }
@@ -144,7 +144,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         }
     }
     for node in asked.iter().filter(|node| !taken.contains_key(*node)) {
-        write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
+        write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
     }
     // No node has confirmed the write, and every shard has a replica that surely has not accepted it. The replicas whose answer
     // is unknown become stale, and are repaired from that one.
@@ -190,9 +190,9 @@ async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> R
     }
     tracing::warn!(uid, replicas = replicas.len(), "replicas missed a write");
     cluster
-        .change(|view| {
+        .change(|cluster_state| {
             for (shard, node) in &replicas {
-                view.mark_stale(*shard, node);
+                cluster_state.mark_stale(*shard, node);
             }
         })
         .await
@@ -205,7 +205,7 @@ fn refused(refusals: &[(String, u16, Option<ErrorBody>)]) -> ApiError {
     let first = refusals.iter().find_map(|(_, status, error)| Some((*status, error.as_ref()?)));
     match first {
         Some((status, error)) if refusals.iter().all(|(_, status, _)| is_clients(*status)) => {
-            api_error(status, &error.kind, &error.code, scrub::message(&error.message))
+            api_error(status, &error.kind, &error.code, messages::message(&error.message))
         }
         _ => unavailable("No node can accept this write now."),
     }
@@ -293,7 +293,7 @@ pub async fn apply(
             intents::all_node_tasks(connection, uid)
         })
         .await?;
-    cluster.settler.add(Unsettled {
+    cluster.tracked_tasks.add(TrackedTask {
         task: write.task.clone(),
         node_tasks: found,
         effect: Effect::None,

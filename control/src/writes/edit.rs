@@ -3,13 +3,13 @@
 //!
 //! The locks of all shards are held until nodes have queued the edit, so that later writes come after it in their queues.
 
-use super::{commit, recovery, taken};
+use super::{accepted, commit, recovery};
 use crate::{
     base::{error::Result, log},
     cluster::{Cluster, open_writes::OpenWrite},
-    disguise::scrub,
+    disguise::messages,
     domain::{task::TaskStatus, task_details::nothing_done},
-    fencing::{fenced, write_keys::LET_IN},
+    fencing::{in_flight, write_keys::LET_IN},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT, TaskInfo},
 };
@@ -53,7 +53,7 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
         tokio::time::sleep(LET_IN).await;
         let uid = write.task.uid;
         let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
-        let found = taken::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
+        let found = accepted::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
         let resumed = match found.taken.is_empty() && found.silent.is_empty() {
             true => run(&cluster, write).await,
             false => recovery::recover(&cluster, vec![write]).await,
@@ -120,7 +120,7 @@ async fn refusal(
     shards_of: &BTreeMap<String, Vec<Shard>>,
 ) -> Option<ErrorBody> {
     // An index without a primary key has no documents.
-    let key = cluster.view().indexes.get(index)?.primary_key.clone()?;
+    let key = cluster.cluster_state().indexes.get(index)?.primary_key.clone()?;
     let secret = Uuid::new_v4().simple().to_string();
     let path = ApiPath::of_index(index, &["documents", "edit"]);
     let tried = shards_of.iter().map(async |(name, shards)| {
@@ -148,7 +148,7 @@ async fn send(
     body: Vec<u8>,
 ) -> Result<std::result::Result<u32, ErrorBody>> {
     let request = Request { body: body.into(), ..Request::own("POST", path, Some(&Value::Null)) };
-    let answer = fenced::send(cluster, node, request.clone(), TIMEOUT).await?;
+    let answer = in_flight::send(cluster, node, request.clone(), TIMEOUT).await?;
     match (answer.task_uid(), answer.error()) {
         (Some(task), _) if answer.is_success() => Ok(Ok(task)),
         (_, Some(error)) if (400..500).contains(&answer.status) => Ok(Err(error)),
@@ -178,7 +178,7 @@ async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
 
 async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Result<()> {
     let uid = write.task.uid;
-    error.message = scrub::shift_lines(&scrub::message(&error.message), EDIT_LINES_BEFORE);
+    error.message = messages::shift_lines(&messages::message(&error.message), EDIT_LINES_BEFORE);
     let now = cluster.clock.wall();
     let ending = Ending {
         status: TaskStatus::Failed,

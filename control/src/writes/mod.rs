@@ -1,11 +1,11 @@
 //! Writes of documents: *begin*, *commit*, and the recovery of writes that get no commit.
 
+mod accepted;
 pub mod begin;
 pub mod commit;
-pub mod doubts;
+pub mod diagnosis;
+mod document_ids;
 pub mod edit;
-mod ids;
 mod node_task;
+pub mod preflight;
 pub mod recovery;
-pub mod refusal;
-mod taken;

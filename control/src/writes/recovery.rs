@@ -1,7 +1,7 @@
 //! Recovers begins without a commit, after the gateway or the control plane has died: fence the key, wait, ask the nodes,
 //! decide.
 
-use super::{commit, taken};
+use super::{accepted, commit};
 use crate::{
     base::{error::Result, log},
     cluster::{Cluster, locks::Scope, open_writes::OpenWrite},
@@ -49,7 +49,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
             );
         });
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
-            write.key.into_iter().for_each(|key| cluster.epochs.late(node, key));
+            write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
         }
         match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
             Ok(decision) => _ = write.decision.send_replace(Some(decision)),
@@ -66,17 +66,17 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
 }
 
 /// Fences the keys of these writes. Once no callout can arrive any more, asks nodes which writes they have accepted.
-async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<taken::Found> {
+async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<accepted::AcceptedWrites> {
     let keys: BTreeSet<Uuid> = writes.iter().filter_map(|write| write.key).collect();
-    let fenced = join_all(keys.into_iter().map(|key| cluster.epochs.fence(cluster, key, GRACE))).await;
+    let fenced = join_all(keys.into_iter().map(|key| cluster.write_keys.fence(cluster, key, GRACE))).await;
     fenced.into_iter().collect::<Result<()>>()?;
     tokio::time::sleep(cluster.options.callout_timeout).await;
     let nodes: BTreeSet<String> =
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
-    let mut found = taken::find(cluster, &nodes, &uids).await;
+    let mut found = accepted::find(cluster, &nodes, &uids).await;
     // A node that still has a fenced key may accept a write later than it answers.
-    found.silent.extend(cluster.epochs.owing().intersection(&nodes).cloned());
+    found.silent.extend(cluster.write_keys.nodes_with_fenced_keys().intersection(&nodes).cloned());
     Ok(found)
 }
 
@@ -87,7 +87,7 @@ async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<taken::Found> {
 /// The ledger failed.
 pub async fn reopen(
     cluster: &Arc<Cluster>,
-    found: intents::Found,
+    found: intents::StoredIntent,
     reopened: &[OpenWrite],
 ) -> Result<Option<OpenWrite>> {
     let uid = found.uid;

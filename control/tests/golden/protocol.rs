@@ -5,7 +5,7 @@ use super::{
     support::{addition, commit, enqueued, golden::compare},
 };
 use miroir_core::{
-    documents::Doubts,
+    documents::Preflight,
     error::ErrorBody,
     protocol::{Begin, BeginReply, Commit, NodeOutcome, NodeResult, RefusedTopology, Report, ReportReply},
     shard::Shard,
@@ -32,7 +32,7 @@ fn gateways_and_the_control_plane_speak_as_they_did() {
     let mut text = String::new();
     let begins = operations().into_iter().map(|operation| Begin { operation, ..addition("movies", &[0, 7]) });
     let mut begins: Vec<Begin> = begins.collect();
-    begins[0].doubts = Doubts {
+    begins[0].doubts = Preflight {
         geo: true,
         geojson: false,
         vectors: true,

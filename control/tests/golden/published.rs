@@ -1,7 +1,7 @@
 //! What a description of a cluster is published as.
 
 use super::{
-    samples::{index, member, view},
+    samples::{cluster_state, index, member},
     support::golden::compare,
 };
 use miroir_control::{
@@ -11,16 +11,16 @@ use miroir_control::{
         tls::UpstreamTls,
     },
     domain::{
-        cluster_state::{Index, Member, Replica, View},
+        cluster_state::{ClusterState, Index, Member, Replica},
         intent::Effect,
-        search_rules::Rule,
+        search_rules::SearchRule,
     },
     publish::{
         Publisher,
         bootstrap::{Bootstrap, MAX_HEAP_BYTES, Source},
-        envoys::Subscribers,
         folder::Folder,
         kubernetes,
+        subscribers::Subscribers,
     },
 };
 use serde_json::json;
@@ -74,10 +74,13 @@ fn published_files_are_as_they_were() {
     });
     let action =
         json!({"selector": {"indexUid": "movies", "id": "1"}, "action": {"type": "pin", "position": 2}});
-    let rule =
-        Rule { uid: "r".into(), place: 0, body: json!({"actions": [action]}).as_object().cloned().unwrap() };
+    let rule = SearchRule {
+        uid: "r".into(),
+        place: 0,
+        body: json!({"actions": [action]}).as_object().cloned().unwrap(),
+    };
     let change = Effect::Settings { index: "books".into(), change: None, creates: false };
-    let view = View {
+    let cluster_state = ClusterState {
         nodes: members.collect(),
         replicas: vec![
             vec![Replica::active("b"), Replica::active("a")],
@@ -87,10 +90,10 @@ fn published_files_are_as_they_were() {
         indexes: [("movies".to_owned(), movies), ("books".to_owned(), index(None))].into(),
         rules: vec![rule],
         changing: [(3, change)].into(),
-        ..view()
+        ..cluster_state()
     };
     let retired = member("retired", false, false).config;
-    publisher.publish(&cluster, &view, &[retired], tokio::time::Instant::now()).unwrap();
+    publisher.publish(&cluster, &cluster_state, &[retired], tokio::time::Instant::now()).unwrap();
     for name in ["cds.json", "ecds.json"] {
         compare(name, &std::fs::read_to_string(folder.path().join(name)).unwrap());
     }

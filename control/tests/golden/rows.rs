@@ -1,13 +1,13 @@
 //! A row of every kind, as the ledger stores it.
 
 use super::{
-    samples::{operations, view},
+    samples::{cluster_state, operations},
     support::golden::{compare, masked, sql_of},
 };
 use miroir_control::{
     base::config::Pace,
     domain::{
-        cluster_state::View,
+        cluster_state::ClusterState,
         export::Export,
         intent::{Effect, Intent, NodeRequest, NodeTask},
         key_holder::WriteKeyHolder,
@@ -19,7 +19,7 @@ use miroir_control::{
         tasks::{self, Ending, NewTask},
         webhooks, write_keys,
     },
-    sync::instance_settings::{self, Changed},
+    sync::instance_settings::{self, InstanceChange},
 };
 use miroir_core::{error::ErrorBody, path::ApiPath, protocol::WriteOperation, shard::Shard};
 use serde_json::json;
@@ -86,11 +86,11 @@ const KINDS: [&str; 14] = [
 async fn fill(ledger: &Ledger) {
     let stored = ledger.call(|connection| {
         leases::know_leases(connection)?;
-        catalogue::store(connection, &View::default(), &view())?;
+        catalogue::store(connection, &ClusterState::default(), &cluster_state())?;
         leases::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
         for (number, gateway) in ["g", "mover/a"].into_iter().enumerate() {
             let key = uuid::Uuid::from_u128(number as u128);
-            write_keys::store_epoch(connection, &write_keys::Epoch { key, holder: WriteKeyHolder::read(gateway), fenced: number == 1 })?;
+            write_keys::store_write_key(connection, &write_keys::WriteKey { key, holder: WriteKeyHolder::read(gateway), fenced: number == 1 })?;
         }
         settings::merge_settings(connection, "movies", Some(&json!({"rankingRules": ["sort"], "synonyms": {"a": ["b"]}})))?;
         fields::add(connection, "movies", 0, &["id".to_owned(), "title's".to_owned()])?;
@@ -100,8 +100,8 @@ async fn fill(ledger: &Ledger) {
         let pace = Pace { documents_per_second: Some(5), shards_at_once: None };
         ledger::set_meta(connection, "pace", &serde_json::to_string(&pace)?)?;
         let network = json!({"self": "here", "remotes": {"b": {"url": "http://b", "status": "available"}}, "shards": {}});
-        instance_settings::store(connection, Changed::Network(network))?;
-        instance_settings::store(connection, Changed::Workspace("w".into(), Some(json!({"orgId": "o"}))))?;
+        instance_settings::store(connection, InstanceChange::Network(network))?;
+        instance_settings::store(connection, InstanceChange::Workspace("w".into(), Some(json!({"orgId": "o"}))))?;
         let headers = [("authorization".to_owned(), "Bearer x".to_owned())].into();
         let webhook = webhooks::Webhook { url: "https://example.com/".into(), headers };
         webhooks::put(connection, uuid::Uuid::from_u128(7), &webhook)?;
@@ -136,8 +136,11 @@ async fn the_ledger_has_a_row_of_every_kind_as_it_was() {
     fill(&ledger).await;
     let found = ledger.call(intents::all).await.unwrap();
     assert_eq!(found.len(), 15);
-    let (loaded, expected) = (ledger.call(catalogue::load).await.unwrap().unwrap(), view());
-    assert_eq!(View { indexes: [].into(), ..loaded }, View { indexes: [].into(), ..expected });
+    let (loaded, expected) = (ledger.call(catalogue::load).await.unwrap().unwrap(), cluster_state());
+    assert_eq!(
+        ClusterState { indexes: [].into(), ..loaded },
+        ClusterState { indexes: [].into(), ..expected }
+    );
     let sql = sql_of(&folder.path().join(ledger::FILE));
     let moments: Vec<&str> = sql.lines().filter(|row| row.starts_with("INSERT INTO tasks")).collect();
     assert_eq!(moments.len(), 18);

@@ -3,8 +3,8 @@
 use miroir_control::{
     base::config::NodeConfig,
     domain::{
-        cluster_state::{Index, Member, Replica, ReplicaState, View},
-        search_rules::Rule,
+        cluster_state::{ClusterState, Index, Member, Replica, ReplicaState},
+        search_rules::SearchRule,
     },
 };
 use miroir_core::{error::ErrorBody, protocol::WriteOperation};
@@ -29,9 +29,9 @@ pub fn index(primary_key: Option<&str>) -> Index {
 }
 
 /// A cluster in which everything is there once.
-pub fn view() -> View {
+pub fn cluster_state() -> ClusterState {
     let replica = |node: &str, state| Replica { node: node.into(), state };
-    View {
+    ClusterState {
         version: 9,
         nodes: vec![member("a", false, false), member("b", true, false), member("c", true, true)],
         replication: 2,
@@ -48,7 +48,7 @@ pub fn view() -> View {
         indexes: [("movies".to_owned(), index(Some("id"))), ("books".to_owned(), index(None))].into(),
         behind: ["b".to_owned()].into(),
         changing: [].into(),
-        rules: vec![Rule {
+        rules: vec![SearchRule {
             uid: "r".into(),
             place: 0,
             body: json!({"precedence": 1}).as_object().cloned().unwrap(),

@@ -100,13 +100,16 @@ async fn the_ledger_has_these_rows_after_all_that_clients_and_operators_do() {
         .unwrap();
     assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     until("moved", async || {
-        let view = control.cluster.view();
-        !view.is_moving() && !view.has_stale() && view.behind.is_empty() && view.nodes.len() == 3
+        let cluster_state = control.cluster.cluster_state();
+        !cluster_state.is_moving()
+            && !cluster_state.has_stale()
+            && cluster_state.behind.is_empty()
+            && cluster_state.nodes.len() == 3
     })
     .await;
     let report = Report {
         vm: "vm".into(),
-        oldest: control.cluster.view().version,
+        oldest: control.cluster.cluster_state().version,
         has_heard: Some(true),
         ..Report::default()
     };
@@ -118,8 +121,11 @@ async fn the_ledger_has_these_rows_after_all_that_clients_and_operators_do() {
     for node in &nodes {
         node.memory.lock().unwrap().ends = Some("enqueued");
     }
-    let shard =
-        control.cluster.view().shards().find(|shard| control.cluster.view().replica(*shard, "n2").is_none());
+    let shard = control
+        .cluster
+        .cluster_state()
+        .shards()
+        .find(|shard| control.cluster.cluster_state().replica(*shard, "n2").is_none());
     let uid = written(&control, [a, b], "books", &[shard.unwrap().0]).await;
     until("processing", async || control.task(uid).await["status"] == "processing").await;
     let other = if shard == Some(Shard(0)) { 1 } else { 0 };

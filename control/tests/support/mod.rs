@@ -169,7 +169,7 @@ pub struct ControlBuilder<'a> {
 }
 
 impl<'a> ControlBuilder<'a> {
-    /// Over these nodes, two replicas a shard, without keys for clients; commits are overdue after a minute.
+    /// Outcome these nodes, two replicas a shard, without keys for clients; commits are overdue after a minute.
     pub fn new(data: &'a Path, nodes: &'a [&'a FakeNode]) -> Self {
         Self { data, nodes, commit_timeout: Duration::from_secs(60), with_keys: false }
     }

@@ -3,7 +3,7 @@
 //! Source: `meilisearch-types/src/document_formats.rs`, `read_csv`: a header `name:number` or `name:boolean` sets its column's
 //! type, an empty field is null, everything else is text.
 
-use super::{Body, Documents, Entry, doubts::Doubtful, fields::PLACE, reader::reserved_field};
+use super::{Body, Documents, Entry, fields::PLACE, preflight::PreflightDocuments, reader::reserved_field};
 use crate::{
     error::{ApiError, Code},
     json::to_bytes,
@@ -53,7 +53,7 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
                 documents.names.place(node);
             }
         }
-        for (name, value) in object.iter().filter(|(name, _)| Doubtful::concerns(name)) {
+        for (name, value) in object.iter().filter(|(name, _)| PreflightDocuments::concerns(name)) {
             let looked = serde_json::value::to_raw_value(value)
                 .and_then(|value| documents.doubtful.look(documents.entries.len(), name, &value));
             looked.map_err(|error| malformed(&error))?;

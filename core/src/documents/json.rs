@@ -2,8 +2,8 @@
 
 use super::{
     Body, Entry, Format, PrimaryKey,
-    doubts::Doubtful,
     fields::{FieldNames, Named, PLACE},
+    preflight::PreflightDocuments,
 };
 use crate::{
     error::{ApiError, Code},
@@ -47,14 +47,14 @@ pub(super) struct JsonScanner {
     /// per chunk.
     retry_at: usize,
     reserved: bool,
-    doubtful: Doubtful,
+    doubtful: PreflightDocuments,
     names: FieldNames,
 }
 
 /// The results of a scan besides the documents.
 #[derive(Debug)]
 pub(super) struct Scanned {
-    pub doubtful: Doubtful,
+    pub doubtful: PreflightDocuments,
     pub names: FieldNames,
 }
 
@@ -69,7 +69,7 @@ impl JsonScanner {
             settled: 0,
             retry_at: 0,
             reserved: false,
-            doubtful: Doubtful::default(),
+            doubtful: PreflightDocuments::default(),
             names: FieldNames::default(),
         }
     }
@@ -222,7 +222,7 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                     let value = format!("[{}]", value.get());
                     read_named(&value, Named { names: &mut *self.names, node }).map_err(Error::custom)?;
                 }
-            } else if Doubtful::concerns(&key) {
+            } else if PreflightDocuments::concerns(&key) {
                 let value: &'de RawValue = map.next_value()?;
                 // Of the fields that the preflight checks, nodes register subfields only for `_geo`.
                 if key == PLACE {

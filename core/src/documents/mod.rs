@@ -2,16 +2,16 @@
 
 mod body;
 mod csv;
-mod doubts;
 mod fields;
 mod json;
+mod preflight;
 mod primary_key;
 mod reader;
 mod shape;
 
 pub use body::Body;
-pub use doubts::Doubts;
 pub use fields::{FieldNames, MAX_FIELDS};
+pub use preflight::Preflight;
 pub use primary_key::{PrimaryKey, infer_primary_key};
 pub use reader::DocumentReader;
 pub use reader::payload_too_large;
@@ -23,7 +23,7 @@ use crate::{
     sequence::{DocumentTag, Sequence},
     shard::{Shard, TAG_FIELD},
 };
-use doubts::Doubtful;
+use preflight::PreflightDocuments;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
@@ -110,7 +110,7 @@ pub struct Documents {
     key: Option<PrimaryKey>,
     /// The cluster's number of shards; 0 before [`Self::assign`].
     shards: u16,
-    doubtful: Doubtful,
+    doubtful: PreflightDocuments,
     names: FieldNames,
     /// For each id that occurs more than once, its first position, by the id's hash.
     first_positions: HashMap<u64, u32>,
@@ -205,7 +205,7 @@ impl Documents {
 
     /// What nodes may refuse about the documents, depending on the index's settings.
     #[must_use]
-    pub fn doubts(&self) -> Doubts {
+    pub fn doubts(&self) -> Preflight {
         self.doubtful.told()
     }
 

@@ -1,11 +1,11 @@
-//! Nodes are asked for their portions of a question.
+//! Nodes are asked for their slices of a question.
 
 use super::{Asked, Context, Native, Phase, Read, Why, is_refusal};
 use crate::{
     fan_out::{self, FanOutPlan},
     http::{CallId, Callout, Outcome},
     progress::Progress,
-    question::{Broken, Gathered, Part, Portion, Question},
+    scatter_query::{Broken, Gathered, Part, QuerySlice, ScatterQuery},
     shard::Shard,
     topology::OnMissingShards,
 };
@@ -21,7 +21,7 @@ const DISTINCT_PLANS: u64 = 64;
 /// A question that nodes are asked.
 #[derive(Debug)]
 pub(super) struct Asking {
-    question: Box<dyn Question>,
+    scatter_query: Box<dyn ScatterQuery>,
     nodes: Nodes,
     pending: BTreeMap<CallId, Asked>,
     /// In the order of their callouts, so that the merge does not depend on who was faster.
@@ -33,33 +33,37 @@ pub(super) struct Asking {
 enum Nodes {
     /// Those that hold the shards, chosen by a seed for each unit of the question: others stand in for those that fail.
     Planned(Vec<u64>),
-    /// Those of the question before, each for the same portions: no other can stand in.
+    /// Those of the question before, each for the same slices: no other can stand in.
     Pinned(Vec<Asked>),
 }
 
 impl Asking {
     /// Sends a new scatter query to the nodes.
-    pub fn put(context: Context, question: Box<dyn Question>) -> Progress<Read> {
-        let seeds: Vec<u64> = question.seeds().iter().map(|seed| seed % DISTINCT_PLANS).collect();
-        let shards = question.shards(&context.topology);
+    pub fn put(context: Context, scatter_query: Box<dyn ScatterQuery>) -> Progress<Read> {
+        let seeds: Vec<u64> = scatter_query.seeds().iter().map(|seed| seed % DISTINCT_PLANS).collect();
+        let shards = scatter_query.shards(&context.topology);
         let units = 0..seeds.len();
-        let machine = Self::new(question, Nodes::Planned(seeds));
+        let machine = Self::new(scatter_query, Nodes::Planned(seeds));
         machine.scatter(context, units.map(|unit| (unit, shards.as_slice())))
     }
 
-    /// Puts a question to nodes that were asked before, each for the same portions.
-    fn put_again(mut context: Context, question: Box<dyn Question>, asked: Vec<Asked>) -> Progress<Read> {
+    /// Puts a question to nodes that were asked before, each for the same slices.
+    fn put_again(
+        mut context: Context,
+        scatter_query: Box<dyn ScatterQuery>,
+        asked: Vec<Asked>,
+    ) -> Progress<Read> {
         let (mut pending, mut calls) = (BTreeMap::new(), Vec::new());
-        for asked in asked.iter().filter(|asked| question.concerns(&asked.portions)) {
-            let call = context.part(asked, question.ask(&asked.portions));
+        for asked in asked.iter().filter(|asked| scatter_query.concerns(&asked.slices)) {
+            let call = context.part(asked, scatter_query.ask(&asked.slices));
             pending.insert(call.id, asked.clone());
             calls.push(call);
         }
-        Self { pending, ..Self::new(question, Nodes::Pinned(asked)) }.go_on(context, calls)
+        Self { pending, ..Self::new(scatter_query, Nodes::Pinned(asked)) }.go_on(context, calls)
     }
 
-    fn new(question: Box<dyn Question>, nodes: Nodes) -> Self {
-        Self { question, nodes, pending: BTreeMap::new(), parts: Vec::new() }
+    fn new(scatter_query: Box<dyn ScatterQuery>, nodes: Nodes) -> Self {
+        Self { scatter_query, nodes, pending: BTreeMap::new(), parts: Vec::new() }
     }
 
     /// What a callout under way asks for.
@@ -72,13 +76,13 @@ impl Asking {
         let Some(asked) = self.pending.remove(&id) else { return self.go_on(context, Vec::new()) };
         match outcome {
             Outcome::Answered(answer) if answer.status == 200 => {
-                let Asked { node, portions } = asked;
+                let Asked { node, slices } = asked;
                 let at = self.parts.partition_point(|part| part.call < id);
-                self.parts.insert(at, Part { call: id, node, portions, body: answer.body });
+                self.parts.insert(at, Part { call: id, node, slices, body: answer.body });
                 self.go_on(context, Vec::new())
             }
             Outcome::Answered(refusal) if is_refusal(refusal.status) => {
-                let why = Why::Refused { refusal, question: self.question };
+                let why = Why::Refused { refusal, scatter_query: self.scatter_query };
                 Native::ask(context, why, Some(asked.node), self.pending)
             }
             _ => self.without(context, &asked),
@@ -92,7 +96,7 @@ impl Asking {
         wanted: impl Iterator<Item = (usize, &'s [Shard])>,
     ) -> Progress<Read> {
         let mut plans: HashMap<(u64, &[Shard]), FanOutPlan> = HashMap::new();
-        let mut by_node: BTreeMap<u16, Vec<Portion>> = BTreeMap::new();
+        let mut by_node: BTreeMap<u16, Vec<QuerySlice>> = BTreeMap::new();
         for (unit, shards) in wanted {
             let seed = match &self.nodes {
                 Nodes::Planned(seeds) => seeds.get(unit).copied().unwrap_or(0),
@@ -103,13 +107,13 @@ impl Asking {
             });
             context.missing.extend(&plan.missing);
             for (node, shards) in &plan.asks {
-                by_node.entry(*node).or_default().push(Portion { unit, shards: shards.clone() });
+                by_node.entry(*node).or_default().push(QuerySlice { unit, shards: shards.clone() });
             }
         }
         let mut calls = Vec::with_capacity(by_node.len());
-        for (node, portions) in by_node {
-            let asked = Asked { node, portions: Arc::from(portions) };
-            let call = context.part(&asked, self.question.ask(&asked.portions));
+        for (node, slices) in by_node {
+            let asked = Asked { node, slices: Arc::from(slices) };
+            let call = context.part(&asked, self.scatter_query.ask(&asked.slices));
             self.pending.insert(call.id, asked);
             calls.push(call);
         }
@@ -129,34 +133,34 @@ impl Asking {
         if self.is_unanswered() || (refuse && !context.missing.is_empty()) {
             return Progress::Done(context.unavailable());
         }
-        let Self { question, nodes, parts, .. } = self;
+        let Self { scatter_query, nodes, parts, .. } = self;
         let asked: Vec<Asked> = match &nodes {
             Nodes::Planned(_) => parts.iter().map(Asked::of).collect(),
             Nodes::Pinned(_) => Vec::new(),
         };
-        match question.gather(&context.topology, parts) {
+        match scatter_query.gather(&context.topology, parts) {
             Gathered::Reply(reply) => Progress::Done(context.with_missing(context.revealed(reply))),
-            Gathered::Next(question, owner) => {
+            Gathered::Next(scatter_query, owner) => {
                 context.owner = owner;
-                Self::put(context, question)
+                Self::put(context, scatter_query)
             }
-            Gathered::Again(question) => {
+            Gathered::Again(scatter_query) => {
                 let asked = match nodes {
                     Nodes::Planned(_) => asked,
                     Nodes::Pinned(asked) => asked,
                 };
-                Self::put_again(context, question, asked)
+                Self::put_again(context, scatter_query, asked)
             }
             Gathered::Native(owner) => {
                 context.owner = owner;
                 Native::ask(context, Why::Answer, None, BTreeMap::new())
             }
-            Gathered::Broken(Broken { question, mut parts, position }) => {
+            Gathered::Broken(Broken { scatter_query, mut parts, position }) => {
                 if position >= parts.len() {
                     return Progress::Done(context.unavailable());
                 }
                 let broken = Asked::of(&parts.remove(position));
-                Self { parts, ..Self::new(question, nodes) }.without(context, &broken)
+                Self { parts, ..Self::new(scatter_query, nodes) }.without(context, &broken)
             }
         }
     }
@@ -165,8 +169,8 @@ impl Asking {
     fn is_unanswered(&self) -> bool {
         let Nodes::Planned(seeds) = &self.nodes else { return false };
         let mut answered = vec![false; seeds.len()];
-        for portion in self.parts.iter().flat_map(|part| part.portions.iter()) {
-            if let Some(answered) = answered.get_mut(portion.unit) {
+        for slice in self.parts.iter().flat_map(|part| part.slices.iter()) {
+            if let Some(answered) = answered.get_mut(slice.unit) {
                 *answered = true;
             }
         }
@@ -178,11 +182,11 @@ impl Asking {
         context.failed.insert(asked.node);
         match self.nodes {
             Nodes::Planned(_) => {
-                let wanted = asked.portions.iter().map(|portion| (portion.unit, portion.shards.as_slice()));
+                let wanted = asked.slices.iter().map(|slice| (slice.unit, slice.shards.as_slice()));
                 self.scatter(context, wanted)
             }
-            Nodes::Pinned(_) => match self.question.restart() {
-                Some(question) => Self::put(context, question),
+            Nodes::Pinned(_) => match self.scatter_query.restart() {
+                Some(scatter_query) => Self::put(context, scatter_query),
                 None => Progress::Done(context.unavailable()),
             },
         }
@@ -192,6 +196,6 @@ impl Asking {
 impl Asked {
     /// What an answer was asked for.
     fn of(part: &Part) -> Self {
-        Self { node: part.node, portions: Arc::clone(&part.portions) }
+        Self { node: part.node, slices: Arc::clone(&part.slices) }
     }
 }

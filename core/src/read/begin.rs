@@ -1,7 +1,7 @@
 //! Starts a read once its body is complete. For an expensive read, the client's key is checked first, so a client without the
 //! right can only cause one small request to one node.
 
-use super::{Estimate, Read, SMALL, native_reply};
+use super::{Estimate, Read, SMALL, node_error_reply};
 use crate::{
     budget::OverBudget,
     error::{ApiError, Code},
@@ -43,11 +43,11 @@ pub fn begin(
     if estimate.fan_out <= SMALL {
         return read(topology, route, head, body);
     }
-    Judgement { topology, route, head, body, attempt: 0 }.ask()
+    AuthorizationCheck { topology, route, head, body, attempt: 0 }.ask()
 }
 
 /// Forwards a read that cannot be parsed here to a node, which says what is wrong with it.
-pub fn natively(
+pub fn ask_node_verbatim(
     topology: Arc<Topology>,
     route: &Route,
     head: RequestHead,
@@ -84,7 +84,7 @@ fn read(topology: Arc<Topology>, route: Route, head: RequestHead, body: Vec<u8>)
 
 /// Checks whether the client's key allows an expensive read: asks a node for a tiny read of the same kind.
 #[derive(Debug)]
-pub struct Judgement {
+pub struct AuthorizationCheck {
     topology: Arc<Topology>,
     route: Route,
     head: RequestHead,
@@ -92,7 +92,7 @@ pub struct Judgement {
     attempt: u16,
 }
 
-impl Judgement {
+impl AuthorizationCheck {
     /// The read's name in metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -119,18 +119,18 @@ impl Judgement {
 
     fn ask(mut self) -> Progress<Operation> {
         let seed = xxh3_64(&self.body);
-        let call = question(&self.topology, &self.route, &self.head, seed, self.attempt);
+        let call = authorization_request(&self.topology, &self.route, &self.head, seed, self.attempt);
         self.attempt += 1;
-        Progress::Pending { machine: Operation::Judgement(Box::new(self)), calls: vec![call] }
+        Progress::Pending { machine: Operation::AuthorizationCheck(Box::new(self)), calls: vec![call] }
     }
 }
 
-/// Interprets a node's answer to [`question`].
+/// Interprets a node's answer to [`scatter_query`].
 #[must_use]
 pub fn verdict(outcome: Outcome) -> Verdict {
     match outcome {
         Outcome::Answered(answer @ Answer { status: 401 | 403, .. }) => {
-            Verdict::Refused(native_reply(answer))
+            Verdict::Refused(node_error_reply(answer))
         }
         // All other errors are reported by nodes when the read itself is sent.
         Outcome::Answered(answer) if answer.status < 500 => Verdict::Allowed,
@@ -141,7 +141,13 @@ pub fn verdict(outcome: Outcome) -> Verdict {
 /// The request that asks a node whether the client's key allows a read: a tiny read that needs the same rights. `seed` chooses
 /// the first node, `attempt` the nodes after it.
 #[must_use]
-pub fn question(topology: &Topology, route: &Route, head: &RequestHead, seed: u64, attempt: u16) -> Callout {
+pub fn authorization_request(
+    topology: &Topology,
+    route: &Route,
+    head: &RequestHead,
+    seed: u64,
+    attempt: u16,
+) -> Callout {
     // Each of these routes needs the same action as the client's. A node judges the key before it reads the body.
     let (path, body): (ApiPath, &[u8]) = match route {
         Route::Search { index } | Route::FacetSearch { index } | Route::Similar { index } => {

@@ -1,11 +1,11 @@
 //! What every phase of a read goes by: the client's request, and what is known of the nodes.
 
-use super::{Asked, MISSING_SHARDS_HEADER, native_reply};
+use super::{Asked, MISSING_SHARDS_HEADER, node_error_reply};
 use crate::{
     error::{ApiError, Code},
     http::{Answer, CallId, Callout, Reply, RequestHead, Upstream, forwarded_headers},
     path::ApiPath,
-    question::{Key, NodeRequest},
+    scatter_query::{Key, NodeRequest},
     scrub,
     search::patterns,
     shard::Shard,
@@ -123,7 +123,7 @@ impl Context {
 
     /// A node's error, for the client.
     pub fn refused(&self, answer: Answer) -> Reply {
-        let mut reply = native_reply(answer);
+        let mut reply = node_error_reply(answer);
         reply.body = scrub::hidden_attributes(reply.body, |index| {
             let only = || self.indexes.first().filter(|_| self.indexes.len() == 1).map(String::as_str);
             let filterable = self.topology.index(index.or_else(only)?).filterable?;

@@ -4,9 +4,9 @@
 mod asking;
 pub mod begin;
 mod context;
+mod diagnosis;
 mod estimate;
 mod native;
-mod refusals;
 
 pub(crate) use estimate::too_large;
 pub use estimate::{Estimate, SMALL};
@@ -15,8 +15,8 @@ use crate::{
     content_type::ContentType,
     http::{Answer, CallId, Outcome, Reply, RequestHead},
     progress::Progress,
-    question::{Portion, Question},
     route::Route,
+    scatter_query::{QuerySlice, ScatterQuery},
     scrub,
     search::{patterns, remotes},
     settings_changes::indexes_of,
@@ -44,7 +44,7 @@ pub struct Read {
 /// What a read waits for.
 #[derive(Debug)]
 enum Phase {
-    /// Nodes' answers to their portions of a question.
+    /// Nodes' answers to their slices of a question.
     Asking(Asking),
     /// One node's answer to the client's own request.
     Native(Native),
@@ -58,7 +58,7 @@ impl Read {
         topology: Arc<Topology>,
         mut head: RequestHead,
         mut body: Vec<u8>,
-        understand: impl FnOnce(&Topology, &RequestHead, &[u8]) -> Option<Box<dyn Question>>,
+        understand: impl FnOnce(&Topology, &RequestHead, &[u8]) -> Option<Box<dyn ScatterQuery>>,
     ) -> Progress<Self> {
         let (plain_path, plain_body) = (scrub::disguise_path(&head.path), scrub::disguise(&body));
         let disguised = plain_path.is_some() || plain_body.is_some();
@@ -72,16 +72,16 @@ impl Read {
         let readable = head.method == "GET" || ContentType::of(head.header("content-type")).is_json();
         let own = topology.config().server_name.as_deref();
         let readable = readable && !remotes::are_asked(&head, &body, own);
-        let question = if readable { understand(&topology, &head, &body) } else { None };
+        let scatter_query = if readable { understand(&topology, &head, &body) } else { None };
         let indexes = indexes_of(&Route::of(&head.method, &head.path), &body);
-        let hits = question.as_ref().map_or(0, |question| question.hits());
+        let hits = scatter_query.as_ref().map_or(0, |scatter_query| scatter_query.hits());
         let context = Context::new(topology, head, body, disguised, hits, indexes);
-        match question {
+        match scatter_query {
             // There is nothing to ask nodes for; a node says whether the client may send the request.
-            Some(question) if question.seeds().is_empty() => {
+            Some(scatter_query) if scatter_query.seeds().is_empty() => {
                 Native::ask(context, Why::Answer, None, BTreeMap::new())
             }
-            Some(question) => Asking::put(context, question),
+            Some(scatter_query) => Asking::put(context, scatter_query),
             None => Native::ask(context, Why::Unread, None, BTreeMap::new()),
         }
     }
@@ -108,8 +108,8 @@ impl Read {
             Phase::Asking(asking) => asking.asked(id),
             Phase::Native(native) => native.asked(id),
         };
-        let portions = asked.into_iter().flat_map(|asked| asked.portions.iter());
-        let shards: BTreeSet<Shard> = portions.flat_map(|portion| portion.shards.iter().copied()).collect();
+        let slices = asked.into_iter().flat_map(|asked| asked.slices.iter());
+        let shards: BTreeSet<Shard> = slices.flat_map(|slice| slice.shards.iter().copied()).collect();
         shards.into_iter().collect()
     }
 
@@ -124,7 +124,7 @@ impl Read {
 #[derive(Clone, Debug)]
 struct Asked {
     node: u16,
-    portions: Arc<[Portion]>,
+    slices: Arc<[QuerySlice]>,
 }
 
 /// Whether the status reports a fault of the request, not of the node.
@@ -133,7 +133,7 @@ fn is_refusal(status: u16) -> bool {
 }
 
 /// A node's error, for the client.
-pub(crate) fn native_reply(answer: Answer) -> Reply {
+pub(crate) fn node_error_reply(answer: Answer) -> Reply {
     Reply::json(answer.status, scrub::error(&answer.body))
 }
 

@@ -1,11 +1,11 @@
 //! A node is asked the client's own request, for its own words.
 
-use super::{Asked, Asking, Context, Phase, Read, is_refusal, native_reply};
+use super::{Asked, Asking, Context, Phase, Read, is_refusal, node_error_reply};
 use crate::{
     error::{ApiError, Code},
     http::{Answer, CallId, Outcome},
     progress::Progress,
-    question::Question,
+    scatter_query::ScatterQuery,
     scrub,
 };
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(super) enum Why {
         /// The node's answer.
         refusal: Answer,
         /// The question.
-        question: Box<dyn Question>,
+        scatter_query: Box<dyn ScatterQuery>,
     },
 }
 
@@ -88,9 +88,9 @@ impl Native {
     /// The node finds no fault with the client's own request.
     fn taken(self, context: Context, answer: Answer) -> Progress<Read> {
         match self.why {
-            Why::Answer => Progress::Done(context.revealed(native_reply(answer))),
+            Why::Answer => Progress::Done(context.revealed(node_error_reply(answer))),
             Why::Unread => Progress::Done(context.unread().reply()),
-            Why::Refused { refusal, question } => match question.simpler() {
+            Why::Refused { refusal, scatter_query } => match scatter_query.simpler() {
                 Some(simpler) => Asking::put(context, simpler),
                 None if scrub::mentions_tag(&refusal.body) => Progress::Done(context.not_there_yet(&refusal)),
                 None => Progress::Done(context.refused(refusal)),

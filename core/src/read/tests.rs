@@ -75,7 +75,7 @@ fn ask(
     nodes: &mut Nodes,
     on_missing: OnMissingShards,
     body: &str,
-    understand: impl FnOnce(&Topology, &RequestHead, &[u8]) -> Option<Box<dyn Question>>,
+    understand: impl FnOnce(&Topology, &RequestHead, &[u8]) -> Option<Box<dyn ScatterQuery>>,
 ) -> Reply {
     let head = RequestHead {
         method: "POST".into(),

@@ -1,7 +1,7 @@
 //! One node's answer to its part of a search.
 
 use super::{
-    hit::DETAILS,
+    hit_fields::DETAILS,
     insertion::Insertion,
     pins,
     rank::{HIDDEN, Rank, Sorted},

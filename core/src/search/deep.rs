@@ -5,7 +5,7 @@ use super::{
     two_step::{Fetch, InSteps, Known, Scan},
 };
 use crate::{
-    question::{Gathered, NodeRequest, Part, Portion, Question},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery},
     topology::Topology,
 };
 
@@ -40,9 +40,9 @@ impl<S: InSteps<Query = IndexQuery>> Deep<S> {
     }
 
     /// The next request to the node that has this slice.
-    fn question(&self, portion: &Portion) -> Option<Vec<u8>> {
-        match self.results.get(portion.unit)? {
-            DeepResult::Page(scan) => scan.question(&portion.shards),
+    fn scatter_query(&self, slice: &QuerySlice) -> Option<Vec<u8>> {
+        match self.results.get(slice.unit)? {
+            DeepResult::Page(scan) => scan.scatter_query(&slice.shards),
             DeepResult::Done(_) => None,
         }
     }
@@ -50,33 +50,33 @@ impl<S: InSteps<Query = IndexQuery>> Deep<S> {
     /// Takes the answers, or says the position of one that cannot be read.
     fn take(&mut self, parts: &[Part]) -> Result<(), usize> {
         for (position, part) in parts.iter().enumerate() {
-            let asked = part.portions.iter().filter(|portion| self.question(portion).is_some());
-            let asked: Vec<&Portion> = asked.collect();
+            let asked = part.slices.iter().filter(|slice| self.scatter_query(slice).is_some());
+            let asked: Vec<&QuerySlice> = asked.collect();
             let answers = self.search.split(&part.body).filter(|answers| answers.len() == asked.len());
-            for (portion, answer) in asked.into_iter().zip(answers.ok_or(position)?) {
-                let Some(DeepResult::Page(scan)) = self.results.get_mut(portion.unit) else { continue };
-                scan.take(&portion.shards, answer).ok_or(position)?;
+            for (slice, answer) in asked.into_iter().zip(answers.ok_or(position)?) {
+                let Some(DeepResult::Page(scan)) = self.results.get_mut(slice.unit) else { continue };
+                scan.take(&slice.shards, answer).ok_or(position)?;
             }
         }
         Ok(())
     }
 }
 
-impl<S: InSteps<Query = IndexQuery>> Question for Deep<S> {
+impl<S: InSteps<Query = IndexQuery>> ScatterQuery for Deep<S> {
     fn seeds(&self) -> Vec<u64> {
         self.search.seeds()
     }
 
-    fn concerns(&self, portions: &[Portion]) -> bool {
-        portions.iter().any(|portion| self.question(portion).is_some())
+    fn concerns(&self, slices: &[QuerySlice]) -> bool {
+        slices.iter().any(|slice| self.scatter_query(slice).is_some())
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let queries = portions.iter().filter_map(|portion| self.question(portion));
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let queries = slices.iter().filter_map(|slice| self.scatter_query(slice));
         self.search.request(queries.collect())
     }
 
-    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn restart(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         Some(Box::new(self.search))
     }
 

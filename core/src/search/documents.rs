@@ -20,7 +20,7 @@ use crate::{
     json::{RawObject, to_bytes},
     path::ApiPath,
     query::{last_pairs, members},
-    question::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, shards_of},
     shard::{Shard, TAG_FIELD},
     topology::Topology,
 };
@@ -72,7 +72,7 @@ impl DocumentList {
         index: &str,
         head: &RequestHead,
         body: &[u8],
-    ) -> Option<Box<dyn Question>> {
+    ) -> Option<Box<dyn ScatterQuery>> {
         let parameters = parameters(head, body, body_of_query)?;
         let number = |name: &str, default: u64| match parameters.get(name) {
             Some(value) => serde_json::from_str(value.get()).ok(),
@@ -186,7 +186,7 @@ impl InShares for DocumentList {
     }
 }
 
-impl Question for DocumentList {
+impl ScatterQuery for DocumentList {
     fn seeds(&self) -> Vec<u64> {
         let mut hash = Xxh3::new();
         hash.update(self.index.as_bytes());
@@ -203,8 +203,8 @@ impl Question for DocumentList {
         self.end()
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let (shards, window) = (shards_of(portions), (0, self.hits_of(portions)));
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let (shards, window) = (shards_of(slices), (0, self.hits_of(slices)));
         if self.shares.is_none() {
             return self.fetch(self.parameters(&shards, window, self.selection.fields(), &[]));
         }

@@ -12,7 +12,7 @@ use crate::{
     http::Reply,
     json::{RawObject, to_bytes, write_string},
     path::ApiPath,
-    question::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, shards_of},
     topology::{IndexConfig, Topology},
 };
 use serde::Deserialize;
@@ -40,7 +40,7 @@ struct FacetHit {
 impl FacetSearch {
     /// Parses a body; `None` if a node would refuse it.
     #[must_use]
-    pub fn of(topology: &Topology, index: &str, body: &[u8]) -> Option<Box<dyn Question>> {
+    pub fn of(topology: &Topology, index: &str, body: &[u8]) -> Option<Box<dyn ScatterQuery>> {
         let parameters: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
         let facet = serde_json::from_str(parameters.get("facetName")?.get()).ok()?;
         let has_query = parameters.get("facetQuery").is_some_and(|query| query.get() != "null");
@@ -60,14 +60,14 @@ impl FacetSearch {
     }
 }
 
-impl Question for FacetSearch {
+impl ScatterQuery for FacetSearch {
     fn seeds(&self) -> Vec<u64> {
         let body = to_bytes(&self.parameters);
         vec![xxh3_64(&body)]
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards = shards_of(portions);
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let shards = shards_of(slices);
         let filter = with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards);
         let mut parameters: BTreeMap<&str, &RawValue> =
             self.parameters.iter().map(|(name, value)| (name.as_str(), &**value)).collect();

@@ -5,19 +5,19 @@
 
 use super::{
     answer::Hit,
-    hit::DETAILS,
+    hidden_values::{Revealed, Sorting},
+    hit_fields::DETAILS,
     merge::{Seen, ranked, write_list},
     paging::Paging,
     pins::{self, Pins},
     query::{DEEP, IndexQuery},
     rank::Weighted,
     request::{MOST_HITS, SearchRequest},
-    reveal::{Revealed, Sorting},
     two_step::{Address, FirstStep, InShares, InSteps, Shares, Winner},
 };
 use crate::{
     json::{RawObject, to_bytes},
-    question::{Gathered, NodeRequest, Part, Portion, Question, shards_of},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, shards_of},
     shard::Shard,
     topology::Topology,
 };
@@ -248,7 +248,7 @@ impl Sorting for Federated {
     }
 }
 
-impl Question for Federated {
+impl ScatterQuery for Federated {
     fn seeds(&self) -> Vec<u64> {
         let seed = |seed: u64, query: &IndexQuery| seed.rotate_left(5) ^ query.seed();
         vec![self.queries.iter().fold(self.federation.seed(""), seed)]
@@ -258,9 +258,9 @@ impl Question for Federated {
         self.all_hits()
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards = shards_of(portions);
-        let hits = to_raw_value(&self.hits_of(portions)).ok();
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let shards = shards_of(slices);
+        let hits = to_raw_value(&self.hits_of(slices)).ok();
         let mut added = match self.federation.paging {
             Paging::Offset { .. } => vec![("limit", hits)],
             Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],

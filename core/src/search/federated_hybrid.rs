@@ -6,7 +6,7 @@ use super::{
     results::{Answers, multi_search, read_results},
 };
 use crate::{
-    question::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, owner, shards_of},
     topology::Topology,
 };
 
@@ -20,7 +20,7 @@ pub struct Decision {
 
 impl Decision {
     /// The federated search, with this decision before it if a query needs one.
-    pub fn of(federated: Federated) -> Box<dyn Question> {
+    pub fn of(federated: Federated) -> Box<dyn ScatterQuery> {
         let hits = federated.all_hits();
         let open: Vec<(usize, IndexQuery)> = federated
             .queries()
@@ -33,7 +33,7 @@ impl Decision {
     }
 }
 
-impl Question for Decision {
+impl ScatterQuery for Decision {
     fn seeds(&self) -> Vec<u64> {
         self.federated.seeds()
     }
@@ -42,8 +42,8 @@ impl Question for Decision {
         self.federated.all_hits()
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards = shards_of(portions);
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let shards = shards_of(slices);
         let queries = self.open.iter().flat_map(|(_, query)| query.for_shards(&shards));
         multi_search(&queries.collect::<Vec<_>>())
     }

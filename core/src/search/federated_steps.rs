@@ -6,7 +6,7 @@ use super::{
     query::IndexQuery,
     two_step::{InShares, InSteps, Name, Shares},
 };
-use crate::{json::RawObject, question::NodeRequest, shard::Shard};
+use crate::{json::RawObject, scatter_query::NodeRequest, shard::Shard};
 use serde_json::value::to_raw_value;
 
 impl InSteps for Federated {

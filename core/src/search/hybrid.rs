@@ -5,7 +5,7 @@
 //! merged once more here. The decision needs the hits of all nodes: if it is open, nodes are also asked for their keyword hits.
 //! Source: Meilisearch 1.50, `milli/src/search/hybrid.rs` and `meilisearch/src/routes/indexes/search.rs` (`search_kind`).
 
-use super::{answer::Hit, hit::SCORE, rank::Weighted};
+use super::{answer::Hit, hit_fields::SCORE, rank::Weighted};
 use serde_json::{Map, Value, value::RawValue};
 use std::{cmp::Ordering, collections::BTreeMap};
 

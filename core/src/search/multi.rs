@@ -5,17 +5,17 @@ use super::{
     deep::{Deep, DeepResult},
     federated::Federated,
     federated_hybrid::Decision,
+    hidden_values::{Revealed, Sorting},
     merge::write_list,
     query::{IndexQuery, Merged},
     request::SearchRequest,
     results::{Answers, multi_search, read_results},
-    reveal::{Revealed, Sorting},
     two_step::{InSteps, Name, Scan, first_chunk},
 };
 use crate::{
     http::Reply,
     json::RawObject,
-    question::{Gathered, NodeRequest, Part, Portion, Question, owner},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, owner},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -53,7 +53,7 @@ enum Attempt {
 impl MultiSearch {
     /// Parses a body; `None` if a node would refuse it.
     #[must_use]
-    pub fn of(topology: &Topology, body: &[u8]) -> Option<Box<dyn Question>> {
+    pub fn of(topology: &Topology, body: &[u8]) -> Option<Box<dyn ScatterQuery>> {
         let RawObject(members) = serde_json::from_slice(body).ok()?;
         let mut queries: Option<Vec<BTreeMap<String, Box<RawValue>>>> = None;
         let mut federation = None;
@@ -95,13 +95,13 @@ impl MultiSearch {
         Self { queries: vec![query], route, shards: topology.shard_count(), attempt }
     }
 
-    fn ask_one(&self, portion: &Portion) -> Option<Vec<Vec<u8>>> {
-        let query = self.queries.get(portion.unit)?;
+    fn ask_one(&self, slice: &QuerySlice) -> Option<Vec<Vec<u8>>> {
+        let query = self.queries.get(slice.unit)?;
         if query.is_deep() {
-            let hits = first_chunk(query, &portion.shards, self.shards);
-            return Some(query.scan().first(&portion.shards, hits));
+            let hits = first_chunk(query, &slice.shards, self.shards);
+            return Some(query.scan().first(&slice.shards, hits));
         }
-        Some(query.for_shards(&portion.shards))
+        Some(query.for_shards(&slice.shards))
     }
 
     /// The nodes' answers to each query, or the position of a part that cannot be read.
@@ -110,10 +110,10 @@ impl MultiSearch {
         for (position, part) in parts.iter().enumerate() {
             let mut results = read_results(&part.body).ok_or(position)?;
             results.reverse();
-            for portion in part.portions.iter() {
-                let unit = (self.queries.get(portion.unit), answers.get_mut(portion.unit));
+            for slice in part.slices.iter() {
+                let unit = (self.queries.get(slice.unit), answers.get_mut(slice.unit));
                 let (Some(query), Some(answers)) = unit else { continue };
-                if !answers.take(query, &portion.shards, position, &mut results) {
+                if !answers.take(query, &slice.shards, position, &mut results) {
                     return Err(position);
                 }
             }
@@ -246,7 +246,7 @@ impl Sorting for MultiSearch {
     }
 }
 
-impl Question for MultiSearch {
+impl ScatterQuery for MultiSearch {
     fn seeds(&self) -> Vec<u64> {
         self.queries.iter().map(|query| query.seed()).collect()
     }
@@ -255,12 +255,12 @@ impl Question for MultiSearch {
         self.queries.iter().map(IndexQuery::end).fold(0, u64::saturating_add)
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let queries = portions.iter().filter_map(|portion| self.ask_one(portion)).flatten();
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let queries = slices.iter().filter_map(|slice| self.ask_one(slice)).flatten();
         multi_search(&queries.collect::<Vec<_>>())
     }
 
-    fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn simpler(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         self.queries.iter().any(IndexQuery::has_additions).then_some(())?;
         let queries = self.queries.into_iter().map(IndexQuery::without_additions);
         Some(Box::new(Self { queries: queries.collect(), ..*self }))

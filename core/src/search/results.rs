@@ -1,7 +1,7 @@
 //! Several queries of a node for one callout, and its results.
 
 use super::{merge::write_list, query::IndexQuery};
-use crate::{json::RawObject, question::NodeRequest, shard::Shard};
+use crate::{json::RawObject, scatter_query::NodeRequest, shard::Shard};
 use serde_json::value::RawValue;
 
 /// The nodes' answers to one query.

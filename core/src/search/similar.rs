@@ -17,7 +17,7 @@ use crate::{
     json::{RawObject, to_bytes, write_string},
     path::ApiPath,
     query::{last_pairs, members},
-    question::{Gathered, Key, NodeRequest, Part, Portion, Question, owner, shards_of},
+    scatter_query::{Gathered, Key, NodeRequest, Part, QuerySlice, ScatterQuery, owner, shards_of},
     shard::Shard,
     topology::Topology,
 };
@@ -54,7 +54,7 @@ struct Similar {
 
 /// First step: asks a node that holds the document whether it accepts the request.
 #[derive(Debug)]
-struct Judgement(Similar);
+struct SimilarCheck(Similar);
 
 /// Second step: reads the document's vector.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub fn similar(
     index: &str,
     head: &RequestHead,
     body: &[u8],
-) -> Option<Box<dyn Question>> {
+) -> Option<Box<dyn ScatterQuery>> {
     let mut parameters = parameters(head, body, body_of_query)?;
     let embedder = serde_json::from_str(parameters.remove("embedder")?.get()).ok()?;
     let id: Value = serde_json::from_str(parameters.remove("id")?.get()).ok()?;
@@ -89,7 +89,7 @@ pub fn similar(
     }
     SearchRequest::new(parameters.clone()).ok()?;
     let shard = Shard::of_document(&text(&id), topology.shard_count());
-    Some(Box::new(Judgement(Similar { index: index.to_owned(), id, embedder, parameters, shard })))
+    Some(Box::new(SimilarCheck(Similar { index: index.to_owned(), id, embedder, parameters, shard })))
 }
 
 /// The text of an id.
@@ -112,7 +112,7 @@ impl Similar {
         NodeRequest::new(ApiPath::of_index(&self.index, &["similar"]), to_bytes(&body))
     }
 
-    fn near(&self, topology: &Topology, vector: &Value) -> Option<Box<dyn Question>> {
+    fn near(&self, topology: &Topology, vector: &Value) -> Option<Box<dyn ScatterQuery>> {
         let mut parameters = self.parameters.clone();
         parameters.insert("vector".to_owned(), to_raw_value(vector).ok()?);
         let hybrid = json!({"embedder": self.embedder, "semanticRatio": 1.0});
@@ -127,7 +127,7 @@ impl Similar {
     }
 }
 
-impl Question for Judgement {
+impl ScatterQuery for SimilarCheck {
     fn seeds(&self) -> Vec<u64> {
         self.0.seeds()
     }
@@ -136,7 +136,7 @@ impl Question for Judgement {
         vec![self.0.shard]
     }
 
-    fn ask(&self, _: &[Portion]) -> NodeRequest {
+    fn ask(&self, _: &[QuerySlice]) -> NodeRequest {
         self.0.without_hits(None)
     }
 
@@ -145,7 +145,7 @@ impl Question for Judgement {
     }
 }
 
-impl Question for Vector {
+impl ScatterQuery for Vector {
     fn seeds(&self) -> Vec<u64> {
         self.0.seeds()
     }
@@ -154,7 +154,7 @@ impl Question for Vector {
         vec![self.0.shard]
     }
 
-    fn ask(&self, _: &[Portion]) -> NodeRequest {
+    fn ask(&self, _: &[QuerySlice]) -> NodeRequest {
         let body = json!({"ids": [self.0.id], "retrieveVectors": true, "limit": 1});
         let path = ApiPath::of_index(&self.0.index, &["documents", "fetch"]);
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body.to_string().into_bytes()) }
@@ -176,13 +176,13 @@ impl Question for Vector {
     }
 }
 
-impl Question for Alone {
+impl ScatterQuery for Alone {
     fn seeds(&self) -> Vec<u64> {
         self.0.seeds()
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards = shards_of(portions);
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let shards = shards_of(slices);
         let filter = with_shards(self.0.parameters.get("filter").map(|filter| &**filter), &shards);
         // The node that holds the document does not count it.
         if shards.contains(&self.0.shard) {
@@ -234,13 +234,13 @@ impl Alone {
     }
 }
 
-impl Question for Near {
+impl ScatterQuery for Near {
     fn seeds(&self) -> Vec<u64> {
         vec![self.query.seed()]
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards = shards_of(portions);
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let shards = shards_of(slices);
         // Request one more hit, because the document itself is among its neighbours.
         let mut query = self.query.clone();
         if let Paging::Offset { limit, .. } = &mut query.request.paging {

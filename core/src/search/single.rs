@@ -2,16 +2,16 @@
 
 use super::{
     answer::NodeAnswer,
+    hidden_values::{Revealed, Sorting},
     multi::MultiSearch,
     query::{IndexQuery, Merged},
     query_string::{body_of_query, parameters},
     request::SearchRequest,
-    reveal::{Revealed, Sorting},
 };
 use crate::{
     http::{Reply, RequestHead},
     path::ApiPath,
-    question::{Gathered, NodeRequest, Part, Portion, Question, owner, shards_of},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, owner, shards_of},
     topology::Topology,
 };
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Search {
         index: &str,
         head: &RequestHead,
         body: &[u8],
-    ) -> Option<Box<dyn Question>> {
+    ) -> Option<Box<dyn ScatterQuery>> {
         let request = SearchRequest::new(parameters(head, body, body_of_query)?).ok()?;
         let query = IndexQuery::new(index.to_owned(), topology.index(index), request);
         if query.asks_keywords() || query.is_deep() || query.counts() {
@@ -52,7 +52,7 @@ impl Sorting for Search {
     }
 }
 
-impl Question for Search {
+impl ScatterQuery for Search {
     fn seeds(&self) -> Vec<u64> {
         vec![self.0.seed()]
     }
@@ -61,13 +61,13 @@ impl Question for Search {
         self.0.end()
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let shards = shards_of(portions);
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let shards = shards_of(slices);
         let path = ApiPath::of_index(&self.0.index, &["search"]);
         NodeRequest::new(path, self.0.for_shards(&shards).pop().unwrap_or_default())
     }
 
-    fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn simpler(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         Some(Box::new(Self(self.0.simpler()?)))
     }
 

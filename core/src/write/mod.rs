@@ -1,14 +1,14 @@
 //! The state machine of a write: begin at the control plane, a look-up of stored documents if the write is small, one callout
 //! to each node, commit. Only then does the client get its 202.
 
+mod diagnosis;
 mod edit;
-mod lookup;
 mod payload;
-mod refusal;
+mod stored_documents;
 
+pub use diagnosis::{MAX_BODY as MAX_REFUSED_BODY, Refusal, Verdict};
 pub use edit::{Edit, LINES_BEFORE as EDIT_LINES_BEFORE};
 pub use payload::{DocumentsPayload, Payload};
-pub use refusal::{MAX_BODY as MAX_REFUSED_BODY, Refusal, Verdict};
 
 use crate::{
     error::{ApiError, Code, ErrorBody},
@@ -216,10 +216,11 @@ impl Write {
 
     /// Asks nodes for the sequences of documents that are already stored.
     fn look_up(mut self, plan: Plan) -> Progress<Self> {
-        let calls = lookup::calls(&self.topology, &self.context.index, &self.payload, &plan, || {
-            self.next_call += 1;
-            CallId(self.next_call)
-        });
+        let calls =
+            stored_documents::calls(&self.topology, &self.context.index, &self.payload, &plan, || {
+                self.next_call += 1;
+                CallId(self.next_call)
+            });
         self.state = State::LookingUp { plan, pending: calls.iter().map(|call| call.id).collect() };
         self.send_when_looked_up(calls)
     }

@@ -2,7 +2,7 @@
 
 use super::Edit;
 use crate::{
-    documents::{Documents, Doubts, PrimaryKey, infer_primary_key},
+    documents::{Documents, Preflight, PrimaryKey, infer_primary_key},
     error::{ApiError, Code, ErrorBody},
     json::{RawObject, to_bytes},
     path::ApiPath,
@@ -176,13 +176,13 @@ impl Payload {
 
     /// What nodes may refuse about the documents, depending on the index's settings.
     #[must_use]
-    pub fn doubts(&self) -> Doubts {
+    pub fn doubts(&self) -> Preflight {
         match self {
             // With `skipCreation`, a node may skip the suspicious documents and never check them.
             Self::Documents(payload) if payload.skip_creation.as_deref() != Some("true") => {
                 payload.documents.doubts()
             }
-            _ => Doubts::default(),
+            _ => Preflight::default(),
         }
     }
 

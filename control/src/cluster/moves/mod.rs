@@ -1,12 +1,12 @@
 //! The state of the mover: what is written to shards while they are copied, limits, progress.
 
 pub mod progress;
-pub mod record;
+pub mod recording;
 pub mod throttle;
 
 use crate::base::{config::Moves, time::SharedClock};
 use progress::Progress;
-use record::Recorder;
+use recording::Recorder;
 use std::{collections::BTreeSet, sync::Mutex};
 use throttle::{Slots, Throttle};
 

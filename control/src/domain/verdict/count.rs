@@ -1,6 +1,6 @@
 //! Documents that nodes count, out of their counts over several shards.
 
-use super::{Part, State};
+use super::{State, TrackedNodeTask};
 use miroir_core::shard::Shard;
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ const COMBINED: usize = 12;
 /// Each node reports one count over all its shards. If a set of nodes holds each shard equally often, k times, then each
 /// document was counted k times, and the result is exact. That is so if all replicas took part, and often if some did not.
 /// Otherwise the result is a rounded mean.
-pub(super) fn counted(main: &[&Part], detail: &str) -> Option<u64> {
+pub(super) fn counted(main: &[&TrackedNodeTask], detail: &str) -> Option<u64> {
     let done = main.iter().filter(|part| part.seen.state == State::Succeeded);
     let counts: Vec<(&[Shard], u64)> = done
         .filter_map(|part| Some((&*part.shards, part.seen.details.as_ref()?.get(detail)?.as_u64()?)))

@@ -1,8 +1,8 @@
 use super::*;
 use serde_json::json;
 
-fn part(node: &str, shards: &[u16], state: State) -> Part {
-    let seen = Seen {
+fn part(node: &str, shards: &[u16], state: State) -> TrackedNodeTask {
+    let seen = ReportedState {
         state,
         started_at: Some(10),
         finished_at: Some(20),
@@ -10,12 +10,12 @@ fn part(node: &str, shards: &[u16], state: State) -> Part {
         error: (state == State::Failed).then(|| crate::base::error::index_not_found("x").body),
     };
     let shards = shards.iter().copied().map(Shard).collect();
-    Part { node: node.into(), node_task: 0, main: true, shards, seen }
+    TrackedNodeTask { node: node.into(), node_task: 0, main: true, shards, seen }
 }
 
-fn over(parts: &[Part]) -> Over {
-    match judge(parts, Decides::Best, &BTreeSet::new()) {
-        Verdict::Over(over) => *over,
+fn over(parts: &[TrackedNodeTask]) -> Outcome {
+    match judge(parts, OutcomeRule::Best, &BTreeSet::new()) {
+        Verdict::Outcome(over) => *over,
         Verdict::Pending { .. } => panic!("pending"),
     }
 }
@@ -23,7 +23,7 @@ fn over(parts: &[Part]) -> Over {
 #[test]
 fn all_replicas_must_have_succeeded() {
     let parts = [part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Processing)];
-    assert_eq!(judge(&parts, Decides::Best, &BTreeSet::new()), Verdict::Pending { started_at: Some(10) });
+    assert_eq!(judge(&parts, OutcomeRule::Best, &BTreeSet::new()), Verdict::Pending { started_at: Some(10) });
     let over = over(&[part("a", &[0, 1], State::Succeeded), part("b", &[0, 1], State::Succeeded)]);
     assert_eq!((over.status, over.deleted, over.finished_at), (TaskStatus::Succeeded, Some(6), Some(20)));
     assert!(over.stale.is_empty());
@@ -52,7 +52,7 @@ fn a_node_that_is_away_blocks_only_what_nobody_else_has() {
     let stood_in = over(&[part("a", &[0], State::Away), part("b", &[0], State::Succeeded)]);
     assert_eq!((stood_in.status, stood_in.stale.len()), (TaskStatus::Succeeded, 1));
     let alone = [part("a", &[0], State::Away), part("b", &[1], State::Succeeded)];
-    assert!(matches!(judge(&alone, Decides::Best, &BTreeSet::new()), Verdict::Pending { .. }));
+    assert!(matches!(judge(&alone, OutcomeRule::Best, &BTreeSet::new()), Verdict::Pending { .. }));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn steps_are_waited_for_but_decide_nothing() {
     step.main = false;
     let main = part("a", &[0], State::Succeeded);
     assert!(matches!(
-        judge(&[main.clone(), step.clone()], Decides::Best, &BTreeSet::new()),
+        judge(&[main.clone(), step.clone()], OutcomeRule::Best, &BTreeSet::new()),
         Verdict::Pending { .. }
     ));
     step.seen.state = State::Failed;
@@ -76,10 +76,10 @@ fn operations_on_all_nodes_leave_those_behind_that_differ() {
 
 #[test]
 fn what_one_node_refuses_none_keeps() {
-    let judged = |parts: &[Part], decides, behind: &[&str]| {
+    let judged = |parts: &[TrackedNodeTask], decides, behind: &[&str]| {
         let behind = behind.iter().map(|name| (*name).to_owned()).collect();
         match judge(parts, decides, &behind) {
-            Verdict::Over(over) => *over,
+            Verdict::Outcome(over) => *over,
             Verdict::Pending { .. } => panic!("pending"),
         }
     };
@@ -96,21 +96,21 @@ fn what_one_node_refuses_none_keeps() {
         failed("b", "invalid_request", "vector_embedding_error"),
         part("c", &[], State::Away),
     ];
-    let over = judged(&parts, Decides::Refusal, &[]);
+    let over = judged(&parts, OutcomeRule::Refusal, &[]);
     assert_eq!(
         (over.status, over.error.unwrap().code.as_str()),
         (TaskStatus::Failed, "vector_embedding_error")
     );
     assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
     // Refusals by a node that is behind do not count.
-    let over = judged(&parts, Decides::Refusal, &["b"]);
+    let over = judged(&parts, OutcomeRule::Refusal, &["b"]);
     assert_eq!(
         (over.status, over.set_back, over.behind),
         (TaskStatus::Succeeded, names(&[]), names(&["b", "c", "d"]))
     );
     // A node without space, or one that disagrees about which indexes exist, does not refuse either.
     let parts = [parts[0].clone(), parts[1].clone(), part("b", &[], State::Failed)];
-    for (decides, behind) in [(Decides::Refusal, &["b", "d"][..]), (Decides::Deletion, &["d"])] {
+    for (decides, behind) in [(OutcomeRule::Refusal, &["b", "d"][..]), (OutcomeRule::Deletion, &["d"])] {
         let over = judged(&parts, decides, &[]);
         assert_eq!(
             (over.status, over.set_back, over.behind),
@@ -122,7 +122,7 @@ fn what_one_node_refuses_none_keeps() {
 #[test]
 fn deletions_are_counted_once_where_nodes_tell_enough() {
     let counted = |parts: &[(&[u16], u64)]| {
-        let parts: Vec<Part> = parts
+        let parts: Vec<TrackedNodeTask> = parts
             .iter()
             .map(|(shards, count)| {
                 let mut part = part("n", shards, State::Succeeded);

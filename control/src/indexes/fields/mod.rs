@@ -4,11 +4,11 @@
 //! does not know matches nothing, and it returns a document's fields in the order in which it learnt them. So before a document
 //! with a new field is sent to any node, the field is *registered* on every node: [`registration`].
 
-mod complete;
-pub mod reach;
+mod completion;
+pub mod indexable;
 pub mod registration;
 
-pub use complete::{complete, complete_unknown, missed};
+pub use completion::{complete, complete_unknown, missed};
 
 use crate::{
     base::error::Result,

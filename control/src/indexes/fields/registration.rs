@@ -12,7 +12,7 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'a> {
     /// The key is known, or the client names it: nodes learn it before all other fields.
-    Said(&'a str),
+    Explicit(&'a str),
     /// The node must infer it, as it would from the client's first document.
     Inferred(&'a str),
 }
@@ -22,7 +22,7 @@ impl<'a> Key<'a> {
     #[must_use]
     pub fn name(self) -> &'a str {
         match self {
-            Self::Said(name) | Self::Inferred(name) => name,
+            Self::Explicit(name) | Self::Inferred(name) => name,
         }
     }
 
@@ -31,7 +31,7 @@ impl<'a> Key<'a> {
     pub fn order(self, names: Vec<String>) -> Vec<String> {
         match self {
             // A key that points into an object is not a field itself.
-            Self::Said(key) if !key.contains('.') => {
+            Self::Explicit(key) if !key.contains('.') => {
                 let rest = names.into_iter().filter(|name| name != key);
                 std::iter::once(key.to_owned()).chain(rest).collect()
             }
@@ -47,7 +47,7 @@ impl<'a> Key<'a> {
         if is_only && before.count() > 0 && !key.contains('.') {
             Self::Inferred(key)
         } else {
-            Self::Said(key)
+            Self::Explicit(key)
         }
     }
 }
@@ -64,7 +64,7 @@ pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest 
     let mut rest = names;
     let mut documents = Vec::new();
     match key {
-        Key::Said(name) => path = path.with("primaryKey", name),
+        Key::Explicit(name) => path = path.with("primaryKey", name),
         Key::Inferred(name) => {
             // The first document must contain no other field that a node could infer as the primary key.
             let is_other = |field: &String| field != name && may_be_key(field);
@@ -151,11 +151,11 @@ mod tests {
 
     #[test]
     fn a_registration_names_every_field_in_its_order() {
-        let (path, documents) = registered(Key::Said("id"), &["id", "b", "a", "a.x"]);
+        let (path, documents) = registered(Key::Explicit("id"), &["id", "b", "a", "a.x"]);
         assert_eq!(path, "/indexes/i/documents?skipCreation=true&primaryKey=id");
         assert_eq!(documents, [names(&["id", "b", "a", "a.x"])]);
         // The key itself was registered before.
-        assert_eq!(registered(Key::Said("id"), &["c"]).1, [names(&["c", "id"])]);
+        assert_eq!(registered(Key::Explicit("id"), &["c"]).1, [names(&["c", "id"])]);
         // A node infers the key only if no other field of the document could be the key.
         let (path, documents) = registered(Key::Inferred("bookId"), &["title", "bookId", "otherId", "a"]);
         assert_eq!(path, "/indexes/i/documents?skipCreation=true");
@@ -166,7 +166,7 @@ mod tests {
     fn a_key_in_an_object_is_there_once() {
         let document = |fields: &[&str]| {
             let fields = names(fields);
-            let mut document = document(Key::Said("a.b.c"), &fields);
+            let mut document = document(Key::Explicit("a.b.c"), &fields);
             for pointer in ["/a/b.c", "/a.b/c", "/a.b.c"] {
                 if let Some(id) = document.pointer_mut(pointer) {
                     *id = json!(1);
@@ -191,13 +191,13 @@ mod tests {
         assert!(inferred["a.id"].is_string());
         // Nodes read a key that ends with a dot as the field before the dot.
         let fields = names(&["t", "a"]);
-        assert!(document(Key::Said("a."), &fields)["a"].is_string());
+        assert!(document(Key::Explicit("a."), &fields)["a"].is_string());
     }
 
     #[test]
     fn a_node_without_fields_takes_them_up_as_the_others_have() {
         let of_list = |key, fields: &[&str]| match Key::of_list(key, &names(fields)) {
-            Key::Said(_) => "said",
+            Key::Explicit(_) => "said",
             Key::Inferred(_) => "inferred",
         };
         assert_eq!(of_list("id", &["title", "id", "otherId"]), "inferred");
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(of_list("id", &["aid", "id"]), "said");
         assert_eq!(of_list("a.id", &["t", "a", "a.id"]), "said");
         assert_eq!(of_list("isbn", &["t", "isbn"]), "said");
-        let ordered = Key::Said("id").order(names(&["title", "id"]));
+        let ordered = Key::Explicit("id").order(names(&["title", "id"]));
         assert_eq!(
             (ordered, Key::Inferred("id").order(names(&["t", "id"]))),
             (names(&["id", "title"]), names(&["t", "id"]))

@@ -5,105 +5,117 @@ fn node(name: &str) -> NodeFile {
     NodeFile::new(name, format!("http://{name}:7700"))
 }
 
-fn cluster(nodes: &[&str], replication: usize) -> View {
-    let mut view = View {
+fn cluster(nodes: &[&str], replication: usize) -> ClusterState {
+    let mut cluster_state = ClusterState {
         version: 1,
         nodes: Vec::new(),
         replication,
         replicas: vec![Vec::new(); 12],
-        ..View::default()
+        ..ClusterState::default()
     };
     for name in nodes {
-        insert(&mut view, node(name).validate("node").unwrap());
+        insert(&mut cluster_state, node(name).validate("node").unwrap());
     }
-    view.behind.clear();
-    view.desired = view.planned();
-    view.replicas = view.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
-    view
+    cluster_state.behind.clear();
+    cluster_state.desired = cluster_state.planned();
+    cluster_state.replicas =
+        cluster_state.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
+    cluster_state
 }
 
 /// Completes all moves: replicas are copied, and old copies are deleted.
-fn settle(view: &mut View) {
+fn settle(cluster_state: &mut ClusterState) {
     for _ in 0..3 {
-        for shard in view.shards() {
-            let replicas: Vec<Replica> = view.of(shard).to_vec();
+        for shard in cluster_state.shards() {
+            let replicas: Vec<Replica> = cluster_state.of(shard).to_vec();
             for replica in replicas {
-                view.mark_active(shard, &replica.node);
-                view.remove(shard, &replica.node);
-                view.removed(shard, &replica.node);
+                cluster_state.mark_active(shard, &replica.node);
+                cluster_state.remove(shard, &replica.node);
+                cluster_state.removed(shard, &replica.node);
             }
         }
     }
-    assert!(!view.is_moving());
+    assert!(!cluster_state.is_moving());
 }
 
-fn refused(view: &View, operation: &Operation) -> String {
-    let mut changed = view.clone();
+fn refused(cluster_state: &ClusterState, operation: &Operation) -> String {
+    let mut changed = cluster_state.clone();
     change(&mut changed, operation).unwrap_err().join("; ")
 }
 
-fn held(view: &View, name: &str) -> usize {
-    view.replicas.iter().flatten().filter(|replica| replica.node == name && replica.is_active()).count()
+fn held(cluster_state: &ClusterState, name: &str) -> usize {
+    cluster_state
+        .replicas
+        .iter()
+        .flatten()
+        .filter(|replica| replica.node == name && replica.is_active())
+        .count()
 }
 
 #[test]
 fn a_node_comes_is_drained_and_leaves() {
-    let mut view = cluster(&["a", "b"], 2);
-    change(&mut view, &Operation::AddNode { node: node("c") }).unwrap();
-    assert!(view.behind.contains("c") && view.is_moving());
-    assert!(refused(&view, &Operation::Rebalance).contains("being moved"), "one after the other");
-    settle(&mut view);
-    assert_eq!([held(&view, "a"), held(&view, "b"), held(&view, "c")], [8, 8, 8]);
-    assert!(refused(&view, &Operation::RemoveNode { name: "a".into() }).contains("drain a"));
-    change(&mut view, &Operation::DrainNode { name: "a".into() }).unwrap();
-    settle(&mut view);
-    assert_eq!([held(&view, "a"), held(&view, "b"), held(&view, "c")], [0, 12, 12]);
-    change(&mut view, &Operation::RemoveNode { name: "a".into() }).unwrap();
-    assert!(view.member("a").unwrap().leaving);
+    let mut cluster_state = cluster(&["a", "b"], 2);
+    change(&mut cluster_state, &Operation::AddNode { node: node("c") }).unwrap();
+    assert!(cluster_state.behind.contains("c") && cluster_state.is_moving());
+    assert!(refused(&cluster_state, &Operation::Rebalance).contains("being moved"), "one after the other");
+    settle(&mut cluster_state);
+    assert_eq!([held(&cluster_state, "a"), held(&cluster_state, "b"), held(&cluster_state, "c")], [8, 8, 8]);
+    assert!(refused(&cluster_state, &Operation::RemoveNode { name: "a".into() }).contains("drain a"));
+    change(&mut cluster_state, &Operation::DrainNode { name: "a".into() }).unwrap();
+    settle(&mut cluster_state);
+    assert_eq!(
+        [held(&cluster_state, "a"), held(&cluster_state, "b"), held(&cluster_state, "c")],
+        [0, 12, 12]
+    );
+    change(&mut cluster_state, &Operation::RemoveNode { name: "a".into() }).unwrap();
+    assert!(cluster_state.member("a").unwrap().leaving);
 }
 
 #[test]
 fn a_replacement_takes_what_the_old_one_had_and_nothing_else_moves() {
-    let mut view = cluster(&["a", "b", "c"], 2);
-    let shards = |view: &View, name: &str| -> BTreeSet<Shard> {
-        view.shards().filter(|shard| view.active(*shard).any(|node| node == name)).collect()
+    let mut cluster_state = cluster(&["a", "b", "c"], 2);
+    let shards = |cluster_state: &ClusterState, name: &str| -> BTreeSet<Shard> {
+        cluster_state.shards().filter(|shard| cluster_state.active(*shard).any(|node| node == name)).collect()
     };
-    let (of_a, of_b) = (shards(&view, "a"), shards(&view, "b"));
-    change(&mut view, &Operation::ReplaceNode { name: "a".into(), node: node("d") }).unwrap();
-    settle(&mut view);
-    assert_eq!((shards(&view, "d"), shards(&view, "b"), held(&view, "a")), (of_a, of_b, 0));
-    assert!(view.member("a").unwrap().leaving);
+    let (of_a, of_b) = (shards(&cluster_state, "a"), shards(&cluster_state, "b"));
+    change(&mut cluster_state, &Operation::ReplaceNode { name: "a".into(), node: node("d") }).unwrap();
+    settle(&mut cluster_state);
+    assert_eq!(
+        (shards(&cluster_state, "d"), shards(&cluster_state, "b"), held(&cluster_state, "a")),
+        (of_a, of_b, 0)
+    );
+    assert!(cluster_state.member("a").unwrap().leaving);
 }
 
 #[test]
 fn new_zones_are_used_once_the_cluster_is_rebalanced() {
-    let mut view = cluster(&["a", "b"], 2);
+    let mut cluster_state = cluster(&["a", "b"], 2);
     let zoned = |name: &str, zone: &str| NodeFile { zone: Some(zone.into()), ..node(name) };
     let file = TopologyFile { replication: 2, nodes: vec![zoned("a", "x"), zoned("b", "x")] };
-    change(&mut view, &Operation::Apply { topology: file }).unwrap();
-    assert!(!view.is_moving(), "there is one zone");
+    change(&mut cluster_state, &Operation::Apply { topology: file }).unwrap();
+    assert!(!cluster_state.is_moving(), "there is one zone");
     for name in ["c", "d"] {
-        change(&mut view, &Operation::AddNode { node: zoned(name, "y") }).unwrap();
-        settle(&mut view);
+        change(&mut cluster_state, &Operation::AddNode { node: zoned(name, "y") }).unwrap();
+        settle(&mut cluster_state);
     }
-    change(&mut view, &Operation::Rebalance).unwrap();
-    settle(&mut view);
-    let of_x = |shard| view.active(shard).filter(|node| ["a", "b"].contains(node)).count();
-    assert!(view.shards().all(|shard| of_x(shard) == 1), "{:?}", view.desired);
-    assert_eq!(["a", "b", "c", "d"].map(|name| held(&view, name)), [6; 4]);
-    change(&mut view, &Operation::Rebalance).unwrap();
-    assert!(!view.is_moving(), "once is enough");
+    change(&mut cluster_state, &Operation::Rebalance).unwrap();
+    settle(&mut cluster_state);
+    let of_x = |shard| cluster_state.active(shard).filter(|node| ["a", "b"].contains(node)).count();
+    assert!(cluster_state.shards().all(|shard| of_x(shard) == 1), "{:?}", cluster_state.desired);
+    assert_eq!(["a", "b", "c", "d"].map(|name| held(&cluster_state, name)), [6; 4]);
+    change(&mut cluster_state, &Operation::Rebalance).unwrap();
+    assert!(!cluster_state.is_moving(), "once is enough");
 }
 
 #[test]
 fn what_is_lost_is_made_again_from_others_even_while_something_moves() {
-    let mut view = cluster(&["a", "b", "c"], 2);
-    change(&mut view, &Operation::AddNode { node: node("d") }).unwrap();
-    change(&mut view, &Operation::LostNode { name: "a".into(), force: false }).unwrap();
-    assert!(view.member("a").is_none());
-    assert!(view.shards().all(|shard| view.active(shard).count() >= 1));
-    settle(&mut view);
-    assert_eq!(held(&view, "b") + held(&view, "c") + held(&view, "d"), 24);
+    let mut cluster_state = cluster(&["a", "b", "c"], 2);
+    change(&mut cluster_state, &Operation::AddNode { node: node("d") }).unwrap();
+    change(&mut cluster_state, &Operation::LostNode { name: "a".into(), force: false }).unwrap();
+    assert!(cluster_state.member("a").is_none());
+    assert!(cluster_state.shards().all(|shard| cluster_state.active(shard).count() >= 1));
+    settle(&mut cluster_state);
+    assert_eq!(held(&cluster_state, "b") + held(&cluster_state, "c") + held(&cluster_state, "d"), 24);
     let mut alone = cluster(&["a", "b"], 1);
     let lost = Operation::LostNode { name: "a".into(), force: false };
     assert!(refused(&alone, &lost).contains("--force"));
@@ -113,17 +125,17 @@ fn what_is_lost_is_made_again_from_others_even_while_something_moves() {
 
 #[test]
 fn what_is_wrong_is_refused_with_what_to_do() {
-    let view = cluster(&["a", "b"], 2);
-    let add = |node: NodeFile| refused(&view, &Operation::AddNode { node });
+    let cluster_state = cluster(&["a", "b"], 2);
+    let add = |node: NodeFile| refused(&cluster_state, &Operation::AddNode { node });
     assert!(add(node("a")).contains("in the cluster already, at http://a:7700/"));
     assert!(add(NodeFile::new("c", "http://a:7700")).contains("as node `a`"));
     assert!(add(NodeFile { cluster: Some("b".into()), ..node("c") }).contains("--cluster"));
     assert!(add(NodeFile::new("c d", "nonsense")).contains("node.url"));
     let drain = Operation::DrainNode { name: "a".into() };
-    assert!(refused(&view, &drain).contains("1 node(s) would be left for 2 replicas"));
-    assert!(refused(&view, &Operation::DrainNode { name: "x".into() }).contains("there are a, b"));
-    assert!(refused(&view, &Operation::SetReplication { replicas: 3 }).contains("add a node first"));
-    assert!(refused(&view, &Operation::SetReplication { replicas: 0 }).contains("at least 1"));
+    assert!(refused(&cluster_state, &drain).contains("1 node(s) would be left for 2 replicas"));
+    assert!(refused(&cluster_state, &Operation::DrainNode { name: "x".into() }).contains("there are a, b"));
+    assert!(refused(&cluster_state, &Operation::SetReplication { replicas: 3 }).contains("add a node first"));
+    assert!(refused(&cluster_state, &Operation::SetReplication { replicas: 0 }).contains("at least 1"));
     let twice = TopologyFile {
         replication: 9,
         nodes: vec![
@@ -134,7 +146,7 @@ fn what_is_wrong_is_refused_with_what_to_do() {
             node("a"),
         ],
     };
-    let errors = refused(&view, &Operation::Apply { topology: twice });
+    let errors = refused(&cluster_state, &Operation::Apply { topology: twice });
     for part in [
         "nodes[2].weight",
         "nodes[4].name",
@@ -148,18 +160,21 @@ fn what_is_wrong_is_refused_with_what_to_do() {
 
 #[test]
 fn a_file_says_what_is_to_be() {
-    let mut view = cluster(&["a", "b"], 2);
-    let mut file = topology(&view);
-    change(&mut view, &Operation::Apply { topology: file.clone() }).unwrap();
-    assert!(!view.is_moving(), "it is already");
+    let mut cluster_state = cluster(&["a", "b"], 2);
+    let mut file = topology(&cluster_state);
+    change(&mut cluster_state, &Operation::Apply { topology: file.clone() }).unwrap();
+    assert!(!cluster_state.is_moving(), "it is already");
     file.nodes.remove(0);
     file.nodes.extend([NodeFile { weight: Some(2), ..node("c") }, node("d")]);
-    change(&mut view, &Operation::Apply { topology: file.clone() }).unwrap();
-    settle(&mut view);
-    assert_eq!((held(&view, "a"), held(&view, "c")), (0, 12));
-    assert_eq!(topology(&view).nodes.len(), 3);
-    let mut view = cluster(&["a", "b", "c"], 1);
-    change(&mut view, &Operation::SetReplication { replicas: 3 }).unwrap();
-    settle(&mut view);
-    assert_eq!([held(&view, "a"), held(&view, "b"), held(&view, "c")], [12, 12, 12]);
+    change(&mut cluster_state, &Operation::Apply { topology: file.clone() }).unwrap();
+    settle(&mut cluster_state);
+    assert_eq!((held(&cluster_state, "a"), held(&cluster_state, "c")), (0, 12));
+    assert_eq!(topology(&cluster_state).nodes.len(), 3);
+    let mut cluster_state = cluster(&["a", "b", "c"], 1);
+    change(&mut cluster_state, &Operation::SetReplication { replicas: 3 }).unwrap();
+    settle(&mut cluster_state);
+    assert_eq!(
+        [held(&cluster_state, "a"), held(&cluster_state, "b"), held(&cluster_state, "c")],
+        [12, 12, 12]
+    );
 }

@@ -8,11 +8,11 @@ pub use merge::{Decided, Merged};
 
 use crate::{
     search::{
+        hidden_values::Revealed,
         hybrid::Hybrid,
         paging::Paging,
         pins,
         request::{Additions, SearchRequest},
-        reveal::Revealed,
         selection::Selection,
     },
     shard::{Shard, TAG_FIELD},

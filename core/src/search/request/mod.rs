@@ -9,7 +9,7 @@ pub use filter::with_shards;
 use crate::{
     json::to_bytes,
     search::{
-        hit::{Score, Shown},
+        hit_fields::{Score, Shown},
         hybrid::Hybrid,
         paging::{PARAMETERS, Paging},
         patterns::fits,

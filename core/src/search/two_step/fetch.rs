@@ -5,7 +5,7 @@ use super::{
     steps::InSteps,
 };
 use crate::{
-    question::{Gathered, NodeRequest, Part, Portion, Question, owner},
+    scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, owner},
     topology::Topology,
 };
 
@@ -38,10 +38,10 @@ impl<S: InSteps> Fetch<S> {
         fetch.finish(&nothing, owner(parts))
     }
 
-    /// What is to be asked of the node that a portion was asked of: the page, and the first and the number of its hits.
-    fn wanted(&self, portion: &Portion) -> Option<(&Page<S::Query>, u64, u64)> {
-        let Known::Hits(page) = self.pages.get(portion.unit)? else { return None };
-        let (offset, limit) = page.window(&portion.shards)?;
+    /// What is to be asked of the node that a slice was asked of: the page, and the first and the number of its hits.
+    fn wanted(&self, slice: &QuerySlice) -> Option<(&Page<S::Query>, u64, u64)> {
+        let Known::Hits(page) = self.pages.get(slice.unit)? else { return None };
+        let (offset, limit) = page.window(&slice.shards)?;
         Some((page, offset, limit))
     }
 
@@ -49,13 +49,13 @@ impl<S: InSteps> Fetch<S> {
     fn read<'a>(&self, parts: &'a [Part]) -> Result<Vec<Vec<Fetched<'a>>>, usize> {
         let mut fetched: Vec<Vec<Fetched<'_>>> = self.pages.iter().map(|_| Vec::new()).collect();
         for (position, part) in parts.iter().enumerate() {
-            let asked = part.portions.iter();
-            let asked = asked.filter_map(|portion| Some((portion, self.wanted(portion)?.0)));
-            let asked: Vec<(&Portion, &Page<S::Query>)> = asked.collect();
+            let asked = part.slices.iter();
+            let asked = asked.filter_map(|slice| Some((slice, self.wanted(slice)?.0)));
+            let asked: Vec<(&QuerySlice, &Page<S::Query>)> = asked.collect();
             let answers = self.search.split(&part.body).filter(|answers| answers.len() == asked.len());
-            for ((portion, page), answer) in asked.into_iter().zip(answers.ok_or(position)?) {
-                let hits = page.read(&portion.shards, answer, S::HITS).ok_or(position)?;
-                fetched.get_mut(portion.unit).ok_or(position)?.push(hits);
+            for ((slice, page), answer) in asked.into_iter().zip(answers.ok_or(position)?) {
+                let hits = page.read(&slice.shards, answer, S::HITS).ok_or(position)?;
+                fetched.get_mut(slice.unit).ok_or(position)?.push(hits);
             }
         }
         Ok(fetched)
@@ -77,24 +77,24 @@ impl<S: InSteps> Fetch<S> {
     }
 }
 
-impl<S: InSteps> Question for Fetch<S> {
+impl<S: InSteps> ScatterQuery for Fetch<S> {
     fn seeds(&self) -> Vec<u64> {
         self.search.seeds()
     }
 
-    fn concerns(&self, portions: &[Portion]) -> bool {
-        portions.iter().any(|portion| self.wanted(portion).is_some())
+    fn concerns(&self, slices: &[QuerySlice]) -> bool {
+        slices.iter().any(|slice| self.wanted(slice).is_some())
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
-        let windows = portions.iter().filter_map(|portion| {
-            let (page, offset, limit) = self.wanted(portion)?;
-            Some(self.search.window(page.query(), &portion.shards, offset, limit))
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
+        let windows = slices.iter().filter_map(|slice| {
+            let (page, offset, limit) = self.wanted(slice)?;
+            Some(self.search.window(page.query(), &slice.shards, offset, limit))
         });
         self.search.request(windows.collect())
     }
 
-    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn restart(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         Some(Box::new(self.search))
     }
 

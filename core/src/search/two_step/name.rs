@@ -2,7 +2,7 @@
 
 use crate::{
     json::RawObject,
-    search::{hit::DETAILS, insertion::Insertion, rank::Rank},
+    search::{hit_fields::DETAILS, insertion::Insertion, rank::Rank},
 };
 
 /// Identifies a hit, and distinguishes it from later versions of the same document.

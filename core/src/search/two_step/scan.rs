@@ -246,7 +246,7 @@ impl Scan {
     }
 
     /// The next request to the node that has these shards.
-    pub(in crate::search) fn question(&self, shards: &[Shard]) -> Option<Vec<u8>> {
+    pub(in crate::search) fn scatter_query(&self, shards: &[Shard]) -> Option<Vec<u8>> {
         let (_, source) = self.source(shards)?;
         let (offset, limit) = self.wanted(source)?;
         Some(self.scan.window(shards, offset, limit))

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     http::Reply,
-    question::{Gathered, Part, Portion, owner, shards_of},
+    scatter_query::{Gathered, Part, QuerySlice, owner, shards_of},
 };
 
 /// How the first step asks.
@@ -65,10 +65,10 @@ pub(in crate::search) trait InShares: InSteps<Query = ()> {
     }
 
     /// The number of hits to request from the node with these slices.
-    fn hits_of(&self, portions: &[Portion]) -> u64 {
+    fn hits_of(&self, slices: &[QuerySlice]) -> u64 {
         match self.shares() {
             Some(Shares { times, shards, .. }) if !self.needs_all() => {
-                let share = share(self.end(), shards_of(portions).len(), shards);
+                let share = share(self.end(), shards_of(slices).len(), shards);
                 share.saturating_mul(times).min(self.end())
             }
             _ => self.end(),
@@ -83,7 +83,7 @@ pub(in crate::search) trait InShares: InSteps<Query = ()> {
         first: impl Iterator<Item = Address> + Clone,
     ) -> bool {
         let may_have_more = |(source, (part, found)): (usize, (&Part, &usize))| {
-            let (asked, found) = (self.hits_of(&part.portions), *found as u64);
+            let (asked, found) = (self.hits_of(&part.slices), *found as u64);
             let last = (source, found.saturating_sub(1));
             asked < self.end() && found >= asked && first.clone().any(|address| address == last)
         };
@@ -117,7 +117,7 @@ impl FirstStep {
             }
             (Self::AtOnce, _) => Gathered::Next(Box::new(search.with(None)), owner(parts)),
             (Self::Answer { frame, winners }, Some(_)) if !winners.is_empty() => {
-                let sources = parts.iter().map(|part| (shards_of(&part.portions), search.least()));
+                let sources = parts.iter().map(|part| (shards_of(&part.slices), search.least()));
                 let page = Page::new((), frame, winners, sources);
                 Fetch::start(search, vec![Known::Hits(page)], parts)
             }

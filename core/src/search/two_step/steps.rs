@@ -4,13 +4,13 @@ use super::name::Name;
 use crate::{
     http::Reply,
     json::RawObject,
-    question::{NodeRequest, Question},
+    scatter_query::{NodeRequest, ScatterQuery},
     shard::Shard,
 };
 use std::fmt::Debug;
 
 /// A search whose pages can come in two steps.
-pub(in crate::search) trait InSteps: Question + Sized + 'static {
+pub(in crate::search) trait InSteps: ScatterQuery + Sized + 'static {
     /// The member of an answer that holds the hits.
     const HITS: &'static str;
 

@@ -6,7 +6,7 @@ use crate::{
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
-        verdict::{Decides, Part, State},
+        verdict::{OutcomeRule, State, TrackedNodeTask},
     },
     ledger::tasks::Task,
 };
@@ -31,7 +31,7 @@ const EVERYWHERE: [TaskKind; 5] = [
 
 /// A task to be tracked to its end.
 #[derive(Debug)]
-pub struct Unsettled {
+pub struct TrackedTask {
     /// The task as stored in the ledger.
     pub task: Task,
     /// The nodes' tasks for it.
@@ -47,21 +47,21 @@ pub struct Unsettled {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) task: Task,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<TrackedNodeTask>,
     pub(crate) effect: Effect,
     pub(crate) indexed: Option<u64>,
     pub(crate) guard: Option<LockGuard>,
     /// Whether the task's outcome has been applied to the catalogue and the replicas.
     pub(crate) is_applied: bool,
     /// The roll back of nodes that applied what another node refused.
-    pub(crate) set_back: SetBack,
+    pub(crate) set_back: RollBack,
     /// The registration, on all nodes, of the fields that the task brought.
-    pub(crate) completing: Completing,
+    pub(crate) completing: FieldCompletion,
 }
 
 /// The state of rolling nodes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum SetBack {
+pub(crate) enum RollBack {
     /// No node is known to need a roll back.
     #[default]
     Nothing,
@@ -73,11 +73,11 @@ pub(crate) enum SetBack {
 
 impl Pending {
     /// Which outcome counts if nodes end the task differently.
-    pub(crate) fn decides(&self) -> Decides {
+    pub(crate) fn decides(&self) -> OutcomeRule {
         match &self.effect {
-            Effect::Settings { .. } | Effect::UpdateIndex { .. } => Decides::Refusal,
-            _ if self.task.kind == TaskKind::IndexDeletion => Decides::Deletion,
-            _ => Decides::Best,
+            Effect::Settings { .. } | Effect::UpdateIndex { .. } => OutcomeRule::Refusal,
+            _ if self.task.kind == TaskKind::IndexDeletion => OutcomeRule::Deletion,
+            _ => OutcomeRule::Best,
         }
     }
 
@@ -89,23 +89,23 @@ impl Pending {
 
 /// Tasks that nodes have not ended, and that the control plane tracks.
 #[derive(Debug)]
-pub struct Settler {
+pub struct TrackedTasks {
     pub(crate) pending: Mutex<BTreeMap<u32, Pending>>,
     pub(crate) wake: Notify,
     pub(crate) rounds: watch::Sender<u64>,
 }
 
-impl Default for Settler {
+impl Default for TrackedTasks {
     fn default() -> Self {
         Self { pending: Mutex::default(), wake: Notify::new(), rounds: watch::Sender::new(0) }
     }
 }
 
-impl Settler {
+impl TrackedTasks {
     /// Adds a task.
-    pub fn add(&self, unsettled: Unsettled) {
-        let Unsettled { task, node_tasks, effect, indexed, guard } = unsettled;
-        let parts = node_tasks.into_iter().map(Part::of).collect();
+    pub fn add(&self, unsettled: TrackedTask) {
+        let TrackedTask { task, node_tasks, effect, indexed, guard } = unsettled;
+        let parts = node_tasks.into_iter().map(TrackedNodeTask::of).collect();
         let pending = Pending {
             task,
             parts,
@@ -113,8 +113,8 @@ impl Settler {
             indexed,
             guard,
             is_applied: false,
-            set_back: SetBack::Nothing,
-            completing: Completing::default(),
+            set_back: RollBack::Nothing,
+            completing: FieldCompletion::default(),
         };
         self.pending().insert(pending.task.uid, pending);
         self.wake.notify_one();
@@ -131,7 +131,7 @@ impl Settler {
     /// Makes a task end only after these node tasks too.
     pub(crate) fn wait_for(&self, uid: u32, node_tasks: Vec<NodeTask>) {
         if let Some(pending) = self.pending().get_mut(&uid) {
-            pending.parts.extend(node_tasks.into_iter().map(Part::of));
+            pending.parts.extend(node_tasks.into_iter().map(TrackedNodeTask::of));
         }
         self.wake.notify_one();
     }
@@ -143,12 +143,12 @@ impl Settler {
 
     /// Whether a task must wait for an earlier task of its index that nodes are rolling back. A single Meilisearch would end
     /// them in order.
-    pub(crate) fn waits_for_set_back(&self, uid: u32) -> bool {
+    pub(crate) fn waits_for_roll_back(&self, uid: u32) -> bool {
         let all = self.pending();
         let Some(this) = all.get(&uid) else { return false };
         let names: BTreeSet<&str> = this.names().collect();
         let is_before = |pending: &Pending| {
-            pending.set_back != SetBack::Nothing && pending.names().any(|name| names.contains(name))
+            pending.set_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
         };
         // A task that holds locks does not wait: others wait for it.
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))
@@ -291,9 +291,10 @@ impl Settler {
     /// Whether a node has tasks on a shard that have not succeeded yet.
     #[must_use]
     pub fn is_pending(&self, node: &str, shard: Shard) -> bool {
-        let concerns =
-            |part: &Part| part.node == node && (part.shards.is_empty() || part.shards.contains(&shard));
-        let is_open = |part: &Part| concerns(part) && part.seen.state != State::Succeeded;
+        let concerns = |part: &TrackedNodeTask| {
+            part.node == node && (part.shards.is_empty() || part.shards.contains(&shard))
+        };
+        let is_open = |part: &TrackedNodeTask| concerns(part) && part.seen.state != State::Succeeded;
         self.pending().values().any(|pending| pending.parts.iter().any(is_open))
     }
 
@@ -302,7 +303,7 @@ impl Settler {
     ///
     /// A task that failed on the node is waited for too, until its outcome has been applied.
     pub async fn indexed(&self, node: &str, shards: &[Shard]) -> bool {
-        let concerns = |part: &Part| {
+        let concerns = |part: &TrackedNodeTask| {
             part.node == node && (part.shards.is_empty() || part.shards.iter().any(|s| shards.contains(s)))
         };
         let mut waited_for: Vec<u32> = {
@@ -336,7 +337,7 @@ impl Settler {
 
 /// The state of registering, on all nodes, the fields that a task brought.
 #[derive(Debug, Default)]
-pub(crate) struct Completing {
+pub(crate) struct FieldCompletion {
     pub(crate) is_under_way: bool,
     pub(crate) attempts: u8,
     /// The number of failed registrations that have been handled.

@@ -11,7 +11,7 @@ use crate::{
     node::{Authority, NodeAnswer, Request},
 };
 use miroir_core::{
-    documents::Doubts,
+    documents::Preflight,
     error::ErrorBody,
     path::ApiPath,
     protocol::{Begin, BeginReply, WriteOperation},
@@ -96,7 +96,7 @@ impl Refused {
             custom_metadata: None,
             fields: Vec::new(),
             nested_fields: Vec::new(),
-            doubts: Doubts::default(),
+            doubts: Preflight::default(),
             doubtful: None,
         };
         match begin(cluster, begin_failed).await? {

@@ -4,11 +4,11 @@ use super::{Sent, Shared, pass_on};
 use crate::{
     base::error::{Error, Result},
     cluster::{Cluster, locks::Scope},
-    indexes::catalogue,
+    indexes::creation,
     node::{Authority, NodeAnswer, TIMEOUT},
     sync::{
         features,
-        instance_settings::{self, Changed},
+        instance_settings::{self, InstanceChange},
     },
 };
 use axum::{extract::Path, response::Response};
@@ -32,7 +32,7 @@ pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's error.
 pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
-    let answer = everywhere(&cluster, sent, |answer| Some(Changed::Network(answer.json()))).await?;
+    let answer = everywhere(&cluster, sent, |answer| Some(InstanceChange::Network(answer.json()))).await?;
     instance_settings::learn_name(&cluster).await?;
     Ok(answer)
 }
@@ -43,7 +43,7 @@ pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
 /// A node's error.
 pub async fn workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
     let body = sent.json();
-    everywhere(&cluster, sent, |_| Some(Changed::Workspace(uid, body))).await
+    everywhere(&cluster, sent, |_| Some(InstanceChange::Workspace(uid, body))).await
 }
 
 /// `DELETE /chats/{workspace}/settings`.
@@ -51,7 +51,7 @@ pub async fn workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> 
 /// # Errors
 /// A node's error.
 pub async fn reset_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    everywhere(&cluster, sent, |_| Some(Changed::Workspace(uid, None))).await
+    everywhere(&cluster, sent, |_| Some(InstanceChange::Workspace(uid, None))).await
 }
 
 /// `DELETE /chats/{workspace}`.
@@ -59,7 +59,7 @@ pub async fn reset_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sen
 /// # Errors
 /// A node's error.
 pub async fn delete_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    everywhere(&cluster, sent, |_| Some(Changed::NoWorkspace(uid))).await
+    everywhere(&cluster, sent, |_| Some(InstanceChange::NoWorkspace(uid))).await
 }
 
 /// Sends a change to all nodes. The first node judges the client's request; if it accepts the request, the other nodes get it
@@ -67,7 +67,7 @@ pub async fn delete_workspace(cluster: Shared, Path(uid): Path<String>, sent: Se
 pub(super) async fn everywhere(
     cluster: &Shared,
     sent: Sent,
-    changed: impl FnOnce(&NodeAnswer) -> Option<Changed> + Send + 'static,
+    changed: impl FnOnce(&NodeAnswer) -> Option<InstanceChange> + Send + 'static,
 ) -> Result<Response> {
     let cluster = cluster.0.clone();
     sent.grant()?;
@@ -79,7 +79,7 @@ pub(super) async fn everywhere(
 async fn send(
     cluster: &Arc<Cluster>,
     sent: Sent,
-    changed: impl FnOnce(&NodeAnswer) -> Option<Changed>,
+    changed: impl FnOnce(&NodeAnswer) -> Option<InstanceChange>,
 ) -> Result<Response> {
     let _guard = cluster.locks.lock(Scope::indexes([])).await;
     let mut missed = Vec::new();
@@ -110,11 +110,11 @@ async fn send(
     if let Some(changed) = first.as_ref().and_then(changed) {
         cluster.ledger.call(move |connection| instance_settings::store(connection, changed)).await?;
     }
-    catalogue::mark_behind(cluster, &missed).await?;
+    creation::mark_behind(cluster, &missed).await?;
     // Gateways may still read from a node that has missed the change. For example, a deleted key would still be valid there. So
     // the answer waits until they do not.
     let is_read_nowhere_else = async {
-        while !cluster.is_read_as_written().await? {
+        while !cluster.no_gateway_reads_stale().await? {
             tokio::time::sleep(MOMENT).await;
         }
         Ok::<_, Error>(())

@@ -8,7 +8,7 @@ use crate::{
     base::error::{Error, Result},
     cluster::{Cluster, locks::Scope},
     domain::intent::{NodeRequest, NodeTask},
-    indexes::catalogue,
+    indexes::creation,
     node::{Node, Request},
 };
 use futures_util::future::join_all;
@@ -46,11 +46,11 @@ fn missing(wanted: &[String], has: &HashSet<String>, key: &str) -> Vec<String> {
 /// The ledger failed, or the node did not answer.
 pub async fn missed(cluster: &Cluster, node: &Node, index: &str) -> Result<Option<NodeRequest>> {
     let known = known(cluster, index).await?;
-    let view = cluster.view();
-    let key = view.indexes.get(index).and_then(|index| index.primary_key.as_deref());
+    let cluster_state = cluster.cluster_state();
+    let key = cluster_state.indexes.get(index).and_then(|index| index.primary_key.as_deref());
     let (Some(key), false) = (key, known.is_empty()) else { return Ok(None) };
     let misses = missing(&known.names(), &of_node(node, index).await?, key);
-    Ok((!misses.is_empty()).then(|| registration(index, Key::Said(key), &misses)))
+    Ok((!misses.is_empty()).then(|| registration(index, Key::Explicit(key), &misses)))
 }
 
 /// Registers on each node the fields of an index that only other nodes know. There are several causes: an edit by function
@@ -63,7 +63,8 @@ pub async fn missed(cluster: &Cluster, node: &Node, index: &str) -> Result<Optio
 pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     let _whole = cluster.locks.lock(Scope::shards(index, &[])).await;
     let _one = cluster.creating.lock(index).await;
-    let Some(key) = cluster.view().indexes.get(index).and_then(|index| index.primary_key.clone()) else {
+    let Some(key) = cluster.cluster_state().indexes.get(index).and_then(|index| index.primary_key.clone())
+    else {
         return Ok(Vec::new());
     };
     let nodes = cluster.current();
@@ -86,9 +87,9 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
         if misses.is_empty() {
             continue;
         }
-        let request = registration(index, Key::Said(&key), &misses);
-        let sent = catalogue::send_to(cluster, std::slice::from_ref(node), &[request]).await;
-        catalogue::mark_behind(cluster, &sent.missed).await?;
+        let request = registration(index, Key::Explicit(&key), &misses);
+        let sent = creation::send_to(cluster, std::slice::from_ref(node), &[request]).await;
+        creation::mark_behind(cluster, &sent.missed).await?;
         tasks.extend(sent.tasks);
     }
     cluster.fields.registering(index, &tasks);
@@ -100,7 +101,7 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
 
 /// [`complete`] for all indexes of which the ledger knows no field: an earlier version wrote the ledger, or it was recovered.
 pub async fn complete_unknown(cluster: &Cluster) {
-    for index in cluster.view().indexes.keys() {
+    for index in cluster.cluster_state().indexes.keys() {
         let done = async {
             if known(cluster, index).await?.is_empty() {
                 complete(cluster, index).await?;

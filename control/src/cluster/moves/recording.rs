@@ -7,18 +7,18 @@ use std::{
 };
 
 /// What has been written to the copied shards, by index.
-pub type Dirty = BTreeMap<String, Written>;
+pub type RecordedWrites = BTreeMap<String, IndexChanges>;
 
 /// What has been written to an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum IndexChanges {
     /// Documents of these ids.
     Ids(BTreeSet<String>),
     /// Unknown documents: any may have changed.
     All,
 }
 
-impl Written {
+impl IndexChanges {
     fn add(&mut self, other: Self) {
         match (self, other) {
             (Self::Ids(ids), Self::Ids(more)) => ids.extend(more),
@@ -27,16 +27,16 @@ impl Written {
     }
 }
 
-fn add(dirty: &mut Dirty, index: String, written: Written) {
-    dirty.entry(index).or_insert_with(|| Written::Ids(BTreeSet::new())).add(written);
+fn add(dirty: &mut RecordedWrites, index: String, written: IndexChanges) {
+    dirty.entry(index).or_insert_with(|| IndexChanges::Ids(BTreeSet::new())).add(written);
 }
 
 /// The number of documents written; `usize::MAX` if it is unknown.
 #[must_use]
-pub fn count(dirty: &Dirty) -> usize {
-    let of_index = |written: &Written| match written {
-        Written::Ids(ids) => ids.len(),
-        Written::All => usize::MAX,
+pub fn count(dirty: &RecordedWrites) -> usize {
+    let of_index = |written: &IndexChanges| match written {
+        IndexChanges::Ids(ids) => ids.len(),
+        IndexChanges::All => usize::MAX,
     };
     dirty.values().map(of_index).fold(0, usize::saturating_add)
 }
@@ -50,7 +50,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Recordings {
     next: u64,
-    running: HashMap<u64, BTreeMap<Shard, Dirty>>,
+    running: HashMap<u64, BTreeMap<Shard, RecordedWrites>>,
 }
 
 /// A recording. Dropping this ends it.
@@ -68,7 +68,9 @@ impl Recorder {
         let mut recordings = self.recordings();
         let id = recordings.next;
         recordings.next += 1;
-        recordings.running.insert(id, shards.into_iter().map(|shard| (shard, Dirty::new())).collect());
+        recordings
+            .running
+            .insert(id, shards.into_iter().map(|shard| (shard, RecordedWrites::new())).collect());
         Recording { recorder: self.clone(), id }
     }
 
@@ -82,7 +84,7 @@ impl Recorder {
 
     /// Records a write of these document ids to a shard of an index; `None` if the ids are unknown.
     pub fn written(&self, index: &str, shard: Shard, ids: Option<&BTreeSet<String>>) {
-        let written = || ids.map_or(Written::All, |ids| Written::Ids(ids.clone()));
+        let written = || ids.map_or(IndexChanges::All, |ids| IndexChanges::Ids(ids.clone()));
         let mut recordings = self.recordings();
         for dirty in recordings.running.values_mut().filter_map(|shards| shards.get_mut(&shard)) {
             add(dirty, index.to_owned(), written());
@@ -96,7 +98,7 @@ impl Recorder {
             None => known.collect(),
         };
         for dirty in self.recordings().running.values_mut().flat_map(BTreeMap::values_mut) {
-            dirty.extend(changed.iter().map(|index| (index.clone(), Written::All)));
+            dirty.extend(changed.iter().map(|index| (index.clone(), IndexChanges::All)));
         }
     }
 
@@ -108,8 +110,8 @@ impl Recorder {
 impl Recording {
     /// Takes what has been written since the last call.
     #[must_use]
-    pub fn take(&self) -> Dirty {
-        let mut all = Dirty::new();
+    pub fn take(&self) -> RecordedWrites {
+        let mut all = RecordedWrites::new();
         let mut recordings = self.recorder.recordings();
         for dirty in recordings.running.get_mut(&self.id).into_iter().flat_map(BTreeMap::values_mut) {
             for (index, written) in std::mem::take(dirty) {
@@ -161,20 +163,21 @@ mod tests {
         recorder.written("b", Shard(2), None);
         let taken = recording.take();
         let expected =
-            [("a".to_owned(), Written::Ids(ids(&["x", "y"]))), ("b".to_owned(), Written::All)].into();
+            [("a".to_owned(), IndexChanges::Ids(ids(&["x", "y"]))), ("b".to_owned(), IndexChanges::All)]
+                .into();
         assert_eq!(taken, expected);
-        assert_eq!((count(&taken), count(&Dirty::new())), (usize::MAX, 0));
+        assert_eq!((count(&taken), count(&RecordedWrites::new())), (usize::MAX, 0));
         assert!(recording.take().is_empty());
         recorder.written("b", Shard(2), None);
         recorder.written("b", Shard(2), Some(&ids(&["z"])));
         assert!(recording.is_clean(Shard(1)) && !recording.is_clean(Shard(2)));
-        assert_eq!(recording.take(), [("b".to_owned(), Written::All)].into(), "all stays all");
+        assert_eq!(recording.take(), [("b".to_owned(), IndexChanges::All)].into(), "all stays all");
         assert!(recording.is_clean(Shard(2)));
         recording.end(&[Shard(2)]);
         recorder.written("b", Shard(2), None);
         assert!(recording.take().is_empty());
         recorder.indexes_changed(None, ["c".to_owned()].into_iter());
-        assert_eq!(recording.take(), [("c".to_owned(), Written::All)].into());
+        assert_eq!(recording.take(), [("c".to_owned(), IndexChanges::All)].into());
         drop(recording);
         assert!(recorder.recorded(&[Shard(1)]).is_empty());
     }

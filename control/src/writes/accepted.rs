@@ -10,7 +10,7 @@ const RECENT: u32 = 1000;
 
 /// The writes that nodes say they have accepted.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct AcceptedWrites {
     /// By the ledger's task uid: node → its own task uid.
     pub taken: HashMap<u32, BTreeMap<String, u32>>,
     /// The nodes that did not answer: each may have accepted any of the writes.
@@ -18,13 +18,13 @@ pub struct Found {
 }
 
 /// Asks nodes which of their recent tasks belong to these uids, by `customMetadata`.
-pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> Found {
+pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> AcceptedWrites {
     let all = cluster.nodes();
     let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
         let answer = node.recent_tasks(RECENT).await;
         (node.name.clone(), answer)
     });
-    let mut found = Found::default();
+    let mut found = AcceptedWrites::default();
     for (node, answer) in join_all(asked).await {
         let answer = match answer {
             Ok(answer) => answer,

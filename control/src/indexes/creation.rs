@@ -11,10 +11,10 @@ use crate::{
         cluster_state::Index,
         intent::{NodeRequest, NodeTask},
     },
-    fencing::fenced,
+    fencing::in_flight,
     indexes::fields::{
         self,
-        reach::Reach,
+        indexable::Reach,
         registration::{Key, registration},
     },
     ledger::settings as stored,
@@ -97,7 +97,7 @@ pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) 
     let mut tasks = Vec::new();
     for request in requests {
         let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
-        let answer = fenced::send(cluster, node, own.clone(), TIMEOUT).await?;
+        let answer = in_flight::send(cluster, node, own.clone(), TIMEOUT).await?;
         let node_task = answer.task_uid().filter(|_| answer.is_success());
         let node_task = node_task.ok_or_else(|| node.unexpected(&own, &answer))?;
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: request.main, shards: Vec::new() });
@@ -184,9 +184,9 @@ pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
     let nodes = cluster.nodes();
     let away: Vec<&String> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
     cluster
-        .change(|view| {
+        .change(|cluster_state| {
             for node in missed.iter().chain(away) {
-                view.mark_behind(node);
+                cluster_state.mark_behind(node);
             }
         })
         .await
@@ -233,7 +233,7 @@ pub async fn ensure_index(
     content: Option<Content<'_>>,
 ) -> Result<Vec<NodeTask>> {
     // Fast path: for most writes nothing is to be done, and they do not wait for the lock.
-    if let Some(entry) = cluster.view().indexes.get(index) {
+    if let Some(entry) = cluster.cluster_state().indexes.get(index) {
         let is_whole = match (&content, &entry.primary_key) {
             (None, _) => true,
             // The caller splits the payload again by the index's own key, and calls again.
@@ -246,7 +246,7 @@ pub async fn ensure_index(
         }
     }
     let _one = cluster.creating.lock(index).await;
-    let known = cluster.view().indexes.get(index).cloned();
+    let known = cluster.cluster_state().indexes.get(index).cloned();
     let mut requests = Vec::new();
     if known.is_none() {
         fields::forget(cluster, index).await?;
@@ -258,7 +258,7 @@ pub async fn ensure_index(
         && known_key.as_deref().is_none_or(|known| known == content.key.name())
     {
         // If the index was created with a primary key, nodes know the key before the first fields of documents.
-        let key = if known_key.is_some() { Key::Said(content.key.name()) } else { content.key };
+        let key = if known_key.is_some() { Key::Explicit(content.key.name()) } else { content.key };
         new = content.unknown(cluster, index).await?;
         let known_fields = fields::known(cluster, index).await?;
         if known_fields.is_empty() {
@@ -279,8 +279,8 @@ pub async fn ensure_index(
     let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
     let now = cluster.clock.wall();
     cluster
-        .change(|view| {
-            let entry = view.indexes.entry(index.to_owned()).or_insert_with(|| Index {
+        .change(|cluster_state| {
+            let entry = cluster_state.indexes.entry(index.to_owned()).or_insert_with(|| Index {
                 created_at: now,
                 updated_at: now,
                 ..Index::default()

@@ -5,7 +5,7 @@
 
 use crate::{
     base::error::{Error, Result},
-    cluster::{Cluster, locks::Scope, tracked::SetBack},
+    cluster::{Cluster, locks::Scope, tracked_tasks::RollBack},
     disguise::{
         embedders::{EMBEDDERS, known, with_template},
         facet_values,
@@ -14,9 +14,9 @@ use crate::{
     domain::{
         intent::{Effect, NodeRequest},
         settings_change::{depth, merge_change},
-        verdict::Over,
+        verdict::Outcome,
     },
-    indexes::catalogue,
+    indexes::creation,
     ledger::settings as stored,
     node::Node,
 };
@@ -27,9 +27,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
 
 /// Starts the rollback. The task waits for it.
-pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
-    if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
-        pending.set_back = SetBack::UnderWay;
+pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
+    if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
+        pending.set_back = RollBack::UnderWay;
     }
     tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
     let cluster = Arc::clone(cluster);
@@ -41,17 +41,17 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Over) {
                 over.set_back
             }
         };
-        if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
-            pending.set_back = SetBack::Done(missed);
+        if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
+            pending.set_back = RollBack::Done(missed);
         }
-        cluster.settler.notice();
+        cluster.tracked_tasks.notice();
     };
     tokio::spawn(work.in_current_span());
 }
 
 /// Rolls nodes back. Returns the nodes that could not be rolled back.
-async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<String>> {
-    let (effect, is_locked) = match cluster.settler.pending().get(&uid) {
+async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<String>> {
+    let (effect, is_locked) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(pending) => (pending.effect.clone(), pending.guard.is_some()),
         None => return Ok(BTreeSet::new()),
     };
@@ -62,7 +62,8 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
         false => Some(cluster.locks.lock(Scope::indexes(effect.names())).await),
     };
     // Indexes may have been renamed meanwhile.
-    let effect = cluster.settler.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
+    let effect =
+        cluster.tracked_tasks.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
     let nodes: Vec<Arc<Node>> = over.set_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
         Effect::Settings { index, change, .. } => {
@@ -74,7 +75,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
     if requests.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let sent = nodes.iter().map(async |node| (node, catalogue::send_all(cluster, node, &requests).await));
+    let sent = nodes.iter().map(async |node| (node, creation::send_all(cluster, node, &requests).await));
     let sent = join_all(sent).await;
     drop(guard);
     let done = sent.into_iter().map(async |(node, tasks)| {
@@ -96,7 +97,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Over) -> Result<BTreeSet<S
 /// The requests that restore the primary key of an index, under its new name if it was renamed.
 fn update(cluster: &Cluster, effect: &Effect) -> Vec<NodeRequest> {
     let Effect::UpdateIndex { index, primary_key, rename } = effect else { return Vec::new() };
-    let known = cluster.view().indexes.get(index).and_then(|known| known.primary_key.clone());
+    let known = cluster.cluster_state().indexes.get(index).and_then(|known| known.primary_key.clone());
     let Some(known) = known.filter(|known| primary_key.as_ref().is_some_and(|key| key != known)) else {
         return Vec::new();
     };
@@ -111,16 +112,16 @@ async fn settings(
     uid: u32,
     index: &str,
     change: Option<&Value>,
-    over: &Over,
+    over: &Outcome,
 ) -> Result<Vec<NodeRequest>> {
     // If the index was deleted, there is nothing to restore, and settings would create it again.
-    if !cluster.view().indexes.contains_key(index) {
+    if !cluster.cluster_state().indexes.contains_key(index) {
         return Ok(Vec::new());
     }
     let name = index.to_owned();
     let mut wanted = cluster.ledger.call(move |connection| stored::settings(connection, &name)).await?;
     // Changes whose tasks have not ended are not in the ledger yet, but are earlier in the nodes' queues.
-    for other in cluster.settler.other_changes(uid, index) {
+    for other in cluster.tracked_tasks.other_changes(uid, index) {
         merge_change(&mut wanted, other.as_ref());
     }
     let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));
@@ -134,7 +135,7 @@ async fn settings(
         column: "body",
         problem: format!("`{FILTERABLE}` are no list"),
     })?;
-    Ok(catalogue::apart(index, &undone).into())
+    Ok(creation::apart(index, &undone).into())
 }
 
 /// The change that undoes a change: what it has set becomes as in `wanted`, or the default. `shown` are all settings of a node

@@ -6,12 +6,12 @@ use crate::{
     base::error::Result,
     cluster::{
         Cluster,
-        tracked::{Completing, Pending},
+        tracked_tasks::{FieldCompletion, Pending},
     },
     domain::{
         intent::Effect,
         task::TaskKind,
-        verdict::{Part, State},
+        verdict::{State, TrackedNodeTask},
     },
     indexes::fields,
     ledger::intents,
@@ -37,12 +37,13 @@ const REACH: [&str; 5] = [
 /// do not know all fields, and must be marked as behind.
 pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>> {
     let index = {
-        let mut all = cluster.settler.pending();
+        let mut all = cluster.tracked_tasks.pending();
         let Some(pending) = all.get_mut(&uid) else { return Some(BTreeSet::new()) };
         if pending.completing.is_under_way {
             return None;
         }
-        let failed: Vec<&Part> = pending.parts.iter().filter(|part| is_failed_registration(part)).collect();
+        let failed: Vec<&TrackedNodeTask> =
+            pending.parts.iter().filter(|part| is_failed_registration(part)).collect();
         let is_first = pending.completing.attempts == 0 && makes_fields(pending);
         let is_about_documents = pending.task.kind.is_about_documents();
         let is_again = is_about_documents && failed.len() > pending.completing.seen;
@@ -55,7 +56,7 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
         }
         let (index, seen) = (index.clone(), failed.len());
         let attempts = pending.completing.attempts + 1;
-        pending.completing = Completing { is_under_way: true, attempts, seen };
+        pending.completing = FieldCompletion { is_under_way: true, attempts, seen };
         index
     };
     let cluster = Arc::clone(cluster);
@@ -65,14 +66,14 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>>
             tracing::warn!(uid, index, error = %error.chain(), "fields could not be registered on all nodes yet");
             tokio::time::sleep(PAUSE).await;
         }
-        if let Some(pending) = cluster.settler.pending().get_mut(&uid) {
+        if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
             pending.completing.is_under_way = false;
             if done.is_err() {
                 pending.completing.attempts = pending.completing.attempts.saturating_sub(1);
                 pending.completing.seen = 0;
             }
         }
-        cluster.settler.notice();
+        cluster.tracked_tasks.notice();
     };
     tokio::spawn(work.in_current_span());
     None
@@ -84,12 +85,12 @@ async fn run(cluster: &Cluster, uid: u32, index: &str) -> Result<()> {
         let stored = tasks.clone();
         let add = move |connection: &_| intents::add_node_tasks(connection, uid, &stored);
         cluster.ledger.call(add).await?;
-        cluster.settler.wait_for(uid, tasks);
+        cluster.tracked_tasks.wait_for(uid, tasks);
     }
     Ok(())
 }
 
-fn is_failed_registration(part: &Part) -> bool {
+fn is_failed_registration(part: &TrackedNodeTask) -> bool {
     !part.main && matches!(part.seen.state, State::Failed | State::Canceled)
 }
 

@@ -21,7 +21,7 @@ const MAX_DIMENSIONS: usize = 8;
 /// What nodes may refuse in a payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Doubts {
+pub struct Preflight {
     /// There is a `_geo` that is not a point.
     pub geo: bool,
     /// There is a `_geojson` that is not plain GeoJSON.
@@ -33,7 +33,7 @@ pub struct Doubts {
     pub dimensions: BTreeMap<String, BTreeSet<Option<u64>>>,
 }
 
-impl Doubts {
+impl Preflight {
     /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -43,7 +43,7 @@ impl Doubts {
 
 /// The preflight findings for the documents of a payload, with the documents that they are about.
 #[derive(Debug, Default)]
-pub(super) struct Doubtful {
+pub(super) struct PreflightDocuments {
     geo: bool,
     geojson: bool,
     vectors: bool,
@@ -53,7 +53,7 @@ pub(super) struct Doubtful {
     dimensions: BTreeMap<String, BTreeMap<Option<u64>, usize>>,
 }
 
-impl Doubtful {
+impl PreflightDocuments {
     /// Whether the preflight checks a field with this name.
     pub fn concerns(name: &str) -> bool {
         ["_geo", "_geojson", "_vectors"].contains(&name)
@@ -105,13 +105,13 @@ impl Doubtful {
     }
 
     /// The description for the control plane.
-    pub fn told(&self) -> Doubts {
+    pub fn told(&self) -> Preflight {
         let dimensions = self
             .dimensions
             .iter()
             .filter(|(_, dimensions)| !dimensions.is_empty())
             .map(|(embedder, dimensions)| (embedder.clone(), dimensions.keys().copied().collect()));
-        Doubts {
+        Preflight {
             geo: self.geo,
             geojson: self.geojson,
             vectors: self.vectors,
@@ -192,8 +192,8 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn told(name: &str, text: &str) -> Doubts {
-        let mut doubtful = Doubtful::default();
+    fn told(name: &str, text: &str) -> Preflight {
+        let mut doubtful = PreflightDocuments::default();
         let value: Box<RawValue> = serde_json::from_str(text).unwrap();
         doubtful.look(7, name, &value).unwrap();
         let told = doubtful.told();
@@ -250,6 +250,6 @@ mod tests {
         let expected =
             [("a", vec![Some(1), Some(2)]), ("b", vec![Some(3)]), ("c", vec![None]), ("d", vec![Some(0)])];
         let expected = expected.map(|(name, counts)| (name.to_owned(), counts.into_iter().collect()));
-        assert_eq!(counted, Doubts { dimensions: expected.into(), ..Doubts::default() });
+        assert_eq!(counted, Preflight { dimensions: expected.into(), ..Preflight::default() });
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     answer::DocumentId,
-    hit::DETAILS,
+    hit_fields::DETAILS,
     query::IndexQuery,
     rank::HIDDEN,
     values::{FacetValue, values_at},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     json::{RawObject, to_bytes},
     path::ApiPath,
-    question::{Gathered, Key, NodeRequest, Part, Portion, Question, owner},
+    scatter_query::{Gathered, Key, NodeRequest, Part, QuerySlice, ScatterQuery, owner},
     topology::Topology,
 };
 use memchr::memmem;
@@ -45,7 +45,7 @@ impl Revealed {
 }
 
 /// A search whose answers may hide the values that its hits are sorted or deduplicated by.
-pub(super) trait Sorting: Question + Sized + 'static {
+pub(super) trait Sorting: ScatterQuery + Sized + 'static {
     /// The queries of the search.
     fn queries(&self) -> Vec<&IndexQuery>;
 
@@ -142,9 +142,9 @@ impl Hidden {
 
 impl<S> Reveal<S> {
     /// The ids of a node's hits to read from the next index.
-    fn ids(&self, portions: &[Portion]) -> Option<&[Box<RawValue>]> {
+    fn ids(&self, slices: &[QuerySlice]) -> Option<&[Box<RawValue>]> {
         let (index, ..) = self.indexes.last()?;
-        let (_, ids) = self.answers.iter().find(|(part, _)| *part.portions == *portions)?;
+        let (_, ids) = self.answers.iter().find(|(part, _)| *part.slices == *slices)?;
         ids.get(index).map(Vec::as_slice)
     }
 }
@@ -191,23 +191,23 @@ fn hidden_ids(body: &[u8], only: &str, indexes: &BTreeMap<&str, Wanted<'_>>) -> 
     found.into_iter().map(|(index, ids)| (index, owned(ids))).collect()
 }
 
-impl<S: Sorting> Question for Reveal<S> {
+impl<S: Sorting> ScatterQuery for Reveal<S> {
     fn seeds(&self) -> Vec<u64> {
         self.search.seeds()
     }
 
-    fn concerns(&self, portions: &[Portion]) -> bool {
-        self.ids(portions).is_some()
+    fn concerns(&self, slices: &[QuerySlice]) -> bool {
+        self.ids(slices).is_some()
     }
 
-    fn ask(&self, portions: &[Portion]) -> NodeRequest {
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
         #[derive(Serialize)]
         struct Fetch<'a> {
             fields: Vec<&'a String>,
             ids: &'a [Box<RawValue>],
             limit: usize,
         }
-        let (Some((index, key, attributes)), Some(ids)) = (self.indexes.last(), self.ids(portions)) else {
+        let (Some((index, key, attributes)), Some(ids)) = (self.indexes.last(), self.ids(slices)) else {
             return NodeRequest::new("", Vec::new());
         };
         let fields = std::iter::once(key).chain(attributes).collect();
@@ -216,7 +216,7 @@ impl<S: Sorting> Question for Reveal<S> {
         NodeRequest { key: Key::Internal, ..NodeRequest::new(path, body) }
     }
 
-    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn restart(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         Some(Box::new(self.search))
     }
 

@@ -12,7 +12,7 @@ use crate::{
     node::{Node, Request},
 };
 use miroir_core::{
-    documents::Doubts,
+    documents::Preflight,
     error::ErrorBody,
     path::ApiPath,
     protocol::{Begin, WriteOperation},
@@ -46,11 +46,11 @@ pub enum Looked {
 /// # Errors
 /// The ledger failed.
 pub async fn settings(cluster: &Cluster, index: &str) -> Result<(Settings, Settings)> {
-    let changes = cluster.settler.effects(|effect| match effect {
+    let changes = cluster.tracked_tasks.effects(|effect| match effect {
         Effect::Settings { index: of, change, .. } if of == index => Some(change.clone()),
         _ => None,
     });
-    let known = cluster.view().indexes.contains_key(index);
+    let known = cluster.cluster_state().indexes.contains_key(index);
     let index = index.to_owned();
     let now = match known {
         true => cluster.ledger.call(move |connection| stored::settings(connection, &index)).await?,
@@ -72,7 +72,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
     else {
         return Ok(Looked::Done { settings: None, failure: None });
     };
-    let known = cluster.view().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
+    let known = cluster.cluster_state().indexes.get(&begin.index).and_then(|index| index.primary_key.clone());
     // If the index has another key, the gateway splits the payload again, and its next begin runs the preflight.
     if begin.doubts.is_empty() || known.is_some_and(|known| known != *key) {
         return Ok(Looked::Done { settings: None, failure: None });
@@ -86,7 +86,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
             None => return Ok(Looked::Show),
             // Nodes handle documents after all earlier settings, so the preflight waits until these are applied.
             Some(_) if now != then && cluster.clock.since(begun) < PATIENCE => {
-                cluster.settler.refresh().await;
+                cluster.tracked_tasks.refresh().await;
                 continue;
             }
             Some(documents) => probe(cluster, begin, documents, key, *update, &now).await,
@@ -96,7 +96,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
 }
 
 /// Whether a node could refuse the payload because of these settings.
-fn matters(settings: &Settings, doubts: &Doubts) -> bool {
+fn matters(settings: &Settings, doubts: &Preflight) -> bool {
     let names = |setting: &str, field: &str| {
         settings
             .get(setting)
@@ -127,7 +127,7 @@ fn dimensions(embedder: &Value) -> Option<u64> {
 
 /// The settings of the temporary index for the preflight. Its embedders expect vectors from the user, so that they embed
 /// nothing.
-fn judging(settings: &Settings, doubts: &Doubts) -> Value {
+fn judging(settings: &Settings, doubts: &Preflight) -> Value {
     let embedders: Map<String, Value> = doubts
         .dimensions
         .iter()
@@ -210,11 +210,11 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn doubts(dimensions: &[(&str, &[Option<u64>])]) -> Doubts {
+    fn doubts(dimensions: &[(&str, &[Option<u64>])]) -> Preflight {
         let dimensions = dimensions
             .iter()
             .map(|(name, found)| ((*name).to_owned(), found.iter().copied().collect::<BTreeSet<_>>()));
-        Doubts { dimensions: dimensions.collect(), ..Doubts::default() }
+        Preflight { dimensions: dimensions.collect(), ..Preflight::default() }
     }
 
     #[test]
@@ -225,9 +225,9 @@ mod tests {
                           "c": {"source": "composite", "indexingEmbedder": {"dimensions": 3}}}
         });
         let Value::Object(settings) = settings else { panic!("no object") };
-        assert!(matters(&settings, &Doubts { geo: true, ..Doubts::default() }));
-        assert!(!matters(&settings, &Doubts { geojson: true, ..Doubts::default() }));
-        assert!(matters(&Settings::new(), &Doubts { vectors: true, ..Doubts::default() }));
+        assert!(matters(&settings, &Preflight { geo: true, ..Preflight::default() }));
+        assert!(!matters(&settings, &Preflight { geojson: true, ..Preflight::default() }));
+        assert!(matters(&Settings::new(), &Preflight { vectors: true, ..Preflight::default() }));
         for (fine, bad) in [
             (doubts(&[("a", &[Some(2)]), ("x", &[None])]), doubts(&[("a", &[Some(2), Some(3)])])),
             (doubts(&[("b", &[Some(7)])]), doubts(&[("b", &[Some(7), Some(8)])])),

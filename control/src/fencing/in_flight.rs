@@ -12,17 +12,17 @@ use uuid::Uuid;
 
 /// A request that has no answer yet. If it is dropped without one, its key is fenced before the node's copies are trusted
 /// again.
-struct OnItsWay<'a> {
+struct InFlight<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
     key: Uuid,
     is_over: bool,
 }
 
-impl Drop for OnItsWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.cluster.epochs.late(&self.node.name, self.key);
+            self.cluster.write_keys.late(&self.node.name, self.key);
         }
     }
 }
@@ -38,8 +38,8 @@ pub async fn send(
     patience: Duration,
 ) -> Result<NodeAnswer> {
     let holder = WriteKeyHolder::ControlPlane { node: node.name.clone() };
-    let (key, text) = cluster.epochs.key(cluster, &holder).await?;
-    let mut on_its_way = OnItsWay { cluster, node, key, is_over: false };
+    let (key, text) = cluster.write_keys.key(cluster, &holder).await?;
+    let mut on_its_way = InFlight { cluster, node, key, is_over: false };
     let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;
     // A request that got no connection was never sent.
@@ -80,22 +80,25 @@ mod tests {
                 _ => Reply::NoConnection,
             }))
             .build();
-        let node = |host: &str| cluster.stranger(node_config("c", &format!("http://{host}:7700")));
+        let node = |host: &str| cluster.outside_node(node_config("c", &format!("http://{host}:7700")));
         let long = Duration::from_secs(10);
         assert_eq!(send(&cluster, &node("answers"), page(), long).await.unwrap().status, 202);
-        assert!(!cluster.epochs.owes("c"));
+        assert!(!cluster.write_keys.may_accept_late("c"));
         assert!(send(&cluster, &node("nobody"), page(), long).await.is_err());
-        assert!(!cluster.epochs.owes("c"), "it was never sent");
+        assert!(!cluster.write_keys.may_accept_late("c"), "it was never sent");
         let hangs = node("hangs");
         // A timeout of a hand-over drops the request with it.
-        assert!(send(&cluster, &hangs, page(), long).now_or_never().is_none() && cluster.epochs.owes("c"));
-        cluster.epochs.forget("c");
+        assert!(
+            send(&cluster, &hangs, page(), long).now_or_never().is_none()
+                && cluster.write_keys.may_accept_late("c")
+        );
+        cluster.write_keys.forget("c");
         assert!(send(&cluster, &hangs, page(), long).await.is_err());
-        assert!(cluster.epochs.owes("c"));
-        cluster.epochs.forget("c");
-        let creation = crate::indexes::catalogue::creation("books", None);
-        let creation = crate::indexes::catalogue::send_all(&cluster, &hangs, &creation);
+        assert!(cluster.write_keys.may_accept_late("c"));
+        cluster.write_keys.forget("c");
+        let creation = crate::indexes::creation::creation("books", None);
+        let creation = crate::indexes::creation::send_all(&cluster, &hangs, &creation);
         assert!(creation.now_or_never().is_none());
-        assert!(cluster.epochs.owes("c"), "indexes and settings are, too");
+        assert!(cluster.write_keys.may_accept_late("c"), "indexes and settings are, too");
     }
 }

@@ -3,14 +3,14 @@
 use super::index;
 use crate::{
     base::error::{Error, Result},
-    domain::{cluster_state::Index, search_rules::Rule},
+    domain::{cluster_state::Index, search_rules::SearchRule},
     mover::{
         copy::{fetch, ids},
         document::{by_id, content},
     },
     node::Node,
     sync::{
-        instance_settings::{self, Changed},
+        instance_settings::{self, InstanceChange},
         search_rules,
     },
 };
@@ -30,33 +30,33 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a node has.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct NodeContent {
     /// Its indexes.
     pub indexes: BTreeMap<String, Index>,
     /// The indexes' settings, as the node returns them.
     pub settings: BTreeMap<String, Value>,
     /// Its dynamic search rules, if the node returns them.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<SearchRule>,
     /// Instance settings that clients have changed, as far as the node returns them.
-    pub server: Vec<Changed>,
+    pub server: Vec<InstanceChange>,
     /// Its API keys.
     pub keys: Vec<Value>,
     /// The highest of the cluster's task uids that it knows.
     pub last_uid: Option<u32>,
     /// Its copies of shards, for shards with documents.
-    pub shards: BTreeMap<Shard, Copy>,
+    pub shards: BTreeMap<Shard, ShardCopy>,
 }
 
 /// A summary of a node's copy of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copy {
+pub struct ShardCopy {
     /// Number of documents of all indexes.
     pub documents: u64,
     /// The sum of the documents' hashes: equal for copies with the same documents.
     pub digest: u128,
 }
 
-impl Copy {
+impl ShardCopy {
     /// Adds a document.
     pub fn add(&mut self, index: &str, id: &str, text: &str) {
         let mut hash = Sha256::new();
@@ -76,13 +76,13 @@ impl Copy {
 ///
 /// # Errors
 /// The node does not answer, or has documents whose shard does not fit this number of shards.
-pub async fn look(node: &Node, shards: u16) -> Result<Found> {
+pub async fn look(node: &Node, shards: u16) -> Result<NodeContent> {
     idle(node).await?;
     let list = async |path: &'static str| -> Result<Vec<Value>> {
         let answer = node.ask("GET", path, None).await?;
         node.results(format!("GET {path}"), &answer).cloned()
     };
-    let mut found = Found { keys: list("/keys?limit=10000").await?, ..Found::default() };
+    let mut found = NodeContent { keys: list("/keys?limit=10000").await?, ..NodeContent::default() };
     for told in list("/indexes?limit=100000").await? {
         let uid = node.text("GET /indexes", &told, "uid")?.to_owned();
         let settings = node.settings(&uid).await?;
@@ -133,7 +133,7 @@ async fn read(
     index: &str,
     key: &PrimaryKey,
     shards: u16,
-    copies: &mut BTreeMap<Shard, Copy>,
+    copies: &mut BTreeMap<Shard, ShardCopy>,
 ) -> Result<()> {
     let all = ids(node, index, format!("{TAG_FIELD} EXISTS"), key).await?;
     for ids in all.chunks(PAGE) {

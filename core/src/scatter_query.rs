@@ -10,7 +10,7 @@ use std::{fmt::Debug, sync::Arc};
 
 /// One query of a scatter query, for some shards. A multi-search has several queries, any other read has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Portion {
+pub struct QuerySlice {
     /// The position of the query in the scatter query.
     pub unit: usize,
     /// The shards asked for.
@@ -19,8 +19,8 @@ pub struct Portion {
 
 /// The shards of all these.
 #[must_use]
-pub fn shards_of(portions: &[Portion]) -> Vec<Shard> {
-    portions.iter().flat_map(|portion| portion.shards.clone()).collect()
+pub fn shards_of(slices: &[QuerySlice]) -> Vec<Shard> {
+    slices.iter().flat_map(|slice| slice.shards.clone()).collect()
 }
 
 /// A request to a node; always a `POST` with JSON.
@@ -60,7 +60,7 @@ pub struct Part {
     /// The node, by its position in the topology.
     pub node: u16,
     /// What the node was asked for.
-    pub portions: Arc<[Portion]>,
+    pub slices: Arc<[QuerySlice]>,
     /// The body of its 200.
     pub body: Vec<u8>,
 }
@@ -79,9 +79,9 @@ pub enum Gathered {
     /// A part cannot be read: its node is broken.
     Broken(Broken),
     /// The answers lead to another question; this node, where it is known, is the one to ask for native errors.
-    Next(Box<dyn Question>, Option<u16>),
+    Next(Box<dyn ScatterQuery>, Option<u16>),
     /// Send another query to the same nodes, to each for the same slices.
-    Again(Box<dyn Question>),
+    Again(Box<dyn ScatterQuery>),
     /// A node has to say what is wrong: this one, or any.
     Native(Option<u16>),
 }
@@ -90,7 +90,7 @@ pub enum Gathered {
 #[derive(Debug)]
 pub struct Broken {
     /// The question, as it was put.
-    pub question: Box<dyn Question>,
+    pub scatter_query: Box<dyn ScatterQuery>,
     /// The answers to it, as they came.
     pub parts: Vec<Part>,
     /// The position of the one that cannot be read.
@@ -100,13 +100,13 @@ pub struct Broken {
 impl Gathered {
     /// The part at this position cannot be read.
     #[must_use]
-    pub fn broken(question: Box<dyn Question>, parts: Vec<Part>, position: usize) -> Self {
-        Self::Broken(Broken { question, parts, position })
+    pub fn broken(scatter_query: Box<dyn ScatterQuery>, parts: Vec<Part>, position: usize) -> Self {
+        Self::Broken(Broken { scatter_query, parts, position })
     }
 }
 
 /// A read that several nodes answer together.
-pub trait Question: Debug {
+pub trait ScatterQuery: Debug {
     /// A number for each unit, which depends on everything except the unit's paging. It chooses the replicas, so that all pages
     /// of a query come from the same ones.
     fn seeds(&self) -> Vec<u64>;
@@ -122,21 +122,21 @@ pub trait Question: Debug {
     }
 
     /// What one node is asked; [`crate::read::Read`] makes sure that each shard of each unit is asked for once.
-    fn ask(&self, portions: &[Portion]) -> NodeRequest;
+    fn ask(&self, slices: &[QuerySlice]) -> NodeRequest;
 
     /// Whether the node with these slices needs to be asked; for [`Gathered::Again`].
-    fn concerns(&self, _: &[Portion]) -> bool {
+    fn concerns(&self, _: &[QuerySlice]) -> bool {
         true
     }
 
     /// The query to start over with if a node fails after [`Gathered::Again`], when no other node can replace it.
-    fn restart(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn restart(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         None
     }
 
     /// The same query without the parts that only make the answer more exact, for nodes that refuse this one but accept the
     /// client's own request.
-    fn simpler(self: Box<Self>) -> Option<Box<dyn Question>> {
+    fn simpler(self: Box<Self>) -> Option<Box<dyn ScatterQuery>> {
         None
     }
 
