@@ -3,8 +3,7 @@
 //! The cluster makes only those errors that it cannot get from a node; all others are a node's own answer, passed on. Source of
 //! codes and messages: Meilisearch 1.50, `meilisearch-types/src/error.rs` and `meilisearch/src/error.rs`.
 
-use crate::http::Reply;
-use crate::json::to_bytes;
+use crate::{http::Reply, json::to_bytes, shard::TAG_FIELD};
 use serde::{Deserialize, Serialize};
 
 /// A Meilisearch error code, with its HTTP status and type.
@@ -117,6 +116,14 @@ impl ApiError {
                 link: format!("https://docs.meilisearch.com/errors#{}", code.name),
             },
         }
+    }
+
+    /// The error of a document that has the field of the tag. The tag is reserved for the cluster: a client's own value would be lost.
+    #[must_use]
+    pub fn reserved_field() -> Self {
+        let message =
+            format!("The field `{TAG_FIELD}` is reserved by the cluster: rename it in your documents.");
+        Self::new(Code::BAD_REQUEST, message)
     }
 
     /// The error as an HTTP answer. A 429 and a 503 ask for a retry, as Meilisearch's do.

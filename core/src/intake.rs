@@ -242,7 +242,8 @@ impl Collector {
             } else if let Some(over) = over {
                 return Progress::Done(over.error().reply());
             } else if let (Err(_), Kind::Read { route, .. }) = (&decoded, &self.kind) {
-                return begin::ask_node_verbatim(self.topology, route, self.head, body.concat());
+                return begin::ask_node_verbatim(self.topology, route, self.head, body.concat())
+                    .map(Operation::Read);
             } else if decoded.is_err() {
                 let error = ApiError::new(
                     Code::BAD_REQUEST,
@@ -263,6 +264,7 @@ impl Collector {
                 // The collector also keeps the body as received, so that a newer topology can plan the read again.
                 let held = (body.len() as u64).saturating_mul(2);
                 begin::begin(topology, route, head, body, |bytes| charge(held.saturating_add(bytes)))
+                    .map(Operation::Read)
             }
             Kind::DocumentRead { id } => {
                 DocumentRead::start(topology, head, &id).map(Operation::DocumentRead)

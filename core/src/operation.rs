@@ -5,7 +5,7 @@ use crate::{
     document_read::DocumentRead,
     http::{CallId, Outcome},
     progress::Progress,
-    read::{Read, begin::AuthorizationCheck},
+    read::begin::ReadOperation,
     shard::Shard,
     write::{Refusal, Write},
 };
@@ -13,10 +13,8 @@ use crate::{
 /// Any operation of the data plane.
 #[derive(Debug)]
 pub enum Operation {
-    /// Checks whether the client may ask for an expensive read, before the read starts.
-    AuthorizationCheck(Box<AuthorizationCheck>),
-    /// A read of many shards, with its name.
-    Read(&'static str, Box<Read>),
+    /// A read of many shards.
+    Read(ReadOperation),
     /// A read of one document by its id.
     DocumentRead(DocumentRead),
     /// A mutation of documents.
@@ -30,10 +28,7 @@ impl Operation {
     #[must_use]
     pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
         match self {
-            Self::AuthorizationCheck(machine) => machine.digest(outcome),
-            Self::Read(name, machine) => {
-                machine.digest(id, outcome).map(|machine| Self::Read(name, Box::new(machine)))
-            }
+            Self::Read(machine) => machine.digest(id, outcome).map(Self::Read),
             Self::DocumentRead(machine) => machine.digest(id, outcome).map(Self::DocumentRead),
             Self::Write(machine) => machine.digest(id, outcome).map(|machine| Self::Write(Box::new(machine))),
             Self::Refusal(machine) => machine.digest(outcome).map(Self::Refusal),
@@ -45,7 +40,7 @@ impl Operation {
     pub fn late_body(&mut self, id: CallId) -> Option<Vec<u8>> {
         match self {
             Self::Write(machine) => machine.late_body(id),
-            Self::AuthorizationCheck(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
+            Self::Read(_) | Self::DocumentRead(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -55,9 +50,9 @@ impl Operation {
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         match self {
-            Self::Read(_, machine) => Some(machine.deadline_ms()),
+            Self::Read(machine) => machine.deadline_ms(),
             Self::DocumentRead(machine) => Some(machine.deadline_ms()),
-            Self::AuthorizationCheck(_) | Self::Write(_) | Self::Refusal(_) => None,
+            Self::Write(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -65,10 +60,10 @@ impl Operation {
     #[must_use]
     pub fn shards(&self, id: CallId) -> Vec<Shard> {
         match self {
-            Self::Read(_, machine) => machine.asked_for(id),
+            Self::Read(machine) => machine.shards(id),
             Self::DocumentRead(machine) => vec![machine.shard()],
             Self::Write(machine) => machine.sent_to(id),
-            Self::AuthorizationCheck(_) | Self::Refusal(_) => Vec::new(),
+            Self::Refusal(_) => Vec::new(),
         }
     }
 
@@ -76,8 +71,8 @@ impl Operation {
     #[must_use]
     pub fn indexes(&self) -> &[String] {
         match self {
-            Self::Read(_, machine) => machine.indexes(),
-            Self::AuthorizationCheck(_) | Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
+            Self::Read(machine) => machine.indexes(),
+            Self::DocumentRead(_) | Self::Write(_) | Self::Refusal(_) => &[],
         }
     }
 
@@ -86,7 +81,7 @@ impl Operation {
     pub fn step(&self, id: CallId) -> Option<&'static str> {
         match self {
             Self::Write(machine) => machine.is_looking_up(id).then_some("look_up"),
-            Self::AuthorizationCheck(_) | Self::Read(..) | Self::DocumentRead(_) | Self::Refusal(_) => None,
+            Self::Read(_) | Self::DocumentRead(_) | Self::Refusal(_) => None,
         }
     }
 
@@ -94,8 +89,7 @@ impl Operation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::AuthorizationCheck(machine) => machine.name(),
-            Self::Read(name, _) => name,
+            Self::Read(machine) => machine.name(),
             Self::DocumentRead(_) => "document_read",
             Self::Write(_) => "write",
             Self::Refusal(_) => "refusal",

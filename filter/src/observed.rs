@@ -69,10 +69,7 @@ impl Observed {
                 metrics::count("miroir_callouts_failed_total", &labels, 1);
             }
         }
-        let is_read = matches!(
-            machine,
-            Operation::AuthorizationCheck(_) | Operation::Read(..) | Operation::DocumentRead(_)
-        );
+        let is_read = matches!(machine, Operation::Read(_) | Operation::DocumentRead(_));
         let begun = Instant::now();
         let progress = machine.digest(id, outcome);
         let operation = [("operation", self.operation)];

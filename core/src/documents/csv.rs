@@ -3,7 +3,7 @@
 //! Source: `meilisearch-types/src/document_formats.rs`, `read_csv`: a header `name:number` or `name:boolean` sets its column's
 //! type, an empty field is null, everything else is text.
 
-use super::{Body, Documents, Entry, fields::PLACE, preflight::PreflightDocuments, reader::reserved_field};
+use super::{Body, Documents, Entry, fields::PLACE, preflight::PreflightDocuments};
 use crate::{
     error::{ApiError, Code},
     json::to_bytes,
@@ -33,7 +33,7 @@ pub(super) fn read(body: &Body, delimiter: u8, limit: u64) -> Result<Documents, 
     let headers = reader.headers().map_err(|error| malformed(&error))?.clone();
     let columns: Vec<(&str, Kind)> = headers.iter().map(typed_header).collect();
     if columns.iter().any(|(name, _)| *name == TAG_FIELD) {
-        return Err(reserved_field());
+        return Err(ApiError::reserved_field());
     }
     let mut documents = Documents::default();
     let mut record = ::csv::StringRecord::new();

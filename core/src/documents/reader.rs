@@ -4,10 +4,7 @@ use super::{
     Body, Documents, Entry, Format, PrimaryKey, csv,
     json::{JsonScanner, Scanned},
 };
-use crate::{
-    error::{ApiError, Code},
-    shard::TAG_FIELD,
-};
+use crate::error::{ApiError, Code};
 
 /// The fewest bytes of a document with an id and its separator: `{"a":1},`. The entry for each document takes more memory than
 /// that.
@@ -99,7 +96,7 @@ impl DocumentReader {
         }
         if let Some(scanner) = self.scanner.take() {
             let scanned = scanner.finish(&self.documents.body, &mut self.documents.entries)?;
-            let Scanned { doubtful, names } = scanned.ok_or_else(reserved_field)?;
+            let Scanned { doubtful, names } = scanned.ok_or_else(ApiError::reserved_field)?;
             self.documents.doubtful = doubtful;
             self.documents.names = names;
         }
@@ -136,13 +133,5 @@ pub fn payload_too_large(limit: u64) -> ApiError {
         format!(
             "The provided payload reached the size limit. The maximum accepted payload size is {amount} {unit}."
         ),
-    )
-}
-
-/// The tag is reserved for the cluster: a client's own value would be lost.
-pub(super) fn reserved_field() -> ApiError {
-    ApiError::new(
-        Code::BAD_REQUEST,
-        format!("The field `{TAG_FIELD}` is reserved by the cluster: rename it in your documents."),
     )
 }

@@ -6,11 +6,11 @@ use crate::{
     budget::OverBudget,
     error::{ApiError, Code},
     http::{Answer, CallId, Callout, Outcome, RequestHead, Upstream, forwarded_headers},
-    operation::Operation,
     path::ApiPath,
     progress::Progress,
     route::Route,
     search::{DocumentList, FacetSearch, MultiSearch, Search, similar},
+    shard::Shard,
     topology::Topology,
     write::Verdict,
 };
@@ -30,7 +30,7 @@ pub fn begin(
     head: RequestHead,
     body: Vec<u8>,
     charge: impl FnOnce(u64) -> Result<(), OverBudget>,
-) -> Progress<Operation> {
+) -> Progress<ReadOperation> {
     let Some(estimate) = Estimate::of(&topology, &route, &head, &body) else {
         return read(topology, route, head, body);
     };
@@ -52,9 +52,9 @@ pub fn ask_node_verbatim(
     route: &Route,
     head: RequestHead,
     body: Vec<u8>,
-) -> Progress<Operation> {
+) -> Progress<ReadOperation> {
     let machine = Read::start(topology, head, body, |_, _, _| None);
-    machine.map(|machine| Operation::Read(name(route), Box::new(machine)))
+    machine.map(|machine| ReadOperation::Read(name(route), Box::new(machine)))
 }
 
 /// The read's name in metrics and logs.
@@ -69,7 +69,7 @@ pub fn name(route: &Route) -> &'static str {
     }
 }
 
-fn read(topology: Arc<Topology>, route: Route, head: RequestHead, body: Vec<u8>) -> Progress<Operation> {
+fn read(topology: Arc<Topology>, route: Route, head: RequestHead, body: Vec<u8>) -> Progress<ReadOperation> {
     let name = name(&route);
     Read::start(topology, head, body, |topology, head, body| match route {
         Route::Search { index } => Search::of(topology, &index, head, body),
@@ -79,7 +79,65 @@ fn read(topology: Arc<Topology>, route: Route, head: RequestHead, body: Vec<u8>)
         Route::DocumentList { index } => DocumentList::of(topology, &index, head, body),
         _ => None,
     })
-    .map(|machine| Operation::Read(name, Box::new(machine)))
+    .map(|machine| ReadOperation::Read(name, Box::new(machine)))
+}
+
+/// A read of many shards, from its whole body to its reply.
+#[derive(Debug)]
+pub enum ReadOperation {
+    /// Checks whether the client may ask for an expensive read, before the read starts.
+    Check(Box<AuthorizationCheck>),
+    /// The read, with its name.
+    Read(&'static str, Box<Read>),
+}
+
+impl ReadOperation {
+    /// Handles the result of one callout.
+    #[must_use]
+    pub fn digest(self, id: CallId, outcome: Outcome) -> Progress<Self> {
+        match self {
+            Self::Check(machine) => machine.digest(outcome),
+            Self::Read(name, machine) => {
+                machine.digest(id, outcome).map(|machine| Self::Read(name, Box::new(machine)))
+            }
+        }
+    }
+
+    /// How long the read may take in total, in milliseconds; `None` while it is being checked, since it has not begun.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        match self {
+            Self::Check(_) => None,
+            Self::Read(_, machine) => Some(machine.deadline_ms()),
+        }
+    }
+
+    /// The shards that a pending callout is about.
+    #[must_use]
+    pub fn shards(&self, id: CallId) -> Vec<Shard> {
+        match self {
+            Self::Check(_) => Vec::new(),
+            Self::Read(_, machine) => machine.asked_for(id),
+        }
+    }
+
+    /// The indexes whose settings affect the answer.
+    #[must_use]
+    pub fn indexes(&self) -> &[String] {
+        match self {
+            Self::Check(_) => &[],
+            Self::Read(_, machine) => machine.indexes(),
+        }
+    }
+
+    /// The read's name in metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Check(machine) => name(&machine.route),
+            Self::Read(name, _) => name,
+        }
+    }
 }
 
 /// Checks whether the client's key allows an expensive read: asks a node for a tiny read of the same kind.
@@ -93,15 +151,8 @@ pub struct AuthorizationCheck {
 }
 
 impl AuthorizationCheck {
-    /// The read's name in metrics and logs.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        name(&self.route)
-    }
-
     /// Handles the node's answer.
-    #[must_use]
-    pub fn digest(mut self, outcome: Outcome) -> Progress<Operation> {
+    fn digest(mut self, outcome: Outcome) -> Progress<ReadOperation> {
         match verdict(outcome) {
             Verdict::Refused(reply) => Progress::Done(reply),
             Verdict::Allowed => read(self.topology, self.route, self.head, self.body),
@@ -117,15 +168,15 @@ impl AuthorizationCheck {
         u16::try_from(self.topology.config().nodes.len()).unwrap_or(u16::MAX)
     }
 
-    fn ask(mut self) -> Progress<Operation> {
+    fn ask(mut self) -> Progress<ReadOperation> {
         let seed = xxh3_64(&self.body);
         let call = authorization_request(&self.topology, &self.route, &self.head, seed, self.attempt);
         self.attempt += 1;
-        Progress::Pending { machine: Operation::AuthorizationCheck(Box::new(self)), calls: vec![call] }
+        Progress::Pending { machine: ReadOperation::Check(Box::new(self)), calls: vec![call] }
     }
 }
 
-/// Interprets a node's answer to [`scatter_query`].
+/// Interprets a node's answer to [`authorization_request`].
 #[must_use]
 pub fn verdict(outcome: Outcome) -> Verdict {
     match outcome {
@@ -188,14 +239,14 @@ mod tests {
         Arc::new(Topology::from_json(config.to_string().as_bytes()).unwrap())
     }
 
-    fn start(path: &'static str, body: &Value) -> Progress<Operation> {
+    fn start(path: &'static str, body: &Value) -> Progress<ReadOperation> {
         let headers = [("authorization", "Bearer mine"), ("content-type", "application/json")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let head = RequestHead { method: "POST".into(), path: path.into(), headers };
         begin(topology(), Route::of("POST", &head.path), head, body.to_string().into_bytes(), |_| Ok(()))
     }
 
-    fn calls(progress: Progress<Operation>) -> (Operation, Vec<Callout>) {
+    fn calls(progress: Progress<ReadOperation>) -> (ReadOperation, Vec<Callout>) {
         match progress {
             Progress::Pending { machine, calls } => (machine, calls),
             Progress::Done(reply) => panic!("{} {}", reply.status, String::from_utf8_lossy(&reply.body)),
@@ -236,7 +287,7 @@ mod tests {
             let (machine, sent) = calls(start(path, &body));
             // Whether the index exists is checked by the read itself.
             let (machine, sent) = calls(machine.digest(sent[0].id, answered(404)));
-            assert!(matches!(machine, Operation::Read(..)));
+            assert!(matches!(machine, ReadOperation::Read(..)));
             assert!(sent.len() > 1 && sent.iter().all(|call| call.body.len() > 10_000), "{path}");
         }
     }
@@ -247,7 +298,7 @@ mod tests {
             ("/indexes/a/search", json!({"q": "red"})),
             ("/multi-search", json!({"queries": [{"indexUid": "a"}, {"indexUid": "a"}]})),
         ] {
-            assert!(matches!(calls(start(path, &body)).0, Operation::Read(..)));
+            assert!(matches!(calls(start(path, &body)).0, ReadOperation::Read(..)));
         }
     }
 

@@ -1,9 +1,9 @@
 //! One node's answer to its part of a search.
 
 use super::{
-    hit_fields::DETAILS,
+    document_id::DocumentId,
+    hit_fields::{DETAILS, pinned_position},
     insertion::Insertion,
-    pins,
     rank::{HIDDEN, Rank, Sorted},
     values::{FacetValue, values_at},
 };
@@ -12,7 +12,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use std::{cell::OnceCell, fmt};
 
 /// A hit, with the values that determine its rank.
@@ -26,36 +26,6 @@ pub struct Hit<'a> {
     insertion: OnceCell<Insertion>,
     /// The values of the distinct attribute, if the hit does not show them.
     distinct: OnceCell<Vec<FacetValue>>,
-}
-
-/// A document's id. Numbers go before texts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DocumentId {
-    /// A number, or a string with exactly the text of one.
-    Number(i64),
-    /// Any other string.
-    Text(String),
-}
-
-impl DocumentId {
-    /// The id of a document with this primary key.
-    #[must_use]
-    pub fn of(document: &RawObject<'_>, primary_key: &str) -> Option<Self> {
-        Self::of_value(&serde_json::from_str(document.at(primary_key)?.get()).ok()?)
-    }
-
-    /// Converts an id from its JSON value.
-    #[must_use]
-    pub fn of_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::Number(number) => number.as_i64().map(Self::Number),
-            Value::String(text) => {
-                let number = text.parse().ok().filter(|number: &i64| number.to_string() == *text);
-                Some(number.map_or_else(|| Self::Text(text.clone()), Self::Number))
-            }
-            _ => None,
-        }
-    }
 }
 
 impl<'a> Hit<'a> {
@@ -86,7 +56,7 @@ impl<'a> Hit<'a> {
     /// Whether a dynamic search rule has placed the hit.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
-        self.details().is_some_and(|details| pins::position(details).is_some())
+        self.details().is_some_and(|details| pinned_position(details).is_some())
     }
 
     /// Whether the details hide a value that the hit is sorted by.

@@ -5,7 +5,8 @@
 
 use super::{
     answer::Hit,
-    hidden_values::{Revealed, Sorting},
+    document_values::DocumentValues,
+    hidden_values::Sorting,
     hit_fields::DETAILS,
     merge::{Seen, ranked, write_list},
     paging::Paging,
@@ -231,7 +232,7 @@ impl Sorting for Federated {
         self.queries.iter().collect()
     }
 
-    fn with(self, revealed: &Arc<Revealed>) -> Self {
+    fn with(self, revealed: &Arc<DocumentValues>) -> Self {
         Self { queries: self.queries.into_iter().map(|query| query.with(revealed)).collect(), ..self }
     }
 

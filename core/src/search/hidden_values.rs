@@ -5,11 +5,8 @@
 //! The client does not see these values.
 
 use super::{
-    answer::DocumentId,
-    hit_fields::DETAILS,
-    query::IndexQuery,
-    rank::HIDDEN,
-    values::{FacetValue, values_at},
+    document_id::DocumentId, document_values::DocumentValues, hit_fields::DETAILS, query::IndexQuery,
+    rank::HIDDEN, values::values_at,
 };
 use crate::{
     json::{RawObject, to_bytes},
@@ -21,28 +18,13 @@ use memchr::memmem;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::Arc,
 };
 
-/// A document's values, by attribute.
-type Values = HashMap<String, Vec<FacetValue>>;
-
 /// Ids of documents in their JSON form, by index.
 type Ids = BTreeMap<String, Vec<Box<RawValue>>>;
-
-/// The hidden values of each document, by index.
-#[derive(Clone, Debug, Default)]
-pub struct Revealed(HashMap<String, HashMap<DocumentId, Values>>);
-
-impl Revealed {
-    /// A document's values, if it has been read.
-    #[must_use]
-    pub fn values(&self, index: &str, id: &DocumentId) -> Option<&Values> {
-        self.0.get(index)?.get(id)
-    }
-}
 
 /// A search whose answers may hide the values that its hits are sorted or deduplicated by.
 pub(super) trait Sorting: ScatterQuery + Sized + 'static {
@@ -50,7 +32,7 @@ pub(super) trait Sorting: ScatterQuery + Sized + 'static {
     fn queries(&self) -> Vec<&IndexQuery>;
 
     /// The same search with the values that have been read.
-    fn with(self, revealed: &Arc<Revealed>) -> Self;
+    fn with(self, revealed: &Arc<DocumentValues>) -> Self;
 
     /// The position of a part that cannot be read.
     fn unreadable(&self, parts: &[Part]) -> Option<usize>;
@@ -81,7 +63,7 @@ pub(super) trait Sorting: ScatterQuery + Sized + 'static {
         }
         let Hidden { indexes, ids } = hidden;
         let answers = parts.into_iter().zip(ids).collect();
-        let reveal = Reveal { search: *self, indexes, answers, revealed: Revealed::default() };
+        let reveal = Reveal { search: *self, indexes, answers, revealed: DocumentValues::default() };
         Err(Gathered::Again(Box::new(reveal)))
     }
 }
@@ -102,7 +84,7 @@ struct Reveal<S> {
     indexes: Vec<(String, String, BTreeSet<String>)>,
     /// The answers, with the ids of the hits to read.
     answers: Vec<(Part, Ids)>,
-    revealed: Revealed,
+    revealed: DocumentValues,
 }
 
 impl Hidden {

@@ -74,6 +74,15 @@ fn write_inner(
     true
 }
 
+/// The position, counted from 0, that a rule gives to a hit with these details.
+#[must_use]
+pub fn pinned_position(details: &RawValue) -> Option<u64> {
+    // Most hits are not pinned, so a text search avoids parsing their details.
+    details.get().contains("\"pin\"").then_some(())?;
+    let details: RawObject<'_> = serde_json::from_str(details.get()).ok()?;
+    details.read::<RawObject<'_>>("pin")?.read("position")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 pub mod answer;
 mod deep;
+pub mod document_id;
+pub mod document_values;
 pub mod documents;
 pub mod facet_search;
 pub mod facets;

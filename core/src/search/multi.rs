@@ -3,9 +3,10 @@
 use super::{
     answer::NodeAnswer,
     deep::{Deep, DeepResult},
+    document_values::DocumentValues,
     federated::Federated,
     federated_hybrid::Decision,
-    hidden_values::{Revealed, Sorting},
+    hidden_values::Sorting,
     merge::write_list,
     query::{IndexQuery, Merged},
     request::SearchRequest,
@@ -220,7 +221,7 @@ impl Sorting for MultiSearch {
         self.queries.iter().collect()
     }
 
-    fn with(self, revealed: &Arc<Revealed>) -> Self {
+    fn with(self, revealed: &Arc<DocumentValues>) -> Self {
         Self { queries: self.queries.into_iter().map(|query| query.with(revealed)).collect(), ..self }
     }
 

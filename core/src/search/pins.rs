@@ -6,26 +6,14 @@
 //!
 //! Source: Meilisearch 1.50, `merge_positioned_hits_into_page` in `milli/src/search/mod.rs`, and `search/federated/perform.rs`.
 
-use super::answer::{DocumentId, Hit};
-use crate::{
-    json::RawObject,
-    topology::{IndexConfig, Pin},
-};
-use serde_json::{Value, value::RawValue};
+use super::{answer::Hit, document_id::DocumentId, hit_fields::pinned_position};
+use crate::topology::{IndexConfig, Pin};
+use serde_json::Value;
 use std::collections::HashMap;
 
 /// The most hits that pins make the gateway ask a node for. A node may pin a hit too late because another of its pinned hits is
 /// in the way; with more hits it shows both.
 const FARTHEST: u64 = 10_000;
-
-/// The position, counted from 0, that a rule gives to a hit with these details.
-#[must_use]
-pub fn position(details: &RawValue) -> Option<u64> {
-    // Most hits are not pinned, so a text search avoids parsing their details.
-    details.get().contains("\"pin\"").then_some(())?;
-    let details: RawObject<'_> = serde_json::from_str(details.get()).ok()?;
-    details.read::<RawObject<'_>>("pin")?.read("position")
-}
 
 /// The order of a pinned hit among the pinned hits, lowest first: by its position, then by the rule action that pins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +48,7 @@ impl<'c> Pins<'c> {
     /// The place of a hit; `None` if it is not pinned.
     #[must_use]
     pub fn place(&self, hit: &Hit<'_>) -> Option<Place> {
-        let position = position(hit.details()?)?;
+        let position = pinned_position(hit.details()?)?;
         let id = self.primary_key.and_then(|key| hit.id(key));
         let action = id.and_then(|id| self.actions.get(&(id.clone(), position)).copied());
         Some(Place { position, action: action.unwrap_or(usize::MAX) })
@@ -208,7 +196,7 @@ mod tests {
 
     #[test]
     fn details_tell_of_a_pin() {
-        let details = |text: &str| position(serde_json::from_str(text).unwrap());
+        let details = |text: &str| pinned_position(serde_json::from_str(text).unwrap());
         assert_eq!(details(r#"{"pin":{"order":0,"position":4}}"#), Some(4));
         assert_eq!(details(r#"{"words":{"order":0,"score":1.0}}"#), None);
         assert_eq!(details(r#"{"\"pin\":asc":{"order":0,"value":"pin"}}"#), None);

@@ -5,7 +5,8 @@
 //! it see the document. The vector is then read with the gateway's own key.
 
 use super::{
-    answer::{DocumentId, Hit, NodeAnswer},
+    answer::{Hit, NodeAnswer},
+    document_id::DocumentId,
     merge::{ranked, write_list},
     paging::Paging,
     query::IndexQuery,

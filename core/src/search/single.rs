@@ -2,7 +2,8 @@
 
 use super::{
     answer::NodeAnswer,
-    hidden_values::{Revealed, Sorting},
+    document_values::DocumentValues,
+    hidden_values::Sorting,
     multi::MultiSearch,
     query::{IndexQuery, Merged},
     query_string::{body_of_query, parameters},
@@ -43,7 +44,7 @@ impl Sorting for Search {
         vec![&self.0]
     }
 
-    fn with(self, revealed: &Arc<Revealed>) -> Self {
+    fn with(self, revealed: &Arc<DocumentValues>) -> Self {
         Self(self.0.with(revealed))
     }
 

@@ -8,7 +8,7 @@ pub use merge::{Decided, Merged};
 
 use crate::{
     search::{
-        hidden_values::Revealed,
+        document_values::DocumentValues,
         hybrid::Hybrid,
         paging::Paging,
         pins,
@@ -43,7 +43,7 @@ pub struct IndexQuery {
     /// The attributes that hits are sorted by.
     sorts: Vec<(String, bool)>,
     /// The values of the sort attributes and of the distinct attribute, if nodes do not show them.
-    revealed: Option<Arc<Revealed>>,
+    revealed: Option<Arc<DocumentValues>>,
 }
 
 /// How nodes are asked for the hits up to the page's end.
@@ -111,7 +111,7 @@ impl IndexQuery {
 
     /// The same query with its hidden values.
     #[must_use]
-    pub fn with(self, revealed: &Arc<Revealed>) -> Self {
+    pub fn with(self, revealed: &Arc<DocumentValues>) -> Self {
         Self { revealed: Some(Arc::clone(revealed)), ..self }
     }
 
