@@ -114,7 +114,7 @@ async fn fill(ledger: &Ledger) {
                 details: (number % 3 == 0).then(|| json!({"receivedDocuments": 3})),
                 custom_metadata: (number % 5 == 0).then(|| "the client's".into()),
             };
-            intents::begin(connection, &new, &intent, 1)?;
+            intents::begin(connection, &new, &intent, 1_700_000_000_000_000_000)?;
         }
         let node_task = |node: &str, main| NodeTask { node: node.into(), node_task: 7, main, shards: if main { vec![Shard(0), Shard(1)] } else { Vec::new() } };
         intents::sent(connection, 0, &[node_task("a", true), node_task("b", false)])?;
