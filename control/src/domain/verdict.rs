@@ -1,4 +1,4 @@
-//! OutcomeRule the outcome of a client's task from the states of the nodes' tasks.
+//! Decides the outcome of a client's task from the states of the nodes' tasks.
 
 mod count;
 
@@ -143,7 +143,7 @@ pub struct Outcome {
     pub refused_by: Option<String>,
 }
 
-/// OutcomeRule the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
+/// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
 /// that are `behind` do not count, because those nodes lack what they missed.
 #[must_use]
 pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<String>) -> Verdict {

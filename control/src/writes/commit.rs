@@ -90,7 +90,7 @@ fn unavailable(what: &str) -> ApiError {
     ApiError::new(Code::UNAVAILABLE, format!("{what} Try again later."))
 }
 
-/// OutcomeRule a write: the client's answer.
+/// Decides a write: the client's answer.
 ///
 /// # Errors
 /// The ledger failed: the write is not decided.
