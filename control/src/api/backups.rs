@@ -54,14 +54,14 @@ async fn take(
         Some(index) => Scope::indexes([index.as_str()]),
         None => Scope::everything(),
     };
+    let held = indexes::lock(cluster, sent, scope).await?;
     let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
     let operation = Operation {
         task: NewTask { index, kind, details, custom_metadata: None },
-        scope,
         requests: vec![NodeRequest { method, path, body: None, main: true }],
         authority: sent.request.authority.clone(),
         at_once: ImmediateEffect::Nothing,
         effect: Effect::None,
     };
-    indexes::run(cluster, sent, operation).await
+    indexes::run(cluster, held, operation).await
 }

@@ -13,7 +13,7 @@ use crate::{
         task::TaskKind,
     },
     indexes::{
-        broadcast::{self, ImmediateEffect, Operation},
+        broadcast::{self, Held, ImmediateEffect, Operation},
         creation,
     },
     ledger::tasks::NewTask,
@@ -71,6 +71,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
         return refused(&cluster, &sent).await;
     }
     let primary_key = body.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
+    let held = lock(&cluster, &sent, Scope::indexes([uid.as_str()])).await?;
     let mut requests = vec![main(&sent, Some(body))];
     if !cluster.cluster_state().indexes.contains_key(&uid) {
         requests.extend(creation::initial_settings(&uid, false, false));
@@ -82,13 +83,12 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
             details: Some(json!({ "primaryKey": primary_key })),
             custom_metadata: None,
         },
-        scope: Scope::indexes([uid.as_str()]),
         requests,
         authority: sent.request.authority.clone(),
         at_once: ImmediateEffect::Created { index: uid, primary_key },
         effect: Effect::None,
     };
-    run(&cluster, &sent, operation).await
+    run(&cluster, held, operation).await
 }
 
 /// `PATCH /indexes/{index}`: changes the primary key, or the name.
@@ -107,6 +107,8 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         details["oldIndexUid"] = json!(index);
         details["newIndexUid"] = json!(rename);
     }
+    let scope = Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref()));
+    let held = lock(&cluster, &sent, scope).await?;
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -114,13 +116,12 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
             details: Some(details),
             custom_metadata: None,
         },
-        scope: Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())),
         requests: vec![main(&sent, Some(body))],
         authority: sent.request.authority.clone(),
         at_once: ImmediateEffect::Nothing,
         effect: Effect::UpdateIndex { index, primary_key, rename },
     };
-    run(&cluster, &sent, operation).await
+    run(&cluster, held, operation).await
 }
 
 /// `DELETE /indexes/{index}`.
@@ -131,6 +132,7 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     if check_index_uid(&index).is_err() {
         return refused(&cluster, &sent).await;
     }
+    let held = lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -138,13 +140,12 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
             details: Some(json!({"deletedDocuments": null})),
             custom_metadata: None,
         },
-        scope: Scope::indexes([index.as_str()]),
         requests: vec![main(&sent, None)],
         authority: sent.request.authority.clone(),
         at_once: ImmediateEffect::Deleted { index },
         effect: Effect::None,
     };
-    run(&cluster, &sent, operation).await
+    run(&cluster, held, operation).await
 }
 
 /// `POST /swap-indexes`.
@@ -175,6 +176,7 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
         .iter()
         .map(|(left, right, rename)| json!({"indexes": [left, right], "rename": rename}))
         .collect();
+    let held = lock(&cluster, &sent, Scope::indexes(names)).await?;
     let operation = Operation {
         task: NewTask {
             index: None,
@@ -182,21 +184,28 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
             details: Some(json!({ "swaps": swaps })),
             custom_metadata: None,
         },
-        scope: Scope::indexes(names),
         requests: vec![main(&sent, body)],
         authority: sent.request.authority.clone(),
         at_once: ImmediateEffect::Nothing,
         effect: Effect::Swap { pairs },
     };
-    run(&cluster, &sent, operation).await
+    run(&cluster, held, operation).await
 }
 
-/// Runs an operation that the client's key allows.
+/// Waits for the locks of an operation that the client's key allows.
+///
+/// # Errors
+/// The client's key does not allow it.
+pub async fn lock(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
+    Ok(broadcast::lock(cluster, sent.grant()?, scope).await)
+}
+
+/// Runs an operation.
 ///
 /// # Errors
 /// A node's error.
-pub async fn run(cluster: &Shared, sent: &Sent, operation: Operation) -> Result<Response> {
-    Ok(accepted(&broadcast::run(cluster, sent.grant()?, operation).await?))
+pub async fn run(cluster: &Shared, held: Held, operation: Operation) -> Result<Response> {
+    Ok(accepted(&broadcast::run(cluster, held, operation).await?))
 }
 
 /// Sends a node a request that it will refuse, so that the client gets the node's own error.

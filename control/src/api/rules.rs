@@ -63,6 +63,7 @@ async fn run(
         Change::Update { body, .. } => Some(body.clone()),
         Change::Delete { .. } | Change::Clear => None,
     };
+    let held = indexes::lock(cluster, sent, Scope::indexes([INDEX])).await?;
     let operation = Operation {
         task: NewTask {
             index: Some(INDEX.to_owned()),
@@ -70,11 +71,10 @@ async fn run(
             details: Some(details),
             custom_metadata: metadata,
         },
-        scope: Scope::indexes([INDEX]),
         requests: vec![NodeRequest { method, path, body, main: true }],
         authority: sent.request.authority.clone(),
         at_once: ImmediateEffect::Nothing,
         effect: Effect::Rules { change },
     };
-    indexes::run(cluster, sent, operation).await
+    indexes::run(cluster, held, operation).await
 }

@@ -17,7 +17,7 @@ use crate::{
         task::TaskKind,
     },
     indexes::{
-        broadcast::{ImmediateEffect, Operation},
+        broadcast::{Held, ImmediateEffect, Operation},
         creation,
     },
     ledger::tasks::{self, NewTask},
@@ -31,7 +31,9 @@ use serde_json::{Map, Value, json};
 /// # Errors
 /// A node's error.
 pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
-    let Some(Value::Object(client)) = sent.json() else { return indexes::refused(&cluster, &sent).await };
+    let Some(Value::Object(client)) = sent.json().filter(|_| check_index_uid(&index).is_ok()) else {
+        return indexes::refused(&cluster, &sent).await;
+    };
     let Value::Object(mut body) = disguised(&Value::Object(client.clone())) else {
         return indexes::refused(&cluster, &sent).await;
     };
@@ -41,6 +43,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
             None => return indexes::refused(&cluster, &sent).await,
         }
     }
+    let held = indexes::lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
     if let Some(embedders) = body.get_mut(EMBEDDERS) {
         with_template(embedders, Some(&embedders_now(&cluster, &index).await?));
     }
@@ -48,7 +51,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     display_tag(&mut body);
     let sets_rule = body.contains_key(FILTERABLE);
     let request = request("PATCH", ApiPath::of_index(&index, &["settings"]), Value::Object(body));
-    write(&cluster, &sent, &index, request, sets_rule, Some(Value::Object(client))).await
+    write(&cluster, &sent, held, &index, request, sets_rule, Some(Value::Object(client))).await
 }
 
 /// `DELETE /indexes/{index}/settings`: resets all settings that a node lists, but keeps the shard tag's rule, without which no
@@ -57,8 +60,12 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
 /// # Errors
 /// A node's error.
 pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Result<Response> {
+    if check_index_uid(&index).is_err() {
+        return indexes::refused(&cluster, &sent).await;
+    }
+    let held = indexes::lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
     if !cluster.cluster_state().indexes.contains_key(&index) {
-        return reset_nothing(&cluster, &sent, &index, None).await;
+        return reset_nothing(&cluster, &sent, held, &index, None).await;
     }
     let path = ApiPath::of_index(&index, &["settings"]);
     let names = cluster.ask_any(&crate::node::Request::own("GET", path.clone(), None)).await?.json();
@@ -66,7 +73,7 @@ pub async fn reset(cluster: Shared, Path(index): Path<String>, sent: Sent) -> Re
         names.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
     body.insert(FILTERABLE.to_owned(), json!([tag_rule()]));
     body.insert(FACETING.to_owned(), facet_values::reset());
-    write(&cluster, &sent, &index, request("PATCH", path, Value::Object(body)), true, None).await
+    write(&cluster, &sent, held, &index, request("PATCH", path, Value::Object(body)), true, None).await
 }
 
 /// `PUT`, `PATCH` and `DELETE /indexes/{index}/settings/{name}`.
@@ -81,12 +88,13 @@ pub async fn one(
     let method = sent.request.method.clone();
     let path = ApiPath::of_index(&index, &["settings", &name]);
     // There is no grant if nodes have no such setting.
-    if sent.grant().is_err() {
+    if sent.grant().is_err() || check_index_uid(&index).is_err() {
         return indexes::refused(&cluster, &sent).await;
     }
     let attribute = camel_case(&name);
+    let held = indexes::lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
     if method == "DELETE" && !cluster.cluster_state().indexes.contains_key(&index) {
-        return reset_nothing(&cluster, &sent, &index, Some(json!({ attribute: null }))).await;
+        return reset_nothing(&cluster, &sent, held, &index, Some(json!({ attribute: null }))).await;
     }
     let sets_rule = attribute == FILTERABLE && method != "PATCH";
     let value = if method == "DELETE" { Some(Value::Null) } else { sent.json() };
@@ -110,7 +118,7 @@ pub async fn one(
         NodeRequest { method, path, body: Some(body).filter(|_| sent.request.method != "DELETE"), main: true }
     };
     let change = json!({ attribute: value });
-    let written = write(&cluster, &sent, &index, request, sets_rule, Some(change)).await;
+    let written = write(&cluster, &sent, held, &index, request, sets_rule, Some(change)).await;
     // The shard tag's rule comes before the client's rules, so positions in the error are shifted by one.
     written.map_err(|error| match error {
         Error::Api(mut error) if sets_rule => {
@@ -146,12 +154,13 @@ async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
 async fn reset_nothing(
     cluster: &Shared,
     sent: &Sent,
+    held: Held,
     index: &str,
     change: Option<Value>,
 ) -> Result<Response> {
     let (method, path) = (sent.request.method.clone(), sent.request.path.clone());
     let request = NodeRequest { method, path, body: None, main: true };
-    write(cluster, sent, index, request, true, change).await
+    write(cluster, sent, held, index, request, true, change).await
 }
 
 fn request(method: &str, path: ApiPath, body: Value) -> NodeRequest {
@@ -170,18 +179,17 @@ fn camel_case(name: &str) -> String {
     text
 }
 
+/// Changes settings of an index under its locks. Whatever depends on the index is read under them too.
 async fn write(
     cluster: &Shared,
     sent: &Sent,
+    held: Held,
     index: &str,
     request: NodeRequest,
     sets_rule: bool,
     change: Option<Value>,
 ) -> Result<Response> {
     let grant = sent.grant()?;
-    if check_index_uid(index).is_err() {
-        return indexes::refused(cluster, sent).await;
-    }
     if let Some(change) = &change {
         check(change)?;
     }
@@ -221,13 +229,12 @@ async fn write(
     };
     let operation = Operation {
         task,
-        scope: Scope::indexes([index]),
         requests,
         authority: sent.request.authority.clone(),
         at_once,
         effect: Effect::Settings { index: index.to_owned(), change: change.as_ref().map(disguised), creates },
     };
-    indexes::run(cluster, sent, operation).await
+    indexes::run(cluster, held, operation).await
 }
 
 /// The most ranking rules, and the most attributes in `faceting.sortFacetValuesBy`. Gateways keep both for each index to merge

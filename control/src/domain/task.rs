@@ -89,6 +89,12 @@ impl TaskKind {
         matches!(self, Self::DocumentAdditionOrUpdate | Self::DocumentEdition | Self::DocumentDeletion)
     }
 
+    /// Whether it makes, deletes, renames or swaps whole indexes.
+    #[must_use]
+    pub fn is_about_whole_indexes(self) -> bool {
+        matches!(self, Self::IndexCreation | Self::IndexDeletion | Self::IndexUpdate | Self::IndexSwap)
+    }
+
     /// Whether it changes search rules.
     #[must_use]
     pub fn is_about_rules(self) -> bool {

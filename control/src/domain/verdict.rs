@@ -24,14 +24,29 @@ pub struct TrackedNodeTask {
     pub shards: Vec<Shard>,
     /// What the node last reported.
     pub seen: ReportedState,
+    /// Whether the node stopped, or was unreachable, before it ended the task. A node that is killed may handle a task twice: of
+    /// a change of whole indexes its report cannot be believed, since it stores the change and the task's end one after the
+    /// other.
+    pub is_interrupted: bool,
 }
 
 impl TrackedNodeTask {
+    /// Takes up what the node reports.
+    pub fn report(&mut self, seen: ReportedState) {
+        self.is_interrupted |= seen.state == State::Away;
+        self.seen = seen;
+    }
+
+    /// Takes up that nobody listens at the node's address.
+    pub fn stopped(&mut self) {
+        self.is_interrupted |= !self.seen.state.is_over();
+    }
+
     /// A task of which the node has not reported anything yet.
     #[must_use]
     pub fn of(task: NodeTask) -> Self {
         let NodeTask { node, node_task, main, shards } = task;
-        Self { node, node_task, main, shards, seen: ReportedState::default() }
+        Self { node, node_task, main, shards, seen: ReportedState::default(), is_interrupted: false }
     }
 }
 

@@ -6,7 +6,11 @@ use crate::{
         error::{Error, Result, api_error},
         log,
     },
-    cluster::{Cluster, locks::Scope, tracked_tasks::TrackedTask},
+    cluster::{
+        Cluster,
+        locks::{LockGuard, Scope},
+        tracked_tasks::TrackedTask,
+    },
     disguise::messages,
     domain::{
         cluster_state::{ClusterState, Index},
@@ -28,8 +32,6 @@ use tracing::Instrument;
 pub struct Operation {
     /// The client's task.
     pub task: NewTask,
-    /// The locks that the operation needs.
-    pub scope: Scope,
     /// The requests that every node gets, in this order. The first one is the client's request, as rewritten by the control
     /// plane.
     pub requests: Vec<NodeRequest>,
@@ -66,26 +68,36 @@ pub enum ImmediateEffect {
     },
 }
 
-/// Runs an operation, and returns its task. The [`Grant`] proves that the client's key was checked before: a request that is
-/// not allowed never waits for a lock, and never gets into the ledger.
+/// The locks of an operation. An operation that depends on the cluster state is planned under them: before, an earlier
+/// operation may still change that state, such as a rename that frees the name of an index.
+#[derive(Debug)]
+pub struct Held {
+    scope: Scope,
+    guard: LockGuard,
+}
+
+/// Waits for the locks of an operation. The [`Grant`] proves that the client's key was checked before: a request that is not
+/// allowed never waits for a lock.
+pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
+    let guard = cluster.locks.lock(scope.clone()).await;
+    Held { scope, guard }
+}
+
+/// Runs an operation under its locks, and returns its task.
 ///
 /// # Errors
 /// The first node's error, if it refuses the client's request; or no node answers.
-pub async fn run(cluster: &Arc<Cluster>, _: &Grant, operation: Operation) -> Result<Task> {
-    let guard = cluster.locks.lock(operation.scope.clone()).await;
+pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Result<Task> {
     let cluster = cluster.clone();
     let span = log::task_span(None, Some(operation.task.kind.name()), operation.task.index.as_deref());
     // In a task of its own: if the client disconnects, the operation must still reach all nodes.
-    let running = async move { run_locked(&cluster, operation, guard).await };
+    let running = async move { run_locked(&cluster, operation, held).await };
     tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?
 }
 
-async fn run_locked(
-    cluster: &Arc<Cluster>,
-    operation: Operation,
-    guard: crate::cluster::locks::LockGuard,
-) -> Result<Task> {
-    let Operation { task, scope, requests, authority, at_once, effect } = operation;
+async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
+    let Operation { task, requests, authority, at_once, effect } = operation;
+    let Held { scope, guard } = held;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };

@@ -44,7 +44,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     node.wait_for_current_tasks().await?;
     // First without locks, however long it takes. Then under a lock on everything, so that nothing changes while the node gets
     // the rest.
-    if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node).await? {
+    if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node, false).await? {
         node.wait_for_task(last).await?;
     }
     let mut patience = LONGEST / 4;
@@ -58,7 +58,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         let reference = reference(cluster, name);
         // The settings of the reference node do not show what is still in its queue.
         let is_busy = reference.as_ref().is_some_and(|it| cluster.tracked_tasks.has_operations(&it.name));
-        let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node).await? };
+        let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node, true).await? };
         let learnt = async {
             match last {
                 Some(last) => node.wait_for_task(last).await,
@@ -111,8 +111,14 @@ async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
 }
 
 /// Copies keys, features, indexes and settings from the reference node. Returns the last node task to wait for. If every node
-/// is behind, there is no reference: then the catalogue and the ledger say which indexes and settings there are.
-async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Result<Option<u64>> {
+/// is behind, there is no reference: then the catalogue and the ledger say which indexes and settings there are. `is_locked`: under
+/// the locks of everything.
+async fn learn(
+    cluster: &Cluster,
+    reference: Option<&Node>,
+    node: &Node,
+    is_locked: bool,
+) -> Result<Option<u64>> {
     if let Some(reference) = reference {
         sync_keys(reference, node).await?;
     }
@@ -133,6 +139,13 @@ async fn learn(cluster: &Cluster, reference: Option<&Node>, node: &Node) -> Resu
         let is_there = match (own_key, &known.primary_key) {
             (Some(own), Some(key)) if own.as_ref() != Some(key) => {
                 learn_key(cluster, node, index, key).await?
+            }
+            // An index without a primary key has no documents: those of the node are from before a swap or a deletion that it
+            // has not done. Only under the locks is it certain that no write gives the index a key meanwhile.
+            (Some(Some(_)), None) if is_locked => {
+                let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
+                in_flight::enqueue(cluster, node, deletion).await?;
+                false
             }
             (own, _) => own.is_some(),
         };

@@ -35,6 +35,10 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
                 over.set_back.extend(there.map(|part| part.node.clone()));
             }
+            if it.task.kind.is_about_whole_indexes() {
+                let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
+                over.behind.extend(interrupted.map(|part| part.node.clone()));
+            }
             (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
         }
         None => return Ok(()),

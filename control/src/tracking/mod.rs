@@ -21,7 +21,11 @@ use finish::finish;
 use futures_util::future::join_all;
 use miroir_core::error::{ApiError, Code};
 use serde_json::Value;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tracing::Instrument;
 
 /// The tasks of a node that is unreachable for longer than this are not waited for.
@@ -67,7 +71,14 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         let seen = ask(cluster, &node, &uids).await;
         (node, seen)
     });
-    let seen: HashMap<String, HashMap<u32, ReportedState>> = join_all(asked).await.into_iter().collect();
+    let mut seen: HashMap<String, HashMap<u32, ReportedState>> = HashMap::new();
+    let mut stopped: HashSet<String> = HashSet::new();
+    for (node, of_node) in join_all(asked).await {
+        match of_node {
+            Some(of_node) => _ = seen.insert(node, of_node),
+            None => _ = stopped.insert(node),
+        }
+    }
     let mut started = Vec::new();
     let mut over = Vec::new();
     let behind = cluster.cluster_state().behind.clone();
@@ -76,7 +87,10 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         for (uid, pending) in pending.iter_mut() {
             for part in &mut pending.parts {
                 if let Some(seen) = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task)) {
-                    part.seen = seen.clone();
+                    part.report(seen.clone());
+                }
+                if stopped.contains(&part.node) {
+                    part.stopped();
                 }
             }
             match judge(&pending.parts, pending.decides(), &behind) {
@@ -117,16 +131,16 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
 }
 
 /// The state of some tasks of a node. If the node is unreachable for long, all of them are [`State::Away`]; if it only fails to
-/// answer once, they are left out.
-async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, ReportedState> {
+/// answer once, they are left out. `None` if nobody listens at the node's address: its process has stopped.
+async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<HashMap<u32, ReportedState>> {
     let mut seen = HashMap::new();
     let Some(node) = cluster.node(node) else {
         // The node has left or was declared lost: other replicas have what it accepted.
-        return uids.iter().map(|uid| (*uid, forgotten())).collect();
+        return Some(uids.iter().map(|uid| (*uid, forgotten())).collect());
     };
     if node.away().is_some_and(|away| away > PATIENCE) {
         let away = ReportedState { state: State::Away, ..ReportedState::default() };
-        return uids.iter().map(|uid| (*uid, away.clone())).collect();
+        return Some(uids.iter().map(|uid| (*uid, away.clone())).collect());
     }
     for chunk in uids.chunks(CHUNK) {
         let told = match node.tasks(chunk).await {
@@ -135,6 +149,7 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Report
                 tracing::warn!(node = node.name, error = %error.chain(), "a node's tasks cannot be read");
                 continue;
             }
+            Err(Error::Unreachable { is_unsent: true, .. }) => return None,
             // The next round asks again, soon: whether the node is away, its health says.
             Err(error) => {
                 tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
@@ -145,7 +160,7 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> HashMap<u32, Report
         seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
         seen.extend(told.iter().filter_map(|task| Some((task.uid()?, read(task)))));
     }
-    seen
+    Some(seen)
 }
 
 /// The result of a node task that will never end.

@@ -10,7 +10,7 @@ fn part(node: &str, shards: &[u16], state: State) -> TrackedNodeTask {
         error: (state == State::Failed).then(|| crate::base::error::index_not_found("x").body),
     };
     let shards = shards.iter().copied().map(Shard).collect();
-    TrackedNodeTask { node: node.into(), node_task: 0, main: true, shards, seen }
+    TrackedNodeTask { node: node.into(), node_task: 0, main: true, shards, seen, is_interrupted: false }
 }
 
 fn over(parts: &[TrackedNodeTask]) -> Outcome {
