@@ -232,7 +232,10 @@ fn one_client_holds_its_share_only(cluster: &Sandbox) {
         match answers.into_iter().find(|answer| !answer.is_empty()) {
             Some(answer) => {
                 assert!(answer.starts_with("http/1.1 429"), "{answer}");
-                assert!(answer.contains("retry-after: 10") && answer.contains("of one client"), "{answer}");
+                assert!(
+                    answer.contains("retry-after: 10") && answer.contains("that one client may have"),
+                    "{answer}"
+                );
                 refused += 1;
             }
             None => uploads.push(upload),

@@ -20,6 +20,7 @@ mod export;
 mod fields;
 mod first_payloads;
 mod fixtures;
+mod freed_names;
 mod grow;
 mod mesh;
 mod missing_shards;

@@ -3,9 +3,9 @@
 use crate::{
     all_or_nothing, api, attacks, bad_input, broken_nodes, chaos, cluster, crashes, dates, depth, durable,
     equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads, fixtures::ClusterChecks,
-    fixtures::Compared, fixtures::Comparisons, fixtures::Library, grow, mesh, missing_shards, neighbours,
-    one_order, operations, payloads, reads, restore, rules, same_bytes, sdk, seen, settings_changing,
-    similar, survive, told, verdicts, webhooks, writes,
+    fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow, mesh, missing_shards,
+    neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes, sdk, seen,
+    settings_changing, similar, survive, told, verdicts, webhooks, writes,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 
@@ -82,6 +82,7 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(5, all_or_nothing::a_deletion_with_an_id_that_no_node_takes_deletes_none)
         .comparison(7, verdicts::what_one_node_refuses_no_node_keeps)
         .comparison(1, verdicts::a_new_name_stays_where_a_new_key_is_refused)
+        .comparison(6, freed_names::what_takes_a_freed_name_is_as_on_one_node)
         .comparison(4, verdicts::what_follows_a_refused_change_is_kept)
         .of_cluster(3, all_or_nothing::an_edit_keeps_its_place);
     trials
@@ -131,6 +132,7 @@ fn of_one_cluster(trials: &mut Trials) {
     trials
         .sharing(cluster)
         .check(30, verdicts::a_refused_operation_is_undone_whoever_is_killed)
+        .check(25, freed_names::a_node_that_dies_in_an_operation_has_what_the_others_have)
         .check(11, verdicts::edits_are_whole_whoever_is_killed)
         .check(57, verdicts::a_refused_operation_is_undone_on_a_node_that_was_away);
     trials
