@@ -7,14 +7,12 @@ mod recovery;
 mod support;
 
 use miroir_control::cluster::locks::Scope;
-use miroir_control::domain::key_holder::WriteKeyHolder;
-use miroir_control::serve;
-use miroir_control::writes::recovery;
+use miroir_control::writes::recovery::recover;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{ControlBuilder, FakeNode, LEASE_MS, addition, commit, control, enqueued, until};
+use support::{FakeNode, LEASE_MS, addition, commit, control, enqueued, until};
 
 #[tokio::test]
 async fn a_write_is_begun_committed_and_settled() {
@@ -263,8 +261,7 @@ async fn a_write_keeps_its_locks_while_the_ledger_fails() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, key) = control.begin("movies", &[1]).await;
-    let recover =
-        async || recovery::recover(&control.cluster, control.cluster.open.take_older(Duration::ZERO)).await;
+    let recover = async || recover(&control.cluster, control.cluster.open.take_older(Duration::ZERO)).await;
     let rename = async |from: &str, to: &str| {
         let sql = format!("ALTER TABLE {from} RENAME TO {to}");
         control.cluster.ledger.call(move |connection| Ok(connection.execute_batch(&sql)?)).await.unwrap();

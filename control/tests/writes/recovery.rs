@@ -1,13 +1,12 @@
 //! Recovery of writes without a commit, and what keeps late requests out, with fake nodes that accept everything.
 
-use super::support::{ControlBuilder, FakeNode, LEASE_MS, addition, commit, control, enqueued, until};
-use miroir_control::{cluster::locks::Scope, domain::key_holder::WriteKeyHolder, serve, writes::recovery};
+use super::support::{ControlBuilder, FakeNode, addition, commit, control, enqueued};
+use miroir_control::{domain::key_holder::WriteKeyHolder, serve};
 use miroir_core::{
-    protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report},
+    protocol::{BEGIN_PATH, COMMIT_PATH, NodeOutcome, NodeResult},
     shard::Shard,
-    topology::Topology,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test]

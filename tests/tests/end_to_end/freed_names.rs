@@ -52,13 +52,13 @@ pub fn what_takes_a_freed_name_is_as_on_one_node(cluster: &Sandbox, node: &Node)
     for (name, operations) in cases {
         let run = |client: &Client| {
             for uid in [A, B, C] {
-                client.ended(&client.send("DELETE", &index(uid), "application/json", ""));
+                let _ = client.ended(&client.send("DELETE", &index(uid), None, ""));
             }
             client.add(A, &documents(0..7));
             let accepted: Vec<_> = operations
                 .iter()
                 .map(|(method, path, body)| match body {
-                    Value::Null => client.send(method, path, "application/json", ""),
+                    Value::Null => client.send(method, path, None, ""),
                     body => client.json(method, path, body),
                 })
                 .collect();
@@ -87,7 +87,7 @@ pub fn a_node_that_dies_in_an_operation_has_what_the_others_have(cluster: &Sandb
             let node = format!("meili-{}", round % 3);
             round += 1;
             for uid in [A, B] {
-                client.ended(&client.send("DELETE", &index(uid), "application/json", ""));
+                let _ = client.ended(&client.send("DELETE", &index(uid), None, ""));
             }
             client.add(A, &documents(0..20));
             match case {
@@ -95,7 +95,7 @@ pub fn a_node_that_dies_in_an_operation_has_what_the_others_have(cluster: &Sandb
                 _ => _ = client.succeeded(&client.json("POST", "/indexes", &json!({"uid": B}))),
             }
             let mut accepted = vec![match case {
-                "deletion and a new index" => client.send("DELETE", &index(A), "application/json", ""),
+                "deletion and a new index" => client.send("DELETE", &index(A), None, ""),
                 _ => client.json("POST", "/swap-indexes", &json!([{"indexes": [A, B]}])),
             }];
             pass(Duration::from_millis(delay));
