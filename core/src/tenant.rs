@@ -3,6 +3,7 @@
 use crate::{
     error::{ApiError, Code},
     scrub,
+    shard::TAG_FIELD,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
@@ -16,7 +17,8 @@ pub fn check(authorization: Option<&str>) -> Result<(), ApiError> {
     let claims = claims.and_then(|claims| BASE64_URL_SAFE_NO_PAD.decode(claims).ok());
     match claims.and_then(|claims| scrub::disguise(&claims)) {
         Some(_) => {
-            let message = "The filters of this tenant token name `_miroir_shard`, which no document has.";
+            let message =
+                format!("The filters of this tenant token name `{TAG_FIELD}`, which no document has.");
             Err(ApiError::new(Code::INVALID_SEARCH_FILTER, message))
         }
         None => Ok(()),
