@@ -78,7 +78,7 @@ pub enum Gathered {
     Reply(Reply),
     /// A part cannot be read: its node is broken.
     Broken(Broken),
-    /// The answers lead to another question; this node, where it is known, is the one to ask for native errors.
+    /// The answers lead to another query. This node, if it is known, is the one to ask for native errors.
     Next(Box<dyn ScatterQuery>, Option<u16>),
     /// Send another query to the same nodes, to each for the same slices.
     Again(Box<dyn ScatterQuery>),
@@ -86,10 +86,10 @@ pub enum Gathered {
     Native(Option<u16>),
 }
 
-/// Answers of which one cannot be read: the question goes on with the others, and with an answer of another node.
+/// Answers of which one cannot be read: the query goes on with the others, and with an answer of another node.
 #[derive(Debug)]
 pub struct Broken {
-    /// The question, as it was put.
+    /// The query, as it was sent.
     pub scatter_query: Box<dyn ScatterQuery>,
     /// The answers to it, as they came.
     pub parts: Vec<Part>,

@@ -71,7 +71,7 @@ pub struct Cluster {
     pub ledger: Ledger,
     /// Locks of mutations.
     pub locks: Locks,
-    /// The number of writes between begin and commit.
+    /// Writes between begin and commit.
     pub open: OpenWrites,
     /// Tasks that nodes have not ended, and that the control plane tracks.
     pub tracked_tasks: TrackedTasks,

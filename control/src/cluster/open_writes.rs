@@ -1,4 +1,4 @@
-//! The number of writes between begin and commit.
+//! Writes between begin and commit.
 
 use crate::{
     base::time::{Instant, SharedClock},

@@ -65,7 +65,7 @@ impl WriteKeys {
     }
 
     /// Fences a key: deletes it on all nodes. The gateway's next begin creates another one. Waits up to `patience` for open
-    /// writes under the key. An unreachable node keeps the key until it has synced: see [`Self::owing`].
+    /// writes under the key. An unreachable node keeps the key until it has synced: see [`Self::nodes_with_fenced_keys`].
     ///
     /// # Errors
     /// The ledger failed.

@@ -1,6 +1,6 @@
 //! The schema of the ledger, by version. SQLite keeps the version in the file, as `user_version`.
 //!
-//! A change of the schema is one more file in `migrations/` and one more entry in [`MIGRATIONS`]; what a release has written is not
+//! A change of the schema is one more file in `migrations/` and one more entry in `MIGRATIONS`; what a release has written is not
 //! changed any more. Each migration runs in one transaction with its version, so a crash leaves one version or the next.
 
 use crate::base::error::Result;

@@ -1,4 +1,4 @@
-//! Nodes are asked for their slices of a question.
+//! Asks nodes for their slices of a scatter query.
 
 use super::{Asked, Context, Native, Phase, Read, Why, is_refusal};
 use crate::{
@@ -18,7 +18,7 @@ use std::{
 /// thousand queries.
 const DISTINCT_PLANS: u64 = 64;
 
-/// A question that nodes are asked.
+/// A scatter query under way.
 #[derive(Debug)]
 pub(super) struct Asking {
     scatter_query: Box<dyn ScatterQuery>,
@@ -31,9 +31,9 @@ pub(super) struct Asking {
 /// Which nodes are asked.
 #[derive(Debug)]
 enum Nodes {
-    /// Those that hold the shards, chosen by a seed for each unit of the question: others stand in for those that fail.
+    /// Nodes that hold the shards, chosen by a seed for each unit of the query. Other nodes stand in for those that fail.
     Planned(Vec<u64>),
-    /// Those of the question before, each for the same slices: no other can stand in.
+    /// The nodes of the query before, each for the same slices. No other node can stand in.
     Pinned(Vec<Asked>),
 }
 
@@ -47,7 +47,7 @@ impl Asking {
         machine.scatter(context, units.map(|unit| (unit, shards.as_slice())))
     }
 
-    /// Puts a question to nodes that were asked before, each for the same slices.
+    /// Sends a query to the nodes that were asked before, to each for the same slices.
     fn put_again(
         mut context: Context,
         scatter_query: Box<dyn ScatterQuery>,
@@ -165,7 +165,7 @@ impl Asking {
         }
     }
 
-    /// Whether some unit of the question has no answer at all.
+    /// Whether some unit of the query has no answer at all.
     fn is_unanswered(&self) -> bool {
         let Nodes::Planned(seeds) = &self.nodes else { return false };
         let mut answered = vec![false; seeds.len()];

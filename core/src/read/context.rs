@@ -67,7 +67,7 @@ impl Context {
         self.head.query().len().saturating_add(self.body.len())
     }
 
-    /// A node's part of a question.
+    /// A node's slices of a scatter query.
     pub fn part(&mut self, asked: &Asked, request: NodeRequest) -> Callout {
         let NodeRequest { path, body, key } = request;
         let config = self.topology.config();

@@ -44,7 +44,7 @@ pub struct Read {
 /// What a read waits for.
 #[derive(Debug)]
 enum Phase {
-    /// Nodes' answers to their slices of a question.
+    /// Nodes' answers to their slices of a scatter query.
     Asking(Asking),
     /// One node's answer to the client's own request.
     Native(Native),

@@ -16,7 +16,7 @@ pub(super) struct Native {
     call: CallId,
     node: u16,
     why: Why,
-    /// Portions of a question that were asked for before: their answers do not matter any more, but which nodes fail does.
+    /// Slices that were asked for before. Their answers do not matter any more, but it matters which nodes fail.
     others: BTreeMap<CallId, Asked>,
 }
 
@@ -27,11 +27,11 @@ pub(super) enum Why {
     Unread,
     /// The node's answer is the client's.
     Answer,
-    /// A node has refused its part of a question: this is told if no node finds fault with the client's own request.
+    /// A node has refused its slices. The client gets this refusal if no node refuses the client's own request.
     Refused {
         /// The node's answer.
         refusal: Answer,
-        /// The question.
+        /// The scatter query.
         scatter_query: Box<dyn ScatterQuery>,
     },
 }

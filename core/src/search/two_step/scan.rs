@@ -252,7 +252,7 @@ impl Scan {
         Some(self.scan.window(shards, offset, limit))
     }
 
-    /// Takes the answer to [`Self::question`]; `None` if it cannot be parsed.
+    /// Takes the answer to [`Self::scatter_query`]; `None` if it cannot be parsed.
     pub(in crate::search) fn take(&mut self, shards: &[Shard], answer: &[u8]) -> Option<()> {
         let (position, source) = self.source(shards)?;
         let (_, asked) = self.wanted(source)?;
