@@ -7,12 +7,12 @@ mod support;
 
 use miroir_control::{
     cluster::locks::Scope,
-    domain::intent::{Effect, Intent, NodeRequest},
+    domain::intent::{Effect, ImmediateEffect, Intent, NodeRequest},
     ledger::{intents, tasks::NewTask},
     serve,
 };
 use miroir_core::path::ApiPath;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Control, ControlBuilder, FakeNode, control};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -109,7 +109,9 @@ async fn what_nodes_refuse_after_a_crash_is_taken_back() {
     let control = control(folder.path(), &[&node]).await;
     let path = ApiPath::of_index("refused", &["settings"]);
     let request = NodeRequest { method: "PATCH".into(), path, body: None, main: true };
-    let intent = Intent::Broadcast { requests: vec![request], effect: Effect::None };
+    let (requests, newest) = (vec![request], [("n0".to_owned(), None)].into());
+    let (effect, at_once) = (Effect::None, ImmediateEffect::Nothing);
+    let intent = Intent::Broadcast { requests, effect, at_once, newest };
     let task = control
         .cluster
         .ledger
@@ -119,6 +121,11 @@ async fn what_nodes_refuse_after_a_crash_is_taken_back() {
     drop(control);
     let control = ControlBuilder::new(folder.path(), &[&node]).listen().await;
     serve::start(control.cluster.clone()).await.unwrap();
+    let begun = Instant::now();
+    while control.cluster.ledger.call(move |c| intents::is_open(c, uid, None)).await.unwrap() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not taken back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let open = control.cluster.ledger.call(intents::all).await.unwrap();
     assert!(open.iter().all(|found| found.uid != uid), "{open:?}");
 }

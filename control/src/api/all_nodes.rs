@@ -3,13 +3,10 @@
 use super::{Sent, Shared, pass_on};
 use crate::{
     base::error::{Error, Result},
-    cluster::{Cluster, locks::Scope},
-    indexes::creation,
-    node::{Authority, NodeAnswer, TIMEOUT},
-    sync::{
-        features,
-        instance_settings::{self, InstanceChange},
-    },
+    cluster::Cluster,
+    domain::intent::KeptChange,
+    node::TIMEOUT,
+    sync::{features, instance_change, instance_settings},
 };
 use axum::{extract::Path, response::Response};
 use std::{sync::Arc, time::Duration};
@@ -22,7 +19,7 @@ const MOMENT: Duration = Duration::from_millis(20);
 /// # Errors
 /// A node's error.
 pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
-    let answer = everywhere(&cluster, sent, |_| None).await?;
+    let answer = everywhere(&cluster, sent, KeptChange::Nothing).await?;
     features::learn(&cluster.0).await?;
     Ok(answer)
 }
@@ -32,7 +29,7 @@ pub async fn features(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's error.
 pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
-    let answer = everywhere(&cluster, sent, |answer| Some(InstanceChange::Network(answer.json()))).await?;
+    let answer = everywhere(&cluster, sent, KeptChange::Network).await?;
     instance_settings::learn_name(&cluster).await?;
     Ok(answer)
 }
@@ -42,8 +39,7 @@ pub async fn network(cluster: Shared, sent: Sent) -> Result<Response> {
 /// # Errors
 /// A node's error.
 pub async fn workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    let body = sent.json();
-    everywhere(&cluster, sent, |_| Some(InstanceChange::Workspace(uid, body))).await
+    everywhere(&cluster, sent, KeptChange::Workspace(uid)).await
 }
 
 /// `DELETE /chats/{workspace}/settings`.
@@ -51,7 +47,7 @@ pub async fn workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> 
 /// # Errors
 /// A node's error.
 pub async fn reset_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    everywhere(&cluster, sent, |_| Some(InstanceChange::Workspace(uid, None))).await
+    everywhere(&cluster, sent, KeptChange::Workspace(uid)).await
 }
 
 /// `DELETE /chats/{workspace}`.
@@ -59,58 +55,23 @@ pub async fn reset_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sen
 /// # Errors
 /// A node's error.
 pub async fn delete_workspace(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result<Response> {
-    everywhere(&cluster, sent, |_| Some(InstanceChange::NoWorkspace(uid))).await
+    everywhere(&cluster, sent, KeptChange::NoWorkspace(uid)).await
 }
 
-/// Sends a change to all nodes. The first node judges the client's request; if it accepts the request, the other nodes get it
-/// under the master key. A node that misses it is marked as behind.
-pub(super) async fn everywhere(
-    cluster: &Shared,
-    sent: Sent,
-    changed: impl FnOnce(&NodeAnswer) -> Option<InstanceChange> + Send + 'static,
-) -> Result<Response> {
+/// Sends a change to all nodes, and waits until no gateway reads from a node that has missed it.
+pub(super) async fn everywhere(cluster: &Shared, sent: Sent, kept: KeptChange) -> Result<Response> {
     let cluster = cluster.0.clone();
     sent.grant()?;
     // In a task of its own: if the client disconnects, the operation must still reach all nodes.
-    let work = async move { send(&cluster, sent, changed).await };
+    let work = async move { send(&cluster, sent, kept).await };
     tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
 }
 
-async fn send(
-    cluster: &Arc<Cluster>,
-    sent: Sent,
-    changed: impl FnOnce(&NodeAnswer) -> Option<InstanceChange>,
-) -> Result<Response> {
-    let _guard = cluster.locks.lock(Scope::indexes([])).await;
-    let mut missed = Vec::new();
-    let mut first: Option<NodeAnswer> = None;
-    for node in cluster.current() {
-        let mut request = sent.request.clone();
-        if first.is_some() {
-            request.authority = Authority::Master;
-        }
-        match node.send(&request).await {
-            Ok(answer) if first.is_none() && !answer.is_success() => return Ok(pass_on(&answer)),
-            // 404 and 409 mean that the node already is as the request wants it.
-            Ok(answer) if answer.is_success() || [404, 409].contains(&answer.status) => {
-                first.get_or_insert(answer);
-            }
-            Ok(answer) => {
-                let error = node.unexpected(&request, &answer);
-                tracing::warn!(node = node.name, error = %error.chain(), "a node misses a change");
-                missed.push(node.name.clone());
-            }
-            Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node may miss a change");
-                missed.push(node.name.clone());
-            }
-        }
+async fn send(cluster: &Arc<Cluster>, sent: Sent, kept: KeptChange) -> Result<Response> {
+    let answer = instance_change::send(cluster, &sent.request, kept).await?;
+    if !answer.is_success() {
+        return Ok(pass_on(&answer));
     }
-    cluster.keys.clear();
-    if let Some(changed) = first.as_ref().and_then(changed) {
-        cluster.ledger.call(move |connection| instance_settings::store(connection, changed)).await?;
-    }
-    creation::mark_behind(cluster, &missed).await?;
     // Gateways may still read from a node that has missed the change. For example, a deleted key would still be valid there. So
     // the answer waits until they do not.
     let is_read_nowhere_else = async {
@@ -123,5 +84,5 @@ async fn send(
         Ok(done) => done?,
         Err(_) => tracing::warn!("some gateways may still read from nodes that have missed a change"),
     }
-    first.map(|answer| pass_on(&answer)).ok_or(Error::NoNode)
+    Ok(pass_on(&answer))
 }

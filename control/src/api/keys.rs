@@ -4,7 +4,10 @@ use super::{Sent, Shared, all_nodes::everywhere, pass_on};
 use crate::{
     base::error::{Error, Result, api_error},
     cluster::Cluster,
-    domain::key_holder::{INTERNAL, KeyHolder},
+    domain::{
+        intent::KeptChange,
+        key_holder::{INTERNAL, KeyHolder},
+    },
     node::Request,
 };
 use axum::{
@@ -93,7 +96,7 @@ pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
         body.insert("uid".to_owned(), json!(Uuid::new_v4().hyphenated().to_string()));
         sent.request.body = Bytes::from(Value::Object(body).to_string());
     }
-    everywhere(&cluster, sent, |_| None).await
+    everywhere(&cluster, sent, KeptChange::Nothing).await
 }
 
 /// `PATCH` and `DELETE /keys/{key}`.
@@ -107,5 +110,5 @@ pub async fn change(cluster: Shared, sent: Sent) -> Result<Response> {
     if is_internal(&cluster.ask_any(&own).await?.json()) {
         return Err(not_found(&sent));
     }
-    everywhere(&cluster, sent, |_| None).await
+    everywhere(&cluster, sent, KeptChange::Nothing).await
 }

@@ -120,7 +120,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         custom_metadata: None,
     };
     // After a crash, the cancelation ends with the tasks that it has cancelled until then.
-    let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
+    let intent = Intent::without_requests();
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
     let task = cluster.ledger.call(begin).await?;
@@ -198,7 +198,7 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
         custom_metadata: None,
     };
     // After a crash, the deletion ends without having deleted anything.
-    let intent = Intent::Broadcast { requests: Vec::new(), effect: Effect::None };
+    let intent = Intent::without_requests();
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
     let task = cluster.ledger.call(begin).await?;

@@ -234,27 +234,58 @@ impl Cluster {
         if new == *old {
             return Ok(());
         }
-        let is_told = !new.is_but_for_dates(&old);
-        new.version += u64::from(is_told);
+        new.version += u64::from(!new.is_but_for_dates(&old));
+        let (before, stored) = (old.clone(), new.clone());
+        self.ledger.call(move |connection| catalogue::store(connection, &before, &stored)).await?;
+        self.take_up(&old, new);
+        Ok(())
+    }
+
+    /// Like [`Self::try_change`], for a change that belongs to other rows of the ledger: they are stored in one transaction, all or
+    /// nothing. `change` runs on the ledger's thread.
+    ///
+    /// # Errors
+    /// The error of `change`; or as [`Self::change`].
+    pub async fn change_stored<F>(&self, change: F) -> Result<()>
+    where
+        F: FnOnce(&rusqlite::Connection, &mut ClusterState) -> Result<()> + Send + 'static,
+    {
+        let _one = self.changing.lock().await;
+        let old = self.cluster_state();
+        let before = old.clone();
+        let stored = self.ledger.call(move |connection| {
+            let mut new = ClusterState::clone(&before);
+            change(connection, &mut new)?;
+            if new == *before {
+                return Ok(None);
+            }
+            new.version += u64::from(!new.is_but_for_dates(&before));
+            catalogue::store(connection, &before, &new)?;
+            Ok(Some(new))
+        });
+        if let Some(new) = stored.await? {
+            self.take_up(&old, new);
+        }
+        Ok(())
+    }
+
+    /// Takes up a cluster state that the ledger has: in memory, then for gateways.
+    fn take_up(&self, before: &ClusterState, new: ClusterState) {
         let new = Arc::new(new);
-        let stored = new.clone();
-        let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
-        let gone: Vec<String> = gone.cloned().collect();
-        self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
-        gone.iter().for_each(|index| self.fields.forget(index));
+        let gone = before.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
+        gone.for_each(|index| self.fields.forget(index));
         self.follow(&new);
-        let before = self.cluster_state();
-        if new.has_lost_since(&before) {
+        if new.has_lost_since(before) {
             *self.lost() = Some((new.version, self.clock.monotonic()));
         }
-        let told = new.changed_names(&before);
+        let told = new.changed_names(before);
         self.unconfirmed_changes()
             .extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
+        let is_told = new.version != before.version;
         *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
         }
-        Ok(())
     }
 
     /// Whether no gateway reads, or will read, a replica that has missed a write. A gateway that was suspended must ask before

@@ -8,7 +8,7 @@ use crate::{
         task::TaskKind,
         verdict::{OutcomeRule, State, TrackedNodeTask},
     },
-    ledger::tasks::Task,
+    ledger::tasks::{Ending, Task},
 };
 use miroir_core::shard::Shard;
 use serde_json::Value;
@@ -51,8 +51,8 @@ pub(crate) struct Pending {
     pub(crate) effect: Effect,
     pub(crate) indexed: Option<u64>,
     pub(crate) guard: Option<LockGuard>,
-    /// Whether the task's outcome has been applied to the catalogue and the replicas.
-    pub(crate) is_applied: bool,
+    /// How the task ends, once its outcome has been applied to the catalogue and the replicas. Nodes decide nothing any more.
+    pub(crate) ending: Option<Ending>,
     /// The roll back of nodes that applied what another node refused.
     pub(crate) set_back: RollBack,
     /// The registration, on all nodes, of the fields that the task brought.
@@ -104,15 +104,25 @@ impl Default for TrackedTasks {
 impl TrackedTasks {
     /// Adds a task.
     pub fn add(&self, unsettled: TrackedTask) {
+        self.restore(unsettled, None, &BTreeSet::new());
+    }
+
+    /// Adds a task of before a restart. `ending`: how it ends, if its outcome was applied. `interrupted`: nodes that stopped while
+    /// they processed it.
+    pub fn restore(&self, unsettled: TrackedTask, ending: Option<Ending>, interrupted: &BTreeSet<String>) {
         let TrackedTask { task, node_tasks, effect, indexed, guard } = unsettled;
-        let parts = node_tasks.into_iter().map(TrackedNodeTask::of).collect();
+        let part = |task: NodeTask| TrackedNodeTask {
+            is_interrupted: interrupted.contains(&task.node),
+            ..TrackedNodeTask::of(task)
+        };
+        let parts = node_tasks.into_iter().map(part).collect();
         let pending = Pending {
             task,
             parts,
             effect,
             indexed,
             guard,
-            is_applied: false,
+            ending,
             set_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };
@@ -176,15 +186,7 @@ impl TrackedTasks {
     /// Renames indexes in the settings changes of tasks before the task `by`, which renamed or swapped the indexes.
     pub(crate) fn renamed(&self, by: u32, moves: &[(String, String, bool)]) {
         for (_, pending) in self.pending().range_mut(..by) {
-            if let Effect::Settings { index, .. } = &mut pending.effect {
-                for (from, to, comes_back) in moves {
-                    if *index == *from {
-                        index.clone_from(to);
-                    } else if *index == *to && *comes_back {
-                        index.clone_from(from);
-                    }
-                }
-            }
+            pending.effect.follow(moves);
         }
     }
 

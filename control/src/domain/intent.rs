@@ -3,6 +3,7 @@
 use crate::domain::{export::Export, search_rules::Change};
 use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The work that is under way for a task uid: enough to finish it after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,12 +29,32 @@ pub enum Intent {
         requests: Vec<NodeRequest>,
         /// What changes in the catalogue once it has succeeded.
         effect: Effect,
+        /// What changes in the catalogue as soon as nodes have the requests.
+        #[serde(default)]
+        at_once: ImmediateEffect,
+        /// The nodes that are sent the requests, each with the uid of its newest task before: what the operation makes on it is
+        /// newer. `None` if the node had no task.
+        #[serde(default)]
+        newest: BTreeMap<String, Option<u32>>,
     },
     /// The control plane sends documents to another Meilisearch.
     Export {
         /// The export request.
         export: Export,
     },
+}
+
+impl Intent {
+    /// An operation of the ledger alone, which sends nodes nothing that has to be sent again.
+    #[must_use]
+    pub fn without_requests() -> Self {
+        Self::Broadcast {
+            requests: Vec::new(),
+            effect: Effect::None,
+            at_once: ImmediateEffect::Nothing,
+            newest: BTreeMap::new(),
+        }
+    }
 }
 
 /// A request to a node.
@@ -47,6 +68,27 @@ pub struct NodeRequest {
     pub body: Option<serde_json::Value>,
     /// Whether its outcome decides the client's task; otherwise it is a step that only has to end.
     pub main: bool,
+}
+
+/// A change of the catalogue that is valid as soon as nodes have the request in their queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ImmediateEffect {
+    /// No change.
+    #[default]
+    Nothing,
+    /// An index was created.
+    Created {
+        /// Index uid.
+        index: String,
+        /// Its primary key.
+        primary_key: Option<String>,
+    },
+    /// An index was deleted.
+    Deleted {
+        /// Index uid.
+        index: String,
+    },
 }
 
 /// What a mutation changes in the catalogue once it has succeeded.
@@ -109,6 +151,20 @@ impl Effect {
         names.into_iter()
     }
 
+    /// Follows indexes that a later operation has renamed or swapped; `moves` as [`Self::moves`]. Returns whether it has changed.
+    pub fn follow(&mut self, moves: &[(String, String, bool)]) -> bool {
+        let Self::Settings { index, .. } = self else { return false };
+        let before = index.clone();
+        for (from, to, comes_back) in moves {
+            if *index == *from {
+                index.clone_from(to);
+            } else if *index == *to && *comes_back {
+                index.clone_from(from);
+            }
+        }
+        *index != before
+    }
+
     /// How indexes' settings move: from, to, and whether those of `to` move back to `from`.
     #[must_use]
     pub fn moves(&self) -> Vec<(String, String, bool)> {
@@ -135,4 +191,42 @@ pub struct NodeTask {
     pub main: bool,
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,
+}
+
+/// A change of the whole instance that has no task, as clients see it. All nodes get it, or none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// A write creates its index, or gives it its primary key.
+    Index {
+        /// Index uid.
+        index: String,
+        /// The key that the write brings; absent if it brings none.
+        primary_key: Option<String>,
+    },
+    /// A request that nodes carry out at once: API keys, experimental features, the network, workspaces of chats.
+    Instance {
+        /// HTTP method, upper case.
+        method: String,
+        /// Path and query.
+        path: ApiPath,
+        /// The body as it is sent to nodes; empty if there is none.
+        body: String,
+        /// What the ledger keeps of it.
+        kept: KeptChange,
+    },
+}
+
+/// What the ledger keeps of a change of the whole instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KeptChange {
+    /// Nothing: nodes are asked for it.
+    Nothing,
+    /// The network, as the first node answers.
+    Network,
+    /// Settings of a workspace, as the request has them; none resets them.
+    Workspace(String),
+    /// A workspace is gone.
+    NoWorkspace(String),
 }

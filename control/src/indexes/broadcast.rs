@@ -5,6 +5,7 @@ use crate::{
     base::{
         error::{Error, Result, api_error},
         log,
+        time::Nanos,
     },
     cluster::{
         Cluster,
@@ -17,15 +18,18 @@ use crate::{
         intent::{Effect, Intent, NodeRequest, NodeTask},
         task::TaskKind,
     },
-    indexes::creation,
+    fencing::write_keys::LET_IN,
+    indexes::delivery::{Delivered, Delivery, newest_tasks},
     ledger::{
-        intents,
+        intents::{self, StoredIntent},
         tasks::{self, NewTask, Task},
     },
-    node::{Authority, NodeAnswer, Request},
+    node::{Authority, NodeAnswer},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tracing::Instrument;
+
+pub use crate::domain::intent::ImmediateEffect;
 
 /// An operation before it has a task uid.
 #[derive(Clone, Debug)]
@@ -44,29 +48,12 @@ pub struct Operation {
     pub effect: Effect,
 }
 
+/// How long to wait until an operation is taken up again that could not be.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Kinds of tasks that change no data: a node that missed one is not behind.
 pub const CHANGELESS: [TaskKind; 3] =
     [TaskKind::DumpCreation, TaskKind::SnapshotCreation, TaskKind::IndexCompaction];
-
-/// A change of the catalogue that is valid as soon as nodes have the request in their queues.
-#[derive(Clone, Debug, Default)]
-pub enum ImmediateEffect {
-    /// No change.
-    #[default]
-    Nothing,
-    /// An index was created.
-    Created {
-        /// Index uid.
-        index: String,
-        /// Its primary key.
-        primary_key: Option<String>,
-    },
-    /// An index was deleted.
-    Deleted {
-        /// Index uid.
-        index: String,
-    },
-}
 
 /// The locks of an operation. An operation that depends on the cluster state is planned under them: before, an earlier
 /// operation may still change that state, such as a rename that frees the name of an index.
@@ -102,43 +89,29 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     // do not change an index.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
     let changed = NotifyRecordings { cluster, indexes };
-    let intent = Intent::Broadcast { requests: requests.clone(), effect: effect.clone() };
+    let newest = newest_tasks(cluster).await?;
+    let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
+    let nodes: Vec<_> = nodes.collect();
+    let intent = Intent::Broadcast {
+        requests: requests.clone(),
+        effect: effect.clone(),
+        at_once: at_once.clone(),
+        newest,
+    };
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &task, &intent, clock.wall());
     let task = cluster.ledger.call(begin).await?;
     let uid = task.uid;
     log::learn_uid(uid);
     tell_changing(cluster, uid, &effect).await?;
-    let (node_tasks, missed) = match send(cluster, &requests, authority).await {
-        Ok(sent) => sent,
-        Err(error) => {
-            cluster.change(|cluster_state| drop(cluster_state.changing.remove(&uid))).await?;
-            cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
-            return Err(error);
-        }
-    };
-    if !CHANGELESS.contains(&task.kind) {
-        creation::mark_behind(cluster, &missed).await?;
+    let mut delivered = Delivered::default();
+    let delivery = Delivery { cluster, uid, requests: &requests };
+    if let Err(error) = delivery.send(&nodes, &mut delivered, Some(authority)).await {
+        until_stored(async || take_back(cluster, &task, delivered.clone()).await).await;
+        return Err(error);
     }
-    let stored = node_tasks.clone();
-    cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    let now = task.enqueued_at;
-    cluster
-        .change(|cluster_state| match at_once {
-            ImmediateEffect::Created { index, primary_key } => {
-                cluster_state.indexes.entry(index).or_insert(Index {
-                    primary_key,
-                    created_at: now,
-                    updated_at: now,
-                    ..Index::default()
-                });
-            }
-            ImmediateEffect::Deleted { index } => {
-                cluster_state.indexes.remove(&index);
-            }
-            ImmediateEffect::Nothing => {}
-        })
-        .await?;
+    let store = async || sent(cluster, &task, requests.len(), delivered.clone(), at_once.clone()).await;
+    let node_tasks = until_stored(store).await;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     cluster.tracked_tasks.add(TrackedTask {
         task: task.clone(),
@@ -152,6 +125,74 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     drop(changed);
     drop(released);
     Ok(task)
+}
+
+/// Repeats what only the ledger can prevent. Until it is stored what nodes have of an operation, its locks are held.
+async fn until_stored<T>(store: impl AsyncFn() -> Result<T>) -> T {
+    loop {
+        match store().await {
+            Ok(stored) => return stored,
+            Err(error) => {
+                tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have of an operation");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Stores what nodes have of an operation, and what follows at once, in one transaction: the nodes that miss a part of it are
+/// behind, and the catalogue changes. Returns the nodes' tasks.
+async fn sent(
+    cluster: &Cluster,
+    task: &Task,
+    requests: usize,
+    delivered: Delivered,
+    at_once: ImmediateEffect,
+) -> Result<Vec<NodeTask>> {
+    let (uid, now) = (task.uid, task.enqueued_at);
+    let matters = requests > 0 && !CHANGELESS.contains(&task.kind);
+    let whole = delivered.whole(requests);
+    let node_tasks = delivered.node_tasks();
+    let stored = node_tasks.clone();
+    let change = move |connection: &_, cluster_state: &mut ClusterState| {
+        if matters {
+            let all: Vec<String> =
+                cluster_state.nodes.iter().map(|member| member.config.name.clone()).collect();
+            let misses = |node: &&String| !whole.contains(*node) && !cluster_state.behind.contains(*node);
+            let missed: Vec<&String> = all.iter().filter(misses).collect();
+            missed.into_iter().for_each(|node| cluster_state.mark_behind(node));
+        }
+        apply_at_once(cluster_state, at_once, now);
+        intents::sent(connection, uid, &stored)
+    };
+    cluster.change_stored(change).await?;
+    Ok(node_tasks)
+}
+
+fn apply_at_once(cluster_state: &mut ClusterState, at_once: ImmediateEffect, now: Nanos) {
+    match at_once {
+        ImmediateEffect::Created { index, primary_key } => {
+            cluster_state.indexes.entry(index).or_insert(Index {
+                primary_key,
+                created_at: now,
+                updated_at: now,
+                ..Index::default()
+            });
+        }
+        ImmediateEffect::Deleted { index } => _ = cluster_state.indexes.remove(&index),
+        ImmediateEffect::Nothing => {}
+    }
+}
+
+/// Removes an operation that no node has accepted. A node that may have it nevertheless is behind: it learns that there was none.
+async fn take_back(cluster: &Cluster, task: &Task, delivered: Delivered) -> Result<()> {
+    let (uid, matters) = (task.uid, !CHANGELESS.contains(&task.kind));
+    let change = move |connection: &_, cluster_state: &mut ClusterState| {
+        cluster_state.changing.remove(&uid);
+        delivered.unknown.iter().filter(|_| matters).for_each(|node| cluster_state.mark_behind(node));
+        tasks::take_back(connection, uid)
+    };
+    cluster.change_stored(change).await
 }
 
 /// Tells gateways about changing settings before any node gets them, because until all nodes have them an answer may mix old
@@ -178,52 +219,6 @@ impl Drop for NotifyRecordings<'_> {
         let known = self.cluster.cluster_state().indexes.clone().into_keys();
         self.cluster.mover.recorder.indexes_changed(self.indexes.as_ref(), known);
     }
-}
-
-/// Sends the client's request to the first node, which judges it. If that node accepts it, sends the requests to all other
-/// nodes, under write keys that can be fenced. Returns the node tasks, and the names of the nodes that missed a request.
-async fn send(
-    cluster: &Cluster,
-    requests: &[NodeRequest],
-    authority: Authority,
-) -> Result<(Vec<NodeTask>, Vec<String>)> {
-    let nodes = cluster.current();
-    let Some((main, rest)) = requests.split_first() else { return Ok(Default::default()) };
-    let request = Request { authority, ..Request::own(&main.method, main.path.clone(), main.body.as_ref()) };
-    let mut missed = Vec::new();
-    let mut tasks = Vec::new();
-    let mut others = nodes.iter();
-    let mut failure = Error::NoNode;
-    for node in others.by_ref() {
-        let answer = match node.send(&request).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                missed.push(node.name.clone());
-                failure = error;
-                continue;
-            }
-        };
-        let Some(node_task) = answer.task_uid().filter(|_| answer.is_success()) else {
-            return Err(refusal(&answer));
-        };
-        tasks.push(NodeTask { node: node.name.clone(), node_task, main: main.main, shards: Vec::new() });
-        match creation::send_all(cluster, node, rest).await {
-            Ok(extras) => tasks.extend(extras),
-            Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node missed a later request of an operation");
-                missed.push(node.name.clone());
-            }
-        }
-        break;
-    }
-    if tasks.is_empty() {
-        return Err(failure);
-    }
-    let others: Vec<_> = others.cloned().collect();
-    let sent = creation::send_to(cluster, &others, requests).await;
-    tasks.extend(sent.tasks);
-    missed.extend(sent.missed);
-    Ok((tasks, missed))
 }
 
 /// A node's error for the client, with the shard tag removed from the message.
@@ -270,35 +265,68 @@ pub fn apply(cluster_state: &mut ClusterState, effect: &Effect) {
     }
 }
 
-/// After a restart, sends an open operation to all nodes again. The client's key allowed it, otherwise it would not be in the
-/// ledger. A node that had received it before the crash fails the second request; that does not decide the task. If all nodes
-/// refuse it, no node had accepted it before either, and the task is removed from the ledger.
+/// The locks of an operation that is in the ledger.
+#[must_use]
+pub fn scope(task: &Task, effect: &Effect) -> Scope {
+    match task.kind {
+        TaskKind::DumpCreation | TaskKind::SnapshotCreation => Scope::everything(),
+        _ => Scope::indexes(task.index.as_deref().into_iter().chain(effect.names())),
+    }
+}
+
+/// After a restart, takes up an operation that was being sent: under its locks, which it has when this returns. Nodes are asked
+/// what they have of it, and get the rest.
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], effect: Effect) -> Result<()> {
+pub async fn resume(cluster: &Arc<Cluster>, stored: StoredIntent) -> Result<()> {
+    let uid = stored.uid;
+    let Intent::Broadcast { effect, .. } = &stored.intent else { return Ok(()) };
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
         return Ok(());
     };
-    tell_changing(cluster, uid, &effect).await?;
-    let nodes = cluster.current();
-    let sent = creation::send_to(cluster, &nodes, requests).await;
-    let is_refusal = |error: &Error| matches!(error, Error::Unexpected { status: 400..500, .. });
-    if sent.tasks.is_empty()
-        && let Some(failure) = sent.failure
-    {
-        if sent.missed.len() < nodes.len() || !is_refusal(&failure) {
-            return Err(failure);
+    tell_changing(cluster, uid, effect).await?;
+    let mut guard = Some(cluster.locks.lock(scope(&task, effect)).await);
+    let span = log::task_span(Some(uid), Some(task.kind.name()), task.index.as_deref());
+    let cluster = Arc::clone(cluster);
+    let resuming = async move {
+        // The keys of before the restart are deleted by now. After this pause, nodes have queued what they had let in.
+        tokio::time::sleep(LET_IN).await;
+        while let Err(error) = redo(&cluster, &stored, &task, &mut guard).await {
+            tracing::error!(error = %error.chain(), "an operation could not be taken up again yet");
+            tokio::time::sleep(PAUSE).await;
         }
-        tracing::info!(uid, error = %failure.chain(), "all nodes refuse an operation that its client got no answer to: its task is removed");
-        cluster.change(|cluster_state| drop(cluster_state.changing.remove(&uid))).await?;
-        return cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await;
+    };
+    tokio::spawn(resuming.instrument(span));
+    Ok(())
+}
+
+/// Sends nodes what they lack of an operation that a restart has interrupted. The client's key allowed it, otherwise it would not
+/// be in the ledger. A node that cannot be asked may have it: it is behind, and never gets it twice. The task takes the locks if it
+/// needs them until its end.
+async fn redo(
+    cluster: &Arc<Cluster>,
+    stored: &StoredIntent,
+    task: &Task,
+    locks: &mut Option<LockGuard>,
+) -> Result<()> {
+    let Intent::Broadcast { requests, effect, at_once, newest } = &stored.intent else { return Ok(()) };
+    let delivery = Delivery { cluster, uid: stored.uid, requests };
+    let mut delivered = delivery.find(stored, newest).await?;
+    let nodes: Vec<_> =
+        cluster.current().into_iter().filter(|node| !delivered.unknown.contains(&node.name)).collect();
+    match delivery.send(&nodes, &mut delivered, None).await {
+        Ok(()) => {}
+        Err(error @ Error::Api(_)) => {
+            tracing::info!(error = %error.chain(), "nodes refuse an operation that its client got no answer to: its task is removed");
+            return take_back(cluster, task, delivered).await;
+        }
+        Err(error) => return Err(error),
     }
-    creation::mark_behind(cluster, &sent.missed).await?;
-    let node_tasks = sent.tasks;
-    let stored = node_tasks.clone();
-    cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
+    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await?;
+    let (task, effect) = (task.clone(), effect.clone());
+    let guard = if effect.holds_locks() { locks.take() } else { None };
+    cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard });
     Ok(())
 }
 

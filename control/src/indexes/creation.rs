@@ -8,8 +8,8 @@ use crate::{
         settings_tag::{FILTERABLE, tag_rule},
     },
     domain::{
-        cluster_state::Index,
-        intent::{NodeRequest, NodeTask},
+        cluster_state::{ClusterState, Index},
+        intent::{NodeRequest, NodeTask, Step},
     },
     fencing::in_flight,
     indexes::fields::{
@@ -17,7 +17,7 @@ use crate::{
         indexable::Reach,
         registration::{Key, registration},
     },
-    ledger::settings as stored,
+    ledger::{settings as stored, steps},
     node::{Node, Request, TIMEOUT},
 };
 use futures_util::future::join_all;
@@ -275,21 +275,33 @@ pub async fn ensure_index(
     if requests.is_empty() {
         return Ok(cluster.fields.under_way(index));
     }
-    let primary_key = content.map(|content| content.key.name());
-    let tasks = send_everywhere(cluster, &cluster.current(), &requests).await?;
-    let now = cluster.clock.wall();
-    cluster
-        .change(|cluster_state| {
-            let entry = cluster_state.indexes.entry(index.to_owned()).or_insert_with(|| Index {
+    let primary_key = content.map(|content| content.key.name().to_owned());
+    let makes_index = !cluster.cluster_state().indexes.contains_key(index) || known_key.is_none();
+    let step = match makes_index {
+        true => {
+            let step = Step::Index { index: index.to_owned(), primary_key: primary_key.clone() };
+            Some(cluster.ledger.call(move |connection| steps::begin(connection, &step)).await?)
+        }
+        false => None,
+    };
+    let sent = send_everywhere(cluster, &cluster.current(), &requests).await;
+    let (now, uid, is_sent) = (cluster.clock.wall(), index.to_owned(), sent.is_ok());
+    let change = move |connection: &_, cluster_state: &mut ClusterState| {
+        step.map_or(Ok(()), |step| steps::end(connection, step))?;
+        if is_sent {
+            let entry = cluster_state.indexes.entry(uid).or_insert_with(|| Index {
                 created_at: now,
                 updated_at: now,
                 ..Index::default()
             });
             if entry.primary_key.is_none() {
-                entry.primary_key = primary_key.map(ToOwned::to_owned);
+                entry.primary_key = primary_key;
             }
-        })
-        .await?;
+        }
+        Ok(())
+    };
+    cluster.change_stored(change).await?;
+    let tasks = sent?;
     // Only after the tasks are known: if the registration fails, the next write registers the fields again.
     cluster.fields.registering(index, &tasks);
     if !new.is_empty() {
@@ -297,4 +309,15 @@ pub async fn ensure_index(
     }
     let earlier = cluster.fields.under_way(index).into_iter().filter(|task| !tasks.contains(task));
     Ok(earlier.chain(tasks.iter().cloned()).collect())
+}
+
+/// After a restart, finishes what a write had begun to make for its index: all nodes get it, or those that may have it are behind.
+/// The client got no answer.
+///
+/// # Errors
+/// No node accepted it; or the ledger failed.
+pub async fn resume(cluster: &Cluster, id: i64, index: &str, primary_key: Option<&str>) -> Result<()> {
+    let content = primary_key.map(|key| Content { key: Key::Explicit(key), fields: &[], nested: &[] });
+    ensure_index(cluster, index, content).await?;
+    cluster.ledger.call(move |connection| steps::end(connection, id)).await
 }

@@ -2,4 +2,5 @@
 
 pub mod broadcast;
 pub mod creation;
+pub mod delivery;
 pub mod fields;

@@ -8,7 +8,8 @@ use crate::{
     base::{error::Result, time::Nanos},
     domain::intent::{Intent, NodeTask},
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
 
 /// Enqueues a task, with an open intent.
 ///
@@ -94,6 +95,86 @@ pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>
     rows.collect()
 }
 
+/// How a node's task is stored that the node may have carried out twice.
+const INTERRUPTED: &str = "interrupted";
+
+/// Notes that a node stopped before it ended a task, which it may have carried out twice.
+///
+/// # Errors
+/// The database failed.
+pub fn interrupt(connection: &Connection, uid: u32, node: &str, node_task: u32) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE node_tasks SET state = ?4 WHERE uid = ?1 AND node = ?2 AND node_task = ?3")?
+        .execute(params![uid, node, node_task, INTERRUPTED])?;
+    Ok(())
+}
+
+/// The nodes that stopped while they processed a task.
+///
+/// # Errors
+/// The database failed.
+fn interrupted(connection: &Connection, uid: u32) -> Result<BTreeSet<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT node FROM node_tasks WHERE uid = ?1 AND state = ?2")?;
+    let nodes = statement.query_map(params![uid, INTERRUPTED], |row| row.get(0))?;
+    Ok(nodes.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The newest task of a node that belongs to a client's task before this one.
+///
+/// # Errors
+/// The database failed.
+pub fn newest_before(connection: &Connection, uid: u32, node: &str) -> Result<Option<u32>> {
+    let newest = "SELECT max(node_task) FROM node_tasks WHERE node = ?2 AND uid < ?1";
+    Ok(connection.query_row(newest, params![uid, node], |row| row.get(0))?)
+}
+
+/// Whether an intent is open: it is not decided yet what becomes of it. `begun` is the identifier of its begin, if the intent
+/// has one.
+///
+/// # Errors
+/// The database failed, or the row cannot be read.
+pub fn is_open(connection: &Connection, uid: u32, begun: Option<&str>) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT body FROM intents WHERE uid = ?1 AND state = ?2")?;
+    let body: Option<String> = statement.query_row(params![uid, OPEN], |row| row.get(0)).optional()?;
+    let Some(body) = body else { return Ok(false) };
+    let intent = Cell { table: "intents", row: &uid, column: "body" }.json(&body)?;
+    Ok(match (intent, begun) {
+        (Intent::Write { begun: own, .. }, Some(begun)) => own.is_empty() || own == begun,
+        _ => true,
+    })
+}
+
+/// Stores how a task ends whose outcome is applied with this transaction: from then on it is neither judged nor applied again.
+///
+/// # Errors
+/// The database failed.
+pub fn applied(connection: &Connection, uid: u32, ending: &Ending) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE intents SET ending = ?2 WHERE uid = ?1")?
+        .execute(params![uid, serde_json::to_string(ending)?])?;
+    Ok(())
+}
+
+/// Lets the intents before `by` follow the indexes that `by` has renamed or swapped.
+///
+/// # Errors
+/// The database failed.
+pub fn follow(connection: &Connection, by: u32, moves: &[(String, String, bool)]) -> Result<()> {
+    let earlier = if moves.is_empty() { Vec::new() } else { all(connection)? };
+    for mut found in earlier.into_iter().filter(|found| found.uid < by && found.ending.is_none()) {
+        if let Intent::Broadcast { effect, .. } = &mut found.intent
+            && effect.follow(moves)
+        {
+            connection.execute(
+                "UPDATE intents SET body = ?2 WHERE uid = ?1",
+                params![found.uid, serde_json::to_string(&found.intent)?],
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// Ends a task and deletes its intent.
 ///
 /// # Errors
@@ -124,6 +205,10 @@ pub struct StoredIntent {
     pub intent: Intent,
     /// The nodes' tasks for it.
     pub tasks: Vec<NodeTask>,
+    /// The nodes that stopped while they processed it.
+    pub interrupted: BTreeSet<String>,
+    /// How its task ends, if its outcome has been applied.
+    pub ending: Option<Ending>,
 }
 
 /// All intents, oldest first.
@@ -131,12 +216,12 @@ pub struct StoredIntent {
 /// # Errors
 /// The database failed, or a row says neither that it is open nor that it was sent.
 pub fn all(connection: &Connection) -> Result<Vec<StoredIntent>> {
-    let mut statement = connection.prepare("SELECT uid, state, body FROM intents ORDER BY uid")?;
+    let mut statement = connection.prepare("SELECT uid, state, body, ending FROM intents ORDER BY uid")?;
     let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?
-        .collect::<rusqlite::Result<Vec<(u32, String, String)>>>()?;
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect::<rusqlite::Result<Vec<(u32, String, String, Option<String>)>>>()?;
     let mut found = Vec::new();
-    for (uid, state, body) in rows {
+    for (uid, state, body, ending) in rows {
         let cell = |column| Cell { table: "intents", row: &uid, column };
         let sent = cell("state").parse(&state, |state| match state {
             SENT => Ok(true),
@@ -146,7 +231,9 @@ pub fn all(connection: &Connection) -> Result<Vec<StoredIntent>> {
         match cell("body").json(&body) {
             Ok(intent) => {
                 let tasks = all_node_tasks(connection, uid)?;
-                found.push(StoredIntent { uid, sent, intent, tasks });
+                let interrupted = interrupted(connection, uid)?;
+                let ending = ending.map(|text| cell("ending").json(&text)).transpose()?;
+                found.push(StoredIntent { uid, sent, intent, tasks, interrupted, ending });
             }
             // One row that a newer build wrote must not prevent the start.
             Err(error) => {

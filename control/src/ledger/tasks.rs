@@ -12,6 +12,7 @@ use crate::{
 };
 use miroir_core::error::ErrorBody;
 use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A task before it has a uid.
@@ -55,7 +56,8 @@ pub struct Task {
 }
 
 /// How a task ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Ending {
     /// How it ended.
     pub status: TaskStatus,
@@ -79,7 +81,8 @@ impl Task {
             "indexUid": self.index,
             "status": self.status,
             "type": self.kind,
-            "canceledBy": self.canceled_by,
+            // It is noted a moment before the task ends.
+            "canceledBy": self.canceled_by.filter(|_| self.status == TaskStatus::Canceled),
         });
         let Some(object) = view.as_object_mut() else { return view };
         if let Some(details) = &self.details {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     base::error::{Error, Result},
-    domain::task::TaskStatus,
+    domain::task::{TaskKind, TaskStatus},
 };
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::Value;
@@ -43,6 +43,12 @@ impl TaskInfo {
     #[must_use]
     pub fn index(&self) -> Option<&str> {
         self.text("indexUid")
+    }
+
+    /// What it does; `None` where that is unknown.
+    #[must_use]
+    pub fn kind(&self) -> Option<TaskKind> {
+        self.text("type")?.parse().ok()
     }
 
     /// Its status; `None` where it is unknown.
@@ -127,6 +133,36 @@ impl Node {
     /// The node did not answer, or refused.
     pub async fn recent_tasks(&self, limit: u32) -> Result<Vec<TaskInfo>> {
         self.list_tasks(ApiPath::from("/tasks").with("limit", &limit.to_string())).await
+    }
+
+    /// The uid of the newest task; `None` if there is none.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn newest_task(&self) -> Result<Option<u32>> {
+        Ok(self.recent_tasks(1).await?.first().and_then(TaskInfo::uid))
+    }
+
+    /// The tasks of these kinds that are newer than `bound`, oldest first.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn tasks_after(&self, bound: Option<u32>, kinds: &[TaskKind]) -> Result<Vec<TaskInfo>> {
+        const PAGE: usize = 1000;
+        let kinds = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",");
+        let mut next = bound.map_or(Some(0), |bound| bound.checked_add(1));
+        let mut all = Vec::new();
+        while let Some(from) = next {
+            let path = ApiPath::from("/tasks?reverse=true")
+                .with("limit", &PAGE.to_string())
+                .with("from", &from.to_string())
+                .with("types", &kinds);
+            let page = self.list_tasks(path).await?;
+            let last = page.last().filter(|_| page.len() == PAGE).and_then(TaskInfo::uid);
+            next = last.and_then(|last| last.checked_add(1));
+            all.extend(page.into_iter().filter(|task| task.uid() > bound));
+        }
+        Ok(all)
     }
 
     /// Those of these batches that the node knows, as it tells them.

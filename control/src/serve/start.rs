@@ -5,18 +5,18 @@ use crate::{
         error::{Error, Result},
         log,
     },
-    cluster::{Cluster, locks::Scope, tracked_tasks::TrackedTask},
+    cluster::{Cluster, tracked_tasks::TrackedTask},
     domain::{
-        intent::{Effect, Intent},
+        intent::{Effect, Intent, Step},
         key_holder::read_key,
     },
     export,
     fencing::write_keys::create_key,
-    indexes::fields,
-    ledger::{self, intents, leases, tasks},
+    indexes::{broadcast, creation, fields},
+    ledger::{self, intents, leases, steps, tasks},
     membership, mover,
     publish::folder,
-    sync::{self, features, health},
+    sync::{self, features, health, instance_change},
     tracking::{self, webhooks},
     writes::{commit, edit, recovery},
 };
@@ -100,7 +100,7 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     for node in others {
         sync::sync_keys(first, node).await?;
     }
-    crate::indexes::creation::mark_behind(cluster, &[]).await?;
+    creation::mark_behind(cluster, &[]).await?;
     cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await
 }
 
@@ -129,11 +129,9 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                     write => open.extend(write),
                 }
             }
-            (Intent::Broadcast { requests, effect }, false) => {
-                let redone = crate::indexes::broadcast::redo(cluster, uid, requests, effect.clone());
-                if let Err(error) = redone.instrument(log::task_span(Some(uid), None, None)).await {
-                    tracing::error!(uid, error = %error.chain(), "an operation could not be resumed; the next start tries again");
-                }
+            (Intent::Broadcast { .. }, false) => {
+                let resumed = broadcast::resume(cluster, found);
+                resumed.instrument(log::task_span(Some(uid), None, None)).await?;
             }
             (Intent::Export { export }, _) => {
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
@@ -149,30 +147,29 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                 };
                 let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
                 if let Some(task) = task {
-                    crate::indexes::broadcast::tell_changing(cluster, uid, &effect).await?;
+                    // What is applied changes nothing any more.
+                    if found.ending.is_none() {
+                        broadcast::tell_changing(cluster, uid, &effect).await?;
+                    }
                     // Effects that other mutations must not overtake keep their locks.
-                    let scope = match &effect {
-                        Effect::None | Effect::Settings { .. } | Effect::Rules { .. } => None,
-                        Effect::UpdateIndex { index, rename, .. } => {
-                            Some(Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref())))
-                        }
-                        Effect::Swap { pairs } => Some(Scope::indexes(
-                            pairs.iter().flat_map(|(left, right, _)| [left.as_str(), right.as_str()]),
-                        )),
+                    let guard = match effect.holds_locks() {
+                        true => Some(cluster.locks.lock(broadcast::scope(&task, &effect)).await),
+                        false => None,
                     };
-                    let guard = match scope {
-                        Some(scope) => Some(cluster.locks.lock(scope).await),
-                        None => None,
-                    };
-                    cluster.tracked_tasks.add(TrackedTask {
-                        task,
-                        node_tasks: found.tasks,
-                        effect,
-                        indexed,
-                        guard,
-                    });
+                    let unsettled = TrackedTask { task, node_tasks: found.tasks, effect, indexed, guard };
+                    cluster.tracked_tasks.restore(unsettled, found.ending, &found.interrupted);
                 }
             }
+        }
+    }
+    for (id, step) in cluster.ledger.call(steps::all).await? {
+        match step {
+            Step::Index { index, primary_key } => {
+                if let Err(error) = creation::resume(cluster, id, &index, primary_key.as_deref()).await {
+                    tracing::error!(index, error = %error.chain(), "an index could not be finished; the next start tries again");
+                }
+            }
+            step @ Step::Instance { .. } => instance_change::resume(cluster, id, step).await,
         }
     }
     if !open.is_empty() {

@@ -3,6 +3,7 @@
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
+    ledger,
     node::Node,
     sync::features,
 };
@@ -78,8 +79,32 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
-    cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await
+    if has_lost_its_disk(cluster, node).await? || !nowhere(cluster, &lacking).await? {
+        tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
+        return cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await;
+    }
+    tracing::error!(?lacking, "no node has indexes that are in the catalogue: they are gone");
+    cluster
+        .change(|cluster_state| lacking.iter().for_each(|index| drop(cluster_state.indexes.remove(index))))
+        .await
+}
+
+/// Whether a node is without the key that gateways read under: it has this key from when it joined on.
+async fn has_lost_its_disk(cluster: &Cluster, node: &Node) -> Result<bool> {
+    let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
+    let keys = node.keys().await?;
+    Ok(!keys.iter().any(|(key, _)| Some(key) == uid.as_ref()))
+}
+
+/// Whether no node has any of these indexes. Of a node that does not answer, that is not known.
+async fn nowhere(cluster: &Cluster, indexes: &[String]) -> Result<bool> {
+    for node in cluster.nodes().iter() {
+        let there = node.index_uids().await?;
+        if indexes.iter().any(|index| there.contains(index)) || !node.keeps_its_indexes().await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
 
 pub mod features;
 pub mod health;
+pub mod instance_change;
 pub mod instance_settings;
 pub mod search_rules;
 

@@ -70,6 +70,11 @@ impl<'a> ClusterBuilder<'a> {
         }
     }
 
+    /// The nodes are these, each as `name=url`.
+    pub fn nodes(self, nodes: impl IntoIterator<Item = String>) -> Self {
+        Self { nodes: nodes.into_iter().collect(), ..self }
+    }
+
     /// Requests to nodes go by this.
     pub fn transport(self, transport: Arc<dyn Transport>) -> Self {
         Self { transport, ..self }

@@ -3,7 +3,10 @@
 use super::{field_completion, roll_back};
 use crate::{
     base::error::Result,
-    cluster::{Cluster, tracked_tasks::RollBack},
+    cluster::{
+        Cluster,
+        tracked_tasks::{Pending, RollBack},
+    },
     disguise::{facet_values::FACETING, messages, settings_tag},
     domain::{
         cluster_state::Index,
@@ -25,7 +28,7 @@ use std::{collections::HashSet, sync::Arc};
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -39,7 +42,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
-            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
+            (it.task.clone(), it.effect.clone(), it.indexed, it.set_back.clone())
         }
         None => return Ok(()),
     };
@@ -55,31 +58,38 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
     if cluster.tracked_tasks.waits_for_roll_back(uid) {
         return Ok(());
     }
-    let effect = if over.status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
-    if !is_applied {
-        match field_completion::step(cluster, uid) {
-            None => return Ok(()),
-            Some(ignorant) => over.behind.extend(ignorant),
-        }
-        apply(cluster, &task, &effect, &over).await?;
-    }
-    match cluster.tracked_tasks.pending().get_mut(&uid) {
-        Some(pending) => {
-            pending.is_applied = true;
-            if let Some(index) = &pending.task.index {
-                let over: HashSet<(&str, u32)> =
-                    pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
-                cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
-            }
-        }
+    match field_completion::step(cluster, uid) {
         None => return Ok(()),
+        Some(ignorant) => over.behind.extend(ignorant),
     }
+    let effect = if over.status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
+    let ending = apply(cluster, &task, &effect, over, indexed).await?;
+    if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
+        pending.ending = Some(ending);
+        pending.effect = effect;
+        if let Some(index) = &pending.task.index {
+            let over: HashSet<(&str, u32)> =
+                pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
+            cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
+        }
+    }
+    conclude(cluster, uid).await
+}
+
+/// Lets the client see the end of a task whose outcome is applied, once every gateway uses the topology with it.
+pub(super) async fn conclude(cluster: &Arc<Cluster>, uid: u32) -> Result<()> {
+    let (task, effect, ending) = match cluster.tracked_tasks.pending().get(&uid) {
+        Some(Pending { task, effect, ending: Some(ending), .. }) => {
+            (task.clone(), effect.clone(), ending.clone())
+        }
+        _ => return Ok(()),
+    };
     let is_applied_everywhere =
         cluster.is_applied_everywhere(task.index.as_deref().into_iter().chain(effect.names()));
     if !is_applied_everywhere || !cluster.no_gateway_reads_stale().await? {
         return Ok(());
     }
-    end(cluster, task, effect, &over, indexed).await
+    end(cluster, task, effect, ending).await
 }
 
 /// The part of a failed operation that nodes have applied nevertheless: if an update changes name and primary key at once,
@@ -94,65 +104,73 @@ fn kept(effect: Effect, over: &Outcome) -> Effect {
     }
 }
 
-/// Applies the end of a task to replicas and the catalogue.
-async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) -> Result<()> {
+/// Applies the end of a task to replicas, the catalogue and settings, and stores how it ends, in one transaction: it is applied
+/// once, whatever happens next. Returns how it ends.
+async fn apply(
+    cluster: &Cluster,
+    task: &Task,
+    effect: &Effect,
+    over: Outcome,
+    indexed: Option<u64>,
+) -> Result<Ending> {
     let uid = task.uid;
-    let succeeded = over.status == TaskStatus::Succeeded;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
-    let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at).min(finished_at));
-    // If the index was deleted meanwhile, its settings are not stored.
-    if let (true, Effect::Settings { index, change, .. }) = (succeeded, effect.clone())
-        && cluster.cluster_state().indexes.contains_key(&index)
-    {
-        let merge = move |connection: &_| stored::merge_settings(connection, &index, change.as_ref());
-        cluster.ledger.call(merge).await?;
-    }
-    let settings = match effect {
-        Effect::Settings { index, .. } if succeeded => {
-            let uid = index.clone();
-            let settings = cluster.ledger.call(move |connection| stored::settings(connection, &uid)).await?;
-            Some((index, settings))
-        }
-        _ => None,
+    let ending = Ending {
+        status: over.status,
+        details: details(task, &over, indexed, cluster.cluster_state().replication as u64),
+        error: over.error.clone().map(|error| told(task, error)),
+        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
+        finished_at,
     };
-    // Before the change of the cluster state: when an index disappears from it, the ledger deletes the index's settings.
-    let moves = effect.moves();
-    if !moves.is_empty() {
-        let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
-        cluster.tracked_tasks.renamed(uid, &moves);
-        cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
-        moved.iter().for_each(|index| cluster.fields.forget(index));
+    for (shard, node) in &over.stale {
+        tracing::warn!(uid, shard = shard.0, node, "a replica ended a write differently from the others");
     }
+    let changes_data = !CHANGELESS.contains(&task.kind);
+    for node in over.behind.iter().filter(|_| changes_data) {
+        tracing::warn!(uid, node, "a node ended an operation differently from the others");
+    }
+    let moves = effect.moves();
+    let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
+    let (stored, change) = (ending.clone(), (task.clone(), effect.clone(), moves.clone()));
     cluster
-        .change(|cluster_state| {
+        .change_stored(move |connection, cluster_state| {
+            let (task, effect, moves) = change;
             for (shard, node) in &over.stale {
-                tracing::warn!(
-                    uid,
-                    shard = shard.0,
-                    node,
-                    "a replica ended a write differently from the others"
-                );
                 cluster_state.mark_stale(*shard, node);
             }
-            for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
-                tracing::warn!(uid, node, "a node ended an operation differently from the others");
+            for node in over.behind.iter().filter(|_| changes_data) {
                 cluster_state.mark_behind(node);
             }
             cluster_state.changing.remove(&uid);
+            let succeeded = over.status == TaskStatus::Succeeded;
             if let Some(changed) = task.index.as_ref().and_then(|index| cluster_state.indexes.get_mut(index))
                 && succeeded
-                && !is_idle(effect)
+                && !is_idle(&effect)
             {
-                changed.date(task.kind, started_at, finished_at);
+                let started_at = over.started_at.map_or(finished_at, |at| at.max(task.enqueued_at));
+                changed.date(task.kind, started_at.min(finished_at), finished_at);
             }
-            crate::indexes::broadcast::apply(cluster_state, effect);
-            if let Some((index, settings)) = settings
+            // Before an index disappears from the cluster state: the ledger deletes its settings then.
+            stored::move_settings(connection, &moves)?;
+            intents::follow(connection, uid, &moves)?;
+            crate::indexes::broadcast::apply(cluster_state, &effect);
+            // If the index was deleted meanwhile, its settings are not stored.
+            if let Effect::Settings { index, change, .. } = &effect
                 && let Some(changed) = cluster_state.indexes.get_mut(index)
+                && succeeded
             {
-                changed.settings = Index::published(settings);
+                stored::merge_settings(connection, index, change.as_ref())?;
+                changed.settings = Index::published(stored::settings(connection, index)?);
             }
+            if let (Some(by), TaskStatus::Canceled) = (task.canceled_by, over.status) {
+                tasks::set_canceled_by(connection, uid, by)?;
+            }
+            intents::applied(connection, uid, &stored)
         })
-        .await
+        .await?;
+    cluster.tracked_tasks.renamed(uid, &moves);
+    moved.iter().for_each(|index| cluster.fields.forget(index));
+    Ok(ending)
 }
 
 /// Whether an update of an index has changed nothing: it sets no primary key, and no other name.
@@ -162,39 +180,21 @@ fn is_idle(effect: &Effect) -> bool {
 }
 
 /// Stores the end of a task, as clients see it.
-async fn end(
-    cluster: &Cluster,
-    task: Task,
-    effect: Effect,
-    over: &Outcome,
-    indexed: Option<u64>,
-) -> Result<()> {
-    let (uid, now) = (task.uid, cluster.clock.wall());
-    let succeeded = over.status == TaskStatus::Succeeded;
-    let ending = Ending {
-        status: over.status,
-        details: details(&task, over, indexed, cluster.cluster_state().replication as u64),
-        error: over.error.clone().map(|error| told(&task, error)),
-        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
-        finished_at: over.finished_at.unwrap_or(now),
-    };
+async fn end(cluster: &Cluster, task: Task, effect: Effect, mut ending: Ending) -> Result<()> {
+    let uid = task.uid;
     cluster
         .ledger
         .call(move |connection| {
-            let mut ending = ending;
             if task.kind == TaskKind::TaskCancelation
                 && let Some(details) = &mut ending.details
             {
                 details["canceledTasks"] = json!(tasks::count_canceled(connection, uid)?);
             }
             tasks::finish(connection, uid, &ending)?;
-            if let (true, Effect::Swap { pairs }) = (succeeded, &effect) {
+            if let (TaskStatus::Succeeded, Effect::Swap { pairs }) = (ending.status, &effect) {
                 pairs
                     .iter()
                     .try_for_each(|(left, right, _)| tasks::swap_names(connection, uid, left, right))?;
-            }
-            if let (Some(by), TaskStatus::Canceled) = (task.canceled_by, ending.status) {
-                tasks::set_canceled_by(connection, uid, by)?;
             }
             intents::close(connection, uid)
         })

@@ -14,10 +14,10 @@ use crate::{
     cluster::Cluster,
     disguise::messages,
     domain::task::{TaskKind, TaskStatus},
-    ledger::tasks,
+    ledger::{intents, tasks},
     node::TaskInfo,
 };
-use finish::finish;
+use finish::{conclude, finish};
 use futures_util::future::join_all;
 use miroir_core::error::{ApiError, Code};
 use serde_json::Value;
@@ -60,7 +60,7 @@ const SLOW: Duration = Duration::from_millis(500);
 
 async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
-    for pending in cluster.tracked_tasks.pending().values() {
+    for pending in cluster.tracked_tasks.pending().values().filter(|pending| pending.ending.is_none()) {
         for part in &pending.parts {
             if matches!(part.seen.state, State::Waiting | State::Processing | State::Away) {
                 wanted.entry(part.node.clone()).or_default().push(part.node_task);
@@ -80,17 +80,27 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         }
     }
     let mut started = Vec::new();
+    let mut interrupted = Vec::new();
+    let mut applied = Vec::new();
     let mut over = Vec::new();
     let behind = cluster.cluster_state().behind.clone();
     {
         let mut pending = cluster.tracked_tasks.pending();
         for (uid, pending) in pending.iter_mut() {
+            if pending.ending.is_some() {
+                applied.push(*uid);
+                continue;
+            }
             for part in &mut pending.parts {
+                let was_interrupted = part.is_interrupted;
                 if let Some(seen) = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task)) {
                     part.report(seen.clone());
                 }
                 if stopped.contains(&part.node) {
                     part.stopped();
+                }
+                if part.is_interrupted && !was_interrupted && pending.task.kind.is_about_whole_indexes() {
+                    interrupted.push((*uid, part.node.clone(), part.node_task));
                 }
             }
             match judge(&pending.parts, pending.decides(), &behind) {
@@ -105,19 +115,25 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             }
         }
     }
-    if !started.is_empty() {
+    if !started.is_empty() || !interrupted.is_empty() {
         cluster
             .ledger
             .call(move |connection| {
+                let mut interrupted = interrupted.iter();
+                interrupted.try_for_each(|(uid, node, task)| intents::interrupt(connection, *uid, node, *task))?;
                 started.iter().try_for_each(|(uid, at)| tasks::start(connection, *uid, *at))
             })
             .await?;
+    }
+    let mut all = Ok(());
+    for uid in applied {
+        let span = cluster.tracked_tasks.span(uid);
+        all = all.and(conclude(cluster, uid).instrument(span).await);
     }
     // A cancelation counts the tasks that it cancelled, so it must end after them.
     let (cancelations, others): (Vec<_>, Vec<_>) = over
         .into_iter()
         .partition(|(uid, _)| cluster.tracked_tasks.kind(*uid) == Some(TaskKind::TaskCancelation));
-    let mut all = Ok(());
     for group in [others, cancelations] {
         let ended = join_all(group.into_iter().map(|(uid, over)| {
             let span = cluster.tracked_tasks.span(uid);

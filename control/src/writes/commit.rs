@@ -36,6 +36,9 @@ use std::{
 };
 use tracing::Instrument;
 
+/// How often to look whether a write is decided.
+const MOMENT: Duration = Duration::from_millis(50);
+
 /// Answers a gateway's commit with the client's task summary.
 ///
 /// # Errors
@@ -75,9 +78,19 @@ async fn decided_already(cluster: &Cluster, commit: &Commit) -> Result<Decision>
     {
         return Ok(decision.clone());
     }
-    // The write was decided long ago, or before a restart: the ledger has its task.
-    let uid = commit.uid;
-    let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await?;
+    // The write was decided long ago, or is from before a restart: the ledger has its task. If the restart interrupted the
+    // write, its recovery decides it.
+    let (uid, begun) = (commit.uid, commit.begun.clone());
+    let task = loop {
+        let begun = begun.clone();
+        let read = move |connection: &_| {
+            Ok((tasks::get(connection, uid)?, intents::is_open(connection, uid, begun.as_deref())?))
+        };
+        match cluster.ledger.call(read).await? {
+            (task, false) => break task,
+            (_, true) => tokio::time::sleep(MOMENT).await,
+        }
+    };
     let is_lost =
         |task: &Task| task.error.as_ref().is_some_and(|error| error["code"] == Code::UNAVAILABLE.name());
     Ok(match task {

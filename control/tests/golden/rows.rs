@@ -9,13 +9,13 @@ use miroir_control::{
     domain::{
         cluster_state::ClusterState,
         export::Export,
-        intent::{Effect, Intent, NodeRequest, NodeTask},
+        intent::{Effect, ImmediateEffect, Intent, KeptChange, NodeRequest, NodeTask, Step},
         key_holder::WriteKeyHolder,
         search_rules::Change,
         task::TaskStatus,
     },
     ledger::{
-        self, Ledger, catalogue, fields, intents, leases, settings,
+        self, Ledger, catalogue, fields, intents, leases, settings, steps,
         tasks::{self, Ending, NewTask},
         webhooks, write_keys,
     },
@@ -38,7 +38,9 @@ fn broadcast(effect: Effect) -> Intent {
     };
     let path = ApiPath::parse("/indexes/x?customMetadata=y").unwrap();
     let step = NodeRequest { method: "POST".into(), path, body: Some(json!({"uid": "x"})), main: false };
-    Intent::Broadcast { requests: vec![main, step], effect }
+    let newest = [("a".to_owned(), Some(7)), ("b".to_owned(), None)].into();
+    let at_once = ImmediateEffect::Created { index: "x".into(), primary_key: None };
+    Intent::Broadcast { requests: vec![main, step], effect, at_once, newest }
 }
 
 fn effects() -> Vec<Effect> {
@@ -124,6 +126,16 @@ async fn fill(ledger: &Ledger) {
         for (uid, status, error) in [(1, TaskStatus::Succeeded, None), (2, TaskStatus::Failed, Some(error)), (3, TaskStatus::Canceled, None)] {
             intents::end(connection, uid, &ending(status, error))?;
         }
+        let cancelled = ending(TaskStatus::Canceled, None);
+        intents::applied(connection, 0, &cancelled)?;
+        intents::interrupt(connection, 0, "b", 7)?;
+        let path = ApiPath::from("/keys");
+        let kept = [KeptChange::Nothing, KeptChange::Network, KeptChange::Workspace("w".into()), KeptChange::NoWorkspace("w".into())];
+        for kept in kept {
+            let (method, path, body) = ("POST".into(), path.clone(), r#"{"uid":"x"}"#.into());
+            steps::begin(connection, &Step::Instance { method, path, body, kept })?;
+        }
+        steps::begin(connection, &Step::Index { index: "movies".into(), primary_key: Some("id".into()) })?;
         tasks::set_canceled_by(connection, 3, 4)
     });
     stored.await.unwrap();
