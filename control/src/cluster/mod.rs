@@ -1,6 +1,7 @@
 //! The state that the control plane's features share.
 
 pub mod bodies;
+mod change;
 pub mod creating;
 pub mod exports;
 pub mod fields;
@@ -27,7 +28,7 @@ use crate::{
         tracked_tasks::TrackedTasks, write_keys::WriteKeys,
     },
     domain::cluster_state::ClusterState,
-    ledger::{Ledger, catalogue},
+    ledger::Ledger,
     node::{Http, Node, NodeAnswer, Request, Transport},
     publish::Publisher,
 };
@@ -206,86 +207,6 @@ impl Cluster {
     #[must_use]
     pub fn cluster_state(&self) -> Arc<ClusterState> {
         self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes the cluster state: first in the ledger, then in memory, then for gateways. The version increases only if the
-    /// change concerns gateways.
-    ///
-    /// # Errors
-    /// The ledger failed, and nothing has changed. If only publishing fails, that is logged and not returned, because the
-    /// change is made; the next publication contains it.
-    pub async fn change(&self, change: impl FnOnce(&mut ClusterState)) -> Result<()> {
-        self.try_change(|cluster_state| {
-            change(cluster_state);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Like [`Self::change`], for a change that may fail. If it fails, nothing changes.
-    ///
-    /// # Errors
-    /// The error of `change`; or as [`Self::change`].
-    pub async fn try_change(&self, change: impl FnOnce(&mut ClusterState) -> Result<()>) -> Result<()> {
-        let _one = self.changing.lock().await;
-        let old = self.cluster_state();
-        let mut new = ClusterState::clone(&old);
-        change(&mut new)?;
-        if new == *old {
-            return Ok(());
-        }
-        new.version += u64::from(!new.is_but_for_dates(&old));
-        let (before, stored) = (old.clone(), new.clone());
-        self.ledger.call(move |connection| catalogue::store(connection, &before, &stored)).await?;
-        self.take_up(&old, new);
-        Ok(())
-    }
-
-    /// Like [`Self::try_change`], for a change that belongs to other rows of the ledger: they are stored in one transaction, all or
-    /// nothing. `change` runs on the ledger's thread.
-    ///
-    /// # Errors
-    /// The error of `change`; or as [`Self::change`].
-    pub async fn change_stored<F>(&self, change: F) -> Result<()>
-    where
-        F: FnOnce(&rusqlite::Connection, &mut ClusterState) -> Result<()> + Send + 'static,
-    {
-        let _one = self.changing.lock().await;
-        let old = self.cluster_state();
-        let before = old.clone();
-        let stored = self.ledger.call(move |connection| {
-            let mut new = ClusterState::clone(&before);
-            change(connection, &mut new)?;
-            if new == *before {
-                return Ok(None);
-            }
-            new.version += u64::from(!new.is_but_for_dates(&before));
-            catalogue::store(connection, &before, &new)?;
-            Ok(Some(new))
-        });
-        if let Some(new) = stored.await? {
-            self.take_up(&old, new);
-        }
-        Ok(())
-    }
-
-    /// Takes up a cluster state that the ledger has: in memory, then for gateways.
-    fn take_up(&self, before: &ClusterState, new: ClusterState) {
-        let new = Arc::new(new);
-        let gone = before.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
-        gone.for_each(|index| self.fields.forget(index));
-        self.follow(&new);
-        if new.has_lost_since(before) {
-            *self.lost() = Some((new.version, self.clock.monotonic()));
-        }
-        let told = new.changed_names(before);
-        self.unconfirmed_changes()
-            .extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
-        let is_told = new.version != before.version;
-        *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        if is_told && let Err(error) = self.publish() {
-            tracing::error!(error = %error.chain(), "the topology could not be published");
-        }
     }
 
     /// Whether no gateway reads, or will read, a replica that has missed a write. A gateway that was suspended must ask before

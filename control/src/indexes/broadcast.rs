@@ -107,11 +107,17 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let mut delivered = Delivered::default();
     let delivery = Delivery { cluster, uid, requests: &requests };
     if let Err(error) = delivery.send(&nodes, &mut delivered, Some(authority)).await {
-        until_stored(async || take_back(cluster, &task, delivered.clone()).await).await;
+        while let Err(error) = take_back(cluster, &task, delivered.clone()).await {
+            not_stored(&error).await;
+        }
         return Err(error);
     }
-    let store = async || sent(cluster, &task, requests.len(), delivered.clone(), at_once.clone()).await;
-    let node_tasks = until_stored(store).await;
+    let node_tasks = loop {
+        match sent(cluster, &task, requests.len(), delivered.clone(), at_once.clone()).await {
+            Ok(node_tasks) => break node_tasks,
+            Err(error) => not_stored(&error).await,
+        }
+    };
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     cluster.tracked_tasks.add(TrackedTask {
         task: task.clone(),
@@ -127,17 +133,10 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     Ok(task)
 }
 
-/// Repeats what only the ledger can prevent. Until it is stored what nodes have of an operation, its locks are held.
-async fn until_stored<T>(store: impl AsyncFn() -> Result<T>) -> T {
-    loop {
-        match store().await {
-            Ok(stored) => return stored,
-            Err(error) => {
-                tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have of an operation");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
+/// Waits until it may be stored what nodes have of an operation, which only the ledger can prevent. Its locks are held meanwhile.
+async fn not_stored(error: &Error) {
+    tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have of an operation");
+    tokio::time::sleep(PAUSE).await;
 }
 
 /// Stores what nodes have of an operation, and what follows at once, in one transaction: the nodes that miss a part of it are

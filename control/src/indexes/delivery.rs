@@ -120,7 +120,8 @@ impl Delivery<'_> {
             let had = delivered.tasks.get(&node.name).cloned().unwrap_or_default();
             (node.name.clone(), self.send_rest(node, had).await)
         });
-        delivered.tasks.extend(join_all(rest).await);
+        let sent = join_all(rest).await;
+        delivered.tasks.extend(sent);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 mod cell;
+pub mod crash_points;
 pub mod fields;
 mod file;
 pub mod intents;
@@ -19,6 +20,7 @@ pub mod write_keys;
 
 use crate::base::error::{Error, Result};
 use cell::Cell;
+use crash_points::CrashPoints;
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 use std::{
@@ -51,9 +53,10 @@ impl Ledger {
     pub fn open(data: &Path) -> Result<Self> {
         let connection = file::open(&data.join(FILE))?;
         let (jobs, queue) = channel();
+        let crash_points = CrashPoints::of_environment(data);
         std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || run(&connection, &queue))
+            .spawn(move || run(&connection, &queue, crash_points))
             .map_err(Error::file(data))?;
         Ok(Self { jobs })
     }
@@ -86,7 +89,7 @@ impl Ledger {
     }
 }
 
-fn run(connection: &Connection, queue: &Receiver<Job>) {
+fn run(connection: &Connection, queue: &Receiver<Job>, mut crash_points: Option<CrashPoints>) {
     while let Ok(first) = queue.recv() {
         let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
         let begun = connection.execute_batch("BEGIN IMMEDIATE").is_ok();
@@ -101,14 +104,19 @@ fn run(connection: &Connection, queue: &Receiver<Job>) {
             });
             finishes.push(finish);
         }
+        let commit = || {
+            let committed = connection.execute_batch("COMMIT");
+            let failed = |error: &_| {
+                tracing::error!(%error, "the ledger could not commit");
+                let _ = connection.execute_batch("ROLLBACK");
+            };
+            committed.inspect_err(failed).is_ok()
+        };
         let committed = begun
-            && connection
-                .execute_batch("COMMIT")
-                .inspect_err(|error| {
-                    tracing::error!(%error, "the ledger could not commit");
-                    let _ = connection.execute_batch("ROLLBACK");
-                })
-                .is_ok();
+            && match &mut crash_points {
+                Some(crash_points) => crash_points.commit(connection, commit),
+                None => commit(),
+            };
         for finish in finishes {
             finish(committed);
         }

@@ -118,3 +118,6 @@ pub async fn check(cluster: &Cluster) -> Vec<String> {
     let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
     join_all(checks).await.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -293,27 +293,4 @@ fn as_sent(told: &mut Value, sent: &Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn details_of_settings_are_what_the_client_wrote() {
-        let mut told = json!({
-            "a": {"source": "rest", "dimensions": 3, "documentTemplate": "ours", "apiKey": "XXX..."},
-            "b": {"documentTemplate": "ours"}, "c": null,
-            "d": {"indexingEmbedder": {"source": "ollama", "documentTemplate": "ours"}},
-        });
-        let sent = json!({
-            "d": {"indexingEmbedder": {"source": "ollama"}}, "c": null,
-            "b": {"documentTemplate": null}, "a": {"dimensions": 3, "apiKey": "XXX...", "source": "rest"},
-        });
-        as_sent(&mut told, &sent);
-        // The members are in the node's order.
-        let expected = json!({
-            "a": {"source": "rest", "dimensions": 3, "apiKey": "XXX..."},
-            "b": {"documentTemplate": null}, "c": null,
-            "d": {"indexingEmbedder": {"source": "ollama"}},
-        });
-        assert_eq!(told.to_string(), expected.to_string());
-    }
-}
+mod tests;

@@ -57,6 +57,23 @@ async fn an_open_begin_survives_a_crash_of_the_control_plane() {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_repeated_after_a_restart_hears_the_decision() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let first = control(folder.path(), &[&a, &b]).await;
+    let (written, key) = first.begin("movies", &[0]).await;
+    let (unwritten, _) = first.begin("movies", &[1]).await;
+    let node_task = a.add_documents("movies", written, &key).await;
+    let second = control(folder.path(), &[&a, &b]).await;
+    let unknown = |node: &str| NodeResult { node: node.into(), outcome: NodeOutcome::Unknown };
+    let unwritten = commit(unwritten, vec![unknown("n0"), unknown("n1")]);
+    let written = commit(written, vec![enqueued("n0", node_task), unknown("n1")]);
+    let (unwritten, written) =
+        tokio::join!(second.internal(COMMIT_PATH, &unwritten), second.internal(COMMIT_PATH, &written));
+    assert_eq!((unwritten.0, written.0), (503, 200), "{unwritten:?} {written:?}");
+}
+
+#[tokio::test]
 async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);

@@ -10,6 +10,7 @@ mod bad_input;
 mod broken_nodes;
 mod chaos;
 mod cluster;
+mod crash_points;
 mod crashes;
 mod dates;
 mod depth;

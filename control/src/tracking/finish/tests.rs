@@ -1,0 +1,134 @@
+use super::*;
+use crate::{
+    cluster::tracked_tasks::TrackedTask,
+    domain::{
+        intent::{Intent, NodeRequest, NodeTask},
+        verdict::{ReportedState, TrackedNodeTask},
+    },
+    ledger::tasks::NewTask,
+    testing::ClusterBuilder,
+};
+use std::path::Path;
+
+#[test]
+fn details_of_settings_are_what_the_client_wrote() {
+    let mut told = json!({
+        "a": {"source": "rest", "dimensions": 3, "documentTemplate": "ours", "apiKey": "XXX..."},
+        "b": {"documentTemplate": "ours"}, "c": null,
+        "d": {"indexingEmbedder": {"source": "ollama", "documentTemplate": "ours"}},
+    });
+    let sent = json!({
+        "d": {"indexingEmbedder": {"source": "ollama"}}, "c": null,
+        "b": {"documentTemplate": null}, "a": {"dimensions": 3, "apiKey": "XXX...", "source": "rest"},
+    });
+    as_sent(&mut told, &sent);
+    // The members are in the node's order.
+    let expected = json!({
+        "a": {"source": "rest", "dimensions": 3, "apiKey": "XXX..."},
+        "b": {"documentTemplate": null}, "c": null,
+        "d": {"indexingEmbedder": {"source": "ollama"}},
+    });
+    assert_eq!(told.to_string(), expected.to_string());
+}
+
+const SWAP: [(&str, &str, bool); 1] = [("a", "b", false)];
+
+fn swap() -> Effect {
+    Effect::Swap { pairs: SWAP.iter().map(|(a, b, rename)| ((*a).into(), (*b).into(), *rename)).collect() }
+}
+
+/// A control plane over two indexes, `b` with settings of its own.
+async fn cluster(data: &Path) -> Arc<Cluster> {
+    let cluster = Arc::new(ClusterBuilder::new(data).build());
+    let index = |key: &str| Index { primary_key: Some(key.to_owned()), ..Index::default() };
+    let fill = move |connection: &_, state: &mut crate::domain::cluster_state::ClusterState| {
+        state.indexes.extend([("a".to_owned(), index("ka")), ("b".to_owned(), index("kb"))]);
+        stored::merge_settings(connection, "b", Some(&json!({"stopWords": ["b"]})))
+    };
+    cluster.change_stored(fill).await.unwrap();
+    cluster
+}
+
+/// A swap that nodes have, as the ledger has it.
+async fn sent(cluster: &Cluster) -> (Task, Vec<NodeTask>) {
+    let new = NewTask { kind: TaskKind::IndexSwap, ..NewTask::default() };
+    let request = NodeRequest { method: "POST".into(), path: "/swap-indexes".into(), body: None, main: true };
+    let (at_once, newest) = Default::default();
+    let intent = Intent::Broadcast { requests: vec![request], effect: swap(), at_once, newest };
+    let task = |node: &str| NodeTask { node: node.into(), node_task: 3, main: true, shards: Vec::new() };
+    let node_tasks = vec![task("a"), task("b")];
+    let stored = node_tasks.clone();
+    let begin = move |connection: &_| {
+        let task = intents::begin(connection, &new, &intent, 1)?;
+        intents::sent(connection, task.uid, &stored)?;
+        Ok(task)
+    };
+    (cluster.ledger.call(begin).await.unwrap(), node_tasks)
+}
+
+fn succeeded() -> Outcome {
+    Outcome { status: TaskStatus::Succeeded, finished_at: Some(9), ..Outcome::default() }
+}
+
+/// The names of indexes with their keys, and whose the settings are.
+async fn names(cluster: &Cluster) -> Vec<(String, Option<String>, bool)> {
+    let mut names = Vec::new();
+    for (uid, index) in &cluster.cluster_state().indexes {
+        let of = uid.clone();
+        let set = cluster.ledger.call(move |connection| stored::settings(connection, &of)).await.unwrap();
+        names.push((uid.clone(), index.primary_key.clone(), !set.is_empty()));
+    }
+    names
+}
+
+#[tokio::test]
+async fn what_is_applied_is_neither_judged_nor_applied_again() {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = cluster(data.path()).await;
+    let (task, node_tasks) = sent(&cluster).await;
+    let swapped = [("a".into(), Some("kb".into()), true), ("b".into(), Some("ka".into()), false)];
+    let ending = apply(&cluster, &task, &swap(), succeeded(), None).await.unwrap();
+    assert_eq!(names(&cluster).await, swapped);
+    // After a restart, nodes know nothing of their tasks any more.
+    let found = cluster.ledger.call(intents::all).await.unwrap().remove(0);
+    assert_eq!(found.ending.as_ref(), Some(&ending));
+    let uid = task.uid;
+    let unsettled = TrackedTask { task, node_tasks, effect: swap(), indexed: None, guard: None };
+    cluster.tracked_tasks.restore(unsettled, found.ending, &found.interrupted);
+    let begun = std::time::Instant::now();
+    while cluster.tracked_tasks.count() > 0 {
+        crate::tracking::round(&cluster).await.unwrap();
+        assert!(begun.elapsed().as_secs() < 20, "it does not end");
+    }
+    assert_eq!(names(&cluster).await, swapped);
+    let task = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await.unwrap().unwrap();
+    assert_eq!((task.status, task.finished_at), (TaskStatus::Succeeded, Some(9)));
+    assert!(cluster.ledger.call(intents::all).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_stopped_is_behind_after_a_restart_too() {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = cluster(data.path()).await;
+    let (task, node_tasks) = sent(&cluster).await;
+    let uid = task.uid;
+    let unsettled = || TrackedTask {
+        task: task.clone(),
+        node_tasks: node_tasks.clone(),
+        effect: swap(),
+        indexed: None,
+        guard: None,
+    };
+    cluster.tracked_tasks.add(unsettled());
+    // Nobody listens at the addresses of the nodes.
+    crate::tracking::round(&cluster).await.unwrap();
+    let found = cluster.ledger.call(intents::all).await.unwrap().remove(0);
+    assert_eq!(found.interrupted.iter().collect::<Vec<_>>(), ["a", "b"]);
+    cluster.tracked_tasks.restore(unsettled(), None, &["b".to_owned()].into());
+    let ended = ReportedState { state: State::Succeeded, ..ReportedState::default() };
+    for part in &mut cluster.tracked_tasks.pending().get_mut(&uid).unwrap().parts {
+        TrackedNodeTask::report(part, ended.clone());
+    }
+    finish(&cluster, uid, succeeded()).await.unwrap();
+    assert_eq!(cluster.cluster_state().behind.iter().collect::<Vec<_>>(), ["b"]);
+}
