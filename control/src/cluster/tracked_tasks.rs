@@ -51,6 +51,8 @@ pub(crate) struct Pending {
     pub(crate) effect: Effect,
     pub(crate) indexed: Option<u64>,
     pub(crate) guard: Option<LockGuard>,
+    /// Whether nodes may have processed it while the control plane was down.
+    pub(crate) is_restored: bool,
     /// How the task ends, once its outcome has been applied to the catalogue and the replicas. Nodes decide nothing any more.
     pub(crate) ending: Option<Ending>,
     /// The roll back of nodes that applied what another node refused.
@@ -104,12 +106,22 @@ impl Default for TrackedTasks {
 impl TrackedTasks {
     /// Adds a task.
     pub fn add(&self, unsettled: TrackedTask) {
-        self.restore(unsettled, None, &BTreeSet::new());
+        self.insert(unsettled, None, &BTreeSet::new(), false);
     }
 
     /// Adds a task of before a restart. `ending`: how it ends, if its outcome was applied. `interrupted`: nodes that stopped while
     /// they processed it.
     pub fn restore(&self, unsettled: TrackedTask, ending: Option<Ending>, interrupted: &BTreeSet<String>) {
+        self.insert(unsettled, ending, interrupted, true);
+    }
+
+    fn insert(
+        &self,
+        unsettled: TrackedTask,
+        ending: Option<Ending>,
+        interrupted: &BTreeSet<String>,
+        is_restored: bool,
+    ) {
         let TrackedTask { task, node_tasks, effect, indexed, guard } = unsettled;
         let part = |task: NodeTask| TrackedNodeTask {
             is_interrupted: interrupted.contains(&task.node),
@@ -122,6 +134,7 @@ impl TrackedTasks {
             effect,
             indexed,
             guard,
+            is_restored,
             ending,
             set_back: RollBack::Nothing,
             completing: FieldCompletion::default(),

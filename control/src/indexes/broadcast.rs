@@ -325,7 +325,8 @@ async fn redo(
     let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await?;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
-    cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard });
+    let unsettled = TrackedTask { task, node_tasks, effect, indexed: None, guard };
+    cluster.tracked_tasks.restore(unsettled, None, &stored.interrupted);
     Ok(())
 }
 

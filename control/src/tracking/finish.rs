@@ -1,6 +1,6 @@
 //! Ends a task: changes replicas and the catalogue first, then lets the client see the end.
 
-use super::{field_completion, roll_back};
+use super::{field_completion, restarts, roll_back};
 use crate::{
     base::error::Result,
     cluster::{
@@ -28,7 +28,7 @@ use std::{collections::HashSet, sync::Arc};
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, set_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -42,7 +42,12 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
-            (it.task.clone(), it.effect.clone(), it.indexed, it.set_back.clone())
+            let unwatched = if it.is_restored && it.task.kind.is_about_whole_indexes() {
+                it.parts.clone()
+            } else {
+                Vec::new()
+            };
+            (it.task.clone(), it.effect.clone(), it.indexed, it.set_back.clone(), unwatched)
         }
         None => return Ok(()),
     };
@@ -58,6 +63,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
     if cluster.tracked_tasks.waits_for_roll_back(uid) {
         return Ok(());
     }
+    over.behind.extend(restarts::find(cluster, &unwatched).await);
     match field_completion::step(cluster, uid) {
         None => return Ok(()),
         Some(ignorant) => over.behind.extend(ignorant),

@@ -2,6 +2,7 @@
 
 mod field_completion;
 mod finish;
+mod restarts;
 mod roll_back;
 pub mod webhooks;
 

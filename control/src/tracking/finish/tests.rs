@@ -6,9 +6,12 @@ use crate::{
         verdict::{ReportedState, TrackedNodeTask},
     },
     ledger::tasks::NewTask,
-    testing::ClusterBuilder,
+    testing::{ClusterBuilder, Reply, Script},
 };
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 #[test]
 fn details_of_settings_are_what_the_client_wrote() {
@@ -37,9 +40,13 @@ fn swap() -> Effect {
     Effect::Swap { pairs: SWAP.iter().map(|(a, b, rename)| ((*a).into(), (*b).into(), *rename)).collect() }
 }
 
-/// A control plane over two indexes, `b` with settings of its own.
-async fn cluster(data: &Path) -> Arc<Cluster> {
-    let cluster = Arc::new(ClusterBuilder::new(data).build());
+/// A control plane over two indexes, `b` with settings of its own. Nodes answer while `are_up`.
+async fn cluster(data: &Path, are_up: Arc<AtomicBool>) -> Arc<Cluster> {
+    let script = Script::new(move |_| match are_up.load(Ordering::Relaxed) {
+        true => Reply::Answer(200, json!({"uid": 3})),
+        false => Reply::NoConnection,
+    });
+    let cluster = Arc::new(ClusterBuilder::new(data).transport(script).build());
     let index = |key: &str| Index { primary_key: Some(key.to_owned()), ..Index::default() };
     let fill = move |connection: &_, state: &mut crate::domain::cluster_state::ClusterState| {
         state.indexes.extend([("a".to_owned(), index("ka")), ("b".to_owned(), index("kb"))]);
@@ -84,7 +91,7 @@ async fn names(cluster: &Cluster) -> Vec<(String, Option<String>, bool)> {
 #[tokio::test]
 async fn what_is_applied_is_neither_judged_nor_applied_again() {
     let data = tempfile::tempdir().unwrap();
-    let cluster = cluster(data.path()).await;
+    let cluster = cluster(data.path(), Arc::default()).await;
     let (task, node_tasks) = sent(&cluster).await;
     let swapped = [("a".into(), Some("kb".into()), true), ("b".into(), Some("ka".into()), false)];
     let ending = apply(&cluster, &task, &swap(), succeeded(), None).await.unwrap();
@@ -109,7 +116,8 @@ async fn what_is_applied_is_neither_judged_nor_applied_again() {
 #[tokio::test]
 async fn a_node_that_stopped_is_behind_after_a_restart_too() {
     let data = tempfile::tempdir().unwrap();
-    let cluster = cluster(data.path()).await;
+    let are_up = Arc::new(AtomicBool::new(false));
+    let cluster = cluster(data.path(), are_up.clone()).await;
     let (task, node_tasks) = sent(&cluster).await;
     let uid = task.uid;
     let unsettled = || TrackedTask {
@@ -120,10 +128,10 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
         guard: None,
     };
     cluster.tracked_tasks.add(unsettled());
-    // Nobody listens at the addresses of the nodes.
     crate::tracking::round(&cluster).await.unwrap();
     let found = cluster.ledger.call(intents::all).await.unwrap().remove(0);
     assert_eq!(found.interrupted.iter().collect::<Vec<_>>(), ["a", "b"]);
+    are_up.store(true, Ordering::Relaxed);
     cluster.tracked_tasks.restore(unsettled(), None, &["b".to_owned()].into());
     let ended = ReportedState { state: State::Succeeded, ..ReportedState::default() };
     for part in &mut cluster.tracked_tasks.pending().get_mut(&uid).unwrap().parts {
