@@ -79,9 +79,18 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    if has_lost_its_disk(cluster, node).await? || !nowhere(cluster, &lacking).await? {
-        tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
-        return cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await;
+    let is_gone = match has_lost_its_disk(cluster, node).await? {
+        true => Some(false),
+        false => are_gone(cluster, &lacking).await?,
+    };
+    match is_gone {
+        // Whoever is away may have them.
+        None => return Ok(()),
+        Some(false) => {
+            tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
+            return cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await;
+        }
+        Some(true) => {}
     }
     tracing::error!(?lacking, "no node has indexes that are in the catalogue: they are gone");
     cluster
@@ -96,15 +105,16 @@ async fn has_lost_its_disk(cluster: &Cluster, node: &Node) -> Result<bool> {
     Ok(!keys.iter().any(|(key, _)| Some(key) == uid.as_ref()))
 }
 
-/// Whether no node has any of these indexes. Of a node that does not answer, that is not known.
-async fn nowhere(cluster: &Cluster, indexes: &[String]) -> Result<bool> {
-    for node in cluster.nodes().iter() {
+/// Whether no node has any of these indexes; `None` if a node that is away may have some.
+async fn are_gone(cluster: &Cluster, indexes: &[String]) -> Result<Option<bool>> {
+    let nodes = cluster.nodes();
+    for node in nodes.iter().filter(|node| node.is_up()) {
         let there = node.index_uids().await?;
         if indexes.iter().any(|index| there.contains(index)) || !node.keeps_its_indexes().await? {
-            return Ok(false);
+            return Ok(Some(false));
         }
     }
-    Ok(true)
+    Ok(nodes.iter().all(|node| node.is_up()).then_some(true))
 }
 
 async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {

@@ -101,7 +101,15 @@ async fn tasks(
         uids.as_ref().is_none_or(|uids| uids.contains(&task["uid"].as_u64().unwrap()))
             && statuses.as_ref().is_none_or(|statuses| statuses.contains(&task["status"].as_str().unwrap()))
     };
-    Json(json!({"results": memory.tasks.iter().filter(is_asked).collect::<Vec<_>>()}))
+    let from = query.get("from").map(|from| from.parse::<u64>().unwrap());
+    let limit = query.get("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
+    let mut asked: Vec<&Value> = memory.tasks.iter().filter(is_asked).collect();
+    if query.contains_key("reverse") {
+        asked.retain(|task| task["uid"].as_u64() >= from);
+    } else {
+        asked.reverse();
+    }
+    Json(json!({"results": asked.into_iter().take(limit).collect::<Vec<_>>()}))
 }
 
 async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -> Json<Value> {
