@@ -214,7 +214,10 @@ mod tests {
                 "`step` of row `0, a, 7` in table `node_tasks`",
                 "INSERT INTO node_tasks VALUES (0, 'a', 7, 'x', '[]', 'sent')",
             ),
-            ("`state` of row `0` in table `intents`", "INSERT INTO intents VALUES (0, 'x', '{}')"),
+            (
+                "`state` of row `0` in table `intents`",
+                "INSERT INTO intents (uid, state, body) VALUES (0, 'x', '{}')",
+            ),
             (
                 "`details` of row `9` in table `tasks`",
                 "INSERT INTO tasks (uid, type, status, details, enqueued_at) VALUES (9, 'export', 'failed', '{', 0)",

@@ -83,7 +83,7 @@ async fn nothing_is_begun_before_what_a_crash_left_has_its_locks() {
     let (status, refused) = second.internal(BEGIN_PATH, &addition("movies", &[0])).await;
     assert_eq!((status, &refused["message"]), (503, &json!("the cluster is starting")));
     // Two open writes of one shard, which an earlier version could leave, must not wait for each other.
-    let twice = "INSERT INTO intents SELECT uid + 1, state, body FROM intents";
+    let twice = "INSERT INTO intents (uid, state, body) SELECT uid + 1, state, body FROM intents";
     let task = miroir_control::ledger::tasks::NewTask::default();
     let insert = second.cluster.ledger.call(move |connection| {
         miroir_control::ledger::tasks::insert(connection, &task, 1)?;
