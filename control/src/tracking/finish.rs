@@ -42,11 +42,9 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
-            let unwatched = if it.is_restored && it.task.kind.is_about_whole_indexes() {
-                it.parts.clone()
-            } else {
-                Vec::new()
-            };
+            // Whatever else a node does twice fails the second time.
+            let may_be_twice = it.is_restored && it.task.kind == TaskKind::IndexSwap;
+            let unwatched = if may_be_twice { it.parts.clone() } else { Vec::new() };
             (it.task.clone(), it.effect.clone(), it.indexed, it.set_back.clone(), unwatched)
         }
         None => return Ok(()),
