@@ -33,7 +33,8 @@ impl CrashPoints {
 
     /// Commits a transaction, unless it is the last and the process ends before it.
     pub fn commit(&mut self, connection: &Connection, commit: impl FnOnce() -> bool) -> bool {
-        let stored = connection.query_row("SELECT total_changes()", [], |row| row.get(0)).unwrap_or(self.stored);
+        let stored =
+            connection.query_row("SELECT total_changes()", [], |row| row.get(0)).unwrap_or(self.stored);
         let stores = stored != std::mem::replace(&mut self.stored, stored);
         let armed = std::fs::read_to_string(&self.file).ok().filter(|_| stores);
         let Some((left, is_before)) = armed.as_deref().and_then(read) else { return commit() };

@@ -135,7 +135,8 @@ pub fn newest_before(connection: &Connection, uid: u32, node: &str) -> Result<Op
 /// # Errors
 /// The database failed, or the row cannot be read.
 pub fn is_open(connection: &Connection, uid: u32, begun: Option<&str>) -> Result<bool> {
-    let mut statement = connection.prepare_cached("SELECT body FROM intents WHERE uid = ?1 AND state = ?2")?;
+    let mut statement =
+        connection.prepare_cached("SELECT body FROM intents WHERE uid = ?1 AND state = ?2")?;
     let body: Option<String> = statement.query_row(params![uid, OPEN], |row| row.get(0)).optional()?;
     let Some(body) = body else { return Ok(false) };
     let intent = Cell { table: "intents", row: &uid, column: "body" }.json(&body)?;

@@ -121,7 +121,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             .ledger
             .call(move |connection| {
                 let mut interrupted = interrupted.iter();
-                interrupted.try_for_each(|(uid, node, task)| intents::interrupt(connection, *uid, node, *task))?;
+                interrupted
+                    .try_for_each(|(uid, node, task)| intents::interrupt(connection, *uid, node, *task))?;
                 started.iter().try_for_each(|(uid, at)| tasks::start(connection, *uid, *at))
             })
             .await?;

@@ -65,7 +65,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_waits_without_a_reason_may_have_been_begun_twice() {
-        let at = |milliseconds: u32| format!("2026-01-01T00:00:{:02}.{:03}Z", milliseconds / 1000, milliseconds % 1000);
+        let at = |milliseconds: u32| {
+            format!("2026-01-01T00:00:{:02}.{:03}Z", milliseconds / 1000, milliseconds % 1000)
+        };
         for (started, before, expected) in [
             (5, None, false),
             (900, None, true),
@@ -75,12 +77,15 @@ mod tests {
         ] {
             let script = Script::new(move |call| {
                 let finished = before.map(at);
-                Reply::Answer(200, match call.url.path() {
-                    "/tasks/7" => {
-                        json!({"uid": 7, "enqueuedAt": at(0), "startedAt": at(started), "batchUid": before.map_or(0, |_| 4)})
-                    }
-                    _ => json!({"results": [{"uid": 3, "finishedAt": finished}]}),
-                })
+                Reply::Answer(
+                    200,
+                    match call.url.path() {
+                        "/tasks/7" => {
+                            json!({"uid": 7, "enqueuedAt": at(0), "startedAt": at(started), "batchUid": before.map_or(0, |_| 4)})
+                        }
+                        _ => json!({"results": [{"uid": 3, "finishedAt": finished}]}),
+                    },
+                )
             });
             let data = tempfile::tempdir().unwrap();
             let cluster = ClusterBuilder::new(data.path()).transport(script).build();

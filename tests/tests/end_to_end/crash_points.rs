@@ -2,7 +2,7 @@
 //! the operation was done on all nodes or on none, what was acknowledged was done, and nodes and ledger agree.
 //!
 //! First the operation runs to its end, and its commits are counted. Then it runs again, and the process is killed at one of them:
-//! `MIROIR_CRASH_POINT_COUNT` is for how many of them (2), by `MIROIR_CRASH_POINT_SEED` (the process id); `all` kills it at every one.
+//! `MIROIR_CRASH_POINT_COUNT` is for how many of them (1), by `MIROIR_CRASH_POINT_SEED` (the process id); `all` kills it at every one.
 
 use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, pass, tell, wait_until};
 use serde_json::{Map, Value, json};
@@ -109,7 +109,9 @@ pub fn first_writes(cluster: &Sandbox) {
             prepare: |cluster| cluster.client.delete_indexes(),
             run: |cluster| send(cluster, "POST", "/indexes/crash-a/documents", documents(0..20, 3)),
             // An index without documents is left by a write that fails.
-            see: |client| json!(client.get("/indexes/crash-a/documents?limit=0").body["total"].as_u64().unwrap_or(0)),
+            see: |client| {
+                json!(client.get("/indexes/crash-a/documents?limit=0").body["total"].as_u64().unwrap_or(0))
+            },
             outcomes: [json!(0), json!(20)],
         },
     );
@@ -256,7 +258,11 @@ pub fn hand_overs(cluster: &Sandbox) {
                 two_indexes(cluster);
                 at_rest(cluster);
                 let node = cluster.node(1);
-                node.succeeded(&node.json("POST", "/indexes/crash-a/documents/delete-batch", &json!([0, 1, 2, 3])));
+                node.succeeded(&node.json(
+                    "POST",
+                    "/indexes/crash-a/documents/delete-batch",
+                    &json!([0, 1, 2, 3]),
+                ));
             },
             run: |cluster| operate(cluster, &["repair", "--node", "meili-1"]),
             see: |_| Value::Null,
@@ -345,14 +351,19 @@ fn killed_at_commits(cluster: &Sandbox, kind: &Kind) {
     } else {
         let seed = number("MIROIR_CRASH_POINT_SEED", u64::from(std::process::id()));
         let mut random = Random(seed);
-        let count = usize::try_from(number("MIROIR_CRASH_POINT_COUNT", 2)).unwrap();
-        points = (0..count.min(points.len())).map(|_| points.swap_remove(random.below(points.len()))).collect();
+        let count = usize::try_from(number("MIROIR_CRASH_POINT_COUNT", 1)).unwrap();
+        points =
+            (0..count.min(points.len())).map(|_| points.swap_remove(random.below(points.len()))).collect();
         tell!("{commits} commits, seed {seed}: {points:?}");
     }
     for (commit, when) in points {
         let begun = Instant::now();
         let left = run(cluster, kind, commit, when);
-        tell!("{when} commit {commit}: {:?}{}", begun.elapsed(), if left.is_some() { ", not reached" } else { "" });
+        tell!(
+            "{when} commit {commit}: {:?}{}",
+            begun.elapsed(),
+            if left.is_some() { ", not reached" } else { "" }
+        );
     }
 }
 

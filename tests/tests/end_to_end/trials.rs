@@ -1,11 +1,11 @@
 //! Which checks there are, what they share, and what each takes: seconds of one of four at once, on two processors.
 
 use crate::{
-    all_or_nothing, api, attacks, bad_input, broken_nodes, chaos, cluster, crash_points, crashes, dates, depth, durable,
-    equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads, fixtures::ClusterChecks,
-    fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow, mesh, missing_shards,
-    neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes, sdk, seen,
-    settings_changing, similar, survive, told, verdicts, webhooks, writes,
+    all_or_nothing, api, attacks, bad_input, broken_nodes, chaos, cluster, crash_points, crashes, dates,
+    depth, durable, equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads,
+    fixtures::ClusterChecks, fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow,
+    mesh, missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes,
+    sdk, seen, settings_changing, similar, survive, told, verdicts, webhooks, writes,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 
@@ -137,18 +137,20 @@ fn of_one_cluster(trials: &mut Trials) {
         .check(57, verdicts::a_refused_operation_is_undone_on_a_node_that_was_away);
     trials
         .sharing(crash_points::cluster)
-        .check(15, crash_points::writes)
-        .check(15, crash_points::first_writes)
-        .check(15, crash_points::deletions)
-        .check(15, crash_points::creations)
-        .check(15, crash_points::swaps)
-        .check(15, crash_points::renames)
-        .check(15, crash_points::settings)
-        .check(15, crash_points::keys)
-        .check(15, crash_points::dumps)
-        .check(25, crash_points::hand_overs)
-        .check(25, crash_points::moves)
-        .check(25, crash_points::drains);
+        .check(9, crash_points::writes)
+        .check(9, crash_points::first_writes)
+        .check(9, crash_points::deletions)
+        .check(9, crash_points::creations)
+        .check(9, crash_points::swaps)
+        .check(9, crash_points::renames);
+    trials
+        .sharing(crash_points::cluster)
+        .check(9, crash_points::settings)
+        .check(7, crash_points::keys)
+        .check(9, crash_points::dumps)
+        .check(14, crash_points::hand_overs)
+        .check(14, crash_points::moves)
+        .check(14, crash_points::drains);
     trials
         .sharing(seen::cluster)
         .check(37, seen::settings_that_have_succeeded_are_seen_at_every_gateway)

@@ -49,7 +49,8 @@ fn answer(tasks: &Tasks, call: &Call) -> Reply {
         "/tasks" => {
             let (is_reversed, from) = (asked.contains_key("reverse"), asked.get("from"));
             let from = from.map_or(0, |from| from.parse().unwrap());
-            let mut told: Vec<&Value> = own.iter().filter(|task| task["uid"].as_u64() >= Some(from)).collect();
+            let mut told: Vec<&Value> =
+                own.iter().filter(|task| task["uid"].as_u64() >= Some(from)).collect();
             if !is_reversed {
                 told.reverse();
             }
@@ -58,7 +59,8 @@ fn answer(tasks: &Tasks, call: &Call) -> Reply {
         path if path.starts_with("/keys") => Reply::Answer(201, json!({})),
         _ if call.method == "GET" => Reply::Answer(200, json!({})),
         path if path.contains("refused") => {
-            let error = json!({"message": "no", "code": "bad_request", "type": "invalid_request", "link": ""});
+            let error =
+                json!({"message": "no", "code": "bad_request", "type": "invalid_request", "link": ""});
             Reply::Answer(400, error)
         }
         _ => {
@@ -182,7 +184,8 @@ async fn nodes_swap_once_wherever_a_restart_interrupts_it() {
             let uid = restarted.interrupted(&[swap()], swapped(), &with, recorded).await;
             restarted.resume().await;
             assert_eq!(restarted.counts("indexSwap"), [1, 1, 1], "{taken:?} {recorded:?}");
-            let known = restarted.cluster.ledger.call(move |c| intents::all_node_tasks(c, uid)).await.unwrap();
+            let known =
+                restarted.cluster.ledger.call(move |c| intents::all_node_tasks(c, uid)).await.unwrap();
             let known: Vec<(&str, u32)> = known.iter().map(|task| (&*task.node, task.node_task)).collect();
             assert_eq!(known, [("a", 1), ("b", 1), ("c", 1)], "{taken:?} {recorded:?}");
             assert!(restarted.behind().is_empty() && restarted.cluster.locks.counts() == (1, 0));
@@ -232,8 +235,9 @@ async fn a_creation_goes_on_where_each_node_was_interrupted() {
         body: Some(json!({"uid": "new"})),
         main: true,
     };
-    let requests: Vec<NodeRequest> =
-        std::iter::once(create).chain(crate::indexes::creation::initial_settings("new", false, false)).collect();
+    let requests: Vec<NodeRequest> = std::iter::once(create)
+        .chain(crate::indexes::creation::initial_settings("new", false, false))
+        .collect();
     assert_eq!(requests.len(), 4);
     let created = ImmediateEffect::Created { index: "new".into(), primary_key: Some("id".into()) };
     restarted.interrupted(&requests, (Effect::None, created), &[(1, 4), (2, 2)], &[2]).await;

@@ -12,14 +12,19 @@ type Disks = BTreeMap<u16, (Vec<&'static str>, bool)>;
 /// Two indexes in the catalogue, and nodes with these disks.
 async fn cluster(data: &std::path::Path, disks: Disks) -> Cluster {
     let script = Script::new(move |call| {
-        let Some((indexes, has_keys)) = disks.get(&call.url.port().unwrap()) else { return Reply::NoConnection };
+        let Some((indexes, has_keys)) = disks.get(&call.url.port().unwrap()) else {
+            return Reply::NoConnection;
+        };
         let keys: Vec<_> = if *has_keys { vec![json!({"uid": "the read key"})] } else { Vec::new() };
         let indexes: Vec<_> = indexes.iter().map(|uid| json!({"uid": uid})).collect();
-        Reply::Answer(200, match call.url.path() {
-            "/indexes" => json!({"results": indexes}),
-            "/keys" => json!({"results": keys}),
-            _ => json!({"status": "available", "results": [], "total": 0}),
-        })
+        Reply::Answer(
+            200,
+            match call.url.path() {
+                "/indexes" => json!({"results": indexes}),
+                "/keys" => json!({"results": keys}),
+                _ => json!({"status": "available", "results": [], "total": 0}),
+            },
+        )
     });
     let cluster = ClusterBuilder::new(data).transport(script).build();
     let store = |connection: &_| ledger::set_meta(connection, "read_key", "the read key");
