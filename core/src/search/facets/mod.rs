@@ -7,9 +7,9 @@ mod tests;
 
 pub use stats::{merge_stats, repeated_values};
 
+use super::values::{FacetValue, normalized};
 use crate::{
     json::{RawObject, write_string},
-    search::values::{FacetValue, normalized},
     shard::TAG_FIELD,
 };
 use numbers::{Range, Told, numbers};

@@ -1,17 +1,21 @@
 //! Merges several nodes' answers: a stable merge of their hits, and sums of their totals.
 
+pub mod pins;
+
 use super::{
-    answer::{Hit, NodeAnswer},
     facets::{FacetOrder, FacetPart, counts_of, merge_distributions, merge_stats, repeated_values},
+    hits::{
+        answer::{Hit, NodeAnswer},
+        selection::Selection,
+    },
     hybrid::Hybrid,
-    pins::{self, Pins},
     request::SearchRequest,
-    selection::Selection,
 };
 use crate::{
     json::{RawObject, to_bytes},
     topology::IndexConfig,
 };
+use pins::{self, Pins};
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, collections::HashSet};
 

@@ -1,13 +1,13 @@
 //! Merges the facets of a federated search, for each index or for all indexes together.
 
-use super::{
-    facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
-    federated::{FacetsTold, Federated},
-    merge::facet_order,
-    patterns::fits,
-};
+use super::{FacetsTold, Federated};
 use crate::{
     json::{RawObject, to_bytes, write_string},
+    search::{
+        facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
+        merge::facet_order,
+        request::patterns::fits,
+    },
     topology::Topology,
 };
 use serde_json::value::RawValue;

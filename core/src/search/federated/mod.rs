@@ -3,18 +3,23 @@
 //! All queries go to the same replicas, so that a node returns a document that matches two queries only once. Source:
 //! Meilisearch 1.50, `meilisearch/src/search/federated/`.
 
+mod answer;
+mod facets;
+pub(in crate::search) mod hybrid;
+mod steps;
+
 use super::{
-    answer::Hit,
-    document_values::DocumentValues,
-    hidden_values::Sorting,
-    hit_fields::DETAILS,
-    merge::{Seen, ranked, write_list},
-    paging::Paging,
-    pins::{self, Pins},
-    query::{DEEP, IndexQuery},
-    rank::Weighted,
-    request::{MOST_HITS, SearchRequest},
+    hit_order::rank::Weighted,
+    hits::{answer::Hit, fields::DETAILS},
+    merge::{
+        Seen,
+        pins::{self, Pins},
+        ranked, write_list,
+    },
+    query::{DEEP, IndexQuery, hidden_values::Sorting},
+    request::{MOST_HITS, SearchRequest, paging::Paging},
     two_step::{Address, FirstStep, InShares, InSteps, Shares, Winner},
+    values::document_values::DocumentValues,
 };
 use crate::{
     json::{RawObject, to_bytes},

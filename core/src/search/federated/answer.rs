@@ -1,12 +1,12 @@
 //! The answer to a federated search.
 
-use super::{
-    facets::{FacetPart, merge_distributions, merge_stats},
-    federated::Federated,
-    merge::{write_list, write_number},
-};
+use super::Federated;
 use crate::{
     json::{RawObject, to_bytes, write_string},
+    search::{
+        facets::{FacetPart, merge_distributions, merge_stats},
+        merge::{write_list, write_number},
+    },
     topology::Topology,
 };
 use serde_json::value::RawValue;
