@@ -5,6 +5,8 @@ pub mod features;
 pub mod health;
 pub mod instance_settings;
 pub mod search_rules;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     base::error::{Error, Result},

@@ -3,6 +3,8 @@
 mod field_completion;
 mod finish;
 mod roll_back;
+#[cfg(test)]
+mod tests;
 pub mod webhooks;
 
 use crate::domain::verdict::{ReportedState, State, Verdict, judge};

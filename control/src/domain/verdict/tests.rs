@@ -140,3 +140,22 @@ fn deletions_are_counted_once_where_nodes_tell_enough() {
     assert_eq!(counted(&[(&[0, 1], 0), (&[1, 2], 0)]), Some(0));
     assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15)]), Some(16), "nobody can tell: a mean, by luck exact");
 }
+
+#[test]
+fn a_task_is_interrupted_if_its_node_stops_before_the_end_is_known() {
+    let stopped = |state| {
+        let mut part = part("a", &[], state);
+        part.stopped();
+        part
+    };
+    for over in [State::Succeeded, State::Failed, State::Canceled] {
+        assert!(!stopped(over).is_interrupted, "{over:?}");
+    }
+    for open in [State::Waiting, State::Processing, State::Away] {
+        let mut part = stopped(open);
+        assert!(part.is_interrupted, "{open:?}");
+        // What the node reports afterwards does not change that.
+        part.report(ReportedState { state: State::Succeeded, ..ReportedState::default() });
+        assert!(part.is_interrupted, "{open:?}");
+    }
+}
