@@ -54,7 +54,7 @@ pub(crate) struct Pending {
     /// Whether the task's outcome has been applied to the catalogue and the replicas.
     pub(crate) is_applied: bool,
     /// The roll back of nodes that applied what another node refused.
-    pub(crate) set_back: RollBack,
+    pub(crate) roll_back: RollBack,
     /// The registration, on all nodes, of the fields that the task brought.
     pub(crate) completing: FieldCompletion,
 }
@@ -113,7 +113,7 @@ impl TrackedTasks {
             indexed,
             guard,
             is_applied: false,
-            set_back: RollBack::Nothing,
+            roll_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };
         self.pending().insert(pending.task.uid, pending);
@@ -148,7 +148,7 @@ impl TrackedTasks {
         let Some(this) = all.get(&uid) else { return false };
         let names: BTreeSet<&str> = this.names().collect();
         let is_before = |pending: &Pending| {
-            pending.set_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
+            pending.roll_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
         };
         // A task that holds locks does not wait: others wait for it.
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))

@@ -153,7 +153,7 @@ pub struct Outcome {
     /// Nodes with another outcome than the others.
     pub behind: BTreeSet<String>,
     /// Nodes that applied what another node refuses: they must roll back.
-    pub set_back: BTreeSet<String>,
+    pub to_roll_back: BTreeSet<String>,
     /// A node that refused it.
     pub refused_by: Option<String>,
 }
@@ -194,7 +194,9 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
             match group {
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
-                None if part.seen.state == State::Succeeded => drop(over.set_back.insert(part.node.clone())),
+                None if part.seen.state == State::Succeeded => {
+                    drop(over.to_roll_back.insert(part.node.clone()))
+                }
                 None if decides == OutcomeRule::Deletion && is_gone() => {}
                 None => drop(over.behind.insert(part.node.clone())),
             }

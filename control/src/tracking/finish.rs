@@ -25,7 +25,7 @@ use std::{collections::HashSet, sync::Arc};
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, is_applied, roll_back) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -33,18 +33,18 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 && matches!(it.effect, Effect::Settings { creates: true, .. })
             {
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
-                over.set_back.extend(there.map(|part| part.node.clone()));
+                over.to_roll_back.extend(there.map(|part| part.node.clone()));
             }
             if it.task.kind.is_about_whole_indexes() {
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
-            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
+            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.roll_back.clone())
         }
         None => return Ok(()),
     };
-    match set_back {
-        RollBack::Nothing if over.set_back.is_empty() => {}
+    match roll_back {
+        RollBack::Nothing if over.to_roll_back.is_empty() => {}
         RollBack::Nothing => {
             roll_back::start(cluster, uid, over);
             return Ok(());

@@ -101,11 +101,11 @@ fn what_one_node_refuses_none_keeps() {
         (over.status, over.error.unwrap().code.as_str()),
         (TaskStatus::Failed, "vector_embedding_error")
     );
-    assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
+    assert_eq!((over.to_roll_back, over.behind), (names(&["a"]), names(&["c", "d"])));
     // Refusals by a node that is behind do not count.
     let over = judged(&parts, OutcomeRule::Refusal, &["b"]);
     assert_eq!(
-        (over.status, over.set_back, over.behind),
+        (over.status, over.to_roll_back, over.behind),
         (TaskStatus::Succeeded, names(&[]), names(&["b", "c", "d"]))
     );
     // A node without space, or one that disagrees about which indexes exist, does not refuse either.
@@ -113,7 +113,7 @@ fn what_one_node_refuses_none_keeps() {
     for (decides, behind) in [(OutcomeRule::Refusal, &["b", "d"][..]), (OutcomeRule::Deletion, &["d"])] {
         let over = judged(&parts, decides, &[]);
         assert_eq!(
-            (over.status, over.set_back, over.behind),
+            (over.status, over.to_roll_back, over.behind),
             (TaskStatus::Succeeded, names(&[]), names(behind))
         );
     }
