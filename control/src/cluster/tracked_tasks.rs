@@ -103,8 +103,8 @@ impl Default for TrackedTasks {
 
 impl TrackedTasks {
     /// Adds a task.
-    pub fn add(&self, unsettled: TrackedTask) {
-        let TrackedTask { task, node_tasks, effect, indexed, guard } = unsettled;
+    pub fn add(&self, tracked: TrackedTask) {
+        let TrackedTask { task, node_tasks, effect, indexed, guard } = tracked;
         let parts = node_tasks.into_iter().map(TrackedNodeTask::of).collect();
         let pending = Pending {
             task,
