@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How long a node may take to handle a request that it authorized before the key was deleted.
-pub const LET_IN: Duration = Duration::from_secs(1);
+pub const LATE_REQUESTS_END: Duration = Duration::from_secs(1);
 
 /// Creates an API key on a node, unless it exists.
 ///
@@ -76,7 +76,7 @@ impl WriteKeys {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         cluster.ledger.call(move |connection| stored::fence_write_key(connection, uid)).await?;
-        self.owe(cluster, uid);
+        self.mark_unfenced(cluster, uid);
         let all = cluster.nodes();
         let nodes = all.iter().filter(|node| node.is_up());
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
@@ -95,7 +95,7 @@ impl WriteKeys {
     pub async fn fence_all(&self, cluster: &Cluster) -> Result<()> {
         for write_key in cluster.ledger.call(stored::write_keys).await? {
             cluster.ledger.call(move |connection| stored::fence_write_key(connection, write_key.key)).await?;
-            self.owe(cluster, write_key.key);
+            self.mark_unfenced(cluster, write_key.key);
         }
         Ok(())
     }
@@ -123,14 +123,14 @@ impl WriteKeys {
     ///
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
-    pub async fn settle(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+    pub async fn fence_late(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let late = self.unfenced().late.get(&node.name).cloned().unwrap_or_default();
         for uid in &late {
             self.fence(cluster, *uid, cluster.options.commit_timeout).await?;
         }
         self.catch_up(cluster, node).await?;
         if !late.is_empty() {
-            tokio::time::sleep(LET_IN).await;
+            tokio::time::sleep(LATE_REQUESTS_END).await;
             let mut unfenced = self.unfenced();
             if let Some(left) = unfenced.late.get_mut(&node.name) {
                 left.retain(|uid| !late.contains(uid));
@@ -174,7 +174,7 @@ impl WriteKeys {
         });
     }
 
-    fn owe(&self, cluster: &Cluster, uid: Uuid) {
+    fn mark_unfenced(&self, cluster: &Cluster, uid: Uuid) {
         let nodes = cluster.nodes().iter().map(|node| node.name.clone()).collect();
         self.unfenced().fenced.insert(uid, nodes);
     }

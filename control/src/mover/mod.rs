@@ -95,7 +95,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     while let Some((source, shards)) = next(cluster, node) {
         // Requests that could still reach the node late must be fenced before its copies are replaced.
         if cluster.write_keys.may_accept_late(&node.name) {
-            cluster.write_keys.settle(cluster, node).await?;
+            cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
         Move { cluster, source: &source, target: node, shards: &shards }.run().await?;

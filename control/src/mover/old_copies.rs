@@ -111,7 +111,7 @@ fn removing(cluster_state: &ClusterState) -> BTreeMap<String, Vec<Shard>> {
 /// Deletes a node's documents of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
     // A write that arrived after the deletion would stay on the node.
-    cluster.write_keys.settle(cluster, node).await?;
+    cluster.write_keys.fence_late(cluster, node).await?;
     let filter = tag_filter(shards);
     let cluster_state = cluster.cluster_state();
     let indexes: Vec<&String> = cluster_state.indexes.keys().collect();

@@ -40,7 +40,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         return Ok(());
     }
     // A request that was sent before and reaches the node late would undo what it learns now.
-    cluster.write_keys.settle(cluster, &node).await?;
+    cluster.write_keys.fence_late(cluster, &node).await?;
     // The node still handles the tasks that it accepted before it became unreachable. They could change its settings after
     // those were compared.
     node.wait_for_current_tasks().await?;

@@ -9,7 +9,7 @@ use crate::{
     cluster::{Cluster, open_writes::OpenWrite},
     disguise::messages,
     domain::{task::TaskStatus, task_details::nothing_done},
-    fencing::{in_flight, write_keys::LET_IN},
+    fencing::{in_flight, write_keys::LATE_REQUESTS_END},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT, TaskInfo},
 };
@@ -50,7 +50,7 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
     let resuming = async move {
         // The requests sent before the restart carry keys that are deleted by now. After this pause, nodes have queued every
         // request that they had let in before.
-        tokio::time::sleep(LET_IN).await;
+        tokio::time::sleep(LATE_REQUESTS_END).await;
         let uid = write.task.uid;
         let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
         let found = accepted::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
