@@ -38,8 +38,8 @@ pub struct Findings {
     /// Replicas that were not compared, because their nodes are unreachable.
     pub silent: Vec<SilentReplica>,
     /// Misplaced documents.
-    #[serde(default)]
-    pub strays: Vec<MisplacedDocument>,
+    #[serde(default, rename = "strays")]
+    pub misplaced: Vec<MisplacedDocument>,
 }
 
 /// A misplaced document: its node has no replica of its shard, and should have none. No search finds it, but it takes space.
@@ -123,7 +123,7 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
                 suspects.entry(shard).or_default().insert(id);
             }
         }
-        findings.strays.extend(strays(cluster, index, &key, shards).await?);
+        findings.misplaced.extend(misplaced(cluster, index, &key, shards).await?);
         for (node, shards) in held.values() {
             for id in untagged(cluster, node, index, shards, &key).await? {
                 suspects.entry(Shard::of_document(&id, count)).or_default().insert(id);
@@ -138,13 +138,13 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
 }
 
 /// Finds documents of some shards on nodes that have no replica of the shard in any state.
-async fn strays(
+async fn misplaced(
     cluster: &Cluster,
     index: &str,
     key: &PrimaryKey,
     shards: &[Shard],
 ) -> Result<Vec<MisplacedDocument>> {
-    let mut strays = Vec::new();
+    let mut misplaced = Vec::new();
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         let foreign = |shard: &Shard| cluster.cluster_state().replica(*shard, &node.name).is_none();
         let not_here: Vec<Shard> = shards.iter().copied().filter(foreign).collect();
@@ -162,7 +162,7 @@ async fn strays(
             let shard = Shard::of_document(&id, count);
             // The mover may have started to copy the shard to the node in between.
             if foreign(&shard) {
-                strays.push(MisplacedDocument {
+                misplaced.push(MisplacedDocument {
                     index: index.to_owned(),
                     shard,
                     node: node.name.clone(),
@@ -171,7 +171,7 @@ async fn strays(
             }
         }
     }
-    Ok(strays)
+    Ok(misplaced)
 }
 
 async fn read(node: &Node, index: &str, key: &PrimaryKey, ids: &[String], copies: &mut Copies) -> Result<()> {

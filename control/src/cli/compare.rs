@@ -44,10 +44,10 @@ pub struct RepairArgs {
 pub async fn verify(args: &QueryArgs) -> Result<()> {
     let findings = compare(args).await?;
     show(args, &findings)?;
-    let (differ, strays) = (findings.differences.len(), findings.strays.len());
-    if differ + strays > 0 {
+    let (differ, misplaced) = (findings.differences.len(), findings.misplaced.len());
+    if differ + misplaced > 0 {
         return Err(Error::Other(format!(
-            "{differ} document(s) differ, {strays} are misplaced: run `miroir repair`"
+            "{differ} document(s) differ, {misplaced} are misplaced: run `miroir repair`"
         )));
     }
     if !findings.silent.is_empty() {
@@ -76,11 +76,12 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
             ids.join(", ")
         )));
     }
-    let of = |stray: &MisplacedDocument| SilentReplica { shard: stray.shard, node: stray.node.clone() };
-    let strays: BTreeSet<SilentReplica> = findings.strays.iter().map(of).collect();
+    let of =
+        |document: &MisplacedDocument| SilentReplica { shard: document.shard, node: document.node.clone() };
+    let misplaced: BTreeSet<SilentReplica> = findings.misplaced.iter().map(of).collect();
     let repair = RepairRequest {
         replicas: wrong.into_iter().collect(),
-        strays: strays.into_iter().collect(),
+        misplaced: misplaced.into_iter().collect(),
         pace: args.pace,
     };
     if args.query.json {
@@ -88,15 +89,15 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
     } else {
         let verb = if args.dry_run { "would rebuild" } else { "rebuilding" };
         println!("{verb} {} replica(s)", repair.replicas.len());
-        if !findings.strays.is_empty() {
+        if !findings.misplaced.is_empty() {
             let verb = if args.dry_run { "would delete" } else { "deleting" };
-            println!("{verb} {} misplaced document(s)", findings.strays.len());
+            println!("{verb} {} misplaced document(s)", findings.misplaced.len());
         }
     }
-    if args.dry_run || repair.replicas.len() + repair.strays.len() == 0 {
+    if args.dry_run || repair.replicas.len() + repair.misplaced.len() == 0 {
         return Ok(());
     }
-    let plan = Plan { replicas: repair.replicas.len(), deleted: repair.strays.len(), ..Plan::default() };
+    let plan = Plan { replicas: repair.replicas.len(), deleted: repair.misplaced.len(), ..Plan::default() };
     let _: RepairRequest = client::post(&args.query, "/_miroir/repair", &repair).await?;
     operate::wait(&args.query, &plan).await
 }
@@ -133,7 +134,7 @@ async fn compare(args: &QueryArgs) -> Result<Findings> {
         findings.copies += found.copies;
         findings.differences.extend(found.differences);
         findings.silent.extend(found.silent);
-        findings.strays.extend(found.strays);
+        findings.misplaced.extend(found.misplaced);
         bar.inc(shards.len() as u64);
         bar.set_message(format!("{} copies, {} differ", findings.copies, findings.differences.len()));
     }
@@ -162,10 +163,10 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
         }
         println!("{rows}");
     }
-    if !findings.strays.is_empty() {
+    if !findings.misplaced.is_empty() {
         let mut rows = table(&["index", "shard", "id", "misplaced on"]);
-        for stray in &findings.strays {
-            rows.add_row([&stray.index, &stray.shard.0.to_string(), &stray.id, &stray.node]);
+        for document in &findings.misplaced {
+            rows.add_row([&document.index, &document.shard.0.to_string(), &document.id, &document.node]);
         }
         println!("{rows}");
     }
@@ -173,7 +174,7 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
         "{} copies of documents compared, {} documents differ, {} are misplaced",
         findings.copies,
         findings.differences.len(),
-        findings.strays.len()
+        findings.misplaced.len()
     );
     Ok(())
 }
