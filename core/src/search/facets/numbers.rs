@@ -47,7 +47,8 @@ impl ReportedValue<'_> {
 pub(super) fn numbers(values: &[ReportedValue<'_>], range: Range, by_count: bool) -> (usize, bool) {
     let like_numbers = values.iter().take_while(|value| value.number.is_some()).count();
     let values = values.get(..like_numbers).unwrap_or_default();
-    let is_end = |value: &ReportedValue<'_>| value.number == Some(range.min) || value.number == Some(range.max);
+    let is_end =
+        |value: &ReportedValue<'_>| value.number == Some(range.min) || value.number == Some(range.max);
     let least = values.iter().rposition(is_end).map_or(0, |last| last + 1);
     let pairs = || values.iter().zip(values.iter().skip(1));
     let by_value = !by_count && pairs().take(least.saturating_sub(1)).any(|(one, two)| two.name < one.name);

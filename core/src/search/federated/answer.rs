@@ -63,7 +63,7 @@ impl Federated {
                 "totalPages" => self.federation.paging.pages(total("totalHits")),
                 "semanticHitCount" => Some(semantic),
                 "processingTimeMs" => numbers(name).into_iter().max(),
-                _ => self.federation.paging.told(name),
+                _ => self.federation.paging.member(name),
             };
             write_number(number, value, &mut out);
         }

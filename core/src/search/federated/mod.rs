@@ -128,7 +128,16 @@ impl Federated {
             None => FacetsForm::ByIndex,
         };
         let shards = topology.shard_count();
-        Some(Self { queries, federation, facets_form, facets, by_keywords: false, least: 0, shares: None, shards })
+        Some(Self {
+            queries,
+            federation,
+            facets_form,
+            facets,
+            by_keywords: false,
+            least: 0,
+            shares: None,
+            shards,
+        })
     }
 
     /// The queries.

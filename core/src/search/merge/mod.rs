@@ -153,7 +153,7 @@ impl Merging<'_> {
                     Some(counted.iter().filter(|hit| hit.rank().is_semantic()).count() as u64)
                 }
                 "processingTimeMs" => parts.iter().map(|part| part.number(name)).max(),
-                _ => request.paging.told(name),
+                _ => request.paging.member(name),
             };
             write_number(number, value, out);
             true
