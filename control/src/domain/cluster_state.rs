@@ -86,11 +86,11 @@ impl ClusterState {
     }
 
     /// The names of what is published to gateways: each index, and one name for all search rules.
-    pub fn told(&self) -> impl Iterator<Item = &str> {
+    pub fn published_names(&self) -> impl Iterator<Item = &str> {
         self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::domain::search_rules::INDEX))
     }
 
-    /// The names from [`Self::told`] whose published content differs from `old`.
+    /// The names from [`Self::published_names`] whose published content differs from `old`.
     #[must_use]
     pub fn changed_names(&self, old: &Self) -> Vec<String> {
         let is_same = |name: &str| {
