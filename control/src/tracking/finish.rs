@@ -174,7 +174,7 @@ async fn end(
     let ending = Ending {
         status: over.status,
         details: details(&task, over, indexed, cluster.cluster_state().replication as u64),
-        error: over.error.clone().map(|error| told(&task, error)),
+        error: over.error.clone().map(|error| for_client(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
     };
@@ -205,7 +205,7 @@ async fn end(
 }
 
 /// An error for the client: line numbers in an edit's function are those of the client's own text.
-fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
+fn for_client(task: &Task, mut error: ErrorBody) -> ErrorBody {
     if task.kind == TaskKind::DocumentEdition {
         error.message = messages::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
     }
