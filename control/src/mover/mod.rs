@@ -39,7 +39,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// A round of at most this many documents is not throttled.
 const SMALL: usize = 1000;
 /// How long a move waits for gateways to know its target before it reports that it waits.
-const TELLING: Duration = Duration::from_secs(5);
+const LOG_AFTER: Duration = Duration::from_secs(5);
 /// The pause after a move to a node has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// If a round took at most this long, the next one can be the last, under locks.
@@ -229,7 +229,7 @@ impl<'a> Move<'a> {
     async fn known_to_gateways(self) {
         let Self { cluster, target, .. } = self;
         let begun = cluster.clock.monotonic();
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             let is_known = |since| cluster.gateways.confirmed(since);
             let known =
@@ -238,8 +238,8 @@ impl<'a> Move<'a> {
             if known && outside_nodes.is_empty() {
                 return;
             }
-            if cluster.clock.since(begun) > TELLING && !is_told {
-                is_told = true;
+            if cluster.clock.since(begun) > LOG_AFTER && !is_logged {
+                is_logged = true;
                 let error = Error::Other(format!(
                     "node `{}` is not ready for copies yet: {}",
                     target.name,

@@ -24,8 +24,8 @@ use miroir_core::protocol::WriteOperation;
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
-/// For so long nodes may be silent at a start until somebody is told.
-const TELLING: Duration = Duration::from_secs(2);
+/// How long nodes may be silent at a start before that is logged.
+const LOG_AFTER: Duration = Duration::from_secs(2);
 
 /// Starts the cluster: waits for nodes, sets up keys, resumes work that a crash interrupted, and starts the background loops.
 /// Then clients can be served.
@@ -64,7 +64,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
 /// Waits until every shard can be read, and for some seconds also for all nodes.
 async fn wait_for_nodes(cluster: &Cluster) {
     let begun = cluster.clock.monotonic();
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         health::check(cluster).await;
         let cluster_state = cluster.cluster_state();
@@ -74,8 +74,8 @@ async fn wait_for_nodes(cluster: &Cluster) {
         if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
         }
-        if !is_told && cluster.clock.since(begun) > TELLING {
-            is_told = true;
+        if !is_logged && cluster.clock.since(begun) > LOG_AFTER {
+            is_logged = true;
             for node in cluster.nodes().iter().filter(|node| !node.is_up()) {
                 tracing::warn!(node = node.name, error = node.health().error, "a node is waited for");
             }
