@@ -15,7 +15,7 @@ use crate::{
     json::{RawObject, to_bytes},
     topology::IndexConfig,
 };
-use pins::{self, Pins};
+use pins::Pins;
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, collections::HashSet};
 
