@@ -40,7 +40,7 @@ fn paths(before: &str, tree: &str) -> Vec<String> {
         return vec![format!("{before}{}", tree.trim())];
     };
     let mut depth = 0;
-    let members = group.strip_suffix('}').unwrap().split(|letter| {
+    let members = group.strip_suffix('}').unwrap().split(|letter: char| {
         depth += i32::from(letter == '{') - i32::from(letter == '}');
         letter == ',' && depth == 0
     });
