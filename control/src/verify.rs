@@ -11,6 +11,7 @@ use crate::{
 };
 use miroir_core::{
     documents::PrimaryKey,
+    node_name::NodeName,
     shard::{Shard, tag_filter},
 };
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ pub struct MisplacedDocument {
     /// The document's shard.
     pub shard: Shard,
     /// The node.
-    pub node: String,
+    pub node: NodeName,
     /// The document's id.
     pub id: String,
 }
@@ -67,9 +68,9 @@ pub struct Difference {
     /// The document's id.
     pub id: String,
     /// By node, the start of a hash of the document's content; `None` if it is missing there.
-    pub copies: BTreeMap<String, Option<String>>,
+    pub copies: BTreeMap<NodeName, Option<String>>,
     /// The nodes whose copy differs from the majority's; empty if there is no majority.
-    pub odd: Vec<String>,
+    pub odd: Vec<NodeName>,
 }
 
 /// A replica, by shard and node.
@@ -79,14 +80,14 @@ pub struct SilentReplica {
     /// Its shard.
     pub shard: Shard,
     /// Its node.
-    pub node: String,
+    pub node: NodeName,
 }
 
 /// Hashes of documents, by id and node.
-type Copies = BTreeMap<String, BTreeMap<String, String>>;
+type Copies = BTreeMap<String, BTreeMap<NodeName, String>>;
 
 /// Nodes that are up, by name, each with the shards whose replicas are compared.
-type Held = BTreeMap<String, (Arc<Node>, Vec<Shard>)>;
+type Held = BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)>;
 
 /// Compares all copies of some shards. Documents that differ are compared again under the shards' locks, because they may have
 /// been written in between.
@@ -214,13 +215,13 @@ async fn look_again(
     }
     // Read the cluster state again: only after its last task has ended is it known whether a replica is stale.
     let cluster_state = cluster.cluster_state();
-    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
-    let names: Vec<String> =
+    let names: Vec<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
+    let names: Vec<NodeName> =
         names.into_iter().filter(|name| cluster_state.active(shard).any(|node| node == name)).collect();
     let difference = |id: &String| {
         let found = copies.remove(id).unwrap_or_default();
-        let of_node = |name: &String| (name.clone(), found.get(name).cloned());
-        let copies: BTreeMap<String, Option<String>> = names.iter().map(of_node).collect();
+        let of_node = |name: &NodeName| (name.clone(), found.get(name).cloned());
+        let copies: BTreeMap<NodeName, Option<String>> = names.iter().map(of_node).collect();
         let distinct: BTreeSet<&Option<String>> = copies.values().collect();
         (distinct.len() > 1).then(|| Difference {
             index: index.to_owned(),
@@ -234,7 +235,7 @@ async fn look_again(
 }
 
 /// The nodes whose copy differs from the majority's.
-fn odd(copies: &BTreeMap<String, Option<String>>) -> Vec<String> {
+fn odd(copies: &BTreeMap<NodeName, Option<String>>) -> Vec<NodeName> {
     let count = |value: &Option<String>| copies.values().filter(|other| *other == value).count();
     let majority = copies.values().find(|value| count(value) * 2 > copies.len());
     let Some(majority) = majority else { return Vec::new() };
@@ -247,9 +248,9 @@ mod tests {
 
     #[test]
     fn most_copies_are_right_where_there_are_most() {
-        let copies = |values: &[Option<&str>]| -> BTreeMap<String, Option<String>> {
+        let copies = |values: &[Option<&str>]| -> BTreeMap<NodeName, Option<String>> {
             let values = values.iter().enumerate();
-            values.map(|(node, value)| (format!("n{node}"), value.map(str::to_owned))).collect()
+            values.map(|(node, value)| (format!("n{node}").into(), value.map(str::to_owned))).collect()
         };
         assert_eq!(odd(&copies(&[Some("a"), None, Some("a")])), ["n1"]);
         assert_eq!(odd(&copies(&[None, None, Some("a")])), ["n2"]);

@@ -14,7 +14,7 @@ use crate::{
     membership::plan::Plan,
     verify::{Difference, Findings, MisplacedDocument, SilentReplica},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::BTreeSet;
 
 /// Number of shards per request.
@@ -110,10 +110,10 @@ fn judge<'a>(
     let mut wrong = BTreeSet::new();
     let mut unknown = Vec::new();
     for difference in differences {
-        let of = |node: &String| SilentReplica { shard: difference.shard, node: node.clone() };
+        let of = |node: &NodeName| SilentReplica { shard: difference.shard, node: node.clone() };
         match node {
             Some(node) if difference.copies.contains_key(node) => {
-                wrong.insert(of(&node.to_owned()));
+                wrong.insert(of(&node.into()));
             }
             _ if difference.odd.is_empty() => unknown.push(difference),
             _ => wrong.extend(difference.odd.iter().map(of)),
@@ -150,7 +150,7 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
     if !findings.differences.is_empty() {
         let mut rows = table(&["index", "shard", "id", "copies"]);
         for difference in &findings.differences {
-            let copy = |(node, hash): (&String, &Option<String>)| {
+            let copy = |(node, hash): (&NodeName, &Option<String>)| {
                 format!("{node}: {}", hash.as_deref().unwrap_or("missing"))
             };
             let copies: Vec<String> = difference.copies.iter().map(copy).collect();
@@ -166,7 +166,7 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
     if !findings.misplaced.is_empty() {
         let mut rows = table(&["index", "shard", "id", "misplaced on"]);
         for document in &findings.misplaced {
-            rows.add_row([&document.index, &document.shard.0.to_string(), &document.id, &document.node]);
+            rows.add_row([document.index.as_str(), &document.shard.0.to_string(), &document.id, &document.node]);
         }
         println!("{rows}");
     }
@@ -189,8 +189,8 @@ mod tests {
             index: "books".into(),
             shard: Shard(3),
             id: "1".into(),
-            copies: copies.iter().map(|node| ((*node).to_owned(), None)).collect(),
-            odd: odd.iter().map(|node| (*node).to_owned()).collect(),
+            copies: copies.iter().map(|node| ((*node).into(), None)).collect(),
+            odd: odd.iter().map(|node| (*node).into()).collect(),
         };
         let three = [difference(&["a", "b", "c"], &["c"])];
         let two = [difference(&["a", "b"], &[])];

@@ -31,7 +31,7 @@ use crate::{
     node::{Http, Node, NodeAnswer, Request, Transport},
     publish::Publisher,
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -354,7 +354,7 @@ impl Cluster {
     #[must_use]
     pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
         let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+        let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
         for shard in shards {
             let node =
                 cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());

@@ -10,7 +10,7 @@ use crate::{
     },
     ledger::tasks::Task,
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,7 +68,7 @@ pub(crate) enum RollBack {
     /// Nodes are being rolled back.
     UnderWay,
     /// Nodes have been rolled back, except these.
-    Done(BTreeSet<String>),
+    Done(BTreeSet<NodeName>),
 }
 
 impl Pending {
@@ -244,8 +244,8 @@ impl TrackedTasks {
     /// Tasks that change all nodes in the same way are not cancelled, as if the cancelation came too late. If one node swapped
     /// indexes and others did not, a name would mean different documents on different nodes, and copying shards could not
     /// repair that. If one node applied settings and others did not, possibly no node would be complete.
-    pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
-        let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<NodeName, Vec<u32>> {
+        let mut parts: BTreeMap<NodeName, Vec<u32>> = BTreeMap::new();
         let mut all = self.pending();
         let wanted =
             all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&p.task.kind));

@@ -14,7 +14,7 @@ use crate::{
     node::{Node, Request},
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
+use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -56,7 +56,7 @@ impl WriteKeys {
             return Ok((*uid, cluster.secrets.key_text(*uid)));
         }
         let uid = Uuid::new_v4();
-        let write_key = WriteKey { key: uid, holder: holder.clone(), fenced: false };
+        let write_key = WriteKey { key: uid, holder: Some(holder.clone()), fenced: false };
         cluster.ledger.call(move |connection| stored::store_write_key(connection, &write_key)).await?;
         let body = holder.key(uid);
         join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
@@ -82,7 +82,7 @@ impl WriteKeys {
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
         for (node, result) in join_all(fenced).await {
             if let Err(error) = result {
-                tracing::warn!(node = node.name, error = %error.chain(), "a write key could not be deleted yet");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be deleted yet");
             }
         }
         Ok(())
@@ -102,7 +102,7 @@ impl WriteKeys {
 
     /// Notes that a request under this key had no answer, and that the node may still receive it.
     pub fn late(&self, node: &str, uid: Uuid) {
-        self.unfenced().late.entry(node.to_owned()).or_default().insert(uid);
+        self.unfenced().late.entry(node.into()).or_default().insert(uid);
     }
 
     /// Whether a node may still accept a request under a key that is fenced or must be.
@@ -114,7 +114,7 @@ impl WriteKeys {
 
     /// The nodes that have not confirmed the deletion of some fenced key.
     #[must_use]
-    pub fn nodes_with_fenced_keys(&self) -> BTreeSet<String> {
+    pub fn nodes_with_fenced_keys(&self) -> BTreeSet<NodeName> {
         self.unfenced().fenced.values().flatten().cloned().collect()
     }
 
@@ -207,6 +207,6 @@ impl WriteKeys {
 
 async fn create(node: &Node, body: &Value) {
     if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name, error = %error.chain(), "a write key could not be made");
+        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be made");
     }
 }

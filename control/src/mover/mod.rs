@@ -154,8 +154,8 @@ impl<'a> Move<'a> {
         copy.indexed().await?;
         let replicas = self.catch_up_and_hand_over(&recording, &mut copy).await?;
         tracing::info!(
-            node = target.name,
-            from = source.name,
+            node = target.name.as_str(),
+            from = source.name.as_str(),
             replicas,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
@@ -197,7 +197,12 @@ impl<'a> Move<'a> {
             if left.is_empty() {
                 return Ok(done);
             }
-            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round of a copy has ended");
+            tracing::debug!(
+                node = self.target.name.as_str(),
+                left = left.len(),
+                ?took,
+                "a round of a copy has ended"
+            );
             tokio::time::sleep(pause).await;
             pause =
                 if handed_over.is_empty() { (pause * 3 / 2).min(PAUSE) } else { Duration::from_millis(20) };
@@ -220,7 +225,7 @@ impl<'a> Move<'a> {
     fn is_wanted(self, shard: Shard) -> bool {
         let cluster_state = self.cluster.cluster_state();
         let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
-        cluster_state.active(shard).any(|name| name == self.source.name)
+        cluster_state.active(shard).any(|name| *name == self.source.name)
             && cluster_state.replica(shard, &self.target.name).is_some_and(stale)
     }
 

@@ -20,7 +20,7 @@ use crate::{
     tracking::{self, webhooks},
     writes::{commit, edit, recovery},
 };
-use miroir_core::protocol::WriteOperation;
+use miroir_core::{node_name::NodeName, protocol::WriteOperation};
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -38,7 +38,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     cluster.write_keys.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         if let Err(error) = cluster.write_keys.catch_up(&cluster, node).await {
-            tracing::warn!(node = node.name, error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
         }
     }
     take_up(&cluster).await?;
@@ -68,7 +68,7 @@ async fn wait_for_nodes(cluster: &Cluster) {
     loop {
         health::check(cluster).await;
         let cluster_state = cluster.cluster_state();
-        let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
+        let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
         let readable = cluster_state.shards().all(|shard| cluster_state.active(shard).any(is_up));
         let whole = cluster.nodes().iter().all(|node| node.is_up());
         if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
@@ -77,7 +77,11 @@ async fn wait_for_nodes(cluster: &Cluster) {
         if !is_logged && cluster.clock.since(begun) > LOG_AFTER {
             is_logged = true;
             for node in cluster.nodes().iter().filter(|node| !node.is_up()) {
-                tracing::warn!(node = node.name, error = node.health().error, "a node is waited for");
+                tracing::warn!(
+                    node = node.name.as_str(),
+                    error = node.health().error,
+                    "a node is waited for"
+                );
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

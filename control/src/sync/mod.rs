@@ -232,7 +232,7 @@ async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Re
         return Ok(true);
     }
     let cluster_state = cluster.cluster_state();
-    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| name == node.name)) {
+    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| *name == node.name)) {
         let name = &node.name;
         return Err(Error::Other(format!(
             "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents"
@@ -301,7 +301,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     // Write keys are created and deleted by the fencing code.
     let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
         let mut keys = node.keys().await?;
-        keys.retain(|(_, key)| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)));
+        keys.retain(|(_, key)| !matches!(KeyHolder::of(key), KeyHolder::Writer(_) | KeyHolder::Unknown));
         Ok(keys)
     };
     let (wanted, there) = (shared(from).await?, shared(to).await?);
@@ -318,7 +318,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             });
         }
         if let Err(error) = create_key(to, &body).await {
-            tracing::warn!(node = to.name, uid, error = %error.chain(), "an API key could not be copied");
+            tracing::warn!(node = to.name.as_str(), uid, error = %error.chain(), "an API key could not be copied");
         }
     }
     Ok(())

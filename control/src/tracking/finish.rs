@@ -129,13 +129,17 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
                 tracing::warn!(
                     uid,
                     shard = shard.0,
-                    node,
+                    node = node.as_str(),
                     "a replica ended a write differently from the others"
                 );
                 cluster_state.mark_stale(*shard, node);
             }
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
-                tracing::warn!(uid, node, "a node ended an operation differently from the others");
+                tracing::warn!(
+                    uid,
+                    node = node.as_str(),
+                    "a node ended an operation differently from the others"
+                );
                 cluster_state.mark_behind(node);
             }
             cluster_state.changing.remove(&uid);

@@ -21,7 +21,7 @@ use crate::{
     node::Node,
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
+use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
@@ -50,7 +50,7 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
 }
 
 /// Rolls nodes back. Returns the nodes that could not be rolled back.
-async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<String>> {
+async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<NodeName>> {
     let (effect, is_locked) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(pending) => (pending.effect.clone(), pending.guard.is_some()),
         None => return Ok(BTreeSet::new()),
@@ -87,7 +87,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
         };
         let done = done.await;
         let missed = done.inspect_err(
-            |error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node could not be rolled back"),
+            |error| tracing::warn!(uid, node = node.name.as_str(), error = %error.chain(), "a node could not be rolled back"),
         );
         missed.is_err().then(|| node.name.clone())
     });

@@ -142,7 +142,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
         control.cluster.ledger.call(miroir_control::ledger::write_keys::write_keys).await.unwrap();
     assert!(write_keys.iter().all(|write_key| !write_key.fenced), "{write_keys:?}");
     let of_gateways =
-        write_keys.iter().filter(|write_key| matches!(write_key.holder, WriteKeyHolder::Gateway(_)));
+        write_keys.iter().filter(|write_key| matches!(write_key.holder, Some(WriteKeyHolder::Gateway(_))));
     assert_eq!(of_gateways.count(), 1, "{write_keys:?}");
 }
 

@@ -51,7 +51,7 @@ impl Nodes {
         }
         let search = |body: &str| {
             let hits: Vec<Value> = (0..3u16)
-                .filter(|shard| body.contains(&Shard(*shard).tag()))
+                .filter(|shard| body.contains(Shard(*shard).tag().as_str()))
                 .map(|shard| json!({"id": shard, "_miroir_shard": "x", "_rankingScoreDetails": {}}))
                 .collect();
             json!({"estimatedTotalHits": hits.len(), "hits": hits, "limit": 20, "offset": 0})

@@ -37,7 +37,7 @@ fn a_replica_that_ends_otherwise_is_stale() {
         part("c", &[0], State::Succeeded),
     ]);
     assert_eq!(over.status, TaskStatus::Succeeded);
-    assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
+    assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".into())]));
 }
 
 #[test]
@@ -71,19 +71,19 @@ fn steps_are_waited_for_but_decide_nothing() {
 #[test]
 fn operations_on_all_nodes_leave_those_behind_that_differ() {
     let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
-    assert_eq!((over.status, over.behind), (TaskStatus::Succeeded, BTreeSet::from(["b".to_owned()])));
+    assert_eq!((over.status, over.behind), (TaskStatus::Succeeded, BTreeSet::from(["b".into()])));
 }
 
 #[test]
 fn what_one_node_refuses_none_keeps() {
     let judged = |parts: &[TrackedNodeTask], decides, behind: &[&str]| {
-        let behind = behind.iter().map(|name| (*name).to_owned()).collect();
+        let behind = behind.iter().map(|name| (*name).into()).collect();
         match judge(parts, decides, &behind) {
             Verdict::Outcome(over) => *over,
             Verdict::Pending { .. } => panic!("pending"),
         }
     };
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let names = |names: &[&str]| names.iter().map(|name| NodeName::from(*name)).collect::<BTreeSet<_>>();
     let failed = |node: &str, kind: &str, code: &str| {
         let mut part = part(node, &[], State::Failed);
         let of = |error| ErrorBody { kind: kind.into(), code: code.into(), ..error };
