@@ -166,7 +166,12 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
     if !findings.misplaced.is_empty() {
         let mut rows = table(&["index", "shard", "id", "misplaced on"]);
         for document in &findings.misplaced {
-            rows.add_row([document.index.as_str(), &document.shard.0.to_string(), &document.id, &document.node]);
+            rows.add_row([
+                document.index.as_str(),
+                &document.shard.0.to_string(),
+                &document.id,
+                &document.node,
+            ]);
         }
         println!("{rows}");
     }

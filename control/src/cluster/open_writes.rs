@@ -8,7 +8,7 @@ use crate::{
 use miroir_core::{error::ApiError, node_name::NodeName, protocol::WriteOperation, shard::Shard};
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -55,9 +55,9 @@ pub struct OpenWrite {
 #[derive(Debug)]
 pub struct OpenWrites {
     clock: SharedClock,
-    writes: Mutex<HashMap<u32, OpenWrite>>,
+    writes: Mutex<BTreeMap<u32, OpenWrite>>,
     /// Decisions by identifier of their begin: those that are pending, and refusals.
-    decisions: Mutex<HashMap<String, (Instant, Awaited)>>,
+    decisions: Mutex<BTreeMap<String, (Instant, Awaited)>>,
 }
 
 impl OpenWrites {
@@ -102,7 +102,10 @@ impl OpenWrites {
             }
         });
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.extract_if(|_, write| self.clock.since(write.since) > age).map(|(_, write)| write).collect()
+        writes
+            .extract_if(.., |_, write| self.clock.since(write.since) > age)
+            .map(|(_, write)| write)
+            .collect()
     }
 
     /// Whether an open write uses this key.

@@ -2,7 +2,7 @@
 
 use crate::domain::key_holder::WriteKeyHolder;
 use miroir_core::node_name::NodeName;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub struct WriteKeys {
     /// By holder.
-    pub(crate) live: Mutex<HashMap<WriteKeyHolder, Uuid>>,
+    pub(crate) live: Mutex<BTreeMap<WriteKeyHolder, Uuid>>,
     pub(crate) unfenced: std::sync::Mutex<UnfencedKeys>,
 }
 

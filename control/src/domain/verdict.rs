@@ -195,7 +195,7 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
                 None if part.seen.state == State::Succeeded => {
-                    drop(over.to_roll_back.insert(part.node.clone()))
+                    over.to_roll_back.insert(part.node.clone());
                 }
                 None if decides == OutcomeRule::Deletion && is_gone() => {}
                 None => drop(over.behind.insert(part.node.clone())),

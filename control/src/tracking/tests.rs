@@ -22,8 +22,7 @@ fn deletion() -> TrackedTask {
         started_at: None,
         finished_at: None,
     };
-    let node_task =
-        |node: &str| NodeTask { node: node.to_owned(), node_task: 1, main: true, shards: Vec::new() };
+    let node_task = |node: &str| NodeTask { node: node.into(), node_task: 1, main: true, shards: Vec::new() };
     TrackedTask {
         task,
         node_tasks: vec![node_task("a"), node_task("b")],
