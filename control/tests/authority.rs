@@ -109,7 +109,7 @@ async fn what_nodes_refuse_after_a_crash_is_taken_back() {
     let control = control(folder.path(), &[&node]).await;
     let path = ApiPath::of_index("refused", &["settings"]);
     let request = NodeRequest { method: "PATCH".into(), path, body: None, main: true };
-    let (requests, newest) = (vec![request], [("n0".to_owned(), None)].into());
+    let (requests, newest) = (vec![request], [("n0".into(), None)].into());
     let (effect, at_once) = (Effect::None, ImmediateEffect::Nothing);
     let intent = Intent::Broadcast { requests, effect, at_once, newest };
     let task = control

@@ -33,7 +33,7 @@ use crate::{
     node::{Http, Node, NodeAnswer, Request, Transport},
     publish::Publisher,
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -163,7 +163,10 @@ impl Cluster {
             lost: Mutex::new(cluster_state.has_stale().then_some((cluster_state.version, now))),
             // Neither may they know of indexes that changed.
             unconfirmed_changes: Mutex::new(
-                cluster_state.told().map(|name| (name.to_owned(), (cluster_state.version, now))).collect(),
+                cluster_state
+                    .published_names()
+                    .map(|name| (name.to_owned(), (cluster_state.version, now)))
+                    .collect(),
             ),
             cluster_state: Mutex::new(Arc::new(cluster_state)),
             changing: tokio::sync::Mutex::default(),
@@ -318,7 +321,7 @@ impl Cluster {
     #[must_use]
     pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
         let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+        let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
         for shard in shards {
             let node =
                 cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());

@@ -26,6 +26,7 @@ use crate::{
     },
     node::{Authority, NodeAnswer},
 };
+use miroir_core::node_name::NodeName;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -155,10 +156,10 @@ async fn sent(
     let stored = node_tasks.clone();
     let change = move |connection: &_, cluster_state: &mut ClusterState| {
         if matters {
-            let all: Vec<String> =
+            let all: Vec<NodeName> =
                 cluster_state.nodes.iter().map(|member| member.config.name.clone()).collect();
-            let misses = |node: &&String| !whole.contains(*node) && !cluster_state.behind.contains(*node);
-            let missed: Vec<&String> = all.iter().filter(misses).collect();
+            let misses = |node: &&NodeName| !whole.contains(*node) && !cluster_state.behind.contains(*node);
+            let missed: Vec<&NodeName> = all.iter().filter(misses).collect();
             missed.into_iter().for_each(|node| cluster_state.mark_behind(node));
         }
         apply_at_once(cluster_state, at_once, now);

@@ -13,6 +13,7 @@ use crate::{
     node::{Authority, Node, Request, TIMEOUT, TaskInfo},
 };
 use futures_util::future::join_all;
+use miroir_core::node_name::NodeName;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use std::{
 };
 
 /// By node: the uid of its newest task.
-pub type NewestTasks = BTreeMap<String, Option<u32>>;
+pub type NewestTasks = BTreeMap<NodeName, Option<u32>>;
 
 /// Asks current nodes for their newest tasks. A node that does not answer is left out, and gets nothing of the operation.
 ///
@@ -34,7 +35,7 @@ pub async fn newest_tasks(cluster: &Cluster) -> Result<NewestTasks> {
         match answer {
             Ok(task) => _ = newest.insert(node.name.clone(), task),
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node gets no part of an operation");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node gets no part of an operation");
                 failure = error;
             }
         }
@@ -46,9 +47,9 @@ pub async fn newest_tasks(cluster: &Cluster) -> Result<NewestTasks> {
 #[derive(Clone, Debug, Default)]
 pub struct Delivered {
     /// By node: its tasks, one for each of the first requests.
-    pub tasks: BTreeMap<String, Vec<NodeTask>>,
+    pub tasks: BTreeMap<NodeName, Vec<NodeTask>>,
     /// Nodes that may have some of it, although no task of theirs is known.
-    pub unknown: BTreeSet<String>,
+    pub unknown: BTreeSet<NodeName>,
 }
 
 impl Delivered {
@@ -60,7 +61,7 @@ impl Delivered {
 
     /// The nodes that have all of so many requests.
     #[must_use]
-    pub fn whole(&self, requests: usize) -> BTreeSet<String> {
+    pub fn whole(&self, requests: usize) -> BTreeSet<NodeName> {
         self.tasks.iter().filter(|(_, tasks)| tasks.len() == requests).map(|(node, _)| node.clone()).collect()
     }
 
@@ -104,7 +105,7 @@ impl Delivery<'_> {
                 Ok(Ok(task)) => delivered.tasks.entry(node.name.clone()).or_default().push(task),
                 Ok(Err(refusal)) => return Err(refusal),
                 Err(error) => {
-                    tracing::warn!(node = node.name, error = %error.chain(), "a node missed an operation on an index");
+                    tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed an operation on an index");
                     // A request that got no connection was never sent.
                     if !matches!(error, Error::Unreachable { is_unsent: true, .. }) {
                         delivered.unknown.insert(node.name.clone());
@@ -132,7 +133,7 @@ impl Delivery<'_> {
             match sent.and_then(|answer| answer) {
                 Ok(task) => tasks.push(task),
                 Err(error) => {
-                    tracing::warn!(node = node.name, error = %error.chain(), "a node missed a request of an operation");
+                    tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed a request of an operation");
                     break;
                 }
             }
@@ -160,7 +161,7 @@ impl Delivery<'_> {
         let store = move |connection: &_| intents::add_node_tasks(connection, uid, &[stored]);
         // It is stored again with all others. Until then, the node itself could be asked for it.
         if let Err(error) = self.cluster.ledger.call(store).await {
-            tracing::warn!(node = node.name, error = %error.chain(), "a node's answer could not be stored yet");
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node's answer could not be stored yet");
         }
         Ok(Ok(task))
     }
@@ -196,7 +197,7 @@ impl Delivery<'_> {
             match found {
                 Ok(tasks) => _ = delivered.tasks.insert(node.name.clone(), tasks),
                 Err(error) => {
-                    tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell what it has of an operation");
+                    tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell what it has of an operation");
                     delivered.unknown.insert(node.name.clone());
                 }
             }

@@ -8,6 +8,7 @@ use crate::{
     base::{error::Result, time::Nanos},
     domain::intent::{Intent, NodeTask},
 };
+use miroir_core::node_name::NodeName;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 
@@ -64,7 +65,7 @@ pub fn add_node_tasks(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> 
         let step = if task.main { MAIN } else { EXTRA };
         statement.execute(params![
             uid,
-            task.node,
+            task.node.as_str(),
             task.node_task,
             step,
             serde_json::to_string(&task.shards)?
@@ -90,7 +91,7 @@ pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>
             EXTRA => Ok(false),
             _ => Err("no step of a task"),
         })?;
-        Ok(NodeTask { node, node_task, main, shards: cell("shards").json(&shards)? })
+        Ok(NodeTask { node: node.into(), node_task, main, shards: cell("shards").json(&shards)? })
     })?;
     rows.collect()
 }
@@ -102,10 +103,10 @@ const INTERRUPTED: &str = "interrupted";
 ///
 /// # Errors
 /// The database failed.
-pub fn interrupt(connection: &Connection, uid: u32, node: &str, node_task: u32) -> Result<()> {
+pub fn interrupt(connection: &Connection, uid: u32, node: &NodeName, node_task: u32) -> Result<()> {
     connection
         .prepare_cached("UPDATE node_tasks SET state = ?4 WHERE uid = ?1 AND node = ?2 AND node_task = ?3")?
-        .execute(params![uid, node, node_task, INTERRUPTED])?;
+        .execute(params![uid, node.as_str(), node_task, INTERRUPTED])?;
     Ok(())
 }
 
@@ -113,10 +114,11 @@ pub fn interrupt(connection: &Connection, uid: u32, node: &str, node_task: u32) 
 ///
 /// # Errors
 /// The database failed.
-fn interrupted(connection: &Connection, uid: u32) -> Result<BTreeSet<String>> {
+fn interrupted(connection: &Connection, uid: u32) -> Result<BTreeSet<NodeName>> {
     let mut statement =
         connection.prepare_cached("SELECT node FROM node_tasks WHERE uid = ?1 AND state = ?2")?;
-    let nodes = statement.query_map(params![uid, INTERRUPTED], |row| row.get(0))?;
+    let nodes = statement.query_map(params![uid, INTERRUPTED], |row| row.get::<_, String>(0))?;
+    let nodes = nodes.map(|node| node.map(NodeName::from));
     Ok(nodes.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -124,9 +126,9 @@ fn interrupted(connection: &Connection, uid: u32) -> Result<BTreeSet<String>> {
 ///
 /// # Errors
 /// The database failed.
-pub fn newest_before(connection: &Connection, uid: u32, node: &str) -> Result<Option<u32>> {
+pub fn newest_before(connection: &Connection, uid: u32, node: &NodeName) -> Result<Option<u32>> {
     let newest = "SELECT max(node_task) FROM node_tasks WHERE node = ?2 AND uid < ?1";
-    Ok(connection.query_row(newest, params![uid, node], |row| row.get(0))?)
+    Ok(connection.query_row(newest, params![uid, node.as_str()], |row| row.get(0))?)
 }
 
 /// Whether an intent is open: it is not decided yet what becomes of it. `begun` is the identifier of its begin, if the intent
@@ -207,7 +209,7 @@ pub struct StoredIntent {
     /// The nodes' tasks for it.
     pub tasks: Vec<NodeTask>,
     /// The nodes that stopped while they processed it.
-    pub interrupted: BTreeSet<String>,
+    pub interrupted: BTreeSet<NodeName>,
     /// How its task ends, if its outcome has been applied.
     pub ending: Option<Ending>,
 }
@@ -259,7 +261,7 @@ mod tests {
             gateway: "g".into(),
             index: "movies".into(),
             operation: WriteOperation::DeleteAll,
-            writers: vec![(Shard(3), vec!["a".to_owned(), "b".to_owned()])],
+            writers: vec![(Shard(3), vec!["a".into(), "b".into()])],
             begun: String::new(),
         };
         ledger
@@ -273,7 +275,7 @@ mod tests {
         let found = ledger.call(all).await.unwrap();
         assert_eq!((found.len(), found[0].uid, found[0].sent), (1, 0, false));
         let Intent::Write { writers, .. } = &found[0].intent else { panic!("not a write") };
-        assert_eq!(*writers, [(Shard(3), vec!["a".to_owned(), "b".to_owned()])]);
+        assert_eq!(*writers, [(Shard(3), vec!["a".into(), "b".into()])]);
         let task = NodeTask { node: "a".into(), node_task: 7, main: true, shards: vec![Shard(3)] };
         let expected = task.clone();
         ledger.call(move |connection| sent(connection, 0, &[task])).await.unwrap();

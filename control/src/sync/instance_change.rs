@@ -18,6 +18,7 @@ use crate::{
         instance_settings::{self, InstanceChange},
     },
 };
+use miroir_core::node_name::NodeName;
 use serde_json::Value;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -97,7 +98,7 @@ struct Sent {
     /// The first node's answer.
     answer: Option<NodeAnswer>,
     /// Nodes that may not have the change while others have it, or may have it while others have not.
-    missed: BTreeSet<String>,
+    missed: BTreeSet<NodeName>,
 }
 
 /// Sends a request to all current nodes, one after the other. `again`: some may have it already.
@@ -120,11 +121,11 @@ async fn everywhere(cluster: &Cluster, request: &Request, again: bool) -> Sent {
             }
             Ok(answer) => {
                 let error = node.unexpected(&request, &answer);
-                tracing::warn!(node = node.name, error = %error.chain(), "a node misses a change");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node misses a change");
                 sent.missed.insert(node.name.clone());
             }
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node may miss a change");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node may miss a change");
                 let is_unsent = matches!(error, Error::Unreachable { is_unsent: true, .. });
                 if is_unsent { &mut unsent } else { &mut sent.missed }.insert(node.name.clone());
             }
@@ -155,7 +156,7 @@ fn change(kept: &KeptChange, answer: &NodeAnswer, resets: bool, body: &str) -> O
 async fn end(
     cluster: &Cluster,
     id: i64,
-    missed: BTreeSet<String>,
+    missed: BTreeSet<NodeName>,
     change: Option<InstanceChange>,
 ) -> Result<()> {
     let end = move |connection: &_, cluster_state: &mut ClusterState| {

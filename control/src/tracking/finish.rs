@@ -28,7 +28,7 @@ use std::{collections::BTreeSet, sync::Arc};
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, set_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, roll_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -36,7 +36,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 && matches!(it.effect, Effect::Settings { creates: true, .. })
             {
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
-                over.set_back.extend(there.map(|part| part.node.clone()));
+                over.to_roll_back.extend(there.map(|part| part.node.clone()));
             }
             if it.task.kind.is_about_whole_indexes() {
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
@@ -45,12 +45,12 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
             // Whatever else a node does twice fails the second time.
             let may_be_twice = it.is_restored && it.task.kind == TaskKind::IndexSwap;
             let unwatched = if may_be_twice { it.parts.clone() } else { Vec::new() };
-            (it.task.clone(), it.effect.clone(), it.indexed, it.set_back.clone(), unwatched)
+            (it.task.clone(), it.effect.clone(), it.indexed, it.roll_back.clone(), unwatched)
         }
         None => return Ok(()),
     };
-    match set_back {
-        RollBack::Nothing if over.set_back.is_empty() => {}
+    match roll_back {
+        RollBack::Nothing if over.to_roll_back.is_empty() => {}
         RollBack::Nothing => {
             roll_back::start(cluster, uid, over);
             return Ok(());
@@ -122,16 +122,21 @@ async fn apply(
     let ending = Ending {
         status: over.status,
         details: details(task, &over, indexed, cluster.cluster_state().replication as u64),
-        error: over.error.clone().map(|error| told(task, error)),
+        error: over.error.clone().map(|error| for_client(task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at,
     };
     for (shard, node) in &over.stale {
-        tracing::warn!(uid, shard = shard.0, node, "a replica ended a write differently from the others");
+        tracing::warn!(
+            uid,
+            shard = shard.0,
+            node = node.as_str(),
+            "a replica ended a write differently from the others"
+        );
     }
     let changes_data = !CHANGELESS.contains(&task.kind);
     for node in over.behind.iter().filter(|_| changes_data) {
-        tracing::warn!(uid, node, "a node ended an operation differently from the others");
+        tracing::warn!(uid, node = node.as_str(), "a node ended an operation differently from the others");
     }
     let moves = effect.moves();
     let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
@@ -209,7 +214,7 @@ async fn end(cluster: &Cluster, task: Task, effect: Effect, mut ending: Ending) 
 }
 
 /// An error for the client: line numbers in an edit's function are those of the client's own text.
-fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
+fn for_client(task: &Task, mut error: ErrorBody) -> ErrorBody {
     if task.kind == TaskKind::DocumentEdition {
         error.message = messages::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
     }

@@ -16,6 +16,7 @@ use crate::{
     node::Node,
 };
 use futures_util::future::join_all;
+use miroir_core::node_name::NodeName;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -24,12 +25,12 @@ const START: Nanos = 200_000_000;
 
 /// The nodes that may have stopped before they ended these tasks: each left a task waiting although it had nothing else to do, or
 /// does not tell.
-pub(super) async fn find(cluster: &Cluster, parts: &[TrackedNodeTask]) -> BTreeSet<String> {
+pub(super) async fn find(cluster: &Cluster, parts: &[TrackedNodeTask]) -> BTreeSet<NodeName> {
     let ended = parts.iter().filter(|part| part.seen.state.is_over());
     let asked = ended.map(async |part| {
         let node = cluster.node(&part.node)?;
         let idle = idle(&node, part.node_task).await.inspect_err(
-            |error| tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell when it began a task"),
+            |error| tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell when it began a task"),
         );
         idle.map_or(true, |idle| idle > START).then(|| node.name.clone())
     });

@@ -38,7 +38,7 @@ fn broadcast(effect: Effect) -> Intent {
     };
     let path = ApiPath::parse("/indexes/x?customMetadata=y").unwrap();
     let step = NodeRequest { method: "POST".into(), path, body: Some(json!({"uid": "x"})), main: false };
-    let newest = [("a".to_owned(), Some(7)), ("b".to_owned(), None)].into();
+    let newest = [("a".into(), Some(7)), ("b".into(), None)].into();
     let at_once = ImmediateEffect::Created { index: "x".into(), primary_key: None };
     Intent::Broadcast { requests: vec![main, step], effect, at_once, newest }
 }
@@ -128,7 +128,7 @@ async fn fill(ledger: &Ledger) {
         }
         let cancelled = ending(TaskStatus::Canceled, None);
         intents::applied(connection, 0, &cancelled)?;
-        intents::interrupt(connection, 0, "b", 7)?;
+        intents::interrupt(connection, 0, &"b".into(), 7)?;
         let path = ApiPath::from("/keys");
         let kept = [KeptChange::Nothing, KeptChange::Network, KeptChange::Workspace("w".into()), KeptChange::NoWorkspace("w".into())];
         for kept in kept {

@@ -107,7 +107,7 @@ impl Restarted {
         taken: &[(u16, usize)],
         recorded: &[u16],
     ) -> u32 {
-        let newest = NODES.iter().map(|node| ((*node).to_owned(), Some(0))).collect();
+        let newest = NODES.iter().map(|node| ((*node).into(), Some(0))).collect();
         let intent = Intent::Broadcast { requests: requests.to_vec(), effect, at_once, newest };
         let kind = kind(&requests[0]).unwrap();
         let index = requests[0].path.segments().get(1).map(|index| (*index).to_owned());
@@ -121,7 +121,7 @@ impl Restarted {
                 let call = Call { url, body, ..call(&request.method) };
                 let Reply::Answer(202, answer) = answer(&self.tasks, &call) else { panic!("not taken") };
                 if recorded.contains(port) {
-                    let node = NODES[usize::from(port - 1)].to_owned();
+                    let node = NODES[usize::from(port - 1)].into();
                     let node_task = u32::try_from(answer["taskUid"].as_u64().unwrap()).unwrap();
                     let task = NodeTask { node, node_task, main: request.main, shards: Vec::new() };
                     let store = move |connection: &_| intents::add_node_tasks(connection, uid, &[task]);
@@ -149,7 +149,7 @@ impl Restarted {
     }
 
     fn behind(&self) -> Vec<String> {
-        self.cluster.cluster_state().behind.iter().cloned().collect()
+        self.cluster.cluster_state().behind.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -132,7 +132,7 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
     let found = cluster.ledger.call(intents::all).await.unwrap().remove(0);
     assert_eq!(found.interrupted.iter().collect::<Vec<_>>(), ["a", "b"]);
     are_up.store(true, Ordering::Relaxed);
-    cluster.tracked_tasks.restore(unsettled(), None, &["b".to_owned()].into());
+    cluster.tracked_tasks.restore(unsettled(), None, &["b".into()].into());
     let ended = ReportedState { state: State::Succeeded, ..ReportedState::default() };
     for part in &mut cluster.tracked_tasks.pending().get_mut(&uid).unwrap().parts {
         TrackedNodeTask::report(part, ended.clone());
