@@ -189,6 +189,19 @@ fn nodes_are_reached_by_their_transport() {
     assert!(users.is_empty(), "{}", users.join("\n"));
 }
 
+/// Work that is spawned elsewhere could end or panic unnoticed, and leave what it held as it was.
+#[test]
+fn background_work_is_started_by_the_supervisor() {
+    // What serves one connection, whose other end notices that it is gone.
+    let connections = ["base/listener.rs", "api/body.rs", "publish/grpc.rs"];
+    // The ledger's threads, and a process that runs others.
+    let others = ["ledger", "playground"];
+    let allowed = [&["base/supervisor.rs"], &connections[..], &others[..]].concat();
+    let spawns = ["tokio::spawn", "task::spawn", "spawn_blocking", "JoinSet", "thread::spawn", "thread::Builder"];
+    let users = users_of(&spawns, &allowed);
+    assert!(users.is_empty(), "{}", users.join("\n"));
+}
+
 #[test]
 fn imports_are_read_in_all_their_forms() {
     let text = "use crate::{api::{body, x}, cluster::{Cluster, locks::{A, B}}, node};\nuse crate::verify;\nfn f() { crate::sync::wait(); }";

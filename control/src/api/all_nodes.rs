@@ -69,11 +69,11 @@ pub(super) async fn everywhere(
     sent: Sent,
     changed: impl FnOnce(&NodeAnswer) -> Option<InstanceChange> + Send + 'static,
 ) -> Result<Response> {
-    let cluster = cluster.0.clone();
+    let (cluster, supervisor) = (cluster.0.clone(), cluster.supervisor.clone());
     sent.grant()?;
     // In a task of its own: if the client disconnects, the operation must still reach all nodes.
     let work = async move { send(&cluster, sent, changed).await };
-    tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
+    supervisor.detach("broadcast", work).await?
 }
 
 async fn send(

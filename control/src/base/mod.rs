@@ -8,6 +8,7 @@ pub mod listener;
 pub mod log;
 pub mod outbound;
 pub mod secrets;
+pub mod supervisor;
 pub mod table;
 pub mod time;
 pub mod tls;

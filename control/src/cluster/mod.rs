@@ -18,6 +18,7 @@ use crate::{
         error::{Error, Result},
         outbound::Outbound,
         secrets::Secrets,
+        supervisor::Supervisor,
         time::{Instant, SharedClock, SystemClock},
         tls::NodeTls,
     },
@@ -65,6 +66,8 @@ pub struct Cluster {
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
     /// current ones.
     pub config: ClusterConfig,
+    /// Starts background work.
+    pub supervisor: Supervisor,
     /// The cluster's secrets.
     pub secrets: Secrets,
     /// The durable storage.
@@ -133,6 +136,7 @@ impl Cluster {
             retired: Mutex::default(),
             options,
             config,
+            supervisor: Supervisor::new(clock.clone()),
             secrets,
             ledger,
             locks: Locks::default(),
@@ -169,6 +173,7 @@ impl Cluster {
     #[must_use]
     pub fn outside_node(&self, config: NodeConfig) -> Node {
         Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
+            .of_cluster(self.publisher.internal_key.clone())
     }
 
     /// Clients for the nodes of a description, for commands that run before there is a cluster.

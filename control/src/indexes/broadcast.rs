@@ -88,11 +88,11 @@ pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
 /// # Errors
 /// The first node's error, if it refuses the client's request; or no node answers.
 pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Result<Task> {
-    let cluster = cluster.clone();
+    let (cluster, supervisor) = (cluster.clone(), cluster.supervisor.clone());
     let span = log::task_span(None, Some(operation.task.kind.name()), operation.task.index.as_deref());
     // In a task of its own: if the client disconnects, the operation must still reach all nodes.
     let running = async move { run_locked(&cluster, operation, held).await };
-    tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?
+    supervisor.detach("broadcast", running.instrument(span)).await?
 }
 
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {

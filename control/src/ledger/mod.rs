@@ -1,46 +1,87 @@
 //! The ledger: everything that must survive a crash, in one SQLite file (WAL, `synchronous = FULL`).
 //!
-//! One thread owns the connection. It commits all waiting calls in one transaction, each under its own savepoint: many writers
-//! share one `fsync`, and a call that fails is rolled back alone.
+//! Calls are run by a [`Storage`]. That of production is [`GroupCommit`].
 
 pub mod catalogue;
 mod cell;
 pub mod fields;
 mod file;
+mod group_commit;
 pub mod intents;
 pub mod leases;
 pub mod schema;
 pub mod settings;
 pub mod task_list;
+mod task_plan;
 pub mod tasks;
 pub mod webhooks;
 pub mod write_keys;
 
-use crate::base::error::{Error, Result};
+use crate::base::{
+    error::{Error, Result},
+    time::Nanos,
+};
 use cell::Cell;
+pub use group_commit::GroupCommit;
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 use std::{
-    fmt::Display,
+    fmt::{Debug, Display},
     path::Path,
     str::FromStr,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::sync::oneshot;
 
 /// File name in the data folder.
 pub const FILE: &str = "ledger.sqlite";
-/// The maximum number of calls that share a commit.
-const GROUP: usize = 256;
+/// What a call is to be told once its transaction has ended: whether that was committed.
+pub type Finish = Box<dyn FnOnce(bool) + Send>;
 
-type Finish = Box<dyn FnOnce(bool) + Send>;
-type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
+/// A call. It says whether what it wrote is to be kept, and whom to tell once that is on disk.
+pub type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
 
-/// A handle on the ledger's thread.
+/// Runs calls on the ledger's connection. A simulation has one that runs them at once, and can die before or after a commit.
+pub trait Storage: Debug + Send + Sync {
+    /// Takes a call: runs it in a transaction, and finishes it once that has ended. Calls take effect in the order in which they come.
+    ///
+    /// # Errors
+    /// The storage is closed.
+    fn submit(&self, job: Job) -> Result<()>;
+
+    /// Takes a call that only reads: it sees all that was committed before, and is held up by no call that writes.
+    ///
+    /// # Errors
+    /// The storage is closed.
+    fn submit_read(&self, job: Job) -> Result<()> {
+        self.submit(job)
+    }
+
+    /// Whether the last transaction could not be committed because the disk is full.
+    fn has_no_space(&self) -> bool {
+        false
+    }
+}
+
+/// A handle on the ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    jobs: Sender<Job>,
+    storage: Arc<dyn Storage>,
+    health: Arc<Health>,
 }
+
+/// How often an operation of the ledger has failed, and whether it works.
+#[derive(Debug, Default)]
+struct Health {
+    failures: AtomicU64,
+    is_failing: AtomicBool,
+}
+
+/// The number of connections for calls that only read.
+const READERS: usize = 2;
 
 impl Ledger {
     /// Opens the ledger in a folder, or creates it. One of an older schema is brought to that of this build.
@@ -48,16 +89,19 @@ impl Ledger {
     /// # Errors
     /// The database cannot be opened or used: then nothing in it has changed.
     pub fn open(data: &Path) -> Result<Self> {
-        let connection = file::open(&data.join(FILE))?;
-        let (jobs, queue) = channel();
-        std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || run(&connection, &queue))
-            .map_err(Error::file(data))?;
-        Ok(Self { jobs })
+        let path = data.join(FILE);
+        let connection = file::open(&path)?;
+        let readers = (0..READERS).map(|_| file::open_for_reads(&path)).collect::<Result<_>>()?;
+        Ok(Self::on(Arc::new(GroupCommit::start(connection, readers).map_err(Error::file(data))?)))
     }
 
-    /// Runs `call` on the ledger's thread, and returns once what it wrote is on disk.
+    /// A ledger on a storage whose database has the schema of this build.
+    #[must_use]
+    pub fn on(storage: Arc<dyn Storage>) -> Self {
+        Self { storage, health: Arc::default() }
+    }
+
+    /// Runs `call` on the ledger's connection, and returns once what it wrote is on disk.
     ///
     /// # Errors
     /// The error of `call`; or the commit failed, and nothing was written.
@@ -66,52 +110,111 @@ impl Ledger {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let result = call(connection);
-            let keep = result.is_ok();
-            let finish: Finish = Box::new(move |committed| {
-                // Sending fails only if the caller was cancelled; what was written stays.
-                let _ = reply.send(if committed || result.is_err() {
-                    result
-                } else {
-                    Err(Error::Other("the ledger could not commit".to_owned()))
-                });
-            });
-            (keep, finish)
-        });
-        self.jobs.send(job).map_err(|_| Error::LedgerClosed)?;
-        answer.await.map_err(|_| Error::LedgerClosed)?
+        let (job, answer) = job(call);
+        self.storage.submit(job)?;
+        // Nobody answers where the transaction could not go on.
+        let Done { result, wrote, committed } = answer.await.unwrap_or_default();
+        let result = if committed || result.is_err() { result } else { Err(Error::Uncommitted) };
+        self.note(&result, wrote);
+        match result {
+            Err(Error::Uncommitted) if self.storage.has_no_space() => Err(Error::LedgerFull),
+            result => result,
+        }
+    }
+
+    /// Runs `call`, which only reads, beside the calls that write. It sees what all calls have written that have returned.
+    ///
+    /// # Errors
+    /// The error of `call`.
+    pub async fn read<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (job, answer) = job(call);
+        self.storage.submit_read(job)?;
+        answer.await.unwrap_or_default().result
+    }
+
+    /// Keeps what the call says of the ledger's health.
+    fn note<T>(&self, result: &Result<T>, wrote: bool) {
+        match result {
+            Err(error @ (Error::Ledger(_) | Error::Uncommitted)) => {
+                self.health.failures.fetch_add(1, Ordering::Relaxed);
+                let is_of_disk = |error: &rusqlite::Error| {
+                    use rusqlite::ErrorCode::{
+                        CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure,
+                    };
+                    error.sqlite_error_code().is_some_and(|code| {
+                        [CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure]
+                            .contains(&code)
+                    })
+                };
+                if !matches!(error, Error::Ledger(cause) if !is_of_disk(cause)) {
+                    self.health.is_failing.store(true, Ordering::Relaxed);
+                }
+            }
+            // A transaction that writes nothing can be committed on a full disk.
+            Ok(_) if wrote => self.health.is_failing.store(false, Ordering::Relaxed),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Whether the last call that wrote could not be committed: writes are refused then.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.health.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// How many calls the database has failed, since the start.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.health.failures.load(Ordering::Relaxed)
+    }
+
+    /// Writes something of no meaning, to learn whether a ledger that was failing works again.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn probe(&self, now: Nanos) -> Result<()> {
+        self.call(move |connection| set_meta(connection, "probe", &now.to_string())).await
     }
 }
 
-fn run(connection: &Connection, queue: &Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
-        let begun = connection.execute_batch("BEGIN IMMEDIATE").is_ok();
-        let mut finishes = Vec::new();
-        for job in jobs {
-            let _ = connection.execute_batch("SAVEPOINT call");
-            let (keep, finish) = job(connection);
-            let _ = connection.execute_batch(if keep {
-                "RELEASE call"
-            } else {
-                "ROLLBACK TO call; RELEASE call"
-            });
-            finishes.push(finish);
-        }
-        let committed = begun
-            && connection
-                .execute_batch("COMMIT")
-                .inspect_err(|error| {
-                    tracing::error!(%error, "the ledger could not commit");
-                    let _ = connection.execute_batch("ROLLBACK");
-                })
-                .is_ok();
-        for finish in finishes {
-            finish(committed);
-        }
+/// What became of a call.
+struct Done<T> {
+    result: Result<T>,
+    /// Whether it changed any row.
+    wrote: bool,
+    committed: bool,
+}
+
+impl<T> Default for Done<T> {
+    /// Of a call that was dropped, because its transaction could not go on.
+    fn default() -> Self {
+        Self { result: Err(Error::Uncommitted), wrote: false, committed: false }
     }
+}
+
+/// A call as a storage takes it, and where it says what became of it.
+fn job<T, F>(call: F) -> (Job, oneshot::Receiver<Done<T>>)
+where
+    T: Send + 'static,
+    F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let job: Job = Box::new(move |connection| {
+        let before = connection.total_changes();
+        let result = call(connection);
+        let wrote = connection.total_changes() != before;
+        let keep = result.is_ok();
+        let finish: Finish = Box::new(move |committed| {
+            // Sending fails only if the caller was cancelled; what was written stays.
+            let _ = reply.send(Done { result, wrote, committed });
+        });
+        (keep, finish)
+    });
+    (job, answer)
 }
 
 /// Reads a value of the `meta` table.
@@ -188,6 +291,108 @@ mod tests {
         // The first ledger is still open, so SQLite keeps the log instead of creating a new one.
         let _second = Ledger::open(folder.path()).unwrap();
         assert_eq!(modes(), [0o600; 3]);
+    }
+
+    #[tokio::test]
+    async fn reads_see_what_was_written_and_hold_up_no_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let (go, wait) = std::sync::mpsc::channel();
+        let slow = ledger.read(move |connection| {
+            let before = meta(connection, "a")?;
+            wait.recv().unwrap();
+            Ok((before, meta(connection, "a")?))
+        });
+        let writes = async {
+            for number in 0..20 {
+                let text = number.to_string();
+                let stored = text.clone();
+                ledger.call(move |connection| set_meta(connection, "a", &stored)).await.unwrap();
+                let read = ledger.read(|connection| meta(connection, "a")).await.unwrap();
+                assert_eq!(read, Some(text), "what a call has written is read");
+            }
+            go.send(()).unwrap();
+        };
+        let (slow, ()) = tokio::join!(slow, writes);
+        let (first, last) = slow.unwrap();
+        assert_eq!(first, last, "a read is of one moment");
+        let written = ledger.read(|connection| set_meta(connection, "a", "x")).await;
+        assert!(matches!(written, Err(Error::Ledger(_))), "{written:?}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let good = ledger.call(|connection| set_meta(connection, "a", "1"));
+        let bad = ledger.call(|connection| -> Result<()> {
+            set_meta(connection, "b", "2")?;
+            panic!("on purpose")
+        });
+        let (good, bad) = tokio::join!(good, bad);
+        assert!(good.is_ok() && matches!(bad, Err(Error::Uncommitted)), "{bad:?}");
+        let bad: Result<()> = ledger.read(|_| panic!("on purpose")).await;
+        assert!(bad.is_err());
+        let read = ledger.read(|connection| Ok((meta(connection, "a")?, meta(connection, "b")?)));
+        assert_eq!(read.await.unwrap(), (Some("1".to_owned()), None));
+    }
+
+    /// A call that needs more room than there is.
+    async fn large(ledger: &Ledger) -> Result<()> {
+        ledger.call(|connection| set_meta(connection, "large", &"x".repeat(1 << 20))).await
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_meilisearch_tells_it_until_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let pages = |number: u32| move |connection: &Connection| {
+            Ok(connection.pragma_update_and_check(None, "max_page_count", number, |row| row.get::<_, u32>(0))?)
+        };
+        assert!(!ledger.is_failing());
+        ledger.call(pages(1)).await.unwrap();
+        let error = large(&ledger).await.unwrap_err().to_api();
+        assert_eq!((error.status, error.body.code.as_str()), (422, "no_space_left_on_device"));
+        assert!(ledger.is_failing() && ledger.failures() == 1);
+        // What writes nothing says nothing about the disk.
+        ledger.call(|connection| meta(connection, "a")).await.unwrap();
+        assert!(ledger.is_failing());
+        ledger.call(pages(1 << 20)).await.unwrap();
+        ledger.probe(7).await.unwrap();
+        assert!(!ledger.is_failing());
+        large(&ledger).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_committed_has_no_effect() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let impatient = |connection: &Connection| Ok(connection.busy_timeout(std::time::Duration::ZERO)?);
+        ledger.call(impatient).await.unwrap();
+        let other = Connection::open(folder.path().join(FILE)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let failed = ledger.call(|connection| set_meta(connection, "a", "1")).await;
+        assert!(matches!(failed, Err(Error::Uncommitted)), "{failed:?}");
+        assert!(ledger.is_failing());
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(ledger.call(|connection| meta(connection, "a")).await.unwrap(), None);
+        ledger.call(|connection| set_meta(connection, "a", "2")).await.unwrap();
+        assert!(!ledger.is_failing());
+    }
+
+    #[tokio::test]
+    async fn an_error_of_a_client_is_none_of_the_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let refused: Result<()> = ledger.call(|_| Err(Error::NoNode)).await;
+        assert!(refused.is_err() && !ledger.is_failing() && ledger.failures() == 0);
+        let broken = |connection: &Connection| Ok(connection.execute_batch("SELECT secret FROM tasks")?);
+        let error = ledger.call(broken).await.unwrap_err();
+        assert!(!ledger.is_failing() && ledger.failures() == 1, "a statement is wrong, not the disk");
+        assert!(error.chain().to_string().contains("secret"), "the log says it: {}", error.chain());
+        for told in [error.to_string(), error.to_api().body.message] {
+            assert!(!told.contains("secret") && !told.contains("SELECT"), "{told}");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod field_completion;
 mod finish;
 mod roll_back;
+pub mod task_deletion;
 pub mod webhooks;
 
 use crate::domain::verdict::{ReportedState, State, Verdict, judge};
@@ -68,8 +69,9 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         }
     }
     let asked = wanted.into_iter().map(async |(node, uids)| {
-        let seen = ask(cluster, &node, &uids).await;
-        (node, seen)
+        // A node whose answer nobody can digest must not hide the others': it is asked again in the next round.
+        let asked = cluster.supervisor.catch("task states", ask(cluster, &node, &uids)).await;
+        (node, asked.unwrap_or_else(|_| Some(HashMap::new())))
     });
     let mut seen: HashMap<String, HashMap<u32, ReportedState>> = HashMap::new();
     let mut stopped: HashSet<String> = HashSet::new();
@@ -121,7 +123,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     for group in [others, cancelations] {
         let ended = join_all(group.into_iter().map(|(uid, over)| {
             let span = cluster.tracked_tasks.span(uid);
-            finish(cluster, uid, *over).instrument(span)
+            let ending = finish(cluster, uid, *over).instrument(span);
+            async move { cluster.supervisor.catch("task end", ending).await.flatten() }
         }))
         .await;
         // A task that cannot end must not delay the others.

@@ -172,8 +172,7 @@ async fn probe(
             )
             .ok()?
     };
-    let judged = tokio::spawn(probing.in_current_span());
-    let mut failure = judged.await.ok()??;
+    let mut failure = cluster.supervisor.detach("preflight", probing).await.ok()??;
     // A vector that is missing in the payload is no error: the stored document may have one already.
     if failure.code == "vector_embedding_error" {
         return None;

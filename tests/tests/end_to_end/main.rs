@@ -36,6 +36,7 @@ mod sdk;
 mod seen;
 mod settings_changing;
 mod similar;
+mod starts;
 mod survive;
 mod token;
 mod told;
