@@ -197,7 +197,8 @@ fn background_work_is_started_by_the_supervisor() {
     // The ledger's threads, and a process that runs others.
     let others = ["ledger", "playground"];
     let allowed = [&["base/supervisor.rs"], &connections[..], &others[..]].concat();
-    let spawns = ["tokio::spawn", "task::spawn", "spawn_blocking", "JoinSet", "thread::spawn", "thread::Builder"];
+    let spawns =
+        ["tokio::spawn", "task::spawn", "spawn_blocking", "JoinSet", "thread::spawn", "thread::Builder"];
     let users = users_of(&spawns, &allowed);
     assert!(users.is_empty(), "{}", users.join("\n"));
 }

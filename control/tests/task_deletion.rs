@@ -32,7 +32,8 @@ async fn ended_tasks(control: &Control, count: u32) {
 
 async fn send(control: &Control, method: &str, path: &str) -> (u16, Value) {
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-    let answer = reqwest::Client::new().request(method, format!("{}{path}", control.url)).send().await.unwrap();
+    let answer =
+        reqwest::Client::new().request(method, format!("{}{path}", control.url)).send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
@@ -80,14 +81,19 @@ async fn health_says_that_the_ledger_cannot_store_anything() {
     for number in 0..200 {
         let uid = format!("{number}{}", "x".repeat(300));
         let body = json!({ "uid": uid });
-        let answer = reqwest::Client::new().post(format!("{}/indexes", control.url)).json(&body).send().await.unwrap();
+        let answer =
+            reqwest::Client::new().post(format!("{}/indexes", control.url)).json(&body).send().await.unwrap();
         if answer.status() == 422 {
             refused = answer.json().await.unwrap();
             break;
         }
         assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
     }
-    assert_eq!((&refused["code"], &refused["type"]), (&json!("no_space_left_on_device"), &json!("system")), "{refused}");
+    assert_eq!(
+        (&refused["code"], &refused["type"]),
+        (&json!("no_space_left_on_device"), &json!("system")),
+        "{refused}"
+    );
     let (status, answer) = send(&control, "GET", "/health").await;
     assert_eq!(status, 503, "{answer}");
     control.cluster.ledger.call(most(1 << 20)).await.unwrap();

@@ -139,8 +139,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let node_tasks: Vec<NodeTask> = join_all(asked).instrument(span).await.into_iter().flatten().collect();
     let summary = task.summary();
     if node_tasks.is_empty() {
-        let details =
-            json!({"matchedTasks": uids.len(), "canceledTasks": stopped, "originalFilter": text});
+        let details = json!({"matchedTasks": uids.len(), "canceledTasks": stopped, "originalFilter": text});
         end(&cluster, task.uid, details).await?;
     } else {
         let (uid, stored) = (task.uid, node_tasks.clone());

@@ -225,7 +225,8 @@ mod tests {
     /// Whatever the ledger or a file says, clients get Meilisearch's sentence and none of it.
     #[test]
     fn clients_hear_nothing_of_the_ledger() {
-        let broken = || rusqlite::Connection::open_in_memory().unwrap().execute_batch("SELECT secret FROM rows");
+        let broken =
+            || rusqlite::Connection::open_in_memory().unwrap().execute_batch("SELECT secret FROM rows");
         let json = || serde_json::from_str::<u8>("secret").unwrap_err();
         let secret = || "secret".to_owned();
         for error in [
@@ -240,7 +241,10 @@ mod tests {
         ] {
             let told = error.to_api();
             let code = told.body.code.as_str();
-            assert_eq!((told.status, code, told.body.message.as_str()), (500, "internal", "An internal error has occurred."));
+            assert_eq!(
+                (told.status, code, told.body.message.as_str()),
+                (500, "internal", "An internal error has occurred.")
+            );
         }
         let other = Error::Other(format!("{}", Error::Ledger(broken().unwrap_err())));
         assert_eq!(other.to_api().body.message, "An internal error has occurred. `the ledger failed`.");

@@ -52,7 +52,11 @@ impl Supervisor {
                 if this.clock.since(begun) > LONGEST {
                     pause = FIRST;
                 }
-                tracing::error!(work = name, ?pause, "a background loop has ended, and is started again after a pause");
+                tracing::error!(
+                    work = name,
+                    ?pause,
+                    "a background loop has ended, and is started again after a pause"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST);
             }
@@ -61,11 +65,7 @@ impl Supervisor {
 
     /// Starts a job that ends by itself, and that nobody waits for. What must be released, or tried again, if it panics, is up to its
     /// guards.
-    pub fn spawn(
-        &self,
-        name: &'static str,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> AbortHandle {
+    pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.register(name);
         let this = self.clone();
         let caught = async move { drop(this.catch(name, work).await) };

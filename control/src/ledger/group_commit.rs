@@ -78,7 +78,8 @@ fn run(connection: &Connection, queue: &Receiver<Job>, full: &AtomicBool) {
             // Where nothing has begun, or SQLite has rolled it back, nothing is to be undone.
             let _ = connection.execute_batch("ROLLBACK");
         }
-        let is_full = committed.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DiskFull));
+        let is_full =
+            committed.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DiskFull));
         full.store(is_full, Ordering::Relaxed);
         for finish in finishes {
             finish(committed.is_ok());

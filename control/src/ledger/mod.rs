@@ -346,8 +346,11 @@ mod tests {
     async fn a_full_disk_is_told_as_meilisearch_tells_it_until_there_is_room() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
-        let pages = |number: u32| move |connection: &Connection| {
-            Ok(connection.pragma_update_and_check(None, "max_page_count", number, |row| row.get::<_, u32>(0))?)
+        let pages = |number: u32| {
+            move |connection: &Connection| {
+                Ok(connection
+                    .pragma_update_and_check(None, "max_page_count", number, |row| row.get::<_, u32>(0))?)
+            }
         };
         assert!(!ledger.is_failing());
         ledger.call(pages(1)).await.unwrap();

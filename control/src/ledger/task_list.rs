@@ -66,9 +66,8 @@ fn count(connection: &Connection, query: &Query) -> Result<u64> {
         plan.scans.iter().try_fold(0, |total, scan| {
             let (conditions, values) = scan.conditions(&plan.rest, more);
             let sql = format!("SELECT count(*) FROM tasks {} WHERE {conditions}", plan.by());
-            let found: u64 = connection
-                .prepare_cached(&sql)?
-                .query_row(params_from_iter(values), |row| row.get(0))?;
+            let found: u64 =
+                connection.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?;
             Ok(total + found)
         })
     };
@@ -114,8 +113,7 @@ fn page(connection: &Connection, query: &Query, total: u64) -> Result<Vec<u32>> 
     let mut found: Vec<u32> = Vec::new();
     for scan in &plan.scans {
         let (conditions, mut values) = scan.conditions(&plan.rest, from.as_slice());
-        let sql =
-            format!("SELECT uid FROM tasks {by} WHERE {conditions} ORDER BY uid {order} LIMIT ?");
+        let sql = format!("SELECT uid FROM tasks {by} WHERE {conditions} ORDER BY uid {order} LIMIT ?");
         values.push(Sql::Integer(i64::from(query.limit)));
         let mut statement = connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params_from_iter(values), |row| row.get(0))?;

@@ -196,7 +196,9 @@ pub fn forget_ended(connection: &Connection, uids: &[u32]) -> Result<usize> {
     let ended = "SELECT uid FROM tasks NOT INDEXED WHERE uid IN (SELECT value FROM json_each(?1))
                  AND status IN ('succeeded', 'failed', 'canceled')";
     for table in ["intents", "node_tasks"] {
-        connection.prepare_cached(&format!("DELETE FROM {table} WHERE uid IN ({ended})"))?.execute([&uids])?;
+        connection
+            .prepare_cached(&format!("DELETE FROM {table} WHERE uid IN ({ended})"))?
+            .execute([&uids])?;
     }
     Ok(connection.prepare_cached(&format!("DELETE FROM tasks WHERE uid IN ({ended})"))?.execute([&uids])?)
 }
@@ -207,7 +209,9 @@ pub fn forget_ended(connection: &Connection, uids: &[u32]) -> Result<usize> {
 /// The database failed.
 pub fn set_details(connection: &Connection, uid: u32, details: &Value) -> Result<()> {
     connection
-        .prepare_cached("UPDATE tasks SET details = ?2 WHERE uid = ?1 AND status IN ('enqueued', 'processing')")?
+        .prepare_cached(
+            "UPDATE tasks SET details = ?2 WHERE uid = ?1 AND status IN ('enqueued', 'processing')",
+        )?
         .execute(params![uid, details.to_string()])?;
     Ok(())
 }

@@ -58,7 +58,15 @@ impl Health {
 
     /// Of a node that was never checked: it counts as away.
     pub(super) fn unknown(now: Instant) -> Self {
-        Self { up: false, since: now, version: None, error: None, is_foreign: false, is_verified: false, missed: None }
+        Self {
+            up: false,
+            since: now,
+            version: None,
+            error: None,
+            is_foreign: false,
+            is_verified: false,
+            missed: None,
+        }
     }
 
     /// Learns the result of a check. Returns whether the node was away before, or was never checked, and is up now.

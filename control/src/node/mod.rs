@@ -20,12 +20,12 @@ pub use transport::{Call, NoAnswer, Transport};
 
 use crate::base::{
     error::{Error, Result},
-    time::{Instant, SharedClock},
+    time::SharedClock,
 };
 use axum::{body::Bytes, http::Method};
+use health::{CHECK, Check};
 use miroir_core::{error::ErrorBody, path::ApiPath};
 use serde_json::Value;
-use health::{CHECK, Check};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,

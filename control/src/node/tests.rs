@@ -101,7 +101,9 @@ async fn a_node_with_the_data_of_another_cluster_is_away() {
         let client = json!({"uid": "c", "key": "c", "name": "a client's"});
         json!({"results": texts.iter().map(key).chain([client]).collect::<Vec<_>>()})
     };
-    for (there, is_own) in [(&["own"][..], true), (&[], true), (&["other"], false), (&["own", "other"], false)] {
+    for (there, is_own) in
+        [(&["own"][..], true), (&[], true), (&["other"], false), (&["own", "other"], false)]
+    {
         let answer = keys(there);
         let transport = Script::new(move |call| match call.url.path() {
             "/version" => Reply::Answer(200, json!({"pkgVersion": "1.50.0"})),
@@ -109,7 +111,11 @@ async fn a_node_with_the_data_of_another_cluster_is_away() {
             _ => Reply::Answer(200, json!({"status": "available"})),
         });
         let node = node("a", transport.clone()).of_cluster("own".into());
-        assert_eq!((node.check().await, node.is_up(), node.health().is_foreign), (is_own, is_own, !is_own), "{there:?}");
+        assert_eq!(
+            (node.check().await, node.is_up(), node.health().is_foreign),
+            (is_own, is_own, !is_own),
+            "{there:?}"
+        );
         node.check().await;
         let asked = transport.calls().iter().filter(|call| call.url.path() == "/keys").count();
         assert_eq!(asked, if is_own { 1 } else { 2 }, "{there:?}: its keys are listed when it comes");

@@ -130,7 +130,8 @@ async fn wait_for_nodes(cluster: &Cluster) -> Result<()> {
         health::check(cluster).await;
         let cluster_state = cluster.cluster_state();
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
-        let unreadable = cluster_state.shards().filter(|shard| !cluster_state.active(*shard).any(is_up)).count();
+        let unreadable =
+            cluster_state.shards().filter(|shard| !cluster_state.active(*shard).any(is_up)).count();
         let nodes = cluster.nodes();
         let waited = cluster.clock.since(begun);
         if nodes.iter().all(|node| node.is_up()) || (unreadable == 0 && waited > READABLE) {

@@ -46,7 +46,12 @@ async fn prune(cluster: &Cluster, node: &Node, most: u64) -> Result<()> {
     let now = cluster.clock.wall();
     let oldest = cluster.ledger.read(tasks::oldest_open).await?;
     let before = oldest.map_or(now, |oldest| oldest.min(now)) - KEPT;
-    tracing::info!(node = node.name, tasks = found, before = time::format(before), "ended tasks of a node are deleted");
+    tracing::info!(
+        node = node.name,
+        tasks = found,
+        before = time::format(before),
+        "ended tasks of a node are deleted"
+    );
     node.delete_ended_tasks(&time::format(before)).await
 }
 

@@ -158,7 +158,8 @@ mod tests {
         assert_eq!(cluster.ledger.read(tasks::count).await.unwrap(), 40, "there are not too many");
         prune(&cluster, 40, 10).await.unwrap();
         let all = Query { limit: 100, reverse: true, ..Query::default() };
-        let (left, total) = cluster.ledger.read(move |connection| tasks::list(connection, &all)).await.unwrap();
+        let (left, total) =
+            cluster.ledger.read(move |connection| tasks::list(connection, &all)).await.unwrap();
         let uids: Vec<u32> = left.iter().map(|task| task.uid).collect();
         let expected: Vec<u32> = [0, 4, 8, 12].into_iter().chain(14..=40).collect();
         assert_eq!((uids, total), (expected, 31));

@@ -3,7 +3,7 @@
 use super::accepted;
 use crate::{
     base::{
-        error::{Error, Result, api_error},
+        error::{Result, api_error},
         log,
     },
     cluster::{

@@ -19,7 +19,6 @@ use miroir_core::{
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long the preflight waits for settings that nodes have not applied yet.

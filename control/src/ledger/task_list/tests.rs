@@ -44,9 +44,7 @@ async fn swaps_change_names_in_the_tasks_before_them() {
         details: Some(json!({"swaps": [{"indexes": [left, right], "rename": false}]})),
         custom_metadata: None,
     };
-    for task in
-        [addition("a"), addition("b"), addition("c"), swap("a", "b"), swap("a", "b"), addition("a")]
-    {
+    for task in [addition("a"), addition("b"), addition("c"), swap("a", "b"), swap("a", "b"), addition("a")] {
         ledger.call(move |c| insert(c, &task, 1)).await.unwrap();
     }
     ledger.call(|c| swap_names(c, 4, "a", "b")).await.unwrap();
@@ -56,10 +54,7 @@ async fn swaps_change_names_in_the_tasks_before_them() {
     let names: Vec<_> = tasks.iter().map(|task| task.index.as_deref()).collect();
     assert_eq!(names, [Some("b"), Some("a"), Some("c"), None, None, Some("a")]);
     let swapped = |task: &Task| task.details.as_ref().unwrap()["swaps"][0]["indexes"].clone();
-    assert_eq!(
-        tasks[3..5].iter().map(swapped).collect::<Vec<_>>(),
-        [json!(["b", "a"]), json!(["a", "b"])]
-    );
+    assert_eq!(tasks[3..5].iter().map(swapped).collect::<Vec<_>>(), [json!(["b", "a"]), json!(["a", "b"])]);
     // Nodes count swaps but do not list them for an index, and they count tasks that a key may not see.
     let (tasks, total) = list(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await;
     assert_eq!((tasks.len(), total), (2, 4));
@@ -83,8 +78,12 @@ impl Numbers {
 }
 
 const INDEXES: [&str; 5] = ["a", "ab", "abc", "b", "none"];
-const KINDS: [TaskKind; 4] =
-    [TaskKind::DocumentAdditionOrUpdate, TaskKind::SettingsUpdate, TaskKind::IndexSwap, TaskKind::TaskDeletion];
+const KINDS: [TaskKind; 4] = [
+    TaskKind::DocumentAdditionOrUpdate,
+    TaskKind::SettingsUpdate,
+    TaskKind::IndexSwap,
+    TaskKind::TaskDeletion,
+];
 
 /// What the page and the total of a query are, by looking at each task.
 fn naive(tasks: &[Task], query: &Query) -> (Vec<u32>, u64) {
@@ -110,7 +109,8 @@ fn naive(tasks: &[Task], query: &Query) -> (Vec<u32>, u64) {
     let swaps = |task: &&Task| {
         let details = task.details.as_ref().map(Value::to_string).unwrap_or_default();
         query.indexes.as_ref().is_some_and(|indexes| {
-            task.kind == TaskKind::IndexSwap && indexes.iter().any(|index| details.contains(&format!("\"{index}\"")))
+            task.kind == TaskKind::IndexSwap
+                && indexes.iter().any(|index| details.contains(&format!("\"{index}\"")))
         })
     };
     let total = tasks.iter().filter(is_rest).filter(|task| is_of_index(task) || swaps(task)).count();
@@ -195,7 +195,11 @@ async fn every_list_is_as_if_each_task_were_looked_at() {
         let found: Vec<u32> = page.iter().map(|task| task.uid).collect();
         assert_eq!((found, total), expected, "{query:?}");
         let asked = query.clone();
-        assert_eq!(ledger.read(move |connection| uids(connection, &asked)).await.unwrap(), expected.0, "{query:?}");
+        assert_eq!(
+            ledger.read(move |connection| uids(connection, &asked)).await.unwrap(),
+            expected.0,
+            "{query:?}"
+        );
     }
 }
 

@@ -29,10 +29,7 @@ async fn a_start_waits_for_nodes_but_not_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = ClusterBuilder::new(folder.path()).transport(only_a()).build();
     assert!((READABLE..UNREADABLE).contains(&waited(&cluster).await), "every shard can be read");
-    cluster
-        .change(|cluster_state| cluster_state.remove(Shard(3), "a"))
-        .await
-        .unwrap();
+    cluster.change(|cluster_state| cluster_state.remove(Shard(3), "a")).await.unwrap();
     assert!(waited(&cluster).await >= UNREADABLE, "shard 3 is on `b` only");
     let lost = Operation::LostNode { name: "b".into(), force: true };
     let wanted = Wanted { wanted: lost, dry_run: false, pace: Default::default() };
@@ -68,7 +65,10 @@ async fn a_new_ledger_does_not_take_the_nodes_of_another_cluster() {
     });
     let cluster = ClusterBuilder::new(folder.path()).transport(transport.clone()).build();
     let error = wait_for_nodes(&cluster).await.unwrap_err().to_string();
-    assert!(error.contains("node `a`: it has the data of another cluster") && error.contains("`miroir recover`"), "{error}");
+    assert!(
+        error.contains("node `a`: it has the data of another cluster") && error.contains("`miroir recover`"),
+        "{error}"
+    );
     assert!(transport.calls().iter().all(|call| call.method == "GET"), "nothing was changed");
     is_own.store(true, Ordering::Relaxed);
     wait_for_nodes(&cluster).await.unwrap();
