@@ -8,7 +8,7 @@ use miroir_core::{
     trace::TracingConfig,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 /// The Envoy cluster of the control plane.
 pub const CONTROL_CLUSTER: &str = "miroir_control";
@@ -228,7 +228,7 @@ impl NodeFile {
 /// Finds duplicates in a list of nodes with their positions: no two nodes may share a name, a URL or an Envoy cluster.
 #[must_use]
 pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) -> Vec<String> {
-    let mut seen: [HashSet<String>; 3] = Default::default();
+    let mut seen: [BTreeSet<String>; 3] = Default::default();
     let mut errors = Vec::new();
     for (position, node) in nodes {
         let values =

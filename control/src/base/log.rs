@@ -2,6 +2,7 @@
 //!
 //! Spans have the level of errors, so that lines keep them at every level that `MIROIR_LOG` has for all modules.
 
+use crate::base::random::{Random, SystemRandom};
 use tracing::{Span, Subscriber, error_span};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
@@ -62,7 +63,7 @@ pub fn learn_uid(uid: u32) {
 }
 
 fn short_uid() -> String {
-    let mut uid = uuid::Uuid::new_v4().simple().to_string();
+    let mut uid = SystemRandom.name();
     uid.truncate(8);
     uid
 }

@@ -3,7 +3,7 @@
 use crate::domain::intent::NodeTask;
 use miroir_core::documents::MAX_FIELDS;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 16 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub(crate) names: Vec<Arc<str>>,
-    all: HashSet<Arc<str>>,
+    all: BTreeSet<Arc<str>>,
     bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Known {
     /// Those of `names` that are not known yet, without duplicates.
     #[must_use]
     pub fn unknown<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let names = names.into_iter();
         names.filter(|name| !self.all.contains(name.as_str()) && seen.insert(*name)).cloned().collect()
     }
@@ -71,12 +71,12 @@ pub struct Fields {
     cache: Mutex<Cache>,
     /// By index and node, the newest registration that has not ended. A node processes the registrations of one index in order,
     /// so the newest one ends last.
-    registrations: Mutex<HashMap<String, BTreeMap<String, NodeTask>>>,
+    registrations: Mutex<BTreeMap<String, BTreeMap<String, NodeTask>>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    pub(crate) known: HashMap<String, Arc<Known>>,
+    pub(crate) known: BTreeMap<String, Arc<Known>>,
     /// How often an index was forgotten. If this has changed since a read of the ledger, the result may belong to another index
     /// and is not cached.
     pub(crate) forgotten: u64,
@@ -87,7 +87,7 @@ impl Fields {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn registrations(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, NodeTask>>> {
+    pub(crate) fn registrations(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<String, NodeTask>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -17,6 +17,7 @@ use crate::{
         config::{ClusterConfig, NodeConfig},
         error::{Error, Result},
         outbound::Outbound,
+        random::SharedRandom,
         secrets::Secrets,
         supervisor::Supervisor,
         time::{Instant, SharedClock, SystemClock},
@@ -56,11 +57,26 @@ pub struct Options {
     pub outbound: Outbound,
 }
 
+/// Where the world comes in. A simulation puts its own in each place.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Carries requests to all nodes.
+    pub transport: Arc<dyn Transport>,
+    /// The durable storage.
+    pub ledger: Ledger,
+    /// Where time comes from.
+    pub clock: SharedClock,
+    /// Where randomness comes from.
+    pub random: SharedRandom,
+}
+
 /// The shared state of the control plane.
 #[derive(Debug)]
 pub struct Cluster {
     /// Where time comes from.
     pub clock: SharedClock,
+    /// Where randomness comes from.
+    pub random: SharedRandom,
     /// Settings from the command line.
     pub options: Options,
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
@@ -112,20 +128,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Puts the parts together. `transport` carries requests to all nodes; `gateways` are the VMs that may have a lease from before.
+    /// Puts the parts together. `gateways` are the VMs that may have a lease from before.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         options: Options,
-        transport: Arc<dyn Transport>,
+        world: World,
         config: ClusterConfig,
         secrets: Secrets,
-        ledger: Ledger,
         publisher: Publisher,
         cluster_state: ClusterState,
         gateways: Option<Vec<String>>,
-        clock: SharedClock,
     ) -> Self {
+        let World { transport, ledger, clock, random } = world;
         let now = clock.monotonic();
         let cluster = Self {
             nodes: Mutex::default(),
@@ -158,6 +172,7 @@ impl Cluster {
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             clock,
+            random,
         };
         cluster.follow(&cluster.cluster_state());
         cluster

@@ -8,7 +8,7 @@ use crate::{
 use miroir_core::{error::ApiError, protocol::WriteOperation, shard::Shard};
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -56,9 +56,9 @@ pub struct OpenWrite {
 #[derive(Clone, Debug)]
 pub struct OpenWrites {
     clock: SharedClock,
-    writes: Arc<Mutex<HashMap<u32, Open>>>,
+    writes: Arc<Mutex<BTreeMap<u32, Open>>>,
     /// Decisions by identifier of their begin: those that are pending, and refusals.
-    decisions: Arc<Mutex<HashMap<String, (Instant, Awaited)>>>,
+    decisions: Arc<Mutex<BTreeMap<String, (Instant, Awaited)>>>,
 }
 
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl OpenWrites {
         UndecidedWrite { open: self.clone(), write, is_decided: false }
     }
 
-    fn writes(&self) -> MutexGuard<'_, HashMap<u32, Open>> {
+    fn writes(&self) -> MutexGuard<'_, BTreeMap<u32, Open>> {
         self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

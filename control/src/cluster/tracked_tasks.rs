@@ -13,7 +13,7 @@ use crate::{
 use miroir_core::shard::Shard;
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -246,7 +246,7 @@ impl TrackedTasks {
     /// repair that. If one node applied settings and others did not, possibly no node would be complete.
     pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
         let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        let uids: HashSet<u32> = uids.iter().copied().collect();
+        let uids: BTreeSet<u32> = uids.iter().copied().collect();
         let mut all = self.pending();
         let wanted =
             all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&p.task.kind));

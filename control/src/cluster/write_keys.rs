@@ -1,7 +1,7 @@
 //! The write keys: the API keys with which writes reach nodes.
 
 use crate::domain::key_holder::WriteKeyHolder;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub struct WriteKeys {
     /// By holder.
-    pub(crate) live: Mutex<HashMap<WriteKeyHolder, Uuid>>,
+    pub(crate) live: Mutex<BTreeMap<WriteKeyHolder, Uuid>>,
     pub(crate) unfenced: std::sync::Mutex<UnfencedKeys>,
 }
 

@@ -55,7 +55,7 @@ impl WriteKeys {
         if let Some(uid) = live.get(holder) {
             return Ok((*uid, cluster.secrets.key_text(*uid)));
         }
-        let uid = Uuid::new_v4();
+        let uid = cluster.random.uuid();
         let write_key = WriteKey { key: uid, holder: holder.clone(), fenced: false };
         cluster.ledger.call(move |connection| stored::store_write_key(connection, &write_key)).await?;
         let body = holder.key(uid);

@@ -1,7 +1,10 @@
 //! Creates indexes on all nodes, with the shard tag filterable, and records them in the catalogue.
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        random::Random,
+    },
     cluster::Cluster,
     disguise::{
         facet_values::{self, FACETING},
@@ -41,10 +44,15 @@ pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
 /// Like [`creation`], for an index that other nodes have already: the node gets its primary key, and its fields in the order in
 /// which the other nodes know them.
 #[must_use]
-pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) -> Vec<NodeRequest> {
+pub fn creation_with(
+    index: &str,
+    primary_key: Option<&str>,
+    fields: &[String],
+    random: &dyn Random,
+) -> Vec<NodeRequest> {
     let Some(key) = primary_key.filter(|_| !fields.is_empty()) else { return creation(index, primary_key) };
     let mut requests = creation(index, None);
-    requests.push(registration(index, Key::of_list(key, fields), fields));
+    requests.push(registration(index, Key::of_list(key, fields), fields, random));
     requests
 }
 
@@ -269,7 +277,7 @@ pub async fn ensure_index(
             return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).into());
         }
         if !new.is_empty() || known_key.is_none() {
-            requests.push(registration(index, key, &new));
+            requests.push(registration(index, key, &new, &*cluster.random));
         }
     }
     if requests.is_empty() {

@@ -173,7 +173,12 @@ async fn learn(
         if !is_there {
             let key = known.primary_key.as_deref();
             let fields = fields::known(cluster, index).await?;
-            creation::send_all(cluster, node, &creation::creation_with(index, key, &fields.names())).await?;
+            creation::send_all(
+                cluster,
+                node,
+                &creation::creation_with(index, key, &fields.names(), &*cluster.random),
+            )
+            .await?;
         }
         // The reference has the shard tag's rule already, unless the index was created without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);

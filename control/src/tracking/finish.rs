@@ -20,7 +20,7 @@ use crate::{
 };
 use miroir_core::error::ErrorBody;
 use serde_json::{Value, json};
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
@@ -67,7 +67,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
         Some(pending) => {
             pending.is_applied = true;
             if let Some(index) = &pending.task.index {
-                let over: HashSet<(&str, u32)> =
+                let over: BTreeSet<(&str, u32)> =
                     pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
                 cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
             }

@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 use miroir_core::error::{ApiError, Code};
 use serde_json::Value;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -60,7 +60,7 @@ const FAST: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_millis(500);
 
 async fn round(cluster: &Arc<Cluster>) -> Result<()> {
-    let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
+    let mut wanted: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for pending in cluster.tracked_tasks.pending().values() {
         for part in &pending.parts {
             if matches!(part.seen.state, State::Waiting | State::Processing | State::Away) {
@@ -71,10 +71,10 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     let asked = wanted.into_iter().map(async |(node, uids)| {
         // A node whose answer nobody can digest must not hide the others': it is asked again in the next round.
         let asked = cluster.supervisor.catch("task states", ask(cluster, &node, &uids)).await;
-        (node, asked.unwrap_or_else(|_| Some(HashMap::new())))
+        (node, asked.unwrap_or_else(|_| Some(BTreeMap::new())))
     });
-    let mut seen: HashMap<String, HashMap<u32, ReportedState>> = HashMap::new();
-    let mut stopped: HashSet<String> = HashSet::new();
+    let mut seen: BTreeMap<String, BTreeMap<u32, ReportedState>> = BTreeMap::new();
+    let mut stopped: BTreeSet<String> = BTreeSet::new();
     for (node, of_node) in join_all(asked).await {
         match of_node {
             Some(of_node) => _ = seen.insert(node, of_node),
@@ -135,8 +135,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
 
 /// The state of some tasks of a node. If the node is unreachable for long, all of them are [`State::Away`]; if it only fails to
 /// answer once, they are left out. `None` if nobody listens at the node's address: its process has stopped.
-async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<HashMap<u32, ReportedState>> {
-    let mut seen = HashMap::new();
+async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<BTreeMap<u32, ReportedState>> {
+    let mut seen = BTreeMap::new();
     let Some(node) = cluster.node(node) else {
         // The node has left or was declared lost: other replicas have what it accepted.
         return Some(uids.iter().map(|uid| (*uid, forgotten())).collect());

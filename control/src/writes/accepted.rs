@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use futures_util::future::join_all;
 use miroir_core::protocol::uid_of_metadata;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many of its latest tasks a node is asked for.
 const RECENT: u32 = 1000;
@@ -12,7 +12,7 @@ const RECENT: u32 = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct AcceptedWrites {
     /// By the ledger's task uid: node → its own task uid.
-    pub taken: HashMap<u32, BTreeMap<String, u32>>,
+    pub taken: BTreeMap<u32, BTreeMap<String, u32>>,
     /// The nodes that did not answer: each may have accepted any of the writes.
     pub silent: BTreeSet<String>,
 }

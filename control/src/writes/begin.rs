@@ -38,7 +38,6 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::Instrument;
-use uuid::Uuid;
 
 /// How long a write by filter waits for earlier edits by function. It is less than a gateway waits for the answer to a begin.
 const EDITS: Duration = Duration::from_secs(5);
@@ -230,7 +229,7 @@ async fn begin_locked(
     let key = if edits { None } else { Some(cluster.write_keys.key(cluster, &holder).await?) };
     let writers = writers(cluster, &begin.shards).await?;
     let new = new_task(&begin);
-    let begun = Uuid::new_v4().simple().to_string();
+    let begun = cluster.random.name();
     let intent = Intent::Write {
         gateway: gateway.clone(),
         index: begin.index.clone(),

@@ -4,12 +4,11 @@
 use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
 use miroir_core::error::ErrorBody;
-use uuid::Uuid;
 
 /// The error with which a node fails to delete a document of this id; `None` if it does not fail, or no node could be asked.
 pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBody> {
     let node = cluster.current().into_iter().next()?;
-    let probe = format!("miroir-{}", Uuid::new_v4().simple());
+    let probe = format!("miroir-{}", cluster.random.name());
     let (name, id) = (probe.clone(), id.to_owned());
     // In a task of its own: if the gateway disconnects, the temporary index must still be deleted.
     let judging = async move {

@@ -31,7 +31,6 @@ use std::{
     time::Duration,
 };
 use tracing::Instrument;
-use uuid::Uuid;
 
 /// Runs an edit until nodes have queued it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
@@ -84,7 +83,7 @@ async fn run(cluster: &Arc<Cluster>, write: UndecidedWrite) -> Result<()> {
         return Ok(());
     }
     let path = ApiPath::of_index(&write.index, &["documents", "edit"]).with("customMetadata", &metadata(uid));
-    let secret = Uuid::new_v4().simple().to_string();
+    let secret = cluster.random.name();
     let answers = shards_of.iter().map(async |(name, shards)| {
         let Some(node) = cluster.node(name) else { return (name, None) };
         (name, Some(send(cluster, &node, path.clone(), edit.of_shards(&secret, shards)).await))
@@ -128,7 +127,7 @@ async fn refusal(
 ) -> Option<ErrorBody> {
     // An index without a primary key has no documents.
     let key = cluster.cluster_state().indexes.get(index)?.primary_key.clone()?;
-    let secret = Uuid::new_v4().simple().to_string();
+    let secret = cluster.random.name();
     let path = ApiPath::of_index(index, &["documents", "edit"]);
     let tried = shards_of.iter().map(async |(name, shards)| {
         let node = cluster.node(name)?;

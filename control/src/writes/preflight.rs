@@ -19,7 +19,6 @@ use miroir_core::{
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// How long the preflight waits for settings that nodes have not applied yet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -156,7 +155,7 @@ async fn probe(
     settings: &Settings,
 ) -> Option<ErrorBody> {
     let node = cluster.current().into_iter().next()?;
-    let probe = format!("miroir-{}", Uuid::new_v4().simple());
+    let probe = format!("miroir-{}", cluster.random.name());
     let judging = judging(settings, &begin.doubts);
     let (index, documents, primary_key) = (probe.clone(), documents.to_owned(), primary_key.to_owned());
     // In a task of its own: if the gateway disconnects, the temporary index must still be deleted.
