@@ -193,3 +193,39 @@ fn read(task: &TaskInfo) -> ReportedState {
         error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::tracked_tasks::TrackedTask,
+        domain::intent::{Effect, NodeTask},
+        ledger::tasks::NewTask,
+        testing::{ClusterBuilder, Reply, Script},
+    };
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_panic_over_one_nodes_answer_hides_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Script::new(|call| match call.url.port() {
+            Some(1) => panic!("on purpose"),
+            _ => Reply::Answer(200, json!({"results": [{"uid": 7, "status": "processing"}], "total": 1})),
+        });
+        let cluster = Arc::new(ClusterBuilder::new(folder.path()).transport(answers).build());
+        for node in cluster.nodes().iter() {
+            let _ = cluster.supervisor.catch("check", node.check()).await;
+        }
+        let insert = |connection: &_| tasks::insert(connection, &NewTask::default(), 1);
+        let task = cluster.ledger.call(insert).await.unwrap();
+        let of = |node: &str| NodeTask { node: node.into(), node_task: 7, main: true, shards: Vec::new() };
+        let node_tasks = vec![of("a"), of("b")];
+        let effect = Effect::None;
+        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
+        round(&cluster).await.unwrap();
+        let states: Vec<State> =
+            cluster.tracked_tasks.pending()[&0].parts.iter().map(|part| part.seen.state).collect();
+        assert_eq!(states, [State::Waiting, State::Processing]);
+        assert_eq!(cluster.supervisor.failures().get("task states"), Some(&1));
+    }
+}
