@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    domain::cluster_state::ClusterState,
     membership::{self, Operation, Wanted},
     testing::{ClusterBuilder, Reply, Script},
 };
@@ -29,7 +30,8 @@ async fn a_start_waits_for_nodes_but_not_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = ClusterBuilder::new(folder.path()).transport(only_a()).build();
     assert!((READABLE..UNREADABLE).contains(&waited(&cluster).await), "every shard can be read");
-    cluster.change(|cluster_state| drop(cluster_state.mark_stale(Shard(3), "a"))).await.unwrap();
+    let stale = |cluster_state: &mut ClusterState| assert!(cluster_state.mark_stale(Shard(3), "a"));
+    cluster.change(stale).await.unwrap();
     assert!(waited(&cluster).await >= UNREADABLE, "shard 3 is on `b` only");
     let lost = Operation::LostNode { name: "b".into(), force: true };
     let wanted = Wanted { wanted: lost, dry_run: false, pace: Default::default() };
