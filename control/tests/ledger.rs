@@ -72,7 +72,9 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
     drop(Ledger::open(new.path()).unwrap());
     // One of before gateways had leases.
     let older = format!("{UNVERSIONED} DROP TABLE leases;");
-    for sql in [UNVERSIONED, &older] {
+    // Version 1 has the tables of before there were versions.
+    let first = format!("{UNVERSIONED} PRAGMA user_version = 1;");
+    for sql in [UNVERSIONED, &older, &first] {
         let (folder, file) = folder_of(sql);
         // It is opened again as it is.
         for _ in 0..2 {
