@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn only_a_refusal_is_taken_for_one() {
         let unreachable = |kind: io::ErrorKind| Error::Unreachable {
-            node: "a".to_owned(),
+            node: "a".into(),
             is_unsent: true,
             source: io::Error::from(kind).into(),
         };

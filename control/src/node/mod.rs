@@ -24,7 +24,7 @@ use crate::base::{
 };
 use axum::{body::Bytes, http::Method};
 use health::{CHECK, Check};
-use miroir_core::{error::ErrorBody, path::ApiPath};
+use miroir_core::{error::ErrorBody, node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,7 +38,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Node {
     /// Its name in the cluster.
-    pub name: String,
+    pub name: NodeName,
     /// Where it listens.
     pub url: url::Url,
     /// The Envoy cluster that reaches it.
@@ -280,7 +280,7 @@ impl Node {
         let mut is_foreign = None;
         if is_new {
             is_foreign = self.belongs_to_another().await.map(Some).unwrap_or_else(|error| {
-                tracing::debug!(node = self.name, error = %error.chain(), "a node does not tell whose it is");
+                tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell whose it is");
                 None
             });
             if is_foreign == Some(true) {
@@ -291,7 +291,7 @@ impl Node {
         let version = if matches!(result, Check::Answered) && !known {
             // Without it the next check asks again.
             self.version().await.map(Some).unwrap_or_else(|error| {
-                tracing::debug!(node = self.name, error = %error.chain(), "a node does not tell its version");
+                tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell its version");
                 None
             })
         } else {

@@ -30,7 +30,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
         let nodes = cluster.current();
         let pruned = nodes.iter().map(async |node| {
             if let Err(error) = prune(&cluster, node, MOST_TASKS).await {
-                tracing::warn!(node = node.name, error = %error.chain(), "ended tasks of a node could not be deleted yet");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "ended tasks of a node could not be deleted yet");
             }
         });
         join_all(pruned).await;
@@ -47,7 +47,7 @@ async fn prune(cluster: &Cluster, node: &Node, most: u64) -> Result<()> {
     let oldest = cluster.ledger.read(tasks::oldest_open).await?;
     let before = oldest.map_or(now, |oldest| oldest.min(now)) - KEPT;
     tracing::info!(
-        node = node.name,
+        node = node.name.as_str(),
         tasks = found,
         before = time::format(before),
         "ended tasks of a node are deleted"

@@ -4,6 +4,8 @@ mod field_completion;
 mod finish;
 mod roll_back;
 pub mod task_deletion;
+#[cfg(test)]
+mod tests;
 pub mod webhooks;
 
 use crate::domain::verdict::{ReportedState, State, Verdict, judge};
@@ -20,7 +22,10 @@ use crate::{
 };
 use finish::finish;
 use futures_util::future::join_all;
-use miroir_core::error::{ApiError, Code};
+use miroir_core::{
+    error::{ApiError, Code},
+    node_name::NodeName,
+};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +65,7 @@ const FAST: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_millis(500);
 
 async fn round(cluster: &Arc<Cluster>) -> Result<()> {
-    let mut wanted: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let mut wanted: BTreeMap<NodeName, Vec<u32>> = BTreeMap::new();
     for pending in cluster.tracked_tasks.pending().values() {
         for part in &pending.parts {
             if matches!(part.seen.state, State::Waiting | State::Processing | State::Away) {
@@ -73,8 +78,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         let asked = cluster.supervisor.catch("task states", ask(cluster, &node, &uids)).await;
         (node, asked.unwrap_or_else(|_| Some(BTreeMap::new())))
     });
-    let mut seen: BTreeMap<String, BTreeMap<u32, ReportedState>> = BTreeMap::new();
-    let mut stopped: BTreeSet<String> = BTreeSet::new();
+    let mut seen: BTreeMap<NodeName, BTreeMap<u32, ReportedState>> = BTreeMap::new();
+    let mut stopped: BTreeSet<NodeName> = BTreeSet::new();
     for (node, of_node) in join_all(asked).await {
         match of_node {
             Some(of_node) => _ = seen.insert(node, of_node),
@@ -149,13 +154,13 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<BTreeMap<u32
         let told = match node.tasks(chunk).await {
             Ok(told) => told,
             Err(error @ Error::UnreadableAnswer { .. }) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node's tasks cannot be read");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node's tasks cannot be read");
                 continue;
             }
             Err(Error::Unreachable { is_unsent: true, .. }) => return None,
             // The next round asks again, soon: whether the node is away, its health says.
             Err(error) => {
-                tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
+                tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node does not tell of its tasks");
                 continue;
             }
         };
@@ -191,41 +196,5 @@ fn read(task: &TaskInfo) -> ReportedState {
         finished_at: moment("finishedAt"),
         details: task.get("details").filter(|details| !details.is_null()).cloned(),
         error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        cluster::tracked_tasks::TrackedTask,
-        domain::intent::{Effect, NodeTask},
-        ledger::tasks::NewTask,
-        testing::{ClusterBuilder, Reply, Script},
-    };
-    use serde_json::json;
-
-    #[tokio::test]
-    async fn a_panic_over_one_nodes_answer_hides_no_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let answers = Script::new(|call| match call.url.port() {
-            Some(1) => panic!("on purpose"),
-            _ => Reply::Answer(200, json!({"results": [{"uid": 7, "status": "processing"}], "total": 1})),
-        });
-        let cluster = Arc::new(ClusterBuilder::new(folder.path()).transport(answers).build());
-        for node in cluster.nodes().iter() {
-            let _ = cluster.supervisor.catch("check", node.check()).await;
-        }
-        let insert = |connection: &_| tasks::insert(connection, &NewTask::default(), 1);
-        let task = cluster.ledger.call(insert).await.unwrap();
-        let of = |node: &str| NodeTask { node: node.into(), node_task: 7, main: true, shards: Vec::new() };
-        let node_tasks = vec![of("a"), of("b")];
-        let effect = Effect::None;
-        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
-        round(&cluster).await.unwrap();
-        let states: Vec<State> =
-            cluster.tracked_tasks.pending()[&0].parts.iter().map(|part| part.seen.state).collect();
-        assert_eq!(states, [State::Waiting, State::Processing]);
-        assert_eq!(cluster.supervisor.failures().get("task states"), Some(&1));
     }
 }
