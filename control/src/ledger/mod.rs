@@ -23,7 +23,7 @@ use crate::base::{
 };
 use cell::Cell;
 pub use group_commit::GroupCommit;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use serde::de::DeserializeOwned;
 use std::{
     fmt::{Debug, Display},
@@ -78,6 +78,8 @@ pub struct Ledger {
 struct Health {
     failures: AtomicU64,
     is_failing: AtomicBool,
+    /// Whether a call has found the disk full since the last one that could write. SQLite may roll back all calls of a transaction then.
+    is_full: AtomicBool,
 }
 
 /// The number of connections for calls that only read.
@@ -110,14 +112,14 @@ impl Ledger {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (job, answer) = job(call);
+        let (job, answer) = self.job(call);
         self.storage.submit(job)?;
         // Nobody answers where the transaction could not go on.
         let Done { result, wrote, committed } = answer.await.unwrap_or_default();
         let result = if committed || result.is_err() { result } else { Err(Error::Uncommitted) };
         self.note(&result, wrote);
         match result {
-            Err(Error::Uncommitted) if self.storage.has_no_space() => Err(Error::LedgerFull),
+            Err(Error::Uncommitted) if self.is_full() => Err(Error::LedgerFull),
             result => result,
         }
     }
@@ -131,9 +133,35 @@ impl Ledger {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (job, answer) = job(call);
+        let (job, answer) = self.job(call);
         self.storage.submit_read(job)?;
         answer.await.unwrap_or_default().result
+    }
+
+    /// A call as a storage takes it, and where it says what became of it.
+    fn job<T, F>(&self, call: F) -> (Job, oneshot::Receiver<Done<T>>)
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let health = self.health.clone();
+        let job: Job = Box::new(move |connection| {
+            let before = connection.total_changes();
+            let result = call(connection);
+            let wrote = connection.total_changes() != before;
+            if matches!(&result, Err(Error::Ledger(error)) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+            {
+                health.is_full.store(true, Ordering::Relaxed);
+            }
+            let keep = result.is_ok();
+            let finish: Finish = Box::new(move |committed| {
+                // Sending fails only if the caller was cancelled; what was written stays.
+                let _ = reply.send(Done { result, wrote, committed });
+            });
+            (keep, finish)
+        });
+        (job, answer)
     }
 
     /// Keeps what the call says of the ledger's health.
@@ -142,7 +170,7 @@ impl Ledger {
             Err(error @ (Error::Ledger(_) | Error::Uncommitted)) => {
                 self.health.failures.fetch_add(1, Ordering::Relaxed);
                 let is_of_disk = |error: &rusqlite::Error| {
-                    use rusqlite::ErrorCode::{
+                    use ErrorCode::{
                         CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure,
                     };
                     error.sqlite_error_code().is_some_and(|code| {
@@ -155,9 +183,16 @@ impl Ledger {
                 }
             }
             // A transaction that writes nothing can be committed on a full disk.
-            Ok(_) if wrote => self.health.is_failing.store(false, Ordering::Relaxed),
+            Ok(_) if wrote => {
+                self.health.is_failing.store(false, Ordering::Relaxed);
+                self.health.is_full.store(false, Ordering::Relaxed);
+            }
             Ok(_) | Err(_) => {}
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.storage.has_no_space() || self.health.is_full.load(Ordering::Relaxed)
     }
 
     /// Whether the last call that wrote could not be committed: writes are refused then.
@@ -194,27 +229,6 @@ impl<T> Default for Done<T> {
     fn default() -> Self {
         Self { result: Err(Error::Uncommitted), wrote: false, committed: false }
     }
-}
-
-/// A call as a storage takes it, and where it says what became of it.
-fn job<T, F>(call: F) -> (Job, oneshot::Receiver<Done<T>>)
-where
-    T: Send + 'static,
-    F: FnOnce(&Connection) -> Result<T> + Send + 'static,
-{
-    let (reply, answer) = oneshot::channel();
-    let job: Job = Box::new(move |connection| {
-        let before = connection.total_changes();
-        let result = call(connection);
-        let wrote = connection.total_changes() != before;
-        let keep = result.is_ok();
-        let finish: Finish = Box::new(move |committed| {
-            // Sending fails only if the caller was cancelled; what was written stays.
-            let _ = reply.send(Done { result, wrote, committed });
-        });
-        (keep, finish)
-    });
-    (job, answer)
 }
 
 /// Reads a value of the `meta` table.
