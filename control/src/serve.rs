@@ -130,22 +130,21 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     if let Some(resource) = &args.envoy_filter {
         let publisher = publisher_id(&cluster).await?;
         let kubernetes = Kubernetes::new(resource, &args.kubernetes_api, &args.service_account, publisher)?;
-        tokio::spawn(kubernetes.run(cluster.publisher.clone()));
+        let publisher = cluster.publisher.clone();
+        cluster.supervisor.keep("kubernetes", move || kubernetes.clone().run(publisher.clone()));
     }
     let state = json!({"control": format!("{}://{}", args.control_tls.scheme(), reachable(address)), "pid": std::process::id()});
     let path = args.data.join("control.json");
     std::fs::write(&path, state.to_string()).map_err(Error::file(&path))?;
     let app = api::router(cluster.clone());
-    let server = tokio::spawn(listener::serve(listener, acceptor, app));
+    let server = listener::serve(listener, acceptor, app);
     tracing::info!(%address, "listening");
-    let starting = tokio::spawn(start(cluster));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(Error::file("SIGTERM"))?;
     let failed = async {
-        match starting.await {
-            Ok(Ok(())) => std::future::pending().await,
-            Ok(Err(error)) => error,
-            Err(error) => Error::Other(error.to_string()),
+        match start(cluster).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
         }
     };
     // Nothing has to be drained: the next start resumes what is in the ledger.
@@ -153,7 +152,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
         error = failed => Err(error),
-        ended = server => ended.map_err(|error| Error::Other(error.to_string()))?.map_err(Error::file("server")),
+        ended = server => ended.map_err(Error::file("server")),
     }
 }
 

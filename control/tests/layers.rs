@@ -212,6 +212,16 @@ fn nodes_are_reached_by_their_transport() {
     assert!(users.is_empty(), "{}", users.join("\n"));
 }
 
+/// Work that is spawned elsewhere could end or panic unnoticed, and leave what it held as it was.
+#[test]
+fn background_work_is_started_by_the_supervisor() {
+    // What serves one connection, whose other end notices that it is gone.
+    let connections = ["base/listener.rs", "api/body.rs", "publish/grpc.rs"];
+    let allowed = [&["base/supervisor.rs", "playground"], &connections[..]].concat();
+    let users = users_of(&["tokio::spawn", "task::spawn", "JoinSet"], &allowed);
+    assert!(users.is_empty(), "{}", users.join("\n"));
+}
+
 /// A simulation runs a control plane on one thread, and runs the ledger's calls itself. Nobody may start a thread, nor open the ledger's
 /// database past its `Storage`.
 #[test]

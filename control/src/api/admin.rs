@@ -21,7 +21,7 @@ use axum::{
 };
 use miroir_core::{node_name::NodeName, shard::Shard};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The header that carries the admin token.
 pub const TOKEN_HEADER: &str = "x-miroir-token";
@@ -82,6 +82,15 @@ pub struct Status {
     pub waiting: usize,
     /// Tasks that nodes have not ended, and that the control plane tracks.
     pub unsettled_tasks: usize,
+    /// How often each part of the background work has panicked, or has ended although it must not.
+    #[serde(default)]
+    pub work_failures: BTreeMap<String, u64>,
+    /// Whether the ledger could not store the last change.
+    #[serde(default)]
+    pub ledger_failing: bool,
+    /// How many calls the ledger's database has failed, since the start.
+    #[serde(default)]
+    pub ledger_failures: u64,
     /// Nodes.
     pub nodes: Vec<NodeStatus>,
 }
@@ -195,6 +204,9 @@ impl Status {
             open_writes: cluster.open.count(),
             waiting: cluster.locks.counts().1,
             unsettled_tasks: cluster.tracked_tasks.count(),
+            work_failures: cluster.supervisor.failures(),
+            ledger_failing: cluster.ledger.is_failing(),
+            ledger_failures: cluster.ledger.failures(),
             nodes: nodes.collect(),
         }
     }

@@ -60,11 +60,11 @@ pub async fn delete_workspace(cluster: Shared, Path(uid): Path<String>, sent: Se
 
 /// Sends a change to all nodes, and waits until no gateway reads from a node that has missed it.
 pub(super) async fn everywhere(cluster: &Shared, sent: Sent, kept: KeptChange) -> Result<Response> {
-    let cluster = cluster.0.clone();
+    let (cluster, supervisor) = (cluster.0.clone(), cluster.supervisor.clone());
     sent.grant()?;
     // In a task of its own: if the client disconnects, the operation must still reach all nodes.
     let work = async move { send(&cluster, sent, kept).await };
-    tokio::spawn(work).await.map_err(|error| Error::Other(error.to_string()))?
+    supervisor.detach("broadcast", work).await?
 }
 
 async fn send(cluster: &Arc<Cluster>, sent: Sent, kept: KeptChange) -> Result<Response> {

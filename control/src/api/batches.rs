@@ -11,7 +11,7 @@ use crate::{
     domain::task::TaskKind,
     ledger::{
         intents,
-        tasks::{self as stored, Query, Task},
+        tasks::{self as stored, Moment, Query, Task},
     },
     node::TaskInfo,
 };
@@ -125,7 +125,7 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<BTreeMap<u32, Val
     let uids: Vec<u32> = tasks.iter().map(|task| task.uid).collect();
     let parts = cluster
         .ledger
-        .call(move |connection| {
+        .read(move |connection| {
             uids.into_iter()
                 .map(|uid| Ok((uid, intents::all_node_tasks(connection, uid)?)))
                 .collect::<Result<Vec<_>>>()
@@ -182,7 +182,7 @@ pub async fn list(cluster: Shared, sent: Sent) -> Result<Response> {
     };
     query.visible = grant.visible();
     // A batch exists once its task has started.
-    query.dates.push(("started_at", true, 0));
+    query.dates.push((Moment::Started, true, 0));
     let page = tasks::Page::read(&cluster, query).await?;
     Ok(page.answer(&views(&cluster, &page.tasks).await))
 }
@@ -202,10 +202,10 @@ pub async fn get(cluster: Shared, Path(uid): Path<String>, sent: Sent) -> Result
         limit: 1,
         uids: Some(vec![number]),
         visible: grant.visible(),
-        dates: vec![("started_at", true, 0)],
+        dates: vec![(Moment::Started, true, 0)],
         ..Query::default()
     };
-    let (tasks, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let (tasks, _) = cluster.ledger.read(move |connection| stored::list(connection, &query)).await?;
     match views(&cluster, &tasks).await.pop() {
         Some(batch) => Ok(Json(batch).into_response()),
         None => {

@@ -62,6 +62,11 @@ pub fn render(status: &Status) -> String {
         ),
         ("subscribers_refusing", "Subscribers that refused what was published.", number(refusing)),
         (
+            "ledger_failing",
+            "The ledger could not store the last change: writes are refused.",
+            u64::from(status.ledger_failing),
+        ),
+        (
             "publishing_fails",
             "The topology cannot be written to its folder.",
             u64::from(status.folder.as_ref().is_some_and(|folder| folder.failing)),
@@ -82,6 +87,20 @@ pub fn render(status: &Status) -> String {
         "counter",
         "Published files that somebody had changed and that were restored, since the start.",
         alone(status.folder.as_ref().map_or(0, |folder| folder.mended)),
+    );
+    family(
+        "miroir_control_ledger_failures_total",
+        "counter",
+        "Calls that the ledger's database failed, since the start.",
+        alone(status.ledger_failures),
+    );
+    let work =
+        status.work_failures.iter().map(|(name, count)| (format!("{{work=\"{name}\"}}"), *count)).collect();
+    family(
+        "miroir_control_work_failures_total",
+        "counter",
+        "Background work that has panicked or ended, since the start. Loops are started again.",
+        work,
     );
     let oldest = status.gateways.iter().map(|vm| vm.oldest).min().unwrap_or(status.topology_version);
     family(

@@ -212,9 +212,16 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// The paths that are answered even before clients can be served.
-const AT_ANY_TIME: [&str; 4] =
-    ["/_miroir/status", "/_miroir/shards", "/_miroir/metrics", miroir_core::protocol::REPORT_PATH];
+/// The paths that are answered even before clients can be served. Operations are among them, because the start may wait for a node
+/// that only an operator can declare lost.
+const AT_ANY_TIME: [&str; 6] = [
+    "/_miroir/status",
+    "/_miroir/shards",
+    "/_miroir/metrics",
+    "/_miroir/topology",
+    "/_miroir/operations",
+    miroir_core::protocol::REPORT_PATH,
+];
 
 /// Answers 503 until clients can be served, also to the gateways' `/health`. Writes that were open before a restart must get
 /// their locks first; otherwise a new write would not wait for them. Only requests of the command line and gateways' reports
@@ -226,8 +233,15 @@ async fn ready(cluster: Shared, request: axum::extract::Request, next: Next) -> 
     Error::from(ApiError::new(Code::UNAVAILABLE, "the cluster is starting")).into_response()
 }
 
-async fn health() -> Response {
-    Json(json!({"status": "available"})).into_response()
+/// `GET /health`: 503 while the ledger cannot store anything, since no write and no operation can begin then.
+///
+/// A single Meilisearch goes on to answer 200 when its disk is full, but it can still be told what to do, such as to delete documents.
+async fn health(cluster: Shared) -> Result<Response> {
+    if cluster.ledger.is_failing() {
+        let message = "The cluster cannot store writes now: its control plane's disk fails, or is full.";
+        return Err(ApiError::new(Code::UNAVAILABLE, message).into());
+    }
+    Ok(Json(json!({"status": "available"})).into_response())
 }
 
 /// A client's request.

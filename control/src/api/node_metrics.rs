@@ -110,7 +110,7 @@ async fn own(cluster: &Cluster, families: &mut BTreeMap<String, Family>) -> Resu
     let counts = cluster_state.indexes.keys().map(async |index| (index, stats::count(cluster, index).await));
     let counts = join_all(counts).await;
     cluster.tracked_tasks.refresh().await;
-    let Counts { tasks, oldest } = cluster.ledger.call(task_list::counts).await?;
+    let Counts { tasks, oldest } = cluster.ledger.read(task_list::counts).await?;
     let mut family = |name: &str, change: &dyn Fn(&mut Family)| {
         families.get_mut(name).into_iter().for_each(change);
     };

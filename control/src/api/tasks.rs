@@ -14,8 +14,9 @@ use crate::{
     },
     ledger::{
         intents,
-        tasks::{self as stored, Ending, NewTask, Query},
+        tasks::{self as stored, Ending, Moment, NewTask, Query},
     },
+    tracking::task_deletion,
 };
 use axum::{
     Json,
@@ -62,7 +63,7 @@ impl Page {
         // Read one more task, to know whether there is a next page.
         query.limit = limit.saturating_add(1);
         let (mut tasks, total) =
-            cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+            cluster.ledger.read(move |connection| stored::list(connection, &query)).await?;
         let next = if tasks.len() > limit as usize { tasks.pop().map(|task| task.uid) } else { None };
         Ok(Self { tasks, total, limit, next })
     }
@@ -97,7 +98,7 @@ pub async fn find(cluster: &Cluster, grant: &Grant, uid: &str) -> Result<stored:
     };
     cluster.tracked_tasks.refresh().await;
     let query = Query { limit: 1, uids: Some(vec![number]), visible: grant.visible(), ..Query::default() };
-    let (tasks, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let (tasks, _) = cluster.ledger.read(move |connection| stored::list(connection, &query)).await?;
     let message = || format!("Task `{number}` not found.");
     let missing = || api_error(404, "invalid_request", "task_not_found", message()).into();
     tasks.into_iter().next().ok_or_else(missing)
@@ -112,11 +113,11 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         Ok(selected) => selected,
         Err(refusal) => return Ok(refusal),
     };
-    let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
+    let uids = cluster.ledger.read(move |connection| stored::uids(connection, &query)).await?;
     let new = NewTask {
         index: None,
         kind: TaskKind::TaskCancelation,
-        details: Some(json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": text})),
+        details: Some(json!({"matchedTasks": uids.len(), "canceledTasks": null, "originalFilter": text})),
         custom_metadata: None,
     };
     // After a crash, the cancelation ends with the tasks that it has cancelled until then.
@@ -124,7 +125,6 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let clock = cluster.clock.clone();
     let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
     let task = cluster.ledger.call(begin).await?;
-    let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
     let stopped = stop_exports(&cluster, &uids, task.uid).await?;
     let parts = cluster.tracked_tasks.cancel(&uids, task.uid);
     let asked = parts.into_iter().map(async |(node, node_tasks)| {
@@ -139,9 +139,8 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let node_tasks: Vec<NodeTask> = join_all(asked).instrument(span).await.into_iter().flatten().collect();
     let summary = task.summary();
     if node_tasks.is_empty() {
-        let details =
-            json!({"matchedTasks": matched.len(), "canceledTasks": stopped, "originalFilter": text});
-        end(&cluster, task.uid, details, Vec::new()).await?;
+        let details = json!({"matchedTasks": uids.len(), "canceledTasks": stopped, "originalFilter": text});
+        end(&cluster, task.uid, details).await?;
     } else {
         let (uid, stored) = (task.uid, node_tasks.clone());
         cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
@@ -154,7 +153,6 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
 /// Cancels the exports among these tasks. Returns their number.
 async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize> {
     let stopped = cluster.exports.stop(uids);
-    let count = stopped.len();
     let finished_at = cluster.clock.wall();
     let ending = move || Ending {
         status: TaskStatus::Canceled,
@@ -166,14 +164,18 @@ async fn stop_exports(cluster: &Cluster, uids: &[u32], by: u32) -> Result<usize>
     cluster
         .ledger
         .call(move |connection| {
-            stopped.into_iter().try_for_each(|uid| {
-                stored::finish(connection, uid, &ending())?;
-                stored::set_canceled_by(connection, uid, by)?;
-                intents::close(connection, uid)
-            })
+            let mut count = 0;
+            for uid in stopped {
+                // It may have ended just before.
+                if stored::finish(connection, uid, &ending())? {
+                    stored::set_canceled_by(connection, uid, by)?;
+                    intents::close(connection, uid)?;
+                    count += 1;
+                }
+            }
+            Ok(count)
         })
-        .await?;
-    Ok(count)
+        .await
 }
 
 /// `DELETE /tasks`: deletes ended tasks from the ledger. Tasks that are being processed are waited for and deleted too, because
@@ -188,52 +190,27 @@ pub async fn delete(cluster: Shared, sent: Sent) -> Result<Response> {
     };
     cluster.tracked_tasks.refresh().await;
     query.limit = u32::MAX;
-    let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-    let uids: Vec<u32> = matched.iter().map(|task| task.uid).collect();
-    let details = json!({"matchedTasks": uids.len(), "deletedTasks": null, "originalFilter": text});
-    let new = NewTask {
-        index: None,
-        kind: TaskKind::TaskDeletion,
-        details: Some(details.clone()),
-        custom_metadata: None,
-    };
-    // After a crash, the deletion ends without having deleted anything.
-    let intent = Intent::without_requests();
-    let clock = cluster.clock.clone();
-    let begin = move |connection: &_| intents::begin(connection, &new, &intent, clock.wall());
-    let task = cluster.ledger.call(begin).await?;
+    let uids = cluster.ledger.read(move |connection| stored::uids(connection, &query)).await?;
+    let task = task_deletion::begin(&cluster, uids.len(), text).await?;
     let summary = task.summary();
     let under_way = cluster.tracked_tasks.under_way(&uids);
-    if under_way.is_empty() {
-        forget(&cluster, task.uid, uids, details).await?;
+    if under_way.is_empty() && uids.len() <= AT_ONCE {
+        task_deletion::run(&cluster, task, uids).await?;
     } else {
-        let cluster = cluster.0.clone();
+        let (cluster, supervisor) = (cluster.0.clone(), cluster.supervisor.clone());
         let span = log::task_span(Some(task.uid), Some(task.kind.name()), None);
         let deleting = async move {
             cluster.tracked_tasks.ended(&under_way).await;
-            if let Err(error) = forget(&cluster, task.uid, uids, details).await {
+            if let Err(error) = task_deletion::run(&cluster, task, uids).await {
                 tracing::error!(error = %error.chain(), "tasks could not be deleted");
             }
         };
-        tokio::spawn(deleting.instrument(span));
+        supervisor.spawn("task deletion", deleting.instrument(span));
     }
     Ok(Json(summary).into_response())
 }
 
-/// Deletes from the ledger those of these tasks that have ended, and ends the task of the deletion.
-async fn forget(cluster: &Cluster, uid: u32, uids: Vec<u32>, mut details: Value) -> Result<()> {
-    let mut ended: Vec<u32> = Vec::new();
-    for uids in uids.chunks(AT_ONCE) {
-        let query = Query { limit: u32::MAX, uids: Some(uids.to_vec()), ..Query::default() };
-        let (matched, _) = cluster.ledger.call(move |connection| stored::list(connection, &query)).await?;
-        let of_these = matched.iter().filter(|task| task.status.is_over());
-        ended.extend(of_these.map(|task| task.uid));
-    }
-    details["deletedTasks"] = json!(ended.len());
-    end(cluster, uid, details, ended).await
-}
-
-/// How many tasks are read by uid in one statement: SQLite allows at most 32,766 parameters.
+/// A deletion of more tasks than this is not waited for by its client.
 const AT_ONCE: usize = 10_000;
 
 /// The query of a cancelation or deletion, and its text; or the response of a node that refuses the query.
@@ -256,8 +233,8 @@ async fn select(cluster: &Shared, sent: &Sent, verb: &str) -> Result<Result<(Que
     Ok(Ok((query, format!("?{text}"))))
 }
 
-/// Ends a task that needs no node, and deletes other tasks in the same transaction.
-async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -> Result<()> {
+/// Ends a task that needs no node.
+async fn end(cluster: &Cluster, uid: u32, details: Value) -> Result<()> {
     let now = cluster.clock.wall();
     let ending = Ending {
         status: TaskStatus::Succeeded,
@@ -266,13 +243,7 @@ async fn end(cluster: &Cluster, uid: u32, details: Value, forgotten: Vec<u32>) -
         started_at: Some(now),
         finished_at: now,
     };
-    cluster
-        .ledger
-        .call(move |connection| {
-            forgotten.iter().try_for_each(|uid| stored::forget(connection, *uid))?;
-            intents::end(connection, uid, &ending)
-        })
-        .await
+    cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }
 
 /// Parses the query of `GET /tasks`; `None` if a node would refuse it.
@@ -316,8 +287,8 @@ pub(super) fn read(text: &str, paged: bool) -> Option<Query> {
     Some(query)
 }
 
-const DATES: [(&str, &str); 3] =
-    [("EnqueuedAt", "enqueued_at"), ("StartedAt", "started_at"), ("FinishedAt", "finished_at")];
+const DATES: [(&str, Moment); 3] =
+    [("EnqueuedAt", Moment::Enqueued), ("StartedAt", Moment::Started), ("FinishedAt", Moment::Finished)];
 
 /// The members of a comma-separated list, without empty ones.
 ///
@@ -347,7 +318,7 @@ mod tests {
         assert_eq!(query.uids, Some(vec![1, 2]));
         assert_eq!(query.statuses.unwrap(), [TaskStatus::Succeeded, TaskStatus::Failed]);
         assert_eq!(query.types, None);
-        assert_eq!(query.dates, [("enqueued_at", true, time::parse("2024-01-02T00:00:00Z").unwrap())]);
+        assert_eq!(query.dates, [(Moment::Enqueued, true, time::parse("2024-01-02T00:00:00Z").unwrap())]);
         let gaps = read("indexUids=x,&uids=,1,,2&statuses=", true).unwrap();
         assert_eq!((gaps.indexes, gaps.uids), (Some(vec!["x".to_owned()]), Some(vec![1, 2])));
         assert_eq!(gaps.statuses, Some(Vec::new()));

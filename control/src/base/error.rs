@@ -9,6 +9,7 @@ use miroir_core::{
     error::{ApiError, Code, ErrorBody},
     node_name::NodeName,
 };
+use rusqlite::ErrorCode;
 use std::{error::Error as StdError, fmt};
 
 /// An error of the control plane.
@@ -18,7 +19,9 @@ pub enum Error {
     #[error("{0}")]
     Api(#[from] ApiError),
     /// The ledger's database failed.
-    #[error("the ledger failed: {0}")]
+    ///
+    /// What the database says may show SQL and values of rows, so only [`Self::chain`] shows it, which is for logs and operators.
+    #[error("the ledger failed")]
     Ledger(#[from] rusqlite::Error),
     /// The ledger's file is there, and this build cannot use it. Nothing in it has changed.
     #[error("{path}: {problem}")]
@@ -40,6 +43,12 @@ pub enum Error {
         /// Why it cannot be read.
         problem: String,
     },
+    /// The ledger could not commit: nothing of the call was written.
+    #[error("the ledger could not commit")]
+    Uncommitted,
+    /// The ledger could not commit, because its disk is full. The message is Meilisearch's.
+    #[error("There is no more space left on the device. Consider increasing the size of the disk/partition.")]
+    LedgerFull,
     /// The ledger's thread has ended: the process is shutting down.
     #[error("the ledger is closed")]
     LedgerClosed,
@@ -92,6 +101,12 @@ pub enum Error {
         /// The I/O error.
         source: std::io::Error,
     },
+    /// Work that others wait for has panicked.
+    #[error("the work of `{name}` has panicked")]
+    Panicked {
+        /// What it is called in logs and metrics.
+        name: &'static str,
+    },
     /// JSON that the control plane wrote, or expects from a peer, cannot be read.
     #[error("unreadable JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -126,7 +141,22 @@ impl Error {
             Self::Api(error) => error.clone(),
             Self::NoNode | Self::Unreachable { .. } => ApiError::new(Code::UNAVAILABLE, self.to_string()),
             Self::Refused(_) => api_error(409, "invalid_request", "refused", self.to_string()),
-            _ => ApiError::new(Code::INTERNAL, format!("An internal error has occurred. `{self}`.")),
+            Self::LedgerFull => api_error(422, "system", "no_space_left_on_device", self.to_string()),
+            Self::Ledger(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                Self::LedgerFull.to_api()
+            }
+            // Their texts name rows, files and code: they are for the log.
+            Self::Ledger(_)
+            | Self::LedgerClosed
+            | Self::Uncommitted
+            | Self::UnusableLedger { .. }
+            | Self::UnreadableRow { .. }
+            | Self::File { .. }
+            | Self::Json(_)
+            | Self::Panicked { .. } => ApiError::new(Code::INTERNAL, "An internal error has occurred."),
+            Self::Unexpected { .. } | Self::UnreadableAnswer { .. } | Self::Config(_) | Self::Other(_) => {
+                ApiError::new(Code::INTERNAL, format!("An internal error has occurred. `{self}`."))
+            }
         }
     }
 }
@@ -194,6 +224,34 @@ pub fn index_not_found(index: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever the ledger or a file says, clients get Meilisearch's sentence and none of it.
+    #[test]
+    fn clients_hear_nothing_of_the_ledger() {
+        let broken =
+            || rusqlite::Connection::open_in_memory().unwrap().execute_batch("SELECT secret FROM rows");
+        let json = || serde_json::from_str::<u8>("secret").unwrap_err();
+        let secret = || "secret".to_owned();
+        for error in [
+            Error::Ledger(broken().unwrap_err()),
+            Error::LedgerClosed,
+            Error::Uncommitted,
+            Error::UnusableLedger { path: secret(), problem: secret() },
+            Error::UnreadableRow { table: "rows", row: secret(), column: "secret", problem: secret() },
+            Error::File { path: secret(), source: std::io::Error::other("secret") },
+            Error::Json(json()),
+            Error::Panicked { name: "secret" },
+        ] {
+            let told = error.to_api();
+            let code = told.body.code.as_str();
+            assert_eq!(
+                (told.status, code, told.body.message.as_str()),
+                (500, "internal", "An internal error has occurred.")
+            );
+        }
+        let other = Error::Other(format!("{}", Error::Ledger(broken().unwrap_err())));
+        assert_eq!(other.to_api().body.message, "An internal error has occurred. `the ledger failed`.");
+    }
 
     #[test]
     fn a_chain_names_each_cause_once() {

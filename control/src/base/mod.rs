@@ -9,6 +9,7 @@ pub mod log;
 pub mod outbound;
 pub mod random;
 pub mod secrets;
+pub mod supervisor;
 pub mod table;
 pub mod time;
 pub mod tls;

@@ -56,6 +56,17 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         status.waiting,
         status.unsettled_tasks
     );
+    if status.ledger_failing {
+        println!("the ledger cannot store anything: its disk fails, or is full");
+    }
+    for (work, count) in status.work_failures.iter().filter(|(_, count)| **count > 0) {
+        println!("`{work}` has failed {count} times since the start: the log says why");
+    }
+    for node in &status.nodes {
+        if let Some(error) = node.error.as_ref().filter(|_| !node.up) {
+            println!("{}: {error}", node.name);
+        }
+    }
     for subscriber in &status.subscribers {
         let has = subscriber.accepted.iter().map(|(kind, version)| format!("{kind} {version}"));
         let has: Vec<String> = has.collect();

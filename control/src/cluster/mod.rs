@@ -20,6 +20,7 @@ use crate::{
         outbound::Outbound,
         random::SharedRandom,
         secrets::Secrets,
+        supervisor::Supervisor,
         time::{Instant, SharedClock, SystemClock},
         tls::NodeTls,
     },
@@ -82,6 +83,8 @@ pub struct Cluster {
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
     /// current ones.
     pub config: ClusterConfig,
+    /// Starts background work.
+    pub supervisor: Supervisor,
     /// The cluster's secrets.
     pub secrets: Secrets,
     /// The durable storage.
@@ -148,6 +151,7 @@ impl Cluster {
             retired: Mutex::default(),
             options,
             config,
+            supervisor: Supervisor::new(clock.clone()),
             secrets,
             ledger,
             locks: Locks::default(),
@@ -188,6 +192,7 @@ impl Cluster {
     #[must_use]
     pub fn outside_node(&self, config: NodeConfig) -> Node {
         Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
+            .of_cluster(self.publisher.internal_key.clone())
     }
 
     /// Clients for the nodes of a description, for commands that run before there is a cluster.

@@ -9,7 +9,8 @@ use miroir_core::{error::ApiError, node_name::NodeName, protocol::WriteOperation
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -52,36 +53,99 @@ pub struct OpenWrite {
 }
 
 /// All writes between begin and commit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenWrites {
     clock: SharedClock,
-    writes: Mutex<BTreeMap<u32, OpenWrite>>,
+    writes: Arc<Mutex<BTreeMap<u32, Open>>>,
     /// Decisions by identifier of their begin: those that are pending, and refusals.
-    decisions: Mutex<BTreeMap<String, (Instant, Awaited)>>,
+    decisions: Arc<Mutex<BTreeMap<String, (Instant, Awaited)>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    write: Arc<OpenWrite>,
+    /// Whether somebody is deciding it.
+    is_taken: bool,
+}
+
+/// A write whose outcome its owner decides. If it is dropped without [`Self::decided`], because the ledger failed or by a panic, the
+/// write is open again, with its locks: the next commit or the recovery takes it.
+#[derive(Debug)]
+pub struct UndecidedWrite {
+    open: OpenWrites,
+    write: Arc<OpenWrite>,
+    is_decided: bool,
+}
+
+impl UndecidedWrite {
+    /// Notes that the write is decided and that the ledger has the decision: its locks are released.
+    pub fn decided(mut self) {
+        self.is_decided = true;
+    }
+}
+
+impl Deref for UndecidedWrite {
+    type Target = OpenWrite;
+
+    fn deref(&self) -> &OpenWrite {
+        &self.write
+    }
+}
+
+impl Drop for UndecidedWrite {
+    fn drop(&mut self) {
+        let mut writes = self.open.writes();
+        let uid = self.write.task.uid;
+        // A write that was taken back may have left its uid to another one.
+        if writes.get(&uid).is_some_and(|open| Arc::ptr_eq(&open.write, &self.write)) {
+            if self.is_decided {
+                writes.remove(&uid);
+            } else if let Some(open) = writes.get_mut(&uid) {
+                open.is_taken = false;
+            }
+        }
+    }
 }
 
 impl OpenWrites {
     /// None yet.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, writes: Mutex::default(), decisions: Mutex::default() }
+        Self { clock, writes: Arc::default(), decisions: Arc::default() }
     }
 
-    /// Adds a write.
+    /// Adds a write that waits for its commit.
     pub fn insert(&self, write: OpenWrite) {
+        drop(self.insert_taken(write));
+    }
+
+    /// Adds a write that the caller decides.
+    #[must_use]
+    pub fn insert_taken(&self, write: OpenWrite) -> UndecidedWrite {
         let mut decisions = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
         decisions.insert(write.begun.clone(), (self.clock.monotonic(), write.decision.subscribe()));
-        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.insert(write.task.uid, write);
+        let write = Arc::new(write);
+        self.writes().insert(write.task.uid, Open { write: write.clone(), is_taken: true });
+        UndecidedWrite { open: self.clone(), write, is_decided: false }
+    }
+
+    fn writes(&self) -> MutexGuard<'_, BTreeMap<u32, Open>> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taken(&self, open: &mut Open) -> UndecidedWrite {
+        open.is_taken = true;
+        UndecidedWrite { open: self.clone(), write: open.write.clone(), is_decided: false }
     }
 
     /// Takes a write. The caller decides its outcome. `begun` is the identifier of its begin; filters of older builds send
     /// none.
     #[must_use]
-    pub fn take(&self, uid: u32, begun: Option<&str>) -> Option<OpenWrite> {
-        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = writes.get(&uid).is_some_and(|write| begun.is_none_or(|begun| write.begun == begun));
-        is_it.then(|| writes.remove(&uid)).flatten()
+    pub fn take(&self, uid: u32, begun: Option<&str>) -> Option<UndecidedWrite> {
+        let mut writes = self.writes();
+        let open = writes.get_mut(&uid)?;
+        let is_it = !open.is_taken && begun.is_none_or(|begun| open.write.begun == begun);
+        is_it.then(|| self.taken(open))
     }
 
     /// The receiver of the decision on a write that another caller has taken.
@@ -93,7 +157,7 @@ impl OpenWrites {
 
     /// Takes the writes that began longer than `age` ago.
     #[must_use]
-    pub fn take_older(&self, age: Duration) -> Vec<OpenWrite> {
+    pub fn take_older(&self, age: Duration) -> Vec<UndecidedWrite> {
         self.decisions.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (since, decision)| {
             match &*decision.borrow() {
                 None => decision.has_changed().is_ok(),
@@ -101,23 +165,82 @@ impl OpenWrites {
                 Some(Err(_)) => self.clock.since(*since) < REMEMBERED,
             }
         });
-        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes
-            .extract_if(.., |_, write| self.clock.since(write.since) > age)
-            .map(|(_, write)| write)
-            .collect()
+        let mut writes = self.writes();
+        let is_overdue = |open: &&mut Open| !open.is_taken && self.clock.since(open.write.since) > age;
+        writes.values_mut().filter(is_overdue).map(|open| self.taken(open)).collect()
     }
 
-    /// Whether an open write uses this key.
+    /// Whether a write that waits for its commit uses this key.
     #[must_use]
     pub fn uses(&self, key: Uuid) -> bool {
-        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.values().any(|write| write.key == Some(key))
+        self.writes().values().any(|open| !open.is_taken && open.write.key == Some(key))
     }
 
-    /// The number of open writes.
+    /// The number of writes that wait for their commit.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.writes().values().filter(|open| !open.is_taken).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::time::SystemClock,
+        cluster::locks::{Locks, Scope},
+        domain::task::{TaskKind, TaskStatus},
+    };
+    use futures_util::FutureExt;
+
+    async fn write(locks: &Locks) -> OpenWrite {
+        let task = Task {
+            uid: 3,
+            index: Some("a".to_owned()),
+            kind: TaskKind::DocumentDeletion,
+            status: TaskStatus::Enqueued,
+            details: None,
+            error: None,
+            canceled_by: None,
+            custom_metadata: None,
+            enqueued_at: 1,
+            started_at: None,
+            finished_at: None,
+        };
+        OpenWrite {
+            task,
+            gateway: "g".to_owned(),
+            key: Some(Uuid::nil()),
+            index: "a".to_owned(),
+            operation: WriteOperation::DeleteAll,
+            writers: BTreeMap::new(),
+            record: Vec::new(),
+            guard: locks.lock(Scope::everything()).await,
+            since: Instant::now(),
+            begun: "begun".to_owned(),
+            decision: watch::Sender::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_nobody_decides_is_open_again() {
+        let (locks, open) = (Locks::default(), OpenWrites::new(Arc::new(SystemClock)));
+        open.insert(write(&locks).await);
+        let is_locked = || locks.lock(Scope::everything()).now_or_never().is_none();
+        assert_eq!((open.count(), open.uses(Uuid::nil())), (1, true));
+        let taken = open.take(3, Some("begun")).unwrap();
+        assert!(open.take(3, None).is_none() && open.take_older(Duration::ZERO).is_empty(), "it is taken");
+        assert_eq!((open.count(), open.uses(Uuid::nil())), (0, false));
+        let panicked = tokio::spawn(async move {
+            let _taken = taken;
+            panic!("on purpose")
+        });
+        assert!(panicked.await.is_err());
+        assert!(is_locked(), "later writes must not overtake it");
+        assert_eq!((open.count(), open.uses(Uuid::nil())), (1, true));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut overdue = open.take_older(Duration::ZERO);
+        overdue.pop().unwrap().decided();
+        assert!(!is_locked() && open.count() == 0 && open.take(3, None).is_none());
     }
 }

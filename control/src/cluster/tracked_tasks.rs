@@ -261,6 +261,7 @@ impl TrackedTasks {
     /// repair that. If one node applied settings and others did not, possibly no node would be complete.
     pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<NodeName, Vec<u32>> {
         let mut parts: BTreeMap<NodeName, Vec<u32>> = BTreeMap::new();
+        let uids: BTreeSet<u32> = uids.iter().copied().collect();
         let mut all = self.pending();
         let wanted =
             all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&p.task.kind));

@@ -36,6 +36,13 @@ use std::{
 use target::Target;
 use tracing::Instrument;
 
+/// What exports are called in logs and metrics.
+const EXPORT: &str = "export";
+/// The pause before an export is done again that could not be completed. It doubles each time, up to [`LONGEST`].
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// Starts an export, or restarts it after a crash.
 pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
     let uid = task.uid;
@@ -44,12 +51,16 @@ pub fn spawn(cluster: &Arc<Cluster>, task: Task, export: Export) {
     let owned = cluster.clone();
     let span = log::task_span(Some(uid), Some(task.kind.name()), None);
     let exporting = async move {
-        if let Err(error) = run(&owned, task, export).await {
-            tracing::error!(uid, error = %error.chain(), "an export could not be completed; the next start of the control plane restarts it");
+        let mut pause = PAUSE;
+        loop {
+            let one = run(&owned, task.clone(), export.clone());
+            let Err(error) = owned.supervisor.catch(EXPORT, one).await.flatten() else { return };
+            tracing::error!(uid, error = %error.chain(), ?pause, "an export could not be completed, and is done again after a pause");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST);
         }
     };
-    let job = tokio::spawn(exporting.instrument(span));
-    running.insert(uid, job.abort_handle());
+    running.insert(uid, cluster.supervisor.spawn(EXPORT, exporting.instrument(span)));
 }
 
 async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
@@ -67,7 +78,7 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
         Err(error) => (TaskStatus::Failed, Some(error)),
     };
     // If the export was cancelled meanwhile, its task has ended already.
-    if cluster.exports.running().remove(&uid).is_none() {
+    if !cluster.exports.running().contains_key(&uid) {
         return Ok(());
     }
     let ending = Ending {
@@ -77,7 +88,9 @@ async fn run(cluster: &Cluster, task: Task, export: Export) -> Result<()> {
         started_at: Some(started_at),
         finished_at: cluster.clock.wall(),
     };
-    cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
+    cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await?;
+    cluster.exports.running().remove(&uid);
+    Ok(())
 }
 
 /// Exports all wanted indexes. Returns the details of each.

@@ -18,7 +18,7 @@ use crate::{
         intent::{Effect, Intent, NodeRequest, NodeTask},
         task::TaskKind,
     },
-    fencing::write_keys::LET_IN,
+    fencing::write_keys::LATE_REQUESTS_END,
     indexes::delivery::{Delivered, Delivery, newest_tasks},
     ledger::{
         intents::{self, StoredIntent},
@@ -76,11 +76,11 @@ pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
 /// # Errors
 /// The first node's error, if it refuses the client's request; or no node answers.
 pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Result<Task> {
-    let cluster = cluster.clone();
+    let (cluster, supervisor) = (cluster.clone(), cluster.supervisor.clone());
     let span = log::task_span(None, Some(operation.task.kind.name()), operation.task.index.as_deref());
     // In a task of its own: if the client disconnects, the operation must still reach all nodes.
     let running = async move { run_locked(&cluster, operation, held).await };
-    tokio::spawn(running.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))?
+    supervisor.detach("broadcast", running.instrument(span)).await?
 }
 
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
@@ -291,7 +291,7 @@ pub async fn resume(cluster: &Arc<Cluster>, stored: StoredIntent) -> Result<()> 
     let cluster = Arc::clone(cluster);
     let resuming = async move {
         // The keys of before the restart are deleted by now. After this pause, nodes have queued what they had let in.
-        tokio::time::sleep(LET_IN).await;
+        tokio::time::sleep(LATE_REQUESTS_END).await;
         while let Err(error) = redo(&cluster, &stored, &task, &mut guard).await {
             tracing::error!(error = %error.chain(), "an operation could not be taken up again yet");
             tokio::time::sleep(PAUSE).await;

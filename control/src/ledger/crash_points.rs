@@ -32,7 +32,7 @@ impl CrashPoints {
     }
 
     /// Commits a transaction, unless it is the last and the process ends before it.
-    pub fn commit(&mut self, connection: &Connection, commit: impl FnOnce() -> bool) -> bool {
+    pub fn commit<T>(&mut self, connection: &Connection, commit: impl FnOnce() -> T) -> T {
         let stored =
             connection.query_row("SELECT total_changes()", [], |row| row.get(0)).unwrap_or(self.stored);
         let stores = stored != std::mem::replace(&mut self.stored, stored);

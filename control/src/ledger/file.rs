@@ -47,8 +47,24 @@ pub fn open(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     schema::migrate(&connection, from)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
+
+/// Opens a ledger that [`open`] has opened before, for reads only.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn open_for_reads(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// How many prepared statements a connection keeps.
+const STATEMENTS: usize = 128;
 
 /// Tables that grow with the history of a cluster: to check them takes seconds. What is damaged in them is an error where it is read.
 const LARGE: [&str; 3] = ["tasks", "node_tasks", "fields"];

@@ -14,21 +14,28 @@ pub mod schema;
 pub mod settings;
 pub mod steps;
 pub mod task_list;
+mod task_plan;
 pub mod tasks;
 pub mod webhooks;
 pub mod write_keys;
 
-use crate::base::error::{Error, Result};
+use crate::base::{
+    error::{Error, Result},
+    time::Nanos,
+};
 use cell::Cell;
 use crash_points::CrashPoints;
 pub use group_commit::GroupCommit;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use serde::de::DeserializeOwned;
 use std::{
     fmt::{Debug, Display},
     path::Path,
     str::FromStr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::sync::oneshot;
 
@@ -47,13 +54,39 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// The storage is closed.
     fn submit(&self, job: Job) -> Result<()>;
+
+    /// Takes a call that only reads: it sees all that was committed before, and is held up by no call that writes.
+    ///
+    /// # Errors
+    /// The storage is closed.
+    fn submit_read(&self, job: Job) -> Result<()> {
+        self.submit(job)
+    }
+
+    /// Whether the last transaction could not be committed because the disk is full.
+    fn has_no_space(&self) -> bool {
+        false
+    }
 }
 
 /// A handle on the ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     storage: Arc<dyn Storage>,
+    health: Arc<Health>,
 }
+
+/// How often an operation of the ledger has failed, and whether it works.
+#[derive(Debug, Default)]
+struct Health {
+    failures: AtomicU64,
+    is_failing: AtomicBool,
+    /// Whether a call has found the disk full since the last one that could write. SQLite may roll back all calls of a transaction then.
+    is_full: AtomicBool,
+}
+
+/// The number of connections for calls that only read.
+const READERS: usize = 2;
 
 impl Ledger {
     /// Opens the ledger in a folder, or creates it. One of an older schema is brought to that of this build.
@@ -61,15 +94,17 @@ impl Ledger {
     /// # Errors
     /// The database cannot be opened or used: then nothing in it has changed.
     pub fn open(data: &Path) -> Result<Self> {
-        let connection = file::open(&data.join(FILE))?;
-        let group = GroupCommit::start(connection, CrashPoints::of_environment(data));
+        let path = data.join(FILE);
+        let connection = file::open(&path)?;
+        let readers = (0..READERS).map(|_| file::open_for_reads(&path)).collect::<Result<_>>()?;
+        let group = GroupCommit::start(connection, readers, CrashPoints::of_environment(data));
         Ok(Self::on(Arc::new(group.map_err(Error::file(data))?)))
     }
 
     /// A ledger on a storage whose database has the schema of this build.
     #[must_use]
     pub fn on(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+        Self { storage, health: Arc::default() }
     }
 
     /// Runs `call` on the ledger's connection, and returns once what it wrote is on disk.
@@ -81,22 +116,122 @@ impl Ledger {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        let (job, answer) = self.job(call);
+        self.storage.submit(job)?;
+        // Nobody answers where the transaction could not go on.
+        let Done { result, wrote, committed } = answer.await.unwrap_or_default();
+        let result = if committed || result.is_err() { result } else { Err(Error::Uncommitted) };
+        self.note(&result, wrote);
+        match result {
+            Err(Error::Uncommitted) if self.is_full() => Err(Error::LedgerFull),
+            result => result,
+        }
+    }
+
+    /// Runs `call`, which only reads, beside the calls that write. It sees what all calls have written that have returned.
+    ///
+    /// # Errors
+    /// The error of `call`.
+    pub async fn read<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (job, answer) = self.job(call);
+        self.storage.submit_read(job)?;
+        answer.await.unwrap_or_default().result
+    }
+
+    /// A call as a storage takes it, and where it says what became of it.
+    fn job<T, F>(&self, call: F) -> (Job, oneshot::Receiver<Done<T>>)
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
+        let health = self.health.clone();
         let job: Job = Box::new(move |connection| {
+            let before = connection.total_changes();
             let result = call(connection);
+            let wrote = connection.total_changes() != before;
+            if matches!(&result, Err(Error::Ledger(error)) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+            {
+                health.is_full.store(true, Ordering::Relaxed);
+            }
             let keep = result.is_ok();
             let finish: Finish = Box::new(move |committed| {
                 // Sending fails only if the caller was cancelled; what was written stays.
-                let _ = reply.send(if committed || result.is_err() {
-                    result
-                } else {
-                    Err(Error::Other("the ledger could not commit".to_owned()))
-                });
+                let _ = reply.send(Done { result, wrote, committed });
             });
             (keep, finish)
         });
-        self.storage.submit(job)?;
-        answer.await.map_err(|_| Error::LedgerClosed)?
+        (job, answer)
+    }
+
+    /// Keeps what the call says of the ledger's health.
+    fn note<T>(&self, result: &Result<T>, wrote: bool) {
+        match result {
+            Err(error @ (Error::Ledger(_) | Error::Uncommitted)) => {
+                self.health.failures.fetch_add(1, Ordering::Relaxed);
+                let is_of_disk = |error: &rusqlite::Error| {
+                    use ErrorCode::{
+                        CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure,
+                    };
+                    error.sqlite_error_code().is_some_and(|code| {
+                        [CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure]
+                            .contains(&code)
+                    })
+                };
+                if !matches!(error, Error::Ledger(cause) if !is_of_disk(cause)) {
+                    self.health.is_failing.store(true, Ordering::Relaxed);
+                }
+            }
+            // A transaction that writes nothing can be committed on a full disk.
+            Ok(_) if wrote => {
+                self.health.is_failing.store(false, Ordering::Relaxed);
+                self.health.is_full.store(false, Ordering::Relaxed);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.storage.has_no_space() || self.health.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last call that wrote could not be committed: writes are refused then.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.health.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// How many calls the database has failed, since the start.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.health.failures.load(Ordering::Relaxed)
+    }
+
+    /// Writes something of no meaning, to learn whether a ledger that was failing works again.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn probe(&self, now: Nanos) -> Result<()> {
+        self.call(move |connection| set_meta(connection, "probe", &now.to_string())).await
+    }
+}
+
+/// What became of a call.
+struct Done<T> {
+    result: Result<T>,
+    /// Whether it changed any row.
+    wrote: bool,
+    committed: bool,
+}
+
+impl<T> Default for Done<T> {
+    /// Of a call that was dropped, because its transaction could not go on.
+    fn default() -> Self {
+        Self { result: Err(Error::Uncommitted), wrote: false, committed: false }
     }
 }
 
@@ -174,6 +309,111 @@ mod tests {
         // The first ledger is still open, so SQLite keeps the log instead of creating a new one.
         let _second = Ledger::open(folder.path()).unwrap();
         assert_eq!(modes(), [0o600; 3]);
+    }
+
+    #[tokio::test]
+    async fn reads_see_what_was_written_and_hold_up_no_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let (go, wait) = std::sync::mpsc::channel();
+        let slow = ledger.read(move |connection| {
+            let before = meta(connection, "a")?;
+            wait.recv().unwrap();
+            Ok((before, meta(connection, "a")?))
+        });
+        let writes = async {
+            for number in 0..20 {
+                let text = number.to_string();
+                let stored = text.clone();
+                ledger.call(move |connection| set_meta(connection, "a", &stored)).await.unwrap();
+                let read = ledger.read(|connection| meta(connection, "a")).await.unwrap();
+                assert_eq!(read, Some(text), "what a call has written is read");
+            }
+            go.send(()).unwrap();
+        };
+        let (slow, ()) = tokio::join!(slow, writes);
+        let (first, last) = slow.unwrap();
+        assert_eq!(first, last, "a read is of one moment");
+        let written = ledger.read(|connection| set_meta(connection, "a", "x")).await;
+        assert!(matches!(written, Err(Error::Ledger(_))), "{written:?}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let good = ledger.call(|connection| set_meta(connection, "a", "1"));
+        let bad = ledger.call(|connection| -> Result<()> {
+            set_meta(connection, "b", "2")?;
+            panic!("on purpose")
+        });
+        let (good, bad) = tokio::join!(good, bad);
+        assert!(good.is_ok() && matches!(bad, Err(Error::Uncommitted)), "{bad:?}");
+        let bad: Result<()> = ledger.read(|_| panic!("on purpose")).await;
+        assert!(bad.is_err());
+        let read = ledger.read(|connection| Ok((meta(connection, "a")?, meta(connection, "b")?)));
+        assert_eq!(read.await.unwrap(), (Some("1".to_owned()), None));
+    }
+
+    /// A call that needs more room than there is.
+    async fn large(ledger: &Ledger) -> Result<()> {
+        ledger.call(|connection| set_meta(connection, "large", &"x".repeat(1 << 20))).await
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_meilisearch_tells_it_until_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let pages = |number: u32| {
+            move |connection: &Connection| {
+                Ok(connection
+                    .pragma_update_and_check(None, "max_page_count", number, |row| row.get::<_, u32>(0))?)
+            }
+        };
+        assert!(!ledger.is_failing());
+        ledger.call(pages(1)).await.unwrap();
+        let error = large(&ledger).await.unwrap_err().to_api();
+        assert_eq!((error.status, error.body.code.as_str()), (422, "no_space_left_on_device"));
+        assert!(ledger.is_failing() && ledger.failures() == 1);
+        // What writes nothing says nothing about the disk.
+        ledger.call(|connection| meta(connection, "a")).await.unwrap();
+        assert!(ledger.is_failing());
+        ledger.call(pages(1 << 20)).await.unwrap();
+        ledger.probe(7).await.unwrap();
+        assert!(!ledger.is_failing());
+        large(&ledger).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_committed_has_no_effect() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let impatient = |connection: &Connection| Ok(connection.busy_timeout(std::time::Duration::ZERO)?);
+        ledger.call(impatient).await.unwrap();
+        let other = Connection::open(folder.path().join(FILE)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let failed = ledger.call(|connection| set_meta(connection, "a", "1")).await;
+        assert!(matches!(failed, Err(Error::Uncommitted)), "{failed:?}");
+        assert!(ledger.is_failing());
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(ledger.call(|connection| meta(connection, "a")).await.unwrap(), None);
+        ledger.call(|connection| set_meta(connection, "a", "2")).await.unwrap();
+        assert!(!ledger.is_failing());
+    }
+
+    #[tokio::test]
+    async fn an_error_of_a_client_is_none_of_the_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let refused: Result<()> = ledger.call(|_| Err(Error::NoNode)).await;
+        assert!(refused.is_err() && !ledger.is_failing() && ledger.failures() == 0);
+        let broken = |connection: &Connection| Ok(connection.execute_batch("SELECT secret FROM tasks")?);
+        let error = ledger.call(broken).await.unwrap_err();
+        assert!(!ledger.is_failing() && ledger.failures() == 1, "a statement is wrong, not the disk");
+        assert!(error.chain().to_string().contains("secret"), "the log says it: {}", error.chain());
+        for told in [error.to_string(), error.to_api().body.message] {
+            assert!(!told.contains("secret") && !told.contains("SELECT"), "{told}");
+        }
     }
 
     #[tokio::test]

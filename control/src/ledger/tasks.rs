@@ -1,6 +1,6 @@
 //! Clients' tasks.
 
-pub use super::task_list::{Query, list, swap_names};
+pub use super::task_list::{Moment, Query, list, swap_names, uids};
 
 use super::{cell::Cell, meta_as, set_meta, webhooks};
 use crate::{
@@ -190,6 +190,53 @@ pub fn forget(connection: &Connection, uid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Removes those of these tasks that have ended, with all that the ledger has of them. Returns how many they were.
+///
+/// # Errors
+/// The database failed.
+pub fn forget_ended(connection: &Connection, uids: &[u32]) -> Result<usize> {
+    let uids = serde_json::to_string(uids)?;
+    let ended = "SELECT uid FROM tasks NOT INDEXED WHERE uid IN (SELECT value FROM json_each(?1))
+                 AND status IN ('succeeded', 'failed', 'canceled')";
+    for table in ["intents", "node_tasks"] {
+        connection
+            .prepare_cached(&format!("DELETE FROM {table} WHERE uid IN ({ended})"))?
+            .execute([&uids])?;
+    }
+    Ok(connection.prepare_cached(&format!("DELETE FROM tasks WHERE uid IN ({ended})"))?.execute([&uids])?)
+}
+
+/// Changes the details of a task that has not ended.
+///
+/// # Errors
+/// The database failed.
+pub fn set_details(connection: &Connection, uid: u32, details: &Value) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET details = ?2 WHERE uid = ?1 AND status IN ('enqueued', 'processing')",
+        )?
+        .execute(params![uid, details.to_string()])?;
+    Ok(())
+}
+
+/// When the oldest task began that is not ended, or of which something is open; `None` if there is none.
+///
+/// # Errors
+/// The database failed.
+pub fn oldest_open(connection: &Connection) -> Result<Option<Nanos>> {
+    let sql = "SELECT min(enqueued_at) FROM tasks
+               WHERE status IN ('enqueued', 'processing') OR uid IN (SELECT uid FROM intents)";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// The number of tasks.
+///
+/// # Errors
+/// The database failed.
+pub fn count(connection: &Connection) -> Result<u64> {
+    Ok(connection.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0))?)
+}
+
 /// Like [`forget`], for a task of which no client knows. If its uid is the last one, the next task gets it, so that clients see
 /// no gap.
 ///
@@ -325,58 +372,5 @@ mod tests {
         let task = ledger.call(|c| get(c, 0)).await.unwrap().unwrap();
         assert_eq!(task.view()["status"], "succeeded");
         assert_eq!(task.view()["duration"], "PT0.000000004S");
-    }
-
-    #[tokio::test]
-    async fn lists_are_filtered_and_paged() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
-        for index in ["a", "b", "abc", "a"] {
-            ledger.call(move |c| insert(c, &addition(index), 1)).await.unwrap();
-        }
-        let uids = async |query: Query| {
-            let (tasks, total) = ledger.call(move |c| list(c, &query)).await.unwrap();
-            (tasks.iter().map(|task| task.uid).collect::<Vec<_>>(), total)
-        };
-        let all = Query { limit: 10, ..Query::default() };
-        assert_eq!(uids(all.clone()).await, (vec![3, 2, 1, 0], 4));
-        assert_eq!(uids(Query { limit: 2, from: Some(2), ..all.clone() }).await, (vec![2, 1], 4));
-        assert_eq!(uids(Query { reverse: true, from: Some(2), ..all.clone() }).await, (vec![2, 3], 4));
-        assert_eq!(uids(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await, (vec![3, 0], 2));
-        assert_eq!(uids(Query { visible: Some(vec!["ab*".into()]), ..all.clone() }).await, (vec![2], 4));
-        assert_eq!(uids(Query { uids: Some(vec![]), ..all }).await, (vec![], 0));
-    }
-
-    #[tokio::test]
-    async fn swaps_change_names_in_the_tasks_before_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
-        let swap = |left: &str, right: &str| NewTask {
-            index: None,
-            kind: TaskKind::IndexSwap,
-            details: Some(json!({"swaps": [{"indexes": [left, right], "rename": false}]})),
-            custom_metadata: None,
-        };
-        for task in
-            [addition("a"), addition("b"), addition("c"), swap("a", "b"), swap("a", "b"), addition("a")]
-        {
-            ledger.call(move |c| insert(c, &task, 1)).await.unwrap();
-        }
-        ledger.call(|c| swap_names(c, 4, "a", "b")).await.unwrap();
-        let list = async |query: Query| ledger.call(move |c| list(c, &query)).await.unwrap();
-        let all = Query { limit: 10, reverse: true, ..Query::default() };
-        let (tasks, _) = list(all.clone()).await;
-        let names: Vec<_> = tasks.iter().map(|task| task.index.as_deref()).collect();
-        assert_eq!(names, [Some("b"), Some("a"), Some("c"), None, None, Some("a")]);
-        let swapped = |task: &Task| task.details.as_ref().unwrap()["swaps"][0]["indexes"].clone();
-        assert_eq!(
-            tasks[3..5].iter().map(swapped).collect::<Vec<_>>(),
-            [json!(["b", "a"]), json!(["a", "b"])]
-        );
-        // Nodes count swaps but do not list them for an index, and they count tasks that a key may not see.
-        let (tasks, total) = list(Query { indexes: Some(vec!["a".into()]), ..all.clone() }).await;
-        assert_eq!((tasks.len(), total), (2, 4));
-        let (tasks, total) = list(Query { visible: Some(vec!["c".into()]), ..all }).await;
-        assert_eq!((tasks.len(), total), (1, 6));
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
     domain::cluster_state::ClusterState,
-    node::{Node, Request},
+    node::{FOREIGN, Node, Request},
     sync::unknown_keys,
 };
 use futures_util::future::join_all;
@@ -71,6 +71,11 @@ async fn is_fit(node: &Node, version: Option<&str>) -> Option<String> {
             "node `{name}` runs Meilisearch {own}, the cluster {}: start it with the cluster's version",
             version.unwrap_or_default()
         ));
+    }
+    match node.belongs_to_another().await {
+        Ok(false) => {}
+        Ok(true) => return Some(format!("node `{name}` at {url}: {FOREIGN}")),
+        Err(error) => return Some(format!("node `{name}`: {}", error.chain())),
     }
     match node.index_uids().await {
         Ok(indexes) if indexes.is_empty() => None,

@@ -152,6 +152,11 @@ pub async fn run(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
 async fn start(cluster: &Cluster, wanted: Wanted) -> Result<Plan> {
     let Wanted { wanted: operation, dry_run, pace } = wanted;
     pace.over(cluster.config.moves)?;
+    if !cluster.is_ready() && !dry_run && !matches!(operation, Operation::LostNode { .. }) {
+        return Err(Error::Refused(vec![
+            "the cluster is starting: until it is ready, only `miroir node lost` can change it".to_owned(),
+        ]));
+    }
     // First the checks that need no node, so that the operator gets their errors at once.
     let before = cluster.cluster_state();
     let mut after = ClusterState::clone(&before);

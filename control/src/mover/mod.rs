@@ -28,12 +28,11 @@ use crate::{
 use copy::Copy;
 use hand_over::HandOver;
 use miroir_core::shard::Shard;
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
+/// What the mover's work is called in logs and metrics.
+const MOVER: &str = "mover";
 /// How often the mover looks for work.
 const TICK: Duration = Duration::from_millis(200);
 /// A round of at most this many documents is not throttled.
@@ -51,15 +50,16 @@ impl Mover {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let is_new = cluster.mover.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
-        if !is_new {
-            return;
-        }
+        let Some(claim) = cluster.mover.claim(name) else { return };
         let work = work(cluster.clone());
         let cluster = cluster.clone();
-        tokio::spawn(async move {
-            work.await;
-            cluster.mover.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let supervisor = cluster.supervisor.clone();
+        supervisor.spawn(MOVER, async move {
+            let _claim = claim;
+            if cluster.supervisor.catch(MOVER, work).await.is_err() {
+                // The next look for work starts it again.
+                tokio::time::sleep(PAUSE).await;
+            }
         });
     }
 }
@@ -269,5 +269,36 @@ impl<'a> Move<'a> {
             return Ok(());
         }
         Err(Error::Other(format!("node `{}` became unreachable", self.source.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ClusterBuilder;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_is_free_again_after_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Arc::new(ClusterBuilder::new(folder.path()).build());
+        let runs = Arc::new(AtomicU32::new(0));
+        let look = || {
+            let runs = runs.clone();
+            Mover::alone(&cluster, "fill a".to_owned(), |_| async move {
+                runs.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                panic!("on purpose")
+            });
+        };
+        for _ in 0..3 {
+            look();
+            tokio::time::sleep(PAUSE / 2).await;
+        }
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "it is not started again and again");
+        look();
+        tokio::time::sleep(PAUSE / 2).await;
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+        assert_eq!(cluster.supervisor.failures().get(MOVER), Some(&2));
     }
 }

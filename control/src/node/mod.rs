@@ -3,6 +3,7 @@
 pub mod answers;
 mod documents;
 mod features;
+mod health;
 mod http;
 mod indexes;
 mod keys;
@@ -12,15 +13,17 @@ mod tasks;
 mod tests;
 mod transport;
 
+pub use health::{FOREIGN, Health};
 pub use http::Http;
 pub use tasks::TaskInfo;
 pub use transport::{Call, NoAnswer, Transport};
 
 use crate::base::{
     error::{Error, Result},
-    time::{Instant, SharedClock},
+    time::SharedClock,
 };
 use axum::{body::Bytes, http::Method};
+use health::{CHECK, Check};
 use miroir_core::{error::ErrorBody, node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
@@ -44,20 +47,9 @@ pub struct Node {
     transport: Arc<dyn Transport>,
     clock: SharedClock,
     master_key: String,
+    /// The key that tells the cluster's nodes from another cluster's; `None` for a node of no cluster.
+    cluster_key: Option<String>,
     health: Mutex<Health>,
-}
-
-/// The result of the last health check.
-#[derive(Clone, Debug)]
-pub struct Health {
-    /// Whether it answered `/health` with 200.
-    pub up: bool,
-    /// Since when `up` has this value.
-    pub since: Instant,
-    /// Its version, once the node has reported it.
-    pub version: Option<String>,
-    /// The error of the last health check.
-    pub error: Option<String>,
 }
 
 /// A node's complete answer.
@@ -151,7 +143,7 @@ impl Node {
         master_key: String,
         clock: SharedClock,
     ) -> Self {
-        let health = Health { up: false, since: clock.monotonic(), version: None, error: None };
+        let health = Health::unknown(clock.monotonic());
         Self {
             name: config.name.clone(),
             url: config.url.clone(),
@@ -160,8 +152,15 @@ impl Node {
             transport,
             clock,
             master_key,
+            cluster_key: None,
             health: Mutex::new(health),
         }
+    }
+
+    /// A node of the cluster whose gateways read under this key. It counts as away as long as it has the data of another cluster.
+    #[must_use]
+    pub fn of_cluster(self, cluster_key: String) -> Self {
+        Self { cluster_key: Some(cluster_key), ..self }
     }
 
     /// Its configuration.
@@ -253,7 +252,7 @@ impl Node {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it answered its last health check.
+    /// Whether it answers, as far as health checks say.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).up
@@ -266,16 +265,30 @@ impl Node {
         (!health.up).then(|| self.clock.since(health.since))
     }
 
-    /// Checks the node's health. Returns `true` if it was down before, or was never checked, and is up now.
+    /// Checks the node's health. Returns `true` if it was away before, or was never checked, and is up now.
     pub async fn check(&self) -> bool {
+        let begun = self.clock.monotonic();
         let request = Request { authority: Authority::Nobody, ..Request::own("GET", "/health", None) };
-        let result = match self.send_within(&request, Duration::from_secs(2)).await {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(format!("/health answered {}", answer.status)),
-            Err(error) => Err(error.chain().to_string()),
+        let mut result = match self.send_within(&request, CHECK).await {
+            Ok(answer) if answer.status == 200 => Check::Answered,
+            Ok(answer) => Check::Missed(format!("/health answered {}", answer.status)),
+            Err(error) if health::is_refused(&error) => Check::Refused(error.chain().to_string()),
+            Err(error) => Check::Missed(error.chain().to_string()),
         };
-        let known = self.health().version.is_some() && self.is_up();
-        let version = if result.is_ok() && !known {
+        let before = self.health();
+        let is_new = matches!(result, Check::Answered) && !before.is_verified();
+        let mut is_foreign = None;
+        if is_new {
+            is_foreign = self.belongs_to_another().await.map(Some).unwrap_or_else(|error| {
+                tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell whose it is");
+                None
+            });
+            if is_foreign == Some(true) {
+                result = Check::Foreign;
+            }
+        }
+        let known = before.version.is_some() && before.up;
+        let version = if matches!(result, Check::Answered) && !known {
             // Without it the next check asks again.
             self.version().await.map(Some).unwrap_or_else(|error| {
                 tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell its version");
@@ -285,15 +298,13 @@ impl Node {
             None
         };
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let came = result.is_ok() && !health.up;
-        if health.up != result.is_ok() {
-            health.up = result.is_ok();
-            health.since = self.clock.monotonic();
-        }
         if version.is_some() {
             health.version = version;
         }
-        health.error = result.err();
+        let came = health.learn(result, begun, self.clock.monotonic());
+        if is_foreign == Some(false) {
+            health.verified();
+        }
         came
     }
 }

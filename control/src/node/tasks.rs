@@ -175,6 +175,28 @@ impl Node {
         self.results("GET /batches", &answer).cloned()
     }
 
+    /// How many tasks the node has, ended or not.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn count_tasks(&self) -> Result<u64> {
+        let path = "/tasks?limit=1";
+        let answer = self.ask("GET", path, None).await?;
+        let total = answer.get("total").and_then(Value::as_u64);
+        total.ok_or_else(|| self.unreadable(&format!("GET {path}"), &answer))
+    }
+
+    /// Deletes the tasks that ended before a date.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn delete_ended_tasks(&self, before: &str) -> Result<()> {
+        let path = ApiPath::from("/tasks")
+            .with("statuses", "succeeded,failed,canceled")
+            .with("beforeFinishedAt", before);
+        self.ask("DELETE", path, None).await.map(drop)
+    }
+
     /// Cancels tasks; gives the task that does so, unless the answer names none.
     ///
     /// # Errors

@@ -93,3 +93,32 @@ async fn health_is_what_the_last_check_saw() {
     assert!(node.away().is_some());
     assert_eq!(node.health().error.as_deref(), Some("node `a` did not answer: connection refused"));
 }
+
+#[tokio::test]
+async fn a_node_with_the_data_of_another_cluster_is_away() {
+    let keys = |texts: &[&str]| {
+        let key = |text: &&str| json!({"uid": text, "key": text, "name": "miroir:read"});
+        let client = json!({"uid": "c", "key": "c", "name": "a client's"});
+        json!({"results": texts.iter().map(key).chain([client]).collect::<Vec<_>>()})
+    };
+    for (there, is_own) in
+        [(&["own"][..], true), (&[], true), (&["other"], false), (&["own", "other"], false)]
+    {
+        let answer = keys(there);
+        let transport = Script::new(move |call| match call.url.path() {
+            "/version" => Reply::Answer(200, json!({"pkgVersion": "1.50.0"})),
+            "/keys" => Reply::Answer(200, answer.clone()),
+            _ => Reply::Answer(200, json!({"status": "available"})),
+        });
+        let node = node("a", transport.clone()).of_cluster("own".into());
+        assert_eq!(
+            (node.check().await, node.is_up(), node.health().is_foreign),
+            (is_own, is_own, !is_own),
+            "{there:?}"
+        );
+        node.check().await;
+        let asked = transport.calls().iter().filter(|call| call.url.path() == "/keys").count();
+        assert_eq!(asked, if is_own { 1 } else { 2 }, "{there:?}: its keys are listed when it comes");
+        assert_eq!(node.health().error.is_some(), !is_own);
+    }
+}

@@ -75,6 +75,7 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
         );
         return Err(Error::Refused(errors));
     }
+    one_cluster(&found)?;
     let (cluster_state, mut recovered) = cluster_state(&config, &found);
     for (index, settings) in found.values().flat_map(|of_node| &of_node.settings) {
         let shown = settings.get(EMBEDDERS).unwrap_or(&Value::Null);
@@ -83,6 +84,25 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
     }
     store(&ledger, cluster_state, found).await?;
     Ok(recovered)
+}
+
+/// Checks that no two nodes have the data of different clusters.
+fn one_cluster(found: &BTreeMap<NodeName, NodeContent>) -> Result<()> {
+    let mut clusters: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, of_node) in found {
+        let own = of_node.keys.iter().filter(|key| KeyHolder::of(key) == KeyHolder::GatewayReads);
+        for uid in own.filter_map(|key| key.get("uid")?.as_str()) {
+            clusters.entry(uid).or_insert(name.as_str());
+        }
+    }
+    let named: Vec<&str> = clusters.into_values().collect();
+    match named.as_slice() {
+        [_, _, ..] => Err(Error::Refused(vec![format!(
+            "nodes have the data of different clusters, among them {}: leave those out that are not of this cluster",
+            named.join(", ")
+        )])),
+        _ => Ok(()),
+    }
 }
 
 /// Derives the cluster state from the nodes' data.

@@ -34,6 +34,21 @@ fn placement_follows_from_what_nodes_have() {
     assert_eq!(cluster_state.desired[0].iter().collect::<BTreeSet<_>>().len(), 2);
 }
 
+#[test]
+fn nodes_of_two_clusters_are_not_mixed() {
+    let of_cluster = |uid: u128| {
+        let key = crate::domain::key_holder::read_key(Uuid::from_u128(uid));
+        NodeContent { keys: vec![key, serde_json::json!({"name": "a client's", "uid": "x"})], ..found(&[]) }
+    };
+    let nodes = |uids: [u128; 2]| {
+        BTreeMap::from([("a".into(), of_cluster(uids[0])), ("b".into(), of_cluster(uids[1]))])
+    };
+    one_cluster(&nodes([1, 1])).unwrap();
+    one_cluster(&BTreeMap::from([("a".into(), found(&[]))])).unwrap();
+    let error = one_cluster(&nodes([1, 2])).unwrap_err().to_string();
+    assert!(error.contains("different clusters, among them a, b"), "{error}");
+}
+
 #[tokio::test]
 async fn what_clients_have_set_on_the_server_is_known_again() {
     let mut file = ClusterFile::from_flags(&["a=http://a:1".to_owned()]).unwrap();

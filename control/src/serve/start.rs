@@ -15,15 +15,24 @@ use crate::{
     indexes::{broadcast, creation, fields},
     ledger::{self, intents, leases, steps, tasks},
     membership, mover,
+    node::FOREIGN,
     publish::folder,
-    sync::{self, features, health, instance_change},
-    tracking::{self, webhooks},
+    sync::{self, features, health, instance_change, node_queues},
+    tracking::{self, task_deletion, webhooks},
     writes::{commit, edit, recovery},
 };
 use miroir_core::{node_name::NodeName, protocol::WriteOperation};
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
+/// How long all nodes are waited for, if every shard can be read without those that do not answer.
+const READABLE: Duration = Duration::from_secs(10);
+/// How long nodes are waited for, if there are shards that cannot be read without them.
+const UNREADABLE: Duration = Duration::from_secs(30);
+/// How often a ledger that fails is tried.
+const PROBE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to prepare nodes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long nodes may be silent at a start before that is logged.
 const LOG_AFTER: Duration = Duration::from_secs(2);
 
@@ -33,46 +42,112 @@ const LOG_AFTER: Duration = Duration::from_secs(2);
 /// # Errors
 /// The ledger failed.
 pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
-    wait_for_nodes(&cluster).await;
-    bootstrap_keys(&cluster).await?;
-    cluster.write_keys.fence_all(&cluster).await?;
-    for node in cluster.nodes().iter().filter(|node| node.is_up()) {
-        if let Err(error) = cluster.write_keys.catch_up(&cluster, node).await {
-            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
+    membership::take_up_pace(&cluster).await?;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        wait_for_nodes(&cluster).await?;
+        match prepare(&cluster).await {
+            Ok(()) => break,
+            // A node may have become unreachable again.
+            Err(error @ (Error::NoNode | Error::Unreachable { .. } | Error::Unexpected { .. })) => {
+                tracing::warn!(error = %error.chain(), ?pause, "nodes could not be prepared, and are tried again after a pause");
+            }
+            Err(error) => return Err(error),
         }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     take_up(&cluster).await?;
-    membership::take_up_pace(&cluster).await?;
-    features::learn(&cluster).await?;
-    tokio::spawn(tracking::run(cluster.clone()));
-    let beginning = cluster.clone();
-    tokio::spawn(async move { fields::complete_unknown(&beginning).await });
-    tokio::spawn(know_leases(cluster.clone()));
-    tokio::spawn(recovery::watch(cluster.clone()));
-    tokio::spawn(health::watch(cluster.clone()));
-    tokio::spawn(mover::watch(cluster.clone()));
-    tokio::spawn(webhooks::watch(cluster.clone()));
-    if let Some(folder) = &cluster.publisher.folder {
-        tokio::spawn(folder::watch(folder.clone()));
-    }
+    run_loops(&cluster);
     cluster.publish()?;
     cluster.set_ready();
     tracing::info!(version = cluster.cluster_state().version, "ready");
     Ok(())
 }
 
-/// Waits until every shard can be read, and for some seconds also for all nodes.
-async fn wait_for_nodes(cluster: &Cluster) {
+/// Starts what runs for as long as the process lives.
+fn run_loops(cluster: &Arc<Cluster>) {
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        cluster: &Arc<Cluster>,
+        name: &'static str,
+        run: impl Fn(Arc<Cluster>) -> F + Send + 'static,
+    ) {
+        let shared = cluster.clone();
+        cluster.supervisor.keep(name, move || run(shared.clone()));
+    }
+    keep(cluster, "tracking", tracking::run);
+    keep(cluster, "recovery", recovery::watch);
+    keep(cluster, "health", health::watch);
+    keep(cluster, "moves", mover::watch);
+    keep(cluster, "webhooks", webhooks::watch);
+    keep(cluster, "old tasks", task_deletion::watch);
+    keep(cluster, "ledger", probe_ledger);
+    keep(cluster, "node queues", node_queues::watch);
+    if let Some(folder) = cluster.publisher.folder.clone() {
+        cluster.supervisor.keep("folder", move || folder::watch(folder.clone()));
+    }
+    let beginning = cluster.clone();
+    cluster.supervisor.spawn("fields", async move { fields::complete_unknown(&beginning).await });
+    cluster.supervisor.spawn("leases", know_leases(cluster.clone()));
+}
+
+/// Prepares the nodes that are up. It can be done again.
+async fn prepare(cluster: &Arc<Cluster>) -> Result<()> {
+    bootstrap_keys(cluster).await?;
+    cluster.write_keys.fence_all(cluster).await?;
+    for node in cluster.nodes().iter().filter(|node| node.is_up()) {
+        if let Err(error) = cluster.write_keys.catch_up(cluster, node).await {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
+        }
+    }
+    match features::learn(cluster).await {
+        // Every node that answers is behind. The health's watch learns it from the first one that is not.
+        Err(Error::NoNode) => Ok(()),
+        learnt => learnt,
+    }
+}
+
+/// Tries each second whether a ledger that was failing works again, forever: until it does, nobody may send a write that would tell.
+async fn probe_ledger(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(PROBE).await;
+        if cluster.ledger.is_failing() && cluster.ledger.probe(cluster.clock.wall()).await.is_ok() {
+            tracing::info!("the ledger works again");
+        }
+    }
+}
+
+/// Waits for all nodes; after [`READABLE`], only until every shard can be read; and after [`UNREADABLE`], only for one node, so that
+/// the shards that are there are served. Operators can declare nodes lost meanwhile.
+///
+/// # Errors
+/// The ledger failed; or it is new, and nodes have the data of a cluster: a ledger was lost, or another control plane has these nodes.
+async fn wait_for_nodes(cluster: &Cluster) -> Result<()> {
+    let is_new = !are_keys_equal(cluster).await?;
     let begun = cluster.clock.monotonic();
     let mut is_logged = false;
     loop {
         health::check(cluster).await;
         let cluster_state = cluster.cluster_state();
         let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
-        let readable = cluster_state.shards().all(|shard| cluster_state.active(shard).any(is_up));
-        let whole = cluster.nodes().iter().all(|node| node.is_up());
-        if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
-            return;
+        let unreadable =
+            cluster_state.shards().filter(|shard| !cluster_state.active(*shard).any(is_up)).count();
+        let nodes = cluster.nodes();
+        let waited = cluster.clock.since(begun);
+        if nodes.iter().all(|node| node.is_up()) || (unreadable == 0 && waited > READABLE) {
+            return Ok(());
+        }
+        let foreign = nodes.iter().filter(|node| is_new && node.health().is_foreign);
+        let foreign: Vec<String> = foreign.map(|node| format!("node `{}`: {FOREIGN}", node.name)).collect();
+        if !foreign.is_empty() {
+            return Err(Error::Refused(foreign));
+        }
+        if waited > UNREADABLE && nodes.iter().any(|node| node.is_up()) {
+            tracing::error!(
+                shards = unreadable,
+                "no node answers that has these shards: the others are served; if a node is gone for good, `miroir node lost`"
+            );
+            return Ok(());
         }
         if !is_logged && cluster.clock.since(begun) > LOG_AFTER {
             is_logged = true;
@@ -88,11 +163,15 @@ async fn wait_for_nodes(cluster: &Cluster) {
     }
 }
 
+/// Whether the nodes have had the keys of this ledger's cluster once.
+async fn are_keys_equal(cluster: &Cluster) -> Result<bool> {
+    Ok(cluster.ledger.call(|connection| ledger::meta(connection, "keys")).await?.is_some())
+}
+
 /// Makes the API keys equal on all nodes: all get the default keys of the first node. This happens once in a cluster's life.
 /// Nodes that are unreachable then get the keys when they sync.
 async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
-    let done = cluster.ledger.call(|connection| ledger::meta(connection, "keys")).await?.is_some();
-    if done {
+    if are_keys_equal(cluster).await? {
         return Ok(());
     }
     let nodes = cluster.nodes();
@@ -101,6 +180,10 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     let uid = cluster.ledger.call(|connection| ledger::meta_as(connection, "read_key")).await?;
     let uid = uid.ok_or_else(|| Error::Other("the ledger has no key of gateways' reads".to_owned()))?;
     create_key(first, &read_key(uid)).await?;
+    // Another control plane may start with these nodes at the same time.
+    if first.belongs_to_another().await? {
+        return Err(Error::Refused(vec![format!("node `{}`: {FOREIGN}", first.name)]));
+    }
     for node in others {
         sync::sync_keys(first, node).await?;
     }
@@ -178,8 +261,8 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     }
     if !open.is_empty() {
         tracing::warn!(writes = open.len(), "recovering writes without a commit");
-        let cluster = cluster.clone();
-        tokio::spawn(async move {
+        let (cluster, supervisor) = (cluster.clone(), &cluster.supervisor);
+        supervisor.spawn("recovery", async move {
             if let Err(error) = recovery::recover(&cluster, open).await {
                 tracing::error!(error = %error.chain(), "writes could not be recovered yet");
             }
@@ -188,3 +271,6 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     edits.into_iter().for_each(|write| edit::resume(cluster, write));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,8 +48,11 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be created on a node yet");
             }
         }
-        let whole =
-            nodes.iter().filter(|node| node.is_up() && !cluster.cluster_state().behind.contains(&node.name));
+        // A node that has just missed a check is checked again first: what it may lack can wait.
+        let whole = nodes.iter().filter(|node| {
+            let health = node.health();
+            health.up && health.error.is_none() && !cluster.cluster_state().behind.contains(&node.name)
+        });
         let noticed = whole.map(async |node| {
             // A node that hangs must not delay the checks of the others.
             let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;

@@ -5,6 +5,7 @@ pub mod features;
 pub mod health;
 pub mod instance_change;
 pub mod instance_settings;
+pub mod node_queues;
 pub mod search_rules;
 #[cfg(test)]
 mod tests;
@@ -102,8 +103,8 @@ async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         .await?;
     tracing::info!(node = name, "a node has caught up");
     // The node may know fields that others do not, and others may have learnt fields meanwhile.
-    let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
+    supervisor.spawn("fields", async move {
         for index in cluster.cluster_state().indexes.keys() {
             if let Err(error) = fields::complete(&cluster, index).await {
                 tracing::warn!(index, error = %error.chain(), "fields could not be registered on all nodes: the next write will do it");

@@ -18,8 +18,9 @@ use crate::{
 };
 use miroir_core::node_name::NodeName;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tracing::Instrument;
 
+/// What the work is called in logs and metrics.
+const COMPLETION: &str = "fields";
 /// How often fields are registered on a node that refuses them, before the node is marked as behind.
 const ATTEMPTS: u8 = 3;
 /// The pause before nodes are asked again, after a node did not list its fields.
@@ -60,9 +61,9 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<NodeName
         pending.completing = FieldCompletion { is_under_way: true, attempts, seen };
         index
     };
-    let cluster = Arc::clone(cluster);
+    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let work = async move {
-        let done = run(&cluster, uid, &index).await;
+        let done = cluster.supervisor.catch(COMPLETION, run(&cluster, uid, &index)).await.flatten();
         if let Err(error) = &done {
             tracing::warn!(uid, index, error = %error.chain(), "fields could not be registered on all nodes yet");
             tokio::time::sleep(PAUSE).await;
@@ -76,7 +77,7 @@ pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<NodeName
         }
         cluster.tracked_tasks.notice();
     };
-    tokio::spawn(work.in_current_span());
+    supervisor.spawn(COMPLETION, work);
     None
 }
 

@@ -4,6 +4,7 @@ mod field_completion;
 mod finish;
 mod restarts;
 mod roll_back;
+pub mod task_deletion;
 #[cfg(test)]
 mod tests;
 pub mod webhooks;
@@ -74,8 +75,9 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         }
     }
     let asked = wanted.into_iter().map(async |(node, uids)| {
-        let seen = ask(cluster, &node, &uids).await;
-        (node, seen)
+        // A node whose answer nobody can digest must not hide the others': it is asked again in the next round.
+        let asked = cluster.supervisor.catch("task states", ask(cluster, &node, &uids)).await;
+        (node, asked.unwrap_or_else(|_| Some(BTreeMap::new())))
     });
     let mut seen: BTreeMap<NodeName, BTreeMap<u32, ReportedState>> = BTreeMap::new();
     let mut stopped: BTreeSet<NodeName> = BTreeSet::new();
@@ -144,7 +146,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     for group in [others, cancelations] {
         let ended = join_all(group.into_iter().map(|(uid, over)| {
             let span = cluster.tracked_tasks.span(uid);
-            finish(cluster, uid, *over).instrument(span)
+            let ending = finish(cluster, uid, *over).instrument(span);
+            async move { cluster.supervisor.catch("task end", ending).await.flatten() }
         }))
         .await;
         // A task that cannot end must not delay the others.

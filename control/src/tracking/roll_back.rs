@@ -24,7 +24,9 @@ use futures_util::future::join_all;
 use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
-use tracing::Instrument;
+
+/// What the rollback is called in logs and metrics.
+const ROLL_BACK: &str = "roll-back";
 
 /// Starts the rollback. The task waits for it.
 pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
@@ -32,9 +34,9 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
         pending.roll_back = RollBack::UnderWay;
     }
     tracing::info!(uid, nodes = ?over.to_roll_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
-    let cluster = Arc::clone(cluster);
+    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let work = async move {
-        let missed = match run(&cluster, uid, &over).await {
+        let missed = match cluster.supervisor.catch(ROLL_BACK, run(&cluster, uid, &over)).await.flatten() {
             Ok(missed) => missed,
             Err(error) => {
                 tracing::warn!(uid, error = %error.chain(), "nodes could not be rolled back");
@@ -46,7 +48,7 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
         }
         cluster.tracked_tasks.notice();
     };
-    tokio::spawn(work.in_current_span());
+    supervisor.spawn(ROLL_BACK, work);
 }
 
 /// Rolls nodes back. Returns the nodes that could not be rolled back.

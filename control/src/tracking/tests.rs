@@ -47,3 +47,23 @@ async fn a_task_is_interrupted_where_its_node_stopped_and_not_where_the_node_fai
     let interrupted: Vec<_> = parts.map(|part| (part.node.as_str(), part.is_interrupted)).collect();
     assert_eq!(interrupted, [("a", true), ("b", false)]);
 }
+
+#[tokio::test]
+async fn a_panic_over_one_nodes_answer_hides_no_others() {
+    let data = tempfile::tempdir().unwrap();
+    let transport = Script::new(|call| match call.url.port() {
+        Some(1) => panic!("on purpose"),
+        _ => Reply::Answer(200, json!({"results": [{"uid": 1, "status": "processing"}], "total": 1})),
+    });
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(transport).build());
+    for node in cluster.nodes().iter() {
+        // So that the second counts as up.
+        let _ = cluster.supervisor.catch("check", node.check()).await;
+    }
+    cluster.tracked_tasks.add(deletion());
+    round(&cluster).await.unwrap();
+    let pending = cluster.tracked_tasks.pending();
+    let states: Vec<State> = pending[&7].parts.iter().map(|part| part.seen.state).collect();
+    assert_eq!(states, [State::Waiting, State::Processing]);
+    assert_eq!(cluster.supervisor.failures().get("task states"), Some(&1));
+}

@@ -48,7 +48,7 @@ async fn round(cluster: &Cluster) -> Result<()> {
         let body = body.clone();
         let outbound = cluster.options.outbound.clone();
         // In a task of its own, so that a slow webhook does not delay the others.
-        tokio::spawn(async move {
+        cluster.supervisor.spawn("webhook", async move {
             if let Err(error) = post(&outbound, &hook, body).await {
                 tracing::warn!(%uuid, error = %chain(&error), "ended tasks could not be posted to a webhook");
             }

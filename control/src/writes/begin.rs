@@ -74,9 +74,8 @@ async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<Beg
     caught_up(cluster, &begin.shards).await;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // In a task of its own: if the gateway disconnects from here on, the begin must still be completed.
-    let cluster = cluster.clone();
-    let begun = async move { begin_locked(&cluster, begin, grant, guard).await };
-    tokio::spawn(begun.in_current_span()).await.map_err(|error| Error::Other(error.to_string()))?
+    let (cluster, supervisor) = (cluster.clone(), cluster.supervisor.clone());
+    supervisor.detach("begin", async move { begin_locked(&cluster, begin, grant, guard).await }).await?
 }
 
 /// The edits by function that a write by filter must wait for. A function may create fields on some nodes only. Until all nodes

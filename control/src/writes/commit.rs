@@ -3,7 +3,7 @@
 use super::accepted;
 use crate::{
     base::{
-        error::{Error, Result, api_error},
+        error::{Result, api_error},
         log,
     },
     cluster::{
@@ -49,22 +49,23 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
         return decided_already(cluster, &commit).await?.map_err(Into::into);
     };
     // In a task of its own: if the gateway disconnects now, the commit must still be completed.
-    let cluster = cluster.clone();
+    let (cluster, supervisor) = (cluster.clone(), cluster.supervisor.clone());
     let span = log::write_span(Some(write.task.uid), &write.index);
     let deciding = async move {
         let decided = decide(&cluster, &write, commit).await;
         match &decided {
-            Ok(decision) => _ = write.decision.send_replace(Some(decision.clone())),
+            Ok(decision) => {
+                write.decision.send_replace(Some(decision.clone()));
+                write.decided();
+            }
             // The write stays open, with its locks: the gateway's next commit, or the recovery, decides it.
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
-                cluster.open.insert(write);
             }
         }
         decided
     };
-    let decided =
-        tokio::spawn(deciding.instrument(span)).await.map_err(|error| Error::Other(error.to_string()))??;
+    let decided = supervisor.detach("commit", deciding.instrument(span)).await??;
     decided.map_err(Into::into)
 }
 

@@ -4,7 +4,6 @@
 use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
 use miroir_core::error::ErrorBody;
-use tracing::Instrument;
 
 /// The error with which a node fails to delete a document of this id; `None` if it does not fail, or no node could be asked.
 pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBody> {
@@ -21,8 +20,7 @@ pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBo
             .inspect_err(|error| tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a document id could not be checked"))
             .ok()?
     };
-    let judged = tokio::spawn(judging.in_current_span());
-    let mut error = judged.await.ok()??;
+    let mut error = cluster.supervisor.detach("preflight", judging).await.ok()??;
     error.message = error.message.replace(&probe, index);
     Some(error)
 }

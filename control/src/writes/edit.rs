@@ -6,7 +6,10 @@
 use super::{accepted, commit, recovery};
 use crate::{
     base::{error::Result, log},
-    cluster::{Cluster, open_writes::OpenWrite},
+    cluster::{
+        Cluster,
+        open_writes::{OpenWrite, UndecidedWrite},
+    },
     disguise::messages,
     domain::{task::TaskStatus, task_details::nothing_done},
     fencing::{in_flight, write_keys::LATE_REQUESTS_END},
@@ -32,20 +35,21 @@ use tracing::Instrument;
 
 /// Runs an edit until nodes have queued it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
-    let cluster = Arc::clone(cluster);
+    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
+    let write = cluster.open.insert_taken(write);
     let span = log::write_span(Some(write.task.uid), &write.index);
     let sending = async move {
         let uid = write.task.uid;
         if let Err(error) = run(&cluster, write).await {
-            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; the next start of the control plane will send it");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; its recovery decides it");
         }
     };
-    tokio::spawn(sending.instrument(span));
+    supervisor.spawn("edit", sending.instrument(span));
 }
 
 /// Resumes an edit that was open before a restart; its locks are held. Nodes may have queued it already.
-pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
-    let cluster = Arc::clone(cluster);
+pub fn resume(cluster: &Arc<Cluster>, write: UndecidedWrite) {
+    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let span = log::write_span(Some(write.task.uid), &write.index);
     let resuming = async move {
         // The requests sent before the restart carry keys that are deleted by now. After this pause, nodes have queued every
@@ -59,13 +63,13 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
             false => recovery::recover(&cluster, vec![write]).await,
         };
         if let Err(error) = resumed {
-            tracing::error!(uid, error = %error.chain(), "an edit could not be resumed; the next start of the control plane will resume it");
+            tracing::error!(uid, error = %error.chain(), "an edit could not be resumed; its recovery decides it");
         }
     };
-    tokio::spawn(resuming.instrument(span));
+    supervisor.spawn("edit", resuming.instrument(span));
 }
 
-async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
+async fn run(cluster: &Arc<Cluster>, write: UndecidedWrite) -> Result<()> {
     let uid = write.task.uid;
     let WriteOperation::Edit { filter, context, function } = write.operation.clone() else { return Ok(()) };
     let edit = Edit { filter, context, function };
@@ -75,7 +79,9 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
     if !shards_of.values().all(holds_all)
         && let Some(error) = refusal(cluster, &write.index, &edit, &shards_of).await
     {
-        return fail(cluster, &write, error).await;
+        fail(cluster, &write, error).await?;
+        write.decided();
+        return Ok(());
     }
     let path = ApiPath::of_index(&write.index, &["documents", "edit"]).with("customMetadata", &metadata(uid));
     let secret = cluster.random.name();
@@ -99,6 +105,7 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
     }
     // The client has its 202 already: the task tells the result.
     let _ = commit::apply(cluster, &write, &taken, &silent, None).await?;
+    write.decided();
     Ok(())
 }
 

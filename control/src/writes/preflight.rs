@@ -19,7 +19,6 @@ use miroir_core::{
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use tracing::Instrument;
 
 /// How long the preflight waits for settings that nodes have not applied yet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -171,8 +170,7 @@ async fn probe(
             )
             .ok()?
     };
-    let judged = tokio::spawn(probing.in_current_span());
-    let mut failure = judged.await.ok()??;
+    let mut failure = cluster.supervisor.detach("preflight", probing).await.ok()??;
     // A vector that is missing in the payload is no error: the stored document may have one already.
     if failure.code == "vector_embedding_error" {
         return None;

@@ -4,7 +4,11 @@
 use super::{accepted, commit};
 use crate::{
     base::{error::Result, log},
-    cluster::{Cluster, locks::Scope, open_writes::OpenWrite},
+    cluster::{
+        Cluster,
+        locks::Scope,
+        open_writes::{OpenWrite, UndecidedWrite},
+    },
     domain::intent::Intent,
     fencing::write_keys::GRACE,
     ledger::{intents, tasks},
@@ -25,18 +29,12 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<()> {
+pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Result<()> {
     if writes.is_empty() {
         return Ok(());
     }
     let mut failure = None;
-    let found = match ask(cluster, &writes).await {
-        Ok(found) => found,
-        Err(error) => {
-            writes.into_iter().for_each(|write| cluster.open.insert(write));
-            return Err(error);
-        }
-    };
+    let found = ask(cluster, &writes).await?;
     for write in writes {
         let uid = write.task.uid;
         let taken = found.taken.get(&uid).cloned().unwrap_or_default();
@@ -52,13 +50,15 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
             write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
         }
         match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
-            Ok(decision) => _ = write.decision.send_replace(Some(decision)),
+            Ok(decision) => {
+                write.decision.send_replace(Some(decision));
+                write.decided();
+            }
             Err(error) => {
                 span.in_scope(|| {
                     tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
                 });
                 failure = Some(error);
-                cluster.open.insert(write);
             }
         }
     }
@@ -66,7 +66,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
 }
 
 /// Fences the keys of these writes. Once no callout can arrive any more, asks nodes which writes they have accepted.
-async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<accepted::AcceptedWrites> {
+async fn ask(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<accepted::AcceptedWrites> {
     let keys: BTreeSet<Uuid> = writes.iter().filter_map(|write| write.key).collect();
     let fenced = join_all(keys.into_iter().map(|key| cluster.write_keys.fence(cluster, key, GRACE))).await;
     fenced.into_iter().collect::<Result<()>>()?;
@@ -88,8 +88,8 @@ async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<accepted::Accept
 pub async fn reopen(
     cluster: &Arc<Cluster>,
     found: intents::StoredIntent,
-    reopened: &[OpenWrite],
-) -> Result<Option<OpenWrite>> {
+    reopened: &[UndecidedWrite],
+) -> Result<Option<UndecidedWrite>> {
     let uid = found.uid;
     let Intent::Write { gateway, index, operation, writers, begun } = found.intent else { return Ok(None) };
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
@@ -102,7 +102,7 @@ pub async fn reopen(
     let shards: Vec<Shard> = writers.keys().copied().filter(|shard| !is_held(shard)).collect();
     let guard = cluster.locks.lock(Scope::shards(&index, &shards)).await;
     let record = Vec::new();
-    Ok(Some(OpenWrite {
+    Ok(Some(cluster.open.insert_taken(OpenWrite {
         task,
         gateway,
         index,
@@ -114,7 +114,7 @@ pub async fn reopen(
         since: cluster.clock.monotonic(),
         begun,
         decision: watch::Sender::default(),
-    }))
+    })))
 }
 
 /// Recovers writes whose commit is overdue, forever.

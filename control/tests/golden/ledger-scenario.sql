@@ -40,8 +40,14 @@ CREATE TABLE tasks (
 ) STRICT;
 CREATE TABLE untold_tasks (uid INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE webhooks (uuid TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL) STRICT;
+CREATE INDEX tasks_by_canceled_by ON tasks (canceled_by) WHERE canceled_by IS NOT NULL;
+CREATE INDEX tasks_by_enqueued_at ON tasks (enqueued_at);
+CREATE INDEX tasks_by_finished_at ON tasks (finished_at);
 CREATE INDEX tasks_by_index ON tasks (index_uid);
+CREATE INDEX tasks_by_index_status_type ON tasks (index_uid, status, type);
+CREATE INDEX tasks_by_started_at ON tasks (started_at);
 CREATE INDEX tasks_by_status ON tasks (status);
+CREATE INDEX tasks_by_type_status ON tasks (type, status);
 INSERT INTO epochs (key_uid, gateway, state) VALUES ('<random>', 'g', 'live');
 INSERT INTO epochs (key_uid, gateway, state) VALUES ('<random>', 'mover/n0', 'live');
 INSERT INTO epochs (key_uid, gateway, state) VALUES ('<random>', 'mover/n1', 'live');

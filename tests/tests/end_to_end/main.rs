@@ -37,6 +37,7 @@ mod sdk;
 mod seen;
 mod settings_changing;
 mod similar;
+mod starts;
 mod survive;
 mod token;
 mod told;

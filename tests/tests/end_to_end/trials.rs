@@ -5,7 +5,7 @@ use crate::{
     depth, durable, equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads,
     fixtures::ClusterChecks, fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow,
     mesh, missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes,
-    sdk, seen, settings_changing, similar, survive, told, verdicts, webhooks, writes,
+    sdk, seen, settings_changing, similar, starts, survive, told, verdicts, webhooks, writes,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 
@@ -179,6 +179,10 @@ fn with_clusters_of_their_own(trials: &mut Trials) {
         .alone(14, operations::a_node_is_replaced_and_another_is_lost)
         .alone(18, operations::a_file_says_what_the_cluster_is_to_be)
         .alone(17, operations::a_lost_ledger_is_made_again)
+        .alone(20, starts::a_lost_node_can_be_told_before_the_cluster_is_ready)
+        .alone(45, starts::what_is_there_is_served_without_a_node)
+        .alone(15, starts::damaged_and_second_ledgers_are_refused)
+        .alone(8, starts::a_node_of_another_cluster_does_not_join)
         .alone(19, survive::a_cluster_that_is_killed_while_it_grows_comes_back)
         .alone(18, survive::of_three_replicas_any_two_may_die)
         .alone(13, survive::a_node_that_envoy_does_not_reach_takes_nothing)

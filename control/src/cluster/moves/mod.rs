@@ -7,7 +7,10 @@ pub mod throttle;
 use crate::base::{config::Moves, time::SharedClock};
 use progress::Progress;
 use recording::Recorder;
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use throttle::{Slots, Throttle};
 
 /// The mover's state.
@@ -20,7 +23,27 @@ pub struct Mover {
     /// What the mover does and has done.
     pub progress: Progress,
     pub(crate) slots: Slots,
-    pub(crate) busy: Mutex<BTreeSet<String>>,
+    busy: Busy,
+}
+
+/// The names of the work that is running.
+type Busy = Arc<Mutex<BTreeSet<String>>>;
+
+/// A claim on some work of the mover: while it exists, nobody else gets it. Dropping it, also by a panic, makes the work free again.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    busy: Busy,
+    name: String,
+}
+
+fn names(busy: &Busy) -> MutexGuard<'_, BTreeSet<String>> {
+    busy.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        names(&self.busy).remove(&self.name);
+    }
 }
 
 impl Mover {
@@ -32,8 +55,14 @@ impl Mover {
             throttle: Throttle::new(moves.documents_per_second, clock),
             progress: Progress::default(),
             slots: Slots::new(moves.shards_at_once),
-            busy: Mutex::default(),
+            busy: Busy::default(),
         }
+    }
+
+    /// Claims some work, unless it is claimed already.
+    pub(crate) fn claim(&self, name: String) -> Option<Claim> {
+        let is_new = names(&self.busy).insert(name.clone());
+        is_new.then(|| Claim { busy: self.busy.clone(), name })
     }
 
     /// Changes the limits, also for running copies.
