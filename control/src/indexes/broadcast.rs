@@ -18,7 +18,7 @@ use crate::{
         intent::{Effect, Intent, NodeRequest, NodeTask},
         task::TaskKind,
     },
-    fencing::write_keys::LET_IN,
+    fencing::write_keys::LATE_REQUESTS_END,
     indexes::delivery::{Delivered, Delivery, newest_tasks},
     ledger::{
         intents::{self, StoredIntent},
@@ -291,7 +291,7 @@ pub async fn resume(cluster: &Arc<Cluster>, stored: StoredIntent) -> Result<()> 
     let cluster = Arc::clone(cluster);
     let resuming = async move {
         // The keys of before the restart are deleted by now. After this pause, nodes have queued what they had let in.
-        tokio::time::sleep(LET_IN).await;
+        tokio::time::sleep(LATE_REQUESTS_END).await;
         while let Err(error) = redo(&cluster, &stored, &task, &mut guard).await {
             tracing::error!(error = %error.chain(), "an operation could not be taken up again yet");
             tokio::time::sleep(PAUSE).await;
