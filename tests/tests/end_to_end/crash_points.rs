@@ -250,23 +250,20 @@ pub fn moves(cluster: &Sandbox) {
     );
 }
 
+/// A node is away during a write: its replicas are copied, and handed over.
 pub fn hand_overs(cluster: &Sandbox) {
     killed_at_commits(
         cluster,
         &Kind {
-            prepare: |cluster| {
-                two_indexes(cluster);
-                at_rest(cluster);
-                let node = cluster.node(1);
-                node.succeeded(&node.json(
-                    "POST",
-                    "/indexes/crash-a/documents/delete-batch",
-                    &json!([0, 1, 2, 3]),
-                ));
+            prepare: two_indexes,
+            run: |cluster| {
+                cluster.kill("meili-1");
+                let answer = send(cluster, "POST", "/indexes/crash-a/documents", documents(0..20, 3));
+                cluster.revive("meili-1");
+                answer
             },
-            run: |cluster| operate(cluster, &["repair", "--node", "meili-1"]),
-            see: |_| Value::Null,
-            outcomes: [Value::Null, Value::Null],
+            see: both,
+            outcomes: [json!([of_a(), of_b()]), json!([[[3], 20, ["a"]], of_b()])],
         },
     );
 }
