@@ -288,7 +288,7 @@ pub async fn resume(cluster: &Arc<Cluster>, stored: StoredIntent) -> Result<()> 
     tell_changing(cluster, uid, effect).await?;
     let mut guard = Some(cluster.locks.lock(scope(&task, effect)).await);
     let span = log::task_span(Some(uid), Some(task.kind.name()), task.index.as_deref());
-    let cluster = Arc::clone(cluster);
+    let (cluster, supervisor) = (Arc::clone(cluster), cluster.supervisor.clone());
     let resuming = async move {
         // The keys of before the restart are deleted by now. After this pause, nodes have queued what they had let in.
         tokio::time::sleep(LATE_REQUESTS_END).await;
@@ -297,7 +297,7 @@ pub async fn resume(cluster: &Arc<Cluster>, stored: StoredIntent) -> Result<()> 
             tokio::time::sleep(PAUSE).await;
         }
     };
-    tokio::spawn(resuming.instrument(span));
+    supervisor.spawn("broadcast", resuming.instrument(span));
     Ok(())
 }
 

@@ -70,8 +70,8 @@ pub async fn send(cluster: &Cluster, request: &Request, kept: KeptChange) -> Res
 pub async fn resume(cluster: &Arc<Cluster>, id: i64, step: Step) {
     let Step::Instance { method, path, body, kept } = step else { return };
     let guard = lock(cluster).await;
-    let cluster = Arc::clone(cluster);
-    tokio::spawn(async move {
+    let (cluster, supervisor) = (Arc::clone(cluster), cluster.supervisor.clone());
+    supervisor.spawn("broadcast", async move {
         let content_type = (!body.is_empty()).then(|| "application/json".to_owned());
         let own = Request { content_type, body: body.clone().into(), ..Request::own(&method, path, None) };
         while let Err(error) = redo(&cluster, id, &own, &kept, &body).await {

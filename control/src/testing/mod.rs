@@ -106,6 +106,10 @@ impl<'a> ClusterBuilder<'a> {
             version: 1,
             nodes: config.nodes.iter().map(member).collect(),
             replication: config.nodes.len(),
+            desired: vec![
+                config.nodes.iter().map(|node| node.name.clone()).collect();
+                usize::from(config.shards)
+            ],
             replicas: vec![everywhere; usize::from(config.shards)],
             ..ClusterState::default()
         };
