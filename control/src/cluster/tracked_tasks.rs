@@ -53,6 +53,8 @@ pub(crate) struct Pending {
     pub(crate) guard: Option<LockGuard>,
     /// Whether the task's outcome has been applied to the catalogue and the replicas.
     pub(crate) is_applied: bool,
+    /// Where it has been applied: the shards of a write that no replica has that is read.
+    pub(crate) lost: BTreeSet<Shard>,
     /// The roll back of nodes that applied what another node refused.
     pub(crate) set_back: RollBack,
     /// The registration, on all nodes, of the fields that the task brought.
@@ -113,6 +115,7 @@ impl TrackedTasks {
             indexed,
             guard,
             is_applied: false,
+            lost: BTreeSet::new(),
             set_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };

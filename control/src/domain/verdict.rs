@@ -7,7 +7,10 @@ use crate::{
     domain::{intent::NodeTask, task::TaskStatus},
 };
 use count::counted;
-use miroir_core::{error::ErrorBody, shard::Shard};
+use miroir_core::{
+    error::{ApiError, Code, ErrorBody},
+    shard::Shard,
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -148,6 +151,8 @@ pub struct Outcome {
     pub edited: Option<u64>,
     /// The details of a node whose task has the same outcome.
     pub details: Option<Value>,
+    /// The shards in which some replica has done a write.
+    pub written: BTreeSet<Shard>,
     /// Replicas with another outcome than the rest of their shard.
     pub stale: BTreeSet<(Shard, String)>,
     /// Nodes with another outcome than the others.
@@ -156,6 +161,25 @@ pub struct Outcome {
     pub set_back: BTreeSet<String>,
     /// A node that refused it.
     pub refused_by: Option<String>,
+}
+
+impl Outcome {
+    /// Makes a write fail, since no replica of these shards has it that is read from now on.
+    pub fn lose(&mut self, shards: &BTreeSet<Shard>) {
+        if !shards.is_empty() {
+            self.status = TaskStatus::Failed;
+            self.error = Some(not_written(shards, "no replica that stays has them").body);
+        }
+    }
+}
+
+/// The error of a write whose documents of some shards are nowhere.
+#[must_use]
+pub fn not_written(shards: &BTreeSet<Shard>, why: &str) -> ApiError {
+    let names = shards.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ");
+    let count = shards.len();
+    let message = format!("The documents of {count} shard(s) were not written, since {why}: {names}.");
+    ApiError::new(Code::UNAVAILABLE, message)
 }
 
 /// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
@@ -199,6 +223,7 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
                 None => drop(over.behind.insert(part.node.clone())),
             }
         }
+        over.written.extend(group.filter(|_| truth == State::Succeeded));
         match truth {
             State::Failed => over.status = TaskStatus::Failed,
             State::Canceled if over.status != TaskStatus::Failed => over.status = TaskStatus::Canceled,

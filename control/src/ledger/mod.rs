@@ -8,6 +8,7 @@ mod cell;
 pub mod fields;
 mod file;
 pub mod intents;
+pub mod late_tasks;
 pub mod leases;
 pub mod schema;
 pub mod settings;

@@ -1,7 +1,7 @@
 //! A node's tasks.
 
 use super::{
-    Node,
+    Node, TIMEOUT,
     answers::{task_error, task_uid},
 };
 use crate::{
@@ -75,12 +75,30 @@ impl TaskInfo {
         task_error(&self.0)
     }
 
+    /// When the node enqueued it, as the node tells it.
+    #[must_use]
+    pub fn enqueued_at(&self) -> Option<&str> {
+        self.text("enqueuedAt")
+    }
+
     /// What the request that made it carried.
     #[must_use]
     pub fn custom_metadata(&self) -> Option<&str> {
         self.text("customMetadata")
     }
 }
+
+/// Some of a node's tasks, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPage {
+    /// The tasks, each with its uid.
+    pub tasks: Vec<TaskInfo>,
+    /// The uid that the next page begins with; `None` where this page is the last one.
+    pub next: Option<u32>,
+}
+
+/// The most tasks of a page.
+const PAGE: usize = 1000;
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,14 +120,22 @@ impl Node {
     }
 
     /// A list of tasks, each with its uid.
-    async fn list_tasks(&self, path: ApiPath) -> Result<Vec<TaskInfo>> {
+    async fn list_tasks(&self, path: ApiPath, timeout: Duration) -> Result<TaskPage> {
         let request = format!("GET {path}");
-        let answer = self.ask("GET", path, None).await?;
+        let answer = self.ask_within("GET", path, None, timeout).await?;
         let read = |task: &Value| match task_uid(task) {
             Some(_) => Ok(TaskInfo(task.clone())),
             None => Err(self.unreadable(&request, task)),
         };
-        self.results(&request, &answer)?.iter().map(read).collect()
+        let next = match answer.get("next") {
+            None | Some(Value::Null) => None,
+            Some(next) => {
+                let uid = next.as_u64().and_then(|uid| u32::try_from(uid).ok());
+                Some(uid.ok_or_else(|| self.unreadable(&request, &answer))?)
+            }
+        };
+        let tasks = self.results(&request, &answer)?.iter().map(read).collect::<Result<_>>()?;
+        Ok(TaskPage { tasks, next })
     }
 
     /// Those of these tasks that the node knows.
@@ -118,15 +144,19 @@ impl Node {
     /// The node did not answer, or refused.
     pub async fn tasks<U: Copy + Into<u64>>(&self, uids: &[U]) -> Result<Vec<TaskInfo>> {
         let path = ApiPath::from("/tasks").with("limit", &uids.len().to_string()).with("uids", &list(uids));
-        self.list_tasks(path).await
+        Ok(self.list_tasks(path, TIMEOUT).await?.tasks)
     }
 
-    /// The newest tasks, so many.
+    /// A page of the node's tasks, of whatever state, from this uid on.
     ///
     /// # Errors
-    /// The node did not answer, or refused.
-    pub async fn recent_tasks(&self, limit: u32) -> Result<Vec<TaskInfo>> {
-        self.list_tasks(ApiPath::from("/tasks").with("limit", &limit.to_string())).await
+    /// The node did not answer in time, or refused.
+    pub async fn tasks_from(&self, uid: u32, timeout: Duration) -> Result<TaskPage> {
+        let path = ApiPath::from("/tasks")
+            .with("reverse", "true")
+            .with("from", &uid.to_string())
+            .with("limit", &PAGE.to_string());
+        self.list_tasks(path, timeout).await
     }
 
     /// Those of these batches that the node knows, as it tells them.

@@ -11,7 +11,7 @@ use crate::{
         key_holder::read_key,
     },
     export,
-    fencing::write_keys::create_key,
+    fencing::{late_tasks, write_keys::create_key},
     indexes::fields,
     ledger::{self, intents, leases, tasks},
     membership, mover,
@@ -49,6 +49,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     tokio::spawn(async move { fields::complete_unknown(&beginning).await });
     tokio::spawn(know_leases(cluster.clone()));
     tokio::spawn(recovery::watch(cluster.clone()));
+    tokio::spawn(late_tasks::watch(cluster.clone()));
     tokio::spawn(health::watch(cluster.clone()));
     tokio::spawn(mover::watch(cluster.clone()));
     tokio::spawn(webhooks::watch(cluster.clone()));

@@ -18,9 +18,12 @@ use crate::{
         tasks::{self, Ending, Task},
     },
 };
-use miroir_core::error::ErrorBody;
+use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::{Value, json};
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
@@ -61,11 +64,15 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
             None => return Ok(()),
             Some(ignorant) => over.behind.extend(ignorant),
         }
-        apply(cluster, &task, &effect, &over).await?;
+        let lost = apply(cluster, &task, &effect, &over).await?;
+        if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
+            pending.lost = lost;
+        }
     }
     match cluster.tracked_tasks.pending().get_mut(&uid) {
         Some(pending) => {
             pending.is_applied = true;
+            over.lose(&pending.lost);
             if let Some(index) = &pending.task.index {
                 let over: HashSet<(&str, u32)> =
                     pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
@@ -94,8 +101,14 @@ fn kept(effect: Effect, over: &Outcome) -> Effect {
     }
 }
 
-/// Applies the end of a task to replicas and the catalogue.
-async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) -> Result<()> {
+/// Applies the end of a task to replicas and the catalogue. Returns the shards of a write that no replica has that is read from now
+/// on: those that have done it were made stale by something else meanwhile, or are gone.
+async fn apply(
+    cluster: &Cluster,
+    task: &Task,
+    effect: &Effect,
+    over: &Outcome,
+) -> Result<BTreeSet<Shard>> {
     let uid = task.uid;
     let succeeded = over.status == TaskStatus::Succeeded;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
@@ -123,6 +136,7 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
         cluster.ledger.call(move |connection| stored::move_settings(connection, &moves)).await?;
         moved.iter().for_each(|index| cluster.fields.forget(index));
     }
+    let mut lost = BTreeSet::new();
     cluster
         .change(|cluster_state| {
             for (shard, node) in &over.stale {
@@ -132,8 +146,8 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
                     node,
                     "a replica ended a write differently from the others"
                 );
-                cluster_state.mark_stale(*shard, node);
             }
+            lost = cluster_state.end_write(over);
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
                 tracing::warn!(uid, node, "a node ended an operation differently from the others");
                 cluster_state.mark_behind(node);
@@ -152,7 +166,11 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
                 changed.settings = Index::published(settings);
             }
         })
-        .await
+        .await?;
+    if !lost.is_empty() {
+        tracing::error!(uid, shards = ?lost, "no replica that is read has a write");
+    }
+    Ok(lost)
 }
 
 /// Whether an update of an index has changed nothing: it sets no primary key, and no other name.
