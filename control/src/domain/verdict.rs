@@ -25,6 +25,8 @@ pub struct TrackedNodeTask {
     pub main: bool,
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,
+    /// Those of its shards of which the node's copy was replaced afterwards, by one that has what was decided.
+    pub replaced: BTreeSet<Shard>,
     /// What the node last reported.
     pub seen: ReportedState,
     /// Whether the node stopped, or was unreachable, before it ended the task. A node that is killed may handle a task twice: of
@@ -49,7 +51,15 @@ impl TrackedNodeTask {
     #[must_use]
     pub fn of(task: NodeTask) -> Self {
         let NodeTask { node, node_task, main, shards } = task;
-        Self { node, node_task, main, shards, seen: ReportedState::default(), is_interrupted: false }
+        Self {
+            node,
+            node_task,
+            main,
+            shards,
+            replaced: BTreeSet::new(),
+            seen: ReportedState::default(),
+            is_interrupted: false,
+        }
     }
 }
 
@@ -216,6 +226,7 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
         for part in of_group.iter().filter(|part| part.seen.state != truth || refusal.is_some()) {
             let is_gone = || part.seen.error.as_ref().is_some_and(|error| error.code == "index_not_found");
             match group {
+                Some(shard) if part.replaced.contains(&shard) => {}
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
                 None if part.seen.state == State::Succeeded => drop(over.set_back.insert(part.node.clone())),

@@ -13,7 +13,7 @@ use crate::{
     },
     domain::{
         task::TaskStatus,
-        task_mark::{TaskAnchor, TaskMark, TaskPosition, WriteFate},
+        task_mark::{TaskAnchor, TaskMark, WriteFate},
     },
     ledger::late_tasks as stored,
     node::{Node, NodeAnswer, Request, TIMEOUT, TaskInfo},

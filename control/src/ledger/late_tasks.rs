@@ -46,17 +46,19 @@ pub fn fate(connection: &Connection, uid: u32, node: &str, node_task: u32) -> Re
         (true, false) => return Ok(WriteFate::Open),
         (false, false) => {}
     }
-    let shards_in = |table: &'static str| -> Result<Option<Vec<Shard>>> {
-        let query = format!("SELECT shards FROM {table} WHERE uid = ?1 AND node = ?2 LIMIT 1");
-        let mut statement = connection.prepare_cached(&query)?;
+    let shards_in = |table, query| -> Result<Option<Vec<Shard>>> {
+        let mut statement = connection.prepare_cached(query)?;
         let shards: Option<String> = statement.query_row(params![uid, node], |row| row.get(0)).optional()?;
         let row = format!("{uid}, {node}");
         let cell = Cell { table, row: &row, column: "shards" };
         shards.map(|shards| cell.json(&shards)).transpose()
     };
     // The node may have taken its part before, and now takes it twice.
-    let shards = match shards_in("missed")? {
-        None => shards_in("node_tasks")?,
+    let shards = match shards_in("missed", "SELECT shards FROM missed WHERE uid = ?1 AND node = ?2")? {
+        None => shards_in(
+            "node_tasks",
+            "SELECT shards FROM node_tasks WHERE uid = ?1 AND node = ?2 AND step = 'main' LIMIT 1",
+        )?,
         missed => missed,
     };
     Ok(shards.map_or(WriteFate::Unknown, WriteFate::Late))

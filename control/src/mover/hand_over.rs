@@ -146,6 +146,7 @@ impl HandOver<'_> {
                 shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name))
             })
             .await?;
+        cluster.tracked_tasks.replaced(&target.name, &shards);
         drop(guard);
         if !shards.is_empty() {
             cluster.mover.progress.handed_over(shards.len(), self.of.cluster.clock.since(begun));

@@ -163,7 +163,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         cluster
             .change(|cluster_state| {
                 for shard in write.writers.keys() {
-                    cluster_state.withdraw(*shard, |node| unknown.contains(node));
+                    cluster_state.withdraw_or_keep_one(*shard, |node| unknown.contains(node));
                 }
             })
             .await?;

@@ -32,6 +32,19 @@ impl ClusterState {
         true
     }
 
+    /// Like [`Self::withdraw`]. Where no complete replica would be left, one of those that are read stays, and all get what it has: some of
+    /// them may have the write, and others not.
+    pub fn withdraw_or_keep_one(&mut self, shard: Shard, lacks: impl Fn(&str) -> bool) -> bool {
+        if self.withdraw(shard, lacks) {
+            return true;
+        }
+        let others: Vec<String> = self.active(shard).skip(1).map(ToOwned::to_owned).collect();
+        for node in others {
+            self.mark_stale(shard, &node);
+        }
+        false
+    }
+
     /// Applies the decision on a write: the replicas that missed it leave the read set. `writers` are the nodes that it was sent to, and
     /// `silent` those of them that may take it without having said so. Returns the shards of which no replica has it that is read from
     /// now on: those are not written.
@@ -49,7 +62,7 @@ impl ClusterState {
             }
             lost.insert(*shard);
             // What stays is a replica without the write. Those that have it, or may, get what that one has.
-            self.withdraw(*shard, |node| silent.contains(node) || took(node));
+            self.withdraw_or_keep_one(*shard, |node| silent.contains(node) || took(node));
         }
         lost
     }
@@ -59,7 +72,8 @@ impl ClusterState {
     pub fn end_write(&mut self, over: &Outcome) -> BTreeSet<Shard> {
         let differing: BTreeSet<Shard> = over.stale.iter().map(|(shard, _)| *shard).collect();
         let is_lost = |shard: &Shard| {
-            let keeps = self.withdraw(*shard, |node| over.stale.contains(&(*shard, node.to_owned())));
+            let lacks = |node: &str| over.stale.contains(&(*shard, node.to_owned()));
+            let keeps = self.withdraw_or_keep_one(*shard, lacks);
             !keeps && over.written.contains(shard)
         };
         differing.into_iter().filter(is_lost).collect()
