@@ -124,7 +124,8 @@ impl Examination<'_> {
             return Ok(());
         }
         let node = self.node.name.clone();
-        let position = self.cluster.ledger.call(move |connection| stored::position(connection, &node)).await?;
+        let position =
+            self.cluster.ledger.call(move |connection| stored::position(connection, &node)).await?;
         tail.is_new = position.is_none();
         tail.position = position.unwrap_or_default();
         tail.is_loaded = true;
@@ -152,13 +153,15 @@ impl Examination<'_> {
     async fn read(&self, tail: &mut Tail) -> Result<bool> {
         let anchor = tail.position.anchor.clone();
         let mut is_same = anchor.is_none();
-        let mut from = anchor.as_ref().map_or(tail.position.next, |anchor| anchor.uid.min(tail.position.next));
+        let mut from =
+            anchor.as_ref().map_or(tail.position.next, |anchor| anchor.uid.min(tail.position.next));
         loop {
             let page = self.node.tasks_from(from, self.patience).await?;
             let (mut marked, mut last) = (Vec::new(), None);
             for task in &page.tasks {
                 let Some(uid) = task.uid() else { continue };
-                let found = TaskAnchor { uid, enqueued_at: task.enqueued_at().unwrap_or_default().to_owned() };
+                let found =
+                    TaskAnchor { uid, enqueued_at: task.enqueued_at().unwrap_or_default().to_owned() };
                 if let Some(anchor) = anchor.as_ref().filter(|anchor| !is_same && uid >= anchor.uid) {
                     if *anchor != found {
                         return Ok(false);
@@ -247,7 +250,9 @@ impl Examination<'_> {
                 Some(TaskStatus::Canceled) => {
                     tracing::warn!(node = self.node.name, task = task.node_task, mark = %task.mark, "a late task was cancelled before it changed anything");
                 }
-                Some(TaskStatus::Enqueued) if is_asked || self.cancel(task).await => cancelled.push(late.task),
+                Some(TaskStatus::Enqueued) if is_asked || self.cancel(task).await => {
+                    cancelled.push(late.task)
+                }
                 _ => self.distrust(late).await?,
             }
         }

@@ -22,8 +22,8 @@ pub fn store_missed(connection: &Connection, uid: u32, missed: &BTreeMap<String,
     }
     let oldest = uid.saturating_sub(REMEMBERED);
     connection.prepare_cached("DELETE FROM missed WHERE uid < ?1")?.execute([oldest])?;
-    let mut insert = connection
-        .prepare_cached("INSERT OR REPLACE INTO missed (uid, node, shards) VALUES (?1, ?2, ?3)")?;
+    let mut insert =
+        connection.prepare_cached("INSERT OR REPLACE INTO missed (uid, node, shards) VALUES (?1, ?2, ?3)")?;
     for (node, shards) in missed {
         insert.execute(params![uid, node, json::text(shards)])?;
     }

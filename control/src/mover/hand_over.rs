@@ -141,12 +141,12 @@ impl HandOver<'_> {
         }
         self.within(begun, self.trusted.check()).await?;
         let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
+        cluster.tracked_tasks.replaced(&target.name, &shards);
         cluster
             .change(|cluster_state| {
                 shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name))
             })
             .await?;
-        cluster.tracked_tasks.replaced(&target.name, &shards);
         drop(guard);
         if !shards.is_empty() {
             cluster.mover.progress.handed_over(shards.len(), self.of.cluster.clock.since(begun));

@@ -103,12 +103,7 @@ fn kept(effect: Effect, over: &Outcome) -> Effect {
 
 /// Applies the end of a task to replicas and the catalogue. Returns the shards of a write that no replica has that is read from now
 /// on: those that have done it were made stale by something else meanwhile, or are gone.
-async fn apply(
-    cluster: &Cluster,
-    task: &Task,
-    effect: &Effect,
-    over: &Outcome,
-) -> Result<BTreeSet<Shard>> {
+async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) -> Result<BTreeSet<Shard>> {
     let uid = task.uid;
     let succeeded = over.status == TaskStatus::Succeeded;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());

@@ -268,7 +268,9 @@ pub async fn apply(
     }
     let mut lost = BTreeSet::new();
     cluster
-        .change(|cluster_state| lost = cluster_state.commit(&write.writers, |node| taken.contains_key(node), silent))
+        .change(|cluster_state| {
+            lost = cluster_state.commit(&write.writers, |node| taken.contains_key(node), silent)
+        })
         .await?;
     let failure = (!lost.is_empty()).then(|| {
         tracing::error!(uid, shards = ?lost, "no replica of some shards accepted a write");

@@ -66,7 +66,8 @@ async fn a_late_request_that_a_node_has_not_begun_is_cancelled() {
     }
     assert_eq!(active(&control), ["n0", "n1"]);
     assert_eq!(control.cluster.late_tasks.seen("n1"), seen);
-    let cancelations = b.memory.lock().unwrap().tasks.iter().filter(|t| t["type"] == "taskCancelation").count();
+    let cancelations =
+        b.memory.lock().unwrap().tasks.iter().filter(|t| t["type"] == "taskCancelation").count();
     assert_eq!(cancelations, 2, "each is cancelled once");
 }
 

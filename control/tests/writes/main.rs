@@ -3,10 +3,10 @@
 
 mod late;
 mod recovery;
-mod verdicts;
 #[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../support/mod.rs"]
 mod support;
+mod verdicts;
 
 use miroir_control::cluster::locks::Scope;
 use miroir_control::writes::recovery::recover;

@@ -44,7 +44,10 @@ async fn an_old_copy_that_alone_took_a_write_becomes_active_again() {
     let taken = enqueued("n0", a.add_documents("movies", uid, &key).await);
     let (status, _) = control.internal(COMMIT_PATH, &commit(uid, vec![taken, unknown("n1")])).await;
     assert_eq!(status, 200);
-    assert_eq!((state_of(&control, "n0"), state_of(&control, "n1")), (ReplicaState::Active, ReplicaState::Stale));
+    assert_eq!(
+        (state_of(&control, "n0"), state_of(&control, "n1")),
+        (ReplicaState::Active, ReplicaState::Stale)
+    );
     assert_eq!(control.ended(uid).await["status"], "succeeded");
 }
 

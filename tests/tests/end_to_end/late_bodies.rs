@@ -111,7 +111,9 @@ pub fn a_body_that_comes_after_the_decision_is_mended(cluster: &Sandbox) {
     let shard = Shard::of_document("0", count);
     let log = || std::fs::read_to_string(cluster.data().join("logs/control.log")).unwrap();
     let (begun, node) = (Instant::now(), write.end());
-    wait_until("it is found by its mark", || log().contains("a node has taken a request after it was decided"));
+    wait_until("it is found by its mark", || {
+        log().contains("a node has taken a request after it was decided")
+    });
     tell!("found {:?} after the late body", begun.elapsed());
     wait_until("the node has what was acknowledged", || held(cluster, &node, shard)["v"] == 2);
     tell!("mended {:?} after the late body", begun.elapsed());

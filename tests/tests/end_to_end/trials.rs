@@ -3,9 +3,9 @@
 use crate::{
     all_or_nothing, api, attacks, bad_input, broken_nodes, chaos, cluster, crashes, dates, depth, durable,
     equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads, fixtures::ClusterChecks,
-    fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow, mesh, missing_shards,
-    late_bodies, neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes, sdk, seen,
-    settings_changing, similar, survive, told, verdicts, webhooks, writes,
+    fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow, late_bodies, mesh,
+    missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes, sdk,
+    seen, settings_changing, similar, survive, told, verdicts, webhooks, writes,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 

@@ -14,8 +14,10 @@ impl ClusterState {
     pub fn withdraw(&mut self, shard: Shard, lacks: impl Fn(&str) -> bool) -> bool {
         let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return false };
         if !replicas.iter().any(|replica| replica.is_active() && !lacks(&replica.node)) {
-            let mut whole =
-                replicas.iter_mut().filter(|replica| replica.is_written() && !lacks(&replica.node)).peekable();
+            let mut whole = replicas
+                .iter_mut()
+                .filter(|replica| replica.is_written() && !lacks(&replica.node))
+                .peekable();
             if whole.peek().is_none() {
                 return false;
             }

@@ -129,7 +129,11 @@ async fn a_restart_goes_on_where_it_was_and_misses_nothing_in_between() {
     tasks.add(&metadata(78));
     let third = tasks.cluster(folder.path(), clock).await;
     assert_eq!(look(&third).await, (BTreeMap::from([(uid, 1)]), vec![Shard(1)]));
-    assert_eq!(third.late_tasks.seen("a"), 1, "one came in between, and another is of no write of this ledger");
+    assert_eq!(
+        third.late_tasks.seen("a"),
+        1,
+        "one came in between, and another is of no write of this ledger"
+    );
 }
 
 #[tokio::test]
@@ -172,7 +176,10 @@ async fn copies_are_late_that_nobody_waits_for() {
     let tasks = Tasks::default();
     let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
     look(&cluster).await;
-    let mark = |request: u128, shard| TaskMark::Copy { request: Uuid::from_u128(request), shards: vec![Shard(shard)] };
+    let mark = |request: u128, shard| TaskMark::Copy {
+        request: Uuid::from_u128(request),
+        shards: vec![Shard(shard)],
+    };
     let answered = cluster.late_tasks.copying("a", Uuid::from_u128(1));
     tasks.add(&mark(1, 1).to_string());
     look(&cluster).await;

@@ -53,8 +53,7 @@ impl World {
     /// What makes two worlds the same: versions do not.
     fn key(&self) -> String {
         let Self { state, content, pending, begun, succeeded, disturbances } = self;
-        let pending: Vec<_> =
-            pending.iter().map(|p| (p.write, p.is_failed, &p.parts, &p.replaced)).collect();
+        let pending: Vec<_> = pending.iter().map(|p| (p.write, p.is_failed, &p.parts, &p.replaced)).collect();
         let states: Vec<_> = state.replicas[0].iter().map(|r| (&r.node, shape(r.state))).collect();
         format!("{states:?} {content:?} {pending:?} {begun} {succeeded:?} {disturbances} {:?}", state.behind)
     }
@@ -137,7 +136,12 @@ impl World {
         let lost = world.state.commit(&all, |node| took.contains(node), &BTreeSet::new());
         let parts: BTreeMap<_, _> = took.into_iter().map(|node| (node, None)).collect();
         if !parts.is_empty() {
-            world.pending.push(Pending { write, is_failed: !lost.is_empty(), parts, replaced: BTreeSet::new() });
+            world.pending.push(Pending {
+                write,
+                is_failed: !lost.is_empty(),
+                parts,
+                replaced: BTreeSet::new(),
+            });
         }
         world
     }
