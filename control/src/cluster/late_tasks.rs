@@ -78,9 +78,12 @@ impl LateTasks {
         self.state().copies.get(&(node.to_owned(), request)).copied()
     }
 
-    /// Forgets a copy whose task was seen.
-    pub(crate) fn copied(&self, node: &str, request: Uuid) {
-        self.state().copies.remove(&(node.to_owned(), request));
+    /// Forgets copies whose tasks were seen.
+    pub(crate) fn copied(&self, node: &str, requests: &[Uuid]) {
+        let mut state = self.state();
+        for request in requests {
+            state.copies.remove(&(node.to_owned(), *request));
+        }
     }
 
     /// Notes that a late task was seen on a node.

@@ -101,6 +101,8 @@ struct LateTask {
 struct Judged {
     open: Vec<MarkedTask>,
     late: Vec<LateTask>,
+    /// Copies that were answered with their task. They are forgotten once the task is not judged again.
+    copied: Vec<Uuid>,
 }
 
 impl Examination<'_> {
@@ -112,6 +114,7 @@ impl Examination<'_> {
         let mut cancelled = self.handle(asked.late, true).await?;
         cancelled.extend(self.handle(judged.late, false).await?);
         (tail.open, tail.cancelled) = (judged.open, cancelled);
+        self.cluster.late_tasks.copied(&self.node.name, &judged.copied);
         while !self.read(tail).await? {
             tracing::warn!(node = self.node.name, "a node's list of tasks is another one than before");
             *tail = Tail { is_loaded: true, is_new: true, ..Tail::default() };
@@ -183,6 +186,7 @@ impl Examination<'_> {
                     tail.position.anchor = Some(last);
                 }
             }
+            self.cluster.late_tasks.copied(&self.node.name, &judged.copied);
             match page.next {
                 Some(next) if next > from => from = next,
                 _ => break,
@@ -217,7 +221,7 @@ impl Examination<'_> {
                     match self.cluster.late_tasks.copy(&self.node.name, *request) {
                         Some(None) => WriteFate::Open,
                         Some(Some(answered)) if answered == task.node_task => {
-                            self.cluster.late_tasks.copied(&self.node.name, *request);
+                            judged.copied.push(*request);
                             WriteFate::Counted
                         }
                         Some(Some(_)) | None => WriteFate::Late(shards.clone()),
