@@ -4,6 +4,7 @@ use crate::{
     base::time::Instant,
     domain::task_mark::{TaskMark, TaskPosition},
 };
+use miroir_core::node_name::NodeName;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,11 +20,11 @@ pub struct LateTasks {
 #[derive(Debug, Default)]
 struct State {
     /// By node: how far its tasks have been examined.
-    tails: BTreeMap<String, Arc<tokio::sync::Mutex<Tail>>>,
+    tails: BTreeMap<NodeName, Arc<tokio::sync::Mutex<Tail>>>,
     /// By node and request: copies that the node may take or has taken, with its task of those that it has answered.
-    copies: HashMap<(String, Uuid), Option<u32>>,
+    copies: HashMap<(NodeName, Uuid), Option<u32>>,
     /// By node: how many late tasks were seen.
-    seen: BTreeMap<String, u64>,
+    seen: BTreeMap<NodeName, u64>,
 }
 
 /// How far a node's tasks have been examined.
@@ -63,42 +64,42 @@ pub(crate) struct MarkedTask {
 
 impl LateTasks {
     /// A node's tail.
-    pub(crate) fn tail(&self, node: &str) -> Arc<tokio::sync::Mutex<Tail>> {
-        self.state().tails.entry(node.to_owned()).or_default().clone()
+    pub(crate) fn tail(&self, node: &NodeName) -> Arc<tokio::sync::Mutex<Tail>> {
+        self.state().tails.entry(node.clone()).or_default().clone()
     }
 
     /// Notes that a copy is sent to a node.
-    pub(crate) fn copying(&self, node: &str, request: Uuid) -> CopyUnderWay<'_> {
-        self.state().copies.insert((node.to_owned(), request), None);
-        CopyUnderWay { late_tasks: self, key: (node.to_owned(), request) }
+    pub(crate) fn copying(&self, node: &NodeName, request: Uuid) -> CopyUnderWay<'_> {
+        self.state().copies.insert((node.clone(), request), None);
+        CopyUnderWay { late_tasks: self, key: (node.clone(), request) }
     }
 
     /// What is known of a copy: nothing where it was given up, or is from before a restart; its task once the node has answered.
-    pub(crate) fn copy(&self, node: &str, request: Uuid) -> Option<Option<u32>> {
-        self.state().copies.get(&(node.to_owned(), request)).copied()
+    pub(crate) fn copy(&self, node: &NodeName, request: Uuid) -> Option<Option<u32>> {
+        self.state().copies.get(&(node.clone(), request)).copied()
     }
 
     /// Forgets copies whose tasks were seen.
-    pub(crate) fn copied(&self, node: &str, requests: &[Uuid]) {
+    pub(crate) fn copied(&self, node: &NodeName, requests: &[Uuid]) {
         let mut state = self.state();
         for request in requests {
-            state.copies.remove(&(node.to_owned(), *request));
+            state.copies.remove(&(node.clone(), *request));
         }
     }
 
     /// Notes that a late task was seen on a node.
-    pub(crate) fn note_seen(&self, node: &str) {
-        *self.state().seen.entry(node.to_owned()).or_default() += 1;
+    pub(crate) fn note_seen(&self, node: &NodeName) {
+        *self.state().seen.entry(node.clone()).or_default() += 1;
     }
 
     /// How many late tasks were seen on a node since the start.
     #[must_use]
-    pub fn seen(&self, node: &str) -> u64 {
+    pub fn seen(&self, node: &NodeName) -> u64 {
         self.state().seen.get(node).copied().unwrap_or(0)
     }
 
     /// Forgets a node that has left the cluster.
-    pub fn forget(&self, node: &str) {
+    pub fn forget(&self, node: &NodeName) {
         let mut state = self.state();
         state.tails.remove(node);
         state.copies.retain(|(name, _), _| name != node);
@@ -113,7 +114,7 @@ impl LateTasks {
 #[derive(Debug)]
 pub(crate) struct CopyUnderWay<'a> {
     late_tasks: &'a LateTasks,
-    key: (String, Uuid),
+    key: (NodeName, Uuid),
 }
 
 impl CopyUnderWay<'_> {

@@ -40,7 +40,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             tokio::spawn(async move {
                 let examination = Examination { cluster: &cluster, node: &node, patience: PATIENCE };
                 if let Err(error) = examination.run(&mut tail).await {
-                    tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
+                    tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node does not tell of its tasks");
                 }
             });
         }
@@ -116,7 +116,10 @@ impl Examination<'_> {
         (tail.open, tail.cancelled) = (judged.open, cancelled);
         self.cluster.late_tasks.copied(&self.node.name, &judged.copied);
         while !self.read(tail).await? {
-            tracing::warn!(node = self.node.name, "a node's list of tasks is another one than before");
+            tracing::warn!(
+                node = self.node.name.as_str(),
+                "a node's list of tasks is another one than before"
+            );
             *tail = Tail { is_loaded: true, is_new: true, ..Tail::default() };
         }
         self.store(tail).await
@@ -252,7 +255,7 @@ impl Examination<'_> {
             let task = &late.task;
             match status(task.node_task) {
                 Some(TaskStatus::Canceled) => {
-                    tracing::warn!(node = self.node.name, task = task.node_task, mark = %task.mark, "a late task was cancelled before it changed anything");
+                    tracing::warn!(node = self.node.name.as_str(), task = task.node_task, mark = %task.mark, "a late task was cancelled before it changed anything");
                 }
                 Some(TaskStatus::Enqueued) if is_asked || self.cancel(task).await => {
                     cancelled.push(late.task)
@@ -267,7 +270,7 @@ impl Examination<'_> {
     async fn cancel(&self, task: &MarkedTask) -> bool {
         let asked = self.node.cancel_tasks(&[task.node_task]).await;
         if let Err(error) = &asked {
-            tracing::warn!(node = self.node.name, error = %error.chain(), "a late task could not be cancelled");
+            tracing::warn!(node = self.node.name.as_str(), error = %error.chain(), "a late task could not be cancelled");
         }
         asked.is_ok()
     }
@@ -277,7 +280,7 @@ impl Examination<'_> {
         let LateTask { task, shards } = late;
         let (cluster, name) = (self.cluster, &self.node.name);
         tracing::warn!(
-            node = name,
+            node = name.as_str(),
             task = task.node_task,
             mark = %task.mark,
             shards = shards.len(),
@@ -297,7 +300,7 @@ impl Examination<'_> {
             })
             .await?;
         if !alone.is_empty() {
-            tracing::error!(node = name, mark = %task.mark, shards = ?alone, "no other replica of these shards can stand in: newer documents may have been overwritten");
+            tracing::error!(node = name.as_str(), mark = %task.mark, shards = ?alone, "no other replica of these shards can stand in: newer documents may have been overwritten");
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::{
     base::{error::Result, json},
     domain::task_mark::{TaskPosition, WriteFate},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
 
@@ -16,7 +16,11 @@ const REMEMBERED: u32 = 1_000_000;
 ///
 /// # Errors
 /// The database failed.
-pub fn store_missed(connection: &Connection, uid: u32, missed: &BTreeMap<String, Vec<Shard>>) -> Result<()> {
+pub fn store_missed(
+    connection: &Connection,
+    uid: u32,
+    missed: &BTreeMap<NodeName, Vec<Shard>>,
+) -> Result<()> {
     if missed.is_empty() {
         return Ok(());
     }
@@ -25,7 +29,7 @@ pub fn store_missed(connection: &Connection, uid: u32, missed: &BTreeMap<String,
     let mut insert =
         connection.prepare_cached("INSERT OR REPLACE INTO missed (uid, node, shards) VALUES (?1, ?2, ?3)")?;
     for (node, shards) in missed {
-        insert.execute(params![uid, node, json::text(shards)])?;
+        insert.execute(params![uid, node.as_str(), json::text(shards)])?;
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ use crate::{
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
+    node_name::NodeName,
     protocol::{Commit, NodeOutcome, WriteOperation},
     shard::Shard,
 };
@@ -119,9 +120,9 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         return take_back(cluster, write, &refusals).await;
     }
     let asked = unknown.clone();
-    let untaken = |taken: &BTreeMap<String, u32>| {
+    let untaken = |taken: &BTreeMap<NodeName, u32>| {
         let cluster_state = cluster.cluster_state();
-        let stays = |shard: Shard, node: &String| {
+        let stays = |shard: Shard, node: &NodeName| {
             taken.contains_key(node) && cluster_state.replica(shard, node).is_some_and(Replica::is_written)
         };
         write.writers.iter().any(|(shard, writers)| {
@@ -153,7 +154,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     }
     // No node has confirmed the write, and every shard has a replica that surely has not accepted it. The replicas whose answer
     // is unknown become stale, and are repaired from that one.
-    let untouched = |writers: &Vec<String>| writers.iter().any(|node| !unknown.contains(node));
+    let untouched = |writers: &Vec<NodeName>| writers.iter().any(|node| !unknown.contains(node));
     if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
         if asked.is_empty() {
             return take_back(cluster, write, &refusals).await;
@@ -187,7 +188,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
 async fn take_back(
     cluster: &Arc<Cluster>,
     write: &OpenWrite,
-    refusals: &[(String, u16, Option<ErrorBody>)],
+    refusals: &[(NodeName, u16, Option<ErrorBody>)],
 ) -> Result<Decision> {
     let uid = write.task.uid;
     cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
@@ -195,8 +196,8 @@ async fn take_back(
 }
 
 /// The shards of which each node has not accepted its part of a write: it may still do so.
-fn missed(write: &OpenWrite, taken: &BTreeMap<String, u32>) -> BTreeMap<String, Vec<Shard>> {
-    let mut missed: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
+fn missed(write: &OpenWrite, taken: &BTreeMap<NodeName, u32>) -> BTreeMap<NodeName, Vec<Shard>> {
+    let mut missed: BTreeMap<NodeName, Vec<Shard>> = BTreeMap::new();
     for (shard, writers) in &write.writers {
         for node in writers.iter().filter(|node| !taken.contains_key(*node)) {
             missed.entry(node.clone()).or_default().push(*shard);
@@ -208,7 +209,7 @@ fn missed(write: &OpenWrite, taken: &BTreeMap<String, u32>) -> BTreeMap<String, 
 /// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
 /// client's, and the client gets a node's error. 401 and 403 are different: they concern the gateway's write key, and the next
 /// attempt uses another key.
-fn refused(refusals: &[(String, u16, Option<ErrorBody>)]) -> ApiError {
+fn refused(refusals: &[(NodeName, u16, Option<ErrorBody>)]) -> ApiError {
     let first = refusals.iter().find_map(|(_, status, error)| Some((*status, error.as_ref()?)));
     match first {
         Some((status, error)) if refusals.iter().all(|(_, status, _)| is_clients(*status)) => {
@@ -243,12 +244,12 @@ fn is_clients(status: u16) -> bool {
 pub async fn apply(
     cluster: &Arc<Cluster>,
     write: &OpenWrite,
-    taken: &BTreeMap<String, u32>,
-    silent: &BTreeSet<String>,
+    taken: &BTreeMap<NodeName, u32>,
+    silent: &BTreeSet<NodeName>,
     written: Option<BTreeMap<Shard, BTreeSet<String>>>,
 ) -> Result<Decision> {
     let uid = write.task.uid;
-    let mut tasks_of: BTreeMap<&String, Vec<Shard>> = BTreeMap::new();
+    let mut tasks_of: BTreeMap<&NodeName, Vec<Shard>> = BTreeMap::new();
     for (shard, writers) in &write.writers {
         for node in writers.iter().filter(|node| taken.contains_key(*node)) {
             tasks_of.entry(node).or_default().push(*shard);

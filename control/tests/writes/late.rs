@@ -21,8 +21,8 @@ async fn missed_by_one(control: &Control, a: &FakeNode) -> (u32, String) {
 }
 
 fn active(control: &Control) -> Vec<String> {
-    let mut active: Vec<String> =
-        control.cluster.cluster_state().active(Shard(1)).map(ToOwned::to_owned).collect();
+    let cluster_state = control.cluster.cluster_state();
+    let mut active: Vec<String> = cluster_state.active(Shard(1)).map(ToString::to_string).collect();
     active.sort();
     active
 }
@@ -38,12 +38,12 @@ async fn a_replica_that_takes_a_request_late_is_repaired_again() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, key) = missed_by_one(&control, &a).await;
-    let seen = control.cluster.late_tasks.seen("n1");
+    let seen = control.cluster.late_tasks.seen(&"n1".into());
     let held = hold(&control).await;
     // The node had let it in before its key was deleted.
     b.add_documents("movies", uid, &key).await;
     until("stale", || active(&control) == ["n0"]).await;
-    assert_eq!(control.cluster.late_tasks.seen("n1"), seen + 1);
+    assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen + 1);
     let others = control.cluster.cluster_state().stale_on("n1");
     assert_eq!(others, [Shard(1)], "the write had no other shard");
     drop(held);
@@ -57,7 +57,7 @@ async fn a_late_request_that_a_node_has_not_begun_is_cancelled() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (uid, key) = missed_by_one(&control, &a).await;
-    let seen = control.cluster.late_tasks.seen("n1");
+    let seen = control.cluster.late_tasks.seen(&"n1".into());
     b.memory.lock().unwrap().ends = Some("enqueued");
     // When the second one is cancelled, the node was asked what has become of the first one.
     for _ in 0..2 {
@@ -65,7 +65,7 @@ async fn a_late_request_that_a_node_has_not_begun_is_cancelled() {
         until("cancelled", || b.memory.lock().unwrap().tasks[late]["status"] == "canceled").await;
     }
     assert_eq!(active(&control), ["n0", "n1"]);
-    assert_eq!(control.cluster.late_tasks.seen("n1"), seen);
+    assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen);
     let cancelations =
         b.memory.lock().unwrap().tasks.iter().filter(|t| t["type"] == "taskCancelation").count();
     assert_eq!(cancelations, 2, "each is cancelled once");
@@ -77,11 +77,11 @@ async fn what_was_counted_is_not_late_when_its_task_was_deleted() {
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
     let (_, key) = missed_by_one(&control, &a).await;
-    let seen = control.cluster.late_tasks.seen("n1");
+    let seen = control.cluster.late_tasks.seen(&"n1".into());
     b.add_documents("movies", 4_000_000, &key).await;
     let node = control.cluster.node("n1").unwrap();
     miroir_control::fencing::late_tasks::examine(&control.cluster, &node).await.unwrap();
-    assert_eq!(control.cluster.late_tasks.seen("n1"), seen);
+    assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen);
     assert_eq!(active(&control), ["n0", "n1"]);
 }
 

@@ -2,7 +2,7 @@
 
 use super::{ClusterState, ReplicaState};
 use crate::domain::verdict::Outcome;
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl ClusterState {
@@ -23,7 +23,7 @@ impl ClusterState {
             }
             whole.for_each(|replica| replica.state = ReplicaState::Active);
         }
-        let lacking: Vec<String> = replicas
+        let lacking: Vec<NodeName> = replicas
             .iter()
             .filter(|replica| lacks(&replica.node))
             .map(|replica| replica.node.clone())
@@ -40,7 +40,7 @@ impl ClusterState {
         if self.withdraw(shard, lacks) {
             return true;
         }
-        let others: Vec<String> = self.active(shard).skip(1).map(ToOwned::to_owned).collect();
+        let others: Vec<NodeName> = self.active(shard).skip(1).cloned().collect();
         for node in others {
             self.mark_stale(shard, &node);
         }
@@ -52,9 +52,9 @@ impl ClusterState {
     /// now on: those are not written.
     pub fn commit(
         &mut self,
-        writers: &BTreeMap<Shard, Vec<String>>,
+        writers: &BTreeMap<Shard, Vec<NodeName>>,
         took: impl Fn(&str) -> bool,
-        silent: &BTreeSet<String>,
+        silent: &BTreeSet<NodeName>,
     ) -> BTreeSet<Shard> {
         let mut lost = BTreeSet::new();
         for (shard, writers) in writers {
@@ -74,7 +74,7 @@ impl ClusterState {
     pub fn end_write(&mut self, over: &Outcome) -> BTreeSet<Shard> {
         let differing: BTreeSet<Shard> = over.stale.iter().map(|(shard, _)| *shard).collect();
         let is_lost = |shard: &Shard| {
-            let lacks = |node: &str| over.stale.contains(&(*shard, node.to_owned()));
+            let lacks = |node: &str| over.stale.contains(&(*shard, node.into()));
             let keeps = self.withdraw_or_keep_one(*shard, lacks);
             !keeps && over.written.contains(shard)
         };

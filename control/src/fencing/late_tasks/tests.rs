@@ -64,7 +64,7 @@ async fn open_write(cluster: &Cluster) -> u32 {
 
 /// It is decided, without the node's part.
 async fn decide(cluster: &Cluster, uid: u32) {
-    let missed = BTreeMap::from([("a".to_owned(), vec![Shard(1)])]);
+    let missed = BTreeMap::from([("a".into(), vec![Shard(1)])]);
     let sent = cluster.ledger.call(move |connection| {
         stored::store_missed(connection, uid, &missed)?;
         intents::sent(connection, uid, &[])
@@ -92,14 +92,14 @@ async fn tasks_of_open_writes_are_found_on_all_pages_and_are_late_where_the_deci
     assert_eq!(look(&cluster).await, (found, Vec::new()), "they are not decided yet");
     decide(&cluster, first).await;
     assert_eq!(look(&cluster).await, (BTreeMap::from([(second, 8)]), vec![Shard(1)]));
-    assert_eq!(cluster.late_tasks.seen("a"), 1);
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 1);
     let counted = intents_of(second, 8);
     cluster.ledger.call(move |connection| intents::sent(connection, second, &counted)).await.unwrap();
     assert_eq!(look(&cluster).await.0, BTreeMap::new());
-    assert_eq!(cluster.late_tasks.seen("a"), 1, "a decision that counts a task is no late one");
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 1, "a decision that counts a task is no late one");
     tasks.add(&metadata(second));
     look(&cluster).await;
-    assert_eq!(cluster.late_tasks.seen("a"), 2, "the node has it twice");
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 2, "the node has it twice");
 }
 
 fn intents_of(_: u32, node_task: u32) -> Vec<crate::domain::intent::NodeTask> {
@@ -130,7 +130,7 @@ async fn a_restart_goes_on_where_it_was_and_misses_nothing_in_between() {
     let third = tasks.cluster(folder.path(), clock).await;
     assert_eq!(look(&third).await, (BTreeMap::from([(uid, 1)]), vec![Shard(1)]));
     assert_eq!(
-        third.late_tasks.seen("a"),
+        third.late_tasks.seen(&"a".into()),
         1,
         "one came in between, and another is of no write of this ledger"
     );
@@ -180,13 +180,13 @@ async fn copies_are_late_that_nobody_waits_for() {
         request: Uuid::from_u128(request),
         shards: vec![Shard(shard)],
     };
-    let answered = cluster.late_tasks.copying("a", Uuid::from_u128(1));
+    let answered = cluster.late_tasks.copying(&"a".into(), Uuid::from_u128(1));
     tasks.add(&mark(1, 1).to_string());
     look(&cluster).await;
     answered.answered(Some(0));
     look(&cluster).await;
-    assert_eq!(cluster.late_tasks.seen("a"), 0);
-    let given_up = cluster.late_tasks.copying("a", Uuid::from_u128(2));
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 0);
+    let given_up = cluster.late_tasks.copying(&"a".into(), Uuid::from_u128(2));
     tasks.add(&mark(2, 2).to_string());
     assert!(look(&cluster).await.1.is_empty(), "its answer may still come");
     drop(given_up);

@@ -42,7 +42,7 @@ impl World {
         let replica = |(node, state): &(&str, ReplicaState)| Replica { node: (*node).into(), state: *state };
         let state = ClusterState {
             replicas: vec![replicas.iter().map(replica).collect()],
-            desired: vec![desired.iter().map(|node| (*node).to_owned()).collect()],
+            desired: vec![desired.iter().map(|node| (*node).into()).collect()],
             replication: desired.len(),
             ..ClusterState::default()
         };
@@ -120,7 +120,7 @@ impl World {
 
     fn begin_and_commit(&self) -> Vec<Self> {
         let writers: Vec<&'static str> = {
-            let writers: BTreeSet<&str> = self.state.writers(SHARD).collect();
+            let writers: BTreeSet<&str> = self.state.writers(SHARD).map(|node| node.as_str()).collect();
             self.content.keys().copied().filter(|node| writers.contains(node)).collect()
         };
         (0..1usize << writers.len()).map(|choice| self.committed(&writers, choice)).collect()
@@ -132,7 +132,7 @@ impl World {
         world.begun += 1;
         let took: BTreeSet<&'static str> =
             writers.iter().enumerate().filter(|(n, _)| choice >> n & 1 == 1).map(|(_, node)| *node).collect();
-        let all = BTreeMap::from([(SHARD, writers.iter().map(|node| (*node).to_owned()).collect())]);
+        let all = BTreeMap::from([(SHARD, writers.iter().map(|node| (*node).into()).collect())]);
         let lost = world.state.commit(&all, |node| took.contains(node), &BTreeSet::new());
         let parts: BTreeMap<_, _> = took.into_iter().map(|node| (node, None)).collect();
         if !parts.is_empty() {
@@ -208,7 +208,7 @@ impl World {
 
     /// At rest: what is acknowledged is on every replica that is read, and all of these are the same.
     fn check(&self, histories: &[(String, Option<usize>)], at: usize) {
-        let active: Vec<&str> = self.state.active(SHARD).collect();
+        let active: Vec<&str> = self.state.active(SHARD).map(|node| node.as_str()).collect();
         let history = || history(histories, at);
         assert!(!active.is_empty(), "{}", history());
         for node in &active {

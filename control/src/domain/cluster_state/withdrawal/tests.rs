@@ -4,7 +4,7 @@ use crate::domain::cluster_state::Replica;
 const SHARD: Shard = Shard(0);
 
 fn cluster_state(replicas: &[(&str, ReplicaState)]) -> ClusterState {
-    let replicas = replicas.iter().map(|(node, state)| Replica { node: (*node).to_owned(), state: *state });
+    let replicas = replicas.iter().map(|(node, state)| Replica { node: (*node).into(), state: *state });
     ClusterState {
         replicas: vec![replicas.collect()],
         desired: vec![vec!["b".into()]],
