@@ -48,7 +48,7 @@ fn begin(cluster: &Sandbox, shard: Shard, fields: &[&str]) -> (u32, String, Vec<
         .json(&begin);
     match request.send().unwrap().json().unwrap() {
         BeginReply::Send { uid, key, nodes, writers, .. } => {
-            let name = |position: &u16| nodes[usize::from(*position)].clone();
+            let name = |position: &u16| nodes[usize::from(*position)].to_string();
             (uid, key, writers[0].iter().map(name).collect())
         }
         other => panic!("not to be sent: {other:?}"),
