@@ -46,7 +46,7 @@ fn begin(cluster: &Sandbox, shard: Shard, fields: &[&str]) -> (u32, String, Vec<
         .post(format!("{}{BEGIN_PATH}", cluster.address("control")))
         .header(SECRET_HEADER, secrets["gatewaySecret"].as_str().unwrap())
         .json(&begin);
-    match request.send().unwrap().json().unwrap() {
+    match request.send().unwrap().json::<BeginReply>().unwrap() {
         BeginReply::Send { uid, key, nodes, writers, .. } => {
             let name = |position: &u16| nodes[usize::from(*position)].to_string();
             (uid, key, writers[0].iter().map(name).collect())
