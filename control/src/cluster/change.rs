@@ -40,31 +40,33 @@ impl Cluster {
     }
 
     /// Like [`Self::try_change`], for a change that belongs to other rows of the ledger: they are stored in one transaction, all or
-    /// nothing. `change` runs on the ledger's thread.
+    /// nothing. `change` runs on the ledger's thread; what it returns is returned.
     ///
     /// # Errors
     /// The error of `change`; or as [`Self::change`].
-    pub async fn change_stored<F>(&self, change: F) -> Result<()>
+    pub async fn change_stored<T, F>(&self, change: F) -> Result<T>
     where
-        F: FnOnce(&Connection, &mut ClusterState) -> Result<()> + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&Connection, &mut ClusterState) -> Result<T> + Send + 'static,
     {
         let _one = self.changing.lock().await;
         let old = self.cluster_state();
         let before = old.clone();
         let stored = self.ledger.call(move |connection| {
             let mut new = ClusterState::clone(&before);
-            change(connection, &mut new)?;
+            let result = change(connection, &mut new)?;
             if new == *before {
-                return Ok(None);
+                return Ok((result, None));
             }
             new.version += u64::from(!new.is_but_for_dates(&before));
             catalogue::store(connection, &before, &new)?;
-            Ok(Some(new))
+            Ok((result, Some(new)))
         });
-        if let Some(new) = stored.await? {
+        let (result, new) = stored.await?;
+        if let Some(new) = new {
             self.take_up(&old, new);
         }
-        Ok(())
+        Ok(result)
     }
 
     /// Takes up a cluster state that the ledger has: in memory, then for gateways.

@@ -7,6 +7,7 @@ pub mod exports;
 pub mod fields;
 pub mod gateways;
 pub mod key_cache;
+pub mod late_tasks;
 pub mod locks;
 pub mod moves;
 pub mod open_writes;
@@ -26,7 +27,7 @@ use crate::{
     },
     cluster::{
         bodies::Bodies, creating::Creating, exports::Exports, fields::Fields, gateways::Gateways,
-        key_cache::KeyCache, locks::Locks, moves::Mover, open_writes::OpenWrites,
+        key_cache::KeyCache, late_tasks::LateTasks, locks::Locks, moves::Mover, open_writes::OpenWrites,
         tracked_tasks::TrackedTasks, write_keys::WriteKeys,
     },
     domain::cluster_state::ClusterState,
@@ -99,6 +100,8 @@ pub struct Cluster {
     pub keys: KeyCache,
     /// The gateways' write keys.
     pub write_keys: WriteKeys,
+    /// How far nodes' tasks have been examined for requests that came late.
+    pub late_tasks: LateTasks,
     /// The gateways, with their topologies and leases.
     pub gateways: Gateways,
     /// Limits on the request bodies that are in memory.
@@ -159,6 +162,7 @@ impl Cluster {
             tracked_tasks: TrackedTasks::default(),
             keys: KeyCache::new(clock.clone()),
             write_keys: WriteKeys::default(),
+            late_tasks: LateTasks::default(),
             publisher,
             exports: Exports::default(),
             creating: Creating::default(),
@@ -221,7 +225,10 @@ impl Cluster {
         let nodes: Arc<Vec<Arc<Node>>> = Arc::new(nodes.collect());
         let stays = |name: &str| nodes.iter().any(|node| node.name == name);
         let gone = known.iter().filter(|node| !stays(&node.name));
-        gone.clone().for_each(|node| self.write_keys.forget(&node.name));
+        for node in gone.clone() {
+            self.write_keys.forget(&node.name);
+            self.late_tasks.forget(&node.name);
+        }
         self.retired().extend(gone.map(|node| (node.config(), cluster_state.version)));
         *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }

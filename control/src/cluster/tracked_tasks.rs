@@ -314,6 +314,17 @@ impl TrackedTasks {
         self.pending().values().any(|pending| pending.parts.iter().any(is_open))
     }
 
+    /// Notes that a node's copies of some shards were replaced: whatever becomes of its tasks of before, its copies are those of the other
+    /// replicas.
+    pub fn replaced(&self, node: &str, shards: &[Shard]) {
+        for pending in self.pending().values_mut() {
+            for part in pending.parts.iter_mut().filter(|part| part.node == node) {
+                let own = shards.iter().filter(|shard| part.shards.contains(shard));
+                part.replaced.extend(own.copied());
+            }
+        }
+    }
+
     /// Waits until a node has indexed everything that is pending for these shards when this is called. Returns `false` if the
     /// node is unreachable.
     ///

@@ -2,6 +2,7 @@
 
 mod index;
 mod replica;
+mod withdrawal;
 
 pub use index::Index;
 pub use replica::{Replica, ReplicaState};

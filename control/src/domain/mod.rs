@@ -10,4 +10,5 @@ pub mod search_rules;
 pub mod settings_change;
 pub mod task;
 pub mod task_details;
+pub mod task_mark;
 pub mod verdict;

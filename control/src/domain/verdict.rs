@@ -7,7 +7,11 @@ use crate::{
     domain::{intent::NodeTask, task::TaskStatus},
 };
 use count::counted;
-use miroir_core::{error::ErrorBody, node_name::NodeName, shard::Shard};
+use miroir_core::{
+    error::{ApiError, Code, ErrorBody},
+    node_name::NodeName,
+    shard::Shard,
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -22,6 +26,8 @@ pub struct TrackedNodeTask {
     pub main: bool,
     /// The shards it writes; empty for all.
     pub shards: Vec<Shard>,
+    /// Those of its shards of which the node's copy was replaced afterwards, by one that has what was decided.
+    pub replaced: BTreeSet<Shard>,
     /// What the node last reported.
     pub seen: ReportedState,
     /// Whether the node stopped, or was unreachable, before it ended the task. A node that is killed may handle a task twice: of
@@ -46,7 +52,15 @@ impl TrackedNodeTask {
     #[must_use]
     pub fn of(task: NodeTask) -> Self {
         let NodeTask { node, node_task, main, shards } = task;
-        Self { node, node_task, main, shards, seen: ReportedState::default(), is_interrupted: false }
+        Self {
+            node,
+            node_task,
+            main,
+            shards,
+            replaced: BTreeSet::new(),
+            seen: ReportedState::default(),
+            is_interrupted: false,
+        }
     }
 }
 
@@ -148,6 +162,8 @@ pub struct Outcome {
     pub edited: Option<u64>,
     /// The details of a node whose task has the same outcome.
     pub details: Option<Value>,
+    /// The shards in which some replica has done a write.
+    pub written: BTreeSet<Shard>,
     /// Replicas with another outcome than the rest of their shard.
     pub stale: BTreeSet<(Shard, NodeName)>,
     /// Nodes with another outcome than the others.
@@ -156,6 +172,25 @@ pub struct Outcome {
     pub to_roll_back: BTreeSet<NodeName>,
     /// A node that refused it.
     pub refused_by: Option<NodeName>,
+}
+
+impl Outcome {
+    /// Makes a write fail, since no replica of these shards has it that is read from now on.
+    pub fn lose(&mut self, shards: &BTreeSet<Shard>) {
+        if !shards.is_empty() {
+            self.status = TaskStatus::Failed;
+            self.error = Some(not_written(shards, "no replica that stays has them").body);
+        }
+    }
+}
+
+/// The error of a write whose documents of some shards are nowhere.
+#[must_use]
+pub fn not_written(shards: &BTreeSet<Shard>, why: &str) -> ApiError {
+    let names = shards.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ");
+    let count = shards.len();
+    let message = format!("The documents of {count} shard(s) were not written, since {why}: {names}.");
+    ApiError::new(Code::UNAVAILABLE, message)
 }
 
 /// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
@@ -192,6 +227,7 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
         for part in of_group.iter().filter(|part| part.seen.state != truth || refusal.is_some()) {
             let is_gone = || part.seen.error.as_ref().is_some_and(|error| error.code == "index_not_found");
             match group {
+                Some(shard) if part.replaced.contains(&shard) => {}
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
                 None if part.seen.state == State::Succeeded => {
@@ -201,6 +237,7 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
                 None => drop(over.behind.insert(part.node.clone())),
             }
         }
+        over.written.extend(group.filter(|_| truth == State::Succeeded));
         match truth {
             State::Failed => over.status = TaskStatus::Failed,
             State::Canceled if over.status != TaskStatus::Failed => over.status = TaskStatus::Canceled,

@@ -9,6 +9,7 @@ pub mod fields;
 mod file;
 mod group_commit;
 pub mod intents;
+pub mod late_tasks;
 pub mod leases;
 pub mod schema;
 pub mod settings;

@@ -13,7 +13,7 @@ use crate::{
             recording::{IndexChanges, RecordedWrites},
         },
     },
-    fencing::in_flight,
+    fencing::{in_flight, late_tasks},
     node::{Node, Request, TaskInfo},
 };
 use axum::body::Bytes;
@@ -203,7 +203,8 @@ impl<'a> Copy<'a> {
 
     async fn send(&mut self, path: ApiPath, body: String) -> Result<()> {
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
-        let answer = in_flight::send(self.cluster, self.target, request.clone(), PATIENCE).await?;
+        let sent = late_tasks::send_marked(self.cluster, self.target, self.shards, request.clone(), PATIENCE);
+        let answer = sent.await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
         self.tasks.push(task.ok_or_else(|| self.target.unexpected(&request, &answer))?.into());
         Ok(())

@@ -12,6 +12,8 @@ use crate::{
         locks::{LockGuard, Scope},
         moves::recording::Recording,
     },
+    fencing::late_tasks,
+    node::Node,
 };
 use miroir_core::shard::Shard;
 use std::{collections::BTreeSet, time::Duration};
@@ -32,6 +34,46 @@ pub struct HandOver<'a> {
     pub of: Move<'a>,
     /// The recording of what was written since the last round.
     pub recording: &'a Recording,
+    /// The source and the target, as they were when the copy began.
+    pub trusted: &'a TrustedNodes<'a>,
+}
+
+/// The nodes of a copy. A request that one of them takes late, after the copy began, makes the copy worthless: it may be in the
+/// source's documents, or over the target's.
+pub struct TrustedNodes<'a> {
+    cluster: &'a Cluster,
+    /// Each with the number of late tasks that were seen on it.
+    nodes: [(&'a Node, u64); 2],
+}
+
+impl<'a> TrustedNodes<'a> {
+    /// Examines what the nodes have taken until now.
+    ///
+    /// # Errors
+    /// A node did not answer, or the ledger failed.
+    pub async fn examine(cluster: &'a Cluster, nodes: [&'a Node; 2]) -> Result<Self> {
+        for node in nodes {
+            late_tasks::examine(cluster, node).await?;
+        }
+        Ok(Self { cluster, nodes: nodes.map(|node| (node, cluster.late_tasks.seen(&node.name))) })
+    }
+
+    /// Makes sure that the nodes have taken nothing late since the copy began.
+    ///
+    /// # Errors
+    /// They have, or one of them did not answer; or the ledger failed.
+    async fn check(&self) -> Result<()> {
+        for (node, before) in self.nodes {
+            late_tasks::examine(self.cluster, node).await?;
+            if self.cluster.late_tasks.seen(&node.name) != before {
+                let name = &node.name;
+                return Err(Error::Other(format!(
+                    "node `{name}` has taken an earlier request during a copy: the copy begins anew"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl HandOver<'_> {
@@ -97,7 +139,9 @@ impl HandOver<'_> {
                 target.name
             )));
         }
+        self.within(begun, self.trusted.check()).await?;
         let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
+        cluster.tracked_tasks.replaced(&target.name, &shards);
         cluster
             .change(|cluster_state| {
                 shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name))

@@ -26,7 +26,7 @@ use crate::{
     sync,
 };
 use copy::Copy;
-use hand_over::HandOver;
+use hand_over::{HandOver, TrustedNodes};
 use miroir_core::shard::Shard;
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
@@ -149,10 +149,11 @@ impl<'a> Move<'a> {
         // A node that was killed still handles the tasks that it had accepted before. They could change the copy after it was
         // compared.
         target.wait_for_current_tasks().await?;
+        let trusted = TrustedNodes::examine(cluster, [source.as_ref(), target.as_ref()]).await?;
         let mut copy = Copy::new(cluster, source, target, shards);
         copy.everything().await?;
         copy.indexed().await?;
-        let replicas = self.catch_up_and_hand_over(&recording, &mut copy).await?;
+        let replicas = self.catch_up_and_hand_over(&recording, &trusted, &mut copy).await?;
         tracing::info!(
             node = target.name.as_str(),
             from = source.name.as_str(),
@@ -168,7 +169,12 @@ impl<'a> Move<'a> {
 
     /// Copies in rounds what was written meanwhile. After each round, hands over the shards that had no write since; after a
     /// short round, all shards that are left. Returns the number of shards handed over.
-    async fn catch_up_and_hand_over(self, recording: &Recording, copy: &mut Copy<'_>) -> Result<usize> {
+    async fn catch_up_and_hand_over(
+        self,
+        recording: &Recording,
+        trusted: &TrustedNodes<'_>,
+        copy: &mut Copy<'_>,
+    ) -> Result<usize> {
         let mut left = self.shards.to_vec();
         let mut done = 0;
         let mut pause = Duration::from_millis(20);
@@ -185,7 +191,7 @@ impl<'a> Move<'a> {
             let quiet: Vec<Shard> =
                 left.iter().copied().filter(|shard| self.is_quiet(recording, *shard)).collect();
             let chosen = if took < SHORT { &left } else { &quiet };
-            let hand_over = HandOver { of: self.of(chosen), recording };
+            let hand_over = HandOver { of: self.of(chosen), recording, trusted };
             let handed_over = if took < SHORT && quiet.len() < left.len() {
                 hand_over.of_all(copy).await?
             } else {

@@ -8,7 +8,7 @@ use crate::{
     },
     cluster::Cluster,
     domain::cluster_state::{ClusterState, ReplicaState},
-    fencing::in_flight,
+    fencing::late_tasks,
     node::{Node, Request},
 };
 use miroir_core::{
@@ -119,7 +119,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
     let mut tasks = Vec::new();
     let mut send = async |path: ApiPath, body: Value| {
         let request = Request::own("POST", path, Some(&body));
-        let answer = in_flight::send(cluster, node, request.clone(), PATIENCE).await?;
+        let answer = late_tasks::send_marked(cluster, node, shards, request.clone(), PATIENCE).await?;
         match answer.task_uid().filter(|_| answer.is_success()) {
             Some(task) => tasks.push(task.into()),
             // The index was deleted meanwhile, or the node has missed its creation.

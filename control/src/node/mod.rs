@@ -15,7 +15,7 @@ mod transport;
 
 pub use health::{FOREIGN, Health};
 pub use http::Http;
-pub use tasks::TaskInfo;
+pub use tasks::{TaskInfo, TaskPage};
 pub use transport::{Call, NoAnswer, Transport};
 
 use crate::base::{
@@ -227,8 +227,22 @@ impl Node {
     /// # Errors
     /// No answer, another status than 2xx, or something that is no JSON.
     pub async fn ask(&self, method: &str, path: impl Into<ApiPath>, body: Option<&Value>) -> Result<Value> {
+        self.ask_within(method, path, body, TIMEOUT).await
+    }
+
+    /// Like [`Self::ask`], with the caller's timeout.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; or the node did not answer in time.
+    pub async fn ask_within(
+        &self,
+        method: &str,
+        path: impl Into<ApiPath>,
+        body: Option<&Value>,
+        timeout: Duration,
+    ) -> Result<Value> {
         let request = Request::own(method, path, body);
-        let answer = self.send(&request).await?;
+        let answer = self.send_within(&request, timeout).await?;
         if answer.is_success() {
             return self.read(&request, &answer);
         }

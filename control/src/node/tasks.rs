@@ -1,7 +1,7 @@
 //! A node's tasks.
 
 use super::{
-    Node,
+    Node, TIMEOUT,
     answers::{task_error, task_uid},
 };
 use crate::{
@@ -81,12 +81,30 @@ impl TaskInfo {
         task_error(&self.0)
     }
 
+    /// When the node enqueued it, as the node tells it.
+    #[must_use]
+    pub fn enqueued_at(&self) -> Option<&str> {
+        self.text("enqueuedAt")
+    }
+
     /// What the request that made it carried.
     #[must_use]
     pub fn custom_metadata(&self) -> Option<&str> {
         self.text("customMetadata")
     }
 }
+
+/// Some of a node's tasks, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPage {
+    /// The tasks, each with its uid.
+    pub tasks: Vec<TaskInfo>,
+    /// The uid that the next page begins with; `None` where this page is the last one.
+    pub next: Option<u32>,
+}
+
+/// The most tasks of a page.
+const PAGE: usize = 1000;
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,14 +126,22 @@ impl Node {
     }
 
     /// A list of tasks, each with its uid.
-    async fn list_tasks(&self, path: ApiPath) -> Result<Vec<TaskInfo>> {
+    async fn list_tasks(&self, path: ApiPath, timeout: Duration) -> Result<TaskPage> {
         let request = format!("GET {path}");
-        let answer = self.ask("GET", path, None).await?;
+        let answer = self.ask_within("GET", path, None, timeout).await?;
         let read = |task: &Value| match task_uid(task) {
             Some(_) => Ok(TaskInfo(task.clone())),
             None => Err(self.unreadable(&request, task)),
         };
-        self.results(&request, &answer)?.iter().map(read).collect()
+        let next = match answer.get("next") {
+            None | Some(Value::Null) => None,
+            Some(next) => {
+                let uid = next.as_u64().and_then(|uid| u32::try_from(uid).ok());
+                Some(uid.ok_or_else(|| self.unreadable(&request, &answer))?)
+            }
+        };
+        let tasks = self.results(&request, &answer)?.iter().map(read).collect::<Result<_>>()?;
+        Ok(TaskPage { tasks, next })
     }
 
     /// Those of these tasks that the node knows.
@@ -124,15 +150,19 @@ impl Node {
     /// The node did not answer, or refused.
     pub async fn tasks<U: Copy + Into<u64>>(&self, uids: &[U]) -> Result<Vec<TaskInfo>> {
         let path = ApiPath::from("/tasks").with("limit", &uids.len().to_string()).with("uids", &list(uids));
-        self.list_tasks(path).await
+        Ok(self.list_tasks(path, TIMEOUT).await?.tasks)
     }
 
-    /// The newest tasks, so many.
+    /// A page of the node's tasks, of whatever state, from this uid on.
     ///
     /// # Errors
-    /// The node did not answer, or refused.
-    pub async fn recent_tasks(&self, limit: u32) -> Result<Vec<TaskInfo>> {
-        self.list_tasks(ApiPath::from("/tasks").with("limit", &limit.to_string())).await
+    /// The node did not answer in time, or refused.
+    pub async fn tasks_from(&self, uid: u32, timeout: Duration) -> Result<TaskPage> {
+        let path = ApiPath::from("/tasks")
+            .with("reverse", "true")
+            .with("from", &uid.to_string())
+            .with("limit", &PAGE.to_string());
+        self.list_tasks(path, timeout).await
     }
 
     /// The uid of the newest task; `None` if there is none.
@@ -140,7 +170,8 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn newest_task(&self) -> Result<Option<u32>> {
-        Ok(self.recent_tasks(1).await?.first().and_then(TaskInfo::uid))
+        let page = self.list_tasks(ApiPath::from("/tasks?limit=1"), TIMEOUT).await?;
+        Ok(page.tasks.first().and_then(TaskInfo::uid))
     }
 
     /// The tasks of these kinds that are newer than `bound`, oldest first.
@@ -148,7 +179,6 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn tasks_after(&self, bound: Option<u32>, kinds: &[TaskKind]) -> Result<Vec<TaskInfo>> {
-        const PAGE: usize = 1000;
         let kinds = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",");
         let mut next = bound.map_or(Some(0), |bound| bound.checked_add(1));
         let mut all = Vec::new();
@@ -157,10 +187,9 @@ impl Node {
                 .with("limit", &PAGE.to_string())
                 .with("from", &from.to_string())
                 .with("types", &kinds);
-            let page = self.list_tasks(path).await?;
-            let last = page.last().filter(|_| page.len() == PAGE).and_then(TaskInfo::uid);
-            next = last.and_then(|last| last.checked_add(1));
-            all.extend(page.into_iter().filter(|task| task.uid() > bound));
+            let page = self.list_tasks(path, TIMEOUT).await?;
+            next = page.next;
+            all.extend(page.tasks.into_iter().filter(|task| task.uid() > bound));
         }
         Ok(all)
     }

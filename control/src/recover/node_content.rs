@@ -8,7 +8,7 @@ use crate::{
         copy::{fetch, ids},
         document::{by_id, content},
     },
-    node::Node,
+    node::{Node, TIMEOUT},
     sync::{
         instance_settings::{self, InstanceChange},
         search_rules,
@@ -108,11 +108,22 @@ pub async fn look(node: &Node, shards: u16) -> Result<NodeContent> {
         })?;
     }
     found.server = instance_settings::of_node(node, is_on).await?;
-    for task in list("/tasks?limit=10000").await? {
-        let metadata = task.get("customMetadata").and_then(Value::as_str);
-        found.last_uid = found.last_uid.max(metadata.and_then(uid_of_metadata));
-    }
+    found.last_uid = last_uid(node).await?;
     Ok(found)
+}
+
+/// The highest uid of the cluster's tasks among all tasks of a node.
+async fn last_uid(node: &Node) -> Result<Option<u32>> {
+    let (mut last, mut from) = (None, 0);
+    loop {
+        let page = node.tasks_from(from, TIMEOUT).await?;
+        let uids = page.tasks.iter().filter_map(|task| task.custom_metadata().and_then(uid_of_metadata));
+        last = last.max(uids.max());
+        match page.next {
+            Some(next) if next > from => from = next,
+            _ => return Ok(last),
+        }
+    }
 }
 
 async fn idle(node: &Node) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::{
         key_holder::read_key,
     },
     export,
-    fencing::write_keys::create_key,
+    fencing::{late_tasks, write_keys::create_key},
     indexes::{broadcast, creation, fields},
     ledger::{self, intents, leases, steps, tasks},
     membership, mover,
@@ -77,6 +77,7 @@ fn run_loops(cluster: &Arc<Cluster>) {
     }
     keep(cluster, "tracking", tracking::run);
     keep(cluster, "recovery", recovery::watch);
+    keep(cluster, "late tasks", late_tasks::watch);
     keep(cluster, "health", health::watch);
     keep(cluster, "moves", mover::watch);
     keep(cluster, "webhooks", webhooks::watch);

@@ -114,18 +114,11 @@ async fn apply(
     cluster: &Cluster,
     task: &Task,
     effect: &Effect,
-    over: Outcome,
+    mut over: Outcome,
     indexed: Option<u64>,
 ) -> Result<Ending> {
     let uid = task.uid;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
-    let ending = Ending {
-        status: over.status,
-        details: details(task, &over, indexed, cluster.cluster_state().replication as u64),
-        error: over.error.clone().map(|error| for_client(task, error)),
-        started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
-        finished_at,
-    };
     for (shard, node) in &over.stale {
         tracing::warn!(
             uid,
@@ -140,13 +133,16 @@ async fn apply(
     }
     let moves = effect.moves();
     let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
-    let (stored, change) = (ending.clone(), (task.clone(), effect.clone(), moves.clone()));
-    cluster
+    let change = (task.clone(), effect.clone(), moves.clone());
+    let ending = cluster
         .change_stored(move |connection, cluster_state| {
             let (task, effect, moves) = change;
-            for (shard, node) in &over.stale {
-                cluster_state.mark_stale(*shard, node);
+            // Those that have done the write may have become stale by something else meanwhile, or be gone.
+            let lost = cluster_state.end_write(&over);
+            if !lost.is_empty() {
+                tracing::error!(uid, shards = ?lost, "no replica that is read has a write");
             }
+            over.lose(&lost);
             for node in over.behind.iter().filter(|_| changes_data) {
                 cluster_state.mark_behind(node);
             }
@@ -174,7 +170,15 @@ async fn apply(
             if let (Some(by), TaskStatus::Canceled) = (task.canceled_by, over.status) {
                 tasks::set_canceled_by(connection, uid, by)?;
             }
-            intents::applied(connection, uid, &stored)
+            let ending = Ending {
+                status: over.status,
+                details: details(&task, &over, indexed, cluster_state.replication as u64),
+                error: over.error.clone().map(|error| for_client(&task, error)),
+                started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
+                finished_at,
+            };
+            intents::applied(connection, uid, &ending)?;
+            Ok(ending)
         })
         .await?;
     cluster.tracked_tasks.renamed(uid, &moves);

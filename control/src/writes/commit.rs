@@ -13,13 +13,15 @@ use crate::{
     },
     disguise::messages,
     domain::{
+        cluster_state::Replica,
         intent::{Effect, NodeTask},
         task::TaskStatus,
         task_details::nothing_done,
+        verdict::not_written,
     },
     fencing::write_keys::GRACE,
     ledger::{
-        intents,
+        intents, late_tasks,
         tasks::{self, Ending, Task},
     },
 };
@@ -133,9 +135,12 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     }
     let asked = unknown.clone();
     let untaken = |taken: &BTreeMap<NodeName, u32>| {
-        write.writers.values().any(|writers| {
-            !writers.iter().any(|node| taken.contains_key(node))
-                && writers.iter().any(|node| asked.contains(node))
+        let cluster_state = cluster.cluster_state();
+        let stays = |shard: Shard, node: &NodeName| {
+            taken.contains_key(node) && cluster_state.replica(shard, node).is_some_and(Replica::is_written)
+        };
+        write.writers.iter().any(|(shard, writers)| {
+            !writers.iter().any(|node| stays(*shard, node)) && writers.iter().any(|node| asked.contains(node))
         })
     };
     // For some shard no node has confirmed the write, but a node without an answer may have accepted it. Fence the key, so that
@@ -165,17 +170,26 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     // is unknown become stale, and are repaired from that one.
     let untouched = |writers: &Vec<NodeName>| writers.iter().any(|node| !unknown.contains(node));
     if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
-        let doubtful = write.writers.iter().flat_map(|(shard, writers)| {
-            writers.iter().filter(|node| unknown.contains(*node)).map(|node| (*shard, node.clone()))
-        });
-        let doubtful: Vec<_> = doubtful.collect();
-        if doubtful.is_empty() {
+        if asked.is_empty() {
             return take_back(cluster, write, &refusals).await;
         }
         let uid = write.task.uid;
-        stale(cluster, uid, doubtful).await?;
-        // Its uid must not be assigned again, because a node may have accepted the write under it.
-        cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
+        let missed = missed(write, &taken);
+        cluster
+            .change(|cluster_state| {
+                for shard in write.writers.keys() {
+                    cluster_state.withdraw_or_keep_one(*shard, |node| unknown.contains(node));
+                }
+            })
+            .await?;
+        // Its uid must not be assigned again, because a node may still accept the write under it.
+        cluster
+            .ledger
+            .call(move |connection| {
+                late_tasks::store_missed(connection, uid, &missed)?;
+                tasks::forget(connection, uid)
+            })
+            .await?;
         return Ok(Err(refused(&refusals)));
     }
     apply(cluster, write, &taken, &unknown, written).await
@@ -195,22 +209,15 @@ async fn take_back(
     Ok(Err(refused(refusals)))
 }
 
-/// Marks replicas as stale that missed a write, or may have accepted a write that others have not, and publishes this.
-///
-/// # Errors
-/// The ledger failed.
-async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, NodeName)>) -> Result<()> {
-    if replicas.is_empty() {
-        return Ok(());
+/// The shards of which each node has not accepted its part of a write: it may still do so.
+fn missed(write: &OpenWrite, taken: &BTreeMap<NodeName, u32>) -> BTreeMap<NodeName, Vec<Shard>> {
+    let mut missed: BTreeMap<NodeName, Vec<Shard>> = BTreeMap::new();
+    for (shard, writers) in &write.writers {
+        for node in writers.iter().filter(|node| !taken.contains_key(*node)) {
+            missed.entry(node.clone()).or_default().push(*shard);
+        }
     }
-    tracing::warn!(uid, replicas = replicas.len(), "replicas missed a write");
-    cluster
-        .change(|cluster_state| {
-            for (shard, node) in &replicas {
-                cluster_state.mark_stale(*shard, node);
-            }
-        })
-        .await
+    missed
 }
 
 /// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
@@ -239,10 +246,10 @@ fn is_clients(status: u16) -> bool {
     (400..500).contains(&status) && status != 401 && status != 403 && status != 408 && status != 429
 }
 
-/// Records which nodes accepted a write. Replicas that missed it become stale, and this is published, before the caller
-/// releases the locks. If no node confirmed the write for a shard, the replicas on `silent` nodes, which may have accepted it,
-/// become stale as far as another replica can stand in: all replicas then get what that one has. `written` are the document ids
-/// that the gateway reported.
+/// Records which nodes accepted a write. Replicas that missed it leave the read set, and this is published, before the caller
+/// releases the locks. A shard is written if a replica accepted it that is read from now on; an old copy becomes active again where
+/// it is the only one. Otherwise the replicas on `silent` nodes, which may have accepted it, become stale as far as another replica
+/// can stand in: all replicas then get what that one has. `written` are the document ids that the gateway reported.
 ///
 /// A write that only some shards have accepted is not acknowledged: its task fails, and the client must write again.
 ///
@@ -256,22 +263,11 @@ pub async fn apply(
     written: Option<BTreeMap<Shard, BTreeSet<String>>>,
 ) -> Result<Decision> {
     let uid = write.task.uid;
-    let mut lost: Vec<Shard> = Vec::new();
-    let mut missed: Vec<(Shard, NodeName)> = Vec::new();
     let mut tasks_of: BTreeMap<&NodeName, Vec<Shard>> = BTreeMap::new();
     for (shard, writers) in &write.writers {
-        let (took, not): (Vec<_>, Vec<_>) = writers.iter().partition(|node| taken.contains_key(*node));
-        if took.is_empty() {
-            lost.push(*shard);
-            missed.extend(
-                writers.iter().filter(|node| silent.contains(*node)).map(|node| (*shard, node.clone())),
-            );
-            continue;
-        }
-        for node in took {
+        for node in writers.iter().filter(|node| taken.contains_key(*node)) {
             tasks_of.entry(node).or_default().push(*shard);
         }
-        missed.extend(not.into_iter().map(|node| (*shard, node.clone())));
     }
     let node_tasks: Vec<NodeTask> = tasks_of
         .into_iter()
@@ -280,15 +276,20 @@ pub async fn apply(
             Some(NodeTask { node: node.clone(), node_task, main: true, shards })
         })
         .collect();
-    stale(cluster, uid, missed).await?;
+    let missed = missed(write, taken);
+    if !missed.is_empty() {
+        let replicas: usize = missed.values().map(Vec::len).sum();
+        tracing::warn!(uid, replicas, "replicas missed a write");
+    }
+    let mut lost = BTreeSet::new();
+    cluster
+        .change(|cluster_state| {
+            lost = cluster_state.commit(&write.writers, |node| taken.contains_key(node), silent)
+        })
+        .await?;
     let failure = (!lost.is_empty()).then(|| {
-        let names = lost.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ");
-        tracing::error!(uid, shards = names, "no replica of some shards accepted a write");
-        let count = lost.len();
-        let message = format!(
-            "The documents of {count} shard(s) were not written, since no replica took them: {names}."
-        );
-        ApiError::new(Code::UNAVAILABLE, message)
+        tracing::error!(uid, shards = ?lost, "no replica of some shards accepted a write");
+        not_written(&lost, "no replica took them")
     });
     let now = cluster.clock.wall();
     let ending = failure.as_ref().map(|failure| Ending {
@@ -301,6 +302,7 @@ pub async fn apply(
     let found = cluster
         .ledger
         .call(move |connection| {
+            late_tasks::store_missed(connection, uid, &missed)?;
             intents::sent(connection, uid, &node_tasks)?;
             if let Some(ending) = &ending {
                 tasks::finish(connection, uid, ending)?;

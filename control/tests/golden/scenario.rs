@@ -133,7 +133,10 @@ async fn the_ledger_has_these_rows_after_all_that_clients_and_operators_do() {
 
     let sql = sql_of(&folder.path().join(ledger::FILE));
     let (rows, schema): (Vec<&str>, Vec<&str>) = sql.lines().partition(|line| line.starts_with("INSERT"));
-    let mut rows: Vec<String> = rows.into_iter().map(|row| masked(&without_counts(row))).collect();
+    // How far nodes' tasks have been examined depends on when they are asked.
+    let is_examined = |row: &str| row.starts_with("INSERT INTO examined ");
+    let rows = rows.into_iter().filter(|row| !is_examined(row));
+    let mut rows: Vec<String> = rows.map(|row| masked(&without_counts(row))).collect();
     // Without what is masked, rows have another order.
     rows.sort();
     compare("ledger-scenario.sql", &format!("{}\n{}\n", schema.join("\n"), rows.join("\n")));

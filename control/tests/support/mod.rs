@@ -53,6 +53,7 @@ impl FakeNode {
             .route("/health", get(|| async { Json(json!({"status": "available"})) }))
             .route("/version", get(|| async { Json(json!({"pkgVersion": "0.0.0"})) }))
             .route("/tasks", get(tasks))
+            .route("/tasks/cancel", post(cancel))
             .route("/tasks/{uid}", get(task))
             .route("/indexes", get(nothing).fallback(take))
             .route("/indexes/{index}/settings", get(settings).fallback(take))
@@ -81,6 +82,15 @@ impl FakeNode {
         u32::try_from(answer["taskUid"].as_u64().unwrap()).unwrap()
     }
 
+    /// It does so many other tasks.
+    pub fn do_other_tasks(&self, count: usize) {
+        let mut memory = self.memory.lock().unwrap();
+        for _ in 0..count {
+            let uid = memory.tasks.len();
+            memory.tasks.push(json!({"uid": uid, "status": "succeeded", "enqueuedAt": MOMENT}));
+        }
+    }
+
     /// The bodies of all requests with this method and path.
     pub fn seen(&self, method: &str, path: &str) -> Vec<Value> {
         let memory = self.memory.lock().unwrap();
@@ -97,24 +107,47 @@ async fn tasks(
     let uids: Option<Vec<u64>> =
         query.get("uids").map(|uids| uids.split(',').map(|uid| uid.parse().unwrap()).collect());
     let statuses: Option<Vec<&str>> = query.get("statuses").map(|statuses| statuses.split(',').collect());
+    let number = |name: &str| query.get(name).map(|number| number.parse::<u64>().unwrap());
+    let (from, is_reverse) = (number("from"), query.get("reverse").is_some_and(|reverse| reverse == "true"));
     let is_asked = |task: &&Value| {
-        uids.as_ref().is_none_or(|uids| uids.contains(&task["uid"].as_u64().unwrap()))
+        let uid = task["uid"].as_u64().unwrap();
+        uids.as_ref().is_none_or(|uids| uids.contains(&uid))
             && statuses.as_ref().is_none_or(|statuses| statuses.contains(&task["status"].as_str().unwrap()))
+            && from.is_none_or(|from| if is_reverse { uid >= from } else { uid <= from })
     };
-    let from = query.get("from").map(|from| from.parse::<u64>().unwrap());
-    let limit = query.get("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
-    let mut asked: Vec<&Value> = memory.tasks.iter().filter(is_asked).collect();
-    if query.contains_key("reverse") {
-        asked.retain(|task| task["uid"].as_u64() >= from);
-    } else {
-        asked.reverse();
+    let mut found: Vec<&Value> = memory.tasks.iter().filter(is_asked).collect();
+    if !is_reverse {
+        found.reverse();
     }
-    Json(json!({"results": asked.into_iter().take(limit).collect::<Vec<_>>()}))
+    let limit = usize::try_from(number("limit").unwrap_or(20)).unwrap();
+    let next = found.get(limit).map(|task| &task["uid"]);
+    Json(json!({"results": found[..limit.min(found.len())], "next": next, "total": found.len()}))
+}
+
+/// Cancels what has not begun.
+async fn cancel(
+    memory: State<Arc<Mutex<Memory>>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> (StatusCode, Json<Value>) {
+    let mut memory = memory.lock().unwrap();
+    let uids: Vec<usize> = query["uids"].split(',').map(|uid| uid.parse().unwrap()).collect();
+    for uid in uids {
+        if memory.tasks[uid]["status"] == "enqueued" {
+            memory.tasks[uid]["status"] = json!("canceled");
+        }
+    }
+    let uid = memory.tasks.len();
+    let task = json!({"uid": uid, "status": "succeeded", "type": "taskCancelation", "enqueuedAt": MOMENT});
+    memory.tasks.push(task);
+    (StatusCode::ACCEPTED, Json(json!({"taskUid": uid, "status": "enqueued"})))
 }
 
 async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -> Json<Value> {
     Json(memory.lock().unwrap().tasks[uid].clone())
 }
+
+/// When everything happens on a fake node.
+const MOMENT: &str = "2024-01-01T00:00:00Z";
 
 /// All indexes have the same settings.
 async fn settings() -> Json<Value> {
@@ -147,10 +180,9 @@ async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCod
     let error = (end == "failed").then(|| {
         json!({"message": "nodes know `_miroir_shard, x`", "code": "internal", "type": "internal", "link": ""})
     });
-    let moment = "2024-01-01T00:00:00Z";
     memory.tasks.push(json!({
-        "uid": uid, "status": end, "customMetadata": metadata, "error": error,
-        "startedAt": moment, "finishedAt": moment, "details": {"deletedDocuments": 3},
+        "uid": uid, "status": end, "customMetadata": metadata, "error": error, "enqueuedAt": MOMENT,
+        "startedAt": MOMENT, "finishedAt": MOMENT, "details": {"deletedDocuments": 3},
     }));
     (StatusCode::ACCEPTED, Json(json!({"taskUid": uid, "status": "enqueued"})))
 }

@@ -23,6 +23,7 @@ mod first_payloads;
 mod fixtures;
 mod freed_names;
 mod grow;
+mod late_bodies;
 mod mesh;
 mod missing_shards;
 mod neighbours;

@@ -4,8 +4,8 @@ use crate::{
     all_or_nothing, api, attacks, bad_input, broken_nodes, chaos, cluster, crash_points, crashes, dates,
     depth, durable, equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads,
     fixtures::ClusterChecks, fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow,
-    mesh, missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules, same_bytes,
-    sdk, seen, settings_changing, similar, starts, survive, told, verdicts, webhooks, writes,
+    late_bodies, mesh, missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules,
+    same_bytes, sdk, seen, settings_changing, similar, starts, survive, told, verdicts, webhooks, writes,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 
@@ -123,7 +123,9 @@ fn of_one_cluster(trials: &mut Trials) {
         .check(4, durable::a_client_that_leaves_and_a_new_configuration_tear_nothing)
         .check(2, durable::a_slow_upload_holds_up_nobody)
         .check(3, durable::a_node_is_killed_while_it_takes_a_write)
-        .check(5, durable::the_control_plane_is_killed_between_begin_and_commit);
+        .check(5, durable::the_control_plane_is_killed_between_begin_and_commit)
+        .check(20, late_bodies::a_body_that_comes_after_the_decision_is_mended)
+        .check(20, late_bodies::a_body_that_comes_after_a_restart_is_mended);
     trials
         .sharing(|| durable::cluster(2))
         .check(30, durable::a_gateway_is_killed_between_begin_and_commit)

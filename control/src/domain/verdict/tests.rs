@@ -10,7 +10,15 @@ fn part(node: &str, shards: &[u16], state: State) -> TrackedNodeTask {
         error: (state == State::Failed).then(|| crate::base::error::index_not_found("x").body),
     };
     let shards = shards.iter().copied().map(Shard).collect();
-    TrackedNodeTask { node: node.into(), node_task: 0, main: true, shards, seen, is_interrupted: false }
+    TrackedNodeTask {
+        node: node.into(),
+        node_task: 0,
+        main: true,
+        shards,
+        replaced: BTreeSet::new(),
+        seen,
+        is_interrupted: false,
+    }
 }
 
 fn over(parts: &[TrackedNodeTask]) -> Outcome {
@@ -38,6 +46,15 @@ fn a_replica_that_ends_otherwise_is_stale() {
     ]);
     assert_eq!(over.status, TaskStatus::Succeeded);
     assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".into())]));
+}
+
+#[test]
+fn a_copy_that_was_replaced_afterwards_is_as_the_others() {
+    let failed = part("b", &[0, 1], State::Failed);
+    let failed = TrackedNodeTask { replaced: BTreeSet::from([Shard(0)]), ..failed };
+    let over = over(&[part("a", &[0, 1], State::Succeeded), failed]);
+    assert_eq!((over.status, over.stale), (TaskStatus::Succeeded, BTreeSet::from([(Shard(1), "b".into())])));
+    assert_eq!(over.written, BTreeSet::from([Shard(0), Shard(1)]));
 }
 
 #[test]

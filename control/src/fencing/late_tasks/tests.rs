@@ -1,0 +1,196 @@
+use super::*;
+use crate::{
+    domain::{cluster_state::Index, intent::Intent, task::TaskKind},
+    ledger::{intents, tasks::NewTask},
+    node::Call,
+    testing::{ClusterBuilder, ManualClock, Reply, Script},
+};
+use miroir_core::protocol::{WriteOperation, metadata};
+use serde_json::{Value, json};
+use std::{path::Path, sync::Mutex};
+
+/// The tasks of node `a`, of which a page has three.
+#[derive(Clone, Default)]
+struct Tasks(Arc<Mutex<Vec<Value>>>);
+
+impl Tasks {
+    fn add(&self, metadata: &str) {
+        let mut tasks = self.0.lock().unwrap();
+        let (uid, moment) = (tasks.len(), format!("moment {}", tasks.len()));
+        tasks.push(json!({
+            "uid": uid, "indexUid": "books", "status": "succeeded", "customMetadata": metadata, "enqueuedAt": moment,
+        }));
+    }
+
+    fn answer(&self, call: &Call) -> Reply {
+        let query: BTreeMap<String, String> = call.url.query_pairs().into_owned().collect();
+        let tasks = self.0.lock().unwrap();
+        let from = query.get("from").map_or(0, |from| from.parse().unwrap());
+        let uids: Option<Vec<u64>> =
+            query.get("uids").map(|uids| uids.split(',').map(|uid| uid.parse().unwrap()).collect());
+        let is_asked = |task: &&Value| {
+            let uid = task["uid"].as_u64().unwrap();
+            uid >= from && uids.as_ref().is_none_or(|uids| uids.contains(&uid))
+        };
+        let found: Vec<&Value> = tasks.iter().filter(is_asked).collect();
+        let next = found.get(3).map(|task| &task["uid"]);
+        Reply::Answer(200, json!({"results": found[..found.len().min(3)], "next": next}))
+    }
+
+    async fn cluster(&self, data: &Path, clock: Arc<ManualClock>) -> Cluster {
+        let tasks = self.clone();
+        let script = Script::new(move |call| tasks.answer(call));
+        let cluster = ClusterBuilder::new(data).transport(script).clock(clock).build();
+        let books = |state: &mut crate::domain::cluster_state::ClusterState| {
+            state.indexes.insert("books".to_owned(), Index::default());
+        };
+        cluster.change(books).await.unwrap();
+        cluster
+    }
+}
+
+/// A write between begin and commit. Returns its uid.
+async fn open_write(cluster: &Cluster) -> u32 {
+    let intent = Intent::Write {
+        gateway: "g".into(),
+        index: "books".into(),
+        operation: WriteOperation::DeleteAll,
+        writers: vec![(Shard(1), vec!["a".into(), "b".into()])],
+        begun: String::new(),
+    };
+    let task = NewTask { kind: TaskKind::DocumentDeletion, ..NewTask::default() };
+    cluster.ledger.call(move |connection| intents::begin(connection, &task, &intent, 1)).await.unwrap().uid
+}
+
+/// It is decided, without the node's part.
+async fn decide(cluster: &Cluster, uid: u32) {
+    let missed = BTreeMap::from([("a".into(), vec![Shard(1)])]);
+    let sent = cluster.ledger.call(move |connection| {
+        stored::store_missed(connection, uid, &missed)?;
+        intents::sent(connection, uid, &[])
+    });
+    sent.await.unwrap();
+}
+
+async fn look(cluster: &Cluster) -> (BTreeMap<u32, u32>, Vec<Shard>) {
+    let node = cluster.node("a").unwrap();
+    let open = examine(cluster, &node).await.unwrap();
+    (open, cluster.cluster_state().stale_on("a"))
+}
+
+#[tokio::test]
+async fn tasks_of_open_writes_are_found_on_all_pages_and_are_late_where_the_decision_lacks_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    let (first, second) = (open_write(&cluster).await, open_write(&cluster).await);
+    tasks.add(&metadata(first));
+    (0..7).for_each(|_| tasks.add("a client's own"));
+    tasks.add(&metadata(second));
+    let found = BTreeMap::from([(first, 0), (second, 8)]);
+    assert_eq!(look(&cluster).await, (found.clone(), Vec::new()));
+    assert_eq!(look(&cluster).await, (found, Vec::new()), "they are not decided yet");
+    decide(&cluster, first).await;
+    assert_eq!(look(&cluster).await, (BTreeMap::from([(second, 8)]), vec![Shard(1)]));
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 1);
+    let counted = intents_of(second, 8);
+    cluster.ledger.call(move |connection| intents::sent(connection, second, &counted)).await.unwrap();
+    assert_eq!(look(&cluster).await.0, BTreeMap::new());
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 1, "a decision that counts a task is no late one");
+    tasks.add(&metadata(second));
+    look(&cluster).await;
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 2, "the node has it twice");
+}
+
+fn intents_of(_: u32, node_task: u32) -> Vec<crate::domain::intent::NodeTask> {
+    vec![crate::domain::intent::NodeTask { node: "a".into(), node_task, main: true, shards: vec![Shard(1)] }]
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_was_and_misses_nothing_in_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, clock) = (Tasks::default(), ManualClock::new());
+    let first = tasks.cluster(folder.path(), clock.clone()).await;
+    // What is in a list when it is seen for the first time is from before, unless its write is open.
+    tasks.add(&metadata(77));
+    look(&first).await;
+    let uid = open_write(&first).await;
+    tasks.add(&metadata(uid));
+    clock.advance(STORED_EVERY);
+    look(&first).await;
+    drop(first);
+    let second = tasks.cluster(folder.path(), clock.clone()).await;
+    assert_eq!(look(&second).await, (BTreeMap::from([(uid, 1)]), Vec::new()), "the write is still open");
+    let forgotten = open_write(&second).await;
+    decide(&second, forgotten).await;
+    second.ledger.call(move |connection| crate::ledger::tasks::forget(connection, forgotten)).await.unwrap();
+    drop(second);
+    tasks.add(&metadata(forgotten));
+    tasks.add(&metadata(78));
+    let third = tasks.cluster(folder.path(), clock).await;
+    assert_eq!(look(&third).await, (BTreeMap::from([(uid, 1)]), vec![Shard(1)]));
+    assert_eq!(
+        third.late_tasks.seen(&"a".into()),
+        1,
+        "one came in between, and another is of no write of this ledger"
+    );
+}
+
+#[tokio::test]
+async fn the_list_of_another_disk_is_read_from_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    (0..5).for_each(|_| tasks.add("before"));
+    look(&cluster).await;
+    tasks.0.lock().unwrap().clear();
+    let uid = open_write(&cluster).await;
+    tasks.add("on the new disk");
+    tasks.0.lock().unwrap()[0]["enqueuedAt"] = json!("another moment");
+    tasks.add(&metadata(uid));
+    assert_eq!(look(&cluster).await.0, BTreeMap::from([(uid, 1)]));
+    // As long as before, and not the same.
+    (0..9).for_each(|_| tasks.add("later"));
+    assert_eq!(look(&cluster).await.0, BTreeMap::from([(uid, 1)]));
+    decide(&cluster, uid).await;
+    assert_eq!(look(&cluster).await.1, [Shard(1)]);
+}
+
+#[tokio::test]
+async fn a_late_write_to_an_index_that_is_gone_leaves_its_node_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    look(&cluster).await;
+    cluster.change(|state| state.indexes.clear()).await.unwrap();
+    let uid = open_write(&cluster).await;
+    decide(&cluster, uid).await;
+    tasks.add(&metadata(uid));
+    look(&cluster).await;
+    assert!(cluster.cluster_state().behind.contains("a"));
+}
+
+#[tokio::test]
+async fn copies_are_late_that_nobody_waits_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    look(&cluster).await;
+    let mark = |request: u128, shard| TaskMark::Copy {
+        request: Uuid::from_u128(request),
+        shards: vec![Shard(shard)],
+    };
+    let answered = cluster.late_tasks.copying(&"a".into(), Uuid::from_u128(1));
+    tasks.add(&mark(1, 1).to_string());
+    look(&cluster).await;
+    answered.answered(Some(0));
+    look(&cluster).await;
+    assert_eq!(cluster.late_tasks.seen(&"a".into()), 0);
+    let given_up = cluster.late_tasks.copying(&"a".into(), Uuid::from_u128(2));
+    tasks.add(&mark(2, 2).to_string());
+    assert!(look(&cluster).await.1.is_empty(), "its answer may still come");
+    drop(given_up);
+    assert_eq!(look(&cluster).await.1, [Shard(2)]);
+    tasks.add(&mark(3, 3).to_string());
+    assert_eq!(look(&cluster).await.1, [Shard(2), Shard(3)], "it is from before a restart");
+}
