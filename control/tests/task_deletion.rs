@@ -34,7 +34,8 @@ async fn send(control: &Control, method: &str, path: &str) -> (u16, Value) {
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
     let answer =
         reqwest::Client::new().request(method, format!("{}{path}", control.url)).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+    (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status} {text}: {error}")))
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::{
 };
 use miroir_core::node_name::NodeName;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use uuid::Uuid;
@@ -22,7 +22,7 @@ struct State {
     /// By node: how far its tasks have been examined.
     tails: BTreeMap<NodeName, Arc<tokio::sync::Mutex<Tail>>>,
     /// By node and request: copies that the node may take or has taken, with its task of those that it has answered.
-    copies: HashMap<(NodeName, Uuid), Option<u32>>,
+    copies: BTreeMap<(NodeName, Uuid), Option<u32>>,
     /// By node: how many late tasks were seen.
     seen: BTreeMap<NodeName, u64>,
 }

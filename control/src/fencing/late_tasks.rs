@@ -37,7 +37,8 @@ pub async fn watch(cluster: Arc<Cluster>) {
             // A node that hangs must not delay the others, and one examination of a node at a time is enough.
             let Ok(mut tail) = cluster.late_tasks.tail(&node.name).try_lock_owned() else { continue };
             let (cluster, node) = (cluster.clone(), node.clone());
-            tokio::spawn(async move {
+            let supervisor = cluster.supervisor.clone();
+            supervisor.spawn("late tasks", async move {
                 let examination = Examination { cluster: &cluster, node: &node, patience: PATIENCE };
                 if let Err(error) = examination.run(&mut tail).await {
                     tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node does not tell of its tasks");
@@ -73,7 +74,7 @@ pub async fn send_marked(
     request: Request,
     patience: Duration,
 ) -> Result<NodeAnswer> {
-    let id = Uuid::new_v4();
+    let id = cluster.random.uuid();
     let mark = TaskMark::Copy { request: id, shards: shards.to_vec() };
     let path = request.path.clone().with("customMetadata", &mark.to_string());
     let under_way = cluster.late_tasks.copying(&node.name, id);

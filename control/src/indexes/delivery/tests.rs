@@ -134,11 +134,19 @@ impl Restarted {
 
     /// Takes up what the restart has interrupted, and waits until it is decided.
     async fn resume(&self) {
+        let mut uids = Vec::new();
         for stored in self.cluster.ledger.call(intents::all).await.unwrap() {
+            uids.push(stored.uid);
             broadcast::resume(&self.cluster, stored).await.unwrap();
         }
-        while self.cluster.ledger.call(|c| intents::is_open(c, 0, None)).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        for uid in uids {
+            let is_tracked = || self.cluster.tracked_tasks.pending().contains_key(&uid);
+            // It is tracked last, or taken back.
+            while !is_tracked()
+                && self.cluster.ledger.call(move |c| tasks::get(c, uid)).await.unwrap().is_some()
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 
