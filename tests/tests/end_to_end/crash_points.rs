@@ -299,9 +299,9 @@ fn control_runs(cluster: &Sandbox) -> bool {
 
 /// Does the operation, and lets the control plane be killed at a commit. Returns how many commits were left when it ended without.
 fn run(cluster: &Sandbox, kind: &Kind, commits: u32, when: &str) -> Option<u32> {
-    cluster.wait_settled();
+    cluster.wait_tasks_ended();
     (kind.prepare)(cluster);
-    cluster.wait_settled();
+    cluster.wait_tasks_ended();
     cluster.wait_repaired();
     std::fs::write(crash_file(cluster), format!("{commits} {when}")).unwrap();
     let answer = (kind.run)(cluster);
@@ -383,7 +383,7 @@ fn of_node(node: &Client) -> Value {
 
 /// Waits until the cluster is at rest, and checks that nodes and catalogue agree.
 fn agree(cluster: &Sandbox) {
-    cluster.wait_settled();
+    cluster.wait_tasks_ended();
     at_rest(cluster);
     let listed = cluster.client.get("/indexes?limit=1000").body["results"].clone();
     let first = of_node(&cluster.node(0));
