@@ -54,8 +54,8 @@ async fn forty_thousand_tasks_are_deleted() {
     assert_eq!((&task["status"], &task["details"]), (&json!("succeeded"), &details));
     let (_, page) = send(&control, "GET", "/tasks").await;
     assert_eq!((&page["total"], &page["results"][0]["uid"]), (&json!(1), &json!(uid)));
-    // As many uids as a URL holds.
-    let uids = vec!["1"; 30_000].join(",");
+    // Many uids in the URL.
+    let uids = vec!["1"; 10_000].join(",");
     let (status, summary) = send(&control, "DELETE", &format!("/tasks?uids={uids}")).await;
     assert_eq!(status, 200, "{summary}");
     let uid = u32::try_from(summary["taskUid"].as_u64().unwrap()).unwrap();

@@ -45,10 +45,10 @@ async fn only_a_lost_node_can_be_told_before_the_cluster_is_ready() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = ClusterBuilder::new(folder.path()).transport(only_a()).build();
     let wanted = |wanted| Wanted { wanted, dry_run: false, pace: Default::default() };
-    let refused = membership::run(&cluster, wanted(Operation::SetReplication { replicas: 1 })).await;
+    let refused = membership::run(&cluster, wanted(Operation::Throttle)).await;
     assert!(refused.unwrap_err().to_string().contains("the cluster is starting"));
     cluster.set_ready();
-    membership::run(&cluster, wanted(Operation::SetReplication { replicas: 1 })).await.unwrap();
+    membership::run(&cluster, wanted(Operation::Throttle)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
