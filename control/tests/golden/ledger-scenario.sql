@@ -1,4 +1,4 @@
-PRAGMA user_version = 2;
+PRAGMA user_version = 4;
 CREATE TABLE behind (node TEXT PRIMARY KEY) STRICT;
 CREATE TABLE epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NULL, state TEXT NOT NULL) STRICT;
 CREATE TABLE examined (node TEXT PRIMARY KEY, next INTEGER NOT NULL, anchor TEXT) STRICT;
@@ -8,7 +8,7 @@ CREATE TABLE fields (
 CREATE TABLE indexes (
     uid TEXT PRIMARY KEY, primary_key TEXT, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE intents (uid INTEGER PRIMARY KEY, state TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+CREATE TABLE intents (uid INTEGER PRIMARY KEY, state TEXT NOT NULL, body TEXT NOT NULL, ending TEXT) STRICT;
 CREATE TABLE leases (vm TEXT PRIMARY KEY) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE missed (uid INTEGER NOT NULL, node TEXT NOT NULL, shards TEXT NOT NULL, PRIMARY KEY (uid, node)) STRICT;
@@ -26,6 +26,7 @@ CREATE TABLE placement (
     PRIMARY KEY (shard, node)
 ) STRICT;
 CREATE TABLE settings (index_uid TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE steps (id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE tasks (
     uid INTEGER PRIMARY KEY,
     index_uid TEXT,
@@ -41,8 +42,14 @@ CREATE TABLE tasks (
 ) STRICT;
 CREATE TABLE untold_tasks (uid INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE webhooks (uuid TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL) STRICT;
+CREATE INDEX tasks_by_canceled_by ON tasks (canceled_by) WHERE canceled_by IS NOT NULL;
+CREATE INDEX tasks_by_enqueued_at ON tasks (enqueued_at);
+CREATE INDEX tasks_by_finished_at ON tasks (finished_at);
 CREATE INDEX tasks_by_index ON tasks (index_uid);
+CREATE INDEX tasks_by_index_status_type ON tasks (index_uid, status, type);
+CREATE INDEX tasks_by_started_at ON tasks (started_at);
 CREATE INDEX tasks_by_status ON tasks (status);
+CREATE INDEX tasks_by_type_status ON tasks (type, status);
 INSERT INTO epochs (key_uid, gateway, state) VALUES ('<random>', 'g', 'live');
 INSERT INTO epochs (key_uid, gateway, state) VALUES ('<random>', 'mover/n0', 'live');
 INSERT INTO epochs (key_uid, gateway, state) VALUES ('<random>', 'mover/n1', 'live');
@@ -51,8 +58,8 @@ INSERT INTO fields (index_uid, position, name) VALUES ('books', 0, 'title');
 INSERT INTO fields (index_uid, position, name) VALUES ('books', 1, 'id');
 INSERT INTO indexes (uid, primary_key, created_at, updated_at) VALUES ('books', 'id', 1700000000000000000, 1700000000000000000);
 INSERT INTO indexes (uid, primary_key, created_at, updated_at) VALUES ('movies', 'isbn', 1700000000000000000, 1700000000000000000);
-INSERT INTO intents (uid, state, body) VALUES (7, 'sent', '{"kind":"write","gateway":"g","index":"books","operation":{"kind":"addDocuments","update":false,"documents":2,"distinct":2,"requestedPrimaryKey":null,"primaryKey":"id","assumed":false,"failure":null},"writers":[[1,["n0","n1"]]],"begun":"<random>"}');
-INSERT INTO intents (uid, state, body) VALUES (8, 'open', '{"kind":"write","gateway":"g","index":"books","operation":{"kind":"addDocuments","update":false,"documents":2,"distinct":2,"requestedPrimaryKey":null,"primaryKey":"id","assumed":false,"failure":null},"writers":[[0,["n1","n2"]]],"begun":"<random>"}');
+INSERT INTO intents (uid, state, body, ending) VALUES (7, 'sent', '{"kind":"write","gateway":"g","index":"books","operation":{"kind":"addDocuments","update":false,"documents":2,"distinct":2,"requestedPrimaryKey":null,"primaryKey":"id","assumed":false,"failure":null},"writers":[[1,["n0","n1"]]],"begun":"<random>"}', NULL);
+INSERT INTO intents (uid, state, body, ending) VALUES (8, 'open', '{"kind":"write","gateway":"g","index":"books","operation":{"kind":"addDocuments","update":false,"documents":2,"distinct":2,"requestedPrimaryKey":null,"primaryKey":"id","assumed":false,"failure":null},"writers":[[0,["n1","n2"]]],"begun":"<random>"}', NULL);
 INSERT INTO leases (vm) VALUES ('vm');
 INSERT INTO meta (key, value) VALUES ('chatCompletions', '{"support":{"orgId":"o"}}');
 INSERT INTO meta (key, value) VALUES ('desired', '[["n2","n1"],["n0","n1"],["n0","n2"],["n0","n1"]]');
