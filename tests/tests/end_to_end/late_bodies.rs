@@ -117,7 +117,7 @@ pub fn a_body_that_comes_after_the_decision_is_mended(cluster: &Sandbox) {
     tell!("found {:?} after the late body", begun.elapsed());
     wait_until("the node has what was acknowledged", || held(cluster, &node, shard)["v"] == 2);
     tell!("mended {:?} after the late body", begun.elapsed());
-    cluster.wait_settled();
+    cluster.wait_idle();
     cluster.wait_repaired();
     let documents = cluster.identical("books", "id");
     assert_eq!(documents.len() as u64, DOCUMENTS);
