@@ -212,7 +212,7 @@ impl Node {
         let path = "/tasks?limit=1";
         let answer = self.ask("GET", path, None).await?;
         let total = answer.get("total").and_then(Value::as_u64);
-        total.ok_or_else(|| self.unreadable(&format!("GET {path}"), &answer))
+        total.ok_or_else(|| self.unreadable(format!("GET {path}"), &answer))
     }
 
     /// Deletes the tasks that ended before a date.
