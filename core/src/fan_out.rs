@@ -109,7 +109,7 @@ mod tests {
 
     fn topology(nodes: u16, placement: Vec<Vec<u16>>, fan_out: FanOut) -> Topology {
         let nodes = (0..nodes)
-            .map(|node| NodeConfig { name: format!("n{node}"), cluster: format!("c{node}") })
+            .map(|node| NodeConfig { name: format!("n{node}").into(), cluster: format!("c{node}") })
             .collect();
         Topology::validate(TopologyConfig {
             schema: SCHEMA,

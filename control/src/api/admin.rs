@@ -19,7 +19,7 @@ use axum::{
     Json,
     http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ pub struct Status {
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// The node's name.
-    pub name: String,
+    pub name: NodeName,
     /// The URL of the node.
     pub url: String,
     /// Whether the node is reachable.
@@ -127,11 +127,11 @@ pub struct ShardStatus {
     /// The shard's number.
     pub shard: u16,
     /// Nodes with an active replica: these are read and written.
-    pub active: Vec<String>,
+    pub active: Vec<NodeName>,
     /// Nodes with a stale replica, which is to be repaired.
-    pub stale: Vec<String>,
+    pub stale: Vec<NodeName>,
     /// Nodes with an old copy, which will be deleted.
-    pub old: Vec<String>,
+    pub old: Vec<NodeName>,
 }
 
 /// `GET /_miroir/status`.
@@ -214,15 +214,15 @@ fn is_old(state: ReplicaState) -> bool {
 
 /// The number of desired replicas that are not active.
 fn missing(cluster_state: &ClusterState) -> usize {
-    let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
-        wanted.iter().filter(|name| cluster_state.active(shard).all(|node| node != name.as_str())).count()
+    let of_shard = |(shard, wanted): (Shard, &Vec<NodeName>)| {
+        wanted.iter().filter(|name| cluster_state.active(shard).all(|node| node != *name)).count()
     };
     cluster_state.shards().zip(&cluster_state.desired).map(of_shard).sum()
 }
 
 /// The number of replicas that are not desired.
 fn surplus(cluster_state: &ClusterState) -> usize {
-    let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
+    let of_shard = |(shard, wanted): (Shard, &Vec<NodeName>)| {
         cluster_state.of(shard).iter().filter(|replica| !wanted.contains(&replica.node)).count()
     };
     cluster_state.shards().zip(&cluster_state.desired).map(of_shard).sum()

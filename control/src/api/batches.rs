@@ -21,6 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
+use miroir_core::node_name::NodeName;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -130,7 +131,7 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<BTreeMap<u32, Val
                 .collect::<Result<Vec<_>>>()
         })
         .await?;
-    let mut wanted: BTreeMap<String, BTreeMap<u64, u32>> = BTreeMap::new();
+    let mut wanted: BTreeMap<NodeName, BTreeMap<u64, u32>> = BTreeMap::new();
     for (uid, parts) in parts {
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
         if let Some(part) = parts.into_iter().find(|part| part.main && is_up(&part.node)) {
@@ -146,7 +147,7 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<BTreeMap<u32, Val
 async fn of_node(cluster: &Cluster, node: &str, wanted: &BTreeMap<u64, u32>) -> Option<Vec<(u32, Value)>> {
     let node = cluster.node(node)?;
     let silent = |error: &Error| {
-        tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell of its batches");
+        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell of its batches");
     };
     let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
     let uids: Vec<u64> = wanted.keys().copied().collect();

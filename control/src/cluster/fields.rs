@@ -1,7 +1,7 @@
 //! Cache of the fields of indexes, and the registrations of fields that are under way.
 
 use crate::domain::intent::NodeTask;
-use miroir_core::documents::MAX_FIELDS;
+use miroir_core::{documents::MAX_FIELDS, node_name::NodeName};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -71,7 +71,7 @@ pub struct Fields {
     cache: Mutex<Cache>,
     /// By index and node, the newest registration that has not ended. A node processes the registrations of one index in order,
     /// so the newest one ends last.
-    registrations: Mutex<BTreeMap<String, BTreeMap<String, NodeTask>>>,
+    registrations: Mutex<BTreeMap<String, BTreeMap<NodeName, NodeTask>>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Fields {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn registrations(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<String, NodeTask>>> {
+    pub(crate) fn registrations(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<NodeName, NodeTask>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn the_newest_registration_of_a_node_stands_for_those_before_it() {
         let task = |node: &str, node_task| NodeTask {
-            node: node.to_owned(),
+            node: node.into(),
             node_task,
             main: false,
             shards: Vec::new(),

@@ -32,7 +32,7 @@ use crate::{
     node::{Http, Node, NodeAnswer, Request, Transport},
     publish::Publisher,
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -162,7 +162,10 @@ impl Cluster {
             lost: Mutex::new(cluster_state.has_stale().then_some((cluster_state.version, now))),
             // Neither may they know of indexes that changed.
             unconfirmed_changes: Mutex::new(
-                cluster_state.told().map(|name| (name.to_owned(), (cluster_state.version, now))).collect(),
+                cluster_state
+                    .published_names()
+                    .map(|name| (name.to_owned(), (cluster_state.version, now)))
+                    .collect(),
             ),
             cluster_state: Mutex::new(Arc::new(cluster_state)),
             changing: tokio::sync::Mutex::default(),
@@ -249,8 +252,8 @@ impl Cluster {
         if new == *old {
             return Ok(());
         }
-        let is_told = !new.is_but_for_dates(&old);
-        new.version += u64::from(is_told);
+        let is_published = !new.is_but_for_dates(&old);
+        new.version += u64::from(is_published);
         let new = Arc::new(new);
         let stored = new.clone();
         let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
@@ -262,11 +265,11 @@ impl Cluster {
         if new.has_lost_since(&before) {
             *self.lost() = Some((new.version, self.clock.monotonic()));
         }
-        let told = new.changed_names(&before);
+        let changed = new.changed_names(&before);
         self.unconfirmed_changes()
-            .extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
+            .extend(changed.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
         *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        if is_told && let Err(error) = self.publish() {
+        if is_published && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
         }
         Ok(())
@@ -366,7 +369,7 @@ impl Cluster {
     #[must_use]
     pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
         let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+        let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
         for shard in shards {
             let node =
                 cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());

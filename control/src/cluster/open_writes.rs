@@ -5,7 +5,7 @@ use crate::{
     cluster::locks::LockGuard,
     ledger::tasks::Task,
 };
-use miroir_core::{error::ApiError, protocol::WriteOperation, shard::Shard};
+use miroir_core::{error::ApiError, node_name::NodeName, protocol::WriteOperation, shard::Shard};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -38,7 +38,7 @@ pub struct OpenWrite {
     /// What is done.
     pub operation: WriteOperation,
     /// The nodes that the gateway was told to write to, by shard.
-    pub writers: BTreeMap<Shard, Vec<String>>,
+    pub writers: BTreeMap<Shard, Vec<NodeName>>,
     /// The shards for which the commit must list the document ids.
     pub record: Vec<Shard>,
     /// The locks, released when it is known what nodes accepted.

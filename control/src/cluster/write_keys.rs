@@ -1,6 +1,7 @@
 //! The write keys: the API keys with which writes reach nodes.
 
 use crate::domain::key_holder::WriteKeyHolder;
+use miroir_core::node_name::NodeName;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ pub struct WriteKeys {
 #[derive(Debug, Default)]
 pub(crate) struct UnfencedKeys {
     /// Fenced keys, with the nodes that have not confirmed their deletion.
-    pub(crate) fenced: BTreeMap<Uuid, BTreeSet<String>>,
+    pub(crate) fenced: BTreeMap<Uuid, BTreeSet<NodeName>>,
     /// By node: the keys of requests that had no answer and may still arrive.
-    pub(crate) late: BTreeMap<String, BTreeSet<Uuid>>,
+    pub(crate) late: BTreeMap<NodeName, BTreeSet<Uuid>>,
 }

@@ -26,6 +26,7 @@ use crate::{
 use futures_util::future::join_all;
 use miroir_core::{
     error::{ApiError, Code},
+    node_name::NodeName,
     path::ApiPath,
 };
 use serde_json::{Map, Value, json};
@@ -137,7 +138,7 @@ pub struct Sent {
     /// The node tasks that the requests created.
     pub tasks: Vec<NodeTask>,
     /// The nodes that did not accept all requests.
-    pub missed: Vec<String>,
+    pub missed: Vec<NodeName>,
     /// The error of one of these nodes.
     pub failure: Option<Error>,
 }
@@ -150,7 +151,7 @@ pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests
         match result {
             Ok(of_node) => sent.tasks.extend(of_node),
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node missed an operation on an index");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed an operation on an index");
                 sent.missed.push(node.name.clone());
                 sent.failure = Some(error);
             }
@@ -169,7 +170,7 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
                 Ok(told) => told,
                 Err(error) => {
                     let uid = task.node_task;
-                    tracing::warn!(node = node.name, uid, error = %error.chain(), "a node does not tell of a task");
+                    tracing::warn!(node = node.name.as_str(), uid, error = %error.chain(), "a node does not tell of a task");
                     return;
                 }
             };
@@ -188,9 +189,9 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
+pub async fn mark_behind(cluster: &Cluster, missed: &[NodeName]) -> Result<()> {
     let nodes = cluster.nodes();
-    let away: Vec<&String> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
+    let away: Vec<&NodeName> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
     cluster
         .change(|cluster_state| {
             for node in missed.iter().chain(away) {

@@ -39,7 +39,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// A round of at most this many documents is not throttled.
 const SMALL: usize = 1000;
 /// How long a move waits for gateways to know its target before it reports that it waits.
-const TELLING: Duration = Duration::from_secs(5);
+const LOG_AFTER: Duration = Duration::from_secs(5);
 /// The pause after a move to a node has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// If a round took at most this long, the next one can be the last, under locks.
@@ -95,7 +95,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     while let Some((source, shards)) = next(cluster, node) {
         // Requests that could still reach the node late must be fenced before its copies are replaced.
         if cluster.write_keys.may_accept_late(&node.name) {
-            cluster.write_keys.settle(cluster, node).await?;
+            cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
         Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
@@ -154,8 +154,8 @@ impl<'a> Move<'a> {
         copy.indexed().await?;
         let replicas = self.catch_up_and_hand_over(&recording, &mut copy).await?;
         tracing::info!(
-            node = target.name,
-            from = source.name,
+            node = target.name.as_str(),
+            from = source.name.as_str(),
             replicas,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
@@ -197,7 +197,12 @@ impl<'a> Move<'a> {
             if left.is_empty() {
                 return Ok(done);
             }
-            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round of a copy has ended");
+            tracing::debug!(
+                node = self.target.name.as_str(),
+                left = left.len(),
+                ?took,
+                "a round of a copy has ended"
+            );
             tokio::time::sleep(pause).await;
             pause =
                 if handed_over.is_empty() { (pause * 3 / 2).min(PAUSE) } else { Duration::from_millis(20) };
@@ -220,7 +225,7 @@ impl<'a> Move<'a> {
     fn is_wanted(self, shard: Shard) -> bool {
         let cluster_state = self.cluster.cluster_state();
         let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
-        cluster_state.active(shard).any(|name| name == self.source.name)
+        cluster_state.active(shard).any(|name| *name == self.source.name)
             && cluster_state.replica(shard, &self.target.name).is_some_and(stale)
     }
 
@@ -229,7 +234,7 @@ impl<'a> Move<'a> {
     async fn known_to_gateways(self) {
         let Self { cluster, target, .. } = self;
         let begun = cluster.clock.monotonic();
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             let is_known = |since| cluster.gateways.confirmed(since);
             let known =
@@ -238,8 +243,8 @@ impl<'a> Move<'a> {
             if known && outside_nodes.is_empty() {
                 return;
             }
-            if cluster.clock.since(begun) > TELLING && !is_told {
-                is_told = true;
+            if cluster.clock.since(begun) > LOG_AFTER && !is_logged {
+                is_logged = true;
                 let error = Error::Other(format!(
                     "node `{}` is not ready for copies yet: {}",
                     target.name,

@@ -25,7 +25,10 @@ use crate::{
     },
 };
 use folder::Folder;
-use miroir_core::topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig};
+use miroir_core::{
+    node_name::NodeName,
+    topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig},
+};
 use std::sync::Arc;
 use subscribers::Subscribers;
 use tokio::sync::watch;
@@ -97,8 +100,8 @@ impl Publisher {
     /// # Errors
     /// The topology is not valid.
     pub fn topology(&self, cluster: &ClusterConfig, cluster_state: &ClusterState) -> Result<Topology> {
-        let position = |name: &str| {
-            let found = cluster_state.nodes.iter().position(|member| member.config.name == name);
+        let position = |name: &NodeName| {
+            let found = cluster_state.nodes.iter().position(|member| member.config.name == *name);
             found.and_then(|position| u16::try_from(position).ok())
         };
         let rules = cluster_state.rules_in_use();

@@ -89,13 +89,13 @@ fn take_addresses(cluster_state: &mut ClusterState, config: &ClusterConfig) {
             Some(member)
                 if member.config.url != described.url || member.config.cluster != described.cluster =>
             {
-                tracing::info!(node = described.name, url = %described.url, "a node's address has changed");
+                tracing::info!(node = described.name.as_str(), url = %described.url, "a node's address has changed");
                 member.config.url = described.url.clone();
                 member.config.cluster.clone_from(&described.cluster);
             }
             Some(_) => {}
             None => tracing::warn!(
-                node = described.name,
+                node = described.name.as_str(),
                 "the description names a node that is not in the cluster: add it with `miroir node add`"
             ),
         }

@@ -25,7 +25,7 @@ use std::{collections::BTreeSet, sync::Arc};
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, is_applied, roll_back) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -33,18 +33,18 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 && matches!(it.effect, Effect::Settings { creates: true, .. })
             {
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
-                over.set_back.extend(there.map(|part| part.node.clone()));
+                over.to_roll_back.extend(there.map(|part| part.node.clone()));
             }
             if it.task.kind.is_about_whole_indexes() {
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
-            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
+            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.roll_back.clone())
         }
         None => return Ok(()),
     };
-    match set_back {
-        RollBack::Nothing if over.set_back.is_empty() => {}
+    match roll_back {
+        RollBack::Nothing if over.to_roll_back.is_empty() => {}
         RollBack::Nothing => {
             roll_back::start(cluster, uid, over);
             return Ok(());
@@ -129,13 +129,17 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
                 tracing::warn!(
                     uid,
                     shard = shard.0,
-                    node,
+                    node = node.as_str(),
                     "a replica ended a write differently from the others"
                 );
                 cluster_state.mark_stale(*shard, node);
             }
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
-                tracing::warn!(uid, node, "a node ended an operation differently from the others");
+                tracing::warn!(
+                    uid,
+                    node = node.as_str(),
+                    "a node ended an operation differently from the others"
+                );
                 cluster_state.mark_behind(node);
             }
             cluster_state.changing.remove(&uid);
@@ -174,7 +178,7 @@ async fn end(
     let ending = Ending {
         status: over.status,
         details: details(&task, over, indexed, cluster.cluster_state().replication as u64),
-        error: over.error.clone().map(|error| told(&task, error)),
+        error: over.error.clone().map(|error| for_client(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
     };
@@ -205,7 +209,7 @@ async fn end(
 }
 
 /// An error for the client: line numbers in an edit's function are those of the client's own text.
-fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
+fn for_client(task: &Task, mut error: ErrorBody) -> ErrorBody {
     if task.kind == TaskKind::DocumentEdition {
         error.message = messages::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
     }

@@ -28,6 +28,7 @@ use crate::{
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
+    node_name::NodeName,
     path::ApiPath,
     protocol::{Begin, BeginReply, WriteOperation},
     route::WriteKind,
@@ -105,7 +106,7 @@ async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
     let begun = cluster.clock.monotonic();
     let is_behind = || {
         let cluster_state = cluster.cluster_state();
-        let learns = |name: &str| {
+        let learns = |name: &NodeName| {
             cluster_state.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up())
         };
         !cluster_state.behind.is_empty()
@@ -247,8 +248,8 @@ async fn begin_locked(
             Ok(task)
         })
         .await?;
-    let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.name.clone()).collect();
-    let position = |name: &String| {
+    let nodes: Vec<NodeName> = cluster.nodes().iter().map(|node| node.name.clone()).collect();
+    let position = |name: &NodeName| {
         nodes.iter().position(|node| node == name).and_then(|position| u16::try_from(position).ok())
     };
     let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();
@@ -280,13 +281,13 @@ async fn begin_locked(
 
 /// The nodes that must get the write, by shard. If a shard has an active replica on a reachable node, its replicas on
 /// unreachable nodes become stale: they would only delay the write, and miss it.
-async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<String>>> {
+async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<NodeName>>> {
     cluster
         .change(|cluster_state| {
             for shard in shards {
-                let writers: Vec<String> = cluster_state.writers(*shard).map(ToOwned::to_owned).collect();
-                let is_up = |name: &String| cluster.node(name).is_some_and(|node| node.is_up());
-                if cluster_state.active(*shard).any(|name| is_up(&name.to_owned())) {
+                let writers: Vec<NodeName> = cluster_state.writers(*shard).cloned().collect();
+                let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
+                if cluster_state.active(*shard).any(is_up) {
                     for name in writers.iter().filter(|name| !is_up(name)) {
                         cluster_state.mark_stale(*shard, name);
                     }
@@ -295,10 +296,7 @@ async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, 
         })
         .await?;
     let cluster_state = cluster.cluster_state();
-    Ok(shards
-        .iter()
-        .map(|shard| (*shard, cluster_state.writers(*shard).map(ToOwned::to_owned).collect()))
-        .collect())
+    Ok(shards.iter().map(|shard| (*shard, cluster_state.writers(*shard).cloned().collect())).collect())
 }
 
 fn primary_key_exists(known: &str) -> ErrorBody {

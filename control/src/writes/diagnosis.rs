@@ -143,7 +143,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
         failure = task.error().map(|error| (documents.unwrap_or(0), error));
         if let Err(error) = node.delete_index(probe).await {
-            tracing::warn!(node = node.name, index = probe, error = %error.chain(), "a temporary index could not be deleted");
+            tracing::warn!(node = node.name.as_str(), index = probe, error = %error.chain(), "a temporary index could not be deleted");
         }
         break;
     }

@@ -15,10 +15,10 @@ pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBo
     let judging = async move {
         let judged = judge(&node, &name, &id).await;
         if let Err(error) = node.delete_index(&name).await {
-            tracing::warn!(node = node.name, index = name, error = %error.chain(), "a temporary index could not be deleted");
+            tracing::warn!(node = node.name.as_str(), index = name, error = %error.chain(), "a temporary index could not be deleted");
         }
         judged
-            .inspect_err(|error| tracing::warn!(node = node.name, error = %error.chain(), "a document id could not be checked"))
+            .inspect_err(|error| tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a document id could not be checked"))
             .ok()?
     };
     let judged = tokio::spawn(judging.in_current_span());

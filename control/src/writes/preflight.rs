@@ -163,11 +163,11 @@ async fn probe(
     let probing = async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
         if let Err(error) = node.delete_index(&index).await {
-            tracing::warn!(node = node.name, index, error = %error.chain(), "a temporary index could not be deleted");
+            tracing::warn!(node = node.name.as_str(), index, error = %error.chain(), "a temporary index could not be deleted");
         }
         judged
             .inspect_err(
-                |error| tracing::warn!(node = node.name, error = %error.chain(), "a preflight could not be run"),
+                |error| tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a preflight could not be run"),
             )
             .ok()?
     };

@@ -240,7 +240,7 @@ impl Truth {
             wrong.push(format!("5: the catalogue has {catalogue:?} instead of {expected:?}"));
         }
         for member in &state.nodes {
-            let Some(node) = world.nodes.get(&member.config.name) else { continue };
+            let Some(node) = world.nodes.get(member.config.name.as_str()) else { continue };
             let there: BTreeSet<&String> = node.indexes.keys().collect();
             if there != expected {
                 wrong.push(format!("5: {} has the indexes {there:?} instead of {expected:?}", node.name));
@@ -260,7 +260,7 @@ impl Truth {
                 for id in 0..10 {
                     let shard =
                         Shard::of_document(&id.to_string(), u16::try_from(state.replicas.len()).unwrap());
-                    let is_active = state.active(shard).any(|active| active == node.name);
+                    let is_active = state.active(shard).any(|active| *active == *node.name.as_str());
                     let found = of_node.documents.get(&id.to_string()).map(untagged);
                     let expected = index.documents.get(&id).cloned().unwrap_or_default();
                     if is_active && !expected.is_open && found != expected.content {

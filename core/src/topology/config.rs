@@ -1,6 +1,6 @@
 //! The topology in its JSON form: the configuration of the filter.
 
-use crate::trace::TracingConfig;
+use crate::{node_name::NodeName, trace::TracingConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -66,7 +66,7 @@ impl TopologyConfig {
     /// by default.
     #[must_use]
     pub fn of<R: Into<Vec<u16>>>(nodes: &[&str], placement: impl IntoIterator<Item = R>) -> Self {
-        let node = |name: &&str| NodeConfig { name: (*name).to_owned(), cluster: (*name).to_owned() };
+        let node = |name: &&str| NodeConfig { name: (*name).into(), cluster: (*name).to_owned() };
         Self {
             schema: SCHEMA,
             version: 1,
@@ -93,7 +93,7 @@ impl TopologyConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeConfig {
     /// The node's name in the cluster.
-    pub name: String,
+    pub name: NodeName,
     /// The Envoy cluster that reaches it.
     pub cluster: String,
 }

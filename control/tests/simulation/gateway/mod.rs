@@ -72,7 +72,8 @@ impl Gateway {
             return;
         }
         gateway.is_up = false;
-        let process = gateway.process + 1;
+        gateway.process += 1;
+        let process = gateway.process;
         let running = std::mem::take(&mut gateway.running);
         let topology = gateway.topology.clone();
         world.note(|| format!("gateway {number} dies"));

@@ -134,7 +134,7 @@ impl Gateway {
                 );
             }
             Upstream::Node(node) => {
-                let name = topology.node(node).map(|node| node.name.clone()).unwrap_or_default();
+                let name = topology.node(node).map(|node| node.name.to_string()).unwrap_or_default();
                 let request = NodeRequest {
                     method: call.method.to_owned(),
                     path: call.path.to_string(),

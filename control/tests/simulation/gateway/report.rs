@@ -6,7 +6,7 @@ use crate::{
     world::{Party, World},
 };
 use miroir_core::{
-    lease::{Heard, Lease, PATIENCE},
+    lease::{AfterReport, Lease, PATIENCE},
     protocol::{REPORT_PATH, Report},
 };
 
@@ -60,7 +60,7 @@ impl Gateway {
 
     fn unreached(&self) -> Vec<String> {
         let nodes = self.topology.iter().flat_map(|topology| &topology.config().nodes);
-        nodes.map(|node| node.name.clone()).filter(|name| !self.reached.contains(name)).collect()
+        nodes.map(|node| node.name.to_string()).filter(|name| !self.reached.contains(name)).collect()
     }
 
     /// Sends a report. `then` happens once it has been answered, or has not.
@@ -72,7 +72,7 @@ impl Gateway {
         let told = Report {
             vm: gateway.vm.clone(),
             gateway: format!("g{number}"),
-            unreached: gateway.unreached(),
+            unreached: gateway.unreached().into_iter().map(Into::into).collect(),
             waits,
             ..Report::default()
         };
@@ -93,7 +93,7 @@ impl Gateway {
                 let heard = world.gateways[number].lease.digest(token, outcome, now);
                 match then {
                     Some(then) => then(world),
-                    None if heard == Some(Heard::Again) => Self::report(world, number, None),
+                    None if heard == Some(AfterReport::Again) => Self::report(world, number, None),
                     None => {}
                 }
             }),
