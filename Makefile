@@ -24,7 +24,7 @@ SYSROOT        = $(shell rustc --print sysroot)
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test chaos fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -35,6 +35,12 @@ demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a
 # End-to-end tests wait for nodes more than they compute: more of them at once than there are cores.
 test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
 	RUST_TEST_THREADS=4 $(CARGO) test --release --workspace
+
+SEEDS ?= 20000
+
+chaos: ## Simulated histories of the control plane from a random first seed; SEEDS=200000 runs so many
+	SIM_SEEDS=$(SEEDS) SIM_FROM=$${SIM_FROM:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} \
+		$(CARGO) test --release -p miroir --test simulation -- --nocapture histories
 
 # In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas; dependencies

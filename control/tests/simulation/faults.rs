@@ -1,0 +1,114 @@
+//! What goes wrong, and ends again.
+
+use super::{
+    gateway::Gateway,
+    node::DiskTrouble,
+    plan::Fault,
+    world::{HeldBody, World},
+};
+use serde_json::json;
+
+/// Something goes wrong now.
+pub fn strike(world: &mut World, fault: &Fault) {
+    world.note(|| format!("fault: {fault:?}"));
+    match fault.clone() {
+        Fault::Crash => world.crash("by itself"),
+        Fault::CrashAtWrite { writes, death } => world.setup.disk.dies_after(writes, death),
+        Fault::StopControl { millis } => world.stop_control(millis),
+        Fault::FullLedger { millis } => {
+            world.setup.disk.set_full(true);
+            world.after(millis, |world| world.setup.disk.set_full(false));
+        }
+        Fault::ClockJump { seconds } => {
+            let by = seconds * 1_000_000_000;
+            world.wall += by;
+            world.control.iter().for_each(|control| control.set_wall(by));
+        }
+        Fault::CrashGateway { gateway } => {
+            let pause = world.rng.between(50, 2_000);
+            Gateway::crash(world, gateway, pause);
+        }
+        Fault::StopGateway { gateway, millis } => world.gateways[gateway].stopped_until = world.now + millis,
+        Fault::RestartNode { node, millis } => restart(world, &node, millis, false),
+        Fault::LoseDisk { node, millis } => restart(world, &node, millis, true),
+        Fault::StopNode { node, millis } => {
+            let until = world.now + millis;
+            world.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
+        }
+        Fault::SlowNode { node, millis } => {
+            set(world, node, millis, |node, is_on| node.slowness = if is_on { 40 } else { 1 });
+        }
+        Fault::FullNode { node, millis, is_refusing } => {
+            let trouble = if is_refusing { DiskTrouble::RefusesTasks } else { DiskTrouble::FailsTasks };
+            set(world, node, millis, move |node, is_on| {
+                node.disk = if is_on { trouble } else { DiskTrouble::Nothing }
+            });
+        }
+        Fault::OwnTasks { node, tasks } => {
+            let now = super::control::START + i64::try_from(world.now).unwrap() * 1_000_000;
+            if let Some(node) = world.nodes.get_mut(&node) {
+                node.add_own_tasks(tasks, now);
+            }
+        }
+        Fault::Partition { one, other, millis } => {
+            let until = world.now + millis;
+            world.network.partitions.push((one, other, until));
+        }
+        Fault::Loss { one_in, millis } => world.network.loss = (world.now + millis, one_in),
+        Fault::SlowNetwork { millis } => world.network.slow_until = world.now + millis,
+        Fault::Doubled { messages } => world.network.doubled = messages,
+        Fault::LateBody { from, node, millis } => {
+            world.network.held_bodies.push(HeldBody { from, node, millis })
+        }
+    }
+}
+
+/// Changes a node now, and back later.
+fn set(
+    world: &mut World,
+    name: String,
+    millis: u64,
+    change: impl Fn(&mut super::node::Node, bool) + 'static,
+) {
+    let Some(node) = world.nodes.get_mut(&name) else { return };
+    change(node, true);
+    world.after(millis, move |world| {
+        world.nodes.get_mut(&name).into_iter().for_each(|node| change(node, false));
+    });
+}
+
+fn restart(world: &mut World, name: &str, millis: u64, loses_disk: bool) {
+    let seed = world.setup.seed;
+    let Some(node) = world.nodes.get_mut(name).filter(|node| node.is_up) else { return };
+    node.stop();
+    if loses_disk {
+        node.format(seed);
+        world.has_lost_disks = true;
+    }
+    let name = name.to_owned();
+    world.after(millis, move |world| {
+        world.note(|| format!("{name} starts"));
+        if let Some(node) = world.nodes.get_mut(&name) {
+            node.is_up = true;
+            node.stopped_until = 0;
+        }
+        world.kick(&name);
+    });
+}
+
+impl super::node::Node {
+    /// Somebody else has it do many things: changes of settings of an index of theirs that change nothing.
+    fn add_own_tasks(&mut self, tasks: u64, now: i64) {
+        for _ in 0..tasks {
+            let request = super::node::NodeRequest {
+                method: "POST".into(),
+                path: "/tasks/cancel?uids=4000000000".into(),
+                authorization: None,
+                body: json!(null).to_string().into_bytes(),
+            };
+            self.answer(&request, now);
+        }
+        // They are over at once.
+        self.end_own_tasks(now);
+    }
+}

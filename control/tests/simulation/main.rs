@@ -1,0 +1,132 @@
+//! A deterministic simulation of the control plane: the real code, against model nodes and model gateways, with simulated time, and
+//! with faults from a seed. `control/tests/simulation/README.md` explains it.
+//!
+//! `SIM_SEED=7` runs one history and prints it; `SIM_SEEDS=200000` runs so many, `SIM_FROM=1000` from this seed on.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod check;
+mod client;
+mod control;
+mod faults;
+mod gateway;
+mod model;
+mod node;
+mod plan;
+mod random;
+mod run;
+mod shrink;
+mod storage;
+mod world;
+
+use miroir_control::base::outbound::Outbound;
+use plan::{Kinds, Part, Plan};
+use run::{Outcome, outbound, run};
+use std::{fmt::Write as _, time::Instant};
+
+/// What happens in histories.
+const KINDS: Kinds = Kinds {
+    index_operations_and_crashes: true,
+    late_bodies: true,
+    many_own_tasks: true,
+    members: false,
+    edits: false,
+    lost_disks: true,
+    full_disks: true,
+};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// A history that fails, as short as it can be made.
+fn report(plan: &Plan, outbound: &Outbound, outcome: &Outcome) -> String {
+    let kind =
+        |outcome: &Outcome| outcome.violations.first().map(|first| first.chars().take(2).collect::<String>());
+    let wanted = kind(outcome);
+    let short = shrink::shrink(plan, |plan| kind(&run(plan, outbound, false)) == wanted);
+    let outcome = run(&short, outbound, true);
+    let mut text = format!(
+        "seed {}: {} nodes, {} shards, {} replicas\n",
+        plan.seed, plan.nodes, plan.shards, plan.replication
+    );
+    for step in &short.steps {
+        let what = match &step.part {
+            Part::Action(action) => format!("{action:?}"),
+            Part::Fault(fault) => format!("{fault:?}"),
+        };
+        let _ = writeln!(text, "  step {} at {} ms: {what}", step.number, step.at);
+    }
+    for violation in outcome.violations.iter().take(8) {
+        let _ = writeln!(text, "  violates {violation}");
+    }
+    if number("SIM_SEED").is_some() {
+        text.push_str(&outcome.history);
+    }
+    text
+}
+
+/// Runs histories on all processors.
+fn histories(from: u64, count: u64) -> Vec<(u64, Outcome)> {
+    let threads =
+        std::thread::available_parallelism().map_or(1, usize::from).min(usize::try_from(count).unwrap());
+    let threads = number("SIM_THREADS").map_or(threads, |threads| usize::try_from(threads).unwrap()) as u64;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                scope.spawn(move || {
+                    let outbound = outbound();
+                    let seeds = (from..from + count).filter(|seed| seed % threads == worker);
+                    let ran = seeds.map(|seed| (seed, run(&Plan::new(seed, KINDS), &outbound, false)));
+                    ran.filter(|(_, outcome)| !outcome.violations.is_empty()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let mut failed: Vec<_> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+        failed.sort_by_key(|(seed, _)| *seed);
+        failed
+    })
+}
+
+#[test]
+fn the_invariants_hold_in_all_histories() {
+    let one = number("SIM_SEED");
+    let (from, count) = match one {
+        Some(seed) => (seed, 1),
+        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(2_000)),
+    };
+    let begun = Instant::now();
+    let failed = histories(from, count);
+    println!("{count} histories in {:?}, {} failed", begun.elapsed(), failed.len());
+    let outbound = outbound();
+    if number("SIM_LIST").is_some() {
+        for (seed, outcome) in &failed {
+            println!("{seed}: {}", outcome.violations[0]);
+        }
+        return;
+    }
+    let told: Vec<String> = failed
+        .iter()
+        .take(3)
+        .map(|(seed, outcome)| report(&Plan::new(*seed, KINDS), &outbound, outcome))
+        .collect();
+    assert!(failed.is_empty(), "{} of {count} histories fail\n{}", failed.len(), told.join("\n"));
+}
+
+#[test]
+fn a_seed_has_one_history() {
+    let outbound = outbound();
+    for seed in 1..=5 {
+        let plan = Plan::new(seed, KINDS);
+        let (one, other) = (run(&plan, &outbound, true), run(&plan, &outbound, true));
+        let difference = one.history.lines().zip(other.history.lines()).find(|(one, other)| one != other);
+        assert_eq!(difference, None, "seed {seed}");
+        assert_eq!(one, other, "seed {seed}");
+    }
+}

@@ -1,0 +1,265 @@
+//! What happens in a history, from its seed: the cluster, what clients do, and what goes wrong. All of it can be left out piece by piece.
+
+use super::{random::Rng, storage::Death, world::Party};
+
+/// A client's or an operator's action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Adds documents with these ids, or updates them.
+    Add { index: String, ids: Vec<u64>, update: bool },
+    /// Deletes documents.
+    Delete { index: String, ids: Vec<u64> },
+    /// Deletes the documents of a group.
+    DeleteGroup { index: String, group: u64 },
+    /// Deletes all documents.
+    DeleteAll { index: String },
+    /// Edits the documents of a group by a function.
+    Edit { index: String, group: u64 },
+    /// Creates an index.
+    Create { index: String },
+    /// Deletes an index.
+    DeleteIndex { index: String },
+    /// Swaps two indexes.
+    Swap { left: String, right: String },
+    /// Renames an index.
+    Rename { index: String, to: String },
+    /// Changes settings.
+    Settings { index: String },
+    /// Reads a document.
+    Read { index: String, id: u64 },
+    /// Writes with a key that never existed.
+    Unauthorized { index: String, ids: Vec<u64> },
+    /// Makes a key.
+    CreateKey { key: u64 },
+    /// Deletes a key.
+    DeleteKey { key: u64 },
+    /// Writes with a key.
+    AddWithKey { index: String, ids: Vec<u64>, key: u64 },
+    /// Adds a node.
+    AddNode { node: String },
+    /// Replaces a node.
+    ReplaceNode { node: String, by: String },
+    /// Drains a node.
+    DrainNode { node: String },
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The control plane dies now.
+    Crash,
+    /// It dies at its so many-th write to the ledger from now.
+    CrashAtWrite { writes: u64, death: Death },
+    /// It is stopped for a while.
+    StopControl { millis: u64 },
+    /// Its ledger's disk is full for a while.
+    FullLedger { millis: u64 },
+    /// Its time of day jumps.
+    ClockJump { seconds: i64 },
+    /// A gateway dies.
+    CrashGateway { gateway: usize },
+    /// A gateway is stopped for a while.
+    StopGateway { gateway: usize, millis: u64 },
+    /// A node's process ends, and another starts later.
+    RestartNode { node: String, millis: u64 },
+    /// A node's process ends, and it starts with an empty disk.
+    LoseDisk { node: String, millis: u64 },
+    /// A node is stopped for a while.
+    StopNode { node: String, millis: u64 },
+    /// A node is slow for a while.
+    SlowNode { node: String, millis: u64 },
+    /// A node's disk is full for a while.
+    FullNode { node: String, millis: u64, is_refusing: bool },
+    /// A node has so many tasks of its own.
+    OwnTasks { node: String, tasks: u64 },
+    /// Two do not reach each other for a while.
+    Partition { one: Party, other: Party, millis: u64 },
+    /// One of so many messages is lost for a while.
+    Loss { one_in: u64, millis: u64 },
+    /// Messages are slow for a while, and overtake each other.
+    SlowNetwork { millis: u64 },
+    /// So many of the gateways' messages arrive twice.
+    Doubled { messages: u64 },
+    /// The body of the next request that changes something is late.
+    LateBody { from: Party, node: String, millis: u64 },
+}
+
+/// A part of a history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    Action(Action),
+    Fault(Fault),
+}
+
+/// A part, and when it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub at: u64,
+    pub number: u64,
+    pub gateway: usize,
+    pub part: Part,
+}
+
+/// Kinds of what happens that can be left out of all histories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    /// Operations on whole indexes while the control plane may die: swaps and deletions that are sent again.
+    pub index_operations_and_crashes: bool,
+    /// Bodies that come after their key was deleted.
+    pub late_bodies: bool,
+    /// Tasks of a node's own in such numbers that those of writes are not among the newest.
+    pub many_own_tasks: bool,
+    /// Members that come and go.
+    pub members: bool,
+    /// Edits by function.
+    pub edits: bool,
+    /// Nodes that lose their disks.
+    pub lost_disks: bool,
+    /// Disks that are full.
+    pub full_disks: bool,
+}
+
+/// A cluster and its history.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub shards: u16,
+    pub replication: usize,
+    pub steps: Vec<Step>,
+}
+
+/// For how long things go wrong, in milliseconds.
+pub const TROUBLE: u64 = 20_000;
+/// When the cluster has started.
+pub const BEGIN: u64 = 3_000;
+
+/// The indexes of a history.
+const INDEXES: [&str; 3] = ["left", "right", "other"];
+
+impl Plan {
+    /// The history of a seed.
+    pub fn new(seed: u64, kinds: Kinds) -> Self {
+        let mut rng = Rng::new(seed, "plan");
+        let nodes = usize::try_from(rng.between(2, 5)).unwrap();
+        let most = nodes.min(3) as u64;
+        let replication = usize::try_from(rng.between(1, most + 1).max(rng.between(1, most + 1))).unwrap();
+        let shards = *rng.pick(&[2, 4, 8]);
+        let mut plan = Self { seed, nodes, shards, replication, steps: Vec::new() };
+        let mut actions = rng.between(4, 26);
+        // Some histories are about one thing: it is seen more clearly.
+        let theme = rng.between(0, 6);
+        for (place, index) in INDEXES.iter().enumerate().take(2) {
+            let ids = (0..rng.between(2, 7)).collect();
+            plan.push(
+                BEGIN + 20 * place as u64,
+                0,
+                Part::Action(Action::Settings { index: (*index).to_owned() }),
+            );
+            plan.push(
+                BEGIN + 100 + 20 * place as u64,
+                0,
+                Part::Action(Action::Add { index: (*index).to_owned(), ids, update: false }),
+            );
+        }
+        let faults = if rng.once_in(20) { 0 } else { rng.between(1, 5) };
+        while actions > 0 {
+            actions -= 1;
+            let at = BEGIN + 500 + rng.between(0, TROUBLE);
+            let gateway = usize::try_from(rng.between(0, 2)).unwrap();
+            let action = plan.action(&mut rng, theme, kinds);
+            plan.push(at, gateway, Part::Action(action));
+        }
+        for _ in 0..faults {
+            let fault = plan.fault(&mut rng, kinds);
+            // Often close to something that happens.
+            let near = plan.steps[usize::try_from(rng.next() % plan.steps.len() as u64).unwrap()].at;
+            let at =
+                if rng.once_in(3) { BEGIN + rng.between(0, TROUBLE) } else { near + rng.between(0, 300) };
+            plan.push(at, 0, Part::Fault(fault));
+        }
+        plan.steps.sort_by_key(|step| (step.at, step.number));
+        plan
+    }
+
+    fn push(&mut self, at: u64, gateway: usize, part: Part) {
+        let number = self.steps.len() as u64 + 1;
+        self.steps.push(Step { at, number, gateway, part });
+    }
+
+    fn action(&self, rng: &mut Rng, theme: u64, kinds: Kinds) -> Action {
+        let index = (*rng.pick(&INDEXES)).to_owned();
+        let other = (*rng.pick(&INDEXES)).to_owned();
+        let count = rng.between(1, 5);
+        let ids: Vec<u64> = (0..count).map(|_| rng.between(0, 8)).collect();
+        let (key, group) = (rng.between(0, 2), rng.between(0, 3));
+        let add = Action::Add { index: index.clone(), ids: ids.clone(), update: rng.once_in(3) };
+        let operations = matches!((theme, rng.between(0, 100)), (0, 0..40) | (_, 0..12));
+        if operations && kinds.index_operations_and_crashes {
+            return match rng.between(0, 7) {
+                0 | 1 if index != other => Action::Swap { left: index, right: other },
+                2 if index != other => Action::Rename { index, to: other },
+                3 | 4 => Action::DeleteIndex { index },
+                5 => Action::Create { index },
+                _ => Action::Settings { index },
+            };
+        }
+        match rng.between(0, 100) {
+            0..45 => add,
+            45..55 => Action::Delete { index, ids },
+            55..58 => Action::DeleteGroup { index, group },
+            58..60 => Action::DeleteAll { index },
+            60..63 if kinds.edits => Action::Edit { index, group },
+            63..66 => Action::Unauthorized { index, ids },
+            66..69 => Action::CreateKey { key },
+            69..71 => Action::DeleteKey { key },
+            71..75 => Action::AddWithKey { index, ids, key },
+            75..78 if kinds.members => match rng.between(0, 3) {
+                0 => Action::AddNode { node: format!("new{}", rng.between(0, 2)) },
+                1 => Action::ReplaceNode { node: self.node(rng), by: format!("new{}", rng.between(0, 2)) },
+                _ => Action::DrainNode { node: self.node(rng) },
+            },
+            78..80 => Action::Settings { index },
+            _ => Action::Read { index, id: rng.between(0, 8) },
+        }
+    }
+
+    fn node(&self, rng: &mut Rng) -> String {
+        format!("n{}", rng.between(0, self.nodes as u64))
+    }
+
+    fn fault(&self, rng: &mut Rng, kinds: Kinds) -> Fault {
+        let node = self.node(rng);
+        let gateway = usize::try_from(rng.between(0, 2)).unwrap();
+        let millis = *rng.pick(&[200, 1_000, 4_000, 9_000]);
+        let from = if rng.once_in(2) { Party::Control } else { Party::Gateway(gateway) };
+        match rng.between(0, 22) {
+            20 => Fault::FullLedger { millis },
+            21 => Fault::Doubled { messages: rng.between(1, 9) },
+            0 | 1 => Fault::Crash,
+            2..=5 => Fault::CrashAtWrite {
+                writes: rng.between(0, 12),
+                death: if rng.once_in(2) { Death::Before } else { Death::After },
+            },
+            6 => Fault::StopControl { millis: *rng.pick(&[500, 5_000, 60_000]) },
+            7 => Fault::ClockJump { seconds: *rng.pick(&[-3_600, -5, 5, 3_600]) },
+            8 => Fault::CrashGateway { gateway },
+            9 => Fault::StopGateway { gateway, millis: *rng.pick(&[1_000, 9_000, 40_000]) },
+            10 | 11 => Fault::RestartNode { node, millis },
+            12 if kinds.lost_disks && self.replication > 1 => Fault::LoseDisk { node, millis },
+            13 => Fault::StopNode { node, millis },
+            14 => Fault::SlowNode { node, millis },
+            15 => Fault::Partition { one: from, other: Party::Node(node), millis },
+            16 => Fault::Loss { one_in: rng.between(2, 12), millis },
+            17 => Fault::SlowNetwork { millis },
+            18 if kinds.late_bodies => {
+                Fault::LateBody { from, node, millis: *rng.pick(&[3_000, 30_000, 90_000]) }
+            }
+            19 if kinds.full_disks && rng.once_in(2) => {
+                Fault::FullNode { node, millis, is_refusing: rng.once_in(2) }
+            }
+            19 if kinds.many_own_tasks => Fault::OwnTasks { node, tasks: 1_200 },
+            _ => Fault::Partition { one: Party::Gateway(gateway), other: Party::Control, millis },
+        }
+    }
+}
