@@ -14,10 +14,11 @@ use miroir_core::{node_name::NodeName, shard::Shard};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::Span;
 
 /// Kinds of tasks that change all nodes in the same way.
@@ -94,12 +95,12 @@ impl Pending {
 pub struct TrackedTasks {
     pub(crate) pending: Mutex<BTreeMap<u32, Pending>>,
     pub(crate) wake: Notify,
-    pub(crate) rounds: watch::Sender<u64>,
+    pub(crate) rounds: Notify,
 }
 
 impl Default for TrackedTasks {
     fn default() -> Self {
-        Self { pending: Mutex::default(), wake: Notify::new(), rounds: watch::Sender::new(0) }
+        Self { pending: Mutex::default(), wake: Notify::new(), rounds: Notify::new() }
     }
 }
 
@@ -248,9 +249,10 @@ impl TrackedTasks {
         if self.pending().is_empty() {
             return;
         }
-        let mut rounds = self.rounds.subscribe();
+        let mut round = pin!(self.rounds.notified());
+        round.as_mut().enable();
         self.wake.notify_one();
-        let _ = tokio::time::timeout(Duration::from_millis(500), rounds.changed()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(500), round).await;
     }
 
     /// Marks pending tasks as cancelled by the task `by`, and returns the node tasks to cancel, by node. Each task ends as its

@@ -52,7 +52,7 @@ pub async fn run(cluster: Arc<Cluster>) {
         if let Err(error) = round(&cluster).await {
             tracing::error!(error = %error.chain(), "tasks could not be tracked in this round; the next round tries again");
         }
-        cluster.tracked_tasks.rounds.send_modify(|rounds| *rounds += 1);
+        cluster.tracked_tasks.rounds.notify_waiters();
         // While tasks run for long, nodes are asked less and less often. When a task ends, or somebody asks for tasks, the
         // interval is short again.
         pause = if cluster.tracked_tasks.count() < before { FAST } else { (pause * 5 / 4).min(SLOW) };
