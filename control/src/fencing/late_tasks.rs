@@ -48,12 +48,14 @@ pub async fn watch(cluster: Arc<Cluster>) {
     }
 }
 
-/// Examines a node's tasks up to the newest one. Returns the node's tasks of writes that are not decided, by the writes' uids.
+/// Examines a node's tasks up to the newest one, and stores that: after a restart, none of them is judged again. Returns the node's
+/// tasks of writes that are not decided, by the writes' uids.
 ///
 /// # Errors
 /// The node did not answer, or the ledger failed.
 pub async fn examine(cluster: &Cluster, node: &Node) -> Result<BTreeMap<u32, u32>> {
     let mut tail = cluster.late_tasks.tail(&node.name).lock_owned().await;
+    tail.stored = None;
     Examination { cluster, node, patience: TIMEOUT }.run(&mut tail).await?;
     let of_write = |task: &MarkedTask| match task.mark {
         TaskMark::Write(uid) => Some((uid, task.node_task)),

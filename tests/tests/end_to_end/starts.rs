@@ -95,7 +95,7 @@ pub fn damaged_and_second_ledgers_are_refused() {
     let ledger = cluster.data().join("control/ledger.sqlite");
     let log = cluster.data().join("control/ledger.sqlite-wal");
     let whole = (fs::read(&ledger).unwrap(), fs::read(&log).unwrap_or_default());
-    for damaged in [whole.0[..whole.0.len() / 2].to_vec(), vec![7; 20_000]] {
+    for damaged in [[&b"SQLite format 3\0"[..], &[7; 4_080]].concat(), vec![7; 20_000]] {
         fs::write(&ledger, &damaged).unwrap();
         let _ = fs::remove_file(&log);
         let said = refused(&config, &cluster.data().join("control"));
