@@ -4,8 +4,11 @@
 //! First the operation runs to its end, and its commits are counted. Then it runs again, and the process is killed at one of them:
 //! `MIROIR_CRASH_POINT_COUNT` is for how many of them (1), by `MIROIR_CRASH_POINT_SEED` (the process id); `all` kills it at every one.
 
-use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, pass, tell, wait_until};
-use serde_json::{Map, Value, json};
+mod agreement;
+
+use agreement::agree;
+use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, tell, wait_until};
+use serde_json::{Value, json};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -195,6 +198,10 @@ pub fn keys(cluster: &Sandbox) {
     );
 }
 
+fn unchanged() -> [Value; 2] {
+    [json!([of_a(), of_b()]), json!([of_a(), of_b()])]
+}
+
 pub fn dumps(cluster: &Sandbox) {
     killed_at_commits(
         cluster,
@@ -202,7 +209,7 @@ pub fn dumps(cluster: &Sandbox) {
             prepare: two_indexes,
             run: |cluster| send(cluster, "POST", "/dumps", Value::Null),
             see: both,
-            outcomes: [json!([of_a(), of_b()]), json!([of_a(), of_b()])],
+            outcomes: unchanged(),
         },
     );
 }
@@ -216,9 +223,8 @@ fn operate(cluster: &Sandbox, arguments: &[&str]) -> Option<Answer> {
 
 /// Applies a topology in which the last node has this weight, and replicas.
 fn apply(cluster: &Sandbox, weight: u32) {
-    let mut file = cluster.miroir_json(&["topology", "show"]);
+    let (mut file, path) = (cluster.miroir_json(&["topology", "show"]), cluster.data().join("topology.json"));
     file["nodes"][2]["weight"] = json!(weight);
-    let path = cluster.data().join("topology.json");
     std::fs::write(&path, file.to_string()).unwrap();
     operate(cluster, &["topology", "apply", path.to_str().unwrap()]);
 }
@@ -247,7 +253,7 @@ pub fn moves(cluster: &Sandbox) {
                 None
             },
             see: both,
-            outcomes: [json!([of_a(), of_b()]), json!([of_a(), of_b()])],
+            outcomes: unchanged(),
         },
     );
 }
@@ -277,7 +283,7 @@ pub fn drains(cluster: &Sandbox) {
             prepare: even_weights,
             run: |cluster| operate(cluster, &["node", "drain", "meili-0"]),
             see: both,
-            outcomes: [json!([of_a(), of_b()]), json!([of_a(), of_b()])],
+            outcomes: unchanged(),
         },
     );
 }
@@ -360,44 +366,4 @@ fn killed_at_commits(cluster: &Sandbox, kind: &Kind) {
             if left.is_some() { ", not reached" } else { "" }
         );
     }
-}
-
-/// What a node has: its indexes with their keys and settings, and clients' API keys.
-fn of_node(node: &Client) -> Value {
-    let indexes = node.get("/indexes?limit=1000").body["results"].clone();
-    let index = |index: &Value| {
-        let uid = index["uid"].as_str().unwrap();
-        let settings = node.get(&format!("/indexes/{uid}/settings")).body;
-        (uid.to_owned(), json!([index["primaryKey"], settings]))
-    };
-    let indexes: Map<String, Value> = indexes.as_array().unwrap().iter().map(index).collect();
-    let keys = node.get("/keys?limit=1000").body["results"].clone();
-    let is_clients = |key: &&Value| !key["name"].as_str().is_some_and(|name| name.starts_with("miroir:"));
-    let mut keys: Vec<String> =
-        keys.as_array().unwrap().iter().filter(is_clients).map(|key| key["uid"].to_string()).collect();
-    keys.sort_unstable();
-    json!([indexes, keys])
-}
-
-/// Waits until the cluster is at rest, and checks that nodes and catalogue agree.
-fn agree(cluster: &Sandbox) {
-    cluster.wait_tasks_ended();
-    at_rest(cluster);
-    let listed = cluster.client.get("/indexes?limit=1000").body["results"].clone();
-    let first = of_node(&cluster.node(0));
-    for number in 1..NODES {
-        assert_eq!(of_node(&cluster.node(number)), first, "node {number} and node 0");
-    }
-    let known: Vec<&String> = first[0].as_object().unwrap().keys().collect();
-    let mut listed: Vec<&str> =
-        listed.as_array().unwrap().iter().filter_map(|index| index["uid"].as_str()).collect();
-    listed.sort_unstable();
-    assert_eq!(known, listed);
-    cluster.miroir_ok(&["verify"]);
-    // What was copied right before the crash may be copied again.
-    wait_until("no topology follows", || {
-        let version = cluster.status()["topologyVersion"].clone();
-        pass(Duration::from_millis(1_300));
-        cluster.status()["topologyVersion"] == version
-    });
 }
