@@ -2,7 +2,7 @@
 
 use super::plan::Action;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A document: its content, and whether a write that failed may have changed it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +25,26 @@ pub struct ModelIndex {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     pub indexes: BTreeMap<String, ModelIndex>,
+}
+
+/// The indexes of which it is not known whether they are there: a write that failed may have created them, and others may have got
+/// their names since.
+pub fn unsure<'a>(failed: impl Iterator<Item = &'a Action>, all: &[&'a Action]) -> BTreeSet<String> {
+    let of = |action: &Action| action.indexes().into_iter().map(ToOwned::to_owned).collect::<Vec<_>>();
+    let mut unsure: BTreeSet<String> = failed.filter(|action| action.may_create()).flat_map(of).collect();
+    loop {
+        let is_touched = |action: &&&Action| action.indexes().iter().any(|index| unsure.contains(*index));
+        let more: BTreeSet<String> = all
+            .iter()
+            .filter(is_touched)
+            .flat_map(|action| of(action))
+            .chain(unsure.iter().cloned())
+            .collect();
+        if more == unsure {
+            return unsure;
+        }
+        unsure = more;
+    }
 }
 
 /// The body of a document that a step writes.
@@ -107,6 +127,9 @@ impl Model {
     /// A write that has failed, and of which some shards may have been written.
     pub fn may_have(&mut self, action: &Action) {
         let mut open = |index: &String, ids: &mut dyn Iterator<Item = u64>| {
+            if action.may_create() {
+                self.indexes.entry(index.clone()).or_default();
+            }
             if let Some(index) = self.indexes.get_mut(index) {
                 ids.for_each(|id| index.documents.entry(id).or_default().is_open = true);
             }

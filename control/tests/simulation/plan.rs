@@ -43,6 +43,33 @@ pub enum Action {
     DrainNode { node: String },
 }
 
+impl Action {
+    /// The indexes that it names.
+    pub fn indexes(&self) -> Vec<&str> {
+        match self {
+            Self::Add { index, .. }
+            | Self::Delete { index, .. }
+            | Self::DeleteGroup { index, .. }
+            | Self::DeleteAll { index }
+            | Self::Edit { index, .. }
+            | Self::Create { index }
+            | Self::DeleteIndex { index }
+            | Self::Settings { index }
+            | Self::Read { index, .. }
+            | Self::Unauthorized { index, .. }
+            | Self::AddWithKey { index, .. } => vec![index],
+            Self::Swap { left, right } => vec![left, right],
+            Self::Rename { index, to } => vec![index, to],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it may create an index although it fails.
+    pub fn may_create(&self) -> bool {
+        matches!(self, Self::Add { .. } | Self::AddWithKey { .. })
+    }
+}
+
 /// Something that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -117,6 +144,8 @@ pub struct Kinds {
     pub lost_disks: bool,
     /// Disks that are full.
     pub full_disks: bool,
+    /// Clusters with one replica of each shard: what its node misses, no other node has.
+    pub single_replicas: bool,
 }
 
 /// A cluster and its history.
@@ -144,6 +173,7 @@ impl Plan {
         let nodes = usize::try_from(rng.between(2, 5)).unwrap();
         let most = nodes.min(3) as u64;
         let replication = usize::try_from(rng.between(1, most + 1).max(rng.between(1, most + 1))).unwrap();
+        let replication = if kinds.single_replicas { replication } else { replication.max(2) };
         let shards = *rng.pick(&[2, 4, 8]);
         let mut plan = Self { seed, nodes, shards, replication, steps: Vec::new() };
         let mut actions = rng.between(4, 26);

@@ -34,7 +34,7 @@ fn authority<'a>(method: &str, segments: &[&'a str]) -> (Option<&'static str>, O
         ("GET", ["keys", ..]) => Some("keys.get"),
         ("POST", ["keys"]) => Some("keys.create"),
         ("DELETE", ["keys", _]) => Some("keys.delete"),
-        ("GET", ["tasks", ..]) => Some("tasks.get"),
+        ("GET", ["tasks" | "batches", ..]) => Some("tasks.get"),
         ("POST", ["tasks", "cancel"]) => Some("tasks.cancel"),
         ("GET", ["experimental-features"]) => Some("experimental.get"),
         ("PATCH", ["experimental-features"]) => Some("experimental.update"),
@@ -84,6 +84,7 @@ impl Node {
             ("GET", ["tasks"]) => self.task_list(&parsed.query),
             ("POST", ["tasks", "cancel"]) => self.cancel(&parsed, now),
             ("GET", ["tasks", uid]) => self.one_task(uid),
+            ("GET", ["batches"]) => self.batches(&parsed.query),
             ("GET", ["indexes"]) => {
                 let all: Vec<Value> = self.indexes.keys().map(|uid| self.index_view(uid)).collect();
                 (200, json!({"results": all, "offset": 0, "limit": 100_000, "total": all.len()}))

@@ -2,7 +2,7 @@
 
 use super::{Node, NodeReply, NodeTask, error, moment};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl NodeTask {
     /// Whether it has ended.
@@ -104,6 +104,18 @@ impl Node {
         let from = page.first().map(|task| task.uid);
         let results: Vec<Value> = page.into_iter().map(NodeTask::view).collect();
         (200, json!({"results": results, "total": total, "limit": limit, "from": from, "next": next}))
+    }
+
+    /// Batches by their uids: each has one task, whose uid is its own.
+    pub(super) fn batches(&mut self, query: &str) -> NodeReply {
+        let parameters: BTreeMap<_, _> = url::form_urlencoded::parse(query.as_bytes()).collect();
+        let Some(uids) = parameters.get("batchUids") else {
+            return self.not_known("GET", &format!("/batches?{query}"));
+        };
+        let task = |uid: &str| self.tasks.get(&uid.parse().ok()?).filter(|task| task.is_over());
+        let batch = |task: &NodeTask| json!({"uid": task.uid, "startedAt": task.started_at.map(moment), "finishedAt": task.finished_at.map(moment)});
+        let results: Vec<Value> = uids.split(',').filter_map(task).map(batch).collect();
+        (200, json!({"results": results}))
     }
 
     pub(super) fn one_task(&self, uid: &str) -> NodeReply {

@@ -24,8 +24,9 @@ impl World {
         if self.is_lost(&from, &party) {
             return;
         }
+        // A late change of a whole index is a known gap: nodes take no mark with it.
         let changes =
-            request.method != "GET" && request.path.contains("/indexes") && !request.path.contains("fetch");
+            request.method != "GET" && request.path.contains("/documents") && !request.path.contains("fetch");
         let held = self
             .network
             .held_bodies
