@@ -121,7 +121,11 @@ fn verify(world: &mut World) {
     let request = client::operator(world, "/_miroir/verify", &json!({"shards": shards}));
     let found = std::rc::Rc::new(std::cell::RefCell::new(None));
     let told = found.clone();
-    world.to_control(Party::Control, request, Box::new(move |_, reply| *told.borrow_mut() = Some(reply)));
+    world.send_to_control(
+        Party::Control,
+        request,
+        Box::new(move |_, reply| *told.borrow_mut() = Some(reply)),
+    );
     let limit = world.now + 60_000;
     while found.borrow().is_none() && world.now < limit {
         world.run_until(world.now + 50);
@@ -165,7 +169,7 @@ impl Truth {
             world.clients.seen.iter().filter_map(|(step, seen)| Some((seen.uid?, *step))).collect();
         let is_failed = |step: &u64| {
             let seen = world.clients.seen.get(step);
-            !seen.is_some_and(|seen| seen.end.as_ref().is_some_and(|(status, _)| status == "succeeded"))
+            seen.is_none_or(|seen| seen.end.as_ref().is_none_or(|(status, _)| status != "succeeded"))
         };
         let failed = actions.iter().filter(|(step, _)| is_failed(step)).map(|(_, action)| *action);
         let unsure = unsure(failed, &actions.values().copied().collect::<Vec<_>>());

@@ -249,7 +249,7 @@ fn operate(world: &mut World, action: &Action) {
     }
     let request = operator(world, "/_miroir/operations", &json!({"wanted": wanted}));
     world.clients.waiting += 1;
-    world.to_control(
+    world.send_to_control(
         Party::Control,
         request,
         Box::new(|world, reply| {

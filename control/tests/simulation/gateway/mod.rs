@@ -26,6 +26,9 @@ use std::{
 /// What to do with the reply to a client; `None` where the connection broke.
 pub type OnReply = Box<dyn FnOnce(&mut World, Option<Reply>)>;
 
+/// What to do with the outcome of a request.
+type OnOutcome = Box<dyn FnOnce(&mut World, Outcome)>;
+
 /// How long Envoy's router waits for the control plane, in milliseconds.
 const ROUTE_TIMEOUT: u64 = 60_000;
 
@@ -136,11 +139,11 @@ impl Gateway {
         process: u64,
         request: ControlRequest,
         timeout: u64,
-        done: Box<dyn FnOnce(&mut World, Outcome)>,
+        done: OnOutcome,
     ) {
         let once = Rc::new(RefCell::new(Some(done)));
         let late = once.clone();
-        world.to_control(
+        world.send_to_control(
             Party::Gateway(number),
             request,
             Box::new(move |world, reply: Option<ControlReply>| {
@@ -235,7 +238,7 @@ impl Gateway {
     fn pass(world: &mut World, number: usize, process: u64, request: ControlRequest, done: OnReply) {
         let once = Rc::new(RefCell::new(Some(done)));
         let late = once.clone();
-        world.to_control(
+        world.send_to_control(
             Party::Gateway(number),
             request,
             Box::new(move |world, reply| {
@@ -257,7 +260,7 @@ impl Gateway {
 }
 
 /// A request of a gateway's own to the control plane.
-fn to_control(topology: &Topology, method: &str, path: &str, body: Vec<u8>) -> ControlRequest {
+fn send_to_control(topology: &Topology, method: &str, path: &str, body: Vec<u8>) -> ControlRequest {
     let secret =
         topology.config().control.as_ref().map(|control| (SECRET_HEADER.to_owned(), control.secret.clone()));
     let headers =

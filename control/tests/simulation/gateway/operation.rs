@@ -1,6 +1,6 @@
 //! Operations under way: writes and reads.
 
-use super::{Gateway, OnReply, to_control};
+use super::{Gateway, OnReply, send_to_control};
 use crate::{
     node::NodeRequest,
     world::{Party, World},
@@ -120,7 +120,7 @@ impl Gateway {
             |name: &str| call.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         match call.upstream {
             Upstream::Control => {
-                let mut request = to_control(topology, call.method, &call.path.to_string(), body);
+                let mut request = send_to_control(topology, call.method, &call.path.to_string(), body);
                 request.headers.clone_from(&call.headers);
                 Self::ask_control(
                     world,
@@ -141,7 +141,7 @@ impl Gateway {
                     authorization: header("authorization"),
                     body,
                 };
-                world.to_node(
+                world.send_to_node(
                     Party::Gateway(number),
                     &name,
                     request,

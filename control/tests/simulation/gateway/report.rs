@@ -1,9 +1,9 @@
 //! Reports, and what they tell: the lease, the topologies, the nodes that have answered.
 
-use super::{Gateway, to_control};
+use super::{Gateway, send_to_control};
 use crate::{
     node::NodeRequest,
-    world::{Party, World},
+    world::{Event, Party, World},
 };
 use miroir_core::{
     lease::{AfterReport, Lease, PATIENCE},
@@ -40,7 +40,7 @@ impl Gateway {
                 body: Vec::new(),
             };
             let name = node.clone();
-            world.to_node(
+            world.send_to_node(
                 Party::Gateway(number),
                 &node,
                 request,
@@ -64,7 +64,7 @@ impl Gateway {
     }
 
     /// Sends a report. `then` happens once it has been answered, or has not.
-    pub(super) fn report(world: &mut World, number: usize, then: Option<Box<dyn FnOnce(&mut World)>>) {
+    pub(super) fn report(world: &mut World, number: usize, then: Option<Event>) {
         let now = Self::now(world);
         let gateway = &mut world.gateways[number];
         let Some(topology) = gateway.topology.clone() else { return };
@@ -80,7 +80,7 @@ impl Gateway {
         gateway.next_report += 1;
         let (token, process) = (gateway.next_report, gateway.process);
         gateway.lease.sent(token, now);
-        let request = to_control(&topology, "POST", REPORT_PATH, body);
+        let request = send_to_control(&topology, "POST", REPORT_PATH, body);
         let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
         Self::ask_control(
             world,

@@ -143,7 +143,7 @@ impl World {
                 continue;
             }
             self.now = self.now.max(next);
-            if !self.events.first_key_value().is_some_and(|((at, _), _)| *at <= until) {
+            if self.events.first_key_value().is_none_or(|((at, _), _)| *at > until) {
                 return;
             }
             let (_, event) = self.events.pop_first().expect("there is one");
@@ -184,7 +184,7 @@ impl World {
                         });
                         let _ = reply.send(answer);
                     };
-                    self.to_node(Party::Control, &node, request, Box::new(done));
+                    self.send_to_node(Party::Control, &node, request, Box::new(done));
                 }
                 Output::Reply(number, reply) => {
                     if let Some(done) = self.requests.remove(&number) {
@@ -314,7 +314,7 @@ impl World {
     }
 
     /// Sends a request to the control plane. Returns its number, by which it can be given up.
-    pub fn to_control(&mut self, from: Party, request: ControlRequest, done: OnControlReply) -> u64 {
+    pub fn send_to_control(&mut self, from: Party, request: ControlRequest, done: OnControlReply) -> u64 {
         self.next_request += 1;
         let number = self.next_request;
         if self.is_lost(&from, &Party::Control) {

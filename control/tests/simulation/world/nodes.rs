@@ -8,7 +8,7 @@ use crate::{
 
 impl World {
     /// Sends a request to a node.
-    pub fn to_node(&mut self, from: Party, name: &str, request: NodeRequest, done: OnNodeReply) {
+    pub fn send_to_node(&mut self, from: Party, name: &str, request: NodeRequest, done: OnNodeReply) {
         let party = Party::Node(name.to_owned());
         if request.method != "GET" && !request.path.ends_with("/fetch") && !request.path.ends_with("/fields")
         {
