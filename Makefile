@@ -40,7 +40,7 @@ SEEDS ?= 20000
 
 chaos: ## Simulated histories of the control plane from a random first seed; SEEDS=200000 runs so many
 	SIM_SEEDS=$(SEEDS) SIM_FROM=$${SIM_FROM:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} \
-		$(CARGO) test --release -p miroir --test simulation -- --nocapture histories
+		$(CARGO) test --release --workspace --test simulation -- --nocapture histories
 
 # In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas; dependencies

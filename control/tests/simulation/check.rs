@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long the cluster has to come to rest after the last fault, in milliseconds.
 const REST: u64 = 300_000;
+/// For how many seconds it must last: the control plane has looked at each node by then.
+const CALM: u32 = 6;
 
 /// A task of the ledger.
 #[derive(Clone, Debug)]
@@ -65,10 +67,13 @@ pub fn judge(world: &mut World, plan: &Plan, until: u64) {
 
 fn comes_to_rest(world: &mut World) -> bool {
     let limit = world.now + REST;
+    let mut calm = 0;
     loop {
         world.run_until(world.now + 1_000);
         let unrest = unrest(world);
-        if unrest.is_empty() && world.late_bodies == 0 && world.clients.waiting == 0 {
+        let is_calm = unrest.is_empty() && world.late_bodies == 0 && world.clients.waiting == 0;
+        calm = if is_calm { calm + 1 } else { 0 };
+        if calm == CALM {
             return true;
         }
         if world.now > limit {
