@@ -1,6 +1,6 @@
 //! Crash points: for tests, the process is killed right before or right after one of the ledger's commits.
 //!
-//! The environment variable [`SWITCH`] turns them on. Then a test puts a file [`FILE`] into the data folder, with the number of the
+//! The environment variable `MIROIR_CRASH_POINTS` turns them on. Then a test puts a file `crash-at` into the data folder, with the number of the
 //! commit that is the last, counted from that moment on, and `before` or `after`: `3 before`. Commits that store nothing do not count.
 
 use rusqlite::Connection;
