@@ -68,7 +68,8 @@ impl Mover {
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(TICK).await;
-        for node in cluster.nodes().iter().filter(|node| node.is_up()) {
+        // A node that misses checks is left alone: fencing what it may still take would refuse writes on the others, in vain.
+        for node in cluster.nodes().iter().filter(|node| node.answers()) {
             let cluster_state = cluster.cluster_state();
             if cluster_state.behind.contains(&node.name) || next(&cluster, node).is_some() {
                 let node = node.clone();

@@ -272,6 +272,13 @@ impl Node {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).up
     }
 
+    /// Whether it is up, and has not missed its last check.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.up && health.error.is_none()
+    }
+
     /// How long it has been unreachable; `None` if it is up.
     #[must_use]
     pub fn away(&self) -> Option<Duration> {

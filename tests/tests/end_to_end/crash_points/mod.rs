@@ -214,9 +214,10 @@ pub fn dumps(cluster: &Sandbox) {
     );
 }
 
-/// Runs a command of the operator, which may be interrupted, and waits until nothing moves.
+/// Runs a command of the operator, which may be interrupted. It does not wait for the moves: that of a control plane that is killed
+/// waits for minutes until it is back.
 fn operate(cluster: &Sandbox, arguments: &[&str]) -> Option<Answer> {
-    let output = cluster.miroir(arguments);
+    let output = cluster.miroir(&[arguments, &["--no-wait"]].concat());
     tell!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default());
     None
 }
