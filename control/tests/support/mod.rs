@@ -17,7 +17,7 @@ use miroir_core::protocol::{Begin, BeginReply, Commit, NodeOutcome, NodeResult, 
 use miroir_core::shard::Shard;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -55,7 +55,7 @@ impl FakeNode {
             .route("/tasks", get(tasks))
             .route("/tasks/cancel", post(cancel))
             .route("/tasks/{uid}", get(task))
-            .route("/indexes", get(nothing).fallback(take))
+            .route("/indexes", get(indexes).fallback(take))
             .route("/indexes/{index}/settings", get(settings).fallback(take))
             .route("/indexes/{index}/fields", post(nothing).fallback(take))
             .route("/indexes/{index}/documents/fetch", post(nothing))
@@ -154,7 +154,24 @@ async fn settings() -> Json<Value> {
     Json(json!({"filterableAttributes": []}))
 }
 
-/// It keeps no indexes, and no documents.
+/// The indexes that its requests have made.
+async fn indexes(memory: State<Arc<Mutex<Memory>>>) -> Json<Value> {
+    let mut uids = BTreeSet::new();
+    for (method, path, body) in &memory.lock().unwrap().requests {
+        match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+            ["indexes"] => uids.extend(body["uid"].as_str().map(ToOwned::to_owned)),
+            ["indexes", index] if method == "DELETE" => drop(uids.remove(*index)),
+            ["indexes", index, ..] => drop(uids.insert((*index).to_owned())),
+            _ => {}
+        }
+    }
+    let index =
+        |uid: &String| json!({"uid": uid, "primaryKey": "id", "createdAt": MOMENT, "updatedAt": MOMENT});
+    let results: Vec<Value> = uids.iter().map(index).collect();
+    Json(json!({"results": results, "offset": 0, "limit": 1000, "total": results.len()}))
+}
+
+/// It keeps no documents.
 async fn nothing() -> Json<Value> {
     Json(json!({"results": [], "offset": 0, "limit": 20, "total": 0}))
 }
