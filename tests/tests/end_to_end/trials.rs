@@ -1,4 +1,4 @@
-//! Which checks there are, what they share, and what each takes: seconds of one of four at once, on two processors.
+//! Which checks there are, what they share, and what each takes: seconds of one of six at once, on two processors.
 
 use crate::{
     all_or_nothing, api, attacks, bad_input, broken_nodes, chaos, cluster, crashes, dates, depth, durable,
@@ -41,6 +41,9 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(8, reads::a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies);
     trials
         .sharing(Compared::start)
+        // They compare batches, so that they come first.
+        .comparison(11, told::batches_are_told_as_by_one_node)
+        .comparison(2, told::settings_are_told_as_clients_wrote_them)
         .comparison(13, same_bytes::what_nothing_tells_apart_comes_in_the_order_of_one_node)
         .comparison(2, same_bytes::fields_of_meilisearchs_own_names_come_back_and_sort)
         .comparison(4, same_bytes::order_never_depends_on_what_is_shown)
@@ -85,10 +88,6 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(6, freed_names::what_takes_a_freed_name_is_as_on_one_node)
         .comparison(4, verdicts::what_follows_a_refused_change_is_kept)
         .of_cluster(3, all_or_nothing::an_edit_keeps_its_place);
-    trials
-        .sharing(Compared::start)
-        .comparison(11, told::batches_are_told_as_by_one_node)
-        .comparison(2, told::settings_are_told_as_clients_wrote_them);
 }
 
 fn of_one_cluster(trials: &mut Trials) {
