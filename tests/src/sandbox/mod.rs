@@ -200,5 +200,8 @@ fn spawn(options: Options, folder: &Path) -> Child {
     if options.master_key {
         command.env("MEILI_MASTER_KEY", MASTER_KEY);
     }
+    if let Some(envoy) = std::env::var_os("MIROIR_TEST_ENVOY").filter(|envoy| !envoy.is_empty()) {
+        command.env("ENVOY_BIN", envoy);
+    }
     command.spawn().expect("miroir: run `make build` first")
 }
