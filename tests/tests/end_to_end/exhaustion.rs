@@ -144,7 +144,7 @@ fn memory(folder: &str, name: &str) -> u64 {
 }
 
 fn gzip(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     parts.into_iter().for_each(|part| gzip.write_all(part.as_ref()).unwrap());
     gzip.finish().unwrap()
 }
