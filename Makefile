@@ -26,7 +26,7 @@ export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 QUICK_ENVOY   := $(TOOLS)/envoy-$(ENVOY_VERSION)/quick-envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test chaos-nodes fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -39,6 +39,11 @@ demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a
 test: export MIROIR_TEST_ENVOY ?= $(CURDIR)/$(QUICK_ENVOY)
 test: build $(VENV)/bin/envoy $(QUICK_ENVOY) core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
 	RUST_TEST_THREADS=6 $(CARGO) test --release --workspace
+
+# With MEILISEARCH_BIN=/path/to/meilisearch on real nodes, which decides.
+chaos-nodes: build $(VENV)/bin/envoy ## Faults of every kind against a cluster's processes for MINUTES (30) from SEED (the time): docs/reliability.md
+	MIROIR_CHAOS_SECONDS=$$(( $(or $(MINUTES),30) * 60 )) MIROIR_CHAOS_SEED=$(or $(SEED),$(shell date +%s)) \
+		$(CARGO) test --release --test end_to_end -- --nocapture chaos::
 
 # In the release profile, whose build scripts `make test` needs anyway.
 check: wasm-targets check-manifests check-dependencies ## Formatting, clippy and docs, with warnings denied; what is deployed, against its schemas; dependencies
