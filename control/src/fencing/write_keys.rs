@@ -11,7 +11,7 @@ use crate::{
     },
     domain::key_holder::WriteKeyHolder,
     ledger::write_keys::{self as stored, WriteKey},
-    node::{Node, Request},
+    node::{Node, Probed, Request},
 };
 use futures_util::future::join_all;
 use miroir_core::{node_name::NodeName, path::ApiPath};
@@ -140,7 +140,17 @@ impl WriteKeys {
         Ok(())
     }
 
-    /// Creates the missing keys on a node that was unreachable, and deletes the fenced ones.
+    /// Lets a node that answers again count as up, once it has all keys: a write that is sent to it is not refused then. Returns
+    /// whether it was away before. Keys that are made meanwhile wait, so that they are made on this node too.
+    pub async fn admit(&self, node: &Node, probed: Probed) -> bool {
+        let live = self.live.lock().await;
+        for (holder, uid) in live.iter() {
+            create(node, &holder.key(*uid)).await;
+        }
+        node.learn(probed)
+    }
+
+    /// Creates the missing keys on a node, and deletes the fenced ones.
     ///
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
@@ -150,6 +160,14 @@ impl WriteKeys {
             create(node, &holder.key(*uid)).await;
         }
         drop(live);
+        self.delete_fenced(cluster, node).await
+    }
+
+    /// Deletes the fenced keys on a node that was unreachable when they were fenced.
+    ///
+    /// # Errors
+    /// The ledger failed; or the node still has a fenced key.
+    pub async fn delete_fenced(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let fenced: Vec<Uuid> = {
             let unfenced = self.unfenced();
             unfenced

@@ -20,7 +20,7 @@ pub use transport::{Call, NoAnswer, Transport};
 
 use crate::base::{
     error::{Error, Result},
-    time::SharedClock,
+    time::{Instant, SharedClock},
 };
 use axum::{body::Bytes, http::Method};
 use health::{CHECK, Check};
@@ -50,6 +50,24 @@ pub struct Node {
     /// The key that tells the cluster's nodes from another cluster's; `None` for a node of no cluster.
     cluster_key: Option<String>,
     health: Mutex<Health>,
+}
+
+/// What a node answered to the question for its health.
+#[derive(Debug)]
+pub struct Probed {
+    check: Check,
+    begun: Instant,
+    version: Option<String>,
+    /// Whether it has the data of another cluster, where it was asked.
+    is_foreign: Option<bool>,
+}
+
+impl Probed {
+    /// Whether the node answers, and has not the data of another cluster.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self.check, Check::Answered)
+    }
 }
 
 /// A node's complete answer.
@@ -288,16 +306,22 @@ impl Node {
 
     /// Checks the node's health. Returns `true` if it was away before, or was never checked, and is up now.
     pub async fn check(&self) -> bool {
+        let probed = self.probe().await;
+        self.learn(probed)
+    }
+
+    /// Asks the node for its health, and changes nothing: [`Self::learn`] takes the result.
+    pub async fn probe(&self) -> Probed {
         let begun = self.clock.monotonic();
         let request = Request { authority: Authority::Nobody, ..Request::own("GET", "/health", None) };
-        let mut result = match self.send_within(&request, CHECK).await {
+        let mut check = match self.send_within(&request, CHECK).await {
             Ok(answer) if answer.status == 200 => Check::Answered,
             Ok(answer) => Check::Missed(format!("/health answered {}", answer.status)),
             Err(error) if health::is_refused(&error) => Check::Refused(error.chain().to_string()),
             Err(error) => Check::Missed(error.chain().to_string()),
         };
         let before = self.health();
-        let is_new = matches!(result, Check::Answered) && !before.is_verified();
+        let is_new = matches!(check, Check::Answered) && !before.is_verified();
         let mut is_foreign = None;
         if is_new {
             is_foreign = self.belongs_to_another().await.map(Some).unwrap_or_else(|error| {
@@ -305,11 +329,11 @@ impl Node {
                 None
             });
             if is_foreign == Some(true) {
-                result = Check::Foreign;
+                check = Check::Foreign;
             }
         }
         let known = before.version.is_some() && before.up;
-        let version = if matches!(result, Check::Answered) && !known {
+        let version = if matches!(check, Check::Answered) && !known {
             // Without it the next check asks again.
             self.version().await.map(Some).unwrap_or_else(|error| {
                 tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell its version");
@@ -318,11 +342,17 @@ impl Node {
         } else {
             None
         };
+        Probed { check, begun, version, is_foreign }
+    }
+
+    /// Learns the result of [`Self::probe`]. Returns `true` if the node was away before, or was never checked, and is up now.
+    pub fn learn(&self, probed: Probed) -> bool {
+        let Probed { check, begun, version, is_foreign } = probed;
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if version.is_some() {
             health.version = version;
         }
-        let came = health.learn(result, begun, self.clock.monotonic());
+        let came = health.learn(check, begun, self.clock.monotonic());
         if is_foreign == Some(false) {
             health.verified();
         }

@@ -18,7 +18,7 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// How long to wait for the locks.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Checks every node each second, forever. A node that comes back gets its write keys at once.
+/// Checks every node each second, forever. A node that comes back gets its write keys before it counts as up.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -43,9 +43,9 @@ pub async fn watch(cluster: Arc<Cluster>) {
             tracing::info!(node = name.as_str(), "a node is back");
             // The mover brings it up to date with everything else.
             if let Some(node) = cluster.node(&name)
-                && let Err(error) = cluster.write_keys.catch_up(&cluster, &node).await
+                && let Err(error) = cluster.write_keys.delete_fenced(&cluster, &node).await
             {
-                tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be created on a node yet");
+                tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be deleted on a node yet");
             }
         }
         // A node that has just missed a check is checked again first: what it may lack can wait.
@@ -137,7 +137,13 @@ async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
 /// Checks every node once, and returns the names of those that have become reachable.
 pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
     let nodes = cluster.nodes();
-    let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
+    let checks = nodes.iter().map(async |node| {
+        let probed = node.probe().await;
+        let comes = probed.is_answer() && !node.is_up();
+        let came =
+            if comes { cluster.write_keys.admit(node, probed).await } else { node.learn(probed) };
+        came.then(|| node.name.clone())
+    });
     join_all(checks).await.into_iter().flatten().collect()
 }
 

@@ -78,6 +78,7 @@ impl World {
             let shown = self.cluster.miroir(&["topology", "show", "--json"]);
             urls(&serde_json::from_slice(&shown.stdout).unwrap_or_default()) == urls(&description)
         });
+        wait_until("the cluster is ready", || self.cluster.client.get("/health").status == 200);
     }
 
     /// The URL of a proxy to a node.

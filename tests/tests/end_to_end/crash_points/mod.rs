@@ -25,7 +25,7 @@ pub fn cluster() -> Sandbox {
         shards: 4,
         lease_ms: 1_000,
         write_timeout_ms: 2_000,
-        node_env: &[("MIROIR_CRASH_POINTS", "1")],
+        env: &[("MIROIR_CRASH_POINTS", "1")],
         ..Options::default()
     })
 }
