@@ -199,10 +199,7 @@ impl Cluster {
     #[must_use]
     pub fn outside_node(&self, config: NodeConfig) -> Node {
         Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
-            .of_cluster(ClusterKey {
-                uid: self.options.read_key,
-                text: self.publisher.internal_key.clone(),
-            })
+            .of_cluster(ClusterKey { uid: self.options.read_key, text: self.publisher.internal_key.clone() })
     }
 
     /// Clients for the nodes of a description, for commands that run before there is a cluster.

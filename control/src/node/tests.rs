@@ -111,7 +111,8 @@ async fn a_node_with_the_data_of_another_cluster_is_away() {
             "/keys" => Reply::Answer(200, answer.clone()),
             _ => Reply::Answer(200, json!({"status": "available"})),
         });
-        let node = node("a", transport.clone()).of_cluster(ClusterKey { uid: Uuid::nil(), text: "own".into() });
+        let node =
+            node("a", transport.clone()).of_cluster(ClusterKey { uid: Uuid::nil(), text: "own".into() });
         assert_eq!(
             (node.check().await, node.is_up(), node.health().is_foreign),
             (is_own, is_own, !is_own),

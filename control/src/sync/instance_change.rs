@@ -153,12 +153,7 @@ fn change(kept: &KeptChange, answer: &NodeAnswer, resets: bool, body: &str) -> O
 }
 
 /// Stores, in one transaction, that a change is over, what is kept of it, and which nodes are behind.
-async fn end(
-    cluster: &Cluster,
-    id: i64,
-    missed: BTreeSet<NodeName>,
-    change: Option<InstanceChange>,
-) {
+async fn end(cluster: &Cluster, id: i64, missed: BTreeSet<NodeName>, change: Option<InstanceChange>) {
     let end = move |connection: &_, cluster_state: &mut ClusterState| {
         missed.iter().for_each(|node| cluster_state.mark_behind(node));
         if let Some(change) = change {

@@ -91,6 +91,8 @@ pub struct World {
     pub has_lost_disks: bool,
     /// Nodes that have lost their disks, and may not have everything again.
     pub empty_disks: BTreeSet<String>,
+    /// Requests whose senders wait for an answer until they give up.
+    unheard: Vec<OnNodeReply>,
     /// How much has happened.
     steps: u64,
     /// The ledger's tasks as they were when they were new.
@@ -124,6 +126,7 @@ impl World {
             late_bodies: 0,
             has_lost_disks: false,
             empty_disks: BTreeSet::new(),
+            unheard: Vec::new(),
             steps: 0,
             first_rows: BTreeMap::new(),
             newest_row: None,
