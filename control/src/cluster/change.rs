@@ -3,7 +3,13 @@
 use super::Cluster;
 use crate::{base::error::Result, domain::cluster_state::ClusterState, ledger::catalogue};
 use rusqlite::Connection;
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+/// How long to wait until something is stored that could not be.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Changes the cluster state: first in the ledger, then in memory, then for gateways. The version increases only if the
@@ -67,6 +73,24 @@ impl Cluster {
             self.take_up(&old, new);
         }
         Ok(result)
+    }
+
+    /// Like [`Self::change_stored`], for what nodes have done already: it is stored as soon as the ledger can. The caller keeps its locks
+    /// meanwhile.
+    pub async fn store_what_is_done<T, F>(&self, change: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &mut ClusterState) -> Result<T> + Clone + Send + 'static,
+    {
+        loop {
+            match self.change_stored(change.clone()).await {
+                Ok(stored) => return stored,
+                Err(error) => {
+                    tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have done");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Takes up a cluster state that the ledger has: in memory, then for gateways.

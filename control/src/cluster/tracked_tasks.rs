@@ -21,6 +21,11 @@ use std::{
 use tokio::sync::Notify;
 use tracing::Span;
 
+/// The pause of those that wait for tasks, from the second time on that they look.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
 /// Kinds of tasks that change all nodes in the same way.
 const EVERYWHERE: [TaskKind; 5] = [
     TaskKind::IndexCreation,
@@ -215,9 +220,18 @@ impl TrackedTasks {
 
     /// Waits until none of these tasks is pending.
     pub async fn ended(&self, uids: &[u32]) {
+        let mut pause = Duration::ZERO;
         while uids.iter().any(|uid| self.pending().contains_key(uid)) {
-            self.refresh().await;
+            self.look_again(&mut pause).await;
         }
+    }
+
+    /// Like [`Self::refresh`], after a pause that grows: a round may be over at once, such as where nodes are away or gateways are waited
+    /// for, and whoever waits for tasks must not have nodes asked all the time.
+    pub async fn look_again(&self, pause: &mut Duration) {
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 3 / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.refresh().await;
     }
 
     /// Those of these tasks that a single Meilisearch would be processing now: tasks that have started, and the oldest pending
@@ -339,6 +353,7 @@ impl TrackedTasks {
             let pending = self.pending();
             pending.iter().filter(|(_, p)| p.parts.iter().any(concerns)).map(|(uid, _)| *uid).collect()
         };
+        let mut pause = Duration::ZERO;
         loop {
             let mut is_away = false;
             {
@@ -354,7 +369,7 @@ impl TrackedTasks {
             match (waited_for.is_empty(), is_away) {
                 (true, _) => return true,
                 (_, true) => return false,
-                _ => self.refresh().await,
+                _ => self.look_again(&mut pause).await,
             }
         }
     }

@@ -58,8 +58,10 @@ impl WriteKeys {
         let uid = cluster.random.uuid();
         let write_key = WriteKey { key: uid, holder: Some(holder.clone()), fenced: false };
         cluster.ledger.call(move |connection| stored::store_write_key(connection, &write_key)).await?;
-        let body = holder.key(uid);
-        join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
+        let body = [holder.key(uid)];
+        let nodes = cluster.nodes();
+        let given = nodes.iter().filter(|node| node.is_up()).map(|node| give(cluster, node, &body));
+        join_all(given).await.into_iter().collect::<Result<()>>()?;
         live.insert(holder.clone(), uid);
         Ok((uid, cluster.secrets.key_text(uid)))
     }
@@ -156,9 +158,8 @@ impl WriteKeys {
     /// The ledger failed; or the node still has a fenced key.
     pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let live = self.live.lock().await;
-        for (holder, uid) in live.iter() {
-            create(node, &holder.key(*uid)).await;
-        }
+        let bodies: Vec<Value> = live.iter().map(|(holder, uid)| holder.key(*uid)).collect();
+        give(cluster, node, &bodies).await?;
         drop(live);
         self.delete_fenced(cluster, node).await
     }
@@ -223,8 +224,74 @@ impl WriteKeys {
     }
 }
 
-async fn create(node: &Node, body: &Value) {
-    if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be made");
+/// Creates write keys on a node, unless it has lost its disk. A node without them refuses all writes, of gateways and of the control
+/// plane: nothing can make its indexes anew without the settings that it had, so that it would look whole.
+///
+/// # Errors
+/// The ledger failed. A failure on the node is only logged.
+async fn give(cluster: &Cluster, node: &Node, bodies: &[Value]) -> Result<()> {
+    if bodies.is_empty() {
+        return Ok(());
+    }
+    match node.has_joined().await {
+        Ok(false) => return note_loss(cluster, node).await,
+        Ok(true) => {}
+        Err(error) => {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell whether it has its disk: it gets no write key yet");
+            return Ok(());
+        }
+    }
+    for body in bodies {
+        if let Err(error) = create_key(node, body).await {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be made");
+        }
+    }
+    Ok(())
+}
+
+/// Marks a node as behind that has lost its disk.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn note_loss(cluster: &Cluster, node: &Node) -> Result<()> {
+    if !cluster.cluster_state().behind.contains(&node.name) {
+        tracing::warn!(node = node.name.as_str(), "a node has lost its disk: it gets everything again");
+    }
+    cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ClusterBuilder, Reply, Script};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_node_that_has_lost_its_disk_gets_no_write_key() {
+        let data = tempfile::tempdir().unwrap();
+        let transport = Script::new(|call| {
+            let is_lost = call.url.port() == Some(2);
+            match (call.method.as_str(), call.url.path()) {
+                ("GET", "/keys/00000000-0000-0000-0000-000000000000") if is_lost => {
+                    Reply::Answer(404, json!({"code": "api_key_not_found"}))
+                }
+                _ => Reply::Answer(200, json!({"results": []})),
+            }
+        });
+        let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
+        for node in cluster.nodes().iter() {
+            node.check().await;
+        }
+        let gets_key = |port: u16| {
+            let calls = transport.calls();
+            calls.iter().any(|call| call.method == "POST" && call.url.port() == Some(port))
+        };
+        let holder = WriteKeyHolder::ControlPlane { node: "b".into() };
+        cluster.write_keys.key(&cluster, &holder).await.unwrap();
+        assert_eq!((gets_key(1), gets_key(2)), (true, false));
+        assert_eq!(cluster.cluster_state().behind, BTreeSet::from(["b".into()]));
+        // It comes, and is asked again.
+        cluster.write_keys.catch_up(&cluster, &cluster.node("b").unwrap()).await.unwrap();
+        assert!(!gets_key(2));
     }
 }

@@ -99,26 +99,23 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         at_once: at_once.clone(),
         newest,
     };
-    let clock = cluster.clock.clone();
-    let begin = move |connection: &_| intents::begin(connection, &task, &intent, clock.wall());
-    let task = cluster.ledger.call(begin).await?;
+    let (clock, begun) = (cluster.clock.clone(), effect.clone());
+    // In one transaction: an operation that is open in the ledger is sent, or taken back.
+    let begin = move |connection: &_, cluster_state: &mut ClusterState| {
+        let task = intents::begin(connection, &task, &intent, clock.wall())?;
+        note_changing(cluster_state, task.uid, &begun);
+        Ok(task)
+    };
+    let task = cluster.change_stored(begin).await?;
     let uid = task.uid;
     log::learn_uid(uid);
-    tell_changing(cluster, uid, &effect).await?;
     let mut delivered = Delivered::default();
     let delivery = Delivery { cluster, uid, requests: &requests };
     if let Err(error) = delivery.send(&nodes, &mut delivered, Some(authority)).await {
-        while let Err(error) = take_back(cluster, &task, delivered.clone()).await {
-            not_stored(&error).await;
-        }
+        take_back(cluster, &task, delivered).await;
         return Err(error);
     }
-    let node_tasks = loop {
-        match sent(cluster, &task, requests.len(), delivered.clone(), at_once.clone()).await {
-            Ok(node_tasks) => break node_tasks,
-            Err(error) => not_stored(&error).await,
-        }
-    };
+    let node_tasks = sent(cluster, &task, requests.len(), delivered, at_once).await;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     cluster.tracked_tasks.add(TrackedTask {
         task: task.clone(),
@@ -134,12 +131,6 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     Ok(task)
 }
 
-/// Waits until it may be stored what nodes have of an operation, which only the ledger can prevent. Its locks are held meanwhile.
-async fn not_stored(error: &Error) {
-    tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have of an operation");
-    tokio::time::sleep(PAUSE).await;
-}
-
 /// Stores what nodes have of an operation, and what follows at once, in one transaction: the nodes that miss a part of it are
 /// behind, and the catalogue changes. Returns the nodes' tasks.
 async fn sent(
@@ -148,7 +139,7 @@ async fn sent(
     requests: usize,
     delivered: Delivered,
     at_once: ImmediateEffect,
-) -> Result<Vec<NodeTask>> {
+) -> Vec<NodeTask> {
     let (uid, now) = (task.uid, task.enqueued_at);
     let matters = requests > 0 && !CHANGELESS.contains(&task.kind);
     let whole = delivered.whole(requests);
@@ -165,8 +156,8 @@ async fn sent(
         apply_at_once(cluster_state, at_once, now);
         intents::sent(connection, uid, &stored)
     };
-    cluster.change_stored(change).await?;
-    Ok(node_tasks)
+    cluster.store_what_is_done(change).await;
+    node_tasks
 }
 
 fn apply_at_once(cluster_state: &mut ClusterState, at_once: ImmediateEffect, now: Nanos) {
@@ -185,25 +176,29 @@ fn apply_at_once(cluster_state: &mut ClusterState, at_once: ImmediateEffect, now
 }
 
 /// Removes an operation that no node has accepted. A node that may have it nevertheless is behind: it learns that there was none.
-async fn take_back(cluster: &Cluster, task: &Task, delivered: Delivered) -> Result<()> {
+async fn take_back(cluster: &Cluster, task: &Task, delivered: Delivered) {
     let (uid, matters) = (task.uid, !CHANGELESS.contains(&task.kind));
     let change = move |connection: &_, cluster_state: &mut ClusterState| {
         cluster_state.changing.remove(&uid);
         delivered.unknown.iter().filter(|_| matters).for_each(|node| cluster_state.mark_behind(node));
         tasks::take_back(connection, uid)
     };
-    cluster.change_stored(change).await
+    cluster.store_what_is_done(change).await;
 }
 
 /// Tells gateways about changing settings before any node gets them, because until all nodes have them an answer may mix old
 /// and new settings. Tells gateways about a search rule too, so that they place the documents that it pins on some nodes
 /// already.
 pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
+    cluster.change(|cluster_state| note_changing(cluster_state, uid, effect)).await
+}
+
+fn note_changing(cluster_state: &mut ClusterState, uid: u32, effect: &Effect) {
     match effect {
         Effect::Settings { .. } | Effect::Rules { .. } => {
-            cluster.change(|cluster_state| drop(cluster_state.changing.insert(uid, effect.clone()))).await
+            cluster_state.changing.insert(uid, effect.clone());
         }
-        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => Ok(()),
+        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => {}
     }
 }
 
@@ -319,11 +314,12 @@ async fn redo(
         Ok(()) => {}
         Err(error @ Error::Api(_)) => {
             tracing::info!(error = %error.chain(), "nodes refuse an operation that its client got no answer to: its task is removed");
-            return take_back(cluster, task, delivered).await;
+            take_back(cluster, task, delivered).await;
+            return Ok(());
         }
         Err(error) => return Err(error),
     }
-    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await?;
+    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
     let unsettled = TrackedTask { task, node_tasks, effect, indexed: None, guard };

@@ -15,6 +15,7 @@ mod transport;
 
 pub use health::{FOREIGN, Health};
 pub use http::Http;
+pub use keys::ClusterKey;
 pub use tasks::{TaskInfo, TaskPage};
 pub use transport::{Call, NoAnswer, Transport};
 
@@ -48,7 +49,7 @@ pub struct Node {
     clock: SharedClock,
     master_key: String,
     /// The key that tells the cluster's nodes from another cluster's; `None` for a node of no cluster.
-    cluster_key: Option<String>,
+    cluster_key: Option<ClusterKey>,
     health: Mutex<Health>,
 }
 
@@ -177,7 +178,7 @@ impl Node {
 
     /// A node of the cluster whose gateways read under this key. It counts as away as long as it has the data of another cluster.
     #[must_use]
-    pub fn of_cluster(self, cluster_key: String) -> Self {
+    pub fn of_cluster(self, cluster_key: ClusterKey) -> Self {
         Self { cluster_key: Some(cluster_key), ..self }
     }
 

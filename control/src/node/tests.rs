@@ -4,6 +4,7 @@ use super::*;
 use crate::testing::{Reply, Script, node, node_config};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use uuid::Uuid;
 
 #[test]
 fn a_node_is_asked_for_what_was_meant_or_for_nothing() {
@@ -110,7 +111,8 @@ async fn a_node_with_the_data_of_another_cluster_is_away() {
             "/keys" => Reply::Answer(200, answer.clone()),
             _ => Reply::Answer(200, json!({"status": "available"})),
         });
-        let node = node("a", transport.clone()).of_cluster("own".into());
+        let node =
+            node("a", transport.clone()).of_cluster(ClusterKey { uid: Uuid::nil(), text: "own".into() });
         assert_eq!(
             (node.check().await, node.is_up(), node.health().is_foreign),
             (is_own, is_own, !is_own),

@@ -3,7 +3,7 @@
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
-    ledger,
+    fencing::write_keys,
     node::Node,
     sync::features,
 };
@@ -64,9 +64,12 @@ pub async fn watch(cluster: Arc<Cluster>) {
     }
 }
 
-/// Marks a node as behind if it lacks indexes of the catalogue and has no task in its queue that creates them: it has lost its
-/// disk.
+/// Marks a node as behind if it has lost its disk, whatever was made on it since; or if it lacks indexes of the catalogue and has no
+/// task in its queue that creates them.
 async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
+    if !node.has_joined().await? {
+        return write_keys::note_loss(cluster, node).await;
+    }
     // While an index is being created or deleted, the catalogue and the node may differ for a moment. All later writers wait
     // behind a lock on everything, so it is taken only if the difference stays.
     let first = lacking(cluster, node).await?;
@@ -87,19 +90,11 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    let is_gone = match has_lost_its_disk(cluster, node).await? {
-        true => Some(false),
-        false => are_gone(cluster, &lacking).await?,
-    };
-    match is_gone {
+    match are_gone(cluster, &lacking).await? {
         // Whoever is away may have them.
         None => return Ok(()),
         Some(false) => {
-            tracing::warn!(
-                node = node.name.as_str(),
-                ?lacking,
-                "a node lacks indexes, so it has lost its disk"
-            );
+            tracing::warn!(node = node.name.as_str(), ?lacking, "a node lacks indexes that others have");
             return cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await;
         }
         Some(true) => {}
@@ -108,13 +103,6 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     cluster
         .change(|cluster_state| lacking.iter().for_each(|index| drop(cluster_state.indexes.remove(index))))
         .await
-}
-
-/// Whether a node is without the key that gateways read under: it has this key from when it joined on.
-async fn has_lost_its_disk(cluster: &Cluster, node: &Node) -> Result<bool> {
-    let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
-    let keys = node.keys().await?;
-    Ok(!keys.iter().any(|(key, _)| Some(key) == uid.as_ref()))
 }
 
 /// Whether no node has any of these indexes; `None` if a node that is away may have some.

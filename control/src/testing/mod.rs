@@ -24,6 +24,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use uuid::Uuid;
 
 /// A publisher without a folder; tests set what matters to them with `..publisher()`.
 pub fn publisher() -> Publisher {
@@ -89,6 +90,7 @@ impl<'a> ClusterBuilder<'a> {
     /// The state, as before a start.
     pub fn build(self) -> Cluster {
         let options = Options {
+            read_key: Uuid::nil(),
             user_master_key: true,
             commit_timeout: Duration::from_secs(1),
             callout_timeout: Duration::from_secs(1),

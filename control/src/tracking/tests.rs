@@ -67,3 +67,17 @@ async fn a_panic_over_one_nodes_answer_hides_no_others() {
     assert_eq!(states, [State::Waiting, State::Processing]);
     assert_eq!(cluster.supervisor.failures().get("task states"), Some(&1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_task_does_not_have_nodes_asked_all_the_time() {
+    let data = tempfile::tempdir().unwrap();
+    // The node fails at once: a round takes no time.
+    let transport = Script::new(|_| Reply::Answer(503, json!({})));
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(transport.clone()).build());
+    cluster.tracked_tasks.add(deletion());
+    let tracking = tokio::spawn(run(cluster.clone()));
+    let waiting = cluster.tracked_tasks.ended(&[7]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err());
+    tracking.abort();
+    assert!(transport.calls().len() < 100, "{} requests to two nodes in a second", transport.calls().len());
+}

@@ -180,6 +180,7 @@ impl Control {
             let loaded = tokio::time::timeout(Duration::from_millis(1), loading).await.ok()?.ok()?;
             let write_timeout = setup.config.limits.write_timeout_ms;
             let options = Options {
+                read_key: loaded.read_key,
                 user_master_key: true,
                 commit_timeout: Duration::from_millis(write_timeout + 5_000),
                 callout_timeout: Duration::from_millis(write_timeout),

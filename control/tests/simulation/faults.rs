@@ -6,6 +6,7 @@ use super::{
     plan::Fault,
     world::{HeldBody, World},
 };
+use miroir_core::node_name::NodeName;
 use serde_json::json;
 
 /// Something goes wrong now.
@@ -30,7 +31,10 @@ pub fn strike(world: &mut World, fault: &Fault) {
         }
         Fault::StopGateway { gateway, millis } => world.gateways[gateway].stopped_until = world.now + millis,
         Fault::RestartNode { node, millis } => restart(world, &node, millis, false),
-        Fault::LoseDisk { node, millis } => restart(world, &node, millis, true),
+        Fault::LoseDisk { node, millis } => {
+            let loses_disk = may_lose_disk(world, &node);
+            restart(world, &node, millis, loses_disk);
+        }
         Fault::StopNode { node, millis } => {
             let until = world.now + millis;
             world.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
@@ -63,6 +67,20 @@ pub fn strike(world: &mut World, fault: &Fault) {
     }
 }
 
+/// Whether the cluster can do without a node's disk now: other nodes have active replicas of all of its shards, on disks that they had
+/// when these became active.
+fn may_lose_disk(world: &mut World, name: &str) -> bool {
+    let Some(control) = &world.control else { return false };
+    let state = control.cluster.cluster_state();
+    let nodes = &world.nodes;
+    world.empty_disks.retain(|name| {
+        let has_joined = nodes.get(name).is_some_and(|node| node.has_key_named("miroir:read"));
+        !has_joined || state.behind.contains(name.as_str()) || !state.stale_on(name).is_empty()
+    });
+    let stands_in = |node: &NodeName| *node != *name && !world.empty_disks.contains(node.as_str());
+    state.shards().all(|shard| state.active(shard).any(stands_in))
+}
+
 /// Changes a node now, and back later.
 fn set(
     world: &mut World,
@@ -84,6 +102,7 @@ fn restart(world: &mut World, name: &str, millis: u64, loses_disk: bool) {
     if loses_disk {
         node.format(seed);
         world.has_lost_disks = true;
+        world.empty_disks.insert(name.to_owned());
     }
     let name = name.to_owned();
     world.after(millis, move |world| {

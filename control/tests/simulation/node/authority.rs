@@ -23,6 +23,11 @@ impl Node {
         object
     }
 
+    /// Whether it has a key of this name.
+    pub fn has_key_named(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.object["name"] == name)
+    }
+
     /// Judges a request by its head.
     pub fn judge(
         &self,

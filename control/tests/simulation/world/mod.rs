@@ -11,7 +11,13 @@ use crate::{
     random::Rng,
 };
 use miroir_control::node::NodeAnswer;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+/// The most that happens in a history. In those of 25 simulated seconds that end, it is a hundredth of it.
+const MOST_STEPS: u64 = 3_000_000;
 
 /// Something that happens at a moment.
 pub type Event = Box<dyn FnOnce(&mut World)>;
@@ -83,6 +89,12 @@ pub struct World {
     pub late_bodies: u64,
     /// Whether a node has lost its disk.
     pub has_lost_disks: bool,
+    /// Nodes that have lost their disks, and may not have everything again.
+    pub empty_disks: BTreeSet<String>,
+    /// Requests whose senders wait for an answer until they give up.
+    unheard: Vec<OnNodeReply>,
+    /// How much has happened.
+    steps: u64,
     /// The ledger's tasks as they were when they were new.
     pub first_rows: BTreeMap<u32, Row>,
     newest_row: Option<(u32, i64)>,
@@ -113,6 +125,9 @@ impl World {
             clients: Clients::default(),
             late_bodies: 0,
             has_lost_disks: false,
+            empty_disks: BTreeSet::new(),
+            unheard: Vec::new(),
+            steps: 0,
             first_rows: BTreeMap::new(),
             newest_row: None,
         }
@@ -138,6 +153,12 @@ impl World {
     /// Lets time pass until this moment.
     pub fn run_until(&mut self, until: u64) {
         loop {
+            self.steps += 1;
+            if self.steps > MOST_STEPS {
+                self.give_up();
+                self.now = self.now.max(until);
+                return;
+            }
             let next = self.events.first_key_value().map_or(until, |((at, _), _)| (*at).min(until));
             if self.step_control(next) {
                 continue;
@@ -148,6 +169,13 @@ impl World {
             }
             let (_, event) = self.events.pop_first().expect("there is one");
             event(self);
+        }
+    }
+
+    /// The history never ends.
+    fn give_up(&mut self) {
+        if self.steps == MOST_STEPS + 1 {
+            self.violations.push(format!("11: no end: {MOST_STEPS} steps until {} ms", self.now));
         }
     }
 

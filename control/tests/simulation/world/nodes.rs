@@ -22,6 +22,7 @@ impl World {
             });
         }
         if self.is_lost(&from, &party) {
+            self.lose(done);
             return;
         }
         // A late change of a whole index is a known gap: nodes take no mark with it.
@@ -110,6 +111,7 @@ impl World {
 
     fn answer_of_node(&mut self, to: &Party, name: &str, process: u64, reply: NodeReply, done: OnNodeReply) {
         if self.is_lost(&Party::Node(name.to_owned()), to) {
+            self.lose(done);
             return;
         }
         let latency = self.latency();
@@ -118,6 +120,16 @@ impl World {
             let is_same = world.nodes.get(&name).is_some_and(|node| node.process == process);
             done(world, if is_same { Ok(reply) } else { Err(false) });
         });
+    }
+
+    /// What becomes of a request that is lost, or whose answer is: the connection breaks after a while, or its sender never hears of it.
+    fn lose(&mut self, done: OnNodeReply) {
+        if self.rng.once_in(2) {
+            let latency = self.latency();
+            self.after(latency, move |world| done(world, Err(false)));
+        } else {
+            self.unheard.push(done);
+        }
     }
 
     /// Has a node go on with its queue.
