@@ -27,6 +27,20 @@ impl Change {
             _ => Vec::new(),
         }
     }
+
+    /// The same with the names of two indexes exchanged.
+    #[must_use]
+    pub fn exchanged(self, names: [&str; 2]) -> Self {
+        let other = |name: String| match names.iter().position(|other| **other == name) {
+            Some(place) => names[1 - place].to_owned(),
+            None => name,
+        };
+        let action = match self.action {
+            Action::Swap(with) => Action::Swap(other(with)),
+            action => action,
+        };
+        Self { index: other(self.index), action }
+    }
 }
 
 /// What is done to an index.

@@ -331,6 +331,16 @@ impl Cluster {
             .collect()
     }
 
+    /// How many shards have no active replica on one of these nodes.
+    #[must_use]
+    pub fn shards_out_of_reach(&self, nodes: &[Arc<Node>]) -> usize {
+        let cluster_state = self.cluster_state();
+        let is_reached = |shard: &Shard| {
+            cluster_state.active(*shard).any(|name| nodes.iter().any(|node| node.name == *name))
+        };
+        cluster_state.shards().filter(|shard| !is_reached(shard)).count()
+    }
+
     /// Nodes that are up, each with shards of which it has an active replica, so that each shard occurs once. Shards without
     /// such a node are left out.
     #[must_use]

@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{MutexGuard, PoisonError},
     time::Duration,
 };
@@ -144,10 +144,10 @@ impl WriteKeys {
 
     /// Lets a node that answers again count as up, once it has all keys: a write that is sent to it is not refused then. Returns
     /// whether it was away before. Keys that are made meanwhile wait, so that they are made on this node too.
-    pub async fn admit(&self, node: &Node, probed: Probed) -> bool {
+    pub async fn admit(&self, cluster: &Cluster, node: &Node, probed: Probed) -> bool {
         let live = self.live.lock().await;
-        for (holder, uid) in live.iter() {
-            create(node, &holder.key(*uid)).await;
+        if let Err(error) = give_all(cluster, node, &live).await {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "it could not be stored that a node has lost its disk");
         }
         node.learn(probed)
     }
@@ -158,8 +158,7 @@ impl WriteKeys {
     /// The ledger failed; or the node still has a fenced key.
     pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let live = self.live.lock().await;
-        let bodies: Vec<Value> = live.iter().map(|(holder, uid)| holder.key(*uid)).collect();
-        give(cluster, node, &bodies).await?;
+        give_all(cluster, node, &live).await?;
         drop(live);
         self.delete_fenced(cluster, node).await
     }
@@ -222,6 +221,11 @@ impl WriteKeys {
     fn unfenced(&self) -> MutexGuard<'_, UnfencedKeys> {
         self.unfenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn give_all(cluster: &Cluster, node: &Node, live: &BTreeMap<WriteKeyHolder, Uuid>) -> Result<()> {
+    let bodies: Vec<Value> = live.iter().map(|(holder, uid)| holder.key(*uid)).collect();
+    give(cluster, node, &bodies).await
 }
 
 /// Creates write keys on a node, unless it has lost its disk. A node without them refuses all writes, of gateways and of the control

@@ -49,6 +49,10 @@ pub struct Operation {
     pub effect: Effect,
 }
 
+/// For how long an operation that moves or deletes documents waits for nodes that are behind.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// The pauses of that waiting.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait until an operation is taken up again that could not be.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -69,6 +73,29 @@ pub struct Held {
 pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
     let guard = cluster.locks.lock(scope.clone()).await;
     Held { scope, guard }
+}
+
+/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes. It must reach an active replica of every
+/// shard: documents that no node with them has moved or deleted would stay where they were, and nobody could tell later. Nodes that
+/// are behind get no operations, so that this waits until they have caught up, for a limited time.
+///
+/// # Errors
+/// A shard has active replicas only on nodes that are away or behind.
+pub async fn lock_documents(cluster: &Cluster, grant: &Grant, scope: Scope) -> Result<Held> {
+    let begun = cluster.clock.monotonic();
+    loop {
+        let held = lock(cluster, grant, scope.clone()).await;
+        let shards = cluster.shards_out_of_reach(&cluster.current());
+        if shards == 0 {
+            return Ok(held);
+        }
+        // Nodes catch up under the locks of everything.
+        drop(held);
+        if cluster.clock.since(begun) > CATCH_UP {
+            return Err(Error::OutOfReach { shards });
+        }
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
+    }
 }
 
 /// Runs an operation under its locks, and returns its task.
@@ -93,6 +120,14 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
     let nodes: Vec<_> = nodes.collect();
+    let moves_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { rename: Some(_), .. })
+        || matches!(at_once, ImmediateEffect::Deleted { .. });
+    if moves_documents {
+        let shards = cluster.shards_out_of_reach(&nodes);
+        if shards > 0 {
+            return Err(Error::OutOfReach { shards });
+        }
+    }
     let intent = Intent::Broadcast {
         requests: requests.clone(),
         effect: effect.clone(),
@@ -328,24 +363,4 @@ async fn redo(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renames_and_swaps_move_the_catalogue() {
-        let index = |key: &str| Index { primary_key: Some(key.into()), ..Index::default() };
-        let mut cluster_state = ClusterState::default();
-        cluster_state.indexes.insert("a".into(), index("ka"));
-        cluster_state.indexes.insert("b".into(), index("kb"));
-        apply(&mut cluster_state, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] });
-        assert_eq!(cluster_state.indexes["a"].primary_key.as_deref(), Some("kb"));
-        let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("c".into()) };
-        apply(&mut cluster_state, &rename);
-        assert_eq!(cluster_state.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
-        apply(
-            &mut cluster_state,
-            &Effect::UpdateIndex { index: "b".into(), primary_key: Some("x".into()), rename: None },
-        );
-        assert_eq!(cluster_state.indexes["b"].primary_key.as_deref(), Some("x"));
-    }
-}
+mod tests;

@@ -129,7 +129,7 @@ pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
         let probed = node.probe().await;
         let comes = probed.is_answer() && !node.is_up();
         let came =
-            if comes { cluster.write_keys.admit(node, probed).await } else { node.learn(probed) };
+            if comes { cluster.write_keys.admit(cluster, node, probed).await } else { node.learn(probed) };
         came.then(|| node.name.clone())
     });
     join_all(checks).await.into_iter().flatten().collect()

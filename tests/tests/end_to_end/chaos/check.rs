@@ -7,7 +7,7 @@ use super::{
 };
 use miroir_tests::{
     Client,
-    model::{Action, End, Model, Version, change_of},
+    model::{Action, Change, End, Model, Version, change_of},
     tell,
 };
 use serde_json::Value;
@@ -25,8 +25,9 @@ pub fn check(world: &World, clients: &Clients<'_>, history: &History) {
     cluster.wait_repaired();
     let tasks = all_tasks(&cluster.client);
     let sent = clients.sent.lock().unwrap().clone();
-    check_acknowledged(&sent, &tasks, history);
-    let model = replay(&sent, &tasks, history);
+    let changes = changes(&tasks);
+    check_acknowledged(&sent, &tasks, &changes, history);
+    let model = replay(&sent, &tasks, &changes, history);
     check_indexes(world, &model, history);
     let verified = cluster.miroir(&["verify"]);
     if !verified.status.success() {
@@ -63,8 +64,27 @@ fn number_of(task: &Value) -> Option<u64> {
     task["customMetadata"].as_str()?.parse().ok()
 }
 
+/// What tasks of whole indexes do, under the names that clients have used: a swap exchanges the names in all earlier tasks, as in
+/// Meilisearch.
+fn changes(tasks: &BTreeMap<u64, Value>) -> BTreeMap<u64, Change> {
+    let mut is_exchanged = false;
+    let mut changes = BTreeMap::new();
+    for (uid, task) in tasks.iter().rev() {
+        let Some(change) = change_of(task) else { continue };
+        let change = if is_exchanged { change.exchanged(SWAPPED) } else { change };
+        is_exchanged ^= matches!(change.action, Action::Swap(_)) && task["status"] == "succeeded";
+        changes.insert(*uid, change);
+    }
+    changes
+}
+
 /// What clients heard of is in the ledger, under the uid that they heard, once.
-fn check_acknowledged(sent: &BTreeMap<u64, Sent>, tasks: &BTreeMap<u64, Value>, history: &History) {
+fn check_acknowledged(
+    sent: &BTreeMap<u64, Sent>,
+    tasks: &BTreeMap<u64, Value>,
+    changes: &BTreeMap<u64, Change>,
+    history: &History,
+) {
     for (number, sent) in sent {
         let Heard::Accepted(uid) = sent.heard else { continue };
         let Some(task) = tasks.get(&uid) else {
@@ -75,7 +95,7 @@ fn check_acknowledged(sent: &BTreeMap<u64, Sent>, tasks: &BTreeMap<u64, Value>, 
             Action::Put(_) | Action::Update(_) | Action::Delete(_) | Action::Edit => {
                 number_of(task) == Some(*number)
             }
-            _ => change_of(task).as_ref() == Some(&sent.change),
+            _ => changes.get(&uid) == Some(&sent.change),
         };
         if !is_it {
             history.is_wrong(&format!("task {uid}"), &format!("it is not {sent:?}: {task}"));
@@ -93,10 +113,15 @@ fn check_acknowledged(sent: &BTreeMap<u64, Sent>, tasks: &BTreeMap<u64, Value>, 
 }
 
 /// What one Meilisearch would hold after these tasks.
-fn replay(sent: &BTreeMap<u64, Sent>, tasks: &BTreeMap<u64, Value>, history: &History) -> Model {
+fn replay(
+    sent: &BTreeMap<u64, Sent>,
+    tasks: &BTreeMap<u64, Value>,
+    changes: &BTreeMap<u64, Change>,
+    history: &History,
+) -> Model {
     let mut model = Model::default();
     for (uid, task) in tasks {
-        let change = change_of(task).or_else(|| Some(sent.get(&number_of(task)?)?.change.clone()));
+        let change = changes.get(uid).or_else(|| Some(&sent.get(&number_of(task)?)?.change)).cloned();
         let Some(change) = change.filter(|_| task["indexUid"] != AT_REST) else { continue };
         let end = if task["status"] == "succeeded" { End::Succeeded } else { End::Failed };
         if let Err(why) = model.apply(&change, end) {

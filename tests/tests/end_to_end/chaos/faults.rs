@@ -74,7 +74,12 @@ impl Fault {
         match self {
             Self::Killed(part) | Self::DiskLost(part) => cluster.revive(part),
             Self::Frozen(part) => cluster.thaw(part),
-            Self::DiskFull(node) => cluster.empty_disk(node),
+            Self::DiskFull(node) => {
+                cluster.empty_disk(node);
+                // Its database refuses everything after an error of the disk, until it is opened again.
+                cluster.kill(node);
+                cluster.revive(node);
+            }
             Self::Cut(from, to, _) => network.heal(from, to),
         }
     }

@@ -58,6 +58,7 @@ impl<'w> Moves<'w> {
             if self.member().is_null() {
                 self.run(&["node", "add", &format!("{}={}", self.name, self.url)]);
             } else {
+                self.run(&["node", "drain", &self.name]);
                 self.run(&["node", "remove", &self.name]);
             }
             // The command may have failed, where the control plane was killed; what it began goes on.
