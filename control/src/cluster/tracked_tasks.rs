@@ -311,11 +311,12 @@ impl TrackedTasks {
         self.pending().iter().filter(|(_, pending)| is_wanted(pending)).map(|(uid, _)| *uid).collect()
     }
 
-    /// Whether operations on indexes or settings are pending on a node.
+    /// Whether operations on indexes or settings are pending on a node, or on any.
     #[must_use]
-    pub fn has_operations(&self, node: &str) -> bool {
+    pub fn has_operations(&self, node: Option<&str>) -> bool {
         let is_operation = |pending: &&Pending| {
-            !pending.task.kind.is_about_documents() && pending.parts.iter().any(|part| part.node == node)
+            !pending.task.kind.is_about_documents()
+                && pending.parts.iter().any(|part| node.is_none_or(|node| part.node == node))
         };
         self.pending().values().any(|pending| is_operation(&pending))
     }

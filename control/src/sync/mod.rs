@@ -64,8 +64,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             continue;
         };
         let reference = reference(cluster, name);
-        // The settings of the reference node do not show what is still in its queue.
-        let is_busy = reference.as_ref().is_some_and(|it| cluster.tracked_tasks.has_operations(&it.name));
+        let is_busy = is_changing(cluster, reference.as_deref());
         let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node, true).await? };
         let learnt = async {
             match last {
@@ -92,6 +91,12 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             }
         }
     }
+}
+
+/// Whether operations are pending that a node cannot learn yet: the settings of the reference do not show what is still in its queue, and the
+/// ledger, which stands in where there is no reference, has settings from when their task has ended.
+fn is_changing(cluster: &Cluster, reference: Option<&Node>) -> bool {
+    cluster.tracked_tasks.has_operations(reference.map(|it| it.name.as_str()))
 }
 
 /// Another node that is current: the reference that this node is compared with.
@@ -137,7 +142,8 @@ async fn learn(
     }
     let there = node.indexes().await?;
     let wanted = cluster.cluster_state().indexes.clone();
-    for index in there.keys().filter(|index| !wanted.contains_key(*index)) {
+    // Only under the locks is it certain that no operation and no write is creating the index.
+    for index in there.keys().filter(|index| is_locked && !wanted.contains_key(*index)) {
         let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
         last = Some(in_flight::enqueue(cluster, node, deletion).await?);
     }
