@@ -18,7 +18,7 @@ pub use load::{Load, judge};
 use clients::{AT_REST, Clients, PASSING, PATIENCE, RESTING, STEADY, SWAPPED};
 use faults::Choice;
 use history::History;
-use miroir_tests::{End, Network, Options, Random, Sandbox, number, tell, wait_until};
+use miroir_tests::{End, Network, Options, Random, Sandbox, number, pass, tell, wait_until};
 use moves::Moves;
 use serde_json::{Value, json};
 use std::{
@@ -30,6 +30,8 @@ use std::{
 
 const WRITERS: u64 = 4;
 const SEARCHERS: u64 = 2;
+/// How long a cluster may take to mend a fault before the next one comes nevertheless.
+const RECOVERY: Duration = Duration::from_secs(30);
 /// Room for what a run writes on a node.
 const DISK_MIB: u64 = 256;
 
@@ -96,6 +98,18 @@ impl World {
         client.add(AT_REST, &(0..RESTING).map(|id| json!({"id": id})).collect());
     }
 
+    /// Waits until every replica is complete. Under load, a copy that operations on indexes begin anew may take longer than this waits.
+    fn is_whole_soon(&self) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < RECOVERY {
+            if self.cluster.is_repaired() {
+                return true;
+            }
+            pass(Duration::from_millis(50));
+        }
+        false
+    }
+
     /// Faults come and go until this moment.
     fn suffer(
         &self,
@@ -107,10 +121,7 @@ impl World {
         let mut suffered = BTreeMap::new();
         while Instant::now() < until {
             // Often the next fault comes before the cluster has mended the last one.
-            let is_whole = random.one_in(2);
-            if is_whole {
-                self.cluster.wait_repaired_by_control();
-            }
+            let is_whole = random.one_in(2) && self.is_whole_soon();
             let calm = moves.may_lose_nothing();
             let choice = Choice {
                 nodes: &moves.nodes(),
