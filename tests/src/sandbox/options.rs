@@ -11,7 +11,7 @@ pub struct Options {
     pub shards: u16,
     /// Gateways.
     pub gateways: u16,
-    /// Whether clients need [`MASTER_KEY`].
+    /// Whether clients need `MASTER_KEY`.
     pub master_key: bool,
     /// How long a node may take to acknowledge its part of a write, in milliseconds. Recoveries wait this long too.
     pub write_timeout_ms: u64,

@@ -5,7 +5,7 @@
 //! its function's path; it can be selected by that name, alone. Where a check fails its fixture is not trusted any more: the next
 //! check of the group gets a new one.
 //!
-//! Checks of one group run one after another. Groups run side by side, those that take longest first: see [`schedule`].
+//! Checks of one group run one after another. Groups run side by side, those that take longest first: see `schedule`.
 
 mod command_line;
 mod output;
