@@ -59,7 +59,7 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(5, payloads::tables_and_lines_are_taken_and_refused_as_by_one_node)
         .comparison(3, payloads::parameters_and_headers_are_taken_and_refused_as_by_one_node)
         .comparison(12, payloads::deletions_and_edits_are_taken_and_refused_as_by_one_node)
-        .comparison(13, payloads::what_an_indexs_settings_refuse_is_refused_as_by_one_node)
+        .comparison(13, payloads::what_settings_of_an_index_refuse_is_refused_as_by_one_node)
         .comparison(1, payloads::the_key_comes_before_the_payload)
         .comparison(2, payloads::edits_by_function_leave_the_tag_alone)
         .of_cluster(4, writes::every_form_of_a_payload_is_written_to_every_replica)
