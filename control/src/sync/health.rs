@@ -48,6 +48,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be deleted on a node yet");
             }
         }
+        give_lacking(&cluster, &nodes).await;
         // A node that has just missed a check is checked again first: what it may lack can wait.
         let whole = nodes.iter().filter(|node| {
             let health = node.health();
@@ -62,6 +63,18 @@ pub async fn watch(cluster: Arc<Cluster>) {
         });
         join_all(noticed).await;
     }
+}
+
+/// Creates the write keys that nodes lack. A node that is behind gets all of them when it catches up.
+async fn give_lacking(cluster: &Cluster, nodes: &[Arc<Node>]) {
+    let behind = &cluster.cluster_state().behind;
+    let answering = nodes.iter().filter(|node| node.answers() && !behind.contains(&node.name));
+    let given = answering.map(async |node| {
+        if let Err(error) = cluster.write_keys.give_lacking(cluster, node).await {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node lacks write keys");
+        }
+    });
+    join_all(given).await;
 }
 
 /// Marks a node as behind if it has lost its disk, whatever was made on it since; or if it lacks indexes of the catalogue and has no
