@@ -32,7 +32,7 @@ use crate::{
     },
     domain::cluster_state::ClusterState,
     ledger::Ledger,
-    node::{ClusterKey, Http, Node, NodeAnswer, Request, Transport},
+    node::{ClusterKey, Http, Node, NodeAnswer, Request, SHORT_QUESTION, TIMEOUT, Transport},
     publish::Publisher,
 };
 use miroir_core::{node_name::NodeName, shard::Shard};
@@ -357,14 +357,15 @@ impl Cluster {
         sources.into_values().collect()
     }
 
-    /// Sends a request to one current node after another until one answers.
+    /// Sends a request to one current node after another until one answers. Only the last one may take long.
     ///
     /// # Errors
     /// No node answered.
     pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
-        let mut failure = Error::NoNode;
-        for node in self.current() {
-            match node.send(request).await {
+        let (nodes, mut failure) = (self.current(), Error::NoNode);
+        for (place, node) in nodes.iter().enumerate() {
+            let patience = if place + 1 < nodes.len() { SHORT_QUESTION } else { TIMEOUT };
+            match node.send_within(request, patience).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failure = error,
             }

@@ -31,9 +31,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// Timeout of the control plane's requests to a node.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a node may take to answer a question while locks are held, or while another node can be asked.
+pub const SHORT_QUESTION: Duration = Duration::from_secs(4);
 
 /// One Meilisearch node.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub struct Node {
     /// The key that tells the cluster's nodes from another cluster's; `None` for a node of no cluster.
     cluster_key: Option<ClusterKey>,
     health: Mutex<Health>,
+    /// Counts how often it has gone away: what is under way to it then is given up.
+    departures: watch::Sender<u64>,
 }
 
 /// What a node answered to the question for its health.
@@ -173,6 +179,7 @@ impl Node {
             master_key,
             cluster_key: None,
             health: Mutex::new(health),
+            departures: watch::Sender::default(),
         }
     }
 
@@ -205,7 +212,7 @@ impl Node {
     /// Like [`Self::send`], with the caller's timeout.
     ///
     /// # Errors
-    /// The node did not answer completely in time.
+    /// The node did not answer completely in time, or went away meanwhile.
     pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
@@ -222,7 +229,15 @@ impl Node {
             body: request.body.clone(),
             timeout,
         };
-        self.transport.send(call).await.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
+        let mut departures = self.departures.subscribe();
+        let answered = tokio::select! {
+            biased;
+            answered = self.transport.send(call) => answered,
+            Ok(()) = departures.changed() => {
+                Err(NoAnswer { is_unsent: false, source: "the node has gone away".into() })
+            }
+        };
+        answered.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
             node: self.name.clone(),
             is_unsent,
             source,
@@ -353,7 +368,11 @@ impl Node {
         if version.is_some() {
             health.version = version;
         }
+        let was_up = health.up;
         let came = health.learn(check, begun, self.clock.monotonic());
+        if was_up && !health.up {
+            self.departures.send_modify(|count| *count += 1);
+        }
         if is_foreign == Some(false) {
             health.verified();
         }

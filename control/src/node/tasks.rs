@@ -1,7 +1,7 @@
 //! A node's tasks.
 
 use super::{
-    Node, TIMEOUT,
+    Node, SHORT_QUESTION, TIMEOUT,
     answers::{task_error, task_uid},
 };
 use crate::{
@@ -170,7 +170,7 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn newest_task(&self) -> Result<Option<u32>> {
-        let page = self.list_tasks(ApiPath::from("/tasks?limit=1"), TIMEOUT).await?;
+        let page = self.list_tasks(ApiPath::from("/tasks?limit=1"), SHORT_QUESTION).await?;
         Ok(page.tasks.first().and_then(TaskInfo::uid))
     }
 
