@@ -128,10 +128,10 @@ impl Node {
     /// A list of tasks, each with its uid.
     async fn list_tasks(&self, path: ApiPath, timeout: Duration) -> Result<TaskPage> {
         let request = format!("GET {path}");
-        let answer = self.ask_within("GET", path, None, timeout).await?;
-        let read = |task: &Value| match task_uid(task) {
-            Some(_) => Ok(TaskInfo(task.clone())),
-            None => Err(self.unreadable(&request, task)),
+        let mut answer = self.ask_within("GET", path, None, timeout).await?;
+        let read = |task: Value| match task_uid(&task) {
+            Some(_) => Ok(TaskInfo(task)),
+            None => Err(self.unreadable(&request, &task)),
         };
         let next = match answer.get("next") {
             None | Some(Value::Null) => None,
@@ -140,7 +140,11 @@ impl Node {
                 Some(uid.ok_or_else(|| self.unreadable(&request, &answer))?)
             }
         };
-        let tasks = self.results(&request, &answer)?.iter().map(read).collect::<Result<_>>()?;
+        let tasks = match answer.get_mut("results") {
+            Some(Value::Array(tasks)) => std::mem::take(tasks),
+            _ => return Err(self.unreadable(&request, &answer)),
+        };
+        let tasks = tasks.into_iter().map(read).collect::<Result<_>>()?;
         Ok(TaskPage { tasks, next })
     }
 

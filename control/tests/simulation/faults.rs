@@ -7,7 +7,6 @@ use super::{
     world::{HeldBody, World},
 };
 use miroir_core::node_name::NodeName;
-use serde_json::json;
 
 /// Something goes wrong now.
 pub fn strike(world: &mut World, fault: &Fault) {
@@ -113,21 +112,4 @@ fn restart(world: &mut World, name: &str, millis: u64, loses_disk: bool) {
         }
         world.kick(&name);
     });
-}
-
-impl super::node::Node {
-    /// Somebody else has it do many things: changes of settings of an index of theirs that change nothing.
-    fn add_own_tasks(&mut self, tasks: u64, now: i64) {
-        for _ in 0..tasks {
-            let request = super::node::NodeRequest {
-                method: "POST".into(),
-                path: "/tasks/cancel?uids=4000000000".into(),
-                authorization: None,
-                body: json!(null).to_string().into_bytes(),
-            };
-            self.answer(&request, now);
-        }
-        // They are over at once.
-        self.end_own_tasks(now);
-    }
 }

@@ -126,7 +126,7 @@ fn report(plan: &Plan, outbound: &Outbound, outcome: &Outcome) -> String {
 }
 
 /// Runs histories on all processors.
-fn histories(from: u64, count: u64) -> Vec<(u64, Outcome)> {
+fn histories(from: u64, count: u64, outbound: &Outbound) -> Vec<(u64, Outcome)> {
     let threads =
         std::thread::available_parallelism().map_or(1, usize::from).min(usize::try_from(count).unwrap());
     let watch = Watch::start();
@@ -136,9 +136,8 @@ fn histories(from: u64, count: u64) -> Vec<(u64, Outcome)> {
             .map(|worker| {
                 let watch = watch.clone();
                 scope.spawn(move || {
-                    let outbound = outbound();
                     let seeds = (from..from + count).filter(|seed| seed % threads == worker);
-                    let ran = seeds.map(|seed| (seed, watch.run(&Plan::new(seed, KINDS), &outbound, false)));
+                    let ran = seeds.map(|seed| (seed, watch.run(&Plan::new(seed, KINDS), outbound, false)));
                     ran.filter(|(_, outcome)| !outcome.violations.is_empty()).collect::<Vec<_>>()
                 })
             })
@@ -156,10 +155,10 @@ fn the_invariants_hold_in_all_histories() {
         Some(seed) => (seed, 1),
         None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(300)),
     };
-    let begun = Instant::now();
-    let failed = histories(from, count);
-    println!("{count} histories in {:?}, {} failed", begun.elapsed(), failed.len());
     let outbound = outbound();
+    let begun = Instant::now();
+    let failed = histories(from, count, &outbound);
+    println!("{count} histories in {:?}, {} failed", begun.elapsed(), failed.len());
     if number("SIM_LIST").is_some() {
         for (seed, outcome) in &failed {
             println!("{seed}: {}", outcome.violations[0]);

@@ -3,7 +3,7 @@
 use super::{OnNodeReply, Party, World};
 use crate::{
     control::START,
-    node::{NodeReply, NodeRequest},
+    node::{NodeRequest, NodeText},
 };
 
 impl World {
@@ -98,18 +98,13 @@ impl World {
         self.violations
             .extend(unknown.into_iter().map(|what| format!("the model of a node does not know {what}")));
         if reply.0 == 202 {
-            self.note(|| {
-                format!(
-                    "{name} has taken {} {} as its task {}",
-                    request.method, request.path, reply.1["taskUid"]
-                )
-            });
+            self.note(|| format!("{name} has taken {} {}: {}", request.method, request.path, reply.1));
             self.kick(&name);
         }
         self.answer_of_node(&from, &name, process, reply, done);
     }
 
-    fn answer_of_node(&mut self, to: &Party, name: &str, process: u64, reply: NodeReply, done: OnNodeReply) {
+    fn answer_of_node(&mut self, to: &Party, name: &str, process: u64, reply: NodeText, done: OnNodeReply) {
         if self.is_lost(&Party::Node(name.to_owned()), to) {
             self.lose(done);
             return;
@@ -153,11 +148,12 @@ impl World {
             self.after(left, move |world| world.end_batch(name, process));
             return;
         }
-        let batch = node.batch.clone();
-        node.end_batch(now);
-        let ended: Vec<String> =
-            batch.iter().map(|uid| format!("{uid} {}", node.tasks[uid].status)).collect();
-        self.note(|| format!("{name} has ended its tasks {}", ended.join(", ")));
+        let batch = node.end_batch(now);
+        let ended: Vec<(u32, &str)> = batch.into_iter().map(|uid| (uid, node.tasks[&uid].status)).collect();
+        self.note(|| {
+            let ended: Vec<String> = ended.iter().map(|(uid, status)| format!("{uid} {status}")).collect();
+            format!("{name} has ended its tasks {}", ended.join(", "))
+        });
         self.kick(&name);
     }
 }
