@@ -2,8 +2,10 @@
 
 use super::Cluster;
 use crate::{base::error::Result, domain::cluster_state::ClusterState, ledger::catalogue};
+use miroir_core::node_name::NodeName;
 use rusqlite::Connection;
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -95,6 +97,7 @@ impl Cluster {
 
     /// Takes up a cluster state that the ledger has: in memory, then for gateways.
     fn take_up(&self, before: &ClusterState, new: ClusterState) {
+        log_replicas(before, &new);
         let new = Arc::new(new);
         let gone = before.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
         gone.for_each(|index| self.fields.forget(index));
@@ -109,6 +112,32 @@ impl Cluster {
         *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
+        }
+    }
+}
+
+/// Logs each replica that has changed, since its history explains what it has.
+fn log_replicas(before: &ClusterState, new: &ClusterState) {
+    if !tracing::enabled!(tracing::Level::DEBUG) || before.replicas == new.replicas {
+        return;
+    }
+    for shard in new.shards() {
+        let nodes: BTreeSet<&NodeName> =
+            before.of(shard).iter().chain(new.of(shard)).map(|replica| &replica.node).collect();
+        for node in nodes {
+            let state = |of: &ClusterState| of.replica(shard, node).map(|replica| replica.state);
+            let (was, is) = (state(before), state(new));
+            if was != is {
+                let version = new.version;
+                tracing::debug!(
+                    shard = shard.0,
+                    node = node.as_str(),
+                    ?was,
+                    ?is,
+                    version,
+                    "a replica changes"
+                );
+            }
         }
     }
 }

@@ -24,10 +24,12 @@ use crate::base::{
     time::{Instant, SharedClock},
 };
 use axum::{body::Bytes, http::Method};
+use futures_util::future::{Either, select};
 use health::{CHECK, Check};
 use miroir_core::{error::ErrorBody, node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -230,12 +232,9 @@ impl Node {
             timeout,
         };
         let mut departures = self.departures.subscribe();
-        let answered = tokio::select! {
-            biased;
-            answered = self.transport.send(call) => answered,
-            Ok(()) = departures.changed() => {
-                Err(NoAnswer { is_unsent: false, source: "the node has gone away".into() })
-            }
+        let answered = match select(self.transport.send(call), pin!(departures.changed())).await {
+            Either::Left((answered, _)) => answered,
+            Either::Right(_) => Err(NoAnswer { is_unsent: false, source: "the node has gone away".into() }),
         };
         answered.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
             node: self.name.clone(),
