@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use crate::{base::error::Result, domain::cluster_state::ClusterState, ledger::catalogue};
-use miroir_core::node_name::NodeName;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use rusqlite::Connection;
 use std::{
     collections::BTreeSet,
@@ -97,7 +97,7 @@ impl Cluster {
 
     /// Takes up a cluster state that the ledger has: in memory, then for gateways.
     fn take_up(&self, before: &ClusterState, new: ClusterState) {
-        log_replicas(before, &new);
+        self.note_replicas(before, &new);
         let new = Arc::new(new);
         let gone = before.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
         gone.for_each(|index| self.fields.forget(index));
@@ -114,29 +114,30 @@ impl Cluster {
             tracing::error!(error = %error.chain(), "the topology could not be published");
         }
     }
-}
 
-/// Logs each replica that has changed, since its history explains what it has.
-fn log_replicas(before: &ClusterState, new: &ClusterState) {
-    if !tracing::enabled!(tracing::Level::DEBUG) || before.replicas == new.replicas {
-        return;
-    }
-    for shard in new.shards() {
-        let nodes: BTreeSet<&NodeName> =
-            before.of(shard).iter().chain(new.of(shard)).map(|replica| &replica.node).collect();
-        for node in nodes {
-            let state = |of: &ClusterState| of.replica(shard, node).map(|replica| replica.state);
-            let (was, is) = (state(before), state(new));
-            if was != is {
-                let version = new.version;
-                tracing::debug!(
-                    shard = shard.0,
-                    node = node.as_str(),
-                    ?was,
-                    ?is,
-                    version,
-                    "a replica changes"
-                );
+    /// Notes and logs each replica that changes: its history explains what it has.
+    fn note_replicas(&self, before: &ClusterState, new: &ClusterState) {
+        if before.replicas == new.replicas {
+            return;
+        }
+        let shards: BTreeSet<Shard> = before.shards().chain(new.shards()).collect();
+        for shard in shards {
+            let replicas = before.of(shard).iter().chain(new.of(shard));
+            let nodes: BTreeSet<&NodeName> = replicas.map(|replica| &replica.node).collect();
+            for node in nodes {
+                let state = |of: &ClusterState| of.replica(shard, node).map(|replica| replica.state);
+                let (was, is, version) = (state(before), state(new), new.version);
+                if was != is {
+                    self.mover.changes.changes(shard, node);
+                    tracing::debug!(
+                        shard = shard.0,
+                        node = node.as_str(),
+                        ?was,
+                        ?is,
+                        version,
+                        "a replica changes"
+                    );
+                }
             }
         }
     }

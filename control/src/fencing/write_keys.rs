@@ -292,7 +292,7 @@ impl WriteKeys {
     }
 }
 
-/// Marks a node as behind that has lost its disk.
+/// Marks a node as behind that has lost its disk, or has another one: none of its replicas is trusted where another one stands in.
 ///
 /// # Errors
 /// The ledger failed.

@@ -142,9 +142,17 @@ impl HandOver<'_> {
         self.within(begun, self.trusted.check()).await?;
         let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
         cluster.tracked_tasks.replaced(&target.name, &shards);
+        // What the source missed without a lock, such as by the end of an earlier write, is seen here.
         cluster
-            .change(|cluster_state| {
-                shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name))
+            .try_change(|cluster_state| {
+                if !shards.iter().all(|shard| self.of.is_wanted_in(cluster_state, *shard)) {
+                    let name = &self.of.source.name;
+                    return Err(Error::Other(format!(
+                        "node `{name}` has changed during a copy: the copy begins anew"
+                    )));
+                }
+                shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name));
+                Ok(())
             })
             .await?;
         drop(guard);

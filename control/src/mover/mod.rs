@@ -21,14 +21,14 @@ use crate::{
             recording::{self, Recording},
         },
     },
-    domain::cluster_state::{Replica, ReplicaState},
+    domain::cluster_state::{ClusterState, Replica, ReplicaState},
     node::Node,
     sync,
 };
 use copy::Copy;
 use hand_over::{HandOver, TrustedNodes};
-use miroir_core::shard::Shard;
-use std::{sync::Arc, time::Duration};
+use miroir_core::{node_name::NodeName, shard::Shard};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tracing::Instrument;
 
 /// What the mover's work is called in logs and metrics.
@@ -99,7 +99,8 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
+        let begun = counts(cluster, [&source.name, &node.name], &shards);
+        Move { cluster, source: &source, target: node, shards: &shards, begun: &begun }.run().await?;
     }
     Ok(())
 }
@@ -122,6 +123,14 @@ fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     Some((source.clone(), shards))
 }
 
+/// How often the two replicas of each shard had changed when a copy began.
+type Counts = BTreeMap<Shard, [u64; 2]>;
+
+fn counts(cluster: &Cluster, nodes: [&NodeName; 2], shards: &[Shard]) -> Counts {
+    let count = |shard| nodes.map(|node| cluster.mover.changes.count(shard, node));
+    shards.iter().map(|shard| (*shard, count(*shard))).collect()
+}
+
 /// A copy of some shards, from an active replica to one that is stale.
 #[derive(Clone, Copy)]
 struct Move<'a> {
@@ -129,11 +138,12 @@ struct Move<'a> {
     source: &'a Arc<Node>,
     target: &'a Arc<Node>,
     shards: &'a [Shard],
+    begun: &'a Counts,
 }
 
 impl<'a> Move<'a> {
     async fn run(self) -> Result<()> {
-        let Self { cluster, source, target, shards } = self;
+        let Self { cluster, source, target, shards, .. } = self;
         let begun = cluster.clock.monotonic();
         let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
         // From here on [`old_copies`] does not delete the documents of these replicas. Replicas that are no longer wanted may
@@ -220,7 +230,7 @@ impl<'a> Move<'a> {
     where
         'a: 'b,
     {
-        Move { cluster: self.cluster, source: self.source, target: self.target, shards }
+        Move { shards, ..self }
     }
 
     /// Whether the source has indexed everything that it accepted for a shard, and the copy has all of it.
@@ -228,12 +238,18 @@ impl<'a> Move<'a> {
         recording.is_clean(shard) && !self.cluster.tracked_tasks.is_pending(&self.source.name, shard)
     }
 
-    /// Whether the source still has an active replica of the shard, and the target's replica is still stale.
+    /// Whether the source has had an active replica of the shard since the copy began, and the target a stale one.
     fn is_wanted(self, shard: Shard) -> bool {
-        let cluster_state = self.cluster.cluster_state();
+        self.is_wanted_in(&self.cluster.cluster_state(), shard)
+    }
+
+    /// Like [`Self::is_wanted`], for a cluster state that is about to change.
+    fn is_wanted_in(self, cluster_state: &ClusterState, shard: Shard) -> bool {
         let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
+        let nodes = [&self.source.name, &self.target.name];
         cluster_state.active(shard).any(|name| *name == self.source.name)
             && cluster_state.replica(shard, &self.target.name).is_some_and(stale)
+            && self.begun.get(&shard) == counts(self.cluster, nodes, &[shard]).get(&shard)
     }
 
     /// Waits until every gateway knows the target and has got an answer from it. Otherwise gateways could neither write to it
@@ -307,5 +323,30 @@ mod tests {
         tokio::time::sleep(PAUSE / 2).await;
         assert_eq!(runs.load(Ordering::Relaxed), 2);
         assert_eq!(cluster.supervisor.failures().get(MOVER), Some(&2));
+    }
+
+    #[tokio::test]
+    async fn a_copy_ends_whose_source_was_not_complete_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = ["a", "b", "c"].map(|name| format!("{name}=http://{name}:7700"));
+        let cluster = Arc::new(ClusterBuilder::new(folder.path()).nodes(nodes).build());
+        let shard = Shard(0);
+        cluster.change(|state| _ = state.mark_stale(shard, "b")).await.unwrap();
+        let [source, target] = ["a", "b"].map(|name| cluster.node(name).unwrap());
+        let nodes = [&source.name, &target.name];
+        let begun = counts(&cluster, nodes, &[shard]);
+        let copy =
+            Move { cluster: &cluster, source: &source, target: &target, shards: &[shard], begun: &begun };
+        assert!(copy.is_wanted(shard));
+        // What becomes of others does not matter.
+        cluster.change(|state| _ = state.mark_stale(shard, "c")).await.unwrap();
+        cluster.change(|state| state.mark_active(shard, "c")).await.unwrap();
+        assert!(copy.is_wanted(shard));
+        cluster.change(|state| _ = state.mark_stale(shard, "a")).await.unwrap();
+        assert!(!copy.is_wanted(shard));
+        cluster.change(|state| state.mark_active(shard, "a")).await.unwrap();
+        assert!(!copy.is_wanted(shard), "it is complete again, and what was copied from it may not be");
+        let begun = counts(&cluster, nodes, &[shard]);
+        assert!(Move { begun: &begun, ..copy }.is_wanted(shard));
     }
 }

@@ -3,13 +3,14 @@
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
+    fencing::late_tasks,
     fencing::write_keys,
     node::Node,
     sync::features,
 };
 use futures_util::future::join_all;
 use miroir_core::node_name::NodeName;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long a node may take to list its indexes.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -141,6 +142,10 @@ pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
     let checks = nodes.iter().map(async |node| {
         let probed = node.probe().await;
         let comes = probed.is_answer() && !node.is_up();
+        if comes && let Err(error) = tokio::time::timeout(PATIENCE, late_tasks::examine(cluster, node)).await.unwrap_or(Ok(BTreeMap::new())) {
+            // The next examination tells whether its disk is the one that it had.
+            tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node that comes back does not tell of its tasks");
+        }
         let came =
             if comes { cluster.write_keys.admit(cluster, node, probed).await } else { node.learn(probed) };
         came.then(|| node.name.clone())
