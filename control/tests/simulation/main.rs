@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After so long in real time a history does not end any more. It takes a tenth of a second.
+/// After so long in real time a history does not end any more. It takes less than a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What happens in histories. What is off has no history of its own yet, or is a known gap of `docs/architecture/write-protocol.md`.
@@ -153,7 +153,7 @@ fn the_invariants_hold_in_all_histories() {
     let one = number("SIM_SEED");
     let (from, count) = match one {
         Some(seed) => (seed, 1),
-        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(300)),
+        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(1_500)),
     };
     let outbound = outbound();
     let begun = Instant::now();
