@@ -108,10 +108,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         details["newIndexUid"] = json!(rename);
     }
     let scope = Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref()));
-    let held = match rename {
-        Some(_) => lock_documents(&cluster, &sent, scope).await?,
-        None => lock(&cluster, &sent, scope).await?,
-    };
+    let held = lock_documents(&cluster, &sent, scope).await?;
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -203,7 +200,7 @@ pub async fn lock(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
     Ok(broadcast::lock(cluster, sent.grant()?, scope).await)
 }
 
-/// Waits for the locks of an operation that moves or deletes the documents of whole indexes.
+/// Waits for the locks of an operation that moves or deletes the documents of whole indexes, or depends on them.
 ///
 /// # Errors
 /// The client's key does not allow it; or the operation would not reach every shard.

@@ -75,7 +75,7 @@ pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
     Held { scope, guard }
 }
 
-/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes. It must reach an active replica of every
+/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that depends on them. It must reach an active replica of every
 /// shard: documents that no node with them has moved or deleted would stay where they were, and nobody could tell later. Nodes that
 /// are behind get no operations, so that this waits until they have caught up, for a limited time.
 ///
@@ -120,9 +120,10 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
     let nodes: Vec<_> = nodes.collect();
-    let moves_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { rename: Some(_), .. })
+    // A new name or a new primary key: nodes with documents may refuse that one.
+    let is_about_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { .. })
         || matches!(at_once, ImmediateEffect::Deleted { .. });
-    if moves_documents {
+    if is_about_documents {
         let shards = cluster.shards_out_of_reach(&nodes);
         if shards > 0 {
             return Err(Error::OutOfReach { shards });
