@@ -10,7 +10,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use miroir_core::node_name::NodeName;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// How long a node may take to list its indexes.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -142,15 +142,23 @@ pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
     let checks = nodes.iter().map(async |node| {
         let probed = node.probe().await;
         let comes = probed.is_answer() && !node.is_up();
-        if comes && let Err(error) = tokio::time::timeout(PATIENCE, late_tasks::examine(cluster, node)).await.unwrap_or(Ok(BTreeMap::new())) {
-            // The next examination tells whether its disk is the one that it had.
-            tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node that comes back does not tell of its tasks");
+        if comes {
+            examine_disk(cluster, node).await;
         }
         let came =
             if comes { cluster.write_keys.admit(cluster, node, probed).await } else { node.learn(probed) };
         came.then(|| node.name.clone())
     });
     join_all(checks).await.into_iter().flatten().collect()
+}
+
+/// Finds out whether a node that comes back has the disk that it had: otherwise it is behind before it counts as up.
+async fn examine_disk(cluster: &Cluster, node: &Node) {
+    // If it does not tell in time, the next examination finds out.
+    let examined = tokio::time::timeout(PATIENCE, late_tasks::examine(cluster, node)).await;
+    if let Ok(Err(error)) = examined {
+        tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node that comes back does not tell of its tasks");
+    }
 }
 
 #[cfg(test)]

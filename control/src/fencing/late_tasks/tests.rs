@@ -45,7 +45,7 @@ impl Tasks {
         let tasks = self.clone();
         let script = Script::new(move |call| tasks.answer(call));
         let cluster = ClusterBuilder::new(data).transport(script).clock(clock).build();
-        let books = |state: &mut crate::domain::cluster_state::ClusterState| {
+        let books = |state: &mut ClusterState| {
             state.indexes.insert("books".to_owned(), Index::default());
         };
         cluster.change(books).await.unwrap();
