@@ -55,8 +55,18 @@ pub struct Network {
     pub slow_until: u64,
     /// Bodies that will be late.
     pub held_bodies: Vec<HeldBody>,
+    /// The node whose body is late, and until when.
+    late: Option<(String, u64)>,
     /// Commits and reports that will arrive twice.
     pub doubled: u64,
+}
+
+impl Network {
+    /// Whether messages get lost, or are slow.
+    pub fn is_troubled(&self, now: u64) -> bool {
+        let is_cut = self.partitions.iter().any(|(_, _, until)| now < *until);
+        is_cut || now < self.loss.0 || now < self.slow_until
+    }
 }
 
 /// Everything.

@@ -25,7 +25,7 @@ impl World {
             self.lose(done);
             return;
         }
-        // A late change of a whole index is a known gap: nodes take no mark with it.
+        // Late changes of a whole index are a known gap, since nodes take no mark with them; so are bodies that are late at all replicas.
         let changes =
             request.method != "GET" && request.path.contains("/documents") && !request.path.contains("fetch");
         let held = self
@@ -33,8 +33,16 @@ impl World {
             .held_bodies
             .iter()
             .position(|held| changes && held.from == from && held.node == name);
+        let now = self.now;
+        let is_alone = self.network.late.as_ref().is_none_or(|(node, until)| node == name || now > *until);
+        let held = held.filter(|_| is_alone);
         let late = held.map_or(0, |held| self.network.held_bodies.remove(held).millis);
         let latency = self.latency();
+        if late > 0 {
+            let before =
+                self.network.late.take().filter(|(node, _)| node == name).map_or(0, |(_, until)| until);
+            self.network.late = Some((name.to_owned(), before.max(now + latency + late)));
+        }
         let name = name.to_owned();
         self.after(latency, move |world| world.head_arrives(from, name, request, late, done));
     }
