@@ -39,9 +39,8 @@ impl Disk {
         let block = vec![0; 1 << 20];
         let mut size = block.len();
         while size > 0 {
-            match file.write(&block[..size]) {
-                Ok(_) => {}
-                Err(_) => size /= 2,
+            if file.write_all(&block[..size]).is_err() {
+                size /= 2;
             }
         }
     }
