@@ -4,10 +4,9 @@ use crate::{
     domain::{
         cluster_state::Index,
         intent::{Effect, NodeTask},
-        task::{TaskKind, TaskStatus},
+        task::TaskKind,
     },
-    ledger::tasks::Task,
-    testing::{ClusterBuilder, Reply, Script},
+    testing::{self, ClusterBuilder, Reply, Script},
 };
 
 /// What a node is asked to change when it learns that `movies` has no primary key. `own_key` is the key that the index has on
@@ -88,19 +87,7 @@ async fn without_a_reference_a_node_learns_nothing_while_an_operation_is_pending
     let data = tempfile::tempdir().unwrap();
     let cluster = ClusterBuilder::new(data.path()).build();
     assert!(!is_changing(&cluster, None));
-    let task = Task {
-        uid: 7,
-        index: Some("movies".into()),
-        kind: TaskKind::SettingsUpdate,
-        status: TaskStatus::Enqueued,
-        details: None,
-        error: None,
-        canceled_by: None,
-        custom_metadata: None,
-        enqueued_at: 0,
-        started_at: None,
-        finished_at: None,
-    };
+    let task = testing::task(7, "movies", TaskKind::SettingsUpdate);
     let node_task = NodeTask { node: "a".into(), node_task: 1, main: true, shards: Vec::new() };
     cluster.tracked_tasks.add(TrackedTask {
         task,

@@ -14,8 +14,11 @@ use crate::{
         tls::NodeTls,
     },
     cluster::{Cluster, Options, World},
-    domain::cluster_state::{ClusterState, Member, Replica},
-    ledger::Ledger,
+    domain::{
+        cluster_state::{ClusterState, Member, Replica},
+        task::{TaskKind, TaskStatus},
+    },
+    ledger::{Ledger, tasks::Task},
     node::{Node, Transport},
     publish::{Publisher, subscribers::Subscribers},
 };
@@ -25,6 +28,23 @@ use std::{
     time::Duration,
 };
 use uuid::Uuid;
+
+/// A client's task that has just been enqueued; tests set what matters to them with `..task(…)`.
+pub fn task(uid: u32, index: &str, kind: TaskKind) -> Task {
+    Task {
+        uid,
+        index: Some(index.to_owned()),
+        kind,
+        status: TaskStatus::Enqueued,
+        details: None,
+        error: None,
+        canceled_by: None,
+        custom_metadata: None,
+        enqueued_at: 0,
+        started_at: None,
+        finished_at: None,
+    }
+}
 
 /// A publisher without a folder; tests set what matters to them with `..publisher()`.
 pub fn publisher() -> Publisher {

@@ -2,26 +2,13 @@ use super::*;
 use crate::{
     cluster::tracked_tasks::TrackedTask,
     domain::intent::{Effect, NodeTask},
-    ledger::tasks::Task,
-    testing::{ClusterBuilder, Reply, Script},
+    testing::{self, ClusterBuilder, Reply, Script},
 };
 use serde_json::json;
 
 /// The deletion of an index, of which the nodes `a` and `b` have a task each.
 fn deletion() -> TrackedTask {
-    let task = Task {
-        uid: 7,
-        index: Some("movies".into()),
-        kind: TaskKind::IndexDeletion,
-        status: TaskStatus::Enqueued,
-        details: None,
-        error: None,
-        canceled_by: None,
-        custom_metadata: None,
-        enqueued_at: 0,
-        started_at: None,
-        finished_at: None,
-    };
+    let task = testing::task(7, "movies", TaskKind::IndexDeletion);
     let node_task = |node: &str| NodeTask { node: node.into(), node_task: 1, main: true, shards: Vec::new() };
     TrackedTask {
         task,
