@@ -193,6 +193,9 @@ impl<'a> Move<'a> {
             let begun = self.cluster.clock.monotonic();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
+            // An operation that the source has done may still wait in the target's queue. Compared before it, documents look right
+            // under names that it is about to change, and nothing would be sent that corrects this.
+            self.target.wait_for_current_tasks().await?;
             // A throttled copy could never catch up with a shard that is written all the time.
             copy.is_throttled = recording::count(&dirty) > SMALL;
             copy.again(&dirty).await?;

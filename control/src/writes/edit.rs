@@ -1,17 +1,22 @@
-//! Edits by function. Each node first tries the edit on its documents without changing them. If one node refuses it, no node
-//! applies it.
+//! Edits by function: done in all documents, or in none.
 //!
-//! The locks of all shards are held until nodes have queued the edit, so that later writes come after it in their queues.
+//! First nodes try the edit on their documents without changing them. If one node refuses it, or no replica of some shard can
+//! try it, no node applies it. Once a node has it, it is sent until every shard has a replica that has it.
+//!
+//! The locks of all shards are held until then, so that later writes come after it in the nodes' queues.
 
-use super::{accepted, commit, recovery};
+use super::{accepted, commit};
 use crate::{
-    base::{error::Result, log},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::{
         Cluster,
         open_writes::{OpenWrite, UndecidedWrite},
     },
     disguise::messages,
-    domain::{task::TaskStatus, task_details::nothing_done},
+    domain::{cluster_state::Replica, task::TaskStatus, task_details::nothing_done, verdict::not_written},
     fencing::{in_flight, write_keys::LATE_REQUESTS_END},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT, TaskInfo},
@@ -33,80 +38,176 @@ use std::{
 };
 use tracing::Instrument;
 
-/// Runs an edit until nodes have queued it, or its task has failed.
+/// How long the replicas of a shard may be out of reach before an edit that no node has yet is given up.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait before nodes that could not be reached are tried or asked again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs an edit until every shard has a replica that has queued it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
-    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let write = cluster.open.insert_taken(write);
-    let span = log::write_span(Some(write.task.uid), &write.index);
-    let sending = async move {
-        let uid = write.task.uid;
-        if let Err(error) = run(&cluster, write).await {
-            tracing::error!(uid, error = %error.chain(), "an edit could not be sent; its recovery decides it");
-        }
-    };
-    supervisor.spawn("edit", sending.instrument(span));
+    in_background(cluster, write, false);
 }
 
-/// Resumes an edit that was open before a restart; its locks are held. Nodes may have queued it already.
+/// Resumes an edit that was open before a restart, or that the ledger's failure has stopped; its locks are held. Nodes may have
+/// queued it already.
 pub fn resume(cluster: &Arc<Cluster>, write: UndecidedWrite) {
+    in_background(cluster, write, true);
+}
+
+fn in_background(cluster: &Arc<Cluster>, write: UndecidedWrite, is_resumed: bool) {
     let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let span = log::write_span(Some(write.task.uid), &write.index);
-    let resuming = async move {
-        // The requests sent before the restart carry keys that are deleted by now. After this pause, nodes have queued every
-        // request that they had let in before.
-        tokio::time::sleep(LATE_REQUESTS_END).await;
+    let running = async move {
         let uid = write.task.uid;
-        let nodes: BTreeSet<NodeName> = write.writers.values().flatten().cloned().collect();
-        let found = accepted::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
-        let resumed = match found.taken.is_empty() && found.silent.is_empty() {
-            true => run(&cluster, write).await,
-            false => recovery::recover(&cluster, vec![write]).await,
-        };
-        if let Err(error) = resumed {
-            tracing::error!(uid, error = %error.chain(), "an edit could not be resumed; its recovery decides it");
+        let mut sending = Sending::new(&cluster, &write);
+        if is_resumed {
+            // The requests sent before carry keys that are deleted by now. After this pause, nodes have queued every request that
+            // they had let in before.
+            tokio::time::sleep(LATE_REQUESTS_END).await;
+            sending.ask().await;
+        }
+        if let Err(error) = sending.run().await {
+            tracing::error!(uid, error = %error.chain(), "an edit could not be decided yet; it is resumed");
+        } else {
+            write.decided();
         }
     };
-    supervisor.spawn("edit", resuming.instrument(span));
+    supervisor.spawn("edit", running.instrument(span));
 }
 
-async fn run(cluster: &Arc<Cluster>, write: UndecidedWrite) -> Result<()> {
-    let uid = write.task.uid;
-    let WriteOperation::Edit { filter, context, function } = write.operation.clone() else { return Ok(()) };
-    let edit = Edit { filter, context, function };
-    let shards_of = shards_by_node(&write.writers);
-    let holds_all = |shards: &Vec<Shard>| shards.len() == write.writers.len();
-    // If every node has every document, all nodes refuse what one of them refuses, so a trial is not needed.
-    if !shards_of.values().all(holds_all)
-        && let Some(error) = refusal(cluster, &write.index, &edit, &shards_of).await
-    {
-        fail(cluster, &write, error).await?;
-        write.decided();
-        return Ok(());
+/// Who has an edit.
+struct Sending<'a> {
+    cluster: &'a Arc<Cluster>,
+    write: &'a OpenWrite,
+    shards_of: BTreeMap<NodeName, Vec<Shard>>,
+    /// Nodes that have queued it, with their task's uid.
+    taken: BTreeMap<NodeName, u32>,
+    /// Nodes that may have queued it.
+    silent: BTreeSet<NodeName>,
+    /// Nodes that refuse it for good.
+    refused: BTreeSet<NodeName>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(cluster: &'a Arc<Cluster>, write: &'a OpenWrite) -> Self {
+        let shards_of = shards_by_node(&write.writers);
+        let (taken, silent, refused) = Default::default();
+        Self { cluster, write, shards_of, taken, silent, refused }
     }
-    let path = ApiPath::of_index(&write.index, &["documents", "edit"]).with("customMetadata", &metadata(uid));
-    let secret = cluster.random.name();
-    let answers = shards_of.iter().map(async |(name, shards)| {
-        let Some(node) = cluster.node(name) else { return (name, None) };
-        (name, Some(send(cluster, &node, path.clone(), edit.of_shards(&secret, shards)).await))
-    });
-    let (mut taken, mut silent) = (BTreeMap::new(), BTreeSet::new());
-    for (name, answer) in join_all(answers).await {
-        match answer {
-            Some(Ok(Ok(task))) => drop(taken.insert(name.clone(), task)),
-            Some(Ok(Err(error))) => {
-                tracing::warn!(uid, node = name.as_str(), error = error.message, "a node refuses an edit");
+
+    /// Whether no node has it, nor may have it.
+    fn is_nowhere(&self) -> bool {
+        self.taken.is_empty() && self.silent.is_empty()
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let (cluster, write) = (self.cluster, self.write);
+        let WriteOperation::Edit { filter, context, function } = write.operation.clone() else {
+            return Ok(());
+        };
+        let edit = Edit { filter, context, function };
+        // If every node has every document, all nodes refuse what one of them refuses, and one that takes the edit has all
+        // shards: a trial is not needed.
+        let holds_all = |shards: &Vec<Shard>| shards.len() == write.writers.len();
+        if self.is_nowhere()
+            && !self.shards_of.values().all(holds_all)
+            && let Some(error) =
+                Trial::new(cluster, &write.index, &edit, &self.shards_of).run(&write.writers).await
+        {
+            return fail(cluster, write, error).await;
+        }
+        self.send(&edit).await;
+        let mut pause = PAUSE;
+        while !self.is_nowhere() && !self.lacking().is_empty() {
+            tracing::warn!(
+                uid = write.task.uid,
+                shards = ?self.lacking(),
+                "no replica of some shards has an edit yet that others have: it is sent until one has it"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.ask().await;
+            self.send(&edit).await;
+        }
+        // The client has its 202 already: the task tells the result.
+        let _ = commit::apply(cluster, write, &self.taken, &self.silent, None).await?;
+        Ok(())
+    }
+
+    /// The shards of which no replica has it that stays, and some replica can still get it.
+    fn lacking(&self) -> BTreeSet<Shard> {
+        let cluster_state = self.cluster.cluster_state();
+        let is_lacking = |(shard, writers): &(&Shard, &Vec<NodeName>)| {
+            let stays =
+                |node: &&NodeName| cluster_state.replica(**shard, node).is_some_and(Replica::is_written);
+            let mut staying = writers.iter().filter(stays);
+            let is_taken = staying.clone().any(|node| self.taken.contains_key(node));
+            !is_taken && staying.any(|node| !self.refused.contains(node))
+        };
+        self.write.writers.iter().filter(is_lacking).map(|(shard, _)| *shard).collect()
+    }
+
+    /// Sends it to the nodes that surely have not got it, and that have a shard that lacks it.
+    async fn send(&mut self, edit: &Edit) {
+        let (cluster, uid) = (self.cluster, self.write.task.uid);
+        let lacking = self.lacking();
+        let path = ApiPath::of_index(&self.write.index, &["documents", "edit"])
+            .with("customMetadata", &metadata(uid));
+        let secret = cluster.random.name();
+        let wanted = |(name, shards): &(&NodeName, &Vec<Shard>)| {
+            !self.taken.contains_key(*name)
+                && !self.silent.contains(*name)
+                && !self.refused.contains(*name)
+                && shards.iter().any(|shard| lacking.contains(shard))
+        };
+        let answers = self.shards_of.iter().filter(wanted).map(async |(name, shards)| {
+            let node = cluster.node(name)?;
+            Some((name.clone(), send(cluster, &node, path.clone(), edit.of_shards(&secret, shards)).await))
+        });
+        for (name, answer) in join_all(answers).await.into_iter().flatten() {
+            match answer {
+                Answer::Queued(task) => drop(self.taken.insert(name, task)),
+                Answer::Refused(error) => {
+                    tracing::warn!(
+                        uid,
+                        node = name.as_str(),
+                        error = error.message,
+                        "a node refuses an edit"
+                    );
+                    self.refused.insert(name);
+                }
+                Answer::NotNow(error) => {
+                    tracing::warn!(uid, node = name.as_str(), error = %error.chain(), "a node does not accept an edit now");
+                }
+                Answer::Unknown(error) => {
+                    tracing::warn!(uid, node = name.as_str(), error = %error.chain(), "a node may not have accepted an edit");
+                    self.silent.insert(name);
+                }
             }
-            Some(Err(error)) => {
-                tracing::warn!(uid, node = name.as_str(), error = %error.chain(), "a node may not have accepted an edit");
-                silent.insert(name.clone());
-            }
-            None => {}
         }
     }
-    // The client has its 202 already: the task tells the result.
-    let _ = commit::apply(cluster, &write, &taken, &silent, None).await?;
-    write.decided();
-    Ok(())
+
+    /// Asks the nodes that have not said that they have it. A node that still has a fenced key may accept it later than it answers.
+    async fn ask(&mut self) {
+        let uid = self.write.task.uid;
+        let nodes: BTreeSet<NodeName> =
+            self.shards_of.keys().filter(|node| !self.taken.contains_key(*node)).cloned().collect();
+        for node in self.silent.iter().filter_map(|name| self.cluster.node(name)).filter(|node| node.is_up())
+        {
+            if let Err(error) = self.cluster.write_keys.fence_late(self.cluster, &node).await {
+                tracing::warn!(uid, node = node.name.as_str(), error = %error.chain(), "a node may still receive an edit late");
+            }
+        }
+        let mut found = accepted::find(self.cluster, &nodes, &BTreeSet::from([uid])).await;
+        self.taken.extend(found.taken.remove(&uid).unwrap_or_default());
+        let may_accept_late = |node: &&NodeName| self.cluster.write_keys.may_accept_late(node);
+        self.silent = found.silent;
+        self.silent.extend(nodes.iter().filter(may_accept_late).cloned());
+        self.silent.retain(|node| !self.taken.contains_key(node));
+    }
 }
 
 fn shards_by_node(writers: &BTreeMap<Shard, Vec<NodeName>>) -> BTreeMap<NodeName, Vec<Shard>> {
@@ -119,47 +220,122 @@ fn shards_by_node(writers: &BTreeMap<Shard, Vec<NodeName>>) -> BTreeMap<NodeName
     shards_of
 }
 
-/// Lets every node try the edit. Returns the error of a node that refuses it.
-async fn refusal(
-    cluster: &Arc<Cluster>,
-    index: &str,
-    edit: &Edit,
-    shards_of: &BTreeMap<NodeName, Vec<Shard>>,
-) -> Option<ErrorBody> {
-    // An index without a primary key has no documents.
-    let key = cluster.cluster_state().indexes.get(index)?.primary_key.clone()?;
-    let secret = cluster.random.name();
-    let path = ApiPath::of_index(index, &["documents", "edit"]);
-    let tried = shards_of.iter().map(async |(name, shards)| {
-        let node = cluster.node(name)?;
-        let body = edit.trial(&secret, shards, &key);
-        let task = match send(cluster, &node, path.clone(), body).await {
-            Ok(Ok(task)) => task,
-            Ok(Err(error)) => return Some(error),
-            Err(error) => {
-                tracing::warn!(node = name.as_str(), error = %error.chain(), "a node could not try an edit");
-                return None;
-            }
-        };
-        ended(&node, task).await?.error()
-    });
-    // Other errors are the node's own failures, and no refusal.
-    join_all(tried).await.into_iter().flatten().find(|error| error.kind == "invalid_request")
+/// Nodes try an edit without changing their documents.
+struct Trial<'a> {
+    cluster: &'a Arc<Cluster>,
+    index: &'a str,
+    edit: &'a Edit,
+    shards_of: &'a BTreeMap<NodeName, Vec<Shard>>,
 }
 
-/// Sends an edit to a node. Returns the node's task, or its refusal.
-async fn send(
-    cluster: &Cluster,
-    node: &Node,
-    path: ApiPath,
-    body: Vec<u8>,
-) -> Result<std::result::Result<u32, ErrorBody>> {
+impl<'a> Trial<'a> {
+    const fn new(
+        cluster: &'a Arc<Cluster>,
+        index: &'a str,
+        edit: &'a Edit,
+        shards_of: &'a BTreeMap<NodeName, Vec<Shard>>,
+    ) -> Self {
+        Self { cluster, index, edit, shards_of }
+    }
+
+    /// Returns the error of a node that refuses the edit, or the error that tells of which shards no replica could try it.
+    async fn run(&self, writers: &BTreeMap<Shard, Vec<NodeName>>) -> Option<ErrorBody> {
+        // An index without a primary key has no documents.
+        let key = self.cluster.cluster_state().indexes.get(self.index)?.primary_key.clone()?;
+        let mut tried: BTreeSet<NodeName> = BTreeSet::new();
+        let begun = self.cluster.clock.monotonic();
+        loop {
+            let nodes = self.shards_of.iter().filter(|(name, _)| !tried.contains(*name));
+            let results = nodes.map(async |(name, shards)| (name.clone(), self.on(name, shards, &key).await));
+            for (name, result) in join_all(results).await {
+                match result {
+                    Tried::Passed => drop(tried.insert(name)),
+                    Tried::Refused(error) => return Some(error),
+                    Tried::No => {}
+                }
+            }
+            let is_untried = |writers: &Vec<NodeName>| !writers.iter().any(|node| tried.contains(node));
+            let untried: BTreeSet<Shard> =
+                writers.iter().filter(|(_, writers)| is_untried(writers)).map(|(shard, _)| *shard).collect();
+            if untried.is_empty() {
+                return None;
+            }
+            if self.cluster.clock.since(begun) > TRIAL_PATIENCE {
+                return Some(
+                    not_written(
+                        &untried,
+                        "no replica of them answers, and an edit is done in all documents or in none",
+                    )
+                    .body,
+                );
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn on(&self, name: &NodeName, shards: &[Shard], key: &str) -> Tried {
+        let cluster = self.cluster;
+        let Some(node) = cluster.node(name) else { return Tried::No };
+        let body = self.edit.trial(&cluster.random.name(), shards, key);
+        let path = ApiPath::of_index(self.index, &["documents", "edit"]);
+        let task = match send(cluster, &node, path, body).await {
+            Answer::Queued(task) => task,
+            Answer::Refused(error) => return Tried::Refused(error),
+            Answer::NotNow(error) | Answer::Unknown(error) => {
+                tracing::warn!(node = name.as_str(), error = %error.chain(), "a node could not try an edit");
+                return Tried::No;
+            }
+        };
+        match ended(&node, task).await {
+            Some(task) if task.status() == Some(TaskStatus::Succeeded) => Tried::Passed,
+            // Other errors are the node's own failures, and no refusal.
+            Some(task) => match task.error().filter(|error| error.kind == "invalid_request") {
+                Some(error) => Tried::Refused(error),
+                None => Tried::No,
+            },
+            None => Tried::No,
+        }
+    }
+}
+
+/// What came of a trial on a node.
+enum Tried {
+    /// The node would do the edit.
+    Passed,
+    /// The node refuses the edit.
+    Refused(ErrorBody),
+    /// The node could not try it.
+    No,
+}
+
+/// What a node answers to an edit.
+enum Answer {
+    /// It has queued it under this uid.
+    Queued(u32),
+    /// It refuses it.
+    Refused(ErrorBody),
+    /// It has not queued it, but may when it is asked again.
+    NotNow(Error),
+    /// It may have queued it.
+    Unknown(Error),
+}
+
+/// Sends an edit to a node.
+async fn send(cluster: &Cluster, node: &Node, path: ApiPath, body: Vec<u8>) -> Answer {
     let request = Request { body: body.into(), ..Request::own("POST", path, Some(&Value::Null)) };
-    let answer = in_flight::send(cluster, node, request.clone(), TIMEOUT).await?;
+    let answer = match in_flight::send(cluster, node, request.clone(), TIMEOUT).await {
+        Ok(answer) => answer,
+        Err(error @ Error::Unreachable { is_unsent: true, .. }) => return Answer::NotNow(error),
+        Err(error) => return Answer::Unknown(error),
+    };
     match (answer.task_uid(), answer.error()) {
-        (Some(task), _) if answer.is_success() => Ok(Ok(task)),
-        (_, Some(error)) if (400..500).contains(&answer.status) => Ok(Err(error)),
-        _ => Err(node.unexpected(&request, &answer)),
+        (Some(task), _) if answer.is_success() => Answer::Queued(task),
+        // The node lacks the key, and gets it again.
+        _ if matches!(answer.status, 401 | 403 | 408 | 429) => {
+            Answer::NotNow(node.unexpected(&request, &answer))
+        }
+        (_, Some(error)) if (400..500).contains(&answer.status) => Answer::Refused(error),
+        _ => Answer::Unknown(node.unexpected(&request, &answer)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Recovers begins without a commit, after the gateway or the control plane has died: fence the key, wait, ask the nodes,
 //! decide.
 
-use super::{accepted, commit};
+use super::{accepted, commit, edit};
 use crate::{
     base::{error::Result, log},
     cluster::{
@@ -14,7 +14,7 @@ use crate::{
     ledger::{intents, tasks},
 };
 use futures_util::future::join_all;
-use miroir_core::{node_name::NodeName, shard::Shard};
+use miroir_core::{node_name::NodeName, protocol::WriteOperation, shard::Shard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -122,6 +122,9 @@ pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_millis(250).min(cluster.options.commit_timeout)).await;
         let overdue = cluster.open.take_older(cluster.options.commit_timeout);
+        let is_edit = |write: &UndecidedWrite| matches!(write.operation, WriteOperation::Edit { .. });
+        let (edits, overdue): (Vec<_>, Vec<_>) = overdue.into_iter().partition(is_edit);
+        edits.into_iter().for_each(|write| edit::resume(&cluster, write));
         if let Err(error) = recover(&cluster, overdue).await {
             tracing::error!(error = %error.chain(), "a write could not be recovered yet");
         }

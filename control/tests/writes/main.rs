@@ -1,6 +1,8 @@
 //! Tests of begin, commit, task tracking and recovery, with fake nodes that accept everything.
 #![allow(missing_docs, reason = "tests")]
 
+mod copies;
+mod edits;
 mod late;
 mod recovery;
 #[allow(dead_code, reason = "not every test needs all of it")]
