@@ -7,8 +7,10 @@ pub mod fields;
 pub mod gateways;
 pub mod key_cache;
 pub mod locks;
+pub mod missed;
 pub mod moves;
 pub mod open_writes;
+pub mod sources;
 pub mod tracked_tasks;
 pub mod write_keys;
 
@@ -27,8 +29,11 @@ use crate::{
         tracked_tasks::TrackedTasks, write_keys::WriteKeys,
     },
     domain::cluster_state::ClusterState,
-    ledger::{Ledger, catalogue},
-    node::{Http, Node, NodeAnswer, Request, Transport},
+    ledger::{
+        Ledger, catalogue,
+        stale::{self, MissedDocuments},
+    },
+    node::{Http, Node, Transport},
     publish::Publisher,
 };
 use miroir_core::shard::Shard;
@@ -227,12 +232,24 @@ impl Cluster {
     /// # Errors
     /// The error of `change`; or as [`Self::change`].
     pub async fn try_change(&self, change: impl FnOnce(&mut ClusterState) -> Result<()>) -> Result<()> {
+        self.change_with(change, |_| Vec::new()).await.map(drop)
+    }
+
+    /// Like [`Self::try_change`], and stores in the same transaction which documents replicas missed. Returns the replicas that
+    /// missed too many of them.
+    async fn change_with(
+        &self,
+        change: impl FnOnce(&mut ClusterState) -> Result<()>,
+        missed: impl FnOnce(&ClusterState) -> Vec<MissedDocuments>,
+    ) -> Result<Vec<(Shard, String)>> {
         let _one = self.changing.lock().await;
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
         change(&mut new)?;
-        if new == *old {
-            return Ok(());
+        let missed = missed(&new);
+        let is_new = new != *old;
+        if !is_new && missed.is_empty() {
+            return Ok(Vec::new());
         }
         let is_told = !new.is_but_for_dates(&old);
         new.version += u64::from(is_told);
@@ -240,7 +257,17 @@ impl Cluster {
         let stored = new.clone();
         let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
         let gone: Vec<String> = gone.cloned().collect();
-        self.ledger.call(move |connection| catalogue::store(connection, &old, &stored)).await?;
+        let store = move |connection: &_| {
+            if is_new {
+                catalogue::store(connection, &old, &stored)?;
+            }
+            let counts = stale::add(connection, &missed)?;
+            Ok(missed::too_many(&missed, &counts))
+        };
+        let too_many = self.ledger.call(store).await?;
+        if !is_new {
+            return Ok(too_many);
+        }
         gone.iter().for_each(|index| self.fields.forget(index));
         self.follow(&new);
         let before = self.cluster_state();
@@ -254,7 +281,7 @@ impl Cluster {
         if is_told && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
         }
-        Ok(())
+        Ok(too_many)
     }
 
     /// Whether no gateway reads, or will read, a replica that has missed a write. A gateway that was suspended must ask before
@@ -344,37 +371,6 @@ impl Cluster {
             .filter(|node| node.is_up() && !cluster_state.behind.contains(&node.name))
             .cloned()
             .collect()
-    }
-
-    /// Nodes that are up, each with shards of which it has an active replica, so that each shard occurs once. Shards without
-    /// such a node are left out.
-    #[must_use]
-    pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
-        let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
-        for shard in shards {
-            let node =
-                cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
-            if let Some(node) = node {
-                sources.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
-            }
-        }
-        sources.into_values().collect()
-    }
-
-    /// Sends a request to one current node after another until one answers.
-    ///
-    /// # Errors
-    /// No node answered.
-    pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
-        let mut failure = Error::NoNode;
-        for node in self.current() {
-            match node.send(request).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
     }
 
     /// Whether clients can be served; `/health` reports this.

@@ -2,7 +2,7 @@
 
 use crate::{
     base::log,
-    cluster::locks::LockGuard,
+    cluster::{locks::LockGuard, missed::WrittenIds},
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
@@ -40,9 +40,14 @@ pub struct TrackedTask {
     pub effect: Effect,
     /// For an addition: the number of documents that are indexed once it has succeeded.
     pub indexed: Option<u64>,
+    /// For a write: the ids of the documents that it changes.
+    pub written: WrittenIds,
     /// Locks that are held until the task has ended, if others must wait for that.
     pub guard: Option<LockGuard>,
 }
+
+/// The most ids of documents that are kept with all tracked tasks.
+const MOST_IDS: usize = 200_000;
 
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -50,6 +55,7 @@ pub(crate) struct Pending {
     pub(crate) parts: Vec<TrackedNodeTask>,
     pub(crate) effect: Effect,
     pub(crate) indexed: Option<u64>,
+    pub(crate) written: WrittenIds,
     pub(crate) guard: Option<LockGuard>,
     /// Whether the task's outcome has been applied to the catalogue and the replicas.
     pub(crate) is_applied: bool,
@@ -104,19 +110,27 @@ impl Default for TrackedTasks {
 impl TrackedTasks {
     /// Adds a task.
     pub fn add(&self, unsettled: TrackedTask) {
-        let TrackedTask { task, node_tasks, effect, indexed, guard } = unsettled;
+        let TrackedTask { task, node_tasks, effect, indexed, mut written, guard } = unsettled;
         let parts = node_tasks.into_iter().map(TrackedNodeTask::of).collect();
+        let count = |written: &WrittenIds| written.values().map(BTreeSet::len).sum::<usize>();
+        let mut all = self.pending();
+        // Without its ids, a write may have changed any document.
+        if count(&written) + all.values().map(|pending| count(&pending.written)).sum::<usize>() > MOST_IDS {
+            written.clear();
+        }
         let pending = Pending {
             task,
             parts,
             effect,
             indexed,
+            written,
             guard,
             is_applied: false,
             set_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };
-        self.pending().insert(pending.task.uid, pending);
+        all.insert(pending.task.uid, pending);
+        drop(all);
         self.wake.notify_one();
     }
 

@@ -9,6 +9,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
+        missed::WrittenIds,
         tracked_tasks::TrackedTask,
     },
     disguise::messages,
@@ -24,6 +25,7 @@ use crate::{
     },
     node::{Authority, NodeAnswer, Request},
 };
+use miroir_core::error::{ApiError, Code};
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
 
@@ -98,6 +100,7 @@ pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Re
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
     let Operation { task, requests, authority, at_once, effect } = operation;
     let Held { scope, guard } = held;
+    spread_stale(cluster, &effect).await?;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
@@ -145,6 +148,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         node_tasks,
         effect,
         indexed: None,
+        written: WrittenIds::new(),
         guard: held,
     });
     // Only after the task is tracked: a move that sees the change, or gets the locks, must find the operation among the tasks
@@ -152,6 +156,26 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     drop(changed);
     drop(released);
     Ok(task)
+}
+
+/// Before indexes are swapped or renamed: a replica that misses something of one of them misses it of all of them, since from
+/// now on nodes may have the documents of each under the name of another.
+async fn spread_stale(cluster: &Cluster, effect: &Effect) -> Result<()> {
+    if effect.moves().is_empty() || cluster.cluster_state().stale.is_empty() {
+        return Ok(());
+    }
+    cluster
+        .try_change(|cluster_state| {
+            cluster_state.spread_stale(&effect.names().collect()).map_err(|(index, shard)| {
+                let message = format!(
+                    "No replica of shard {} would have all documents of index `{index}`, since replicas are being repaired. Try \
+                     again later.",
+                    shard.0
+                );
+                ApiError::new(Code::UNAVAILABLE, message).into()
+            })
+        })
+        .await
 }
 
 /// Tells gateways about changing settings before any node gets them, because until all nodes have them an answer may mix old
@@ -298,7 +322,14 @@ pub async fn redo(cluster: &Arc<Cluster>, uid: u32, requests: &[NodeRequest], ef
     let node_tasks = sent.tasks;
     let stored = node_tasks.clone();
     cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
-    cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
+    cluster.tracked_tasks.add(TrackedTask {
+        task,
+        node_tasks,
+        effect,
+        indexed: None,
+        written: WrittenIds::new(),
+        guard: None,
+    });
     Ok(())
 }
 

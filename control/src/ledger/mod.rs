@@ -11,6 +11,7 @@ pub mod intents;
 pub mod leases;
 pub mod schema;
 pub mod settings;
+pub mod stale;
 pub mod task_list;
 pub mod tasks;
 pub mod webhooks;

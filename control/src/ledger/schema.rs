@@ -7,7 +7,8 @@ use crate::base::error::Result;
 use rusqlite::Connection;
 
 /// What makes each version out of the one before, the first out of an empty file.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1_tables.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/1_tables.sql"), include_str!("migrations/2_stale_in_indexes.sql")];
 
 /// Tables that every ledger has had: a database without them belongs to another program.
 const TABLES: [&str; 4] = ["meta", "tasks", "intents", "placement"];

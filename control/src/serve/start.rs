@@ -5,7 +5,7 @@ use crate::{
         error::{Error, Result},
         log,
     },
-    cluster::{Cluster, locks::Scope, tracked_tasks::TrackedTask},
+    cluster::{Cluster, locks::Scope, missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent},
         key_holder::read_key,
@@ -69,7 +69,7 @@ async fn wait_for_nodes(cluster: &Cluster) {
         health::check(cluster).await;
         let cluster_state = cluster.cluster_state();
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
-        let readable = cluster_state.shards().all(|shard| cluster_state.active(shard).any(is_up));
+        let readable = cluster_state.shards().all(|shard| cluster_state.is_readable(shard, is_up));
         let whole = cluster.nodes().iter().all(|node| node.is_up());
         if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
@@ -169,6 +169,8 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                         node_tasks: found.tasks,
                         effect,
                         indexed,
+                        // Which documents a write changed was not stored.
+                        written: WrittenIds::new(),
                         guard,
                     });
                 }

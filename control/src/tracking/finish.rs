@@ -3,7 +3,7 @@
 use super::{field_completion, roll_back};
 use crate::{
     base::error::Result,
-    cluster::{Cluster, tracked_tasks::RollBack},
+    cluster::{Cluster, missed::WrittenIds, tracked_tasks::RollBack},
     disguise::{facet_values::FACETING, messages, settings_tag},
     domain::{
         cluster_state::Index,
@@ -18,14 +18,14 @@ use crate::{
         tasks::{self, Ending, Task},
     },
 };
-use miroir_core::error::ErrorBody;
+use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::{Value, json};
 use std::{collections::HashSet, sync::Arc};
 
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, written, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -39,7 +39,8 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
-            (it.task.clone(), it.effect.clone(), it.indexed, it.is_applied, it.set_back.clone())
+            let written = if it.is_applied { WrittenIds::new() } else { it.written.clone() };
+            (it.task.clone(), it.effect.clone(), it.indexed, written, it.is_applied, it.set_back.clone())
         }
         None => return Ok(()),
     };
@@ -61,6 +62,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
             None => return Ok(()),
             Some(ignorant) => over.behind.extend(ignorant),
         }
+        missed(cluster, &task, &over, &written).await?;
         apply(cluster, &task, &effect, &over).await?;
     }
     match cluster.tracked_tasks.pending().get_mut(&uid) {
@@ -94,6 +96,25 @@ fn kept(effect: Effect, over: &Outcome) -> Effect {
     }
 }
 
+/// Records which replicas ended a write differently from the others.
+async fn missed(cluster: &Cluster, task: &Task, over: &Outcome, written: &WrittenIds) -> Result<()> {
+    let Some(index) = task.index.as_deref().filter(|_| !over.stale.is_empty()) else { return Ok(()) };
+    let uid = task.uid;
+    for (shard, node) in &over.stale {
+        tracing::warn!(uid, shard = shard.0, node, "a replica ended a write differently from the others");
+    }
+    let replicas: Vec<(Shard, String)> = over.stale.iter().cloned().collect();
+    let shards = || replicas.iter().map(|(shard, _)| *shard);
+    // If the index is just being swapped or renamed, the documents may be under another name by now.
+    let names = cluster.locks.with(index);
+    let unknown = WrittenIds::new();
+    let written = if names.len() == 1 { written } else { &unknown };
+    for name in &names {
+        cluster.missed(name, shards(), &replicas, written).await?;
+    }
+    Ok(())
+}
+
 /// Applies the end of a task to replicas and the catalogue.
 async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) -> Result<()> {
     let uid = task.uid;
@@ -125,15 +146,6 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
     }
     cluster
         .change(|cluster_state| {
-            for (shard, node) in &over.stale {
-                tracing::warn!(
-                    uid,
-                    shard = shard.0,
-                    node,
-                    "a replica ended a write differently from the others"
-                );
-                cluster_state.mark_stale(*shard, node);
-            }
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
                 tracing::warn!(uid, node, "a node ended an operation differently from the others");
                 cluster_state.mark_behind(node);

@@ -8,6 +8,7 @@ use crate::{
     },
     cluster::{
         Cluster,
+        missed::WrittenIds,
         open_writes::{Decision, OpenWrite},
         tracked_tasks::TrackedTask,
     },
@@ -98,7 +99,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node accepted a write");
     }
-    let written = Some(commit.written);
+    let written = commit.written;
     let mut taken = BTreeMap::new();
     let mut refusals = Vec::new();
     let mut unknown = BTreeSet::new();
@@ -158,7 +159,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
             return take_back(cluster, write, &refusals).await;
         }
         let uid = write.task.uid;
-        stale(cluster, uid, doubtful).await?;
+        missed(cluster, write, doubtful, &written).await?;
         // Its uid must not be assigned again, because a node may have accepted the write under it.
         cluster.ledger.call(move |connection| tasks::forget(connection, uid)).await?;
         return Ok(Err(refused(&refusals)));
@@ -180,22 +181,21 @@ async fn take_back(
     Ok(Err(refused(refusals)))
 }
 
-/// Marks replicas as stale that missed a write, or may have accepted a write that others have not, and publishes this.
+/// Records which replicas missed a write, or may have accepted one that others have not, and publishes this.
 ///
 /// # Errors
 /// The ledger failed.
-async fn stale(cluster: &Cluster, uid: u32, replicas: Vec<(Shard, String)>) -> Result<()> {
-    if replicas.is_empty() {
-        return Ok(());
+async fn missed(
+    cluster: &Cluster,
+    write: &OpenWrite,
+    replicas: Vec<(Shard, String)>,
+    written: &WrittenIds,
+) -> Result<()> {
+    if !replicas.is_empty() {
+        let index = &write.index;
+        tracing::warn!(uid = write.task.uid, index, replicas = replicas.len(), "replicas missed a write");
     }
-    tracing::warn!(uid, replicas = replicas.len(), "replicas missed a write");
-    cluster
-        .change(|cluster_state| {
-            for (shard, node) in &replicas {
-                cluster_state.mark_stale(*shard, node);
-            }
-        })
-        .await
+    cluster.missed(&write.index, write.writers.keys().copied(), &replicas, written).await
 }
 
 /// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
@@ -227,7 +227,7 @@ fn is_clients(status: u16) -> bool {
 /// Records which nodes accepted a write. Replicas that missed it become stale, and this is published, before the caller
 /// releases the locks. If no node confirmed the write for a shard, the replicas on `silent` nodes, which may have accepted it,
 /// become stale as far as another replica can stand in: all replicas then get what that one has. `written` are the document ids
-/// that the gateway reported.
+/// that the gateway reported; any document may have changed in a shard that is missing there.
 ///
 /// A write that only some shards have accepted is not acknowledged: its task fails, and the client must write again.
 ///
@@ -238,17 +238,17 @@ pub async fn apply(
     write: &OpenWrite,
     taken: &BTreeMap<String, u32>,
     silent: &BTreeSet<String>,
-    written: Option<BTreeMap<Shard, BTreeSet<String>>>,
+    written: WrittenIds,
 ) -> Result<Decision> {
     let uid = write.task.uid;
     let mut lost: Vec<Shard> = Vec::new();
-    let mut missed: Vec<(Shard, String)> = Vec::new();
+    let mut not_taken: Vec<(Shard, String)> = Vec::new();
     let mut tasks_of: BTreeMap<&String, Vec<Shard>> = BTreeMap::new();
     for (shard, writers) in &write.writers {
         let (took, not): (Vec<_>, Vec<_>) = writers.iter().partition(|node| taken.contains_key(*node));
         if took.is_empty() {
             lost.push(*shard);
-            missed.extend(
+            not_taken.extend(
                 writers.iter().filter(|node| silent.contains(*node)).map(|node| (*shard, node.clone())),
             );
             continue;
@@ -256,7 +256,7 @@ pub async fn apply(
         for node in took {
             tasks_of.entry(node).or_default().push(*shard);
         }
-        missed.extend(not.into_iter().map(|node| (*shard, node.clone())));
+        not_taken.extend(not.into_iter().map(|node| (*shard, node.clone())));
     }
     let node_tasks: Vec<NodeTask> = tasks_of
         .into_iter()
@@ -265,7 +265,7 @@ pub async fn apply(
             Some(NodeTask { node: node.clone(), node_task, main: true, shards })
         })
         .collect();
-    stale(cluster, uid, missed).await?;
+    missed(cluster, write, not_taken, &written).await?;
     let failure = (!lost.is_empty()).then(|| {
         let names = lost.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ");
         tracing::error!(uid, shards = names, "no replica of some shards accepted a write");
@@ -298,12 +298,12 @@ pub async fn apply(
         node_tasks: found,
         effect: Effect::None,
         indexed: indexed(&write.operation),
+        written: written.clone(),
         guard: None,
     });
     // Only after the task is tracked: a move that reads the recording must find the write among the tasks that it waits for.
     for shard in &write.record {
-        let ids = written.as_ref().and_then(|written| written.get(shard));
-        cluster.mover.recorder.written(&write.index, *shard, ids);
+        cluster.mover.recorder.written(&write.index, *shard, written.get(shard));
     }
     Ok(failure.map_or_else(|| Ok(write.task.summary()), Err))
 }

@@ -6,7 +6,7 @@
 use super::{accepted, commit, recovery};
 use crate::{
     base::{error::Result, log},
-    cluster::{Cluster, open_writes::OpenWrite},
+    cluster::{Cluster, missed::WrittenIds, open_writes::OpenWrite},
     disguise::messages,
     domain::{task::TaskStatus, task_details::nothing_done},
     fencing::{in_flight, write_keys::LET_IN},
@@ -98,7 +98,7 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
         }
     }
     // The client has its 202 already: the task tells the result.
-    let _ = commit::apply(cluster, &write, &taken, &silent, None).await?;
+    let _ = commit::apply(cluster, &write, &taken, &silent, WrittenIds::new()).await?;
     Ok(())
 }
 

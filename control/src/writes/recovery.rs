@@ -4,7 +4,7 @@
 use super::{accepted, commit};
 use crate::{
     base::{error::Result, log},
-    cluster::{Cluster, locks::Scope, open_writes::OpenWrite},
+    cluster::{Cluster, locks::Scope, missed::WrittenIds, open_writes::OpenWrite},
     domain::intent::Intent,
     fencing::write_keys::GRACE,
     ledger::{intents, tasks},
@@ -51,7 +51,9 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<OpenWrite>) -> Result<(
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
         }
-        match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
+        // A gateway that sends no commit does not say which documents it wrote.
+        let decided = commit::apply(cluster, &write, &taken, &found.silent, WrittenIds::new());
+        match decided.instrument(span.clone()).await {
             Ok(decision) => _ = write.decision.send_replace(Some(decision)),
             Err(error) => {
                 span.in_scope(|| {

@@ -151,7 +151,7 @@ async fn a_write_that_a_part_of_its_shards_took_is_not_acknowledged() {
     let control = control(folder.path(), &nodes.each_ref()).await;
     let (uid, key) = control.begin("movies", &[0, 1, 2, 3]).await;
     let cluster_state = control.cluster.cluster_state();
-    let of_first = |shard: &Shard| cluster_state.writers(*shard).any(|node| node == "n0");
+    let of_first = |shard: &Shard| cluster_state.writers("movies", *shard).any(|node| node == "n0");
     let lost: Vec<String> =
         cluster_state.shards().filter(|shard| !of_first(shard)).map(|shard| shard.0.to_string()).collect();
     assert!(!lost.is_empty() && lost.len() < 4, "{lost:?}");

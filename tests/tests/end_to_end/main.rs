@@ -36,6 +36,7 @@ mod sdk;
 mod seen;
 mod settings_changing;
 mod similar;
+mod stale_in_index;
 mod survive;
 mod token;
 mod told;
