@@ -3,6 +3,7 @@
 use super::{
     diagnosis, document_ids, edit,
     preflight::{self, Looked},
+    writers,
 };
 use crate::{
     auth::{self, Grant},
@@ -16,7 +17,7 @@ use crate::{
         open_writes::OpenWrite,
     },
     domain::{
-        cluster_state::Missed, index_uid::check_index_uid, intent::Intent, key_holder::WriteKeyHolder, task::TaskKind,
+        index_uid::check_index_uid, intent::Intent, key_holder::WriteKeyHolder, task::TaskKind,
         task_details::nothing_done,
     },
     indexes::{creation, fields::registration::Key},
@@ -32,20 +33,15 @@ use miroir_core::{
     protocol::{Begin, BeginReply, WriteOperation},
     route::WriteKind,
     scrub,
-    shard::Shard,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long a write by filter waits for earlier edits by function. It is less than a gateway waits for the answer to a begin.
 const EDITS: Duration = Duration::from_secs(5);
-/// Of a write of at most this many documents, the commit always lists the ids.
-const SMALL: u64 = 1_000;
-/// How long a write waits for its nodes to catch up, before it continues without that.
-const CATCHING_UP: Duration = Duration::from_secs(3);
 
 /// Answers a gateway's begin.
 ///
@@ -73,7 +69,7 @@ async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<Beg
             ApiError::new(Code::INTERNAL, "the gateway's topology has another number of shards").into()
         );
     }
-    caught_up(cluster, &begin.index, &begin.shards).await;
+    writers::ready(cluster, &begin.index, &begin.shards).await;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // In a task of its own: if the gateway disconnects from here on, the begin must still be completed.
     let cluster = cluster.clone();
@@ -100,23 +96,6 @@ async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
                        again later.";
         ApiError::new(Code::UNAVAILABLE, message).into()
     })
-}
-
-/// Waits, for a limited time, until the reachable nodes that will get this write have caught up. A node that is behind may lack
-/// the index, and would create it without its settings.
-async fn caught_up(cluster: &Cluster, index: &str, shards: &[Shard]) {
-    let begun = cluster.clock.monotonic();
-    let is_behind = || {
-        let cluster_state = cluster.cluster_state();
-        let learns = |name: &str| {
-            cluster_state.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up())
-        };
-        !cluster_state.behind.is_empty()
-            && shards.iter().any(|shard| cluster_state.writers(index, *shard).any(learns))
-    };
-    while is_behind() && cluster.clock.since(begun) < CATCHING_UP {
-        tokio::time::sleep(CATCHING_UP / 60).await;
-    }
 }
 
 /// Runs the preflight, then takes the locks. Returns `None` if the preflight needs the documents. The preflight takes a while,
@@ -231,7 +210,7 @@ async fn begin_locked(
     let gateway = begin.gateway.clone();
     let holder = WriteKeyHolder::Gateway(gateway.clone());
     let key = if edits { None } else { Some(cluster.write_keys.key(cluster, &holder).await?) };
-    let writers = writers(cluster, &begin.index, &begin.shards).await?;
+    let writers = writers::choose(cluster, &begin.index, &begin.shards).await?;
     let new = new_task(&begin);
     let begun = Uuid::new_v4().simple().to_string();
     let intent = Intent::Write {
@@ -258,7 +237,7 @@ async fn begin_locked(
     let uid = task.uid;
     log::learn_uid(uid);
     // Read under the locks: a recording that starts later waits for this write.
-    let record = recorded(cluster, &begin);
+    let record = writers::recorded(cluster, &begin);
     let summary = task.summary();
     let write = OpenWrite {
         task,
@@ -279,48 +258,6 @@ async fn begin_locked(
     };
     cluster.open.insert(write);
     Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record, begun: Some(begun) })
-}
-
-/// The shards of which the commit must list the ids of the documents: those that are being copied; those of which a replica has
-/// missed something; and all if the write is small, since a node may miss it, or fail to index it.
-fn recorded(cluster: &Cluster, begin: &Begin) -> Vec<Shard> {
-    let count = match begin.operation {
-        WriteOperation::AddDocuments { documents, .. } => documents,
-        WriteOperation::DeleteDocuments { ids, .. } => ids,
-        _ => u64::MAX,
-    };
-    if count <= SMALL {
-        return begin.shards.clone();
-    }
-    let mut record = cluster.mover.recorder.recorded(&begin.index, &begin.shards);
-    let cluster_state = cluster.cluster_state();
-    let is_stale = |shard: &Shard| cluster_state.stale.of(&begin.index, *shard).next().is_some();
-    record.extend(begin.shards.iter().filter(|shard| is_stale(shard)));
-    record.sort_unstable();
-    record.dedup();
-    record
-}
-
-/// The nodes that must get the write, by shard. If a shard has a whole replica on a reachable node, its replicas on unreachable
-/// nodes become stale in this index: they would only delay the write, and miss it.
-async fn writers(cluster: &Cluster, index: &str, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<String>>> {
-    let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
-    cluster
-        .change(|cluster_state| {
-            for shard in shards {
-                let writers = cluster_state.writers(index, *shard).filter(|name| !is_up(name));
-                let away: Vec<String> = writers.map(ToOwned::to_owned).collect();
-                if cluster_state.whole(index, *shard).any(is_up) {
-                    for name in away {
-                        cluster_state.mark_missed(index, *shard, &name, Missed::Recorded);
-                    }
-                }
-            }
-        })
-        .await?;
-    let cluster_state = cluster.cluster_state();
-    let writers = |shard: &Shard| cluster_state.writers(index, *shard).map(ToOwned::to_owned).collect();
-    Ok(shards.iter().map(|shard| (*shard, writers(shard))).collect())
 }
 
 fn primary_key_exists(known: &str) -> ErrorBody {
