@@ -1,7 +1,9 @@
 //! `miroir serve`: runs the control plane.
 
+mod load;
 mod start;
 
+pub use load::{Loaded, load};
 pub use start::start;
 
 use crate::{
@@ -13,13 +15,13 @@ use crate::{
         listener,
         log::LogFormat,
         outbound::{Outbound, Policy},
+        random::SystemRandom,
         secrets::Secrets,
         time::SystemClock,
         tls::{ControlTls, NodeTls},
     },
-    cluster::{Cluster, Options},
-    domain::cluster_state::{ClusterState, Member, Replica},
-    ledger::{self, Ledger, catalogue, leases},
+    cluster::{Cluster, Options, World},
+    ledger::{self, Ledger},
     node::Http,
     publish::{
         Publisher,
@@ -38,7 +40,6 @@ use std::{
     time::Duration,
 };
 use tokio::net::TcpListener;
-use uuid::Uuid;
 
 /// Flags of `miroir serve`. Secrets come from the environment (`MIROIR_MASTER_KEY`, `MIROIR_SECRET`, `MIROIR_TOKEN`) or from
 /// the data folder. Missing secrets are generated and kept there.
@@ -127,7 +128,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     }
     let cluster = open(&args, address).await?;
     if let Some(resource) = &args.envoy_filter {
-        let publisher = publisher_id(&cluster.ledger).await?;
+        let publisher = publisher_id(&cluster).await?;
         let kubernetes = Kubernetes::new(resource, &args.kubernetes_api, &args.service_account, publisher)?;
         tokio::spawn(kubernetes.run(cluster.publisher.clone()));
     }
@@ -180,12 +181,14 @@ fn publish_mode(text: &str) -> std::result::Result<u32, String> {
 }
 
 /// The random identifier of this ledger. It distinguishes control planes that publish to the same resource.
-async fn publisher_id(ledger: &Ledger) -> Result<String> {
-    ledger
-        .call(|connection| match ledger::meta(connection, "publisher")? {
+async fn publisher_id(cluster: &Cluster) -> Result<String> {
+    let random = cluster.random.clone();
+    cluster
+        .ledger
+        .call(move |connection| match ledger::meta(connection, "publisher")? {
             Some(id) => Ok(id),
             None => {
-                let id = Uuid::new_v4().hyphenated().to_string();
+                let id = random.uuid().hyphenated().to_string();
                 ledger::set_meta(connection, "publisher", &id)?;
                 Ok(id)
             }
@@ -226,43 +229,16 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     let config = describe(args)?;
     make_folders(args)?;
     let secrets = Secrets::load(&args.data)?;
-    let ledger = Ledger::open(&args.data)?;
-    let first = first_view(&config);
-    let described = config.clone();
-    let (cluster_state, read_key, gateways) = ledger
-        .call(move |connection| {
-            if catalogue::load(connection)?.is_none() {
-                leases::know_leases(connection)?;
-            }
-            let cluster_state = match catalogue::load(connection)? {
-                Some(mut cluster_state) => {
-                    let old = cluster_state.clone();
-                    take_addresses(&mut cluster_state, &described);
-                    if cluster_state != old {
-                        cluster_state.version += 1;
-                        catalogue::store(connection, &old, &cluster_state)?;
-                    }
-                    cluster_state
-                }
-                None => {
-                    catalogue::store(connection, &ClusterState::default(), &first)?;
-                    first
-                }
-            };
-            let read_key = match ledger::meta_as(connection, "read_key")? {
-                Some(uid) => uid,
-                None => {
-                    let uid = Uuid::new_v4();
-                    ledger::set_meta(connection, "read_key", &uid.hyphenated().to_string())?;
-                    uid
-                }
-            };
-            Ok((cluster_state, read_key, leases::leases(connection)?))
-        })
-        .await?;
-    if cluster_state.replicas.len() != usize::from(config.shards) {
+    let world = World {
+        transport: Arc::new(Http::new(args.tls.client()?)),
+        ledger: Ledger::open(&args.data)?,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    };
+    let found = load(&world, &config).await?;
+    if found.cluster_state.replicas.len() != usize::from(config.shards) {
         tracing::warn!(
-            ledger = cluster_state.replicas.len(),
+            ledger = found.cluster_state.replicas.len(),
             configured = config.shards,
             "the number of shards cannot change: the ledger's number is used"
         );
@@ -275,8 +251,8 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         tls: args.tls.upstream(),
         control_tls: args.control_tls.upstream(),
         secret: secrets.gateway_secret.clone(),
-        read_key: args.no_master_key.then(|| secrets.key_text(read_key)),
-        internal_key: secrets.key_text(read_key),
+        read_key: args.no_master_key.then(|| secrets.key_text(found.read_key)),
+        internal_key: secrets.key_text(found.read_key),
         snapshots: tokio::sync::watch::Sender::default(),
         subscribers: Subscribers::default(),
     };
@@ -291,57 +267,13 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     };
     Ok(Arc::new(Cluster::new(
         options,
-        Arc::new(Http::new(args.tls.client()?)),
+        world,
         config,
         secrets,
-        ledger,
         publisher,
-        cluster_state,
-        gateways,
-        Arc::new(SystemClock),
+        found.cluster_state,
+        found.gateways,
     )))
-}
-
-fn first_view(config: &ClusterConfig) -> ClusterState {
-    let nodes = config.nodes.iter().map(|node| Member {
-        config: node.clone(),
-        since: 1,
-        draining: false,
-        leaving: false,
-    });
-    let mut cluster_state = ClusterState {
-        version: 1,
-        nodes: nodes.collect(),
-        replication: config.replication,
-        replicas: vec![Vec::new(); usize::from(config.shards)],
-        stale_by_index: true,
-        ..ClusterState::default()
-    };
-    cluster_state.desired = cluster_state.planned();
-    cluster_state.replicas =
-        cluster_state.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
-    cluster_state
-}
-
-/// Takes the nodes' URLs and Envoy clusters from the description. After the first start, the list of nodes itself comes from
-/// the ledger.
-fn take_addresses(cluster_state: &mut ClusterState, config: &ClusterConfig) {
-    for described in &config.nodes {
-        match cluster_state.nodes.iter_mut().find(|member| member.config.name == described.name) {
-            Some(member)
-                if member.config.url != described.url || member.config.cluster != described.cluster =>
-            {
-                tracing::info!(node = described.name, url = %described.url, "a node's address has changed");
-                member.config.url = described.url.clone();
-                member.config.cluster.clone_from(&described.cluster);
-            }
-            Some(_) => {}
-            None => tracing::warn!(
-                node = described.name,
-                "the description names a node that is not in the cluster: add it with `miroir node add`"
-            ),
-        }
-    }
 }
 
 /// An address that others can connect to: an unspecified one becomes the loopback address.

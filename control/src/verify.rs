@@ -11,6 +11,7 @@ use crate::{
 };
 use miroir_core::{
     documents::PrimaryKey,
+    node_name::NodeName,
     shard::{Shard, tag_filter},
 };
 use serde::{Deserialize, Serialize};
@@ -38,8 +39,8 @@ pub struct Findings {
     /// Replicas that were not compared, because their nodes are unreachable.
     pub silent: Vec<SilentReplica>,
     /// Misplaced documents.
-    #[serde(default)]
-    pub strays: Vec<MisplacedDocument>,
+    #[serde(default, rename = "strays")]
+    pub misplaced: Vec<MisplacedDocument>,
 }
 
 /// A misplaced document: its node has no replica of its shard, and should have none. No search finds it, but it takes space.
@@ -51,7 +52,7 @@ pub struct MisplacedDocument {
     /// The document's shard.
     pub shard: Shard,
     /// The node.
-    pub node: String,
+    pub node: NodeName,
     /// The document's id.
     pub id: String,
 }
@@ -67,9 +68,9 @@ pub struct Difference {
     /// The document's id.
     pub id: String,
     /// By node, the start of a hash of the document's content; `None` if it is missing there.
-    pub copies: BTreeMap<String, Option<String>>,
+    pub copies: BTreeMap<NodeName, Option<String>>,
     /// The nodes whose copy differs from the majority's; empty if there is no majority.
-    pub odd: Vec<String>,
+    pub odd: Vec<NodeName>,
 }
 
 /// A replica, by shard and node.
@@ -79,14 +80,14 @@ pub struct SilentReplica {
     /// Its shard.
     pub shard: Shard,
     /// Its node.
-    pub node: String,
+    pub node: NodeName,
 }
 
 /// Hashes of documents, by id and node.
-type Copies = BTreeMap<String, BTreeMap<String, String>>;
+type Copies = BTreeMap<String, BTreeMap<NodeName, String>>;
 
 /// Nodes that are up, by name, each with the shards whose replicas are compared.
-type Held = BTreeMap<String, (Arc<Node>, Vec<Shard>)>;
+type Held = BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)>;
 
 /// Compares all copies of some shards. Documents that differ are compared again under the shards' locks, because they may have
 /// been written in between.
@@ -96,10 +97,10 @@ type Held = BTreeMap<String, (Arc<Node>, Vec<Shard>)>;
 pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
     let cluster_state = cluster.cluster_state();
     let mut findings = Findings::default();
-    let up = |name: &str| cluster.node(name).filter(|node| node.is_up());
+    let up = |name: &NodeName| cluster.node(name).filter(|node| node.is_up());
     for shard in shards {
         let silent = cluster_state.active(*shard).filter(|name| up(name).is_none());
-        let silent = silent.map(|name| SilentReplica { shard: *shard, node: name.to_owned() });
+        let silent = silent.map(|name| SilentReplica { shard: *shard, node: name.clone() });
         findings.silent.extend(silent);
     }
     for (index, known) in &cluster_state.indexes {
@@ -126,7 +127,7 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
                 suspects.entry(shard).or_default().insert(id);
             }
         }
-        findings.strays.extend(strays(cluster, index, &key, shards).await?);
+        findings.misplaced.extend(misplaced(cluster, index, &key, shards).await?);
         for (node, shards) in held.values() {
             for id in untagged(cluster, node, index, shards, &key).await? {
                 suspects.entry(Shard::of_document(&id, count)).or_default().insert(id);
@@ -141,13 +142,13 @@ pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
 }
 
 /// Finds documents of some shards on nodes that have no replica of the shard in any state.
-async fn strays(
+async fn misplaced(
     cluster: &Cluster,
     index: &str,
     key: &PrimaryKey,
     shards: &[Shard],
 ) -> Result<Vec<MisplacedDocument>> {
-    let mut strays = Vec::new();
+    let mut misplaced = Vec::new();
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         let foreign = |shard: &Shard| cluster.cluster_state().replica(*shard, &node.name).is_none();
         let not_here: Vec<Shard> = shards.iter().copied().filter(foreign).collect();
@@ -165,7 +166,7 @@ async fn strays(
             let shard = Shard::of_document(&id, count);
             // The mover may have started to copy the shard to the node in between.
             if foreign(&shard) {
-                strays.push(MisplacedDocument {
+                misplaced.push(MisplacedDocument {
                     index: index.to_owned(),
                     shard,
                     node: node.name.clone(),
@@ -174,7 +175,7 @@ async fn strays(
             }
         }
     }
-    Ok(strays)
+    Ok(misplaced)
 }
 
 async fn read(node: &Node, index: &str, key: &PrimaryKey, ids: &[String], copies: &mut Copies) -> Result<()> {
@@ -217,13 +218,13 @@ async fn look_again(
     }
     // Read the cluster state again: only after its last task has ended is it known whether a replica is stale.
     let cluster_state = cluster.cluster_state();
-    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
-    let names: Vec<String> =
+    let names: Vec<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
+    let names: Vec<NodeName> =
         names.into_iter().filter(|name| cluster_state.is_whole(index, shard, name)).collect();
     let difference = |id: &String| {
         let found = copies.remove(id).unwrap_or_default();
-        let of_node = |name: &String| (name.clone(), found.get(name).cloned());
-        let copies: BTreeMap<String, Option<String>> = names.iter().map(of_node).collect();
+        let of_node = |name: &NodeName| (name.clone(), found.get(name).cloned());
+        let copies: BTreeMap<NodeName, Option<String>> = names.iter().map(of_node).collect();
         let distinct: BTreeSet<&Option<String>> = copies.values().collect();
         (distinct.len() > 1).then(|| Difference {
             index: index.to_owned(),
@@ -237,7 +238,7 @@ async fn look_again(
 }
 
 /// The nodes whose copy differs from the majority's.
-fn odd(copies: &BTreeMap<String, Option<String>>) -> Vec<String> {
+fn odd(copies: &BTreeMap<NodeName, Option<String>>) -> Vec<NodeName> {
     let count = |value: &Option<String>| copies.values().filter(|other| *other == value).count();
     let majority = copies.values().find(|value| count(value) * 2 > copies.len());
     let Some(majority) = majority else { return Vec::new() };
@@ -250,9 +251,9 @@ mod tests {
 
     #[test]
     fn most_copies_are_right_where_there_are_most() {
-        let copies = |values: &[Option<&str>]| -> BTreeMap<String, Option<String>> {
+        let copies = |values: &[Option<&str>]| -> BTreeMap<NodeName, Option<String>> {
             let values = values.iter().enumerate();
-            values.map(|(node, value)| (format!("n{node}"), value.map(str::to_owned))).collect()
+            values.map(|(node, value)| (format!("n{node}").into(), value.map(str::to_owned))).collect()
         };
         assert_eq!(odd(&copies(&[Some("a"), None, Some("a")])), ["n1"]);
         assert_eq!(odd(&copies(&[None, None, Some("a")])), ["n2"]);

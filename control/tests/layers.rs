@@ -159,8 +159,16 @@ fn no_room_imports_a_later_one() {
 /// A simulation puts a clock of its own into the cluster's state. Nobody may look at another one; sleeps are tokio's.
 #[test]
 fn time_comes_from_the_clock() {
-    let clocks =
-        ["SystemTime", "now_utc", "now_local", "Instant::now", ".elapsed()", "thread::sleep", "SystemClock"];
+    let clocks = [
+        "SystemTime",
+        "now_utc",
+        "now_local",
+        "Instant::now",
+        "std::time::Instant",
+        ".elapsed()",
+        "thread::sleep",
+        "SystemClock",
+    ];
     // Commands put the system's clock where it is held.
     let commands = ["cli", "playground", "recover/mod.rs"];
     let users = users_of(&clocks, &[&["base/time.rs"], &commands[..]].concat());
@@ -170,6 +178,21 @@ fn time_comes_from_the_clock() {
 
 /// Where the system's clock is put into what holds it: for a control plane, and for the nodes of `miroir recover`.
 const HOLDERS_OF_CLOCKS: [&str; 2] = ["serve.rs uses SystemClock", "cluster/mod.rs uses SystemClock"];
+
+/// A simulation repeats a history from its seed. So nothing may decide by other randomness than the cluster's source, by the order of
+/// a hash table, which differs with each process, or by the branch of a `select!` that tokio draws.
+#[test]
+fn what_happens_follows_from_the_seed() {
+    let words = ["new_v4", "getrandom", "SystemRandom", "RandomState", "HashMap", "HashSet", "select!"];
+    let commands = ["cli", "playground"];
+    // The system's source is put where it is held: for a control plane, for secrets, which are made before one starts, and for the
+    // uids of log lines.
+    let holders = ["base/random.rs", "base/secrets.rs", "base/log.rs", "serve.rs"];
+    // They speak with Envoy and Kubernetes, and decide nothing.
+    let others = ["publish/grpc.rs", "publish/kubernetes.rs"];
+    let users = users_of(&words, &[&commands[..], &holders[..], &others[..]].concat());
+    assert!(users.is_empty(), "{}", users.join("\n"));
+}
 
 /// A simulation puts model nodes behind `Transport`. Nobody may reach a node past it.
 #[test]
@@ -186,6 +209,15 @@ fn nodes_are_reached_by_their_transport() {
     let allowed = [&["node/http.rs", "base/tls.rs"], &others[..]].concat();
     let users =
         users_of(&["reqwest", "hyper::", "TcpStream"], &[&allowed[..], &["base/listener.rs"]].concat());
+    assert!(users.is_empty(), "{}", users.join("\n"));
+}
+
+/// A simulation runs a control plane on one thread, and runs the ledger's calls itself. Nobody may start a thread, nor open the ledger's
+/// database past its `Storage`.
+#[test]
+fn one_thread_does_it_all() {
+    let allowed = ["ledger/group_commit.rs", "ledger/file.rs", "cli", "playground"];
+    let users = users_of(&["thread::", "spawn_blocking", "block_in_place", "Connection::open"], &allowed);
     assert!(users.is_empty(), "{}", users.join("\n"));
 }
 

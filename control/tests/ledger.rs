@@ -61,7 +61,7 @@ async fn a_ledger_without_a_version_is_the_first_one() {
     assert_eq!(ledger.call(write_keys::write_keys).await.unwrap().len(), 2);
     assert_eq!(ledger.call(intents::all).await.unwrap().len(), 15);
     assert_eq!(ledger.call(webhooks::all).await.unwrap().len(), 1);
-    assert_eq!(ledger.call(webhooks::take_untold).await.unwrap().len(), 3);
+    assert_eq!(ledger.call(webhooks::take_unposted).await.unwrap().len(), 3);
 }
 
 #[test]

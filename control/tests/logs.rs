@@ -7,38 +7,14 @@ mod support;
 use miroir_control::base::log::{self, LogFormat};
 use miroir_core::protocol::{COMMIT_PATH, NodeOutcome, NodeResult};
 use serde_json::{Value, json};
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+use std::{fs, sync::Arc};
 use support::{FakeNode, commit, control, enqueued};
-
-/// What has been logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn json(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
 
 #[tokio::test]
 async fn all_lines_about_a_write_and_its_task_carry_its_uid() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = log::subscriber(LogFormat::Json, false, move || writer.clone());
+    let logged = tempfile::NamedTempFile::new().unwrap();
+    let writer = Arc::new(logged.reopen().unwrap());
+    let subscriber = log::subscriber(LogFormat::Json, false, writer);
     // The test's runtime has one thread, so that all of the control plane logs here but for its ledger.
     let _logging = tracing::subscriber::set_default(subscriber);
     let folder = tempfile::tempdir().unwrap();
@@ -49,7 +25,8 @@ async fn all_lines_about_a_write_and_its_task_carry_its_uid() {
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
     control.internal(COMMIT_PATH, &commit(uid, vec![taken, missed])).await;
     assert_eq!(control.ended(uid).await["status"], "succeeded");
-    let lines = lines.json();
+    let lines = fs::read_to_string(logged.path()).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_message = |message: &str| {
         let line = lines.iter().find(|line| line["message"] == message);
         line.unwrap_or_else(|| panic!("no line `{message}`: {lines:?}"))

@@ -7,7 +7,7 @@ use miroir_core::{
     fan_out,
     http::RequestHead,
     intake::Intake,
-    search::{answer::NodeAnswer, merge::merge, request::SearchRequest},
+    search::{hits::answer::NodeAnswer, merge::merge, request::SearchRequest},
     shard::Shard,
     topology::{IndexConfig, Topology},
 };

@@ -19,6 +19,7 @@ pub mod http;
 pub mod intake;
 mod json;
 pub mod lease;
+pub mod node_name;
 pub mod operation;
 pub mod path;
 pub mod placement;

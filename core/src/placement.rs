@@ -1,6 +1,7 @@
 //! Placement: decides which nodes hold each shard's replicas. It uses weighted rendezvous hashing with bounded load and starts
 //! from the current placement, so that only what must move moves.
 
+use crate::node_name::NodeName;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -8,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacementNode {
     /// The node's name. Scores are hashed from it, so a node keeps its shards whatever its position.
-    pub name: String,
+    pub name: NodeName,
     /// Its share of the load, relative to the other nodes; zero or less means that it gets none.
     pub weight: f64,
     /// Replicas of a shard go to different zones if there are enough zones.
@@ -18,13 +19,13 @@ pub struct PlacementNode {
 impl PlacementNode {
     /// A node of weight 1 without a zone.
     #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<NodeName>) -> Self {
         Self { name: name.into(), weight: 1.0, zone: None }
     }
 }
 
 /// For each shard, the names of the nodes that hold it, the best one first.
-pub type Placement = Vec<Vec<String>>;
+pub type Placement = Vec<Vec<NodeName>>;
 
 /// Places `replication` replicas of each of `shards` shards and keeps what `previous` says wherever possible.
 ///
@@ -88,7 +89,7 @@ fn shares(shards: u16, replication: usize, nodes: &[&PlacementNode]) -> Vec<f64>
     }
     let zone = |node: &PlacementNode| match &node.zone {
         Some(zone) if zones.len() >= replication => zone.clone(),
-        _ => node.name.clone(),
+        _ => node.name.to_string(),
     };
     let mut open: BTreeMap<String, f64> = BTreeMap::new();
     for node in nodes {

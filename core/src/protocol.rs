@@ -2,7 +2,7 @@
 //!
 //! All of them are `POST` requests with JSON to the control plane's cluster, with the cluster's secret in [`SECRET_HEADER`].
 
-use crate::{documents::Preflight, error::ErrorBody, json::to_bytes, shard::Shard};
+use crate::{documents::Preflight, error::ErrorBody, json::to_bytes, node_name::NodeName, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,7 +81,7 @@ pub struct Report {
     pub oldest: u64,
     /// Nodes of the newest topology that have not answered this VM yet: the VM must not read from them or write to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unreached: Vec<String>,
+    pub unreached: Vec<NodeName>,
     /// The last [`ReportReply::needed`] that the VM has received: it reads by no older topology.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed: Option<u64>,
@@ -96,7 +96,7 @@ pub struct Report {
     pub waits: bool,
     /// Those of the [unreached](Self::unreached) nodes for which Envoy has no cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub without_cluster: Vec<String>,
+    pub without_cluster: Vec<NodeName>,
     /// The version of the newest topology that the VM has; 0 if the filter is of an older version that does not report it.
     #[serde(default)]
     pub newest: u64,
@@ -242,7 +242,7 @@ pub enum BeginReply {
         /// The index's primary key; every document addition is sent with it.
         primary_key: Option<String>,
         /// Names of the nodes to which the positions in [`Self::Send::writers`] refer.
-        nodes: Vec<String>,
+        nodes: Vec<NodeName>,
         /// For each shard of the begin, in the same order, the positions in `nodes` of its writers.
         writers: Vec<Vec<u16>>,
         /// Shards that are being copied: the commit must list the ids written to them.
@@ -290,7 +290,7 @@ pub struct Commit {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeResult {
     /// The node's name.
-    pub node: String,
+    pub node: NodeName,
     /// How the node answered.
     pub outcome: NodeOutcome,
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     json::RawObject,
-    shard::{Shard, TAG_FIELD},
+    shard::{Shard, ShardTag, TAG_FIELD},
 };
 use std::fmt;
 
@@ -57,11 +57,12 @@ impl DocumentTag {
     #[must_use]
     pub fn from_json(json: &str) -> Option<Self> {
         let Some(texts) = json.strip_prefix('[') else {
-            let shard = Shard::from_tag(json.strip_prefix('"')?.strip_suffix('"')?)?;
-            return Some(Self { shard, sequence: None });
+            let tag: ShardTag = json.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
+            return Some(Self { shard: tag.shard(), sequence: None });
         };
         let (tag, sequence) = texts.strip_prefix('"')?.strip_suffix("\"]")?.split_once("\",\"")?;
-        Some(Self { shard: Shard::from_tag(tag)?, sequence: Some(Sequence::from_text(sequence)?) })
+        let tag: ShardTag = tag.parse().ok()?;
+        Some(Self { shard: tag.shard(), sequence: Some(Sequence::from_text(sequence)?) })
     }
 }
 

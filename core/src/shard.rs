@@ -1,5 +1,7 @@
 //! Maps a document's id to its shard, and a shard to its tag.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::{fmt, str::FromStr};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most shards a cluster can have: the number of distinct tags.
@@ -12,7 +14,7 @@ pub const TAG_FIELD: &str = "_miroir_shard";
 const TAG_ALPHABET: &[u8; 8] = b",;()[]{}";
 
 /// A slot of the hash of document ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Shard(pub u16);
 
@@ -38,27 +40,72 @@ impl Shard {
         Self(u16::try_from(hash % u64::from(shards.max(1))).unwrap_or(0))
     }
 
-    /// The value of [`TAG_FIELD`] for this shard: three characters out of `,;()[]{}`.
+    /// The tag of this shard.
     #[must_use]
-    pub fn tag(self) -> String {
-        [self.0 >> 6, self.0 >> 3, self.0]
-            .iter()
-            .filter_map(|octal| TAG_ALPHABET.get(usize::from(octal & 7)).copied().map(char::from))
-            .collect()
+    pub fn tag(self) -> ShardTag {
+        let letter = |octal: u16| TAG_ALPHABET.get(usize::from(octal & 7)).copied().unwrap_or(b',');
+        ShardTag([self.0 >> 6, self.0 >> 3, self.0].map(letter))
+    }
+}
+
+/// The value of [`TAG_FIELD`] for a shard: three characters out of `,;()[]{}`, the digits of its number in base 8.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardTag([u8; 3]);
+
+/// A text that is not the tag of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the tag of a shard must be three characters out of `,;()[]{{}}`")]
+pub struct NotAShardTag;
+
+impl ShardTag {
+    /// The tag as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Parses a tag; `None` if the text is not one.
+    /// The shard that has this tag.
     #[must_use]
-    pub fn from_tag(tag: &str) -> Option<Self> {
-        if tag.len() != 3 {
-            return None;
+    pub fn shard(self) -> Shard {
+        let digit = |letter| TAG_ALPHABET.iter().zip(0..).find(|(other, _)| **other == letter);
+        Shard(self.0.into_iter().filter_map(digit).fold(0, |slot, (_, digit)| slot << 3 | digit))
+    }
+}
+
+impl FromStr for ShardTag {
+    type Err = NotAShardTag;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let letters: [u8; 3] = text.as_bytes().try_into().map_err(|_| NotAShardTag)?;
+        if letters.iter().all(|letter| TAG_ALPHABET.contains(letter)) {
+            Ok(Self(letters))
+        } else {
+            Err(NotAShardTag)
         }
-        tag.bytes()
-            .try_fold(0u16, |slot, byte| {
-                let digit = TAG_ALPHABET.iter().position(|&letter| letter == byte)?;
-                Some(slot << 3 | u16::try_from(digit).ok()?)
-            })
-            .map(Self)
+    }
+}
+
+impl fmt::Display for ShardTag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ShardTag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), formatter)
+    }
+}
+
+impl Serialize for ShardTag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ShardTag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -73,7 +120,7 @@ pub fn tag_filter(shards: &[Shard]) -> String {
             filter.push(',');
         }
         filter.push('"');
-        filter.push_str(&shard.tag());
+        filter.push_str(shard.tag().as_str());
         filter.push('"');
     }
     filter.push(']');
@@ -98,13 +145,23 @@ mod tests {
 
     #[test]
     fn tags_are_distinct_and_come_back() {
-        for slot in 0..MAX_SHARDS {
-            assert_eq!(Shard::from_tag(&Shard(slot).tag()), Some(Shard(slot)));
+        for shard in (0..MAX_SHARDS).map(Shard) {
+            let tag = shard.tag();
+            assert_eq!((tag.shard(), tag.to_string().parse()), (shard, Ok(tag)));
         }
-        assert_eq!(Shard(0).tag(), ",,,");
-        assert_eq!(Shard(511).tag(), "}}}");
-        assert_eq!(Shard::from_tag("abc"), None);
-        assert_eq!(Shard::from_tag(",,"), None);
+        assert_eq!(Shard(0).tag().as_str(), ",,,");
+        assert_eq!(Shard(511).tag().as_str(), "}}}");
+        for text in ["abc", ",,", ",,,,", ""] {
+            assert_eq!(text.parse::<ShardTag>(), Err(NotAShardTag), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_shows_a_tag_as_text() {
+        let tag = Shard(9).tag();
+        assert_eq!(serde_json::to_string(&tag).unwrap(), r#"",;;""#);
+        assert_eq!(serde_json::from_str::<ShardTag>(r#"",;;""#).unwrap(), tag);
+        assert!(serde_json::from_str::<ShardTag>(r#""a;;""#).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     budget,
     callouts::outcome,
-    lease::{self, Heard},
+    lease::{self, AfterReport},
     metrics, random, reachability, refused_topology,
     stream::Stream,
     traces,
@@ -53,7 +53,7 @@ impl Gateway {
 impl Context for Gateway {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
         if let Some(heard) = lease::digest(token, headers, body_size) {
-            if let (Heard::Again, Some(topology)) = (heard, &self.topology) {
+            if let (AfterReport::Again, Some(topology)) = (heard, &self.topology) {
                 lease::report(topology, false);
             }
             return;

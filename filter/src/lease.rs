@@ -1,7 +1,7 @@
 //! Where this VM keeps its [`Lease`]: it outlives configurations and streams, and hears the time and the answers from here.
 
 use crate::{callouts::outcome, gateway_name, reachability, refused_topology, vm_name};
-pub use miroir_core::lease::{Heard, Permission};
+pub use miroir_core::lease::{AfterReport, Permission};
 use miroir_core::{
     lease::{Lease, PATIENCE},
     protocol::{REPORT_PATH, Report, SECRET_HEADER},
@@ -64,7 +64,7 @@ pub fn report(topology: &Topology, waits: bool) -> Option<u32> {
 }
 
 /// Handles the answer to a report; `None` if the token belongs to something else.
-pub fn digest(token: u32, headers: usize, body_size: usize) -> Option<Heard> {
+pub fn digest(token: u32, headers: usize, body_size: usize) -> Option<AfterReport> {
     if !LEASE.with_borrow(|lease| lease.awaits(token)) {
         return None;
     }

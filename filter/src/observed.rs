@@ -4,6 +4,7 @@ use crate::{metrics, traces::Trace};
 use miroir_core::{
     http::{CallId, Callout, Outcome, Reply, Upstream},
     intake::Collector,
+    node_name::NodeName,
     operation::Operation,
     progress::Progress,
     read::MISSING_SHARDS_HEADER,
@@ -23,9 +24,9 @@ pub struct Observed {
     /// The trace of the request.
     pub trace: Trace,
     /// Names of the nodes that were asked.
-    asked: BTreeSet<String>,
-    /// Pending callouts: which upstream was asked, and when; `None` if the callout could not be sent.
-    calls: HashMap<CallId, (String, Option<Instant>)>,
+    asked: BTreeSet<NodeName>,
+    /// Pending callouts: which node was asked, `None` for the control plane; and when, `None` if the callout could not be sent.
+    calls: HashMap<CallId, (Option<NodeName>, Option<Instant>)>,
 }
 
 impl Observed {
@@ -42,14 +43,12 @@ impl Observed {
 
     /// Records a callout that was sent, or that could not be sent.
     pub fn asked(&mut self, topology: &Topology, call: &Callout, sent: bool) {
-        let name = match call.upstream {
-            Upstream::Control => "control",
-            Upstream::Node(node) => topology.node(node).map_or("", |node| &node.name),
+        let node = match call.upstream {
+            Upstream::Control => None,
+            Upstream::Node(node) => topology.node(node).map(|node| node.name.clone()),
         };
-        if call.upstream != Upstream::Control {
-            self.asked.insert(name.to_owned());
-        }
-        self.calls.insert(call.id, (name.to_owned(), sent.then(Instant::now)));
+        self.asked.extend(node.clone());
+        self.calls.insert(call.id, (node, sent.then(Instant::now)));
     }
 
     /// Passes a callout's outcome to the operation.
@@ -60,7 +59,7 @@ impl Observed {
         };
         self.trace.end(id, &outcome);
         if let Some((node, begun)) = self.calls.remove(&id) {
-            let labels = [("node", &*node)];
+            let labels = [("node", node.as_deref().unwrap_or("control"))];
             if let Some(begun) = begun {
                 let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 metrics::record("miroir_callout_milliseconds", &labels, took);
@@ -90,7 +89,7 @@ impl Observed {
     /// Records the end of the operation.
     pub fn done(&mut self, reply: &Reply, cut_off: bool) {
         let missing = missing(reply);
-        let nodes: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        let nodes: Vec<&str> = self.asked.iter().map(NodeName::as_str).collect();
         self.trace.done(reply, self.index.as_deref(), &nodes, missing);
         answered(self.operation, reply, missing.is_some());
         if !self.asked.is_empty() {
@@ -112,7 +111,7 @@ impl Observed {
         if !matches!(hostcalls::get_property(vec!["request", "path"]), Ok(Some(_))) {
             return;
         }
-        let nodes: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        let nodes: Vec<&str> = self.asked.iter().map(NodeName::as_str).collect();
         for (name, value) in [
             ("miroir_operation", Some(self.operation)),
             ("miroir_index", self.index.as_deref()),

@@ -4,7 +4,7 @@
 //! holder of a shard before it has answered every VM.
 
 use crate::callouts::outcome;
-use miroir_core::{http::Outcome, topology::Topology};
+use miroir_core::{http::Outcome, node_name::NodeName, topology::Topology};
 use proxy_wasm::{hostcalls, types::Status};
 use std::{
     cell::RefCell,
@@ -24,7 +24,7 @@ struct Reach {
     /// Pending health requests by Envoy's token, with the cluster that each was sent to.
     asked: HashMap<u32, String>,
     /// Nodes of the newest topology that have not answered yet.
-    unreached: Vec<String>,
+    unreached: Vec<NodeName>,
     /// Clusters that Envoy does not have.
     unknown: HashSet<String>,
 }
@@ -92,7 +92,7 @@ pub fn digest(topology: &Topology, token: u32, headers: usize, body_size: usize)
 }
 
 /// The nodes of the newest topology that have not answered yet, and the nodes of `topology` whose cluster Envoy does not have.
-pub fn unreached(topology: &Topology) -> (Vec<String>, Vec<String>) {
+pub fn unreached(topology: &Topology) -> (Vec<NodeName>, Vec<NodeName>) {
     REACH.with_borrow(|reach| {
         let nodes = topology.config().nodes.iter();
         let unknown = nodes.filter(|node| reach.unknown.contains(&node.cluster));

@@ -215,12 +215,10 @@ impl Trace {
 }
 
 impl Recorded {
-    fn upstream(&self, upstream: Upstream) -> String {
+    fn upstream(&self, upstream: Upstream) -> &str {
         match upstream {
-            Upstream::Control => "control".to_owned(),
-            Upstream::Node(node) => {
-                self.topology.node(node).map(|node| node.name.clone()).unwrap_or_default()
-            }
+            Upstream::Control => "control",
+            Upstream::Node(node) => self.topology.node(node).map_or("", |node| &node.name),
         }
     }
 

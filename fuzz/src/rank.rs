@@ -1,7 +1,7 @@
 //! `_rankingScoreDetails`: any details can be compared, and the order of one query's hits is total.
 
 use crate::Input;
-use miroir_core::search::rank::{Rank, Weighted};
+use miroir_core::search::hit_order::rank::{Rank, Weighted};
 use serde_json::{Map, Value, json, value::to_raw_value};
 use std::cmp::Ordering;
 

@@ -80,6 +80,6 @@ fn main() {
         let slowest = answers.iter().map(|(_, took)| *took).max().unwrap_or_default().as_secs_f64();
         let (peak, after) = (envoy.memory("VmHWM"), envoy.memory("VmRSS"));
         println!("{at_once:>8} {:>20} {slowest:>10.1} {peak:>8} {after:>9}", counts.join(", "));
-        cluster.wait_settled();
+        cluster.wait_tasks_ended();
     }
 }

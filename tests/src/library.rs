@@ -40,7 +40,7 @@ impl Sandbox {
     /// # Panics
     /// The check fails.
     pub fn library_is_whole(&self, count: usize, version: u64) {
-        self.wait_settled();
+        self.wait_tasks_ended();
         for gateway in 0..self.gateways() {
             let query = json!({"limit": 1000, "filter": format!("v = {version}")});
             let answer = self.gateway(gateway).json("POST", "/indexes/books/search", &query);

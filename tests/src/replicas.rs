@@ -39,21 +39,21 @@ impl<'a> History<'a> {
 }
 
 impl Sandbox {
-    /// Like [`Self::wait_settled`], but first waits until gateways are idle: a gateway may still hold requests of clients that
+    /// Like [`Self::wait_tasks_ended`], but first waits until gateways are idle: a gateway may still hold requests of clients that
     /// have disconnected.
     ///
     /// # Panics
     /// This does not happen in time.
     pub fn wait_idle(&self) {
         wait_until("gateways are idle", || self.gateways_are_idle());
-        self.wait_settled();
+        self.wait_tasks_ended();
     }
 
     /// Waits until no write is open, and all tasks have ended.
     ///
     /// # Panics
     /// This does not happen in time.
-    pub fn wait_settled(&self) {
+    pub fn wait_tasks_ended(&self) {
         wait_until("all tasks have ended", || {
             let status = self.status();
             let idle = ["openWrites", "waiting", "unsettledTasks"].iter().all(|key| status[*key] == 0);

@@ -19,7 +19,7 @@ use axum::{
     Json,
     http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -94,7 +94,7 @@ pub struct Status {
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// The node's name.
-    pub name: String,
+    pub name: NodeName,
     /// The URL of the node.
     pub url: String,
     /// Whether the node is reachable.
@@ -133,11 +133,11 @@ pub struct ShardStatus {
     /// The shard's number.
     pub shard: u16,
     /// Nodes with an active replica that misses nothing: these are read and written.
-    pub active: Vec<String>,
+    pub active: Vec<NodeName>,
     /// Nodes with a replica that is stale, as a whole or in an index, and is to be repaired.
-    pub stale: Vec<String>,
+    pub stale: Vec<NodeName>,
     /// Nodes with an old copy, which will be deleted.
-    pub old: Vec<String>,
+    pub old: Vec<NodeName>,
 }
 
 /// `GET /_miroir/status`.
@@ -173,7 +173,7 @@ impl Status {
                 behind: cluster_state.behind.contains(&node.name),
                 active: of_node(&|standing| standing == Standing::Active),
                 stale: of_node(&|standing| standing == Standing::Stale),
-                stale_in_indexes: stale_in_indexes(&cluster_state, |name| name == node.name),
+                stale_in_indexes: stale_in_indexes(&cluster_state, |name| *name == node.name),
                 old: of_node(&|standing| standing == Standing::Old),
                 weight: member.map_or(1, |member| member.config.weight),
                 zone: member.and_then(|member| member.config.zone.clone()),
@@ -182,7 +182,7 @@ impl Status {
                 error: health.error,
             }
         });
-        let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
+        let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
         Status {
             ready: cluster.is_ready(),
             topology_version: cluster_state.version,
@@ -243,7 +243,7 @@ impl Standing {
 }
 
 /// The number of replicas that are stale in an index, on nodes for which the condition holds; by index.
-fn stale_in_indexes(cluster_state: &ClusterState, is_wanted: impl Fn(&str) -> bool) -> BTreeMap<String, usize> {
+fn stale_in_indexes(cluster_state: &ClusterState, is_wanted: impl Fn(&NodeName) -> bool) -> BTreeMap<String, usize> {
     let mut stale = BTreeMap::new();
     for (index, ..) in cluster_state.stale.iter().filter(|(_, node, ..)| is_wanted(node)) {
         *stale.entry(index.to_owned()).or_default() += 1;
@@ -253,15 +253,15 @@ fn stale_in_indexes(cluster_state: &ClusterState, is_wanted: impl Fn(&str) -> bo
 
 /// The number of desired replicas that are not active.
 fn missing(cluster_state: &ClusterState) -> usize {
-    let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
-        wanted.iter().filter(|name| cluster_state.active(shard).all(|node| node != name.as_str())).count()
+    let of_shard = |(shard, wanted): (Shard, &Vec<NodeName>)| {
+        wanted.iter().filter(|name| cluster_state.active(shard).all(|node| node != *name)).count()
     };
     cluster_state.shards().zip(&cluster_state.desired).map(of_shard).sum()
 }
 
 /// The number of replicas that are not desired.
 fn surplus(cluster_state: &ClusterState) -> usize {
-    let of_shard = |(shard, wanted): (Shard, &Vec<String>)| {
+    let of_shard = |(shard, wanted): (Shard, &Vec<NodeName>)| {
         cluster_state.of(shard).iter().filter(|replica| !wanted.contains(&replica.node)).count()
     };
     cluster_state.shards().zip(&cluster_state.desired).map(of_shard).sum()

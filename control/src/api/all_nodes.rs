@@ -97,11 +97,11 @@ async fn send(
             }
             Ok(answer) => {
                 let error = node.unexpected(&request, &answer);
-                tracing::warn!(node = node.name, error = %error.chain(), "a node misses a change");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node misses a change");
                 missed.push(node.name.clone());
             }
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node may miss a change");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node may miss a change");
                 missed.push(node.name.clone());
             }
         }

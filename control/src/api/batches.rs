@@ -21,8 +21,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
+use miroir_core::node_name::NodeName;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// The statistics of a batch that are taken from one node.
 const OF_NODE: [&str; 3] = ["progressTrace", "writeChannelCongestion", "internalDatabaseSizes"];
@@ -113,14 +114,14 @@ fn strategy(task: &Task) -> String {
 async fn views(cluster: &Cluster, tasks: &[Task]) -> Vec<Value> {
     let of_nodes = of_nodes(cluster, tasks).await.unwrap_or_else(|error| {
         tracing::warn!(error = %error.chain(), "nodes could not be asked for their batches");
-        HashMap::new()
+        BTreeMap::new()
     });
     tasks.iter().map(|task| cluster_state(task, of_nodes.get(&task.uid))).collect()
 }
 
 /// For each task, the batch object of one of its nodes. Tasks whose nodes are unreachable, or have deleted their tasks, are
 /// left out.
-async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Value>> {
+async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<BTreeMap<u32, Value>> {
     let uids: Vec<u32> = tasks.iter().map(|task| task.uid).collect();
     let parts = cluster
         .ledger
@@ -130,7 +131,7 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Valu
                 .collect::<Result<Vec<_>>>()
         })
         .await?;
-    let mut wanted: BTreeMap<String, HashMap<u64, u32>> = BTreeMap::new();
+    let mut wanted: BTreeMap<NodeName, BTreeMap<u64, u32>> = BTreeMap::new();
     for (uid, parts) in parts {
         let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
         if let Some(part) = parts.into_iter().find(|part| part.main && is_up(&part.node)) {
@@ -143,10 +144,10 @@ async fn of_nodes(cluster: &Cluster, tasks: &[Task]) -> Result<HashMap<u32, Valu
 }
 
 /// A node's batch objects, by the ledger's task uid. `wanted` maps the node's task uids to those of the ledger.
-async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> Option<Vec<(u32, Value)>> {
+async fn of_node(cluster: &Cluster, node: &str, wanted: &BTreeMap<u64, u32>) -> Option<Vec<(u32, Value)>> {
     let node = cluster.node(node)?;
     let silent = |error: &Error| {
-        tracing::warn!(node = node.name, error = %error.chain(), "a node does not tell of its batches");
+        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell of its batches");
     };
     let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
     let uids: Vec<u64> = wanted.keys().copied().collect();
@@ -160,7 +161,7 @@ async fn of_node(cluster: &Cluster, node: &str, wanted: &HashMap<u64, u32>) -> O
     }
     let uids: Vec<u64> = batches.iter().map(|(_, batch)| *batch).collect();
     let told = node.batches(&uids, wanted.len()).await.inspect_err(silent).ok()?;
-    let told: HashMap<u64, &Value> =
+    let told: BTreeMap<u64, &Value> =
         told.iter().filter_map(|batch| Some((number(batch, "uid")?, batch))).collect();
     let of_task = |(uid, batch): &(u32, u64)| {
         let mut batch = (*told.get(batch)?).clone();

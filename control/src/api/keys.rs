@@ -14,7 +14,6 @@ use axum::{
 };
 use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 /// If the user runs the cluster without a master key, it has no API keys for clients, although its nodes have keys.
 fn needs_master_key(cluster: &Cluster) -> Result<()> {
@@ -90,7 +89,7 @@ pub async fn create(cluster: Shared, mut sent: Sent) -> Result<Response> {
     if let Some(Value::Object(mut body)) = sent.json()
         && body.get("uid").is_none_or(Value::is_null)
     {
-        body.insert("uid".to_owned(), json!(Uuid::new_v4().hyphenated().to_string()));
+        body.insert("uid".to_owned(), json!(cluster.random.uuid().hyphenated().to_string()));
         sent.request.body = Bytes::from(Value::Object(body).to_string());
     }
     everywhere(&cluster, sent, |_| None).await

@@ -33,8 +33,8 @@ pub struct RepairRequest {
     /// Replicas to be rebuilt from others.
     pub replicas: Vec<SilentReplica>,
     /// Shards of which a node has misplaced documents, which are to be deleted.
-    #[serde(default)]
-    pub strays: Vec<SilentReplica>,
+    #[serde(default, rename = "strays")]
+    pub misplaced: Vec<SilentReplica>,
     /// The pace of moves, until another operation changes it.
     #[serde(default)]
     pub pace: Pace,
@@ -92,7 +92,7 @@ pub async fn repair(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
                     ));
                 }
             }
-            for SilentReplica { shard, node } in &repair.strays {
+            for SilentReplica { shard, node } in &repair.misplaced {
                 if cluster_state.member(node).is_none() || !cluster_state.mark_misplaced(*shard, node) {
                     errors.push(format!(
                         "documents of shard {} on node `{node}` cannot be deleted: the node has, or will get, a replica of this shard",

@@ -58,7 +58,7 @@ async fn documents(cluster: &Cluster, node_tasks: &[NodeTask]) -> Option<Vec<u8>
         let path = ApiPath::new(["tasks", &task.node_task.to_string(), "documents"]);
         let asked = cluster.node(&task.node)?.send(&Request::own("GET", path, None)).await;
         let silent = |error: &Error| {
-            tracing::warn!(node = task.node, error = %error.chain(), "a node does not tell a task's documents");
+            tracing::warn!(node = task.node.as_str(), error = %error.chain(), "a node does not tell a task's documents");
         };
         let answer = asked.inspect_err(silent).ok()?;
         answer.is_success().then_some((task, answer.body))

@@ -130,7 +130,7 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
     let asked = parts.into_iter().map(async |(node, node_tasks)| {
         let node = cluster.node(&node)?;
         let silent = |error: &Error| {
-            tracing::warn!(node = node.name, error = %error.chain(), "a node may not cancel its tasks");
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node may not cancel its tasks");
         };
         let node_task = node.cancel_tasks(&node_tasks).await.inspect_err(silent).ok()??;
         Some(NodeTask { node: node.name.clone(), node_task, main: true, shards: Vec::new() })

@@ -83,7 +83,7 @@ pub async fn create(cluster: Shared, sent: Sent) -> Result<Response> {
         Ok(body) => body,
         Err(refusal) => return Ok(refusal),
     };
-    let uuid = Uuid::new_v4();
+    let uuid = cluster.random.uuid();
     if body.get("url").is_none_or(Value::is_null) {
         return Err(missing_url(uuid).into());
     }

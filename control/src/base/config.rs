@@ -3,12 +3,13 @@
 
 use crate::base::error::{Error, Result};
 use miroir_core::{
+    node_name::NodeName,
     shard::MAX_SHARDS,
     topology::{FanOut, Limits, OnLostControl, OnMissingShards},
     trace::TracingConfig,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 /// The Envoy cluster of the control plane.
 pub const CONTROL_CLUSTER: &str = "miroir_control";
@@ -161,7 +162,7 @@ pub struct ClusterConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeConfig {
     /// Its name in the cluster.
-    pub name: String,
+    pub name: NodeName,
     /// Where it listens.
     pub url: url::Url,
     /// The Envoy cluster that reaches it.
@@ -194,10 +195,8 @@ impl NodeFile {
     /// All errors in the configuration at once.
     pub fn validate(self, key: &str) -> Result<NodeConfig, Vec<String>> {
         let mut errors = Vec::new();
-        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        {
-            errors.push(format!("{key}.name: `{}` must be letters, digits, `-`, `_`, `.`", self.name));
-        }
+        let name = self.name.parse::<NodeName>();
+        let name = name.map_err(|error| errors.push(format!("{key}.name: {error}"))).ok();
         let weight = self.weight.unwrap_or(1);
         if !(1..=1000).contains(&weight) {
             errors.push(format!("{key}.weight: {weight} must be 1 to 1000"));
@@ -218,8 +217,8 @@ impl NodeFile {
                 None
             }
         };
-        match url.filter(|_| errors.is_empty()) {
-            Some(url) => Ok(NodeConfig { name: self.name, url, cluster, weight, zone: self.zone }),
+        match name.zip(url).filter(|_| errors.is_empty()) {
+            Some((name, url)) => Ok(NodeConfig { name, url, cluster, weight, zone: self.zone }),
             None => Err(errors),
         }
     }
@@ -228,11 +227,14 @@ impl NodeFile {
 /// Finds duplicates in a list of nodes with their positions: no two nodes may share a name, a URL or an Envoy cluster.
 #[must_use]
 pub fn duplicates<'a>(nodes: impl IntoIterator<Item = (usize, &'a NodeConfig)>) -> Vec<String> {
-    let mut seen: [HashSet<String>; 3] = Default::default();
+    let mut seen: [BTreeSet<String>; 3] = Default::default();
     let mut errors = Vec::new();
     for (position, node) in nodes {
-        let values =
-            [("name", node.name.clone()), ("url", node.url.to_string()), ("cluster", node.cluster.clone())];
+        let values = [
+            ("name", node.name.to_string()),
+            ("url", node.url.to_string()),
+            ("cluster", node.cluster.clone()),
+        ];
         for ((key, value), seen) in values.into_iter().zip(&mut seen) {
             if !seen.insert(value.clone()) {
                 errors.push(format!("nodes[{position}].{key}: `{value}` is used by two nodes"));

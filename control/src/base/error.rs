@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
-use miroir_core::error::{ApiError, Code, ErrorBody};
+use miroir_core::{
+    error::{ApiError, Code, ErrorBody},
+    node_name::NodeName,
+};
 use std::{error::Error as StdError, fmt};
 
 /// An error of the control plane.
@@ -44,7 +47,7 @@ pub enum Error {
     #[error("node `{node}` did not answer")]
     Unreachable {
         /// The node's name.
-        node: String,
+        node: NodeName,
         /// There was no connection, so that the node has nothing of the request.
         is_unsent: bool,
         /// What its transport says.
@@ -54,7 +57,7 @@ pub enum Error {
     #[error("node `{node}` answered {status} to {request}: {body}")]
     Unexpected {
         /// The node's name.
-        node: String,
+        node: NodeName,
         /// HTTP status.
         status: u16,
         /// Method and path.
@@ -66,7 +69,7 @@ pub enum Error {
     #[error("node `{node}` answered {request} with something else than Meilisearch: {body}")]
     UnreadableAnswer {
         /// The node's name.
-        node: String,
+        node: NodeName,
         /// Method and path.
         request: String,
         /// The start of the body.
@@ -195,8 +198,7 @@ mod tests {
     #[test]
     fn a_chain_names_each_cause_once() {
         let refused = || std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
-        let unreachable =
-            Error::Unreachable { node: "a".to_owned(), is_unsent: true, source: refused().into() };
+        let unreachable = Error::Unreachable { node: "a".into(), is_unsent: true, source: refused().into() };
         assert_eq!(unreachable.chain().to_string(), "node `a` did not answer: connection refused");
         assert_eq!(
             unreachable.to_api().body.message,

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(mode(folder.path()), 0o755);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_folder_has_one_holder() {
         let folder = tempfile::tempdir().unwrap();
         let first = Claim::of(folder.path()).await.unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Spans have the level of errors, so that lines keep them at every level that `MIROIR_LOG` has for all modules.
 
+use crate::base::random::{Random, SystemRandom};
 use tracing::{Span, Subscriber, error_span};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
@@ -62,7 +63,7 @@ pub fn learn_uid(uid: u32) {
 }
 
 fn short_uid() -> String {
-    let mut uid = uuid::Uuid::new_v4().simple().to_string();
+    let mut uid = SystemRandom.name();
     uid.truncate(8);
     uid
 }
@@ -72,31 +73,14 @@ mod tests {
     use super::*;
     use crate::testing::{Reply, Script, node};
     use serde_json::{Value, json};
-    use std::{
-        io::{self, Write},
-        sync::{Arc, Mutex},
-    };
+    use std::{fs, sync::Arc};
     use tracing::Instrument;
 
-    /// What has been logged.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn logged(format: LogFormat, work: impl FnOnce()) -> Vec<String> {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        tracing::subscriber::with_default(subscriber(format, false, move || writer.clone()), work);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines = tempfile::NamedTempFile::new().unwrap();
+        let writer = Arc::new(lines.reopen().unwrap());
+        tracing::subscriber::with_default(subscriber(format, false, writer), work);
+        let text = fs::read_to_string(lines.path()).unwrap();
         text.lines().map(ToOwned::to_owned).collect()
     }
 

@@ -1,4 +1,4 @@
-//! What does not depend on a running cluster: errors, time, files, TLS, secrets, listeners, the cluster's description.
+//! What does not depend on a running cluster: errors, time, randomness, files, TLS, secrets, listeners, the cluster's description.
 
 pub mod config;
 pub mod error;
@@ -7,6 +7,7 @@ pub mod json;
 pub mod listener;
 pub mod log;
 pub mod outbound;
+pub mod random;
 pub mod secrets;
 pub mod table;
 pub mod time;

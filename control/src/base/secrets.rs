@@ -5,6 +5,7 @@
 use crate::base::{
     error::{Error, Result},
     files,
+    random::{Random, SystemRandom},
 };
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -111,10 +112,10 @@ pub fn given(name: &str, environment: impl Fn(&str) -> Option<String>) -> Result
     Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()).filter(is_there))
 }
 
-/// 244 random bits, in hexadecimal.
+/// 244 random bits of the operating system's, in hexadecimal.
 #[must_use]
 pub fn random() -> String {
-    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+    format!("{}{}", SystemRandom.name(), SystemRandom.name())
 }
 
 /// Compares in constant time, so that the duration does not reveal how much of a guess is right.

@@ -14,7 +14,7 @@ use crate::{
     membership::plan::Plan,
     verify::{Difference, Findings, MisplacedDocument, SilentReplica},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::BTreeSet;
 
 /// Number of shards per request.
@@ -44,10 +44,10 @@ pub struct RepairArgs {
 pub async fn verify(args: &QueryArgs) -> Result<()> {
     let findings = compare(args).await?;
     show(args, &findings)?;
-    let (differ, strays) = (findings.differences.len(), findings.strays.len());
-    if differ + strays > 0 {
+    let (differ, misplaced) = (findings.differences.len(), findings.misplaced.len());
+    if differ + misplaced > 0 {
         return Err(Error::Other(format!(
-            "{differ} document(s) differ, {strays} are misplaced: run `miroir repair`"
+            "{differ} document(s) differ, {misplaced} are misplaced: run `miroir repair`"
         )));
     }
     if !findings.silent.is_empty() {
@@ -76,11 +76,12 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
             ids.join(", ")
         )));
     }
-    let of = |stray: &MisplacedDocument| SilentReplica { shard: stray.shard, node: stray.node.clone() };
-    let strays: BTreeSet<SilentReplica> = findings.strays.iter().map(of).collect();
+    let of =
+        |document: &MisplacedDocument| SilentReplica { shard: document.shard, node: document.node.clone() };
+    let misplaced: BTreeSet<SilentReplica> = findings.misplaced.iter().map(of).collect();
     let repair = RepairRequest {
         replicas: wrong.into_iter().collect(),
-        strays: strays.into_iter().collect(),
+        misplaced: misplaced.into_iter().collect(),
         pace: args.pace,
     };
     if args.query.json {
@@ -88,15 +89,15 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
     } else {
         let verb = if args.dry_run { "would rebuild" } else { "rebuilding" };
         println!("{verb} {} replica(s)", repair.replicas.len());
-        if !findings.strays.is_empty() {
+        if !findings.misplaced.is_empty() {
             let verb = if args.dry_run { "would delete" } else { "deleting" };
-            println!("{verb} {} misplaced document(s)", findings.strays.len());
+            println!("{verb} {} misplaced document(s)", findings.misplaced.len());
         }
     }
-    if args.dry_run || repair.replicas.len() + repair.strays.len() == 0 {
+    if args.dry_run || repair.replicas.len() + repair.misplaced.len() == 0 {
         return Ok(());
     }
-    let plan = Plan { replicas: repair.replicas.len(), deleted: repair.strays.len(), ..Plan::default() };
+    let plan = Plan { replicas: repair.replicas.len(), deleted: repair.misplaced.len(), ..Plan::default() };
     let _: RepairRequest = client::post(&args.query, "/_miroir/repair", &repair).await?;
     operate::wait(&args.query, &plan).await
 }
@@ -109,10 +110,10 @@ fn judge<'a>(
     let mut wrong = BTreeSet::new();
     let mut unknown = Vec::new();
     for difference in differences {
-        let of = |node: &String| SilentReplica { shard: difference.shard, node: node.clone() };
+        let of = |node: &NodeName| SilentReplica { shard: difference.shard, node: node.clone() };
         match node {
             Some(node) if difference.copies.contains_key(node) => {
-                wrong.insert(of(&node.to_owned()));
+                wrong.insert(of(&node.into()));
             }
             _ if difference.odd.is_empty() => unknown.push(difference),
             _ => wrong.extend(difference.odd.iter().map(of)),
@@ -133,7 +134,7 @@ async fn compare(args: &QueryArgs) -> Result<Findings> {
         findings.copies += found.copies;
         findings.differences.extend(found.differences);
         findings.silent.extend(found.silent);
-        findings.strays.extend(found.strays);
+        findings.misplaced.extend(found.misplaced);
         bar.inc(shards.len() as u64);
         bar.set_message(format!("{} copies, {} differ", findings.copies, findings.differences.len()));
     }
@@ -149,7 +150,7 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
     if !findings.differences.is_empty() {
         let mut rows = table(&["index", "shard", "id", "copies"]);
         for difference in &findings.differences {
-            let copy = |(node, hash): (&String, &Option<String>)| {
+            let copy = |(node, hash): (&NodeName, &Option<String>)| {
                 format!("{node}: {}", hash.as_deref().unwrap_or("missing"))
             };
             let copies: Vec<String> = difference.copies.iter().map(copy).collect();
@@ -162,10 +163,15 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
         }
         println!("{rows}");
     }
-    if !findings.strays.is_empty() {
+    if !findings.misplaced.is_empty() {
         let mut rows = table(&["index", "shard", "id", "misplaced on"]);
-        for stray in &findings.strays {
-            rows.add_row([&stray.index, &stray.shard.0.to_string(), &stray.id, &stray.node]);
+        for document in &findings.misplaced {
+            rows.add_row([
+                document.index.as_str(),
+                &document.shard.0.to_string(),
+                &document.id,
+                &document.node,
+            ]);
         }
         println!("{rows}");
     }
@@ -173,7 +179,7 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
         "{} copies of documents compared, {} documents differ, {} are misplaced",
         findings.copies,
         findings.differences.len(),
-        findings.strays.len()
+        findings.misplaced.len()
     );
     Ok(())
 }
@@ -188,8 +194,8 @@ mod tests {
             index: "books".into(),
             shard: Shard(3),
             id: "1".into(),
-            copies: copies.iter().map(|node| ((*node).to_owned(), None)).collect(),
-            odd: odd.iter().map(|node| (*node).to_owned()).collect(),
+            copies: copies.iter().map(|node| ((*node).into(), None)).collect(),
+            odd: odd.iter().map(|node| (*node).into()).collect(),
         };
         let three = [difference(&["a", "b", "c"], &["c"])];
         let two = [difference(&["a", "b"], &[])];

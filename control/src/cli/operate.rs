@@ -247,8 +247,8 @@ fn show(plan: &Plan, dry_run: bool) {
     let mut rows = table(&["from", "to", "shards", "documents", "bytes"]);
     for transfer in &plan.transfers {
         rows.add_row([
-            transfer.source.clone().unwrap_or_else(|| "no reachable node".to_owned()),
-            transfer.target.clone(),
+            transfer.source.as_deref().unwrap_or("no reachable node").to_owned(),
+            transfer.target.to_string(),
             transfer.shards.len().to_string(),
             transfer.documents.to_string(),
             HumanBytes(transfer.bytes).to_string(),

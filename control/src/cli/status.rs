@@ -27,7 +27,7 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
             (true, false) => "up",
         };
         nodes.add_row([
-            node.name.clone(),
+            node.name.to_string(),
             state.to_owned(),
             format!("{} s", node.since_seconds),
             node.version.clone().unwrap_or_else(|| "?".to_owned()),

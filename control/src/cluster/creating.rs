@@ -1,14 +1,14 @@
 //! Locks of indexes that are being created.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
 /// A lock for each index that is being created.
 #[derive(Debug, Default)]
 pub struct Creating {
-    indexes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    indexes: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Creating {

@@ -1,9 +1,9 @@
 //! Cache of the fields of indexes, and the registrations of fields that are under way.
 
 use crate::domain::intent::NodeTask;
-use miroir_core::documents::MAX_FIELDS;
+use miroir_core::{documents::MAX_FIELDS, node_name::NodeName};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 16 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub(crate) names: Vec<Arc<str>>,
-    all: HashSet<Arc<str>>,
+    all: BTreeSet<Arc<str>>,
     bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Known {
     /// Those of `names` that are not known yet, without duplicates.
     #[must_use]
     pub fn unknown<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let names = names.into_iter();
         names.filter(|name| !self.all.contains(name.as_str()) && seen.insert(*name)).cloned().collect()
     }
@@ -71,12 +71,12 @@ pub struct Fields {
     cache: Mutex<Cache>,
     /// By index and node, the newest registration that has not ended. A node processes the registrations of one index in order,
     /// so the newest one ends last.
-    registrations: Mutex<HashMap<String, BTreeMap<String, NodeTask>>>,
+    registrations: Mutex<BTreeMap<String, BTreeMap<NodeName, NodeTask>>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    pub(crate) known: HashMap<String, Arc<Known>>,
+    pub(crate) known: BTreeMap<String, Arc<Known>>,
     /// How often an index was forgotten. If this has changed since a read of the ledger, the result may belong to another index
     /// and is not cached.
     pub(crate) forgotten: u64,
@@ -87,7 +87,7 @@ impl Fields {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn registrations(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, NodeTask>>> {
+    pub(crate) fn registrations(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<NodeName, NodeTask>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn the_newest_registration_of_a_node_stands_for_those_before_it() {
         let task = |node: &str, node_task| NodeTask {
-            node: node.to_owned(),
+            node: node.into(),
             node_task,
             main: false,
             shards: Vec::new(),

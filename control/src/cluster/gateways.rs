@@ -5,7 +5,10 @@
 //! valid lease has a newer topology.
 
 use crate::base::time::{Instant, SharedClock};
-use miroir_core::protocol::{RefusedTopology, Report, ReportReply};
+use miroir_core::{
+    node_name::NodeName,
+    protocol::{RefusedTopology, Report, ReportReply},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,10 +57,10 @@ pub struct VmStatus {
     pub seconds_ago: u64,
     /// Nodes that have not answered this VM yet.
     #[serde(default)]
-    pub unreached: Vec<String>,
+    pub unreached: Vec<NodeName>,
     /// Those of the unreached nodes whose cluster is missing in its Envoy.
     #[serde(default)]
-    pub without_cluster: Vec<String>,
+    pub without_cluster: Vec<NodeName>,
     /// The newest topology that it has; 0 if its filter does not report it.
     #[serde(default)]
     pub newest: u64,
@@ -337,7 +340,7 @@ mod tests {
     fn a_node_is_a_stranger_to_those_that_it_has_not_answered() {
         let (gateways, clock) = gateways(100, None);
         let report = |vm: &str, unreached: &[&str]| {
-            let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
+            let unreached = unreached.iter().map(|name| (*name).into()).collect();
             let _ = gateways.report(Report { vm: vm.into(), oldest: 3, unreached, ..Report::default() }, 0);
         };
         report("a", &[]);
@@ -357,8 +360,8 @@ mod tests {
         let refused =
             RefusedTopology::new(br#"{"schema":2,"version":9}"#, &["schema: no".into(), "and more".into()]);
         let report = |vm: &str, newest, refused: &Option<RefusedTopology>, unreached: &[&str]| {
-            let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
-            let (gateway, without_cluster) = ("g".to_owned(), vec!["y".to_owned()]);
+            let unreached = unreached.iter().map(|name| (*name).into()).collect();
+            let (gateway, without_cluster) = ("g".to_owned(), vec!["y".into()]);
             let report = Report {
                 vm: vm.into(),
                 newest,

@@ -5,7 +5,7 @@ use crate::{
     domain::api_key::Key,
 };
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -30,7 +30,7 @@ pub(crate) type Asked = (Instant, Option<Arc<Key>>);
 #[derive(Debug)]
 pub struct KeyCache {
     clock: SharedClock,
-    pub(crate) keys: Mutex<HashMap<String, Asked>>,
+    pub(crate) keys: Mutex<BTreeMap<String, Asked>>,
     /// How often keys have changed. A look-up that started before the last change is not cached.
     pub(crate) changes: AtomicU64,
     /// Limits concurrent look-ups: anyone can send keys that do not exist, so these must not put load on nodes.

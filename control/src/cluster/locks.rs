@@ -203,7 +203,7 @@ mod tests {
         later.now_or_never().expect("free");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_waits_for_the_drain_holds_up_nobody() {
         let locks = Locks::default();
         let held = locks.lock(shards("a", &[1])).await;

@@ -6,7 +6,7 @@ use crate::{
     domain::cluster_state::{ClusterState, Missed},
     ledger::stale::{self, MissedDocuments},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most documents of one replica and one index whose ids are recorded. With more, the whole index is compared.
@@ -28,7 +28,7 @@ impl Cluster {
         &self,
         index: &str,
         shards: impl IntoIterator<Item = Shard>,
-        replicas: &[(Shard, String)],
+        replicas: &[(Shard, NodeName)],
         written: &WrittenIds,
     ) -> Result<()> {
         if replicas.is_empty() && self.cluster_state().stale.is_empty() {
@@ -42,8 +42,8 @@ impl Cluster {
                 cluster_state.mark_missed(index, *shard, node, kind(*shard));
             }
             for shard in &shards {
-                let stale: Vec<String> =
-                    cluster_state.stale.of(index, *shard).map(|(node, _)| node.to_owned()).collect();
+                let stale: Vec<NodeName> =
+                    cluster_state.stale.of(index, *shard).map(|(node, _)| node.clone()).collect();
                 if !stale.is_empty() {
                     self.mover.recorder.written(index, *shard, ids_of(*shard));
                 }
@@ -58,9 +58,9 @@ impl Cluster {
                 let ids = ids_of(*shard)?;
                 let stale = cluster_state.stale.of(index, *shard);
                 let recorded = stale.filter(|(_, missed)| *missed == Missed::Recorded);
-                let documents = |(node, _): (&str, Missed)| MissedDocuments {
+                let documents = |(node, _): (&NodeName, Missed)| MissedDocuments {
                     index: index.to_owned(),
-                    node: node.to_owned(),
+                    node: node.clone(),
                     shard: *shard,
                     ids: ids.clone(),
                 };
@@ -85,16 +85,16 @@ impl Cluster {
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn missed_ids(&self, index: &str, node: &str, shards: &[Shard]) -> Result<BTreeSet<String>> {
+    pub async fn missed_ids(&self, index: &str, node: &NodeName, shards: &[Shard]) -> Result<BTreeSet<String>> {
         // A change that is under way has not told the recordings that began after it.
         let _one = self.changing.lock().await;
-        let (index, node, shards) = (index.to_owned(), node.to_owned(), shards.to_vec());
+        let (index, node, shards) = (index.to_owned(), node.clone(), shards.to_vec());
         self.ledger.call(move |connection| stale::ids(connection, &index, &node, &shards)).await
     }
 }
 
 /// Those of these documents' replicas that have missed too many documents to go on recording.
-pub(super) fn too_many(documents: &[MissedDocuments], counts: &[usize]) -> Vec<(Shard, String)> {
+pub(super) fn too_many(documents: &[MissedDocuments], counts: &[usize]) -> Vec<(Shard, NodeName)> {
     let of_replicas = documents.iter().zip(counts).filter(|(_, count)| **count > MOST_RECORDED);
     of_replicas.map(|(documents, _)| (documents.shard, documents.node.clone())).collect()
 }

@@ -19,6 +19,7 @@ use crate::{
         config::{ClusterConfig, NodeConfig},
         error::{Error, Result},
         outbound::Outbound,
+        random::SharedRandom,
         secrets::Secrets,
         time::{Instant, SharedClock, SystemClock},
         tls::NodeTls,
@@ -36,7 +37,7 @@ use crate::{
     node::{Http, Node, Transport},
     publish::Publisher,
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -60,11 +61,26 @@ pub struct Options {
     pub outbound: Outbound,
 }
 
+/// Where the world comes in. A simulation puts its own in each place.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Carries requests to all nodes.
+    pub transport: Arc<dyn Transport>,
+    /// The durable storage.
+    pub ledger: Ledger,
+    /// Where time comes from.
+    pub clock: SharedClock,
+    /// Where randomness comes from.
+    pub random: SharedRandom,
+}
+
 /// The shared state of the control plane.
 #[derive(Debug)]
 pub struct Cluster {
     /// Where time comes from.
     pub clock: SharedClock,
+    /// Where randomness comes from.
+    pub random: SharedRandom,
     /// Settings from the command line.
     pub options: Options,
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
@@ -114,20 +130,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Puts the parts together. `transport` carries requests to all nodes; `gateways` are the VMs that may have a lease from before.
+    /// Puts the parts together. `gateways` are the VMs that may have a lease from before.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         options: Options,
-        transport: Arc<dyn Transport>,
+        world: World,
         config: ClusterConfig,
         secrets: Secrets,
-        ledger: Ledger,
         publisher: Publisher,
         cluster_state: ClusterState,
         gateways: Option<Vec<String>>,
-        clock: SharedClock,
     ) -> Self {
+        let World { transport, ledger, clock, random } = world;
         let now = clock.monotonic();
         let cluster = Self {
             nodes: Mutex::default(),
@@ -153,12 +167,16 @@ impl Cluster {
             lost: Mutex::new(cluster_state.has_stale().then_some((cluster_state.version, now))),
             // Neither may they know of indexes that changed.
             unconfirmed_changes: Mutex::new(
-                cluster_state.told().map(|name| (name.to_owned(), (cluster_state.version, now))).collect(),
+                cluster_state
+                    .published_names()
+                    .map(|name| (name.to_owned(), (cluster_state.version, now)))
+                    .collect(),
             ),
             cluster_state: Mutex::new(Arc::new(cluster_state)),
             changing: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             clock,
+            random,
         };
         cluster.follow(&cluster.cluster_state());
         cluster
@@ -241,7 +259,7 @@ impl Cluster {
         &self,
         change: impl FnOnce(&mut ClusterState) -> Result<()>,
         missed: impl FnOnce(&ClusterState) -> Vec<MissedDocuments>,
-    ) -> Result<Vec<(Shard, String)>> {
+    ) -> Result<Vec<(Shard, NodeName)>> {
         let _one = self.changing.lock().await;
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
@@ -251,8 +269,8 @@ impl Cluster {
         if !is_new && missed.is_empty() {
             return Ok(Vec::new());
         }
-        let is_told = !new.is_but_for_dates(&old);
-        new.version += u64::from(is_told);
+        let is_published = !new.is_but_for_dates(&old);
+        new.version += u64::from(is_published);
         let new = Arc::new(new);
         let stored = new.clone();
         let gone = old.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
@@ -274,11 +292,11 @@ impl Cluster {
         if new.has_lost_since(&before) {
             *self.lost() = Some((new.version, self.clock.monotonic()));
         }
-        let told = new.changed_names(&before);
+        let changed = new.changed_names(&before);
         self.unconfirmed_changes()
-            .extend(told.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
+            .extend(changed.into_iter().map(|name| (name, (new.version, self.clock.monotonic()))));
         *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        if is_told && let Err(error) = self.publish() {
+        if is_published && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
         }
         Ok(too_many)

@@ -5,10 +5,10 @@ use crate::{
     cluster::locks::LockGuard,
     ledger::tasks::Task,
 };
-use miroir_core::{error::ApiError, protocol::WriteOperation, shard::Shard};
+use miroir_core::{error::ApiError, node_name::NodeName, protocol::WriteOperation, shard::Shard};
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -38,7 +38,7 @@ pub struct OpenWrite {
     /// What is done.
     pub operation: WriteOperation,
     /// The nodes that the gateway was told to write to, by shard.
-    pub writers: BTreeMap<Shard, Vec<String>>,
+    pub writers: BTreeMap<Shard, Vec<NodeName>>,
     /// The shards for which the commit must list the document ids.
     pub record: Vec<Shard>,
     /// The locks, released when it is known what nodes accepted.
@@ -55,9 +55,9 @@ pub struct OpenWrite {
 #[derive(Debug)]
 pub struct OpenWrites {
     clock: SharedClock,
-    writes: Mutex<HashMap<u32, OpenWrite>>,
+    writes: Mutex<BTreeMap<u32, OpenWrite>>,
     /// Decisions by identifier of their begin: those that are pending, and refusals.
-    decisions: Mutex<HashMap<String, (Instant, Awaited)>>,
+    decisions: Mutex<BTreeMap<String, (Instant, Awaited)>>,
 }
 
 impl OpenWrites {
@@ -102,7 +102,10 @@ impl OpenWrites {
             }
         });
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.extract_if(|_, write| self.clock.since(write.since) > age).map(|(_, write)| write).collect()
+        writes
+            .extract_if(.., |_, write| self.clock.since(write.since) > age)
+            .map(|(_, write)| write)
+            .collect()
     }
 
     /// Whether an open write uses this key.

@@ -5,7 +5,7 @@ use crate::{
     base::error::{Error, Result},
     node::{Node, NodeAnswer, Request},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{collections::BTreeMap, sync::Arc};
 
 impl Cluster {
@@ -14,7 +14,7 @@ impl Cluster {
     #[must_use]
     pub fn sources(&self, index: &str, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
         let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<String, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
+        let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
         for shard in shards {
             let node =
                 cluster_state.whole(index, shard).filter_map(|name| self.node(name)).find(|node| node.is_up());

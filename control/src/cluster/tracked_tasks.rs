@@ -10,7 +10,7 @@ use crate::{
     },
     ledger::tasks::Task,
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +60,7 @@ pub(crate) struct Pending {
     /// Whether the task's outcome has been applied to the catalogue and the replicas.
     pub(crate) is_applied: bool,
     /// The roll back of nodes that applied what another node refused.
-    pub(crate) set_back: RollBack,
+    pub(crate) roll_back: RollBack,
     /// The registration, on all nodes, of the fields that the task brought.
     pub(crate) completing: FieldCompletion,
 }
@@ -74,7 +74,7 @@ pub(crate) enum RollBack {
     /// Nodes are being rolled back.
     UnderWay,
     /// Nodes have been rolled back, except these.
-    Done(BTreeSet<String>),
+    Done(BTreeSet<NodeName>),
 }
 
 impl Pending {
@@ -109,8 +109,8 @@ impl Default for TrackedTasks {
 
 impl TrackedTasks {
     /// Adds a task.
-    pub fn add(&self, unsettled: TrackedTask) {
-        let TrackedTask { task, node_tasks, effect, indexed, mut written, guard } = unsettled;
+    pub fn add(&self, tracked: TrackedTask) {
+        let TrackedTask { task, node_tasks, effect, indexed, mut written, guard } = tracked;
         let parts = node_tasks.into_iter().map(TrackedNodeTask::of).collect();
         let count = |written: &WrittenIds| written.values().map(BTreeSet::len).sum::<usize>();
         let mut all = self.pending();
@@ -126,7 +126,7 @@ impl TrackedTasks {
             written,
             guard,
             is_applied: false,
-            set_back: RollBack::Nothing,
+            roll_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };
         all.insert(pending.task.uid, pending);
@@ -162,7 +162,7 @@ impl TrackedTasks {
         let Some(this) = all.get(&uid) else { return false };
         let names: BTreeSet<&str> = this.names().collect();
         let is_before = |pending: &Pending| {
-            pending.set_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
+            pending.roll_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
         };
         // A task that holds locks does not wait: others wait for it.
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))
@@ -258,8 +258,8 @@ impl TrackedTasks {
     /// Tasks that change all nodes in the same way are not cancelled, as if the cancelation came too late. If one node swapped
     /// indexes and others did not, a name would mean different documents on different nodes, and copying shards could not
     /// repair that. If one node applied settings and others did not, possibly no node would be complete.
-    pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<String, Vec<u32>> {
-        let mut parts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    pub fn cancel(&self, uids: &[u32], by: u32) -> BTreeMap<NodeName, Vec<u32>> {
+        let mut parts: BTreeMap<NodeName, Vec<u32>> = BTreeMap::new();
         let mut all = self.pending();
         let wanted =
             all.iter_mut().filter(|(uid, p)| uids.contains(uid) && !EVERYWHERE.contains(&p.task.kind));

@@ -1,7 +1,8 @@
 //! The write keys: the API keys with which writes reach nodes.
 
 use crate::domain::key_holder::WriteKeyHolder;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use miroir_core::node_name::NodeName;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -9,7 +10,7 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub struct WriteKeys {
     /// By holder.
-    pub(crate) live: Mutex<HashMap<WriteKeyHolder, Uuid>>,
+    pub(crate) live: Mutex<BTreeMap<WriteKeyHolder, Uuid>>,
     pub(crate) unfenced: std::sync::Mutex<UnfencedKeys>,
 }
 
@@ -17,7 +18,7 @@ pub struct WriteKeys {
 #[derive(Debug, Default)]
 pub(crate) struct UnfencedKeys {
     /// Fenced keys, with the nodes that have not confirmed their deletion.
-    pub(crate) fenced: BTreeMap<Uuid, BTreeSet<String>>,
+    pub(crate) fenced: BTreeMap<Uuid, BTreeSet<NodeName>>,
     /// By node: the keys of requests that had no answer and may still arrive.
-    pub(crate) late: BTreeMap<String, BTreeSet<Uuid>>,
+    pub(crate) late: BTreeMap<NodeName, BTreeSet<Uuid>>,
 }

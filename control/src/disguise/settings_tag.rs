@@ -115,7 +115,7 @@ pub fn disguised(change: &Value) -> Value {
 #[must_use]
 pub fn forbidden_tokens(tokens: &Value) -> Vec<String> {
     // The last characters of the first eight tags are the tags' whole alphabet.
-    let alphabet: String = (0..8).filter_map(|slot| Shard(slot).tag().pop()).collect();
+    let alphabet: String = (0..8).filter_map(|slot| Shard(slot).tag().as_str().chars().next_back()).collect();
     tokens
         .as_array()
         .into_iter()

@@ -16,6 +16,7 @@ use crate::{
     },
 };
 use miroir_core::{
+    node_name::NodeName,
     placement::{Placement, PlacementNode, place, rebalance},
     shard::Shard,
 };
@@ -45,7 +46,7 @@ pub struct ClusterState {
     /// The catalogue: indexes by uid.
     pub indexes: BTreeMap<String, Index>,
     /// Nodes that missed an operation on indexes: their settings may be stale.
-    pub behind: BTreeSet<String>,
+    pub behind: BTreeSet<NodeName>,
     /// Changes of settings and search rules that may have been sent to nodes and have not ended, by task uid. The ledger stores
     /// them as intents.
     pub changing: BTreeMap<u32, Effect>,
@@ -93,11 +94,11 @@ impl ClusterState {
     }
 
     /// The names of what is published to gateways: each index, and one name for all search rules.
-    pub fn told(&self) -> impl Iterator<Item = &str> {
+    pub fn published_names(&self) -> impl Iterator<Item = &str> {
         self.indexes.keys().map(String::as_str).chain(std::iter::once(crate::domain::search_rules::INDEX))
     }
 
-    /// The names from [`Self::told`] whose published content differs from `old`.
+    /// The names from [`Self::published_names`] whose published content differs from `old`.
     #[must_use]
     pub fn changed_names(&self, old: &Self) -> Vec<String> {
         let is_same = |name: &str| {
@@ -151,8 +152,8 @@ impl ClusterState {
 
     /// The nodes whose replicas of a shard are read and written, but for indexes of which they miss something: see
     /// [`Self::whole`].
-    pub fn active(&self, shard: Shard) -> impl Iterator<Item = &str> {
-        self.of(shard).iter().filter(|replica| replica.is_active()).map(|replica| replica.node.as_str())
+    pub fn active(&self, shard: Shard) -> impl Iterator<Item = &NodeName> {
+        self.of(shard).iter().filter(|replica| replica.is_active()).map(|replica| &replica.node)
     }
 
     /// All shards, ascending.
@@ -180,7 +181,7 @@ impl ClusterState {
     /// Marks a node that missed an operation on indexes as behind. Its replicas become stale, except where it has the last
     /// active one.
     pub fn mark_behind(&mut self, node: &str) {
-        self.behind.insert(node.to_owned());
+        self.behind.insert(node.into());
         for shard in self.shards() {
             self.mark_stale(shard, node);
         }
@@ -325,7 +326,7 @@ impl ClusterState {
     /// Marks a node's misplaced documents of a shard for deletion. Returns `false`, and changes nothing, if the node has or
     /// should have a replica of the shard.
     pub fn mark_misplaced(&mut self, shard: Shard, node: &str) -> bool {
-        let is_wanted = |nodes: &Vec<String>| nodes.iter().any(|name| name == node);
+        let is_wanted = |nodes: &Vec<NodeName>| nodes.iter().any(|name| name == node);
         let replicas = self.replicas.get_mut(usize::from(shard.0));
         let Some(replicas) = replicas.filter(|replicas| replicas.iter().all(|replica| replica.node != node))
         else {
@@ -334,7 +335,7 @@ impl ClusterState {
         if self.desired.get(usize::from(shard.0)).is_some_and(is_wanted) {
             return false;
         }
-        replicas.push(Replica { node: node.to_owned(), state: ReplicaState::Removing });
+        replicas.push(Replica { node: node.into(), state: ReplicaState::Removing });
         true
     }
 

@@ -1,7 +1,7 @@
 //! The work that is under way for a task.
 
 use crate::domain::{export::Export, search_rules::Change};
-use miroir_core::{path::ApiPath, protocol::WriteOperation, shard::Shard};
+use miroir_core::{node_name::NodeName, path::ApiPath, protocol::WriteOperation, shard::Shard};
 use serde::{Deserialize, Serialize};
 
 /// The work that is under way for a task uid: enough to finish it after a crash.
@@ -17,7 +17,7 @@ pub enum Intent {
         /// What is done.
         operation: WriteOperation,
         /// The nodes that the gateway was told to write to, by shard.
-        writers: Vec<(Shard, Vec<String>)>,
+        writers: Vec<(Shard, Vec<NodeName>)>,
         /// The random identifier of its begin, which the commit repeats.
         #[serde(default)]
         begun: String,
@@ -128,7 +128,7 @@ impl Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTask {
     /// The node's name.
-    pub node: String,
+    pub node: NodeName,
     /// Its own uid.
     pub node_task: u32,
     /// Whether its outcome decides the client's task.

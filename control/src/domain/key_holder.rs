@@ -1,6 +1,7 @@
 //! Whose an API key on nodes is. Nodes keep it as the key's name and description; here it is read once, and whatever depends on it goes
 //! by the type: which rights a key gets, who may see it, and what is deleted with whom.
 
+use miroir_core::node_name::NodeName;
 use serde_json::{Value, json};
 use std::fmt;
 use uuid::Uuid;
@@ -11,6 +12,8 @@ pub const INTERNAL: &str = "miroir:";
 const READ: &str = "miroir:read";
 /// The name of every key that writes reach nodes under.
 const EPOCH: &str = "miroir:epoch";
+/// The description of such a key begins so, and ends with its holder as the last word.
+const WRITES_OF: &str = "Writes of ";
 /// How the control plane's own keys are told from gateways' in a description, and in the ledger.
 const MOVER: &str = "mover/";
 
@@ -23,6 +26,8 @@ pub enum KeyHolder {
     GatewayReads,
     /// One that writes.
     Writer(WriteKeyHolder),
+    /// One of the cluster's own, but it does not tell whose: somebody has changed its name or its description.
+    Unknown,
 }
 
 /// Who writes to nodes under a key of its own.
@@ -33,7 +38,7 @@ pub enum WriteKeyHolder {
     /// The control plane itself: for copies, indexes and settings of one node.
     ControlPlane {
         /// The node's name.
-        node: String,
+        node: NodeName,
     },
 }
 
@@ -44,10 +49,12 @@ impl KeyHolder {
         let text = |name: &str| key.get(name).and_then(Value::as_str);
         match text("name") {
             Some(READ) => Self::GatewayReads,
-            Some(name) if name.starts_with(INTERNAL) => {
-                let last = text("description").and_then(|words| words.rsplit(' ').next());
-                Self::Writer(WriteKeyHolder::read(last.unwrap_or_default()))
+            Some(EPOCH) => {
+                let words = text("description").and_then(|description| description.strip_prefix(WRITES_OF));
+                let last = words.and_then(|words| words.rsplit(' ').next());
+                last.and_then(WriteKeyHolder::read).map_or(Self::Unknown, Self::Writer)
             }
+            Some(name) if name.starts_with(INTERNAL) => Self::Unknown,
             _ => Self::Client,
         }
     }
@@ -60,12 +67,12 @@ impl KeyHolder {
 }
 
 impl WriteKeyHolder {
-    /// Reads what is written by [`fmt::Display`], out of the ledger or a key's description.
+    /// Reads what is written by [`fmt::Display`], out of the ledger or a key's description; `None` if it names nobody.
     #[must_use]
-    pub fn read(text: &str) -> Self {
+    pub fn read(text: &str) -> Option<Self> {
         match text.strip_prefix(MOVER) {
-            Some(node) => Self::ControlPlane { node: node.to_owned() },
-            None => Self::Gateway(text.to_owned()),
+            Some(node) => (!node.is_empty()).then(|| Self::ControlPlane { node: node.into() }),
+            None => (!text.is_empty()).then(|| Self::Gateway(text.to_owned())),
         }
     }
 
@@ -76,7 +83,7 @@ impl WriteKeyHolder {
             Self::Gateway(_) => &["documents.add", "documents.delete", "documents.get", "indexes.create"],
             Self::ControlPlane { .. } => &["*"],
         };
-        own(uid, EPOCH, &format!("Writes of {self}"), actions)
+        own(uid, EPOCH, &format!("{WRITES_OF}{self}"), actions)
     }
 }
 
@@ -114,9 +121,12 @@ mod tests {
     #[test]
     fn holders_are_read_as_they_are_written() {
         let gateway = WriteKeyHolder::Gateway("17".to_owned());
-        let control_plane = WriteKeyHolder::ControlPlane { node: "n-1.a".to_owned() };
+        let control_plane = WriteKeyHolder::ControlPlane { node: "n-1.a".into() };
         for (holder, text) in [(gateway, "17"), (control_plane, "mover/n-1.a")] {
-            assert_eq!((holder.to_string().as_str(), &WriteKeyHolder::read(text)), (text, &holder));
+            assert_eq!(
+                (holder.to_string().as_str(), WriteKeyHolder::read(text).as_ref()),
+                (text, Some(&holder))
+            );
             assert_eq!(KeyHolder::of(&holder.key(Uuid::nil())), KeyHolder::Writer(holder));
         }
         assert_eq!(KeyHolder::of(&read_key(Uuid::nil())), KeyHolder::GatewayReads);
@@ -126,10 +136,30 @@ mod tests {
     }
 
     #[test]
+    fn an_internal_key_that_does_not_tell_its_holder_is_nobodys() {
+        let key = |name: &str, description: Value| json!({"name": name, "description": description});
+        for unknown in [
+            json!({"name": "miroir:epoch"}),
+            key("miroir:epoch", Value::Null),
+            key("miroir:epoch", json!("")),
+            key("miroir:epoch", json!("Writes of ")),
+            key("miroir:epoch", json!("Writes of mover/")),
+            key("miroir:epoch", json!("Another description")),
+            key("miroir:other", json!("Writes of 17")),
+        ] {
+            assert_eq!(KeyHolder::of(&unknown), KeyHolder::Unknown, "{unknown}");
+            assert!(KeyHolder::of(&unknown).is_internal());
+        }
+        // As an older version has described them.
+        let old = key("miroir:epoch", json!("Writes of the gateway 17"));
+        assert_eq!(KeyHolder::of(&old), KeyHolder::Writer(WriteKeyHolder::Gateway("17".to_owned())));
+    }
+
+    #[test]
     fn no_name_of_a_gateway_gives_it_other_rights() {
         let actions = |holder: WriteKeyHolder| holder.key(Uuid::nil())["actions"].clone();
         let ordinary = actions(WriteKeyHolder::Gateway("17".to_owned()));
         assert_eq!(actions(WriteKeyHolder::Gateway("mover/n0".to_owned())), ordinary);
-        assert_eq!(actions(WriteKeyHolder::ControlPlane { node: "n0".to_owned() }), json!(["*"]));
+        assert_eq!(actions(WriteKeyHolder::ControlPlane { node: "n0".into() }), json!(["*"]));
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     domain::{intent::NodeTask, task::TaskStatus},
 };
 use count::counted;
-use miroir_core::{error::ErrorBody, shard::Shard};
+use miroir_core::{error::ErrorBody, node_name::NodeName, shard::Shard};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug)]
 pub struct TrackedNodeTask {
     /// The node's name.
-    pub node: String,
+    pub node: NodeName,
     /// Its own uid.
     pub node_task: u32,
     /// Whether its outcome decides the client's task; otherwise it only has to end.
@@ -149,19 +149,19 @@ pub struct Outcome {
     /// The details of a node whose task has the same outcome.
     pub details: Option<Value>,
     /// Replicas with another outcome than the rest of their shard.
-    pub stale: BTreeSet<(Shard, String)>,
+    pub stale: BTreeSet<(Shard, NodeName)>,
     /// Nodes with another outcome than the others.
-    pub behind: BTreeSet<String>,
+    pub behind: BTreeSet<NodeName>,
     /// Nodes that applied what another node refuses: they must roll back.
-    pub set_back: BTreeSet<String>,
+    pub to_roll_back: BTreeSet<NodeName>,
     /// A node that refused it.
-    pub refused_by: Option<String>,
+    pub refused_by: Option<NodeName>,
 }
 
 /// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
 /// that are `behind` do not count, because those nodes lack what they missed.
 #[must_use]
-pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<String>) -> Verdict {
+pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<NodeName>) -> Verdict {
     let started_at = parts.iter().filter_map(|part| part.seen.started_at).min();
     let unfinished = parts.iter().any(|part| !part.seen.state.is_over() && part.seen.state != State::Away);
     if unfinished {
@@ -194,7 +194,9 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
             match group {
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
-                None if part.seen.state == State::Succeeded => drop(over.set_back.insert(part.node.clone())),
+                None if part.seen.state == State::Succeeded => {
+                    over.to_roll_back.insert(part.node.clone());
+                }
                 None if decides == OutcomeRule::Deletion && is_gone() => {}
                 None => drop(over.behind.insert(part.node.clone())),
             }

@@ -14,7 +14,7 @@ use crate::{
     node::{Node, Request},
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
+use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How long a node may take to handle a request that it authorized before the key was deleted.
-pub const LET_IN: Duration = Duration::from_secs(1);
+pub const LATE_REQUESTS_END: Duration = Duration::from_secs(1);
 
 /// Creates an API key on a node, unless it exists.
 ///
@@ -55,8 +55,8 @@ impl WriteKeys {
         if let Some(uid) = live.get(holder) {
             return Ok((*uid, cluster.secrets.key_text(*uid)));
         }
-        let uid = Uuid::new_v4();
-        let write_key = WriteKey { key: uid, holder: holder.clone(), fenced: false };
+        let uid = cluster.random.uuid();
+        let write_key = WriteKey { key: uid, holder: Some(holder.clone()), fenced: false };
         cluster.ledger.call(move |connection| stored::store_write_key(connection, &write_key)).await?;
         let body = holder.key(uid);
         join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
@@ -76,13 +76,13 @@ impl WriteKeys {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         cluster.ledger.call(move |connection| stored::fence_write_key(connection, uid)).await?;
-        self.owe(cluster, uid);
+        self.mark_unfenced(cluster, uid);
         let all = cluster.nodes();
         let nodes = all.iter().filter(|node| node.is_up());
         let fenced = nodes.map(async |node| (node, self.delete(cluster, node, uid).await));
         for (node, result) in join_all(fenced).await {
             if let Err(error) = result {
-                tracing::warn!(node = node.name, error = %error.chain(), "a write key could not be deleted yet");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be deleted yet");
             }
         }
         Ok(())
@@ -95,14 +95,14 @@ impl WriteKeys {
     pub async fn fence_all(&self, cluster: &Cluster) -> Result<()> {
         for write_key in cluster.ledger.call(stored::write_keys).await? {
             cluster.ledger.call(move |connection| stored::fence_write_key(connection, write_key.key)).await?;
-            self.owe(cluster, write_key.key);
+            self.mark_unfenced(cluster, write_key.key);
         }
         Ok(())
     }
 
     /// Notes that a request under this key had no answer, and that the node may still receive it.
     pub fn late(&self, node: &str, uid: Uuid) {
-        self.unfenced().late.entry(node.to_owned()).or_default().insert(uid);
+        self.unfenced().late.entry(node.into()).or_default().insert(uid);
     }
 
     /// Whether a node may still accept a request under a key that is fenced or must be.
@@ -114,7 +114,7 @@ impl WriteKeys {
 
     /// The nodes that have not confirmed the deletion of some fenced key.
     #[must_use]
-    pub fn nodes_with_fenced_keys(&self) -> BTreeSet<String> {
+    pub fn nodes_with_fenced_keys(&self) -> BTreeSet<NodeName> {
         self.unfenced().fenced.values().flatten().cloned().collect()
     }
 
@@ -123,14 +123,14 @@ impl WriteKeys {
     ///
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
-    pub async fn settle(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+    pub async fn fence_late(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let late = self.unfenced().late.get(&node.name).cloned().unwrap_or_default();
         for uid in &late {
             self.fence(cluster, *uid, cluster.options.commit_timeout).await?;
         }
         self.catch_up(cluster, node).await?;
         if !late.is_empty() {
-            tokio::time::sleep(LET_IN).await;
+            tokio::time::sleep(LATE_REQUESTS_END).await;
             let mut unfenced = self.unfenced();
             if let Some(left) = unfenced.late.get_mut(&node.name) {
                 left.retain(|uid| !late.contains(uid));
@@ -174,7 +174,7 @@ impl WriteKeys {
         });
     }
 
-    fn owe(&self, cluster: &Cluster, uid: Uuid) {
+    fn mark_unfenced(&self, cluster: &Cluster, uid: Uuid) {
         let nodes = cluster.nodes().iter().map(|node| node.name.clone()).collect();
         self.unfenced().fenced.insert(uid, nodes);
     }
@@ -207,6 +207,6 @@ impl WriteKeys {
 
 async fn create(node: &Node, body: &Value) {
     if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name, error = %error.chain(), "a write key could not be made");
+        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be made");
     }
 }

@@ -25,7 +25,10 @@ use crate::{
     },
     node::{Authority, NodeAnswer, Request},
 };
-use miroir_core::error::{ApiError, Code};
+use miroir_core::{
+    error::{ApiError, Code},
+    node_name::NodeName,
+};
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
 
@@ -210,7 +213,7 @@ async fn send(
     cluster: &Cluster,
     requests: &[NodeRequest],
     authority: Authority,
-) -> Result<(Vec<NodeTask>, Vec<String>)> {
+) -> Result<(Vec<NodeTask>, Vec<NodeName>)> {
     let nodes = cluster.current();
     let Some((main, rest)) = requests.split_first() else { return Ok(Default::default()) };
     let request = Request { authority, ..Request::own(&main.method, main.path.clone(), main.body.as_ref()) };
@@ -234,7 +237,7 @@ async fn send(
         match creation::send_all(cluster, node, rest).await {
             Ok(extras) => tasks.extend(extras),
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node missed a later request of an operation");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed a later request of an operation");
                 missed.push(node.name.clone());
             }
         }

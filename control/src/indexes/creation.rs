@@ -1,7 +1,10 @@
 //! Creates indexes on all nodes, with the shard tag filterable, and records them in the catalogue.
 
 use crate::{
-    base::error::{Error, Result},
+    base::{
+        error::{Error, Result},
+        random::Random,
+    },
     cluster::Cluster,
     disguise::{
         facet_values::{self, FACETING},
@@ -23,6 +26,7 @@ use crate::{
 use futures_util::future::join_all;
 use miroir_core::{
     error::{ApiError, Code},
+    node_name::NodeName,
     path::ApiPath,
 };
 use serde_json::{Map, Value, json};
@@ -41,10 +45,15 @@ pub fn creation(index: &str, primary_key: Option<&str>) -> Vec<NodeRequest> {
 /// Like [`creation`], for an index that other nodes have already: the node gets its primary key, and its fields in the order in
 /// which the other nodes know them.
 #[must_use]
-pub fn creation_with(index: &str, primary_key: Option<&str>, fields: &[String]) -> Vec<NodeRequest> {
+pub fn creation_with(
+    index: &str,
+    primary_key: Option<&str>,
+    fields: &[String],
+    random: &dyn Random,
+) -> Vec<NodeRequest> {
     let Some(key) = primary_key.filter(|_| !fields.is_empty()) else { return creation(index, primary_key) };
     let mut requests = creation(index, None);
-    requests.push(registration(index, Key::of_list(key, fields), fields));
+    requests.push(registration(index, Key::of_list(key, fields), fields, random));
     requests
 }
 
@@ -129,7 +138,7 @@ pub struct Sent {
     /// The node tasks that the requests created.
     pub tasks: Vec<NodeTask>,
     /// The nodes that did not accept all requests.
-    pub missed: Vec<String>,
+    pub missed: Vec<NodeName>,
     /// The error of one of these nodes.
     pub failure: Option<Error>,
 }
@@ -142,7 +151,7 @@ pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests
         match result {
             Ok(of_node) => sent.tasks.extend(of_node),
             Err(error) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node missed an operation on an index");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed an operation on an index");
                 sent.missed.push(node.name.clone());
                 sent.failure = Some(error);
             }
@@ -161,7 +170,7 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
                 Ok(told) => told,
                 Err(error) => {
                     let uid = task.node_task;
-                    tracing::warn!(node = node.name, uid, error = %error.chain(), "a node does not tell of a task");
+                    tracing::warn!(node = node.name.as_str(), uid, error = %error.chain(), "a node does not tell of a task");
                     return;
                 }
             };
@@ -180,9 +189,9 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn mark_behind(cluster: &Cluster, missed: &[String]) -> Result<()> {
+pub async fn mark_behind(cluster: &Cluster, missed: &[NodeName]) -> Result<()> {
     let nodes = cluster.nodes();
-    let away: Vec<&String> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
+    let away: Vec<&NodeName> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
     cluster
         .change(|cluster_state| {
             for node in missed.iter().chain(away) {
@@ -269,7 +278,7 @@ pub async fn ensure_index(
             return Err(ApiError::new(Code::MAX_FIELDS_LIMIT_EXCEEDED, message).into());
         }
         if !new.is_empty() || known_key.is_none() {
-            requests.push(registration(index, key, &new));
+            requests.push(registration(index, key, &new, &*cluster.random));
         }
     }
     if requests.is_empty() {

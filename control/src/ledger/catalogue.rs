@@ -1,34 +1,42 @@
 //! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
-use super::{cell::Cell, fields, meta, meta_as, meta_json, set_meta, settings::settings, stale};
+use super::{
+    cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings, stale,
+};
 use crate::{
     base::error::Result,
     domain::cluster_state::{ClusterState, Index, Replica, ReplicaState},
 };
+use miroir_core::node_name::NodeName;
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Loads the cluster state that was stored last; `None` in a new ledger. What has never been other than at first is not stored.
+/// The values of the `meta` table that every stored cluster state has. The others are later additions: a ledger without them means
+/// their defaults.
+const REQUIRED: [&str; 6] = ["version", "nodes", "replication", "shards", "desired", "floor"];
+
+/// Loads the cluster state that was stored last; `None` in a new ledger.
 ///
 /// # Errors
 /// The database failed, or a row cannot be read: the error names it.
 pub fn load(connection: &Connection) -> Result<Option<ClusterState>> {
-    let Some(version) = meta_as(connection, "version")? else {
+    let stored = REQUIRED.iter().map(|key| meta(connection, key)).collect::<Result<Vec<_>>>()?;
+    if stored.iter().all(Option::is_none) {
         return Ok(None);
-    };
+    }
     let behind = connection
         .prepare("SELECT node FROM behind")?
-        .query_map([], |row| row.get(0))?
+        .query_map([], |row| Ok(NodeName::from(row.get::<_, String>(0)?)))?
         .collect::<rusqlite::Result<BTreeSet<_>>>()?;
     Ok(Some(ClusterState {
-        version,
-        nodes: meta_json(connection, "nodes")?.unwrap_or_default(),
-        replication: meta_as(connection, "replication")?.unwrap_or(1),
+        version: required("version", meta_as(connection, "version")?)?,
+        nodes: required("nodes", meta_json(connection, "nodes")?)?,
+        replication: required("replication", meta_as(connection, "replication")?)?,
         replicas: replicas(connection)?,
         stale: stale::load(connection)?,
         stale_by_index: meta_as(connection, "stale_by_index")?.unwrap_or(false),
-        desired: meta_json(connection, "desired")?.unwrap_or_default(),
-        floor: meta_as(connection, "floor")?.unwrap_or(0),
+        desired: required("desired", meta_json(connection, "desired")?)?,
+        floor: required("floor", meta_as(connection, "floor")?)?,
         indexes: indexes(connection)?,
         behind,
         changing: BTreeMap::new(),
@@ -38,9 +46,14 @@ pub fn load(connection: &Connection) -> Result<Option<ClusterState>> {
     }))
 }
 
+/// A value of the `meta` table that must be there: one that is missing is never taken for empty, which would be published and stored.
+fn required<T>(key: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| meta_cell(&key).unreadable("it is missing"))
+}
+
 /// For each shard, its replicas, best first.
 fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
-    let shards: usize = meta_as(connection, "shards")?.unwrap_or(0);
+    let shards: usize = required("shards", meta_as(connection, "shards")?)?;
     let mut replicas = vec![Vec::new(); shards];
     let mut statement =
         connection.prepare("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
@@ -52,7 +65,7 @@ fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
         let of_shard = replicas.get_mut(shard);
         let of_shard =
             of_shard.ok_or_else(|| cell("shard").unreadable(format!("there are {shards} shards")))?;
-        of_shard.push(Replica { state: cell("state").parse(&state, read_state)?, node });
+        of_shard.push(Replica { state: cell("state").parse(&state, read_state)?, node: node.into() });
     }
     Ok(replicas)
 }
@@ -98,17 +111,18 @@ fn write_state(state: ReplicaState) -> String {
     }
 }
 
-/// Stores the differences between two cluster states.
+/// Stores the differences between two cluster states. The default one is that of a new ledger.
 ///
 /// # Errors
 /// The database failed.
 pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) -> Result<()> {
+    let is_first = *old == ClusterState::default();
     set_meta(connection, "version", &new.version.to_string())?;
     set_meta(connection, "replication", &new.replication.to_string())?;
     set_meta(connection, "floor", &new.floor.to_string())?;
     set_meta(connection, "legacy_search", &new.legacy_search.to_string())?;
     set_meta(connection, "stale_by_index", &new.stale_by_index.to_string())?;
-    if old.nodes != new.nodes {
+    if is_first || old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
     }
     if old.server_name != new.server_name {
@@ -117,17 +131,22 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
     if old.rules != new.rules {
         set_meta(connection, "rules", &serde_json::to_string(&new.rules)?)?;
     }
-    if old.desired != new.desired {
+    if is_first || old.desired != new.desired {
         set_meta(connection, "desired", &serde_json::to_string(&new.desired)?)?;
     }
-    if old.replicas != new.replicas {
+    if is_first || old.replicas != new.replicas {
         set_meta(connection, "shards", &new.replicas.len().to_string())?;
         connection.execute("DELETE FROM placement", [])?;
         let mut insert = connection
             .prepare_cached("INSERT INTO placement (shard, position, node, state) VALUES (?1, ?2, ?3, ?4)")?;
         for (shard, replicas) in new.replicas.iter().enumerate() {
             for (position, replica) in replicas.iter().enumerate() {
-                insert.execute(params![shard, position, replica.node, write_state(replica.state)])?;
+                insert.execute(params![
+                    shard,
+                    position,
+                    replica.node.as_str(),
+                    write_state(replica.state)
+                ])?;
             }
         }
     }
@@ -148,7 +167,7 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
     if old.behind != new.behind {
         connection.execute("DELETE FROM behind", [])?;
         for node in &new.behind {
-            connection.execute("INSERT INTO behind (node) VALUES (?1)", [node])?;
+            connection.execute("INSERT INTO behind (node) VALUES (?1)", [node.as_str()])?;
         }
     }
     Ok(())
@@ -158,6 +177,39 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
 mod tests {
     use super::*;
     use crate::ledger::{Ledger, intents, tasks, webhooks, write_keys::write_keys};
+
+    /// A new ledger, and one whose cluster state is stored without a value of the `meta` table.
+    async fn loaded_without(key: &'static str) -> Result<Option<ClusterState>> {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        assert_eq!(ledger.call(load).await.unwrap(), None);
+        let new = ClusterState {
+            version: 3,
+            replicas: vec![vec![Replica::active("a")]],
+            desired: vec![vec!["a".into()]],
+            ..ClusterState::default()
+        };
+        ledger.call(move |connection| store(connection, &ClusterState::default(), &new)).await.unwrap();
+        let removed =
+            move |connection: &Connection| Ok(connection.execute("DELETE FROM meta WHERE key = ?1", [key])?);
+        ledger.call(removed).await.unwrap();
+        ledger.call(load).await
+    }
+
+    #[tokio::test]
+    async fn a_cluster_state_that_lacks_a_value_is_an_error_that_names_it() {
+        for key in REQUIRED {
+            let error = loaded_without(key).await.unwrap_err().to_string();
+            let expected =
+                format!("the ledger cannot be read: `value` of row `{key}` in table `meta`: it is missing");
+            assert_eq!(error, expected);
+        }
+        // Older versions have not stored these.
+        for key in ["rules", "server_name", "legacy_search"] {
+            let cluster_state = loaded_without(key).await.unwrap().unwrap();
+            assert_eq!((cluster_state.version, cluster_state.of(miroir_core::shard::Shard(0)).len()), (3, 1));
+        }
+    }
 
     #[tokio::test]
     async fn what_cannot_be_read_is_an_error_that_names_it() {

@@ -63,7 +63,7 @@ pub fn add_node_tasks(connection: &Connection, uid: u32, tasks: &[NodeTask]) -> 
         let step = if task.main { MAIN } else { EXTRA };
         statement.execute(params![
             uid,
-            task.node,
+            task.node.as_str(),
             task.node_task,
             step,
             serde_json::to_string(&task.shards)?
@@ -89,7 +89,7 @@ pub fn all_node_tasks(connection: &Connection, uid: u32) -> Result<Vec<NodeTask>
             EXTRA => Ok(false),
             _ => Err("no step of a task"),
         })?;
-        Ok(NodeTask { node, node_task, main, shards: cell("shards").json(&shards)? })
+        Ok(NodeTask { node: node.into(), node_task, main, shards: cell("shards").json(&shards)? })
     })?;
     rows.collect()
 }
@@ -171,7 +171,7 @@ mod tests {
             gateway: "g".into(),
             index: "movies".into(),
             operation: WriteOperation::DeleteAll,
-            writers: vec![(Shard(3), vec!["a".to_owned(), "b".to_owned()])],
+            writers: vec![(Shard(3), vec!["a".into(), "b".into()])],
             begun: String::new(),
         };
         ledger
@@ -185,7 +185,7 @@ mod tests {
         let found = ledger.call(all).await.unwrap();
         assert_eq!((found.len(), found[0].uid, found[0].sent), (1, 0, false));
         let Intent::Write { writers, .. } = &found[0].intent else { panic!("not a write") };
-        assert_eq!(*writers, [(Shard(3), vec!["a".to_owned(), "b".to_owned()])]);
+        assert_eq!(*writers, [(Shard(3), vec!["a".into(), "b".into()])]);
         let task = NodeTask { node: "a".into(), node_task: 7, main: true, shards: vec![Shard(3)] };
         let expected = task.clone();
         ledger.call(move |connection| sent(connection, 0, &[task])).await.unwrap();

@@ -1,12 +1,12 @@
 //! The ledger: everything that must survive a crash, in one SQLite file (WAL, `synchronous = FULL`).
 //!
-//! One thread owns the connection. It commits all waiting calls in one transaction, each under its own savepoint: many writers
-//! share one `fsync`, and a call that fails is rolled back alone.
+//! Calls are run by a [`Storage`]. That of production is [`GroupCommit`].
 
 pub mod catalogue;
 mod cell;
 pub mod fields;
 mod file;
+mod group_commit;
 pub mod intents;
 pub mod leases;
 pub mod schema;
@@ -19,28 +19,38 @@ pub mod write_keys;
 
 use crate::base::error::{Error, Result};
 use cell::Cell;
+pub use group_commit::GroupCommit;
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 use std::{
-    fmt::Display,
+    fmt::{Debug, Display},
     path::Path,
     str::FromStr,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::Arc,
 };
 use tokio::sync::oneshot;
 
 /// File name in the data folder.
 pub const FILE: &str = "ledger.sqlite";
-/// The maximum number of calls that share a commit.
-const GROUP: usize = 256;
+/// What a call is to be told once its transaction has ended: whether that was committed.
+pub type Finish = Box<dyn FnOnce(bool) + Send>;
 
-type Finish = Box<dyn FnOnce(bool) + Send>;
-type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
+/// A call. It says whether what it wrote is to be kept, and whom to tell once that is on disk.
+pub type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
 
-/// A handle on the ledger's thread.
+/// Runs calls on the ledger's connection. A simulation has one that runs them at once, and can die before or after a commit.
+pub trait Storage: Debug + Send + Sync {
+    /// Takes a call: runs it in a transaction, and finishes it once that has ended. Calls take effect in the order in which they come.
+    ///
+    /// # Errors
+    /// The storage is closed.
+    fn submit(&self, job: Job) -> Result<()>;
+}
+
+/// A handle on the ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    jobs: Sender<Job>,
+    storage: Arc<dyn Storage>,
 }
 
 impl Ledger {
@@ -50,15 +60,16 @@ impl Ledger {
     /// The database cannot be opened or used: then nothing in it has changed.
     pub fn open(data: &Path) -> Result<Self> {
         let connection = file::open(&data.join(FILE))?;
-        let (jobs, queue) = channel();
-        std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || run(&connection, &queue))
-            .map_err(Error::file(data))?;
-        Ok(Self { jobs })
+        Ok(Self::on(Arc::new(GroupCommit::start(connection).map_err(Error::file(data))?)))
     }
 
-    /// Runs `call` on the ledger's thread, and returns once what it wrote is on disk.
+    /// A ledger on a storage whose database has the schema of this build.
+    #[must_use]
+    pub fn on(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// Runs `call` on the ledger's connection, and returns once what it wrote is on disk.
     ///
     /// # Errors
     /// The error of `call`; or the commit failed, and nothing was written.
@@ -81,37 +92,8 @@ impl Ledger {
             });
             (keep, finish)
         });
-        self.jobs.send(job).map_err(|_| Error::LedgerClosed)?;
+        self.storage.submit(job)?;
         answer.await.map_err(|_| Error::LedgerClosed)?
-    }
-}
-
-fn run(connection: &Connection, queue: &Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
-        let begun = connection.execute_batch("BEGIN IMMEDIATE").is_ok();
-        let mut finishes = Vec::new();
-        for job in jobs {
-            let _ = connection.execute_batch("SAVEPOINT call");
-            let (keep, finish) = job(connection);
-            let _ = connection.execute_batch(if keep {
-                "RELEASE call"
-            } else {
-                "ROLLBACK TO call; RELEASE call"
-            });
-            finishes.push(finish);
-        }
-        let committed = begun
-            && connection
-                .execute_batch("COMMIT")
-                .inspect_err(|error| {
-                    tracing::error!(%error, "the ledger could not commit");
-                    let _ = connection.execute_batch("ROLLBACK");
-                })
-                .is_ok();
-        for finish in finishes {
-            finish(committed);
-        }
     }
 }
 

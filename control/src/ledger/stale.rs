@@ -5,7 +5,7 @@ use crate::{
     base::error::Result,
     domain::cluster_state::{Missed, StaleInIndexes},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub struct MissedDocuments {
     /// Index uid.
     pub index: String,
     /// The node's name.
-    pub node: String,
+    pub node: NodeName,
     /// The shard.
     pub shard: Shard,
     /// The ids.
@@ -55,12 +55,12 @@ pub(super) fn store(connection: &Connection, old: &StaleInIndexes, new: &StaleIn
         if is.is_none() {
             connection
                 .prepare_cached("DELETE FROM stale WHERE index_uid = ?1 AND node = ?2 AND shard = ?3")?
-                .execute(params![index, node, shard.0])?;
+                .execute(params![index, node.as_str(), shard.0])?;
         }
         if was == Missed::Recorded && is != Some(Missed::Recorded) {
             connection
                 .prepare_cached("DELETE FROM missed WHERE index_uid = ?1 AND node = ?2 AND shard = ?3")?
-                .execute(params![index, node, shard.0])?;
+                .execute(params![index, node.as_str(), shard.0])?;
         }
     }
     for (index, node, shard, missed) in new.iter() {
@@ -73,7 +73,7 @@ pub(super) fn store(connection: &Connection, old: &StaleInIndexes, new: &StaleIn
         };
         connection
             .prepare_cached("INSERT OR REPLACE INTO stale (index_uid, node, shard, missed) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![index, node, shard.0, text])?;
+            .execute(params![index, node.as_str(), shard.0, text])?;
     }
     Ok(())
 }
@@ -90,9 +90,9 @@ pub fn add(connection: &Connection, documents: &[MissedDocuments]) -> Result<Vec
     let mut counts = Vec::with_capacity(documents.len());
     for MissedDocuments { index, node, shard, ids } in documents {
         for id in ids {
-            insert.execute(params![index, node, shard.0, id])?;
+            insert.execute(params![index, node.as_str(), shard.0, id])?;
         }
-        counts.push(count.query_row(params![index, node, shard.0], |row| row.get(0))?);
+        counts.push(count.query_row(params![index, node.as_str(), shard.0], |row| row.get(0))?);
     }
     Ok(counts)
 }
@@ -101,12 +101,12 @@ pub fn add(connection: &Connection, documents: &[MissedDocuments]) -> Result<Vec
 ///
 /// # Errors
 /// The database failed.
-pub fn ids(connection: &Connection, index: &str, node: &str, shards: &[Shard]) -> Result<BTreeSet<String>> {
+pub fn ids(connection: &Connection, index: &str, node: &NodeName, shards: &[Shard]) -> Result<BTreeSet<String>> {
     let mut statement = connection
         .prepare_cached("SELECT id FROM missed WHERE index_uid = ?1 AND node = ?2 AND shard = ?3")?;
     let mut ids = BTreeSet::new();
     for shard in shards {
-        let found = statement.query_map(params![index, node, shard.0], |row| row.get(0))?;
+        let found = statement.query_map(params![index, node.as_str(), shard.0], |row| row.get(0))?;
         ids.extend(found.collect::<rusqlite::Result<Vec<String>>>()?);
     }
     Ok(ids)

@@ -71,7 +71,7 @@ pub fn note(connection: &Connection, uid: u32) -> Result<()> {
 ///
 /// # Errors
 /// The database failed.
-pub fn take_untold(connection: &Connection) -> Result<Vec<Task>> {
+pub fn take_unposted(connection: &Connection) -> Result<Vec<Task>> {
     let first = connection
         .prepare_cached("SELECT 1 FROM untold_tasks LIMIT 1")?
         .query_row([], |_| Ok(()))

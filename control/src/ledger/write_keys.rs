@@ -5,13 +5,13 @@ use crate::{base::error::Result, domain::key_holder::WriteKeyHolder};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-/// A gateway's write key.
+/// A write key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteKey {
     /// The API key's uid.
     pub key: Uuid,
-    /// The gateway that writes with it.
-    pub holder: WriteKeyHolder,
+    /// Who writes with it; `None` if that is not known: the key can only be fenced.
+    pub holder: Option<WriteKeyHolder>,
     /// Whether it is fenced: it must be deleted on every node.
     pub fenced: bool,
 }
@@ -53,7 +53,7 @@ pub fn store_write_key(connection: &Connection, write_key: &WriteKey) -> Result<
         "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
         params![
             write_key.key.hyphenated().to_string(),
-            write_key.holder.to_string(),
+            write_key.holder.as_ref().map_or_else(String::new, ToString::to_string),
             if write_key.fenced { FENCED } else { LIVE }
         ],
     )?;

@@ -5,7 +5,7 @@ use crate::{
     base::config::{NodeConfig, NodeFile, duplicates},
     domain::cluster_state::{ClusterState, Member, Replica, ReplicaState},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use serde::{Deserialize, Serialize};
 
 /// The desired nodes and replication of a cluster: the file of `miroir topology show` and `apply`.
@@ -140,7 +140,7 @@ fn replace(cluster_state: &mut ClusterState, name: &str, node: NodeFile) -> Resu
     let old = member(cluster_state, name)?.config.clone();
     let node =
         NodeFile { weight: node.weight.or(Some(old.weight)), zone: node.zone.clone().or(old.zone), ..node };
-    let new = node.name.clone();
+    let new = NodeName::from(node.name.as_str());
     add(cluster_state, node)?;
     drain(cluster_state, name, true)?;
     has_room(cluster_state)?;
@@ -253,7 +253,7 @@ fn apply(cluster_state: &mut ClusterState, file: TopologyFile) -> Result<(), Ref
 pub fn topology(cluster_state: &ClusterState) -> TopologyFile {
     let nodes = cluster_state.nodes.iter().filter(|member| !member.leaving).map(|member| &member.config);
     let nodes = nodes.map(|config| NodeFile {
-        name: config.name.clone(),
+        name: config.name.to_string(),
         url: config.url.to_string(),
         cluster: Some(config.cluster.clone()),
         weight: Some(config.weight),

@@ -5,7 +5,10 @@ use crate::{
     domain::cluster_state::{ClusterState, Replica},
     mover::copy::fetch,
 };
-use miroir_core::shard::{Shard, tag_filter};
+use miroir_core::{
+    node_name::NodeName,
+    shard::{Shard, tag_filter},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -37,9 +40,9 @@ pub struct Plan {
 #[serde(rename_all = "camelCase")]
 pub struct Transfer {
     /// The node whose replicas are read; `None` if no reachable node has an active one.
-    pub source: Option<String>,
+    pub source: Option<NodeName>,
     /// The node that gets the replicas.
-    pub target: String,
+    pub target: NodeName,
     /// The shards of the replicas.
     pub shards: Vec<Shard>,
     /// The number of documents, as counted now.
@@ -50,7 +53,7 @@ pub struct Transfer {
 
 /// Plans the way from one cluster state to another.
 pub async fn plan(cluster: &Cluster, before: &ClusterState, after: &ClusterState) -> Plan {
-    let mut transfers: BTreeMap<(Option<String>, String), Vec<Shard>> = BTreeMap::new();
+    let mut transfers: BTreeMap<(Option<NodeName>, NodeName), Vec<Shard>> = BTreeMap::new();
     let mut deleted = 0;
     for shard in after.shards() {
         let wanted = after.desired.get(usize::from(shard.0)).map_or(&[][..], Vec::as_slice);
@@ -60,8 +63,8 @@ pub async fn plan(cluster: &Cluster, before: &ClusterState, after: &ClusterState
             |replica: &&Replica| !wanted.contains(&replica.node) && after.member(&replica.node).is_some();
         deleted += held.iter().filter(goes).count();
         for node in wanted.iter().filter(|node| held.iter().all(|replica| replica.node != **node)) {
-            let is_up = |name: &&str| cluster.node(name).is_some_and(|node| node.is_up());
-            let source = after.active(shard).find(is_up).map(ToOwned::to_owned);
+            let is_up = |name: &&NodeName| cluster.node(name).is_some_and(|node| node.is_up());
+            let source = after.active(shard).find(is_up).cloned();
             transfers.entry((source, node.clone())).or_default().push(shard);
         }
     }

@@ -323,7 +323,7 @@ pub async fn untagged(
 pub async fn fetch(node: &Node, index: &str, body: &Value) -> Result<Page> {
     let begun = node.clock().monotonic();
     let page = node.fetch_documents(index, body, PATIENCE).await?;
-    tracing::trace!(node = node.name, index, took = ?node.clock().since(begun), "a page was read");
+    tracing::trace!(node = node.name.as_str(), index, took = ?node.clock().since(begun), "a page was read");
     serde_json::from_slice(&page).map_err(|_| {
         let text = Value::from(String::from_utf8_lossy(&page));
         node.unreadable(format!("POST /indexes/{index}/documents/fetch"), &text)

@@ -45,7 +45,7 @@ impl HandOver<'_> {
         let Some(guard) = self.lock().await else { return Ok(Vec::new()) };
         let is_quiet = |shard: &Shard| self.of.is_quiet(self.recording, *shard);
         let quiet: Vec<Shard> = shards.iter().copied().filter(is_quiet).collect();
-        self.within(begun, delete_strays(cluster, copy)).await?;
+        self.within(begun, delete_unknown_indexes(cluster, copy)).await?;
         self.done(begun, quiet, guard).await
     }
 
@@ -137,13 +137,13 @@ impl HandOver<'_> {
                 target.name
             )));
         }
-        delete_strays(cluster, copy).await
+        delete_unknown_indexes(cluster, copy).await
     }
 }
 
 /// Deletes from the target the indexes that are no longer in the catalogue: an index that was deleted during the copy may have
 /// been created again by a late page.
-async fn delete_strays(cluster: &Cluster, copy: &Copy<'_>) -> Result<()> {
+async fn delete_unknown_indexes(cluster: &Cluster, copy: &Copy<'_>) -> Result<()> {
     let known: BTreeSet<String> = cluster.cluster_state().indexes.keys().cloned().collect();
     for index in copy.written.difference(&known) {
         let _one = cluster.creating.lock(index).await;

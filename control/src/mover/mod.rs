@@ -30,7 +30,7 @@ use crate::{
 };
 use copy::Copy;
 use hand_over::HandOver;
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// A round of at most this many documents is not throttled.
 const SMALL: usize = 1000;
 /// How long a move waits for gateways to know its target before it reports that it waits.
-const TELLING: Duration = Duration::from_secs(5);
+const LOG_AFTER: Duration = Duration::from_secs(5);
 /// The pause after a move to a node has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// If a round took at most this long, the next one can be the last, under locks.
@@ -99,7 +99,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     while let Some((source, shards)) = next(cluster, node) {
         // Requests that could still reach the node late must be fenced before its copies are replaced.
         if cluster.write_keys.may_accept_late(&node.name) {
-            cluster.write_keys.settle(cluster, node).await?;
+            cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
         Move { cluster, source: &source, target: node, index: None, shards: &shards }.run().await?;
@@ -123,7 +123,7 @@ fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
 }
 
 /// A node, if documents can be copied from it to another. It must not be behind: it might lack indexes.
-fn source(cluster: &Cluster, name: &str, target: &Node) -> Option<Arc<Node>> {
+fn source(cluster: &Cluster, name: &NodeName, target: &Node) -> Option<Arc<Node>> {
     let is_behind = cluster.cluster_state().behind.contains(name);
     cluster.node(name).filter(|node| node.is_up() && node.name != target.name && !is_behind)
 }
@@ -173,8 +173,8 @@ impl<'a> Move<'a> {
     async fn finish(self, begun: Instant, recording: &Recording, copy: &mut Copy<'_>) -> Result<()> {
         let replicas = self.catch_up_and_hand_over(recording, copy).await?;
         tracing::info!(
-            node = self.target.name,
-            from = self.source.name,
+            node = self.target.name.as_str(),
+            from = self.source.name.as_str(),
             index = self.index,
             replicas,
             documents = copy.cost.documents,
@@ -225,7 +225,12 @@ impl<'a> Move<'a> {
             if left.is_empty() {
                 return Ok(done);
             }
-            tracing::debug!(node = self.target.name, left = left.len(), ?took, "a round of a copy has ended");
+            tracing::debug!(
+                node = self.target.name.as_str(),
+                left = left.len(),
+                ?took,
+                "a round of a copy has ended"
+            );
             tokio::time::sleep(pause).await;
             pause =
                 if handed_over.is_empty() { (pause * 3 / 2).min(PAUSE) } else { Duration::from_millis(20) };
@@ -270,7 +275,7 @@ impl<'a> Move<'a> {
     async fn known_to_gateways(self) {
         let Self { cluster, target, .. } = self;
         let begun = cluster.clock.monotonic();
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             let is_known = |since| cluster.gateways.confirmed(since);
             let known =
@@ -279,8 +284,8 @@ impl<'a> Move<'a> {
             if known && outside_nodes.is_empty() {
                 return;
             }
-            if cluster.clock.since(begun) > TELLING && !is_told {
-                is_told = true;
+            if cluster.clock.since(begun) > LOG_AFTER && !is_logged {
+                is_logged = true;
                 let error = Error::Other(format!(
                     "node `{}` is not ready for copies yet: {}",
                     target.name,

@@ -13,6 +13,7 @@ use crate::{
 };
 use miroir_core::{
     documents::PrimaryKey,
+    node_name::NodeName,
     path::ApiPath,
     shard::{Shard, tag_filter},
 };
@@ -61,7 +62,7 @@ fn report(what: &str, result: Result<()>) {
 }
 
 /// The old copies that no gateway reads any more.
-fn unread(cluster: &Cluster, cluster_state: &ClusterState) -> Vec<(Shard, String)> {
+fn unread(cluster: &Cluster, cluster_state: &ClusterState) -> Vec<(Shard, NodeName)> {
     let mut unread = Vec::new();
     for shard in cluster_state.shards() {
         for replica in cluster_state.of(shard) {
@@ -96,8 +97,8 @@ async fn remove_from_write_set(cluster: &Cluster) -> Result<()> {
 }
 
 /// The replicas whose documents must be deleted, by node.
-fn removing(cluster_state: &ClusterState) -> BTreeMap<String, Vec<Shard>> {
-    let mut removing: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
+fn removing(cluster_state: &ClusterState) -> BTreeMap<NodeName, Vec<Shard>> {
+    let mut removing: BTreeMap<NodeName, Vec<Shard>> = BTreeMap::new();
     for shard in cluster_state.shards() {
         for replica in
             cluster_state.of(shard).iter().filter(|replica| replica.state == ReplicaState::Removing)
@@ -111,7 +112,7 @@ fn removing(cluster_state: &ClusterState) -> BTreeMap<String, Vec<Shard>> {
 /// Deletes a node's documents of some shards, in all indexes.
 async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> {
     // A write that arrived after the deletion would stay on the node.
-    cluster.write_keys.settle(cluster, node).await?;
+    cluster.write_keys.fence_late(cluster, node).await?;
     let filter = tag_filter(shards);
     let cluster_state = cluster.cluster_state();
     let indexes: Vec<&String> = cluster_state.indexes.keys().collect();
@@ -153,7 +154,7 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
             Err(error) => return Err(error),
         }
     }
-    tracing::info!(node = node.name, replicas = shards.len(), "old copies were deleted");
+    tracing::info!(node = node.name.as_str(), replicas = shards.len(), "old copies were deleted");
     cluster
         .change(|cluster_state| shards.iter().for_each(|shard| cluster_state.removed(*shard, &node.name)))
         .await
@@ -165,9 +166,9 @@ async fn remove_empty_leaving_nodes(cluster: &Cluster) -> Result<()> {
     let mut gone = Vec::new();
     cluster
         .change(|cluster_state| {
-            let held: Vec<String> =
+            let held: Vec<NodeName> =
                 cluster_state.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
-            let leaves = |name: &String| !held.contains(name);
+            let leaves = |name: &NodeName| !held.contains(name);
             gone = cluster_state
                 .nodes
                 .iter()
@@ -180,7 +181,7 @@ async fn remove_empty_leaving_nodes(cluster: &Cluster) -> Result<()> {
         .await?;
     for config in gone {
         let name = config.name.clone();
-        tracing::info!(node = name, "a node has left the cluster");
+        tracing::info!(node = name.as_str(), "a node has left the cluster");
         report(&name, crate::sync::clear(&cluster.outside_node(config)).await);
     }
     Ok(())

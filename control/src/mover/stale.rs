@@ -68,7 +68,7 @@ fn next(cluster: &Cluster, target: &Node) -> Option<Stale> {
     [Missed::Recorded, Missed::Anything].into_iter().find_map(|missed| {
         let of_target = || {
             let stale = cluster_state.stale.iter();
-            stale.filter(|(_, node, _, of)| *node == target.name && *of == missed)
+            stale.filter(|(_, node, _, of)| **node == target.name && *of == missed)
         };
         let (index, source) =
             of_target().find_map(|(index, _, shard, _)| Some((index, source_of(index, shard)?)))?;
@@ -88,7 +88,7 @@ async fn mend(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     cluster.write_keys.catch_up(cluster, node).await?;
     while let Some(Stale { source, index, missed, shards }) = next(cluster, node) {
         if cluster.write_keys.may_accept_late(&node.name) {
-            cluster.write_keys.settle(cluster, node).await?;
+            cluster.write_keys.fence_late(cluster, node).await?;
         }
         let copied = Move { cluster, source: &source, target: node, index: Some(&index), shards: &shards };
         match missed {

@@ -21,7 +21,7 @@ use crate::base::{
     time::{Instant, SharedClock},
 };
 use axum::{body::Bytes, http::Method};
-use miroir_core::{error::ErrorBody, path::ApiPath};
+use miroir_core::{error::ErrorBody, node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -35,7 +35,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Node {
     /// Its name in the cluster.
-    pub name: String,
+    pub name: NodeName,
     /// Where it listens.
     pub url: url::Url,
     /// The Envoy cluster that reaches it.
@@ -278,7 +278,7 @@ impl Node {
         let version = if result.is_ok() && !known {
             // Without it the next check asks again.
             self.version().await.map(Some).unwrap_or_else(|error| {
-                tracing::debug!(node = self.name, error = %error.chain(), "a node does not tell its version");
+                tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell its version");
                 None
             })
         } else {

@@ -67,7 +67,7 @@ struct Discovery {
 
 /// What one stream has sent of one kind of resource.
 #[derive(Default)]
-struct Told {
+struct Sent {
     /// The nonce of the last answer; 0 before the first.
     nonce: u64,
     /// The version in the last answer.
@@ -117,19 +117,19 @@ trait Protocol: Sized + Send + 'static {
     const NAME: &'static str;
 
     /// The answer; `None` if Envoy already has everything.
-    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>>;
+    fn answer(snapshot: &Snapshot, kind: &str, sent: &mut Sent) -> crate::base::error::Result<Option<Self>>;
 }
 
 impl Protocol for DiscoveryResponse {
     type Request = DiscoveryRequest;
     const NAME: &'static str = "gRPC";
 
-    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>> {
+    fn answer(snapshot: &Snapshot, kind: &str, sent: &mut Sent) -> crate::base::error::Result<Option<Self>> {
         let resources = resources(snapshot, kind)?;
         Ok(Some(Self {
-            version_info: told.version.clone(),
+            version_info: sent.version.clone(),
             type_url: type_url(kind),
-            nonce: told.nonce.to_string(),
+            nonce: sent.nonce.to_string(),
             resources: resources.into_iter().map(|resource| resource.body).collect(),
             ..Self::default()
         }))
@@ -140,7 +140,7 @@ impl Protocol for DeltaDiscoveryResponse {
     type Request = DeltaDiscoveryRequest;
     const NAME: &'static str = "delta gRPC";
 
-    fn answer(snapshot: &Snapshot, kind: &str, told: &mut Told) -> crate::base::error::Result<Option<Self>> {
+    fn answer(snapshot: &Snapshot, kind: &str, sent: &mut Sent) -> crate::base::error::Result<Option<Self>> {
         let all = resources(snapshot, kind)?.into_iter().map(|named| Resource {
             version: hex::encode(Sha256::digest(&named.body.value)),
             name: named.name,
@@ -149,19 +149,19 @@ impl Protocol for DeltaDiscoveryResponse {
         });
         let all: Vec<Resource> = all.collect();
         let is_gone = |name: &&String| all.iter().all(|resource| resource.name != **name);
-        let removed: Vec<String> = told.has.keys().filter(is_gone).cloned().collect();
+        let removed: Vec<String> = sent.has.keys().filter(is_gone).cloned().collect();
         let has = all.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect();
-        let had = std::mem::replace(&mut told.has, has);
+        let had = std::mem::replace(&mut sent.has, has);
         let is_new = |resource: &Resource| had.get(&resource.name) != Some(&resource.version);
         let changed: Vec<Resource> = all.into_iter().filter(is_new).collect();
         // Envoy waits for the first answer, even if nothing has changed.
-        if changed.is_empty() && removed.is_empty() && told.nonce > 1 {
+        if changed.is_empty() && removed.is_empty() && sent.nonce > 1 {
             return Ok(None);
         }
         Ok(Some(Self {
-            system_version_info: told.version.clone(),
+            system_version_info: sent.version.clone(),
             type_url: type_url(kind),
-            nonce: told.nonce.to_string(),
+            nonce: sent.nonce.to_string(),
             resources: changed,
             removed_resources: removed,
             ..Self::default()
@@ -196,7 +196,7 @@ impl Discovery {
         let conversation = Conversation {
             snapshots: self.publisher.snapshots.subscribe(),
             subscription: self.publisher.subscribers.join(P::NAME),
-            told: BTreeMap::new(),
+            sent: BTreeMap::new(),
             answers: sender,
             kind,
         };
@@ -209,7 +209,7 @@ impl Discovery {
 struct Conversation<P> {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     subscription: Subscription,
-    told: BTreeMap<&'static str, Told>,
+    sent: BTreeMap<&'static str, Sent>,
     answers: mpsc::Sender<Result<P, Status>>,
     kind: Option<&'static str>,
 }
@@ -238,11 +238,11 @@ impl<P: Protocol> Conversation<P> {
         let named = KINDS.into_iter().find(|kind| type_url(kind) == asked.type_url);
         // Requests for kinds that Miroir does not publish get no answer.
         let Some(kind) = named.or(self.kind.filter(|_| asked.type_url.is_empty())) else { return Ok(()) };
-        match self.told.get(kind) {
-            Some(told) if asked.nonce == told.nonce.to_string() => {
+        match self.sent.get(kind) {
+            Some(sent) if asked.nonce == sent.nonce.to_string() => {
                 match asked.refused {
-                    Some(reason) => self.subscription.refused(kind, &told.version, &reason),
-                    None => self.subscription.accepted(kind, &told.version),
+                    Some(reason) => self.subscription.refused(kind, &sent.version, &reason),
+                    None => self.subscription.accepted(kind, &sent.version),
                 }
                 Ok(())
             }
@@ -250,7 +250,7 @@ impl<P: Protocol> Conversation<P> {
             Some(_) if !asked.nonce.is_empty() => Ok(()),
             _ => {
                 let has = asked.has.into_iter().collect();
-                self.told.entry(kind).or_insert(Told { has, ..Told::default() });
+                self.sent.entry(kind).or_insert(Sent { has, ..Sent::default() });
                 self.tell(kind).await
             }
         }
@@ -258,7 +258,7 @@ impl<P: Protocol> Conversation<P> {
 
     async fn tell_all(&mut self) -> Result<(), ()> {
         for kind in KINDS {
-            if self.told.contains_key(kind) {
+            if self.sent.contains_key(kind) {
                 self.tell(kind).await?;
             }
         }
@@ -267,15 +267,15 @@ impl<P: Protocol> Conversation<P> {
 
     async fn tell(&mut self, kind: &'static str) -> Result<(), ()> {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return Ok(()) };
-        let Some(told) = self.told.get_mut(kind) else { return Ok(()) };
-        told.nonce += 1;
-        told.version = snapshot.topology.version.to_string();
-        let answer = P::answer(&snapshot, kind, told);
+        let Some(sent) = self.sent.get_mut(kind) else { return Ok(()) };
+        sent.nonce += 1;
+        sent.version = snapshot.topology.version.to_string();
+        let answer = P::answer(&snapshot, kind, sent);
         match answer.map_err(|error| Status::internal(error.to_string())).transpose() {
             Some(answer) => self.answers.send(answer).await.map_err(|_| ()),
             None => {
-                told.nonce -= 1;
-                self.subscription.unchanged(kind, &told.version);
+                sent.nonce -= 1;
+                self.subscription.unchanged(kind, &sent.version);
                 Ok(())
             }
         }

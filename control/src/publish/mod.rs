@@ -26,6 +26,7 @@ use crate::{
 };
 use folder::Folder;
 use miroir_core::{
+    node_name::NodeName,
     shard::Shard,
     topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, StaleReplicas, Topology, TopologyConfig},
 };
@@ -100,8 +101,8 @@ impl Publisher {
     /// # Errors
     /// The topology is not valid.
     pub fn topology(&self, cluster: &ClusterConfig, cluster_state: &ClusterState) -> Result<Topology> {
-        let position = |name: &str| {
-            let found = cluster_state.nodes.iter().position(|member| member.config.name == name);
+        let position = |name: &NodeName| {
+            let found = cluster_state.nodes.iter().position(|member| member.config.name == *name);
             found.and_then(|position| u16::try_from(position).ok())
         };
         let rules = cluster_state.rules_in_use();
@@ -183,13 +184,13 @@ impl Publisher {
 
 /// The nodes whose replicas of a shard gateways may read, at least for some index. As long as not all gateways know which replicas
 /// are stale in which index, a replica must have everything.
-fn readable(cluster_state: &ClusterState, shard: Shard) -> impl Iterator<Item = &str> {
+fn readable(cluster_state: &ClusterState, shard: Shard) -> impl Iterator<Item = &NodeName> {
     let is_known = cluster_state.stale_by_index;
     cluster_state.active(shard).filter(move |node| is_known || !cluster_state.stale.has(node, shard))
 }
 
 /// Those of these replicas that gateways must not read for an index.
-fn stale(cluster_state: &ClusterState, position: impl Fn(&str) -> Option<u16>) -> StaleReplicas {
+fn stale(cluster_state: &ClusterState, position: impl Fn(&NodeName) -> Option<u16>) -> StaleReplicas {
     let mut stale = StaleReplicas::default();
     for (index, node, shard, _) in cluster_state.stale.iter().filter(|_| cluster_state.stale_by_index) {
         if let Some(position) = position(node) {

@@ -26,7 +26,7 @@ use crate::{
     serve::{self, ServeArgs},
     sync::instance_settings::{self, InstanceChange},
 };
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use node_content::{NodeContent, look};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ pub struct Recovered {
     /// Number of documents, each counted once.
     pub documents: u64,
     /// Shards whose copies differ, each with the node whose copy is used.
-    pub disputed: Vec<(Shard, String)>,
+    pub disputed: Vec<(Shard, NodeName)>,
     /// Embedders whose keys are lost, each with its index.
     pub keyless: BTreeSet<(String, String)>,
 }
@@ -86,7 +86,10 @@ pub async fn recover(args: &ServeArgs) -> Result<Recovered> {
 }
 
 /// Derives the cluster state from the nodes' data.
-fn cluster_state(config: &ClusterConfig, found: &BTreeMap<String, NodeContent>) -> (ClusterState, Recovered) {
+fn cluster_state(
+    config: &ClusterConfig,
+    found: &BTreeMap<NodeName, NodeContent>,
+) -> (ClusterState, Recovered) {
     // Versions grow by one with each change, so the time in seconds is later than any version that a gateway has.
     let version = u64::try_from(SystemClock.wall() / 1_000_000_000).unwrap_or(1);
     let nodes = config.nodes.iter().map(|node| Member {
@@ -123,12 +126,12 @@ fn cluster_state(config: &ClusterConfig, found: &BTreeMap<String, NodeContent>) 
     let lacks = |of_node: &NodeContent| {
         cluster_state.indexes.keys().any(|index| !of_node.indexes.contains_key(index))
     };
-    let behind: BTreeSet<String> =
+    let behind: BTreeSet<NodeName> =
         found.iter().filter(|(_, of_node)| lacks(of_node)).map(|(name, _)| name.clone()).collect();
     cluster_state.behind = if behind.len() == found.len() { BTreeSet::new() } else { behind };
     let mut held = Vec::new();
     for shard in cluster_state.shards() {
-        let copies: Vec<(&String, &node_content::ShardCopy)> =
+        let copies: Vec<(&NodeName, &node_content::ShardCopy)> =
             found.iter().filter_map(|(name, of_node)| Some((name, of_node.shards.get(&shard)?))).collect();
         let best = copies.iter().max_by_key(|(_, copy)| {
             let same = copies.iter().filter(|(_, other)| other.digest == copy.digest).count();
@@ -171,7 +174,7 @@ fn cluster_state(config: &ClusterConfig, found: &BTreeMap<String, NodeContent>) 
 async fn store(
     ledger: &Ledger,
     cluster_state: ClusterState,
-    found: BTreeMap<String, NodeContent>,
+    found: BTreeMap<NodeName, NodeContent>,
 ) -> Result<()> {
     ledger
         .call(move |connection| {
@@ -201,7 +204,18 @@ async fn store(
                     KeyHolder::Writer(holder) => {
                         write_keys::store_write_key(
                             connection,
-                            &WriteKey { key: uid()?, holder, fenced: true },
+                            &WriteKey { key: uid()?, holder: Some(holder), fenced: true },
+                        )?;
+                    }
+                    // Whoever holds it may still write with it.
+                    KeyHolder::Unknown => {
+                        tracing::warn!(
+                            key = text,
+                            "an internal key does not tell its holder: it will be deleted on all nodes"
+                        );
+                        write_keys::store_write_key(
+                            connection,
+                            &WriteKey { key: uid()?, holder: None, fenced: true },
                         )?;
                     }
                 }

@@ -20,12 +20,12 @@ use crate::{
     tracking::{self, webhooks},
     writes::{commit, edit, recovery},
 };
-use miroir_core::protocol::WriteOperation;
+use miroir_core::{node_name::NodeName, protocol::WriteOperation};
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
-/// For so long nodes may be silent at a start until somebody is told.
-const TELLING: Duration = Duration::from_secs(2);
+/// How long nodes may be silent at a start before that is logged.
+const LOG_AFTER: Duration = Duration::from_secs(2);
 
 /// Starts the cluster: waits for nodes, sets up keys, resumes work that a crash interrupted, and starts the background loops.
 /// Then clients can be served.
@@ -38,7 +38,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     cluster.write_keys.fence_all(&cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
         if let Err(error) = cluster.write_keys.catch_up(&cluster, node).await {
-            tracing::warn!(node = node.name, error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "write keys from before the start could not be deleted on a node yet");
         }
     }
     take_up(&cluster).await?;
@@ -64,20 +64,24 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
 /// Waits until every shard can be read, and for some seconds also for all nodes.
 async fn wait_for_nodes(cluster: &Cluster) {
     let begun = cluster.clock.monotonic();
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         health::check(cluster).await;
         let cluster_state = cluster.cluster_state();
-        let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
+        let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
         let readable = cluster_state.shards().all(|shard| cluster_state.is_readable(shard, is_up));
         let whole = cluster.nodes().iter().all(|node| node.is_up());
         if whole || (readable && cluster.clock.since(begun) > Duration::from_secs(10)) {
             return;
         }
-        if !is_told && cluster.clock.since(begun) > TELLING {
-            is_told = true;
+        if !is_logged && cluster.clock.since(begun) > LOG_AFTER {
+            is_logged = true;
             for node in cluster.nodes().iter().filter(|node| !node.is_up()) {
-                tracing::warn!(node = node.name, error = node.health().error, "a node is waited for");
+                tracing::warn!(
+                    node = node.name.as_str(),
+                    error = node.health().error,
+                    "a node is waited for"
+                );
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -28,7 +28,7 @@ pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn told(
+pub async fn ask(
     node: &Node,
     feature: &str,
     method: &str,
@@ -42,7 +42,7 @@ pub async fn told(
     }
     match node.ask(method, path, body).await {
         Err(Error::Unexpected { status: 404, .. }) => Ok(None),
-        told => told.map(Some),
+        answer => answer.map(Some),
     }
 }
 

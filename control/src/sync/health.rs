@@ -7,6 +7,7 @@ use crate::{
     sync::features,
 };
 use futures_util::future::join_all;
+use miroir_core::node_name::NodeName;
 use std::{sync::Arc, time::Duration};
 
 /// How often nodes that answer are checked.
@@ -28,7 +29,11 @@ pub async fn watch(cluster: Arc<Cluster>) {
         came.extend(check(&cluster).await);
         for (node, was_up) in nodes.iter().zip(before) {
             if was_up && !node.is_up() {
-                tracing::warn!(node = node.name, error = node.health().error, "a node is unreachable");
+                tracing::warn!(
+                    node = node.name.as_str(),
+                    error = node.health().error,
+                    "a node is unreachable"
+                );
             }
         }
         if !came.is_empty()
@@ -37,12 +42,12 @@ pub async fn watch(cluster: Arc<Cluster>) {
             tracing::warn!(error = %error.chain(), "no node could be asked for its experimental features");
         }
         for name in came {
-            tracing::info!(node = name, "a node is back");
+            tracing::info!(node = name.as_str(), "a node is back");
             // The mover brings it up to date with everything else.
             if let Some(node) = cluster.node(&name)
                 && let Err(error) = cluster.write_keys.catch_up(&cluster, &node).await
             {
-                tracing::warn!(node = name, error = %error.chain(), "write keys could not be created on a node yet");
+                tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be created on a node yet");
             }
         }
         let whole =
@@ -51,7 +56,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
             // A node that hangs must not delay the checks of the others.
             let told = tokio::time::timeout(PATIENCE, notice_loss(&cluster, node)).await;
             if let Ok(Err(error)) = told {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node did not list its indexes");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node did not list its indexes");
             }
         });
         join_all(noticed).await;
@@ -59,7 +64,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
 }
 
 /// Waits for a second, or until a node is back. Returns its name: what it missed is to be mended at once.
-async fn wait(cluster: &Cluster) -> Vec<String> {
+async fn wait(cluster: &Cluster) -> Vec<NodeName> {
     let begun = cluster.clock.monotonic();
     while cluster.clock.since(begun) < INTERVAL {
         tokio::time::sleep(INTERVAL / 10).await;
@@ -70,7 +75,7 @@ async fn wait(cluster: &Cluster) -> Vec<String> {
             let came = tokio::time::timeout(INTERVAL / 10, node.check()).await;
             came.is_ok_and(|came| came).then(|| node.name.clone())
         });
-        let came: Vec<String> = join_all(checks).await.into_iter().flatten().collect();
+        let came: Vec<NodeName> = join_all(checks).await.into_iter().flatten().collect();
         if !came.is_empty() {
             return came;
         }
@@ -101,7 +106,7 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    tracing::warn!(node = node.name, ?lacking, "a node lacks indexes, so it has lost its disk");
+    tracing::warn!(node = node.name.as_str(), ?lacking, "a node lacks indexes, so it has lost its disk");
     cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await
 }
 
@@ -111,7 +116,7 @@ async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
 }
 
 /// Checks every node once, and returns the names of those that have become reachable.
-pub async fn check(cluster: &Cluster) -> Vec<String> {
+pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
     let nodes = cluster.nodes();
     let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
     join_all(checks).await.into_iter().flatten().collect()

@@ -125,12 +125,12 @@ fn network(told: &Value) -> Option<Map<String, Value>> {
 pub async fn of_node(node: &Node, is_on: impl Fn(&str) -> bool) -> Result<Vec<InstanceChange>> {
     let mut found = Vec::new();
     if is_on(NETWORK)
-        && let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await?
+        && let Some(told) = features::ask(node, NETWORK, "GET", "/network", None).await?
     {
         found.push(InstanceChange::Network(told));
     }
     if is_on(CHATS)
-        && let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await?
+        && let Some(told) = features::ask(node, CHATS, "GET", WORKSPACES, None).await?
     {
         for uid in workspaces(node, &told)? {
             let settings = node.workspace_settings(&uid).await?;
@@ -177,7 +177,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
         let answer = in_flight::send(cluster, node, request.clone(), TIMEOUT).await?;
         if answer.is_success() { Ok(()) } else { Err(node.unexpected(&request, &answer)) }
     };
-    if let Some(told) = features::told(node, NETWORK, "GET", "/network", None).await? {
+    if let Some(told) = features::ask(node, NETWORK, "GET", "/network", None).await? {
         let nothing = || [("self", Value::Null), ("remotes", json!({})), ("shards", json!({}))];
         let nothing = || nothing().map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
         let wanted = if wanted.is_empty() { nothing() } else { wanted };
@@ -187,7 +187,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<()> {
             change("PATCH", "/network".into(), Some(&Value::Object(wanted))).await?;
         }
     }
-    if let Some(told) = features::told(node, CHATS, "GET", WORKSPACES, None).await? {
+    if let Some(told) = features::ask(node, CHATS, "GET", WORKSPACES, None).await? {
         for uid in workspaces(node, &told)?.iter().filter(|uid| !chats.contains_key(*uid)) {
             change("DELETE", ApiPath::new(["chats", uid]), None).await?;
         }

@@ -5,6 +5,8 @@ pub mod features;
 pub mod health;
 pub mod instance_settings;
 pub mod search_rules;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     base::error::{Error, Result},
@@ -38,7 +40,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         return Ok(());
     }
     // A request that was sent before and reaches the node late would undo what it learns now.
-    cluster.write_keys.settle(cluster, &node).await?;
+    cluster.write_keys.fence_late(cluster, &node).await?;
     // The node still handles the tasks that it accepted before it became unreachable. They could change its settings after
     // those were compared.
     node.wait_for_current_tasks().await?;
@@ -172,7 +174,12 @@ async fn learn(
         if !is_there {
             let key = known.primary_key.as_deref();
             let fields = fields::known(cluster, index).await?;
-            creation::send_all(cluster, node, &creation::creation_with(index, key, &fields.names())).await?;
+            creation::send_all(
+                cluster,
+                node,
+                &creation::creation_with(index, key, &fields.names(), &*cluster.random),
+            )
+            .await?;
         }
         // The reference has the shard tag's rule already, unless the index was created without this control plane.
         let filterable = settings.get(FILTERABLE).and_then(settings_tag::with_tag);
@@ -230,7 +237,7 @@ async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Re
         return Ok(true);
     }
     let cluster_state = cluster.cluster_state();
-    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| name == node.name)) {
+    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| *name == node.name)) {
         let name = &node.name;
         return Err(Error::Other(format!(
             "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents"
@@ -299,7 +306,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
     // Write keys are created and deleted by the fencing code.
     let shared = async |node: &Node| -> Result<Vec<(String, Value)>> {
         let mut keys = node.keys().await?;
-        keys.retain(|(_, key)| !matches!(KeyHolder::of(key), KeyHolder::Writer(_)));
+        keys.retain(|(_, key)| !matches!(KeyHolder::of(key), KeyHolder::Writer(_) | KeyHolder::Unknown));
         Ok(keys)
     };
     let (wanted, there) = (shared(from).await?, shared(to).await?);
@@ -316,7 +323,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
             });
         }
         if let Err(error) = create_key(to, &body).await {
-            tracing::warn!(node = to.name, uid, error = %error.chain(), "an API key could not be copied");
+            tracing::warn!(node = to.name.as_str(), uid, error = %error.chain(), "an API key could not be copied");
         }
     }
     Ok(())

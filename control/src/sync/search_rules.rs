@@ -28,7 +28,7 @@ const MEMBERS: [&str; 5] = ["description", "precedence", "active", "conditions",
 /// The node did not answer, or refused, or told something else than rules.
 pub async fn of_node(node: &Node) -> Result<Option<Vec<SearchRule>>> {
     let all = json!({"limit": 1_000_000});
-    let Some(answer) = features::told(node, FEATURE, "POST", PATH, Some(&all)).await? else {
+    let Some(answer) = features::ask(node, FEATURE, "POST", PATH, Some(&all)).await? else {
         return Ok(None);
     };
     let request = format!("POST {PATH}");

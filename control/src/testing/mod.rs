@@ -8,11 +8,12 @@ use crate::{
     base::{
         config::{CONTROL_CLUSTER, ClusterFile, NodeConfig, NodeFile},
         outbound::{Outbound, Policy},
+        random::SystemRandom,
         secrets::Secrets,
         time::{Clock, Instant, Nanos, SharedClock, SystemClock},
         tls::NodeTls,
     },
-    cluster::{Cluster, Options},
+    cluster::{Cluster, Options, World},
     domain::cluster_state::{ClusterState, Member, Replica},
     ledger::Ledger,
     node::{Node, Transport},
@@ -105,14 +106,17 @@ impl<'a> ClusterBuilder<'a> {
         };
         Cluster::new(
             options,
-            self.transport,
+            World {
+                transport: self.transport,
+                ledger: Ledger::open(self.data).unwrap(),
+                clock: self.clock,
+                random: Arc::new(SystemRandom),
+            },
             config,
             Secrets::load(self.data).unwrap(),
-            Ledger::open(self.data).unwrap(),
             publisher(),
             cluster_state,
             None,
-            self.clock,
         )
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     indexes::fields,
     ledger::intents,
 };
+use miroir_core::node_name::NodeName;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -35,7 +36,7 @@ const REACH: [&str; 5] = [
 
 /// Starts the field completion if the task needs it. `None` means that the task has to wait; otherwise returns the nodes that
 /// do not know all fields, and must be marked as behind.
-pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<String>> {
+pub(super) fn step(cluster: &Arc<Cluster>, uid: u32) -> Option<BTreeSet<NodeName>> {
     let index = {
         let mut all = cluster.tracked_tasks.pending();
         let Some(pending) = all.get_mut(&uid) else { return Some(BTreeSet::new()) };

@@ -18,14 +18,14 @@ use crate::{
         tasks::{self, Ending, Task},
     },
 };
-use miroir_core::{error::ErrorBody, shard::Shard};
+use miroir_core::{error::ErrorBody, node_name::NodeName, shard::Shard};
 use serde_json::{Value, json};
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, written, is_applied, set_back) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, indexed, written, is_applied, roll_back) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
@@ -33,19 +33,19 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 && matches!(it.effect, Effect::Settings { creates: true, .. })
             {
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
-                over.set_back.extend(there.map(|part| part.node.clone()));
+                over.to_roll_back.extend(there.map(|part| part.node.clone()));
             }
             if it.task.kind.is_about_whole_indexes() {
                 let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
                 over.behind.extend(interrupted.map(|part| part.node.clone()));
             }
             let written = if it.is_applied { WrittenIds::new() } else { it.written.clone() };
-            (it.task.clone(), it.effect.clone(), it.indexed, written, it.is_applied, it.set_back.clone())
+            (it.task.clone(), it.effect.clone(), it.indexed, written, it.is_applied, it.roll_back.clone())
         }
         None => return Ok(()),
     };
-    match set_back {
-        RollBack::Nothing if over.set_back.is_empty() => {}
+    match roll_back {
+        RollBack::Nothing if over.to_roll_back.is_empty() => {}
         RollBack::Nothing => {
             roll_back::start(cluster, uid, over);
             return Ok(());
@@ -69,7 +69,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
         Some(pending) => {
             pending.is_applied = true;
             if let Some(index) = &pending.task.index {
-                let over: HashSet<(&str, u32)> =
+                let over: BTreeSet<(&str, u32)> =
                     pending.parts.iter().map(|part| (&*part.node, part.node_task)).collect();
                 cluster.fields.ended(index, |node, task| over.contains(&(node, task)));
             }
@@ -101,9 +101,10 @@ async fn missed(cluster: &Cluster, task: &Task, over: &Outcome, written: &Writte
     let Some(index) = task.index.as_deref().filter(|_| !over.stale.is_empty()) else { return Ok(()) };
     let uid = task.uid;
     for (shard, node) in &over.stale {
+        let node = node.as_str();
         tracing::warn!(uid, shard = shard.0, node, "a replica ended a write differently from the others");
     }
-    let replicas: Vec<(Shard, String)> = over.stale.iter().cloned().collect();
+    let replicas: Vec<(Shard, NodeName)> = over.stale.iter().cloned().collect();
     let shards = || replicas.iter().map(|(shard, _)| *shard);
     // If the index is just being swapped or renamed, the documents may be under another name by now.
     let names = cluster.locks.with(index);
@@ -147,7 +148,11 @@ async fn apply(cluster: &Cluster, task: &Task, effect: &Effect, over: &Outcome) 
     cluster
         .change(|cluster_state| {
             for node in over.behind.iter().filter(|_| !CHANGELESS.contains(&task.kind)) {
-                tracing::warn!(uid, node, "a node ended an operation differently from the others");
+                tracing::warn!(
+                    uid,
+                    node = node.as_str(),
+                    "a node ended an operation differently from the others"
+                );
                 cluster_state.mark_behind(node);
             }
             cluster_state.changing.remove(&uid);
@@ -186,7 +191,7 @@ async fn end(
     let ending = Ending {
         status: over.status,
         details: details(&task, over, indexed, cluster.cluster_state().replication as u64),
-        error: over.error.clone().map(|error| told(&task, error)),
+        error: over.error.clone().map(|error| for_client(&task, error)),
         started_at: over.started_at.map(|at| at.max(task.enqueued_at)),
         finished_at: over.finished_at.unwrap_or(now),
     };
@@ -217,7 +222,7 @@ async fn end(
 }
 
 /// An error for the client: line numbers in an edit's function are those of the client's own text.
-fn told(task: &Task, mut error: ErrorBody) -> ErrorBody {
+fn for_client(task: &Task, mut error: ErrorBody) -> ErrorBody {
     if task.kind == TaskKind::DocumentEdition {
         error.message = messages::shift_lines(&error.message, miroir_core::write::EDIT_LINES_BEFORE);
     }

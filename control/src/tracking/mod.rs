@@ -3,6 +3,8 @@
 mod field_completion;
 mod finish;
 mod roll_back;
+#[cfg(test)]
+mod tests;
 pub mod webhooks;
 
 use crate::domain::verdict::{ReportedState, State, Verdict, judge};
@@ -19,10 +21,13 @@ use crate::{
 };
 use finish::finish;
 use futures_util::future::join_all;
-use miroir_core::error::{ApiError, Code};
+use miroir_core::{
+    error::{ApiError, Code},
+    node_name::NodeName,
+};
 use serde_json::Value;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -59,7 +64,7 @@ const FAST: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_millis(500);
 
 async fn round(cluster: &Arc<Cluster>) -> Result<()> {
-    let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
+    let mut wanted: BTreeMap<NodeName, Vec<u32>> = BTreeMap::new();
     for pending in cluster.tracked_tasks.pending().values() {
         for part in &pending.parts {
             if matches!(part.seen.state, State::Waiting | State::Processing | State::Away) {
@@ -71,8 +76,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
         let seen = ask(cluster, &node, &uids).await;
         (node, seen)
     });
-    let mut seen: HashMap<String, HashMap<u32, ReportedState>> = HashMap::new();
-    let mut stopped: HashSet<String> = HashSet::new();
+    let mut seen: BTreeMap<NodeName, BTreeMap<u32, ReportedState>> = BTreeMap::new();
+    let mut stopped: BTreeSet<NodeName> = BTreeSet::new();
     for (node, of_node) in join_all(asked).await {
         match of_node {
             Some(of_node) => _ = seen.insert(node, of_node),
@@ -132,8 +137,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
 
 /// The state of some tasks of a node. If the node is unreachable for long, all of them are [`State::Away`]; if it only fails to
 /// answer once, they are left out. `None` if nobody listens at the node's address: its process has stopped.
-async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<HashMap<u32, ReportedState>> {
-    let mut seen = HashMap::new();
+async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<BTreeMap<u32, ReportedState>> {
+    let mut seen = BTreeMap::new();
     let Some(node) = cluster.node(node) else {
         // The node has left or was declared lost: other replicas have what it accepted.
         return Some(uids.iter().map(|uid| (*uid, forgotten())).collect());
@@ -146,13 +151,13 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<HashMap<u32,
         let told = match node.tasks(chunk).await {
             Ok(told) => told,
             Err(error @ Error::UnreadableAnswer { .. }) => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node's tasks cannot be read");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node's tasks cannot be read");
                 continue;
             }
             Err(Error::Unreachable { is_unsent: true, .. }) => return None,
             // The next round asks again, soon: whether the node is away, its health says.
             Err(error) => {
-                tracing::debug!(node = node.name, error = %error.chain(), "a node does not tell of its tasks");
+                tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node does not tell of its tasks");
                 continue;
             }
         };

@@ -21,7 +21,7 @@ use crate::{
     node::Node,
 };
 use futures_util::future::join_all;
-use miroir_core::path::ApiPath;
+use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::Instrument;
@@ -29,20 +29,20 @@ use tracing::Instrument;
 /// Starts the rollback. The task waits for it.
 pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
     if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
-        pending.set_back = RollBack::UnderWay;
+        pending.roll_back = RollBack::UnderWay;
     }
-    tracing::info!(uid, nodes = ?over.set_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
+    tracing::info!(uid, nodes = ?over.to_roll_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
     let cluster = Arc::clone(cluster);
     let work = async move {
         let missed = match run(&cluster, uid, &over).await {
             Ok(missed) => missed,
             Err(error) => {
                 tracing::warn!(uid, error = %error.chain(), "nodes could not be rolled back");
-                over.set_back
+                over.to_roll_back
             }
         };
         if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
-            pending.set_back = RollBack::Done(missed);
+            pending.roll_back = RollBack::Done(missed);
         }
         cluster.tracked_tasks.notice();
     };
@@ -50,7 +50,7 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
 }
 
 /// Rolls nodes back. Returns the nodes that could not be rolled back.
-async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<String>> {
+async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<NodeName>> {
     let (effect, is_locked) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(pending) => (pending.effect.clone(), pending.guard.is_some()),
         None => return Ok(BTreeSet::new()),
@@ -64,7 +64,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
     // Indexes may have been renamed meanwhile.
     let effect =
         cluster.tracked_tasks.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
-    let nodes: Vec<Arc<Node>> = over.set_back.iter().filter_map(|name| cluster.node(name)).collect();
+    let nodes: Vec<Arc<Node>> = over.to_roll_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
         Effect::Settings { index, change, .. } => {
             settings(cluster, uid, index, change.as_ref(), over).await?
@@ -87,7 +87,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
         };
         let done = done.await;
         let missed = done.inspect_err(
-            |error| tracing::warn!(uid, node = node.name, error = %error.chain(), "a node could not be rolled back"),
+            |error| tracing::warn!(uid, node = node.name.as_str(), error = %error.chain(), "a node could not be rolled back"),
         );
         missed.is_err().then(|| node.name.clone())
     });
@@ -124,7 +124,7 @@ async fn settings(
     for other in cluster.tracked_tasks.other_changes(uid, index) {
         merge_change(&mut wanted, other.as_ref());
     }
-    let reference = over.refused_by.iter().chain(&over.set_back).find_map(|name| cluster.node(name));
+    let reference = over.refused_by.iter().chain(&over.to_roll_back).find_map(|name| cluster.node(name));
     let shown = reference.ok_or(Error::NoNode)?.settings(index).await?;
     // After `miroir recover` the ledger does not know embedders: only nodes do.
     let (embedders, _) = known(shown.get(EMBEDDERS).unwrap_or(&Value::Null), wanted.get(EMBEDDERS));

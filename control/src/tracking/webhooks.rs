@@ -31,7 +31,7 @@ async fn round(cluster: &Cluster) -> Result<()> {
     let (tasks, hooks) = cluster
         .ledger
         .call(|connection| {
-            let tasks = webhooks::take_untold(connection)?;
+            let tasks = webhooks::take_unposted(connection)?;
             let hooks = if tasks.is_empty() { Default::default() } else { webhooks::all(connection)? };
             Ok((tasks, hooks))
         })

@@ -2,8 +2,8 @@
 
 use crate::cluster::Cluster;
 use futures_util::future::join_all;
-use miroir_core::protocol::uid_of_metadata;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use miroir_core::{node_name::NodeName, protocol::uid_of_metadata};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many of its latest tasks a node is asked for.
 const RECENT: u32 = 1000;
@@ -12,13 +12,13 @@ const RECENT: u32 = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct AcceptedWrites {
     /// By the ledger's task uid: node → its own task uid.
-    pub taken: HashMap<u32, BTreeMap<String, u32>>,
+    pub taken: BTreeMap<u32, BTreeMap<NodeName, u32>>,
     /// The nodes that did not answer: each may have accepted any of the writes.
-    pub silent: BTreeSet<String>,
+    pub silent: BTreeSet<NodeName>,
 }
 
 /// Asks nodes which of their recent tasks belong to these uids, by `customMetadata`.
-pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u32>) -> AcceptedWrites {
+pub async fn find(cluster: &Cluster, nodes: &BTreeSet<NodeName>, uids: &BTreeSet<u32>) -> AcceptedWrites {
     let all = cluster.nodes();
     let asked = all.iter().filter(|node| nodes.contains(&node.name)).map(async |node| {
         let answer = node.recent_tasks(RECENT).await;
@@ -29,7 +29,7 @@ pub async fn find(cluster: &Cluster, nodes: &BTreeSet<String>, uids: &BTreeSet<u
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::warn!(node, error = %error.chain(), "a node does not tell what it has taken");
+                tracing::warn!(node = node.as_str(), error = %error.chain(), "a node does not tell what it has taken");
                 found.silent.insert(node);
                 continue;
             }

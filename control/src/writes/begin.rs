@@ -29,6 +29,7 @@ use crate::{
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
+    node_name::NodeName,
     path::ApiPath,
     protocol::{Begin, BeginReply, WriteOperation},
     route::WriteKind,
@@ -38,7 +39,6 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::Instrument;
-use uuid::Uuid;
 
 /// How long a write by filter waits for earlier edits by function. It is less than a gateway waits for the answer to a begin.
 const EDITS: Duration = Duration::from_secs(5);
@@ -212,7 +212,7 @@ async fn begin_locked(
     let key = if edits { None } else { Some(cluster.write_keys.key(cluster, &holder).await?) };
     let writers = writers::choose(cluster, &begin.index, &begin.shards).await?;
     let new = new_task(&begin);
-    let begun = Uuid::new_v4().simple().to_string();
+    let begun = cluster.random.name();
     let intent = Intent::Write {
         gateway: gateway.clone(),
         index: begin.index.clone(),
@@ -229,8 +229,8 @@ async fn begin_locked(
             Ok(task)
         })
         .await?;
-    let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.name.clone()).collect();
-    let position = |name: &String| {
+    let nodes: Vec<NodeName> = cluster.nodes().iter().map(|node| node.name.clone()).collect();
+    let position = |name: &NodeName| {
         nodes.iter().position(|node| node == name).and_then(|position| u16::try_from(position).ok())
     };
     let positions = writers.values().map(|names| names.iter().filter_map(position).collect()).collect();

@@ -26,6 +26,7 @@ use crate::{
 };
 use miroir_core::{
     error::{ApiError, Code, ErrorBody},
+    node_name::NodeName,
     protocol::{Commit, NodeOutcome, WriteOperation},
     shard::Shard,
 };
@@ -118,7 +119,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         return take_back(cluster, write, &refusals).await;
     }
     let asked = unknown.clone();
-    let untaken = |taken: &BTreeMap<String, u32>| {
+    let untaken = |taken: &BTreeMap<NodeName, u32>| {
         write.writers.values().any(|writers| {
             !writers.iter().any(|node| taken.contains_key(node))
                 && writers.iter().any(|node| asked.contains(node))
@@ -149,7 +150,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     }
     // No node has confirmed the write, and every shard has a replica that surely has not accepted it. The replicas whose answer
     // is unknown become stale, and are repaired from that one.
-    let untouched = |writers: &Vec<String>| writers.iter().any(|node| !unknown.contains(node));
+    let untouched = |writers: &Vec<NodeName>| writers.iter().any(|node| !unknown.contains(node));
     if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
         let doubtful = write.writers.iter().flat_map(|(shard, writers)| {
             writers.iter().filter(|node| unknown.contains(*node)).map(|node| (*shard, node.clone()))
@@ -174,7 +175,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
 async fn take_back(
     cluster: &Arc<Cluster>,
     write: &OpenWrite,
-    refusals: &[(String, u16, Option<ErrorBody>)],
+    refusals: &[(NodeName, u16, Option<ErrorBody>)],
 ) -> Result<Decision> {
     let uid = write.task.uid;
     cluster.ledger.call(move |connection| tasks::take_back(connection, uid)).await?;
@@ -188,7 +189,7 @@ async fn take_back(
 async fn missed(
     cluster: &Cluster,
     write: &OpenWrite,
-    replicas: Vec<(Shard, String)>,
+    replicas: Vec<(Shard, NodeName)>,
     written: &WrittenIds,
 ) -> Result<()> {
     if !replicas.is_empty() {
@@ -201,7 +202,7 @@ async fn missed(
 /// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
 /// client's, and the client gets a node's error. 401 and 403 are different: they concern the gateway's write key, and the next
 /// attempt uses another key.
-fn refused(refusals: &[(String, u16, Option<ErrorBody>)]) -> ApiError {
+fn refused(refusals: &[(NodeName, u16, Option<ErrorBody>)]) -> ApiError {
     let first = refusals.iter().find_map(|(_, status, error)| Some((*status, error.as_ref()?)));
     match first {
         Some((status, error)) if refusals.iter().all(|(_, status, _)| is_clients(*status)) => {
@@ -236,14 +237,14 @@ fn is_clients(status: u16) -> bool {
 pub async fn apply(
     cluster: &Arc<Cluster>,
     write: &OpenWrite,
-    taken: &BTreeMap<String, u32>,
-    silent: &BTreeSet<String>,
+    taken: &BTreeMap<NodeName, u32>,
+    silent: &BTreeSet<NodeName>,
     written: WrittenIds,
 ) -> Result<Decision> {
     let uid = write.task.uid;
     let mut lost: Vec<Shard> = Vec::new();
-    let mut not_taken: Vec<(Shard, String)> = Vec::new();
-    let mut tasks_of: BTreeMap<&String, Vec<Shard>> = BTreeMap::new();
+    let mut not_taken: Vec<(Shard, NodeName)> = Vec::new();
+    let mut tasks_of: BTreeMap<&NodeName, Vec<Shard>> = BTreeMap::new();
     for (shard, writers) in &write.writers {
         let (took, not): (Vec<_>, Vec<_>) = writers.iter().partition(|node| taken.contains_key(*node));
         if took.is_empty() {

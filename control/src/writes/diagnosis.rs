@@ -19,7 +19,6 @@ use miroir_core::{
 };
 use serde_json::Value;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// A client's write that its gateway could not accept and has forwarded.
 #[derive(Clone, Debug)]
@@ -117,7 +116,7 @@ pub async fn check(cluster: &Cluster, kind: &WriteKind, request: Request) -> Res
 
 /// Sends a request to a node for a temporary index. Returns the index's uid, and the answer.
 async fn ask(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<(String, NodeAnswer)> {
-    let probe = format!("miroir-{}", Uuid::new_v4().simple());
+    let probe = format!("miroir-{}", cluster.random.name());
     let rest: &[&str] = match kind {
         WriteKind::Add { .. } | WriteKind::DeleteAll => &["documents"],
         // Nodes check only the query parameters of this route, not the id.
@@ -144,7 +143,7 @@ async fn task_failure(cluster: &Cluster, probe: &str, answer: &NodeAnswer) -> Op
         let documents = task.get("details").and_then(|details| details.get("receivedDocuments")?.as_u64());
         failure = task.error().map(|error| (documents.unwrap_or(0), error));
         if let Err(error) = node.delete_index(probe).await {
-            tracing::warn!(node = node.name, index = probe, error = %error.chain(), "a temporary index could not be deleted");
+            tracing::warn!(node = node.name.as_str(), index = probe, error = %error.chain(), "a temporary index could not be deleted");
         }
         break;
     }

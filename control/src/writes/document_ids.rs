@@ -5,21 +5,20 @@ use super::node_task::ended;
 use crate::{base::error::Result, cluster::Cluster, node::Node};
 use miroir_core::error::ErrorBody;
 use tracing::Instrument;
-use uuid::Uuid;
 
 /// The error with which a node fails to delete a document of this id; `None` if it does not fail, or no node could be asked.
 pub async fn refused(cluster: &Cluster, index: &str, id: &str) -> Option<ErrorBody> {
     let node = cluster.current().into_iter().next()?;
-    let probe = format!("miroir-{}", Uuid::new_v4().simple());
+    let probe = format!("miroir-{}", cluster.random.name());
     let (name, id) = (probe.clone(), id.to_owned());
     // In a task of its own: if the gateway disconnects, the temporary index must still be deleted.
     let judging = async move {
         let judged = judge(&node, &name, &id).await;
         if let Err(error) = node.delete_index(&name).await {
-            tracing::warn!(node = node.name, index = name, error = %error.chain(), "a temporary index could not be deleted");
+            tracing::warn!(node = node.name.as_str(), index = name, error = %error.chain(), "a temporary index could not be deleted");
         }
         judged
-            .inspect_err(|error| tracing::warn!(node = node.name, error = %error.chain(), "a document id could not be checked"))
+            .inspect_err(|error| tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a document id could not be checked"))
             .ok()?
     };
     let judged = tokio::spawn(judging.in_current_span());

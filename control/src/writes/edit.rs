@@ -9,13 +9,14 @@ use crate::{
     cluster::{Cluster, missed::WrittenIds, open_writes::OpenWrite},
     disguise::messages,
     domain::{task::TaskStatus, task_details::nothing_done},
-    fencing::{in_flight, write_keys::LET_IN},
+    fencing::{in_flight, write_keys::LATE_REQUESTS_END},
     ledger::{intents, tasks::Ending},
     node::{Node, Request, TIMEOUT, TaskInfo},
 };
 use futures_util::future::join_all;
 use miroir_core::{
     error::ErrorBody,
+    node_name::NodeName,
     path::ApiPath,
     protocol::{WriteOperation, metadata},
     shard::Shard,
@@ -28,7 +29,6 @@ use std::{
     time::Duration,
 };
 use tracing::Instrument;
-use uuid::Uuid;
 
 /// Runs an edit until nodes have queued it, or its task has failed.
 pub fn spawn(cluster: &Arc<Cluster>, write: OpenWrite) {
@@ -50,9 +50,9 @@ pub fn resume(cluster: &Arc<Cluster>, write: OpenWrite) {
     let resuming = async move {
         // The requests sent before the restart carry keys that are deleted by now. After this pause, nodes have queued every
         // request that they had let in before.
-        tokio::time::sleep(LET_IN).await;
+        tokio::time::sleep(LATE_REQUESTS_END).await;
         let uid = write.task.uid;
-        let nodes: BTreeSet<String> = write.writers.values().flatten().cloned().collect();
+        let nodes: BTreeSet<NodeName> = write.writers.values().flatten().cloned().collect();
         let found = accepted::find(&cluster, &nodes, &BTreeSet::from([uid])).await;
         let resumed = match found.taken.is_empty() && found.silent.is_empty() {
             true => run(&cluster, write).await,
@@ -78,7 +78,7 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
         return fail(cluster, &write, error).await;
     }
     let path = ApiPath::of_index(&write.index, &["documents", "edit"]).with("customMetadata", &metadata(uid));
-    let secret = Uuid::new_v4().simple().to_string();
+    let secret = cluster.random.name();
     let answers = shards_of.iter().map(async |(name, shards)| {
         let Some(node) = cluster.node(name) else { return (name, None) };
         (name, Some(send(cluster, &node, path.clone(), edit.of_shards(&secret, shards)).await))
@@ -88,10 +88,10 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
         match answer {
             Some(Ok(Ok(task))) => drop(taken.insert(name.clone(), task)),
             Some(Ok(Err(error))) => {
-                tracing::warn!(uid, node = name, error = error.message, "a node refuses an edit");
+                tracing::warn!(uid, node = name.as_str(), error = error.message, "a node refuses an edit");
             }
             Some(Err(error)) => {
-                tracing::warn!(uid, node = name, error = %error.chain(), "a node may not have accepted an edit");
+                tracing::warn!(uid, node = name.as_str(), error = %error.chain(), "a node may not have accepted an edit");
                 silent.insert(name.clone());
             }
             None => {}
@@ -102,8 +102,8 @@ async fn run(cluster: &Arc<Cluster>, write: OpenWrite) -> Result<()> {
     Ok(())
 }
 
-fn shards_by_node(writers: &BTreeMap<Shard, Vec<String>>) -> BTreeMap<String, Vec<Shard>> {
-    let mut shards_of: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
+fn shards_by_node(writers: &BTreeMap<Shard, Vec<NodeName>>) -> BTreeMap<NodeName, Vec<Shard>> {
+    let mut shards_of: BTreeMap<NodeName, Vec<Shard>> = BTreeMap::new();
     for (shard, nodes) in writers {
         for node in nodes {
             shards_of.entry(node.clone()).or_default().push(*shard);
@@ -117,11 +117,11 @@ async fn refusal(
     cluster: &Arc<Cluster>,
     index: &str,
     edit: &Edit,
-    shards_of: &BTreeMap<String, Vec<Shard>>,
+    shards_of: &BTreeMap<NodeName, Vec<Shard>>,
 ) -> Option<ErrorBody> {
     // An index without a primary key has no documents.
     let key = cluster.cluster_state().indexes.get(index)?.primary_key.clone()?;
-    let secret = Uuid::new_v4().simple().to_string();
+    let secret = cluster.random.name();
     let path = ApiPath::of_index(index, &["documents", "edit"]);
     let tried = shards_of.iter().map(async |(name, shards)| {
         let node = cluster.node(name)?;
@@ -130,7 +130,7 @@ async fn refusal(
             Ok(Ok(task)) => task,
             Ok(Err(error)) => return Some(error),
             Err(error) => {
-                tracing::warn!(node = name, error = %error.chain(), "a node could not try an edit");
+                tracing::warn!(node = name.as_str(), error = %error.chain(), "a node could not try an edit");
                 return None;
             }
         };
@@ -165,7 +165,7 @@ async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
             Ok(task) if task.status().is_none() => return None,
             Ok(_) => {}
             Err(error) if !node.is_up() => {
-                tracing::warn!(node = node.name, error = %error.chain(), "a node became unreachable while it tried an edit");
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node became unreachable while it tried an edit");
                 return None;
             }
             // A busy node may answer late: ask again.

@@ -14,7 +14,7 @@ pub(super) async fn ended(node: &Node, uid: u32, index: &str) -> Option<TaskInfo
     let begun = node.clock().monotonic();
     while node.clock().since(begun) < PATIENCE {
         let silent = |error: &Error| {
-            tracing::warn!(node = node.name, index, error = %error.chain(), "a node does not tell of a task");
+            tracing::warn!(node = node.name.as_str(), index, error = %error.chain(), "a node does not tell of a task");
         };
         let task = node.task(uid).await.inspect_err(silent).ok()?;
         if task.index() != Some(index) || task.status().is_none() {

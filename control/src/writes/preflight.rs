@@ -20,7 +20,6 @@ use miroir_core::{
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use tracing::Instrument;
-use uuid::Uuid;
 
 /// How long the preflight waits for settings that nodes have not applied yet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -157,18 +156,18 @@ async fn probe(
     settings: &Settings,
 ) -> Option<ErrorBody> {
     let node = cluster.current().into_iter().next()?;
-    let probe = format!("miroir-{}", Uuid::new_v4().simple());
+    let probe = format!("miroir-{}", cluster.random.name());
     let judging = judging(settings, &begin.doubts);
     let (index, documents, primary_key) = (probe.clone(), documents.to_owned(), primary_key.to_owned());
     // In a task of its own: if the gateway disconnects, the temporary index must still be deleted.
     let probing = async move {
         let judged = judge(&node, &index, documents, &primary_key, update, &judging).await;
         if let Err(error) = node.delete_index(&index).await {
-            tracing::warn!(node = node.name, index, error = %error.chain(), "a temporary index could not be deleted");
+            tracing::warn!(node = node.name.as_str(), index, error = %error.chain(), "a temporary index could not be deleted");
         }
         judged
             .inspect_err(
-                |error| tracing::warn!(node = node.name, error = %error.chain(), "a preflight could not be run"),
+                |error| tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a preflight could not be run"),
             )
             .ok()?
     };

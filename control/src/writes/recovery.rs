@@ -10,7 +10,7 @@ use crate::{
     ledger::{intents, tasks},
 };
 use futures_util::future::join_all;
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -73,7 +73,7 @@ async fn ask(cluster: &Cluster, writes: &[OpenWrite]) -> Result<accepted::Accept
     let fenced = join_all(keys.into_iter().map(|key| cluster.write_keys.fence(cluster, key, GRACE))).await;
     fenced.into_iter().collect::<Result<()>>()?;
     tokio::time::sleep(cluster.options.callout_timeout).await;
-    let nodes: BTreeSet<String> =
+    let nodes: BTreeSet<NodeName> =
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
     let mut found = accepted::find(cluster, &nodes, &uids).await;
@@ -97,7 +97,7 @@ pub async fn reopen(
     let Some(task) = cluster.ledger.call(move |connection| tasks::get(connection, uid)).await? else {
         return Ok(None);
     };
-    let writers: BTreeMap<Shard, Vec<String>> = writers.into_iter().collect();
+    let writers: BTreeMap<Shard, Vec<NodeName>> = writers.into_iter().collect();
     let is_held = |shard: &Shard| {
         reopened.iter().any(|before| before.index == index && before.writers.contains_key(shard))
     };

@@ -6,6 +6,7 @@ use crate::{
     domain::cluster_state::Missed,
 };
 use miroir_core::{
+    node_name::NodeName,
     protocol::{Begin, WriteOperation},
     shard::Shard,
 };
@@ -23,8 +24,8 @@ pub async fn ready(cluster: &Cluster, index: &str, shards: &[Shard]) {
     let begun = cluster.clock.monotonic();
     let is_ready = || {
         let (cluster_state, nodes) = (cluster.cluster_state(), cluster.nodes());
-        let is_up = |name: &str| nodes.iter().any(|node| node.name == name && node.is_up());
-        let learns = |name: &str| cluster_state.behind.contains(name) && is_up(name);
+        let is_up = |name: &NodeName| nodes.iter().any(|node| node.name == *name && node.is_up());
+        let learns = |name: &NodeName| cluster_state.behind.contains(name) && is_up(name);
         shards.iter().all(|shard| {
             cluster_state.whole(index, *shard).any(is_up)
                 && (cluster_state.behind.is_empty() || !cluster_state.writers(index, *shard).any(learns))
@@ -60,13 +61,13 @@ pub fn recorded(cluster: &Cluster, begin: &Begin) -> Vec<Shard> {
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn choose(cluster: &Cluster, index: &str, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<String>>> {
-    let is_up = |name: &str| cluster.node(name).is_some_and(|node| node.is_up());
+pub async fn choose(cluster: &Cluster, index: &str, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<NodeName>>> {
+    let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
     cluster
         .change(|cluster_state| {
             for shard in shards {
-                let writers = cluster_state.writers(index, *shard).filter(|name| !is_up(name));
-                let away: Vec<String> = writers.map(ToOwned::to_owned).collect();
+                let writers = cluster_state.writers(index, *shard);
+                let away: Vec<NodeName> = writers.filter(|name| !is_up(name)).cloned().collect();
                 if cluster_state.whole(index, *shard).any(is_up) {
                     for name in away {
                         cluster_state.mark_missed(index, *shard, &name, Missed::Recorded);
@@ -76,6 +77,6 @@ pub async fn choose(cluster: &Cluster, index: &str, shards: &[Shard]) -> Result<
         })
         .await?;
     let cluster_state = cluster.cluster_state();
-    let writers = |shard: &Shard| cluster_state.writers(index, *shard).map(ToOwned::to_owned).collect();
+    let writers = |shard: &Shard| cluster_state.writers(index, *shard).cloned().collect();
     Ok(shards.iter().map(|shard| (*shard, writers(shard))).collect())
 }

@@ -51,7 +51,7 @@ pub fn cluster_state() -> ClusterState {
         desired: vec![vec!["a".into(), "b".into()], vec!["c".into()]],
         floor: 4,
         indexes: [("movies".to_owned(), index(Some("id"))), ("books".to_owned(), index(None))].into(),
-        behind: ["b".to_owned()].into(),
+        behind: ["b".into()].into(),
         changing: [].into(),
         rules: vec![SearchRule {
             uid: "r".into(),

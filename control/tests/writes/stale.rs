@@ -60,7 +60,7 @@ async fn a_commit_records_the_documents_that_a_replica_missed() {
         assert_eq!(state.whole("movies", shard).collect::<Vec<_>>(), ["n0"]);
         assert_eq!(state.whole("books", shard).count(), 2, "other indexes are read from both");
     }
-    let recorded = async |shard| cluster.missed_ids("movies", "n1", &[Shard(shard)]).await.unwrap();
+    let recorded = async |shard| cluster.missed_ids("movies", &"n1".into(), &[Shard(shard)]).await.unwrap();
     assert_eq!((recorded(0).await, recorded(1).await), (ids(&["x"]), ids(&["y", "z"])));
     // A write to another index goes to both nodes, and one to this index to the whole one.
     let (_, reply) = control.internal(BEGIN_PATH, &addition("books", &[1])).await;
@@ -138,7 +138,7 @@ async fn what_a_replica_missed_survives_a_crash() {
     first.internal(COMMIT_PATH, &missed(uid, taken, &[(1, &["x"])])).await;
     let second = ControlBuilder::new(folder.path(), &[&a, &b]).listen().await;
     assert_eq!(second.cluster.cluster_state().stale, first.cluster.cluster_state().stale);
-    assert_eq!(second.cluster.missed_ids("movies", "n1", &[Shard(1)]).await.unwrap(), ids(&["x"]));
+    assert_eq!(second.cluster.missed_ids("movies", &"n1".into(), &[Shard(1)]).await.unwrap(), ids(&["x"]));
 }
 
 #[tokio::test]

@@ -206,7 +206,7 @@ impl Documents {
     /// What nodes may refuse about the documents, depending on the index's settings.
     #[must_use]
     pub fn doubts(&self) -> Preflight {
-        self.doubtful.told()
+        self.doubtful.summary()
     }
 
     /// The documents that represent all preflight findings, as a JSON array. It includes all other documents with the same ids,

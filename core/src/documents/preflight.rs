@@ -105,7 +105,7 @@ impl PreflightDocuments {
     }
 
     /// The description for the control plane.
-    pub fn told(&self) -> Preflight {
+    pub fn summary(&self) -> Preflight {
         let dimensions = self
             .dimensions
             .iter()
@@ -196,7 +196,7 @@ mod tests {
         let mut doubtful = PreflightDocuments::default();
         let value: Box<RawValue> = serde_json::from_str(text).unwrap();
         doubtful.look(7, name, &value).unwrap();
-        let told = doubtful.told();
+        let told = doubtful.summary();
         assert_eq!(doubtful.positions().is_empty(), told.is_empty(), "{text}");
         told
     }

@@ -61,7 +61,7 @@ pub enum Permission {
 
 /// What to do after the answer to a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum AfterReport {
     /// The VM must report once more.
     Again,
     /// Nothing.
@@ -128,7 +128,7 @@ impl Lease {
     }
 
     /// Digests the answer to a report; `None` where the token is of something else, or its answer has come before.
-    pub fn digest(&mut self, token: u32, outcome: Outcome, now: Duration) -> Option<Heard> {
+    pub fn digest(&mut self, token: u32, outcome: Outcome, now: Duration) -> Option<AfterReport> {
         let sent = self.reports.remove(&token)?;
         let reply = match outcome {
             Outcome::Answered(answer) if answer.status == 200 => ReportReply::from_json(&answer.body),
@@ -139,7 +139,7 @@ impl Lease {
             if now.saturating_sub(sent) < PATIENCE * 2 {
                 self.lost = Some(now);
             }
-            return Some(Heard::Done);
+            return Some(AfterReport::Done);
         };
         if reply.lease {
             self.granted = self.granted.max(Some(sent));
@@ -147,7 +147,7 @@ impl Lease {
         self.has_heard = true;
         self.needed = self.needed.max(reply.needed);
         self.lost = None;
-        Some(if reply.lease { Heard::Done } else { Heard::Again })
+        Some(if reply.lease { AfterReport::Done } else { AfterReport::Again })
     }
 
     /// Whether a read may use this topology now.

@@ -27,7 +27,7 @@ fn a_lease_lasts_from_the_report_and_not_from_its_answer() {
     let (mut lease, topology) = (Lease::default(), topology(3, "serve"));
     assert_eq!(lease.permission(&topology, seconds(1)), Permission::Ask);
     lease.sent(1, seconds(1));
-    assert_eq!(lease.digest(1, answered(0, true), seconds(3)), Some(Heard::Done));
+    assert_eq!(lease.digest(1, answered(0, true), seconds(3)), Some(AfterReport::Done));
     assert_eq!(
         lease.permission(&topology, seconds(1) + LEASE - Duration::from_millis(1)),
         Permission::Granted
@@ -39,7 +39,7 @@ fn a_lease_lasts_from_the_report_and_not_from_its_answer() {
 fn an_answer_counts_once() {
     let (mut lease, topology) = (Lease::default(), topology(3, "serve"));
     lease.sent(1, seconds(1));
-    assert_eq!(lease.digest(1, answered(0, true), seconds(1)), Some(Heard::Done));
+    assert_eq!(lease.digest(1, answered(0, true), seconds(1)), Some(AfterReport::Done));
     assert_eq!(lease.digest(1, answered(9, true), seconds(8)), None);
     assert_eq!(lease.digest(2, answered(9, true), seconds(8)), None, "nothing was sent under that token");
     assert_eq!(lease.permission(&topology, seconds(1) + LEASE), Permission::Ask);
@@ -50,7 +50,7 @@ fn an_answer_without_a_lease_makes_the_vm_report_again() {
     let (mut lease, topology) = (Lease::default(), topology(3, "serve"));
     assert_eq!(lease.report(&topology, Report::default()).has_heard, Some(false));
     lease.sent(1, seconds(1));
-    assert_eq!(lease.digest(1, answered(2, false), seconds(1)), Some(Heard::Again));
+    assert_eq!(lease.digest(1, answered(2, false), seconds(1)), Some(AfterReport::Again));
     assert_eq!(lease.permission(&topology, seconds(1)), Permission::Ask);
     let report = lease.report(&topology, Report { vm: "v".into(), waits: true, ..Report::default() });
     assert_eq!(
@@ -77,7 +77,7 @@ fn without_the_control_plane_a_vm_goes_on_or_does_not_as_configured() {
     lease.sent(1, seconds(1));
     let _ = lease.digest(1, answered(0, true), seconds(1));
     lease.sent(2, seconds(20));
-    assert_eq!(lease.digest(2, Outcome::Failed, seconds(21)), Some(Heard::Done));
+    assert_eq!(lease.digest(2, Outcome::Failed, seconds(21)), Some(AfterReport::Done));
     assert_eq!(lease.permission(&topology(3, "serve"), seconds(22)), Permission::CutOff(21));
     assert_eq!(lease.permission(&topology(3, "refuse"), seconds(22)), Permission::Refused);
     assert_eq!(lease.permission(&topology(3, "refuse"), seconds(25)), Permission::Ask, "it may be back");
@@ -86,7 +86,7 @@ fn without_the_control_plane_a_vm_goes_on_or_does_not_as_configured() {
     // A VM that was stopped hears late that its report failed: that says nothing of the control plane.
     let mut stopped = Lease::default();
     stopped.sent(1, seconds(1));
-    assert_eq!(stopped.digest(1, Outcome::Failed, seconds(100)), Some(Heard::Done));
+    assert_eq!(stopped.digest(1, Outcome::Failed, seconds(100)), Some(AfterReport::Done));
     assert_eq!(stopped.permission(&topology(3, "refuse"), seconds(100)), Permission::Ask);
 }
 
@@ -195,7 +195,7 @@ mod properties {
                         let heard = lease.digest(token as u32, outcome.outcome(), now);
                         prop_assert_eq!(heard.is_some(), awaited);
                         if let (Some(heard), Answered::Reply { needed: told, lease: granted }) = (heard, outcome) {
-                            prop_assert_eq!(heard == Heard::Again, !granted);
+                            prop_assert_eq!(heard == AfterReport::Again, !granted);
                             needed = needed.max(told);
                             report.granted |= granted;
                             cannot_send = false;

@@ -21,7 +21,10 @@ fn loads(placement: &Placement) -> BTreeMap<&str, usize> {
 fn golden_placement() {
     let placement = place(4, 2, &nodes(3), &Vec::new());
     assert_eq!(place(4, 2, &nodes(3), &placement), placement, "placing twice changes nothing");
-    assert_eq!(placement, GOLDEN.map(|shard| shard.map(|node| format!("meili-{node}")).to_vec()));
+    assert_eq!(
+        placement,
+        GOLDEN.map(|shard| shard.map(|node| NodeName::from(format!("meili-{node}"))).to_vec())
+    );
 }
 const GOLDEN: [[u8; 2]; 4] = [[2, 1], [2, 0], [1, 0], [1, 2]];
 
@@ -43,7 +46,7 @@ fn replicas_go_to_different_zones() {
 #[test]
 fn too_few_nodes_give_what_there_is() {
     assert_eq!(place(1, 3, &nodes(1), &Vec::new()), [["meili-0"]]);
-    assert_eq!(place(2, 1, &[], &Vec::new()), [Vec::<String>::new(), Vec::new()]);
+    assert_eq!(place(2, 1, &[], &Vec::new()), [Vec::<NodeName>::new(), Vec::new()]);
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -135,7 +138,7 @@ proptest! {
         zoned: bool,
     ) {
         let node = |number: usize, (weight, zone): (u8, u8)| PlacementNode {
-            name: format!("meili-{number}"),
+            name: format!("meili-{number}").into(),
             weight: if weighted { f64::from(weight) } else { 1.0 },
             zone: zoned.then(|| format!("zone-{zone}")),
         };
@@ -152,7 +155,7 @@ proptest! {
                 now = Placed::new(shards, replication, &all, place(shards, replication, &all, &before.placement));
                 let new = &all[all.len() - 1];
                 for (old, now) in before.placement.iter().zip(&now.placement) {
-                    let is_new = |name: &String| old.contains(name) || before.load(name) == 0;
+                    let is_new = |name: &NodeName| old.contains(name) || before.load(name) == 0;
                     prop_assert!(now.iter().all(is_new), "{:?} {:?}", old, now);
                 }
                 let moved = moved(&before.placement, &now.placement) as f64;
@@ -245,7 +248,7 @@ impl Placed {
     }
 
     fn are_apart(&self) -> bool {
-        let are_apart = |replicas: &Vec<String>| {
+        let are_apart = |replicas: &Vec<NodeName>| {
             let distinct: std::collections::HashSet<_> = replicas.iter().collect();
             distinct.len() == self.replication && replicas.len() == self.replication
         };
@@ -260,11 +263,11 @@ impl Placed {
 
     /// Shards with two replicas in one zone although there are enough zones.
     fn crowded(&self) -> Vec<usize> {
-        let zone = |name: &String| {
+        let zone = |name: &NodeName| {
             let node = self.nodes.iter().find(|node| node.name == *name);
-            node.map(|node| node.zone.as_ref().unwrap_or(&node.name))
+            node.map(|node| node.zone.as_deref().unwrap_or(&node.name))
         };
-        let is_crowded = |replicas: &Vec<String>| {
+        let is_crowded = |replicas: &Vec<NodeName>| {
             let distinct: std::collections::HashSet<_> = replicas.iter().map(zone).collect();
             distinct.len() < replicas.len()
         };

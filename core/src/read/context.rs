@@ -7,7 +7,7 @@ use crate::{
     path::ApiPath,
     scatter_query::{Key, NodeRequest},
     scrub,
-    search::patterns,
+    search::request::patterns,
     shard::Shard,
     topology::Topology,
 };

@@ -27,7 +27,7 @@ fn similarity(document: u64) -> f64 {
 /// The documents of the query's shards (all documents if it names none), without those below `gone`.
 fn held(query: &Value, gone: u64) -> impl Iterator<Item = u64> {
     let text = query["filter"].to_string();
-    let asked = [0, 1, 2].map(|shard| text.contains(&Shard(shard).tag()));
+    let asked = [0, 1, 2].map(|shard| text.contains(Shard(shard).tag().as_str()));
     let (skewed, all) = (text.contains("skewed"), !text.contains("_miroir_shard"));
     let is_held = move |document: &u64| {
         (document.is_multiple_of(3) || !skewed) && (all || asked[(document % 3) as usize])

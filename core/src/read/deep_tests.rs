@@ -30,7 +30,7 @@ pub(super) fn topology() -> Arc<Topology> {
 fn search(query: &Value) -> Value {
     let text = query.to_string();
     let number = |name: &str| query[name].as_u64();
-    let held = |document: &u64| text.contains(&Shard((document % 3) as u16).tag());
+    let held = |document: &u64| text.contains(Shard((document % 3) as u16).tag().as_str());
     let (offset, limit) = match number("hitsPerPage") {
         Some(hits) => ((number("page").unwrap() - 1) * hits, hits),
         None => (number("offset").unwrap_or(0), number("limit").unwrap()),
@@ -62,7 +62,7 @@ fn federated(body: &Value) -> Value {
         let text = query.to_string();
         let held = |document: &u64| {
             let every = if query["q"].is_string() { 3 } else { 7 };
-            text.contains(&Shard((document % 3) as u16).tag())
+            text.contains(Shard((document % 3) as u16).tag().as_str())
                 && (position == 0 || document.is_multiple_of(every))
         };
         let weight = query["federationOptions"]["weight"].as_f64().unwrap_or(1.0);
@@ -277,7 +277,7 @@ fn list(body: &Value, shifted: bool) -> (Value, usize, usize) {
                 let whole = query["fields"].is_null();
                 let (offset, limit) = (query["offset"].as_u64().unwrap(), query["limit"].as_u64().unwrap());
                 let skipped = offset + u64::from(shifted && offset > 0);
-                let held = |document: &u64| text.contains(&Shard((document % 3) as u16).tag());
+                let held = |document: &u64| text.contains(Shard((document % 3) as u16).tag().as_str());
                 let documents = (0..DOCUMENTS).filter(held).skip(skipped as usize).take(limit as usize);
                 let documents = documents
                     .map(|id| if whole { json!({"id": id, "body": "long"}) } else { json!({"id": id}) });

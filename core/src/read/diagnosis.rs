@@ -6,7 +6,7 @@ use crate::{
     http::{Answer, Reply},
     json::RawObject,
     route::Route,
-    search::remotes,
+    search::request::remotes,
 };
 use serde_json::{Value, value::RawValue};
 

@@ -18,7 +18,7 @@ use crate::{
     route::Route,
     scatter_query::{QuerySlice, ScatterQuery},
     scrub,
-    search::{patterns, remotes},
+    search::request::{patterns, remotes},
     settings_changes::indexes_of,
     shard::Shard,
     topology::Topology,

@@ -51,7 +51,7 @@ impl Nodes {
         }
         let search = |body: &str| {
             let hits: Vec<Value> = (0..3u16)
-                .filter(|shard| body.contains(&Shard(*shard).tag()))
+                .filter(|shard| body.contains(Shard(*shard).tag().as_str()))
                 .map(|shard| json!({"id": shard, "_miroir_shard": "x", "_rankingScoreDetails": {}}))
                 .collect();
             json!({"estimatedTotalHits": hits.len(), "hits": hits, "limit": 20, "offset": 0})
@@ -252,9 +252,8 @@ fn two_nodes() -> Arc<Topology> {
     Arc::new(Topology::validate(serde_json::from_value(config).unwrap()).unwrap())
 }
 
-#[test]
-fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
-    let topology = two_nodes();
+/// A search of `movies`, on [`two_nodes`]. The newest callout is answered first.
+fn search_of_movies(body: &str, mut answer: impl FnMut(&Callout) -> Value) -> Reply {
     let head = RequestHead {
         method: "POST".into(),
         path: "/indexes/movies/search".into(),
@@ -265,72 +264,63 @@ fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
     };
     let understand =
         |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
-    let mut progress = Read::start(topology, head, br#"{"sort":["year:desc"]}"#.to_vec(), understand);
-    let years = [[7, 3], [5, 1]];
-    let (mut queue, mut reads): (Vec<Callout>, u32) = (Vec::new(), 0);
-    let reply = loop {
+    let mut progress = Read::start(two_nodes(), head, body.into(), understand);
+    let mut queue: Vec<Callout> = Vec::new();
+    loop {
         match progress {
-            Progress::Done(reply) => break reply,
+            Progress::Done(reply) => return reply,
             Progress::Pending { machine, calls } => {
                 queue.extend(calls);
                 let call = queue.pop().unwrap();
-                let Upstream::Node(node) = call.upstream else { panic!("a node is asked") };
-                let ids = [0, 1].map(|hit| usize::from(node) * 2 + hit);
-                let is_read = call.path.route().ends_with("/documents/fetch");
-                let key = if is_read { "Bearer own" } else { "Bearer client" };
-                assert!(call.headers.contains(&("authorization".into(), key.into())), "{call:?}");
-                reads += u32::from(is_read);
-                let details = json!({"<hidden-rule-0>": {"order": 0, "value": "<hidden>"}});
-                let body = match is_read {
-                    true => {
-                        json!({"results": ids.map(|id| json!({"id": id, "year": years[id / 2][id % 2]}))})
-                    }
-                    false => json!({"hits": ids.map(|id| json!({"id": id, "_rankingScoreDetails": details})),
-                                    "estimatedTotalHits": 2, "limit": 20, "offset": 0}),
-                };
-                let body = body.to_string().into_bytes();
+                let body = answer(&call).to_string().into_bytes();
                 let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
                 progress = machine.digest(call.id, outcome);
             }
         }
-    };
+    }
+}
+
+/// The positions, in all of the cluster, of the two documents that a node of [`two_nodes`] has.
+fn documents_of(call: &Callout) -> [usize; 2] {
+    let Upstream::Node(node) = call.upstream else { panic!("a node is asked") };
+    [0, 1].map(|hit| usize::from(node) * 2 + hit)
+}
+
+fn is_fetch(call: &Callout) -> bool {
+    call.path.route().ends_with("/documents/fetch")
+}
+
+#[test]
+fn what_is_not_displayed_is_read_again_under_the_gateways_key() {
+    let years = [[7, 3], [5, 1]];
+    let mut reads = 0;
+    let reply = search_of_movies(r#"{"sort":["year:desc"]}"#, |call| {
+        let ids = documents_of(call);
+        let key = if is_fetch(call) { "Bearer own" } else { "Bearer client" };
+        assert!(call.headers.contains(&("authorization".into(), key.into())), "{call:?}");
+        if is_fetch(call) {
+            reads += 1;
+            return json!({"results": ids.map(|id| json!({"id": id, "year": years[id / 2][id % 2]}))});
+        }
+        let details = json!({"<hidden-rule-0>": {"order": 0, "value": "<hidden>"}});
+        let hits = ids.map(|id| json!({"id": id, "_rankingScoreDetails": details}));
+        json!({"hits": hits, "estimatedTotalHits": 2, "limit": 20, "offset": 0})
+    });
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((reads, &body["hits"]), (2, &json!([{"id": 0}, {"id": 2}, {"id": 1}, {"id": 3}])));
 }
 
 #[test]
 fn a_node_that_answers_nonsense_is_done_without_also_where_another_hides_values() {
-    let topology = two_nodes();
-    let head = RequestHead {
-        method: "POST".into(),
-        path: "/indexes/movies/search".into(),
-        headers: vec![("content-type".into(), "application/json".into())],
-    };
-    let understand =
-        |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
-    let mut progress = Read::start(topology, head, br#"{"sort":["year:desc"]}"#.to_vec(), understand);
-    let mut queue: Vec<Callout> = Vec::new();
-    let reply = loop {
-        match progress {
-            Progress::Done(reply) => break reply,
-            Progress::Pending { machine, calls } => {
-                queue.extend(calls);
-                let call = queue.pop().unwrap();
-                let details = json!({"<hidden-rule-0>": {"order": 0, "value": "<hidden>"}});
-                let hits = json!([{"id": 1, "_rankingScoreDetails": details}]);
-                let body = match call.upstream {
-                    Upstream::Node(0) => json!({"hits": "none"}),
-                    _ if call.path.route().ends_with("/documents/fetch") => {
-                        json!({"results": [{"id": 1, "year": 7}]})
-                    }
-                    _ => json!({"hits": hits, "estimatedTotalHits": 1, "limit": 20, "offset": 0}),
-                };
-                let body = body.to_string().into_bytes();
-                let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
-                progress = machine.digest(call.id, outcome);
-            }
+    let reply = search_of_movies(r#"{"sort":["year:desc"]}"#, |call| {
+        let details = json!({"<hidden-rule-0>": {"order": 0, "value": "<hidden>"}});
+        let hits = json!([{"id": 1, "_rankingScoreDetails": details}]);
+        match call.upstream {
+            Upstream::Node(0) => json!({"hits": "none"}),
+            _ if is_fetch(call) => json!({"results": [{"id": 1, "year": 7}]}),
+            _ => json!({"hits": hits, "estimatedTotalHits": 1, "limit": 20, "offset": 0}),
         }
-    };
+    });
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((reply.status, &body["hits"]), (200, &json!([{"id": 1}])));
     assert!(reply.headers.contains(&(MISSING_SHARDS_HEADER.into(), "0".into())), "{reply:?}");
@@ -338,54 +328,29 @@ fn a_node_that_answers_nonsense_is_done_without_also_where_another_hides_values(
 
 #[test]
 fn distinct_values_that_are_not_displayed_are_read_too() {
-    let topology = two_nodes();
+    let makers = ["x", "y", "Y", "z"];
     let run = |shown: bool| {
-        let head = RequestHead {
-            method: "POST".into(),
-            path: "/indexes/movies/search".into(),
-            headers: vec![("content-type".into(), "application/json".into())],
-        };
-        let understand =
-            |topology: &Topology, head: &RequestHead, body: &[u8]| Search::of(topology, "movies", head, body);
-        let mut progress =
-            Read::start(Arc::clone(&topology), head, br#"{"q":"a","distinct":"maker"}"#.to_vec(), understand);
-        let makers = ["x", "y", "Y", "z"];
-        let (mut queue, mut reads): (Vec<Callout>, u32) = (Vec::new(), 0);
-        loop {
-            match progress {
-                Progress::Done(reply) => {
-                    let body: Value = serde_json::from_slice(&reply.body).unwrap();
-                    let hits = body["hits"].as_array().unwrap();
-                    return (reads, hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect::<Vec<_>>());
+        let mut reads = 0;
+        let reply = search_of_movies(r#"{"q":"a","distinct":"maker"}"#, |call| {
+            let documents = documents_of(call).map(|id| {
+                let mut document = json!({"id": id});
+                if is_fetch(call) || shown {
+                    document["maker"] = json!(makers[id]);
                 }
-                Progress::Pending { machine, calls } => {
-                    queue.extend(calls);
-                    let call = queue.pop().unwrap();
-                    let Upstream::Node(node) = call.upstream else { panic!("a node is asked") };
-                    let is_read = call.path.route().ends_with("/documents/fetch");
-                    reads += u32::from(is_read);
-                    let documents = [0, 1].map(|hit| usize::from(node) * 2 + hit).map(|id| {
-                        let mut document = json!({"id": id});
-                        if is_read || shown {
-                            document["maker"] = json!(makers[id]);
-                        }
-                        if !is_read {
-                            document["_rankingScoreDetails"] = json!({});
-                        }
-                        document
-                    });
-                    let body = match is_read {
-                        true => json!({ "results": documents }),
-                        false => {
-                            json!({"hits": documents, "estimatedTotalHits": 2, "limit": 20, "offset": 0})
-                        }
-                    };
-                    let body = body.to_string().into_bytes();
-                    let outcome = Outcome::Answered(Answer { status: 200, headers: Vec::new(), body });
-                    progress = machine.digest(call.id, outcome);
+                if !is_fetch(call) {
+                    document["_rankingScoreDetails"] = json!({});
                 }
+                document
+            });
+            if is_fetch(call) {
+                reads += 1;
+                return json!({ "results": documents });
             }
-        }
+            json!({"hits": documents, "estimatedTotalHits": 2, "limit": 20, "offset": 0})
+        });
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        let hits = body["hits"].as_array().unwrap();
+        (reads, hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect::<Vec<_>>())
     };
     assert_eq!(run(false), (2, vec![0, 1, 3]));
     assert_eq!(run(true), (0, vec![0, 1, 3]));

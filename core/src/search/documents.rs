@@ -4,14 +4,19 @@
 //! and pages never overlap.
 
 use super::{
-    geo::{Place, compare_distances},
-    insertion::Insertion,
+    hit_order::{
+        geo::{Place, compare_distances},
+        insertion::Insertion,
+        rank::{Rank, missing_last},
+    },
+    hits::selection::Selection,
     merge::{ranked, write_list},
     query::DEEP,
-    query_string::{parameters, sort_parameters},
-    rank::{Rank, missing_last},
-    request::{MOST_HITS, with_shards},
-    selection::Selection,
+    request::{
+        MOST_HITS,
+        query_string::{parameters, sort_parameters},
+        with_shards,
+    },
     two_step::{Address, FirstStep, InShares, InSteps, Name, Shares, Winner},
     values::{FacetValue, directed, values_at},
 };

@@ -5,7 +5,10 @@
 //! merged once more here. The decision needs the hits of all nodes: if it is open, nodes are also asked for their keyword hits.
 //! Source: Meilisearch 1.50, `milli/src/search/hybrid.rs` and `meilisearch/src/routes/indexes/search.rs` (`search_kind`).
 
-use super::{answer::Hit, hit_fields::SCORE, rank::Weighted};
+use super::{
+    hit_order::rank::Weighted,
+    hits::{answer::Hit, fields::SCORE},
+};
 use serde_json::{Map, Value, value::RawValue};
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -125,8 +128,10 @@ fn score(hit: &Hit<'_>) -> f64 {
 mod tests {
     use super::*;
     use crate::{
-        search::query::{IndexQuery, Merged},
-        search::request::SearchRequest,
+        search::{
+            query::{IndexQuery, Merged},
+            request::SearchRequest,
+        },
         shard::Shard,
         topology::IndexConfig,
     };

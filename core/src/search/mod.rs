@@ -1,36 +1,22 @@
 //! The read path of searches: builds the requests to nodes, and merges their answers.
+//!
+//! Each kind of read has a file or a folder here; what they share is in the folders below them, each of which imports only those
+//! before it: `values`, `hit_order`, `hits`, `hybrid`, `request`, `facets`, `merge`, `query`, `two_step`.
 
-pub mod answer;
-mod deep;
-pub mod document_id;
-pub mod document_values;
 pub mod documents;
 pub mod facet_search;
-pub mod facets;
 pub mod federated;
-mod federated_answer;
-mod federated_facets;
-mod federated_hybrid;
-mod federated_steps;
-pub mod geo;
-mod hidden_values;
-mod hit_fields;
-pub mod hybrid;
-mod insertion;
-pub mod merge;
 pub mod multi;
-pub mod paging;
-pub mod patterns;
-pub mod pins;
-pub mod query;
-pub mod query_string;
-pub mod rank;
-pub mod remotes;
-pub mod request;
-mod results;
-pub mod selection;
 pub mod similar;
 pub mod single;
+
+pub mod facets;
+pub mod hit_order;
+pub mod hits;
+pub mod hybrid;
+pub mod merge;
+pub mod query;
+pub mod request;
 mod two_step;
 pub mod values;
 

@@ -5,13 +5,11 @@
 //! it see the document. The vector is then read with the gateway's own key.
 
 use super::{
-    answer::{Hit, NodeAnswer},
-    document_id::DocumentId,
+    hits::answer::{Hit, NodeAnswer},
     merge::{ranked, write_list},
-    paging::Paging,
     query::IndexQuery,
-    query_string::parameters,
-    request::{SearchRequest, with_shards},
+    request::{SearchRequest, paging::Paging, query_string::parameters, with_shards},
+    values::document_id::DocumentId,
 };
 use crate::{
     http::{Reply, RequestHead},

@@ -1,13 +1,14 @@
 //! Searches in one index: `GET` and `POST /indexes/{uid}/search`.
 
 use super::{
-    answer::NodeAnswer,
-    document_values::DocumentValues,
-    hidden_values::Sorting,
+    hits::answer::NodeAnswer,
     multi::MultiSearch,
-    query::{IndexQuery, Merged},
-    query_string::{body_of_query, parameters},
-    request::SearchRequest,
+    query::{IndexQuery, Merged, hidden_values::Sorting},
+    request::{
+        SearchRequest,
+        query_string::{body_of_query, parameters},
+    },
+    values::document_values::DocumentValues,
 };
 use crate::{
     http::{Reply, RequestHead},

@@ -1,7 +1,7 @@
 //! The topology in its JSON form: the configuration of the filter.
 
 use super::StaleReplicas;
-use crate::trace::TracingConfig;
+use crate::{node_name::NodeName, trace::TracingConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -71,7 +71,7 @@ pub struct TopologyConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeConfig {
     /// The node's name in the cluster.
-    pub name: String,
+    pub name: NodeName,
     /// The Envoy cluster that reaches it.
     pub cluster: String,
 }

@@ -8,7 +8,7 @@ impl TopologyConfig {
     /// by default.
     #[must_use]
     pub fn of<R: Into<Vec<u16>>>(nodes: &[&str], placement: impl IntoIterator<Item = R>) -> Self {
-        let node = |name: &&str| NodeConfig { name: (*name).to_owned(), cluster: (*name).to_owned() };
+        let node = |name: &&str| NodeConfig { name: (*name).into(), cluster: (*name).to_owned() };
         Self {
             schema: SCHEMA,
             version: 1,

@@ -14,6 +14,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     http::{Answer, CallId, Callout, Outcome, Reply, Upstream},
     json::to_bytes,
+    node_name::NodeName,
     path::ApiPath,
     progress::Progress,
     protocol::{
@@ -76,7 +77,7 @@ struct Plan {
     key: String,
     primary_key: Option<String>,
     /// Names of the nodes.
-    nodes: Vec<String>,
+    nodes: Vec<NodeName>,
     shards: Vec<Shard>,
     /// For each shard, the positions in `nodes` of its writers.
     writers: Vec<Vec<u16>>,
@@ -85,7 +86,7 @@ struct Plan {
 /// The part of a write that one node gets.
 #[derive(Debug)]
 struct Part {
-    node: String,
+    node: NodeName,
     shards: BTreeSet<Shard>,
 }
 

@@ -43,7 +43,7 @@ impl Sandbox {
     ///
     /// # Panics
     /// They do not.
-    pub fn wait_told(&self) {
+    pub fn wait_published(&self) {
         wait_until("gateways use the newest topology", || {
             let status = self.status();
             let workers = status["gateways"].as_array().cloned().unwrap_or_default();

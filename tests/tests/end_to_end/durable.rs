@@ -89,7 +89,7 @@ fn begin_without(
 /// Waits until nothing is in progress. Checks that all copies are the same, and that every document has this version. Returns
 /// their number.
 fn consistent(cluster: &Sandbox, version: u64) -> usize {
-    cluster.wait_settled();
+    cluster.wait_tasks_ended();
     cluster.wait_repaired();
     let documents = cluster.identical("books", "id");
     for document in documents.values() {

@@ -332,7 +332,7 @@ fn a_stalled_upload_keeps_no_topology_in_use(cluster: &Sandbox) {
     let node = cluster.add_node();
     cluster.miroir_ok(&["node", "add", &cluster.named(&node)]);
     // The upload does not keep gateways on the topology that it started with.
-    cluster.wait_told();
+    cluster.wait_published();
     upload.send(rest);
     let answer = upload.answer();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");

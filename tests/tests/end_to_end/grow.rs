@@ -269,7 +269,7 @@ pub fn nobody_notices() {
         let until = Instant::now() + Duration::from_secs(seconds);
         operate(&cluster, &mut Random(seed), until)
     });
-    cluster.wait_settled();
+    cluster.wait_tasks_ended();
     cluster.wait_repaired();
     let log = load.log.into_inner().unwrap();
     let held = cluster.identical("books", "id");

@@ -191,7 +191,7 @@ pub fn pinned_documents_are_where_one_node_has_them() {
     compare(&cluster, &node, &mut random, requests / 6);
     cluster.revive("meili-1");
     cluster.wait_repaired();
-    cluster.wait_told();
+    cluster.wait_published();
     cluster.kill("meili-0");
     compare(&cluster, &node, &mut random, requests / 6);
     let [mut of_cluster, mut of_node] = both.map(|client| client.get("/network").body);

@@ -1,7 +1,7 @@
 //! What the mover does and has done.
 
 use crate::base::error::Error;
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,7 @@ pub struct Moved {
     /// The running copies.
     pub copies: Vec<Copying>,
     /// The last error, by node.
-    pub errors: BTreeMap<String, String>,
+    pub errors: BTreeMap<NodeName, String>,
 }
 
 /// A running copy.
@@ -57,9 +57,9 @@ pub struct Moved {
 #[serde(rename_all = "camelCase")]
 pub struct Copying {
     /// The node that is copied from.
-    pub source: String,
+    pub source: NodeName,
     /// The node that is copied to.
-    pub target: String,
+    pub target: NodeName,
     /// The copied shards.
     pub shards: Vec<Shard>,
 }
@@ -87,8 +87,7 @@ impl Progress {
     /// Notes the start of a copy.
     #[must_use]
     pub fn started(&self, source: &str, target: &str, shards: &[Shard]) -> Shown<'_> {
-        let copying =
-            Copying { source: source.to_owned(), target: target.to_owned(), shards: shards.to_vec() };
+        let copying = Copying { source: source.into(), target: target.into(), shards: shards.to_vec() };
         self.lock().copies.push(copying.clone());
         Shown { progress: self, copying }
     }
@@ -119,7 +118,7 @@ impl Progress {
 
     /// Notes an error of a node.
     pub fn failed(&self, node: &str, error: &Error) {
-        self.lock().errors.insert(node.to_owned(), error.chain().to_string());
+        self.lock().errors.insert(node.into(), error.chain().to_string());
     }
 
     fn lock(&self) -> MutexGuard<'_, Moved> {

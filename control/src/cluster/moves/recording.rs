@@ -2,7 +2,7 @@
 
 use miroir_core::shard::Shard;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -50,7 +50,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Recordings {
     next: u64,
-    running: HashMap<u64, Running>,
+    running: BTreeMap<u64, Running>,
 }
 
 #[derive(Debug)]

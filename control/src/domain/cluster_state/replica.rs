@@ -1,10 +1,12 @@
 //! A node's copy of a shard, and what it is good for.
 
+use miroir_core::node_name::NodeName;
+
 /// A node's copy of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// The node's name.
-    pub node: String,
+    pub node: NodeName,
     /// What it is good for.
     pub state: ReplicaState,
 }
@@ -30,13 +32,13 @@ pub enum ReplicaState {
 impl Replica {
     /// A replica that is read and written.
     #[must_use]
-    pub fn active(node: impl Into<String>) -> Self {
+    pub fn active(node: impl Into<NodeName>) -> Self {
         Self { node: node.into(), state: ReplicaState::Active }
     }
 
     /// A replica that the mover has to create or repair.
     #[must_use]
-    pub fn stale(node: impl Into<String>) -> Self {
+    pub fn stale(node: impl Into<NodeName>) -> Self {
         Self { node: node.into(), state: ReplicaState::Stale }
     }
 

@@ -1,7 +1,7 @@
 //! What active replicas miss of single indexes. Such a replica is read and written for all other indexes.
 
 use super::{ClusterState, Replica, ReplicaState};
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a replica misses of an index.
@@ -15,7 +15,7 @@ pub enum Missed {
 
 /// The active replicas that miss something of an index: by index, node and shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StaleInIndexes(BTreeMap<String, BTreeMap<String, BTreeMap<Shard, Missed>>>);
+pub struct StaleInIndexes(BTreeMap<String, BTreeMap<NodeName, BTreeMap<Shard, Missed>>>);
 
 impl StaleInIndexes {
     /// Whether every active replica has everything.
@@ -31,18 +31,18 @@ impl StaleInIndexes {
     }
 
     /// All of them: index, node, shard, and what is missed.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, Shard, Missed)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &NodeName, Shard, Missed)> {
         self.0.iter().flat_map(|(index, nodes)| {
             nodes.iter().flat_map(move |(node, shards)| {
-                shards.iter().map(move |(shard, missed)| (index.as_str(), node.as_str(), *shard, *missed))
+                shards.iter().map(move |(shard, missed)| (index.as_str(), node, *shard, *missed))
             })
         })
     }
 
     /// The replicas of a shard that miss something of an index: node, and what is missed.
-    pub fn of(&self, index: &str, shard: Shard) -> impl Iterator<Item = (&str, Missed)> {
+    pub fn of(&self, index: &str, shard: Shard) -> impl Iterator<Item = (&NodeName, Missed)> {
         let nodes = self.0.get(index).into_iter().flatten();
-        nodes.filter_map(move |(node, shards)| Some((node.as_str(), *shards.get(&shard)?)))
+        nodes.filter_map(move |(node, shards)| Some((node, *shards.get(&shard)?)))
     }
 
     /// Whether a replica misses something of any index.
@@ -54,12 +54,12 @@ impl StaleInIndexes {
     /// Notes that a replica misses something of an index, besides what it is known to miss.
     pub fn insert(&mut self, index: &str, node: &str, shard: Shard, missed: Missed) {
         let nodes = self.0.entry(index.to_owned()).or_default();
-        let known = nodes.entry(node.to_owned()).or_default().entry(shard).or_insert(missed);
+        let known = nodes.entry(node.into()).or_default().entry(shard).or_insert(missed);
         *known = missed.max(*known);
     }
 
     /// Keeps only those for which the condition holds.
-    pub fn retain(&mut self, keep: impl Fn(&str, &str, Shard) -> bool) {
+    pub fn retain(&mut self, keep: impl Fn(&str, &NodeName, Shard) -> bool) {
         for (index, nodes) in &mut self.0 {
             for (node, shards) in nodes.iter_mut() {
                 shards.retain(|shard, _| keep(index, node, *shard));
@@ -70,13 +70,13 @@ impl StaleInIndexes {
     }
 
     fn remove(&mut self, index: &str, node: &str, shard: Shard) {
-        self.retain(|i, n, s| (i, n, s) != (index, node, shard));
+        self.retain(|i, n, s| (i, n.as_str(), s) != (index, node, shard));
     }
 
     /// Forgets what a replica misses: it is not active any more.
     pub(super) fn forget(&mut self, node: &str, shard: Shard) {
         if self.has(node, shard) {
-            self.retain(|_, n, s| (n, s) != (node, shard));
+            self.retain(|_, n, s| (n.as_str(), s) != (node, shard));
         }
     }
 }
@@ -95,21 +95,21 @@ impl ClusterState {
     }
 
     /// The nodes whose replicas of a shard are read for an index.
-    pub fn whole(&self, index: &str, shard: Shard) -> impl Iterator<Item = &str> {
+    pub fn whole(&self, index: &str, shard: Shard) -> impl Iterator<Item = &NodeName> {
         self.active(shard).filter(move |node| self.stale.get(index, node, shard).is_none())
     }
 
     /// The nodes that receive a shard's writes to an index: those with active replicas that miss nothing of it, and those with
     /// old copies that may still be read.
-    pub fn writers(&self, index: &str, shard: Shard) -> impl Iterator<Item = &str> {
+    pub fn writers(&self, index: &str, shard: Shard) -> impl Iterator<Item = &NodeName> {
         let written = self.of(shard).iter().filter(|replica| replica.is_written());
-        let written = written.map(|replica| replica.node.as_str());
+        let written = written.map(|replica| &replica.node);
         written.filter(move |node| self.stale.get(index, node, shard).is_none())
     }
 
     /// Whether each index can be read in a shard from nodes for which the condition holds.
     #[must_use]
-    pub fn is_readable(&self, shard: Shard, is_up: impl Fn(&str) -> bool) -> bool {
+    pub fn is_readable(&self, shard: Shard, is_up: impl Fn(&NodeName) -> bool) -> bool {
         self.active(shard).any(&is_up) && self.stale.0.keys().all(|index| self.whole(index, shard).any(&is_up))
     }
 
@@ -118,7 +118,7 @@ impl ClusterState {
     /// any more. Returns whether the replica is stale in the index, or not written any more.
     pub fn mark_missed(&mut self, index: &str, shard: Shard, node: &str, missed: Missed) -> bool {
         if self.stale.get(index, node, shard).is_none() {
-            let is_last = self.whole(index, shard).all(|other| other == node);
+            let is_last = self.whole(index, shard).all(|other| *other == *node);
             match self.replica_mut(shard, node) {
                 Some(replica) if replica.is_active() && !is_last => {}
                 Some(Replica { state: ReplicaState::Leaving { written: written @ true, .. }, .. }) => {
@@ -140,7 +140,7 @@ impl ClusterState {
 
     /// Whether no other replica of a shard, or not all indexes, could be read without this node.
     pub(super) fn is_last(&self, shard: Shard, node: &str) -> bool {
-        !self.is_readable(shard, |other| other != node)
+        !self.is_readable(shard, |other| *other != *node)
     }
 
     /// The indexes may be swapped or renamed from now on, so that any of these names may soon mean the documents of another: a
@@ -150,8 +150,8 @@ impl ClusterState {
     /// A name of which no replica of this shard would be left: nothing has changed.
     pub fn spread_stale(&mut self, indexes: &BTreeSet<&str>) -> Result<(), (String, Shard)> {
         let found = self.stale.iter().filter(|(index, ..)| indexes.contains(index));
-        let found: BTreeSet<(String, Shard)> =
-            found.map(|(_, node, shard, _)| (node.to_owned(), shard)).collect();
+        let found: BTreeSet<(NodeName, Shard)> =
+            found.map(|(_, node, shard, _)| (node.clone(), shard)).collect();
         let mut spread = self.clone();
         for (node, shard) in found {
             for index in indexes {

@@ -2,7 +2,7 @@ use super::*;
 
 pub(super) fn cluster_state(replicas: &[&[&str]]) -> ClusterState {
     let desired: Placement =
-        replicas.iter().map(|nodes| nodes.iter().map(|node| (*node).to_owned()).collect()).collect();
+        replicas.iter().map(|nodes| nodes.iter().map(|node| (*node).into()).collect()).collect();
     let replicas =
         replicas.iter().map(|nodes| nodes.iter().map(|node| Replica::active(*node)).collect()).collect();
     ClusterState { replicas, desired, ..ClusterState::default() }

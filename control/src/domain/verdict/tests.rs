@@ -37,7 +37,7 @@ fn a_replica_that_ends_otherwise_is_stale() {
         part("c", &[0], State::Succeeded),
     ]);
     assert_eq!(over.status, TaskStatus::Succeeded);
-    assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".to_owned())]));
+    assert_eq!(over.stale, BTreeSet::from([(Shard(1), "b".into())]));
 }
 
 #[test]
@@ -71,19 +71,19 @@ fn steps_are_waited_for_but_decide_nothing() {
 #[test]
 fn operations_on_all_nodes_leave_those_behind_that_differ() {
     let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
-    assert_eq!((over.status, over.behind), (TaskStatus::Succeeded, BTreeSet::from(["b".to_owned()])));
+    assert_eq!((over.status, over.behind), (TaskStatus::Succeeded, BTreeSet::from(["b".into()])));
 }
 
 #[test]
 fn what_one_node_refuses_none_keeps() {
     let judged = |parts: &[TrackedNodeTask], decides, behind: &[&str]| {
-        let behind = behind.iter().map(|name| (*name).to_owned()).collect();
+        let behind = behind.iter().map(|name| (*name).into()).collect();
         match judge(parts, decides, &behind) {
             Verdict::Outcome(over) => *over,
             Verdict::Pending { .. } => panic!("pending"),
         }
     };
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let names = |names: &[&str]| names.iter().map(|name| NodeName::from(*name)).collect::<BTreeSet<_>>();
     let failed = |node: &str, kind: &str, code: &str| {
         let mut part = part(node, &[], State::Failed);
         let of = |error| ErrorBody { kind: kind.into(), code: code.into(), ..error };
@@ -101,11 +101,11 @@ fn what_one_node_refuses_none_keeps() {
         (over.status, over.error.unwrap().code.as_str()),
         (TaskStatus::Failed, "vector_embedding_error")
     );
-    assert_eq!((over.set_back, over.behind), (names(&["a"]), names(&["c", "d"])));
+    assert_eq!((over.to_roll_back, over.behind), (names(&["a"]), names(&["c", "d"])));
     // Refusals by a node that is behind do not count.
     let over = judged(&parts, OutcomeRule::Refusal, &["b"]);
     assert_eq!(
-        (over.status, over.set_back, over.behind),
+        (over.status, over.to_roll_back, over.behind),
         (TaskStatus::Succeeded, names(&[]), names(&["b", "c", "d"]))
     );
     // A node without space, or one that disagrees about which indexes exist, does not refuse either.
@@ -113,7 +113,7 @@ fn what_one_node_refuses_none_keeps() {
     for (decides, behind) in [(OutcomeRule::Refusal, &["b", "d"][..]), (OutcomeRule::Deletion, &["d"])] {
         let over = judged(&parts, decides, &[]);
         assert_eq!(
-            (over.status, over.set_back, over.behind),
+            (over.status, over.to_roll_back, over.behind),
             (TaskStatus::Succeeded, names(&[]), names(behind))
         );
     }
@@ -139,4 +139,23 @@ fn deletions_are_counted_once_where_nodes_tell_enough() {
     assert_eq!(counted(&[(&[0, 1], 5), (&[1, 2], 5), (&[2], 0)]), Some(5), "some had none");
     assert_eq!(counted(&[(&[0, 1], 0), (&[1, 2], 0)]), Some(0));
     assert_eq!(counted(&[(&[0, 1], 6), (&[1, 2], 15)]), Some(16), "nobody can tell: a mean, by luck exact");
+}
+
+#[test]
+fn a_task_is_interrupted_if_its_node_stops_before_the_end_is_known() {
+    let stopped = |state| {
+        let mut part = part("a", &[], state);
+        part.stopped();
+        part
+    };
+    for over in [State::Succeeded, State::Failed, State::Canceled] {
+        assert!(!stopped(over).is_interrupted, "{over:?}");
+    }
+    for open in [State::Waiting, State::Processing, State::Away] {
+        let mut part = stopped(open);
+        assert!(part.is_interrupted, "{open:?}");
+        // What the node reports afterwards does not change that.
+        part.report(ReportedState { state: State::Succeeded, ..ReportedState::default() });
+        assert!(part.is_interrupted, "{open:?}");
+    }
 }

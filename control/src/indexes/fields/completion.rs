@@ -14,18 +14,18 @@ use crate::{
 use futures_util::future::join_all;
 use miroir_core::{path::ApiPath, shard::TAG_FIELD};
 use serde_json::json;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// The fields that a node knows of an index; none if it does not have the index.
 ///
 /// # Errors
 /// The node did not answer, or refused.
-async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
+async fn of_node(node: &Node, index: &str) -> Result<BTreeSet<String>> {
     let body = json!({"offset": 0, "limit": u32::MAX});
     let request = Request::own("POST", ApiPath::of_index(index, &["fields"]), Some(&body));
     let answer = node.send(&request).await?;
     if answer.status == 404 {
-        return Ok(HashSet::new());
+        return Ok(BTreeSet::new());
     }
     if !answer.is_success() {
         return Err(node.unexpected(&request, &answer));
@@ -36,7 +36,7 @@ async fn of_node(node: &Node, index: &str) -> Result<HashSet<String>> {
 }
 
 /// The wanted fields that a node does not know, in their order.
-fn missing(wanted: &[String], has: &HashSet<String>, key: &str) -> Vec<String> {
+fn missing(wanted: &[String], has: &BTreeSet<String>, key: &str) -> Vec<String> {
     wanted.iter().filter(|name| !has.contains(*name) && !is_of_key(name, key)).cloned().collect()
 }
 
@@ -50,7 +50,7 @@ pub async fn missed(cluster: &Cluster, node: &Node, index: &str) -> Result<Optio
     let key = cluster_state.indexes.get(index).and_then(|index| index.primary_key.as_deref());
     let (Some(key), false) = (key, known.is_empty()) else { return Ok(None) };
     let misses = missing(&known.names(), &of_node(node, index).await?, key);
-    Ok((!misses.is_empty()).then(|| registration(index, Key::Explicit(key), &misses)))
+    Ok((!misses.is_empty()).then(|| registration(index, Key::Explicit(key), &misses, &*cluster.random)))
 }
 
 /// Registers on each node the fields of an index that only other nodes know. There are several causes: an edit by function
@@ -69,7 +69,7 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     };
     let nodes = cluster.current();
     let told = join_all(nodes.iter().map(|node| of_node(node, index))).await;
-    let told: Vec<HashSet<String>> = told.into_iter().collect::<Result<_>>()?;
+    let told: Vec<BTreeSet<String>> = told.into_iter().collect::<Result<_>>()?;
     let found: BTreeSet<&String> = told.iter().flatten().collect();
     let known = known(cluster, index).await?;
     let mut new = known.unknown(found);
@@ -87,7 +87,7 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
         if misses.is_empty() {
             continue;
         }
-        let request = registration(index, Key::Explicit(&key), &misses);
+        let request = registration(index, Key::Explicit(&key), &misses, &*cluster.random);
         let sent = creation::send_to(cluster, std::slice::from_ref(node), &[request]).await;
         creation::mark_behind(cluster, &sent.missed).await?;
         tasks.extend(sent.tasks);

@@ -3,10 +3,9 @@
 //!
 //! Source: Meilisearch 1.50, `milli/src/update/new/indexer/document_operation.rs` and `guess_primary_key.rs`.
 
-use crate::domain::intent::NodeRequest;
+use crate::{base::random::Random, domain::intent::NodeRequest};
 use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 /// How a node gets the primary key of an index when fields are registered on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +58,7 @@ fn may_be_key(name: &str) -> bool {
 
 /// The request that registers these fields and the primary key on a node.
 #[must_use]
-pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest {
+pub fn registration(index: &str, key: Key<'_>, names: &[String], random: &dyn Random) -> NodeRequest {
     let mut path = ApiPath::of_index(index, &["documents"]).with("skipCreation", "true");
     let mut rest = names;
     let mut documents = Vec::new();
@@ -69,12 +68,12 @@ pub fn registration(index: &str, key: Key<'_>, names: &[String]) -> NodeRequest 
             // The first document must contain no other field that a node could infer as the primary key.
             let is_other = |field: &String| field != name && may_be_key(field);
             let (first, others) = names.split_at(names.iter().position(is_other).unwrap_or(names.len()));
-            documents.push(document(key, first));
+            documents.push(document(key, first, random));
             rest = others;
         }
     }
     if !rest.is_empty() || documents.is_empty() {
-        documents.push(document(key, rest));
+        documents.push(document(key, rest, random));
     }
     NodeRequest { method: "PUT".into(), path, body: Some(Value::Array(documents)), main: false }
 }
@@ -120,8 +119,8 @@ pub fn is_of_key(field: &str, key: &str) -> bool {
 }
 
 /// A document that has these fields and a new random id.
-fn document(key: Key<'_>, names: &[String]) -> Value {
-    let id = json!(Uuid::new_v4().simple().to_string());
+fn document(key: Key<'_>, names: &[String], random: &dyn Random) -> Value {
+    let id = json!(random.name());
     let (holder, held) = match Holder::of(key, names) {
         Holder::Field(field) => (field, id),
         Holder::Object { field, path } => (field, json!({path: id})),
@@ -137,13 +136,14 @@ fn document(key: Key<'_>, names: &[String]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::random::SystemRandom;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn registered(key: Key<'_>, fields: &[&str]) -> (String, Vec<Vec<String>>) {
-        let request = registration("i", key, &names(fields));
+        let request = registration("i", key, &names(fields), &SystemRandom);
         let documents = request.body.unwrap();
         let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect();
         (request.path.to_string(), documents.as_array().unwrap().iter().map(members).collect())
@@ -166,7 +166,7 @@ mod tests {
     fn a_key_in_an_object_is_there_once() {
         let document = |fields: &[&str]| {
             let fields = names(fields);
-            let mut document = document(Key::Explicit("a.b.c"), &fields);
+            let mut document = document(Key::Explicit("a.b.c"), &fields, &SystemRandom);
             for pointer in ["/a/b.c", "/a.b/c", "/a.b.c"] {
                 if let Some(id) = document.pointer_mut(pointer) {
                     *id = json!(1);
@@ -186,12 +186,12 @@ mod tests {
     #[test]
     fn a_key_with_a_dot_that_is_inferred_is_a_field_of_its_own() {
         let fields = names(&["a", "a.id", "t"]);
-        let inferred = document(Key::Inferred("a.id"), &fields);
+        let inferred = document(Key::Inferred("a.id"), &fields, &SystemRandom);
         assert_eq!(inferred.as_object().unwrap().keys().collect::<Vec<_>>(), ["a.id", "t"]);
         assert!(inferred["a.id"].is_string());
         // Nodes read a key that ends with a dot as the field before the dot.
         let fields = names(&["t", "a"]);
-        assert!(document(Key::Explicit("a."), &fields)["a"].is_string());
+        assert!(document(Key::Explicit("a."), &fields, &SystemRandom)["a"].is_string());
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn new_zones_are_used_once_the_cluster_is_rebalanced() {
     }
     change(&mut cluster_state, &Operation::Rebalance).unwrap();
     settle(&mut cluster_state);
-    let of_x = |shard| cluster_state.active(shard).filter(|node| ["a", "b"].contains(node)).count();
+    let of_x = |shard| cluster_state.active(shard).filter(|node| ["a", "b"].contains(&node.as_str())).count();
     assert!(cluster_state.shards().all(|shard| of_x(shard) == 1), "{:?}", cluster_state.desired);
     assert_eq!(["a", "b", "c", "d"].map(|name| held(&cluster_state, name)), [6; 4]);
     change(&mut cluster_state, &Operation::Rebalance).unwrap();

@@ -7,12 +7,12 @@ mod tests;
 
 pub use stats::{merge_stats, repeated_values};
 
+use super::values::{FacetValue, normalized};
 use crate::{
     json::{RawObject, write_string},
-    search::values::{FacetValue, normalized},
     shard::TAG_FIELD,
 };
-use numbers::{Range, Told, numbers};
+use numbers::{Range, ReportedValue, numbers};
 use serde_json::{Map, Value, value::RawValue};
 use std::{
     borrow::Cow,
@@ -122,15 +122,15 @@ pub fn merge_distributions(
 impl<'a> Facet<'a> {
     /// Adds a node's counts.
     fn add(&mut self, values: Vec<(Cow<'a, str>, &'a RawValue)>, range: Option<Range>, order: FacetOrder) {
-        let told = values.into_iter().map(|(name, count)| Told {
+        let told = values.into_iter().map(|(name, count)| ReportedValue {
             number: range.and_then(|range| range.number(&name)),
             count: serde_json::from_str::<u64>(count.get()).unwrap_or(0),
             name,
         });
-        let told: Vec<Told<'_>> = told.collect();
+        let told: Vec<ReportedValue<'_>> = told.collect();
         let (count, by_value) = range.map_or((0, false), |range| numbers(&told, range, order.by_count));
         self.by_value |= by_value;
-        for (position, Told { name, number, count: documents }) in told.into_iter().enumerate() {
+        for (position, ReportedValue { name, number, count: documents }) in told.into_iter().enumerate() {
             match number.filter(|_| position < count) {
                 Some(number) => self.numbers.entry(name).or_insert((number, 0)).1 += documents,
                 None => {

@@ -24,13 +24,13 @@ impl Range {
 }
 
 /// A value as a node reports it.
-pub(super) struct Told<'a> {
+pub(super) struct ReportedValue<'a> {
     pub name: Cow<'a, str>,
     pub number: Option<f64>,
     pub count: u64,
 }
 
-impl Told<'_> {
+impl ReportedValue<'_> {
     /// Whether a number may come after another one when ordered by name, by value, or by count.
     fn follows(&self, before: &Self, by_count: bool, by_value: bool) -> bool {
         match (by_count, by_value) {
@@ -44,10 +44,11 @@ impl Told<'_> {
 
 /// How many of a node's values are numbers, which come first, and whether they are in the order of their values. Strings may
 /// look like numbers: a value after the smallest and the largest number counts as a number only if it continues their order.
-pub(super) fn numbers(values: &[Told<'_>], range: Range, by_count: bool) -> (usize, bool) {
+pub(super) fn numbers(values: &[ReportedValue<'_>], range: Range, by_count: bool) -> (usize, bool) {
     let like_numbers = values.iter().take_while(|value| value.number.is_some()).count();
     let values = values.get(..like_numbers).unwrap_or_default();
-    let is_end = |value: &Told<'_>| value.number == Some(range.min) || value.number == Some(range.max);
+    let is_end =
+        |value: &ReportedValue<'_>| value.number == Some(range.min) || value.number == Some(range.max);
     let least = values.iter().rposition(is_end).map_or(0, |last| last + 1);
     let pairs = || values.iter().zip(values.iter().skip(1));
     let by_value = !by_count && pairs().take(least.saturating_sub(1)).any(|(one, two)| two.name < one.name);

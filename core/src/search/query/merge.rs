@@ -2,10 +2,10 @@
 
 use super::IndexQuery;
 use crate::search::{
-    answer::{Hit, NodeAnswer, NotAnAnswer},
+    hit_order::rank::Sorted,
+    hits::answer::{Hit, NodeAnswer, NotAnAnswer},
     hybrid::Hybrid,
     merge::Merging,
-    rank::Sorted,
     values::FacetValue,
 };
 use std::collections::HashMap;

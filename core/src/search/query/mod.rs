@@ -1,20 +1,21 @@
 //! One query in one index: what nodes are asked.
 
+pub(in crate::search) mod hidden_values;
 mod merge;
+pub(in crate::search) mod results;
 #[cfg(test)]
 mod tests;
 
 pub use merge::{Decided, Merged};
 
+use super::{
+    hits::selection::Selection,
+    hybrid::Hybrid,
+    merge::pins,
+    request::{Additions, SearchRequest, paging::Paging},
+    values::document_values::DocumentValues,
+};
 use crate::{
-    search::{
-        document_values::DocumentValues,
-        hybrid::Hybrid,
-        paging::Paging,
-        pins,
-        request::{Additions, SearchRequest},
-        selection::Selection,
-    },
     shard::{Shard, TAG_FIELD},
     topology::IndexConfig,
 };

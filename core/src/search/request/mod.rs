@@ -1,22 +1,23 @@
 //! A client's search request, and the request to a node that is derived from it.
 
 mod filter;
+pub mod paging;
+pub mod patterns;
+pub(in crate::search) mod query_string;
+pub mod remotes;
 #[cfg(test)]
 mod tests;
 
 pub use filter::with_shards;
 
-use crate::{
-    json::to_bytes,
-    search::{
-        hit_fields::{Score, Shown},
-        hybrid::Hybrid,
-        paging::{PARAMETERS, Paging},
-        patterns::fits,
-    },
-    shard::Shard,
+use super::{
+    hits::fields::{Score, Shown},
+    hybrid::Hybrid,
 };
+use crate::{json::to_bytes, shard::Shard};
 use filter::shards_and;
+use paging::{PARAMETERS, Paging};
+use patterns::fits;
 use serde_json::{Value, value::RawValue, value::to_raw_value};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;

@@ -2,7 +2,10 @@
 
 use crate::{
     json::RawObject,
-    search::{hit_fields::DETAILS, insertion::Insertion, rank::Rank},
+    search::{
+        hit_order::{insertion::Insertion, rank::Rank},
+        hits::fields::DETAILS,
+    },
 };
 
 /// Identifies a hit, and distinguishes it from later versions of the same document.

@@ -97,8 +97,8 @@ impl<Q> Page<Q> {
         };
         let hits: Vec<&RawObject<'_>> = self.winners.iter().map(hit).collect::<Option<_>>()?;
         let frame: RawObject<'_> = serde_json::from_slice(&self.frame).ok()?;
-        let told = self.winners.first().and_then(|winner| of(winner.address.0));
-        let frame = with_told(frame, told.map(|told| &told.members));
+        let second = self.winners.first().and_then(|winner| of(winner.address.0));
+        let frame = with_second_answer(frame, second.map(|second| &second.members));
         let mut out = Vec::with_capacity(self.frame.len() + hits.len() * 1024);
         frame.write_filtered(&mut out, |name, value, out| {
             match name {
@@ -117,7 +117,7 @@ impl<Q> Page<Q> {
 }
 
 /// Adds the members that only the second step's answer has: the vector that the search used, and performance details.
-fn with_told<'a>(mut frame: RawObject<'a>, second: Option<&RawObject<'a>>) -> RawObject<'a> {
+fn with_second_answer<'a>(mut frame: RawObject<'a>, second: Option<&RawObject<'a>>) -> RawObject<'a> {
     let mut before: Option<&str> = None;
     for (name, value) in second.iter().flat_map(|second| &second.0) {
         let missing = ["queryVector", "queryVectors", "performanceDetails"].contains(&&**name)

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     search::{
-        answer::{Hit, NodeAnswer},
+        hits::answer::{Hit, NodeAnswer},
         hybrid::Mixed,
         merge::Seen,
         query::{Decided, IndexQuery},

@@ -4,14 +4,16 @@
 //! The documents of the hits are read again for these values, from the nodes that found them and with the gateway's own key.
 //! The client does not see these values.
 
-use super::{
-    document_id::DocumentId, document_values::DocumentValues, hit_fields::DETAILS, query::IndexQuery,
-    rank::HIDDEN, values::values_at,
-};
+use super::IndexQuery;
 use crate::{
     json::{RawObject, to_bytes},
     path::ApiPath,
     scatter_query::{Gathered, Key, NodeRequest, Part, QuerySlice, ScatterQuery, owner},
+    search::{
+        hit_order::rank::HIDDEN,
+        hits::fields::DETAILS,
+        values::{document_id::DocumentId, document_values::DocumentValues, values_at},
+    },
     topology::Topology,
 };
 use memchr::memmem;
@@ -27,7 +29,7 @@ use std::{
 type Ids = BTreeMap<String, Vec<Box<RawValue>>>;
 
 /// A search whose answers may hide the values that its hits are sorted or deduplicated by.
-pub(super) trait Sorting: ScatterQuery + Sized + 'static {
+pub(in crate::search) trait Sorting: ScatterQuery + Sized + 'static {
     /// The queries of the search.
     fn queries(&self) -> Vec<&IndexQuery>;
 

@@ -1,11 +1,11 @@
 //! Deep pages of a multi-search: first the scores for all queries, then only the documents of the pages.
 
-use super::{
-    query::IndexQuery,
-    two_step::{Fetch, InSteps, Known, Scan},
-};
 use crate::{
     scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery},
+    search::{
+        query::IndexQuery,
+        two_step::{Fetch, InSteps, Known, Scan},
+    },
     topology::Topology,
 };
 

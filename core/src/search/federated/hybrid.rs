@@ -1,12 +1,12 @@
 //! Hybrid queries of a federated search: first decides over all nodes whether the keyword hits are good enough.
 
-use super::{
-    federated::Federated,
-    query::IndexQuery,
-    results::{Answers, multi_search, read_results},
-};
+use super::Federated;
 use crate::{
     scatter_query::{Gathered, NodeRequest, Part, QuerySlice, ScatterQuery, owner, shards_of},
+    search::query::{
+        IndexQuery,
+        results::{Answers, multi_search, read_results},
+    },
     topology::Topology,
 };
 

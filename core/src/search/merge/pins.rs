@@ -6,8 +6,13 @@
 //!
 //! Source: Meilisearch 1.50, `merge_positioned_hits_into_page` in `milli/src/search/mod.rs`, and `search/federated/perform.rs`.
 
-use super::{answer::Hit, document_id::DocumentId, hit_fields::pinned_position};
-use crate::topology::{IndexConfig, Pin};
+use crate::{
+    search::{
+        hits::{answer::Hit, fields::pinned_position},
+        values::document_id::DocumentId,
+    },
+    topology::{IndexConfig, Pin},
+};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -120,7 +125,7 @@ pub fn take<T: Copy, K: Ord>(lists: &mut [Vec<T>], key: impl Fn(&T) -> Option<(u
 mod tests {
     use super::*;
     use crate::{
-        search::{answer::NodeAnswer, merge::merge, request::SearchRequest},
+        search::{hits::answer::NodeAnswer, merge::merge, request::SearchRequest},
         shard::Shard,
     };
     use serde_json::json;

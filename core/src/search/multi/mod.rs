@@ -1,17 +1,19 @@
 //! `POST /multi-search`: sends many queries to a node in one callout.
 
+mod deep;
+
 use super::{
-    answer::NodeAnswer,
-    deep::{Deep, DeepResult},
-    document_values::DocumentValues,
-    federated::Federated,
-    federated_hybrid::Decision,
-    hidden_values::Sorting,
+    federated::{Federated, hybrid::Decision},
+    hits::answer::NodeAnswer,
     merge::write_list,
-    query::{IndexQuery, Merged},
+    query::{
+        IndexQuery, Merged,
+        hidden_values::Sorting,
+        results::{Answers, multi_search, read_results},
+    },
     request::SearchRequest,
-    results::{Answers, multi_search, read_results},
     two_step::{InSteps, Name, Scan, first_chunk},
+    values::document_values::DocumentValues,
 };
 use crate::{
     http::Reply,
@@ -21,6 +23,7 @@ use crate::{
     shard::Shard,
     topology::Topology,
 };
+use deep::{Deep, DeepResult};
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -3,18 +3,23 @@
 //! All queries go to the same replicas, so that a node returns a document that matches two queries only once. Source:
 //! Meilisearch 1.50, `meilisearch/src/search/federated/`.
 
+mod answer;
+mod facets;
+pub(in crate::search) mod hybrid;
+mod steps;
+
 use super::{
-    answer::Hit,
-    document_values::DocumentValues,
-    hidden_values::Sorting,
-    hit_fields::DETAILS,
-    merge::{Seen, ranked, write_list},
-    paging::Paging,
-    pins::{self, Pins},
-    query::{DEEP, IndexQuery},
-    rank::Weighted,
-    request::{MOST_HITS, SearchRequest},
+    hit_order::rank::Weighted,
+    hits::{answer::Hit, fields::DETAILS},
+    merge::{
+        Seen,
+        pins::{self, Pins},
+        ranked, write_list,
+    },
+    query::{DEEP, IndexQuery, hidden_values::Sorting},
+    request::{MOST_HITS, SearchRequest, paging::Paging},
     two_step::{Address, FirstStep, InShares, InSteps, Shares, Winner},
+    values::document_values::DocumentValues,
 };
 use crate::{
     json::{RawObject, to_bytes},
@@ -37,7 +42,7 @@ use std::{
 #[derive(Debug)]
 pub struct Federated {
     pub(super) federation: SearchRequest,
-    pub(super) told: FacetsTold,
+    pub(super) facets_form: FacetsForm,
     /// `facetsByIndex`.
     pub(super) facets: BTreeMap<String, Option<Vec<String>>>,
     pub(super) queries: Vec<IndexQuery>,
@@ -53,7 +58,7 @@ pub struct Federated {
 
 /// How the answer tells facets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FacetsTold {
+pub(super) enum FacetsForm {
     /// Of each index.
     ByIndex,
     /// Of all indexes together.
@@ -118,12 +123,21 @@ impl Federated {
         let orders = facets.keys().map(|index| topology.index(index).sort_facet_values_by);
         let orders: Vec<_> = orders.collect();
         let mixed_orders = orders.iter().any(|order| Some(order) != orders.first());
-        let told = match merge_facets {
-            Some(limit) => FacetsTold::Merged { limit, mixed_orders },
-            None => FacetsTold::ByIndex,
+        let facets_form = match merge_facets {
+            Some(limit) => FacetsForm::Merged { limit, mixed_orders },
+            None => FacetsForm::ByIndex,
         };
         let shards = topology.shard_count();
-        Some(Self { queries, federation, told, facets, by_keywords: false, least: 0, shares: None, shards })
+        Some(Self {
+            queries,
+            federation,
+            facets_form,
+            facets,
+            by_keywords: false,
+            least: 0,
+            shares: None,
+            shards,
+        })
     }
 
     /// The queries.
@@ -271,7 +285,7 @@ impl ScatterQuery for Federated {
             Paging::Offset { .. } => vec![("limit", hits)],
             Paging::Page { .. } => vec![("page", to_raw_value(&1).ok()), ("hitsPerPage", hits)],
         };
-        if matches!(self.told, FacetsTold::Merged { mixed_orders: true, .. }) {
+        if matches!(self.facets_form, FacetsForm::Merged { mixed_orders: true, .. }) {
             added.push(("mergeFacets", to_raw_value(&Map::new()).ok()));
         }
         let body = self.parameters(&shards, &added, &["mergeFacets"], self.shares.is_some());

@@ -2,6 +2,9 @@
 //!
 //! Source: Meilisearch 1.50, `milli/src/lib.rs` (`normalize_facet`) and `update/new/extract/faceted/facet_document.rs`.
 
+pub mod document_id;
+pub mod document_values;
+
 use crate::json::RawObject;
 use serde_json::{Value, value::RawValue};
 use std::cmp::Ordering;

@@ -56,8 +56,8 @@ impl Paging {
 
     /// The value of an answer's member that describes the paging; `None` for any other member.
     #[must_use]
-    pub fn told(self, member: &str) -> Option<u64> {
-        match (member, self) {
+    pub fn member(self, name: &str) -> Option<u64> {
+        match (name, self) {
             ("offset", Self::Offset { offset, .. }) => Some(offset),
             ("limit", Self::Offset { limit, .. }) => Some(limit),
             ("page", Self::Page { page, .. }) => Some(page),

@@ -98,7 +98,7 @@ fn remove(value: &mut Value, path: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{json::RawObject, search::hit_fields::Shown};
+    use crate::{json::RawObject, search::hits::fields::Shown};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 

@@ -4,11 +4,11 @@
 //! list of rules: it recognizes a rule by the shape of its details, so new rules work too. Source: Meilisearch 1.50,
 //! `milli/src/score_details.rs`.
 
-use super::{
-    geo::{Place, compare_distances},
-    values::{FacetValue, directed},
+use super::geo::{Place, compare_distances};
+use crate::{
+    json::RawObject,
+    search::values::{FacetValue, directed},
 };
-use crate::json::RawObject;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, cmp::Ordering, collections::HashMap};
@@ -278,7 +278,7 @@ impl Rule {
 }
 
 /// Compares two values; a missing value comes last.
-pub(super) fn missing_last<T>(
+pub(in crate::search) fn missing_last<T>(
     one: Option<T>,
     other: Option<T>,
     compare: impl FnOnce(T, T) -> Ordering,

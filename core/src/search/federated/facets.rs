@@ -1,13 +1,13 @@
 //! Merges the facets of a federated search, for each index or for all indexes together.
 
-use super::{
-    facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
-    federated::{FacetsTold, Federated},
-    merge::facet_order,
-    patterns::fits,
-};
+use super::{FacetsForm, Federated};
 use crate::{
     json::{RawObject, to_bytes, write_string},
+    search::{
+        facets::{FacetOrder, FacetPart, merge_distributions, merge_stats},
+        merge::facet_order,
+        request::patterns::fits,
+    },
     topology::Topology,
 };
 use serde_json::value::RawValue;
@@ -21,9 +21,9 @@ impl Federated {
         };
         let index = self.facets.iter().find(|(_, asked)| asks(asked)).map(|(index, _)| index);
         let by_count = index.is_some_and(|index| topology.index(index).sort_facet_values_by_count(facet));
-        let limit = match self.told {
-            FacetsTold::Merged { limit, .. } => limit.and_then(|limit| usize::try_from(limit).ok()),
-            FacetsTold::ByIndex => None,
+        let limit = match self.facets_form {
+            FacetsForm::Merged { limit, .. } => limit.and_then(|limit| usize::try_from(limit).ok()),
+            FacetsForm::ByIndex => None,
         };
         let mut asking = self.facets.iter().filter(|(_, asked)| asks(asked));
         if let (Some((index, _)), None, true) = (asking.next(), asking.next(), by_count) {
@@ -55,7 +55,7 @@ impl Federated {
             let order = |facet: &str| facet_order(&config, facet);
             merge_distributions(parts, 0, None, order, &mut distribution);
             let stats = to_bytes(&stats);
-            if self.told != FacetsTold::ByIndex {
+            if self.facets_form != FacetsForm::ByIndex {
                 merged.push((distribution, stats));
                 continue;
             }
@@ -67,7 +67,7 @@ impl Federated {
             out.extend(stats);
             out.push(b'}');
         }
-        if self.told == FacetsTold::ByIndex {
+        if self.facets_form == FacetsForm::ByIndex {
             out.extend_from_slice(if indexes.is_empty() { b"\"facetsByIndex\":{}" } else { b"}" });
             return;
         }

@@ -1,12 +1,12 @@
 //! The answer to a federated search.
 
-use super::{
-    facets::{FacetPart, merge_distributions, merge_stats},
-    federated::Federated,
-    merge::{write_list, write_number},
-};
+use super::Federated;
 use crate::{
     json::{RawObject, to_bytes, write_string},
+    search::{
+        facets::{FacetPart, merge_distributions, merge_stats},
+        merge::{write_list, write_number},
+    },
     topology::Topology,
 };
 use serde_json::value::RawValue;
@@ -63,7 +63,7 @@ impl Federated {
                 "totalPages" => self.federation.paging.pages(total("totalHits")),
                 "semanticHitCount" => Some(semantic),
                 "processingTimeMs" => numbers(name).into_iter().max(),
-                _ => self.federation.paging.told(name),
+                _ => self.federation.paging.member(name),
             };
             write_number(number, value, &mut out);
         }

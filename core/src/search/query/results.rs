@@ -1,12 +1,12 @@
 //! Several queries of a node for one callout, and its results.
 
-use super::{merge::write_list, query::IndexQuery};
-use crate::{json::RawObject, scatter_query::NodeRequest, shard::Shard};
+use super::IndexQuery;
+use crate::{json::RawObject, scatter_query::NodeRequest, search::merge::write_list, shard::Shard};
 use serde_json::value::RawValue;
 
 /// The nodes' answers to one query.
 #[derive(Debug, Default)]
-pub(super) struct Answers<'a> {
+pub(in crate::search) struct Answers<'a> {
     /// Answers to the client's query.
     pub own: Vec<&'a [u8]>,
     /// Answers to its keyword query, if it was sent.
@@ -51,7 +51,7 @@ impl<'a> Answers<'a> {
 }
 
 /// Combines these queries into one callout.
-pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
+pub(in crate::search) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
     let mut body = b"{\"queries\":".to_vec();
     write_list(queries, &mut body, |query, out| out.extend_from_slice(query));
     body.push(b'}');
@@ -59,6 +59,6 @@ pub(super) fn multi_search(queries: &[Vec<u8>]) -> NodeRequest {
 }
 
 /// Parses the results of a multi-search.
-pub(super) fn read_results(body: &[u8]) -> Option<Vec<&RawValue>> {
+pub(in crate::search) fn read_results(body: &[u8]) -> Option<Vec<&RawValue>> {
     serde_json::from_slice::<RawObject<'_>>(body).ok()?.read("results")
 }

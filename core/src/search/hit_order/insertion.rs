@@ -1,7 +1,6 @@
 //! The order of documents that nothing else tells apart: the order in which they arrived.
 
-use super::document_id::DocumentId;
-use crate::{json::RawObject, sequence::Sequence};
+use crate::{json::RawObject, search::values::document_id::DocumentId, sequence::Sequence};
 
 /// When a document arrived. Documents without a sequence count as older than those with one, and are ordered by their ids,
 /// which is the same order if ids were assigned in ascending order.

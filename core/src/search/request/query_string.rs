@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// The parameters of a request: the members of its body, or for a `GET`, of the body that `body_of_query` makes of its query
 /// string. `None` if a node would refuse the request.
-pub(super) fn parameters(
+pub(in crate::search) fn parameters(
     head: &RequestHead,
     body: &[u8],
     body_of_query: fn(&str) -> Option<Map<String, Value>>,
@@ -28,7 +28,7 @@ pub(super) fn parameters(
 /// type, in which case a node says what is wrong.
 ///
 /// Source: Meilisearch 1.50, `meilisearch/src/routes/indexes/search.rs`, `SearchQueryGet`.
-pub(super) fn body_of_query(query: &str) -> Option<Map<String, Value>> {
+pub(in crate::search) fn body_of_query(query: &str) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     let (mut embedder, mut ratio) = (None, None);
     for (name, text) in last_pairs(query) {
@@ -83,7 +83,7 @@ pub(super) fn body_of_query(query: &str) -> Option<Map<String, Value>> {
 }
 
 /// Splits at commas, except for those inside `_geoPoint(…)`.
-pub(super) fn sort_parameters(text: &str) -> Vec<String> {
+pub(in crate::search) fn sort_parameters(text: &str) -> Vec<String> {
     let mut parameters: Vec<String> = Vec::new();
     let mut inside = false;
     for part in text.trim_matches('"').split(',').map(str::trim) {

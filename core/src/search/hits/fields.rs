@@ -10,15 +10,15 @@ use crate::{json::RawObject, scrub, shard::TAG_FIELD};
 use serde_json::value::RawValue;
 
 /// The hit's scores by the ranking rules. Nodes are always asked for them.
-pub(super) const DETAILS: &str = "_rankingScoreDetails";
+pub(in crate::search) const DETAILS: &str = "_rankingScoreDetails";
 /// The hit's total score.
-pub(super) const SCORE: &str = "_rankingScore";
+pub(in crate::search) const SCORE: &str = "_rankingScore";
 const FORMATTED: &str = "_formatted";
 const POSITIONS: &str = "_matchesPosition";
 
 /// Whether nodes are asked for the total score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Score {
+pub(in crate::search) enum Score {
     /// They are not asked for it.
     #[default]
     NotAsked,
@@ -30,7 +30,7 @@ pub(super) enum Score {
 
 /// The members that nodes add to documents, and which of them the client sees.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shown {
+pub(in crate::search) struct Shown {
     /// Whether `_formatted` was requested.
     pub formatted: bool,
     /// Whether `_matchesPosition` was requested.
@@ -43,7 +43,7 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Writes a hit as the client sees it: without the tag, and with only the fields that `selection` shows.
-    pub(super) fn write(self, hit: &RawObject<'_>, selection: &Selection, out: &mut Vec<u8>) {
+    pub(in crate::search) fn write(self, hit: &RawObject<'_>, selection: &Selection, out: &mut Vec<u8>) {
         let last = |name: &str| hit.last(name).map(std::ptr::from_ref);
         let added = [FORMATTED, POSITIONS, SCORE, DETAILS].map(|name| (name, last(name)));
         let is_added = |name: &str, value: &RawValue| {

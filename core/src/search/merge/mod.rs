@@ -1,17 +1,21 @@
 //! Merges several nodes' answers: a stable merge of their hits, and sums of their totals.
 
+pub mod pins;
+
 use super::{
-    answer::{Hit, NodeAnswer},
     facets::{FacetOrder, FacetPart, counts_of, merge_distributions, merge_stats, repeated_values},
+    hits::{
+        answer::{Hit, NodeAnswer},
+        selection::Selection,
+    },
     hybrid::Hybrid,
-    pins::{self, Pins},
     request::SearchRequest,
-    selection::Selection,
 };
 use crate::{
     json::{RawObject, to_bytes},
     topology::IndexConfig,
 };
+use pins::Pins;
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, collections::HashSet};
 
@@ -149,7 +153,7 @@ impl Merging<'_> {
                     Some(counted.iter().filter(|hit| hit.rank().is_semantic()).count() as u64)
                 }
                 "processingTimeMs" => parts.iter().map(|part| part.number(name)).max(),
-                _ => request.paging.told(name),
+                _ => request.paging.member(name),
             };
             write_number(number, value, out);
             true

@@ -1,14 +1,14 @@
 //! Values of documents that hits do not show.
 
-use super::{document_id::DocumentId, values::FacetValue};
+use super::{FacetValue, document_id::DocumentId};
 use std::collections::HashMap;
 
 /// A document's values, by attribute.
-pub(super) type Values = HashMap<String, Vec<FacetValue>>;
+pub(in crate::search) type Values = HashMap<String, Vec<FacetValue>>;
 
 /// The hidden values of each document, by index.
 #[derive(Clone, Debug, Default)]
-pub struct DocumentValues(pub(super) HashMap<String, HashMap<DocumentId, Values>>);
+pub struct DocumentValues(pub(in crate::search) HashMap<String, HashMap<DocumentId, Values>>);
 
 impl DocumentValues {
     /// A document's values, if it has been read.

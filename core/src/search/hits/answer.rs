@@ -1,13 +1,16 @@
 //! One node's answer to its part of a search.
 
-use super::{
-    document_id::DocumentId,
-    hit_fields::{DETAILS, pinned_position},
-    insertion::Insertion,
-    rank::{HIDDEN, Rank, Sorted},
-    values::{FacetValue, values_at},
+use super::fields::{DETAILS, pinned_position};
+use crate::{
+    json::{RawObject, Text},
+    search::{
+        hit_order::{
+            insertion::Insertion,
+            rank::{HIDDEN, Rank, Sorted},
+        },
+        values::{FacetValue, document_id::DocumentId, values_at},
+    },
 };
-use crate::json::{RawObject, Text};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},

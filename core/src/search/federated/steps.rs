@@ -1,12 +1,16 @@
 //! Pages of a federated search in two steps.
 
-use super::{
-    federated::{Federated, Place},
-    merge::write_list,
-    query::IndexQuery,
-    two_step::{InShares, InSteps, Name, Shares},
+use super::{Federated, Place};
+use crate::{
+    json::RawObject,
+    scatter_query::NodeRequest,
+    search::{
+        merge::write_list,
+        query::IndexQuery,
+        two_step::{InShares, InSteps, Name, Shares},
+    },
+    shard::Shard,
 };
-use crate::{json::RawObject, scatter_query::NodeRequest, shard::Shard};
 use serde_json::value::to_raw_value;
 
 impl InSteps for Federated {

@@ -1,0 +1,49 @@
+use super::*;
+use crate::{
+    cluster::tracked_tasks::TrackedTask,
+    domain::intent::{Effect, NodeTask},
+    ledger::tasks::Task,
+    testing::{ClusterBuilder, Reply, Script},
+};
+use serde_json::json;
+
+/// The deletion of an index, of which the nodes `a` and `b` have a task each.
+fn deletion() -> TrackedTask {
+    let task = Task {
+        uid: 7,
+        index: Some("movies".into()),
+        kind: TaskKind::IndexDeletion,
+        status: TaskStatus::Enqueued,
+        details: None,
+        error: None,
+        canceled_by: None,
+        custom_metadata: None,
+        enqueued_at: 0,
+        started_at: None,
+        finished_at: None,
+    };
+    let node_task = |node: &str| NodeTask { node: node.into(), node_task: 1, main: true, shards: Vec::new() };
+    TrackedTask {
+        task,
+        node_tasks: vec![node_task("a"), node_task("b")],
+        effect: Effect::None,
+        indexed: None,
+        guard: None,
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_interrupted_where_its_node_stopped_and_not_where_the_node_fails_to_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let transport = Script::new(|call| match call.url.port() {
+        Some(1) => Reply::NoConnection,
+        _ => Reply::Answer(503, json!({})),
+    });
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(transport).build());
+    cluster.tracked_tasks.add(deletion());
+    round(&cluster).await.unwrap();
+    let pending = cluster.tracked_tasks.pending();
+    let parts = pending[&7].parts.iter();
+    let interrupted: Vec<_> = parts.map(|part| (part.node.as_str(), part.is_interrupted)).collect();
+    assert_eq!(interrupted, [("a", true), ("b", false)]);
+}
