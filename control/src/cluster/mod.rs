@@ -380,17 +380,6 @@ impl Cluster {
         self.nodes().iter().find(|node| node.name == name).cloned()
     }
 
-    /// Nodes that are up and not behind, in the topology's order.
-    #[must_use]
-    pub fn current(&self) -> Vec<Arc<Node>> {
-        let cluster_state = self.cluster_state();
-        self.nodes()
-            .iter()
-            .filter(|node| node.is_up() && !cluster_state.behind.contains(&node.name))
-            .cloned()
-            .collect()
-    }
-
     /// Whether clients can be served; `/health` reports this.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -9,6 +9,17 @@ use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{collections::BTreeMap, sync::Arc};
 
 impl Cluster {
+    /// Nodes that are up and not behind, in the topology's order.
+    #[must_use]
+    pub fn current(&self) -> Vec<Arc<Node>> {
+        let cluster_state = self.cluster_state();
+        self.nodes()
+            .iter()
+            .filter(|node| node.is_up() && !cluster_state.behind.contains(&node.name))
+            .cloned()
+            .collect()
+    }
+
     /// Nodes that are up, each with shards of which it has a replica that misses nothing of an index, so that each shard occurs
     /// once. Shards without such a node are left out.
     #[must_use]
