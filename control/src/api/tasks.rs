@@ -7,7 +7,7 @@ use crate::{
         error::{Error, Result, api_error},
         log, time,
     },
-    cluster::{Cluster, tracked_tasks::TrackedTask},
+    cluster::{Cluster, missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent, NodeTask},
         task::{TaskKind, TaskStatus},

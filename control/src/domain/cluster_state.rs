@@ -239,7 +239,7 @@ impl ClusterState {
             !now.is_some_and(|now| now.is_written() || now.state == ReplicaState::Removing)
         };
         let of = |shard| old.of(shard).iter().filter(|replica| replica.is_written());
-        let is_new = |(index, node, shard, _): (&str, &str, Shard, Missed)| {
+        let is_new = |(index, node, shard, _): (&str, &NodeName, Shard, Missed)| {
             old.stale.get(index, node, shard).is_none() && old.replica(shard, node).is_some_and(Replica::is_written)
         };
         (self.replicas != old.replicas && old.shards().any(|shard| of(shard).any(|one| is_lost(shard, one))))

@@ -88,7 +88,7 @@ async fn fill(ledger: &Ledger) {
         leases::know_leases(connection)?;
         catalogue::store(connection, &ClusterState::default(), &cluster_state())?;
         let ids = ["1".to_owned(), "it's".to_owned()].into();
-        let (index, node, shard) = ("movies".to_owned(), "a".to_owned(), Shard(0));
+        let (index, node, shard) = ("movies".to_owned(), "a".into(), Shard(0));
         stale::add(connection, &[stale::MissedDocuments { index, node, shard, ids }])?;
         leases::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
         for (number, gateway) in ["g", "mover/a"].into_iter().enumerate() {

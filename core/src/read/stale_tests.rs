@@ -4,6 +4,7 @@ use super::begin::begin;
 use crate::{
     document_read::DocumentRead,
     http::{Callout, RequestHead, Upstream},
+    path::ApiPath,
     progress::Progress,
     route::Route,
     shard::Shard,
@@ -33,7 +34,7 @@ fn calls<M>(progress: Progress<M>) -> Vec<Callout> {
 /// What a read asks of nodes, and of which.
 fn asked(path: &str, body: &Value) -> Vec<Callout> {
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    let head = RequestHead { method: "POST".into(), path: path.into(), headers };
+    let head = RequestHead { method: "POST".into(), path: ApiPath::parse(path).unwrap(), headers };
     let route = Route::of("POST", &head.path);
     calls(begin(topology(), route, head, body.to_string().into_bytes(), |_| Ok(())))
 }
@@ -81,7 +82,7 @@ fn a_node_is_read_for_the_indexes_of_which_it_has_everything() {
         let document = |number: u32| {
             let path = format!("/indexes/{index}/documents/{number}");
             let head =
-                RequestHead { method: "GET".into(), path: path.as_str().into(), headers: Vec::new() };
+                RequestHead { method: "GET".into(), path: ApiPath::parse(&path).unwrap(), headers: Vec::new() };
             calls(DocumentRead::start(topology(), head, index, &number.to_string()))
         };
         let found: BTreeSet<bool> =
