@@ -207,7 +207,8 @@ async fn look_again(
     if !cluster_state.indexes.contains_key(index) {
         return Ok(Vec::new());
     }
-    let nodes: Vec<Arc<Node>> = cluster_state.whole(index, shard).filter_map(|name| cluster.node(name)).collect();
+    let nodes: Vec<Arc<Node>> =
+        cluster_state.whole(index, shard).filter_map(|name| cluster.node(name)).collect();
     let nodes: Vec<Arc<Node>> = nodes.into_iter().filter(|node| node.is_up()).collect();
     let mut copies = Copies::new();
     for node in &nodes {

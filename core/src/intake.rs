@@ -199,9 +199,7 @@ impl Collector {
     pub fn again(&self, topology: Arc<Topology>) -> Option<Self> {
         let kind = match &self.kind {
             Kind::Read { route, body } => Kind::Read { route: route.clone(), body: body.clone() },
-            Kind::DocumentRead { index, id } => {
-                Kind::DocumentRead { index: index.clone(), id: id.clone() }
-            }
+            Kind::DocumentRead { index, id } => Kind::DocumentRead { index: index.clone(), id: id.clone() },
             Kind::Documents { .. } | Kind::Write { .. } | Kind::Refused { .. } => return None,
         };
         let (head, encoded) = (self.head.clone(), self.encoded.clone());

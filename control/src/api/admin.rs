@@ -154,8 +154,9 @@ impl Status {
     #[must_use]
     pub fn of(cluster: &Cluster) -> Self {
         let cluster_state = cluster.cluster_state();
-        let replicas =
-            || cluster_state.shards().flat_map(|shard| cluster_state.of(shard).iter().map(move |it| (shard, it)));
+        let replicas = || {
+            cluster_state.shards().flat_map(|shard| cluster_state.of(shard).iter().map(move |it| (shard, it)))
+        };
         let all = cluster.nodes();
         let nodes = all.iter().map(|node| {
             let health = node.health();
@@ -243,7 +244,10 @@ impl Standing {
 }
 
 /// The number of replicas that are stale in an index, on nodes for which the condition holds; by index.
-fn stale_in_indexes(cluster_state: &ClusterState, is_wanted: impl Fn(&NodeName) -> bool) -> BTreeMap<String, usize> {
+fn stale_in_indexes(
+    cluster_state: &ClusterState,
+    is_wanted: impl Fn(&NodeName) -> bool,
+) -> BTreeMap<String, usize> {
     let mut stale = BTreeMap::new();
     for (index, ..) in cluster_state.stale.iter().filter(|(_, node, ..)| is_wanted(node)) {
         *stale.entry(index.to_owned()).or_default() += 1;

@@ -147,13 +147,13 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
         let effect = Effect::None;
         cluster.tracked_tasks.add(TrackedTask {
-        task,
-        node_tasks,
-        effect,
-        indexed: None,
-        written: WrittenIds::new(),
-        guard: None,
-    });
+            task,
+            node_tasks,
+            effect,
+            indexed: None,
+            written: WrittenIds::new(),
+            guard: None,
+        });
     }
     Ok(Json(summary).into_response())
 }

@@ -118,7 +118,8 @@ impl Locks {
     #[must_use]
     pub fn with(&self, index: &str) -> BTreeSet<String> {
         let queue = self.queue();
-        let held = queue.entries.iter().filter(|entry| entry.granted.is_none() && entry.scope.shards.is_none());
+        let held =
+            queue.entries.iter().filter(|entry| entry.granted.is_none() && entry.scope.shards.is_none());
         let indexes = held.filter_map(|entry| entry.scope.indexes.as_ref());
         let with = indexes.filter(|indexes| indexes.contains(index)).flatten().cloned();
         with.chain([index.to_owned()]).collect()

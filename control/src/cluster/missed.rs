@@ -85,7 +85,12 @@ impl Cluster {
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn missed_ids(&self, index: &str, node: &NodeName, shards: &[Shard]) -> Result<BTreeSet<String>> {
+    pub async fn missed_ids(
+        &self,
+        index: &str,
+        node: &NodeName,
+        shards: &[Shard],
+    ) -> Result<BTreeSet<String>> {
         // A change that is under way has not told the recordings that began after it.
         let _one = self.changing.lock().await;
         let (index, node, shards) = (index.to_owned(), node.clone(), shards.to_vec());

@@ -17,7 +17,7 @@ pub mod write_keys;
 use crate::{
     base::{
         config::{ClusterConfig, NodeConfig},
-        error::{Error, Result},
+        error::Result,
         outbound::Outbound,
         random::SharedRandom,
         secrets::Secrets,

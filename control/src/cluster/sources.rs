@@ -23,12 +23,18 @@ impl Cluster {
     /// Nodes that are up, each with shards of which it has a replica that misses nothing of an index, so that each shard occurs
     /// once. Shards without such a node are left out.
     #[must_use]
-    pub fn sources(&self, index: &str, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
+    pub fn sources(
+        &self,
+        index: &str,
+        shards: impl IntoIterator<Item = Shard>,
+    ) -> Vec<(Arc<Node>, Vec<Shard>)> {
         let cluster_state = self.cluster_state();
         let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
         for shard in shards {
-            let node =
-                cluster_state.whole(index, shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
+            let node = cluster_state
+                .whole(index, shard)
+                .filter_map(|name| self.node(name))
+                .find(|node| node.is_up());
             if let Some(node) = node {
                 sources.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
             }

@@ -240,7 +240,8 @@ impl ClusterState {
         };
         let of = |shard| old.of(shard).iter().filter(|replica| replica.is_written());
         let is_new = |(index, node, shard, _): (&str, &NodeName, Shard, Missed)| {
-            old.stale.get(index, node, shard).is_none() && old.replica(shard, node).is_some_and(Replica::is_written)
+            old.stale.get(index, node, shard).is_none()
+                && old.replica(shard, node).is_some_and(Replica::is_written)
         };
         (self.replicas != old.replicas && old.shards().any(|shard| of(shard).any(|one| is_lost(shard, one))))
             || (self.stale != old.stale && self.stale.iter().any(is_new))

@@ -1,8 +1,6 @@
 //! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
-use super::{
-    cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings, stale,
-};
+use super::{cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings, stale};
 use crate::{
     base::error::Result,
     domain::cluster_state::{ClusterState, Index, Replica, ReplicaState},

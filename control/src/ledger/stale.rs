@@ -38,11 +38,12 @@ pub fn load(connection: &Connection) -> Result<StaleInIndexes> {
         let (index, node): (String, String) = (row.get(0)?, row.get(1)?);
         let (shard, missed): (u16, String) = (row.get(2)?, row.get(3)?);
         let key = format!("{index}, {node}, {shard}");
-        let missed = Cell { table: "stale", row: &key, column: "missed" }.parse(&missed, |text| match text {
-            RECORDED => Ok(Missed::Recorded),
-            ANYTHING => Ok(Missed::Anything),
-            _ => Err("it says neither what is recorded nor that anything is missed"),
-        })?;
+        let missed =
+            Cell { table: "stale", row: &key, column: "missed" }.parse(&missed, |text| match text {
+                RECORDED => Ok(Missed::Recorded),
+                ANYTHING => Ok(Missed::Anything),
+                _ => Err("it says neither what is recorded nor that anything is missed"),
+            })?;
         stale.insert(&index, &node, Shard(shard), missed);
     }
     Ok(stale)
@@ -72,7 +73,9 @@ pub(super) fn store(connection: &Connection, old: &StaleInIndexes, new: &StaleIn
             Missed::Anything => ANYTHING,
         };
         connection
-            .prepare_cached("INSERT OR REPLACE INTO stale (index_uid, node, shard, missed) VALUES (?1, ?2, ?3, ?4)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO stale (index_uid, node, shard, missed) VALUES (?1, ?2, ?3, ?4)",
+            )?
             .execute(params![index, node.as_str(), shard.0, text])?;
     }
     Ok(())
@@ -83,8 +86,9 @@ pub(super) fn store(connection: &Connection, old: &StaleInIndexes, new: &StaleIn
 /// # Errors
 /// The database failed.
 pub fn add(connection: &Connection, documents: &[MissedDocuments]) -> Result<Vec<usize>> {
-    let mut insert = connection
-        .prepare_cached("INSERT OR IGNORE INTO missed (index_uid, node, shard, id) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert = connection.prepare_cached(
+        "INSERT OR IGNORE INTO missed (index_uid, node, shard, id) VALUES (?1, ?2, ?3, ?4)",
+    )?;
     let mut count = connection
         .prepare_cached("SELECT count(*) FROM missed WHERE index_uid = ?1 AND node = ?2 AND shard = ?3")?;
     let mut counts = Vec::with_capacity(documents.len());
@@ -101,7 +105,12 @@ pub fn add(connection: &Connection, documents: &[MissedDocuments]) -> Result<Vec
 ///
 /// # Errors
 /// The database failed.
-pub fn ids(connection: &Connection, index: &str, node: &NodeName, shards: &[Shard]) -> Result<BTreeSet<String>> {
+pub fn ids(
+    connection: &Connection,
+    index: &str,
+    node: &NodeName,
+    shards: &[Shard],
+) -> Result<BTreeSet<String>> {
     let mut statement = connection
         .prepare_cached("SELECT id FROM missed WHERE index_uid = ?1 AND node = ?2 AND shard = ?3")?;
     let mut ids = BTreeSet::new();

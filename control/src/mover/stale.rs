@@ -3,11 +3,7 @@
 //! Where the ledger has the ids of all documents that a replica missed, only these are compared and sent: a node that was away
 //! for seconds is whole at once. Otherwise the documents of the shards are compared, of this index only.
 
-use super::{
-    Move, PAUSE, SMALL,
-    copy::Copy,
-    source,
-};
+use super::{Move, PAUSE, SMALL, copy::Copy, source};
 use crate::{
     base::{error::Result, log},
     cluster::{
@@ -75,7 +71,8 @@ fn next(cluster: &Cluster, target: &Node) -> Option<Stale> {
         let is_same = |of: &str, shard: Shard| {
             of == index && source_of(of, shard).is_some_and(|node| node.name == source.name)
         };
-        let shards = of_target().filter(|(of, _, shard, _)| is_same(of, *shard)).map(|(_, _, shard, _)| shard);
+        let shards =
+            of_target().filter(|(of, _, shard, _)| is_same(of, *shard)).map(|(_, _, shard, _)| shard);
         let most = if missed == Missed::Recorded { usize::MAX } else { cluster.mover.slots.limit() };
         let shards = shards.take(most).collect();
         Some(Stale { index: index.to_owned(), source, missed, shards })

@@ -25,25 +25,26 @@ use std::{collections::BTreeSet, sync::Arc};
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, written, is_applied, roll_back) = match cluster.tracked_tasks.pending().get(&uid) {
-        Some(it) => {
-            // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
-            // tag's rule, so all its nodes are rolled back to that.
-            if over.status == TaskStatus::Failed
-                && matches!(it.effect, Effect::Settings { creates: true, .. })
-            {
-                let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
-                over.to_roll_back.extend(there.map(|part| part.node.clone()));
+    let (task, effect, indexed, written, is_applied, roll_back) =
+        match cluster.tracked_tasks.pending().get(&uid) {
+            Some(it) => {
+                // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
+                // tag's rule, so all its nodes are rolled back to that.
+                if over.status == TaskStatus::Failed
+                    && matches!(it.effect, Effect::Settings { creates: true, .. })
+                {
+                    let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
+                    over.to_roll_back.extend(there.map(|part| part.node.clone()));
+                }
+                if it.task.kind.is_about_whole_indexes() {
+                    let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
+                    over.behind.extend(interrupted.map(|part| part.node.clone()));
+                }
+                let written = if it.is_applied { WrittenIds::new() } else { it.written.clone() };
+                (it.task.clone(), it.effect.clone(), it.indexed, written, it.is_applied, it.roll_back.clone())
             }
-            if it.task.kind.is_about_whole_indexes() {
-                let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
-                over.behind.extend(interrupted.map(|part| part.node.clone()));
-            }
-            let written = if it.is_applied { WrittenIds::new() } else { it.written.clone() };
-            (it.task.clone(), it.effect.clone(), it.indexed, written, it.is_applied, it.roll_back.clone())
-        }
-        None => return Ok(()),
-    };
+            None => return Ok(()),
+        };
     match roll_back {
         RollBack::Nothing if over.to_roll_back.is_empty() => {}
         RollBack::Nothing => {

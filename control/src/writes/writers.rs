@@ -1,10 +1,6 @@
 //! Which nodes get a write, and which ids of documents its commit must list.
 
-use crate::{
-    base::error::Result,
-    cluster::Cluster,
-    domain::cluster_state::Missed,
-};
+use crate::{base::error::Result, cluster::Cluster, domain::cluster_state::Missed};
 use miroir_core::{
     node_name::NodeName,
     protocol::{Begin, WriteOperation},
@@ -61,7 +57,11 @@ pub fn recorded(cluster: &Cluster, begin: &Begin) -> Vec<Shard> {
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn choose(cluster: &Cluster, index: &str, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<NodeName>>> {
+pub async fn choose(
+    cluster: &Cluster,
+    index: &str,
+    shards: &[Shard],
+) -> Result<BTreeMap<Shard, Vec<NodeName>>> {
     let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
     cluster
         .change(|cluster_state| {

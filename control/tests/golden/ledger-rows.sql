@@ -1,4 +1,4 @@
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 CREATE TABLE behind (node TEXT PRIMARY KEY) STRICT;
 CREATE TABLE epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NULL, state TEXT NOT NULL) STRICT;
 CREATE TABLE fields (
@@ -10,6 +10,10 @@ CREATE TABLE indexes (
 CREATE TABLE intents (uid INTEGER PRIMARY KEY, state TEXT NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE TABLE leases (vm TEXT PRIMARY KEY) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE missed (
+    index_uid TEXT NOT NULL, node TEXT NOT NULL, shard INTEGER NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (index_uid, node, shard, id)
+) STRICT;
 CREATE TABLE node_tasks (
     uid INTEGER NOT NULL,
     node TEXT NOT NULL,
@@ -24,6 +28,10 @@ CREATE TABLE placement (
     PRIMARY KEY (shard, node)
 ) STRICT;
 CREATE TABLE settings (index_uid TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE stale (
+    index_uid TEXT NOT NULL, node TEXT NOT NULL, shard INTEGER NOT NULL, missed TEXT NOT NULL,
+    PRIMARY KEY (index_uid, node, shard)
+) STRICT;
 CREATE TABLE tasks (
     uid INTEGER PRIMARY KEY,
     index_uid TEXT,
@@ -81,7 +89,10 @@ INSERT INTO meta (key, value) VALUES ('replication', '2');
 INSERT INTO meta (key, value) VALUES ('rules', '[{"uid":"r","place":0,"body":{"precedence":1}}]');
 INSERT INTO meta (key, value) VALUES ('server_name', 'here');
 INSERT INTO meta (key, value) VALUES ('shards', '2');
+INSERT INTO meta (key, value) VALUES ('stale_by_index', 'true');
 INSERT INTO meta (key, value) VALUES ('version', '9');
+INSERT INTO missed (index_uid, node, shard, id) VALUES ('movies', 'a', 0, '1');
+INSERT INTO missed (index_uid, node, shard, id) VALUES ('movies', 'a', 0, 'it''s');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'a', 7, 'main', '[0,1]', 'enqueued');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'b', 7, 'extra', '[]', 'enqueued');
 INSERT INTO placement (shard, position, node, state) VALUES (0, 0, 'a', 'active');
@@ -90,6 +101,8 @@ INSERT INTO placement (shard, position, node, state) VALUES (1, 0, 'a', 'leaving
 INSERT INTO placement (shard, position, node, state) VALUES (1, 1, 'b', 'missed:7');
 INSERT INTO placement (shard, position, node, state) VALUES (1, 2, 'c', 'removing');
 INSERT INTO settings (index_uid, body) VALUES ('movies', '{"rankingRules":["sort"],"synonyms":{"a":["b"]}}');
+INSERT INTO stale (index_uid, node, shard, missed) VALUES ('books', 'a', 0, 'anything');
+INSERT INTO stale (index_uid, node, shard, missed) VALUES ('movies', 'a', 0, 'recorded');
 INSERT INTO tasks (uid, index_uid, type, status, details, error, canceled_by, custom_metadata, enqueued_at, started_at, finished_at) VALUES (0, 'movies', 'documentAdditionOrUpdate', 'processing', '{"receivedDocuments":3}', NULL, NULL, 'the client''s', 1700000000000000000, 10, NULL);
 INSERT INTO tasks (uid, index_uid, type, status, details, error, canceled_by, custom_metadata, enqueued_at, started_at, finished_at) VALUES (1, NULL, 'documentDeletion', 'succeeded', '{"indexedDocuments":3}', NULL, NULL, NULL, 1700000000000000000, 11, 12);
 INSERT INTO tasks (uid, index_uid, type, status, details, error, canceled_by, custom_metadata, enqueued_at, started_at, finished_at) VALUES (10, 'movies', 'indexSwap', 'enqueued', NULL, NULL, NULL, 'the client''s', 1700000000000000000, NULL, NULL);

@@ -7,7 +7,8 @@ use miroir_control::{
 };
 use miroir_core::{
     protocol::{
-        BEGIN_PATH, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report, WriteOperation,
+        BEGIN_PATH, BeginReply, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report,
+        WriteOperation,
     },
     shard::Shard,
 };
@@ -96,7 +97,9 @@ async fn small_writes_always_bring_their_ids() {
     let control = control(folder.path(), &[&a, &b]).await;
     for (documents, expected) in [(1_000, vec![Shard(0), Shard(3)]), (1_001, Vec::new())] {
         let mut begin = addition("movies", &[0, 3]);
-        let WriteOperation::AddDocuments { documents: count, .. } = &mut begin.operation else { unreachable!() };
+        let WriteOperation::AddDocuments { documents: count, .. } = &mut begin.operation else {
+            unreachable!()
+        };
         *count = documents;
         let (_, reply) = control.internal(BEGIN_PATH, &begin).await;
         let BeginReply::Send { record, uid, .. } = serde_json::from_value(reply).unwrap() else { panic!() };
@@ -179,7 +182,8 @@ async fn what_is_swapped_is_stale_under_both_names() {
     let control = control(folder.path(), &[&a, &b]).await;
     let cluster = &control.cluster;
     let keys: BTreeMap<&str, (u32, String)> =
-        [("movies", control.begin("movies", &[1]).await), ("books", control.begin("books", &[2]).await)].into();
+        [("movies", control.begin("movies", &[1]).await), ("books", control.begin("books", &[2]).await)]
+            .into();
     for (index, (uid, key)) in &keys {
         let taken = enqueued("n0", a.add_documents(index, *uid, key).await);
         let other = enqueued("n1", b.add_documents(index, *uid, key).await);

@@ -118,7 +118,8 @@ impl Asking {
         let mut by_node: BTreeMap<u16, Vec<QuerySlice>> = BTreeMap::new();
         for (unit, shards) in wanted {
             // Nearly always, no replica is stale.
-            let stale = if stale.is_empty() { Vec::new() } else { stale.of(&self.scatter_query.indexes(unit)) };
+            let stale =
+                if stale.is_empty() { Vec::new() } else { stale.of(&self.scatter_query.indexes(unit)) };
             let seed = match &self.nodes {
                 Nodes::Planned(seeds) => seeds.get(unit).copied().unwrap_or(0),
                 Nodes::Pinned(_) => 0,

@@ -72,17 +72,17 @@ fn a_node_is_read_for_the_indexes_of_which_it_has_everything() {
             ),
             ("list", nodes(&path("documents/fetch"), |n| json!({"filter": format!("a = {n}")}))),
             ("several", nodes("/multi-search", |n| json!({"queries": [of_index(n), of_index(n + 1)]}))),
-            (
-                "federated",
-                nodes("/multi-search", |n| json!({"federation": {}, "queries": [of_index(n)]})),
-            ),
+            ("federated", nodes("/multi-search", |n| json!({"federation": {}, "queries": [of_index(n)]}))),
         ] {
             assert_eq!(found, expected, "{what} in {index}");
         }
         let document = |number: u32| {
             let path = format!("/indexes/{index}/documents/{number}");
-            let head =
-                RequestHead { method: "GET".into(), path: ApiPath::parse(&path).unwrap(), headers: Vec::new() };
+            let head = RequestHead {
+                method: "GET".into(),
+                path: ApiPath::parse(&path).unwrap(),
+                headers: Vec::new(),
+            };
             calls(DocumentRead::start(topology(), head, index, &number.to_string()))
         };
         let found: BTreeSet<bool> =

@@ -83,7 +83,8 @@ impl Topology {
         for (index, node, shard) in config.stale.iter() {
             let replicas = config.placement.get(usize::from(shard.0));
             if !replicas.is_some_and(|replicas| replicas.contains(&node)) {
-                errors.push(format!("stale.{index}: node {node} has no readable replica of shard {}", shard.0));
+                errors
+                    .push(format!("stale.{index}: node {node} has no readable replica of shard {}", shard.0));
             }
         }
         errors.extend(config.limits.errors());

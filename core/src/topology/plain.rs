@@ -1,6 +1,8 @@
 //! The smallest topology.
 
-use super::{FanOut, Limits, NodeConfig, OnLostControl, OnMissingShards, SCHEMA, StaleReplicas, TopologyConfig};
+use super::{
+    FanOut, Limits, NodeConfig, OnLostControl, OnMissingShards, SCHEMA, StaleReplicas, TopologyConfig,
+};
 use std::collections::BTreeMap;
 
 impl TopologyConfig {

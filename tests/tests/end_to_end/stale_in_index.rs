@@ -54,8 +54,7 @@ impl Seen {
 
     fn write(&self, client: &Client, id: u64, version: u64) {
         let body = json!([{"id": id, "v": version}]).to_string().into();
-        let answer =
-            client.try_send("POST", "/indexes/written/documents", Some("application/json"), body);
+        let answer = client.try_send("POST", "/indexes/written/documents", Some("application/json"), body);
         let is_accepted = answer.is_ok_and(|answer| answer.status == 202);
         let counter = if is_accepted { &self.accepted } else { &self.refused };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -85,7 +85,8 @@ impl ClusterState {
     /// Whether a node's replica of a shard is active, and misses nothing of an index.
     #[must_use]
     pub fn is_whole(&self, index: &str, shard: Shard, node: &str) -> bool {
-        self.replica(shard, node).is_some_and(Replica::is_active) && self.stale.get(index, node, shard).is_none()
+        self.replica(shard, node).is_some_and(Replica::is_active)
+            && self.stale.get(index, node, shard).is_none()
     }
 
     /// Whether a node's replica of a shard is active, and misses nothing of any index.
@@ -110,7 +111,8 @@ impl ClusterState {
     /// Whether each index can be read in a shard from nodes for which the condition holds.
     #[must_use]
     pub fn is_readable(&self, shard: Shard, is_up: impl Fn(&NodeName) -> bool) -> bool {
-        self.active(shard).any(&is_up) && self.stale.0.keys().all(|index| self.whole(index, shard).any(&is_up))
+        self.active(shard).any(&is_up)
+            && self.stale.0.keys().all(|index| self.whole(index, shard).any(&is_up))
     }
 
     /// Notes that a replica missed a write to an index: it is neither read nor written for this index. The last replica of the

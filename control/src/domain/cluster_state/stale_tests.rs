@@ -138,7 +138,7 @@ proptest! {
                     let took: Vec<usize> = writers.iter().copied().filter(|n| !silent.contains(n)).collect();
                     if !whole.iter().any(|n| took.contains(n)) { continue; }
                     next += 1;
-                    took.iter().for_each(|n| drop(has[index][*n].insert(next)));
+                    for n in &took { has[index][*n].insert(next); }
                     for n in writers.iter().filter(|n| !took.contains(n)) {
                         prop_assert!(state.mark_missed(name, shard, NODES[*n], Missed::Recorded));
                     }
