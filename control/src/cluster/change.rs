@@ -29,6 +29,7 @@ impl Cluster {
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
         change(&mut new)?;
+        new.forget_stale_in_gone_indexes(&old);
         if new == *old {
             return Ok(());
         }
@@ -55,6 +56,7 @@ impl Cluster {
         let stored = self.ledger.call(move |connection| {
             let mut new = ClusterState::clone(&before);
             let result = change(connection, &mut new)?;
+            new.forget_stale_in_gone_indexes(&before);
             if new == *before {
                 return Ok((result, None));
             }

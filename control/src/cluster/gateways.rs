@@ -179,6 +179,15 @@ impl Gateways {
         self.all(|vm| vm.told.oldest >= version || knows(vm))
     }
 
+    /// Whether all VMs with a valid lease know topologies that say which replicas are stale in which index; `None` if none has
+    /// reported.
+    #[must_use]
+    pub fn know_stale_by_index(&self) -> Option<bool> {
+        let vms = self.vms();
+        let lasting = vms.values().filter(|vm| self.clock.since(vm.at) < self.lease && vm.told.oldest > 0);
+        lasting.map(|vm| vm.told.stale_by_index).reduce(|all, knows| all && knows)
+    }
+
     /// Whether a lease has passed since `published`, so that gateways had time to apply it.
     #[must_use]
     pub fn is_late(&self, published: Instant) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::{
     base::log,
-    cluster::locks::LockGuard,
+    cluster::{locks::LockGuard, missed::WrittenIds},
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
@@ -41,16 +41,24 @@ pub struct TrackedTask {
     pub effect: Effect,
     /// For an addition: the number of documents that are indexed once it has succeeded.
     pub indexed: Option<u64>,
+    /// For a write: the ids of the documents that it changes.
+    pub written: WrittenIds,
     /// Locks that are held until the task has ended, if others must wait for that.
     pub guard: Option<LockGuard>,
 }
 
+/// The most ids of documents that are kept with all tracked tasks.
+const MOST_IDS: usize = 200_000;
+
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) task: Task,
+    /// The names that the task's index got afterwards, by swaps and renames.
+    pub(crate) other_names: BTreeSet<String>,
     pub(crate) parts: Vec<TrackedNodeTask>,
     pub(crate) effect: Effect,
     pub(crate) indexed: Option<u64>,
+    pub(crate) written: WrittenIds,
     pub(crate) guard: Option<LockGuard>,
     /// Whether nodes may have processed it while the control plane was down.
     pub(crate) is_restored: bool,
@@ -82,6 +90,11 @@ impl Pending {
             _ if self.task.kind == TaskKind::IndexDeletion => OutcomeRule::Deletion,
             _ => OutcomeRule::Best,
         }
+    }
+
+    /// The names under which nodes may have the documents of the task's index.
+    pub(crate) fn index_names(&self) -> impl Iterator<Item = &str> {
+        self.task.index.iter().chain(&self.other_names).map(String::as_str)
     }
 
     /// The indexes that the task concerns.
@@ -123,24 +136,33 @@ impl TrackedTasks {
         interrupted: &BTreeSet<NodeName>,
         is_restored: bool,
     ) {
-        let TrackedTask { task, node_tasks, effect, indexed, guard } = tracked;
+        let TrackedTask { task, node_tasks, effect, indexed, mut written, guard } = tracked;
         let part = |task: NodeTask| TrackedNodeTask {
             is_interrupted: interrupted.contains(&task.node),
             ..TrackedNodeTask::of(task)
         };
         let parts = node_tasks.into_iter().map(part).collect();
+        let count = |written: &WrittenIds| written.values().map(BTreeSet::len).sum::<usize>();
+        let mut all = self.pending();
+        // Without its ids, a write may have changed any document.
+        if count(&written) + all.values().map(|pending| count(&pending.written)).sum::<usize>() > MOST_IDS {
+            written.clear();
+        }
         let pending = Pending {
             task,
+            other_names: BTreeSet::new(),
             parts,
             effect,
             indexed,
+            written,
             guard,
             is_restored,
             ending,
             roll_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };
-        self.pending().insert(pending.task.uid, pending);
+        all.insert(pending.task.uid, pending);
+        drop(all);
         self.wake.notify_one();
     }
 
@@ -197,10 +219,16 @@ impl TrackedTasks {
         others.filter_map(change).collect()
     }
 
-    /// Renames indexes in the settings changes of tasks before the task `by`, which renamed or swapped the indexes.
+    /// Renames indexes in the settings changes of tasks before the task `by`, which renamed or swapped the indexes. Nodes have the
+    /// documents of these tasks under the new names, if they have done the task `by`.
     pub(crate) fn renamed(&self, by: u32, moves: &[(String, String, bool)]) {
         for (_, pending) in self.pending().range_mut(..by) {
             pending.effect.follow(moves);
+            for (from, to, _) in moves {
+                if pending.index_names().any(|name| name == from || name == to) {
+                    pending.other_names.extend([from.clone(), to.clone()]);
+                }
+            }
         }
     }
 
@@ -316,10 +344,11 @@ impl TrackedTasks {
         self.pending().values().any(|pending| pending.parts.iter().any(is_open))
     }
 
-    /// Notes that a node's copies of some shards were replaced: whatever becomes of its tasks of before, its copies are those of the other
-    /// replicas.
-    pub fn replaced(&self, node: &str, shards: &[Shard]) {
-        for pending in self.pending().values_mut() {
+    /// Notes that a node's copies of some shards were replaced, of one index or of all: whatever becomes of its tasks of before, its copies
+    /// are those of the other replicas.
+    pub fn replaced(&self, index: Option<&str>, node: &str, shards: &[Shard]) {
+        let is_of = |pending: &Pending| index.is_none_or(|index| pending.index_names().eq([index]));
+        for pending in self.pending().values_mut().filter(|pending| is_of(pending)) {
             for part in pending.parts.iter_mut().filter(|part| part.node == node) {
                 let own = shards.iter().filter(|shard| part.shards.contains(shard));
                 part.replaced.extend(own.copied());

@@ -10,6 +10,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
+        missed::WrittenIds,
         tracked_tasks::TrackedTask,
     },
     disguise::messages,
@@ -26,7 +27,10 @@ use crate::{
     },
     node::{Authority, NodeAnswer},
 };
-use miroir_core::node_name::NodeName;
+use miroir_core::{
+    error::{ApiError, Code},
+    node_name::NodeName,
+};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -86,6 +90,7 @@ pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Re
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
     let Operation { task, requests, authority, at_once, effect } = operation;
     let Held { scope, guard } = held;
+    spread_stale(cluster, &effect).await?;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
     let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
@@ -125,6 +130,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         node_tasks,
         effect,
         indexed: None,
+        written: WrittenIds::new(),
         guard: held,
     });
     // Only after the task is tracked: a move that sees the change, or gets the locks, must find the operation among the tasks
@@ -193,6 +199,26 @@ async fn take_back(cluster: &Cluster, task: &Task, delivered: Delivered) -> Resu
         tasks::take_back(connection, uid)
     };
     cluster.change_stored(change).await
+}
+
+/// Before indexes are swapped or renamed: a replica that misses something of one of them misses it of all of them, since from
+/// now on nodes may have the documents of each under the name of another.
+async fn spread_stale(cluster: &Cluster, effect: &Effect) -> Result<()> {
+    if effect.moves().is_empty() || cluster.cluster_state().stale.is_empty() {
+        return Ok(());
+    }
+    cluster
+        .try_change(|cluster_state| {
+            cluster_state.spread_stale(&effect.names().collect()).map_err(|(index, shard)| {
+                let message = format!(
+                    "No replica of shard {} would have all documents of index `{index}`, since replicas are being repaired. Try \
+                     again later.",
+                    shard.0
+                );
+                ApiError::new(Code::UNAVAILABLE, message).into()
+            })
+        })
+        .await
 }
 
 /// Tells gateways about changing settings before any node gets them, because until all nodes have them an answer may mix old
@@ -326,7 +352,8 @@ async fn redo(
     let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await?;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
-    let unsettled = TrackedTask { task, node_tasks, effect, indexed: None, guard };
+    let unsettled =
+        TrackedTask { task, node_tasks, effect, indexed: None, written: WrittenIds::new(), guard };
     cluster.tracked_tasks.restore(unsettled, None, &stored.interrupted);
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The mover: makes stale replicas whole, whether they missed a write or are new. It is the only code that copies documents
-//! from node to node.
+//! from node to node. A replica that is stale in one index only gets the documents that it missed ([`stale`]).
 //!
 //! While a replica is being copied, it is neither read nor written, so nothing races with the copy. Writes to its shard are
 //! recorded meanwhile, and copied in further rounds until little is left. Only the last round runs under the shard's locks.
@@ -8,26 +8,29 @@ pub mod copy;
 pub mod document;
 mod hand_over;
 mod old_copies;
+mod stale;
 
 use crate::{
     base::{
         error::{Error, Result},
         log,
+        time::Instant,
     },
     cluster::{
         Cluster,
+        locks::Scope,
         moves::{
             Mover,
             recording::{self, Recording},
         },
     },
-    domain::cluster_state::{Replica, ReplicaState},
+    domain::cluster_state::{ClusterState, Replica, ReplicaState},
     node::Node,
     sync,
 };
 use copy::Copy;
 use hand_over::{HandOver, TrustedNodes};
-use miroir_core::shard::Shard;
+use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -86,6 +89,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 });
             }
         }
+        stale::spawn(&cluster);
         old_copies::spawn_due_work(&cluster);
     }
 }
@@ -99,7 +103,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        Move { cluster, source: &source, target: node, shards: &shards }.run().await?;
+        Move { cluster, source: &source, target: node, index: None, shards: &shards }.run().await?;
     }
     Ok(())
 }
@@ -107,12 +111,9 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
 /// Some stale replicas of a node that can be copied from one other node.
 fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let cluster_state = cluster.cluster_state();
-    // A source must not be behind: it might lack indexes.
     let source_of = |shard: Shard| {
-        let mut active = cluster_state.active(shard).filter_map(|name| cluster.node(name));
-        active.find(|node| {
-            node.is_up() && node.name != target.name && !cluster_state.behind.contains(&node.name)
-        })
+        let mut active = cluster_state.active(shard).filter(|name| cluster_state.has_everything(shard, name));
+        active.find_map(|name| source(cluster, name, target))
     };
     let stale = cluster_state.stale_on(&target.name);
     let source = stale.iter().find_map(|shard| source_of(*shard))?;
@@ -122,50 +123,83 @@ fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     Some((source.clone(), shards))
 }
 
+/// A node, if documents can be copied from it to another. It must not be behind: it might lack indexes.
+fn source(cluster: &Cluster, name: &NodeName, target: &Node) -> Option<Arc<Node>> {
+    let is_behind = cluster.cluster_state().behind.contains(name);
+    cluster.node(name).filter(|node| node.is_up() && node.name != target.name && !is_behind)
+}
+
 /// A copy of some shards, from an active replica to one that is stale.
 #[derive(Clone, Copy)]
 struct Move<'a> {
     cluster: &'a Arc<Cluster>,
     source: &'a Arc<Node>,
     target: &'a Arc<Node>,
+    /// The index in which the target's replicas are stale; `None` if they are stale as a whole.
+    index: Option<&'a str>,
     shards: &'a [Shard],
 }
 
 impl<'a> Move<'a> {
     async fn run(self) -> Result<()> {
-        let Self { cluster, source, target, shards } = self;
+        let Self { cluster, target, shards, .. } = self;
         let begun = cluster.clock.monotonic();
-        let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
+        let _shown = cluster.mover.progress.started(&self.source.name, &target.name, shards);
         // From here on [`old_copies`] does not delete the documents of these replicas. Replicas that are no longer wanted may
         // have been emptied before, and must stay empty.
         if !shards.iter().all(|shard| self.is_wanted(*shard)) {
             return Ok(());
         }
         self.known_to_gateways().await;
-        let recording = cluster.mover.recorder.start(shards.iter().copied());
+        let recording = cluster.mover.recorder.start(None, shards.iter().copied());
+        let trusted = self.quiet().await?;
+        let mut copy = Copy::new(cluster, self.source, target, shards);
+        copy.everything().await?;
+        copy.indexed().await?;
+        self.finish(begun, &recording, &trusted, &mut copy).await
+    }
+
+    /// Waits until nothing that began before the recording can change the copies. Returns the nodes as they are then.
+    async fn quiet(self) -> Result<TrustedNodes<'a>> {
         // Writes that had begun before the recording started are not recorded: wait until they are committed, and indexed on
         // the source.
-        cluster.locks.drained(&hand_over::scope(shards)).await;
+        self.cluster.locks.drained(&self.scope()).await;
         self.source_has_indexed().await?;
         // A node that was killed still handles the tasks that it had accepted before. They could change the copy after it was
         // compared.
-        target.wait_for_current_tasks().await?;
-        let trusted = TrustedNodes::examine(cluster, [source.as_ref(), target.as_ref()]).await?;
-        let mut copy = Copy::new(cluster, source, target, shards);
-        copy.everything().await?;
-        copy.indexed().await?;
-        let replicas = self.catch_up_and_hand_over(&recording, &trusted, &mut copy).await?;
+        self.target.wait_for_current_tasks().await?;
+        TrustedNodes::examine(self.cluster, [self.source.as_ref(), self.target.as_ref()]).await
+    }
+
+    /// Copies what was written meanwhile, and hands over.
+    async fn finish(
+        self,
+        begun: Instant,
+        recording: &Recording,
+        trusted: &TrustedNodes<'_>,
+        copy: &mut Copy<'_>,
+    ) -> Result<()> {
+        let replicas = self.catch_up_and_hand_over(recording, trusted, copy).await?;
         tracing::info!(
-            node = target.name.as_str(),
-            from = source.name.as_str(),
+            node = self.target.name.as_str(),
+            from = self.source.name.as_str(),
+            index = self.index,
             replicas,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,
-            took = ?cluster.clock.since(begun),
+            took = ?self.cluster.clock.since(begun),
             "replicas are complete"
         );
         Ok(())
+    }
+
+    /// The locks of the shards, in the indexes that are copied.
+    fn scope(self) -> Scope {
+        match self.index {
+            Some(index) => Scope::shards(index, self.shards),
+            None => hand_over::scope(self.shards),
+        }
     }
 
     /// Copies in rounds what was written meanwhile. After each round, hands over the shards that had no write since; after a
@@ -220,7 +254,7 @@ impl<'a> Move<'a> {
     where
         'a: 'b,
     {
-        Move { cluster: self.cluster, source: self.source, target: self.target, shards }
+        Move { shards, ..self }
     }
 
     /// Whether the source has indexed everything that it accepted for a shard, and the copy has all of it.
@@ -228,12 +262,25 @@ impl<'a> Move<'a> {
         recording.is_clean(shard) && !self.cluster.tracked_tasks.is_pending(&self.source.name, shard)
     }
 
-    /// Whether the source still has an active replica of the shard, and the target's replica is still stale.
+    /// Whether the source still has everything of the shard that is copied, and the target's replica is still stale.
     fn is_wanted(self, shard: Shard) -> bool {
-        let cluster_state = self.cluster.cluster_state();
-        let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
-        cluster_state.active(shard).any(|name| *name == self.source.name)
-            && cluster_state.replica(shard, &self.target.name).is_some_and(stale)
+        self.is_wanted_in(&self.cluster.cluster_state(), shard)
+    }
+
+    /// The same for this cluster state.
+    fn is_wanted_in(self, cluster_state: &ClusterState, shard: Shard) -> bool {
+        let (source, target) = (&self.source.name, &self.target.name);
+        match self.index {
+            Some(index) => {
+                cluster_state.is_whole(index, shard, source)
+                    && cluster_state.stale.get(index, target, shard).is_some()
+            }
+            None => {
+                let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
+                cluster_state.has_everything(shard, source)
+                    && cluster_state.replica(shard, target).is_some_and(stale)
+            }
+        }
     }
 
     /// Waits until every gateway knows the target and has got an answer from it. Otherwise gateways could neither write to it

@@ -11,6 +11,8 @@ use futures_util::future::join_all;
 use miroir_core::node_name::NodeName;
 use std::{sync::Arc, time::Duration};
 
+/// How often nodes that answer are checked.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node may take to list its indexes.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an index may be in the catalogue without being on the node.
@@ -18,13 +20,14 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// How long to wait for the locks.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Checks every node each second, forever. A node that comes back gets its write keys at once.
+/// Checks every node each second, and those that are away ten times a second, forever. A node that comes back gets its write
+/// keys at once.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut came = wait(&cluster).await;
         let nodes = cluster.nodes();
         let before: Vec<bool> = nodes.iter().map(|node| node.is_up()).collect();
-        let came = check(&cluster).await;
+        came.extend(check(&cluster).await);
         for (node, was_up) in nodes.iter().zip(before) {
             if was_up && !node.is_up() {
                 tracing::warn!(
@@ -62,6 +65,26 @@ pub async fn watch(cluster: Arc<Cluster>) {
         });
         join_all(noticed).await;
     }
+}
+
+/// Waits for a second, or until a node is back. Returns its name: what it missed is to be mended at once.
+async fn wait(cluster: &Cluster) -> Vec<NodeName> {
+    let begun = cluster.clock.monotonic();
+    while cluster.clock.since(begun) < INTERVAL {
+        tokio::time::sleep(INTERVAL / 10).await;
+        let nodes = cluster.nodes();
+        let away = nodes.iter().filter(|node| !node.is_up());
+        // A node that hangs must not delay the checks of the others.
+        let checks = away.map(async |node| {
+            let came = tokio::time::timeout(INTERVAL / 10, node.check()).await;
+            came.is_ok_and(|came| came).then(|| node.name.clone())
+        });
+        let came: Vec<NodeName> = join_all(checks).await.into_iter().flatten().collect();
+        if !came.is_empty() {
+            return came;
+        }
+    }
+    Vec::new()
 }
 
 /// Marks a node as behind if it lacks indexes of the catalogue and has no task in its queue that creates them: it has lost its

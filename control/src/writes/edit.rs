@@ -8,6 +8,7 @@ use crate::{
     base::{error::Result, log},
     cluster::{
         Cluster,
+        missed::WrittenIds,
         open_writes::{OpenWrite, UndecidedWrite},
     },
     disguise::messages,
@@ -104,7 +105,7 @@ async fn run(cluster: &Arc<Cluster>, write: UndecidedWrite) -> Result<()> {
         }
     }
     // The client has its 202 already: the task tells the result.
-    let _ = commit::apply(cluster, &write, &taken, &silent, None).await?;
+    let _ = commit::apply(cluster, &write, &taken, &silent, WrittenIds::new()).await?;
     write.decided();
     Ok(())
 }

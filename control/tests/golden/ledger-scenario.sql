@@ -74,6 +74,7 @@ INSERT INTO meta (key, value) VALUES ('pace', '{"shardsAtOnce":2}');
 INSERT INTO meta (key, value) VALUES ('read_key', '<random>');
 INSERT INTO meta (key, value) VALUES ('replication', '2');
 INSERT INTO meta (key, value) VALUES ('shards', '4');
+INSERT INTO meta (key, value) VALUES ('stale_by_index', 'true');
 INSERT INTO meta (key, value) VALUES ('version', '<version>');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'n0', 'extra', '[]', 'settled');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'n0', 'extra', '[]', 'settled');
