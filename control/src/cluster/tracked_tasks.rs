@@ -104,17 +104,11 @@ impl Pending {
 }
 
 /// Tasks that nodes have not ended, and that the control plane tracks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TrackedTasks {
     pub(crate) pending: Mutex<BTreeMap<u32, Pending>>,
     pub(crate) wake: Notify,
     pub(crate) rounds: Notify,
-}
-
-impl Default for TrackedTasks {
-    fn default() -> Self {
-        Self { pending: Mutex::default(), wake: Notify::new(), rounds: Notify::new() }
-    }
 }
 
 impl TrackedTasks {
