@@ -24,7 +24,7 @@ SYSROOT        = $(shell rustc --print sysroot)
 export ENVOY_BIN ?= $(CURDIR)/$(VENV)/bin/envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
+.PHONY: help demo test chaos chaos-nodes fuzz check check-manifests check-dependencies bench build filter programs core-on-wasm wasm-targets clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -35,6 +35,11 @@ demo: build $(VENV)/bin/envoy ## Start a cluster, load documents, search, kill a
 # End-to-end tests wait for nodes more than they compute: more of them at once than there are cores.
 test: build $(VENV)/bin/envoy core-on-wasm $(TOOLS)/sdk ## Every test: units, core on wasm32, end to end through Envoy
 	RUST_TEST_THREADS=4 $(CARGO) test --release --workspace
+
+# With MEILISEARCH_BIN=/path/to/meilisearch on real nodes, which decides.
+chaos-nodes: build $(VENV)/bin/envoy ## Faults of every kind against a cluster's processes for MINUTES (30) from SEED (the time): docs/reliability.md
+	MIROIR_CHAOS_SECONDS=$$(( $(or $(MINUTES),30) * 60 )) MIROIR_CHAOS_SEED=$(or $(SEED),$(shell date +%s)) \
+		$(CARGO) test --release --test end_to_end -- --nocapture chaos::
 
 SEEDS ?= 20000
 

@@ -257,6 +257,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     };
     let write_timeout = config.limits.write_timeout_ms;
     let options = Options {
+        read_key: found.read_key,
         user_master_key: !args.no_master_key,
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),
         callout_timeout: Duration::from_millis(args.callout_timeout_ms.unwrap_or(write_timeout)),

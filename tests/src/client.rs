@@ -100,6 +100,16 @@ impl Client {
         Self { http: http.expect("an HTTP client"), ..self.clone() }
     }
 
+    /// The same client, which waits this long for an answer.
+    ///
+    /// # Panics
+    /// The client cannot be created.
+    #[must_use]
+    pub fn patient_for(&self, timeout: Duration) -> Self {
+        let http = blocking::Client::builder().no_proxy().timeout(timeout).pool_max_idle_per_host(0).build();
+        Self { http: http.expect("an HTTP client"), ..self.clone() }
+    }
+
     /// Sends a request. Fails only if no response came.
     ///
     /// # Errors

@@ -5,10 +5,12 @@
 //! a binary.
 
 mod client;
+mod disk;
 mod end;
 mod library;
+pub mod model;
+mod network;
 mod node;
-mod proxy;
 mod published;
 mod random;
 mod raw;
@@ -22,8 +24,8 @@ mod upload;
 pub use client::{Answer, Client, PATIENCE, http};
 pub use end::End;
 pub use library::{BOOKS, BOOKS_PATH, books};
+pub use network::{Cut, Network};
 pub use node::{Node, free_port};
-pub use proxy::Proxy;
 pub use random::Random;
 pub use raw::ask_raw;
 pub use replicas::{Documents, History};

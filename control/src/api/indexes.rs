@@ -108,7 +108,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         details["newIndexUid"] = json!(rename);
     }
     let scope = Scope::indexes(std::iter::once(index.as_str()).chain(rename.as_deref()));
-    let held = lock(&cluster, &sent, scope).await?;
+    let held = lock_documents(&cluster, &sent, scope).await?;
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -132,7 +132,7 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
     if check_index_uid(&index).is_err() {
         return refused(&cluster, &sent).await;
     }
-    let held = lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
+    let held = lock_documents(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -176,7 +176,7 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
         .iter()
         .map(|(left, right, rename)| json!({"indexes": [left, right], "rename": rename}))
         .collect();
-    let held = lock(&cluster, &sent, Scope::indexes(names)).await?;
+    let held = lock_documents(&cluster, &sent, Scope::indexes(names)).await?;
     let operation = Operation {
         task: NewTask {
             index: None,
@@ -198,6 +198,14 @@ pub async fn swap(cluster: Shared, sent: Sent) -> Result<Response> {
 /// The client's key does not allow it.
 pub async fn lock(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
     Ok(broadcast::lock(cluster, sent.grant()?, scope).await)
+}
+
+/// Waits for the locks of an operation that moves or deletes the documents of whole indexes, or depends on them.
+///
+/// # Errors
+/// The client's key does not allow it; or the operation would not reach every shard.
+async fn lock_documents(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
+    broadcast::lock_documents(cluster, sent.grant()?, scope).await
 }
 
 /// Runs an operation.

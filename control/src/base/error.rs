@@ -87,6 +87,14 @@ pub enum Error {
     /// No node of the cluster is reachable.
     #[error("no node of the cluster can answer now")]
     NoNode,
+    /// An operation on the documents of whole indexes would not reach all of them.
+    #[error(
+        "{shards} shards have replicas only on nodes that are away or must catch up: their documents would miss this"
+    )]
+    OutOfReach {
+        /// How many shards.
+        shards: usize,
+    },
     /// All errors of the configuration.
     #[error("invalid configuration:\n  {}", .0.join("\n  "))]
     Config(Vec<String>),
@@ -139,7 +147,9 @@ impl Error {
     pub fn to_api(&self) -> ApiError {
         match self {
             Self::Api(error) => error.clone(),
-            Self::NoNode | Self::Unreachable { .. } => ApiError::new(Code::UNAVAILABLE, self.to_string()),
+            Self::NoNode | Self::OutOfReach { .. } | Self::Unreachable { .. } => {
+                ApiError::new(Code::UNAVAILABLE, self.to_string())
+            }
             Self::Refused(_) => api_error(409, "invalid_request", "refused", self.to_string()),
             Self::LedgerFull => api_error(422, "system", "no_space_left_on_device", self.to_string()),
             Self::Ledger(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {

@@ -2,8 +2,16 @@
 
 use super::Cluster;
 use crate::{base::error::Result, domain::cluster_state::ClusterState, ledger::catalogue};
+use miroir_core::{node_name::NodeName, shard::Shard};
 use rusqlite::Connection;
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+/// How long to wait until something is stored that could not be.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Changes the cluster state: first in the ledger, then in memory, then for gateways. The version increases only if the
@@ -29,7 +37,7 @@ impl Cluster {
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
         change(&mut new)?;
-        new.forget_stale_in_gone_indexes(&old);
+        new.follow_catalogue(&old);
         if new == *old {
             return Ok(());
         }
@@ -56,7 +64,7 @@ impl Cluster {
         let stored = self.ledger.call(move |connection| {
             let mut new = ClusterState::clone(&before);
             let result = change(connection, &mut new)?;
-            new.forget_stale_in_gone_indexes(&before);
+            new.follow_catalogue(&before);
             if new == *before {
                 return Ok((result, None));
             }
@@ -71,8 +79,27 @@ impl Cluster {
         Ok(result)
     }
 
+    /// Like [`Self::change_stored`], for what nodes have done already: it is stored as soon as the ledger can. The caller keeps its locks
+    /// meanwhile.
+    pub async fn store_what_is_done<T, F>(&self, change: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &mut ClusterState) -> Result<T> + Clone + Send + 'static,
+    {
+        loop {
+            match self.change_stored(change.clone()).await {
+                Ok(stored) => return stored,
+                Err(error) => {
+                    tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have done");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Takes up a cluster state that the ledger has: in memory, then for gateways.
     fn take_up(&self, before: &ClusterState, new: ClusterState) {
+        self.note_replicas(before, &new);
         let new = Arc::new(new);
         let gone = before.indexes.keys().filter(|index| !new.indexes.contains_key(*index));
         gone.for_each(|index| self.fields.forget(index));
@@ -87,6 +114,58 @@ impl Cluster {
         *self.cluster_state.lock().unwrap_or_else(PoisonError::into_inner) = new;
         if is_told && let Err(error) = self.publish() {
             tracing::error!(error = %error.chain(), "the topology could not be published");
+        }
+    }
+
+    /// Notes and logs each replica that changes: its history explains what it has.
+    fn note_replicas(&self, before: &ClusterState, new: &ClusterState) {
+        self.note_what_is_missed(before, new);
+        if before.replicas == new.replicas {
+            return;
+        }
+        let shards: BTreeSet<Shard> = before.shards().chain(new.shards()).collect();
+        for shard in shards {
+            let replicas = before.of(shard).iter().chain(new.of(shard));
+            let nodes: BTreeSet<&NodeName> = replicas.map(|replica| &replica.node).collect();
+            for node in nodes {
+                let state = |of: &ClusterState| of.replica(shard, node).map(|replica| replica.state);
+                let (was, is, version) = (state(before), state(new), new.version);
+                if was != is {
+                    self.mover.changes.changes_now(shard, node, None);
+                    tracing::debug!(
+                        shard = shard.0,
+                        node = node.as_str(),
+                        ?was,
+                        ?is,
+                        version,
+                        "a replica changes"
+                    );
+                }
+            }
+        }
+    }
+
+    fn note_what_is_missed(&self, before: &ClusterState, new: &ClusterState) {
+        if before.stale == new.stale {
+            return;
+        }
+        let all = before.stale.iter().chain(new.stale.iter());
+        let all: BTreeSet<_> = all.map(|(index, node, shard, _)| (index, node, shard)).collect();
+        for (index, node, shard) in all {
+            let missed = |of: &ClusterState| of.stale.get(index, node, shard);
+            let (was, is, version) = (missed(before), missed(new), new.version);
+            if was != is {
+                self.mover.changes.changes_now(shard, node, Some(index));
+                tracing::debug!(
+                    index,
+                    shard = shard.0,
+                    node = node.as_str(),
+                    ?was,
+                    ?is,
+                    version,
+                    "a replica misses something else of an index"
+                );
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     },
     domain::cluster_state::ClusterState,
     ledger::Ledger,
-    node::{Http, Node, Transport},
+    node::{ClusterKey, Http, Node, Transport},
     publish::Publisher,
 };
 use std::{
@@ -46,10 +46,13 @@ use std::{
     },
     time::Duration,
 };
+use uuid::Uuid;
 
-/// Settings from the command line.
+/// What is settled at the start.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The uid of the key of gateways' own reads.
+    pub read_key: Uuid,
     /// Whether the user runs the cluster with a master key, so that clients must send API keys.
     pub user_master_key: bool,
     /// How long to wait for a commit before a write is recovered.
@@ -80,7 +83,7 @@ pub struct Cluster {
     pub clock: SharedClock,
     /// Where randomness comes from.
     pub random: SharedRandom,
-    /// Settings from the command line.
+    /// What is settled at the start.
     pub options: Options,
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
     /// current ones.
@@ -197,7 +200,7 @@ impl Cluster {
     #[must_use]
     pub fn outside_node(&self, config: NodeConfig) -> Node {
         Node::new(config, self.transport.clone(), self.secrets.master_key.clone(), self.clock.clone())
-            .of_cluster(self.publisher.internal_key.clone())
+            .of_cluster(ClusterKey { uid: self.options.read_key, text: self.publisher.internal_key.clone() })
     }
 
     /// Clients for the nodes of a description, for commands that run before there is a cluster.

@@ -189,24 +189,13 @@ mod tests {
     use crate::{
         base::time::SystemClock,
         cluster::locks::{Locks, Scope},
-        domain::task::{TaskKind, TaskStatus},
+        domain::task::TaskKind,
+        testing,
     };
     use futures_util::FutureExt;
 
     async fn write(locks: &Locks) -> OpenWrite {
-        let task = Task {
-            uid: 3,
-            index: Some("a".to_owned()),
-            kind: TaskKind::DocumentDeletion,
-            status: TaskStatus::Enqueued,
-            details: None,
-            error: None,
-            canceled_by: None,
-            custom_metadata: None,
-            enqueued_at: 1,
-            started_at: None,
-            finished_at: None,
-        };
+        let task = testing::task(3, "a", TaskKind::DocumentDeletion);
         OpenWrite {
             task,
             gateway: "g".to_owned(),

@@ -3,7 +3,7 @@
 use super::Cluster;
 use crate::{
     base::error::{Error, Result},
-    node::{Node, NodeAnswer, Request},
+    node::{Node, NodeAnswer, Request, SHORT_QUESTION, TIMEOUT},
 };
 use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{collections::BTreeMap, sync::Arc};
@@ -42,14 +42,15 @@ impl Cluster {
         sources.into_values().collect()
     }
 
-    /// Sends a request to one current node after another until one answers.
+    /// Sends a request to one current node after another until one answers. Only the last one may take long.
     ///
     /// # Errors
     /// No node answered.
     pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
-        let mut failure = Error::NoNode;
-        for node in self.current() {
-            match node.send(request).await {
+        let (nodes, mut failure) = (self.current(), Error::NoNode);
+        for (place, node) in nodes.iter().enumerate() {
+            let patience = if place + 1 < nodes.len() { SHORT_QUESTION } else { TIMEOUT };
+            match node.send_within(request, patience).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failure = error,
             }

@@ -1,12 +1,16 @@
 //! The tasks that the control plane tracks, because nodes have not ended them, and the state of each.
 
+mod pending;
+
+pub(crate) use pending::{FieldCompletion, Pending, RollBack};
+
 use crate::{
     base::log,
     cluster::{locks::LockGuard, missed::WrittenIds},
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
-        verdict::{OutcomeRule, State, TrackedNodeTask},
+        verdict::{State, TrackedNodeTask},
     },
     ledger::tasks::{Ending, Task},
 };
@@ -20,6 +24,11 @@ use std::{
 };
 use tokio::sync::Notify;
 use tracing::Span;
+
+/// The pause of those that wait for tasks, from the second time on that they look.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Kinds of tasks that change all nodes in the same way.
 const EVERYWHERE: [TaskKind; 5] = [
@@ -49,59 +58,6 @@ pub struct TrackedTask {
 
 /// The most ids of documents that are kept with all tracked tasks.
 const MOST_IDS: usize = 200_000;
-
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) task: Task,
-    /// The names that the task's index got afterwards, by swaps and renames.
-    pub(crate) other_names: BTreeSet<String>,
-    pub(crate) parts: Vec<TrackedNodeTask>,
-    pub(crate) effect: Effect,
-    pub(crate) indexed: Option<u64>,
-    pub(crate) written: WrittenIds,
-    pub(crate) guard: Option<LockGuard>,
-    /// Whether nodes may have processed it while the control plane was down.
-    pub(crate) is_restored: bool,
-    /// How the task ends, once its outcome has been applied to the catalogue and the replicas. Nodes decide nothing any more.
-    pub(crate) ending: Option<Ending>,
-    /// The roll back of nodes that applied what another node refused.
-    pub(crate) roll_back: RollBack,
-    /// The registration, on all nodes, of the fields that the task brought.
-    pub(crate) completing: FieldCompletion,
-}
-
-/// The state of rolling nodes back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum RollBack {
-    /// No node is known to need a roll back.
-    #[default]
-    Nothing,
-    /// Nodes are being rolled back.
-    UnderWay,
-    /// Nodes have been rolled back, except these.
-    Done(BTreeSet<NodeName>),
-}
-
-impl Pending {
-    /// Which outcome counts if nodes end the task differently.
-    pub(crate) fn decides(&self) -> OutcomeRule {
-        match &self.effect {
-            Effect::Settings { .. } | Effect::UpdateIndex { .. } => OutcomeRule::Refusal,
-            _ if self.task.kind == TaskKind::IndexDeletion => OutcomeRule::Deletion,
-            _ => OutcomeRule::Best,
-        }
-    }
-
-    /// The names under which nodes may have the documents of the task's index.
-    pub(crate) fn index_names(&self) -> impl Iterator<Item = &str> {
-        self.task.index.iter().chain(&self.other_names).map(String::as_str)
-    }
-
-    /// The indexes that the task concerns.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.task.index.as_deref().into_iter().chain(self.effect.names())
-    }
-}
 
 /// Tasks that nodes have not ended, and that the control plane tracks.
 #[derive(Debug, Default)]
@@ -237,9 +193,18 @@ impl TrackedTasks {
 
     /// Waits until none of these tasks is pending.
     pub async fn ended(&self, uids: &[u32]) {
+        let mut pause = Duration::ZERO;
         while uids.iter().any(|uid| self.pending().contains_key(uid)) {
-            self.refresh().await;
+            self.look_again(&mut pause).await;
         }
+    }
+
+    /// Like [`Self::refresh`], after a pause that grows: a round may be over at once, such as where nodes are away or gateways are waited
+    /// for, and whoever waits for tasks must not have nodes asked all the time.
+    pub async fn look_again(&self, pause: &mut Duration) {
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 3 / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.refresh().await;
     }
 
     /// Those of these tasks that a single Meilisearch would be processing now: tasks that have started, and the oldest pending
@@ -319,11 +284,12 @@ impl TrackedTasks {
         self.pending().iter().filter(|(_, pending)| is_wanted(pending)).map(|(uid, _)| *uid).collect()
     }
 
-    /// Whether operations on indexes or settings are pending on a node.
+    /// Whether operations on indexes or settings are pending on a node, or on any.
     #[must_use]
-    pub fn has_operations(&self, node: &str) -> bool {
+    pub fn has_operations(&self, node: Option<&str>) -> bool {
         let is_operation = |pending: &&Pending| {
-            !pending.task.kind.is_about_documents() && pending.parts.iter().any(|part| part.node == node)
+            !pending.task.kind.is_about_documents()
+                && pending.parts.iter().any(|part| node.is_none_or(|node| part.node == node))
         };
         self.pending().values().any(|pending| is_operation(&pending))
     }
@@ -362,6 +328,7 @@ impl TrackedTasks {
             let pending = self.pending();
             pending.iter().filter(|(_, p)| p.parts.iter().any(concerns)).map(|(uid, _)| *uid).collect()
         };
+        let mut pause = Duration::ZERO;
         loop {
             let mut is_away = false;
             {
@@ -377,7 +344,7 @@ impl TrackedTasks {
             match (waited_for.is_empty(), is_away) {
                 (true, _) => return true,
                 (_, true) => return false,
-                _ => self.refresh().await,
+                _ => self.look_again(&mut pause).await,
             }
         }
     }
@@ -385,13 +352,4 @@ impl TrackedTasks {
     pub(crate) fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The state of registering, on all nodes, the fields that a task brought.
-#[derive(Debug, Default)]
-pub(crate) struct FieldCompletion {
-    pub(crate) is_under_way: bool,
-    pub(crate) attempts: u8,
-    /// The number of failed registrations that have been handled.
-    pub(crate) seen: usize,
 }

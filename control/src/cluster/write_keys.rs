@@ -12,6 +12,8 @@ pub struct WriteKeys {
     /// By holder.
     pub(crate) live: Mutex<BTreeMap<WriteKeyHolder, Uuid>>,
     pub(crate) unfenced: std::sync::Mutex<UnfencedKeys>,
+    /// The nodes that may lack a key in use: it could not be made there, or the node has refused it.
+    pub(crate) lacking: std::sync::Mutex<BTreeSet<(NodeName, Uuid)>>,
 }
 
 /// Keys that must be deleted on nodes before the nodes can no longer accept late requests.

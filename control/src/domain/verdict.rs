@@ -175,6 +175,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether this node, or a replica on it, is to be mended, since it did not do as the others.
+    #[must_use]
+    pub fn excludes(&self, node: &NodeName) -> bool {
+        self.behind.contains(node) || self.stale.iter().any(|(_, stale)| stale == node)
+    }
+
     /// Makes a write fail, since no replica of these shards has it that is read from now on.
     pub fn lose(&mut self, shards: &BTreeSet<Shard>) {
         if !shards.is_empty() {

@@ -45,6 +45,9 @@ pub async fn send(
     // A request that got no connection was never sent.
     let is_nowhere = |error: &Error| matches!(error, Error::Unreachable { is_unsent: true, .. });
     on_its_way.is_over = answer.as_ref().map_or_else(is_nowhere, |_| true);
+    if answer.as_ref().is_ok_and(|answer| matches!(answer.status, 401 | 403)) {
+        cluster.write_keys.refused(&node.name, key);
+    }
     answer
 }
 

@@ -4,7 +4,7 @@
 //! nothing can come any more. Instead every task of every node is examined once: it carries the mark of its request, and the ledger
 //! knows which tasks the decision counted. A replica that took another one is not trusted any more.
 
-use super::in_flight;
+use super::{in_flight, write_keys::note_loss};
 use crate::{
     base::error::Result,
     cluster::{
@@ -103,6 +103,18 @@ struct LateTask {
     shards: Vec<Shard>,
 }
 
+/// Which list of tasks a node has, compared with the one that was examined before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TaskList {
+    /// The same, which may have grown.
+    Same,
+    /// The task that was examined last is not in it any more, and newer ones are.
+    Pruned,
+    /// Another one: it ends before the task that was examined last, or has another one in its place. The node's disk is an older state of
+    /// its own, or another node's.
+    Other,
+}
+
 /// Marked tasks by what becomes of them.
 #[derive(Default)]
 struct Judged {
@@ -122,11 +134,18 @@ impl Examination<'_> {
         cancelled.extend(self.handle(judged.late, false).await?);
         (tail.open, tail.cancelled) = (judged.open, cancelled);
         self.cluster.late_tasks.copied(&self.node.name, &judged.copied);
-        while !self.read(tail).await? {
-            tracing::warn!(
-                node = self.node.name.as_str(),
-                "a node's list of tasks is another one than before"
-            );
+        loop {
+            match self.read(tail).await? {
+                TaskList::Same => break,
+                TaskList::Pruned => {}
+                TaskList::Other => {
+                    tracing::warn!(
+                        node = self.node.name.as_str(),
+                        "a node's list of tasks is another one than before: it has another disk, or an older state of its own"
+                    );
+                    note_loss(self.cluster, self.node).await?;
+                }
+            }
             *tail = Tail { is_loaded: true, is_new: true, ..Tail::default() };
         }
         self.store(tail).await
@@ -162,8 +181,8 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// Reads the tasks that are new, page by page. Returns `false` if the node's list is not the one that was examined before.
-    async fn read(&self, tail: &mut Tail) -> Result<bool> {
+    /// Reads the tasks that are new, page by page, as long as the node's list is the one that was examined before.
+    async fn read(&self, tail: &mut Tail) -> Result<TaskList> {
         let anchor = tail.position.anchor.clone();
         let mut is_same = anchor.is_none();
         let mut from =
@@ -177,7 +196,7 @@ impl Examination<'_> {
                     TaskAnchor { uid, enqueued_at: task.enqueued_at().unwrap_or_default().to_owned() };
                 if let Some(anchor) = anchor.as_ref().filter(|anchor| !is_same && uid >= anchor.uid) {
                     if *anchor != found {
-                        return Ok(false);
+                        return Ok(if uid == anchor.uid { TaskList::Other } else { TaskList::Pruned });
                     }
                     is_same = true;
                 }
@@ -203,7 +222,7 @@ impl Examination<'_> {
             }
         }
         tail.is_new &= !is_same;
-        Ok(is_same)
+        Ok(if is_same { TaskList::Same } else { TaskList::Other })
     }
 
     /// Finds out which of these tasks are late. In a list that is new to the control plane, only tasks of open writes count:

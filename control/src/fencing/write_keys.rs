@@ -11,13 +11,13 @@ use crate::{
     },
     domain::key_holder::WriteKeyHolder,
     ledger::write_keys::{self as stored, WriteKey},
-    node::{Node, Request},
+    node::{Node, Probed, Request},
 };
 use futures_util::future::join_all;
 use miroir_core::{node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,7 +49,7 @@ impl WriteKeys {
     /// A holder's key and its text; made on all nodes that answer, if there is none.
     ///
     /// # Errors
-    /// The ledger failed. A failure on a node is only logged: the node then refuses the gateway's callouts and is repaired.
+    /// The ledger failed. A node on which it cannot be made refuses the gateway's callouts until [`Self::give_lacking`] has made it.
     pub async fn key(&self, cluster: &Cluster, holder: &WriteKeyHolder) -> Result<(Uuid, String)> {
         let mut live = self.live.lock().await;
         if let Some(uid) = live.get(holder) {
@@ -58,8 +58,10 @@ impl WriteKeys {
         let uid = cluster.random.uuid();
         let write_key = WriteKey { key: uid, holder: Some(holder.clone()), fenced: false };
         cluster.ledger.call(move |connection| stored::store_write_key(connection, &write_key)).await?;
-        let body = holder.key(uid);
-        join_all(cluster.nodes().iter().filter(|node| node.is_up()).map(|node| create(node, &body))).await;
+        let key = [(uid, holder.key(uid))];
+        let nodes = cluster.nodes();
+        let given = nodes.iter().filter(|node| node.is_up()).map(|node| self.give(cluster, node, &key));
+        join_all(given).await.into_iter().collect::<Result<()>>()?;
         live.insert(holder.clone(), uid);
         Ok((uid, cluster.secrets.key_text(uid)))
     }
@@ -140,16 +142,32 @@ impl WriteKeys {
         Ok(())
     }
 
-    /// Creates the missing keys on a node that was unreachable, and deletes the fenced ones.
+    /// Lets a node that answers again count as up, once it has all keys: a write that is sent to it is not refused then. Returns
+    /// whether it was away before. Keys that are made meanwhile wait, so that they are made on this node too.
+    pub async fn admit(&self, cluster: &Cluster, node: &Node, probed: Probed) -> bool {
+        let live = self.live.lock().await;
+        if let Err(error) = self.give_all(cluster, node, &live).await {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "it could not be stored that a node has lost its disk");
+        }
+        node.learn(probed)
+    }
+
+    /// Creates the missing keys on a node, and deletes the fenced ones.
     ///
     /// # Errors
     /// The ledger failed; or the node still has a fenced key.
     pub async fn catch_up(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let live = self.live.lock().await;
-        for (holder, uid) in live.iter() {
-            create(node, &holder.key(*uid)).await;
-        }
+        self.give_all(cluster, node, &live).await?;
         drop(live);
+        self.delete_fenced(cluster, node).await
+    }
+
+    /// Deletes the fenced keys on a node that was unreachable when they were fenced.
+    ///
+    /// # Errors
+    /// The ledger failed; or the node still has a fenced key.
+    pub async fn delete_fenced(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let fenced: Vec<Uuid> = {
             let unfenced = self.unfenced();
             unfenced
@@ -167,6 +185,7 @@ impl WriteKeys {
 
     /// Forgets a node that has left the cluster: what it may still accept does not matter.
     pub fn forget(&self, node: &str) {
+        self.lacking().retain(|(name, _)| name != node);
         let mut unfenced = self.unfenced();
         unfenced.late.remove(node);
         unfenced.fenced.values_mut().for_each(|nodes| {
@@ -200,13 +219,174 @@ impl WriteKeys {
         Ok(())
     }
 
+    /// Notes that a node has refused a key, which it may lack.
+    pub fn refused(&self, node: &NodeName, uid: Uuid) {
+        self.lacking().insert((node.clone(), uid));
+    }
+
+    /// Creates the keys that a node may lack although it was never away: a hiccup must not make it refuse all writes from then on.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn give_lacking(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+        if !self.lacking().iter().any(|(name, _)| *name == node.name) {
+            return Ok(());
+        }
+        let live = self.live.lock().await;
+        let is_live = |uid: &Uuid| live.values().any(|live| live == uid);
+        self.lacking().retain(|(_, uid)| is_live(uid));
+        let keys: Vec<_> = live
+            .iter()
+            .filter(|(_, uid)| self.lacking().contains(&(node.name.clone(), **uid)))
+            .map(|(holder, uid)| (*uid, holder.key(*uid)))
+            .collect();
+        self.give(cluster, node, &keys).await
+    }
+
+    async fn give_all(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+        live: &BTreeMap<WriteKeyHolder, Uuid>,
+    ) -> Result<()> {
+        let keys: Vec<_> = live.iter().map(|(holder, uid)| (*uid, holder.key(*uid))).collect();
+        self.give(cluster, node, &keys).await
+    }
+
+    /// Creates write keys on a node, unless it has lost its disk. A node without them refuses all writes, of gateways and of the
+    /// control plane: nothing can make its indexes anew without the settings that it had, so that it would look whole.
+    ///
+    /// # Errors
+    /// The ledger failed. A failure on the node is logged, and the node lacks the key.
+    async fn give(&self, cluster: &Cluster, node: &Node, keys: &[(Uuid, Value)]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        // Until it is known that the node has them, whatever interrupts this.
+        self.lacking().extend(keys.iter().map(|(uid, _)| (node.name.clone(), *uid)));
+        match node.has_joined().await {
+            Ok(false) => return note_loss(cluster, node).await,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell whether it has its disk: it gets no write key yet");
+                return Ok(());
+            }
+        }
+        for (uid, body) in keys {
+            match create_key(node, body).await {
+                Ok(()) => _ = self.lacking().remove(&(node.name.clone(), *uid)),
+                Err(error) => {
+                    tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be made");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lacking(&self) -> MutexGuard<'_, BTreeSet<(NodeName, Uuid)>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn unfenced(&self) -> MutexGuard<'_, UnfencedKeys> {
         self.unfenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn create(node: &Node, body: &Value) {
-    if let Err(error) = create_key(node, body).await {
-        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a write key could not be made");
+/// Marks a node as behind that has lost its disk, or has another one: none of its replicas is trusted where another one stands in.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn note_loss(cluster: &Cluster, node: &Node) -> Result<()> {
+    if !cluster.cluster_state().behind.contains(&node.name) {
+        tracing::warn!(node = node.name.as_str(), "a node has lost its disk: it gets everything again");
+    }
+    cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fencing::in_flight,
+        node::Call,
+        testing::{ClusterBuilder, Reply, Script},
+    };
+    use serde_json::json;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    #[tokio::test]
+    async fn a_node_that_has_lost_its_disk_gets_no_write_key() {
+        let data = tempfile::tempdir().unwrap();
+        let transport = Script::new(|call| {
+            let is_lost = call.url.port() == Some(2);
+            match (call.method.as_str(), call.url.path()) {
+                ("GET", "/keys/00000000-0000-0000-0000-000000000000") if is_lost => {
+                    Reply::Answer(404, json!({"code": "api_key_not_found"}))
+                }
+                _ => Reply::Answer(200, json!({"results": []})),
+            }
+        });
+        let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
+        for node in cluster.nodes().iter() {
+            node.check().await;
+        }
+        let gets_key = |port: u16| {
+            let calls = transport.calls();
+            calls.iter().any(|call| call.method == "POST" && call.url.port() == Some(port))
+        };
+        let holder = WriteKeyHolder::ControlPlane { node: "b".into() };
+        cluster.write_keys.key(&cluster, &holder).await.unwrap();
+        assert_eq!((gets_key(1), gets_key(2)), (true, false));
+        assert_eq!(cluster.cluster_state().behind, BTreeSet::from(["b".into()]));
+        // It comes, and is asked again.
+        cluster.write_keys.catch_up(&cluster, &cluster.node("b").unwrap()).await.unwrap();
+        assert!(!gets_key(2));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_a_node_lacks_is_made_once_the_node_answers() {
+        let data = tempfile::tempdir().unwrap();
+        let hangs = Arc::new(AtomicBool::new(true));
+        let is_hanging = hangs.clone();
+        let transport = Script::new(move |call| match (call.method.as_str(), call.url.path()) {
+            (_, "/health") => Reply::Answer(200, json!({})),
+            _ if is_hanging.load(Ordering::Relaxed) => Reply::NoConnection,
+            ("POST", "/indexes/books/documents") => Reply::Answer(403, json!({"code": "invalid_api_key"})),
+            _ => Reply::Answer(200, json!({"results": []})),
+        });
+        let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
+        for node in cluster.nodes().iter() {
+            node.check().await;
+        }
+        let node = cluster.node("b").unwrap();
+        let made = || {
+            let calls = transport.calls();
+            let is_it = |call: &&Call| {
+                call.method == "POST" && call.url.path() == "/keys" && call.url.port() == Some(2)
+            };
+            calls.iter().filter(is_it).count()
+        };
+        let holder = WriteKeyHolder::ControlPlane { node: "b".into() };
+        cluster.write_keys.key(&cluster, &holder).await.unwrap();
+        assert_eq!(made(), 0, "it did not tell whether it has its disk");
+        hangs.store(false, Ordering::Relaxed);
+        for _ in 0..2 {
+            cluster.write_keys.give_lacking(&cluster, &node).await.unwrap();
+            assert_eq!(made(), 1, "once");
+        }
+        // It refuses the key, whatever has become of it there.
+        let write = Request::own("POST", "/indexes/books/documents", Some(&json!([])));
+        in_flight::send(&cluster, &node, write, PATIENCE).await.unwrap();
+        cluster.write_keys.give_lacking(&cluster, &node).await.unwrap();
+        assert_eq!(made(), 2);
+        // A key that was fenced meanwhile is not made again.
+        let (uid, _) = cluster.write_keys.key(&cluster, &holder).await.unwrap();
+        cluster.write_keys.refused(&node.name, uid);
+        cluster.write_keys.fence(&cluster, uid, Duration::ZERO).await.unwrap();
+        cluster.write_keys.give_lacking(&cluster, &node).await.unwrap();
+        assert_eq!(made(), 2);
     }
 }

@@ -27,10 +27,7 @@ use crate::{
     },
     node::{Authority, NodeAnswer},
 };
-use miroir_core::{
-    error::{ApiError, Code},
-    node_name::NodeName,
-};
+use miroir_core::node_name::NodeName;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -53,6 +50,10 @@ pub struct Operation {
     pub effect: Effect,
 }
 
+/// For how long an operation that moves or deletes documents waits for nodes that are behind.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// The pauses of that waiting.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait until an operation is taken up again that could not be.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -75,6 +76,31 @@ pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
     Held { scope, guard }
 }
 
+/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that depends on them. It must reach a replica
+/// of every shard that misses nothing of these indexes: documents that no node with them has moved or deleted would stay where they
+/// were, and nobody could tell later. Nodes that are behind get no operations, so that this waits until they have caught up, and until
+/// replicas have got what they missed, for a limited time.
+///
+/// # Errors
+/// A shard has such replicas only on nodes that are away or behind.
+pub async fn lock_documents(cluster: &Cluster, grant: &Grant, scope: Scope) -> Result<Held> {
+    let begun = cluster.clock.monotonic();
+    loop {
+        let held = lock(cluster, grant, scope.clone()).await;
+        let current = cluster.current().iter().map(|node| node.name.clone()).collect();
+        let shards = cluster.cluster_state().out_of_reach(held.scope.indexes.as_ref(), &current);
+        if shards == 0 {
+            return Ok(held);
+        }
+        // Nodes catch up under the locks of everything.
+        drop(held);
+        if cluster.clock.since(begun) > CATCH_UP {
+            return Err(Error::OutOfReach { shards });
+        }
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
+    }
+}
+
 /// Runs an operation under its locks, and returns its task.
 ///
 /// # Errors
@@ -90,40 +116,52 @@ pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Re
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
     let Operation { task, requests, authority, at_once, effect } = operation;
     let Held { scope, guard } = held;
-    spread_stale(cluster, &effect).await?;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
-    let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
+    let changes_none = matches!(effect, Effect::Rules { .. });
+    let indexes = if changes_none { Some(BTreeSet::new()) } else { scope.indexes.clone() };
     let changed = NotifyRecordings { cluster, indexes };
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
     let nodes: Vec<_> = nodes.collect();
+    // A new name or a new primary key: nodes with documents may refuse that one.
+    let is_about_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { .. })
+        || matches!(at_once, ImmediateEffect::Deleted { .. });
+    let reached: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let intent = Intent::Broadcast {
         requests: requests.clone(),
         effect: effect.clone(),
         at_once: at_once.clone(),
         newest,
     };
-    let clock = cluster.clock.clone();
-    let begin = move |connection: &_| intents::begin(connection, &task, &intent, clock.wall());
-    let task = cluster.ledger.call(begin).await?;
+    let (clock, begun) = (cluster.clock.clone(), effect.clone());
+    // In one transaction: an operation that is open in the ledger is sent, or taken back.
+    let begin = move |connection: &_, cluster_state: &mut ClusterState| {
+        if is_about_documents {
+            let shards = cluster_state.out_of_reach(scope.indexes.as_ref(), &reached);
+            if shards > 0 {
+                return Err(Error::OutOfReach { shards });
+            }
+        }
+        if !begun.moves().is_empty() {
+            cluster_state
+                .spread_stale(&begun.names().collect())
+                .map_err(|_| Error::OutOfReach { shards: 1 })?;
+        }
+        let task = intents::begin(connection, &task, &intent, clock.wall())?;
+        note_changing(cluster_state, task.uid, &begun);
+        Ok(task)
+    };
+    let task = cluster.change_stored(begin).await?;
     let uid = task.uid;
     log::learn_uid(uid);
-    tell_changing(cluster, uid, &effect).await?;
     let mut delivered = Delivered::default();
     let delivery = Delivery { cluster, uid, requests: &requests };
     if let Err(error) = delivery.send(&nodes, &mut delivered, Some(authority)).await {
-        while let Err(error) = take_back(cluster, &task, delivered.clone()).await {
-            not_stored(&error).await;
-        }
+        take_back(cluster, &task, delivered).await;
         return Err(error);
     }
-    let node_tasks = loop {
-        match sent(cluster, &task, requests.len(), delivered.clone(), at_once.clone()).await {
-            Ok(node_tasks) => break node_tasks,
-            Err(error) => not_stored(&error).await,
-        }
-    };
+    let node_tasks = sent(cluster, &task, requests.len(), delivered, at_once).await;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     cluster.tracked_tasks.add(TrackedTask {
         task: task.clone(),
@@ -140,12 +178,6 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     Ok(task)
 }
 
-/// Waits until it may be stored what nodes have of an operation, which only the ledger can prevent. Its locks are held meanwhile.
-async fn not_stored(error: &Error) {
-    tracing::error!(error = %error.chain(), "it could not be stored yet what nodes have of an operation");
-    tokio::time::sleep(PAUSE).await;
-}
-
 /// Stores what nodes have of an operation, and what follows at once, in one transaction: the nodes that miss a part of it are
 /// behind, and the catalogue changes. Returns the nodes' tasks.
 async fn sent(
@@ -154,7 +186,7 @@ async fn sent(
     requests: usize,
     delivered: Delivered,
     at_once: ImmediateEffect,
-) -> Result<Vec<NodeTask>> {
+) -> Vec<NodeTask> {
     let (uid, now) = (task.uid, task.enqueued_at);
     let matters = requests > 0 && !CHANGELESS.contains(&task.kind);
     let whole = delivered.whole(requests);
@@ -171,8 +203,8 @@ async fn sent(
         apply_at_once(cluster_state, at_once, now);
         intents::sent(connection, uid, &stored)
     };
-    cluster.change_stored(change).await?;
-    Ok(node_tasks)
+    cluster.store_what_is_done(change).await;
+    node_tasks
 }
 
 fn apply_at_once(cluster_state: &mut ClusterState, at_once: ImmediateEffect, now: Nanos) {
@@ -191,45 +223,29 @@ fn apply_at_once(cluster_state: &mut ClusterState, at_once: ImmediateEffect, now
 }
 
 /// Removes an operation that no node has accepted. A node that may have it nevertheless is behind: it learns that there was none.
-async fn take_back(cluster: &Cluster, task: &Task, delivered: Delivered) -> Result<()> {
+async fn take_back(cluster: &Cluster, task: &Task, delivered: Delivered) {
     let (uid, matters) = (task.uid, !CHANGELESS.contains(&task.kind));
     let change = move |connection: &_, cluster_state: &mut ClusterState| {
         cluster_state.changing.remove(&uid);
         delivered.unknown.iter().filter(|_| matters).for_each(|node| cluster_state.mark_behind(node));
         tasks::take_back(connection, uid)
     };
-    cluster.change_stored(change).await
-}
-
-/// Before indexes are swapped or renamed: a replica that misses something of one of them misses it of all of them, since from
-/// now on nodes may have the documents of each under the name of another.
-async fn spread_stale(cluster: &Cluster, effect: &Effect) -> Result<()> {
-    if effect.moves().is_empty() || cluster.cluster_state().stale.is_empty() {
-        return Ok(());
-    }
-    cluster
-        .try_change(|cluster_state| {
-            cluster_state.spread_stale(&effect.names().collect()).map_err(|(index, shard)| {
-                let message = format!(
-                    "No replica of shard {} would have all documents of index `{index}`, since replicas are being repaired. Try \
-                     again later.",
-                    shard.0
-                );
-                ApiError::new(Code::UNAVAILABLE, message).into()
-            })
-        })
-        .await
+    cluster.store_what_is_done(change).await;
 }
 
 /// Tells gateways about changing settings before any node gets them, because until all nodes have them an answer may mix old
 /// and new settings. Tells gateways about a search rule too, so that they place the documents that it pins on some nodes
 /// already.
 pub(crate) async fn tell_changing(cluster: &Cluster, uid: u32, effect: &Effect) -> Result<()> {
+    cluster.change(|cluster_state| note_changing(cluster_state, uid, effect)).await
+}
+
+fn note_changing(cluster_state: &mut ClusterState, uid: u32, effect: &Effect) {
     match effect {
         Effect::Settings { .. } | Effect::Rules { .. } => {
-            cluster.change(|cluster_state| drop(cluster_state.changing.insert(uid, effect.clone()))).await
+            cluster_state.changing.insert(uid, effect.clone());
         }
-        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => Ok(()),
+        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => {}
     }
 }
 
@@ -345,11 +361,12 @@ async fn redo(
         Ok(()) => {}
         Err(error @ Error::Api(_)) => {
             tracing::info!(error = %error.chain(), "nodes refuse an operation that its client got no answer to: its task is removed");
-            return take_back(cluster, task, delivered).await;
+            take_back(cluster, task, delivered).await;
+            return Ok(());
         }
         Err(error) => return Err(error),
     }
-    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await?;
+    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
     let unsettled =
@@ -359,24 +376,4 @@ async fn redo(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renames_and_swaps_move_the_catalogue() {
-        let index = |key: &str| Index { primary_key: Some(key.into()), ..Index::default() };
-        let mut cluster_state = ClusterState::default();
-        cluster_state.indexes.insert("a".into(), index("ka"));
-        cluster_state.indexes.insert("b".into(), index("kb"));
-        apply(&mut cluster_state, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] });
-        assert_eq!(cluster_state.indexes["a"].primary_key.as_deref(), Some("kb"));
-        let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("c".into()) };
-        apply(&mut cluster_state, &rename);
-        assert_eq!(cluster_state.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
-        apply(
-            &mut cluster_state,
-            &Effect::UpdateIndex { index: "b".into(), primary_key: Some("x".into()), rename: None },
-        );
-        assert_eq!(cluster_state.indexes["b"].primary_key.as_deref(), Some("x"));
-    }
-}
+mod tests;

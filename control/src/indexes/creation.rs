@@ -30,7 +30,12 @@ use miroir_core::{
     path::ApiPath,
 };
 use serde_json::{Map, Value, json};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
+
+/// For how long nodes are sent again what some of them may have, and none has wholly.
+const PERSISTENCE: Duration = Duration::from_secs(20);
+/// The pause before that.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The requests that create an index on a node, with the settings that every index has. A node handles its queue in order, so
 /// the caller need not wait between the requests.
@@ -103,61 +108,85 @@ fn patch(index: &str, settings: &Map<String, Value>) -> NodeRequest {
 /// # Errors
 /// The node did not accept one of the requests.
 pub async fn send_all(cluster: &Cluster, node: &Node, requests: &[NodeRequest]) -> Result<Vec<NodeTask>> {
+    let (tasks, failure) = send_some(cluster, node, requests).await;
+    failure.map_or(Ok(tasks), Err)
+}
+
+/// Sends requests to a node until it does not accept one. Returns the tasks of those that it has accepted.
+async fn send_some(
+    cluster: &Cluster,
+    node: &Node,
+    requests: &[NodeRequest],
+) -> (Vec<NodeTask>, Option<Error>) {
     let mut tasks = Vec::new();
     for request in requests {
         let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
-        let answer = in_flight::send(cluster, node, own.clone(), TIMEOUT).await?;
-        let node_task = answer.task_uid().filter(|_| answer.is_success());
-        let node_task = node_task.ok_or_else(|| node.unexpected(&own, &answer))?;
+        let answer = match in_flight::send(cluster, node, own.clone(), TIMEOUT).await {
+            Ok(answer) => answer,
+            Err(error) => return (tasks, Some(error)),
+        };
+        let Some(node_task) = answer.task_uid().filter(|_| answer.is_success()) else {
+            return (tasks, Some(node.unexpected(&own, &answer)));
+        };
         tasks.push(NodeTask { node: node.name.clone(), node_task, main: request.main, shards: Vec::new() });
     }
-    Ok(tasks)
-}
-
-/// Sends requests to these nodes concurrently. Marks as behind the nodes that did not accept all of them, and the nodes that
-/// are unreachable.
-///
-/// # Errors
-/// No node accepted the requests; or the ledger failed.
-pub async fn send_everywhere(
-    cluster: &Cluster,
-    nodes: &[std::sync::Arc<Node>],
-    requests: &[NodeRequest],
-) -> Result<Vec<NodeTask>> {
-    let Sent { tasks, missed, failure } = send_to(cluster, nodes, requests).await;
-    if let Some(failure) = failure.filter(|_| tasks.is_empty()) {
-        return Err(failure);
-    }
-    mark_behind(cluster, &missed).await?;
-    Ok(tasks)
+    (tasks, None)
 }
 
 /// The results of requests to several nodes.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// The node tasks that the requests created.
+    /// The node tasks that the requests created on nodes that accepted all of them.
     pub tasks: Vec<NodeTask>,
     /// The nodes that did not accept all requests.
     pub missed: Vec<NodeName>,
+    /// Those of them that have some of the requests, or may have.
+    pub may_have: BTreeSet<NodeName>,
     /// The error of one of these nodes.
     pub failure: Option<Error>,
 }
 
 /// Sends requests to these nodes concurrently.
 pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests: &[NodeRequest]) -> Sent {
-    let answers = nodes.iter().map(async |node| (node, send_all(cluster, node, requests).await));
+    let answers = nodes.iter().map(async |node| (node, send_some(cluster, node, requests).await));
     let mut sent = Sent::default();
-    for (node, result) in join_all(answers).await {
-        match result {
-            Ok(of_node) => sent.tasks.extend(of_node),
-            Err(error) => {
-                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed an operation on an index");
-                sent.missed.push(node.name.clone());
-                sent.failure = Some(error);
-            }
+    for (node, (of_node, failure)) in join_all(answers).await {
+        let Some(error) = failure else {
+            sent.tasks.extend(of_node);
+            continue;
+        };
+        tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed an operation on an index");
+        // What fails otherwise failed before anything was sent, or was refused.
+        let is_unknown = match &error {
+            Error::Unreachable { is_unsent, .. } => !is_unsent,
+            Error::Unexpected { status, .. } => !(400..500).contains(status),
+            _ => false,
+        };
+        if !of_node.is_empty() || is_unknown {
+            sent.may_have.insert(node.name.clone());
         }
+        sent.missed.push(node.name.clone());
+        sent.failure = Some(error);
     }
     sent
+}
+
+/// Sends requests to all current nodes, until one has all of them, or none has any. If that does not come about in time, each node
+/// that may have some is among those that missed it: it must learn that there was nothing.
+async fn send_everywhere(cluster: &Cluster, requests: &[NodeRequest]) -> Sent {
+    let begun = cluster.clock.monotonic();
+    let mut may_have = BTreeSet::new();
+    loop {
+        let mut sent = send_to(cluster, &cluster.current(), requests).await;
+        may_have.append(&mut sent.may_have);
+        if sent.failure.is_none() || !sent.tasks.is_empty() {
+            return Sent { failure: None, ..sent };
+        }
+        if may_have.is_empty() || cluster.clock.since(begun) > PERSISTENCE {
+            return Sent { missed: may_have.into_iter().collect(), ..sent };
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Waits until nodes have ended these tasks, for a limited time.
@@ -190,15 +219,15 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
 /// # Errors
 /// The ledger failed.
 pub async fn mark_behind(cluster: &Cluster, missed: &[NodeName]) -> Result<()> {
-    let nodes = cluster.nodes();
-    let away: Vec<&NodeName> = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name).collect();
+    let away = away(cluster);
     cluster
-        .change(|cluster_state| {
-            for node in missed.iter().chain(away) {
-                cluster_state.mark_behind(node);
-            }
-        })
+        .change(|cluster_state| missed.iter().chain(&away).for_each(|node| cluster_state.mark_behind(node)))
         .await
+}
+
+/// The nodes that are unreachable.
+fn away(cluster: &Cluster) -> Vec<NodeName> {
+    cluster.nodes().iter().filter(|node| !node.is_up()).map(|node| node.name.clone()).collect()
 }
 
 /// What all nodes must know of an index before documents are written to it.
@@ -293,11 +322,13 @@ pub async fn ensure_index(
         }
         false => None,
     };
-    let sent = send_everywhere(cluster, &cluster.current(), &requests).await;
-    let (now, uid, is_sent) = (cluster.clock.wall(), index.to_owned(), sent.is_ok());
+    let Sent { tasks, missed, failure, .. } = send_everywhere(cluster, &requests).await;
+    let (now, uid, is_made) = (cluster.clock.wall(), index.to_owned(), failure.is_none());
+    let away: Vec<NodeName> = away(cluster).into_iter().filter(|_| is_made).collect();
     let change = move |connection: &_, cluster_state: &mut ClusterState| {
+        missed.iter().chain(&away).for_each(|node| cluster_state.mark_behind(node));
         step.map_or(Ok(()), |step| steps::end(connection, step))?;
-        if is_sent {
+        if is_made {
             let entry = cluster_state.indexes.entry(uid).or_insert_with(|| Index {
                 created_at: now,
                 updated_at: now,
@@ -309,8 +340,10 @@ pub async fn ensure_index(
         }
         Ok(())
     };
-    cluster.change_stored(change).await?;
-    let tasks = sent?;
+    cluster.store_what_is_done(change).await;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     // Only after the tasks are known: if the registration fails, the next write registers the fields again.
     cluster.fields.registering(index, &tasks);
     if !new.is_empty() {
@@ -324,9 +357,24 @@ pub async fn ensure_index(
 /// The client got no answer.
 ///
 /// # Errors
-/// No node accepted it; or the ledger failed.
+/// The ledger failed.
 pub async fn resume(cluster: &Cluster, id: i64, index: &str, primary_key: Option<&str>) -> Result<()> {
     let content = primary_key.map(|key| Content { key: Key::Explicit(key), fields: &[], nested: &[] });
-    ensure_index(cluster, index, content).await?;
-    cluster.ledger.call(move |connection| steps::end(connection, id)).await
+    let made = ensure_index(cluster, index, content).await;
+    if let Err(error) = &made {
+        tracing::error!(index, error = %error.chain(), "an index could not be finished: nodes learn whether it exists");
+    }
+    // Before the restart, any node may have got a part of it.
+    let is_made = made.is_ok();
+    let change = move |connection: &_, cluster_state: &mut ClusterState| {
+        if !is_made {
+            let all = cluster_state.nodes.iter().map(|member| member.config.name.clone());
+            all.collect::<Vec<_>>().iter().for_each(|node| cluster_state.mark_behind(node));
+        }
+        steps::end(connection, id)
+    };
+    cluster.change_stored(change).await
 }
+
+#[cfg(test)]
+mod tests;

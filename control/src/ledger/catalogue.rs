@@ -1,6 +1,9 @@
 //! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
-use super::{cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings, stale};
+use super::{
+    cached::Cached, cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings,
+    stale,
+};
 use crate::{
     base::error::Result,
     domain::cluster_state::{ClusterState, Index, Replica, ReplicaState},
@@ -23,7 +26,7 @@ pub fn load(connection: &Connection) -> Result<Option<ClusterState>> {
         return Ok(None);
     }
     let behind = connection
-        .prepare("SELECT node FROM behind")?
+        .prepare_cached("SELECT node FROM behind")?
         .query_map([], |row| Ok(NodeName::from(row.get::<_, String>(0)?)))?
         .collect::<rusqlite::Result<BTreeSet<_>>>()?;
     Ok(Some(ClusterState {
@@ -54,7 +57,7 @@ fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
     let shards: usize = required("shards", meta_as(connection, "shards")?)?;
     let mut replicas = vec![Vec::new(); shards];
     let mut statement =
-        connection.prepare("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
+        connection.prepare_cached("SELECT shard, node, state FROM placement ORDER BY shard, position")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (shard, node, state): (usize, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -71,7 +74,7 @@ fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
 /// The indexes, with what gateways need of their settings.
 fn indexes(connection: &Connection) -> Result<BTreeMap<String, Index>> {
     let mut indexes = connection
-        .prepare("SELECT uid, primary_key, created_at, updated_at FROM indexes")?
+        .prepare_cached("SELECT uid, primary_key, created_at, updated_at FROM indexes")?
         .query_map([], |row| {
             let (created_at, updated_at) = (row.get(2)?, row.get(3)?);
             let index = Index { primary_key: row.get(1)?, created_at, updated_at, ..Index::default() };
@@ -134,7 +137,7 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
     }
     if is_first || old.replicas != new.replicas {
         set_meta(connection, "shards", &new.replicas.len().to_string())?;
-        connection.execute("DELETE FROM placement", [])?;
+        connection.execute_cached("DELETE FROM placement", [])?;
         let mut insert = connection
             .prepare_cached("INSERT INTO placement (shard, position, node, state) VALUES (?1, ?2, ?3, ?4)")?;
         for (shard, replicas) in new.replicas.iter().enumerate() {
@@ -152,20 +155,20 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
         stale::store(connection, &old.stale, &new.stale)?;
     }
     for uid in old.indexes.keys().filter(|uid| !new.indexes.contains_key(*uid)) {
-        connection.execute("DELETE FROM indexes WHERE uid = ?1", [uid])?;
-        connection.execute("DELETE FROM settings WHERE index_uid = ?1", [uid])?;
+        connection.execute_cached("DELETE FROM indexes WHERE uid = ?1", [uid])?;
+        connection.execute_cached("DELETE FROM settings WHERE index_uid = ?1", [uid])?;
         fields::forget(connection, uid)?;
     }
     for (uid, index) in new.indexes.iter().filter(|(uid, index)| old.indexes.get(*uid) != Some(index)) {
-        connection.execute(
+        connection.execute_cached(
             "INSERT OR REPLACE INTO indexes (uid, primary_key, created_at, updated_at) VALUES (?1, ?2, ?3, ?4)",
             params![uid, index.primary_key, index.created_at, index.updated_at],
         )?;
     }
     if old.behind != new.behind {
-        connection.execute("DELETE FROM behind", [])?;
+        connection.execute_cached("DELETE FROM behind", [])?;
         for node in &new.behind {
-            connection.execute("INSERT INTO behind (node) VALUES (?1)", [node.as_str()])?;
+            connection.execute_cached("INSERT INTO behind (node) VALUES (?1)", [node.as_str()])?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The fields of indexes, in the order in which nodes have registered them.
 
+use super::cached::Cached;
 use crate::base::error::Result;
 use rusqlite::{Connection, params};
 
@@ -32,7 +33,7 @@ pub fn add(connection: &Connection, index: &str, from: usize, names: &[String]) 
 /// # Errors
 /// The database failed.
 pub fn forget(connection: &Connection, index: &str) -> Result<()> {
-    connection.execute("DELETE FROM fields WHERE index_uid = ?1", [index])?;
+    connection.execute_cached("DELETE FROM fields WHERE index_uid = ?1", [index])?;
     Ok(())
 }
 
@@ -41,6 +42,6 @@ pub fn forget(connection: &Connection, index: &str) -> Result<()> {
 /// # Errors
 /// The database failed.
 pub fn rename(connection: &Connection, from: &str, to: &str) -> Result<()> {
-    connection.execute("UPDATE fields SET index_uid = ?2 WHERE index_uid = ?1", [from, to])?;
+    connection.execute_cached("UPDATE fields SET index_uid = ?2 WHERE index_uid = ?1", [from, to])?;
     Ok(())
 }

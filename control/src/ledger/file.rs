@@ -9,8 +9,8 @@ use rusqlite::{Connection, ErrorCode};
 use std::{fs::File, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 /// What to do about a file that cannot be used.
-const WAY_OUT: &str = "restore a copy of it; or move it away, with the files -wal and -shm beside it, and make a new ledger from the \
-                       nodes with `miroir recover`";
+const WAY_OUT: &str = "move it away, with the files -wal and -shm beside it, and make a new ledger from the nodes with `miroir recover`. \
+                       An older copy of the ledger must not be used: what was written since would be lost";
 
 /// Opens a ledger, or makes one, with the schema of this build.
 ///

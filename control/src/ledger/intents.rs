@@ -1,6 +1,7 @@
 //! Intents of mutations under way: open between begin and commit, sent from the commit until the task has ended.
 
 use super::{
+    cached::Cached,
     cell::Cell,
     tasks::{self, Ending, NewTask, Task},
 };
@@ -128,7 +129,7 @@ fn interrupted(connection: &Connection, uid: u32) -> Result<BTreeSet<NodeName>> 
 /// The database failed.
 pub fn newest_before(connection: &Connection, uid: u32, node: &NodeName) -> Result<Option<u32>> {
     let newest = "SELECT max(node_task) FROM node_tasks WHERE node = ?2 AND uid < ?1";
-    Ok(connection.query_row(newest, params![uid, node.as_str()], |row| row.get(0))?)
+    Ok(connection.query_row_cached(newest, params![uid, node.as_str()], |row| row.get(0))?)
 }
 
 /// Whether an intent is open: it is not decided yet what becomes of it. `begun` is the identifier of its begin, if the intent
@@ -169,7 +170,7 @@ pub fn follow(connection: &Connection, by: u32, moves: &[(String, String, bool)]
         if let Intent::Broadcast { effect, .. } = &mut found.intent
             && effect.follow(moves)
         {
-            connection.execute(
+            connection.execute_cached(
                 "UPDATE intents SET body = ?2 WHERE uid = ?1",
                 params![found.uid, serde_json::to_string(&found.intent)?],
             )?;
@@ -219,7 +220,8 @@ pub struct StoredIntent {
 /// # Errors
 /// The database failed, or a row says neither that it is open nor that it was sent.
 pub fn all(connection: &Connection) -> Result<Vec<StoredIntent>> {
-    let mut statement = connection.prepare("SELECT uid, state, body, ending FROM intents ORDER BY uid")?;
+    let mut statement =
+        connection.prepare_cached("SELECT uid, state, body, ending FROM intents ORDER BY uid")?;
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
         .collect::<rusqlite::Result<Vec<(u32, String, String, Option<String>)>>>()?;

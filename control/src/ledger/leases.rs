@@ -1,6 +1,6 @@
 //! Which VMs of gateways may have a lease.
 
-use super::{meta, set_meta};
+use super::{cached::Cached, meta, set_meta};
 use crate::base::error::Result;
 use rusqlite::Connection;
 
@@ -16,7 +16,7 @@ pub fn leases(connection: &Connection) -> Result<Option<Vec<String>>> {
     if meta(connection, LEASES)?.is_none() {
         return Ok(None);
     }
-    let mut statement = connection.prepare("SELECT vm FROM leases ORDER BY vm")?;
+    let mut statement = connection.prepare_cached("SELECT vm FROM leases ORDER BY vm")?;
     let names = statement.query_map([], |row| row.get(0))?;
     Ok(Some(names.collect::<rusqlite::Result<_>>()?))
 }
@@ -34,7 +34,7 @@ pub fn know_leases(connection: &Connection) -> Result<()> {
 /// # Errors
 /// The database failed.
 pub fn store_leases(connection: &Connection, vms: &[String]) -> Result<()> {
-    connection.execute("DELETE FROM leases", [])?;
+    connection.execute_cached("DELETE FROM leases", [])?;
     let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO leases (vm) VALUES (?1)")?;
     for vm in vms {
         insert.execute([vm])?;

@@ -2,6 +2,7 @@
 //!
 //! Calls are run by a [`Storage`]. That of production is [`GroupCommit`].
 
+mod cached;
 pub mod catalogue;
 mod cell;
 pub mod crash_points;

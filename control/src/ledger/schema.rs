@@ -67,7 +67,7 @@ pub fn migrate(connection: &Connection, from: usize) -> Result<()> {
             let _ = connection.execute_batch("ROLLBACK");
             return Err(error.into());
         }
-        tracing::info!(version, "the ledger has another schema version");
+        tracing::info!(version, "the ledger has this schema version now");
     }
     Ok(())
 }

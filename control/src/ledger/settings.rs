@@ -1,6 +1,6 @@
 //! What clients have set on indexes.
 
-use super::{cell::Cell, fields};
+use super::{cached::Cached, cell::Cell, fields};
 use crate::{base::error::Result, domain::settings_change::merge_change};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Map, Value};
@@ -13,10 +13,10 @@ pub fn merge_settings(connection: &Connection, index: &str, change: Option<&Valu
     let mut settings = settings(connection, index)?;
     merge_change(&mut settings, change);
     if settings.is_empty() {
-        connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
+        connection.execute_cached("DELETE FROM settings WHERE index_uid = ?1", [index])?;
         return Ok(());
     }
-    connection.execute(
+    connection.execute_cached(
         "INSERT OR REPLACE INTO settings (index_uid, body) VALUES (?1, ?2)",
         params![index, serde_json::to_string(&settings)?],
     )?;
@@ -41,9 +41,9 @@ pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) 
         }
         let (left, right) = (settings(connection, from)?, settings(connection, to)?);
         for (index, moved) in [(to, Some(left)), (from, exchange.then_some(right))] {
-            connection.execute("DELETE FROM settings WHERE index_uid = ?1", [index])?;
+            connection.execute_cached("DELETE FROM settings WHERE index_uid = ?1", [index])?;
             if let Some(moved) = moved.filter(|moved| !moved.is_empty()) {
-                connection.execute(
+                connection.execute_cached(
                     "INSERT INTO settings (index_uid, body) VALUES (?1, ?2)",
                     params![index, serde_json::to_string(&moved)?],
                 )?;
@@ -59,7 +59,7 @@ pub fn move_settings(connection: &Connection, pairs: &[(String, String, bool)]) 
 /// The database failed, or what is stored cannot be read.
 pub fn settings(connection: &Connection, index: &str) -> Result<Map<String, Value>> {
     let stored: Option<String> = connection
-        .query_row("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| row.get(0))
+        .query_row_cached("SELECT body FROM settings WHERE index_uid = ?1", [index], |row| row.get(0))
         .optional()?;
     let cell = Cell { table: "settings", row: &index, column: "body" };
     // Settings that nobody has set have no row.

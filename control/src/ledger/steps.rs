@@ -1,6 +1,6 @@
 //! Changes under way that have no task: stored before the first node gets them, deleted once all nodes have them.
 
-use super::cell::Cell;
+use super::{cached::Cached, cell::Cell};
 use crate::{base::error::Result, domain::intent::Step};
 use rusqlite::{Connection, params};
 
@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 /// # Errors
 /// The database failed.
 pub fn begin(connection: &Connection, step: &Step) -> Result<i64> {
-    connection.execute("INSERT INTO steps (body) VALUES (?1)", [serde_json::to_string(step)?])?;
+    connection.execute_cached("INSERT INTO steps (body) VALUES (?1)", [serde_json::to_string(step)?])?;
     Ok(connection.last_insert_rowid())
 }
 
@@ -18,7 +18,7 @@ pub fn begin(connection: &Connection, step: &Step) -> Result<i64> {
 /// # Errors
 /// The database failed.
 pub fn end(connection: &Connection, id: i64) -> Result<()> {
-    connection.execute("DELETE FROM steps WHERE id = ?1", params![id])?;
+    connection.execute_cached("DELETE FROM steps WHERE id = ?1", params![id])?;
     Ok(())
 }
 
@@ -27,7 +27,7 @@ pub fn end(connection: &Connection, id: i64) -> Result<()> {
 /// # Errors
 /// The database failed, or a row cannot be read.
 pub fn all(connection: &Connection) -> Result<Vec<(i64, Step)>> {
-    let mut statement = connection.prepare("SELECT id, body FROM steps ORDER BY id")?;
+    let mut statement = connection.prepare_cached("SELECT id, body FROM steps ORDER BY id")?;
     let rows = statement.query_and_then([], |row| {
         let (id, body): (i64, String) = (row.get(0)?, row.get(1)?);
         Ok((id, Cell { table: "steps", row: &id, column: "body" }.json(&body)?))

@@ -3,6 +3,7 @@
 pub use super::task_plan::Moment;
 
 use super::{
+    cached::Cached,
     cell::Cell,
     task_plan::{Condition, Plan, array},
     tasks::{self, Task},
@@ -165,13 +166,13 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
         name if name == right => left.to_owned(),
         name => name.to_owned(),
     };
-    connection.execute(
+    connection.execute_cached(
         "UPDATE tasks SET index_uid = CASE index_uid WHEN ?2 THEN ?3 ELSE ?2 END
          WHERE uid < ?1 AND index_uid IN (?2, ?3)",
         params![before, left, right],
     )?;
     let named = format!("SELECT uid, details FROM tasks WHERE uid < ? AND type = 'indexSwap' AND {SWAPS_OF}");
-    let mut statement = connection.prepare(&named)?;
+    let mut statement = connection.prepare_cached(&named)?;
     let rows = statement.query_map(params![before, array(&[left, right])], |row| {
         Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
     })?;
@@ -185,8 +186,10 @@ pub fn swap_names(connection: &Connection, before: u32, left: &str, right: &str)
                 }
             }
         }
-        connection
-            .execute("UPDATE tasks SET details = ?2 WHERE uid = ?1", params![uid, details.to_string()])?;
+        connection.execute_cached(
+            "UPDATE tasks SET details = ?2 WHERE uid = ?1",
+            params![uid, details.to_string()],
+        )?;
     }
     Ok(())
 }
@@ -214,7 +217,7 @@ pub fn counts(connection: &Connection) -> Result<Counts> {
         let rows = statement.query_map([], |row| Ok((kind, row.get(0)?, row.get(1)?)))?;
         tasks.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
     }
-    let oldest = connection.query_row(
+    let oldest = connection.query_row_cached(
         "SELECT min(enqueued_at) FROM tasks WHERE status IN ('enqueued', 'processing')",
         [],
         |row| row.get(0),

@@ -2,7 +2,7 @@
 
 pub use super::task_list::{Moment, Query, list, swap_names, uids};
 
-use super::{cell::Cell, meta_as, set_meta, webhooks};
+use super::{cached::Cached, cell::Cell, meta_as, set_meta, webhooks};
 use crate::{
     base::{
         error::{Error, Result},
@@ -184,9 +184,9 @@ pub fn insert(connection: &Connection, task: &NewTask, enqueued_at: Nanos) -> Re
 /// # Errors
 /// The database failed.
 pub fn forget(connection: &Connection, uid: u32) -> Result<()> {
-    connection.execute("DELETE FROM tasks WHERE uid = ?1", [uid])?;
-    connection.execute("DELETE FROM intents WHERE uid = ?1", [uid])?;
-    connection.execute("DELETE FROM node_tasks WHERE uid = ?1", [uid])?;
+    connection.execute_cached("DELETE FROM tasks WHERE uid = ?1", [uid])?;
+    connection.execute_cached("DELETE FROM intents WHERE uid = ?1", [uid])?;
+    connection.execute_cached("DELETE FROM node_tasks WHERE uid = ?1", [uid])?;
     Ok(())
 }
 
@@ -226,7 +226,7 @@ pub fn set_details(connection: &Connection, uid: u32, details: &Value) -> Result
 pub fn oldest_open(connection: &Connection) -> Result<Option<Nanos>> {
     let sql = "SELECT min(enqueued_at) FROM tasks
                WHERE status IN ('enqueued', 'processing') OR uid IN (SELECT uid FROM intents)";
-    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+    Ok(connection.query_row_cached(sql, [], |row| row.get(0))?)
 }
 
 /// The number of tasks.
@@ -234,7 +234,7 @@ pub fn oldest_open(connection: &Connection) -> Result<Option<Nanos>> {
 /// # Errors
 /// The database failed.
 pub fn count(connection: &Connection) -> Result<u64> {
-    Ok(connection.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0))?)
+    Ok(connection.query_row_cached("SELECT count(*) FROM tasks", [], |row| row.get(0))?)
 }
 
 /// Like [`forget`], for a task of which no client knows. If its uid is the last one, the next task gets it, so that clients see
@@ -245,7 +245,7 @@ pub fn count(connection: &Connection) -> Result<u64> {
 pub fn take_back(connection: &Connection, uid: u32) -> Result<()> {
     forget(connection, uid)?;
     let next = (u64::from(uid) + 1).to_string();
-    connection.execute(
+    connection.execute_cached(
         "UPDATE meta SET value = ?1 WHERE key = 'next_task' AND value = ?2",
         params![uid.to_string(), next],
     )?;
@@ -327,7 +327,7 @@ pub fn finish(connection: &Connection, uid: u32, ending: &Ending) -> Result<bool
 /// # Errors
 /// The database failed.
 pub fn set_canceled_by(connection: &Connection, uid: u32, by: u32) -> Result<()> {
-    connection.execute("UPDATE tasks SET canceled_by = ?2 WHERE uid = ?1", [uid, by])?;
+    connection.execute_cached("UPDATE tasks SET canceled_by = ?2 WHERE uid = ?1", [uid, by])?;
     Ok(())
 }
 
@@ -336,7 +336,8 @@ pub fn set_canceled_by(connection: &Connection, uid: u32, by: u32) -> Result<()>
 /// # Errors
 /// The database failed.
 pub fn count_canceled(connection: &Connection, by: u32) -> Result<u64> {
-    Ok(connection.query_row("SELECT count(*) FROM tasks WHERE canceled_by = ?1", [by], |row| row.get(0))?)
+    Ok(connection
+        .query_row_cached("SELECT count(*) FROM tasks WHERE canceled_by = ?1", [by], |row| row.get(0))?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Webhooks, and the ended tasks that have not been posted to them.
 
 use super::{
+    cached::Cached,
     cell::Cell,
     tasks::{self, Task},
 };
@@ -38,7 +39,7 @@ pub fn all(connection: &Connection) -> Result<BTreeMap<Uuid, Webhook>> {
 /// # Errors
 /// The database failed.
 pub fn put(connection: &Connection, uuid: Uuid, webhook: &Webhook) -> Result<()> {
-    connection.execute(
+    connection.execute_cached(
         "INSERT OR REPLACE INTO webhooks (uuid, url, headers) VALUES (?1, ?2, ?3)",
         params![uuid.hyphenated().to_string(), webhook.url, serde_json::to_string(&webhook.headers)?],
     )?;
@@ -50,7 +51,7 @@ pub fn put(connection: &Connection, uuid: Uuid, webhook: &Webhook) -> Result<()>
 /// # Errors
 /// The database failed.
 pub fn remove(connection: &Connection, uuid: Uuid) -> Result<()> {
-    connection.execute("DELETE FROM webhooks WHERE uuid = ?1", [uuid.hyphenated().to_string()])?;
+    connection.execute_cached("DELETE FROM webhooks WHERE uuid = ?1", [uuid.hyphenated().to_string()])?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Write keys: those in use, and those that are to be deleted on every node.
 
-use super::cell::Cell;
+use super::{cached::Cached, cell::Cell};
 use crate::{base::error::Result, domain::key_holder::WriteKeyHolder};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ const FENCED: &str = "fenced";
 /// # Errors
 /// The database failed, or a row cannot be read.
 pub fn write_keys(connection: &Connection) -> Result<Vec<WriteKey>> {
-    let mut statement = connection.prepare("SELECT key_uid, gateway, state FROM epochs")?;
+    let mut statement = connection.prepare_cached("SELECT key_uid, gateway, state FROM epochs")?;
     let rows = statement.query_and_then([], |row| {
         let (key, holder, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let cell = |column| Cell { table: "epochs", row: &key, column };
@@ -49,7 +49,7 @@ pub fn write_keys(connection: &Connection) -> Result<Vec<WriteKey>> {
 /// # Errors
 /// The database failed.
 pub fn store_write_key(connection: &Connection, write_key: &WriteKey) -> Result<()> {
-    connection.execute(
+    connection.execute_cached(
         "INSERT OR REPLACE INTO epochs (key_uid, gateway, state) VALUES (?1, ?2, ?3)",
         params![
             write_key.key.hyphenated().to_string(),
@@ -66,7 +66,7 @@ pub fn store_write_key(connection: &Connection, write_key: &WriteKey) -> Result<
 /// The database failed.
 pub fn fence_write_key(connection: &Connection, key: Uuid) -> Result<()> {
     let key = key.hyphenated().to_string();
-    connection.execute("UPDATE epochs SET state = ?2 WHERE key_uid = ?1", [key.as_str(), FENCED])?;
+    connection.execute_cached("UPDATE epochs SET state = ?2 WHERE key_uid = ?1", [key.as_str(), FENCED])?;
     Ok(())
 }
 
@@ -75,6 +75,6 @@ pub fn fence_write_key(connection: &Connection, key: Uuid) -> Result<()> {
 /// # Errors
 /// The database failed.
 pub fn forget_write_key(connection: &Connection, key: Uuid) -> Result<()> {
-    connection.execute("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
+    connection.execute_cached("DELETE FROM epochs WHERE key_uid = ?1", [key.hyphenated().to_string()])?;
     Ok(())
 }

@@ -103,7 +103,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        Move { cluster, source: &source, target: node, index: None, shards: &shards }.run().await?;
+        Move::new(cluster, &source, node, None, &shards).run().await?;
     }
     Ok(())
 }
@@ -138,9 +138,21 @@ struct Move<'a> {
     /// The index in which the target's replicas are stale; `None` if they are stale as a whole.
     index: Option<&'a str>,
     shards: &'a [Shard],
+    /// The number of the newest change of a replica when it began.
+    begun: u64,
 }
 
 impl<'a> Move<'a> {
+    fn new(
+        cluster: &'a Arc<Cluster>,
+        source: &'a Arc<Node>,
+        target: &'a Arc<Node>,
+        index: Option<&'a str>,
+        shards: &'a [Shard],
+    ) -> Self {
+        Self { cluster, source, target, index, shards, begun: cluster.mover.changes.newest() }
+    }
+
     async fn run(self) -> Result<()> {
         let Self { cluster, target, shards, .. } = self;
         let begun = cluster.clock.monotonic();
@@ -262,15 +274,16 @@ impl<'a> Move<'a> {
         recording.is_clean(shard) && !self.cluster.tracked_tasks.is_pending(&self.source.name, shard)
     }
 
-    /// Whether the source still has everything of the shard that is copied, and the target's replica is still stale.
+    /// Whether the source has had everything of the shard that is copied since the copy began, and the target's replica has been stale in
+    /// the same way.
     fn is_wanted(self, shard: Shard) -> bool {
         self.is_wanted_in(&self.cluster.cluster_state(), shard)
     }
 
-    /// The same for this cluster state.
+    /// Like [`Self::is_wanted`], for a cluster state that is about to change.
     fn is_wanted_in(self, cluster_state: &ClusterState, shard: Shard) -> bool {
         let (source, target) = (&self.source.name, &self.target.name);
-        match self.index {
+        let is_stale = match self.index {
             Some(index) => {
                 cluster_state.is_whole(index, shard, source)
                     && cluster_state.stale.get(index, target, shard).is_some()
@@ -280,7 +293,11 @@ impl<'a> Move<'a> {
                 cluster_state.has_everything(shard, source)
                     && cluster_state.replica(shard, target).is_some_and(stale)
             }
-        }
+        };
+        is_stale
+            && [source, target]
+                .iter()
+                .all(|node| self.cluster.mover.changes.last(shard, node, self.index) <= self.begun)
     }
 
     /// Waits until every gateway knows the target and has got an answer from it. Otherwise gateways could neither write to it
@@ -327,32 +344,4 @@ impl<'a> Move<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::ClusterBuilder;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    #[tokio::test(start_paused = true)]
-    async fn work_that_panics_is_free_again_after_a_pause() {
-        let folder = tempfile::tempdir().unwrap();
-        let cluster = Arc::new(ClusterBuilder::new(folder.path()).build());
-        let runs = Arc::new(AtomicU32::new(0));
-        let look = || {
-            let runs = runs.clone();
-            Mover::alone(&cluster, "fill a".to_owned(), |_| async move {
-                runs.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                panic!("on purpose")
-            });
-        };
-        for _ in 0..3 {
-            look();
-            tokio::time::sleep(PAUSE / 2).await;
-        }
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "it is not started again and again");
-        look();
-        tokio::time::sleep(PAUSE / 2).await;
-        assert_eq!(runs.load(Ordering::Relaxed), 2);
-        assert_eq!(cluster.supervisor.failures().get(MOVER), Some(&2));
-    }
-}
+mod tests;

@@ -27,8 +27,7 @@ pub fn spawn(cluster: &Arc<Cluster>) {
         return;
     }
     let nodes = cluster.nodes();
-    let can_learn = |node: &&Arc<Node>| node.answers() && !cluster_state.behind.contains(&node.name);
-    for node in nodes.iter().filter(can_learn) {
+    for node in nodes.iter().filter(|node| node.answers()) {
         if next(cluster, node).is_none() {
             continue;
         }
@@ -55,9 +54,12 @@ struct Stale {
     shards: Vec<Shard>,
 }
 
-/// What is to be mended next on a node; first what takes least.
+/// What is to be mended next on a node; first what takes least. A node that is behind may lack the indexes: it catches up first.
 fn next(cluster: &Cluster, target: &Node) -> Option<Stale> {
     let cluster_state = cluster.cluster_state();
+    if cluster_state.behind.contains(&target.name) {
+        return None;
+    }
     let source_of = |index: &str, shard: Shard| {
         cluster_state.whole(index, shard).find_map(|name| source(cluster, name, target))
     };
@@ -87,12 +89,12 @@ async fn mend(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
         if cluster.write_keys.may_accept_late(&node.name) {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
-        let copied = Move { cluster, source: &source, target: node, index: Some(&index), shards: &shards };
+        let copied = || Move::new(cluster, &source, node, Some(&index), &shards);
         match missed {
-            Missed::Recorded => copied.replay(&index).await?,
+            Missed::Recorded => copied().replay(&index).await?,
             Missed::Anything => {
                 let _slots = cluster.mover.slots.take(shards.len()).await;
-                copied.compare(&index).await?;
+                copied().compare(&index).await?;
             }
         }
     }

@@ -34,6 +34,7 @@ pub struct Health {
 }
 
 /// The result of a health check.
+#[derive(Debug)]
 pub(super) enum Check {
     /// 200.
     Answered,

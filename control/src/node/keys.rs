@@ -1,9 +1,20 @@
 //! A node's API keys.
 
-use super::Node;
+use super::{Node, Request, health::CHECK};
 use crate::{base::error::Result, domain::key_holder::KeyHolder};
 use miroir_core::path::ApiPath;
 use serde_json::Value;
+use uuid::Uuid;
+
+/// The key that a cluster's gateways read under. Nodes get it when they join, so it tells them from nodes of another cluster, and from
+/// nodes that have lost their disks.
+#[derive(Clone, Debug)]
+pub struct ClusterKey {
+    /// Its uid.
+    pub uid: Uuid,
+    /// What requests under it carry.
+    pub text: String,
+}
 
 impl Node {
     /// All API keys, the newest first, each by its uid.
@@ -22,10 +33,26 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn belongs_to_another(&self) -> Result<bool> {
-        let Some(own) = &self.cluster_key else { return Ok(false) };
+        let Some(ClusterKey { text: own, .. }) = &self.cluster_key else { return Ok(false) };
         let keys = self.keys().await?;
         let of_clusters = keys.iter().filter(|(_, key)| KeyHolder::of(key) == KeyHolder::GatewayReads);
         Ok(of_clusters.into_iter().any(|(_, key)| key.get("key").and_then(Value::as_str) != Some(own)))
+    }
+
+    /// Whether the node has what it was given when it joined. One that has lost its disk has not, whatever was made on it since, until it
+    /// joins again. A node of no cluster has it.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn has_joined(&self) -> Result<bool> {
+        let Some(ClusterKey { uid, .. }) = &self.cluster_key else { return Ok(true) };
+        let request = Request::own("GET", ApiPath::new(["keys", &uid.hyphenated().to_string()]), None);
+        let answer = self.send_within(&request, CHECK).await?;
+        match answer.status {
+            404 => Ok(false),
+            _ if answer.is_success() => Ok(true),
+            _ => Err(self.unexpected(&request, &answer)),
+        }
     }
 
     /// Deletes an API key by its uid.

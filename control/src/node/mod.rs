@@ -15,24 +15,31 @@ mod transport;
 
 pub use health::{FOREIGN, Health};
 pub use http::Http;
+pub use keys::ClusterKey;
 pub use tasks::{TaskInfo, TaskPage};
 pub use transport::{Call, NoAnswer, Transport};
 
 use crate::base::{
     error::{Error, Result},
-    time::SharedClock,
+    time::{Instant, SharedClock},
 };
 use axum::{body::Bytes, http::Method};
+use futures_util::future::{Either, select};
 use health::{CHECK, Check};
 use miroir_core::{error::ErrorBody, node_name::NodeName, path::ApiPath};
 use serde_json::Value;
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// Timeout of the control plane's requests to a node.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a node may take to answer a question while locks are held, or while another node can be asked.
+pub const SHORT_QUESTION: Duration = Duration::from_secs(4);
 
 /// One Meilisearch node.
 #[derive(Debug)]
@@ -48,8 +55,28 @@ pub struct Node {
     clock: SharedClock,
     master_key: String,
     /// The key that tells the cluster's nodes from another cluster's; `None` for a node of no cluster.
-    cluster_key: Option<String>,
+    cluster_key: Option<ClusterKey>,
     health: Mutex<Health>,
+    /// Counts how often it has gone away: what is under way to it then is given up.
+    departures: watch::Sender<u64>,
+}
+
+/// What a node answered to the question for its health.
+#[derive(Debug)]
+pub struct Probed {
+    check: Check,
+    begun: Instant,
+    version: Option<String>,
+    /// Whether it has the data of another cluster, where it was asked.
+    is_foreign: Option<bool>,
+}
+
+impl Probed {
+    /// Whether the node answers, and has not the data of another cluster.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self.check, Check::Answered)
+    }
 }
 
 /// A node's complete answer.
@@ -154,12 +181,13 @@ impl Node {
             master_key,
             cluster_key: None,
             health: Mutex::new(health),
+            departures: watch::Sender::default(),
         }
     }
 
     /// A node of the cluster whose gateways read under this key. It counts as away as long as it has the data of another cluster.
     #[must_use]
-    pub fn of_cluster(self, cluster_key: String) -> Self {
+    pub fn of_cluster(self, cluster_key: ClusterKey) -> Self {
         Self { cluster_key: Some(cluster_key), ..self }
     }
 
@@ -186,7 +214,7 @@ impl Node {
     /// Like [`Self::send`], with the caller's timeout.
     ///
     /// # Errors
-    /// The node did not answer completely in time.
+    /// The node did not answer completely in time, or went away meanwhile.
     pub async fn send_within(&self, request: &Request, timeout: Duration) -> Result<NodeAnswer> {
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|error| Error::Other(format!("`{}`: {error}", request.method)))?;
@@ -203,7 +231,12 @@ impl Node {
             body: request.body.clone(),
             timeout,
         };
-        self.transport.send(call).await.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
+        let mut departures = self.departures.subscribe();
+        let answered = match select(self.transport.send(call), pin!(departures.changed())).await {
+            Either::Left((answered, _)) => answered,
+            Either::Right(_) => Err(NoAnswer { is_unsent: false, source: "the node has gone away".into() }),
+        };
+        answered.map_err(|NoAnswer { is_unsent, source }| Error::Unreachable {
             node: self.name.clone(),
             is_unsent,
             source,
@@ -288,16 +321,22 @@ impl Node {
 
     /// Checks the node's health. Returns `true` if it was away before, or was never checked, and is up now.
     pub async fn check(&self) -> bool {
+        let probed = self.probe().await;
+        self.learn(probed)
+    }
+
+    /// Asks the node for its health, and changes nothing: [`Self::learn`] takes the result.
+    pub async fn probe(&self) -> Probed {
         let begun = self.clock.monotonic();
         let request = Request { authority: Authority::Nobody, ..Request::own("GET", "/health", None) };
-        let mut result = match self.send_within(&request, CHECK).await {
+        let mut check = match self.send_within(&request, CHECK).await {
             Ok(answer) if answer.status == 200 => Check::Answered,
             Ok(answer) => Check::Missed(format!("/health answered {}", answer.status)),
             Err(error) if health::is_refused(&error) => Check::Refused(error.chain().to_string()),
             Err(error) => Check::Missed(error.chain().to_string()),
         };
         let before = self.health();
-        let is_new = matches!(result, Check::Answered) && !before.is_verified();
+        let is_new = matches!(check, Check::Answered) && !before.is_verified();
         let mut is_foreign = None;
         if is_new {
             is_foreign = self.belongs_to_another().await.map(Some).unwrap_or_else(|error| {
@@ -305,11 +344,11 @@ impl Node {
                 None
             });
             if is_foreign == Some(true) {
-                result = Check::Foreign;
+                check = Check::Foreign;
             }
         }
         let known = before.version.is_some() && before.up;
-        let version = if matches!(result, Check::Answered) && !known {
+        let version = if matches!(check, Check::Answered) && !known {
             // Without it the next check asks again.
             self.version().await.map(Some).unwrap_or_else(|error| {
                 tracing::debug!(node = self.name.as_str(), error = %error.chain(), "a node does not tell its version");
@@ -318,11 +357,21 @@ impl Node {
         } else {
             None
         };
+        Probed { check, begun, version, is_foreign }
+    }
+
+    /// Learns the result of [`Self::probe`]. Returns `true` if the node was away before, or was never checked, and is up now.
+    pub fn learn(&self, probed: Probed) -> bool {
+        let Probed { check, begun, version, is_foreign } = probed;
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if version.is_some() {
             health.version = version;
         }
-        let came = health.learn(result, begun, self.clock.monotonic());
+        let was_up = health.up;
+        let came = health.learn(check, begun, self.clock.monotonic());
+        if was_up && !health.up {
+            self.departures.send_modify(|count| *count += 1);
+        }
         if is_foreign == Some(false) {
             health.verified();
         }

@@ -1,7 +1,7 @@
 //! A node's tasks.
 
 use super::{
-    Node, TIMEOUT,
+    Node, SHORT_QUESTION, TIMEOUT,
     answers::{task_error, task_uid},
 };
 use crate::{
@@ -128,10 +128,10 @@ impl Node {
     /// A list of tasks, each with its uid.
     async fn list_tasks(&self, path: ApiPath, timeout: Duration) -> Result<TaskPage> {
         let request = format!("GET {path}");
-        let answer = self.ask_within("GET", path, None, timeout).await?;
-        let read = |task: &Value| match task_uid(task) {
-            Some(_) => Ok(TaskInfo(task.clone())),
-            None => Err(self.unreadable(&request, task)),
+        let mut answer = self.ask_within("GET", path, None, timeout).await?;
+        let read = |task: Value| match task_uid(&task) {
+            Some(_) => Ok(TaskInfo(task)),
+            None => Err(self.unreadable(&request, &task)),
         };
         let next = match answer.get("next") {
             None | Some(Value::Null) => None,
@@ -140,7 +140,11 @@ impl Node {
                 Some(uid.ok_or_else(|| self.unreadable(&request, &answer))?)
             }
         };
-        let tasks = self.results(&request, &answer)?.iter().map(read).collect::<Result<_>>()?;
+        let tasks = match answer.get_mut("results") {
+            Some(Value::Array(tasks)) => std::mem::take(tasks),
+            _ => return Err(self.unreadable(&request, &answer)),
+        };
+        let tasks = tasks.into_iter().map(read).collect::<Result<_>>()?;
         Ok(TaskPage { tasks, next })
     }
 
@@ -170,7 +174,7 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn newest_task(&self) -> Result<Option<u32>> {
-        let page = self.list_tasks(ApiPath::from("/tasks?limit=1"), TIMEOUT).await?;
+        let page = self.list_tasks(ApiPath::from("/tasks?limit=1"), SHORT_QUESTION).await?;
         Ok(page.tasks.first().and_then(TaskInfo::uid))
     }
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::testing::{Reply, Script, node, node_config};
 use serde_json::json;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use uuid::Uuid;
 
 #[test]
 fn a_node_is_asked_for_what_was_meant_or_for_nothing() {
@@ -74,7 +75,7 @@ async fn a_task_is_asked_for_until_it_has_ended() {
 
 #[tokio::test]
 async fn health_is_what_the_last_check_saw() {
-    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_up = Arc::new(AtomicBool::new(true));
     let up = is_up.clone();
     let node = node(
         "a",
@@ -110,7 +111,8 @@ async fn a_node_with_the_data_of_another_cluster_is_away() {
             "/keys" => Reply::Answer(200, answer.clone()),
             _ => Reply::Answer(200, json!({"status": "available"})),
         });
-        let node = node("a", transport.clone()).of_cluster("own".into());
+        let node =
+            node("a", transport.clone()).of_cluster(ClusterKey { uid: Uuid::nil(), text: "own".into() });
         assert_eq!(
             (node.check().await, node.is_up(), node.health().is_foreign),
             (is_own, is_own, !is_own),
@@ -121,4 +123,33 @@ async fn a_node_with_the_data_of_another_cluster_is_away() {
         assert_eq!(asked, if is_own { 1 } else { 2 }, "{there:?}: its keys are listed when it comes");
         assert_eq!(node.health().error.is_some(), !is_own);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_to_a_node_that_goes_away_is_given_up() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let is_hanging = hangs.clone();
+    let transport = Script::new(move |call| match call.url.path() {
+        _ if is_hanging.load(Ordering::Relaxed) => Reply::Silence,
+        "/slow" => Reply::Silence,
+        _ => Reply::Answer(200, json!({})),
+    });
+    let node = Arc::new(node("a", transport));
+    assert!(node.check().await);
+    let begun = Instant::now();
+    let request = Request::own("GET", ApiPath::from("/slow"), None);
+    let goes_away = async {
+        hangs.store(true, Ordering::Relaxed);
+        while node.is_up() {
+            node.check().await;
+        }
+    };
+    let (answer, ()) = tokio::join!(node.send(&request), goes_away);
+    let error = answer.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { is_unsent: false, .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // What is asked of a node that is away already, it may answer.
+    hangs.store(false, Ordering::Relaxed);
+    let request = Request::own("GET", ApiPath::from("/health"), None);
+    assert_eq!(node.send(&request).await.unwrap().status, 200);
 }

@@ -100,7 +100,7 @@ async fn add(of: &OfArgs) -> Result<()> {
     let processes = ask(of, reqwest::Method::POST, &"/processes/add".into()).await?;
     let mut nodes = processes.iter().filter(|process| process.name.starts_with("meili-"));
     let node = nodes.next_back().ok_or_else(|| Error::Other("no node was started".to_owned()))?;
-    super::until_ok(&format!("{}/health", node.address), None, &node.name).await?;
+    super::until_ok(&super::local_client()?, &format!("{}/health", node.address), None, &node.name).await?;
     if of.json {
         println!("{}", serde_json::to_string_pretty(node)?);
     } else {
@@ -115,10 +115,7 @@ async fn ask(of: &OfArgs, method: reqwest::Method, path: &ApiPath) -> Result<Vec
     let none = |error: reqwest::Error| {
         Error::Other(format!("no playground runs in {}: {}", of.data.display(), chain(&error)))
     };
-    let answer = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .map_err(none)?
+    let answer = super::local_client()?
         .request(method, format!("{}{path}", state.admin))
         .header(TOKEN_HEADER, &state.token)
         .send()

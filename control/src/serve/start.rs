@@ -178,9 +178,7 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     let nodes = cluster.nodes();
     let up: Vec<_> = nodes.iter().filter(|node| node.is_up()).collect();
     let Some((first, others)) = up.split_first() else { return Err(Error::NoNode) };
-    let uid = cluster.ledger.call(|connection| ledger::meta_as(connection, "read_key")).await?;
-    let uid = uid.ok_or_else(|| Error::Other("the ledger has no key of gateways' reads".to_owned()))?;
-    create_key(first, &read_key(uid)).await?;
+    create_key(first, &read_key(cluster.options.read_key)).await?;
     // Another control plane may start with these nodes at the same time.
     if first.belongs_to_another().await? {
         return Err(Error::Refused(vec![format!("node `{}`: {FOREIGN}", first.name)]));
@@ -261,9 +259,7 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
     for (id, step) in cluster.ledger.call(steps::all).await? {
         match step {
             Step::Index { index, primary_key } => {
-                if let Err(error) = creation::resume(cluster, id, &index, primary_key.as_deref()).await {
-                    tracing::error!(index, error = %error.chain(), "an index could not be finished; the next start tries again");
-                }
+                creation::resume(cluster, id, &index, primary_key.as_deref()).await?;
             }
             step @ Step::Instance { .. } => instance_change::resume(cluster, id, step).await,
         }

@@ -4,6 +4,7 @@ use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
     node::{Node, Request},
+    sync::must_have_joined,
 };
 use serde_json::{Value, json};
 
@@ -52,6 +53,7 @@ pub async fn ask(
 /// One of the nodes did not answer, or refused.
 pub async fn sync(from: &Node, to: &Node) -> Result<()> {
     let wanted = from.features().await?;
+    must_have_joined(from).await?;
     if to.features().await? != wanted {
         to.change_features(&wanted).await?;
     }

@@ -3,8 +3,9 @@
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
-    ledger,
-    node::Node,
+    fencing::late_tasks,
+    fencing::write_keys,
+    node::{Node, Probed},
     sync::features,
 };
 use futures_util::future::join_all;
@@ -21,7 +22,7 @@ const MOMENT: Duration = Duration::from_millis(200);
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Checks every node each second, and those that are away ten times a second, forever. A node that comes back gets its write
-/// keys at once.
+/// keys before it counts as up.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         let mut came = wait(&cluster).await;
@@ -46,11 +47,12 @@ pub async fn watch(cluster: Arc<Cluster>) {
             tracing::info!(node = name.as_str(), "a node is back");
             // The mover brings it up to date with everything else.
             if let Some(node) = cluster.node(&name)
-                && let Err(error) = cluster.write_keys.catch_up(&cluster, &node).await
+                && let Err(error) = cluster.write_keys.delete_fenced(&cluster, &node).await
             {
-                tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be created on a node yet");
+                tracing::warn!(node = name.as_str(), error = %error.chain(), "write keys could not be deleted on a node yet");
             }
         }
+        give_lacking(&cluster, &nodes).await;
         // A node that has just missed a check is checked again first: what it may lack can wait.
         let whole = nodes.iter().filter(|node| {
             let health = node.health();
@@ -74,10 +76,10 @@ async fn wait(cluster: &Cluster) -> Vec<NodeName> {
         tokio::time::sleep(INTERVAL / 10).await;
         let nodes = cluster.nodes();
         let away = nodes.iter().filter(|node| !node.is_up());
-        // A node that hangs must not delay the checks of the others.
         let checks = away.map(async |node| {
-            let came = tokio::time::timeout(INTERVAL / 10, node.check()).await;
-            came.is_ok_and(|came| came).then(|| node.name.clone())
+            // A node that hangs must not delay the checks of the others.
+            let probed = tokio::time::timeout(INTERVAL / 10, node.probe()).await.ok()?;
+            learn(cluster, node, probed).await.then(|| node.name.clone())
         });
         let came: Vec<NodeName> = join_all(checks).await.into_iter().flatten().collect();
         if !came.is_empty() {
@@ -87,9 +89,24 @@ async fn wait(cluster: &Cluster) -> Vec<NodeName> {
     Vec::new()
 }
 
-/// Marks a node as behind if it lacks indexes of the catalogue and has no task in its queue that creates them: it has lost its
-/// disk.
+/// Creates the write keys that nodes lack. A node that is behind gets all of them when it catches up.
+async fn give_lacking(cluster: &Cluster, nodes: &[Arc<Node>]) {
+    let behind = &cluster.cluster_state().behind;
+    let answering = nodes.iter().filter(|node| node.answers() && !behind.contains(&node.name));
+    let given = answering.map(async |node| {
+        if let Err(error) = cluster.write_keys.give_lacking(cluster, node).await {
+            tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node lacks write keys");
+        }
+    });
+    join_all(given).await;
+}
+
+/// Marks a node as behind if it has lost its disk, whatever was made on it since; or if it lacks indexes of the catalogue and has no
+/// task in its queue that creates them.
 async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
+    if !node.has_joined().await? {
+        return write_keys::note_loss(cluster, node).await;
+    }
     // While an index is being created or deleted, the catalogue and the node may differ for a moment. All later writers wait
     // behind a lock on everything, so it is taken only if the difference stays.
     let first = lacking(cluster, node).await?;
@@ -110,19 +127,11 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    let is_gone = match has_lost_its_disk(cluster, node).await? {
-        true => Some(false),
-        false => are_gone(cluster, &lacking).await?,
-    };
-    match is_gone {
+    match are_gone(cluster, &lacking).await? {
         // Whoever is away may have them.
         None => return Ok(()),
         Some(false) => {
-            tracing::warn!(
-                node = node.name.as_str(),
-                ?lacking,
-                "a node lacks indexes, so it has lost its disk"
-            );
+            tracing::warn!(node = node.name.as_str(), ?lacking, "a node lacks indexes that others have");
             return cluster.change(|cluster_state| cluster_state.mark_behind(&node.name)).await;
         }
         Some(true) => {}
@@ -131,13 +140,6 @@ async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     cluster
         .change(|cluster_state| lacking.iter().for_each(|index| drop(cluster_state.indexes.remove(index))))
         .await
-}
-
-/// Whether a node is without the key that gateways read under: it has this key from when it joined on.
-async fn has_lost_its_disk(cluster: &Cluster, node: &Node) -> Result<bool> {
-    let uid = cluster.ledger.call(|connection| ledger::meta(connection, "read_key")).await?;
-    let keys = node.keys().await?;
-    Ok(!keys.iter().any(|(key, _)| Some(key) == uid.as_ref()))
 }
 
 /// Whether no node has any of these indexes; `None` if a node that is away may have some.
@@ -160,8 +162,30 @@ async fn lacking(cluster: &Cluster, node: &Node) -> Result<Vec<String>> {
 /// Checks every node once, and returns the names of those that have become reachable.
 pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
     let nodes = cluster.nodes();
-    let checks = nodes.iter().map(async |node| node.check().await.then(|| node.name.clone()));
+    let checks = nodes.iter().map(async |node| {
+        let probed = node.probe().await;
+        learn(cluster, node, probed).await.then(|| node.name.clone())
+    });
     join_all(checks).await.into_iter().flatten().collect()
+}
+
+/// Learns what a node answered to the question for its health. Returns `true` if it was away before, and is up now: it has its write keys
+/// then.
+async fn learn(cluster: &Cluster, node: &Node, probed: Probed) -> bool {
+    if !probed.is_answer() || node.is_up() {
+        return node.learn(probed);
+    }
+    examine_disk(cluster, node).await;
+    cluster.write_keys.admit(cluster, node, probed).await
+}
+
+/// Finds out whether a node that comes back has the disk that it had: otherwise it is behind before it counts as up.
+async fn examine_disk(cluster: &Cluster, node: &Node) {
+    // If it does not tell in time, the next examination finds out.
+    let examined = tokio::time::timeout(PATIENCE, late_tasks::examine(cluster, node)).await;
+    if let Ok(Err(error)) = examined {
+        tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node that comes back does not tell of its tasks");
+    }
 }
 
 #[cfg(test)]

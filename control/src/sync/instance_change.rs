@@ -51,15 +51,15 @@ pub async fn send(cluster: &Cluster, request: &Request, kept: KeptChange) -> Res
     match answer {
         Some(answer) if answer.is_success() => {
             let change = change(&kept, &answer, request.method == "DELETE", &body);
-            end(cluster, id, missed, change).await?;
+            end(cluster, id, missed, change).await;
             Ok(answer)
         }
         Some(refusal) => {
-            end(cluster, id, missed, None).await?;
+            end(cluster, id, missed, None).await;
             Ok(refusal)
         }
         None => {
-            end(cluster, id, missed, None).await?;
+            end(cluster, id, missed, None).await;
             Err(Error::NoNode)
         }
     }
@@ -88,7 +88,7 @@ async fn redo(cluster: &Cluster, id: i64, request: &Request, kept: &KeptChange, 
     let answer = answer.ok_or(Error::NoNode)?;
     let is_made = answer.is_success() || DONE.contains(&answer.status);
     let change = if is_made { change(kept, &answer, request.method == "DELETE", body) } else { None };
-    end(cluster, id, missed, change).await?;
+    end(cluster, id, missed, change).await;
     features::learn(cluster).await?;
     instance_settings::learn_name(cluster).await
 }
@@ -153,12 +153,7 @@ fn change(kept: &KeptChange, answer: &NodeAnswer, resets: bool, body: &str) -> O
 }
 
 /// Stores, in one transaction, that a change is over, what is kept of it, and which nodes are behind.
-async fn end(
-    cluster: &Cluster,
-    id: i64,
-    missed: BTreeSet<NodeName>,
-    change: Option<InstanceChange>,
-) -> Result<()> {
+async fn end(cluster: &Cluster, id: i64, missed: BTreeSet<NodeName>, change: Option<InstanceChange>) {
     let end = move |connection: &_, cluster_state: &mut ClusterState| {
         missed.iter().for_each(|node| cluster_state.mark_behind(node));
         if let Some(change) = change {
@@ -166,5 +161,5 @@ async fn end(
         }
         steps::end(connection, id)
     };
-    cluster.change_stored(end).await
+    cluster.store_what_is_done(end).await;
 }

@@ -18,7 +18,7 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
-    domain::key_holder::KeyHolder,
+    domain::key_holder::{KeyHolder, read_key},
     fencing::{in_flight, write_keys::create_key},
     indexes::{creation, fields},
     ledger::settings as stored,
@@ -37,6 +37,10 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The node became unreachable again, or no other node could be asked.
 pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     let Some(node) = cluster.node(name) else { return Ok(()) };
+    if cluster.cluster_state().behind.contains(name) {
+        // From here on it is one of the cluster's, and gets keys to be written under. Until it has everything, it stays behind.
+        create_key(&node, &read_key(cluster.options.read_key)).await?;
+    }
     cluster.write_keys.catch_up(cluster, &node).await?;
     if !cluster.cluster_state().behind.contains(name) {
         return Ok(());
@@ -60,8 +64,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             continue;
         };
         let reference = reference(cluster, name);
-        // The settings of the reference node do not show what is still in its queue.
-        let is_busy = reference.as_ref().is_some_and(|it| cluster.tracked_tasks.has_operations(&it.name));
+        let is_busy = is_changing(cluster, reference.as_deref());
         let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node, true).await? };
         let learnt = async {
             match last {
@@ -88,6 +91,12 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             }
         }
     }
+}
+
+/// Whether operations are pending that a node cannot learn yet: the settings of the reference do not show what is still in its queue, and the
+/// ledger, which stands in where there is no reference, has settings from when their task has ended.
+fn is_changing(cluster: &Cluster, reference: Option<&Node>) -> bool {
+    cluster.tracked_tasks.has_operations(reference.map(|it| it.name.as_str()))
 }
 
 /// Another node that is current: the reference that this node is compared with.
@@ -133,7 +142,8 @@ async fn learn(
     }
     let there = node.indexes().await?;
     let wanted = cluster.cluster_state().indexes.clone();
-    for index in there.keys().filter(|index| !wanted.contains_key(*index)) {
+    // Only under the locks is it certain that no operation and no write is creating the index.
+    for index in there.keys().filter(|index| is_locked && !wanted.contains_key(*index)) {
         let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
         last = Some(in_flight::enqueue(cluster, node, deletion).await?);
     }
@@ -299,6 +309,18 @@ pub async fn clear(node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that what a node has told until now was from the disk that it had when it joined: what an empty disk tells must not be
+/// copied.
+///
+/// # Errors
+/// It has lost that disk; or it did not answer.
+async fn must_have_joined(node: &Node) -> Result<()> {
+    if node.has_joined().await? {
+        return Ok(());
+    }
+    Err(Error::Other(format!("node `{}` has lost its disk, and cannot be copied from", node.name)))
+}
+
 /// Copies the API keys of one node to another. A key's text is derived from its uid and the master key, so it is the same on
 /// both.
 ///
@@ -312,6 +334,7 @@ pub async fn sync_keys(from: &Node, to: &Node) -> Result<()> {
         Ok(keys)
     };
     let (wanted, there) = (shared(from).await?, shared(to).await?);
+    must_have_joined(from).await?;
     let is_in = |keys: &[(String, Value)], uid: &str| keys.iter().any(|(other, _)| other == uid);
     for (uid, _) in there.iter().filter(|(uid, _)| !is_in(&wanted, uid)) {
         to.delete_key(uid).await?;

@@ -1,12 +1,26 @@
 use super::*;
 use crate::{
-    domain::cluster_state::Index,
-    testing::{ClusterBuilder, Reply, Script},
+    cluster::{missed::WrittenIds, tracked_tasks::TrackedTask},
+    domain::{
+        cluster_state::Index,
+        intent::{Effect, NodeTask},
+        task::TaskKind,
+    },
+    testing::{self, ClusterBuilder, Reply, Script},
 };
 
 /// What a node is asked to change when it learns that `movies` has no primary key. `own_key` is the key that the index has on
 /// the node.
 async fn changes(own_key: Option<&'static str>, is_locked: bool) -> Vec<(String, Value)> {
+    changes_with(own_key, is_locked, true).await
+}
+
+/// Like [`changes`]; `is_known`: `movies` is in the catalogue.
+async fn changes_with(
+    own_key: Option<&'static str>,
+    is_locked: bool,
+    is_known: bool,
+) -> Vec<(String, Value)> {
     let data = tempfile::tempdir().unwrap();
     let transport = Script::new(move |call| match (call.method.as_str(), call.url.path()) {
         ("GET", "/indexes") => {
@@ -18,7 +32,7 @@ async fn changes(own_key: Option<&'static str>, is_locked: bool) -> Vec<(String,
     });
     let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
     let movies = ("movies".to_owned(), Index::default());
-    cluster.change(|cluster_state| cluster_state.indexes.extend([movies])).await.unwrap();
+    cluster.change(|cluster_state| cluster_state.indexes.extend(is_known.then_some(movies))).await.unwrap();
     let node = cluster.node("b").unwrap();
     learn(&cluster, None, &node, is_locked).await.unwrap();
     let calls = transport.calls().into_iter().filter(|call| call.method != "GET");
@@ -57,4 +71,32 @@ async fn without_the_locks_or_without_a_key_the_index_stays() {
         let requests: Vec<&str> = changes.iter().map(|(request, _)| request.as_str()).collect();
         assert_eq!(requests, ["PATCH /indexes/movies/settings"], "{own_key:?}, {is_locked}");
     }
+}
+
+#[tokio::test]
+async fn an_index_that_the_catalogue_does_not_have_is_deleted_under_the_locks_only() {
+    // An operation may be creating it.
+    assert!(changes_with(None, false, false).await.is_empty());
+    let changes = changes_with(None, true, false).await;
+    let requests: Vec<&str> = changes.iter().map(|(request, _)| request.as_str()).collect();
+    assert_eq!(requests, ["DELETE /indexes/movies"]);
+}
+
+#[tokio::test]
+async fn without_a_reference_a_node_learns_nothing_while_an_operation_is_pending() {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = ClusterBuilder::new(data.path()).build();
+    assert!(!is_changing(&cluster, None));
+    let task = testing::task(7, "movies", TaskKind::SettingsUpdate);
+    let node_task = NodeTask { node: "a".into(), node_task: 1, main: true, shards: Vec::new() };
+    cluster.tracked_tasks.add(TrackedTask {
+        task,
+        node_tasks: vec![node_task],
+        effect: Effect::None,
+        indexed: None,
+        written: WrittenIds::new(),
+        guard: None,
+    });
+    let of = |name: &str| is_changing(&cluster, cluster.node(name).as_deref());
+    assert_eq!((of("a"), of("b"), is_changing(&cluster, None)), (true, false, true));
 }

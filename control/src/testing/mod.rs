@@ -14,8 +14,11 @@ use crate::{
         tls::NodeTls,
     },
     cluster::{Cluster, Options, World},
-    domain::cluster_state::{ClusterState, Member, Replica},
-    ledger::Ledger,
+    domain::{
+        cluster_state::{ClusterState, Member, Replica},
+        task::{TaskKind, TaskStatus},
+    },
+    ledger::{Ledger, tasks::Task},
     node::{Node, Transport},
     publish::{Publisher, subscribers::Subscribers},
 };
@@ -24,6 +27,24 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use uuid::Uuid;
+
+/// A client's task that has just been enqueued; tests set what matters to them with `..task(…)`.
+pub fn task(uid: u32, index: &str, kind: TaskKind) -> Task {
+    Task {
+        uid,
+        index: Some(index.to_owned()),
+        kind,
+        status: TaskStatus::Enqueued,
+        details: None,
+        error: None,
+        canceled_by: None,
+        custom_metadata: None,
+        enqueued_at: 0,
+        started_at: None,
+        finished_at: None,
+    }
+}
 
 /// A publisher without a folder; tests set what matters to them with `..publisher()`.
 pub fn publisher() -> Publisher {
@@ -89,6 +110,7 @@ impl<'a> ClusterBuilder<'a> {
     /// The state, as before a start.
     pub fn build(self) -> Cluster {
         let options = Options {
+            read_key: Uuid::nil(),
             user_master_key: true,
             commit_timeout: Duration::from_secs(1),
             callout_timeout: Duration::from_secs(1),

@@ -31,6 +31,10 @@ use std::{collections::BTreeSet, sync::Arc};
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
     let (task, effect, written, roll_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
+            for part in it.parts.iter().filter(|part| over.excludes(&part.node)) {
+                let error = part.seen.error.as_ref().map(|error| error.message.as_str());
+                tracing::warn!(uid, node = part.node.as_str(), node_task = part.node_task, state = ?part.seen.state, error, "a node did not do as the others");
+            }
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
             if over.status == TaskStatus::Failed

@@ -2,26 +2,13 @@ use super::*;
 use crate::{
     cluster::{missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::intent::{Effect, NodeTask},
-    ledger::tasks::Task,
-    testing::{ClusterBuilder, Reply, Script},
+    testing::{self, ClusterBuilder, Reply, Script},
 };
 use serde_json::json;
 
 /// The deletion of an index, of which the nodes `a` and `b` have a task each.
 fn deletion() -> TrackedTask {
-    let task = Task {
-        uid: 7,
-        index: Some("movies".into()),
-        kind: TaskKind::IndexDeletion,
-        status: TaskStatus::Enqueued,
-        details: None,
-        error: None,
-        canceled_by: None,
-        custom_metadata: None,
-        enqueued_at: 0,
-        started_at: None,
-        finished_at: None,
-    };
+    let task = testing::task(7, "movies", TaskKind::IndexDeletion);
     let node_task = |node: &str| NodeTask { node: node.into(), node_task: 1, main: true, shards: Vec::new() };
     TrackedTask {
         task,
@@ -67,4 +54,18 @@ async fn a_panic_over_one_nodes_answer_hides_no_others() {
     let states: Vec<State> = pending[&7].parts.iter().map(|part| part.seen.state).collect();
     assert_eq!(states, [State::Waiting, State::Processing]);
     assert_eq!(cluster.supervisor.failures().get("task states"), Some(&1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_task_does_not_have_nodes_asked_all_the_time() {
+    let data = tempfile::tempdir().unwrap();
+    // The node fails at once: a round takes no time.
+    let transport = Script::new(|_| Reply::Answer(503, json!({})));
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(transport.clone()).build());
+    cluster.tracked_tasks.add(deletion());
+    let tracking = tokio::spawn(run(cluster.clone()));
+    let waiting = cluster.tracked_tasks.ended(&[7]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err());
+    tracking.abort();
+    assert!(transport.calls().len() < 100, "{} requests to two nodes in a second", transport.calls().len());
 }

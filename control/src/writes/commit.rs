@@ -127,7 +127,12 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
             NodeOutcome::Enqueued { task_uid } => {
                 taken.insert(result.node, task_uid);
             }
-            NodeOutcome::Refused { status, error } => refusals.push((result.node, status, error)),
+            NodeOutcome::Refused { status, error } => {
+                if matches!(status, 401 | 403) {
+                    write.key.into_iter().for_each(|key| cluster.write_keys.refused(&result.node, key));
+                }
+                refusals.push((result.node, status, error));
+            }
             NodeOutcome::Unknown => {
                 unknown.insert(result.node);
             }
@@ -223,8 +228,8 @@ fn not_taken(write: &OpenWrite, taken: &BTreeMap<NodeName, u32>) -> BTreeMap<Nod
 }
 
 /// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
-/// client's, and the client gets a node's error. 401 and 403 are different: they concern the gateway's write key, and the next
-/// attempt uses another key.
+/// client's, and the client gets a node's error. 401 and 403 are different: they concern the gateway's write key, which was fenced, or is
+/// made on the node again.
 fn refused(refusals: &[(NodeName, u16, Option<ErrorBody>)]) -> ApiError {
     let first = refusals.iter().find_map(|(_, status, error)| Some((*status, error.as_ref()?)));
     match first {

@@ -75,7 +75,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
     if begin.doubts.is_empty() || known.is_some_and(|known| known != *key) {
         return Ok(Looked::Done { settings: None, failure: None });
     }
-    let begun = cluster.clock.monotonic();
+    let (begun, mut pause) = (cluster.clock.monotonic(), Duration::ZERO);
     loop {
         let (now, then) = settings(cluster, &begin.index).await?;
         let matters = [&now, &then].iter().any(|settings| matters(settings, &begin.doubts));
@@ -84,7 +84,7 @@ pub async fn look(cluster: &Cluster, begin: &Begin) -> Result<Looked> {
             None => return Ok(Looked::Show),
             // Nodes handle documents after all earlier settings, so the preflight waits until these are applied.
             Some(_) if now != then && cluster.clock.since(begun) < PATIENCE => {
-                cluster.tracked_tasks.refresh().await;
+                cluster.tracked_tasks.look_again(&mut pause).await;
                 continue;
             }
             Some(documents) => probe(cluster, begin, documents, key, *update, &now).await,

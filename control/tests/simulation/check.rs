@@ -108,6 +108,8 @@ fn unrest(world: &World) -> Vec<String> {
     add(held + waiting > 0, format!("{held} locks are held, and {waiting} waited for"));
     let away = world.nodes.values().filter(|node| !node.is_up || world.now < node.stopped_until).count();
     add(away > 0, format!("{away} nodes are away"));
+    let is_stopped = world.now < world.control_stopped_until;
+    add(is_stopped || world.network.is_troubled(world.now), "faults go on".to_owned());
     let busy = world.nodes.values().filter(|node| state.member(&node.name).is_some());
     let busy = busy.filter(|node| node.tasks.values().any(|task| !task.is_over())).count();
     add(busy > 0, format!("{busy} nodes have tasks"));
@@ -196,7 +198,7 @@ impl Truth {
             };
             if row.status == "succeeded" {
                 let before = model.clone();
-                if !model.apply(&action, step) && truth.is_sure(&action) {
+                if !model.apply_done(&action, step, truth.is_sure(&action)) {
                     world.violations.push(format!(
                         "5: task {uid} of step {step} has succeeded, which could not: {action:?}"
                     ));
@@ -307,9 +309,8 @@ impl Truth {
     fn judge_reads(&self, world: &mut World) {
         let mut wrong = Vec::new();
         for read in &world.clients.reads {
-            let is_acknowledged = |seen: &Seen| {
-                seen.end.as_ref().is_some_and(|(status, at)| status == "succeeded" && *at < read.sent_at)
-            };
+            let is_told = |(status, at): &(String, u64)| status == "succeeded" && *at < read.sent_at;
+            let is_acknowledged = |seen: &Seen| seen.end.as_ref().is_some_and(is_told);
             let known =
                 world.clients.seen.values().filter(|seen| is_acknowledged(seen)).filter_map(|seen| seen.uid);
             let known = known

@@ -171,7 +171,8 @@ fn replied(world: &mut World, number: u64, gateway: usize, action: &Action, repl
         world.note(|| format!("step {number} has no reply"));
         return;
     };
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or(Value::Null);
+    let body: Value =
+        std::str::from_utf8(&reply.body).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
     world.note(|| format!("step {number} gets {} {body}", reply.status));
     let Some(seen) = world.clients.seen.get_mut(&number) else { return };
     seen.reply = Some((reply.status, now));

@@ -180,6 +180,7 @@ impl Control {
             let loaded = tokio::time::timeout(Duration::from_millis(1), loading).await.ok()?.ok()?;
             let write_timeout = setup.config.limits.write_timeout_ms;
             let options = Options {
+                read_key: loaded.read_key,
                 user_master_key: true,
                 commit_timeout: Duration::from_millis(write_timeout + 5_000),
                 callout_timeout: Duration::from_millis(write_timeout),
@@ -231,7 +232,7 @@ impl Control {
     pub fn run_until(&mut self, until: u64) -> (u64, Vec<Output>) {
         let (begun, outbox) = (self.begun, self.outbox.clone());
         let deadline = begun + Duration::from_millis(until - self.started);
-        self.runtime.block_on(async {
+        let passed = self.runtime.block_on(async {
             let sleep = tokio::time::sleep_until(deadline);
             tokio::pin!(sleep);
             std::future::poll_fn(|context| {
@@ -244,8 +245,8 @@ impl Control {
                 sleep.as_mut().poll(context)
             })
             .await;
+            begun.elapsed()
         });
-        let passed = self.runtime.block_on(async { begun.elapsed() });
         let now = self.started + u64::try_from(passed.as_millis()).unwrap();
         (now, std::mem::take(&mut self.outbox.lock().unwrap().outputs))
     }

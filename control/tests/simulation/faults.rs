@@ -6,7 +6,10 @@ use super::{
     plan::Fault,
     world::{HeldBody, World},
 };
-use serde_json::json;
+use miroir_core::node_name::NodeName;
+
+/// A node that is back so soon, in milliseconds, may not have been missed. With another disk it is read until its next check: a known gap.
+const UNSEEN: u64 = 5_000;
 
 /// Something goes wrong now.
 pub fn strike(world: &mut World, fault: &Fault) {
@@ -30,7 +33,11 @@ pub fn strike(world: &mut World, fault: &Fault) {
         }
         Fault::StopGateway { gateway, millis } => world.gateways[gateway].stopped_until = world.now + millis,
         Fault::RestartNode { node, millis } => restart(world, &node, millis, false),
-        Fault::LoseDisk { node, millis } => restart(world, &node, millis, true),
+        Fault::LoseDisk { node, millis } => {
+            let loses_disk = may_lose_disk(world, &node);
+            let millis = if loses_disk { millis.max(UNSEEN) } else { millis };
+            restart(world, &node, millis, loses_disk);
+        }
         Fault::StopNode { node, millis } => {
             let until = world.now + millis;
             world.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
@@ -63,6 +70,20 @@ pub fn strike(world: &mut World, fault: &Fault) {
     }
 }
 
+/// Whether the cluster can do without a node's disk now: other nodes have active replicas of all of its shards, on disks that they had
+/// when these became active.
+fn may_lose_disk(world: &mut World, name: &str) -> bool {
+    let Some(control) = &world.control else { return false };
+    let state = control.cluster.cluster_state();
+    let nodes = &world.nodes;
+    world.empty_disks.retain(|name| {
+        let has_joined = nodes.get(name).is_some_and(|node| node.has_key_named("miroir:read"));
+        !has_joined || state.behind.contains(name.as_str()) || !state.stale_on(name).is_empty()
+    });
+    let stands_in = |node: &NodeName| *node != *name && !world.empty_disks.contains(node.as_str());
+    state.shards().all(|shard| state.active(shard).any(stands_in))
+}
+
 /// Changes a node now, and back later.
 fn set(
     world: &mut World,
@@ -84,6 +105,7 @@ fn restart(world: &mut World, name: &str, millis: u64, loses_disk: bool) {
     if loses_disk {
         node.format(seed);
         world.has_lost_disks = true;
+        world.empty_disks.insert(name.to_owned());
     }
     let name = name.to_owned();
     world.after(millis, move |world| {
@@ -94,21 +116,4 @@ fn restart(world: &mut World, name: &str, millis: u64, loses_disk: bool) {
         }
         world.kick(&name);
     });
-}
-
-impl super::node::Node {
-    /// Somebody else has it do many things: changes of settings of an index of theirs that change nothing.
-    fn add_own_tasks(&mut self, tasks: u64, now: i64) {
-        for _ in 0..tasks {
-            let request = super::node::NodeRequest {
-                method: "POST".into(),
-                path: "/tasks/cancel?uids=4000000000".into(),
-                authorization: None,
-                body: json!(null).to_string().into_bytes(),
-            };
-            self.answer(&request, now);
-        }
-        // They are over at once.
-        self.end_own_tasks(now);
-    }
 }

@@ -28,7 +28,15 @@ mod world;
 use miroir_control::base::outbound::Outbound;
 use plan::{Kinds, Part, Plan};
 use run::{Outcome, outbound, run};
-use std::{fmt::Write as _, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// After so long in real time a history does not end any more. It takes less than a tenth of a second.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What happens in histories. What is off has no history of its own yet, or is a known gap of `docs/architecture/write-protocol.md`.
 const KINDS: Kinds = Kinds {
@@ -46,6 +54,60 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
+/// What happens in a history.
+fn told(plan: &Plan) -> String {
+    let mut text = format!(
+        "seed {}: {} nodes, {} shards, {} replicas\n",
+        plan.seed, plan.nodes, plan.shards, plan.replication
+    );
+    for step in &plan.steps {
+        let what = match &step.part {
+            Part::Action(action) => format!("{action:?}"),
+            Part::Fault(fault) => format!("{fault:?}"),
+        };
+        let _ = writeln!(text, "  step {} at {} ms: {what}", step.number, step.at);
+    }
+    text
+}
+
+/// The histories that run now, and since when. One that spins within the control plane ends nowhere else: the process ends then, and
+/// says which it was.
+#[derive(Default)]
+struct Watch(Mutex<BTreeMap<u64, Instant>>);
+
+impl Watch {
+    fn run(&self, plan: &Plan, outbound: &Outbound, shows: bool) -> Outcome {
+        self.0.lock().unwrap().insert(plan.seed, Instant::now());
+        let outcome = run(plan, outbound, shows);
+        self.0.lock().unwrap().remove(&plan.seed);
+        outcome
+    }
+
+    /// Watches all histories from now on.
+    fn start() -> Arc<Self> {
+        let watch = Arc::new(Self::default());
+        let watched = Arc::downgrade(&watch);
+        std::thread::spawn(move || {
+            while let Some(watch) = watched.upgrade() {
+                let endless = watch
+                    .0
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .find(|(_, begun)| begun.elapsed() > PATIENCE)
+                    .map(|it| *it.0);
+                if let Some(seed) = endless {
+                    eprintln!("this history does not end:\n{}", told(&Plan::new(seed, KINDS)));
+                    std::process::exit(1);
+                }
+                drop(watch);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+        watch
+    }
+}
+
 /// A history that fails, as short as it can be made.
 fn report(plan: &Plan, outbound: &Outbound, outcome: &Outcome) -> String {
     let kind =
@@ -53,17 +115,7 @@ fn report(plan: &Plan, outbound: &Outbound, outcome: &Outcome) -> String {
     let wanted = kind(outcome);
     let short = shrink::shrink(plan, |plan| kind(&run(plan, outbound, false)) == wanted);
     let outcome = run(&short, outbound, true);
-    let mut text = format!(
-        "seed {}: {} nodes, {} shards, {} replicas\n",
-        plan.seed, plan.nodes, plan.shards, plan.replication
-    );
-    for step in &short.steps {
-        let what = match &step.part {
-            Part::Action(action) => format!("{action:?}"),
-            Part::Fault(fault) => format!("{fault:?}"),
-        };
-        let _ = writeln!(text, "  step {} at {} ms: {what}", step.number, step.at);
-    }
+    let mut text = told(&short);
     for violation in outcome.violations.iter().take(8) {
         let _ = writeln!(text, "  violates {violation}");
     }
@@ -74,17 +126,18 @@ fn report(plan: &Plan, outbound: &Outbound, outcome: &Outcome) -> String {
 }
 
 /// Runs histories on all processors.
-fn histories(from: u64, count: u64) -> Vec<(u64, Outcome)> {
+fn histories(from: u64, count: u64, outbound: &Outbound) -> Vec<(u64, Outcome)> {
     let threads =
         std::thread::available_parallelism().map_or(1, usize::from).min(usize::try_from(count).unwrap());
+    let watch = Watch::start();
     let threads = number("SIM_THREADS").map_or(threads, |threads| usize::try_from(threads).unwrap()) as u64;
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|worker| {
+                let watch = watch.clone();
                 scope.spawn(move || {
-                    let outbound = outbound();
                     let seeds = (from..from + count).filter(|seed| seed % threads == worker);
-                    let ran = seeds.map(|seed| (seed, run(&Plan::new(seed, KINDS), &outbound, false)));
+                    let ran = seeds.map(|seed| (seed, watch.run(&Plan::new(seed, KINDS), outbound, false)));
                     ran.filter(|(_, outcome)| !outcome.violations.is_empty()).collect::<Vec<_>>()
                 })
             })
@@ -100,12 +153,12 @@ fn the_invariants_hold_in_all_histories() {
     let one = number("SIM_SEED");
     let (from, count) = match one {
         Some(seed) => (seed, 1),
-        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(300)),
+        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(500)),
     };
-    let begun = Instant::now();
-    let failed = histories(from, count);
-    println!("{count} histories in {:?}, {} failed", begun.elapsed(), failed.len());
     let outbound = outbound();
+    let begun = Instant::now();
+    let failed = histories(from, count, &outbound);
+    println!("{count} histories in {:?}, {} failed", begun.elapsed(), failed.len());
     if number("SIM_LIST").is_some() {
         for (seed, outcome) in &failed {
             println!("{seed}: {}", outcome.violations[0]);

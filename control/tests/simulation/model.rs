@@ -124,6 +124,20 @@ impl Model {
         }
     }
 
+    /// What a task has done that has succeeded. Where it is not known which indexes were there, those were that it needs. False if it
+    /// could not succeed.
+    pub fn apply_done(&mut self, action: &Action, step: u64, is_sure: bool) -> bool {
+        let needed = match action {
+            Action::Swap { .. } => action.indexes(),
+            Action::Rename { index, .. } => vec![index.as_str()],
+            _ => Vec::new(),
+        };
+        for index in needed.into_iter().filter(|_| !is_sure) {
+            self.indexes.entry(index.to_owned()).or_default();
+        }
+        self.apply(action, step) || !is_sure
+    }
+
     /// A write that has failed, and of which some shards may have been written.
     pub fn may_have(&mut self, action: &Action) {
         let mut open = |index: &String, ids: &mut dyn Iterator<Item = u64>| {

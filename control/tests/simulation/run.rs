@@ -23,8 +23,6 @@ use std::sync::Arc;
 pub struct Outcome {
     /// What must not have happened.
     pub violations: Vec<String>,
-    /// A hash of all that happened.
-    pub digest: u64,
     /// When it ended, in simulated milliseconds.
     pub ended: u64,
     /// What happened, if that was asked for.
@@ -51,7 +49,6 @@ pub fn run(plan: &Plan, outbound: &Outbound, shows: bool) -> Outcome {
     check::judge(&mut world, plan, BEGIN + TROUBLE + 2_000);
     Outcome {
         violations: std::mem::take(&mut world.violations),
-        digest: world.digest,
         ended: world.now,
         history: world.history.take().unwrap_or_default(),
     }

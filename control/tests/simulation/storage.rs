@@ -5,7 +5,10 @@ use miroir_control::{
     ledger::{Finish, Job, Storage, schema},
 };
 use rusqlite::Connection;
-use std::sync::{Arc, Mutex};
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex},
+};
 
 /// What becomes of the control plane at a write to its ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +19,18 @@ pub enum Death {
     After,
 }
 
+thread_local! {
+    /// The database of a history that has ended. The next one gets it without rows: its tables, and its parsed statements, are there.
+    static EMPTY: RefCell<Option<Connection>> = const { RefCell::new(None) };
+}
+
+/// How many parsed statements a connection keeps.
+const STATEMENTS: usize = 256;
+
 /// The database, which outlives the processes of the control plane.
 pub struct Disk {
-    connection: Mutex<Connection>,
+    /// `None` once this is dropped.
+    connection: Mutex<Option<Connection>>,
     state: Mutex<DiskState>,
 }
 
@@ -35,9 +47,14 @@ struct DiskState {
 impl Disk {
     /// An empty ledger.
     pub fn new() -> Arc<Self> {
-        let connection = Connection::open_in_memory().unwrap();
-        schema::migrate(&connection, 0).unwrap();
-        Arc::new(Self { connection: Mutex::new(connection), state: Mutex::default() })
+        let connection = EMPTY.take().unwrap_or_else(|| {
+            let connection = Connection::open_in_memory().unwrap();
+            schema::migrate(&connection, 0).unwrap();
+            connection.set_prepared_statement_cache_capacity(STATEMENTS);
+            assert!(tables(&connection).iter().all(|table| rows_of(&connection, table) == 0));
+            connection
+        });
+        Arc::new(Self { connection: Mutex::new(Some(connection)), state: Mutex::default() })
     }
 
     /// The process dies at the write after so many more.
@@ -53,8 +70,36 @@ impl Disk {
 
     /// Reads what is durable.
     pub fn read<T>(&self, read: impl FnOnce(&Connection) -> T) -> T {
-        read(&self.connection.lock().unwrap())
+        read(self.connection.lock().unwrap().as_ref().unwrap())
     }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let connection = self.connection.get_mut().ok().and_then(Option::take);
+        let Some(connection) = connection.filter(Connection::is_autocommit) else { return };
+        for table in tables(&connection) {
+            connection.execute(&format!("DELETE FROM {table}"), []).unwrap();
+        }
+        EMPTY.set(Some(connection));
+    }
+}
+
+fn tables(connection: &Connection) -> Vec<String> {
+    let mut statement =
+        connection.prepare_cached("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
+    let names = statement.query_map([], |row| row.get(0)).unwrap();
+    names.map(Result::unwrap).collect()
+}
+
+fn rows_of(connection: &Connection, table: &str) -> i64 {
+    connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+/// Runs a statement that has no parameters and no rows.
+fn run(connection: &Connection, sql: &str) -> Result<()> {
+    connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(Error::from)?;
+    Ok(())
 }
 
 /// The storage of one process of the control plane.
@@ -101,13 +146,12 @@ impl Storage for Process {
             self.dead.lock().unwrap().unfinished.push(Box::new(move |_| drop(job)));
             return Ok(());
         }
-        let connection = self.disk.connection.lock().unwrap();
-        let changes =
-            || -> i64 { connection.query_row("SELECT total_changes()", [], |row| row.get(0)).unwrap() };
-        let before = changes();
-        connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from)?;
-        let (keep, finish) = job(&connection);
-        let is_write = keep && changes() != before;
+        let guard = self.disk.connection.lock().unwrap();
+        let connection = guard.as_ref().unwrap();
+        let before = connection.total_changes();
+        run(connection, "BEGIN IMMEDIATE")?;
+        let (keep, finish) = job(connection);
+        let is_write = keep && connection.total_changes() != before;
         let (death, is_full) = {
             let mut state = self.disk.state.lock().unwrap();
             state.writes += u64::from(is_write);
@@ -119,8 +163,8 @@ impl Storage for Process {
             (death, state.is_full && is_write)
         };
         let commits = keep && !is_full && death != Some(Death::Before);
-        connection.execute_batch(if commits { "COMMIT" } else { "ROLLBACK" }).map_err(Error::from)?;
-        drop(connection);
+        run(connection, if commits { "COMMIT" } else { "ROLLBACK" })?;
+        drop(guard);
         match death {
             Some(_) => self.die(finish),
             None => finish(!is_full),

@@ -1,12 +1,15 @@
 //! A complete cluster: `miroir playground` in a temporary folder.
 
+mod disks;
 mod options;
 mod processes;
 mod status;
 
 pub use options::Options;
 
-use crate::{Client, node_program, programs, scratch, tell, trials::Fixture, wait_until};
+use crate::{
+    Client, Network, disk::Disk, node_program, programs, scratch, tell, trials::Fixture, wait_until,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -16,6 +19,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Mutex,
 };
 use tempfile::TempDir;
 
@@ -27,6 +31,8 @@ pub const MASTER_KEY: &str = "a-master-key-for-tests";
 pub struct Sandbox {
     playground: Child,
     options: Options,
+    /// Unmounted before the folder goes that they are in.
+    disks: Mutex<Vec<(String, Disk)>>,
     data: TempDir,
     /// A client of the first gateway, with the master key if the cluster has one.
     pub client: Client,
@@ -39,9 +45,21 @@ impl Sandbox {
     /// The cluster does not start; its log says why.
     #[must_use]
     pub fn start(options: Options) -> Self {
+        Self::start_through(options, &Network::default())
+    }
+
+    /// Starts a cluster whose processes this network may connect.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_through(options: Options, network: &Network) -> Self {
         let data = scratch();
+        network.connect(data.path().join("data"));
+        let disks = (0..options.nodes).filter_map(|node| mount(options, &data.path().join("data"), node));
+        let disks = Mutex::new(disks.collect());
         let playground = spawn(options, data.path());
-        let mut sandbox = Self { playground, options, data, client: Client::new("", None) };
+        let mut sandbox = Self { playground, options, disks, data, client: Client::new("", None) };
         sandbox.wait_ready();
         sandbox
     }
@@ -163,7 +181,14 @@ impl Drop for Sandbox {
     }
 }
 
-fn read_json(path: &Path) -> Value {
+/// Mounts the disk of a node, and returns it with the node's name.
+fn mount(options: Options, data: &Path, node: u16) -> Option<(String, Disk)> {
+    let name = format!("meili-{node}");
+    let disk = Disk::mount(&data.join("nodes").join(&name), options.disk_mib?)?;
+    Some((name, disk))
+}
+
+pub(crate) fn read_json(path: &Path) -> Value {
     std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
@@ -190,7 +215,7 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .env_remove("MEILI_MASTER_KEY")
         // Embedders, webhooks and exports of tests use this address. Other loopback addresses are refused.
         .args(["--allowed-ip-networks", "127.0.0.1"])
-        .envs(options.node_env.iter().copied())
+        .envs(options.env.iter().copied())
         .stdin(Stdio::null())
         .stdout(log())
         .stderr(log());

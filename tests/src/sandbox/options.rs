@@ -25,8 +25,10 @@ pub struct Options {
     pub limits: &'static str,
     /// The collector of traces, as `host:port`.
     pub otlp: Option<&'static str>,
-    /// More environment variables of nodes. Each node runs in its own folder.
-    pub node_env: &'static [(&'static str, &'static str)],
+    /// More environment variables of all processes. Each node runs in its own folder.
+    pub env: &'static [(&'static str, &'static str)],
+    /// The size of each node's disk, in mebibytes, where mounting is permitted: for [`Sandbox::fill_disk`](crate::Sandbox::fill_disk).
+    pub disk_mib: Option<u64>,
 }
 
 impl Default for Options {
@@ -43,7 +45,8 @@ impl Default for Options {
             on_missing_shards: "partial",
             limits: "{}",
             otlp: None,
-            node_env: &[],
+            env: &[],
+            disk_mib: None,
         }
     }
 }

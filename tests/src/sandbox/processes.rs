@@ -7,6 +7,10 @@ use nix::{
 };
 use serde_json::Value;
 
+fn is_node(process: &Value) -> bool {
+    process["name"].as_str().is_some_and(|name| name.starts_with("meili-"))
+}
+
 impl Sandbox {
     /// Starts a node that is not in the cluster yet, and returns its name.
     ///
@@ -14,6 +18,8 @@ impl Sandbox {
     /// It does not start.
     #[must_use]
     pub fn add_node(&self) -> String {
+        let started = self.processes().iter().filter(|process| is_node(process)).count();
+        self.mount_disk(u16::try_from(started).expect("few nodes"));
         self.miroir_json(&["playground", "add"])["name"].as_str().expect("a name").to_owned()
     }
 

@@ -30,13 +30,15 @@ impl Sandbox {
     /// # Panics
     /// That does not come.
     pub fn wait_repaired_by_control(&self) {
-        wait_until("every replica is repaired", || {
-            let nodes = self.status()["nodes"].as_array().cloned().unwrap_or_default();
-            !nodes.is_empty()
-                && nodes
-                    .iter()
-                    .all(|node| node["up"] == true && node["behind"] == false && node["stale"] == 0)
-        });
+        wait_until("every replica is repaired", || self.is_repaired());
+    }
+
+    /// Whether every node is up, and every replica complete, as the control plane says.
+    #[must_use]
+    pub fn is_repaired(&self) -> bool {
+        let nodes = self.status()["nodes"].as_array().cloned().unwrap_or_default();
+        let is_whole = |node: &Value| node["up"] == true && node["behind"] == false && node["stale"] == 0;
+        !nodes.is_empty() && nodes.iter().all(is_whole)
     }
 
     /// Waits until every worker of every gateway uses the newest topology.

@@ -23,9 +23,9 @@ fn books(ids: std::ops::Range<u64>, version: u64) -> Value {
 }
 
 /// A cluster loses everything except the files that its nodes wrote for `POST route`, and is started again from these.
-fn comes_back(route: &str, node_env: &'static [(&'static str, &'static str)], put: fn(&Path)) {
+fn comes_back(route: &str, env: &'static [(&'static str, &'static str)], put: fn(&Path)) {
     // With one replica, the files of every node are needed.
-    let options = Options { nodes: 2, replication: 1, node_env, ..Options::default() };
+    let options = Options { nodes: 2, replication: 1, env, ..Options::default() };
     let cluster = Sandbox::start(options);
     let client = &cluster.client;
     client.create("books", "id", &json!({"filterableAttributes": ["v"], "synonyms": {"tome": ["book"]}}));

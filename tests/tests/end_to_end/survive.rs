@@ -1,6 +1,6 @@
 //! A cluster survives when nodes, gateways and the control plane are killed, paused, and come back in any order.
 
-use miroir_tests::{BOOKS_PATH, Client, End, Proxy, Sandbox, books, number, pass, tell, wait_until};
+use miroir_tests::{BOOKS_PATH, Client, Cut, End, Network, Sandbox, books, number, pass, tell, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{
@@ -172,8 +172,11 @@ pub fn of_three_replicas_any_two_may_die() {
 pub fn a_node_that_envoy_does_not_reach_takes_nothing() {
     let cluster = Sandbox::library(2, 1, 1);
     let node = cluster.add_node();
-    let way = Proxy::closed_to_envoy(&cluster.address(&node));
-    cluster.miroir_ok(&["node", "add", &format!("{node}={}", way.url()), "--no-wait"]);
+    let network = Network::default();
+    network.connect(cluster.data());
+    network.cut("gateway-0", &node, Cut::Closed);
+    let way = format!("{node}=http://{}", network.way_to(&node));
+    cluster.miroir_ok(&["node", "add", &way, "--no-wait"]);
     let (over, searches) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let searcher = scope.spawn(|| search_on(&cluster.client, &over, &searches));
@@ -187,7 +190,7 @@ pub fn a_node_that_envoy_does_not_reach_takes_nothing() {
             0,
             "the node must not get active replicas before gateways reach it"
         );
-        way.open();
+        network.heal("gateway-0", &node);
         wait_moved(&cluster);
         assert!(cluster.member(&node)["active"].as_u64().unwrap() >= 5);
         over.store(true, Ordering::Relaxed);

@@ -42,6 +42,9 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(8, reads::a_cluster_answers_as_one_node_does_and_goes_on_when_a_node_dies);
     trials
         .sharing(Compared::start)
+        // They compare batches, so that they come first.
+        .comparison(11, told::batches_are_told_as_by_one_node)
+        .comparison(2, told::settings_are_told_as_clients_wrote_them)
         .comparison(13, same_bytes::what_nothing_tells_apart_comes_in_the_order_of_one_node)
         .comparison(2, same_bytes::fields_of_meilisearchs_own_names_come_back_and_sort)
         .comparison(4, same_bytes::order_never_depends_on_what_is_shown)
@@ -60,7 +63,7 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(5, payloads::tables_and_lines_are_taken_and_refused_as_by_one_node)
         .comparison(3, payloads::parameters_and_headers_are_taken_and_refused_as_by_one_node)
         .comparison(12, payloads::deletions_and_edits_are_taken_and_refused_as_by_one_node)
-        .comparison(13, payloads::what_an_indexs_settings_refuse_is_refused_as_by_one_node)
+        .comparison(13, payloads::what_settings_of_an_index_refuse_is_refused_as_by_one_node)
         .comparison(1, payloads::the_key_comes_before_the_payload)
         .comparison(2, payloads::edits_by_function_leave_the_tag_alone)
         .of_cluster(4, writes::every_form_of_a_payload_is_written_to_every_replica)
@@ -86,10 +89,6 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(6, freed_names::what_takes_a_freed_name_is_as_on_one_node)
         .comparison(4, verdicts::what_follows_a_refused_change_is_kept)
         .of_cluster(3, all_or_nothing::an_edit_keeps_its_place);
-    trials
-        .sharing(Compared::start)
-        .comparison(11, told::batches_are_told_as_by_one_node)
-        .comparison(2, told::settings_are_told_as_clients_wrote_them);
 }
 
 fn of_one_cluster(trials: &mut Trials) {

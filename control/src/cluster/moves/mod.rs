@@ -1,10 +1,12 @@
 //! The state of the mover: what is written to shards while they are copied, limits, progress.
 
+pub mod changes;
 pub mod progress;
 pub mod recording;
 pub mod throttle;
 
 use crate::base::{config::Moves, time::SharedClock};
+use changes::ReplicaChanges;
 use progress::Progress;
 use recording::Recorder;
 use std::{
@@ -22,6 +24,8 @@ pub struct Mover {
     pub throttle: Throttle,
     /// What the mover does and has done.
     pub progress: Progress,
+    /// How often replicas have changed.
+    pub changes: ReplicaChanges,
     pub(crate) slots: Slots,
     busy: Busy,
 }
@@ -54,6 +58,7 @@ impl Mover {
             recorder: Recorder::default(),
             throttle: Throttle::new(moves.documents_per_second, clock),
             progress: Progress::default(),
+            changes: ReplicaChanges::default(),
             slots: Slots::new(moves.shards_at_once),
             busy: Busy::default(),
         }

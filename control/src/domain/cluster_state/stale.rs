@@ -206,9 +206,27 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Forgets what replicas miss of indexes that have left the catalogue: nobody has anything of them any more. A node that has not
-    /// deleted one is behind. A name that is not in the catalogue yet, because an index is being renamed to it, stays.
-    pub fn forget_stale_in_gone_indexes(&mut self, before: &Self) {
+    /// How many shards have no active replica on these nodes that misses nothing of any of these indexes; of all indexes if none are
+    /// named.
+    #[must_use]
+    pub fn out_of_reach(&self, indexes: Option<&BTreeSet<String>>, nodes: &BTreeSet<NodeName>) -> usize {
+        let is_whole = |shard: Shard, node: &NodeName| match indexes {
+            Some(indexes) => indexes.iter().all(|index| self.stale.get(index, node, shard).is_none()),
+            None => !self.stale.has(node, shard),
+        };
+        let is_reached =
+            |shard: &Shard| self.active(*shard).any(|node| nodes.contains(node) && is_whole(*shard, node));
+        self.shards().filter(|shard| !is_reached(shard)).count()
+    }
+
+    /// Follows changes of the catalogue. What replicas miss of an index that has left it is forgotten: nobody has anything of it any more,
+    /// and a node that has not deleted it is behind. A name that is not in the catalogue yet, because an index is being renamed to it,
+    /// stays. A node that is behind misses what is new there.
+    pub fn follow_catalogue(&mut self, before: &Self) {
+        let is_new = |index: &String| !before.indexes.contains_key(index);
+        if !self.behind.is_empty() && self.indexes.keys().any(is_new) {
+            self.behind.clone().iter().for_each(|node| self.mark_behind(node));
+        }
         if !self.stale.is_empty() {
             let is_gone =
                 |index: &str| before.indexes.contains_key(index) && !self.indexes.contains_key(index);

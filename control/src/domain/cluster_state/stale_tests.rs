@@ -90,6 +90,40 @@ fn a_node_that_is_behind_is_read_only_for_indexes_that_no_other_has_all_of() {
 }
 
 #[test]
+fn a_node_that_is_behind_is_not_read_for_an_index_that_is_new() {
+    let mut state = cluster_state(&[&["a", "b"]]);
+    state.indexes = ["written", "deleted"].map(|it| (it.to_owned(), Index::default())).into();
+    assert!(state.mark_missed("written", Shard(0), "b", Missed::Recorded));
+    // It misses the deletion of an index, and is away while another one gets this name.
+    let before = state.clone();
+    state.mark_behind("a");
+    state.indexes.remove("deleted");
+    state.follow_catalogue(&before);
+    assert_eq!(state.stale.get("deleted", "a", Shard(0)), None, "there is nothing to have of it");
+    let before = state.clone();
+    state.indexes.insert("deleted".to_owned(), Index::default());
+    state.follow_catalogue(&before);
+    assert_eq!(state.stale.get("deleted", "a", Shard(0)), Some(Missed::Anything));
+    assert_eq!(state.whole("deleted", Shard(0)).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(state.whole("written", Shard(0)).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn operations_reach_a_replica_that_misses_nothing_of_their_indexes() {
+    let mut state = cluster_state(&[&["a", "b"], &["a", "b"]]);
+    assert!(state.mark_missed("one", Shard(1), "b", Missed::Recorded));
+    let out_of_reach = |indexes: Option<&[&str]>, nodes: &[&str]| {
+        let indexes = indexes.map(|indexes| indexes.iter().map(|it| (*it).to_owned()).collect());
+        state.out_of_reach(indexes.as_ref(), &nodes.iter().map(|it| (*it).into()).collect())
+    };
+    assert_eq!(out_of_reach(Some(&["one", "other"]), &["b"]), 1);
+    assert_eq!(out_of_reach(Some(&["other"]), &["b"]), 0);
+    assert_eq!(out_of_reach(None, &["b"]), 1);
+    assert_eq!(out_of_reach(None, &["a"]), 0);
+    assert_eq!(out_of_reach(Some(&["one"]), &[]), 2);
+}
+
+#[test]
 fn beyond_a_bound_replicas_are_stale_as_a_whole() {
     let mut state = cluster_state(&[&["a", "b"], &["a", "b"], &["c", "a"]]);
     for number in 0..MOST_STALE_IN_INDEXES - 1 {

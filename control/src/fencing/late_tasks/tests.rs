@@ -1,6 +1,10 @@
 use super::*;
 use crate::{
-    domain::{cluster_state::Index, intent::Intent, task::TaskKind},
+    domain::{
+        cluster_state::{ClusterState, Index},
+        intent::Intent,
+        task::TaskKind,
+    },
     ledger::{intents, tasks::NewTask},
     node::Call,
     testing::{ClusterBuilder, ManualClock, Reply, Script},
@@ -44,7 +48,7 @@ impl Tasks {
         let tasks = self.clone();
         let script = Script::new(move |call| tasks.answer(call));
         let cluster = ClusterBuilder::new(data).transport(script).clock(clock).build();
-        let books = |state: &mut crate::domain::cluster_state::ClusterState| {
+        let books = |state: &mut ClusterState| {
             state.indexes.insert("books".to_owned(), Index::default());
         };
         cluster.change(books).await.unwrap();
@@ -158,7 +162,14 @@ async fn the_list_of_another_disk_is_read_from_its_beginning() {
     tasks.add("on the new disk");
     tasks.0.lock().unwrap()[0]["enqueuedAt"] = json!("another moment");
     tasks.add(&metadata(uid));
+    assert!(cluster.cluster_state().behind.is_empty());
     assert_eq!(look(&cluster).await.0, BTreeMap::from([(uid, 1)]));
+    assert!(cluster.cluster_state().behind.contains("a"), "nothing on this disk is trusted");
+    let is_whole_again = |state: &mut ClusterState| {
+        state.behind.clear();
+        state.shards().collect::<Vec<_>>().iter().for_each(|shard| state.mark_active(*shard, "a"));
+    };
+    cluster.change(is_whole_again).await.unwrap();
     // As long as before, and not the same.
     (0..9).for_each(|_| tasks.add("later"));
     assert_eq!(look(&cluster).await.0, BTreeMap::from([(uid, 1)]));
@@ -186,7 +197,7 @@ async fn a_late_task_makes_replicas_stale_in_its_own_index_under_each_name_that_
     let tasks = Tasks::default();
     let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
     for index in ["old", "other"] {
-        let add = |state: &mut crate::domain::cluster_state::ClusterState| {
+        let add = |state: &mut ClusterState| {
             state.indexes.insert(index.to_owned(), Index::default());
         };
         cluster.change(add).await.unwrap();

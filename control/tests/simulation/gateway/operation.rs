@@ -147,8 +147,7 @@ impl Gateway {
                     request,
                     Box::new(move |world, answer| {
                         let outcome = answer.map_or(Outcome::Failed, |(status, body)| {
-                            let body = body.to_string().into_bytes();
-                            Outcome::Answered(Answer { status, headers: Vec::new(), body })
+                            Outcome::Answered(Answer { status, headers: Vec::new(), body: body.into_bytes() })
                         });
                         Self::digest(world, number, process, id, call_id, outcome);
                     }),

@@ -19,8 +19,14 @@ impl Node {
             "indexes": body["indexes"], "expiresAt": body["expiresAt"],
             "createdAt": moment(0), "updatedAt": moment(0),
         });
-        self.keys.insert(0, NodeKey { uid, text, object: object.clone() });
+        let key = Key::read(&object).expect("a key can be read");
+        self.keys.insert(0, NodeKey { uid, text, object: object.clone(), key });
         object
+    }
+
+    /// Whether it has a key of this name.
+    pub fn has_key_named(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.object["name"] == name)
     }
 
     /// Judges a request by its head.
@@ -41,8 +47,7 @@ impl Node {
             return Ok(());
         }
         let key = self.keys.iter().find(|key| key.text == token).ok_or_else(invalid)?;
-        let key = Key::read(&key.object).expect("a key can be read");
-        key.check(action, index, 0).map_err(|_| invalid())
+        key.key.check(action, index, 0).map_err(|_| invalid())
     }
 
     pub(super) fn keys(&mut self, method: &str, rest: &[&str], body: &Value, now: u64) -> NodeReply {

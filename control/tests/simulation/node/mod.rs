@@ -9,6 +9,7 @@ mod process;
 mod routes;
 mod tasks;
 
+use miroir_control::domain::api_key::Key;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +30,10 @@ pub struct NodeRequest {
 }
 
 /// A node's answer: status and body.
-pub type NodeReply = (u16, Value);
+type NodeReply = (u16, Value);
+
+/// A node's answer as it is sent.
+pub type NodeText = (u16, String);
 
 /// What a task does.
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ pub struct NodeKey {
     pub uid: String,
     pub text: String,
     pub object: Value,
+    /// What it allows.
+    pub key: Key,
 }
 
 /// What is wrong with a node's disk.

@@ -6,6 +6,7 @@ use super::{
     error_object, index_not_found,
 };
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// How many tasks a batch has at most.
 const BATCH: usize = 8;
@@ -43,9 +44,10 @@ impl Node {
         true
     }
 
-    /// Ends the batch that is being processed.
-    pub fn end_batch(&mut self, now: i64) {
-        for uid in std::mem::take(&mut self.batch) {
+    /// Ends the batch that is being processed. Returns its tasks.
+    pub fn end_batch(&mut self, now: i64) -> Vec<u32> {
+        let batch = std::mem::take(&mut self.batch);
+        for &uid in &batch {
             let task = self.tasks[&uid].clone();
             let ended = if self.disk == DiskTrouble::FailsTasks && !matches!(task.work, Work::Cancel { .. }) {
                 Err(error_object("internal", "internal", "MDB_MAP_FULL or no space left on device"))
@@ -65,6 +67,7 @@ impl Node {
                 }
             }
         }
+        batch
     }
 
     fn execute(&mut self, task: &NodeTask, now: i64) -> End {
@@ -274,10 +277,13 @@ fn primary_key_exists(uid: &str) -> Value {
 }
 
 impl Node {
-    /// Ends the cancelations that wait.
-    pub fn end_own_tasks(&mut self, now: i64) {
-        for task in self.tasks.values_mut() {
-            if task.status == "enqueued" && matches!(&task.work, Work::Cancel { uids } if uids.is_empty()) {
+    /// Somebody else has it do many things: cancelations of nothing, which are over at once.
+    pub fn add_own_tasks(&mut self, tasks: u64, now: i64) {
+        for _ in 0..tasks {
+            let (_, summary) = self.cancel_tasks(BTreeSet::new(), "?uids=4000000000", now);
+            let uid =
+                summary["taskUid"].as_u64().and_then(|uid| self.tasks.get_mut(&u32::try_from(uid).ok()?));
+            if let Some(task) = uid {
                 task.status = "succeeded";
                 task.started_at = Some(now);
                 task.finished_at = Some(now);

@@ -1,6 +1,6 @@
 //! The routes of a node.
 
-use super::{DiskTrouble, NewTask, Node, NodeReply, NodeRequest, Work, error, index_not_found};
+use super::{DiskTrouble, NewTask, Node, NodeReply, NodeRequest, NodeText, Work, error, index_not_found};
 use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -16,7 +16,8 @@ impl Parsed {
     fn of(request: &NodeRequest) -> Self {
         let path = ApiPath::parse(&request.path).expect("a path to a node can be parsed");
         let segments = path.segments().iter().map(ToString::to_string).collect();
-        let body = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+        let text = std::str::from_utf8(&request.body).unwrap_or_default();
+        let body = if text.is_empty() { Value::Null } else { text.parse().unwrap_or(Value::Null) };
         Self { segments, query: path.query().to_owned(), body }
     }
 
@@ -63,16 +64,24 @@ fn authority<'a>(method: &str, segments: &[&'a str]) -> (Option<&'static str>, O
 
 impl Node {
     /// Judges the head of a request: an error is the answer.
-    pub fn head(&self, request: &NodeRequest) -> Result<(), NodeReply> {
-        let parsed = Parsed::of(request);
-        let segments: Vec<&str> = parsed.segments.iter().map(String::as_str).collect();
+    pub fn head(&self, request: &NodeRequest) -> Result<(), NodeText> {
+        let path = ApiPath::parse(&request.path).expect("a path to a node can be parsed");
+        let segments: Vec<&str> = path.segments().iter().map(|segment| &**segment).collect();
         let (action, index) = authority(&request.method, &segments);
-        self.judge(request, action, index)
+        self.judge(request, action, index).map_err(|(status, body)| (status, body.to_string()))
     }
 
     /// Answers a request whose head was let in. `now` is in nanoseconds.
-    pub fn answer(&mut self, request: &NodeRequest, now: i64) -> NodeReply {
+    pub fn answer(&mut self, request: &NodeRequest, now: i64) -> NodeText {
         let parsed = Parsed::of(request);
+        if request.method == "GET" && parsed.segments == ["tasks"] {
+            return self.task_list(&parsed.query);
+        }
+        let (status, body) = self.reply(request, &parsed, now);
+        (status, body.to_string())
+    }
+
+    fn reply(&mut self, request: &NodeRequest, parsed: &Parsed, now: i64) -> NodeReply {
         let segments: Vec<&str> = parsed.segments.iter().map(String::as_str).collect();
         let method = request.method.as_str();
         let millis = u64::try_from(now / 1_000_000).unwrap_or(0);
@@ -81,17 +90,16 @@ impl Node {
             ("GET", ["version"]) => (200, json!({"commitSha": "", "commitDate": "", "pkgVersion": "1.50.0"})),
             ("GET", ["experimental-features"]) => (200, json!({"editDocumentsByFunction": true})),
             (_, ["keys", rest @ ..]) => self.keys(method, rest, &parsed.body, millis),
-            ("GET", ["tasks"]) => self.task_list(&parsed.query),
-            ("POST", ["tasks", "cancel"]) => self.cancel(&parsed, now),
+            ("POST", ["tasks", "cancel"]) => self.cancel(parsed, now),
             ("GET", ["tasks", uid]) => self.one_task(uid),
             ("GET", ["batches"]) => self.batches(&parsed.query),
             ("GET", ["indexes"]) => {
                 let all: Vec<Value> = self.indexes.keys().map(|uid| self.index_view(uid)).collect();
                 (200, json!({"results": all, "offset": 0, "limit": 100_000, "total": all.len()}))
             }
-            ("POST", ["indexes"]) => self.create(&parsed, now),
-            ("POST", ["swap-indexes"]) => self.swap(&parsed, now),
-            (_, ["indexes", index, rest @ ..]) => self.of_index(method, index, rest, &parsed, now),
+            ("POST", ["indexes"]) => self.create(parsed, now),
+            ("POST", ["swap-indexes"]) => self.swap(parsed, now),
+            (_, ["indexes", index, rest @ ..]) => self.of_index(method, index, rest, parsed, now),
             _ => self.not_known(method, &request.path),
         }
     }
@@ -221,9 +229,11 @@ impl Node {
     }
 
     fn cancel(&mut self, parsed: &Parsed, now: i64) -> NodeReply {
-        let uids: BTreeSet<u32> = self.selected(&parsed.query);
-        let details =
-            json!({"matchedTasks": uids.len(), "canceledTasks": null, "originalFilter": parsed.query});
+        self.cancel_tasks(self.selected(&parsed.query), &parsed.query, now)
+    }
+
+    pub(super) fn cancel_tasks(&mut self, uids: BTreeSet<u32>, query: &str, now: i64) -> NodeReply {
+        let details = json!({"matchedTasks": uids.len(), "canceledTasks": null, "originalFilter": query});
         let work = Work::Cancel { uids };
         // It needs no room of its own.
         let disk = std::mem::replace(&mut self.disk, DiskTrouble::Nothing);

@@ -7,17 +7,23 @@ use crate::{
     client::Clients,
     control::{Control, ControlReply, ControlRequest, Output, Setup, no_answer},
     gateway::Gateway,
-    node::{Node, NodeReply, NodeRequest},
+    node::{Node, NodeRequest, NodeText},
     random::Rng,
 };
 use miroir_control::node::NodeAnswer;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+/// The most that happens in a history. In those of 25 simulated seconds that end, it is a hundredth of it.
+const MOST_STEPS: u64 = 3_000_000;
 
 /// Something that happens at a moment.
 pub type Event = Box<dyn FnOnce(&mut World)>;
 
 /// What to do with a node's answer. An error says whether the node surely has nothing of the request.
-pub type OnNodeReply = Box<dyn FnOnce(&mut World, Result<NodeReply, bool>)>;
+pub type OnNodeReply = Box<dyn FnOnce(&mut World, Result<NodeText, bool>)>;
 
 /// What to do with the control plane's reply; `None` where the connection broke.
 pub type OnControlReply = Box<dyn FnOnce(&mut World, Option<ControlReply>)>;
@@ -49,8 +55,18 @@ pub struct Network {
     pub slow_until: u64,
     /// Bodies that will be late.
     pub held_bodies: Vec<HeldBody>,
+    /// The node whose body is late, and until when.
+    late: Option<(String, u64)>,
     /// Commits and reports that will arrive twice.
     pub doubled: u64,
+}
+
+impl Network {
+    /// Whether messages get lost, or are slow.
+    pub fn is_troubled(&self, now: u64) -> bool {
+        let is_cut = self.partitions.iter().any(|(_, _, until)| now < *until);
+        is_cut || now < self.loss.0 || now < self.slow_until
+    }
 }
 
 /// Everything.
@@ -73,8 +89,6 @@ pub struct World {
     published: u64,
     /// What happened, in order, if it is to be shown.
     pub history: Option<String>,
-    /// A hash of what happened.
-    pub digest: u64,
     /// What must not happen, and did.
     pub violations: Vec<String>,
     pub crashes: u64,
@@ -83,6 +97,12 @@ pub struct World {
     pub late_bodies: u64,
     /// Whether a node has lost its disk.
     pub has_lost_disks: bool,
+    /// Nodes that have lost their disks, and may not have everything again.
+    pub empty_disks: BTreeSet<String>,
+    /// Requests whose senders wait for an answer until they give up.
+    unheard: Vec<OnNodeReply>,
+    /// How much has happened.
+    steps: u64,
     /// The ledger's tasks as they were when they were new.
     pub first_rows: BTreeMap<u32, Row>,
     newest_row: Option<(u32, i64)>,
@@ -107,25 +127,23 @@ impl World {
             network: Network::default(),
             published: 0,
             history: shows.then(String::new),
-            digest: 0,
             violations: Vec::new(),
             crashes: 0,
             clients: Clients::default(),
             late_bodies: 0,
             has_lost_disks: false,
+            empty_disks: BTreeSet::new(),
+            unheard: Vec::new(),
+            steps: 0,
             first_rows: BTreeMap::new(),
             newest_row: None,
         }
     }
 
-    /// Notes what happens.
+    /// Notes what happens, if that is to be shown.
     pub fn note(&mut self, what: impl FnOnce() -> String) {
-        let text = what();
-        for byte in text.bytes().chain(self.now.to_le_bytes()) {
-            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
         if let Some(history) = &mut self.history {
-            let _ = writeln!(history, "{:>8} {text}", self.now);
+            let _ = writeln!(history, "{:>8} {}", self.now, what());
         }
     }
 
@@ -138,6 +156,12 @@ impl World {
     /// Lets time pass until this moment.
     pub fn run_until(&mut self, until: u64) {
         loop {
+            self.steps += 1;
+            if self.steps > MOST_STEPS {
+                self.give_up();
+                self.now = self.now.max(until);
+                return;
+            }
             let next = self.events.first_key_value().map_or(until, |((at, _), _)| (*at).min(until));
             if self.step_control(next) {
                 continue;
@@ -148,6 +172,13 @@ impl World {
             }
             let (_, event) = self.events.pop_first().expect("there is one");
             event(self);
+        }
+    }
+
+    /// The history never ends.
+    fn give_up(&mut self) {
+        if self.steps == MOST_STEPS + 1 {
+            self.violations.push(format!("11: no end: {MOST_STEPS} steps until {} ms", self.now));
         }
     }
 
@@ -175,12 +206,12 @@ impl World {
                         authorization: call.authorization,
                         body: call.body.to_vec(),
                     };
-                    let done = move |_: &mut Self, answer: Result<NodeReply, bool>| {
+                    let done = move |_: &mut Self, answer: Result<NodeText, bool>| {
                         let answer = answer.map_err(no_answer).map(|(status, body)| NodeAnswer {
                             status,
                             content_type: Some("application/json".to_owned()),
                             allow: None,
-                            body: if status == 204 { Vec::new().into() } else { body.to_string().into() },
+                            body: if status == 204 { Vec::new().into() } else { body.into() },
                         });
                         let _ = reply.send(answer);
                     };

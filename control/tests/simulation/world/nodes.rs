@@ -3,7 +3,7 @@
 use super::{OnNodeReply, Party, World};
 use crate::{
     control::START,
-    node::{NodeReply, NodeRequest},
+    node::{NodeRequest, NodeText},
 };
 
 impl World {
@@ -22,9 +22,10 @@ impl World {
             });
         }
         if self.is_lost(&from, &party) {
+            self.lose(done);
             return;
         }
-        // A late change of a whole index is a known gap: nodes take no mark with it.
+        // Late changes of a whole index are a known gap, since nodes take no mark with them; so are bodies that are late at all replicas.
         let changes =
             request.method != "GET" && request.path.contains("/documents") && !request.path.contains("fetch");
         let held = self
@@ -32,8 +33,16 @@ impl World {
             .held_bodies
             .iter()
             .position(|held| changes && held.from == from && held.node == name);
+        let now = self.now;
+        let is_alone = self.network.late.as_ref().is_none_or(|(node, until)| node == name || now > *until);
+        let held = held.filter(|_| is_alone);
         let late = held.map_or(0, |held| self.network.held_bodies.remove(held).millis);
         let latency = self.latency();
+        if late > 0 {
+            let before =
+                self.network.late.take().filter(|(node, _)| node == name).map_or(0, |(_, until)| until);
+            self.network.late = Some((name.to_owned(), before.max(now + latency + late)));
+        }
         let name = name.to_owned();
         self.after(latency, move |world| world.head_arrives(from, name, request, late, done));
     }
@@ -97,19 +106,15 @@ impl World {
         self.violations
             .extend(unknown.into_iter().map(|what| format!("the model of a node does not know {what}")));
         if reply.0 == 202 {
-            self.note(|| {
-                format!(
-                    "{name} has taken {} {} as its task {}",
-                    request.method, request.path, reply.1["taskUid"]
-                )
-            });
+            self.note(|| format!("{name} has taken {} {}: {}", request.method, request.path, reply.1));
             self.kick(&name);
         }
         self.answer_of_node(&from, &name, process, reply, done);
     }
 
-    fn answer_of_node(&mut self, to: &Party, name: &str, process: u64, reply: NodeReply, done: OnNodeReply) {
+    fn answer_of_node(&mut self, to: &Party, name: &str, process: u64, reply: NodeText, done: OnNodeReply) {
         if self.is_lost(&Party::Node(name.to_owned()), to) {
+            self.lose(done);
             return;
         }
         let latency = self.latency();
@@ -118,6 +123,16 @@ impl World {
             let is_same = world.nodes.get(&name).is_some_and(|node| node.process == process);
             done(world, if is_same { Ok(reply) } else { Err(false) });
         });
+    }
+
+    /// What becomes of a request that is lost, or whose answer is: the connection breaks after a while, or its sender never hears of it.
+    fn lose(&mut self, done: OnNodeReply) {
+        if self.rng.once_in(2) {
+            let latency = self.latency();
+            self.after(latency, move |world| done(world, Err(false)));
+        } else {
+            self.unheard.push(done);
+        }
     }
 
     /// Has a node go on with its queue.
@@ -141,11 +156,12 @@ impl World {
             self.after(left, move |world| world.end_batch(name, process));
             return;
         }
-        let batch = node.batch.clone();
-        node.end_batch(now);
-        let ended: Vec<String> =
-            batch.iter().map(|uid| format!("{uid} {}", node.tasks[uid].status)).collect();
-        self.note(|| format!("{name} has ended its tasks {}", ended.join(", ")));
+        let batch = node.end_batch(now);
+        let ended: Vec<(u32, &str)> = batch.into_iter().map(|uid| (uid, node.tasks[&uid].status)).collect();
+        self.note(|| {
+            let ended: Vec<String> = ended.iter().map(|(uid, status)| format!("{uid} {status}")).collect();
+            format!("{name} has ended its tasks {}", ended.join(", "))
+        });
         self.kick(&name);
     }
 }

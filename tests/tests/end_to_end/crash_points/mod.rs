@@ -7,7 +7,7 @@
 mod agreement;
 
 use agreement::agree;
-use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, tell, wait_until};
+use miroir_tests::{Answer, Client, Options, Random, Sandbox, number, pass, tell, wait_until};
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
@@ -25,7 +25,7 @@ pub fn cluster() -> Sandbox {
         shards: 4,
         lease_ms: 1_000,
         write_timeout_ms: 2_000,
-        node_env: &[("MIROIR_CRASH_POINTS", "1")],
+        env: &[("MIROIR_CRASH_POINTS", "1")],
         ..Options::default()
     })
 }
@@ -295,7 +295,14 @@ fn crash_file(cluster: &Sandbox) -> PathBuf {
 
 /// The commits until the control plane is killed; `None` if it was.
 fn left(cluster: &Sandbox) -> Option<u32> {
-    std::fs::read_to_string(crash_file(cluster)).ok()?.split(' ').next()?.parse().ok()
+    loop {
+        let text = std::fs::read_to_string(crash_file(cluster)).ok()?;
+        // It may be empty for a moment, while the control plane writes it.
+        if let Some(left) = text.split(' ').next().and_then(|left| left.parse().ok()) {
+            return Some(left);
+        }
+        pass(Duration::from_millis(1));
+    }
 }
 
 fn control_runs(cluster: &Sandbox) -> bool {

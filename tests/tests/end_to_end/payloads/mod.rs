@@ -104,7 +104,7 @@ pub fn deletions_and_edits_are_taken_and_refused_as_by_one_node(cluster: &Sandbo
     compare(cluster, node, &cases::deletions_and_edits());
 }
 
-pub fn what_an_indexs_settings_refuse_is_refused_as_by_one_node(cluster: &Sandbox, node: &Node) {
+pub fn what_settings_of_an_index_refuse_is_refused_as_by_one_node(cluster: &Sandbox, node: &Node) {
     compare(cluster, node, &cases::refused_by_settings());
 }
 

@@ -1,10 +1,6 @@
-//! No acknowledged write is lost: clients write while nodes, the control plane and gateways are killed at random.
-//!
-//! `MIROIR_CHAOS_SECONDS` sets the duration (15), `MIROIR_CHAOS_SEED` the seed (1).
+//! Writers whose documents only they write, for tests that let something happen to the cluster meanwhile.
 
-use miroir_tests::{
-    Client, Documents, End, History, Options, Random, Sandbox, number, pass, tell, wait_until,
-};
+use miroir_tests::{Client, Documents, History, Random, pass};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -12,12 +8,9 @@ use std::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-const VICTIMS: [&str; 6] = ["meili-0", "meili-1", "meili-2", "control", "gateway-0", "gateway-1"];
-const WRITERS: u64 = 4;
 /// The number of documents per writer. Each writer has its own documents, so that their expected versions follow from its own
 /// writes.
 const KEYS: usize = 12;
@@ -73,57 +66,6 @@ enum Heard {
     Refused(u16),
     /// No answer, or one that leaves the result open (503).
     Nothing,
-}
-
-pub fn nothing_acknowledged_is_lost() {
-    let cluster =
-        Sandbox::start(Options { gateways: 2, shards: 8, write_timeout_ms: 2_000, ..Options::default() });
-    let (seed, seconds) = (number("MIROIR_CHAOS_SEED", 1), number("MIROIR_CHAOS_SECONDS", 15));
-    cluster.client.create("books", "id", &json!({}));
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let load = Load::new(vec![cluster.gateway(0), cluster.gateway(1)]);
-    let over = AtomicBool::new(false);
-    let mut kills = BTreeMap::<String, u32>::new();
-    thread::scope(|scope| {
-        for writer in 0..WRITERS {
-            let (load, over) = (&load, &over);
-            scope.spawn(move || load.write(writer, Random(seed * 1_000 + writer), over));
-        }
-        let _end = End(&over);
-        let mut random = Random(seed * 1_000 + WRITERS);
-        let mut victims = Vec::new();
-        while Instant::now() < until {
-            if victims.is_empty() {
-                // Each victim once, in random order.
-                victims = VICTIMS.to_vec();
-            }
-            let victim = victims.swap_remove(random.below(victims.len()));
-            *kills.entry(victim.to_owned()).or_default() += 1;
-            cluster.kill(victim);
-            // Long enough for writes to come while it is away.
-            pass(Duration::from_millis(200));
-            random.pause(2_500);
-            cluster.revive(victim);
-            if victim.starts_with("meili") {
-                // One node at a time: two replicas do not survive a second loss.
-                cluster.wait_repaired_by_control();
-            }
-            random.pause(1_500);
-        }
-    });
-    wait_until("the cluster answers", || {
-        cluster
-            .client
-            .try_send("GET", "/tasks?limit=1", None, Vec::new())
-            .is_ok_and(|answer| answer.status == 200)
-    });
-    cluster.wait_idle();
-    cluster.wait_repaired();
-    let held = cluster.identical("books", "id");
-    let log = load.log();
-    let counted = judge(&cluster.client, &log, &held);
-    tell!("kills: {kills:?}; {} documents; {counted}", held.len());
-    assert!(log.len() as u64 > seconds, "writers were held up: {}", log.len());
 }
 
 fn write(client: &Client, key: &str, version: Option<u64>) -> Heard {

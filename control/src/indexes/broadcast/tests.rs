@@ -1,0 +1,101 @@
+use super::*;
+use crate::{
+    auth::authorize,
+    domain::cluster_state::Missed,
+    sync::health,
+    testing::{ClusterBuilder, Reply, Script},
+};
+use miroir_core::shard::Shard;
+use serde_json::json;
+
+#[test]
+fn renames_and_swaps_move_the_catalogue() {
+    let index = |key: &str| Index { primary_key: Some(key.into()), ..Index::default() };
+    let mut cluster_state = ClusterState::default();
+    cluster_state.indexes.insert("a".into(), index("ka"));
+    cluster_state.indexes.insert("b".into(), index("kb"));
+    apply(&mut cluster_state, &Effect::Swap { pairs: vec![("a".into(), "b".into(), false)] });
+    assert_eq!(cluster_state.indexes["a"].primary_key.as_deref(), Some("kb"));
+    let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("c".into()) };
+    apply(&mut cluster_state, &rename);
+    assert_eq!(cluster_state.indexes.keys().collect::<Vec<_>>(), ["b", "c"]);
+    apply(
+        &mut cluster_state,
+        &Effect::UpdateIndex { index: "b".into(), primary_key: Some("x".into()), rename: None },
+    );
+    assert_eq!(cluster_state.indexes["b"].primary_key.as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_are_moved_only_where_all_of_them_are_reached() {
+    let data = tempfile::tempdir().unwrap();
+    let script = Script::new(|_| Reply::Answer(200, json!({"results": []})));
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+    health::check(&cluster).await;
+    let master = format!("Bearer {}", cluster.secrets.master_key);
+    let grant = authorize(&cluster, Some(&master), "indexes.swap", None).await.unwrap();
+    let lock = || lock_documents(&cluster, &grant, Scope::indexes(["left", "right"]));
+    cluster.change(|cluster_state| cluster_state.mark_behind("a")).await.unwrap();
+    assert!(lock().await.is_ok(), "the other node has everything");
+    cluster.change(|cluster_state| cluster_state.mark_behind("b")).await.unwrap();
+    let refused = lock().await.unwrap_err();
+    assert_eq!(refused.to_api().status, 503, "{refused}");
+    // It catches up while the operation waits. That takes the locks.
+    let catches_up = async {
+        tokio::time::sleep(CATCH_UP / 2).await;
+        let _everything = cluster.locks.lock(Scope::everything()).await;
+        cluster.change(|cluster_state| cluster_state.behind.clear()).await.unwrap();
+    };
+    let (locked, ()) = tokio::join!(lock(), catches_up);
+    assert!(locked.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_are_moved_only_where_a_replica_is_reached_that_misses_nothing_of_them() {
+    let data = tempfile::tempdir().unwrap();
+    let script = Script::new(|call| {
+        let status = if call.method == "POST" { 202 } else { 200 };
+        Reply::Answer(status, json!({"results": [], "taskUid": 7}))
+    });
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+    health::check(&cluster).await;
+    let master = format!("Bearer {}", cluster.secrets.master_key);
+    let grant = authorize(&cluster, Some(&master), "indexes.swap", None).await.unwrap();
+    let swap = async || {
+        let held = lock_documents(&cluster, &grant, Scope::indexes(["left", "right"])).await?;
+        let task = NewTask { index: None, kind: TaskKind::IndexSwap, details: None, custom_metadata: None };
+        let request = NodeRequest {
+            method: "POST".to_owned(),
+            path: "/swap-indexes".into(),
+            body: Some(json!([])),
+            main: true,
+        };
+        let effect = Effect::Swap { pairs: vec![("left".into(), "right".into(), false)] };
+        let authority = Authority::Master;
+        let at_once = ImmediateEffect::Nothing;
+        run(&cluster, held, Operation { task, requests: vec![request], authority, at_once, effect }).await
+    };
+    let shard = Shard(0);
+    let misses = async |index: &str, node: &str| {
+        let mark = |state: &mut ClusterState| _ = state.mark_missed(index, shard, node, Missed::Recorded);
+        cluster.change(mark).await.unwrap();
+    };
+    // Each of the nodes has all of one of them only.
+    misses("left", "a").await;
+    misses("right", "b").await;
+    let refused = swap().await.unwrap_err();
+    assert!(matches!(refused, Error::OutOfReach { shards: 1 }), "{refused}");
+    // It gets what it missed while the operation waits. That takes the locks.
+    let mends = async {
+        tokio::time::sleep(CATCH_UP / 2).await;
+        let _right = cluster.locks.lock(Scope::shards("right", &[shard])).await;
+        cluster.change(|state| state.mark_whole("right", shard, "b")).await.unwrap();
+    };
+    let (swapped, ()) = tokio::join!(swap(), mends);
+    swapped.unwrap();
+    let state = cluster.cluster_state();
+    for index in ["left", "right"] {
+        assert_eq!(state.stale.get(index, "a", shard), Some(Missed::Anything), "{index}");
+        assert!(state.is_whole(index, shard, "b"));
+    }
+}
