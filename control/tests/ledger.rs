@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// A ledger of before there were versions, with a row of every kind.
 const UNVERSIONED: &str = include_str!("ledgers/version-0.sql");
+/// Ledgers of older versions, with a row of every kind.
+const OLDER: [&str; 2] = [include_str!("ledgers/version-1.sql"), include_str!("ledgers/version-4.sql")];
 
 /// A folder with the ledger that this SQL makes.
 fn folder_of(sql: &str) -> (TempDir, PathBuf) {
@@ -72,9 +74,7 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
     drop(Ledger::open(new.path()).unwrap());
     // One of before gateways had leases.
     let older = format!("{UNVERSIONED} DROP TABLE leases;");
-    // Version 1 has the tables of before there were versions.
-    let first = format!("{UNVERSIONED} PRAGMA user_version = 1;");
-    for sql in [UNVERSIONED, &older, &first] {
+    for sql in [UNVERSIONED, &older].into_iter().chain(OLDER) {
         let (folder, file) = folder_of(sql);
         // It is opened again as it is.
         for _ in 0..2 {
@@ -82,6 +82,15 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
             assert_eq!(schema(&file), schema(&new_file(&new)));
         }
     }
+}
+
+#[tokio::test]
+async fn in_an_older_ledger_no_replica_is_stale_in_an_index_and_gateways_may_not_know_that() {
+    let (folder, file) = folder_of(OLDER[0]);
+    assert_eq!(version(&file), 1);
+    let cluster_state = Ledger::open(folder.path()).unwrap().call(catalogue::load).await.unwrap().unwrap();
+    assert!(cluster_state.stale.is_empty() && !cluster_state.stale_by_index);
+    assert_eq!((cluster_state.version, cluster_state.replicas.len()), (9, 2));
 }
 
 #[test]

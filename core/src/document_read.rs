@@ -18,17 +18,19 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct DocumentRead {
     topology: Arc<Topology>,
     head: RequestHead,
+    index: String,
     shard: Shard,
     failed: BTreeSet<u16>,
     asked: Option<u16>,
 }
 
 impl DocumentRead {
-    /// Starts reading the document with this id, given as text.
+    /// Starts reading the document of an index with this id, given as text.
     #[must_use]
-    pub fn start(topology: Arc<Topology>, head: RequestHead, id: &str) -> Progress<Self> {
+    pub fn start(topology: Arc<Topology>, head: RequestHead, index: &str, id: &str) -> Progress<Self> {
         let shard = Shard::of_document(id, topology.shard_count());
-        Self { topology, head, shard, failed: BTreeSet::new(), asked: None }.ask()
+        let index = index.to_owned();
+        Self { topology, head, index, shard, failed: BTreeSet::new(), asked: None }.ask()
     }
 
     /// Handles the answer to the pending callout.
@@ -60,7 +62,8 @@ impl DocumentRead {
 
     fn ask(mut self) -> Progress<Self> {
         let seed = xxh3_64(self.head.path.to_string().as_bytes());
-        let plan = fan_out::plan(&self.topology, [self.shard], &self.failed, seed);
+        let stale = self.topology.config().stale.of(&[&self.index]);
+        let plan = fan_out::plan(&self.topology, &stale, [self.shard], &self.failed, seed);
         let Some((node, _)) = plan.asks.first() else {
             let message = format!("No replica answers for shard {}.", self.shard.0);
             return Progress::Done(ApiError::new(Code::UNAVAILABLE, message).reply());

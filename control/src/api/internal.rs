@@ -66,6 +66,10 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     if has_another {
         cluster.tracked_tasks.notice();
     }
+    let known = cluster.gateways.know_stale_by_index();
+    if known.is_some_and(|known| known != cluster.cluster_state().stale_by_index) {
+        cluster.change(|cluster_state| cluster_state.stale_by_index = known == Some(true)).await?;
+    }
     Ok(Json(reply))
 }
 

@@ -9,15 +9,17 @@ pub mod gateways;
 pub mod key_cache;
 pub mod late_tasks;
 pub mod locks;
+pub mod missed;
 pub mod moves;
 pub mod open_writes;
+pub mod sources;
 pub mod tracked_tasks;
 pub mod write_keys;
 
 use crate::{
     base::{
         config::{ClusterConfig, NodeConfig},
-        error::{Error, Result},
+        error::Result,
         outbound::Outbound,
         random::SharedRandom,
         secrets::Secrets,
@@ -32,10 +34,9 @@ use crate::{
     },
     domain::cluster_state::ClusterState,
     ledger::Ledger,
-    node::{ClusterKey, Http, Node, NodeAnswer, Request, SHORT_QUESTION, TIMEOUT, Transport},
+    node::{ClusterKey, Http, Node, Transport},
     publish::Publisher,
 };
-use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -318,59 +319,6 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
         self.nodes().iter().find(|node| node.name == name).cloned()
-    }
-
-    /// Nodes that are up and not behind, in the topology's order.
-    #[must_use]
-    pub fn current(&self) -> Vec<Arc<Node>> {
-        let cluster_state = self.cluster_state();
-        self.nodes()
-            .iter()
-            .filter(|node| node.is_up() && !cluster_state.behind.contains(&node.name))
-            .cloned()
-            .collect()
-    }
-
-    /// How many shards have no active replica on one of these nodes.
-    #[must_use]
-    pub fn shards_out_of_reach(&self, nodes: &[Arc<Node>]) -> usize {
-        let cluster_state = self.cluster_state();
-        let is_reached = |shard: &Shard| {
-            cluster_state.active(*shard).any(|name| nodes.iter().any(|node| node.name == *name))
-        };
-        cluster_state.shards().filter(|shard| !is_reached(shard)).count()
-    }
-
-    /// Nodes that are up, each with shards of which it has an active replica, so that each shard occurs once. Shards without
-    /// such a node are left out.
-    #[must_use]
-    pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
-        let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
-        for shard in shards {
-            let node =
-                cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
-            if let Some(node) = node {
-                sources.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
-            }
-        }
-        sources.into_values().collect()
-    }
-
-    /// Sends a request to one current node after another until one answers. Only the last one may take long.
-    ///
-    /// # Errors
-    /// No node answered.
-    pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
-        let (nodes, mut failure) = (self.current(), Error::NoNode);
-        for (place, node) in nodes.iter().enumerate() {
-            let patience = if place + 1 < nodes.len() { SHORT_QUESTION } else { TIMEOUT };
-            match node.send_within(request, patience).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
     }
 
     /// Whether clients can be served; `/health` reports this.

@@ -19,7 +19,11 @@ use crate::{
     node::{Node, NodeAnswer, Request, TIMEOUT, TaskInfo},
 };
 use miroir_core::shard::Shard;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// How often nodes are asked for their new tasks. Until then, a reader may see what a late task wrote.
@@ -297,28 +301,56 @@ impl Examination<'_> {
         asked.is_ok()
     }
 
-    /// Makes the replicas stale that a late task may have changed. The other replicas have what was decided.
+    /// Makes the replicas stale that a late task may have changed, in its index. The other replicas have what was decided.
     async fn distrust(&self, late: LateTask) -> Result<()> {
         let LateTask { task, shards } = late;
-        let (cluster, name) = (self.cluster, &self.node.name);
         tracing::warn!(
-            node = name.as_str(),
+            node = self.node.name.as_str(),
             task = task.node_task,
             mark = %task.mark,
+            index = task.index,
             shards = shards.len(),
             "a node has taken a request after it was decided: its replicas are stale"
         );
+        let mut index = self.index_of(&task).await.unwrap_or_else(|_| task.index.clone());
+        loop {
+            self.distrust_in(index.as_deref(), &task, &shards).await?;
+            // A swap or a rename that had ended before the replicas were marked has moved the documents, and the node tells its tasks by
+            // the new name. A later one finds the replicas marked.
+            let now = self.index_of(&task).await?;
+            if now == index {
+                return Ok(());
+            }
+            index = now;
+        }
+    }
+
+    /// The name that the index of a task has on the node now; `None` if the node does not have the task any more.
+    async fn index_of(&self, task: &MarkedTask) -> Result<Option<String>> {
+        let told = self.node.tasks(&[task.node_task]).await?;
+        let told = told.iter().find(|told| told.uid() == Some(task.node_task));
+        Ok(told.map_or_else(|| task.index.clone(), |told| told.index().map(ToOwned::to_owned)))
+    }
+
+    /// Makes the node's replicas of some shards stale in an index, and in those that it may just be swapped with; in all if the index
+    /// is unknown.
+    async fn distrust_in(&self, index: Option<&str>, task: &MarkedTask, shards: &[Shard]) -> Result<()> {
+        let (cluster, name) = (self.cluster, &self.node.name);
         // Before the change, so that a hand-over sees the one or the other.
         cluster.late_tasks.note_seen(name);
-        let mut alone = Vec::new();
+        let mut alone = BTreeSet::<Shard>::new();
         cluster
             .change(|cluster_state| {
                 // A late addition creates an index that was deleted meanwhile.
-                let is_stray = |index: &String| !cluster_state.indexes.contains_key(index);
-                if task.index.as_ref().is_some_and(is_stray) {
+                if index.is_some_and(|index| !cluster_state.indexes.contains_key(index)) {
                     cluster_state.mark_behind(name);
                 }
-                alone = shards.iter().filter(|shard| !cluster_state.distrust(**shard, name)).collect();
+                let all = || cluster_state.indexes.keys().cloned().collect();
+                let indexes: BTreeSet<String> = index.map_or_else(all, |index| cluster.locks.with(index));
+                for index in &indexes {
+                    let is_alone = |shard: &Shard| !cluster_state.distrust(index, *shard, name);
+                    alone.extend(shards.iter().copied().filter(is_alone));
+                }
             })
             .await?;
         if !alone.is_empty() {

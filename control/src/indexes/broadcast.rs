@@ -10,6 +10,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
+        missed::WrittenIds,
         tracked_tasks::TrackedTask,
     },
     disguise::messages,
@@ -75,17 +76,19 @@ pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
     Held { scope, guard }
 }
 
-/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that depends on them. It must reach an active replica of every
-/// shard: documents that no node with them has moved or deleted would stay where they were, and nobody could tell later. Nodes that
-/// are behind get no operations, so that this waits until they have caught up, for a limited time.
+/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that depends on them. It must reach a replica
+/// of every shard that misses nothing of these indexes: documents that no node with them has moved or deleted would stay where they
+/// were, and nobody could tell later. Nodes that are behind get no operations, so that this waits until they have caught up, and until
+/// replicas have got what they missed, for a limited time.
 ///
 /// # Errors
-/// A shard has active replicas only on nodes that are away or behind.
+/// A shard has such replicas only on nodes that are away or behind.
 pub async fn lock_documents(cluster: &Cluster, grant: &Grant, scope: Scope) -> Result<Held> {
     let begun = cluster.clock.monotonic();
     loop {
         let held = lock(cluster, grant, scope.clone()).await;
-        let shards = cluster.shards_out_of_reach(&cluster.current());
+        let current = cluster.current().iter().map(|node| node.name.clone()).collect();
+        let shards = cluster.cluster_state().out_of_reach(held.scope.indexes.as_ref(), &current);
         if shards == 0 {
             return Ok(held);
         }
@@ -115,7 +118,8 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let Held { scope, guard } = held;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
-    let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
+    let changes_none = matches!(effect, Effect::Rules { .. });
+    let indexes = if changes_none { Some(BTreeSet::new()) } else { scope.indexes.clone() };
     let changed = NotifyRecordings { cluster, indexes };
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
@@ -123,12 +127,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     // A new name or a new primary key: nodes with documents may refuse that one.
     let is_about_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { .. })
         || matches!(at_once, ImmediateEffect::Deleted { .. });
-    if is_about_documents {
-        let shards = cluster.shards_out_of_reach(&nodes);
-        if shards > 0 {
-            return Err(Error::OutOfReach { shards });
-        }
-    }
+    let reached: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let intent = Intent::Broadcast {
         requests: requests.clone(),
         effect: effect.clone(),
@@ -138,6 +137,17 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let (clock, begun) = (cluster.clock.clone(), effect.clone());
     // In one transaction: an operation that is open in the ledger is sent, or taken back.
     let begin = move |connection: &_, cluster_state: &mut ClusterState| {
+        if is_about_documents {
+            let shards = cluster_state.out_of_reach(scope.indexes.as_ref(), &reached);
+            if shards > 0 {
+                return Err(Error::OutOfReach { shards });
+            }
+        }
+        if !begun.moves().is_empty() {
+            cluster_state
+                .spread_stale(&begun.names().collect())
+                .map_err(|_| Error::OutOfReach { shards: 1 })?;
+        }
         let task = intents::begin(connection, &task, &intent, clock.wall())?;
         note_changing(cluster_state, task.uid, &begun);
         Ok(task)
@@ -158,6 +168,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         node_tasks,
         effect,
         indexed: None,
+        written: WrittenIds::new(),
         guard: held,
     });
     // Only after the task is tracked: a move that sees the change, or gets the locks, must find the operation among the tasks
@@ -358,7 +369,8 @@ async fn redo(
     let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
-    let unsettled = TrackedTask { task, node_tasks, effect, indexed: None, guard };
+    let unsettled =
+        TrackedTask { task, node_tasks, effect, indexed: None, written: WrittenIds::new(), guard };
     cluster.tracked_tasks.restore(unsettled, None, &stored.interrupted);
     Ok(())
 }

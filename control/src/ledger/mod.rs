@@ -14,6 +14,7 @@ pub mod late_tasks;
 pub mod leases;
 pub mod schema;
 pub mod settings;
+pub mod stale;
 pub mod steps;
 pub mod task_list;
 mod task_plan;

@@ -7,11 +7,12 @@ use crate::base::error::Result;
 use rusqlite::Connection;
 
 /// What makes each version out of the one before, the first out of an empty file.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/1_tables.sql"),
     include_str!("migrations/2_endings.sql"),
     include_str!("migrations/3_task_lists.sql"),
     include_str!("migrations/4_late_tasks.sql"),
+    include_str!("migrations/5_stale_in_indexes.sql"),
 ];
 
 /// Tables that every ledger has had: a database without them belongs to another program.

@@ -5,7 +5,7 @@ use crate::{
         error::{Error, Result},
         log,
     },
-    cluster::{Cluster, tracked_tasks::TrackedTask},
+    cluster::{Cluster, missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent, Step},
         key_holder::read_key,
@@ -132,7 +132,7 @@ async fn wait_for_nodes(cluster: &Cluster) -> Result<()> {
         let cluster_state = cluster.cluster_state();
         let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
         let unreadable =
-            cluster_state.shards().filter(|shard| !cluster_state.active(*shard).any(is_up)).count();
+            cluster_state.shards().filter(|shard| !cluster_state.is_readable(*shard, is_up)).count();
         let nodes = cluster.nodes();
         let waited = cluster.clock.since(begun);
         if nodes.iter().all(|node| node.is_up()) || (unreadable == 0 && waited > READABLE) {
@@ -242,7 +242,15 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                         true => Some(cluster.locks.lock(broadcast::scope(&task, &effect)).await),
                         false => None,
                     };
-                    let unsettled = TrackedTask { task, node_tasks: found.tasks, effect, indexed, guard };
+                    let unsettled = TrackedTask {
+                        task,
+                        node_tasks: found.tasks,
+                        effect,
+                        indexed,
+                        // Which documents a write changed was not stored.
+                        written: WrittenIds::new(),
+                        guard,
+                    };
                     cluster.tracked_tasks.restore(unsettled, found.ending, &found.interrupted);
                 }
             }

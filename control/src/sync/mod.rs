@@ -239,8 +239,8 @@ fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
     Value::Object(all)
 }
 
-/// Sets the primary key of an index on a node. If the index has documents under another key, it is deleted, unless the node has
-/// active replicas, which may be the only copies. Returns whether the index still exists.
+/// Sets the primary key of an index on a node. If the index has documents under another key, it is deleted, unless the node is
+/// read for it: these may be the only copies. Returns whether the index still exists.
 async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Result<bool> {
     let path = ApiPath::of_index(index, &[]);
     if node.index_size(index).await? == Some(0) {
@@ -249,7 +249,7 @@ async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Re
         return Ok(true);
     }
     let cluster_state = cluster.cluster_state();
-    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| *name == node.name)) {
+    if cluster_state.shards().any(|shard| cluster_state.is_whole(index, shard, &node.name)) {
         let name = &node.name;
         return Err(Error::Other(format!(
             "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents"

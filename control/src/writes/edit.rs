@@ -13,12 +13,15 @@ use crate::{
     },
     cluster::{
         Cluster,
+        missed::{self, WrittenIds},
         open_writes::{OpenWrite, UndecidedWrite},
     },
     disguise::messages,
-    domain::{cluster_state::Replica, task::TaskStatus, task_details::nothing_done, verdict::not_written},
+    domain::{
+        cluster_state::ClusterState, task::TaskStatus, task_details::nothing_done, verdict::not_written,
+    },
     fencing::{in_flight, write_keys::LATE_REQUESTS_END},
-    ledger::{intents, tasks::Ending},
+    ledger::{intents, late_tasks, tasks::Ending},
     node::{Node, Request, TIMEOUT, TaskInfo},
 };
 use futures_util::future::join_all;
@@ -67,7 +70,7 @@ fn in_background(cluster: &Arc<Cluster>, write: UndecidedWrite, is_resumed: bool
             // The requests sent before carry keys that are deleted by now. After this pause, nodes have queued every request that
             // they had let in before.
             tokio::time::sleep(LATE_REQUESTS_END).await;
-            sending.ask().await;
+            sending.find().await;
         }
         if let Err(error) = sending.run().await {
             tracing::error!(uid, error = %error.chain(), "an edit could not be decided yet; it is resumed");
@@ -98,9 +101,24 @@ impl<'a> Sending<'a> {
         Self { cluster, write, shards_of, taken, silent, refused }
     }
 
-    /// Whether no node has it, nor may have it.
-    fn is_nowhere(&self) -> bool {
-        self.taken.is_empty() && self.silent.is_empty()
+    /// Asks nodes whether they have it, until one does, or each shard has a replica that does not.
+    async fn find(&mut self) {
+        loop {
+            self.ask().await;
+            let depends_on_silent = |(shard, writers): (&Shard, &Vec<NodeName>)| {
+                let mut staying = writers.iter().filter(|node| self.stays(*shard, node)).peekable();
+                staying.peek().is_some() && staying.all(|node| self.silent.contains(node))
+            };
+            if !self.taken.is_empty() || !self.write.writers.iter().any(depends_on_silent) {
+                return;
+            }
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    /// Whether a node's replica of a shard is still one that gets the edit.
+    fn stays(&self, shard: Shard, node: &NodeName) -> bool {
+        self.cluster.cluster_state().writers(&self.write.index, shard).any(|writer| writer == node)
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -112,16 +130,16 @@ impl<'a> Sending<'a> {
         // If every node has every document, all nodes refuse what one of them refuses, and one that takes the edit has all
         // shards: a trial is not needed.
         let holds_all = |shards: &Vec<Shard>| shards.len() == write.writers.len();
-        if self.is_nowhere()
+        if self.taken.is_empty()
             && !self.shards_of.values().all(holds_all)
             && let Some(error) =
                 Trial::new(cluster, &write.index, &edit, &self.shards_of).run(&write.writers).await
         {
-            return fail(cluster, write, error).await;
+            return self.fail(error).await;
         }
         self.send(&edit).await;
         let mut pause = PAUSE;
-        while !self.is_nowhere() && !self.lacking().is_empty() {
+        while !(self.taken.is_empty() && self.silent.is_empty()) && !self.lacking().is_empty() {
             tracing::warn!(
                 uid = write.task.uid,
                 shards = ?self.lacking(),
@@ -133,17 +151,14 @@ impl<'a> Sending<'a> {
             self.send(&edit).await;
         }
         // The client has its 202 already: the task tells the result.
-        let _ = commit::apply(cluster, write, &self.taken, &self.silent, None).await?;
+        let _ = commit::apply(cluster, write, &self.taken, &self.silent, WrittenIds::new()).await?;
         Ok(())
     }
 
     /// The shards of which no replica has it that stays, and some replica can still get it.
     fn lacking(&self) -> BTreeSet<Shard> {
-        let cluster_state = self.cluster.cluster_state();
         let is_lacking = |(shard, writers): &(&Shard, &Vec<NodeName>)| {
-            let stays =
-                |node: &&NodeName| cluster_state.replica(**shard, node).is_some_and(Replica::is_written);
-            let mut staying = writers.iter().filter(stays);
+            let mut staying = writers.iter().filter(|node| self.stays(**shard, node));
             let is_taken = staying.clone().any(|node| self.taken.contains_key(node));
             !is_taken && staying.any(|node| !self.refused.contains(node))
         };
@@ -188,6 +203,36 @@ impl<'a> Sending<'a> {
                 }
             }
         }
+    }
+
+    /// Ends its task with an error: no node has it, or only some that others stand in for.
+    async fn fail(&self, mut error: ErrorBody) -> Result<()> {
+        let (cluster, write) = (self.cluster, self.write);
+        let uid = write.task.uid;
+        error.message = messages::shift_lines(&messages::message(&error.message), EDIT_LINES_BEFORE);
+        let now = cluster.clock.wall();
+        let ending = Ending {
+            status: TaskStatus::Failed,
+            details: nothing_done(write.task.details.as_ref()),
+            error: Some(error),
+            started_at: Some(now.max(write.task.enqueued_at)),
+            finished_at: now,
+        };
+        let not_taken = commit::not_taken(write, &self.taken);
+        let (index, silent, shards) =
+            (write.index.clone(), self.silent.clone(), write.writers.keys().copied().collect::<Vec<_>>());
+        let recorder = cluster.mover.recorder.clone();
+        let end = move |connection: &_, cluster_state: &mut ClusterState| {
+            let unknown = WrittenIds::new();
+            for shard in &shards {
+                let missed = missed::kind(&unknown, *shard);
+                cluster_state.withdraw_or_keep_one(&index, *shard, |node| silent.contains(node), missed);
+            }
+            missed::record(connection, cluster_state, &recorder, &index, shards.iter().copied(), &unknown)?;
+            late_tasks::store_missed(connection, uid, &not_taken)?;
+            intents::end(connection, uid, &ending)
+        };
+        cluster.change_stored(end).await
     }
 
     /// Asks the nodes that have not said that they have it. A node that still has a fenced key may accept it later than it answers.
@@ -357,18 +402,4 @@ async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(Duration::from_millis(300));
     }
-}
-
-async fn fail(cluster: &Cluster, write: &OpenWrite, mut error: ErrorBody) -> Result<()> {
-    let uid = write.task.uid;
-    error.message = messages::shift_lines(&messages::message(&error.message), EDIT_LINES_BEFORE);
-    let now = cluster.clock.wall();
-    let ending = Ending {
-        status: TaskStatus::Failed,
-        details: nothing_done(write.task.details.as_ref()),
-        error: Some(error),
-        started_at: Some(now.max(write.task.enqueued_at)),
-        finished_at: now,
-    };
-    cluster.ledger.call(move |connection| intents::end(connection, uid, &ending)).await
 }

@@ -7,6 +7,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::Scope,
+        missed::WrittenIds,
         open_writes::{OpenWrite, UndecidedWrite},
     },
     domain::intent::Intent,
@@ -49,7 +50,9 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Res
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
         }
-        match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
+        // A gateway that sends no commit does not say which documents it wrote.
+        let decided = commit::apply(cluster, &write, &taken, &found.silent, WrittenIds::new());
+        match decided.instrument(span.clone()).await {
             Ok(decision) => {
                 write.decision.send_replace(Some(decision));
                 write.decided();

@@ -111,6 +111,7 @@ async fn the_ledger_has_these_rows_after_all_that_clients_and_operators_do() {
         vm: "vm".into(),
         oldest: control.cluster.cluster_state().version,
         has_heard: Some(true),
+        stale_by_index: true,
         ..Report::default()
     };
     assert_eq!(control.internal(REPORT_PATH, &report).await.0, 200);

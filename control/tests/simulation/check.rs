@@ -98,6 +98,7 @@ fn unrest(world: &World) -> Vec<String> {
     add(!cluster.is_ready(), "the control plane has not started".to_owned());
     let inactive = state.replicas.iter().flatten().filter(|replica| !replica.is_active()).count();
     add(inactive > 0, format!("{inactive} replicas are not active"));
+    add(!state.stale.is_empty(), format!("{} replicas are stale in an index", state.stale.count()));
     add(state.is_moving(), "replicas are moving".to_owned());
     add(!state.behind.is_empty(), format!("{:?} are behind", state.behind));
     add(!state.changing.is_empty(), "settings are changing".to_owned());
@@ -287,7 +288,7 @@ impl Truth {
                 for id in 0..10 {
                     let shard =
                         Shard::of_document(&id.to_string(), u16::try_from(state.replicas.len()).unwrap());
-                    let is_active = state.active(shard).any(|active| *active == *node.name.as_str());
+                    let is_active = state.is_whole(name, shard, &node.name);
                     let found = of_node.documents.get(&id.to_string()).map(untagged);
                     let expected = index.documents.get(&id).cloned().unwrap_or_default();
                     if is_active && !expected.is_open && found != expected.content {

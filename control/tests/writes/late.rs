@@ -22,14 +22,14 @@ async fn missed_by_one(control: &Control, a: &FakeNode) -> (u32, String) {
 
 fn active(control: &Control) -> Vec<String> {
     let cluster_state = control.cluster.cluster_state();
-    let mut active: Vec<String> = cluster_state.active(Shard(1)).map(ToString::to_string).collect();
+    let mut active: Vec<String> = cluster_state.whole("movies", Shard(1)).map(ToString::to_string).collect();
     active.sort();
     active
 }
 
 /// A lock that keeps the mover from handing over, and no writer.
 async fn hold(control: &Control) -> LockGuard {
-    control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await
+    control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)])).await
 }
 
 #[tokio::test]
@@ -44,8 +44,10 @@ async fn a_replica_that_takes_a_request_late_is_repaired_again() {
     b.add_documents("movies", uid, &key).await;
     until("stale", || active(&control) == ["n0"]).await;
     assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen + 1);
-    let others = control.cluster.cluster_state().stale_on("n1");
-    assert_eq!(others, [Shard(1)], "the write had no other shard");
+    let state = control.cluster.cluster_state();
+    let stale: Vec<_> =
+        state.stale.iter().map(|(index, node, shard, _)| (index, node.as_str(), shard)).collect();
+    assert_eq!(stale, [("movies", "n1", Shard(1))], "the write had no other shard and no other index");
     drop(held);
     until("repaired", || active(&control) == ["n0", "n1"]).await;
     assert_eq!(control.task(uid).await["status"], "succeeded");

@@ -142,4 +142,6 @@ mod deep_hybrid_tests;
 #[cfg(test)]
 mod deep_tests;
 #[cfg(test)]
+mod stale_tests;
+#[cfg(test)]
 mod tests;

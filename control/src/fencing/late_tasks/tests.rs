@@ -13,9 +13,9 @@ use miroir_core::protocol::{WriteOperation, metadata};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Mutex};
 
-/// The tasks of node `a`, of which a page has three.
+/// The tasks of node `a`, of which a page has three; and the name that their index has where a task is asked for by its uid.
 #[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<Vec<Value>>>);
+struct Tasks(Arc<Mutex<Vec<Value>>>, Arc<Mutex<Option<&'static str>>>);
 
 impl Tasks {
     fn add(&self, metadata: &str) {
@@ -36,8 +36,11 @@ impl Tasks {
             let uid = task["uid"].as_u64().unwrap();
             uid >= from && uids.as_ref().is_none_or(|uids| uids.contains(&uid))
         };
-        let found: Vec<&Value> = tasks.iter().filter(is_asked).collect();
-        let next = found.get(3).map(|task| &task["uid"]);
+        let mut found: Vec<Value> = tasks.iter().filter(is_asked).cloned().collect();
+        if let (Some(_), Some(name)) = (&uids, *self.1.lock().unwrap()) {
+            found.iter_mut().for_each(|task| task["indexUid"] = json!(name));
+        }
+        let next = found.get(3).map(|task| task["uid"].clone());
         Reply::Answer(200, json!({"results": found[..found.len().min(3)], "next": next}))
     }
 
@@ -79,7 +82,14 @@ async fn decide(cluster: &Cluster, uid: u32) {
 async fn look(cluster: &Cluster) -> (BTreeMap<u32, u32>, Vec<Shard>) {
     let node = cluster.node("a").unwrap();
     let open = examine(cluster, &node).await.unwrap();
-    (open, cluster.cluster_state().stale_on("a"))
+    (open, stale_in(cluster, "books"))
+}
+
+/// The shards of which node `a` misses something of an index.
+fn stale_in(cluster: &Cluster, index: &str) -> Vec<Shard> {
+    let cluster_state = cluster.cluster_state();
+    let of_a = cluster_state.stale.iter().filter(|(of, node, ..)| (*of, node.as_str()) == (index, "a"));
+    of_a.map(|(_, _, shard, _)| shard).collect()
 }
 
 #[tokio::test]
@@ -179,6 +189,38 @@ async fn a_late_write_to_an_index_that_is_gone_leaves_its_node_behind() {
     tasks.add(&metadata(uid));
     look(&cluster).await;
     assert!(cluster.cluster_state().behind.contains("a"));
+}
+
+#[tokio::test]
+async fn a_late_task_makes_replicas_stale_in_its_own_index_under_each_name_that_it_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    for index in ["old", "other"] {
+        let add = |state: &mut ClusterState| {
+            state.indexes.insert(index.to_owned(), Index::default());
+        };
+        cluster.change(add).await.unwrap();
+    }
+    look(&cluster).await;
+    // The index is being renamed: nodes may have the documents under either name.
+    let renaming = cluster.locks.lock(crate::cluster::locks::Scope::indexes(["books", "old"])).await;
+    let uid = open_write(&cluster).await;
+    decide(&cluster, uid).await;
+    tasks.add(&metadata(uid));
+    assert_eq!(look(&cluster).await.1, [Shard(1)]);
+    assert_eq!((stale_in(&cluster, "old"), stale_in(&cluster, "other")), (vec![Shard(1)], Vec::new()));
+    drop(renaming);
+    // The node had renamed it before it was asked what the task wrote to.
+    cluster.change(|state| state.stale = Default::default()).await.unwrap();
+    let uid = open_write(&cluster).await;
+    decide(&cluster, uid).await;
+    tasks.add(&metadata(uid));
+    *tasks.1.lock().unwrap() = Some("old");
+    look(&cluster).await;
+    assert_eq!(stale_in(&cluster, "old"), [Shard(1)]);
+    assert!(stale_in(&cluster, "other").is_empty());
+    assert!(cluster.cluster_state().stale_on("a").is_empty(), "as a whole it is not stale");
 }
 
 #[tokio::test]
