@@ -5,6 +5,8 @@
 //!
 //! The locks of all shards are held until then, so that later writes come after it in the nodes' queues.
 
+mod trial;
+
 use super::{accepted, commit};
 use crate::{
     base::{
@@ -17,12 +19,10 @@ use crate::{
         open_writes::{OpenWrite, UndecidedWrite},
     },
     disguise::messages,
-    domain::{
-        cluster_state::ClusterState, task::TaskStatus, task_details::nothing_done, verdict::not_written,
-    },
+    domain::{cluster_state::ClusterState, task::TaskStatus, task_details::nothing_done},
     fencing::{in_flight, write_keys::LATE_REQUESTS_END},
     ledger::{intents, late_tasks, tasks::Ending},
-    node::{Node, Request, TIMEOUT, TaskInfo},
+    node::{Node, Request, TIMEOUT},
 };
 use futures_util::future::join_all;
 use miroir_core::{
@@ -40,9 +40,8 @@ use std::{
     time::Duration,
 };
 use tracing::Instrument;
+use trial::Trial;
 
-/// How long the replicas of a shard may be out of reach before an edit that no node has yet is given up.
-const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait before nodes that could not be reached are tried or asked again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause.
@@ -265,94 +264,6 @@ fn shards_by_node(writers: &BTreeMap<Shard, Vec<NodeName>>) -> BTreeMap<NodeName
     shards_of
 }
 
-/// Nodes try an edit without changing their documents.
-struct Trial<'a> {
-    cluster: &'a Arc<Cluster>,
-    index: &'a str,
-    edit: &'a Edit,
-    shards_of: &'a BTreeMap<NodeName, Vec<Shard>>,
-}
-
-impl<'a> Trial<'a> {
-    const fn new(
-        cluster: &'a Arc<Cluster>,
-        index: &'a str,
-        edit: &'a Edit,
-        shards_of: &'a BTreeMap<NodeName, Vec<Shard>>,
-    ) -> Self {
-        Self { cluster, index, edit, shards_of }
-    }
-
-    /// Returns the error of a node that refuses the edit, or the error that tells of which shards no replica could try it.
-    async fn run(&self, writers: &BTreeMap<Shard, Vec<NodeName>>) -> Option<ErrorBody> {
-        // An index without a primary key has no documents.
-        let key = self.cluster.cluster_state().indexes.get(self.index)?.primary_key.clone()?;
-        let mut tried: BTreeSet<NodeName> = BTreeSet::new();
-        let begun = self.cluster.clock.monotonic();
-        loop {
-            let nodes = self.shards_of.iter().filter(|(name, _)| !tried.contains(*name));
-            let results = nodes.map(async |(name, shards)| (name.clone(), self.on(name, shards, &key).await));
-            for (name, result) in join_all(results).await {
-                match result {
-                    Tried::Passed => drop(tried.insert(name)),
-                    Tried::Refused(error) => return Some(error),
-                    Tried::No => {}
-                }
-            }
-            let is_untried = |writers: &Vec<NodeName>| !writers.iter().any(|node| tried.contains(node));
-            let untried: BTreeSet<Shard> =
-                writers.iter().filter(|(_, writers)| is_untried(writers)).map(|(shard, _)| *shard).collect();
-            if untried.is_empty() {
-                return None;
-            }
-            if self.cluster.clock.since(begun) > TRIAL_PATIENCE {
-                return Some(
-                    not_written(
-                        &untried,
-                        "no replica of them answers, and an edit is done in all documents or in none",
-                    )
-                    .body,
-                );
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    async fn on(&self, name: &NodeName, shards: &[Shard], key: &str) -> Tried {
-        let cluster = self.cluster;
-        let Some(node) = cluster.node(name) else { return Tried::No };
-        let body = self.edit.trial(&cluster.random.name(), shards, key);
-        let path = ApiPath::of_index(self.index, &["documents", "edit"]);
-        let task = match send(cluster, &node, path, body).await {
-            Answer::Queued(task) => task,
-            Answer::Refused(error) => return Tried::Refused(error),
-            Answer::NotNow(error) | Answer::Unknown(error) => {
-                tracing::warn!(node = name.as_str(), error = %error.chain(), "a node could not try an edit");
-                return Tried::No;
-            }
-        };
-        match ended(&node, task).await {
-            Some(task) if task.status() == Some(TaskStatus::Succeeded) => Tried::Passed,
-            // Other errors are the node's own failures, and no refusal.
-            Some(task) => match task.error().filter(|error| error.kind == "invalid_request") {
-                Some(error) => Tried::Refused(error),
-                None => Tried::No,
-            },
-            None => Tried::No,
-        }
-    }
-}
-
-/// What came of a trial on a node.
-enum Tried {
-    /// The node would do the edit.
-    Passed,
-    /// The node refuses the edit.
-    Refused(ErrorBody),
-    /// The node could not try it.
-    No,
-}
-
 /// What a node answers to an edit.
 enum Answer {
     /// It has queued it under this uid.
@@ -381,25 +292,5 @@ async fn send(cluster: &Cluster, node: &Node, path: ApiPath, body: Vec<u8>) -> A
         }
         (_, Some(error)) if (400..500).contains(&answer.status) => Answer::Refused(error),
         _ => Answer::Unknown(node.unexpected(&request, &answer)),
-    }
-}
-
-/// Waits until a node's task has ended; `None` if the node becomes unreachable.
-async fn ended(node: &Node, uid: u32) -> Option<TaskInfo> {
-    let mut pause = Duration::from_millis(10);
-    loop {
-        match node.task(uid).await {
-            Ok(task) if task.is_over() => return Some(task),
-            Ok(task) if task.status().is_none() => return None,
-            Ok(_) => {}
-            Err(error) if !node.is_up() => {
-                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node became unreachable while it tried an edit");
-                return None;
-            }
-            // A busy node may answer late: ask again.
-            Err(_) => {}
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(Duration::from_millis(300));
     }
 }
