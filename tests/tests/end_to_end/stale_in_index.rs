@@ -121,8 +121,8 @@ pub fn an_index_at_rest_is_whole_while_nodes_die_one_after_the_other() {
         "kills: {kills:?}; {incomplete} of {searches} searches incomplete; {refused} of {} writes refused",
         accepted + refused
     );
-    cluster.identical("written", "id");
-    cluster.identical("at-rest", "id");
+    let _ = cluster.identical("written", "id");
+    let _ = cluster.identical("at-rest", "id");
     assert!(searches > 10 * seconds && accepted > 0);
     assert_eq!(incomplete, 0, "an index at rest was not whole");
 }
@@ -161,7 +161,7 @@ pub fn a_node_that_was_away_for_seconds_is_whole_at_once() {
     cluster.wait_repaired();
     let held = cluster.identical("written", "id");
     assert_eq!(held.len() as u64, DOCUMENTS - 3);
-    cluster.identical("at-rest", "id");
+    let _ = cluster.identical("at-rest", "id");
 }
 
 /// The versions of the documents of an index, as all copies have them, and as searches find them.
