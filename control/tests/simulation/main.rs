@@ -153,7 +153,7 @@ fn the_invariants_hold_in_all_histories() {
     let one = number("SIM_SEED");
     let (from, count) = match one {
         Some(seed) => (seed, 1),
-        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(500)),
+        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(2_000)),
     };
     let outbound = outbound();
     let begun = Instant::now();

@@ -159,7 +159,7 @@ pub struct Plan {
 }
 
 /// For how long things go wrong, in milliseconds.
-pub const TROUBLE: u64 = 20_000;
+pub const TROUBLE: u64 = 10_000;
 /// When the cluster has started.
 pub const BEGIN: u64 = 3_000;
 
@@ -288,7 +288,7 @@ impl Plan {
             19 if kinds.full_disks && rng.once_in(2) => {
                 Fault::FullNode { node, millis, is_refusing: rng.once_in(2) }
             }
-            19 if kinds.many_own_tasks => Fault::OwnTasks { node, tasks: 1_200 },
+            19 if kinds.many_own_tasks => Fault::OwnTasks { node, tasks: rng.between(10, 70) },
             _ => Fault::Partition { one: Party::Gateway(gateway), other: Party::Control, millis },
         }
     }

@@ -137,7 +137,7 @@ impl Gateway {
                 let name = topology.node(node).map(|node| node.name.to_string()).unwrap_or_default();
                 let request = NodeRequest {
                     method: call.method.to_owned(),
-                    path: call.path.to_string(),
+                    path: call.path,
                     authorization: header("authorization"),
                     body,
                 };

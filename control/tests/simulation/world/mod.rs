@@ -11,6 +11,7 @@ use crate::{
     random::Rng,
 };
 use miroir_control::node::NodeAnswer;
+use miroir_core::path::ApiPath;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -106,6 +107,8 @@ pub struct World {
     /// The ledger's tasks as they were when they were new.
     pub first_rows: BTreeMap<u32, Row>,
     newest_row: Option<(u32, i64)>,
+    /// How many writes to the ledger there were when its tasks were looked at last.
+    seen_writes: u64,
 }
 
 impl World {
@@ -137,6 +140,7 @@ impl World {
             steps: 0,
             first_rows: BTreeMap::new(),
             newest_row: None,
+            seen_writes: 0,
         }
     }
 
@@ -202,7 +206,7 @@ impl World {
                     );
                     let request = NodeRequest {
                         method: call.method.to_string(),
-                        path,
+                        path: ApiPath::parse(&path).expect("a path to a node can be parsed"),
                         authorization: call.authorization,
                         body: call.body.to_vec(),
                     };
@@ -239,6 +243,10 @@ impl World {
     /// Keeps the ledger's new tasks as they are now: a swap gives earlier ones other names.
     fn keep_new_rows(&mut self) {
         use rusqlite::OptionalExtension;
+        let writes = self.setup.disk.writes();
+        if std::mem::replace(&mut self.seen_writes, writes) == writes {
+            return;
+        }
         let newest = self.setup.disk.read(|connection| {
             let mut newest = connection
                 .prepare_cached("SELECT uid, enqueued_at FROM tasks ORDER BY uid DESC LIMIT 1")
