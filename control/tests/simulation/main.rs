@@ -14,6 +14,7 @@
 mod check;
 mod client;
 mod control;
+mod decisions;
 mod faults;
 mod gateway;
 mod model;

@@ -107,6 +107,9 @@ impl Gateway {
                 pending.extend(gateway.running.remove(&id).into_iter().flat_map(|running| running.pending));
                 gateway.running.insert(id, Running { operation, hold, pending, is_read, done });
                 for (call, body) in calls {
+                    if !is_read && Self::dies_at_call(world, number) {
+                        return;
+                    }
                     Self::send(world, number, id, &topology, call, body);
                 }
             }

@@ -1,9 +1,10 @@
 //! A simulated cluster: its time, its network, and the order of everything that happens.
 
+mod ledger;
 mod nodes;
 
 use crate::{
-    check::{Row, rows},
+    check::Row,
     client::Clients,
     control::{Control, ControlReply, ControlRequest, Output, Setup, no_answer},
     gateway::Gateway,
@@ -107,6 +108,8 @@ pub struct World {
     /// The ledger's tasks as they were when they were new.
     pub first_rows: BTreeMap<u32, Row>,
     newest_row: Option<(u32, i64)>,
+    /// Which node is said to have missed which write, and when that was decided.
+    pub missed: BTreeMap<(u32, String), u64>,
     /// How many writes to the ledger there were when its tasks were looked at last.
     seen_writes: u64,
 }
@@ -140,6 +143,7 @@ impl World {
             steps: 0,
             first_rows: BTreeMap::new(),
             newest_row: None,
+            missed: BTreeMap::new(),
             seen_writes: 0,
         }
     }
@@ -235,34 +239,9 @@ impl World {
         }
         self.deliver_topology();
         if is_busy {
-            self.keep_new_rows();
+            self.look_at_ledger();
         }
         is_busy
-    }
-
-    /// Keeps the ledger's new tasks as they are now: a swap gives earlier ones other names.
-    fn keep_new_rows(&mut self) {
-        use rusqlite::OptionalExtension;
-        let writes = self.setup.disk.writes();
-        if std::mem::replace(&mut self.seen_writes, writes) == writes {
-            return;
-        }
-        let newest = self.setup.disk.read(|connection| {
-            let mut newest = connection
-                .prepare_cached("SELECT uid, enqueued_at FROM tasks ORDER BY uid DESC LIMIT 1")
-                .unwrap();
-            newest.query_row([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?))).optional().unwrap()
-        });
-        if newest == self.newest_row {
-            return;
-        }
-        let of = |row: Option<(u32, i64)>| row.map_or(-1, |(uid, _)| i64::from(uid));
-        // A task that was taken back has given its uid to another.
-        let after = of(self.newest_row).min(of(newest) - 1);
-        self.first_rows.retain(|uid, _| i64::from(*uid) <= after);
-        let new = self.setup.disk.read(|connection| rows(connection, after));
-        self.first_rows.extend(new.into_iter().map(|row| (row.uid, row)));
-        self.newest_row = newest;
     }
 
     fn deliver_topology(&mut self) {
