@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long the cluster has to come to rest after the last fault, in milliseconds.
 const REST: u64 = 300_000;
 /// For how many seconds it must last: the control plane has looked at each node by then.
-const CALM: u32 = 6;
+const CALM: u32 = 4;
 
 /// A task of the ledger.
 #[derive(Clone, Debug)]

@@ -31,6 +31,7 @@ pub fn strike(world: &mut World, fault: &Fault) {
             let pause = world.rng.between(50, 2_000);
             Gateway::crash(world, gateway, pause);
         }
+        Fault::CrashGatewayAtCall { gateway, calls } => world.gateways[gateway].dies_at_call = Some(calls),
         Fault::StopGateway { gateway, millis } => world.gateways[gateway].stopped_until = world.now + millis,
         Fault::RestartNode { node, millis } => restart(world, &node, millis, false),
         Fault::LoseDisk { node, millis } => {
@@ -53,7 +54,8 @@ pub fn strike(world: &mut World, fault: &Fault) {
         }
         Fault::OwnTasks { node, tasks } => {
             let now = super::control::START + i64::try_from(world.now).unwrap() * 1_000_000;
-            if let Some(node) = world.nodes.get_mut(&node) {
+            for (_, node) in world.nodes.iter_mut().filter(|it| node.as_ref().is_none_or(|node| node == it.0))
+            {
                 node.add_own_tasks(tasks, now);
             }
         }

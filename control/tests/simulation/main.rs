@@ -14,6 +14,7 @@
 mod check;
 mod client;
 mod control;
+mod decisions;
 mod faults;
 mod gateway;
 mod model;
@@ -153,7 +154,7 @@ fn the_invariants_hold_in_all_histories() {
     let one = number("SIM_SEED");
     let (from, count) = match one {
         Some(seed) => (seed, 1),
-        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(500)),
+        None => (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(2_000)),
     };
     let outbound = outbound();
     let begun = Instant::now();

@@ -85,6 +85,8 @@ pub enum Fault {
     ClockJump { seconds: i64 },
     /// A gateway dies.
     CrashGateway { gateway: usize },
+    /// A gateway dies when it sends a request of a write, after so many from now.
+    CrashGatewayAtCall { gateway: usize, calls: u64 },
     /// A gateway is stopped for a while.
     StopGateway { gateway: usize, millis: u64 },
     /// A node's process ends, and another starts later.
@@ -97,8 +99,8 @@ pub enum Fault {
     SlowNode { node: String, millis: u64 },
     /// A node's disk is full for a while.
     FullNode { node: String, millis: u64, is_refusing: bool },
-    /// A node has so many tasks of its own.
-    OwnTasks { node: String, tasks: u64 },
+    /// A node, or each of them, has so many tasks of its own.
+    OwnTasks { node: Option<String>, tasks: u64 },
     /// Two do not reach each other for a while.
     Partition { one: Party, other: Party, millis: u64 },
     /// One of so many messages is lost for a while.
@@ -159,7 +161,7 @@ pub struct Plan {
 }
 
 /// For how long things go wrong, in milliseconds.
-pub const TROUBLE: u64 = 20_000;
+pub const TROUBLE: u64 = 10_000;
 /// When the cluster has started.
 pub const BEGIN: u64 = 3_000;
 
@@ -204,8 +206,11 @@ impl Plan {
             let fault = plan.fault(&mut rng, kinds);
             // Often close to something that happens.
             let near = plan.steps[usize::try_from(rng.next() % plan.steps.len() as u64).unwrap()].at;
-            let at =
-                if rng.once_in(3) { BEGIN + rng.between(0, TROUBLE) } else { near + rng.between(0, 300) };
+            let at = match rng.between(0, 6) {
+                0 | 1 => BEGIN + rng.between(0, TROUBLE),
+                2 => near + rng.between(0, 3_000),
+                _ => near + rng.between(0, 300),
+            };
             plan.push(at, 0, Part::Fault(fault));
         }
         plan.steps.sort_by_key(|step| (step.at, step.number));
@@ -263,7 +268,7 @@ impl Plan {
         let gateway = usize::try_from(rng.between(0, 2)).unwrap();
         let millis = *rng.pick(&[200, 1_000, 4_000, 9_000]);
         let from = if rng.once_in(2) { Party::Control } else { Party::Gateway(gateway) };
-        match rng.between(0, 22) {
+        match rng.between(0, 26) {
             20 => Fault::FullLedger { millis },
             21 => Fault::Doubled { messages: rng.between(1, 9) },
             0 | 1 => Fault::Crash,
@@ -285,10 +290,12 @@ impl Plan {
             18 if kinds.late_bodies => {
                 Fault::LateBody { from, node, millis: *rng.pick(&[3_000, 30_000, 90_000]) }
             }
-            19 if kinds.full_disks && rng.once_in(2) => {
-                Fault::FullNode { node, millis, is_refusing: rng.once_in(2) }
+            19 if kinds.full_disks => Fault::FullNode { node, millis, is_refusing: rng.once_in(2) },
+            22 | 23 => Fault::CrashGatewayAtCall { gateway, calls: rng.between(0, 8) },
+            24 if kinds.many_own_tasks => {
+                let node = if rng.once_in(2) { Some(node) } else { None };
+                Fault::OwnTasks { node, tasks: rng.between(10, 70) }
             }
-            19 if kinds.many_own_tasks => Fault::OwnTasks { node, tasks: 1_200 },
             _ => Fault::Partition { one: Party::Gateway(gateway), other: Party::Control, millis },
         }
     }

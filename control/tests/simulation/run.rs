@@ -3,7 +3,7 @@
 use super::{
     check, client,
     control::Setup,
-    faults,
+    decisions, faults,
     gateway::Gateway,
     node::Node,
     plan::{BEGIN, Part, Plan, TROUBLE},
@@ -47,6 +47,7 @@ pub fn run(plan: &Plan, outbound: &Outbound, shows: bool) -> Outcome {
         });
     }
     check::judge(&mut world, plan, BEGIN + TROUBLE + 2_000);
+    decisions::judge(&mut world, plan);
     Outcome {
         violations: std::mem::take(&mut world.violations),
         ended: world.now,

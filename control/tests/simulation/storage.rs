@@ -68,6 +68,11 @@ impl Disk {
         self.state.lock().unwrap().is_full = is_full;
     }
 
+    /// How many writes there were.
+    pub fn writes(&self) -> u64 {
+        self.state.lock().unwrap().writes
+    }
+
     /// Reads what is durable.
     pub fn read<T>(&self, read: impl FnOnce(&Connection) -> T) -> T {
         read(self.connection.lock().unwrap().as_ref().unwrap())

@@ -48,6 +48,8 @@ pub struct Gateway {
     /// Its process: answers to an earlier one go nowhere.
     process: u64,
     pub is_up: bool,
+    /// It dies when it sends a request of a write, after so many.
+    pub dies_at_call: Option<u64>,
     pub stopped_until: u64,
 }
 
@@ -64,6 +66,7 @@ impl Gateway {
             reached: BTreeSet::new(),
             process,
             is_up: true,
+            dies_at_call: None,
             stopped_until: 0,
         }
     }
@@ -94,6 +97,18 @@ impl Gateway {
                 Self::take_topology(world, number, config);
             }
         });
+    }
+
+    /// Whether it dies instead of sending a request of a write.
+    fn dies_at_call(world: &mut World, number: usize) -> bool {
+        let Some(left) = &mut world.gateways[number].dies_at_call else { return false };
+        if let Some(less) = left.checked_sub(1) {
+            *left = less;
+            return false;
+        }
+        let pause = world.rng.between(50, 2_000);
+        Self::crash(world, number, pause);
+        true
     }
 
     /// A topology arrives.

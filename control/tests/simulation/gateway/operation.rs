@@ -107,6 +107,9 @@ impl Gateway {
                 pending.extend(gateway.running.remove(&id).into_iter().flat_map(|running| running.pending));
                 gateway.running.insert(id, Running { operation, hold, pending, is_read, done });
                 for (call, body) in calls {
+                    if !is_read && Self::dies_at_call(world, number) {
+                        return;
+                    }
                     Self::send(world, number, id, &topology, call, body);
                 }
             }
@@ -137,7 +140,7 @@ impl Gateway {
                 let name = topology.node(node).map(|node| node.name.to_string()).unwrap_or_default();
                 let request = NodeRequest {
                     method: call.method.to_owned(),
-                    path: call.path.to_string(),
+                    path: call.path,
                     authorization: header("authorization"),
                     body,
                 };

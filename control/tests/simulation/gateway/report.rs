@@ -7,6 +7,7 @@ use crate::{
 };
 use miroir_core::{
     lease::{AfterReport, Lease, PATIENCE},
+    path::ApiPath,
     protocol::{REPORT_PATH, Report},
 };
 
@@ -35,7 +36,7 @@ impl Gateway {
         for node in gateway.unreached() {
             let request = NodeRequest {
                 method: "GET".into(),
-                path: "/health".into(),
+                path: ApiPath::from("/health"),
                 authorization: None,
                 body: Vec::new(),
             };

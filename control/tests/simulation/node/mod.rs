@@ -10,6 +10,7 @@ mod routes;
 mod tasks;
 
 use miroir_control::domain::api_key::Key;
+use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +22,8 @@ pub type Document = Map<String, Value>;
 pub struct NodeRequest {
     /// In upper case.
     pub method: String,
-    /// Path and query.
-    pub path: String,
+    /// Path and query, parsed once.
+    pub path: ApiPath,
     /// The `Authorization` header.
     pub authorization: Option<String>,
     /// The whole body.

@@ -1,24 +1,20 @@
 //! The routes of a node.
 
 use super::{DiskTrouble, NewTask, Node, NodeReply, NodeRequest, NodeText, Work, error, index_not_found};
-use miroir_core::path::ApiPath;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// A request, parsed.
-struct Parsed {
-    segments: Vec<String>,
-    query: String,
+struct Parsed<'a> {
+    query: &'a str,
     body: Value,
 }
 
-impl Parsed {
-    fn of(request: &NodeRequest) -> Self {
-        let path = ApiPath::parse(&request.path).expect("a path to a node can be parsed");
-        let segments = path.segments().iter().map(ToString::to_string).collect();
+impl<'a> Parsed<'a> {
+    fn of(request: &'a NodeRequest) -> Self {
         let text = std::str::from_utf8(&request.body).unwrap_or_default();
         let body = if text.is_empty() { Value::Null } else { text.parse().unwrap_or(Value::Null) };
-        Self { segments, query: path.query().to_owned(), body }
+        Self { query: request.path.query(), body }
     }
 
     fn parameter(&self, name: &str) -> Option<String> {
@@ -65,34 +61,38 @@ fn authority<'a>(method: &str, segments: &[&'a str]) -> (Option<&'static str>, O
 impl Node {
     /// Judges the head of a request: an error is the answer.
     pub fn head(&self, request: &NodeRequest) -> Result<(), NodeText> {
-        let path = ApiPath::parse(&request.path).expect("a path to a node can be parsed");
-        let segments: Vec<&str> = path.segments().iter().map(|segment| &**segment).collect();
+        let segments = request.path.segments();
         let (action, index) = authority(&request.method, &segments);
         self.judge(request, action, index).map_err(|(status, body)| (status, body.to_string()))
     }
 
     /// Answers a request whose head was let in. `now` is in nanoseconds.
     pub fn answer(&mut self, request: &NodeRequest, now: i64) -> NodeText {
-        let parsed = Parsed::of(request);
-        if request.method == "GET" && parsed.segments == ["tasks"] {
-            return self.task_list(&parsed.query);
+        let segments = request.path.segments();
+        if request.method == "GET" && segments == ["tasks"] {
+            return self.task_list(request.path.query());
         }
-        let (status, body) = self.reply(request, &parsed, now);
+        let (status, body) = self.reply(request, &segments, &Parsed::of(request), now);
         (status, body.to_string())
     }
 
-    fn reply(&mut self, request: &NodeRequest, parsed: &Parsed, now: i64) -> NodeReply {
-        let segments: Vec<&str> = parsed.segments.iter().map(String::as_str).collect();
+    fn reply(
+        &mut self,
+        request: &NodeRequest,
+        segments: &[&str],
+        parsed: &Parsed<'_>,
+        now: i64,
+    ) -> NodeReply {
         let method = request.method.as_str();
         let millis = u64::try_from(now / 1_000_000).unwrap_or(0);
-        match (method, segments.as_slice()) {
+        match (method, segments) {
             ("GET", ["health"]) => (200, json!({"status": "available"})),
             ("GET", ["version"]) => (200, json!({"commitSha": "", "commitDate": "", "pkgVersion": "1.50.0"})),
             ("GET", ["experimental-features"]) => (200, json!({"editDocumentsByFunction": true})),
             (_, ["keys", rest @ ..]) => self.keys(method, rest, &parsed.body, millis),
             ("POST", ["tasks", "cancel"]) => self.cancel(parsed, now),
             ("GET", ["tasks", uid]) => self.one_task(uid),
-            ("GET", ["batches"]) => self.batches(&parsed.query),
+            ("GET", ["batches"]) => self.batches(parsed.query),
             ("GET", ["indexes"]) => {
                 let all: Vec<Value> = self.indexes.keys().map(|uid| self.index_view(uid)).collect();
                 (200, json!({"results": all, "offset": 0, "limit": 100_000, "total": all.len()}))
@@ -100,7 +100,7 @@ impl Node {
             ("POST", ["indexes"]) => self.create(parsed, now),
             ("POST", ["swap-indexes"]) => self.swap(parsed, now),
             (_, ["indexes", index, rest @ ..]) => self.of_index(method, index, rest, parsed, now),
-            _ => self.not_known(method, &request.path),
+            _ => self.not_known(method, &request.path.to_string()),
         }
     }
 
@@ -116,7 +116,14 @@ impl Node {
         json!({"uid": uid, "primaryKey": key, "createdAt": date, "updatedAt": date})
     }
 
-    fn of_index(&mut self, method: &str, index: &str, rest: &[&str], parsed: &Parsed, now: i64) -> NodeReply {
+    fn of_index(
+        &mut self,
+        method: &str,
+        index: &str,
+        rest: &[&str],
+        parsed: &Parsed<'_>,
+        now: i64,
+    ) -> NodeReply {
         let not_found = || (404, index_not_found(index));
         let is_there = self.indexes.contains_key(index);
         match (method, rest) {
@@ -197,19 +204,26 @@ impl Node {
         kind: &'static str,
         details: Value,
         work: Work,
-        parsed: &Parsed,
+        parsed: &Parsed<'_>,
         now: i64,
     ) -> NodeReply {
         let metadata = parsed.parameter("customMetadata");
         self.enqueue(NewTask { index: Some(index.to_owned()), kind, details, metadata, work }, now)
     }
 
-    fn delete_some(&mut self, index: &str, work: Work, ids: usize, parsed: &Parsed, now: i64) -> NodeReply {
+    fn delete_some(
+        &mut self,
+        index: &str,
+        work: Work,
+        ids: usize,
+        parsed: &Parsed<'_>,
+        now: i64,
+    ) -> NodeReply {
         let details = json!({"providedIds": ids, "deletedDocuments": null, "originalFilter": null});
         self.queue(index, "documentDeletion", details, work, parsed, now)
     }
 
-    fn create(&mut self, parsed: &Parsed, now: i64) -> NodeReply {
+    fn create(&mut self, parsed: &Parsed<'_>, now: i64) -> NodeReply {
         let Some(uid) = parsed.body["uid"].as_str() else {
             return error(400, "invalid_request", "missing_index_uid", "Missing field `uid`");
         };
@@ -218,7 +232,7 @@ impl Node {
         self.queue(uid, "indexCreation", details, Work::Create { primary_key }, parsed, now)
     }
 
-    fn swap(&mut self, parsed: &Parsed, now: i64) -> NodeReply {
+    fn swap(&mut self, parsed: &Parsed<'_>, now: i64) -> NodeReply {
         let name = |swap: &Value, side: usize| swap["indexes"][side].as_str().unwrap_or_default().to_owned();
         let pairs: Vec<(String, String)> =
             parsed.body.as_array().into_iter().flatten().map(|swap| (name(swap, 0), name(swap, 1))).collect();
@@ -228,8 +242,8 @@ impl Node {
         self.enqueue(new, now)
     }
 
-    fn cancel(&mut self, parsed: &Parsed, now: i64) -> NodeReply {
-        self.cancel_tasks(self.selected(&parsed.query), &parsed.query, now)
+    fn cancel(&mut self, parsed: &Parsed<'_>, now: i64) -> NodeReply {
+        self.cancel_tasks(self.selected(parsed.query), parsed.query, now)
     }
 
     pub(super) fn cancel_tasks(&mut self, uids: BTreeSet<u32>, query: &str, now: i64) -> NodeReply {
@@ -244,7 +258,7 @@ impl Node {
     }
 
     /// An edit sets one field: `doc.FIELD = VALUE`, inside what wraps it. A trial ends with an exception that tells what it would do.
-    fn edit(&mut self, index: &str, parsed: &Parsed, now: i64) -> NodeReply {
+    fn edit(&mut self, index: &str, parsed: &Parsed<'_>, now: i64) -> NodeReply {
         let function = parsed.body["function"].as_str().unwrap_or_default();
         let set = function.split("doc.set_by_edit = ").nth(1).map(|rest| {
             rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().unwrap_or(0)

@@ -44,6 +44,10 @@ impl NodeTask {
     }
 }
 
+/// The most tasks of a page, where tasks are not asked for by their uids. Meilisearch gives as many as it is asked for: so few have
+/// histories need more than one page.
+const PAGE: usize = 20;
+
 /// A list of tasks that is asked for.
 #[derive(Default)]
 struct Query {
@@ -114,7 +118,8 @@ impl Node {
             }
         };
         let total = if query.is_about_all() { self.tasks.len() } else { self.found(&query, ..).count() };
-        let limit = query.limit.unwrap_or(20);
+        let asked = query.limit.unwrap_or(20);
+        let limit = if query.uids.is_some() { asked } else { asked.min(PAGE) };
         let mut page: Vec<&NodeTask> = match (query.from, query.reverse) {
             (from, true) => self.found(&query, from.unwrap_or(0)..).take(limit + 1).collect(),
             (from, false) => self.found(&query, ..=from.unwrap_or(u32::MAX)).rev().take(limit + 1).collect(),

@@ -1,9 +1,10 @@
 //! A simulated cluster: its time, its network, and the order of everything that happens.
 
+mod ledger;
 mod nodes;
 
 use crate::{
-    check::{Row, rows},
+    check::Row,
     client::Clients,
     control::{Control, ControlReply, ControlRequest, Output, Setup, no_answer},
     gateway::Gateway,
@@ -11,6 +12,7 @@ use crate::{
     random::Rng,
 };
 use miroir_control::node::NodeAnswer;
+use miroir_core::path::ApiPath;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -106,6 +108,10 @@ pub struct World {
     /// The ledger's tasks as they were when they were new.
     pub first_rows: BTreeMap<u32, Row>,
     newest_row: Option<(u32, i64)>,
+    /// Which node is said to have missed which write, and when that was decided.
+    pub missed: BTreeMap<(u32, String), u64>,
+    /// How many writes to the ledger there were when its tasks were looked at last.
+    seen_writes: u64,
 }
 
 impl World {
@@ -137,6 +143,8 @@ impl World {
             steps: 0,
             first_rows: BTreeMap::new(),
             newest_row: None,
+            missed: BTreeMap::new(),
+            seen_writes: 0,
         }
     }
 
@@ -202,7 +210,7 @@ impl World {
                     );
                     let request = NodeRequest {
                         method: call.method.to_string(),
-                        path,
+                        path: ApiPath::parse(&path).expect("a path to a node can be parsed"),
                         authorization: call.authorization,
                         body: call.body.to_vec(),
                     };
@@ -231,30 +239,9 @@ impl World {
         }
         self.deliver_topology();
         if is_busy {
-            self.keep_new_rows();
+            self.look_at_ledger();
         }
         is_busy
-    }
-
-    /// Keeps the ledger's new tasks as they are now: a swap gives earlier ones other names.
-    fn keep_new_rows(&mut self) {
-        use rusqlite::OptionalExtension;
-        let newest = self.setup.disk.read(|connection| {
-            let mut newest = connection
-                .prepare_cached("SELECT uid, enqueued_at FROM tasks ORDER BY uid DESC LIMIT 1")
-                .unwrap();
-            newest.query_row([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?))).optional().unwrap()
-        });
-        if newest == self.newest_row {
-            return;
-        }
-        let of = |row: Option<(u32, i64)>| row.map_or(-1, |(uid, _)| i64::from(uid));
-        // A task that was taken back has given its uid to another.
-        let after = of(self.newest_row).min(of(newest) - 1);
-        self.first_rows.retain(|uid, _| i64::from(*uid) <= after);
-        let new = self.setup.disk.read(|connection| rows(connection, after));
-        self.first_rows.extend(new.into_iter().map(|row| (row.uid, row)));
-        self.newest_row = newest;
     }
 
     fn deliver_topology(&mut self) {
