@@ -7,7 +7,10 @@ use miroir_tests::{Client, End, Options, Random, Sandbox, number, pass, tell, wa
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,10 +18,9 @@ use std::{
 /// The documents of each index before anything is killed.
 const DOCUMENTS: u64 = 400;
 
-/// A cluster of three nodes and two replicas, with an index that is written and one at rest.
-fn cluster() -> Sandbox {
-    let options = Options { gateways: 2, shards: 16, write_timeout_ms: 2_000, ..Options::default() };
-    let cluster = Sandbox::start(options);
+/// A cluster with an index that is written and one at rest.
+fn cluster(options: Options) -> Sandbox {
+    let cluster = Sandbox::start(Options { shards: 16, write_timeout_ms: 2_000, ..options });
     let documents: Vec<Value> = (0..DOCUMENTS).map(|id| json!({"id": id, "v": 0})).collect();
     for index in ["written", "at-rest"] {
         cluster.client.create(index, "id", &json!({}));
@@ -33,7 +35,8 @@ struct Seen {
     searches: AtomicU64,
     incomplete: AtomicU64,
     accepted: AtomicU64,
-    refused: AtomicU64,
+    /// Writes that were not accepted, by what the client got.
+    refused: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Seen {
@@ -56,15 +59,25 @@ impl Seen {
     fn write(&self, client: &Client, id: u64, version: u64) {
         let body = json!([{"id": id, "v": version}]).to_string().into();
         let answer = client.try_send("POST", "/indexes/written/documents", Some("application/json"), body);
-        let is_accepted = answer.is_ok_and(|answer| answer.status == 202);
-        let counter = if is_accepted { &self.accepted } else { &self.refused };
-        counter.fetch_add(1, Ordering::Relaxed);
+        // Shards and tasks are numbers.
+        let without_numbers = |text: String| text.replace(|it: char| it.is_ascii_digit(), "#");
+        let refusal = match answer {
+            Ok(answer) if answer.status == 202 => {
+                self.accepted.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Ok(answer) => {
+                format!("{} {}", answer.status, without_numbers(answer.body["message"].to_string()))
+            }
+            Err(error) => without_numbers(error.to_string()),
+        };
+        *self.refused.lock().unwrap().entry(refusal).or_default() += 1;
     }
 }
 
 pub fn an_index_at_rest_is_whole_while_nodes_die_one_after_the_other() {
     const VICTIMS: [&str; 5] = ["meili-0", "meili-1", "meili-2", "control", "gateway-1"];
-    let cluster = cluster();
+    let cluster = cluster(Options { gateways: 2, ..Options::default() });
     let (seed, seconds) = (number("MIROIR_STALE_SEED", 1), number("MIROIR_STALE_SECONDS", 12));
     let pause = number("MIROIR_STALE_PAUSE_MS", 500);
     let (seen, over) = (Seen::default(), AtomicBool::new(false));
@@ -116,7 +129,11 @@ pub fn an_index_at_rest_is_whole_while_nodes_die_one_after_the_other() {
     cluster.wait_idle();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (searches, incomplete) = (count(&seen.searches), count(&seen.incomplete));
-    let (accepted, refused) = (count(&seen.accepted), count(&seen.refused));
+    let refusals = seen.refused.into_inner().unwrap();
+    let (accepted, refused) = (count(&seen.accepted), refusals.values().sum::<u64>());
+    for (refusal, count) in &refusals {
+        tell!("{count} writes were refused: {refusal}");
+    }
     tell!(
         "kills: {kills:?}; {incomplete} of {searches} searches incomplete; {refused} of {} writes refused",
         accepted + refused
@@ -127,14 +144,17 @@ pub fn an_index_at_rest_is_whole_while_nodes_die_one_after_the_other() {
     assert_eq!(incomplete, 0, "an index at rest was not whole");
 }
 
+/// What the cluster tells of a node.
+fn node(cluster: &Sandbox, name: &str) -> Value {
+    let nodes = cluster.status()["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.into_iter().find(|node| node["name"] == name).unwrap_or_default()
+}
+
 pub fn a_node_that_was_away_for_seconds_is_whole_at_once() {
     const WRITES: u64 = 60;
-    let cluster = cluster();
+    let cluster = cluster(Options::default());
     let client = &cluster.client;
-    let node = |name: &str| {
-        let nodes = cluster.status()["nodes"].as_array().cloned().unwrap_or_default();
-        nodes.into_iter().find(|node| node["name"] == name).unwrap_or_default()
-    };
+    let node = |name: &str| node(&cluster, name);
     cluster.kill("meili-1");
     let mut last = None;
     for write in 0..WRITES {
@@ -179,7 +199,7 @@ fn versions(cluster: &Sandbox, index: &str) -> BTreeMap<u64, u64> {
 
 pub fn an_index_that_a_replica_misses_something_of_is_swapped_renamed_and_deleted() {
     const WRITTEN: u64 = 50;
-    let cluster = cluster();
+    let cluster = cluster(Options::default());
     let client = &cluster.client;
     let expected = |version: u64| -> BTreeMap<u64, u64> {
         (0..DOCUMENTS).map(|id| (id, if id < WRITTEN { version } else { 0 })).collect()
@@ -223,6 +243,49 @@ pub fn an_index_that_a_replica_misses_something_of_is_swapped_renamed_and_delete
         let documents: Vec<Value> = (0..DOCUMENTS).map(|id| json!({"id": id, "v": 0})).collect();
         client.add("written", &json!(documents));
     }
+    let told = cluster.miroir(&["verify"]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+}
+
+pub fn nodes_that_miss_documents_find_their_index_made_anew_or_are_lost() {
+    let cluster = cluster(Options { nodes: 4, replication: 3, ..Options::default() });
+    let client = &cluster.client;
+    let write = |index: &str, version: u64| {
+        let documents: Vec<Value> = (0..50).map(|id| json!({"id": id, "v": version})).collect();
+        client.succeeded(&client.json("POST", &format!("/indexes/{index}/documents"), &json!(documents)));
+    };
+    let found = |index: &str| {
+        let found = client.search(index, &json!({"limit": 1000}));
+        let found: Vec<u64> =
+            found["hits"].as_array().unwrap().iter().map(|hit| hit["v"].as_u64().unwrap()).collect();
+        (found.len() as u64, found.iter().sum::<u64>())
+    };
+    // Each misses what the other one has not missed.
+    cluster.kill("meili-1");
+    write("written", 1);
+    cluster.kill("meili-2");
+    write("written", 2);
+    assert_eq!((found("written"), found("at-rest")), ((DOCUMENTS, 100), (DOCUMENTS, 0)));
+    cluster.revive("meili-1");
+    wait_until("nothing is stale on the first", || node(&cluster, "meili-1")["stale"] == 0);
+    assert!(node(&cluster, "meili-2")["stale"].as_u64().unwrap() > 0);
+    client.succeeded(&client.json("DELETE", "/indexes/written", &Value::Null));
+    client.create("written", "id", &json!({}));
+    client.add("written", &json!([{"id": 7, "v": 9}]));
+    assert_eq!(cluster.status()["staleInIndexes"], json!({}), "the node is behind instead");
+    cluster.revive("meili-2");
+    cluster.wait_repaired();
+    cluster.wait_idle();
+    assert_eq!(versions(&cluster, "written"), [(7, 9)].into());
+    cluster.kill("meili-3");
+    write("at-rest", 3);
+    assert!(node(&cluster, "meili-3")["staleInIndexes"]["at-rest"].as_u64().unwrap() > 0);
+    cluster.miroir_ok(&["node", "lost", "meili-3"]);
+    assert_eq!(cluster.status()["staleInIndexes"], json!({}));
+    cluster.wait_repaired();
+    cluster.wait_idle();
+    let expected = (0..DOCUMENTS).map(|id| (id, if id < 50 { 3 } else { 0 })).collect();
+    assert_eq!(versions(&cluster, "at-rest"), expected);
     let told = cluster.miroir(&["verify"]);
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
 }

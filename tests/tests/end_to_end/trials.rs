@@ -180,6 +180,7 @@ fn with_clusters_of_their_own(trials: &mut Trials) {
         .alone(30, stale_in_index::an_index_at_rest_is_whole_while_nodes_die_one_after_the_other)
         .alone(12, stale_in_index::a_node_that_was_away_for_seconds_is_whole_at_once)
         .alone(30, stale_in_index::an_index_that_a_replica_misses_something_of_is_swapped_renamed_and_deleted)
+        .alone(20, stale_in_index::nodes_that_miss_documents_find_their_index_made_anew_or_are_lost)
         .alone(14, operations::a_node_is_added_drained_and_removed)
         .alone(14, operations::a_node_is_replaced_and_another_is_lost)
         .alone(18, operations::a_file_says_what_the_cluster_is_to_be)
