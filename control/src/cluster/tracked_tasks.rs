@@ -170,14 +170,17 @@ impl TrackedTasks {
         self.wake.notify_one();
     }
 
-    /// Whether a task must wait for an earlier task of its index that nodes are rolling back. A single Meilisearch would end
-    /// them in order.
-    pub(crate) fn waits_for_roll_back(&self, uid: u32) -> bool {
+    /// Whether a task must wait for an earlier task of its index: for one that nodes are rolling back, and where both change settings,
+    /// until the earlier change is applied. A single Meilisearch would end them in order.
+    pub(crate) fn waits_for_earlier(&self, uid: u32) -> bool {
         let all = self.pending();
         let Some(this) = all.get(&uid) else { return false };
         let names: BTreeSet<&str> = this.names().collect();
+        let is_change = |pending: &Pending| matches!(pending.effect, Effect::Settings { .. });
         let is_before = |pending: &Pending| {
-            pending.roll_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
+            let is_open = is_change(this) && is_change(pending) && pending.ending.is_none();
+            (is_open || pending.roll_back != RollBack::Nothing)
+                && pending.names().any(|name| names.contains(name))
         };
         // A task that holds locks does not wait: others wait for it.
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))

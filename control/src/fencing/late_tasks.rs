@@ -313,9 +313,12 @@ impl Examination<'_> {
         let mut alone = Vec::new();
         cluster
             .change(|cluster_state| {
-                // A late addition creates an index that was deleted meanwhile.
-                let is_stray = |index: &String| !cluster_state.indexes.contains_key(index);
-                if task.index.as_ref().is_some_and(is_stray) {
+                // A late addition creates an index that was deleted meanwhile. In one that has no primary key no document is compared with
+                // those of other nodes: there are none.
+                let is_comparable = |index: &String| {
+                    cluster_state.indexes.get(index).is_some_and(|index| index.primary_key.is_some())
+                };
+                if task.index.as_ref().is_some_and(|index| !is_comparable(index)) {
                     cluster_state.mark_behind(name);
                 }
                 alone = shards.iter().filter(|shard| !cluster_state.distrust(**shard, name)).collect();

@@ -106,7 +106,8 @@ fn unrest(world: &World) -> Vec<String> {
     let (held, waiting) = cluster.locks.counts();
     add(held + waiting > 0, format!("{held} locks are held, and {waiting} waited for"));
     let away = world.nodes.values().filter(|node| !node.is_up || world.now < node.stopped_until).count();
-    add(away > 0, format!("{away} nodes are away"));
+    let away = away + cluster.nodes().iter().filter(|node| !node.is_up()).count();
+    add(away > 0, format!("{away} nodes are away, or count as away"));
     let is_stopped = world.now < world.control_stopped_until;
     add(is_stopped || world.network.is_troubled(world.now), "faults go on".to_owned());
     let busy = world.nodes.values().filter(|node| state.member(&node.name).is_some());

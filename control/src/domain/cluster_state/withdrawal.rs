@@ -1,6 +1,6 @@
 //! Replicas that lack a write leave the read set, as far as complete ones stand in.
 
-use super::{ClusterState, ReplicaState};
+use super::{ClusterState, Replica, ReplicaState};
 use crate::domain::verdict::Outcome;
 use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,24 @@ impl ClusterState {
             self.mark_stale(shard, &node);
         }
         false
+    }
+
+    /// Marks a node as behind that has lost its disk. Where it has the last active replica of a shard, the copy of another node that is not
+    /// behind takes its place: that may lack some writes, and the lost disk has nothing any more.
+    pub fn lose_disk(&mut self, node: &str) {
+        for replicas in &mut self.replicas {
+            if replicas.iter().any(|replica| replica.is_active() && replica.node != node) {
+                continue;
+            }
+            let is_kept = |replica: &&mut Replica| {
+                let is_there = replica.state != ReplicaState::Removing;
+                is_there && replica.node != node && !self.behind.contains(&replica.node)
+            };
+            if let Some(kept) = replicas.iter_mut().find(is_kept) {
+                kept.state = ReplicaState::Active;
+            }
+        }
+        self.mark_behind(node);
     }
 
     /// Applies the decision on a write: the replicas that missed it leave the read set. `writers` are the nodes that it was sent to, and

@@ -49,3 +49,23 @@ fn what_a_node_took_late_is_no_more_read_there() {
     assert!(state.distrust(SHARD, "c"));
     assert_eq!(state.replica(SHARD, "c").map(|replica| replica.state), Some(ReplicaState::Removing));
 }
+
+#[test]
+fn an_emptied_disk_takes_no_copy_with_it() {
+    for other in [ReplicaState::Stale, LEAVING] {
+        let mut state = cluster_state(&[("a", other), ("b", ReplicaState::Active)]);
+        state.lose_disk("b");
+        assert_eq!(state.active(SHARD).collect::<Vec<_>>(), ["a"], "it may lack a write, and has the others");
+        assert_eq!(state.stale_on("b"), [SHARD]);
+        assert!(state.behind.contains("b"));
+        // Whoever loses its disk then has nothing that could be kept.
+        state.lose_disk("a");
+        assert_eq!(state.active(SHARD).collect::<Vec<_>>(), ["a"]);
+    }
+    let mut whole = cluster_state(&[("a", ReplicaState::Active), ("b", ReplicaState::Active)]);
+    whole.lose_disk("a");
+    assert_eq!(whole.active(SHARD).collect::<Vec<_>>(), ["b"]);
+    let mut removed = cluster_state(&[("a", ReplicaState::Removing), ("b", ReplicaState::Active)]);
+    removed.lose_disk("b");
+    assert_eq!(removed.active(SHARD).collect::<Vec<_>>(), ["b"], "its documents are being deleted");
+}
