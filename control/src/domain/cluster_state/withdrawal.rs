@@ -1,6 +1,6 @@
 //! Replicas that lack a write leave the read set, as far as complete ones stand in.
 
-use super::{ClusterState, Replica, ReplicaState};
+use super::{ClusterState, ReplicaState};
 use crate::domain::verdict::Outcome;
 use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,18 +47,17 @@ impl ClusterState {
         false
     }
 
-    /// Marks a node as behind that has lost its disk. Where it has the last active replica of a shard, the copy of another node that is not
-    /// behind takes its place: that may lack some writes, and the lost disk has nothing any more.
+    /// Marks a node as behind that has lost its disk. Where it has the last active replica of a shard, the copy of another node takes its
+    /// place, best of one that is not behind: it may lack some writes, and the lost disk has nothing any more.
     pub fn lose_disk(&mut self, node: &str) {
         for replicas in &mut self.replicas {
             if replicas.iter().any(|replica| replica.is_active() && replica.node != node) {
                 continue;
             }
-            let is_kept = |replica: &&mut Replica| {
-                let is_there = replica.state != ReplicaState::Removing;
-                is_there && replica.node != node && !self.behind.contains(&replica.node)
-            };
-            if let Some(kept) = replicas.iter_mut().find(is_kept) {
+            let others = replicas
+                .iter_mut()
+                .filter(|replica| replica.node != node && replica.state != ReplicaState::Removing);
+            if let Some(kept) = others.min_by_key(|replica| self.behind.contains(&replica.node)) {
                 kept.state = ReplicaState::Active;
             }
         }

@@ -58,9 +58,15 @@ fn an_emptied_disk_takes_no_copy_with_it() {
         assert_eq!(state.active(SHARD).collect::<Vec<_>>(), ["a"], "it may lack a write, and has the others");
         assert_eq!(state.stale_on("b"), [SHARD]);
         assert!(state.behind.contains("b"));
-        // Whoever loses its disk then has nothing that could be kept.
-        state.lose_disk("a");
-        assert_eq!(state.active(SHARD).collect::<Vec<_>>(), ["a"]);
+    }
+    let copies = [("a", ReplicaState::Stale), ("b", ReplicaState::Active), ("c", ReplicaState::Stale)];
+    for (behind, kept) in [("a", "c"), ("c", "a")] {
+        let mut state = cluster_state(&copies);
+        state.mark_behind(behind);
+        state.lose_disk("b");
+        assert_eq!(state.active(SHARD).collect::<Vec<_>>(), [kept], "{behind} may lack more");
+        state.lose_disk(kept);
+        assert_eq!(state.active(SHARD).count(), 1, "of those that are left, one stays");
     }
     let mut whole = cluster_state(&[("a", ReplicaState::Active), ("b", ReplicaState::Active)]);
     whole.lose_disk("a");
