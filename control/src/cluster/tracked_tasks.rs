@@ -6,7 +6,7 @@ use crate::{
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
-        verdict::{OutcomeRule, State, TrackedNodeTask},
+        verdict::{OutcomeRule, ReportedState, State, TrackedNodeTask},
     },
     ledger::tasks::{Ending, Task},
 };
@@ -96,17 +96,11 @@ impl Pending {
 }
 
 /// Tasks that nodes have not ended, and that the control plane tracks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TrackedTasks {
     pub(crate) pending: Mutex<BTreeMap<u32, Pending>>,
     pub(crate) wake: Notify,
     pub(crate) rounds: Notify,
-}
-
-impl Default for TrackedTasks {
-    fn default() -> Self {
-        Self { pending: Mutex::default(), wake: Notify::new(), rounds: Notify::new() }
-    }
 }
 
 impl TrackedTasks {
@@ -332,6 +326,15 @@ impl TrackedTasks {
         };
         let is_open = |part: &TrackedNodeTask| concerns(part) && part.seen.state != State::Succeeded;
         self.pending().values().any(|pending| pending.parts.iter().any(is_open))
+    }
+
+    /// Notes that a node has lost its list of tasks: those that it had not ended never end, and others get their uids.
+    pub fn forgotten_by(&self, node: &str) {
+        for pending in self.pending().values_mut() {
+            let parts =
+                pending.parts.iter_mut().filter(|part| part.node == node && !part.seen.state.is_over());
+            parts.for_each(|part| part.report(ReportedState::forgotten()));
+        }
     }
 
     /// Notes that a node's copies of some shards were replaced: whatever becomes of its tasks of before, its copies are those of the other

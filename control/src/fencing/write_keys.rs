@@ -301,6 +301,7 @@ pub async fn note_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if !cluster.cluster_state().behind.contains(&node.name) {
         tracing::warn!(node = node.name.as_str(), "a node has lost its disk: it gets everything again");
     }
+    cluster.tracked_tasks.forgotten_by(&node.name);
     cluster.change(|cluster_state| cluster_state.lose_disk(&node.name)).await
 }
 
