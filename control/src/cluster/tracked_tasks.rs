@@ -10,7 +10,7 @@ use crate::{
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
-        verdict::{State, TrackedNodeTask},
+        verdict::{ReportedState, State, TrackedNodeTask},
     },
     ledger::tasks::{Ending, Task},
 };
@@ -137,14 +137,17 @@ impl TrackedTasks {
         self.wake.notify_one();
     }
 
-    /// Whether a task must wait for an earlier task of its index that nodes are rolling back. A single Meilisearch would end
-    /// them in order.
-    pub(crate) fn waits_for_roll_back(&self, uid: u32) -> bool {
+    /// Whether a task must wait for an earlier task of its index: for one that nodes are rolling back, and where both change settings,
+    /// until the earlier change is applied. A single Meilisearch would end them in order.
+    pub(crate) fn waits_for_earlier(&self, uid: u32) -> bool {
         let all = self.pending();
         let Some(this) = all.get(&uid) else { return false };
         let names: BTreeSet<&str> = this.names().collect();
+        let is_change = |pending: &Pending| matches!(pending.effect, Effect::Settings { .. });
         let is_before = |pending: &Pending| {
-            pending.roll_back != RollBack::Nothing && pending.names().any(|name| names.contains(name))
+            let is_open = is_change(this) && is_change(pending) && pending.ending.is_none();
+            (is_open || pending.roll_back != RollBack::Nothing)
+                && pending.names().any(|name| names.contains(name))
         };
         // A task that holds locks does not wait: others wait for it.
         this.guard.is_none() && all.range(..uid).any(|(_, pending)| is_before(pending))
@@ -302,6 +305,15 @@ impl TrackedTasks {
         };
         let is_open = |part: &TrackedNodeTask| concerns(part) && part.seen.state != State::Succeeded;
         self.pending().values().any(|pending| pending.parts.iter().any(is_open))
+    }
+
+    /// Notes that a node has lost its list of tasks: those that it had not ended never end, and others get their uids.
+    pub fn forgotten_by(&self, node: &str) {
+        for pending in self.pending().values_mut() {
+            let parts =
+                pending.parts.iter_mut().filter(|part| part.node == node && !part.seen.state.is_over());
+            parts.for_each(|part| part.report(ReportedState::forgotten()));
+        }
     }
 
     /// Notes that a node's copies of some shards were replaced, of one index or of all: whatever becomes of its tasks of before, its copies

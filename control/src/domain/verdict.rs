@@ -80,6 +80,13 @@ pub struct ReportedState {
 }
 
 impl ReportedState {
+    /// That of a task which the node has lost, so that it will never end.
+    #[must_use]
+    pub fn forgotten() -> Self {
+        let error = ApiError::new(Code::INTERNAL, "a node has lost its tasks");
+        Self { state: State::Failed, error: Some(error.body), ..Self::default() }
+    }
+
     /// Whether the node refused the request as invalid, as any node with the same documents would. A failure for lack of space,
     /// or by an internal error of the node, is no refusal. Neither is an error that an index exists or does not exist: the
     /// catalogue decides that.

@@ -341,8 +341,12 @@ impl Examination<'_> {
         let mut alone = BTreeSet::<Shard>::new();
         cluster
             .change(|cluster_state| {
-                // A late addition creates an index that was deleted meanwhile.
-                if index.is_some_and(|index| !cluster_state.indexes.contains_key(index)) {
+                // A late addition creates an index that was deleted meanwhile. In one that has no primary key no document is compared with
+                // those of other nodes: there are none.
+                let is_comparable = |index: &str| {
+                    cluster_state.indexes.get(index).is_some_and(|index| index.primary_key.is_some())
+                };
+                if index.is_some_and(|index| !is_comparable(index)) {
                     cluster_state.mark_behind(name);
                 }
                 let all = || cluster_state.indexes.keys().cloned().collect();

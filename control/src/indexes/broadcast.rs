@@ -57,6 +57,9 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait until an operation is taken up again that could not be.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often an operation is sent again that no node with the documents of some shard has.
+const ATTEMPTS: usize = 3;
+
 /// Kinds of tasks that change no data: a node that missed one is not behind.
 pub const CHANGELESS: [TaskKind; 3] =
     [TaskKind::DumpCreation, TaskKind::SnapshotCreation, TaskKind::IndexCompaction];
@@ -132,9 +135,9 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         requests: requests.clone(),
         effect: effect.clone(),
         at_once: at_once.clone(),
-        newest,
+        newest: newest.clone(),
     };
-    let (clock, begun) = (cluster.clock.clone(), effect.clone());
+    let (clock, begun, in_scope) = (cluster.clock.clone(), effect.clone(), scope.indexes.clone());
     // In one transaction: an operation that is open in the ledger is sent, or taken back.
     let begin = move |connection: &_, cluster_state: &mut ClusterState| {
         if is_about_documents {
@@ -157,9 +160,23 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     log::learn_uid(uid);
     let mut delivered = Delivered::default();
     let delivery = Delivery { cluster, uid, requests: &requests };
-    if let Err(error) = delivery.send(&nodes, &mut delivered, Some(authority)).await {
+    let mut outcome = delivery.send(&nodes, &mut delivered, Some(authority)).await;
+    if outcome.is_err() && delivery.find_answers(&newest, &mut delivered).await {
+        outcome = delivery.send(&nodes, &mut delivered, None).await;
+    }
+    if let Err(error) = outcome {
         take_back(cluster, &task, delivered).await;
         return Err(error);
+    }
+    for _ in 0..ATTEMPTS {
+        let whole = delivered.whole(requests.len());
+        let shards = cluster.cluster_state().out_of_reach(in_scope.as_ref(), &whole);
+        if !is_about_documents || shards == 0 {
+            break;
+        }
+        // Where no node with a shard's documents has the operation, they would stay as they were.
+        tokio::time::sleep(PAUSE).await;
+        delivery.send_lacking(&nodes, &newest, &mut delivered).await;
     }
     let node_tasks = sent(cluster, &task, requests.len(), delivered, at_once).await;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
@@ -353,6 +370,8 @@ async fn redo(
     locks: &mut Option<LockGuard>,
 ) -> Result<()> {
     let Intent::Broadcast { requests, effect, at_once, newest } = &stored.intent else { return Ok(()) };
+    // Nothing is sent to nodes while the ledger does not work: an operation that reached some of them then would end without the others.
+    cluster.ledger.probe(cluster.clock.wall()).await?;
     let delivery = Delivery { cluster, uid: stored.uid, requests };
     let mut delivered = delivery.find(stored, newest).await?;
     let nodes: Vec<_> =

@@ -14,7 +14,7 @@ use crate::{
         cluster_state::{ClusterState, Index},
         intent::{NodeRequest, NodeTask, Step},
     },
-    fencing::in_flight,
+    fencing::{in_flight, late_tasks},
     indexes::fields::{
         self,
         indexable::Reach,
@@ -121,7 +121,14 @@ async fn send_some(
     let mut tasks = Vec::new();
     for request in requests {
         let own = Request::own(&request.method, request.path.clone(), request.body.as_ref());
-        let answer = match in_flight::send(cluster, node, own.clone(), TIMEOUT).await {
+        // Documents that come late make an index again that was deleted meanwhile.
+        let is_of_documents = request.path.segments().get(2) == Some(&"documents");
+        let answer = if is_of_documents {
+            late_tasks::send_marked(cluster, node, &[], own.clone(), TIMEOUT).await
+        } else {
+            in_flight::send(cluster, node, own.clone(), TIMEOUT).await
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => return (tasks, Some(error)),
         };

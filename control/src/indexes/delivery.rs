@@ -10,7 +10,7 @@ use crate::{
     fencing::in_flight,
     indexes::broadcast::refusal,
     ledger::intents::{self, StoredIntent},
-    node::{Authority, Node, Request, TIMEOUT, TaskInfo},
+    node::{Authority, Node, Request, SHORT_QUESTION, TIMEOUT, TaskInfo},
 };
 use futures_util::future::join_all;
 use miroir_core::node_name::NodeName;
@@ -124,6 +124,60 @@ impl Delivery<'_> {
         let sent = join_all(rest).await;
         delivered.tasks.extend(sent);
         Ok(())
+    }
+
+    /// Asks the nodes whose answers were lost for their tasks. Returns whether one of them has accepted the operation: then it is done, and
+    /// the others must get it.
+    pub async fn find_answers(&self, newest: &NewestTasks, delivered: &mut Delivered) -> bool {
+        let nodes = self.cluster.nodes();
+        let nodes: Vec<_> = nodes.iter().filter(|node| delivered.unknown.contains(&node.name)).collect();
+        let asked = join_all(nodes.into_iter().map(|node| self.taken_by(node, newest))).await;
+        for (name, tasks) in asked.into_iter().flatten().filter(|(_, tasks)| !tasks.is_empty()) {
+            tracing::info!(node = name.as_str(), "a node has an operation whose answer was lost");
+            delivered.unknown.remove(&name);
+            delivered.tasks.insert(name, tasks);
+        }
+        delivered.is_accepted()
+    }
+
+    /// Asks the nodes that lack some of the requests what they have, and sends them the rest. The key of a request that had no answer is
+    /// deleted before, so that nothing is taken twice.
+    pub async fn send_lacking(&self, nodes: &[Arc<Node>], newest: &NewestTasks, delivered: &mut Delivered) {
+        let whole = delivered.whole(self.requests.len());
+        let unknown = delivered.unknown.clone();
+        let lacking = nodes.iter().filter(|node| !whole.contains(&node.name)).map(async |node| {
+            if let Err(error) = self.cluster.write_keys.fence_late(self.cluster, node).await {
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node may still take a part of an operation");
+                return None;
+            }
+            let (name, had) = self.taken_by(node, newest).await?;
+            // What was under the client's own key cannot be fenced.
+            let may_come = had.is_empty() && unknown.contains(&name);
+            if may_come { None } else { Some((name, self.send_rest(node, had).await)) }
+        });
+        for (name, tasks) in join_all(lacking).await.into_iter().flatten() {
+            delivered.unknown.remove(&name);
+            delivered.tasks.insert(name, tasks);
+        }
+    }
+
+    /// What a node has taken of the operation; `None` if it does not tell.
+    async fn taken_by(&self, node: &Node, newest: &NewestTasks) -> Option<(NodeName, Vec<NodeTask>)> {
+        let bound = newest.get(&node.name).copied().flatten();
+        let asked = tokio::time::timeout(SHORT_QUESTION, self.tasks_of(node, Vec::new(), bound)).await;
+        match asked {
+            Ok(Ok(tasks)) => return Some((node.name.clone(), tasks)),
+            Ok(Err(error)) => {
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell what it has of an operation");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    node = node.name.as_str(),
+                    "a node does not tell in time what it has of an operation"
+                );
+            }
+        }
+        None
     }
 
     /// Sends a node the requests that it lacks. Returns the tasks that it has then.

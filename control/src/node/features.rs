@@ -1,6 +1,6 @@
 //! A node's version, and its experimental features.
 
-use super::{Node, Request};
+use super::{Node, Request, health::CHECK};
 use crate::base::error::Result;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused, or did not say.
     pub async fn version(&self) -> Result<String> {
-        let version = self.ask("GET", "/version", None).await?;
+        let version = self.ask_within("GET", "/version", None, CHECK).await?;
         self.text("GET /version", &version, "pkgVersion").map(ToOwned::to_owned)
     }
 

@@ -1,9 +1,10 @@
 //! A node's API keys.
 
-use super::{Node, Request, health::CHECK};
+use super::{Node, Request, TIMEOUT, health::CHECK};
 use crate::{base::error::Result, domain::key_holder::KeyHolder};
 use miroir_core::path::ApiPath;
 use serde_json::Value;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The key that a cluster's gateways read under. Nodes get it when they join, so it tells them from nodes of another cluster, and from
@@ -22,7 +23,11 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn keys(&self) -> Result<Vec<(String, Value)>> {
-        let answer = self.ask("GET", "/keys?limit=10000", None).await?;
+        self.keys_within(TIMEOUT).await
+    }
+
+    async fn keys_within(&self, timeout: Duration) -> Result<Vec<(String, Value)>> {
+        let answer = self.ask_within("GET", "/keys?limit=10000", None, timeout).await?;
         let with_uid = |key: &Value| Ok((self.text("GET /keys", key, "uid")?.to_owned(), key.clone()));
         self.results("GET /keys", &answer)?.iter().map(with_uid).collect()
     }
@@ -34,7 +39,7 @@ impl Node {
     /// The node did not answer, or refused.
     pub async fn belongs_to_another(&self) -> Result<bool> {
         let Some(ClusterKey { text: own, .. }) = &self.cluster_key else { return Ok(false) };
-        let keys = self.keys().await?;
+        let keys = self.keys_within(CHECK).await?;
         let of_clusters = keys.iter().filter(|(_, key)| KeyHolder::of(key) == KeyHolder::GatewayReads);
         Ok(of_clusters.into_iter().any(|(_, key)| key.get("key").and_then(Value::as_str) != Some(own)))
     }

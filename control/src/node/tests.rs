@@ -153,3 +153,17 @@ async fn what_is_under_way_to_a_node_that_goes_away_is_given_up() {
     let request = Request::own("GET", ApiPath::from("/health"), None);
     assert_eq!(node.send(&request).await.unwrap().status, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_ends_soon_whatever_the_node_leaves_unanswered() {
+    for unanswered in ["/health", "/keys", "/version"] {
+        let transport = Script::new(move |call| match call.url.path() {
+            path if path == unanswered => Reply::Silence,
+            _ => Reply::Answer(200, json!({"results": [], "pkgVersion": "1.50.0"})),
+        });
+        let node = node("a", transport).of_cluster(ClusterKey { uid: Uuid::nil(), text: "k".into() });
+        let begun = Instant::now();
+        node.check().await;
+        assert!(begun.elapsed() < CHECK * 2, "{unanswered}");
+    }
+}

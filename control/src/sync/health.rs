@@ -38,10 +38,11 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 );
             }
         }
-        if !came.is_empty()
-            && let Err(error) = features::learn(&cluster).await
-        {
-            tracing::warn!(error = %error.chain(), "no node could be asked for its experimental features");
+        if !came.is_empty() {
+            let learnt = tokio::time::timeout(PATIENCE, features::learn(&cluster)).await;
+            if let Ok(Err(error)) = learnt {
+                tracing::warn!(error = %error.chain(), "no node could be asked for its experimental features");
+            }
         }
         for name in came {
             tracing::info!(node = name.as_str(), "a node is back");

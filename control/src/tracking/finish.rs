@@ -68,7 +68,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
         RollBack::UnderWay => return Ok(()),
         RollBack::Done(missed) => over.behind.extend(missed),
     }
-    if cluster.tracked_tasks.waits_for_roll_back(uid) {
+    if cluster.tracked_tasks.waits_for_earlier(uid) {
         return Ok(());
     }
     over.behind.extend(restarts::find(cluster, &unwatched).await);

@@ -23,10 +23,7 @@ use crate::{
 };
 use finish::{conclude, finish};
 use futures_util::future::join_all;
-use miroir_core::{
-    error::{ApiError, Code},
-    node_name::NodeName,
-};
+use miroir_core::node_name::NodeName;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,7 +98,9 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
             }
             for part in &mut pending.parts {
                 let was_interrupted = part.is_interrupted;
-                if let Some(seen) = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task)) {
+                let seen = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task));
+                // The node may have lost its disk since it was asked.
+                if let Some(seen) = seen.filter(|_| !part.seen.state.is_over()) {
                     part.report(seen.clone());
                 }
                 if stopped.contains(&part.node) {
@@ -162,7 +161,7 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<BTreeMap<u32
     let mut seen = BTreeMap::new();
     let Some(node) = cluster.node(node) else {
         // The node has left or was declared lost: other replicas have what it accepted.
-        return Some(uids.iter().map(|uid| (*uid, forgotten())).collect());
+        return Some(uids.iter().map(|uid| (*uid, ReportedState::forgotten())).collect());
     };
     if node.away().is_some_and(|away| away > PATIENCE) {
         let away = ReportedState { state: State::Away, ..ReportedState::default() };
@@ -183,16 +182,10 @@ async fn ask(cluster: &Cluster, node: &str, uids: &[u32]) -> Option<BTreeMap<u32
             }
         };
         // If a task is missing in the answer, the node lost its disk, or the task was deleted: it will never end.
-        seen.extend(chunk.iter().map(|uid| (*uid, forgotten())));
+        seen.extend(chunk.iter().map(|uid| (*uid, ReportedState::forgotten())));
         seen.extend(told.iter().filter_map(|task| Some((task.uid()?, read(task)))));
     }
     Some(seen)
-}
-
-/// The result of a node task that will never end.
-fn forgotten() -> ReportedState {
-    let error = ApiError::new(Code::INTERNAL, "a node has lost its tasks");
-    ReportedState { state: State::Failed, error: Some(error.body), ..ReportedState::default() }
 }
 
 fn read(task: &TaskInfo) -> ReportedState {

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     cluster::{missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::intent::{Effect, NodeTask},
+    fencing::write_keys::note_loss,
     testing::{self, ClusterBuilder, Reply, Script},
 };
 use serde_json::json;
@@ -54,6 +55,25 @@ async fn a_panic_over_one_nodes_answer_hides_no_others() {
     let states: Vec<State> = pending[&7].parts.iter().map(|part| part.seen.state).collect();
     assert_eq!(states, [State::Waiting, State::Processing]);
     assert_eq!(cluster.supervisor.failures().get("task states"), Some(&1));
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_lost_disk_are_not_those_that_get_their_uids() {
+    let data = tempfile::tempdir().unwrap();
+    let transport = Script::new(|call| {
+        let status = if call.url.port() == Some(1) { "succeeded" } else { "processing" };
+        Reply::Answer(200, json!({"results": [{"uid": 1, "status": status}], "total": 1}))
+    });
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(transport).build());
+    for node in cluster.nodes().iter() {
+        node.check().await;
+    }
+    cluster.tracked_tasks.add(deletion());
+    note_loss(&cluster, &cluster.node("a").unwrap()).await.unwrap();
+    round(&cluster).await.unwrap();
+    let pending = cluster.tracked_tasks.pending();
+    let states: Vec<State> = pending[&7].parts.iter().map(|part| part.seen.state).collect();
+    assert_eq!(states, [State::Failed, State::Processing]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! What must hold: the invariants of `docs/architecture/write-protocol.md`, by their numbers.
 
+mod reads;
+
 use super::{
     client::{self, Seen},
     model::{Expected, Model, unsure},
@@ -107,7 +109,8 @@ fn unrest(world: &World) -> Vec<String> {
     let (held, waiting) = cluster.locks.counts();
     add(held + waiting > 0, format!("{held} locks are held, and {waiting} waited for"));
     let away = world.nodes.values().filter(|node| !node.is_up || world.now < node.stopped_until).count();
-    add(away > 0, format!("{away} nodes are away"));
+    let away = away + cluster.nodes().iter().filter(|node| !node.is_up()).count();
+    add(away > 0, format!("{away} nodes are away, or count as away"));
     let is_stopped = world.now < world.control_stopped_until;
     add(is_stopped || world.network.is_troubled(world.now), "faults go on".to_owned());
     let busy = world.nodes.values().filter(|node| state.member(&node.name).is_some());
@@ -304,36 +307,6 @@ impl Truth {
         }
         world.violations.extend(wrong);
     }
-
-    /// Nobody has read something older than what was acknowledged before.
-    fn judge_reads(&self, world: &mut World) {
-        let mut wrong = Vec::new();
-        for read in &world.clients.reads {
-            let is_told = |(status, at): &(String, u64)| status == "succeeded" && *at < read.sent_at;
-            let is_acknowledged = |seen: &Seen| seen.end.as_ref().is_some_and(is_told);
-            let known =
-                world.clients.seen.values().filter(|seen| is_acknowledged(seen)).filter_map(|seen| seen.uid);
-            let known = known
-                .filter(|uid| self.steps.get(uid).is_some_and(|(_, action)| concerns(action, &read.index)));
-            let Some(newest) = known.max() else { continue };
-            let is_seen = |model: &Model| {
-                let expected = model.indexes.get(&read.index).and_then(|index| index.documents.get(&read.id));
-                let expected: Expected = expected.cloned().unwrap_or_default();
-                let document = read.document.as_ref().and_then(Value::as_object).map(untagged);
-                expected.is_open || document == expected.content
-            };
-            if !self.states.range(newest..).any(|(_, model)| is_seen(model)) {
-                wrong.push(format!(
-                    "4: step {} read document {} of {} as {} after task {newest} had succeeded",
-                    read.step,
-                    read.id,
-                    read.index,
-                    json!(read.document)
-                ));
-            }
-        }
-        world.violations.extend(wrong);
-    }
 }
 
 /// For how long a deleted key may still be taken for valid, in milliseconds: see `KeyCache`.
@@ -356,15 +329,6 @@ fn may_be_known(plan: &Plan, seen: &BTreeMap<u64, Seen>, key: u64, step: u64) ->
         })
     };
     made.iter().any(|made| made.sent_at < until && !is_gone(made))
-}
-
-/// Whether an action may change the documents of an index.
-fn concerns(action: &Action, of: &str) -> bool {
-    let is_other = matches!(
-        action,
-        Action::Create { .. } | Action::Settings { .. } | Action::Read { .. } | Action::Unauthorized { .. }
-    );
-    !is_other && action.indexes().contains(&of)
 }
 
 /// The action of a task that no client knows, by its row as it was at first.

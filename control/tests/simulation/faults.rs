@@ -77,6 +77,10 @@ pub fn strike(world: &mut World, fault: &Fault) {
 fn may_lose_disk(world: &mut World, name: &str) -> bool {
     let Some(control) = &world.control else { return false };
     let state = control.cluster.cluster_state();
+    // What is under way may be on this disk only.
+    if control.cluster.open.count() > 0 || control.cluster.tracked_tasks.count() > 0 {
+        return false;
+    }
     let nodes = &world.nodes;
     world.empty_disks.retain(|name| {
         let has_joined = nodes.get(name).is_some_and(|node| node.has_key_named("miroir:read"));

@@ -234,6 +234,25 @@ impl ClusterState {
         }
     }
 
+    /// Where only this node's replica has everything of an index, another one takes its place: best that of a node that is not behind, and one
+    /// of which it is known what it misses. The others get what that one has.
+    pub(super) fn read_without(&mut self, node: &str) {
+        let is_alone = |index: &str, shard| self.whole(index, shard).all(|whole| *whole == *node);
+        let alone = self.stale.iter().filter(|(index, _, shard, _)| is_alone(index, *shard));
+        let alone: BTreeSet<(String, Shard)> =
+            alone.map(|(index, _, shard, _)| (index.to_owned(), shard)).collect();
+        for (index, shard) in alone {
+            let others = self.stale.of(&index, shard).filter(|(other, _)| **other != *node);
+            let order = |(other, missed): &(&NodeName, Missed)| (self.behind.contains(*other), *missed);
+            let Some(kept) = others.min_by_key(order).map(|(other, _)| other.clone()) else { continue };
+            self.stale.remove(&index, &kept, shard);
+            let left: Vec<NodeName> = self.stale.of(&index, shard).map(|(other, _)| other.clone()).collect();
+            for other in left {
+                self.stale.insert(&index, &other, shard, Missed::Anything);
+            }
+        }
+    }
+
     /// If no replica of a shard is left that has everything of an index, what the others have is all that there is: it counts as
     /// everything.
     pub fn accept_what_is_left(&mut self) {

@@ -57,6 +57,25 @@ impl ClusterState {
         false
     }
 
+    /// Marks a node as behind that has lost its disk. Where it has the last active replica of a shard, or the last one that has everything
+    /// of an index, the copy of another node takes its place, best of one that is not behind: it may lack some writes, and the lost disk
+    /// has nothing any more.
+    pub fn lose_disk(&mut self, node: &str) {
+        for replicas in &mut self.replicas {
+            if replicas.iter().any(|replica| replica.is_active() && replica.node != node) {
+                continue;
+            }
+            let others = replicas
+                .iter_mut()
+                .filter(|replica| replica.node != node && replica.state != ReplicaState::Removing);
+            if let Some(kept) = others.min_by_key(|replica| self.behind.contains(&replica.node)) {
+                kept.state = ReplicaState::Active;
+            }
+        }
+        self.read_without(node);
+        self.mark_behind(node);
+    }
+
     /// Applies the decision on a write to an index: the replicas that missed it leave the index's read set. `writers` are the nodes that it
     /// was sent to, and `silent` those of them that may take it without having said so; `missed` is what replicas of a shard miss
     /// that lack it. Returns the shards of which no replica has it that is read from now on: those are not written.

@@ -49,7 +49,8 @@ impl Tasks {
         let script = Script::new(move |call| tasks.answer(call));
         let cluster = ClusterBuilder::new(data).transport(script).clock(clock).build();
         let books = |state: &mut ClusterState| {
-            state.indexes.insert("books".to_owned(), Index::default());
+            let index = Index { primary_key: Some("id".to_owned()), ..Index::default() };
+            state.indexes.insert("books".to_owned(), index);
         };
         cluster.change(books).await.unwrap();
         cluster
@@ -178,17 +179,29 @@ async fn the_list_of_another_disk_is_read_from_its_beginning() {
 }
 
 #[tokio::test]
-async fn a_late_write_to_an_index_that_is_gone_leaves_its_node_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let tasks = Tasks::default();
-    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
-    look(&cluster).await;
-    cluster.change(|state| state.indexes.clear()).await.unwrap();
-    let uid = open_write(&cluster).await;
-    decide(&cluster, uid).await;
-    tasks.add(&metadata(uid));
-    look(&cluster).await;
-    assert!(cluster.cluster_state().behind.contains("a"));
+async fn late_documents_of_an_index_that_is_gone_or_made_again_leave_their_node_behind() {
+    let gone = |state: &mut ClusterState| state.indexes.clear();
+    let made_again = |state: &mut ClusterState| {
+        state.indexes.insert("books".to_owned(), Index::default());
+    };
+    let registration = TaskMark::Copy { request: Uuid::from_u128(1), shards: Vec::new() };
+    for change in [gone, made_again] {
+        for is_write in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let tasks = Tasks::default();
+            let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+            look(&cluster).await;
+            tasks.add(&registration.to_string());
+            look(&cluster).await;
+            assert!(cluster.cluster_state().behind.is_empty(), "the index is there, and compared");
+            cluster.change(change).await.unwrap();
+            let uid = open_write(&cluster).await;
+            decide(&cluster, uid).await;
+            tasks.add(&if is_write { metadata(uid) } else { registration.to_string() });
+            look(&cluster).await;
+            assert!(cluster.cluster_state().behind.contains("a"));
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::{
 };
 use miroir_core::shard::Shard;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[test]
 fn renames_and_swaps_move_the_catalogue() {
@@ -98,4 +99,62 @@ async fn documents_are_moved_only_where_a_replica_is_reached_that_misses_nothing
         assert_eq!(state.stale.get(index, "a", shard), Some(Missed::Anything), "{index}");
         assert!(state.is_whole(index, shard, "b"));
     }
+}
+
+/// Swaps two indexes on nodes `a` and `b`, of which `b` has all active replicas, and which answer by a script. Returns the nodes that are
+/// behind then.
+async fn swapped(script: Arc<Script>) -> Vec<String> {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+    health::check(&cluster).await;
+    let stale = |state: &mut ClusterState| {
+        state.shards().for_each(|shard| _ = state.mark_stale(shard, "a"));
+    };
+    cluster.change(stale).await.unwrap();
+    let master = format!("Bearer {}", cluster.secrets.master_key);
+    let grant = authorize(&cluster, Some(&master), "indexes.swap", None).await.unwrap();
+    let held = lock_documents(&cluster, &grant, Scope::indexes(["left", "right"])).await.unwrap();
+    let body = Some(json!([{"indexes": ["left", "right"]}]));
+    let request = NodeRequest { method: "POST".into(), path: "/swap-indexes".into(), body, main: true };
+    let operation = Operation {
+        task: NewTask { kind: TaskKind::IndexSwap, ..NewTask::default() },
+        requests: vec![request],
+        authority: Authority::Master,
+        at_once: ImmediateEffect::Nothing,
+        effect: Effect::Swap { pairs: vec![("left".into(), "right".into(), false)] },
+    };
+    let task = run(&cluster, held, operation).await.unwrap();
+    assert_eq!(cluster.tracked_tasks.uids(), [task.uid]);
+    cluster.cluster_state().behind.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_a_node_has_taken_is_done_although_no_answer_came() {
+    let is_taken = AtomicBool::new(false);
+    let script = Script::new(move |call| match (call.url.path(), call.url.port()) {
+        ("/swap-indexes", port) => {
+            // The first node has never got it.
+            is_taken.fetch_or(port == Some(2), Ordering::Relaxed);
+            Reply::Silence
+        }
+        ("/tasks", Some(2)) if is_taken.load(Ordering::Relaxed) => {
+            let swaps = json!([{"indexes": ["left", "right"]}]);
+            let details = json!({"swaps": swaps});
+            let task = json!({"uid": 0, "type": "indexSwap", "status": "enqueued", "details": details});
+            Reply::Answer(200, json!({"results": [task]}))
+        }
+        _ => Reply::Answer(200, json!({"results": []})),
+    });
+    assert_eq!(swapped(script).await, ["a"], "it may take it late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_sent_again_where_documents_would_stay_without_it() {
+    let sent = AtomicUsize::new(0);
+    let script = Script::new(move |call| match (call.url.path(), call.url.port()) {
+        ("/swap-indexes", Some(2)) if sent.fetch_add(1, Ordering::Relaxed) == 0 => Reply::Silence,
+        ("/swap-indexes", _) => Reply::Answer(202, json!({"taskUid": 7})),
+        _ => Reply::Answer(200, json!({"results": []})),
+    });
+    assert!(swapped(script).await.is_empty());
 }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::testing::{ClusterBuilder, Reply, Script};
+use crate::{
+    domain::task_mark::TaskMark,
+    testing::{ClusterBuilder, Reply, Script},
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What comes of an index that a write creates, if nodes answer changes of it by `answers`, in the order of the requests.
@@ -34,6 +37,22 @@ async fn made(answers: impl Fn(usize) -> u16 + Send + Sync + 'static) -> Made {
         steps: cluster.ledger.call(steps::all).await.unwrap().len(),
         took: cluster.clock.since(begun),
     }
+}
+
+#[tokio::test]
+async fn a_registration_of_fields_carries_a_mark_by_which_it_is_found_if_it_comes_late() {
+    let data = tempfile::tempdir().unwrap();
+    let transport = Script::new(|_| Reply::Answer(202, json!({"taskUid": 1})));
+    let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
+    let names = ["id".to_owned(), "title".to_owned()];
+    let requests = creation_with("books", Some("id"), &names, &*cluster.random);
+    send_all(&cluster, &cluster.node("a").unwrap(), &requests).await.unwrap();
+    let calls = transport.calls();
+    let of_documents: Vec<_> = calls.iter().filter(|call| call.url.path().ends_with("/documents")).collect();
+    let [registration] = of_documents[..] else { panic!("{of_documents:?}") };
+    let mark = registration.url.query_pairs().find(|(name, _)| name == "customMetadata").unwrap().1;
+    let mark: TaskMark = mark.parse().unwrap();
+    assert!(matches!(mark, TaskMark::Copy { shards, .. } if shards.is_empty()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -220,6 +220,28 @@ async fn a_node_that_cannot_be_asked_is_behind_and_gets_nothing_twice() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_again_while_the_ledger_does_not_work() {
+    let restarted = Restarted::new().await;
+    restarted.interrupted(&[swap()], swapped(), &[(1, 1)], &[]).await;
+    let refuses = |refuses: bool| {
+        move |connection: &rusqlite::Connection| Ok(connection.pragma_update(None, "query_only", refuses)?)
+    };
+    let cluster = &restarted.cluster;
+    let is_refused = async {
+        cluster.ledger.call(refuses(true)).await.unwrap();
+        let begun = std::time::Instant::now();
+        while cluster.ledger.failures() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(begun.elapsed().as_secs() < 20, "the ledger is not written to");
+        }
+        assert_eq!(restarted.counts("indexSwap"), [1, 0, 0]);
+        cluster.ledger.call(refuses(false)).await.unwrap();
+    };
+    tokio::join!(is_refused, restarted.resume());
+    assert_eq!(restarted.counts("indexSwap"), [1, 1, 1]);
+}
+
+#[tokio::test]
 async fn a_deletion_is_done_on_all_nodes_and_leaves_the_catalogue() {
     for taken in [&[][..], &[(2, 1)], &[(1, 1), (2, 1), (3, 1)]] {
         let restarted = Restarted::new().await;

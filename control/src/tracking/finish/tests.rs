@@ -147,3 +147,33 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
     finish(&cluster, uid, succeeded()).await.unwrap();
     assert_eq!(cluster.cluster_state().behind.iter().collect::<Vec<_>>(), ["b"]);
 }
+
+#[tokio::test]
+async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = cluster(data.path(), Arc::default()).await;
+    let mut uids = Vec::new();
+    for word in ["first", "second"] {
+        let change = json!({"stopWords": [word]});
+        let effect = Effect::Settings { index: "b".into(), change: Some(change), creates: false };
+        let new = NewTask { kind: TaskKind::SettingsUpdate, index: Some("b".into()), ..NewTask::default() };
+        let (at_once, newest) = Default::default();
+        let intent = Intent::Broadcast { requests: Vec::new(), effect: effect.clone(), at_once, newest };
+        let begin = move |connection: &_| {
+            let task = intents::begin(connection, &new, &intent, 1)?;
+            intents::sent(connection, task.uid, &[])?;
+            Ok(task)
+        };
+        let task = cluster.ledger.call(begin).await.unwrap();
+        uids.push(task.uid);
+        let node_tasks = Vec::new();
+        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, written: Default::default(), guard: None });
+    }
+    // Nodes tell of the second one first.
+    for uid in [uids[1], uids[0], uids[1]] {
+        finish(&cluster, uid, succeeded()).await.unwrap();
+    }
+    let stored = cluster.ledger.call(|connection| stored::settings(connection, "b")).await.unwrap();
+    assert_eq!(stored.get("stopWords"), Some(&json!(["second"])));
+    assert_eq!(cluster.tracked_tasks.count(), 0);
+}

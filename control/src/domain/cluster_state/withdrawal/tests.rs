@@ -66,3 +66,44 @@ fn a_replica_that_is_stale_in_an_index_does_not_stand_in_for_it() {
     assert_eq!(state.whole("other", SHARD).collect::<Vec<_>>(), ["a"]);
     assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["b"]);
 }
+
+#[test]
+fn an_emptied_disk_takes_no_copy_with_it() {
+    for other in [ReplicaState::Stale, LEAVING] {
+        let mut state = cluster_state(&[("a", other), ("b", ReplicaState::Active)]);
+        state.lose_disk("b");
+        assert_eq!(state.active(SHARD).collect::<Vec<_>>(), ["a"], "it may lack a write, and has the others");
+        assert_eq!(state.stale_on("b"), [SHARD]);
+        assert!(state.behind.contains("b"));
+    }
+    let copies = [("a", ReplicaState::Stale), ("b", ReplicaState::Active), ("c", ReplicaState::Stale)];
+    for (behind, kept) in [("a", "c"), ("c", "a")] {
+        let mut state = cluster_state(&copies);
+        state.mark_behind(behind);
+        state.lose_disk("b");
+        assert_eq!(state.active(SHARD).collect::<Vec<_>>(), [kept], "{behind} may lack more");
+        state.lose_disk(kept);
+        assert_eq!(state.active(SHARD).count(), 1, "of those that are left, one stays");
+    }
+    let mut whole = cluster_state(&[("a", ReplicaState::Active), ("b", ReplicaState::Active)]);
+    whole.lose_disk("a");
+    assert_eq!(whole.active(SHARD).collect::<Vec<_>>(), ["b"]);
+    let mut removed = cluster_state(&[("a", ReplicaState::Removing), ("b", ReplicaState::Active)]);
+    removed.lose_disk("b");
+    assert_eq!(removed.active(SHARD).collect::<Vec<_>>(), ["b"], "its documents are being deleted");
+}
+
+#[test]
+fn an_emptied_disk_takes_no_copy_of_an_index_with_it() {
+    let active = ReplicaState::Active;
+    let mut state = cluster_state(&[("a", active), ("b", active), ("c", active)]);
+    assert!(state.mark_missed(INDEX, SHARD, "a", Missed::Anything));
+    assert!(state.mark_missed(INDEX, SHARD, "c", Missed::Recorded));
+    state.lose_disk("b");
+    assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["c"], "it lacks less");
+    assert_eq!(state.stale.get(INDEX, "a", SHARD), Some(Missed::Anything));
+    assert_eq!(state.whole("other", SHARD).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(state.stale_on("b"), [SHARD]);
+    state.lose_disk("c");
+    assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["a"]);
+}
