@@ -81,6 +81,15 @@ impl ApiPath {
         self
     }
 
+    /// The path without the parameters of this name.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        let query = std::mem::take(&mut self.query);
+        pairs(&query)
+            .filter(|(found, _)| found != name)
+            .fold(self, |path, (name, value)| path.with(&name, &value))
+    }
+
     /// The path with these segments put before its own; it keeps its query.
     #[must_use]
     pub fn below(mut self, parents: &Self) -> Self {

@@ -169,6 +169,15 @@ impl Node {
         self.list_tasks(path, timeout).await
     }
 
+    /// The newest tasks, newest first.
+    ///
+    /// # Errors
+    /// The node did not answer in time, or refused.
+    pub async fn newest_tasks(&self, timeout: Duration) -> Result<Vec<TaskInfo>> {
+        let path = ApiPath::from("/tasks").with("limit", &PAGE.to_string());
+        Ok(self.list_tasks(path, timeout).await?.tasks)
+    }
+
     /// The uid of the newest task; `None` if there is none.
     ///
     /// # Errors

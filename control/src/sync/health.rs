@@ -145,6 +145,9 @@ pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
         if comes {
             examine_disk(cluster, node).await;
         }
+        if cluster.instance.is_stopped() {
+            return None;
+        }
         let came =
             if comes { cluster.write_keys.admit(cluster, node, probed).await } else { node.learn(probed) };
         came.then(|| node.name.clone())

@@ -18,7 +18,10 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
-    domain::key_holder::{KeyHolder, read_key},
+    domain::{
+        key_holder::{KeyHolder, read_key},
+        serving::Serving,
+    },
     fencing::{in_flight, write_keys::create_key},
     indexes::{creation, fields},
     ledger::settings as stored,
@@ -39,7 +42,8 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     let Some(node) = cluster.node(name) else { return Ok(()) };
     if cluster.cluster_state().behind.contains(name) {
         // From here on it is one of the cluster's, and gets keys to be written under. Until it has everything, it stays behind.
-        create_key(&node, &read_key(cluster.options.read_key)).await?;
+        let key = read_key(cluster.options.read_key, Serving::by(cluster.instance.id));
+        create_key(&node, &key).await?;
     }
     cluster.write_keys.catch_up(cluster, &node).await?;
     if !cluster.cluster_state().behind.contains(name) {
