@@ -127,6 +127,9 @@ pub struct NodeStatus {
     pub leaving: bool,
     /// The latest error.
     pub error: Option<String>,
+    /// Why it is still behind.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// The replicas of a shard.
@@ -159,6 +162,7 @@ impl Status {
         let cluster_state = cluster.cluster_state();
         let replicas = || cluster_state.replicas.iter().flatten();
         let all = cluster.nodes();
+        let moved = cluster.mover.progress.moved();
         let nodes = all.iter().map(|node| {
             let health = node.health();
             let of_node = |is: &dyn Fn(ReplicaState) -> bool| {
@@ -172,6 +176,11 @@ impl Status {
                 since_seconds: cluster.clock.since(health.since).as_secs(),
                 version: health.version,
                 behind: cluster_state.behind.contains(&node.name),
+                trouble: moved
+                    .errors
+                    .get(&node.name)
+                    .filter(|_| cluster_state.behind.contains(&node.name))
+                    .cloned(),
                 active: of_node(&|state| state == ReplicaState::Active),
                 stale: of_node(&|state| state == ReplicaState::Stale),
                 old: of_node(&is_old),

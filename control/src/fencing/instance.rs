@@ -232,10 +232,7 @@ pub async fn hear_gateways(cluster: &Cluster) -> Result<()> {
         return Ok(());
     }
     // Whoever reports notes it again.
-    tokio::select! {
-        stopped = cluster.instance.stopped() => Err(stopped),
-        () = tokio::time::sleep(REPORT) => Ok(()),
-    }
+    tokio::time::timeout(REPORT, cluster.instance.stopped()).await.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

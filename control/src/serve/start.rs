@@ -51,7 +51,12 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
         match prepare(&cluster, &mut has_taken_over).await {
             Ok(()) => break,
             // A node may have become unreachable again.
-            Err(error @ (Error::NoNode | Error::Unreachable { .. } | Error::Unexpected { .. })) => {
+            Err(
+                error @ (Error::NoNode
+                | Error::Unreachable { .. }
+                | Error::Unexpected { .. }
+                | Error::UnreadableAnswer { .. }),
+            ) => {
                 tracing::warn!(error = %error.chain(), ?pause, "nodes could not be prepared, and are tried again after a pause");
             }
             Err(error) => return Err(error),
