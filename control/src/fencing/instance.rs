@@ -214,7 +214,7 @@ pub async fn check_topology(cluster: &Cluster, gateway: &str, newest: u64) -> Re
         return Ok(());
     }
     cluster.instance.stop(format!(
-        "gateway `{gateway}` has the topology {newest}, and {own} is the ledger's newest. {OLDER}. If the cluster is a new one, restart its \
+        "gateway `{gateway}` has the topology {newest}, and {own} is the ledger's newest. {OLDER}. If the cluster is new, or was restored, restart its \
          gateways"
     ));
     // The next start waits for the gateway's report before it publishes anything.

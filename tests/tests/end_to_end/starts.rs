@@ -136,7 +136,11 @@ pub fn copies_of_the_ledger_are_refused() {
     copy_ledger(&control, beside.path());
     let said = refused(&config, beside.path());
     assert!(said.contains("another control plane serves this cluster with a copy of this ledger"), "{said}");
-    assert!(cluster.logs().contains("another control plane wants to serve this cluster"), "{}", cluster.logs());
+    assert!(
+        cluster.logs().contains("another control plane wants to serve this cluster"),
+        "{}",
+        cluster.logs()
+    );
     client.add("things", &json!([{"id": 50}]));
     assert_eq!(client.count("things"), 51);
     cluster.kill("control");
@@ -145,7 +149,10 @@ pub fn copies_of_the_ledger_are_refused() {
     let keys = || cluster.node(0).get("/keys?limit=100").body["results"].clone();
     let before = keys();
     let said = refused(&config, &control);
-    assert!(said.contains("has taken a write with the task uid") && said.contains("`miroir recover`"), "{said}");
+    assert!(
+        said.contains("has taken a write with the task uid") && said.contains("`miroir recover`"),
+        "{said}"
+    );
     assert_eq!(keys(), before, "the nodes are as they were");
     // Neither the one of before the last start.
     copy_ledger(newest.path(), &control);
