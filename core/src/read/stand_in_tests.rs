@@ -1,7 +1,7 @@
 //! Nodes that lack an index of the catalogue.
 
 use super::*;
-use crate::{search::Search, topology::TopologyConfig};
+use crate::{document_read::DocumentRead, search::Search, topology::TopologyConfig};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -54,4 +54,32 @@ fn a_node_that_lacks_an_index_of_the_catalogue_is_stood_in_for() {
     let (machine, calls) = start(json!({}));
     let (_, native) = next(machine.digest(calls[0].id, lacks("movies")));
     assert_eq!(native.upstream, calls[0].upstream, "nobody expects it to have the index");
+}
+
+#[test]
+fn a_document_is_read_from_another_replica_where_one_lacks_its_index() {
+    let start = |indexes: Value| {
+        let config = json!({
+            "schema": 1, "version": 1, "nodes": [{"name":"a","cluster":"a"},{"name":"b","cluster":"b"}],
+            "placement": [[0,1]], "indexes": indexes,
+        });
+        let topology = Topology::from_json(config.to_string().as_bytes()).unwrap();
+        let path = "/indexes/movies/documents/1".into();
+        let head = RequestHead { method: "GET".into(), path, headers: Vec::new() };
+        DocumentRead::start(Arc::new(topology), head, "1")
+    };
+    let next = |progress: Progress<DocumentRead>| match progress {
+        Progress::Pending { machine, mut calls } => (machine, calls.remove(0)),
+        Progress::Done(reply) => panic!("{reply:?}"),
+    };
+    let status = |progress: Progress<DocumentRead>| match progress {
+        Progress::Pending { calls, .. } => panic!("{calls:?}"),
+        Progress::Done(reply) => reply.status,
+    };
+    let (machine, first) = next(start(json!({"movies": {}})));
+    let (machine, other) = next(machine.digest(first.id, lacks("movies")));
+    assert_ne!(other.upstream, first.upstream);
+    assert_eq!(status(machine.digest(other.id, lacks("movies"))), 404, "nobody has it");
+    let (machine, call) = next(start(json!({})));
+    assert_eq!(status(machine.digest(call.id, lacks("movies"))), 404, "nobody expects it");
 }
