@@ -105,6 +105,49 @@ fn a_ledger_of_a_newer_version_is_left_alone() {
     );
 }
 
+/// As SQLite's `.dump` and `.recover` write a ledger: all but its version.
+fn rescued(sql: &str) -> String {
+    sql.lines().filter(|line| !line.starts_with("PRAGMA")).map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_rescued_without_its_version_is_known_by_its_tables() {
+    let (folder, file) = folder_of(UNVERSIONED);
+    drop(Ledger::open(folder.path()).unwrap());
+    let whole = sql_of(&file);
+    let of_table = |sql: &str, table: &str| sql.lines().filter(|line| line.contains(table)).count();
+    for more in ["", "CREATE TABLE lost_and_found (rootpgno INTEGER, c0);"] {
+        let (folder, file) = folder_of(&format!("{} {more}", rescued(&whole)));
+        assert_eq!(version(&file), 0);
+        let ledger = Ledger::open(folder.path()).unwrap();
+        assert_eq!(version(&file), schema::VERSION);
+        assert_eq!(of_table(&sql_of(&file), "INTO placement"), of_table(&whole, "INTO placement"));
+        assert_eq!(ledger.call(intents::all).await.unwrap().len(), 15);
+    }
+}
+
+#[test]
+fn a_ledger_whose_tables_are_of_no_version_is_left_alone() {
+    let (folder, file) = folder_of(UNVERSIONED);
+    drop(Ledger::open(folder.path()).unwrap());
+    let whole = rescued(&sql_of(&file));
+    for (wrong, said) in [
+        (
+            format!("{whole} ALTER TABLE intents ADD COLUMN later TEXT;"),
+            "of no version that this build knows",
+        ),
+        (format!("{whole} DROP TABLE missed;"), "of no version that this build knows"),
+        (
+            format!("{whole} DROP TABLE missed; PRAGMA user_version = {};", schema::VERSION),
+            "lacks tables of it",
+        ),
+    ] {
+        let (folder, file) = folder_of(&wrong);
+        let error = refused(&folder, &file);
+        assert!(error.contains(said) && error.contains("`miroir recover`"), "{error}");
+    }
+}
+
 #[test]
 fn a_database_of_another_program_is_left_alone() {
     for sql in ["CREATE TABLE tasks (a);", "CREATE TABLE a (b); PRAGMA user_version = 7;"] {

@@ -5,7 +5,7 @@ use crate::{
     fan_out,
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream, forwarded_headers},
     progress::Progress,
-    read::node_error_reply,
+    read::{lacks_known_index, node_error_reply},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -40,7 +40,12 @@ impl DocumentRead {
             Outcome::Answered(Answer { status: 200, body, .. }) => {
                 Progress::Done(Reply::json(200, scrub::document(&body)))
             }
-            Outcome::Answered(answer) if answer.status < 500 => Progress::Done(node_error_reply(answer)),
+            Outcome::Answered(answer)
+                if answer.status < 500
+                    && !(lacks_known_index(&self.topology, &answer) && self.has_stand_in()) =>
+            {
+                Progress::Done(node_error_reply(answer))
+            }
             _ => {
                 self.failed.extend(self.asked.take());
                 self.ask()
@@ -58,6 +63,14 @@ impl DocumentRead {
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         self.topology.config().limits.search_deadline_of(0, 0)
+    }
+
+    /// Whether a replica is left that was not asked.
+    fn has_stand_in(&self) -> bool {
+        let mut failed = self.failed.clone();
+        failed.extend(self.asked);
+        let stale = self.topology.config().stale.of(&[&self.index]);
+        !fan_out::plan(&self.topology, &stale, [self.shard], &failed, 0).asks.is_empty()
     }
 
     fn ask(mut self) -> Progress<Self> {

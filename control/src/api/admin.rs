@@ -133,6 +133,9 @@ pub struct NodeStatus {
     pub leaving: bool,
     /// The latest error.
     pub error: Option<String>,
+    /// Why it is still behind.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// The replicas of a shard.
@@ -167,6 +170,7 @@ impl Status {
             cluster_state.shards().flat_map(|shard| cluster_state.of(shard).iter().map(move |it| (shard, it)))
         };
         let all = cluster.nodes();
+        let moved = cluster.mover.progress.moved();
         let nodes = all.iter().map(|node| {
             let health = node.health();
             let of_node = |is: &dyn Fn(Standing) -> bool| {
@@ -181,6 +185,11 @@ impl Status {
                 since_seconds: cluster.clock.since(health.since).as_secs(),
                 version: health.version,
                 behind: cluster_state.behind.contains(&node.name),
+                trouble: moved
+                    .errors
+                    .get(&node.name)
+                    .filter(|_| cluster_state.behind.contains(&node.name))
+                    .cloned(),
                 active: of_node(&|standing| standing == Standing::Active),
                 stale: of_node(&|standing| standing == Standing::Stale),
                 stale_in_indexes: stale_in_indexes(&cluster_state, |name| *name == node.name),

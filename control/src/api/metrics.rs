@@ -75,7 +75,7 @@ pub fn render(status: &Status) -> String {
         family(&format!("miroir_control_{name}"), "gauge", help, alone(value));
     }
     let of_kind = |kind: &str| number(status.troubles.iter().filter(|trouble| trouble.kind == kind).count());
-    let kinds = ["refused", "behind", "ahead", "unreached"];
+    let kinds = ["refused", "behind", "unreached"];
     family(
         "miroir_control_gateway_troubles",
         "gauge",

@@ -78,7 +78,7 @@ pub struct VmStatus {
 pub struct Trouble {
     /// Its Envoy's name.
     pub gateway: String,
-    /// The kind: `refused`, `behind`, `ahead`, `unreached`.
+    /// The kind: `refused`, `behind`, `unreached`.
     pub kind: String,
     /// A description of the problem.
     pub what: String,
@@ -228,15 +228,6 @@ impl Gateways {
             if let Some(RefusedTopology { version, reason }) = &told.refused {
                 let version = version.map_or_else(String::new, |version| format!(" {version}"));
                 add("refused", format!("refuses topology{version}: {reason}"));
-            }
-            if told.newest > published {
-                let newest = told.newest;
-                add(
-                    "ahead",
-                    format!(
-                        "has topology {newest}, and {published} is the newest here: another control plane publishes to it"
-                    ),
-                );
             }
             let is_behind = told.newest > 0 && told.newest < published;
             if is_behind && since.min(self.clock.since(vm.since)) > PATIENCE {

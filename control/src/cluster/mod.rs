@@ -6,6 +6,7 @@ pub mod creating;
 pub mod exports;
 pub mod fields;
 pub mod gateways;
+pub mod instance;
 pub mod key_cache;
 pub mod late_tasks;
 pub mod locks;
@@ -29,8 +30,8 @@ use crate::{
     },
     cluster::{
         bodies::Bodies, creating::Creating, exports::Exports, fields::Fields, gateways::Gateways,
-        key_cache::KeyCache, late_tasks::LateTasks, locks::Locks, moves::Mover, open_writes::OpenWrites,
-        tracked_tasks::TrackedTasks, write_keys::WriteKeys,
+        instance::Instance, key_cache::KeyCache, late_tasks::LateTasks, locks::Locks, moves::Mover,
+        open_writes::OpenWrites, tracked_tasks::TrackedTasks, write_keys::WriteKeys,
     },
     domain::cluster_state::ClusterState,
     ledger::Ledger,
@@ -61,6 +62,9 @@ pub struct Options {
     pub callout_timeout: Duration,
     /// The HTTP client for URLs that API clients give.
     pub outbound: Outbound,
+    /// Where the ledger is: who finds it there at the next start has the claim on its folder that this process has now. `None` where that
+    /// cannot be told.
+    pub place: Option<String>,
 }
 
 /// Where the world comes in. A simulation puts its own in each place.
@@ -83,6 +87,8 @@ pub struct Cluster {
     pub clock: SharedClock,
     /// Where randomness comes from.
     pub random: SharedRandom,
+    /// This process among the control planes that have served the cluster.
+    pub instance: Instance,
     /// What is settled at the start.
     pub options: Options,
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
@@ -156,6 +162,7 @@ impl Cluster {
             bodies: Bodies::new(config.limits.max_payload_bytes, config.limits.max_buffered_bytes),
             mover: Mover::new(config.moves, clock.clone()),
             retired: Mutex::default(),
+            instance: Instance::new(random.uuid()),
             options,
             config,
             supervisor: Supervisor::new(clock.clone()),
@@ -324,7 +331,7 @@ impl Cluster {
     /// Whether clients can be served; `/health` reports this.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && !self.instance.is_stopped()
     }
 
     /// Notes that clients can be served.

@@ -4,7 +4,7 @@
 //! nothing can come any more. Instead every task of every node is examined once: it carries the mark of its request, and the ledger
 //! knows which tasks the decision counted. A replica that took another one is not trusted any more.
 
-use super::{in_flight, write_keys::note_loss};
+use super::{in_flight, instance, write_keys::note_loss};
 use crate::{
     base::error::Result,
     cluster::{
@@ -122,6 +122,8 @@ struct Judged {
     late: Vec<LateTask>,
     /// Copies that were answered with their task. They are forgotten once the task is not judged again.
     copied: Vec<Uuid>,
+    /// The uid of a write that the ledger has not begun: it is not the newest.
+    not_given: Option<u32>,
 }
 
 impl Examination<'_> {
@@ -206,6 +208,16 @@ impl Examination<'_> {
                 }
             }
             let judged = self.judge(marked, tail.is_new).await?;
+            // Before anything is done about late tasks: an older ledger takes for late what it does not know.
+            let mut not_given = judged.not_given;
+            if not_given.is_none() && page.next.is_some() && !tail.is_new {
+                let newest = self.node.newest_tasks(self.patience).await?;
+                let marked = newest.iter().filter_map(|task| marked_task(task.uid()?, task)).collect();
+                not_given = self.judge(marked, false).await?.not_given;
+            }
+            if let Some(uid) = not_given {
+                return Err(instance::has_unknown_write(self.cluster, self.node, uid));
+            }
             let cancelled = self.handle(judged.late, false).await?;
             tail.open.extend(judged.open);
             tail.cancelled.extend(cancelled);
@@ -259,6 +271,11 @@ impl Examination<'_> {
             };
             match fate {
                 WriteFate::Counted | WriteFate::Unknown => {}
+                WriteFate::NotGiven => {
+                    if let TaskMark::Write(uid) = task.mark {
+                        judged.not_given = judged.not_given.max(Some(uid).filter(|_| !is_new));
+                    }
+                }
                 WriteFate::Open => judged.open.push(task),
                 WriteFate::Late(_) if is_new => {}
                 WriteFate::Late(shards) => judged.late.push(LateTask { task, shards }),

@@ -70,16 +70,18 @@ pub const CHANGELESS: [TaskKind; 3] =
 pub struct Held {
     scope: Scope,
     guard: LockGuard,
+    /// Whether the operation must reach an active replica of every shard.
+    is_about_documents: bool,
 }
 
 /// Waits for the locks of an operation. The [`Grant`] proves that the client's key was checked before: a request that is not
 /// allowed never waits for a lock.
 pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
     let guard = cluster.locks.lock(scope.clone()).await;
-    Held { scope, guard }
+    Held { scope, guard, is_about_documents: false }
 }
 
-/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that depends on them. It must reach a replica
+/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that nodes may refuse because of them. It must reach a replica
 /// of every shard that misses nothing of these indexes: documents that no node with them has moved or deleted would stay where they
 /// were, and nobody could tell later. Nodes that are behind get no operations, so that this waits until they have caught up, and until
 /// replicas have got what they missed, for a limited time.
@@ -93,7 +95,7 @@ pub async fn lock_documents(cluster: &Cluster, grant: &Grant, scope: Scope) -> R
         let current = cluster.current().iter().map(|node| node.name.clone()).collect();
         let shards = cluster.cluster_state().out_of_reach(held.scope.indexes.as_ref(), &current);
         if shards == 0 {
-            return Ok(held);
+            return Ok(Held { is_about_documents: true, ..held });
         }
         // Nodes catch up under the locks of everything.
         drop(held);
@@ -118,7 +120,7 @@ pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Re
 
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
     let Operation { task, requests, authority, at_once, effect } = operation;
-    let Held { scope, guard } = held;
+    let Held { scope, guard, is_about_documents } = held;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
     let changes_none = matches!(effect, Effect::Rules { .. });
@@ -127,9 +129,6 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
     let nodes: Vec<_> = nodes.collect();
-    // A new name or a new primary key: nodes with documents may refuse that one.
-    let is_about_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { .. })
-        || matches!(at_once, ImmediateEffect::Deleted { .. });
     let reached: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let intent = Intent::Broadcast {
         requests: requests.clone(),

@@ -1,8 +1,8 @@
 //! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
 use super::{
-    cached::Cached, cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings,
-    stale,
+    cached::Cached, cell::Cell, fields, late_tasks, meta, meta_as, meta_cell, meta_json, set_meta,
+    settings::settings, stale,
 };
 use crate::{
     base::error::Result,
@@ -125,6 +125,11 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
     set_meta(connection, "stale_by_index", &new.stale_by_index.to_string())?;
     if is_first || old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
+        let is_in = |state: &ClusterState, name: &NodeName| state.member(name).is_some();
+        let names = old.nodes.iter().chain(&new.nodes).map(|member| &member.config.name);
+        for name in names.filter(|name| is_in(old, name) != is_in(new, name)) {
+            late_tasks::forget_position(connection, name)?;
+        }
     }
     if old.server_name != new.server_name {
         set_meta(connection, "server_name", new.server_name.as_deref().unwrap_or_default())?;

@@ -9,6 +9,7 @@ pub mod crash_points;
 pub mod fields;
 mod file;
 mod group_commit;
+pub mod instances;
 pub mod intents;
 pub mod late_tasks;
 pub mod leases;

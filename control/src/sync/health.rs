@@ -177,7 +177,8 @@ async fn learn(cluster: &Cluster, node: &Node, probed: Probed) -> bool {
         return node.learn(probed);
     }
     examine_disk(cluster, node).await;
-    cluster.write_keys.admit(cluster, node, probed).await
+    // What the node tells may have ended this instance: then it changes nothing there any more.
+    !cluster.instance.is_stopped() && cluster.write_keys.admit(cluster, node, probed).await
 }
 
 /// Finds out whether a node that comes back has the disk that it had: otherwise it is behind before it counts as up.

@@ -72,6 +72,8 @@ INSERT INTO leases (vm) VALUES ('vm');
 INSERT INTO meta (key, value) VALUES ('chatCompletions', '{"support":{"orgId":"o"}}');
 INSERT INTO meta (key, value) VALUES ('desired', '[["n2","n1"],["n0","n1"],["n0","n2"],["n0","n1"]]');
 INSERT INTO meta (key, value) VALUES ('floor', '<version>');
+INSERT INTO meta (key, value) VALUES ('instance', '<random>');
+INSERT INTO meta (key, value) VALUES ('instance/<random>', '1');
 INSERT INTO meta (key, value) VALUES ('keys', 'equal');
 INSERT INTO meta (key, value) VALUES ('leases', 'known');
 INSERT INTO meta (key, value) VALUES ('legacy_search', 'true');
@@ -79,6 +81,7 @@ INSERT INTO meta (key, value) VALUES ('network', '{"self":null,"remotes":null,"s
 INSERT INTO meta (key, value) VALUES ('next_task', '9');
 INSERT INTO meta (key, value) VALUES ('nodes', '[{"name":"n0","url":"http://127.0.0.1:<port>/","cluster":"n0","weight":1,"zone":null,"since":<version>,"draining":false,"leaving":false},{"name":"n1","url":"http://127.0.0.1:<port>/","cluster":"n1","weight":1,"zone":null,"since":<version>,"draining":false,"leaving":false},{"name":"n2","url":"http://127.0.0.1:<port>/","cluster":"n2","weight":1,"zone":null,"since":<version>,"draining":false,"leaving":false}]');
 INSERT INTO meta (key, value) VALUES ('pace', '{"shardsAtOnce":2}');
+INSERT INTO meta (key, value) VALUES ('place', '<place>');
 INSERT INTO meta (key, value) VALUES ('read_key', '<random>');
 INSERT INTO meta (key, value) VALUES ('replication', '2');
 INSERT INTO meta (key, value) VALUES ('shards', '4');

@@ -54,6 +54,9 @@ fn without_counts(row: &str) -> String {
     if key("version") || key("floor") {
         return row.rsplit_once(", ").map(|(start, _)| format!("{start}, '<version>');")).unwrap();
     }
+    if key("place") {
+        return "INSERT INTO meta (key, value) VALUES ('place', '<place>');".to_owned();
+    }
     if key("nodes") {
         let mut parts = row.split("\"since\":");
         let first = parts.next().unwrap().to_owned();

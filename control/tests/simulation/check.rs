@@ -4,7 +4,7 @@ mod reads;
 
 use super::{
     client::{self, Seen},
-    model::{Expected, Model, unsure},
+    model::{Model, unsure},
     plan::{Action, Part, Plan},
     world::{Party, World},
 };

@@ -1,7 +1,10 @@
 //! Requests that nodes take after the control plane has decided that they did not.
 
 use super::support::{Control, ControlBuilder, FakeNode, commit, control, enqueued, until};
-use miroir_control::cluster::locks::{LockGuard, Scope};
+use miroir_control::{
+    cluster::locks::{LockGuard, Scope},
+    ledger::tasks::{self, NewTask},
+};
 use miroir_core::{
     protocol::{COMMIT_PATH, NodeOutcome, NodeResult},
     shard::Shard,
@@ -80,7 +83,11 @@ async fn what_was_counted_is_not_late_when_its_task_was_deleted() {
     let control = control(folder.path(), &[&a, &b]).await;
     let (_, key) = missed_by_one(&control, &a).await;
     let seen = control.cluster.late_tasks.seen(&"n1".into());
-    b.add_documents("movies", 4_000_000, &key).await;
+    let deleted = control.cluster.ledger.call(|connection| {
+        let uid = tasks::insert(connection, &NewTask::default(), 0)?.uid;
+        tasks::forget(connection, uid).map(|()| uid)
+    });
+    b.add_documents("movies", deleted.await.unwrap(), &key).await;
     let node = control.cluster.node("n1").unwrap();
     miroir_control::fencing::late_tasks::examine(&control.cluster, &node).await.unwrap();
     assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen);

@@ -1,6 +1,6 @@
 //! Asks nodes for their slices of a scatter query.
 
-use super::{Asked, Context, Native, Phase, Read, Why, is_refusal};
+use super::{Asked, Context, Native, Phase, Read, Why, is_refusal, lacks_known_index};
 use crate::{
     fan_out::{self, FanOutPlan},
     http::{CallId, Callout, Outcome},
@@ -80,6 +80,11 @@ impl Asking {
                 let at = self.parts.partition_point(|part| part.call < id);
                 self.parts.insert(at, Part { call: id, node, slices, body: answer.body });
                 self.go_on(context, Vec::new())
+            }
+            Outcome::Answered(refusal)
+                if lacks_known_index(&context.topology, &refusal) && self.has_stand_in(&context, &asked) =>
+            {
+                self.without(context, &asked)
             }
             Outcome::Answered(refusal) if is_refusal(refusal.status) => {
                 let why = Why::Refused { refusal, scatter_query: self.scatter_query };
@@ -190,6 +195,17 @@ impl Asking {
             }
         }
         answered.contains(&false)
+    }
+
+    /// Whether other nodes have all that this one was asked for.
+    fn has_stand_in(&self, context: &Context, asked: &Asked) -> bool {
+        let mut failed = context.failed.clone();
+        failed.insert(asked.node);
+        let topology = &context.topology;
+        asked.slices.iter().all(|slice| {
+            let stale = topology.config().stale.of(&self.scatter_query.indexes(slice.unit));
+            fan_out::plan(topology, &stale, slice.shards.iter().copied(), &failed, 0).missing.is_empty()
+        })
     }
 
     /// Replans the slices of a node that failed.

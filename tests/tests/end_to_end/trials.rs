@@ -188,6 +188,8 @@ fn with_clusters_of_their_own(trials: &mut Trials) {
         .alone(20, starts::a_lost_node_can_be_told_before_the_cluster_is_ready)
         .alone(45, starts::what_is_there_is_served_without_a_node)
         .alone(15, starts::damaged_and_second_ledgers_are_refused)
+        .alone(15, starts::copies_of_the_ledger_are_refused)
+        .alone(15, all_or_nothing::settings_that_a_document_contradicts_wait_for_its_node)
         .alone(8, starts::a_node_of_another_cluster_does_not_join)
         .alone(19, survive::a_cluster_that_is_killed_while_it_grows_comes_back)
         .alone(18, survive::of_three_replicas_any_two_may_die)

@@ -122,7 +122,6 @@ fn what_is_wrong_with_a_gateway_is_told_once_and_in_words() {
     ];
     assert_eq!(troubles(8), always);
     assert_eq!(troubles(9), always, "it has some seconds for what is new");
-    assert!(troubles(7)[0].contains("another control plane publishes to it"), "{:?}", troubles(7));
     for vm in gateways.vms().values_mut() {
         vm.since = clock.monotonic().checked_sub(Duration::from_secs(10)).unwrap();
     }

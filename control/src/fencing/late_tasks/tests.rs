@@ -139,15 +139,17 @@ async fn a_restart_goes_on_where_it_was_and_misses_nothing_in_between() {
     let forgotten = open_write(&second).await;
     decide(&second, forgotten).await;
     second.ledger.call(move |connection| crate::ledger::tasks::forget(connection, forgotten)).await.unwrap();
+    let deleted = open_write(&second).await;
+    second.ledger.call(move |connection| crate::ledger::tasks::take_back(connection, deleted)).await.unwrap();
     drop(second);
     tasks.add(&metadata(forgotten));
-    tasks.add(&metadata(78));
+    tasks.add(&metadata(deleted));
     let third = tasks.cluster(folder.path(), clock).await;
     assert_eq!(look(&third).await, (BTreeMap::from([(uid, 1)]), vec![Shard(1)]));
     assert_eq!(
         third.late_tasks.seen(&"a".into()),
         1,
-        "one came in between, and another is of no write of this ledger"
+        "one came in between, and another is of a write that was taken back"
     );
 }
 
@@ -259,4 +261,45 @@ async fn copies_are_late_that_nobody_waits_for() {
     assert_eq!(look(&cluster).await.1, [Shard(2)]);
     tasks.add(&mark(3, 3).to_string());
     assert_eq!(look(&cluster).await.1, [Shard(2), Shard(3)], "it is from before a restart");
+}
+
+#[tokio::test]
+async fn a_task_of_a_write_that_the_ledger_has_not_begun_shows_that_it_is_not_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    let known = open_write(&cluster).await;
+    tasks.add(&metadata(known + 1));
+    look(&cluster).await;
+    assert!(!cluster.instance.is_stopped(), "it is from before the node joined");
+    let copy = TaskMark::Copy { request: Uuid::from_u128(1), shards: vec![Shard(2)] };
+    (0..3).for_each(|_| tasks.add(&copy.to_string()));
+    tasks.add(&metadata(known + 1));
+    let node = cluster.node("a").unwrap();
+    let error = examine(&cluster, &node).await.unwrap_err().to_string();
+    assert!(
+        error.contains("node `a` has taken a write with the task uid 1")
+            && error.contains("`miroir recover`"),
+        "{error}"
+    );
+    assert!(cluster.instance.is_stopped() && !cluster.is_ready());
+    assert!(
+        cluster.cluster_state().stale_on("a").is_empty(),
+        "nothing follows from what an older ledger does not know"
+    );
+}
+
+#[tokio::test]
+async fn what_a_node_has_done_elsewhere_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    tasks.add("before");
+    look(&cluster).await;
+    let member = cluster.cluster_state().nodes[0].clone();
+    cluster.change(|state| drop(state.nodes.remove(0))).await.unwrap();
+    tasks.add(&metadata(99));
+    cluster.change(|state| state.nodes.insert(0, member)).await.unwrap();
+    look(&cluster).await;
+    assert!(!cluster.instance.is_stopped());
 }

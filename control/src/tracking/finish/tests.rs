@@ -167,7 +167,14 @@ async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
         let task = cluster.ledger.call(begin).await.unwrap();
         uids.push(task.uid);
         let node_tasks = Vec::new();
-        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, written: Default::default(), guard: None });
+        cluster.tracked_tasks.add(TrackedTask {
+            task,
+            node_tasks,
+            effect,
+            indexed: None,
+            written: Default::default(),
+            guard: None,
+        });
     }
     // Nodes tell of the second one first.
     for uid in [uids[1], uids[0], uids[1]] {
