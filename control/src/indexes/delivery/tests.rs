@@ -223,19 +223,19 @@ async fn a_node_that_cannot_be_asked_is_behind_and_gets_nothing_twice() {
 async fn nothing_is_sent_again_while_the_ledger_does_not_work() {
     let restarted = Restarted::new().await;
     restarted.interrupted(&[swap()], swapped(), &[(1, 1)], &[]).await;
-    let refuses = |refuses: bool| {
-        move |connection: &rusqlite::Connection| Ok(connection.pragma_update(None, "query_only", refuses)?)
-    };
+    let run = |sql: &'static str| move |connection: &rusqlite::Connection| Ok(connection.execute_batch(sql)?);
     let cluster = &restarted.cluster;
     let is_refused = async {
-        cluster.ledger.call(refuses(true)).await.unwrap();
+        let refuse =
+            "CREATE TRIGGER refusal BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+        cluster.ledger.call(run(refuse)).await.unwrap();
         let begun = std::time::Instant::now();
         while cluster.ledger.failures() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
             assert!(begun.elapsed().as_secs() < 20, "the ledger is not written to");
         }
         assert_eq!(restarted.counts("indexSwap"), [1, 0, 0]);
-        cluster.ledger.call(refuses(false)).await.unwrap();
+        cluster.ledger.call(run("DROP TRIGGER refusal")).await.unwrap();
     };
     tokio::join!(is_refused, restarted.resume());
     assert_eq!(restarted.counts("indexSwap"), [1, 1, 1]);
