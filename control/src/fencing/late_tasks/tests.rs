@@ -213,7 +213,8 @@ async fn a_late_task_makes_replicas_stale_in_its_own_index_under_each_name_that_
     let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
     for index in ["old", "other"] {
         let add = |state: &mut ClusterState| {
-            state.indexes.insert(index.to_owned(), Index::default());
+            let with_key = Index { primary_key: Some("id".to_owned()), ..Index::default() };
+            state.indexes.insert(index.to_owned(), with_key);
         };
         cluster.change(add).await.unwrap();
     }
