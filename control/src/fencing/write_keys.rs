@@ -33,6 +33,9 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// How long a node may take to handle a request that it authorized before the key was deleted.
 pub const LATE_REQUESTS_END: Duration = Duration::from_secs(1);
 
+/// The same for documents from gateways, before copies are replaced: what comes later still carries a mark, by which it is found.
+const LATE_DOCUMENTS_END: Duration = Duration::from_millis(250);
+
 /// Creates an API key on a node, unless it exists.
 ///
 /// # Errors
@@ -128,12 +131,19 @@ impl WriteKeys {
     /// The ledger failed; or the node still has a fenced key.
     pub async fn fence_late(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let late = self.unfenced().late.get(&node.name).cloned().unwrap_or_default();
+        let is_gateways = {
+            let live = self.live.lock().await;
+            let of_gateways = |uid: &Uuid| {
+                live.iter().any(|(holder, live)| live == uid && matches!(holder, WriteKeyHolder::Gateway(_)))
+            };
+            late.iter().all(of_gateways)
+        };
         for uid in &late {
             self.fence(cluster, *uid, cluster.options.commit_timeout).await?;
         }
         self.catch_up(cluster, node).await?;
         if !late.is_empty() {
-            tokio::time::sleep(LATE_REQUESTS_END).await;
+            tokio::time::sleep(if is_gateways { LATE_DOCUMENTS_END } else { LATE_REQUESTS_END }).await;
             let mut unfenced = self.unfenced();
             if let Some(left) = unfenced.late.get_mut(&node.name) {
                 left.retain(|uid| !late.contains(uid));

@@ -97,15 +97,16 @@ pub async fn watch(cluster: Arc<Cluster>) {
 /// Brings a node up to date, and makes its stale replicas whole.
 async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     sync::catch_up(cluster, &node.name).await?;
-    while let Some((source, shards)) = next(cluster, node) {
+    loop {
+        let found = cluster.mover.changes.newest();
+        let Some((source, shards)) = next(cluster, node) else { return Ok(()) };
         // Requests that could still reach the node late must be fenced before its copies are replaced.
         if cluster.write_keys.may_accept_late(&node.name) {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        Move::new(cluster, &source, node, None, &shards).run().await?;
+        Move::new(cluster, &source, node, None, &shards, found).run().await?;
     }
-    Ok(())
 }
 
 /// Some stale replicas of a node that can be copied from one other node.
@@ -138,19 +139,22 @@ struct Move<'a> {
     /// The index in which the target's replicas are stale; `None` if they are stale as a whole.
     index: Option<&'a str>,
     shards: &'a [Shard],
-    /// The number of the newest change of a replica when it began.
+    /// The number of the newest change of a replica before it was found what is to be copied.
     begun: u64,
 }
 
 impl<'a> Move<'a> {
+    /// `found` is the number of the newest change of a replica before it was found what is to be copied: whatever changes from then on,
+    /// also while this waits to begin, makes the copy worthless.
     fn new(
         cluster: &'a Arc<Cluster>,
         source: &'a Arc<Node>,
         target: &'a Arc<Node>,
         index: Option<&'a str>,
         shards: &'a [Shard],
+        found: u64,
     ) -> Self {
-        Self { cluster, source, target, index, shards, begun: cluster.mover.changes.newest() }
+        Self { cluster, source, target, index, shards, begun: found }
     }
 
     async fn run(self) -> Result<()> {

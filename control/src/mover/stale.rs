@@ -52,10 +52,13 @@ struct Stale {
     index: String,
     missed: Missed,
     shards: Vec<Shard>,
+    /// The number of the newest change of a replica before this was found.
+    found: u64,
 }
 
 /// What is to be mended next on a node; first what takes least. A node that is behind may lack the indexes: it catches up first.
 fn next(cluster: &Cluster, target: &Node) -> Option<Stale> {
+    let found = cluster.mover.changes.newest();
     let cluster_state = cluster.cluster_state();
     if cluster_state.behind.contains(&target.name) {
         return None;
@@ -77,7 +80,7 @@ fn next(cluster: &Cluster, target: &Node) -> Option<Stale> {
             of_target().filter(|(of, _, shard, _)| is_same(of, *shard)).map(|(_, _, shard, _)| shard);
         let most = if missed == Missed::Recorded { usize::MAX } else { cluster.mover.slots.limit() };
         let shards = shards.take(most).collect();
-        Some(Stale { index: index.to_owned(), source, missed, shards })
+        Some(Stale { index: index.to_owned(), source, missed, shards, found })
     })
 }
 
@@ -85,11 +88,11 @@ fn next(cluster: &Cluster, target: &Node) -> Option<Stale> {
 async fn mend(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
     // A node that has just come back may not have its write keys yet.
     cluster.write_keys.catch_up(cluster, node).await?;
-    while let Some(Stale { source, index, missed, shards }) = next(cluster, node) {
+    while let Some(Stale { source, index, missed, shards, found }) = next(cluster, node) {
         if cluster.write_keys.may_accept_late(&node.name) {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
-        let copied = || Move::new(cluster, &source, node, Some(&index), &shards);
+        let copied = || Move::new(cluster, &source, node, Some(&index), &shards, found);
         match missed {
             Missed::Recorded => copied().replay(&index).await?,
             Missed::Anything => {

@@ -35,7 +35,7 @@ async fn a_copy_ends_whose_source_was_not_complete_all_the_time() {
     cluster.change(|state| _ = state.mark_stale(shard, "b")).await.unwrap();
     let [source, target] = ["a", "b"].map(|name| cluster.node(name).unwrap());
     let shards = [shard];
-    let begin = || Move::new(&cluster, &source, &target, None, &shards);
+    let begin = || Move::new(&cluster, &source, &target, None, &shards, cluster.mover.changes.newest());
     let copy = begin();
     assert!(copy.is_wanted(shard));
     // What becomes of others does not matter.
@@ -65,7 +65,8 @@ async fn a_copy_of_one_index_does_not_mind_what_its_nodes_miss_of_others() {
     };
     misses("written", "b", Missed::Recorded).await;
     let [source, target] = ["a", "b"].map(|name| cluster.node(name).unwrap());
-    let begin = || Move::new(&cluster, &source, &target, Some("written"), &shards);
+    let begin =
+        || Move::new(&cluster, &source, &target, Some("written"), &shards, cluster.mover.changes.newest());
     let copy = begin();
     for node in ["a", "b"] {
         misses("other", node, Missed::Recorded).await;
@@ -85,10 +86,30 @@ async fn a_copy_of_one_index_does_not_mind_what_its_nodes_miss_of_others() {
     assert!(!begin().is_wanted(shard));
     // A copy of all indexes minds each of them.
     cluster.change(|state| _ = state.mark_stale(shard, "b")).await.unwrap();
-    let whole = || Move::new(&cluster, &source, &target, None, &shards);
+    let whole = || Move::new(&cluster, &source, &target, None, &shards, cluster.mover.changes.newest());
     let copy = whole();
     assert!(copy.is_wanted(shard));
     misses("other", "a", Missed::Recorded).await;
     has("other", "a").await;
     assert!(!copy.is_wanted(shard) && whole().is_wanted(shard));
+}
+
+#[tokio::test]
+async fn what_changes_before_a_copy_begins_makes_it_worthless() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = ["a", "b"].map(|name| format!("{name}=http://{name}:7700"));
+    let cluster = Arc::new(ClusterBuilder::new(folder.path()).nodes(nodes).build());
+    let (shard, shards) = (Shard(0), [Shard(0)]);
+    let misses = async |missed| {
+        let mark = |state: &mut ClusterState| _ = state.mark_missed("books", shard, "b", missed);
+        cluster.change(mark).await.unwrap();
+    };
+    misses(Missed::Recorded).await;
+    let found = cluster.mover.changes.newest();
+    let [source, target] = ["a", "b"].map(|name| cluster.node(name).unwrap());
+    let copy = || Move::new(&cluster, &source, &target, Some("books"), &shards, found);
+    assert!(copy().is_wanted(shard));
+    // Late requests are fenced meanwhile; an operation makes it unknown what the replica misses.
+    misses(Missed::Anything).await;
+    assert!(!copy().is_wanted(shard), "the ids that it was to get are forgotten");
 }

@@ -282,7 +282,7 @@ pub fn nodes_that_miss_documents_find_their_index_made_anew_or_are_lost() {
     assert!(node(&cluster, "meili-3")["staleInIndexes"]["at-rest"].as_u64().unwrap() > 0);
     cluster.miroir_ok(&["node", "lost", "meili-3"]);
     assert_eq!(cluster.status()["staleInIndexes"], json!({}));
-    cluster.wait_repaired();
+    cluster.wait_repaired_by_control();
     cluster.wait_idle();
     let expected = (0..DOCUMENTS).map(|id| (id, if id < 50 { 3 } else { 0 })).collect();
     assert_eq!(versions(&cluster, "at-rest"), expected);
