@@ -5,7 +5,7 @@ mod reads;
 use super::{
     client::{self, Seen},
     model::{Expected, Model, unsure},
-    plan::{Action, Part, Plan},
+    plan::{Action, Fault, Part, Plan},
     world::{Party, World},
 };
 use miroir_core::shard::{Shard, TAG_FIELD};
@@ -314,7 +314,9 @@ const CACHED: u64 = 3_000;
 /// Whether a key may have existed when a step was judged.
 fn may_be_known(plan: &Plan, seen: &BTreeMap<u64, Seen>, key: u64, step: u64) -> bool {
     let Some(this) = seen.get(&step) else { return true };
-    let until = this.reply.map_or(u64::MAX, |(_, at)| at);
+    // Its begin may come a second time, after the reply.
+    let is_doubled = plan.steps.iter().any(|step| matches!(step.part, Part::Fault(Fault::Doubled { .. })));
+    let until = this.reply.filter(|_| !is_doubled).map_or(u64::MAX, |(_, at)| at);
     let of = |is: &dyn Fn(&Action) -> bool| -> Vec<&Seen> {
         let steps = plan.steps.iter().filter(|step| matches!(&step.part, Part::Action(action) if is(action)));
         steps.filter_map(|step| seen.get(&step.number)).collect()
