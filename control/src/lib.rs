@@ -1,6 +1,12 @@
 //! Miroir's control plane: the ledger of writes and tasks, the index catalogue, the publisher of the topology, a command line
 //! that uses its API, and a playground that runs a whole cluster on one machine.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads: see base/output.rs"
+)]
+
 pub mod api;
 pub mod auth;
 pub mod base;

@@ -1,11 +1,18 @@
 //! The `miroir` binary: the control plane and its command line.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads: see base/output.rs"
+)]
+
 use anyhow::Context;
 use clap::Parser;
 use miroir_control::{
     base::{
         error::chain,
         log::{self, LogFormat},
+        output,
     },
     cli::{Cli, Command, run},
 };
@@ -21,7 +28,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let error = chain(&*error);
             match format {
-                LogFormat::Text => eprintln!("error: {error}"),
+                LogFormat::Text => output::print_error(format_args!("error: {error}\n")),
                 LogFormat::Json => tracing::error!(%error, "the process ends"),
             }
             ExitCode::FAILURE

@@ -142,8 +142,8 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(Error::file("SIGTERM"))?;
     let failed = async {
-        match start(cluster).await {
-            Ok(()) => std::future::pending().await,
+        match start(cluster.clone()).await {
+            Ok(()) => cluster.instance.stopped().await,
             Err(error) => error,
         }
     };
@@ -256,7 +256,9 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
         subscribers: Subscribers::default(),
     };
     let write_timeout = config.limits.write_timeout_ms;
+    let place = files::place(&[&args.data.join(ledger::FILE), &files::lock_of(&args.data)]);
     let options = Options {
+        place,
         read_key: found.read_key,
         user_master_key: !args.no_master_key,
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),

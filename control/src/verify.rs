@@ -97,17 +97,20 @@ type Held = BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)>;
 pub async fn verify(cluster: &Cluster, shards: &[Shard]) -> Result<Findings> {
     let cluster_state = cluster.cluster_state();
     let mut findings = Findings::default();
-    let mut held = Held::new();
+    let up = |name: &NodeName| cluster.node(name).filter(|node| node.is_up());
     for shard in shards {
-        for name in cluster_state.active(*shard) {
-            match cluster.node(name).filter(|node| node.is_up()) {
-                Some(node) => held.entry(name.to_owned()).or_insert((node, Vec::new())).1.push(*shard),
-                None => findings.silent.push(SilentReplica { shard: *shard, node: name.to_owned() }),
-            }
-        }
+        let silent = cluster_state.active(*shard).filter(|name| up(name).is_none());
+        let silent = silent.map(|name| SilentReplica { shard: *shard, node: name.clone() });
+        findings.silent.extend(silent);
     }
     for (index, known) in &cluster_state.indexes {
         let Some(key) = known.primary_key.as_ref().map(PrimaryKey::new) else { continue };
+        let mut held = Held::new();
+        for shard in shards {
+            for node in cluster_state.whole(index, *shard).filter_map(up) {
+                held.entry(node.name.clone()).or_insert((node, Vec::new())).1.push(*shard);
+            }
+        }
         let mut copies = Copies::new();
         for (node, shards) in held.values() {
             let wanted = ids(node, index, tag_filter(shards), &key).await?;
@@ -204,7 +207,8 @@ async fn look_again(
     if !cluster_state.indexes.contains_key(index) {
         return Ok(Vec::new());
     }
-    let nodes: Vec<Arc<Node>> = cluster_state.active(shard).filter_map(|name| cluster.node(name)).collect();
+    let nodes: Vec<Arc<Node>> =
+        cluster_state.whole(index, shard).filter_map(|name| cluster.node(name)).collect();
     let nodes: Vec<Arc<Node>> = nodes.into_iter().filter(|node| node.is_up()).collect();
     let mut copies = Copies::new();
     for node in &nodes {
@@ -217,7 +221,7 @@ async fn look_again(
     let cluster_state = cluster.cluster_state();
     let names: Vec<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let names: Vec<NodeName> =
-        names.into_iter().filter(|name| cluster_state.active(shard).any(|node| node == name)).collect();
+        names.into_iter().filter(|name| cluster_state.is_whole(index, shard, name)).collect();
     let difference = |id: &String| {
         let found = copies.remove(id).unwrap_or_default();
         let of_node = |name: &NodeName| (name.clone(), found.get(name).cloned());

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// A ledger of before there were versions, with a row of every kind.
 const UNVERSIONED: &str = include_str!("ledgers/version-0.sql");
+/// Ledgers of older versions, with a row of every kind.
+const OLDER: [&str; 2] = [include_str!("ledgers/version-1.sql"), include_str!("ledgers/version-4.sql")];
 
 /// A folder with the ledger that this SQL makes.
 fn folder_of(sql: &str) -> (TempDir, PathBuf) {
@@ -72,9 +74,7 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
     drop(Ledger::open(new.path()).unwrap());
     // One of before gateways had leases.
     let older = format!("{UNVERSIONED} DROP TABLE leases;");
-    // Version 1 has the tables of before there were versions.
-    let first = format!("{UNVERSIONED} PRAGMA user_version = 1;");
-    for sql in [UNVERSIONED, &older, &first] {
+    for sql in [UNVERSIONED, &older].into_iter().chain(OLDER) {
         let (folder, file) = folder_of(sql);
         // It is opened again as it is.
         for _ in 0..2 {
@@ -82,6 +82,15 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
             assert_eq!(schema(&file), schema(&new_file(&new)));
         }
     }
+}
+
+#[tokio::test]
+async fn in_an_older_ledger_no_replica_is_stale_in_an_index_and_gateways_may_not_know_that() {
+    let (folder, file) = folder_of(OLDER[0]);
+    assert_eq!(version(&file), 1);
+    let cluster_state = Ledger::open(folder.path()).unwrap().call(catalogue::load).await.unwrap().unwrap();
+    assert!(cluster_state.stale.is_empty() && !cluster_state.stale_by_index);
+    assert_eq!((cluster_state.version, cluster_state.replicas.len()), (9, 2));
 }
 
 #[test]
@@ -94,6 +103,49 @@ fn a_ledger_of_a_newer_version_is_left_alone() {
         error.contains(&format!("schema version {newer}, and this build knows versions up to {known}")),
         "{error}"
     );
+}
+
+/// As SQLite's `.dump` and `.recover` write a ledger: all but its version.
+fn rescued(sql: &str) -> String {
+    sql.lines().filter(|line| !line.starts_with("PRAGMA")).map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_rescued_without_its_version_is_known_by_its_tables() {
+    let (folder, file) = folder_of(UNVERSIONED);
+    drop(Ledger::open(folder.path()).unwrap());
+    let whole = sql_of(&file);
+    let of_table = |sql: &str, table: &str| sql.lines().filter(|line| line.contains(table)).count();
+    for more in ["", "CREATE TABLE lost_and_found (rootpgno INTEGER, c0);"] {
+        let (folder, file) = folder_of(&format!("{} {more}", rescued(&whole)));
+        assert_eq!(version(&file), 0);
+        let ledger = Ledger::open(folder.path()).unwrap();
+        assert_eq!(version(&file), schema::VERSION);
+        assert_eq!(of_table(&sql_of(&file), "INTO placement"), of_table(&whole, "INTO placement"));
+        assert_eq!(ledger.call(intents::all).await.unwrap().len(), 15);
+    }
+}
+
+#[test]
+fn a_ledger_whose_tables_are_of_no_version_is_left_alone() {
+    let (folder, file) = folder_of(UNVERSIONED);
+    drop(Ledger::open(folder.path()).unwrap());
+    let whole = rescued(&sql_of(&file));
+    for (wrong, said) in [
+        (
+            format!("{whole} ALTER TABLE intents ADD COLUMN later TEXT;"),
+            "of no version that this build knows",
+        ),
+        (format!("{whole} DROP TABLE missed;"), "of no version that this build knows"),
+        (
+            format!("{whole} DROP TABLE missed; PRAGMA user_version = {};", schema::VERSION),
+            "lacks tables of it",
+        ),
+    ] {
+        let (folder, file) = folder_of(&wrong);
+        let error = refused(&folder, &file);
+        assert!(error.contains(said) && error.contains("`miroir recover`"), "{error}");
+    }
 }
 
 #[test]

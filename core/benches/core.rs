@@ -83,7 +83,7 @@ fn search(criterion: &mut Criterion) {
             seed += 1;
             topology
                 .as_ref()
-                .map(|topology| fan_out::plan(topology, topology.shards(), &BTreeSet::new(), seed))
+                .map(|topology| fan_out::plan(topology, &[], topology.shards(), &BTreeSet::new(), seed))
         });
     });
     criterion.bench_function("shard of an id", |bencher| {

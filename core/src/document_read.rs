@@ -5,7 +5,7 @@ use crate::{
     fan_out,
     http::{Answer, CallId, Callout, Outcome, Reply, RequestHead, Upstream, forwarded_headers},
     progress::Progress,
-    read::node_error_reply,
+    read::{lacks_known_index, node_error_reply},
     scrub,
     shard::Shard,
     topology::Topology,
@@ -18,17 +18,19 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct DocumentRead {
     topology: Arc<Topology>,
     head: RequestHead,
+    index: String,
     shard: Shard,
     failed: BTreeSet<u16>,
     asked: Option<u16>,
 }
 
 impl DocumentRead {
-    /// Starts reading the document with this id, given as text.
+    /// Starts reading the document of an index with this id, given as text.
     #[must_use]
-    pub fn start(topology: Arc<Topology>, head: RequestHead, id: &str) -> Progress<Self> {
+    pub fn start(topology: Arc<Topology>, head: RequestHead, index: &str, id: &str) -> Progress<Self> {
         let shard = Shard::of_document(id, topology.shard_count());
-        Self { topology, head, shard, failed: BTreeSet::new(), asked: None }.ask()
+        let index = index.to_owned();
+        Self { topology, head, index, shard, failed: BTreeSet::new(), asked: None }.ask()
     }
 
     /// Handles the answer to the pending callout.
@@ -38,7 +40,12 @@ impl DocumentRead {
             Outcome::Answered(Answer { status: 200, body, .. }) => {
                 Progress::Done(Reply::json(200, scrub::document(&body)))
             }
-            Outcome::Answered(answer) if answer.status < 500 => Progress::Done(node_error_reply(answer)),
+            Outcome::Answered(answer)
+                if answer.status < 500
+                    && !(lacks_known_index(&self.topology, &answer) && self.has_stand_in()) =>
+            {
+                Progress::Done(node_error_reply(answer))
+            }
             _ => {
                 self.failed.extend(self.asked.take());
                 self.ask()
@@ -58,9 +65,18 @@ impl DocumentRead {
         self.topology.config().limits.search_deadline_of(0, 0)
     }
 
+    /// Whether a replica is left that was not asked.
+    fn has_stand_in(&self) -> bool {
+        let mut failed = self.failed.clone();
+        failed.extend(self.asked);
+        let stale = self.topology.config().stale.of(&[&self.index]);
+        !fan_out::plan(&self.topology, &stale, [self.shard], &failed, 0).asks.is_empty()
+    }
+
     fn ask(mut self) -> Progress<Self> {
         let seed = xxh3_64(self.head.path.to_string().as_bytes());
-        let plan = fan_out::plan(&self.topology, [self.shard], &self.failed, seed);
+        let stale = self.topology.config().stale.of(&[&self.index]);
+        let plan = fan_out::plan(&self.topology, &stale, [self.shard], &self.failed, seed);
         let Some((node, _)) = plan.asks.first() else {
             let message = format!("No replica answers for shard {}.", self.shard.0);
             return Progress::Done(ApiError::new(Code::UNAVAILABLE, message).reply());

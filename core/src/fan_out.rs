@@ -2,7 +2,7 @@
 
 use crate::{
     shard::Shard,
-    topology::{FanOut, Topology},
+    topology::{FanOut, StaleInIndex, Topology},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -20,12 +20,13 @@ pub struct FanOutPlan {
     pub missing: Vec<Shard>,
 }
 
-/// Plans a read of `shards` that avoids the nodes in `excluded`.
+/// Plans a read of `shards` that avoids the nodes in `excluded`, and the replicas that are `stale` in an index that is read.
 ///
 /// The same `seed` on the same topology gives the same plan; different seeds spread the load evenly.
 #[must_use]
 pub fn plan(
     topology: &Topology,
+    stale: &[&StaleInIndex],
     shards: impl IntoIterator<Item = Shard>,
     excluded: &BTreeSet<u16>,
     seed: u64,
@@ -33,7 +34,7 @@ pub fn plan(
     let mut missing = Vec::new();
     let mut wanted: Vec<(Shard, Vec<u16>)> = Vec::new();
     for shard in shards {
-        let replicas = topology.readable(shard).iter().copied();
+        let replicas = topology.readable(shard, stale);
         let replicas: Vec<u16> = replicas.filter(|node| !excluded.contains(node)).collect();
         if replicas.is_empty() { missing.push(shard) } else { wanted.push((shard, replicas)) }
     }
@@ -101,35 +102,16 @@ fn choose(nodes: &[u16], size: usize, set: &mut Vec<u16>, covers: &impl Fn(&[u16
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{NodeConfig, SCHEMA, TopologyConfig};
+    use crate::topology::TopologyConfig;
     #[cfg(not(target_arch = "wasm32"))]
     use proptest::prelude::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn topology(nodes: u16, placement: Vec<Vec<u16>>, fan_out: FanOut) -> Topology {
-        let nodes = (0..nodes)
-            .map(|node| NodeConfig { name: format!("n{node}").into(), cluster: format!("c{node}") })
-            .collect();
-        Topology::validate(TopologyConfig {
-            schema: SCHEMA,
-            version: 1,
-            nodes,
-            placement,
-            indexes: BTreeMap::new(),
-            control: None,
-            read_key: None,
-            internal_key: None,
-            fan_out,
-            on_missing_shards: crate::topology::OnMissingShards::Partial,
-            on_lost_control: crate::topology::OnLostControl::Serve,
-            path_prefix: None,
-            server_name: None,
-            legacy_search: false,
-            tracing: None,
-            limits: crate::topology::Limits::default(),
-        })
-        .unwrap()
+        let names: Vec<String> = (0..nodes).map(|node| format!("n{node}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Topology::validate(TopologyConfig { fan_out, ..TopologyConfig::of(&names, placement) }).unwrap()
     }
 
     #[cfg(not(target_arch = "wasm32"))]
@@ -144,7 +126,7 @@ mod tests {
         let topology = topology(3, vec![vec![0, 1, 2]; 8], FanOut::Fewest);
         let mut nodes = BTreeSet::new();
         for seed in 0..50 {
-            let plan = plan(&topology, topology.shards(), &BTreeSet::new(), seed);
+            let plan = plan(&topology, &[], topology.shards(), &BTreeSet::new(), seed);
             assert_eq!(plan.asks.len(), 1);
             nodes.insert(plan.asks[0].0);
         }
@@ -154,7 +136,7 @@ mod tests {
     #[test]
     fn missing_shards_are_told() {
         let topology = topology(2, vec![vec![0, 1], vec![0], vec![]], FanOut::Fewest);
-        let plan = plan(&topology, topology.shards(), &BTreeSet::from([0]), 7);
+        let plan = plan(&topology, &[], topology.shards(), &BTreeSet::from([0]), 7);
         assert_eq!(plan.asks, [(1, vec![Shard(0)])]);
         assert_eq!(plan.missing, [Shard(1), Shard(2)]);
     }
@@ -171,17 +153,54 @@ mod tests {
                 placement.into_iter().map(|replicas| replicas.into_iter().collect()).collect();
             let fan_out = if spread { FanOut::Spread } else { FanOut::Fewest };
             let topology = topology(16, placement, fan_out);
-            let plan = plan(&topology, topology.shards(), &excluded, seed);
+            let plan = plan(&topology, &[], topology.shards(), &excluded, seed);
             let mut all = asked(&plan);
             for (node, shards) in &plan.asks {
                 prop_assert!(!excluded.contains(node));
                 for shard in shards {
-                    prop_assert!(topology.readable(*shard).contains(node));
+                    prop_assert!(topology.readable(*shard, &[]).any(|readable| readable == *node));
                 }
             }
             all.extend(&plan.missing);
             all.sort_unstable();
             prop_assert_eq!(all, topology.shards().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_replica_is_not_read_for_an_index_that_it_misses_something_of(
+            placement in proptest::collection::vec(proptest::collection::btree_set(0u16..6, 1..4), 1..24),
+            stale in proptest::collection::btree_set((0usize..2, 0u16..6, 0u16..24), 0..40),
+            reads in proptest::collection::btree_set(0usize..3, 0..3),
+            seed: u64,
+        ) {
+            const INDEXES: [&str; 3] = ["at-rest", "one", "other"];
+            let placement: Vec<Vec<u16>> =
+                placement.into_iter().map(|replicas| replicas.into_iter().collect()).collect();
+            let mut config = topology(6, placement.clone(), FanOut::Fewest).config().clone();
+            let holds = |node: u16, shard: u16| {
+                placement.get(usize::from(shard)).is_some_and(|replicas| replicas.contains(&node))
+            };
+            for (index, node, shard) in stale.iter().filter(|(_, node, shard)| holds(*node, *shard)) {
+                config.stale.insert(INDEXES[index + 1], *node, Shard(*shard));
+            }
+            let topology = Topology::from_json(&serde_json::to_vec(&config).unwrap()).unwrap();
+            let indexes: Vec<&str> = reads.iter().map(|index| INDEXES[*index]).collect();
+            let avoided = topology.config().stale.of(&indexes);
+            let plan = plan(&topology, &avoided, topology.shards(), &BTreeSet::new(), seed);
+            let is_stale = |node: u16, shard: Shard| {
+                reads.iter().any(|read| *read > 0 && stale.contains(&(read - 1, node, shard.0)))
+            };
+            for (node, shards) in &plan.asks {
+                for shard in shards {
+                    prop_assert!(holds(*node, shard.0) && !is_stale(*node, *shard));
+                }
+            }
+            for shard in &plan.missing {
+                prop_assert!((0..6).all(|node| !holds(node, shard.0) || is_stale(node, *shard)));
+            }
+            let mut all = asked(&plan);
+            all.extend(&plan.missing);
+            prop_assert_eq!(all.len(), placement.len());
         }
 
         #[test]
@@ -192,7 +211,7 @@ mod tests {
             let placement: Vec<Vec<u16>> =
                 placement.into_iter().map(|replicas| replicas.into_iter().collect()).collect();
             let topology = topology(6, placement.clone(), FanOut::Fewest);
-            let plan = plan(&topology, topology.shards(), &BTreeSet::new(), seed);
+            let plan = plan(&topology, &[], topology.shards(), &BTreeSet::new(), seed);
             let smallest = (1u32..64)
                 .filter(|set| placement.iter().all(|replicas| replicas.iter().any(|node| set >> node & 1 == 1)))
                 .map(u32::count_ones)
@@ -213,7 +232,7 @@ mod tests {
             let topology = topology(5, placement.clone(), fan_out);
             let mut loads = [0usize; 5];
             for seed in 0..1000 {
-                for (node, shards) in plan(&topology, topology.shards(), &BTreeSet::new(), seed).asks {
+                for (node, shards) in plan(&topology, &[], topology.shards(), &BTreeSet::new(), seed).asks {
                     loads[usize::from(node)] += shards.len();
                 }
             }

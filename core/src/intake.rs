@@ -80,7 +80,7 @@ impl Intake {
             | Route::FacetSearch { .. }
             | Route::Similar { .. }
             | Route::DocumentList { .. }) => Kind::Read { route, body: Vec::new() },
-            Route::DocumentRead { id } => Kind::DocumentRead { id },
+            Route::DocumentRead { index, id } => Kind::DocumentRead { index, id },
             Route::Write { index, kind } => {
                 let context = WriteContext {
                     gateway: gateway.to_owned(),
@@ -199,7 +199,7 @@ impl Collector {
     pub fn again(&self, topology: Arc<Topology>) -> Option<Self> {
         let kind = match &self.kind {
             Kind::Read { route, body } => Kind::Read { route: route.clone(), body: body.clone() },
-            Kind::DocumentRead { id } => Kind::DocumentRead { id: id.clone() },
+            Kind::DocumentRead { index, id } => Kind::DocumentRead { index: index.clone(), id: id.clone() },
             Kind::Documents { .. } | Kind::Write { .. } | Kind::Refused { .. } => return None,
         };
         let (head, encoded) = (self.head.clone(), self.encoded.clone());
@@ -266,8 +266,8 @@ impl Collector {
                 begin::begin(topology, route, head, body, |bytes| charge(held.saturating_add(bytes)))
                     .map(Operation::Read)
             }
-            Kind::DocumentRead { id } => {
-                DocumentRead::start(topology, head, &id).map(Operation::DocumentRead)
+            Kind::DocumentRead { index, id } => {
+                DocumentRead::start(topology, head, &index, &id).map(Operation::DocumentRead)
             }
             Kind::Documents { reader, update, context } => {
                 let documents = match reader.finish() {

@@ -3,7 +3,7 @@
 //! A parsed path can be written into another request: it names what the client named, however the client encoded it, and cannot
 //! name anything else.
 
-use crate::query::{decode_segment, encode, pairs};
+use crate::query::{decode_segment, encode, encode_value, pairs};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     cell::Cell,
@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A path with its query. It has one written form: each segment, name and value is percent-encoded, except for the unreserved
-/// characters of RFC 3986; there is one slash between segments and none at the end.
+/// characters of RFC 3986, and for commas in values; there is one slash between segments and none at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ApiPath {
     /// Decoded; no segment is empty.
@@ -20,9 +20,12 @@ pub struct ApiPath {
     query: String,
 }
 
+/// The longest request target that a node takes, in bytes.
+const LONGEST_TARGET: usize = 65_534;
+
 /// A request target that is not a valid HTTP path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path has characters that are not allowed in a path")]
+#[error("the path has characters that are not allowed in a path, or is too long")]
 pub struct InvalidPath;
 
 impl ApiPath {
@@ -49,6 +52,9 @@ impl ApiPath {
     /// # Errors
     /// A node's HTTP server would refuse the target with 400 and no body.
     pub fn parse(target: &str) -> Result<Self, InvalidPath> {
+        if target.len() > LONGEST_TARGET {
+            return Err(InvalidPath);
+        }
         let target = target.split('#').next().unwrap_or_default();
         let (route, query) = target.split_once('?').unwrap_or((target, ""));
         let is_text = |text: &str, refused: &[u8]| {
@@ -70,7 +76,7 @@ impl ApiPath {
         }
         self.query.push_str(&encode(name));
         self.query.push('=');
-        self.query.push_str(&encode(value));
+        self.query.push_str(&encode_value(value));
         self
     }
 
@@ -79,6 +85,15 @@ impl ApiPath {
     pub fn with_query_of(mut self, other: &Self) -> Self {
         self.query.clone_from(&other.query);
         self
+    }
+
+    /// The path without the parameters of this name.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        let query = std::mem::take(&mut self.query);
+        pairs(&query)
+            .filter(|(found, _)| found != name)
+            .fold(self, |path, (name, value)| path.with(&name, &value))
     }
 
     /// The path with these segments put before its own; it keeps its query.
@@ -198,6 +213,7 @@ mod tests {
             ("/keys/%ff", "/keys/%EF%BF%BD"),
             ("/indexes/a;b=c/stats", "/indexes/a%3Bb%3Dc/stats"),
             ("/indexes/x/search#/../keys?a", "/indexes/x/search"),
+            ("/tasks?uids=1,2%2C3", "/tasks?uids=1,2,3"),
             ("/x?a=b+c&&d&e=%26%3D&a=%C3%A9", "/x?a=b%20c&d=&e=%26%3D&a=%C3%A9"),
         ] {
             let path = ApiPath::parse(read).unwrap();
@@ -222,6 +238,19 @@ mod tests {
         ] {
             assert_eq!(ApiPath::parse(refused), Err(InvalidPath), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn a_target_may_be_as_long_as_nodes_take_it() {
+        let target = |length: usize| format!("/tasks?uids={}", "1".repeat(length - "/tasks?uids=".len()));
+        assert!(ApiPath::parse(&target(LONGEST_TARGET)).is_ok());
+        assert_eq!(ApiPath::parse(&target(LONGEST_TARGET + 1)), Err(InvalidPath));
+    }
+
+    #[test]
+    fn a_parameter_is_left_out_however_it_was_written() {
+        let path = ApiPath::parse("/x?a=1&%62=2&b=3&c&b").unwrap();
+        assert_eq!(path.without("b").to_string(), "/x?a=1&c=");
     }
 
     #[test]

@@ -100,6 +100,9 @@ pub struct Report {
     /// The version of the newest topology that the VM has; 0 if the filter is of an older version that does not report it.
     #[serde(default)]
     pub newest: u64,
+    /// Whether the VM's filter knows [`stale`](crate::topology::TopologyConfig::stale) in a topology.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale_by_index: bool,
     /// The name of the VM's Envoy, `node.id`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub gateway: String,

@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::BTreeMap;
 
-/// The characters that are not encoded in a path segment or a query value (the unreserved ones of RFC 3986).
+/// The characters that are not encoded in a path segment or a query's name (the unreserved ones of RFC 3986).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The decoded pairs of a query string, in order.
@@ -31,10 +31,17 @@ pub fn decode_segment(segment: &str) -> String {
     percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
-/// Encodes text for a path segment or a query value.
+/// Encodes text for a path segment or a query's name.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// Encodes text for a query value. Commas stay: a list of many uids must not become longer than nodes take.
+#[must_use]
+pub fn encode_value(text: &str) -> String {
+    const IN_VALUES: &AsciiSet = &RESERVED.remove(b',');
+    utf8_percent_encode(text, IN_VALUES).to_string()
 }
 
 fn decode(text: &str) -> String {

@@ -29,6 +29,8 @@ pub enum Route {
     },
     /// `GET /indexes/{uid}/documents/{id}`.
     DocumentRead {
+        /// Index uid.
+        index: String,
         /// Document id.
         id: String,
     },
@@ -93,7 +95,9 @@ impl Route {
             (_, ["indexes", _, "documents", "delete-batch" | "delete" | "edit" | "fetch"]) => {
                 Self::ControlPlane
             }
-            ("GET", ["indexes", _, "documents", id]) => Self::DocumentRead { id: text(id) },
+            ("GET", ["indexes", index, "documents", id]) => {
+                Self::DocumentRead { index: text(index), id: text(id) }
+            }
             ("DELETE", ["indexes", index, "documents", id]) => {
                 write(index, WriteKind::DeleteOne { id: text(id) })
             }
@@ -113,7 +117,11 @@ mod tests {
         let index = || "my index".to_owned();
         let cases = [
             ("POST", "/indexes/my%20index/search", Route::Search { index: index() }),
-            ("GET", "/indexes/x/documents/a%2Fb", Route::DocumentRead { id: "a/b".into() }),
+            (
+                "GET",
+                "/indexes/x/documents/a%2Fb",
+                Route::DocumentRead { index: "x".into(), id: "a/b".into() },
+            ),
             (
                 "PUT",
                 "/indexes/my%20index/documents",

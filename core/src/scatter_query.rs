@@ -111,6 +111,9 @@ pub trait ScatterQuery: Debug {
     /// of a query come from the same ones.
     fn seeds(&self) -> Vec<u64>;
 
+    /// The indexes that a unit reads: a replica that misses something of one of them is not asked.
+    fn indexes(&self, unit: usize) -> Vec<&str>;
+
     /// The shards that the query concerns.
     fn shards(&self, topology: &Topology) -> Vec<Shard> {
         topology.shards().collect()

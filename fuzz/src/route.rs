@@ -133,7 +133,7 @@ fn expected(method: &str, found: Option<(&'static str, Vec<String>)>, path: &Api
         ("POST", "/documents/delete-batch") => write(WriteKind::DeleteBatch),
         ("POST", "/documents/delete") => write(WriteKind::DeleteByFilter),
         ("POST", "/documents/edit") => write(WriteKind::Edit),
-        ("GET", "/documents/{document_id}") => Route::DocumentRead { id },
+        ("GET", "/documents/{document_id}") => Route::DocumentRead { index, id },
         ("DELETE", "/documents/{document_id}") => write(WriteKind::DeleteOne { id }),
         _ => Route::ControlPlane,
     }

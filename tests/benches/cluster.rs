@@ -60,7 +60,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 fn parts(topology: &Topology, query: &Value) -> Vec<(u16, Value)> {
     let request = SearchRequest::from_body(query.to_string().as_bytes()).unwrap();
     let seed = request.seed("places");
-    let plan = fan_out::plan(topology, topology.shards(), &BTreeSet::new(), seed);
+    let plan = fan_out::plan(topology, &[], topology.shards(), &BTreeSet::new(), seed);
     let body =
         |shards: &[_]| serde_json::from_slice(&request.for_shards(shards, Additions::default())).unwrap();
     plan.asks.iter().map(|(node, shards)| (*node, body(shards))).collect()

@@ -55,8 +55,11 @@ pub struct Status {
     pub indexes: usize,
     /// The number of shards without an active replica on a reachable node.
     pub shards_missing: usize,
-    /// The number of stale replicas.
+    /// The number of replicas that are stale, as a whole or in an index.
     pub replicas_stale: usize,
+    /// The number of replicas that are stale in an index, and read for others; by index.
+    #[serde(default)]
+    pub stale_in_indexes: BTreeMap<String, usize>,
     /// Whether replicas are on other nodes than desired, or on their way.
     pub moving: bool,
     /// The number of replicas that must be created or repaired.
@@ -111,10 +114,13 @@ pub struct NodeStatus {
     pub version: Option<String>,
     /// Whether it missed an operation on indexes, and has not caught up.
     pub behind: bool,
-    /// The number of active replicas: these are read and written.
+    /// The number of active replicas that miss nothing: these are read and written.
     pub active: usize,
-    /// The number of stale replicas: these are to be repaired.
+    /// The number of replicas that are stale, as a whole or in an index: these are to be repaired.
     pub stale: usize,
+    /// The number of replicas that are stale in an index, and read for others; by index.
+    #[serde(default)]
+    pub stale_in_indexes: BTreeMap<String, usize>,
     /// The number of old copies, which will be deleted.
     pub old: usize,
     /// Its share of the replicas, relative to other nodes.
@@ -127,6 +133,9 @@ pub struct NodeStatus {
     pub leaving: bool,
     /// The latest error.
     pub error: Option<String>,
+    /// Why it is still behind.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// The replicas of a shard.
@@ -135,9 +144,9 @@ pub struct NodeStatus {
 pub struct ShardStatus {
     /// The shard's number.
     pub shard: u16,
-    /// Nodes with an active replica: these are read and written.
+    /// Nodes with an active replica that misses nothing: these are read and written.
     pub active: Vec<NodeName>,
-    /// Nodes with a stale replica, which is to be repaired.
+    /// Nodes with a replica that is stale, as a whole or in an index, and is to be repaired.
     pub stale: Vec<NodeName>,
     /// Nodes with an old copy, which will be deleted.
     pub old: Vec<NodeName>,
@@ -157,12 +166,16 @@ impl Status {
     #[must_use]
     pub fn of(cluster: &Cluster) -> Self {
         let cluster_state = cluster.cluster_state();
-        let replicas = || cluster_state.replicas.iter().flatten();
+        let replicas = || {
+            cluster_state.shards().flat_map(|shard| cluster_state.of(shard).iter().map(move |it| (shard, it)))
+        };
         let all = cluster.nodes();
+        let moved = cluster.mover.progress.moved();
         let nodes = all.iter().map(|node| {
             let health = node.health();
-            let of_node = |is: &dyn Fn(ReplicaState) -> bool| {
-                replicas().filter(|replica| replica.node == node.name && is(replica.state)).count()
+            let of_node = |is: &dyn Fn(Standing) -> bool| {
+                let held = replicas().filter(|(_, replica)| replica.node == node.name);
+                held.filter(|(shard, replica)| is(Standing::of(&cluster_state, *shard, replica))).count()
             };
             let member = cluster_state.member(&node.name);
             NodeStatus {
@@ -172,9 +185,15 @@ impl Status {
                 since_seconds: cluster.clock.since(health.since).as_secs(),
                 version: health.version,
                 behind: cluster_state.behind.contains(&node.name),
-                active: of_node(&|state| state == ReplicaState::Active),
-                stale: of_node(&|state| state == ReplicaState::Stale),
-                old: of_node(&is_old),
+                trouble: moved
+                    .errors
+                    .get(&node.name)
+                    .filter(|_| cluster_state.behind.contains(&node.name))
+                    .cloned(),
+                active: of_node(&|standing| standing == Standing::Active),
+                stale: of_node(&|standing| standing == Standing::Stale),
+                stale_in_indexes: stale_in_indexes(&cluster_state, |name| *name == node.name),
+                old: of_node(&|standing| standing == Standing::Old),
                 weight: member.map_or(1, |member| member.config.weight),
                 zone: member.and_then(|member| member.config.zone.clone()),
                 draining: member.is_some_and(|member| member.draining),
@@ -182,17 +201,21 @@ impl Status {
                 error: health.error,
             }
         });
-        let is_missing = |shard| {
-            !cluster_state.active(shard).any(|name| cluster.node(name).is_some_and(|node| node.is_up()))
-        };
+        let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
         Status {
             ready: cluster.is_ready(),
             topology_version: cluster_state.version,
             shards: cluster_state.replicas.len(),
             replication: cluster_state.replication,
             indexes: cluster_state.indexes.len(),
-            shards_missing: cluster_state.shards().filter(|shard| is_missing(*shard)).count(),
-            replicas_stale: replicas().filter(|replica| replica.state == ReplicaState::Stale).count(),
+            shards_missing: cluster_state
+                .shards()
+                .filter(|shard| !cluster_state.is_readable(*shard, is_up))
+                .count(),
+            replicas_stale: replicas()
+                .filter(|(shard, it)| Standing::of(&cluster_state, *shard, it) == Standing::Stale)
+                .count(),
+            stale_in_indexes: stale_in_indexes(&cluster_state, |_| true),
             moving: cluster_state.is_moving(),
             replicas_missing: missing(&cluster_state),
             replicas_surplus: surplus(&cluster_state),
@@ -220,8 +243,37 @@ fn troubles(cluster: &Cluster) -> Vec<Trouble> {
     snapshot.map(troubles).unwrap_or_default()
 }
 
-fn is_old(state: ReplicaState) -> bool {
-    matches!(state, ReplicaState::Leaving { .. } | ReplicaState::Removing)
+/// What operators see of a replica.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is active, and has everything.
+    Active,
+    /// It is stale, as a whole or in an index.
+    Stale,
+    /// It will be deleted.
+    Old,
+}
+
+impl Standing {
+    fn of(cluster_state: &ClusterState, shard: Shard, replica: &Replica) -> Self {
+        match replica.state {
+            ReplicaState::Active if !cluster_state.stale.has(&replica.node, shard) => Self::Active,
+            ReplicaState::Active | ReplicaState::Stale => Self::Stale,
+            ReplicaState::Leaving { .. } | ReplicaState::Removing => Self::Old,
+        }
+    }
+}
+
+/// The number of replicas that are stale in an index, on nodes for which the condition holds; by index.
+fn stale_in_indexes(
+    cluster_state: &ClusterState,
+    is_wanted: impl Fn(&NodeName) -> bool,
+) -> BTreeMap<String, usize> {
+    let mut stale = BTreeMap::new();
+    for (index, ..) in cluster_state.stale.iter().filter(|(_, node, ..)| is_wanted(node)) {
+        *stale.entry(index.to_owned()).or_default() += 1;
+    }
+    stale
 }
 
 /// The number of desired replicas that are not active.
@@ -247,15 +299,16 @@ fn surplus(cluster_state: &ClusterState) -> usize {
 pub async fn shards(cluster: Shared, headers: HeaderMap) -> Result<Json<Vec<ShardStatus>>> {
     require(&headers, TOKEN_HEADER, &cluster.secrets.admin_token)?;
     let cluster_state = cluster.cluster_state();
-    let names = |replicas: &[Replica], is: &dyn Fn(ReplicaState) -> bool| {
-        let found = replicas.iter().filter(|replica| is(replica.state));
+    let names = |shard: Shard, wanted: Standing| {
+        let replicas = cluster_state.of(shard).iter();
+        let found = replicas.filter(|replica| Standing::of(&cluster_state, shard, replica) == wanted);
         found.map(|replica| replica.node.clone()).collect()
     };
-    let shards = cluster_state.shards().zip(&cluster_state.replicas).map(|(shard, replicas)| ShardStatus {
+    let shards = cluster_state.shards().map(|shard| ShardStatus {
         shard: shard.0,
-        active: names(replicas, &|state| state == ReplicaState::Active),
-        stale: names(replicas, &|state| state == ReplicaState::Stale),
-        old: names(replicas, &is_old),
+        active: names(shard, Standing::Active),
+        stale: names(shard, Standing::Stale),
+        old: names(shard, Standing::Old),
     });
     Ok(Json(shards.collect()))
 }

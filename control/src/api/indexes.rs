@@ -200,11 +200,11 @@ pub async fn lock(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
     Ok(broadcast::lock(cluster, sent.grant()?, scope).await)
 }
 
-/// Waits for the locks of an operation that moves or deletes the documents of whole indexes, or depends on them.
+/// Waits for the locks of an operation that moves or deletes the documents of whole indexes, or that nodes may refuse because of them.
 ///
 /// # Errors
 /// The client's key does not allow it; or the operation would not reach every shard.
-async fn lock_documents(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
+pub async fn lock_documents(cluster: &Shared, sent: &Sent, scope: Scope) -> Result<Held> {
     broadcast::lock_documents(cluster, sent.grant()?, scope).await
 }
 

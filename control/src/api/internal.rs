@@ -7,6 +7,7 @@ use crate::{
         secrets,
     },
     cluster::Cluster,
+    fencing::instance,
     ledger::leases,
     node::Request,
     writes::{self, diagnosis::Refused},
@@ -49,12 +50,13 @@ pub async fn commit(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
 /// `POST /_miroir/report`.
 ///
 /// # Errors
-/// The secret is wrong.
+/// The secret is wrong; or the gateway has a newer topology than the ledger.
 pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<Json<ReportReply>> {
     let report: Report = read(&cluster, &headers, &body)?;
     if report.waits {
         tokio::time::sleep(WAIT).await;
     }
+    instance::check_topology(&cluster, &report.gateway, report.newest).await?;
     if report.has_heard == Some(false) {
         return Ok(Json(ReportReply { needed: cluster.cluster_state().floor, lease: false }));
     }
@@ -65,6 +67,10 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     let (reply, has_another) = cluster.gateways.report(report, cluster.cluster_state().floor);
     if has_another {
         cluster.tracked_tasks.notice();
+    }
+    let known = cluster.gateways.know_stale_by_index();
+    if known.is_some_and(|known| known != cluster.cluster_state().stale_by_index) {
+        cluster.change(|cluster_state| cluster_state.stale_by_index = known == Some(true)).await?;
     }
     Ok(Json(reply))
 }

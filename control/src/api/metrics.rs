@@ -48,7 +48,7 @@ pub fn render(status: &Status) -> String {
             "Shards without an active replica on a node that answers.",
             number(status.shards_missing),
         ),
-        ("replicas_stale", "Replicas that have missed a write.", number(status.replicas_stale)),
+        ("replicas_stale", "Replicas that have missed a write to some index.", number(status.replicas_stale)),
         ("replicas_missing", "Replicas that must be created or repaired.", number(status.replicas_missing)),
         ("replicas_surplus", "Copies that will be deleted.", number(status.replicas_surplus)),
         ("open_writes", "Writes between begin and commit.", number(status.open_writes)),
@@ -75,7 +75,7 @@ pub fn render(status: &Status) -> String {
         family(&format!("miroir_control_{name}"), "gauge", help, alone(value));
     }
     let of_kind = |kind: &str| number(status.troubles.iter().filter(|trouble| trouble.kind == kind).count());
-    let kinds = ["refused", "behind", "ahead", "unreached"];
+    let kinds = ["refused", "behind", "unreached"];
     family(
         "miroir_control_gateway_troubles",
         "gauge",
@@ -131,5 +131,15 @@ pub fn render(status: &Status) -> String {
             .map(|(state, count)| (format!("{{node=\"{}\",state=\"{state}\"}}", node.name), number(count)))
     });
     family("miroir_node_replicas", "gauge", "Replicas of a node.", replicas.collect());
+    let stale = status.nodes.iter().flat_map(|node| {
+        let labels = |index: &str| format!("{{node=\"{}\",index=\"{index}\"}}", node.name);
+        node.stale_in_indexes.iter().map(move |(index, count)| (labels(index), number(*count)))
+    });
+    family(
+        "miroir_node_replicas_stale_in_index",
+        "gauge",
+        "Replicas of a node that have missed a write to an index, and are read for others.",
+        stale.collect(),
+    );
     text
 }

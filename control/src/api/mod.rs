@@ -174,7 +174,8 @@ async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Nex
     if let Some(answer) = dot_segments::answer(&path) {
         return unread(request, answer);
     }
-    match path.to_string().parse() {
+    // Routes go by the path. The query is read from what the client sent.
+    match path.route().parse() {
         Ok(uri) => *request.uri_mut() = uri,
         Err(_) => return StatusCode::BAD_REQUEST.into_response(),
     }

@@ -19,11 +19,12 @@ use serde_json::{Value, json};
 /// No node answers.
 pub async fn render(cluster: Shared, mut sent: Sent) -> Result<Response> {
     let mut body = sent.json().unwrap_or_default();
-    let id = body.pointer("/input/id").and_then(Value::as_str).map(ToOwned::to_owned);
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
+    let (id, index) = (text("/input/id"), text("/input/indexUid").unwrap_or_default());
     let cluster_state = cluster.cluster_state();
     let owner = id.as_deref().and_then(|id| {
         let shard = Shard::of_document(id, cluster.config.shards);
-        cluster_state.active(shard).filter_map(|name| cluster.node(name)).find(|node| node.is_up())
+        cluster_state.whole(&index, shard).filter_map(|name| cluster.node(name)).find(|node| node.is_up())
     });
     let answer = match owner {
         Some(node) => {

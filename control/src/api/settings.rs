@@ -43,7 +43,7 @@ pub async fn update(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
             None => return indexes::refused(&cluster, &sent).await,
         }
     }
-    let held = indexes::lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
+    let held = lock(&cluster, &sent, &index, &client).await?;
     if let Some(embedders) = body.get_mut(EMBEDDERS) {
         with_template(embedders, Some(&embedders_now(&cluster, &index).await?));
     }
@@ -92,7 +92,8 @@ pub async fn one(
         return indexes::refused(&cluster, &sent).await;
     }
     let attribute = camel_case(&name);
-    let held = indexes::lock(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
+    let change = Map::from_iter(sent.json().map(|value| (attribute.clone(), value)));
+    let held = lock(&cluster, &sent, &index, &change).await?;
     if method == "DELETE" && !cluster.cluster_state().indexes.contains_key(&index) {
         return reset_nothing(&cluster, &sent, held, &index, Some(json!({ attribute: null }))).await;
     }
@@ -128,6 +129,33 @@ pub async fn one(
         error => error,
     })
 }
+
+/// Waits for the locks of a change of settings. One that a node may refuse because of its documents must reach every shard: a node that
+/// was away could never catch up with what the others have taken.
+async fn lock(cluster: &Shared, sent: &Sent, index: &str, change: &Map<String, Value>) -> Result<Held> {
+    let scope = Scope::indexes([index]);
+    match depends_on_documents(change) {
+        true => indexes::lock_documents(cluster, sent, scope).await,
+        false => indexes::lock(cluster, sent, scope).await,
+    }
+}
+
+/// Whether a node may refuse a change of settings because of its documents: they may lack what an embedder needs, or what places need.
+fn depends_on_documents(change: &Map<String, Value>) -> bool {
+    let embedders = change.get(EMBEDDERS).and_then(Value::as_object);
+    let has_place = |name: &str| {
+        let names = change.get(name).and_then(Value::as_array).into_iter().flatten();
+        names.filter_map(Value::as_str).any(|name| PLACES.contains(&name))
+    };
+    embedders.is_some_and(|embedders| embedders.values().any(|embedder| !embedder.is_null()))
+        || has_place(FILTERABLE)
+        || has_place(SORTABLE)
+}
+
+/// The attributes whose values nodes check once they are filterable or sortable.
+const PLACES: [&str; 2] = ["_geo", "_geojson"];
+/// The name of this setting.
+const SORTABLE: &str = "sortableAttributes";
 
 /// The embedders of an index, including the changes of earlier tasks that have not ended; null if there is no index.
 async fn embedders_now(cluster: &Shared, index: &str) -> Result<Value> {
@@ -291,5 +319,25 @@ mod tests {
         assert_eq!(camel_case("filterable-attributes"), FILTERABLE);
         assert_eq!(camel_case("search-cutoff-ms"), "searchCutoffMs");
         assert_eq!(camel_case("embedders"), "embedders");
+    }
+
+    #[test]
+    fn embedders_and_places_depend_on_documents() {
+        let depends = |change: Value| depends_on_documents(change.as_object().unwrap());
+        for change in [
+            json!({"embedders": {"e": {"source": "userProvided", "dimensions": 2}}}),
+            json!({"filterableAttributes": ["a", "_geo"]}),
+            json!({"sortableAttributes": ["_geo"]}),
+        ] {
+            assert!(depends(change.clone()), "{change}");
+        }
+        for change in [
+            json!({"embedders": {"e": null}}),
+            json!({"embedders": null}),
+            json!({"filterableAttributes": ["a", {"attributePatterns": ["_geo"]}], "sortableAttributes": null}),
+            json!({"stopWords": ["_geo"]}),
+        ] {
+            assert!(!depends(change.clone()), "{change}");
+        }
     }
 }

@@ -128,7 +128,7 @@ async fn merge(cluster: &Cluster, index: &str, own: Value, of_nodes: &[Value]) -
 
 /// Counts the documents of an index, each shard on one active replica of a reachable node.
 pub(super) async fn count(cluster: &Cluster, index: &str) -> Result<u64> {
-    let asked = cluster.sources(cluster.cluster_state().shards());
+    let asked = cluster.sources(index, cluster.cluster_state().shards());
     let counts = asked.iter().map(async |(node, shards)| {
         node.count_documents(index, &tag_filter(shards)).await?.ok_or(Error::NoNode)
     });

@@ -7,7 +7,7 @@ use crate::{
         error::{Error, Result, api_error},
         log, time,
     },
-    cluster::{Cluster, tracked_tasks::TrackedTask},
+    cluster::{Cluster, missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent, NodeTask},
         task::{TaskKind, TaskStatus},
@@ -145,7 +145,14 @@ pub async fn cancel(cluster: Shared, sent: Sent) -> Result<Response> {
         let (uid, stored) = (task.uid, node_tasks.clone());
         cluster.ledger.call(move |connection| intents::sent(connection, uid, &stored)).await?;
         let effect = Effect::None;
-        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
+        cluster.tracked_tasks.add(TrackedTask {
+            task,
+            node_tasks,
+            effect,
+            indexed: None,
+            written: WrittenIds::new(),
+            guard: None,
+        });
     }
     Ok(Json(summary).into_response())
 }

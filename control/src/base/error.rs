@@ -101,6 +101,9 @@ pub enum Error {
     /// An operator's request that is refused: every reason, and what to do.
     #[error("refused, and nothing has changed:\n  {}", .0.join("\n  "))]
     Refused(Vec<String>),
+    /// Another control plane serves the cluster, or there is a newer ledger.
+    #[error("this control plane must not serve the cluster: {0}")]
+    Superseded(String),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -147,7 +150,7 @@ impl Error {
     pub fn to_api(&self) -> ApiError {
         match self {
             Self::Api(error) => error.clone(),
-            Self::NoNode | Self::OutOfReach { .. } | Self::Unreachable { .. } => {
+            Self::NoNode | Self::OutOfReach { .. } | Self::Unreachable { .. } | Self::Superseded(_) => {
                 ApiError::new(Code::UNAVAILABLE, self.to_string())
             }
             Self::Refused(_) => api_error(409, "invalid_request", "refused", self.to_string()),

@@ -8,7 +8,7 @@ use nix::{
 use std::{
     fs::{DirBuilder, File, Permissions},
     io::{ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,7 +35,7 @@ impl Claim {
     }
 
     async fn within(folder: &Path, patience: Duration) -> Result<Self> {
-        let path = folder.join("lock");
+        let path = lock_of(folder);
         let open =
             || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut attempts = ATTEMPTS;
@@ -56,6 +56,25 @@ impl Claim {
             tokio::time::sleep(patience / ATTEMPTS).await;
         }
     }
+}
+
+/// Where these files of a claimed folder are: whoever finds them at the same place has the claim that another process had on the folder,
+/// so that this one has ended. A copy of a file is at another place, and so is everything after the machine's next boot, because a disk can
+/// be copied while the machine is off. `None` where the operating system does not tell its boots apart.
+#[must_use]
+pub fn place(files: &[&Path]) -> Option<String> {
+    let mut place = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    for file in files {
+        let file = std::fs::metadata(file).map_or((0, 0), |file| (file.dev(), file.ino()));
+        place.push_str(&format!(" {}:{}", file.0, file.1));
+    }
+    Some(place)
+}
+
+/// The lock file of a folder.
+#[must_use]
+pub fn lock_of(folder: &Path) -> PathBuf {
+    folder.join("lock")
 }
 
 /// Creates a folder and its parents if they do not exist. `mode` is the mode of the files in it: whoever may read them may
@@ -147,6 +166,20 @@ mod tests {
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         make_folder(folder.path(), PRIVATE).unwrap();
         assert_eq!(mode(folder.path()), 0o755);
+    }
+
+    #[test]
+    fn a_copy_is_at_another_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, copy] = ["file", "copy"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "1").unwrap();
+        let before = place(&[&file, &lock_of(folder.path())]);
+        std::fs::write(&file, "2").unwrap();
+        std::fs::copy(&file, &copy).unwrap();
+        assert_eq!(place(&[&file, &lock_of(folder.path())]), before);
+        assert_ne!(place(&[&copy, &lock_of(folder.path())]), before);
+        std::fs::write(lock_of(folder.path()), "").unwrap();
+        assert_ne!(place(&[&file, &lock_of(folder.path())]), before, "another claim");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ pub mod json;
 pub mod listener;
 pub mod log;
 pub mod outbound;
+pub mod output;
 pub mod random;
 pub mod secrets;
 pub mod supervisor;

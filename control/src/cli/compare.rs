@@ -1,6 +1,7 @@
 //! `miroir verify` and `miroir repair`.
 
 use super::{QueryArgs, client, operate};
+use crate::base::output::say;
 use crate::{
     api::{
         admin::Status,
@@ -15,7 +16,7 @@ use crate::{
     verify::{Difference, Findings, MisplacedDocument, SilentReplica},
 };
 use miroir_core::{node_name::NodeName, shard::Shard};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Number of shards per request.
 const TOGETHER: usize = 8;
@@ -59,6 +60,18 @@ pub async fn verify(args: &QueryArgs) -> Result<()> {
     Ok(())
 }
 
+/// The documents of these differences, by index, each once.
+fn documents_of(differences: &[&Difference]) -> String {
+    let mut documents: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for difference in differences {
+        documents.entry(&difference.index).or_default().insert(&difference.id);
+    }
+    let of_index = |(index, ids): (&str, BTreeSet<&str>)| {
+        format!("{} of index `{index}`", ids.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    documents.into_iter().map(of_index).collect::<Vec<_>>().join("; ")
+}
+
 /// Runs `miroir repair`: rebuilds wrong copies, and deletes misplaced documents.
 ///
 /// # Errors
@@ -70,10 +83,9 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
         show(&args.query, &findings)?;
     }
     if !unknown.is_empty() {
-        let ids: Vec<&str> = unknown.iter().map(|difference| difference.id.as_str()).collect();
         return Err(Error::Other(format!(
             "there is no majority among the copies of {}: name the node whose copies are wrong with --node NAME",
-            ids.join(", ")
+            documents_of(&unknown)
         )));
     }
     let of =
@@ -85,13 +97,13 @@ pub async fn repair(args: &RepairArgs) -> Result<()> {
         pace: args.pace,
     };
     if args.query.json {
-        println!("{}", serde_json::to_string_pretty(&repair)?);
+        say!("{}", serde_json::to_string_pretty(&repair)?);
     } else {
         let verb = if args.dry_run { "would rebuild" } else { "rebuilding" };
-        println!("{verb} {} replica(s)", repair.replicas.len());
+        say!("{verb} {} replica(s)", repair.replicas.len());
         if !findings.misplaced.is_empty() {
             let verb = if args.dry_run { "would delete" } else { "deleting" };
-            println!("{verb} {} misplaced document(s)", findings.misplaced.len());
+            say!("{verb} {} misplaced document(s)", findings.misplaced.len());
         }
     }
     if args.dry_run || repair.replicas.len() + repair.misplaced.len() == 0 {
@@ -144,7 +156,7 @@ async fn compare(args: &QueryArgs) -> Result<Findings> {
 
 fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(findings)?);
+        say!("{}", serde_json::to_string_pretty(findings)?);
         return Ok(());
     }
     if !findings.differences.is_empty() {
@@ -161,7 +173,7 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
                 copies.join("\n"),
             ]);
         }
-        println!("{rows}");
+        say!("{rows}");
     }
     if !findings.misplaced.is_empty() {
         let mut rows = table(&["index", "shard", "id", "misplaced on"]);
@@ -173,9 +185,9 @@ fn show(args: &QueryArgs, findings: &Findings) -> Result<()> {
                 &document.node,
             ]);
         }
-        println!("{rows}");
+        say!("{rows}");
     }
-    println!(
+    say!(
         "{} copies of documents compared, {} documents differ, {} are misplaced",
         findings.copies,
         findings.differences.len(),

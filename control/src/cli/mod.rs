@@ -8,6 +8,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use crate::base::output::say;
 use crate::{
     base::{error::Result, log::LogFormat},
     playground::{self, PlaygroundArgs},
@@ -104,16 +105,17 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Serve(args) => serve::serve(args).await,
         Command::Recover(args) => {
             let recovered = recover::recover(&args).await?;
-            println!(
+            say!(
                 "recovered {} indexes with {} documents; start the control plane with `miroir serve`",
-                recovered.indexes, recovered.documents
+                recovered.indexes,
+                recovered.documents
             );
             for (shard, node) in recovered.disputed {
-                println!("shard {}: copies differ; the cluster uses the copy of {node}", shard.0);
+                say!("shard {}: copies differ; the cluster uses the copy of {node}", shard.0);
             }
-            println!("Past tasks are lost; new tasks get uids after the last one that nodes know.");
+            say!("Past tasks are lost; new tasks get uids after the last one that nodes know.");
             for (index, embedder) in recovered.keyless {
-                println!(
+                say!(
                     "Set the key of the embedder `{embedder}` of index `{index}` again: nodes do not reveal it. The embedder still works, but no \
                      node can be added until the key is set."
                 );
@@ -121,7 +123,7 @@ pub async fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Bootstrap(args) => {
-            print!("{}", bootstrap::of(&args)?);
+            crate::base::output::print(format_args!("{}", bootstrap::of(&args)?));
             Ok(())
         }
         Command::Playground(args) => playground::run(args).await,

@@ -1,6 +1,7 @@
 //! `miroir node`, `rebalance`, `throttle`, `replication` and `topology`: start an operation and show its progress.
 
 use super::{QueryArgs, client};
+use crate::base::output::{say, warn_user};
 use crate::{
     api::admin::{NodeStatus, Status},
     base::{
@@ -186,9 +187,9 @@ pub async fn throttle(args: &ThrottleArgs) -> Result<()> {
     let wanted = Wanted { wanted: Operation::Throttle, dry_run: false, pace: args.pace };
     let plan: Plan = client::post(&args.query, "/_miroir/operations", &wanted).await?;
     if args.query.json {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
+        say!("{}", serde_json::to_string_pretty(&plan)?);
     } else {
-        println!("running and new copies use these limits until another operation starts");
+        say!("running and new copies use these limits until another operation starts");
     }
     Ok(())
 }
@@ -211,7 +212,7 @@ pub async fn topology(command: TopologyCommand) -> Result<()> {
         TopologyCommand::Show(args) => {
             let file: TopologyFile = client::get(&args, "/_miroir/topology").await?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&file)?);
+                say!("{}", serde_json::to_string_pretty(&file)?);
             } else {
                 let text =
                     serde_yaml_ng::to_string(&file).map_err(|error| Error::Other(error.to_string()))?;
@@ -238,7 +239,7 @@ async fn run(wanted: Operation, how: &OperateArgs) -> Result<()> {
         wait(&how.query, &plan).await?;
     }
     if how.query.json {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
+        say!("{}", serde_json::to_string_pretty(&plan)?);
     }
     Ok(())
 }
@@ -255,9 +256,9 @@ fn show(plan: &Plan, dry_run: bool) {
         ]);
     }
     if !plan.transfers.is_empty() {
-        println!("{rows}");
+        say!("{rows}");
     }
-    println!(
+    say!(
         "{} {} replicas, {} documents, about {}; {} old copies deleted afterwards",
         if dry_run { "would copy" } else { "copying" },
         plan.replicas,
@@ -312,7 +313,7 @@ pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
         bar.set_message(format!("{documents} documents, {bytes}{waits}"));
         for (node, error) in status.moved.errors {
             if told.get(&node) != Some(&error) {
-                bar.suspend(|| eprintln!("{node}: {error}"));
+                bar.suspend(|| warn_user!("{node}: {error}"));
                 told.insert(node, error);
             }
         }
@@ -321,11 +322,11 @@ pub(super) async fn wait(query: &QueryArgs, plan: &Plan) -> Result<()> {
         if status.ready && !status.moving && !status.nodes.iter().any(is_left) {
             bar.finish_and_clear();
             if !query.json {
-                println!("done in {}: {documents} documents, {bytes}", HumanDuration(begun.elapsed()));
+                say!("done in {}: {documents} documents, {bytes}", HumanDuration(begun.elapsed()));
             }
             for node in status.nodes.iter().filter(|node| node.stale > 0) {
                 let (name, stale) = (&node.name, node.stale);
-                eprintln!(
+                warn_user!(
                     "node `{name}` is unreachable: its {stale} stale replicas are repaired once it is back"
                 );
             }

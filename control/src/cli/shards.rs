@@ -1,6 +1,7 @@
 //! `miroir shards`.
 
 use super::{QueryArgs, client};
+use crate::base::output::say;
 use crate::{
     api::admin::ShardStatus,
     base::{error::Result, table::table},
@@ -13,7 +14,7 @@ use crate::{
 pub async fn run(args: &QueryArgs) -> Result<()> {
     let shards: Vec<ShardStatus> = client::get(args, "/_miroir/shards").await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&shards)?);
+        say!("{}", serde_json::to_string_pretty(&shards)?);
         return Ok(());
     }
     let mut rows = table(&["shard", "active", "stale", "old"]);
@@ -25,6 +26,6 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
             shard.old.join(" "),
         ]);
     }
-    println!("{rows}");
+    say!("{rows}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `miroir status`.
 
 use super::{QueryArgs, client};
+use crate::base::output::say;
 use crate::{
     api::admin::Status,
     base::{error::Result, table::table},
@@ -13,7 +14,7 @@ use crate::{
 pub async fn run(args: &QueryArgs) -> Result<()> {
     let status: Status = client::get(args, "/_miroir/status").await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        say!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
     let mut nodes =
@@ -39,8 +40,8 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
             node.url.clone(),
         ]);
     }
-    println!("{nodes}");
-    println!(
+    say!("{nodes}");
+    say!(
         "{} shards × {} replicas, {} indexes, topology version {}{}",
         status.shards,
         status.replication,
@@ -48,7 +49,7 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         status.topology_version,
         if status.ready { "" } else { ", not ready yet" }
     );
-    println!(
+    say!(
         "{} shards without a replica, {} stale replicas, {} open writes, {} waiting, {} unfinished tasks",
         status.shards_missing,
         status.replicas_stale,
@@ -57,32 +58,39 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
         status.unsettled_tasks
     );
     if status.ledger_failing {
-        println!("the ledger cannot store anything: its disk fails, or is full");
+        say!("the ledger cannot store anything: its disk fails, or is full");
     }
     for (work, count) in status.work_failures.iter().filter(|(_, count)| **count > 0) {
-        println!("`{work}` has failed {count} times since the start: the log says why");
+        say!("`{work}` has failed {count} times since the start: the log says why");
     }
     for node in &status.nodes {
         if let Some(error) = node.error.as_ref().filter(|_| !node.up) {
-            println!("{}: {error}", node.name);
+            say!("{}: {error}", node.name);
         }
+        if let Some(trouble) = node.trouble.as_ref().filter(|_| node.up) {
+            say!("{} cannot catch up: {trouble}", node.name);
+        }
+    }
+    for node in status.nodes.iter().filter(|node| !node.stale_in_indexes.is_empty()) {
+        let indexes = node.stale_in_indexes.iter().map(|(index, count)| format!("{index} ({count})"));
+        println!("{}: replicas stale in {}", node.name, indexes.collect::<Vec<_>>().join(", "));
     }
     for subscriber in &status.subscribers {
         let has = subscriber.accepted.iter().map(|(kind, version)| format!("{kind} {version}"));
         let has: Vec<String> = has.collect();
-        println!("{} by {} has {}", subscriber.name, subscriber.by, has.join(", "));
+        say!("{} by {} has {}", subscriber.name, subscriber.by, has.join(", "));
         if let Some(refused) = &subscriber.refused {
-            println!("  and refused {} {}: {}", refused.kind, refused.version, refused.reason);
+            say!("  and refused {} {}: {}", refused.kind, refused.version, refused.reason);
         }
     }
     for trouble in &status.troubles {
-        println!("{} {}", trouble.gateway, trouble.what);
+        say!("{} {}", trouble.gateway, trouble.what);
     }
     if let Some(trouble) = status.folder.as_ref().and_then(|folder| folder.trouble.as_ref()) {
-        println!("{trouble}");
+        say!("{trouble}");
     }
     if status.moving || !status.moved.copies.is_empty() {
-        println!(
+        say!(
             "moving: {} replicas to create or repair, {} old copies to delete; {} documents, {} copied so far",
             status.replicas_missing,
             status.replicas_surplus,

@@ -37,6 +37,7 @@ impl Cluster {
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
         change(&mut new)?;
+        new.follow_catalogue(&old);
         if new == *old {
             return Ok(());
         }
@@ -63,6 +64,7 @@ impl Cluster {
         let stored = self.ledger.call(move |connection| {
             let mut new = ClusterState::clone(&before);
             let result = change(connection, &mut new)?;
+            new.follow_catalogue(&before);
             if new == *before {
                 return Ok((result, None));
             }
@@ -117,6 +119,7 @@ impl Cluster {
 
     /// Notes and logs each replica that changes: its history explains what it has.
     fn note_replicas(&self, before: &ClusterState, new: &ClusterState) {
+        self.note_what_is_missed(before, new);
         if before.replicas == new.replicas {
             return;
         }
@@ -128,7 +131,7 @@ impl Cluster {
                 let state = |of: &ClusterState| of.replica(shard, node).map(|replica| replica.state);
                 let (was, is, version) = (state(before), state(new), new.version);
                 if was != is {
-                    self.mover.changes.changes(shard, node);
+                    self.mover.changes.changes_now(shard, node, None);
                     tracing::debug!(
                         shard = shard.0,
                         node = node.as_str(),
@@ -138,6 +141,30 @@ impl Cluster {
                         "a replica changes"
                     );
                 }
+            }
+        }
+    }
+
+    fn note_what_is_missed(&self, before: &ClusterState, new: &ClusterState) {
+        if before.stale == new.stale {
+            return;
+        }
+        let all = before.stale.iter().chain(new.stale.iter());
+        let all: BTreeSet<_> = all.map(|(index, node, shard, _)| (index, node, shard)).collect();
+        for (index, node, shard) in all {
+            let missed = |of: &ClusterState| of.stale.get(index, node, shard);
+            let (was, is, version) = (missed(before), missed(new), new.version);
+            if was != is {
+                self.mover.changes.changes_now(shard, node, Some(index));
+                tracing::debug!(
+                    index,
+                    shard = shard.0,
+                    node = node.as_str(),
+                    ?was,
+                    ?is,
+                    version,
+                    "a replica misses something else of an index"
+                );
             }
         }
     }

@@ -114,6 +114,17 @@ impl Locks {
         }
     }
 
+    /// This index, and the indexes that are locked together with all of it: they may be swapped, or one is renamed to another.
+    #[must_use]
+    pub fn with(&self, index: &str) -> BTreeSet<String> {
+        let queue = self.queue();
+        let held =
+            queue.entries.iter().filter(|entry| entry.granted.is_none() && entry.scope.shards.is_none());
+        let indexes = held.filter_map(|entry| entry.scope.indexes.as_ref());
+        let with = indexes.filter(|indexes| indexes.contains(index)).flatten().cloned();
+        with.chain([index.to_owned()]).collect()
+    }
+
     /// The number of mutations that hold locks, and of those that wait.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {

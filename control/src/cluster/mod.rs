@@ -6,18 +6,21 @@ pub mod creating;
 pub mod exports;
 pub mod fields;
 pub mod gateways;
+pub mod instance;
 pub mod key_cache;
 pub mod late_tasks;
 pub mod locks;
+pub mod missed;
 pub mod moves;
 pub mod open_writes;
+pub mod sources;
 pub mod tracked_tasks;
 pub mod write_keys;
 
 use crate::{
     base::{
         config::{ClusterConfig, NodeConfig},
-        error::{Error, Result},
+        error::Result,
         outbound::Outbound,
         random::SharedRandom,
         secrets::Secrets,
@@ -27,15 +30,14 @@ use crate::{
     },
     cluster::{
         bodies::Bodies, creating::Creating, exports::Exports, fields::Fields, gateways::Gateways,
-        key_cache::KeyCache, late_tasks::LateTasks, locks::Locks, moves::Mover, open_writes::OpenWrites,
-        tracked_tasks::TrackedTasks, write_keys::WriteKeys,
+        instance::Instance, key_cache::KeyCache, late_tasks::LateTasks, locks::Locks, moves::Mover,
+        open_writes::OpenWrites, tracked_tasks::TrackedTasks, write_keys::WriteKeys,
     },
     domain::cluster_state::ClusterState,
     ledger::Ledger,
-    node::{ClusterKey, Http, Node, NodeAnswer, Request, SHORT_QUESTION, TIMEOUT, Transport},
+    node::{ClusterKey, Http, Node, Transport},
     publish::Publisher,
 };
-use miroir_core::{node_name::NodeName, shard::Shard};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -60,6 +62,9 @@ pub struct Options {
     pub callout_timeout: Duration,
     /// The HTTP client for URLs that API clients give.
     pub outbound: Outbound,
+    /// Where the ledger is: who finds it there at the next start has the claim on its folder that this process has now. `None` where that
+    /// cannot be told.
+    pub place: Option<String>,
 }
 
 /// Where the world comes in. A simulation puts its own in each place.
@@ -82,6 +87,8 @@ pub struct Cluster {
     pub clock: SharedClock,
     /// Where randomness comes from.
     pub random: SharedRandom,
+    /// This process among the control planes that have served the cluster.
+    pub instance: Instance,
     /// What is settled at the start.
     pub options: Options,
     /// The cluster's description. Its nodes and replication are those of the start of a new cluster; the cluster state has the
@@ -155,6 +162,7 @@ impl Cluster {
             bodies: Bodies::new(config.limits.max_payload_bytes, config.limits.max_buffered_bytes),
             mover: Mover::new(config.moves, clock.clone()),
             retired: Mutex::default(),
+            instance: Instance::new(random.uuid()),
             options,
             config,
             supervisor: Supervisor::new(clock.clone()),
@@ -320,63 +328,10 @@ impl Cluster {
         self.nodes().iter().find(|node| node.name == name).cloned()
     }
 
-    /// Nodes that are up and not behind, in the topology's order.
-    #[must_use]
-    pub fn current(&self) -> Vec<Arc<Node>> {
-        let cluster_state = self.cluster_state();
-        self.nodes()
-            .iter()
-            .filter(|node| node.is_up() && !cluster_state.behind.contains(&node.name))
-            .cloned()
-            .collect()
-    }
-
-    /// How many shards have no active replica on one of these nodes.
-    #[must_use]
-    pub fn shards_out_of_reach(&self, nodes: &[Arc<Node>]) -> usize {
-        let cluster_state = self.cluster_state();
-        let is_reached = |shard: &Shard| {
-            cluster_state.active(*shard).any(|name| nodes.iter().any(|node| node.name == *name))
-        };
-        cluster_state.shards().filter(|shard| !is_reached(shard)).count()
-    }
-
-    /// Nodes that are up, each with shards of which it has an active replica, so that each shard occurs once. Shards without
-    /// such a node are left out.
-    #[must_use]
-    pub fn sources(&self, shards: impl IntoIterator<Item = Shard>) -> Vec<(Arc<Node>, Vec<Shard>)> {
-        let cluster_state = self.cluster_state();
-        let mut sources: BTreeMap<NodeName, (Arc<Node>, Vec<Shard>)> = BTreeMap::new();
-        for shard in shards {
-            let node =
-                cluster_state.active(shard).filter_map(|name| self.node(name)).find(|node| node.is_up());
-            if let Some(node) = node {
-                sources.entry(node.name.clone()).or_insert_with(|| (node, Vec::new())).1.push(shard);
-            }
-        }
-        sources.into_values().collect()
-    }
-
-    /// Sends a request to one current node after another until one answers. Only the last one may take long.
-    ///
-    /// # Errors
-    /// No node answered.
-    pub async fn ask_any(&self, request: &Request) -> Result<NodeAnswer> {
-        let (nodes, mut failure) = (self.current(), Error::NoNode);
-        for (place, node) in nodes.iter().enumerate() {
-            let patience = if place + 1 < nodes.len() { SHORT_QUESTION } else { TIMEOUT };
-            match node.send_within(request, patience).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
     /// Whether clients can be served; `/health` reports this.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && !self.instance.is_stopped()
     }
 
     /// Notes that clients can be served.

@@ -1,12 +1,16 @@
 //! The tasks that the control plane tracks, because nodes have not ended them, and the state of each.
 
+mod pending;
+
+pub(crate) use pending::{FieldCompletion, Pending, RollBack};
+
 use crate::{
     base::log,
-    cluster::locks::LockGuard,
+    cluster::{locks::LockGuard, missed::WrittenIds},
     domain::{
         intent::{Effect, NodeTask},
         task::TaskKind,
-        verdict::{OutcomeRule, ReportedState, State, TrackedNodeTask},
+        verdict::{ReportedState, State, TrackedNodeTask},
     },
     ledger::tasks::{Ending, Task},
 };
@@ -46,54 +50,14 @@ pub struct TrackedTask {
     pub effect: Effect,
     /// For an addition: the number of documents that are indexed once it has succeeded.
     pub indexed: Option<u64>,
+    /// For a write: the ids of the documents that it changes.
+    pub written: WrittenIds,
     /// Locks that are held until the task has ended, if others must wait for that.
     pub guard: Option<LockGuard>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) task: Task,
-    pub(crate) parts: Vec<TrackedNodeTask>,
-    pub(crate) effect: Effect,
-    pub(crate) indexed: Option<u64>,
-    pub(crate) guard: Option<LockGuard>,
-    /// Whether nodes may have processed it while the control plane was down.
-    pub(crate) is_restored: bool,
-    /// How the task ends, once its outcome has been applied to the catalogue and the replicas. Nodes decide nothing any more.
-    pub(crate) ending: Option<Ending>,
-    /// The roll back of nodes that applied what another node refused.
-    pub(crate) roll_back: RollBack,
-    /// The registration, on all nodes, of the fields that the task brought.
-    pub(crate) completing: FieldCompletion,
-}
-
-/// The state of rolling nodes back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum RollBack {
-    /// No node is known to need a roll back.
-    #[default]
-    Nothing,
-    /// Nodes are being rolled back.
-    UnderWay,
-    /// Nodes have been rolled back, except these.
-    Done(BTreeSet<NodeName>),
-}
-
-impl Pending {
-    /// Which outcome counts if nodes end the task differently.
-    pub(crate) fn decides(&self) -> OutcomeRule {
-        match &self.effect {
-            Effect::Settings { .. } | Effect::UpdateIndex { .. } => OutcomeRule::Refusal,
-            _ if self.task.kind == TaskKind::IndexDeletion => OutcomeRule::Deletion,
-            _ => OutcomeRule::Best,
-        }
-    }
-
-    /// The indexes that the task concerns.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.task.index.as_deref().into_iter().chain(self.effect.names())
-    }
-}
+/// The most ids of documents that are kept with all tracked tasks.
+const MOST_IDS: usize = 200_000;
 
 /// Tasks that nodes have not ended, and that the control plane tracks.
 #[derive(Debug, Default)]
@@ -122,24 +86,33 @@ impl TrackedTasks {
         interrupted: &BTreeSet<NodeName>,
         is_restored: bool,
     ) {
-        let TrackedTask { task, node_tasks, effect, indexed, guard } = tracked;
+        let TrackedTask { task, node_tasks, effect, indexed, mut written, guard } = tracked;
         let part = |task: NodeTask| TrackedNodeTask {
             is_interrupted: interrupted.contains(&task.node),
             ..TrackedNodeTask::of(task)
         };
         let parts = node_tasks.into_iter().map(part).collect();
+        let count = |written: &WrittenIds| written.values().map(BTreeSet::len).sum::<usize>();
+        let mut all = self.pending();
+        // Without its ids, a write may have changed any document.
+        if count(&written) + all.values().map(|pending| count(&pending.written)).sum::<usize>() > MOST_IDS {
+            written.clear();
+        }
         let pending = Pending {
             task,
+            other_names: BTreeSet::new(),
             parts,
             effect,
             indexed,
+            written,
             guard,
             is_restored,
             ending,
             roll_back: RollBack::Nothing,
             completing: FieldCompletion::default(),
         };
-        self.pending().insert(pending.task.uid, pending);
+        all.insert(pending.task.uid, pending);
+        drop(all);
         self.wake.notify_one();
     }
 
@@ -199,10 +172,16 @@ impl TrackedTasks {
         others.filter_map(change).collect()
     }
 
-    /// Renames indexes in the settings changes of tasks before the task `by`, which renamed or swapped the indexes.
+    /// Renames indexes in the settings changes of tasks before the task `by`, which renamed or swapped the indexes. Nodes have the
+    /// documents of these tasks under the new names, if they have done the task `by`.
     pub(crate) fn renamed(&self, by: u32, moves: &[(String, String, bool)]) {
         for (_, pending) in self.pending().range_mut(..by) {
             pending.effect.follow(moves);
+            for (from, to, _) in moves {
+                if pending.index_names().any(|name| name == from || name == to) {
+                    pending.other_names.extend([from.clone(), to.clone()]);
+                }
+            }
         }
     }
 
@@ -337,10 +316,11 @@ impl TrackedTasks {
         }
     }
 
-    /// Notes that a node's copies of some shards were replaced: whatever becomes of its tasks of before, its copies are those of the other
-    /// replicas.
-    pub fn replaced(&self, node: &str, shards: &[Shard]) {
-        for pending in self.pending().values_mut() {
+    /// Notes that a node's copies of some shards were replaced, of one index or of all: whatever becomes of its tasks of before, its copies
+    /// are those of the other replicas.
+    pub fn replaced(&self, index: Option<&str>, node: &str, shards: &[Shard]) {
+        let is_of = |pending: &Pending| index.is_none_or(|index| pending.index_names().eq([index]));
+        for pending in self.pending().values_mut().filter(|pending| is_of(pending)) {
             for part in pending.parts.iter_mut().filter(|part| part.node == node) {
                 let own = shards.iter().filter(|shard| part.shards.contains(shard));
                 part.replaced.extend(own.copied());
@@ -384,13 +364,4 @@ impl TrackedTasks {
     pub(crate) fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The state of registering, on all nodes, the fields that a task brought.
-#[derive(Debug, Default)]
-pub(crate) struct FieldCompletion {
-    pub(crate) is_under_way: bool,
-    pub(crate) attempts: u8,
-    /// The number of failed registrations that have been handled.
-    pub(crate) seen: usize,
 }

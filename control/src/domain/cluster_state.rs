@@ -2,10 +2,12 @@
 
 mod index;
 mod replica;
+mod stale;
 mod withdrawal;
 
 pub use index::Index;
 pub use replica::{Replica, ReplicaState};
+pub use stale::{MOST_STALE_IN_INDEXES, Missed, StaleInIndexes};
 
 use crate::{
     base::config::NodeConfig,
@@ -33,6 +35,11 @@ pub struct ClusterState {
     pub replication: usize,
     /// For each shard, its replicas, best first.
     pub replicas: Vec<Vec<Replica>>,
+    /// The active replicas that miss something of an index.
+    pub stale: StaleInIndexes,
+    /// Whether all gateways know topologies that say which replicas are stale in which index. For others, a replica that is
+    /// stale in one index is not readable at all.
+    pub stale_by_index: bool,
     /// For each shard, the nodes that should hold it. The mover moves replicas until `replicas` agrees with it.
     pub desired: Placement,
     /// The oldest version that gateways may read by: the copies that an older topology names may be deleted.
@@ -144,14 +151,10 @@ impl ClusterState {
         self.nodes.iter().find(|member| member.config.name == name)
     }
 
-    /// The nodes whose replicas of a shard are read and written.
+    /// The nodes whose replicas of a shard are read and written, but for indexes of which they miss something: see
+    /// [`Self::whole`].
     pub fn active(&self, shard: Shard) -> impl Iterator<Item = &NodeName> {
         self.of(shard).iter().filter(|replica| replica.is_active()).map(|replica| &replica.node)
-    }
-
-    /// The nodes that receive a shard's writes: those with active replicas, and those with old copies that may still be read.
-    pub fn writers(&self, shard: Shard) -> impl Iterator<Item = &NodeName> {
-        self.of(shard).iter().filter(|replica| replica.is_written()).map(|replica| &replica.node)
     }
 
     /// All shards, ascending.
@@ -159,12 +162,18 @@ impl ClusterState {
         (0..u16::try_from(self.replicas.len()).unwrap_or(u16::MAX)).map(Shard)
     }
 
-    /// Marks a replica that missed a write as stale, so that it is neither read nor written. The last active replica of a shard
-    /// stays active: an incomplete copy is better than none. Returns whether the state changed.
+    /// Marks a replica as stale in all indexes, so that it is neither read nor written. The last replica of a shard that is read
+    /// for some index stays active, for those indexes: an incomplete copy is better than none. Returns whether the state changed.
     pub fn mark_stale(&mut self, shard: Shard, node: &str) -> bool {
-        let is_last = self.active(shard).count() < 2;
+        let is_last = self.is_last(shard, node);
         match self.replica_mut(shard, node) {
-            Some(replica) if replica.is_active() && !is_last => replica.state = ReplicaState::Stale,
+            Some(replica) if replica.is_active() && !is_last => {
+                replica.state = ReplicaState::Stale;
+                self.stale.forget(node, shard);
+            }
+            Some(replica) if replica.is_active() => {
+                return self.mark_stale_where_others_are_whole(shard, node);
+            }
             Some(Replica { state: ReplicaState::Leaving { written: written @ true, .. }, .. }) => {
                 *written = false;
             }
@@ -193,19 +202,22 @@ impl ClusterState {
         self.release(shard);
     }
 
-    /// Marks replicas on nodes that should not hold the shard as leaving, once all the desired replicas are active. Stale ones
+    /// Marks replicas on nodes that should not hold the shard as leaving, once all the desired replicas have everything. Stale ones
     /// become leaving at once.
     fn release(&mut self, shard: Shard) {
         let since = self.version + 1;
         let wanted = self.desired.get(usize::from(shard.0)).cloned().unwrap_or_default();
-        let is_whole = !wanted.is_empty() && wanted.iter().all(|node| self.active(shard).any(|n| n == node));
+        let is_whole = !wanted.is_empty() && wanted.iter().all(|node| self.has_everything(shard, node));
         for replica in self.replicas.get_mut(usize::from(shard.0)).into_iter().flatten() {
             if wanted.contains(&replica.node) {
                 continue;
             }
             match replica.state {
                 ReplicaState::Active if is_whole => {
-                    replica.state = ReplicaState::Leaving { since, written: true };
+                    // One that has missed something is not written any more.
+                    let written = !self.stale.has(&replica.node, shard);
+                    replica.state = ReplicaState::Leaving { since, written };
+                    self.stale.forget(&replica.node, shard);
                 }
                 ReplicaState::Stale => replica.state = ReplicaState::Leaving { since, written: false },
                 _ => {}
@@ -231,16 +243,22 @@ impl ClusterState {
             !now.is_some_and(|now| now.is_written() || now.state == ReplicaState::Removing)
         };
         let of = |shard| old.of(shard).iter().filter(|replica| replica.is_written());
-        self.replicas != old.replicas && old.shards().any(|shard| of(shard).any(|one| is_lost(shard, one)))
+        let is_new = |(index, node, shard, _): (&str, &NodeName, Shard, Missed)| {
+            old.stale.get(index, node, shard).is_none()
+                && old.replica(shard, node).is_some_and(Replica::is_written)
+        };
+        (self.replicas != old.replicas && old.shards().any(|shard| of(shard).any(|one| is_lost(shard, one))))
+            || (self.stale != old.stale && self.stale.iter().any(is_new))
     }
 
     /// Whether any replica has missed a write or is not complete yet.
     #[must_use]
     pub fn has_stale(&self) -> bool {
         let mut all = self.replicas.iter().flatten();
-        all.any(|replica| {
+        let is_stale = |replica: &Replica| {
             matches!(replica.state, ReplicaState::Stale | ReplicaState::Leaving { written: false, .. })
-        })
+        };
+        !self.stale.is_empty() || all.any(is_stale)
     }
 
     /// The nodes as input for placement: draining nodes get the weight 0.
@@ -335,5 +353,7 @@ impl ClusterState {
     }
 }
 
+#[cfg(test)]
+mod stale_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Whose an API key on nodes is. Nodes keep it as the key's name and description; here it is read once, and whatever depends on it goes
 //! by the type: which rights a key gets, who may see it, and what is deleted with whom.
 
+use super::serving::Serving;
 use miroir_core::node_name::NodeName;
 use serde_json::{Value, json};
 use std::fmt;
@@ -96,10 +97,10 @@ impl fmt::Display for WriteKeyHolder {
     }
 }
 
-/// The body that creates the key of gateways' own reads.
+/// The body that creates the key of gateways' own reads. It also tells which control plane serves the cluster.
 #[must_use]
-pub fn read_key(uid: Uuid) -> Value {
-    own(uid, READ, "Reads of gateways themselves", &["search", "documents.get"])
+pub fn read_key(uid: Uuid, serving: Serving) -> Value {
+    own(uid, READ, &serving.to_string(), &["search", "documents.get"])
 }
 
 /// The body that creates a key of the cluster's own: for all indexes, and for ever.
@@ -129,7 +130,7 @@ mod tests {
             );
             assert_eq!(KeyHolder::of(&holder.key(Uuid::nil())), KeyHolder::Writer(holder));
         }
-        assert_eq!(KeyHolder::of(&read_key(Uuid::nil())), KeyHolder::GatewayReads);
+        assert_eq!(KeyHolder::of(&read_key(Uuid::nil(), Serving::by(Uuid::max()))), KeyHolder::GatewayReads);
         for clients in [json!({"name": "Default Search API Key"}), json!({"name": null}), json!({})] {
             assert!(!KeyHolder::of(&clients).is_internal());
         }

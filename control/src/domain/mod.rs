@@ -7,6 +7,7 @@ pub mod index_uid;
 pub mod intent;
 pub mod key_holder;
 pub mod search_rules;
+pub mod serving;
 pub mod settings_change;
 pub mod task;
 pub mod task_details;

@@ -94,8 +94,10 @@ pub enum WriteFate {
     Counted,
     /// The write was decided without this task, which writes to these shards.
     Late(Vec<Shard>),
-    /// The ledger has nothing of the write: its task was deleted, or another ledger has it.
+    /// The ledger has nothing of the write any more: its task was deleted.
     Unknown,
+    /// The ledger has not given this uid yet: another ledger has.
+    NotGiven,
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ async fn one(
     let (mut sent, mut patience) = (0, 20);
     while !left.is_empty() {
         let mut failed = Vec::new();
-        for (node, shards) in cluster.sources(left.iter().copied()) {
+        for (node, shards) in cluster.sources(index, left.iter().copied()) {
             match documents(&node, index, wanted, &key, &shards).await {
                 Ok(pages) => {
                     for ids in pages.chunks(copy::PAGE) {
@@ -152,7 +152,7 @@ async fn one(
         }
         // Shards without an active replica on a reachable node.
         let found: BTreeSet<Shard> =
-            cluster.sources(left.iter().copied()).into_iter().flat_map(|(_, shards)| shards).collect();
+            cluster.sources(index, left.iter().copied()).into_iter().flat_map(|(_, shards)| shards).collect();
         failed.extend(left.iter().filter(|shard| !found.contains(shard)));
         left = failed;
         if !left.is_empty() {

@@ -4,7 +4,7 @@
 //! nothing can come any more. Instead every task of every node is examined once: it carries the mark of its request, and the ledger
 //! knows which tasks the decision counted. A replica that took another one is not trusted any more.
 
-use super::{in_flight, write_keys::note_loss};
+use super::{in_flight, instance, write_keys::note_loss};
 use crate::{
     base::error::Result,
     cluster::{
@@ -19,7 +19,11 @@ use crate::{
     node::{Node, NodeAnswer, Request, TIMEOUT, TaskInfo},
 };
 use miroir_core::shard::Shard;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// How often nodes are asked for their new tasks. Until then, a reader may see what a late task wrote.
@@ -118,6 +122,8 @@ struct Judged {
     late: Vec<LateTask>,
     /// Copies that were answered with their task. They are forgotten once the task is not judged again.
     copied: Vec<Uuid>,
+    /// The uid of a write that the ledger has not begun: it is not the newest.
+    not_given: Option<u32>,
 }
 
 impl Examination<'_> {
@@ -202,6 +208,16 @@ impl Examination<'_> {
                 }
             }
             let judged = self.judge(marked, tail.is_new).await?;
+            // Before anything is done about late tasks: an older ledger takes for late what it does not know.
+            let mut not_given = judged.not_given;
+            if not_given.is_none() && page.next.is_some() && !tail.is_new {
+                let newest = self.node.newest_tasks(self.patience).await?;
+                let marked = newest.iter().filter_map(|task| marked_task(task.uid()?, task)).collect();
+                not_given = self.judge(marked, false).await?.not_given;
+            }
+            if let Some(uid) = not_given {
+                return Err(instance::has_unknown_write(self.cluster, self.node, uid));
+            }
             let cancelled = self.handle(judged.late, false).await?;
             tail.open.extend(judged.open);
             tail.cancelled.extend(cancelled);
@@ -255,6 +271,11 @@ impl Examination<'_> {
             };
             match fate {
                 WriteFate::Counted | WriteFate::Unknown => {}
+                WriteFate::NotGiven => {
+                    if let TaskMark::Write(uid) = task.mark {
+                        judged.not_given = judged.not_given.max(Some(uid).filter(|_| !is_new));
+                    }
+                }
                 WriteFate::Open => judged.open.push(task),
                 WriteFate::Late(_) if is_new => {}
                 WriteFate::Late(shards) => judged.late.push(LateTask { task, shards }),
@@ -297,31 +318,60 @@ impl Examination<'_> {
         asked.is_ok()
     }
 
-    /// Makes the replicas stale that a late task may have changed. The other replicas have what was decided.
+    /// Makes the replicas stale that a late task may have changed, in its index. The other replicas have what was decided.
     async fn distrust(&self, late: LateTask) -> Result<()> {
         let LateTask { task, shards } = late;
-        let (cluster, name) = (self.cluster, &self.node.name);
         tracing::warn!(
-            node = name.as_str(),
+            node = self.node.name.as_str(),
             task = task.node_task,
             mark = %task.mark,
+            index = task.index,
             shards = shards.len(),
             "a node has taken a request after it was decided: its replicas are stale"
         );
+        let mut index = self.index_of(&task).await.unwrap_or_else(|_| task.index.clone());
+        loop {
+            self.distrust_in(index.as_deref(), &task, &shards).await?;
+            // A swap or a rename that had ended before the replicas were marked has moved the documents, and the node tells its tasks by
+            // the new name. A later one finds the replicas marked.
+            let now = self.index_of(&task).await?;
+            if now == index {
+                return Ok(());
+            }
+            index = now;
+        }
+    }
+
+    /// The name that the index of a task has on the node now; `None` if the node does not have the task any more.
+    async fn index_of(&self, task: &MarkedTask) -> Result<Option<String>> {
+        let told = self.node.tasks(&[task.node_task]).await?;
+        let told = told.iter().find(|told| told.uid() == Some(task.node_task));
+        Ok(told.map_or_else(|| task.index.clone(), |told| told.index().map(ToOwned::to_owned)))
+    }
+
+    /// Makes the node's replicas of some shards stale in an index, and in those that it may just be swapped with; in all if the index
+    /// is unknown.
+    async fn distrust_in(&self, index: Option<&str>, task: &MarkedTask, shards: &[Shard]) -> Result<()> {
+        let (cluster, name) = (self.cluster, &self.node.name);
         // Before the change, so that a hand-over sees the one or the other.
         cluster.late_tasks.note_seen(name);
-        let mut alone = Vec::new();
+        let mut alone = BTreeSet::<Shard>::new();
         cluster
             .change(|cluster_state| {
                 // A late addition creates an index that was deleted meanwhile. In one that has no primary key no document is compared with
                 // those of other nodes: there are none.
-                let is_comparable = |index: &String| {
+                let is_comparable = |index: &str| {
                     cluster_state.indexes.get(index).is_some_and(|index| index.primary_key.is_some())
                 };
-                if task.index.as_ref().is_some_and(|index| !is_comparable(index)) {
+                if index.is_some_and(|index| !is_comparable(index)) {
                     cluster_state.mark_behind(name);
                 }
-                alone = shards.iter().filter(|shard| !cluster_state.distrust(**shard, name)).collect();
+                let all = || cluster_state.indexes.keys().cloned().collect();
+                let indexes: BTreeSet<String> = index.map_or_else(all, |index| cluster.locks.with(index));
+                for index in &indexes {
+                    let is_alone = |shard: &Shard| !cluster_state.distrust(index, *shard, name);
+                    alone.extend(shards.iter().copied().filter(is_alone));
+                }
             })
             .await?;
         if !alone.is_empty() {

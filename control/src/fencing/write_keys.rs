@@ -10,6 +10,7 @@ use crate::{
         write_keys::{UnfencedKeys, WriteKeys},
     },
     domain::key_holder::WriteKeyHolder,
+    fencing::instance,
     ledger::write_keys::{self as stored, WriteKey},
     node::{Node, Probed, Request},
 };
@@ -264,9 +265,10 @@ impl WriteKeys {
         }
         // Until it is known that the node has them, whatever interrupts this.
         self.lacking().extend(keys.iter().map(|(uid, _)| (node.name.clone(), *uid)));
-        match node.has_joined().await {
-            Ok(false) => return note_loss(cluster, node).await,
-            Ok(true) => {}
+        match node.serving().await {
+            Ok(None) => return note_loss(cluster, node).await,
+            Ok(Some(serving)) if instance::is_anothers(cluster, &serving).await? => return Ok(()),
+            Ok(Some(_)) => {}
             Err(error) => {
                 tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell whether it has its disk: it gets no write key yet");
                 return Ok(());

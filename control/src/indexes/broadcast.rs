@@ -10,6 +10,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
+        missed::WrittenIds,
         tracked_tasks::TrackedTask,
     },
     disguise::messages,
@@ -69,28 +70,32 @@ pub const CHANGELESS: [TaskKind; 3] =
 pub struct Held {
     scope: Scope,
     guard: LockGuard,
+    /// Whether the operation must reach an active replica of every shard.
+    is_about_documents: bool,
 }
 
 /// Waits for the locks of an operation. The [`Grant`] proves that the client's key was checked before: a request that is not
 /// allowed never waits for a lock.
 pub async fn lock(cluster: &Cluster, _: &Grant, scope: Scope) -> Held {
     let guard = cluster.locks.lock(scope.clone()).await;
-    Held { scope, guard }
+    Held { scope, guard, is_about_documents: false }
 }
 
-/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that depends on them. It must reach an active replica of every
-/// shard: documents that no node with them has moved or deleted would stay where they were, and nobody could tell later. Nodes that
-/// are behind get no operations, so that this waits until they have caught up, for a limited time.
+/// Like [`lock`], for an operation that moves or deletes the documents of whole indexes, or that nodes may refuse because of them. It must reach a replica
+/// of every shard that misses nothing of these indexes: documents that no node with them has moved or deleted would stay where they
+/// were, and nobody could tell later. Nodes that are behind get no operations, so that this waits until they have caught up, and until
+/// replicas have got what they missed, for a limited time.
 ///
 /// # Errors
-/// A shard has active replicas only on nodes that are away or behind.
+/// A shard has such replicas only on nodes that are away or behind.
 pub async fn lock_documents(cluster: &Cluster, grant: &Grant, scope: Scope) -> Result<Held> {
     let begun = cluster.clock.monotonic();
     loop {
         let held = lock(cluster, grant, scope.clone()).await;
-        let shards = cluster.shards_out_of_reach(&cluster.current());
+        let current = cluster.current().iter().map(|node| node.name.clone()).collect();
+        let shards = cluster.cluster_state().out_of_reach(held.scope.indexes.as_ref(), &current);
         if shards == 0 {
-            return Ok(held);
+            return Ok(Held { is_about_documents: true, ..held });
         }
         // Nodes catch up under the locks of everything.
         drop(held);
@@ -115,32 +120,36 @@ pub async fn run(cluster: &Arc<Cluster>, held: Held, operation: Operation) -> Re
 
 async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) -> Result<Task> {
     let Operation { task, requests, authority, at_once, effect } = operation;
-    let Held { scope, guard } = held;
+    let Held { scope, guard, is_about_documents } = held;
     // Once it is known which nodes accepted the operation, running moves copy these indexes again from the start. Search rules
     // do not change an index.
-    let indexes = if matches!(effect, Effect::Rules { .. }) { Some(BTreeSet::new()) } else { scope.indexes };
+    let changes_none = matches!(effect, Effect::Rules { .. });
+    let indexes = if changes_none { Some(BTreeSet::new()) } else { scope.indexes.clone() };
     let changed = NotifyRecordings { cluster, indexes };
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
     let nodes: Vec<_> = nodes.collect();
-    // A new name or a new primary key: nodes with documents may refuse that one.
-    let is_about_documents = matches!(effect, Effect::Swap { .. } | Effect::UpdateIndex { .. })
-        || matches!(at_once, ImmediateEffect::Deleted { .. });
-    if is_about_documents {
-        let shards = cluster.shards_out_of_reach(&nodes);
-        if shards > 0 {
-            return Err(Error::OutOfReach { shards });
-        }
-    }
+    let reached: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let intent = Intent::Broadcast {
         requests: requests.clone(),
         effect: effect.clone(),
         at_once: at_once.clone(),
         newest: newest.clone(),
     };
-    let (clock, begun) = (cluster.clock.clone(), effect.clone());
+    let (clock, begun, in_scope) = (cluster.clock.clone(), effect.clone(), scope.indexes.clone());
     // In one transaction: an operation that is open in the ledger is sent, or taken back.
     let begin = move |connection: &_, cluster_state: &mut ClusterState| {
+        if is_about_documents {
+            let shards = cluster_state.out_of_reach(scope.indexes.as_ref(), &reached);
+            if shards > 0 {
+                return Err(Error::OutOfReach { shards });
+            }
+        }
+        if !begun.moves().is_empty() {
+            cluster_state
+                .spread_stale(&begun.names().collect())
+                .map_err(|_| Error::OutOfReach { shards: 1 })?;
+        }
         let task = intents::begin(connection, &task, &intent, clock.wall())?;
         note_changing(cluster_state, task.uid, &begun);
         Ok(task)
@@ -159,9 +168,9 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         return Err(error);
     }
     for _ in 0..ATTEMPTS {
-        let is_whole = delivered.whole(requests.len());
-        let whole: Vec<_> = nodes.iter().filter(|node| is_whole.contains(&node.name)).cloned().collect();
-        if !is_about_documents || cluster.shards_out_of_reach(&whole) == 0 {
+        let whole = delivered.whole(requests.len());
+        let shards = cluster.cluster_state().out_of_reach(in_scope.as_ref(), &whole);
+        if !is_about_documents || shards == 0 {
             break;
         }
         // Where no node with a shard's documents has the operation, they would stay as they were.
@@ -175,6 +184,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         node_tasks,
         effect,
         indexed: None,
+        written: WrittenIds::new(),
         guard: held,
     });
     // Only after the task is tracked: a move that sees the change, or gets the locks, must find the operation among the tasks
@@ -377,7 +387,8 @@ async fn redo(
     let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
-    let unsettled = TrackedTask { task, node_tasks, effect, indexed: None, guard };
+    let unsettled =
+        TrackedTask { task, node_tasks, effect, indexed: None, written: WrittenIds::new(), guard };
     cluster.tracked_tasks.restore(unsettled, None, &stored.interrupted);
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The topology's truth: nodes, placement, indexes, nodes that are behind.
 
 use super::{
-    cached::Cached, cell::Cell, fields, meta, meta_as, meta_cell, meta_json, set_meta, settings::settings,
+    cached::Cached, cell::Cell, fields, late_tasks, meta, meta_as, meta_cell, meta_json, set_meta,
+    settings::settings, stale,
 };
 use crate::{
     base::error::Result,
@@ -33,6 +34,8 @@ pub fn load(connection: &Connection) -> Result<Option<ClusterState>> {
         nodes: required("nodes", meta_json(connection, "nodes")?)?,
         replication: required("replication", meta_as(connection, "replication")?)?,
         replicas: replicas(connection)?,
+        stale: stale::load(connection)?,
+        stale_by_index: meta_as(connection, "stale_by_index")?.unwrap_or(false),
         desired: required("desired", meta_json(connection, "desired")?)?,
         floor: required("floor", meta_as(connection, "floor")?)?,
         indexes: indexes(connection)?,
@@ -119,8 +122,14 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
     set_meta(connection, "replication", &new.replication.to_string())?;
     set_meta(connection, "floor", &new.floor.to_string())?;
     set_meta(connection, "legacy_search", &new.legacy_search.to_string())?;
+    set_meta(connection, "stale_by_index", &new.stale_by_index.to_string())?;
     if is_first || old.nodes != new.nodes {
         set_meta(connection, "nodes", &serde_json::to_string(&new.nodes)?)?;
+        let is_in = |state: &ClusterState, name: &NodeName| state.member(name).is_some();
+        let names = old.nodes.iter().chain(&new.nodes).map(|member| &member.config.name);
+        for name in names.filter(|name| is_in(old, name) != is_in(new, name)) {
+            late_tasks::forget_position(connection, name)?;
+        }
     }
     if old.server_name != new.server_name {
         set_meta(connection, "server_name", new.server_name.as_deref().unwrap_or_default())?;
@@ -146,6 +155,9 @@ pub fn store(connection: &Connection, old: &ClusterState, new: &ClusterState) ->
                 ])?;
             }
         }
+    }
+    if old.stale != new.stale {
+        stale::store(connection, &old.stale, &new.stale)?;
     }
     for uid in old.indexes.keys().filter(|uid| !new.indexes.contains_key(*uid)) {
         connection.execute_cached("DELETE FROM indexes WHERE uid = ?1", [uid])?;
@@ -240,6 +252,10 @@ mod tests {
             (
                 "`shard` of row `1, a` in table `placement`",
                 "INSERT INTO placement VALUES (1, 0, 'a', 'active')",
+            ),
+            (
+                "`missed` of row `i, a, 0` in table `stale`",
+                "INSERT INTO stale VALUES ('i', 'a', 0, 'nothing')",
             ),
             ("`value` of row `nodes` in table `meta`", "INSERT OR REPLACE INTO meta VALUES ('nodes', '{}')"),
             (

@@ -35,6 +35,17 @@ pub fn open(path: &Path) -> Result<Connection> {
                  newer build of miroir, or restore the copy that was made before the upgrade"
             )));
         }
+        Schema::Unlike(0) => {
+            return Err(unusable(format!(
+                "the file names no schema version, and its tables are those of no version that this build knows. It is left as it is: start \
+                 a newer build of miroir, or {WAY_OUT}"
+            )));
+        }
+        Schema::Unlike(version) => {
+            return Err(unusable(format!(
+                "the file names schema version {version}, and lacks tables of it. It is left as it is: {WAY_OUT}"
+            )));
+        }
         Schema::Foreign => {
             return Err(unusable(format!(
                 "the file is a database of another program, and no ledger. It is left as it is: {WAY_OUT}"

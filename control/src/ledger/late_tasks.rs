@@ -1,6 +1,6 @@
 //! What the ledger knows of nodes' tasks that carry marks, and how far nodes' tasks have been examined.
 
-use super::cell::Cell;
+use super::{cell::Cell, tasks};
 use crate::{
     base::{error::Result, json},
     domain::task_mark::{TaskPosition, WriteFate},
@@ -65,7 +65,11 @@ pub fn fate(connection: &Connection, uid: u32, node: &str, node_task: u32) -> Re
         )?,
         missed => missed,
     };
-    Ok(shards.map_or(WriteFate::Unknown, WriteFate::Late))
+    Ok(match shards {
+        Some(shards) => WriteFate::Late(shards),
+        None if tasks::is_given(connection, uid)? => WriteFate::Unknown,
+        None => WriteFate::NotGiven,
+    })
 }
 
 /// How far a node's tasks have been examined; `None` where they have not been.
@@ -80,6 +84,15 @@ pub fn position(connection: &Connection, node: &str) -> Result<Option<TaskPositi
     let cell = Cell { table: "examined", row: &node, column: "anchor" };
     let anchor = anchor.map(|anchor| cell.json(&anchor)).transpose()?;
     Ok(Some(TaskPosition { next, anchor }))
+}
+
+/// Forgets how far the tasks of a node were examined that leaves, or comes: what it has done elsewhere is not the cluster's.
+///
+/// # Errors
+/// The database failed.
+pub fn forget_position(connection: &Connection, node: &str) -> Result<()> {
+    connection.prepare_cached("DELETE FROM examined WHERE node = ?1")?.execute([node])?;
+    Ok(())
 }
 
 /// Stores how far a node's tasks have been examined.

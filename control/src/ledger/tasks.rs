@@ -237,14 +237,30 @@ pub fn count(connection: &Connection) -> Result<u64> {
     Ok(connection.query_row_cached("SELECT count(*) FROM tasks", [], |row| row.get(0))?)
 }
 
+/// The `meta` key of the uid after the highest one that was taken back.
+const TAKEN_BACK: &str = "taken_back";
+
+/// Whether a task has had this uid, be it for a moment.
+///
+/// # Errors
+/// The database failed, or a row cannot be read.
+pub fn is_given(connection: &Connection, uid: u32) -> Result<bool> {
+    let below =
+        |key| Ok::<_, Error>(meta_as::<u64>(connection, key)?.is_some_and(|next| u64::from(uid) < next));
+    Ok(below("next_task")? || below(TAKEN_BACK)?)
+}
+
 /// Like [`forget`], for a task of which no client knows. If its uid is the last one, the next task gets it, so that clients see
 /// no gap.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or a row cannot be read.
 pub fn take_back(connection: &Connection, uid: u32) -> Result<()> {
     forget(connection, uid)?;
-    let next = (u64::from(uid) + 1).to_string();
+    let next = u64::from(uid) + 1;
+    let highest = meta_as(connection, TAKEN_BACK)?.unwrap_or(0).max(next);
+    set_meta(connection, TAKEN_BACK, &highest.to_string())?;
+    let next = next.to_string();
     connection.execute_cached(
         "UPDATE meta SET value = ?1 WHERE key = 'next_task' AND value = ?2",
         params![uid.to_string(), next],

@@ -158,7 +158,8 @@ fn lose(cluster_state: &mut ClusterState, name: &str, force: bool) -> Result<(),
     }
     let only: Vec<Shard> = cluster_state
         .shards()
-        .filter(|shard| cluster_state.active(*shard).eq(std::iter::once(name)))
+        .filter(|shard| cluster_state.active(*shard).any(|node| node == name))
+        .filter(|shard| !cluster_state.is_readable(*shard, |other| other != name))
         .collect();
     if !only.is_empty() && !force {
         let numbers: Vec<String> = only.iter().map(|shard| shard.0.to_string()).collect();
@@ -171,6 +172,7 @@ fn lose(cluster_state: &mut ClusterState, name: &str, force: bool) -> Result<(),
     }
     cluster_state.nodes.retain(|member| member.config.name != name);
     cluster_state.behind.remove(name);
+    cluster_state.stale.retain(|_, node, _| node != name);
     for replicas in &mut cluster_state.replicas {
         replicas.retain(|replica| replica.node != name);
     }
@@ -182,11 +184,15 @@ fn lose(cluster_state: &mut ClusterState, name: &str, force: bool) -> Result<(),
     cluster_state.set_desired(desired);
     // If a shard has no complete replica left, a stale one becomes active: its documents are all that is left.
     for shard in only {
+        if cluster_state.active(shard).next().is_some() {
+            continue;
+        }
         let replicas = cluster_state.replicas.get_mut(usize::from(shard.0)).into_iter().flatten();
         if let Some(first) = replicas.into_iter().find(|replica| replica.state == ReplicaState::Stale) {
             *first = Replica::active(first.node.clone());
         }
     }
+    cluster_state.accept_what_is_left();
     Ok(())
 }
 

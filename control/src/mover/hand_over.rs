@@ -111,7 +111,7 @@ impl HandOver<'_> {
         if self.of.shards.is_empty() {
             return None;
         }
-        let lock = self.of.cluster.locks.lock(scope(self.of.shards));
+        let lock = self.of.cluster.locks.lock(self.of.scope());
         tokio::time::timeout(LOCK_PATIENCE, lock).await.ok()
     }
 
@@ -140,22 +140,25 @@ impl HandOver<'_> {
             )));
         }
         self.within(begun, self.trusted.check()).await?;
-        let shards: Vec<Shard> = shards.into_iter().filter(|shard| self.of.is_wanted(*shard)).collect();
-        cluster.tracked_tasks.replaced(&target.name, &shards);
-        // What the source missed without a lock, such as by the end of an earlier write, is seen here.
+        let mut done = Vec::new();
         cluster
-            .try_change(|cluster_state| {
-                if !shards.iter().all(|shard| self.of.is_wanted_in(cluster_state, *shard)) {
-                    let name = &self.of.source.name;
-                    return Err(Error::Other(format!(
-                        "node `{name}` has changed during a copy: the copy begins anew"
-                    )));
+            .change(|cluster_state| {
+                // Without locks, the end of a task may show that the source or the target lacks something.
+                let is_done = |shard: &Shard| {
+                    self.recording.is_clean(*shard) && self.of.is_wanted_in(cluster_state, *shard)
+                };
+                done = shards.into_iter().filter(is_done).collect();
+                cluster.tracked_tasks.replaced(self.of.index, &target.name, &done);
+                for shard in &done {
+                    match self.of.index {
+                        Some(index) => cluster_state.mark_whole(index, *shard, &target.name),
+                        None => cluster_state.mark_active(*shard, &target.name),
+                    }
                 }
-                shards.iter().for_each(|shard| cluster_state.mark_active(*shard, &target.name));
-                Ok(())
             })
             .await?;
         drop(guard);
+        let shards = done;
         if !shards.is_empty() {
             cluster.mover.progress.handed_over(shards.len(), self.of.cluster.clock.since(begun));
         }

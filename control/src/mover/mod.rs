@@ -1,5 +1,5 @@
 //! The mover: makes stale replicas whole, whether they missed a write or are new. It is the only code that copies documents
-//! from node to node.
+//! from node to node. A replica that is stale in one index only gets the documents that it missed ([`stale`]).
 //!
 //! While a replica is being copied, it is neither read nor written, so nothing races with the copy. Writes to its shard are
 //! recorded meanwhile, and copied in further rounds until little is left. Only the last round runs under the shard's locks.
@@ -8,14 +8,17 @@ pub mod copy;
 pub mod document;
 mod hand_over;
 mod old_copies;
+mod stale;
 
 use crate::{
     base::{
         error::{Error, Result},
         log,
+        time::Instant,
     },
     cluster::{
         Cluster,
+        locks::Scope,
         moves::{
             Mover,
             recording::{self, Recording},
@@ -28,7 +31,7 @@ use crate::{
 use copy::Copy;
 use hand_over::{HandOver, TrustedNodes};
 use miroir_core::{node_name::NodeName, shard::Shard};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
 /// What the mover's work is called in logs and metrics.
@@ -86,6 +89,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
                 });
             }
         }
+        stale::spawn(&cluster);
         old_copies::spawn_due_work(&cluster);
     }
 }
@@ -99,8 +103,7 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
             cluster.write_keys.fence_late(cluster, node).await?;
         }
         let _slots = cluster.mover.slots.take(shards.len()).await;
-        let begun = counts(cluster, [&source.name, &node.name], &shards);
-        Move { cluster, source: &source, target: node, shards: &shards, begun: &begun }.run().await?;
+        Move::new(cluster, &source, node, None, &shards).run().await?;
     }
     Ok(())
 }
@@ -108,12 +111,9 @@ async fn fill(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
 /// Some stale replicas of a node that can be copied from one other node.
 fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     let cluster_state = cluster.cluster_state();
-    // A source must not be behind: it might lack indexes.
     let source_of = |shard: Shard| {
-        let mut active = cluster_state.active(shard).filter_map(|name| cluster.node(name));
-        active.find(|node| {
-            node.is_up() && node.name != target.name && !cluster_state.behind.contains(&node.name)
-        })
+        let mut active = cluster_state.active(shard).filter(|name| cluster_state.has_everything(shard, name));
+        active.find_map(|name| source(cluster, name, target))
     };
     let stale = cluster_state.stale_on(&target.name);
     let source = stale.iter().find_map(|shard| source_of(*shard))?;
@@ -123,12 +123,10 @@ fn next(cluster: &Cluster, target: &Node) -> Option<(Arc<Node>, Vec<Shard>)> {
     Some((source.clone(), shards))
 }
 
-/// How often the two replicas of each shard had changed when a copy began.
-type Counts = BTreeMap<Shard, [u64; 2]>;
-
-fn counts(cluster: &Cluster, nodes: [&NodeName; 2], shards: &[Shard]) -> Counts {
-    let count = |shard| nodes.map(|node| cluster.mover.changes.count(shard, node));
-    shards.iter().map(|shard| (*shard, count(*shard))).collect()
+/// A node, if documents can be copied from it to another. It must not be behind: it might lack indexes.
+fn source(cluster: &Cluster, name: &NodeName, target: &Node) -> Option<Arc<Node>> {
+    let is_behind = cluster.cluster_state().behind.contains(name);
+    cluster.node(name).filter(|node| node.is_up() && node.name != target.name && !is_behind)
 }
 
 /// A copy of some shards, from an active replica to one that is stale.
@@ -137,45 +135,83 @@ struct Move<'a> {
     cluster: &'a Arc<Cluster>,
     source: &'a Arc<Node>,
     target: &'a Arc<Node>,
+    /// The index in which the target's replicas are stale; `None` if they are stale as a whole.
+    index: Option<&'a str>,
     shards: &'a [Shard],
-    begun: &'a Counts,
+    /// The number of the newest change of a replica when it began.
+    begun: u64,
 }
 
 impl<'a> Move<'a> {
+    fn new(
+        cluster: &'a Arc<Cluster>,
+        source: &'a Arc<Node>,
+        target: &'a Arc<Node>,
+        index: Option<&'a str>,
+        shards: &'a [Shard],
+    ) -> Self {
+        Self { cluster, source, target, index, shards, begun: cluster.mover.changes.newest() }
+    }
+
     async fn run(self) -> Result<()> {
-        let Self { cluster, source, target, shards, .. } = self;
+        let Self { cluster, target, shards, .. } = self;
         let begun = cluster.clock.monotonic();
-        let _shown = cluster.mover.progress.started(&source.name, &target.name, shards);
+        let _shown = cluster.mover.progress.started(&self.source.name, &target.name, shards);
         // From here on [`old_copies`] does not delete the documents of these replicas. Replicas that are no longer wanted may
         // have been emptied before, and must stay empty.
         if !shards.iter().all(|shard| self.is_wanted(*shard)) {
             return Ok(());
         }
         self.known_to_gateways().await;
-        let recording = cluster.mover.recorder.start(shards.iter().copied());
+        let recording = cluster.mover.recorder.start(None, shards.iter().copied());
+        let trusted = self.quiet().await?;
+        let mut copy = Copy::new(cluster, self.source, target, shards);
+        copy.everything().await?;
+        copy.indexed().await?;
+        self.finish(begun, &recording, &trusted, &mut copy).await
+    }
+
+    /// Waits until nothing that began before the recording can change the copies. Returns the nodes as they are then.
+    async fn quiet(self) -> Result<TrustedNodes<'a>> {
         // Writes that had begun before the recording started are not recorded: wait until they are committed, and indexed on
         // the source.
-        cluster.locks.drained(&hand_over::scope(shards)).await;
+        self.cluster.locks.drained(&self.scope()).await;
         self.source_has_indexed().await?;
         // A node that was killed still handles the tasks that it had accepted before. They could change the copy after it was
         // compared.
-        target.wait_for_current_tasks().await?;
-        let trusted = TrustedNodes::examine(cluster, [source.as_ref(), target.as_ref()]).await?;
-        let mut copy = Copy::new(cluster, source, target, shards);
-        copy.everything().await?;
-        copy.indexed().await?;
-        let replicas = self.catch_up_and_hand_over(&recording, &trusted, &mut copy).await?;
+        self.target.wait_for_current_tasks().await?;
+        TrustedNodes::examine(self.cluster, [self.source.as_ref(), self.target.as_ref()]).await
+    }
+
+    /// Copies what was written meanwhile, and hands over.
+    async fn finish(
+        self,
+        begun: Instant,
+        recording: &Recording,
+        trusted: &TrustedNodes<'_>,
+        copy: &mut Copy<'_>,
+    ) -> Result<()> {
+        let replicas = self.catch_up_and_hand_over(recording, trusted, copy).await?;
         tracing::info!(
-            node = target.name.as_str(),
-            from = source.name.as_str(),
+            node = self.target.name.as_str(),
+            from = self.source.name.as_str(),
+            index = self.index,
             replicas,
             documents = copy.cost.documents,
             deleted = copy.cost.deleted,
             bytes = copy.cost.bytes,
-            took = ?cluster.clock.since(begun),
+            took = ?self.cluster.clock.since(begun),
             "replicas are complete"
         );
         Ok(())
+    }
+
+    /// The locks of the shards, in the indexes that are copied.
+    fn scope(self) -> Scope {
+        match self.index {
+            Some(index) => Scope::shards(index, self.shards),
+            None => hand_over::scope(self.shards),
+        }
     }
 
     /// Copies in rounds what was written meanwhile. After each round, hands over the shards that had no write since; after a
@@ -193,6 +229,9 @@ impl<'a> Move<'a> {
             let begun = self.cluster.clock.monotonic();
             let dirty = recording.take();
             self.of(&left).source_has_indexed().await?;
+            // An operation that the source has done may still wait in the target's queue. Compared before it, documents look right
+            // under names that it is about to change, and nothing would be sent that corrects this.
+            self.target.wait_for_current_tasks().await?;
             // A throttled copy could never catch up with a shard that is written all the time.
             copy.is_throttled = recording::count(&dirty) > SMALL;
             copy.again(&dirty).await?;
@@ -238,18 +277,30 @@ impl<'a> Move<'a> {
         recording.is_clean(shard) && !self.cluster.tracked_tasks.is_pending(&self.source.name, shard)
     }
 
-    /// Whether the source has had an active replica of the shard since the copy began, and the target a stale one.
+    /// Whether the source has had everything of the shard that is copied since the copy began, and the target's replica has been stale in
+    /// the same way.
     fn is_wanted(self, shard: Shard) -> bool {
         self.is_wanted_in(&self.cluster.cluster_state(), shard)
     }
 
     /// Like [`Self::is_wanted`], for a cluster state that is about to change.
     fn is_wanted_in(self, cluster_state: &ClusterState, shard: Shard) -> bool {
-        let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
-        let nodes = [&self.source.name, &self.target.name];
-        cluster_state.active(shard).any(|name| *name == self.source.name)
-            && cluster_state.replica(shard, &self.target.name).is_some_and(stale)
-            && self.begun.get(&shard) == counts(self.cluster, nodes, &[shard]).get(&shard)
+        let (source, target) = (&self.source.name, &self.target.name);
+        let is_stale = match self.index {
+            Some(index) => {
+                cluster_state.is_whole(index, shard, source)
+                    && cluster_state.stale.get(index, target, shard).is_some()
+            }
+            None => {
+                let stale = |replica: &Replica| replica.state == ReplicaState::Stale;
+                cluster_state.has_everything(shard, source)
+                    && cluster_state.replica(shard, target).is_some_and(stale)
+            }
+        };
+        is_stale
+            && [source, target]
+                .iter()
+                .all(|node| self.cluster.mover.changes.last(shard, node, self.index) <= self.begun)
     }
 
     /// Waits until every gateway knows the target and has got an answer from it. Otherwise gateways could neither write to it
@@ -296,57 +347,4 @@ impl<'a> Move<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::ClusterBuilder;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    #[tokio::test(start_paused = true)]
-    async fn work_that_panics_is_free_again_after_a_pause() {
-        let folder = tempfile::tempdir().unwrap();
-        let cluster = Arc::new(ClusterBuilder::new(folder.path()).build());
-        let runs = Arc::new(AtomicU32::new(0));
-        let look = || {
-            let runs = runs.clone();
-            Mover::alone(&cluster, "fill a".to_owned(), |_| async move {
-                runs.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                panic!("on purpose")
-            });
-        };
-        for _ in 0..3 {
-            look();
-            tokio::time::sleep(PAUSE / 2).await;
-        }
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "it is not started again and again");
-        look();
-        tokio::time::sleep(PAUSE / 2).await;
-        assert_eq!(runs.load(Ordering::Relaxed), 2);
-        assert_eq!(cluster.supervisor.failures().get(MOVER), Some(&2));
-    }
-
-    #[tokio::test]
-    async fn a_copy_ends_whose_source_was_not_complete_all_the_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let nodes = ["a", "b", "c"].map(|name| format!("{name}=http://{name}:7700"));
-        let cluster = Arc::new(ClusterBuilder::new(folder.path()).nodes(nodes).build());
-        let shard = Shard(0);
-        cluster.change(|state| _ = state.mark_stale(shard, "b")).await.unwrap();
-        let [source, target] = ["a", "b"].map(|name| cluster.node(name).unwrap());
-        let nodes = [&source.name, &target.name];
-        let begun = counts(&cluster, nodes, &[shard]);
-        let copy =
-            Move { cluster: &cluster, source: &source, target: &target, shards: &[shard], begun: &begun };
-        assert!(copy.is_wanted(shard));
-        // What becomes of others does not matter.
-        cluster.change(|state| _ = state.mark_stale(shard, "c")).await.unwrap();
-        cluster.change(|state| state.mark_active(shard, "c")).await.unwrap();
-        assert!(copy.is_wanted(shard));
-        cluster.change(|state| _ = state.mark_stale(shard, "a")).await.unwrap();
-        assert!(!copy.is_wanted(shard));
-        cluster.change(|state| state.mark_active(shard, "a")).await.unwrap();
-        assert!(!copy.is_wanted(shard), "it is complete again, and what was copied from it may not be");
-        let begun = counts(&cluster, nodes, &[shard]);
-        assert!(Move { begun: &begun, ..copy }.is_wanted(shard));
-    }
-}
+mod tests;

@@ -1,18 +1,11 @@
 //! A node's version, and its experimental features.
 
-use super::{Node, Request, health::CHECK};
+use super::{Node, TIMEOUT, health::CHECK};
 use crate::base::error::Result;
 use serde_json::Value;
+use std::time::Duration;
 
 const FEATURES: &str = "/experimental-features";
-
-impl Request {
-    /// Asks which experimental features are on.
-    #[must_use]
-    pub fn features() -> Self {
-        Self::own("GET", FEATURES, None)
-    }
-}
 
 impl Node {
     /// Which version of Meilisearch it runs.
@@ -27,9 +20,21 @@ impl Node {
     /// Its experimental features, each with whether it is on.
     ///
     /// # Errors
-    /// The node did not answer, or refused.
+    /// The node did not answer, or refused, or told something else than features.
     pub async fn features(&self) -> Result<Value> {
-        self.ask("GET", FEATURES, None).await
+        self.features_within(TIMEOUT).await
+    }
+
+    /// Like [`Self::features`], with the caller's timeout.
+    ///
+    /// # Errors
+    /// The node did not answer in time, or refused, or told something else than features.
+    pub async fn features_within(&self, timeout: Duration) -> Result<Value> {
+        let features = self.ask_within("GET", FEATURES, None, timeout).await?;
+        if !features.is_object() {
+            return Err(self.unreadable(format!("GET {FEATURES}"), &features));
+        }
+        Ok(features)
     }
 
     /// Switches experimental features.

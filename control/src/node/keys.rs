@@ -1,9 +1,12 @@
 //! A node's API keys.
 
 use super::{Node, Request, TIMEOUT, health::CHECK};
-use crate::{base::error::Result, domain::key_holder::KeyHolder};
+use crate::{
+    base::error::Result,
+    domain::{key_holder::KeyHolder, serving::Serving},
+};
 use miroir_core::path::ApiPath;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -50,14 +53,33 @@ impl Node {
     /// # Errors
     /// The node did not answer, or refused.
     pub async fn has_joined(&self) -> Result<bool> {
-        let Some(ClusterKey { uid, .. }) = &self.cluster_key else { return Ok(true) };
+        Ok(self.serving().await?.is_some())
+    }
+
+    /// Which control plane serves the node's cluster, as the node tells it; `None` if the node lacks what it was given when it joined.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn serving(&self) -> Result<Option<Serving>> {
+        let Some(ClusterKey { uid, .. }) = &self.cluster_key else { return Ok(Some(Serving::default())) };
         let request = Request::own("GET", ApiPath::new(["keys", &uid.hyphenated().to_string()]), None);
         let answer = self.send_within(&request, CHECK).await?;
         match answer.status {
-            404 => Ok(false),
-            _ if answer.is_success() => Ok(true),
+            404 => Ok(None),
+            _ if answer.is_success() => Ok(Some(Serving::of(&answer.json()))),
             _ => Err(self.unexpected(&request, &answer)),
         }
+    }
+
+    /// Lets the node tell which control plane serves its cluster.
+    ///
+    /// # Errors
+    /// The node did not answer, or lacks what it was given when it joined.
+    pub async fn set_serving(&self, serving: Serving) -> Result<()> {
+        let Some(ClusterKey { uid, .. }) = &self.cluster_key else { return Ok(()) };
+        let path = ApiPath::new(["keys", &uid.hyphenated().to_string()]);
+        let change = json!({ "description": serving.to_string() });
+        self.ask_within("PATCH", path, Some(&change), CHECK).await.map(drop)
     }
 
     /// Deletes an API key by its uid.

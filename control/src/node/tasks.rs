@@ -169,6 +169,15 @@ impl Node {
         self.list_tasks(path, timeout).await
     }
 
+    /// The newest tasks, newest first.
+    ///
+    /// # Errors
+    /// The node did not answer in time, or refused.
+    pub async fn newest_tasks(&self, timeout: Duration) -> Result<Vec<TaskInfo>> {
+        let path = ApiPath::from("/tasks").with("limit", &PAGE.to_string());
+        Ok(self.list_tasks(path, timeout).await?.tasks)
+    }
+
     /// The uid of the newest task; `None` if there is none.
     ///
     /// # Errors
@@ -252,11 +261,41 @@ impl Node {
                 return Ok(());
             }
             if task.has_failed() {
-                return Err(Error::Other(format!("task {uid} of node `{}` failed: {task}", self.name)));
+                return Err(self.failed(&task));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));
         }
+    }
+
+    /// Waits until the node has ended these tasks, the last of which is the newest.
+    ///
+    /// # Errors
+    /// One of them failed: the error names its index; or the node did not answer.
+    pub async fn wait_for_tasks(&self, uids: &[u64]) -> Result<()> {
+        let Some(last) = uids.last() else { return Ok(()) };
+        let mut pause = Duration::from_millis(20);
+        while !self.task(*last).await?.is_over() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+        for uids in uids.chunks(PAGE) {
+            if let Some(failed) = self.tasks(uids).await?.iter().find(|task| task.has_failed()) {
+                return Err(self.failed(failed));
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a task that has failed.
+    fn failed(&self, task: &TaskInfo) -> Error {
+        let why = task.error().map_or_else(|| task.to_string(), |error| error.message);
+        let (kind, index) = (task.text("type").unwrap_or("task"), task.index().unwrap_or("none"));
+        let uid = task.uid().unwrap_or_default();
+        Error::Other(format!(
+            "node `{}` refuses `{kind}` of index `{index}` in its task {uid}: {why}",
+            self.name
+        ))
     }
 
     /// Waits until the node has ended all tasks that it has now, whoever sent them.

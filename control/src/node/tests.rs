@@ -167,3 +167,23 @@ async fn a_health_check_ends_soon_whatever_the_node_leaves_unanswered() {
         assert!(begun.elapsed() < CHECK * 2, "{unanswered}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_many_tasks_none_may_fail() {
+    let failing = Script::new(|call| match call.url.path() {
+        "/tasks" => Reply::Answer(
+            200,
+            json!({"results": [
+                {"uid": 1, "status": "failed", "type": "settingsUpdate", "indexUid": "books", "error": {
+                    "message": "no vectors", "code": "vector_embedding_error", "type": "invalid_request", "link": ""
+                }},
+                {"uid": 2, "status": "succeeded"},
+            ]}),
+        ),
+        _ => Reply::Answer(200, json!({"uid": 2, "status": "succeeded"})),
+    });
+    let node = node("a", failing);
+    node.wait_for_tasks(&[]).await.unwrap();
+    let error = node.wait_for_tasks(&[1, 2]).await.unwrap_err().to_string();
+    assert_eq!(error, "node `a` refuses `settingsUpdate` of index `books` in its task 1: no vectors");
+}

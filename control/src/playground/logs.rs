@@ -1,6 +1,7 @@
 //! Prints failures: processes that end unexpectedly, and errors from logs.
 
 use super::supervisor::Supervisor;
+use crate::base::output::warn_user;
 use std::{
     collections::HashMap,
     io::{Read, Seek, SeekFrom},
@@ -25,16 +26,18 @@ pub async fn stream(supervisor: &Supervisor) {
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
         for process in supervisor.reap() {
-            eprintln!(
+            warn_user!(
                 "{}: {} — `miroir playground start {}` starts it again",
-                process.name, process.state, process.name
+                process.name,
+                process.state,
+                process.name
             );
         }
         for (name, path) in supervisor.logs() {
             let from = read.entry(path.clone()).or_insert(0);
             for line in new_lines(&path, from) {
                 if MARKS.iter().any(|mark| line.contains(mark)) {
-                    eprintln!("{name}: {line}");
+                    warn_user!("{name}: {line}");
                 }
             }
         }

@@ -13,6 +13,7 @@ pub mod supervisor;
 pub use args::PlaygroundArgs;
 
 use crate::base::error::{Error, Result, chain};
+use crate::base::output::{say, warn_user};
 use args::RunArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::{Plan, connectable};
@@ -47,7 +48,7 @@ pub async fn run(args: PlaygroundArgs) -> Result<()> {
             let result = tokio::select! {
                 result = up(&args.run, &folder, &supervisor) => result,
                 reason = asked_to_stop(parent) => {
-                    eprintln!("stopping: {reason}");
+                    warn_user!("stopping: {reason}");
                     Ok(())
                 }
             };
@@ -210,17 +211,15 @@ fn introduce(args: &RunArgs, plan: &Plan, supervisor: &Supervisor) {
     let data = plan.data.display();
     let key = if args.master_key.is_some() { " -H 'Authorization: Bearer YOUR_KEY'" } else { "" };
     let url = &plan.state.url;
-    println!("{table}");
-    println!("One Meilisearch, at {url}. Try:");
-    println!("  curl {url}/indexes/movies/documents -H 'Content-Type: application/json'{key} \\");
-    println!(
-        "    --data '[{{\"id\": 1, \"title\": \"Carol\"}}, {{\"id\": 2, \"title\": \"Wonder Woman\"}}]'"
-    );
-    println!("  curl '{url}/indexes/movies/search?q=wonder'{key}");
-    println!("  miroir status --data {data}");
-    println!("  miroir playground kill meili-0 --data {data}    # and search again");
-    println!("  miroir playground start meili-0 --data {data}");
-    println!("Logs are in {data}/logs. Ctrl-C stops everything.");
+    say!("{table}");
+    say!("One Meilisearch, at {url}. Try:");
+    say!("  curl {url}/indexes/movies/documents -H 'Content-Type: application/json'{key} \\");
+    say!("    --data '[{{\"id\": 1, \"title\": \"Carol\"}}, {{\"id\": 2, \"title\": \"Wonder Woman\"}}]'");
+    say!("  curl '{url}/indexes/movies/search?q=wonder'{key}");
+    say!("  miroir status --data {data}");
+    say!("  miroir playground kill meili-0 --data {data}    # and search again");
+    say!("  miroir playground start meili-0 --data {data}");
+    say!("Logs are in {data}/logs. Ctrl-C stops everything.");
 }
 
 /// Starts more nodes later.

@@ -7,6 +7,7 @@ use super::{
     state::State,
     supervisor::{ProcessView, Supervisor},
 };
+use crate::base::output::say;
 use crate::{
     api::admin::TOKEN_HEADER,
     base::{
@@ -78,7 +79,7 @@ pub async fn act(action: &Action) -> Result<()> {
     };
     let processes = ask(of, method, &path).await?;
     if of.json {
-        println!("{}", serde_json::to_string_pretty(&processes)?);
+        say!("{}", serde_json::to_string_pretty(&processes)?);
         return Ok(());
     }
     let mut table = crate::base::table::table(&["name", "state", "for", "pid", "address"]);
@@ -91,7 +92,7 @@ pub async fn act(action: &Action) -> Result<()> {
             process.address,
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
@@ -102,10 +103,10 @@ async fn add(of: &OfArgs) -> Result<()> {
     let node = nodes.next_back().ok_or_else(|| Error::Other("no node was started".to_owned()))?;
     super::until_ok(&super::local_client()?, &format!("{}/health", node.address), None, &node.name).await?;
     if of.json {
-        println!("{}", serde_json::to_string_pretty(node)?);
+        say!("{}", serde_json::to_string_pretty(node)?);
     } else {
-        println!("`{}` is running, but not in the cluster yet. To add it:", node.name);
-        println!("  miroir node add {}={} --data {}", node.name, node.address, of.data.display());
+        say!("`{}` is running, but not in the cluster yet. To add it:", node.name);
+        say!("  miroir node add {}={} --data {}", node.name, node.address, of.data.display());
     }
     Ok(())
 }

@@ -27,7 +27,8 @@ use crate::{
 use folder::Folder;
 use miroir_core::{
     node_name::NodeName,
-    topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, Topology, TopologyConfig},
+    shard::Shard,
+    topology::{ControlConfig, IndexConfig, NodeConfig, SCHEMA, StaleReplicas, Topology, TopologyConfig},
 };
 use std::sync::Arc;
 use subscribers::Subscribers;
@@ -116,8 +117,9 @@ impl Publisher {
                 .collect(),
             placement: cluster_state
                 .shards()
-                .map(|shard| cluster_state.active(shard).filter_map(position).collect())
+                .map(|shard| readable(cluster_state, shard).filter_map(position).collect())
                 .collect(),
+            stale: stale(cluster_state, position),
             indexes: cluster_state
                 .indexes
                 .iter()
@@ -178,6 +180,24 @@ impl Publisher {
             ("ecds.json", serde_json::to_vec_pretty(&filter)?),
         ])
     }
+}
+
+/// The nodes whose replicas of a shard gateways may read, at least for some index. As long as not all gateways know which replicas
+/// are stale in which index, a replica must have everything.
+fn readable(cluster_state: &ClusterState, shard: Shard) -> impl Iterator<Item = &NodeName> {
+    let is_known = cluster_state.stale_by_index;
+    cluster_state.active(shard).filter(move |node| is_known || !cluster_state.stale.has(node, shard))
+}
+
+/// Those of these replicas that gateways must not read for an index.
+fn stale(cluster_state: &ClusterState, position: impl Fn(&NodeName) -> Option<u16>) -> StaleReplicas {
+    let mut stale = StaleReplicas::default();
+    for (index, node, shard, _) in cluster_state.stale.iter().filter(|_| cluster_state.stale_by_index) {
+        if let Some(position) = position(node) {
+            stale.insert(index, position, shard);
+        }
+    }
+    stale
 }
 
 /// What gateways need to know of an index. Invalid settings do not occur here, because nodes have checked them; they would be

@@ -18,9 +18,10 @@ use crate::{
     domain::{
         cluster_state::{ClusterState, Index, Member, Replica, ReplicaState},
         key_holder::KeyHolder,
+        serving::Serving,
     },
     ledger::{
-        self, Ledger, catalogue, settings,
+        self, Ledger, catalogue, instances, settings,
         write_keys::{self, WriteKey},
     },
     serve::{self, ServeArgs},
@@ -219,6 +220,8 @@ async fn store(
                     KeyHolder::Client => {}
                     KeyHolder::GatewayReads => {
                         ledger::set_meta(connection, "read_key", &uid()?.hyphenated().to_string())?;
+                        // It may still serve: the start asks it.
+                        Serving::of(key).instance.map_or(Ok(()), |id| instances::know(connection, id))?;
                     }
                     // Fence old write keys: gateways get new ones with their next writes.
                     KeyHolder::Writer(holder) => {

@@ -37,7 +37,7 @@ fn placement_follows_from_what_nodes_have() {
 #[test]
 fn nodes_of_two_clusters_are_not_mixed() {
     let of_cluster = |uid: u128| {
-        let key = crate::domain::key_holder::read_key(Uuid::from_u128(uid));
+        let key = crate::domain::key_holder::read_key(Uuid::from_u128(uid), Default::default());
         NodeContent { keys: vec![key, serde_json::json!({"name": "a client's", "uid": "x"})], ..found(&[]) }
     };
     let nodes = |uids: [u128; 2]| {

@@ -73,6 +73,7 @@ fn first_view(config: &ClusterConfig) -> ClusterState {
         nodes: nodes.collect(),
         replication: config.replication,
         replicas: vec![Vec::new(); usize::from(config.shards)],
+        stale_by_index: true,
         ..ClusterState::default()
     };
     cluster_state.desired = cluster_state.planned();

@@ -5,13 +5,14 @@ use crate::{
         error::{Error, Result},
         log,
     },
-    cluster::{Cluster, tracked_tasks::TrackedTask},
+    cluster::{Cluster, missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
         intent::{Effect, Intent, Step},
         key_holder::read_key,
+        serving::Serving,
     },
     export,
-    fencing::{late_tasks, write_keys::create_key},
+    fencing::{instance, late_tasks, write_keys::create_key},
     indexes::{broadcast, creation, fields},
     ledger::{self, intents, leases, steps, tasks},
     membership, mover,
@@ -40,16 +41,22 @@ const LOG_AFTER: Duration = Duration::from_secs(2);
 /// Then clients can be served.
 ///
 /// # Errors
-/// The ledger failed.
+/// The ledger failed, or is not the cluster's newest; or another control plane serves the cluster.
 pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     membership::take_up_pace(&cluster).await?;
     let mut pause = Duration::from_millis(100);
+    let mut has_taken_over = false;
     loop {
         wait_for_nodes(&cluster).await?;
-        match prepare(&cluster).await {
+        match prepare(&cluster, &mut has_taken_over).await {
             Ok(()) => break,
             // A node may have become unreachable again.
-            Err(error @ (Error::NoNode | Error::Unreachable { .. } | Error::Unexpected { .. })) => {
+            Err(
+                error @ (Error::NoNode
+                | Error::Unreachable { .. }
+                | Error::Unexpected { .. }
+                | Error::UnreadableAnswer { .. }),
+            ) => {
                 tracing::warn!(error = %error.chain(), ?pause, "nodes could not be prepared, and are tried again after a pause");
             }
             Err(error) => return Err(error),
@@ -59,6 +66,7 @@ pub async fn start(cluster: Arc<Cluster>) -> Result<()> {
     }
     take_up(&cluster).await?;
     run_loops(&cluster);
+    cluster.instance.check()?;
     cluster.publish()?;
     cluster.set_ready();
     tracing::info!(version = cluster.cluster_state().version, "ready");
@@ -92,8 +100,16 @@ fn run_loops(cluster: &Arc<Cluster>) {
     cluster.supervisor.spawn("leases", know_leases(cluster.clone()));
 }
 
-/// Prepares the nodes that are up. It can be done again.
-async fn prepare(cluster: &Arc<Cluster>) -> Result<()> {
+/// Takes over the cluster, and prepares the nodes that are up. It can be done again.
+async fn prepare(cluster: &Arc<Cluster>, has_taken_over: &mut bool) -> Result<()> {
+    if !*has_taken_over {
+        instance::hear_gateways(cluster).await?;
+        instance::take_over(cluster).await?;
+        *has_taken_over = true;
+        // From now on another control plane that asks must find this one.
+        let watched = cluster.clone();
+        cluster.supervisor.keep("instance", move || instance::watch(watched.clone()));
+    }
     bootstrap_keys(cluster).await?;
     cluster.write_keys.fence_all(cluster).await?;
     for node in cluster.nodes().iter().filter(|node| node.is_up()) {
@@ -129,10 +145,11 @@ async fn wait_for_nodes(cluster: &Cluster) -> Result<()> {
     let mut is_logged = false;
     loop {
         health::check(cluster).await;
+        cluster.instance.check()?;
         let cluster_state = cluster.cluster_state();
         let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
         let unreadable =
-            cluster_state.shards().filter(|shard| !cluster_state.active(*shard).any(is_up)).count();
+            cluster_state.shards().filter(|shard| !cluster_state.is_readable(*shard, is_up)).count();
         let nodes = cluster.nodes();
         let waited = cluster.clock.since(begun);
         if nodes.iter().all(|node| node.is_up()) || (unreadable == 0 && waited > READABLE) {
@@ -178,7 +195,8 @@ async fn bootstrap_keys(cluster: &Arc<Cluster>) -> Result<()> {
     let nodes = cluster.nodes();
     let up: Vec<_> = nodes.iter().filter(|node| node.is_up()).collect();
     let Some((first, others)) = up.split_first() else { return Err(Error::NoNode) };
-    create_key(first, &read_key(cluster.options.read_key)).await?;
+    let key = read_key(cluster.options.read_key, Serving::by(cluster.instance.id));
+    create_key(first, &key).await?;
     // Another control plane may start with these nodes at the same time.
     if first.belongs_to_another().await? {
         return Err(Error::Refused(vec![format!("node `{}`: {FOREIGN}", first.name)]));
@@ -242,7 +260,15 @@ async fn take_up(cluster: &Arc<Cluster>) -> Result<()> {
                         true => Some(cluster.locks.lock(broadcast::scope(&task, &effect)).await),
                         false => None,
                     };
-                    let unsettled = TrackedTask { task, node_tasks: found.tasks, effect, indexed, guard };
+                    let unsettled = TrackedTask {
+                        task,
+                        node_tasks: found.tasks,
+                        effect,
+                        indexed,
+                        // Which documents a write changed was not stored.
+                        written: WrittenIds::new(),
+                        guard,
+                    };
                     cluster.tracked_tasks.restore(unsettled, found.ending, &found.interrupted);
                 }
             }

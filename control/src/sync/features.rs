@@ -3,7 +3,7 @@
 use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
-    node::{Node, Request},
+    node::{Node, SHORT_QUESTION},
     sync::must_have_joined,
 };
 use serde_json::{Value, json};
@@ -11,17 +11,16 @@ use serde_json::{Value, json};
 /// Whether an experimental feature is enabled on the nodes; `None` if they do not know the feature.
 ///
 /// # Errors
-/// No node answered, or one did not tell its features.
+/// No node told its features.
 pub async fn is_on(cluster: &Cluster, feature: &str) -> Result<Option<bool>> {
-    let answer = cluster.ask_any(&Request::features()).await?;
-    let features = answer.json();
-    if !answer.is_success() || !features.is_object() {
-        let status = answer.status;
-        return Err(Error::Other(format!(
-            "a node answered {status} when asked for its features: {features}"
-        )));
+    let mut failure = Error::NoNode;
+    for node in cluster.current() {
+        match node.features_within(SHORT_QUESTION).await {
+            Ok(features) => return Ok(features.get(feature).and_then(Value::as_bool)),
+            Err(error) => failure = error,
+        }
     }
-    Ok(features.get(feature).and_then(Value::as_bool))
+    Err(failure)
 }
 
 /// Enables an experimental feature on a node, and returns the node's answer on a route of it; `None` if the node does not have

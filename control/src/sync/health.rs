@@ -5,13 +5,15 @@ use crate::{
     cluster::{Cluster, locks::Scope},
     fencing::late_tasks,
     fencing::write_keys,
-    node::Node,
+    node::{Node, Probed},
     sync::features,
 };
 use futures_util::future::join_all;
 use miroir_core::node_name::NodeName;
 use std::{sync::Arc, time::Duration};
 
+/// How often nodes that answer are checked.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node may take to list its indexes.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an index may be in the catalogue without being on the node.
@@ -19,13 +21,14 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// How long to wait for the locks.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Checks every node each second, forever. A node that comes back gets its write keys before it counts as up.
+/// Checks every node each second, and those that are away ten times a second, forever. A node that comes back gets its write
+/// keys before it counts as up.
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut came = wait(&cluster).await;
         let nodes = cluster.nodes();
         let before: Vec<bool> = nodes.iter().map(|node| node.is_up()).collect();
-        let came = check(&cluster).await;
+        came.extend(check(&cluster).await);
         for (node, was_up) in nodes.iter().zip(before) {
             if was_up && !node.is_up() {
                 tracing::warn!(
@@ -65,6 +68,26 @@ pub async fn watch(cluster: Arc<Cluster>) {
         });
         join_all(noticed).await;
     }
+}
+
+/// Waits for a second, or until a node is back. Returns its name: what it missed is to be mended at once.
+async fn wait(cluster: &Cluster) -> Vec<NodeName> {
+    let begun = cluster.clock.monotonic();
+    while cluster.clock.since(begun) < INTERVAL {
+        tokio::time::sleep(INTERVAL / 10).await;
+        let nodes = cluster.nodes();
+        let away = nodes.iter().filter(|node| !node.is_up());
+        let checks = away.map(async |node| {
+            // A node that hangs must not delay the checks of the others.
+            let probed = tokio::time::timeout(INTERVAL / 10, node.probe()).await.ok()?;
+            learn(cluster, node, probed).await.then(|| node.name.clone())
+        });
+        let came: Vec<NodeName> = join_all(checks).await.into_iter().flatten().collect();
+        if !came.is_empty() {
+            return came;
+        }
+    }
+    Vec::new()
 }
 
 /// Creates the write keys that nodes lack. A node that is behind gets all of them when it catches up.
@@ -142,15 +165,20 @@ pub async fn check(cluster: &Cluster) -> Vec<NodeName> {
     let nodes = cluster.nodes();
     let checks = nodes.iter().map(async |node| {
         let probed = node.probe().await;
-        let comes = probed.is_answer() && !node.is_up();
-        if comes {
-            examine_disk(cluster, node).await;
-        }
-        let came =
-            if comes { cluster.write_keys.admit(cluster, node, probed).await } else { node.learn(probed) };
-        came.then(|| node.name.clone())
+        learn(cluster, node, probed).await.then(|| node.name.clone())
     });
     join_all(checks).await.into_iter().flatten().collect()
+}
+
+/// Learns what a node answered to the question for its health. Returns `true` if it was away before, and is up now: it has its write keys
+/// then.
+async fn learn(cluster: &Cluster, node: &Node, probed: Probed) -> bool {
+    if !probed.is_answer() || node.is_up() {
+        return node.learn(probed);
+    }
+    examine_disk(cluster, node).await;
+    // What the node tells may have ended this instance: then it changes nothing there any more.
+    !cluster.instance.is_stopped() && cluster.write_keys.admit(cluster, node, probed).await
 }
 
 /// Finds out whether a node that comes back has the disk that it had: otherwise it is behind before it counts as up.

@@ -18,7 +18,10 @@ use crate::{
         facet_values::{self, FACETING},
         settings_tag::{self, FILTERABLE},
     },
-    domain::key_holder::{KeyHolder, read_key},
+    domain::{
+        key_holder::{KeyHolder, read_key},
+        serving::Serving,
+    },
     fencing::{in_flight, write_keys::create_key},
     indexes::{creation, fields},
     ledger::settings as stored,
@@ -39,7 +42,8 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     let Some(node) = cluster.node(name) else { return Ok(()) };
     if cluster.cluster_state().behind.contains(name) {
         // From here on it is one of the cluster's, and gets keys to be written under. Until it has everything, it stays behind.
-        create_key(&node, &read_key(cluster.options.read_key)).await?;
+        let key = read_key(cluster.options.read_key, Serving::by(cluster.instance.id));
+        create_key(&node, &key).await?;
     }
     cluster.write_keys.catch_up(cluster, &node).await?;
     if !cluster.cluster_state().behind.contains(name) {
@@ -52,9 +56,8 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     node.wait_for_current_tasks().await?;
     // First without locks, however long it takes. Then under a lock on everything, so that nothing changes while the node gets
     // the rest.
-    if let Some(last) = learn(cluster, reference(cluster, name).as_deref(), &node, false).await? {
-        node.wait_for_task(last).await?;
-    }
+    let tasks = learn(cluster, reference(cluster, name).as_deref(), &node, false).await?;
+    wait_for(&node, &tasks).await?;
     let mut patience = LONGEST / 4;
     loop {
         let lock = cluster.locks.lock(Scope::everything());
@@ -65,14 +68,9 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
         };
         let reference = reference(cluster, name);
         let is_busy = is_changing(cluster, reference.as_deref());
-        let last = if is_busy { None } else { learn(cluster, reference.as_deref(), &node, true).await? };
-        let learnt = async {
-            match last {
-                Some(last) => node.wait_for_task(last).await,
-                None => Ok(()),
-            }
-        };
-        match tokio::time::timeout(LONGEST, learnt).await {
+        let tasks =
+            if is_busy { Vec::new() } else { learn(cluster, reference.as_deref(), &node, true).await? };
+        match tokio::time::timeout(LONGEST, wait_for(&node, &tasks)).await {
             Ok(learnt) if !is_busy => {
                 learnt?;
                 if cluster.write_keys.may_accept_late(name) {
@@ -84,14 +82,29 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             }
             _ => {
                 drop(guard);
-                match last {
-                    Some(last) => node.wait_for_task(last).await?,
-                    None => tokio::time::sleep(LONGEST / 4).await,
+                match tasks.is_empty() {
+                    false => wait_for(&node, &tasks).await?,
+                    true => tokio::time::sleep(LONGEST / 4).await,
                 }
             }
         }
     }
 }
+
+/// Waits until a node has done what it was sent.
+///
+/// # Errors
+/// It did not answer; or it refuses something: the error says of which index, and what to do.
+async fn wait_for(node: &Node, tasks: &[u64]) -> Result<()> {
+    node.wait_for_tasks(tasks).await.map_err(|error| match error {
+        Error::Other(refused) => Error::Other(format!("{refused}. {REFUSED}")),
+        error => error,
+    })
+}
+
+/// What to do about a node that refuses what the others have.
+const REFUSED: &str = "It stays behind until it takes it: change the settings of this index so that they suit its documents, such as an \
+                       embedder that is to be reset; or give up what only this node has, and start it with an empty data folder";
 
 /// Whether operations are pending that a node cannot learn yet: the settings of the reference do not show what is still in its queue, and the
 /// ledger, which stands in where there is no reference, has settings from when their task has ended.
@@ -123,7 +136,7 @@ async fn caught_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies keys, features, indexes and settings from the reference node. Returns the last node task to wait for. If every node
+/// Copies keys, features, indexes and settings from the reference node. Returns the node's tasks to wait for, oldest first. If every node
 /// is behind, there is no reference: then the catalogue and the ledger say which indexes and settings there are. `is_locked`: under
 /// the locks of everything.
 async fn learn(
@@ -131,12 +144,12 @@ async fn learn(
     reference: Option<&Node>,
     node: &Node,
     is_locked: bool,
-) -> Result<Option<u64>> {
+) -> Result<Vec<u64>> {
     if let Some(reference) = reference {
         sync_keys(reference, node).await?;
     }
     instance_settings::sync(cluster, node).await?;
-    let mut last = search_rules::sync(cluster, node).await?;
+    let mut tasks = search_rules::sync(cluster, node).await?;
     if let Some(reference) = reference {
         features::sync(reference, node).await?;
     }
@@ -145,7 +158,7 @@ async fn learn(
     // Only under the locks is it certain that no operation and no write is creating the index.
     for index in there.keys().filter(|index| is_locked && !wanted.contains_key(*index)) {
         let deletion = Request::own("DELETE", ApiPath::of_index(index, &[]), None);
-        last = Some(in_flight::enqueue(cluster, node, deletion).await?);
+        tasks.push(in_flight::enqueue(cluster, node, deletion).await?);
     }
     for (index, known) in &wanted {
         let path = ApiPath::of_index(index, &["settings"]);
@@ -177,7 +190,7 @@ async fn learn(
         };
         if is_there && let Some(missed) = fields::missed(cluster, node, index).await? {
             let request = Request::own(&missed.method, missed.path, missed.body.as_ref());
-            last = Some(in_flight::enqueue(cluster, node, request).await?);
+            tasks.push(in_flight::enqueue(cluster, node, request).await?);
         }
         // Nodes hide the API keys of embedders, so equal answers do not prove that the keys are equal.
         if set.get(EMBEDDERS).is_none() && own.as_ref() == Some(&settings) {
@@ -214,9 +227,9 @@ async fn learn(
             }
             *shown = embedders;
         }
-        last = Some(in_flight::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
+        tasks.push(in_flight::enqueue(cluster, node, Request::own("PATCH", path, Some(&settings))).await?);
     }
-    Ok(last)
+    Ok(tasks)
 }
 
 /// The settings that clients have set according to the ledger, with all others reset to their defaults. `own` are the settings
@@ -239,8 +252,8 @@ fn of_ledger(own: Option<&Value>, set: &Map<String, Value>) -> Value {
     Value::Object(all)
 }
 
-/// Sets the primary key of an index on a node. If the index has documents under another key, it is deleted, unless the node has
-/// active replicas, which may be the only copies. Returns whether the index still exists.
+/// Sets the primary key of an index on a node. If the index has documents under another key, it is deleted, unless the node is
+/// read for it: these may be the only copies. Returns whether the index still exists.
 async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Result<bool> {
     let path = ApiPath::of_index(index, &[]);
     if node.index_size(index).await? == Some(0) {
@@ -249,10 +262,11 @@ async fn learn_key(cluster: &Cluster, node: &Node, index: &str, key: &str) -> Re
         return Ok(true);
     }
     let cluster_state = cluster.cluster_state();
-    if cluster_state.shards().any(|shard| cluster_state.active(shard).any(|name| *name == node.name)) {
+    if cluster_state.shards().any(|shard| cluster_state.is_whole(index, shard, &node.name)) {
         let name = &node.name;
         return Err(Error::Other(format!(
-            "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents"
+            "node `{name}` has documents of index `{index}` under another primary key than `{key}`, and no other node has these documents. \
+             It stays behind: give them up, and start it with an empty data folder"
         )));
     }
     in_flight::enqueue(cluster, node, Request::own("DELETE", path, None)).await?;

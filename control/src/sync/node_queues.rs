@@ -93,7 +93,7 @@ mod tests {
         cluster.ledger.call(move |connection| tasks::forget(connection, task.uid)).await.unwrap();
         prune(&cluster, &node, 7).await.unwrap();
         let of = |hour: u8| {
-            format!("statuses=succeeded%2Cfailed%2Ccanceled&beforeFinishedAt=2024-01-01T{hour:02}%3A00%3A00Z")
+            format!("statuses=succeeded,failed,canceled&beforeFinishedAt=2024-01-01T{hour:02}%3A00%3A00Z")
         };
         // An hour before the open task began; then an hour ago.
         assert_eq!(deletions(), [of(1), of(4)]);

@@ -43,18 +43,18 @@ pub async fn of_node(node: &Node) -> Result<Option<Vec<SearchRule>>> {
     rules.collect::<Result<_>>().map(Some)
 }
 
-/// Makes a node's rules those of the cluster. Returns the last node task to wait for. Leaves the experimental feature enabled
+/// Makes a node's rules those of the cluster. Returns the node's tasks to wait for, oldest first. Leaves the experimental feature enabled
 /// on the node.
 ///
 /// # Errors
 /// The node did not answer, or refused.
-pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
+pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Vec<u64>> {
     let rules = &cluster.cluster_state().rules;
-    let Some(there) = of_node(node).await? else { return Ok(None) };
-    let mut last = None;
+    let Some(there) = of_node(node).await? else { return Ok(Vec::new()) };
+    let mut tasks = Vec::new();
     for rule in there.iter().filter(|rule| rules.iter().all(|wanted| wanted.uid != rule.uid)) {
         let deletion = Request::own("DELETE", ApiPath::new(["dynamic-search-rules", &rule.uid]), None);
-        last = Some(in_flight::enqueue(cluster, node, deletion).await?);
+        tasks.push(in_flight::enqueue(cluster, node, deletion).await?);
     }
     for rule in rules {
         let whole = |rule: &SearchRule| {
@@ -66,7 +66,7 @@ pub async fn sync(cluster: &Cluster, node: &Node) -> Result<Option<u64>> {
         }
         let update =
             Request::own("PATCH", ApiPath::new(["dynamic-search-rules", &rule.uid]), Some(&whole(rule)));
-        last = Some(in_flight::enqueue(cluster, node, update).await?);
+        tasks.push(in_flight::enqueue(cluster, node, update).await?);
     }
-    Ok(last)
+    Ok(tasks)
 }

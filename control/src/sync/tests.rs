@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    cluster::tracked_tasks::TrackedTask,
+    cluster::{missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
         cluster_state::Index,
         intent::{Effect, NodeTask},
@@ -94,6 +94,7 @@ async fn without_a_reference_a_node_learns_nothing_while_an_operation_is_pending
         node_tasks: vec![node_task],
         effect: Effect::None,
         indexed: None,
+        written: WrittenIds::new(),
         guard: None,
     });
     let of = |name: &str| is_changing(&cluster, cluster.node(name).as_deref());

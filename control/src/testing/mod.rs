@@ -110,6 +110,7 @@ impl<'a> ClusterBuilder<'a> {
     /// The state, as before a start.
     pub fn build(self) -> Cluster {
         let options = Options {
+            place: None,
             read_key: Uuid::nil(),
             user_master_key: true,
             commit_timeout: Duration::from_secs(1),

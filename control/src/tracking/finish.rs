@@ -5,6 +5,7 @@ use crate::{
     base::error::Result,
     cluster::{
         Cluster,
+        missed::{self, WrittenIds},
         tracked_tasks::{Pending, RollBack},
     },
     disguise::{facet_values::FACETING, messages, settings_tag},
@@ -21,14 +22,14 @@ use crate::{
         tasks::{self, Ending, Task},
     },
 };
-use miroir_core::error::ErrorBody;
+use miroir_core::{error::ErrorBody, shard::Shard};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Ends a task. First records and publishes what it means for replicas and indexes. The client sees the end only when every
 /// gateway uses the topology with these changes, and no gateway reads a replica that ended the task differently.
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
-    let (task, effect, indexed, roll_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
+    let (task, effect, written, roll_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
             for part in it.parts.iter().filter(|part| over.excludes(&part.node)) {
                 let error = part.seen.error.as_ref().map(|error| error.message.as_str());
@@ -49,7 +50,12 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
             // Whatever else a node does twice fails the second time.
             let may_be_twice = it.is_restored && it.task.kind == TaskKind::IndexSwap;
             let unwatched = if may_be_twice { it.parts.clone() } else { Vec::new() };
-            (it.task.clone(), it.effect.clone(), it.indexed, it.roll_back.clone(), unwatched)
+            let written = Written {
+                names: it.index_names().map(ToOwned::to_owned).collect(),
+                ids: it.written.clone(),
+                indexed: it.indexed,
+            };
+            (it.task.clone(), it.effect.clone(), written, it.roll_back.clone(), unwatched)
         }
         None => return Ok(()),
     };
@@ -71,7 +77,7 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
         Some(ignorant) => over.behind.extend(ignorant),
     }
     let effect = if over.status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
-    let ending = apply(cluster, &task, &effect, over, indexed).await?;
+    let ending = apply(cluster, &task, &effect, over, written).await?;
     if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
         pending.ending = Some(ending);
         pending.effect = effect;
@@ -112,6 +118,15 @@ fn kept(effect: Effect, over: &Outcome) -> Effect {
     }
 }
 
+/// What a task has written.
+struct Written {
+    /// The names under which nodes may have the documents.
+    names: BTreeSet<String>,
+    ids: WrittenIds,
+    /// The number of documents that are indexed.
+    indexed: Option<u64>,
+}
+
 /// Applies the end of a task to replicas, the catalogue and settings, and stores how it ends, in one transaction: it is applied
 /// once, whatever happens next. Returns how it ends.
 async fn apply(
@@ -119,7 +134,7 @@ async fn apply(
     task: &Task,
     effect: &Effect,
     mut over: Outcome,
-    indexed: Option<u64>,
+    Written { names, mut ids, indexed }: Written,
 ) -> Result<Ending> {
     let uid = task.uid;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
@@ -138,11 +153,22 @@ async fn apply(
     let moves = effect.moves();
     let moved: Vec<String> = moves.iter().flat_map(|(from, to, _)| [from.clone(), to.clone()]).collect();
     let change = (task.clone(), effect.clone(), moves.clone());
+    // If the index is just being swapped or renamed, the documents may be under another name by now.
+    let names: BTreeSet<String> = names.iter().flat_map(|name| cluster.locks.with(name)).collect();
+    if names.len() > 1 {
+        ids.clear();
+    }
+    let recorder = cluster.mover.recorder.clone();
     let ending = cluster
         .change_stored(move |connection, cluster_state| {
             let (task, effect, moves) = change;
             // Those that have done the write may have become stale by something else meanwhile, or be gone.
-            let lost = cluster_state.end_write(&over);
+            let mut lost = BTreeSet::new();
+            for index in &names {
+                lost.extend(cluster_state.end_write(index, &over, |shard| missed::kind(&ids, shard)));
+                let shards: BTreeSet<Shard> = over.stale.iter().map(|(shard, _)| *shard).collect();
+                missed::record(connection, cluster_state, &recorder, index, shards, &ids)?;
+            }
             if !lost.is_empty() {
                 tracing::error!(uid, shards = ?lost, "no replica that is read has a write");
             }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    cluster::tracked_tasks::TrackedTask,
+    cluster::{missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::intent::{Effect, NodeTask},
     fencing::write_keys::note_loss,
     testing::{self, ClusterBuilder, Reply, Script},
@@ -16,6 +16,7 @@ fn deletion() -> TrackedTask {
         node_tasks: vec![node_task("a"), node_task("b")],
         effect: Effect::None,
         indexed: None,
+        written: WrittenIds::new(),
         guard: None,
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     diagnosis, document_ids, edit,
     preflight::{self, Looked},
+    writers,
 };
 use crate::{
     auth::{self, Grant},
@@ -33,17 +34,14 @@ use miroir_core::{
     protocol::{Begin, BeginReply, WriteOperation},
     route::WriteKind,
     scrub,
-    shard::Shard,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::Instrument;
 
 /// How long a write by filter waits for earlier edits by function. It is less than a gateway waits for the answer to a begin.
 const EDITS: Duration = Duration::from_secs(5);
-/// How long a write waits for its nodes to catch up, before it continues without that.
-const CATCHING_UP: Duration = Duration::from_secs(3);
 
 /// Answers a gateway's begin.
 ///
@@ -71,7 +69,7 @@ async fn judge_and_begin(cluster: &Arc<Cluster>, mut begin: Begin) -> Result<Beg
             ApiError::new(Code::INTERNAL, "the gateway's topology has another number of shards").into()
         );
     }
-    caught_up(cluster, &begin.shards).await;
+    writers::ready(cluster, &begin.index, &begin.shards).await;
     let Some(guard) = lock(cluster, &mut begin).await? else { return Ok(BeginReply::Show) };
     // In a task of its own: if the gateway disconnects from here on, the begin must still be completed.
     let (cluster, supervisor) = (cluster.clone(), cluster.supervisor.clone());
@@ -97,23 +95,6 @@ async fn wait_for(cluster: &Cluster, edits: &[u32]) -> Result<()> {
                        again later.";
         ApiError::new(Code::UNAVAILABLE, message).into()
     })
-}
-
-/// Waits, for a limited time, until the reachable nodes that will get this write have caught up. A node that is behind may lack
-/// the index, and would create it without its settings.
-async fn caught_up(cluster: &Cluster, shards: &[Shard]) {
-    let begun = cluster.clock.monotonic();
-    let is_behind = || {
-        let cluster_state = cluster.cluster_state();
-        let learns = |name: &NodeName| {
-            cluster_state.behind.contains(name) && cluster.node(name).is_some_and(|node| node.is_up())
-        };
-        !cluster_state.behind.is_empty()
-            && shards.iter().any(|shard| cluster_state.writers(*shard).any(learns))
-    };
-    while is_behind() && cluster.clock.since(begun) < CATCHING_UP {
-        tokio::time::sleep(CATCHING_UP / 60).await;
-    }
 }
 
 /// Runs the preflight, then takes the locks. Returns `None` if the preflight needs the documents. The preflight takes a while,
@@ -228,7 +209,7 @@ async fn begin_locked(
     let gateway = begin.gateway.clone();
     let holder = WriteKeyHolder::Gateway(gateway.clone());
     let key = if edits { None } else { Some(cluster.write_keys.key(cluster, &holder).await?) };
-    let writers = writers(cluster, &begin.shards).await?;
+    let writers = writers::choose(cluster, &begin.index, &begin.shards).await?;
     let new = new_task(&begin);
     let begun = cluster.random.name();
     let intent = Intent::Write {
@@ -255,7 +236,7 @@ async fn begin_locked(
     let uid = task.uid;
     log::learn_uid(uid);
     // Read under the locks: a recording that starts later waits for this write.
-    let record = cluster.mover.recorder.recorded(&begin.shards);
+    let record = writers::recorded(cluster, &begin);
     let summary = task.summary();
     let write = OpenWrite {
         task,
@@ -276,26 +257,6 @@ async fn begin_locked(
     };
     cluster.open.insert(write);
     Ok(BeginReply::Send { uid, key, primary_key, nodes, writers: positions, record, begun: Some(begun) })
-}
-
-/// The nodes that must get the write, by shard. If a shard has an active replica on a reachable node, its replicas on
-/// unreachable nodes become stale: they would only delay the write, and miss it.
-async fn writers(cluster: &Cluster, shards: &[Shard]) -> Result<BTreeMap<Shard, Vec<NodeName>>> {
-    cluster
-        .change(|cluster_state| {
-            for shard in shards {
-                let writers: Vec<NodeName> = cluster_state.writers(*shard).cloned().collect();
-                let is_up = |name: &NodeName| cluster.node(name).is_some_and(|node| node.is_up());
-                if cluster_state.active(*shard).any(is_up) {
-                    for name in writers.iter().filter(|name| !is_up(name)) {
-                        cluster_state.mark_stale(*shard, name);
-                    }
-                }
-            }
-        })
-        .await?;
-    let cluster_state = cluster.cluster_state();
-    Ok(shards.iter().map(|shard| (*shard, cluster_state.writers(*shard).cloned().collect())).collect())
 }
 
 fn primary_key_exists(known: &str) -> ErrorBody {

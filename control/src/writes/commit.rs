@@ -5,15 +5,17 @@ use crate::{
     base::{
         error::{Result, api_error},
         log,
+        time::Nanos,
     },
     cluster::{
         Cluster,
+        missed::{self, WrittenIds},
         open_writes::{Decision, OpenWrite},
         tracked_tasks::TrackedTask,
     },
     disguise::messages,
     domain::{
-        cluster_state::Replica,
+        cluster_state::ClusterState,
         intent::{Effect, NodeTask},
         task::TaskStatus,
         task_details::nothing_done,
@@ -31,6 +33,7 @@ use miroir_core::{
     protocol::{Commit, NodeOutcome, WriteOperation},
     shard::Shard,
 };
+use rusqlite::Connection;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -115,7 +118,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node accepted a write");
     }
-    let written = Some(commit.written);
+    let written = commit.written;
     let mut taken = BTreeMap::new();
     let mut refusals = Vec::new();
     let mut unknown = BTreeSet::new();
@@ -142,7 +145,8 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     let untaken = |taken: &BTreeMap<NodeName, u32>| {
         let cluster_state = cluster.cluster_state();
         let stays = |shard: Shard, node: &NodeName| {
-            taken.contains_key(node) && cluster_state.replica(shard, node).is_some_and(Replica::is_written)
+            taken.contains_key(node)
+                && cluster_state.writers(&write.index, shard).any(|writer| writer == node)
         };
         write.writers.iter().any(|(shard, writers)| {
             !writers.iter().any(|node| stays(*shard, node)) && writers.iter().any(|node| asked.contains(node))
@@ -179,22 +183,21 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
             return take_back(cluster, write, &refusals).await;
         }
         let uid = write.task.uid;
-        let missed = missed(write, &taken);
-        cluster
-            .change(|cluster_state| {
-                for shard in write.writers.keys() {
-                    cluster_state.withdraw_or_keep_one(*shard, |node| unknown.contains(node));
-                }
-            })
-            .await?;
-        // Its uid must not be assigned again, because a node may still accept the write under it.
-        cluster
-            .ledger
-            .call(move |connection| {
-                late_tasks::store_missed(connection, uid, &missed)?;
-                tasks::forget(connection, uid)
-            })
-            .await?;
+        let not_taken = not_taken(write, &taken);
+        let recorder = cluster.mover.recorder.clone();
+        let (index, writers) = (write.index.clone(), write.writers.clone());
+        let forget = move |connection: &_, cluster_state: &mut ClusterState| {
+            for shard in writers.keys() {
+                let missed = missed::kind(&written, *shard);
+                cluster_state.withdraw_or_keep_one(&index, *shard, |node| unknown.contains(node), missed);
+            }
+            let shards = writers.keys().copied();
+            missed::record(connection, cluster_state, &recorder, &index, shards, &written)?;
+            late_tasks::store_missed(connection, uid, &not_taken)?;
+            // Its uid must not be assigned again, because a node may still accept the write under it.
+            tasks::forget(connection, uid)
+        };
+        cluster.change_stored(forget).await?;
         return Ok(Err(refused(&refusals)));
     }
     apply(cluster, write, &taken, &unknown, written).await
@@ -215,14 +218,17 @@ async fn take_back(
 }
 
 /// The shards of which each node has not accepted its part of a write: it may still do so.
-fn missed(write: &OpenWrite, taken: &BTreeMap<NodeName, u32>) -> BTreeMap<NodeName, Vec<Shard>> {
-    let mut missed: BTreeMap<NodeName, Vec<Shard>> = BTreeMap::new();
+pub(super) fn not_taken(
+    write: &OpenWrite,
+    taken: &BTreeMap<NodeName, u32>,
+) -> BTreeMap<NodeName, Vec<Shard>> {
+    let mut not_taken: BTreeMap<NodeName, Vec<Shard>> = BTreeMap::new();
     for (shard, writers) in &write.writers {
         for node in writers.iter().filter(|node| !taken.contains_key(*node)) {
-            missed.entry(node.clone()).or_default().push(*shard);
+            not_taken.entry(node.clone()).or_default().push(*shard);
         }
     }
-    missed
+    not_taken
 }
 
 /// The client's error for a write that no node has accepted. If every node refuses the request itself, the mistake is the
@@ -251,21 +257,22 @@ fn is_clients(status: u16) -> bool {
     (400..500).contains(&status) && status != 401 && status != 403 && status != 408 && status != 429
 }
 
-/// Records which nodes accepted a write. Replicas that missed it leave the read set, and this is published, before the caller
-/// releases the locks. A shard is written if a replica accepted it that is read from now on; an old copy becomes active again where
-/// it is the only one. Otherwise the replicas on `silent` nodes, which may have accepted it, become stale as far as another replica
-/// can stand in: all replicas then get what that one has. `written` are the document ids that the gateway reported.
+/// Records which nodes accepted a write. Replicas that missed it leave the read set of its index, and this is published, before the
+/// caller releases the locks. A shard is written if a replica accepted it that is read from now on; an old copy becomes active again
+/// where it is the only one. Otherwise the replicas on `silent` nodes, which may have accepted it, become stale as far as another
+/// replica can stand in: all replicas then get what that one has. `written` are the document ids that the gateway reported; any
+/// document may have changed in a shard that is missing there.
 ///
 /// A write that only some shards have accepted is not acknowledged: its task fails, and the client must write again.
 ///
 /// # Errors
-/// The ledger failed.
+/// The ledger failed: nothing of it is stored.
 pub async fn apply(
     cluster: &Arc<Cluster>,
     write: &OpenWrite,
     taken: &BTreeMap<NodeName, u32>,
     silent: &BTreeSet<NodeName>,
-    written: Option<BTreeMap<Shard, BTreeSet<String>>>,
+    written: WrittenIds,
 ) -> Result<Decision> {
     let uid = write.task.uid;
     let mut tasks_of: BTreeMap<&NodeName, Vec<Shard>> = BTreeMap::new();
@@ -281,51 +288,82 @@ pub async fn apply(
             Some(NodeTask { node: node.clone(), node_task, main: true, shards })
         })
         .collect();
-    let missed = missed(write, taken);
-    if !missed.is_empty() {
-        let replicas: usize = missed.values().map(Vec::len).sum();
+    let not_taken = not_taken(write, taken);
+    if !not_taken.is_empty() {
+        let replicas: usize = not_taken.values().map(Vec::len).sum();
         tracing::warn!(uid, replicas, "replicas missed a write");
     }
-    let mut lost = BTreeSet::new();
-    cluster
-        .change(|cluster_state| {
-            lost = cluster_state.commit(&write.writers, |node| taken.contains_key(node), silent)
-        })
-        .await?;
-    let failure = (!lost.is_empty()).then(|| {
-        tracing::error!(uid, shards = ?lost, "no replica of some shards accepted a write");
-        not_written(&lost, "no replica took them")
-    });
-    let now = cluster.clock.wall();
-    let ending = failure.as_ref().map(|failure| Ending {
-        status: TaskStatus::Failed,
-        details: nothing_done(write.task.details.as_ref()),
-        error: Some(failure.body.clone()),
-        started_at: Some(now),
-        finished_at: now,
-    });
-    let found = cluster
-        .ledger
-        .call(move |connection| {
-            late_tasks::store_missed(connection, uid, &missed)?;
-            intents::sent(connection, uid, &node_tasks)?;
-            if let Some(ending) = &ending {
-                tasks::finish(connection, uid, ending)?;
-            }
-            intents::all_node_tasks(connection, uid)
-        })
-        .await?;
+    let stored =
+        Stored { uid, details: write.task.details.clone(), now: cluster.clock.wall(), node_tasks, not_taken };
+    let (found, failure) = if stored.not_taken.is_empty() && is_whole(&cluster.cluster_state(), write) {
+        // Nearly always: the replicas do not change, and writes need not wait for each other.
+        (cluster.ledger.call(move |connection| stored.store(connection, None)).await?, None)
+    } else {
+        let recorder = cluster.mover.recorder.clone();
+        let (index, writers) = (write.index.clone(), write.writers.clone());
+        let took: BTreeSet<NodeName> = taken.keys().cloned().collect();
+        let (silent, written) = (silent.clone(), written.clone());
+        let decide = move |connection: &_, cluster_state: &mut ClusterState| {
+            let missed = |shard| missed::kind(&written, shard);
+            let lost = cluster_state.commit(&index, &writers, |node| took.contains(node), &silent, missed);
+            let shards = writers.keys().copied();
+            missed::record(connection, cluster_state, &recorder, &index, shards, &written)?;
+            let failure = (!lost.is_empty()).then(|| {
+                tracing::error!(uid, shards = ?lost, "no replica of some shards accepted a write");
+                not_written(&lost, "no replica took them")
+            });
+            Ok((stored.store(connection, failure.as_ref())?, failure))
+        };
+        cluster.change_stored(decide).await?
+    };
     cluster.tracked_tasks.add(TrackedTask {
         task: write.task.clone(),
         node_tasks: found,
         effect: Effect::None,
         indexed: indexed(&write.operation),
+        written: written.clone(),
         guard: None,
     });
     // Only after the task is tracked: a move that reads the recording must find the write among the tasks that it waits for.
     for shard in &write.record {
-        let ids = written.as_ref().and_then(|written| written.get(shard));
-        cluster.mover.recorder.written(&write.index, *shard, ids);
+        cluster.mover.recorder.written(&write.index, *shard, written.get(shard));
     }
     Ok(failure.map_or_else(|| Ok(write.task.summary()), Err))
+}
+
+/// Whether a write that all of its nodes took changes nothing of the replicas: none is stale in its index, and each shard has one that is
+/// read.
+fn is_whole(cluster_state: &ClusterState, write: &OpenWrite) -> bool {
+    write.writers.iter().all(|(shard, nodes)| {
+        cluster_state.stale.of(&write.index, *shard).next().is_none()
+            && nodes.iter().any(|node| cluster_state.is_whole(&write.index, *shard, node))
+    })
+}
+
+/// What the ledger stores of a decided write, besides the state of replicas.
+struct Stored {
+    uid: u32,
+    details: Option<Value>,
+    now: Nanos,
+    node_tasks: Vec<NodeTask>,
+    not_taken: BTreeMap<NodeName, Vec<Shard>>,
+}
+
+impl Stored {
+    /// Stores it, with the end of a write that has failed. Returns all tasks that nodes have of the write.
+    fn store(&self, connection: &Connection, failure: Option<&ApiError>) -> Result<Vec<NodeTask>> {
+        late_tasks::store_missed(connection, self.uid, &self.not_taken)?;
+        intents::sent(connection, self.uid, &self.node_tasks)?;
+        if let Some(failure) = failure {
+            let ending = Ending {
+                status: TaskStatus::Failed,
+                details: nothing_done(self.details.as_ref()),
+                error: Some(failure.body.clone()),
+                started_at: Some(self.now),
+                finished_at: self.now,
+            };
+            tasks::finish(connection, self.uid, &ending)?;
+        }
+        intents::all_node_tasks(connection, self.uid)
+    }
 }

@@ -114,6 +114,9 @@ pub async fn check(cluster: &Cluster, kind: &WriteKind, request: Request) -> Res
     if answer.is_success() { Ok(()) } else { Err(refusal(&answer)) }
 }
 
+/// The query parameter of a client's metadata.
+const METADATA: &str = "customMetadata";
+
 /// Sends a request to a node for a temporary index. Returns the index's uid, and the answer.
 async fn ask(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<(String, NodeAnswer)> {
     let probe = format!("miroir-{}", cluster.random.name());
@@ -125,7 +128,8 @@ async fn ask(cluster: &Cluster, kind: &WriteKind, request: Request) -> Result<(S
         WriteKind::DeleteByFilter => &["documents", "delete"],
         WriteKind::Edit => &["documents", "edit"],
     };
-    let path = ApiPath::of_index(&probe, rest).with_query_of(&request.path);
+    // A node's task with metadata of the client's would count as a part of the write that the metadata names.
+    let path = ApiPath::of_index(&probe, rest).with_query_of(&request.path).without(METADATA);
     let request = Request { path, authority: Authority::Master, ..request };
     let answer = cluster.ask_any(&request).await?;
     Ok((probe, answer))

@@ -9,3 +9,4 @@ pub mod edit;
 mod node_task;
 pub mod preflight;
 pub mod recovery;
+mod writers;

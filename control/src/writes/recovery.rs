@@ -1,12 +1,13 @@
 //! Recovers begins without a commit, after the gateway or the control plane has died: fence the key, wait, ask the nodes,
 //! decide.
 
-use super::{accepted, commit};
+use super::{accepted, commit, edit};
 use crate::{
     base::{error::Result, log},
     cluster::{
         Cluster,
         locks::Scope,
+        missed::WrittenIds,
         open_writes::{OpenWrite, UndecidedWrite},
     },
     domain::intent::Intent,
@@ -14,7 +15,7 @@ use crate::{
     ledger::{intents, tasks},
 };
 use futures_util::future::join_all;
-use miroir_core::{node_name::NodeName, shard::Shard};
+use miroir_core::{node_name::NodeName, protocol::WriteOperation, shard::Shard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -49,7 +50,9 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Res
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
         }
-        match commit::apply(cluster, &write, &taken, &found.silent, None).instrument(span.clone()).await {
+        // A gateway that sends no commit does not say which documents it wrote.
+        let decided = commit::apply(cluster, &write, &taken, &found.silent, WrittenIds::new());
+        match decided.instrument(span.clone()).await {
             Ok(decision) => {
                 write.decision.send_replace(Some(decision));
                 write.decided();
@@ -122,6 +125,9 @@ pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(Duration::from_millis(250).min(cluster.options.commit_timeout)).await;
         let overdue = cluster.open.take_older(cluster.options.commit_timeout);
+        let is_edit = |write: &UndecidedWrite| matches!(write.operation, WriteOperation::Edit { .. });
+        let (edits, overdue): (Vec<_>, Vec<_>) = overdue.into_iter().partition(is_edit);
+        edits.into_iter().for_each(|write| edit::resume(&cluster, write));
         if let Err(error) = recover(&cluster, overdue).await {
             tracing::error!(error = %error.chain(), "a write could not be recovered yet");
         }

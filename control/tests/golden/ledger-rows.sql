@@ -1,4 +1,4 @@
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 CREATE TABLE behind (node TEXT PRIMARY KEY) STRICT;
 CREATE TABLE epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NULL, state TEXT NOT NULL) STRICT;
 CREATE TABLE examined (node TEXT PRIMARY KEY, next INTEGER NOT NULL, anchor TEXT) STRICT;
@@ -12,6 +12,10 @@ CREATE TABLE intents (uid INTEGER PRIMARY KEY, state TEXT NOT NULL, body TEXT NO
 CREATE TABLE leases (vm TEXT PRIMARY KEY) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE missed (uid INTEGER NOT NULL, node TEXT NOT NULL, shards TEXT NOT NULL, PRIMARY KEY (uid, node)) STRICT;
+CREATE TABLE missed_documents (
+    index_uid TEXT NOT NULL, node TEXT NOT NULL, shard INTEGER NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (index_uid, node, shard, id)
+) STRICT;
 CREATE TABLE node_tasks (
     uid INTEGER NOT NULL,
     node TEXT NOT NULL,
@@ -26,6 +30,10 @@ CREATE TABLE placement (
     PRIMARY KEY (shard, node)
 ) STRICT;
 CREATE TABLE settings (index_uid TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE stale (
+    index_uid TEXT NOT NULL, node TEXT NOT NULL, shard INTEGER NOT NULL, missed TEXT NOT NULL,
+    PRIMARY KEY (index_uid, node, shard)
+) STRICT;
 CREATE TABLE steps (id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE tasks (
     uid INTEGER PRIMARY KEY,
@@ -90,7 +98,10 @@ INSERT INTO meta (key, value) VALUES ('replication', '2');
 INSERT INTO meta (key, value) VALUES ('rules', '[{"uid":"r","place":0,"body":{"precedence":1}}]');
 INSERT INTO meta (key, value) VALUES ('server_name', 'here');
 INSERT INTO meta (key, value) VALUES ('shards', '2');
+INSERT INTO meta (key, value) VALUES ('stale_by_index', 'true');
 INSERT INTO meta (key, value) VALUES ('version', '9');
+INSERT INTO missed_documents (index_uid, node, shard, id) VALUES ('movies', 'a', 0, '1');
+INSERT INTO missed_documents (index_uid, node, shard, id) VALUES ('movies', 'a', 0, 'it''s');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'a', 7, 'main', '[0,1]', 'enqueued');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'b', 7, 'extra', '[]', 'interrupted');
 INSERT INTO placement (shard, position, node, state) VALUES (0, 0, 'a', 'active');
@@ -99,6 +110,8 @@ INSERT INTO placement (shard, position, node, state) VALUES (1, 0, 'a', 'leaving
 INSERT INTO placement (shard, position, node, state) VALUES (1, 1, 'b', 'missed:7');
 INSERT INTO placement (shard, position, node, state) VALUES (1, 2, 'c', 'removing');
 INSERT INTO settings (index_uid, body) VALUES ('movies', '{"rankingRules":["sort"],"synonyms":{"a":["b"]}}');
+INSERT INTO stale (index_uid, node, shard, missed) VALUES ('books', 'a', 0, 'anything');
+INSERT INTO stale (index_uid, node, shard, missed) VALUES ('movies', 'a', 0, 'recorded');
 INSERT INTO steps (id, body) VALUES (1, '{"kind":"instance","method":"POST","path":"/keys","body":"{\"uid\":\"x\"}","kept":"nothing"}');
 INSERT INTO steps (id, body) VALUES (2, '{"kind":"instance","method":"POST","path":"/keys","body":"{\"uid\":\"x\"}","kept":"network"}');
 INSERT INTO steps (id, body) VALUES (3, '{"kind":"instance","method":"POST","path":"/keys","body":"{\"uid\":\"x\"}","kept":{"workspace":"w"}}');

@@ -1,4 +1,4 @@
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 CREATE TABLE behind (node TEXT PRIMARY KEY) STRICT;
 CREATE TABLE epochs (key_uid TEXT PRIMARY KEY, gateway TEXT NOT NULL, state TEXT NOT NULL) STRICT;
 CREATE TABLE examined (node TEXT PRIMARY KEY, next INTEGER NOT NULL, anchor TEXT) STRICT;
@@ -12,6 +12,10 @@ CREATE TABLE intents (uid INTEGER PRIMARY KEY, state TEXT NOT NULL, body TEXT NO
 CREATE TABLE leases (vm TEXT PRIMARY KEY) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE missed (uid INTEGER NOT NULL, node TEXT NOT NULL, shards TEXT NOT NULL, PRIMARY KEY (uid, node)) STRICT;
+CREATE TABLE missed_documents (
+    index_uid TEXT NOT NULL, node TEXT NOT NULL, shard INTEGER NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (index_uid, node, shard, id)
+) STRICT;
 CREATE TABLE node_tasks (
     uid INTEGER NOT NULL,
     node TEXT NOT NULL,
@@ -26,6 +30,10 @@ CREATE TABLE placement (
     PRIMARY KEY (shard, node)
 ) STRICT;
 CREATE TABLE settings (index_uid TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE stale (
+    index_uid TEXT NOT NULL, node TEXT NOT NULL, shard INTEGER NOT NULL, missed TEXT NOT NULL,
+    PRIMARY KEY (index_uid, node, shard)
+) STRICT;
 CREATE TABLE steps (id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE tasks (
     uid INTEGER PRIMARY KEY,
@@ -64,6 +72,8 @@ INSERT INTO leases (vm) VALUES ('vm');
 INSERT INTO meta (key, value) VALUES ('chatCompletions', '{"support":{"orgId":"o"}}');
 INSERT INTO meta (key, value) VALUES ('desired', '[["n2","n1"],["n0","n1"],["n0","n2"],["n0","n1"]]');
 INSERT INTO meta (key, value) VALUES ('floor', '<version>');
+INSERT INTO meta (key, value) VALUES ('instance', '<random>');
+INSERT INTO meta (key, value) VALUES ('instance/<random>', '1');
 INSERT INTO meta (key, value) VALUES ('keys', 'equal');
 INSERT INTO meta (key, value) VALUES ('leases', 'known');
 INSERT INTO meta (key, value) VALUES ('legacy_search', 'true');
@@ -71,9 +81,11 @@ INSERT INTO meta (key, value) VALUES ('network', '{"self":null,"remotes":null,"s
 INSERT INTO meta (key, value) VALUES ('next_task', '9');
 INSERT INTO meta (key, value) VALUES ('nodes', '[{"name":"n0","url":"http://127.0.0.1:<port>/","cluster":"n0","weight":1,"zone":null,"since":<version>,"draining":false,"leaving":false},{"name":"n1","url":"http://127.0.0.1:<port>/","cluster":"n1","weight":1,"zone":null,"since":<version>,"draining":false,"leaving":false},{"name":"n2","url":"http://127.0.0.1:<port>/","cluster":"n2","weight":1,"zone":null,"since":<version>,"draining":false,"leaving":false}]');
 INSERT INTO meta (key, value) VALUES ('pace', '{"shardsAtOnce":2}');
+INSERT INTO meta (key, value) VALUES ('place', '<place>');
 INSERT INTO meta (key, value) VALUES ('read_key', '<random>');
 INSERT INTO meta (key, value) VALUES ('replication', '2');
 INSERT INTO meta (key, value) VALUES ('shards', '4');
+INSERT INTO meta (key, value) VALUES ('stale_by_index', 'true');
 INSERT INTO meta (key, value) VALUES ('version', '<version>');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'n0', 'extra', '[]', 'settled');
 INSERT INTO node_tasks (uid, node, node_task, step, shards, state) VALUES (0, 'n0', 'extra', '[]', 'settled');

@@ -85,6 +85,7 @@ fn gateways_and_the_control_plane_speak_as_they_did() {
         unreached: vec!["b".into()],
         needed: Some(2),
         has_heard: Some(true),
+        stale_by_index: true,
         waits: true,
         without_cluster: vec!["b".into()],
         newest: 4,

@@ -15,7 +15,7 @@ use miroir_control::{
         task::TaskStatus,
     },
     ledger::{
-        self, Ledger, catalogue, fields, intents, leases, settings, steps,
+        self, Ledger, catalogue, fields, intents, leases, settings, stale, steps,
         tasks::{self, Ending, NewTask},
         webhooks, write_keys,
     },
@@ -89,6 +89,9 @@ async fn fill(ledger: &Ledger) {
     let stored = ledger.call(|connection| {
         leases::know_leases(connection)?;
         catalogue::store(connection, &ClusterState::default(), &cluster_state())?;
+        let ids = ["1".to_owned(), "it's".to_owned()].into();
+        let (index, node, shard) = ("movies".to_owned(), "a".into(), Shard(0));
+        stale::add(connection, &stale::MissedDocuments { index, node, shard, ids })?;
         leases::store_leases(connection, &["vm-1".to_owned(), "vm-2".to_owned()])?;
         for (number, gateway) in ["g", "mover/a"].into_iter().enumerate() {
             let key = uuid::Uuid::from_u128(number as u128);

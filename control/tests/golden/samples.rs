@@ -3,11 +3,11 @@
 use miroir_control::{
     base::config::NodeConfig,
     domain::{
-        cluster_state::{ClusterState, Index, Member, Replica, ReplicaState},
+        cluster_state::{ClusterState, Index, Member, Missed, Replica, ReplicaState, StaleInIndexes},
         search_rules::SearchRule,
     },
 };
-use miroir_core::{error::ErrorBody, protocol::WriteOperation};
+use miroir_core::{error::ErrorBody, protocol::WriteOperation, shard::Shard};
 use serde_json::json;
 
 /// A node of a cluster.
@@ -31,6 +31,9 @@ pub fn index(primary_key: Option<&str>) -> Index {
 /// A cluster in which everything is there once.
 pub fn cluster_state() -> ClusterState {
     let replica = |node: &str, state| Replica { node: node.into(), state };
+    let mut stale = StaleInIndexes::default();
+    stale.insert("movies", "a", Shard(0), Missed::Recorded);
+    stale.insert("books", "a", Shard(0), Missed::Anything);
     ClusterState {
         version: 9,
         nodes: vec![member("a", false, false), member("b", true, false), member("c", true, true)],
@@ -43,6 +46,8 @@ pub fn cluster_state() -> ClusterState {
                 replica("c", ReplicaState::Removing),
             ],
         ],
+        stale,
+        stale_by_index: true,
         desired: vec![vec!["a".into(), "b".into()], vec!["c".into()]],
         floor: 4,
         indexes: [("movies".to_owned(), index(Some("id"))), ("books".to_owned(), index(None))].into(),

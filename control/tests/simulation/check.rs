@@ -4,7 +4,7 @@ mod reads;
 
 use super::{
     client::{self, Seen},
-    model::{Expected, Model, unsure},
+    model::{Model, unsure},
     plan::{Action, Fault, Part, Plan},
     world::{Party, World},
 };
@@ -100,6 +100,7 @@ fn unrest(world: &World) -> Vec<String> {
     add(!cluster.is_ready(), "the control plane has not started".to_owned());
     let inactive = state.replicas.iter().flatten().filter(|replica| !replica.is_active()).count();
     add(inactive > 0, format!("{inactive} replicas are not active"));
+    add(!state.stale.is_empty(), format!("{} replicas are stale in an index", state.stale.count()));
     add(state.is_moving(), "replicas are moving".to_owned());
     add(!state.behind.is_empty(), format!("{:?} are behind", state.behind));
     add(!state.changing.is_empty(), "settings are changing".to_owned());
@@ -111,7 +112,8 @@ fn unrest(world: &World) -> Vec<String> {
     let away = away + cluster.nodes().iter().filter(|node| !node.is_up()).count();
     add(away > 0, format!("{away} nodes are away, or count as away"));
     let is_stopped = world.now < world.control_stopped_until;
-    add(is_stopped || world.network.is_troubled(world.now), "faults go on".to_owned());
+    let is_troubled = world.network.is_troubled(world.now) || world.setup.disk.is_full();
+    add(is_stopped || is_troubled, "faults go on".to_owned());
     let busy = world.nodes.values().filter(|node| state.member(&node.name).is_some());
     let busy = busy.filter(|node| node.tasks.values().any(|task| !task.is_over())).count();
     add(busy > 0, format!("{busy} nodes have tasks"));
@@ -290,7 +292,7 @@ impl Truth {
                 for id in 0..10 {
                     let shard =
                         Shard::of_document(&id.to_string(), u16::try_from(state.replicas.len()).unwrap());
-                    let is_active = state.active(shard).any(|active| *active == *node.name.as_str());
+                    let is_active = state.is_whole(name, shard, &node.name);
                     let found = of_node.documents.get(&id.to_string()).map(untagged);
                     let expected = index.documents.get(&id).cloned().unwrap_or_default();
                     if is_active && !expected.is_open && found != expected.content {

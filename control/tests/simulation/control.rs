@@ -180,6 +180,7 @@ impl Control {
             let loaded = tokio::time::timeout(Duration::from_millis(1), loading).await.ok()?.ok()?;
             let write_timeout = setup.config.limits.write_timeout_ms;
             let options = Options {
+                place: Some("the disk".into()),
                 read_key: loaded.read_key,
                 user_master_key: true,
                 commit_timeout: Duration::from_millis(write_timeout + 5_000),
@@ -220,7 +221,7 @@ impl Control {
             let started = self.runtime.block_on(starting);
             return !started.unwrap_or(false) || self.process.is_dead();
         }
-        self.process.is_dead()
+        self.process.is_dead() || self.cluster.instance.is_stopped()
     }
 
     /// Moves the time of day.

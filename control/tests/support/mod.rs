@@ -35,6 +35,10 @@ pub struct Memory {
     pub ends: Option<&'static str>,
     /// Requests whose path starts with this prefix are refused from now on.
     pub refuses: Option<&'static str>,
+    /// Requests whose path ends with this suffix are answered with 503 from now on, but for the next few.
+    pub fails: Option<(&'static str, usize)>,
+    /// A task that it takes when its documents are read next.
+    pub takes_next: Option<Value>,
 }
 
 /// A fake node.
@@ -58,7 +62,7 @@ impl FakeNode {
             .route("/indexes", get(indexes).fallback(take))
             .route("/indexes/{index}/settings", get(settings).fallback(take))
             .route("/indexes/{index}/fields", post(nothing).fallback(take))
-            .route("/indexes/{index}/documents/fetch", post(nothing))
+            .route("/indexes/{index}/documents/fetch", post(documents))
             .fallback(any(take))
             .with_state(memory.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,7 +151,7 @@ async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -
 }
 
 /// When everything happens on a fake node.
-const MOMENT: &str = "2024-01-01T00:00:00Z";
+pub const MOMENT: &str = "2024-01-01T00:00:00Z";
 
 /// All indexes have the same settings.
 async fn settings() -> Json<Value> {
@@ -171,6 +175,15 @@ async fn indexes(memory: State<Arc<Mutex<Memory>>>) -> Json<Value> {
     Json(json!({"results": results, "offset": 0, "limit": 1000, "total": results.len()}))
 }
 
+async fn documents(memory: State<Arc<Mutex<Memory>>>) -> Json<Value> {
+    {
+        let mut memory = memory.lock().unwrap();
+        let task = memory.takes_next.take();
+        memory.tasks.extend(task);
+    }
+    nothing().await
+}
+
 /// It keeps no documents.
 async fn nothing() -> Json<Value> {
     Json(json!({"results": [], "offset": 0, "limit": 20, "total": 0}))
@@ -186,6 +199,14 @@ async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCod
         let error =
             json!({"message": "refused", "code": "bad_request", "type": "invalid_request", "link": ""});
         return (StatusCode::BAD_REQUEST, Json(error));
+    }
+    if let Some((suffix, left)) = &mut memory.fails
+        && parts.uri.path().ends_with(*suffix)
+    {
+        if *left == 0 {
+            return (StatusCode::SERVICE_UNAVAILABLE, Json(Value::Null));
+        }
+        *left -= 1;
     }
     if parts.uri.path().starts_with("/keys") {
         let status = if parts.method == "POST" { StatusCode::CREATED } else { StatusCode::OK };

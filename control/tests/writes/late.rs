@@ -1,7 +1,10 @@
 //! Requests that nodes take after the control plane has decided that they did not.
 
 use super::support::{Control, ControlBuilder, FakeNode, commit, control, enqueued, until};
-use miroir_control::cluster::locks::{LockGuard, Scope};
+use miroir_control::{
+    cluster::locks::{LockGuard, Scope},
+    ledger::tasks::{self, NewTask},
+};
 use miroir_core::{
     protocol::{COMMIT_PATH, NodeOutcome, NodeResult},
     shard::Shard,
@@ -22,14 +25,14 @@ async fn missed_by_one(control: &Control, a: &FakeNode) -> (u32, String) {
 
 fn active(control: &Control) -> Vec<String> {
     let cluster_state = control.cluster.cluster_state();
-    let mut active: Vec<String> = cluster_state.active(Shard(1)).map(ToString::to_string).collect();
+    let mut active: Vec<String> = cluster_state.whole("movies", Shard(1)).map(ToString::to_string).collect();
     active.sort();
     active
 }
 
 /// A lock that keeps the mover from handing over, and no writer.
 async fn hold(control: &Control) -> LockGuard {
-    control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await
+    control.cluster.locks.lock(Scope::shards("movies", &[Shard(1)])).await
 }
 
 #[tokio::test]
@@ -44,8 +47,10 @@ async fn a_replica_that_takes_a_request_late_is_repaired_again() {
     b.add_documents("movies", uid, &key).await;
     until("stale", || active(&control) == ["n0"]).await;
     assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen + 1);
-    let others = control.cluster.cluster_state().stale_on("n1");
-    assert_eq!(others, [Shard(1)], "the write had no other shard");
+    let state = control.cluster.cluster_state();
+    let stale: Vec<_> =
+        state.stale.iter().map(|(index, node, shard, _)| (index, node.as_str(), shard)).collect();
+    assert_eq!(stale, [("movies", "n1", Shard(1))], "the write had no other shard and no other index");
     drop(held);
     until("repaired", || active(&control) == ["n0", "n1"]).await;
     assert_eq!(control.task(uid).await["status"], "succeeded");
@@ -78,7 +83,11 @@ async fn what_was_counted_is_not_late_when_its_task_was_deleted() {
     let control = control(folder.path(), &[&a, &b]).await;
     let (_, key) = missed_by_one(&control, &a).await;
     let seen = control.cluster.late_tasks.seen(&"n1".into());
-    b.add_documents("movies", 4_000_000, &key).await;
+    let deleted = control.cluster.ledger.call(|connection| {
+        let uid = tasks::insert(connection, &NewTask::default(), 0)?.uid;
+        tasks::forget(connection, uid).map(|()| uid)
+    });
+    b.add_documents("movies", deleted.await.unwrap(), &key).await;
     let node = control.cluster.node("n1").unwrap();
     miroir_control::fencing::late_tasks::examine(&control.cluster, &node).await.unwrap();
     assert_eq!(control.cluster.late_tasks.seen(&"n1".into()), seen);

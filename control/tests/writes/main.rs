@@ -1,8 +1,11 @@
 //! Tests of begin, commit, task tracking and recovery, with fake nodes that accept everything.
 #![allow(missing_docs, reason = "tests")]
 
+mod copies;
+mod edits;
 mod late;
 mod recovery;
+mod stale;
 #[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../support/mod.rs"]
 mod support;
@@ -65,11 +68,13 @@ async fn a_replica_that_missed_a_write_is_stale_before_the_client_hears_of_it() 
     report(version).await;
     let taken = enqueued("n0", a.add_documents("movies", uid, &key).await);
     let missed = NodeResult { node: "n1".into(), outcome: NodeOutcome::Unknown };
-    // Hold a lock that the mover needs; otherwise it would repair the replica at once.
-    let _held = control.cluster.locks.lock(Scope::shards("other", &[Shard(1)])).await;
+    // Wait in line for a lock that the mover needs; otherwise it would repair the replica at once.
+    let cluster = control.cluster.clone();
+    let _held = tokio::spawn(async move { cluster.locks.lock(Scope::shards("movies", &[Shard(1)])).await });
+    tokio::task::yield_now().await;
     control.internal(COMMIT_PATH, &commit(uid, vec![taken, missed])).await;
     let cluster_state = control.cluster.cluster_state();
-    assert_eq!(cluster_state.active(Shard(1)).collect::<Vec<_>>(), ["n0"]);
+    assert_eq!(cluster_state.whole("movies", Shard(1)).collect::<Vec<_>>(), ["n0"]);
     assert!(cluster_state.version > version);
     // The task does not end while a gateway may still read the stale replica.
     for _ in 0..5 {
@@ -154,7 +159,7 @@ async fn a_write_that_a_part_of_its_shards_took_is_not_acknowledged() {
     let control = control(folder.path(), &nodes.each_ref()).await;
     let (uid, key) = control.begin("movies", &[0, 1, 2, 3]).await;
     let cluster_state = control.cluster.cluster_state();
-    let of_first = |shard: &Shard| cluster_state.writers(*shard).any(|node| node == "n0");
+    let of_first = |shard: &Shard| cluster_state.writers("movies", *shard).any(|node| node == "n0");
     let lost: Vec<String> =
         cluster_state.shards().filter(|shard| !of_first(shard)).map(|shard| shard.0.to_string()).collect();
     assert!(!lost.is_empty() && lost.len() < 4, "{lost:?}");
@@ -218,7 +223,7 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);
     let control = control(folder.path(), &[&a, &b]).await;
-    let recording = control.cluster.mover.recorder.start([Shard(1)]);
+    let recording = control.cluster.mover.recorder.start(None, [Shard(1)]);
     let (uid, key) = control.begin("movies", &[1]).await;
     for node in [&a, &b] {
         node.memory.lock().unwrap().ends = Some("enqueued");

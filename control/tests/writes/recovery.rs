@@ -123,7 +123,7 @@ async fn what_may_come_late_is_refused_before_a_repair_and_tears_no_other_write(
     ];
     let (status, _) = control.internal(COMMIT_PATH, &commit(first, results)).await;
     assert_eq!(status, 200);
-    let active = || control.cluster.cluster_state().active(Shard(1)).count();
+    let active = || control.cluster.cluster_state().whole("movies", Shard(1)).count();
     // The gateway gets another key, and a write that it began under the old key is still accepted.
     let begun = Instant::now();
     let commit = async |index: &str, uid: u32, key: &str| {
@@ -182,7 +182,7 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")));
         assert_eq!(control.task(uid).await["code"], "task_not_found");
         assert_eq!(
-            control.cluster.cluster_state().active(Shard(1)).count(),
+            control.cluster.cluster_state().whole("movies", Shard(1)).count(),
             2,
             "both replicas are still active"
         );

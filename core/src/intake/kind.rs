@@ -25,6 +25,7 @@ pub(super) enum Kind {
         body: Vec<u8>,
     },
     DocumentRead {
+        index: String,
         id: String,
     },
     Documents {

@@ -104,6 +104,7 @@ impl Lease {
             newest: newest.map_or_else(|| topology.version(), |newest| newest.version()),
             needed: Some(self.needed),
             has_heard: Some(self.has_heard),
+            stale_by_index: true,
             ..told
         }
     }

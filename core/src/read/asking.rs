@@ -1,13 +1,13 @@
 //! Asks nodes for their slices of a scatter query.
 
-use super::{Asked, Context, Native, Phase, Read, Why, is_refusal};
+use super::{Asked, Context, Native, Phase, Read, Why, is_refusal, lacks_known_index};
 use crate::{
     fan_out::{self, FanOutPlan},
     http::{CallId, Callout, Outcome},
     progress::Progress,
     scatter_query::{Broken, Gathered, Part, QuerySlice, ScatterQuery},
     shard::Shard,
-    topology::OnMissingShards,
+    topology::{OnMissingShards, StaleInIndex},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -81,6 +81,11 @@ impl Asking {
                 self.parts.insert(at, Part { call: id, node, slices, body: answer.body });
                 self.go_on(context, Vec::new())
             }
+            Outcome::Answered(refusal)
+                if lacks_known_index(&context.topology, &refusal) && self.has_stand_in(&context, &asked) =>
+            {
+                self.without(context, &asked)
+            }
             Outcome::Answered(refusal) if is_refusal(refusal.status) => {
                 let why = Why::Refused { refusal, scatter_query: self.scatter_query };
                 Native::ask(context, why, Some(asked.node), self.pending)
@@ -95,21 +100,7 @@ impl Asking {
         mut context: Context,
         wanted: impl Iterator<Item = (usize, &'s [Shard])>,
     ) -> Progress<Read> {
-        let mut plans: HashMap<(u64, &[Shard]), FanOutPlan> = HashMap::new();
-        let mut by_node: BTreeMap<u16, Vec<QuerySlice>> = BTreeMap::new();
-        for (unit, shards) in wanted {
-            let seed = match &self.nodes {
-                Nodes::Planned(seeds) => seeds.get(unit).copied().unwrap_or(0),
-                Nodes::Pinned(_) => 0,
-            };
-            let plan = plans.entry((seed, shards)).or_insert_with(|| {
-                fan_out::plan(&context.topology, shards.iter().copied(), &context.failed, seed)
-            });
-            context.missing.extend(&plan.missing);
-            for (node, shards) in &plan.asks {
-                by_node.entry(*node).or_default().push(QuerySlice { unit, shards: shards.clone() });
-            }
-        }
+        let by_node = self.plan(&mut context, wanted);
         let mut calls = Vec::with_capacity(by_node.len());
         for (node, slices) in by_node {
             let asked = Asked { node, slices: Arc::from(slices) };
@@ -118,6 +109,35 @@ impl Asking {
             calls.push(call);
         }
         self.go_on(context, calls)
+    }
+
+    /// What each node is asked for, of these shards of these units.
+    fn plan<'s>(
+        &self,
+        context: &mut Context,
+        wanted: impl Iterator<Item = (usize, &'s [Shard])>,
+    ) -> BTreeMap<u16, Vec<QuerySlice>> {
+        let topology = Arc::clone(&context.topology);
+        let stale = &topology.config().stale;
+        let mut plans: HashMap<(u64, &[Shard], Vec<&StaleInIndex>), FanOutPlan> = HashMap::new();
+        let mut by_node: BTreeMap<u16, Vec<QuerySlice>> = BTreeMap::new();
+        for (unit, shards) in wanted {
+            // Nearly always, no replica is stale.
+            let stale =
+                if stale.is_empty() { Vec::new() } else { stale.of(&self.scatter_query.indexes(unit)) };
+            let seed = match &self.nodes {
+                Nodes::Planned(seeds) => seeds.get(unit).copied().unwrap_or(0),
+                Nodes::Pinned(_) => 0,
+            };
+            let plan = plans.entry((seed, shards, stale.clone())).or_insert_with(|| {
+                fan_out::plan(&topology, &stale, shards.iter().copied(), &context.failed, seed)
+            });
+            context.missing.extend(&plan.missing);
+            for (node, shards) in &plan.asks {
+                by_node.entry(*node).or_default().push(QuerySlice { unit, shards: shards.clone() });
+            }
+        }
+        by_node
     }
 
     /// Waits for what is under way; gathers once nothing is.
@@ -175,6 +195,17 @@ impl Asking {
             }
         }
         answered.contains(&false)
+    }
+
+    /// Whether other nodes have all that this one was asked for.
+    fn has_stand_in(&self, context: &Context, asked: &Asked) -> bool {
+        let mut failed = context.failed.clone();
+        failed.insert(asked.node);
+        let topology = &context.topology;
+        asked.slices.iter().all(|slice| {
+            let stale = topology.config().stale.of(&self.scatter_query.indexes(slice.unit));
+            fan_out::plan(topology, &stale, slice.shards.iter().copied(), &failed, 0).missing.is_empty()
+        })
     }
 
     /// Replans the slices of a node that failed.

@@ -62,7 +62,8 @@ impl Estimate {
         if sent(nodes, most, text).saturating_mul(2) <= SMALL {
             return None;
         }
-        let nodes = fan_out::plan(topology, topology.shards(), &BTreeSet::new(), 0).asks.len() as u64;
+        // Only the number of nodes counts here, and not which of their replicas are stale in an index.
+        let nodes = fan_out::plan(topology, &[], topology.shards(), &BTreeSet::new(), 0).asks.len() as u64;
         let is_hybrid = |text: &[u8]| memmem::find(text, b"hybrid").is_some();
         let (queries, hybrid, hybrid_text) = match route {
             Route::MultiSearch => match serde_json::from_slice(body) {

@@ -13,6 +13,7 @@ pub use estimate::{Estimate, SMALL};
 
 use crate::{
     content_type::ContentType,
+    error::{Code, ErrorBody},
     http::{Answer, CallId, Outcome, Reply, RequestHead},
     progress::Progress,
     route::Route,
@@ -132,6 +133,16 @@ fn is_refusal(status: u16) -> bool {
     (400..500).contains(&status) && !matches!(status, 408 | 429)
 }
 
+/// Whether a node says that it does not have an index of the catalogue: it has lost its disk, and the control plane does not know it yet.
+pub(crate) fn lacks_known_index(topology: &Topology, answer: &Answer) -> bool {
+    let is_known = |error: ErrorBody| {
+        let named = error.message.split_once("Index `").and_then(|(_, rest)| rest.split('`').next());
+        error.code == Code::INDEX_NOT_FOUND.name()
+            && named.is_some_and(|name| topology.config().indexes.contains_key(name))
+    };
+    answer.status == 404 && serde_json::from_slice(&answer.body).is_ok_and(is_known)
+}
+
 /// A node's error, for the client.
 pub(crate) fn node_error_reply(answer: Answer) -> Reply {
     Reply::json(answer.status, scrub::error(&answer.body))
@@ -141,5 +152,9 @@ pub(crate) fn node_error_reply(answer: Answer) -> Reply {
 mod deep_hybrid_tests;
 #[cfg(test)]
 mod deep_tests;
+#[cfg(test)]
+mod stale_tests;
+#[cfg(test)]
+mod stand_in_tests;
 #[cfg(test)]
 mod tests;

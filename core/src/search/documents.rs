@@ -204,6 +204,10 @@ impl ScatterQuery for DocumentList {
         vec![hash.digest()]
     }
 
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.index]
+    }
+
     fn hits(&self) -> u64 {
         self.end()
     }

@@ -66,6 +66,10 @@ impl ScatterQuery for FacetSearch {
         vec![xxh3_64(&body)]
     }
 
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.index]
+    }
+
     fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
         let shards = shards_of(slices);
         let filter = with_shards(self.parameters.get("filter").map(|filter| &**filter), &shards);

@@ -131,6 +131,10 @@ impl ScatterQuery for SimilarCheck {
         self.0.seeds()
     }
 
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.0.index]
+    }
+
     fn shards(&self, _: &Topology) -> Vec<Shard> {
         vec![self.0.shard]
     }
@@ -147,6 +151,10 @@ impl ScatterQuery for SimilarCheck {
 impl ScatterQuery for Vector {
     fn seeds(&self) -> Vec<u64> {
         self.0.seeds()
+    }
+
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.0.index]
     }
 
     fn shards(&self, _: &Topology) -> Vec<Shard> {
@@ -178,6 +186,10 @@ impl ScatterQuery for Vector {
 impl ScatterQuery for Alone {
     fn seeds(&self) -> Vec<u64> {
         self.0.seeds()
+    }
+
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.0.index]
     }
 
     fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {
@@ -236,6 +248,10 @@ impl Alone {
 impl ScatterQuery for Near {
     fn seeds(&self) -> Vec<u64> {
         vec![self.query.seed()]
+    }
+
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.query.index]
     }
 
     fn ask(&self, slices: &[QuerySlice]) -> NodeRequest {

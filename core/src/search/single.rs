@@ -59,6 +59,10 @@ impl ScatterQuery for Search {
         vec![self.0.seed()]
     }
 
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        vec![&self.0.index]
+    }
+
     fn hits(&self) -> u64 {
         self.0.end()
     }

@@ -1,5 +1,6 @@
 //! The topology in its JSON form: the configuration of the filter.
 
+use super::StaleReplicas;
 use crate::{node_name::NodeName, trace::TracingConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -19,6 +20,10 @@ pub struct TopologyConfig {
     pub nodes: Vec<NodeConfig>,
     /// For each shard, the positions of the nodes whose replicas may be read. Its length is the number of shards.
     pub placement: Vec<Vec<u16>>,
+    /// Those of these replicas that miss something of an index, and must not be read for it. A filter that does not know this
+    /// key refuses a topology that has it: see [`crate::protocol::Report::stale_by_index`].
+    #[serde(default, skip_serializing_if = "StaleReplicas::is_empty")]
+    pub stale: StaleReplicas,
     /// The index catalogue.
     #[serde(default)]
     pub indexes: BTreeMap<String, IndexConfig>,
@@ -59,33 +64,6 @@ pub struct TopologyConfig {
     /// Bounds on time and memory.
     #[serde(default)]
     pub limits: Limits,
-}
-
-impl TopologyConfig {
-    /// Version 1 of a topology: these nodes, whose Envoy clusters have their names, and which of them hold each shard. Everything else is
-    /// by default.
-    #[must_use]
-    pub fn of<R: Into<Vec<u16>>>(nodes: &[&str], placement: impl IntoIterator<Item = R>) -> Self {
-        let node = |name: &&str| NodeConfig { name: (*name).into(), cluster: (*name).to_owned() };
-        Self {
-            schema: SCHEMA,
-            version: 1,
-            nodes: nodes.iter().map(node).collect(),
-            placement: placement.into_iter().map(Into::into).collect(),
-            indexes: BTreeMap::new(),
-            control: None,
-            read_key: None,
-            internal_key: None,
-            fan_out: FanOut::default(),
-            on_missing_shards: OnMissingShards::default(),
-            on_lost_control: OnLostControl::default(),
-            path_prefix: None,
-            server_name: None,
-            legacy_search: false,
-            tracing: None,
-            limits: Limits::default(),
-        }
-    }
 }
 
 /// One Meilisearch node.

@@ -2,8 +2,11 @@
 
 mod config;
 mod hold;
+mod plain;
+mod stale;
 
 pub use hold::{Hold, Topologies};
+pub use stale::{StaleInIndex, StaleReplicas};
 
 pub use config::{
     ControlConfig, FacetValuesSort, FanOut, Filterable, IndexConfig, Limits, NodeConfig, OnLostControl,
@@ -77,6 +80,13 @@ impl Topology {
                 }
             }
         }
+        for (index, node, shard) in config.stale.iter() {
+            let replicas = config.placement.get(usize::from(shard.0));
+            if !replicas.is_some_and(|replicas| replicas.contains(&node)) {
+                errors
+                    .push(format!("stale.{index}: node {node} has no readable replica of shard {}", shard.0));
+            }
+        }
         errors.extend(config.limits.errors());
         if let Some(control) = &config.control {
             for (key, value) in [("cluster", &control.cluster), ("secret", &control.secret)] {
@@ -124,10 +134,12 @@ impl Topology {
         (0..self.shard_count()).map(Shard)
     }
 
-    /// The nodes whose replicas of a shard may be read, as positions in [`TopologyConfig::nodes`].
-    #[must_use]
-    pub fn readable(&self, shard: Shard) -> &[u16] {
-        self.config.placement.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)
+    /// The nodes whose replicas of a shard may be read, as positions in [`TopologyConfig::nodes`], but for those that are stale
+    /// in an index that is read: [`StaleReplicas::of`].
+    pub fn readable(&self, shard: Shard, stale: &[&StaleInIndex]) -> impl Iterator<Item = u16> {
+        let replicas = self.config.placement.get(usize::from(shard.0)).map_or(&[][..], Vec::as_slice);
+        let is_whole = move |node: &u16| !stale.iter().any(|stale| stale.contains(*node, shard));
+        replicas.iter().copied().filter(is_whole)
     }
 
     /// A node by its position.
@@ -172,7 +184,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(topology.version(), 7);
-        assert_eq!(topology.readable(Shard(0)), [0, 1]);
+        assert_eq!(topology.readable(Shard(0), &[]).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(topology.primary_key("movies"), Some("id"));
         assert_eq!(topology.config().limits.search_timeout_ms, 100);
         assert_eq!(topology.config().limits.max_payload_bytes, 104_857_600);
@@ -183,7 +195,7 @@ mod tests {
     fn every_error_is_named_at_once() {
         let error = Topology::from_json(
             br#"{"schema":9,"version":1,"nodes":[{"name":"a","cluster":"x"},{"name":"a","cluster":"x"}],
-                 "placement":[[0,0],[4]],"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0,"maxReadBytes":0,
+                 "placement":[[0,0],[4]],"stale":{"movies":{"0":[1],"1":[0,7]}},"control":{"cluster":"","secret":""},"limits":{"writeTimeoutMs":0,"maxReadBytes":0,
                  "maxBufferedBytes":1,"maxBufferedBytesPerClient":2},"tracing":{"cluster":""}}"#,
         )
         .unwrap_err();
@@ -193,6 +205,9 @@ mod tests {
             "nodes[1].cluster",
             "placement[0]",
             "placement[1]",
+            "stale.movies: node 0 has no readable replica of shard 1",
+            "stale.movies: node 1 has no readable replica of shard 0",
+            "stale.movies: node 1 has no readable replica of shard 7",
             "control.cluster",
             "control.secret",
             "limits.writeTimeoutMs",

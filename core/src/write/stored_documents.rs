@@ -31,7 +31,7 @@ pub(super) fn calls(
     let Some(primary_key) = &plan.primary_key else { return Vec::new() };
     let mut ids: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
     for (shard, documents) in payload.looked_up(MOST) {
-        if let Some(node) = holder(topology, plan, shard, &ids) {
+        if let Some(node) = holder(topology, index, plan, shard, &ids) {
             ids.entry(node).or_default().extend(documents);
         }
     }
@@ -55,15 +55,17 @@ pub(super) fn calls(
 /// A readable node that is a writer of the shard; preferably one that is already being asked.
 fn holder(
     topology: &Topology,
+    index: &str,
     plan: &Plan,
     shard: Shard,
     asked: &BTreeMap<u16, BTreeSet<String>>,
 ) -> Option<u16> {
     let position = plan.shards.binary_search(&shard).ok()?;
+    let stale = topology.config().stale.of(&[index]);
     let writers = plan.writers.get(position)?.iter();
     let writers: Vec<u16> = writers
         .filter_map(|writer| topology.node_named(plan.nodes.get(usize::from(*writer))?))
-        .filter(|node| topology.readable(shard).contains(node))
+        .filter(|node| topology.readable(shard, &stale).any(|readable| readable == *node))
         .collect();
     writers.iter().find(|node| asked.contains_key(node)).or(writers.first()).copied()
 }

@@ -59,6 +59,14 @@ impl Sandbox {
     /// That does not come.
     pub fn wait_repaired(&self) {
         self.wait_repaired_by_control();
+        self.wait_reachable();
+    }
+
+    /// Waits until the Envoy of every gateway uses every node.
+    ///
+    /// # Panics
+    /// That does not come.
+    pub fn wait_reachable(&self) {
         for gateway in 0..self.options.gateways {
             let admin = self.admin(gateway);
             wait_until("Envoy uses every node", || {

@@ -1,6 +1,6 @@
 //! A request that fails for one document fails as a whole: edits by function, and deletions of many documents.
 
-use miroir_tests::{Client, Node, Sandbox};
+use miroir_tests::{Client, Node, Options, Sandbox, wait_until};
 use serde_json::{Value, json};
 
 /// A task and all documents of an index, as a client sees them.
@@ -104,4 +104,32 @@ pub fn a_deletion_with_an_id_that_no_node_takes_deletes_none(cluster: &Sandbox, 
         .map(|client| client.ended(&client.json("POST", path, &json!(["", 1])))["error"].clone());
     assert_eq!(gone[0], gone[1]);
     cluster.miroir_ok(&["verify"]);
+}
+
+/// A node with the only copy of a document is away: what it may refuse because of that document is not done on the others, since it could
+/// never catch up.
+pub fn settings_that_a_document_contradicts_wait_for_its_node() {
+    let cluster = Sandbox::start(Options { nodes: 2, replication: 1, ..Options::default() });
+    let client = &cluster.client;
+    client.create("things", "id", &json!({}));
+    client.add("things", &json!([{"id": 1}]));
+    let holds = |node: &u16| cluster.node(*node).get("/indexes/things/stats").body["numberOfDocuments"] == 1;
+    let holder = format!("meili-{}", (0..2).find(holds).unwrap());
+    cluster.kill(&holder);
+    let embedders = json!({"embedders": {"mine": {"source": "userProvided", "dimensions": 2}}});
+    let path = "/indexes/things/settings";
+    let set = |settings: &Value| client.json("PATCH", path, settings);
+    for refused in [&embedders, &json!({"filterableAttributes": ["_geo"]})] {
+        let answer = set(refused);
+        assert_eq!(answer.status, 503, "{refused}: {}", answer.body);
+    }
+    client.succeeded(&set(&json!({"stopWords": ["the"]})));
+    cluster.revive(&holder);
+    wait_until("the node has caught up", || {
+        cluster.member(&holder)["behind"] == false && cluster.is_repaired()
+    });
+    let task = client.ended(&set(&embedders));
+    assert_eq!(task["status"], "failed", "the document has no vector: {task}");
+    assert_eq!(client.get(path).body["stopWords"], json!(["the"]));
+    client.succeeded(&client.send("DELETE", "/indexes/things", None, ""));
 }

@@ -38,6 +38,7 @@ mod sdk;
 mod seen;
 mod settings_changing;
 mod similar;
+mod stale_in_index;
 mod starts;
 mod survive;
 mod token;

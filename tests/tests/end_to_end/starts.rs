@@ -109,6 +109,62 @@ pub fn damaged_and_second_ledgers_are_refused() {
     assert_eq!(client.count("things"), 51);
 }
 
+/// The files of a ledger, and the secrets that belong to it.
+const LEDGER: [&str; 3] = ["ledger.sqlite", "ledger.sqlite-wal", "secrets.json"];
+
+/// Copies a ledger over another one.
+fn copy_ledger(from: &Path, to: &Path) {
+    let _ = fs::remove_file(to.join("ledger.sqlite-shm"));
+    for name in LEDGER {
+        let _ = fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+}
+
+/// A control plane with a copy of the ledger ends while the first one lives, and does not harm it. A copy that is older than the data is
+/// refused in the ledger's place too, and nodes are as they were.
+pub fn copies_of_the_ledger_are_refused() {
+    let cluster = Sandbox::start(Options::default());
+    let client = &cluster.client;
+    client.create("things", "id", &json!({}));
+    client.add("things", &json!((0..50).map(|id| json!({"id": id})).collect::<Vec<_>>()));
+    let (config, control) = (cluster.data().join("cluster.json"), cluster.data().join("control"));
+    let [older, beside, newest] = [scratch(), scratch(), scratch()];
+    copy_ledger(&control, older.path());
+    copy_ledger(&control, beside.path());
+    let said = refused(&config, beside.path());
+    assert!(said.contains("another control plane serves this cluster with a copy of this ledger"), "{said}");
+    assert!(
+        cluster.logs().contains("another control plane wants to serve this cluster"),
+        "{}",
+        cluster.logs()
+    );
+    client.add("things", &json!([{"id": 50}]));
+    assert_eq!(client.count("things"), 51);
+    cluster.kill("control");
+    copy_ledger(&control, newest.path());
+    copy_ledger(older.path(), &control);
+    let keys = || cluster.node(0).get("/keys?limit=100").body["results"].clone();
+    let before = keys();
+    let said = refused(&config, &control);
+    assert!(
+        said.contains("has taken a write with the task uid") && said.contains("`miroir recover`"),
+        "{said}"
+    );
+    assert_eq!(keys(), before, "the nodes are as they were");
+    // Neither the one of before the last start.
+    copy_ledger(newest.path(), &control);
+    cluster.revive("control");
+    wait_until("the cluster is ready", || cluster.client.get("/health").status == 200);
+    assert_eq!(client.count("things"), 51);
+    let said = refused(&config, newest.path());
+    assert!(said.contains("by a control plane with another ledger, or with a newer state"), "{said}");
+    client.add("things", &json!([{"id": 51}]));
+    assert_eq!(client.count("things"), 52);
+}
+
 /// A node that another cluster has had does not join, even without any index.
 pub fn a_node_of_another_cluster_does_not_join() {
     let (cluster, other) = (Sandbox::start(Options::default()), Sandbox::start(Options::default()));

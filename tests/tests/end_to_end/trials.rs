@@ -5,7 +5,8 @@ use crate::{
     depth, durable, equivalence, equivalence::Twins, exhaustion, export, fields, first_payloads,
     fixtures::ClusterChecks, fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow,
     late_bodies, mesh, missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules,
-    same_bytes, sdk, seen, settings_changing, similar, starts, survive, told, verdicts, webhooks, writes,
+    same_bytes, sdk, seen, settings_changing, similar, stale_in_index, starts, survive, told, verdicts,
+    webhooks, writes,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 
@@ -176,6 +177,10 @@ fn with_clusters_of_their_own(trials: &mut Trials) {
         .alone(43, crashes::whoever_crashes_in_the_middle_of_an_operation_it_goes_on)
         .alone(30, grow::nobody_notices)
         .alone(28, chaos::nothing_acknowledged_is_lost)
+        .alone(30, stale_in_index::an_index_at_rest_is_whole_while_nodes_die_one_after_the_other)
+        .alone(12, stale_in_index::a_node_that_was_away_for_seconds_is_whole_at_once)
+        .alone(30, stale_in_index::an_index_that_a_replica_misses_something_of_is_swapped_renamed_and_deleted)
+        .alone(20, stale_in_index::nodes_that_miss_documents_find_their_index_made_anew_or_are_lost)
         .alone(14, operations::a_node_is_added_drained_and_removed)
         .alone(14, operations::a_node_is_replaced_and_another_is_lost)
         .alone(18, operations::a_file_says_what_the_cluster_is_to_be)
@@ -183,6 +188,8 @@ fn with_clusters_of_their_own(trials: &mut Trials) {
         .alone(20, starts::a_lost_node_can_be_told_before_the_cluster_is_ready)
         .alone(45, starts::what_is_there_is_served_without_a_node)
         .alone(15, starts::damaged_and_second_ledgers_are_refused)
+        .alone(15, starts::copies_of_the_ledger_are_refused)
+        .alone(15, all_or_nothing::settings_that_a_document_contradicts_wait_for_its_node)
         .alone(8, starts::a_node_of_another_cluster_does_not_join)
         .alone(19, survive::a_cluster_that_is_killed_while_it_grows_comes_back)
         .alone(18, survive::of_three_replicas_any_two_may_die)

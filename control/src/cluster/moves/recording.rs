@@ -50,7 +50,20 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Recordings {
     next: u64,
-    running: BTreeMap<u64, BTreeMap<Shard, RecordedWrites>>,
+    running: BTreeMap<u64, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// The index that is recorded; `None` for all.
+    index: Option<String>,
+    shards: BTreeMap<Shard, RecordedWrites>,
+}
+
+impl Running {
+    fn is_of(&self, index: &str) -> bool {
+        self.index.as_deref().is_none_or(|of| of == index)
+    }
 }
 
 /// A recording. Dropping this ends it.
@@ -61,24 +74,25 @@ pub struct Recording {
 }
 
 impl Recorder {
-    /// Starts to record writes to these shards. Writes that began before are not recorded: the mover waits for them before it
-    /// copies.
+    /// Starts to record writes to these shards, of one index or of all. Writes that began before are not recorded: the mover
+    /// waits for them before it copies.
     #[must_use]
-    pub fn start(&self, shards: impl IntoIterator<Item = Shard>) -> Recording {
+    pub fn start(&self, index: Option<&str>, shards: impl IntoIterator<Item = Shard>) -> Recording {
         let mut recordings = self.recordings();
         let id = recordings.next;
         recordings.next += 1;
-        recordings
-            .running
-            .insert(id, shards.into_iter().map(|shard| (shard, RecordedWrites::new())).collect());
+        let shards = shards.into_iter().map(|shard| (shard, RecordedWrites::new())).collect();
+        recordings.running.insert(id, Running { index: index.map(ToOwned::to_owned), shards });
         Recording { recorder: self.clone(), id }
     }
 
-    /// Those of `shards` that are being recorded.
+    /// Those of `shards` that are being recorded for an index.
     #[must_use]
-    pub fn recorded(&self, shards: &[Shard]) -> Vec<Shard> {
+    pub fn recorded(&self, index: &str, shards: &[Shard]) -> Vec<Shard> {
         let recordings = self.recordings();
-        let is_recorded = |shard: &Shard| recordings.running.values().any(|of| of.contains_key(shard));
+        let is_recorded = |shard: &Shard| {
+            recordings.running.values().any(|of| of.is_of(index) && of.shards.contains_key(shard))
+        };
         shards.iter().copied().filter(is_recorded).collect()
     }
 
@@ -86,7 +100,8 @@ impl Recorder {
     pub fn written(&self, index: &str, shard: Shard, ids: Option<&BTreeSet<String>>) {
         let written = || ids.map_or(IndexChanges::All, |ids| IndexChanges::Ids(ids.clone()));
         let mut recordings = self.recordings();
-        for dirty in recordings.running.values_mut().filter_map(|shards| shards.get_mut(&shard)) {
+        let of_index = recordings.running.values_mut().filter(|running| running.is_of(index));
+        for dirty in of_index.filter_map(|running| running.shards.get_mut(&shard)) {
             add(dirty, index.to_owned(), written());
         }
     }
@@ -97,8 +112,10 @@ impl Recorder {
             Some(indexes) => indexes.iter().cloned().collect(),
             None => known.collect(),
         };
-        for dirty in self.recordings().running.values_mut().flat_map(BTreeMap::values_mut) {
-            dirty.extend(changed.iter().map(|index| (index.clone(), IndexChanges::All)));
+        for Running { index: of, shards } in self.recordings().running.values_mut() {
+            let changed = changed.iter().filter(|index| of.as_ref().is_none_or(|of| of == *index));
+            let all = changed.map(|index| (index.clone(), IndexChanges::All));
+            shards.values_mut().for_each(|dirty| dirty.extend(all.clone()));
         }
     }
 
@@ -113,7 +130,8 @@ impl Recording {
     pub fn take(&self) -> RecordedWrites {
         let mut all = RecordedWrites::new();
         let mut recordings = self.recorder.recordings();
-        for dirty in recordings.running.get_mut(&self.id).into_iter().flat_map(BTreeMap::values_mut) {
+        let running = recordings.running.get_mut(&self.id);
+        for dirty in running.into_iter().flat_map(|running| running.shards.values_mut()) {
             for (index, written) in std::mem::take(dirty) {
                 add(&mut all, index, written);
             }
@@ -125,14 +143,14 @@ impl Recording {
     #[must_use]
     pub fn is_clean(&self, shard: Shard) -> bool {
         let recordings = self.recorder.recordings();
-        let dirty = recordings.running.get(&self.id).and_then(|shards| shards.get(&shard));
+        let dirty = recordings.running.get(&self.id).and_then(|running| running.shards.get(&shard));
         dirty.is_none_or(BTreeMap::is_empty)
     }
 
     /// Stops recording these shards: their new replicas now receive writes directly.
     pub fn end(&self, shards: &[Shard]) {
         if let Some(recorded) = self.recorder.recordings().running.get_mut(&self.id) {
-            recorded.retain(|shard, _| !shards.contains(shard));
+            recorded.shards.retain(|shard, _| !shards.contains(shard));
         }
     }
 }
@@ -155,8 +173,8 @@ mod tests {
     fn ids_are_recorded_for_the_shards_of_a_copy_only() {
         let recorder = Recorder::default();
         recorder.written("a", Shard(1), Some(&ids(&["before"])));
-        let recording = recorder.start([Shard(1), Shard(2)]);
-        assert_eq!(recorder.recorded(&[Shard(0), Shard(1), Shard(9)]), [Shard(1)]);
+        let recording = recorder.start(None, [Shard(1), Shard(2)]);
+        assert_eq!(recorder.recorded("a", &[Shard(0), Shard(1), Shard(9)]), [Shard(1)]);
         recorder.written("a", Shard(1), Some(&ids(&["x"])));
         recorder.written("a", Shard(3), Some(&ids(&["elsewhere"])));
         recorder.written("a", Shard(2), Some(&ids(&["y"])));
@@ -179,6 +197,21 @@ mod tests {
         recorder.indexes_changed(None, ["c".to_owned()].into_iter());
         assert_eq!(recording.take(), [("c".to_owned(), IndexChanges::All)].into());
         drop(recording);
-        assert!(recorder.recorded(&[Shard(1)]).is_empty());
+        assert!(recorder.recorded("a", &[Shard(1)]).is_empty());
+    }
+
+    #[test]
+    fn a_recording_of_one_index_hears_nothing_of_others() {
+        let recorder = Recorder::default();
+        let recording = recorder.start(Some("a"), [Shard(1)]);
+        assert_eq!(recorder.recorded("a", &[Shard(1)]), [Shard(1)]);
+        assert!(recorder.recorded("b", &[Shard(1)]).is_empty());
+        recorder.written("b", Shard(1), Some(&ids(&["x"])));
+        recorder.indexes_changed(None, ["b".to_owned()].into_iter());
+        assert!(recording.is_clean(Shard(1)));
+        recorder.written("a", Shard(1), Some(&ids(&["y"])));
+        assert_eq!(recording.take(), [("a".to_owned(), IndexChanges::Ids(ids(&["y"])))].into());
+        recorder.indexes_changed(None, ["a".to_owned(), "b".to_owned()].into_iter());
+        assert_eq!(recording.take(), [("a".to_owned(), IndexChanges::All)].into());
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn cluster_state(replicas: &[&[&str]]) -> ClusterState {
+pub(super) fn cluster_state(replicas: &[&[&str]]) -> ClusterState {
     let desired: Placement =
         replicas.iter().map(|nodes| nodes.iter().map(|node| (*node).into()).collect()).collect();
     let replicas =
@@ -31,12 +31,12 @@ fn an_old_copy_is_written_until_it_is_removed_and_gone_before_it_returns() {
     assert_eq!(cluster_state.stale_on("c"), [Shard(0)]);
     cluster_state.mark_active(Shard(0), "c");
     assert_eq!(cluster_state.active(Shard(0)).collect::<Vec<_>>(), ["b", "c"]);
-    assert_eq!(cluster_state.writers(Shard(0)).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(cluster_state.writers("movies", Shard(0)).collect::<Vec<_>>(), ["a", "b", "c"]);
     // The replica is desired again, but its old copy has to be deleted first.
     cluster_state.set_desired(vec![vec!["a".into(), "b".into()]]);
     assert!(cluster_state.stale_on("a").is_empty());
     cluster_state.remove(Shard(0), "a");
-    assert_eq!((cluster_state.floor, cluster_state.writers(Shard(0)).count()), (5, 2));
+    assert_eq!((cluster_state.floor, cluster_state.writers("movies", Shard(0)).count()), (5, 2));
     cluster_state.removed(Shard(0), "a");
     assert_eq!(cluster_state.stale_on("a"), [Shard(0)]);
     cluster_state.mark_active(Shard(0), "a");
@@ -134,6 +134,6 @@ fn an_old_copy_that_misses_a_write_is_written_no_more() {
     let mut cluster_state = cluster_state(&[&["a", "b"]]);
     cluster_state.set_desired(vec![vec!["b".into()]]);
     assert!(cluster_state.mark_stale(Shard(0), "a"));
-    assert_eq!(cluster_state.writers(Shard(0)).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(cluster_state.writers("movies", Shard(0)).collect::<Vec<_>>(), ["b"]);
     assert!(!cluster_state.mark_stale(Shard(0), "b"), "the old copy does not count");
 }

@@ -1,54 +1,65 @@
-//! Replicas that lack a write leave the read set, as far as complete ones stand in.
+//! Replicas that lack a write leave the read set of its index, as far as complete ones stand in.
 
-use super::{ClusterState, ReplicaState};
+use super::{ClusterState, Missed, Replica, ReplicaState};
 use crate::domain::verdict::Outcome;
 use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl ClusterState {
-    /// Takes the replicas of a shard out of the read set that lack a write, where complete ones stand in: other active ones, or an old
-    /// copy that is still written and becomes active again. Returns `false`, and changes nothing, where no complete replica would
-    /// be left.
+    /// Takes the replicas of a shard out of the read set of an index that lack a write to it, where complete ones stand in: others that
+    /// are read for the index, or an old copy that is still written and becomes active again. Returns `false`, and changes nothing,
+    /// where no complete replica would be left.
     ///
-    /// `lacks` holds for every replica that may lack the write. All others have it: they took it, or were copied afterwards.
-    pub fn withdraw(&mut self, shard: Shard, lacks: impl Fn(&str) -> bool) -> bool {
-        let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return false };
-        if !replicas.iter().any(|replica| replica.is_active() && !lacks(&replica.node)) {
-            let mut whole = replicas
-                .iter_mut()
-                .filter(|replica| replica.is_written() && !lacks(&replica.node))
-                .peekable();
+    /// `lacks` holds for every replica that may lack the write. All others have it, unless they are stale in the index already: they
+    /// took it, or were copied afterwards. `missed` is what those that lack it miss.
+    pub fn withdraw(
+        &mut self,
+        index: &str,
+        shard: Shard,
+        lacks: impl Fn(&str) -> bool,
+        missed: Missed,
+    ) -> bool {
+        if self.whole(index, shard).all(|node| lacks(node)) {
+            let Some(replicas) = self.replicas.get_mut(usize::from(shard.0)) else { return false };
+            let has_it = |replica: &&mut Replica| {
+                replica.is_written() && !replica.is_active() && !lacks(&replica.node)
+            };
+            let mut whole = replicas.iter_mut().filter(has_it).peekable();
             if whole.peek().is_none() {
                 return false;
             }
             whole.for_each(|replica| replica.state = ReplicaState::Active);
         }
-        let lacking: Vec<NodeName> = replicas
-            .iter()
-            .filter(|replica| lacks(&replica.node))
-            .map(|replica| replica.node.clone())
-            .collect();
+        let lacking = self.of(shard).iter().filter(|replica| lacks(&replica.node));
+        let lacking: Vec<NodeName> = lacking.map(|replica| replica.node.clone()).collect();
         for node in lacking {
-            self.mark_stale(shard, &node);
+            self.mark_missed(index, shard, &node, missed);
         }
         true
     }
 
-    /// Like [`Self::withdraw`]. Where no complete replica would be left, one of those that are read stays, and all get what it has: some of
-    /// them may have the write, and others not.
-    pub fn withdraw_or_keep_one(&mut self, shard: Shard, lacks: impl Fn(&str) -> bool) -> bool {
-        if self.withdraw(shard, lacks) {
+    /// Like [`Self::withdraw`]. Where no complete replica would be left, one of those that are read for the index stays, and all get what it
+    /// has: some of them may have the write, and others not.
+    pub fn withdraw_or_keep_one(
+        &mut self,
+        index: &str,
+        shard: Shard,
+        lacks: impl Fn(&str) -> bool,
+        missed: Missed,
+    ) -> bool {
+        if self.withdraw(index, shard, lacks, missed) {
             return true;
         }
-        let others: Vec<NodeName> = self.active(shard).skip(1).cloned().collect();
+        let others: Vec<NodeName> = self.whole(index, shard).skip(1).cloned().collect();
         for node in others {
-            self.mark_stale(shard, &node);
+            self.mark_missed(index, shard, &node, missed);
         }
         false
     }
 
-    /// Marks a node as behind that has lost its disk. Where it has the last active replica of a shard, the copy of another node takes its
-    /// place, best of one that is not behind: it may lack some writes, and the lost disk has nothing any more.
+    /// Marks a node as behind that has lost its disk. Where it has the last active replica of a shard, or the last one that has everything
+    /// of an index, the copy of another node takes its place, best of one that is not behind: it may lack some writes, and the lost disk
+    /// has nothing any more.
     pub fn lose_disk(&mut self, node: &str) {
         for replicas in &mut self.replicas {
             if replicas.iter().any(|replica| replica.is_active() && replica.node != node) {
@@ -61,49 +72,60 @@ impl ClusterState {
                 kept.state = ReplicaState::Active;
             }
         }
+        self.read_without(node);
         self.mark_behind(node);
     }
 
-    /// Applies the decision on a write: the replicas that missed it leave the read set. `writers` are the nodes that it was sent to, and
-    /// `silent` those of them that may take it without having said so. Returns the shards of which no replica has it that is read from
-    /// now on: those are not written.
+    /// Applies the decision on a write to an index: the replicas that missed it leave the index's read set. `writers` are the nodes that it
+    /// was sent to, and `silent` those of them that may take it without having said so; `missed` is what replicas of a shard miss
+    /// that lack it. Returns the shards of which no replica has it that is read from now on: those are not written.
     pub fn commit(
         &mut self,
+        index: &str,
         writers: &BTreeMap<Shard, Vec<NodeName>>,
         took: impl Fn(&str) -> bool,
         silent: &BTreeSet<NodeName>,
+        missed: impl Fn(Shard) -> Missed,
     ) -> BTreeSet<Shard> {
         let mut lost = BTreeSet::new();
         for (shard, writers) in writers {
+            let (shard, missed) = (*shard, missed(*shard));
             let is_taken = writers.iter().any(|node| took(node));
-            if is_taken && self.withdraw(*shard, |node| !took(node)) {
+            if is_taken && self.withdraw(index, shard, |node| !took(node), missed) {
                 continue;
             }
-            lost.insert(*shard);
+            lost.insert(shard);
             // What stays is a replica without the write. Those that have it, or may, get what that one has.
-            self.withdraw_or_keep_one(*shard, |node| silent.contains(node) || took(node));
+            self.withdraw_or_keep_one(index, shard, |node| silent.contains(node) || took(node), missed);
         }
         lost
     }
 
-    /// Applies the end of a write on nodes: the replicas that ended it differently from the others of their shard leave the read set.
-    /// Returns the shards in which only replicas have done it that are not read any more.
-    pub fn end_write(&mut self, over: &Outcome) -> BTreeSet<Shard> {
+    /// Applies the end of a write to an index on nodes: the replicas that ended it differently from the others of their shard leave the
+    /// index's read set. Returns the shards in which only replicas have done it that are not read any more.
+    pub fn end_write(
+        &mut self,
+        index: &str,
+        over: &Outcome,
+        missed: impl Fn(Shard) -> Missed,
+    ) -> BTreeSet<Shard> {
         let differing: BTreeSet<Shard> = over.stale.iter().map(|(shard, _)| *shard).collect();
         let is_lost = |shard: &Shard| {
             let lacks = |node: &str| over.stale.contains(&(*shard, node.into()));
-            let keeps = self.withdraw_or_keep_one(*shard, lacks);
+            let keeps = self.withdraw_or_keep_one(index, *shard, lacks, missed(*shard));
             !keeps && over.written.contains(shard)
         };
         differing.into_iter().filter(is_lost).collect()
     }
 
-    /// Takes a node's replica of a shard out of the read set, since the node took something that the other replicas did not. Where it
-    /// has no replica, the documents that it got are deleted. Returns `false`, and changes nothing, where no other replica stands
-    /// in.
-    pub fn distrust(&mut self, shard: Shard, node: &str) -> bool {
+    /// Takes a node's replica of a shard out of the read set of an index, since the node took something that the other replicas did
+    /// not. Where it has no replica, the documents that it got are deleted. Returns `false`, and changes nothing, where no other
+    /// replica stands in.
+    pub fn distrust(&mut self, index: &str, shard: Shard, node: &str) -> bool {
         match self.replica(shard, node) {
-            Some(replica) if replica.is_written() => self.withdraw(shard, |name| name == node),
+            Some(replica) if replica.is_written() => {
+                self.withdraw(index, shard, |name| name == node, Missed::Anything)
+            }
             Some(_) => true,
             None => {
                 self.mark_misplaced(shard, node);

@@ -13,9 +13,9 @@ use miroir_core::protocol::{WriteOperation, metadata};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Mutex};
 
-/// The tasks of node `a`, of which a page has three.
+/// The tasks of node `a`, of which a page has three; and the name that their index has where a task is asked for by its uid.
 #[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<Vec<Value>>>);
+struct Tasks(Arc<Mutex<Vec<Value>>>, Arc<Mutex<Option<&'static str>>>);
 
 impl Tasks {
     fn add(&self, metadata: &str) {
@@ -36,8 +36,11 @@ impl Tasks {
             let uid = task["uid"].as_u64().unwrap();
             uid >= from && uids.as_ref().is_none_or(|uids| uids.contains(&uid))
         };
-        let found: Vec<&Value> = tasks.iter().filter(is_asked).collect();
-        let next = found.get(3).map(|task| &task["uid"]);
+        let mut found: Vec<Value> = tasks.iter().filter(is_asked).cloned().collect();
+        if let (Some(_), Some(name)) = (&uids, *self.1.lock().unwrap()) {
+            found.iter_mut().for_each(|task| task["indexUid"] = json!(name));
+        }
+        let next = found.get(3).map(|task| task["uid"].clone());
         Reply::Answer(200, json!({"results": found[..found.len().min(3)], "next": next}))
     }
 
@@ -80,7 +83,14 @@ async fn decide(cluster: &Cluster, uid: u32) {
 async fn look(cluster: &Cluster) -> (BTreeMap<u32, u32>, Vec<Shard>) {
     let node = cluster.node("a").unwrap();
     let open = examine(cluster, &node).await.unwrap();
-    (open, cluster.cluster_state().stale_on("a"))
+    (open, stale_in(cluster, "books"))
+}
+
+/// The shards of which node `a` misses something of an index.
+fn stale_in(cluster: &Cluster, index: &str) -> Vec<Shard> {
+    let cluster_state = cluster.cluster_state();
+    let of_a = cluster_state.stale.iter().filter(|(of, node, ..)| (*of, node.as_str()) == (index, "a"));
+    of_a.map(|(_, _, shard, _)| shard).collect()
 }
 
 #[tokio::test]
@@ -129,15 +139,17 @@ async fn a_restart_goes_on_where_it_was_and_misses_nothing_in_between() {
     let forgotten = open_write(&second).await;
     decide(&second, forgotten).await;
     second.ledger.call(move |connection| crate::ledger::tasks::forget(connection, forgotten)).await.unwrap();
+    let deleted = open_write(&second).await;
+    second.ledger.call(move |connection| crate::ledger::tasks::take_back(connection, deleted)).await.unwrap();
     drop(second);
     tasks.add(&metadata(forgotten));
-    tasks.add(&metadata(78));
+    tasks.add(&metadata(deleted));
     let third = tasks.cluster(folder.path(), clock).await;
     assert_eq!(look(&third).await, (BTreeMap::from([(uid, 1)]), vec![Shard(1)]));
     assert_eq!(
         third.late_tasks.seen(&"a".into()),
         1,
-        "one came in between, and another is of no write of this ledger"
+        "one came in between, and another is of a write that was taken back"
     );
 }
 
@@ -195,6 +207,39 @@ async fn late_documents_of_an_index_that_is_gone_or_made_again_leave_their_node_
 }
 
 #[tokio::test]
+async fn a_late_task_makes_replicas_stale_in_its_own_index_under_each_name_that_it_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    for index in ["old", "other"] {
+        let add = |state: &mut ClusterState| {
+            let with_key = Index { primary_key: Some("id".to_owned()), ..Index::default() };
+            state.indexes.insert(index.to_owned(), with_key);
+        };
+        cluster.change(add).await.unwrap();
+    }
+    look(&cluster).await;
+    // The index is being renamed: nodes may have the documents under either name.
+    let renaming = cluster.locks.lock(crate::cluster::locks::Scope::indexes(["books", "old"])).await;
+    let uid = open_write(&cluster).await;
+    decide(&cluster, uid).await;
+    tasks.add(&metadata(uid));
+    assert_eq!(look(&cluster).await.1, [Shard(1)]);
+    assert_eq!((stale_in(&cluster, "old"), stale_in(&cluster, "other")), (vec![Shard(1)], Vec::new()));
+    drop(renaming);
+    // The node had renamed it before it was asked what the task wrote to.
+    cluster.change(|state| state.stale = Default::default()).await.unwrap();
+    let uid = open_write(&cluster).await;
+    decide(&cluster, uid).await;
+    tasks.add(&metadata(uid));
+    *tasks.1.lock().unwrap() = Some("old");
+    look(&cluster).await;
+    assert_eq!(stale_in(&cluster, "old"), [Shard(1)]);
+    assert!(stale_in(&cluster, "other").is_empty());
+    assert!(cluster.cluster_state().stale_on("a").is_empty(), "as a whole it is not stale");
+}
+
+#[tokio::test]
 async fn copies_are_late_that_nobody_waits_for() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = Tasks::default();
@@ -217,4 +262,45 @@ async fn copies_are_late_that_nobody_waits_for() {
     assert_eq!(look(&cluster).await.1, [Shard(2)]);
     tasks.add(&mark(3, 3).to_string());
     assert_eq!(look(&cluster).await.1, [Shard(2), Shard(3)], "it is from before a restart");
+}
+
+#[tokio::test]
+async fn a_task_of_a_write_that_the_ledger_has_not_begun_shows_that_it_is_not_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    let known = open_write(&cluster).await;
+    tasks.add(&metadata(known + 1));
+    look(&cluster).await;
+    assert!(!cluster.instance.is_stopped(), "it is from before the node joined");
+    let copy = TaskMark::Copy { request: Uuid::from_u128(1), shards: vec![Shard(2)] };
+    (0..3).for_each(|_| tasks.add(&copy.to_string()));
+    tasks.add(&metadata(known + 1));
+    let node = cluster.node("a").unwrap();
+    let error = examine(&cluster, &node).await.unwrap_err().to_string();
+    assert!(
+        error.contains("node `a` has taken a write with the task uid 1")
+            && error.contains("`miroir recover`"),
+        "{error}"
+    );
+    assert!(cluster.instance.is_stopped() && !cluster.is_ready());
+    assert!(
+        cluster.cluster_state().stale_on("a").is_empty(),
+        "nothing follows from what an older ledger does not know"
+    );
+}
+
+#[tokio::test]
+async fn what_a_node_has_done_elsewhere_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    tasks.add("before");
+    look(&cluster).await;
+    let member = cluster.cluster_state().nodes[0].clone();
+    cluster.change(|state| drop(state.nodes.remove(0))).await.unwrap();
+    tasks.add(&metadata(99));
+    cluster.change(|state| state.nodes.insert(0, member)).await.unwrap();
+    look(&cluster).await;
+    assert!(!cluster.instance.is_stopped());
 }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::{
     auth::authorize,
+    domain::cluster_state::Missed,
     sync::health,
     testing::{ClusterBuilder, Reply, Script},
 };
+use miroir_core::shard::Shard;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -47,6 +49,56 @@ async fn documents_are_moved_only_where_all_of_them_are_reached() {
     };
     let (locked, ()) = tokio::join!(lock(), catches_up);
     assert!(locked.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_are_moved_only_where_a_replica_is_reached_that_misses_nothing_of_them() {
+    let data = tempfile::tempdir().unwrap();
+    let script = Script::new(|call| {
+        let status = if call.method == "POST" { 202 } else { 200 };
+        Reply::Answer(status, json!({"results": [], "taskUid": 7}))
+    });
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+    health::check(&cluster).await;
+    let master = format!("Bearer {}", cluster.secrets.master_key);
+    let grant = authorize(&cluster, Some(&master), "indexes.swap", None).await.unwrap();
+    let swap = async || {
+        let held = lock_documents(&cluster, &grant, Scope::indexes(["left", "right"])).await?;
+        let task = NewTask { index: None, kind: TaskKind::IndexSwap, details: None, custom_metadata: None };
+        let request = NodeRequest {
+            method: "POST".to_owned(),
+            path: "/swap-indexes".into(),
+            body: Some(json!([])),
+            main: true,
+        };
+        let effect = Effect::Swap { pairs: vec![("left".into(), "right".into(), false)] };
+        let authority = Authority::Master;
+        let at_once = ImmediateEffect::Nothing;
+        run(&cluster, held, Operation { task, requests: vec![request], authority, at_once, effect }).await
+    };
+    let shard = Shard(0);
+    let misses = async |index: &str, node: &str| {
+        let mark = |state: &mut ClusterState| _ = state.mark_missed(index, shard, node, Missed::Recorded);
+        cluster.change(mark).await.unwrap();
+    };
+    // Each of the nodes has all of one of them only.
+    misses("left", "a").await;
+    misses("right", "b").await;
+    let refused = swap().await.unwrap_err();
+    assert!(matches!(refused, Error::OutOfReach { shards: 1 }), "{refused}");
+    // It gets what it missed while the operation waits. That takes the locks.
+    let mends = async {
+        tokio::time::sleep(CATCH_UP / 2).await;
+        let _right = cluster.locks.lock(Scope::shards("right", &[shard])).await;
+        cluster.change(|state| state.mark_whole("right", shard, "b")).await.unwrap();
+    };
+    let (swapped, ()) = tokio::join!(swap(), mends);
+    swapped.unwrap();
+    let state = cluster.cluster_state();
+    for index in ["left", "right"] {
+        assert_eq!(state.stale.get(index, "a", shard), Some(Missed::Anything), "{index}");
+        assert!(state.is_whole(index, shard, "b"));
+    }
 }
 
 /// Swaps two indexes on nodes `a` and `b`, of which `b` has all active replicas, and which answer by a script. Returns the nodes that are

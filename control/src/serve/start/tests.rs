@@ -75,3 +75,20 @@ async fn a_new_ledger_does_not_take_the_nodes_of_another_cluster() {
     is_own.store(true, Ordering::Relaxed);
     wait_for_nodes(&cluster).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_with_a_ledger_that_is_not_the_newest_changes_and_publishes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::by(uuid::Uuid::from_u128(7));
+    let transport = Script::new(move |call| match call.url.path() {
+        "/version" => Reply::Answer(200, json!({"pkgVersion": "1.50.0"})),
+        path if path.starts_with("/keys/") => Reply::Answer(200, json!({"description": serving.to_string()})),
+        _ => Reply::Answer(200, json!({"results": [], "total": 0})),
+    });
+    let cluster = Arc::new(ClusterBuilder::new(folder.path()).transport(transport.clone()).build());
+    cluster.ledger.call(|connection| ledger::set_meta(connection, "keys", "equal")).await.unwrap();
+    let error = start(cluster.clone()).await.unwrap_err();
+    assert!(matches!(&error, Error::Superseded(why) if why.contains("2 of 2 nodes")), "{error}");
+    assert!(transport.calls().iter().all(|call| call.method == "GET"), "nothing was changed");
+    assert!(!cluster.is_ready() && cluster.publisher.snapshots.borrow().is_none());
+}

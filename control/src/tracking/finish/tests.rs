@@ -88,19 +88,25 @@ async fn names(cluster: &Cluster) -> Vec<(String, Option<String>, bool)> {
     names
 }
 
+/// What a swap has written: no documents.
+fn written() -> Written {
+    Written { names: BTreeSet::new(), ids: WrittenIds::new(), indexed: None }
+}
+
 #[tokio::test]
 async fn what_is_applied_is_neither_judged_nor_applied_again() {
     let data = tempfile::tempdir().unwrap();
     let cluster = cluster(data.path(), Arc::default()).await;
     let (task, node_tasks) = sent(&cluster).await;
     let swapped = [("a".into(), Some("kb".into()), true), ("b".into(), Some("ka".into()), false)];
-    let ending = apply(&cluster, &task, &swap(), succeeded(), None).await.unwrap();
+    let ending = apply(&cluster, &task, &swap(), succeeded(), written()).await.unwrap();
     assert_eq!(names(&cluster).await, swapped);
     // After a restart, nodes know nothing of their tasks any more.
     let found = cluster.ledger.call(intents::all).await.unwrap().remove(0);
     assert_eq!(found.ending.as_ref(), Some(&ending));
     let uid = task.uid;
-    let unsettled = TrackedTask { task, node_tasks, effect: swap(), indexed: None, guard: None };
+    let written = WrittenIds::new();
+    let unsettled = TrackedTask { task, node_tasks, effect: swap(), indexed: None, written, guard: None };
     cluster.tracked_tasks.restore(unsettled, found.ending, &found.interrupted);
     let begun = std::time::Instant::now();
     while cluster.tracked_tasks.count() > 0 {
@@ -125,6 +131,7 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
         node_tasks: node_tasks.clone(),
         effect: swap(),
         indexed: None,
+        written: WrittenIds::new(),
         guard: None,
     };
     cluster.tracked_tasks.add(unsettled());
@@ -160,7 +167,14 @@ async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
         let task = cluster.ledger.call(begin).await.unwrap();
         uids.push(task.uid);
         let node_tasks = Vec::new();
-        cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, guard: None });
+        cluster.tracked_tasks.add(TrackedTask {
+            task,
+            node_tasks,
+            effect,
+            indexed: None,
+            written: Default::default(),
+            guard: None,
+        });
     }
     // Nodes tell of the second one first.
     for uid in [uids[1], uids[0], uids[1]] {

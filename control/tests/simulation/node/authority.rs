@@ -71,6 +71,13 @@ impl Node {
                 Some(key) => (200, key.object.clone()),
                 None => not_found(uid),
             },
+            ("PATCH", [uid]) => match self.keys.iter_mut().find(|key| key.uid == *uid || key.text == *uid) {
+                Some(key) => {
+                    key.object["description"] = body["description"].clone();
+                    (200, key.object.clone())
+                }
+                None => not_found(uid),
+            },
             ("DELETE", [uid]) => {
                 let before = self.keys.len();
                 self.keys.retain(|key| key.uid != *uid && key.text != *uid);

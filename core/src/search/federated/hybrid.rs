@@ -38,6 +38,10 @@ impl ScatterQuery for Decision {
         self.federated.seeds()
     }
 
+    fn indexes(&self, unit: usize) -> Vec<&str> {
+        self.federated.indexes(unit)
+    }
+
     fn hits(&self) -> u64 {
         self.federated.all_hits()
     }

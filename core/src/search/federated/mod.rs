@@ -269,6 +269,11 @@ impl ScatterQuery for Federated {
         vec![self.queries.iter().fold(self.federation.seed(""), seed)]
     }
 
+    fn indexes(&self, _: usize) -> Vec<&str> {
+        let of_queries = self.queries.iter().map(|query| query.index.as_str());
+        of_queries.chain(self.facets.keys().map(String::as_str)).collect()
+    }
+
     fn hits(&self) -> u64 {
         self.all_hits()
     }

@@ -67,6 +67,10 @@ impl<S: InSteps<Query = IndexQuery>> ScatterQuery for Deep<S> {
         self.search.seeds()
     }
 
+    fn indexes(&self, unit: usize) -> Vec<&str> {
+        self.search.indexes(unit)
+    }
+
     fn concerns(&self, slices: &[QuerySlice]) -> bool {
         slices.iter().any(|slice| self.scatter_query(slice).is_some())
     }

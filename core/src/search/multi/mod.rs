@@ -255,6 +255,10 @@ impl ScatterQuery for MultiSearch {
         self.queries.iter().map(|query| query.seed()).collect()
     }
 
+    fn indexes(&self, unit: usize) -> Vec<&str> {
+        self.queries.get(unit).map(|query| query.index.as_str()).into_iter().collect()
+    }
+
     fn hits(&self) -> u64 {
         self.queries.iter().map(IndexQuery::end).fold(0, u64::saturating_add)
     }

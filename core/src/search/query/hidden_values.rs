@@ -180,6 +180,10 @@ impl<S: Sorting> ScatterQuery for Reveal<S> {
         self.search.seeds()
     }
 
+    fn indexes(&self, unit: usize) -> Vec<&str> {
+        self.search.indexes(unit)
+    }
+
     fn concerns(&self, slices: &[QuerySlice]) -> bool {
         self.ids(slices).is_some()
     }

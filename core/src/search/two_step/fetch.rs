@@ -82,6 +82,10 @@ impl<S: InSteps> ScatterQuery for Fetch<S> {
         self.search.seeds()
     }
 
+    fn indexes(&self, unit: usize) -> Vec<&str> {
+        self.search.indexes(unit)
+    }
+
     fn concerns(&self, slices: &[QuerySlice]) -> bool {
         slices.iter().any(|slice| self.wanted(slice).is_some())
     }

@@ -266,7 +266,7 @@ pub fn trials(trials: &mut Trials) {
         .of_cluster(9, bad_input::a_cluster_that_envoy_lacks_is_told)
         .of_cluster(2, bad_input::what_is_broken_in_files_is_refused_and_told)
         .of_cluster(3, bad_input::another_control_plane_for_one_folder_gives_up)
-        .of_cluster(1, bad_input::a_gateway_that_hears_another_is_told)
+        .of_cluster(6, bad_input::a_gateway_that_hears_another_ends_the_control_plane)
         // It kills a node.
         .check(1, what_is_missing_is_told_and_counted);
     trials.alone(12, tls::nothing_is_said_in_plain_text_nor_to_strangers);

@@ -2,7 +2,7 @@
 //! misses in between.
 
 use crate::domain::{
-    cluster_state::{ClusterState, Replica, ReplicaState},
+    cluster_state::{ClusterState, Index, Missed, Replica, ReplicaState},
     intent::NodeTask,
     task::TaskStatus,
     verdict::{OutcomeRule, ReportedState, State, TrackedNodeTask, Verdict, judge},
@@ -11,6 +11,7 @@ use miroir_core::shard::Shard;
 use std::collections::{BTreeMap, BTreeSet};
 
 const SHARD: Shard = Shard(0);
+const INDEX: &str = "movies";
 
 /// A write whose task has not ended: its number, and the nodes that took it, with what became of it there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,7 @@ impl World {
             replicas: vec![replicas.iter().map(replica).collect()],
             desired: vec![desired.iter().map(|node| (*node).into()).collect()],
             replication: desired.len(),
+            indexes: [INDEX, "at-rest"].map(|index| (index.to_owned(), Index::default())).into(),
             ..ClusterState::default()
         };
         let content = names.map(|node| (node, BTreeSet::new())).collect();
@@ -55,7 +57,11 @@ impl World {
         let Self { state, content, pending, begun, succeeded, disturbances } = self;
         let pending: Vec<_> = pending.iter().map(|p| (p.write, p.is_failed, &p.parts, &p.replaced)).collect();
         let states: Vec<_> = state.replicas[0].iter().map(|r| (&r.node, shape(r.state))).collect();
-        format!("{states:?} {content:?} {pending:?} {begun} {succeeded:?} {disturbances} {:?}", state.behind)
+        let stale: Vec<_> = state.stale.iter().collect();
+        format!(
+            "{states:?} {stale:?} {content:?} {pending:?} {begun} {succeeded:?} {disturbances} {:?}",
+            state.behind
+        )
     }
 
     fn state_of(&self, node: &str) -> Option<ReplicaState> {
@@ -120,7 +126,8 @@ impl World {
 
     fn begin_and_commit(&self) -> Vec<Self> {
         let writers: Vec<&'static str> = {
-            let writers: BTreeSet<&str> = self.state.writers(SHARD).map(|node| node.as_str()).collect();
+            let writers: BTreeSet<&str> =
+                self.state.writers(INDEX, SHARD).map(|node| node.as_str()).collect();
             self.content.keys().copied().filter(|node| writers.contains(node)).collect()
         };
         (0..1usize << writers.len()).map(|choice| self.committed(&writers, choice)).collect()
@@ -133,7 +140,13 @@ impl World {
         let took: BTreeSet<&'static str> =
             writers.iter().enumerate().filter(|(n, _)| choice >> n & 1 == 1).map(|(_, node)| *node).collect();
         let all = BTreeMap::from([(SHARD, writers.iter().map(|node| (*node).into()).collect())]);
-        let lost = world.state.commit(&all, |node| took.contains(node), &BTreeSet::new());
+        let lost = world.state.commit(
+            INDEX,
+            &all,
+            |node| took.contains(node),
+            &BTreeSet::new(),
+            |_| Missed::Anything,
+        );
         let parts: BTreeMap<_, _> = took.into_iter().map(|node| (node, None)).collect();
         if !parts.is_empty() {
             world.pending.push(Pending {
@@ -173,7 +186,7 @@ impl World {
         let Verdict::Outcome(mut over) = judge(&parts, OutcomeRule::Best, &BTreeSet::new()) else {
             panic!("all parts have ended")
         };
-        let lost = world.state.end_write(&over);
+        let lost = world.state.end_write(INDEX, &over, |_| Missed::Anything);
         over.lose(&lost);
         if over.status == TaskStatus::Succeeded && !is_failed {
             world.succeeded.insert(write);
@@ -188,9 +201,19 @@ impl World {
     /// A copy waits until the target has ended what it took, and until the source has done all of that; what it has not done, until
     /// the write's end has been applied.
     fn copy(&self, source: &'static str, target: &'static str) -> Option<Self> {
+        let stale: Vec<String> = {
+            let of_target = self.state.stale.iter().filter(|(_, node, ..)| **node == *target);
+            of_target.map(|(index, ..)| index.to_owned()).collect()
+        };
+        let is_stale = self.state_of(target) == Some(ReplicaState::Stale);
+        // What is stale in the index at rest, since its node was behind, is whole as soon as its node has learned.
+        let is_source = match stale.first() {
+            Some(_) => self.state.is_whole(INDEX, SHARD, source),
+            None => self.state.has_everything(SHARD, source),
+        };
         let is_open = |p: &Pending| p.parts.get(source).is_some_and(|end| *end != Some(true));
-        let may = self.state_of(target) == Some(ReplicaState::Stale)
-            && self.state_of(source) == Some(ReplicaState::Active)
+        let may = (is_stale || !stale.is_empty())
+            && is_source
             && !self.state.behind.contains(target)
             && !self.state.behind.contains(source)
             && !self.is_busy(target)
@@ -198,7 +221,10 @@ impl World {
         may.then(|| {
             let mut world = self.clone();
             world.content.insert(target, self.content[source].clone());
-            world.state.mark_active(SHARD, target);
+            match is_stale {
+                true => world.state.mark_active(SHARD, target),
+                false => stale.iter().for_each(|index| world.state.mark_whole(index, SHARD, target)),
+            }
             for pending in world.pending.iter_mut().filter(|pending| pending.parts.contains_key(target)) {
                 pending.replaced.insert(target);
             }
@@ -208,7 +234,7 @@ impl World {
 
     /// At rest: what is acknowledged is on every replica that is read, and all of these are the same.
     fn check(&self, histories: &[(String, Option<usize>)], at: usize) {
-        let active: Vec<&str> = self.state.active(SHARD).map(|node| node.as_str()).collect();
+        let active: Vec<&str> = self.state.whole(INDEX, SHARD).map(|node| node.as_str()).collect();
         let history = || history(histories, at);
         assert!(!active.is_empty(), "{}", history());
         for node in &active {

@@ -2,6 +2,7 @@ use super::*;
 use crate::domain::cluster_state::Replica;
 
 const SHARD: Shard = Shard(0);
+const INDEX: &str = "movies";
 
 fn cluster_state(replicas: &[(&str, ReplicaState)]) -> ClusterState {
     let replicas = replicas.iter().map(|(node, state)| Replica { node: (*node).into(), state: *state });
@@ -17,13 +18,14 @@ const LEAVING: ReplicaState = ReplicaState::Leaving { since: 3, written: true };
 #[test]
 fn an_old_copy_that_has_a_write_takes_the_place_of_a_replica_that_lacks_it() {
     let mut moved = cluster_state(&[("a", LEAVING), ("b", ReplicaState::Active)]);
-    assert!(moved.withdraw(SHARD, |node| node == "b"));
-    assert_eq!(moved.active(SHARD).collect::<Vec<_>>(), ["a"]);
-    assert_eq!(moved.stale_on("b"), [SHARD]);
+    assert!(moved.withdraw(INDEX, SHARD, |node| node == "b", Missed::Recorded));
+    assert_eq!(moved.whole(INDEX, SHARD).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(moved.stale.get(INDEX, "b", SHARD), Some(Missed::Recorded));
+    assert_eq!(moved.active(SHARD).collect::<Vec<_>>(), ["a", "b"], "of other indexes b has everything");
     // Once the new replica is complete, the old one leaves again.
-    moved.mark_active(SHARD, "b");
+    moved.mark_whole(INDEX, SHARD, "b");
     assert_eq!(moved.active(SHARD).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(moved.writers(SHARD).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(moved.writers(INDEX, SHARD).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 #[test]
@@ -32,22 +34,37 @@ fn nothing_changes_where_no_complete_replica_would_be_left() {
     for other in [ReplicaState::Stale, ReplicaState::Removing, gone] {
         let mut state = cluster_state(&[("a", other), ("b", ReplicaState::Active)]);
         let before = state.clone();
-        assert!(!state.withdraw(SHARD, |node| node == "b"));
-        assert!(!state.distrust(SHARD, "b"));
+        assert!(!state.withdraw(INDEX, SHARD, |node| node == "b", Missed::Anything));
+        assert!(!state.distrust(INDEX, SHARD, "b"));
         assert_eq!(state, before);
     }
     let mut both = cluster_state(&[("a", LEAVING), ("b", ReplicaState::Active)]);
-    assert!(!both.withdraw(SHARD, |_| true));
-    assert!(!both.withdraw(Shard(7), |_| false), "there is no such shard");
+    assert!(!both.withdraw(INDEX, SHARD, |_| true, Missed::Anything));
+    assert!(!both.withdraw(INDEX, Shard(7), |_| false, Missed::Anything), "there is no such shard");
 }
 
 #[test]
 fn what_a_node_took_late_is_no_more_read_there() {
     let mut state = cluster_state(&[("a", ReplicaState::Active), ("b", ReplicaState::Active)]);
-    assert!(state.distrust(SHARD, "a") && state.distrust(SHARD, "a"));
-    assert_eq!(state.active(SHARD).collect::<Vec<_>>(), ["b"]);
-    assert!(state.distrust(SHARD, "c"));
+    assert!(state.distrust(INDEX, SHARD, "a") && state.distrust(INDEX, SHARD, "a"));
+    assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(state.whole("other", SHARD).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(state.distrust(INDEX, SHARD, "c"));
     assert_eq!(state.replica(SHARD, "c").map(|replica| replica.state), Some(ReplicaState::Removing));
+}
+
+#[test]
+fn a_replica_that_is_stale_in_an_index_does_not_stand_in_for_it() {
+    let mut state = cluster_state(&[("a", ReplicaState::Active), ("b", ReplicaState::Active)]);
+    assert!(state.mark_missed(INDEX, SHARD, "a", Missed::Recorded));
+    // The write was sent to b alone, which has failed it.
+    let before = state.clone();
+    assert!(!state.withdraw(INDEX, SHARD, |node| node == "b", Missed::Recorded));
+    assert_eq!(state, before);
+    // Of another index both have everything.
+    assert!(state.withdraw("other", SHARD, |node| node == "b", Missed::Recorded));
+    assert_eq!(state.whole("other", SHARD).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]
@@ -74,4 +91,19 @@ fn an_emptied_disk_takes_no_copy_with_it() {
     let mut removed = cluster_state(&[("a", ReplicaState::Removing), ("b", ReplicaState::Active)]);
     removed.lose_disk("b");
     assert_eq!(removed.active(SHARD).collect::<Vec<_>>(), ["b"], "its documents are being deleted");
+}
+
+#[test]
+fn an_emptied_disk_takes_no_copy_of_an_index_with_it() {
+    let active = ReplicaState::Active;
+    let mut state = cluster_state(&[("a", active), ("b", active), ("c", active)]);
+    assert!(state.mark_missed(INDEX, SHARD, "a", Missed::Anything));
+    assert!(state.mark_missed(INDEX, SHARD, "c", Missed::Recorded));
+    state.lose_disk("b");
+    assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["c"], "it lacks less");
+    assert_eq!(state.stale.get(INDEX, "a", SHARD), Some(Missed::Anything));
+    assert_eq!(state.whole("other", SHARD).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(state.stale_on("b"), [SHARD]);
+    state.lose_disk("c");
+    assert_eq!(state.whole(INDEX, SHARD).collect::<Vec<_>>(), ["a"]);
 }
