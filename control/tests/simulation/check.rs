@@ -5,7 +5,7 @@ mod reads;
 use super::{
     client::{self, Seen},
     model::{Model, unsure},
-    plan::{Action, Part, Plan},
+    plan::{Action, Fault, Part, Plan},
     world::{Party, World},
 };
 use miroir_core::shard::{Shard, TAG_FIELD};
@@ -112,7 +112,8 @@ fn unrest(world: &World) -> Vec<String> {
     let away = away + cluster.nodes().iter().filter(|node| !node.is_up()).count();
     add(away > 0, format!("{away} nodes are away, or count as away"));
     let is_stopped = world.now < world.control_stopped_until;
-    add(is_stopped || world.network.is_troubled(world.now), "faults go on".to_owned());
+    let is_troubled = world.network.is_troubled(world.now) || world.setup.disk.is_full();
+    add(is_stopped || is_troubled, "faults go on".to_owned());
     let busy = world.nodes.values().filter(|node| state.member(&node.name).is_some());
     let busy = busy.filter(|node| node.tasks.values().any(|task| !task.is_over())).count();
     add(busy > 0, format!("{busy} nodes have tasks"));
@@ -315,7 +316,9 @@ const CACHED: u64 = 3_000;
 /// Whether a key may have existed when a step was judged.
 fn may_be_known(plan: &Plan, seen: &BTreeMap<u64, Seen>, key: u64, step: u64) -> bool {
     let Some(this) = seen.get(&step) else { return true };
-    let until = this.reply.map_or(u64::MAX, |(_, at)| at);
+    // Its begin may come a second time, after the reply.
+    let is_doubled = plan.steps.iter().any(|step| matches!(step.part, Part::Fault(Fault::Doubled { .. })));
+    let until = this.reply.filter(|_| !is_doubled).map_or(u64::MAX, |(_, at)| at);
     let of = |is: &dyn Fn(&Action) -> bool| -> Vec<&Seen> {
         let steps = plan.steps.iter().filter(|step| matches!(&step.part, Part::Action(action) if is(action)));
         steps.filter_map(|step| seen.get(&step.number)).collect()

@@ -87,7 +87,9 @@ fn may_lose_disk(world: &mut World, name: &str) -> bool {
         !has_joined || state.behind.contains(name.as_str()) || !state.stale_on(name).is_empty()
     });
     let stands_in = |node: &NodeName| *node != *name && !world.empty_disks.contains(node.as_str());
-    state.shards().all(|shard| state.active(shard).any(stands_in))
+    state
+        .shards()
+        .all(|shard| state.active(shard).any(|node| stands_in(node) && state.has_everything(shard, node)))
 }
 
 /// Changes a node now, and back later.

@@ -68,6 +68,11 @@ impl Disk {
         self.state.lock().unwrap().is_full = is_full;
     }
 
+    /// Whether commits fail.
+    pub fn is_full(&self) -> bool {
+        self.state.lock().unwrap().is_full
+    }
+
     /// How many writes there were.
     pub fn writes(&self) -> u64 {
         self.state.lock().unwrap().writes

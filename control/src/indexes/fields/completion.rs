@@ -16,23 +16,24 @@ use miroir_core::{path::ApiPath, shard::TAG_FIELD};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// The fields that a node knows of an index; none if it does not have the index.
+/// The fields that a node knows of an index; `None` if it does not have the index.
 ///
 /// # Errors
 /// The node did not answer, or refused.
-async fn of_node(node: &Node, index: &str) -> Result<BTreeSet<String>> {
+async fn of_node(node: &Node, index: &str) -> Result<Option<BTreeSet<String>>> {
     let body = json!({"offset": 0, "limit": u32::MAX});
     let request = Request::own("POST", ApiPath::of_index(index, &["fields"]), Some(&body));
     let answer = node.send(&request).await?;
     if answer.status == 404 {
-        return Ok(BTreeSet::new());
+        return Ok(None);
     }
     if !answer.is_success() {
         return Err(node.unexpected(&request, &answer));
     }
     let (request, answer) = (format!("POST {}", request.path), answer.json());
     let names = node.results(&request, &answer)?.iter().map(|field| node.text(&request, field, "name"));
-    names.filter(|name| !matches!(name, Ok(TAG_FIELD))).map(|name| Ok(name?.to_owned())).collect()
+    let names = names.filter(|name| !matches!(name, Ok(TAG_FIELD)));
+    names.map(|name| Ok(name?.to_owned())).collect::<Result<_>>().map(Some)
 }
 
 /// The wanted fields that a node does not know, in their order.
@@ -49,7 +50,7 @@ pub async fn missed(cluster: &Cluster, node: &Node, index: &str) -> Result<Optio
     let cluster_state = cluster.cluster_state();
     let key = cluster_state.indexes.get(index).and_then(|index| index.primary_key.as_deref());
     let (Some(key), false) = (key, known.is_empty()) else { return Ok(None) };
-    let misses = missing(&known.names(), &of_node(node, index).await?, key);
+    let misses = missing(&known.names(), &of_node(node, index).await?.unwrap_or_default(), key);
     Ok((!misses.is_empty()).then(|| registration(index, Key::Explicit(key), &misses, &*cluster.random)))
 }
 
@@ -69,8 +70,8 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     };
     let nodes = cluster.current();
     let told = join_all(nodes.iter().map(|node| of_node(node, index))).await;
-    let told: Vec<BTreeSet<String>> = told.into_iter().collect::<Result<_>>()?;
-    let found: BTreeSet<&String> = told.iter().flatten().collect();
+    let told: Vec<Option<BTreeSet<String>>> = told.into_iter().collect::<Result<_>>()?;
+    let found: BTreeSet<&String> = told.iter().flatten().flatten().collect();
     let known = known(cluster, index).await?;
     let mut new = known.unknown(found);
     if known.would_be_too_many(&new) {
@@ -83,7 +84,13 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
     let wanted: Vec<String> = known.names().into_iter().chain(new.iter().cloned()).collect();
     let mut tasks = Vec::new();
     for (node, has) in nodes.iter().zip(&told) {
-        let misses = missing(&wanted, has, &key);
+        // Its creation has failed there: a registration would make an index without the settings that every index has.
+        if has.is_none() && node.keeps_its_indexes().await? {
+            creation::mark_behind(cluster, std::slice::from_ref(&node.name)).await?;
+            continue;
+        }
+        let has = has.clone().unwrap_or_default();
+        let misses = missing(&wanted, &has, &key);
         if misses.is_empty() {
             continue;
         }
