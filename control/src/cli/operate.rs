@@ -1,7 +1,7 @@
 //! `miroir node`, `rebalance`, `throttle`, `replication` and `topology`: start an operation and show its progress.
 
 use super::{QueryArgs, client};
-use crate::base::output::{say, warn_user};
+use crate::base::output::{self, say, warn_user};
 use crate::{
     api::admin::{NodeStatus, Status},
     base::{
@@ -216,7 +216,7 @@ pub async fn topology(command: TopologyCommand) -> Result<()> {
             } else {
                 let text =
                     serde_yaml_ng::to_string(&file).map_err(|error| Error::Other(error.to_string()))?;
-                print!("{text}");
+                output::print(format_args!("{text}"));
             }
             Ok(())
         }

@@ -73,7 +73,7 @@ pub async fn run(args: &QueryArgs) -> Result<()> {
     }
     for node in status.nodes.iter().filter(|node| !node.stale_in_indexes.is_empty()) {
         let indexes = node.stale_in_indexes.iter().map(|(index, count)| format!("{index} ({count})"));
-        println!("{}: replicas stale in {}", node.name, indexes.collect::<Vec<_>>().join(", "));
+        say!("{}: replicas stale in {}", node.name, indexes.collect::<Vec<_>>().join(", "));
     }
     for subscriber in &status.subscribers {
         let has = subscriber.accepted.iter().map(|(kind, version)| format!("{kind} {version}"));

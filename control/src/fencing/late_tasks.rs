@@ -4,7 +4,7 @@
 //! nothing can come any more. Instead every task of every node is examined once: it carries the mark of its request, and the ledger
 //! knows which tasks the decision counted. A replica that took another one is not trusted any more.
 
-use super::{in_flight, instance, write_keys::note_loss};
+use super::{in_flight, instance, lost_disk::note_loss};
 use crate::{
     base::error::Result,
     cluster::{

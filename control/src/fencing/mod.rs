@@ -3,4 +3,5 @@
 pub mod in_flight;
 pub mod instance;
 pub mod late_tasks;
+pub mod lost_disk;
 pub mod write_keys;

@@ -3,6 +3,7 @@
 //!
 //! A fenced key is forgotten only once every node has confirmed its deletion, however long a node is unreachable.
 
+use super::lost_disk;
 use crate::{
     base::error::Result,
     cluster::{
@@ -276,7 +277,7 @@ impl WriteKeys {
         // Until it is known that the node has them, whatever interrupts this.
         self.lacking().extend(keys.iter().map(|(uid, _)| (node.name.clone(), *uid)));
         match node.serving().await {
-            Ok(None) => return note_loss(cluster, node).await,
+            Ok(None) => return lost_disk::note_loss(cluster, node).await,
             Ok(Some(serving)) if instance::is_anothers(cluster, &serving).await? => return Ok(()),
             Ok(Some(_)) => {}
             Err(error) => {
@@ -302,19 +303,6 @@ impl WriteKeys {
     fn unfenced(&self) -> MutexGuard<'_, UnfencedKeys> {
         self.unfenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Marks a node as behind that has lost its disk, or has another one: none of its replicas is trusted where another one stands in, or can
-/// take its place.
-///
-/// # Errors
-/// The ledger failed.
-pub async fn note_loss(cluster: &Cluster, node: &Node) -> Result<()> {
-    if !cluster.cluster_state().behind.contains(&node.name) {
-        tracing::warn!(node = node.name.as_str(), "a node has lost its disk: it gets everything again");
-    }
-    cluster.tracked_tasks.forgotten_by(&node.name);
-    cluster.change(|cluster_state| cluster_state.lose_disk(&node.name)).await
 }
 
 #[cfg(test)]

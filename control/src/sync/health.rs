@@ -3,8 +3,7 @@
 use crate::{
     base::error::Result,
     cluster::{Cluster, locks::Scope},
-    fencing::late_tasks,
-    fencing::write_keys,
+    fencing::{late_tasks, lost_disk},
     node::{Node, Probed},
     sync::features,
 };
@@ -106,7 +105,7 @@ async fn give_lacking(cluster: &Cluster, nodes: &[Arc<Node>]) {
 /// task in its queue that creates them.
 async fn notice_loss(cluster: &Cluster, node: &Node) -> Result<()> {
     if !node.has_joined().await? {
-        return write_keys::note_loss(cluster, node).await;
+        return lost_disk::note_loss(cluster, node).await;
     }
     // While an index is being created or deleted, the catalogue and the node may differ for a moment. All later writers wait
     // behind a lock on everything, so it is taken only if the difference stays.

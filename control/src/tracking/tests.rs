@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     cluster::{missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::intent::{Effect, NodeTask},
-    fencing::write_keys::note_loss,
+    fencing::lost_disk::note_loss,
     testing::{self, ClusterBuilder, Reply, Script},
 };
 use serde_json::json;

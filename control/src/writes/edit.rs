@@ -115,6 +115,11 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// Whether no node has it, nor may have it.
+    fn is_nowhere(&self) -> bool {
+        self.taken.is_empty() && self.silent.is_empty()
+    }
+
     /// Whether a node's replica of a shard is still one that gets the edit.
     fn stays(&self, shard: Shard, node: &NodeName) -> bool {
         self.cluster.cluster_state().writers(&self.write.index, shard).any(|writer| writer == node)
@@ -138,7 +143,7 @@ impl<'a> Sending<'a> {
         }
         self.send(&edit).await;
         let mut pause = PAUSE;
-        while !(self.taken.is_empty() && self.silent.is_empty()) && !self.lacking().is_empty() {
+        while !self.is_nowhere() && !self.lacking().is_empty() {
             tracing::warn!(
                 uid = write.task.uid,
                 shards = ?self.lacking(),

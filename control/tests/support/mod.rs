@@ -1,10 +1,11 @@
 //! A fake node that accepts everything, and a control plane over such nodes.
 
 pub mod golden;
+mod node_tasks;
 
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     routing::{any, get, post},
 };
@@ -17,7 +18,7 @@ use miroir_core::protocol::{Begin, BeginReply, Commit, NodeOutcome, NodeResult, 
 use miroir_core::shard::Shard;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -56,9 +57,9 @@ impl FakeNode {
         let app = Router::new()
             .route("/health", get(|| async { Json(json!({"status": "available"})) }))
             .route("/version", get(|| async { Json(json!({"pkgVersion": "0.0.0"})) }))
-            .route("/tasks", get(tasks))
-            .route("/tasks/cancel", post(cancel))
-            .route("/tasks/{uid}", get(task))
+            .route("/tasks", get(node_tasks::tasks))
+            .route("/tasks/cancel", post(node_tasks::cancel))
+            .route("/tasks/{uid}", get(node_tasks::task))
             .route("/indexes", get(indexes).fallback(take))
             .route("/indexes/{index}/settings", get(settings).fallback(take))
             .route("/indexes/{index}/fields", post(nothing).fallback(take))
@@ -101,53 +102,6 @@ impl FakeNode {
         let matching = memory.requests.iter().filter(|(m, p, _)| m == method && p == path);
         matching.map(|(_, _, body)| body.clone()).collect()
     }
-}
-
-async fn tasks(
-    memory: State<Arc<Mutex<Memory>>>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Json<Value> {
-    let memory = memory.lock().unwrap();
-    let uids: Option<Vec<u64>> =
-        query.get("uids").map(|uids| uids.split(',').map(|uid| uid.parse().unwrap()).collect());
-    let statuses: Option<Vec<&str>> = query.get("statuses").map(|statuses| statuses.split(',').collect());
-    let number = |name: &str| query.get(name).map(|number| number.parse::<u64>().unwrap());
-    let (from, is_reverse) = (number("from"), query.get("reverse").is_some_and(|reverse| reverse == "true"));
-    let is_asked = |task: &&Value| {
-        let uid = task["uid"].as_u64().unwrap();
-        uids.as_ref().is_none_or(|uids| uids.contains(&uid))
-            && statuses.as_ref().is_none_or(|statuses| statuses.contains(&task["status"].as_str().unwrap()))
-            && from.is_none_or(|from| if is_reverse { uid >= from } else { uid <= from })
-    };
-    let mut found: Vec<&Value> = memory.tasks.iter().filter(is_asked).collect();
-    if !is_reverse {
-        found.reverse();
-    }
-    let limit = usize::try_from(number("limit").unwrap_or(20)).unwrap();
-    let next = found.get(limit).map(|task| &task["uid"]);
-    Json(json!({"results": found[..limit.min(found.len())], "next": next, "total": found.len()}))
-}
-
-/// Cancels what has not begun.
-async fn cancel(
-    memory: State<Arc<Mutex<Memory>>>,
-    Query(query): Query<HashMap<String, String>>,
-) -> (StatusCode, Json<Value>) {
-    let mut memory = memory.lock().unwrap();
-    let uids: Vec<usize> = query["uids"].split(',').map(|uid| uid.parse().unwrap()).collect();
-    for uid in uids {
-        if memory.tasks[uid]["status"] == "enqueued" {
-            memory.tasks[uid]["status"] = json!("canceled");
-        }
-    }
-    let uid = memory.tasks.len();
-    let task = json!({"uid": uid, "status": "succeeded", "type": "taskCancelation", "enqueuedAt": MOMENT});
-    memory.tasks.push(task);
-    (StatusCode::ACCEPTED, Json(json!({"taskUid": uid, "status": "enqueued"})))
-}
-
-async fn task(memory: State<Arc<Mutex<Memory>>>, UrlPath(uid): UrlPath<usize>) -> Json<Value> {
-    Json(memory.lock().unwrap().tasks[uid].clone())
 }
 
 /// When everything happens on a fake node.
