@@ -3,7 +3,10 @@
 //! The ids of all documents are read in one request, so that the list is consistent. Then the documents are read by their ids,
 //! page by page. What is written meanwhile is recorded, and copied again.
 
-use super::document::{self, Page, content, copied};
+use super::{
+    Move,
+    document::{self, Page, content, copied},
+};
 use crate::{
     base::error::{Error, Result},
     cluster::{
@@ -36,12 +39,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const EVERYTHING: u32 = u32::MAX;
 
 /// A copy of some shards from one node to another.
-#[derive(Debug)]
 pub struct Copy<'a> {
+    of: Move<'a>,
     cluster: &'a Cluster,
     source: &'a Node,
     target: &'a Node,
-    shards: &'a [Shard],
+    /// The shards that are still copied.
+    shards: Vec<Shard>,
+    /// Shards of which a replica has changed since the copy began. They are not copied any more.
+    changed: BTreeSet<Shard>,
     filter: String,
     tasks: Vec<u64>,
     /// The indexes that this copy has written documents to.
@@ -55,13 +61,15 @@ pub struct Copy<'a> {
 impl<'a> Copy<'a> {
     /// A copy that has not started yet.
     #[must_use]
-    pub fn new(cluster: &'a Cluster, source: &'a Node, target: &'a Node, shards: &'a [Shard]) -> Self {
+    pub(super) fn new(of: Move<'a>) -> Self {
         Self {
-            cluster,
-            source,
-            target,
-            shards,
-            filter: tag_filter(shards),
+            of,
+            cluster: of.cluster,
+            source: of.source,
+            target: of.target,
+            shards: of.shards.to_vec(),
+            changed: BTreeSet::new(),
+            filter: tag_filter(of.shards),
             tasks: Vec::new(),
             written: BTreeSet::new(),
             cost: Cost::default(),
@@ -94,25 +102,76 @@ impl<'a> Copy<'a> {
             // An index without a primary key has no documents.
             let Some(key) = known.and_then(|known| known.primary_key) else { continue };
             let key = PrimaryKey::new(key);
-            let result = match written {
-                IndexChanges::All => self.index(index, &key).await,
-                IndexChanges::Ids(ids) => {
-                    self.ids(index, &key, &ids.iter().cloned().collect::<Vec<_>>()).await
+            loop {
+                self.leave_changed();
+                if self.shards.is_empty() {
+                    return Ok(());
                 }
-            };
-            // If the index was deleted meanwhile, the error does not matter.
-            if self.cluster.cluster_state().indexes.contains_key(index) {
-                result?;
+                let result = match written {
+                    IndexChanges::All => self.index(index, &key).await,
+                    IndexChanges::Ids(ids) => {
+                        self.ids(index, &key, &ids.iter().cloned().collect::<Vec<_>>()).await
+                    }
+                };
+                match result {
+                    Ok(()) => break,
+                    // The others are copied on.
+                    Err(_) if self.has_changed() => {}
+                    // If the index was deleted meanwhile, the error does not matter.
+                    Err(_) if !self.cluster.cluster_state().indexes.contains_key(index) => break,
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether a replica of a shard that is still copied has changed.
+    fn has_changed(&self) -> bool {
+        !self.shards.iter().all(|shard| self.of.is_wanted(*shard))
+    }
+
+    fn leave_changed(&mut self) {
+        let of = self.of;
+        self.changed.extend(self.shards.iter().filter(|shard| !of.is_wanted(**shard)));
+        self.keep(|shard| of.is_wanted(shard));
+    }
+
+    /// These shards are handed over: their new replicas are written by clients, and by the copy no more.
+    pub fn handed_over(&mut self, shards: &[Shard]) {
+        self.keep(|shard| !shards.contains(&shard));
+    }
+
+    fn keep(&mut self, keep: impl Fn(Shard) -> bool) {
+        self.shards.retain(|shard| keep(*shard));
+        self.filter = tag_filter(&self.shards);
+    }
+
+    /// Ends a copy. What it sent in the moment when a replica changed may have come after that: where the replica is read, others stand in
+    /// for it, and it is compared anew.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn end(mut self) -> Result<()> {
+        self.leave_changed();
+        let (changed, written, target) = (&self.changed, &self.written, &self.target.name);
+        if changed.is_empty() || written.is_empty() {
+            return Ok(());
+        }
+        self.cluster
+            .change(|cluster_state| {
+                for shard in changed {
+                    written.iter().for_each(|index| _ = cluster_state.distrust(index, *shard, target));
+                }
+            })
+            .await
     }
 
     async fn index(&mut self, index: &str, key: &PrimaryKey) -> Result<()> {
         let there: BTreeSet<String> =
             ids(self.source, index, &*self.filter, key).await?.into_iter().collect();
         let mut here = ids(self.target, index, &*self.filter, key).await?;
-        here.extend(untagged(self.cluster, self.target, index, self.shards, key).await?);
+        here.extend(untagged(self.cluster, self.target, index, &self.shards, key).await?);
         let gone: Vec<&String> = here.iter().filter(|id| !there.contains(*id)).collect();
         for gone in gone.chunks(PAGE) {
             self.delete(index, gone).await?;
@@ -188,22 +247,31 @@ impl<'a> Copy<'a> {
         if documents.is_empty() || !self.cluster.cluster_state().indexes.contains_key(index) {
             return Ok(());
         }
-        self.written.insert(index.to_owned());
         let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
         let body = format!("[{}]", documents.join(","));
         let (documents, bytes) = (documents.len() as u64, body.len() as u64);
         self.spend(Cost { documents, bytes, ..Cost::default() });
-        self.send(ApiPath::of_index(index, &["documents"]).with("primaryKey", key.name()), body).await
+        self.send(index, ApiPath::of_index(index, &["documents"]).with("primaryKey", key.name()), body).await
     }
 
     async fn delete(&mut self, index: &str, ids: &[&String]) -> Result<()> {
         self.spend(Cost { deleted: ids.len() as u64, ..Cost::default() });
-        self.send(ApiPath::of_index(index, &["documents", "delete-batch"]), json!(ids).to_string()).await
+        self.send(index, ApiPath::of_index(index, &["documents", "delete-batch"]), json!(ids).to_string())
+            .await
     }
 
-    async fn send(&mut self, path: ApiPath, body: String) -> Result<()> {
+    async fn send(&mut self, index: &str, path: ApiPath, body: String) -> Result<()> {
+        // A replica that is not stale any more has what the source lacks.
+        if self.has_changed() {
+            let name = &self.target.name;
+            return Err(Error::Other(format!(
+                "a replica on node `{name}`, or its source, has changed during a copy"
+            )));
+        }
+        self.written.insert(index.to_owned());
         let request = Request { body: Bytes::from(body), ..Request::own("POST", path, Some(&Value::Null)) };
-        let sent = late_tasks::send_marked(self.cluster, self.target, self.shards, request.clone(), PATIENCE);
+        let sent =
+            late_tasks::send_marked(self.cluster, self.target, &self.shards, request.clone(), PATIENCE);
         let answer = sent.await?;
         let task = answer.task_uid().filter(|_| answer.is_success());
         self.tasks.push(task.ok_or_else(|| self.target.unexpected(&request, &answer))?.into());

@@ -169,10 +169,15 @@ impl<'a> Move<'a> {
         self.known_to_gateways().await;
         let recording = cluster.mover.recorder.start(None, shards.iter().copied());
         let trusted = self.quiet().await?;
-        let mut copy = Copy::new(cluster, self.source, target, shards);
-        copy.everything().await?;
-        copy.indexed().await?;
-        self.finish(begun, &recording, &trusted, &mut copy).await
+        let mut copy = Copy::new(self);
+        let copied = async {
+            copy.everything().await?;
+            copy.indexed().await?;
+            self.finish(begun, &recording, &trusted, &mut copy).await
+        };
+        let copied = copied.await;
+        copy.end().await?;
+        copied
     }
 
     /// Waits until nothing that began before the recording can change the copies. Returns the nodes as they are then.
@@ -252,6 +257,7 @@ impl<'a> Move<'a> {
                 hand_over.of_quiet(copy).await?
             };
             recording.end(&handed_over);
+            copy.handed_over(&handed_over);
             done += handed_over.len();
             left.retain(|shard| !handed_over.contains(shard));
             if left.is_empty() {

@@ -3,14 +3,14 @@
 //! Where the ledger has the ids of all documents that a replica missed, only these are compared and sent: a node that was away
 //! for seconds is whole at once. Otherwise the documents of the shards are compared, of this index only.
 
-use super::{Move, PAUSE, SMALL, copy::Copy, source};
+use super::{Move, PAUSE, SMALL, copy::Copy, hand_over::TrustedNodes, source};
 use crate::{
-    base::{error::Result, log},
+    base::{error::Result, log, time::Instant},
     cluster::{
         Cluster,
         moves::{
             Mover,
-            recording::{self, IndexChanges, RecordedWrites},
+            recording::{self, IndexChanges, RecordedWrites, Recording},
         },
     },
     domain::cluster_state::Missed,
@@ -112,11 +112,9 @@ impl Move<'_> {
         let trusted = self.quiet().await?;
         let ids = self.cluster.missed_ids(index, &self.target.name, self.shards).await?;
         let missed = RecordedWrites::from([(index.to_owned(), IndexChanges::Ids(ids))]);
-        let mut copy = Copy::new(self.cluster, self.source, self.target, self.shards);
+        let mut copy = Copy::new(self);
         copy.is_throttled = recording::count(&missed) > SMALL;
-        copy.again(&missed).await?;
-        copy.indexed().await?;
-        self.finish(begun, &recording, &trusted, &mut copy).await
+        self.send(begun, &recording, &trusted, copy, missed).await
     }
 
     /// Compares all documents of an index in these shards, and sends those that differ.
@@ -125,9 +123,25 @@ impl Move<'_> {
         let _shown = self.cluster.mover.progress.started(&self.source.name, &self.target.name, self.shards);
         let recording = self.cluster.mover.recorder.start(Some(index), self.shards.iter().copied());
         let trusted = self.quiet().await?;
-        let mut copy = Copy::new(self.cluster, self.source, self.target, self.shards);
-        copy.again(&RecordedWrites::from([(index.to_owned(), IndexChanges::All)])).await?;
-        copy.indexed().await?;
-        self.finish(begun, &recording, &trusted, &mut copy).await
+        let all = RecordedWrites::from([(index.to_owned(), IndexChanges::All)]);
+        self.send(begun, &recording, &trusted, Copy::new(self), all).await
+    }
+
+    async fn send(
+        self,
+        begun: Instant,
+        recording: &Recording,
+        trusted: &TrustedNodes<'_>,
+        mut copy: Copy<'_>,
+        missed: RecordedWrites,
+    ) -> Result<()> {
+        let copied = async {
+            copy.again(&missed).await?;
+            copy.indexed().await?;
+            self.finish(begun, recording, trusted, &mut copy).await
+        };
+        let copied = copied.await;
+        copy.end().await?;
+        copied
     }
 }

@@ -1,5 +1,11 @@
 use super::*;
-use crate::{domain::cluster_state::Missed, testing::ClusterBuilder};
+use crate::{
+    cluster::moves::recording::{IndexChanges, RecordedWrites},
+    domain::cluster_state::{Index, Missed},
+    testing::{ClusterBuilder, Reply, Script},
+};
+use miroir_core::shard::tag_filter;
+use serde_json::json;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 #[tokio::test(start_paused = true)]
@@ -112,4 +118,41 @@ async fn what_changes_before_a_copy_begins_makes_it_worthless() {
     // Late requests are fenced meanwhile; an operation makes it unknown what the replica misses.
     misses(Missed::Anything).await;
     assert!(!copy().is_wanted(shard), "the ids that it was to get are forgotten");
+}
+
+#[tokio::test]
+async fn a_copy_leaves_replicas_alone_that_are_not_stale_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        Script::new(|_| Reply::Answer(200, json!({"results": [], "offset": 0, "limit": 1, "total": 0})));
+    let nodes = ["a", "b"].map(|name| format!("{name}=http://{name}:7700"));
+    let builder = ClusterBuilder::new(folder.path()).nodes(nodes).transport(script.clone());
+    let cluster = Arc::new(builder.build());
+    let shards = [Shard(0), Shard(1)];
+    let begin = |state: &mut ClusterState| {
+        let index = Index { primary_key: Some("id".into()), ..Index::default() };
+        state.indexes.insert("books".into(), index);
+        shards.iter().for_each(|shard| _ = state.mark_stale(*shard, "b"));
+    };
+    cluster.change(begin).await.unwrap();
+    let [source, target] = ["a", "b"].map(|name| cluster.node(name).unwrap());
+    let found = cluster.mover.changes.newest();
+    let mut copy = Copy::new(Move::new(&cluster, &source, &target, None, &shards, found));
+    let all = RecordedWrites::from([("books".to_owned(), IndexChanges::All)]);
+    let asked_for = |shards: &[Shard]| {
+        let filter = json!(tag_filter(shards)).to_string();
+        let calls = script.calls();
+        calls.iter().filter(|call| String::from_utf8_lossy(&call.body).contains(&filter)).count()
+    };
+    copy.again(&all).await.unwrap();
+    assert!(asked_for(&shards) > 0);
+    let before = script.calls().len();
+    cluster.change(|state| state.mark_active(Shard(0), "b")).await.unwrap();
+    copy.again(&all).await.unwrap();
+    assert!(asked_for(&[Shard(1)]) > 0 && asked_for(&[Shard(0)]) == 0);
+    assert_eq!(asked_for(&shards), before - 1, "besides documents without a tag");
+    let before = script.calls().len();
+    cluster.change(|state| state.mark_active(Shard(1), "b")).await.unwrap();
+    copy.again(&all).await.unwrap();
+    assert_eq!(script.calls().len(), before);
 }

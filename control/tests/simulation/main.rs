@@ -54,6 +54,14 @@ const KINDS: Kinds = Kinds {
     single_replicas: false,
 };
 
+/// With `SIM_LOG=debug`, for example, the control plane's log of a shortened history is printed.
+fn print_log() {
+    if let Ok(filter) = std::env::var("SIM_LOG") {
+        let builder = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(std::io::stderr);
+        let _ = builder.with_env_filter(filter).try_init();
+    }
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
@@ -118,6 +126,7 @@ fn report(plan: &Plan, outbound: &Outbound, outcome: &Outcome) -> String {
         |outcome: &Outcome| outcome.violations.first().map(|first| first.chars().take(2).collect::<String>());
     let wanted = kind(outcome);
     let short = shrink::shrink(plan, |plan| kind(&run(plan, outbound, false)) == wanted);
+    print_log();
     let outcome = run(&short, outbound, true);
     let mut text = told(&short);
     for violation in outcome.violations.iter().take(8) {
