@@ -87,6 +87,12 @@ impl ReportedState {
         Self { state: State::Failed, error: Some(error.body), ..Self::default() }
     }
 
+    /// Whether the node has not done it, by a failure of its own: what a node refuses as invalid, others refuse too.
+    fn lacks_it(&self) -> bool {
+        let is_own = |error: &ErrorBody| error.kind != "invalid_request";
+        self.state == State::Away || (self.state == State::Failed && self.error.as_ref().is_some_and(is_own))
+    }
+
     /// Whether the node refused the request as invalid, as any node with the same documents would. A failure for lack of space,
     /// or by an internal error of the node, is no refusal. Neither is an error that an index exists or does not exist: the
     /// catalogue decides that.
@@ -257,13 +263,12 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
             _ => {}
         }
     }
-    // Steps that only have to end: creating the index, setting its primary key.
+    // Steps that only have to end: creating the index, setting its primary key. A node that has done without one, such as for lack of space,
+    // may have made the index by its first documents, without the settings that every index has.
     let extras = parts.iter().filter(|part| !part.main);
     let some_succeeded = extras.clone().any(|part| part.seen.state == State::Succeeded);
-    for part in extras.filter(|part| some_succeeded && part.seen.state != State::Succeeded) {
-        if part.seen.state == State::Away {
-            over.behind.insert(part.node.clone());
-        }
+    for part in extras.filter(|part| some_succeeded && part.seen.lacks_it()) {
+        over.behind.insert(part.node.clone());
     }
     over.refused_by = refusal.map(|part| part.node.clone());
     over.finished_at = parts.iter().filter_map(|part| part.seen.finished_at).max();

@@ -86,6 +86,31 @@ fn steps_are_waited_for_but_decide_nothing() {
 }
 
 #[test]
+fn a_node_that_has_no_room_for_a_step_is_behind() {
+    let step = |node: &str, state, kind: &str| {
+        let mut step = TrackedNodeTask { main: false, ..part(node, &[], state) };
+        if let Some(error) = &mut step.seen.error {
+            error.kind = kind.to_owned();
+        }
+        step
+    };
+    let behind = |kind| {
+        let steps = [step("a", State::Succeeded, kind), step("b", State::Failed, kind)];
+        let written = ["a", "b"].map(|node| part(node, &[0], State::Succeeded));
+        let over = over(&steps.into_iter().chain(written).collect::<Vec<_>>());
+        assert_eq!(over.status, TaskStatus::Succeeded);
+        over.behind
+    };
+    assert_eq!(
+        behind("system"),
+        BTreeSet::from(["b".into()]),
+        "its documents made the index without settings"
+    );
+    assert_eq!(behind("internal"), BTreeSet::from(["b".into()]));
+    assert!(behind("invalid_request").is_empty(), "the index was there");
+}
+
+#[test]
 fn operations_on_all_nodes_leave_those_behind_that_differ() {
     let over = over(&[part("a", &[], State::Succeeded), part("b", &[], State::Failed)]);
     assert_eq!((over.status, over.behind), (TaskStatus::Succeeded, BTreeSet::from(["b".into()])));
