@@ -145,7 +145,9 @@ async fn send_some(
 pub struct Sent {
     /// The node tasks that the requests created on nodes that accepted all of them.
     pub tasks: Vec<NodeTask>,
-    /// The nodes that did not accept all requests.
+    /// The nodes that accepted all requests.
+    pub whole: BTreeSet<NodeName>,
+    /// Those of the nodes that were asked that did not accept all requests.
     pub missed: Vec<NodeName>,
     /// Those of them that have some of the requests, or may have.
     pub may_have: BTreeSet<NodeName>,
@@ -160,6 +162,7 @@ pub async fn send_to(cluster: &Cluster, nodes: &[std::sync::Arc<Node>], requests
     for (node, (of_node, failure)) in join_all(answers).await {
         let Some(error) = failure else {
             sent.tasks.extend(of_node);
+            sent.whole.insert(node.name.clone());
             continue;
         };
         tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node missed an operation on an index");
@@ -226,15 +229,11 @@ pub async fn wait_until_over(cluster: &Cluster, tasks: &[NodeTask]) {
 /// # Errors
 /// The ledger failed.
 pub async fn mark_behind(cluster: &Cluster, missed: &[NodeName]) -> Result<()> {
-    let away = away(cluster);
+    let nodes = cluster.nodes();
+    let away = nodes.iter().filter(|node| !node.is_up()).map(|node| &node.name);
     cluster
-        .change(|cluster_state| missed.iter().chain(&away).for_each(|node| cluster_state.mark_behind(node)))
+        .change(|cluster_state| missed.iter().chain(away).for_each(|node| cluster_state.mark_behind(node)))
         .await
-}
-
-/// The nodes that are unreachable.
-fn away(cluster: &Cluster) -> Vec<NodeName> {
-    cluster.nodes().iter().filter(|node| !node.is_up()).map(|node| node.name.clone()).collect()
 }
 
 /// What all nodes must know of an index before documents are written to it.
@@ -329,11 +328,14 @@ pub async fn ensure_index(
         }
         false => None,
     };
-    let Sent { tasks, missed, failure, .. } = send_everywhere(cluster, &requests).await;
+    let Sent { tasks, whole, missed, failure, .. } = send_everywhere(cluster, &requests).await;
     let (now, uid, is_made) = (cluster.clock.wall(), index.to_owned(), failure.is_none());
-    let away: Vec<NodeName> = away(cluster).into_iter().filter(|_| is_made).collect();
     let change = move |connection: &_, cluster_state: &mut ClusterState| {
-        missed.iter().chain(&away).for_each(|node| cluster_state.mark_behind(node));
+        // A node that has come back meanwhile was not asked, and is not away any more.
+        let all = cluster_state.nodes.iter().map(|member| member.config.name.clone());
+        let lacking: Vec<NodeName> =
+            if is_made { all.filter(|node| !whole.contains(node)).collect() } else { missed.clone() };
+        lacking.iter().for_each(|node| cluster_state.mark_behind(node));
         step.map_or(Ok(()), |step| steps::end(connection, step))?;
         if is_made {
             let entry = cluster_state.indexes.entry(uid).or_insert_with(|| Index {

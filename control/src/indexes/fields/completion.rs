@@ -96,7 +96,11 @@ pub async fn complete(cluster: &Cluster, index: &str) -> Result<Vec<NodeTask>> {
         }
         let request = registration(index, Key::Explicit(&key), &misses, &*cluster.random);
         let sent = creation::send_to(cluster, std::slice::from_ref(node), &[request]).await;
-        creation::mark_behind(cluster, &sent.missed).await?;
+        // A node that has come back meanwhile was not asked.
+        let unasked = cluster.nodes();
+        let unasked = unasked.iter().filter(|other| !nodes.iter().any(|node| node.name == other.name));
+        let missed: Vec<_> = unasked.map(|node| node.name.clone()).chain(sent.missed).collect();
+        creation::mark_behind(cluster, &missed).await?;
         tasks.extend(sent.tasks);
     }
     cluster.fields.registering(index, &tasks);
