@@ -115,8 +115,12 @@ pub fn a_body_that_comes_after_the_decision_is_mended(cluster: &Sandbox) {
     let shard = Shard::of_document("0", count);
     let log = || std::fs::read_to_string(cluster.data().join("logs/control.log")).unwrap();
     let (begun, node) = (Instant::now(), write.end());
+    let mark = format!("mark={} ", metadata(uid));
     wait_until("it is found by its mark", || {
-        log().contains("a node has taken a request after it was decided")
+        let is_it = |line: &str| {
+            line.contains("a node has taken a request after it was decided") && line.contains(&mark)
+        };
+        log().lines().any(is_it)
     });
     tell!("found {:?} after the late body", begun.elapsed());
     wait_until("the node has what was acknowledged", || held(cluster, &node, shard)["v"] == 2);

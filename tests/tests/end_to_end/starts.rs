@@ -55,6 +55,8 @@ pub fn what_is_there_is_served_without_a_node() {
     assert!(cluster.status()["shardsMissing"].as_u64().is_some_and(|missing| missing > 0));
     cluster.revive("meili-1");
     wait_until("every shard is there", || cluster.status()["shardsMissing"] == 0);
+    // The control plane notices a node that is back sooner than Envoy does.
+    cluster.wait_reachable();
     client.add("things", &json!((0..120).map(|id| json!({"id": id})).collect::<Vec<_>>()));
     assert_eq!(client.count("things"), 120);
 }
