@@ -1,5 +1,5 @@
 //! The mover: makes stale replicas whole, whether they missed a write or are new. It is the only code that copies documents
-//! from node to node. A replica that is stale in one index only gets the documents that it missed ([`stale`]).
+//! from node to node. A replica that is stale in one index only gets the documents that it missed (`stale.rs`).
 //!
 //! While a replica is being copied, it is neither read nor written, so nothing races with the copy. Writes to its shard are
 //! recorded meanwhile, and copied in further rounds until little is left. Only the last round runs under the shard's locks.
