@@ -18,8 +18,10 @@ use tempfile::TempDir;
 
 /// A ledger of before there were versions, with a row of every kind.
 const UNVERSIONED: &str = include_str!("ledgers/version-0.sql");
-/// Ledgers of older versions, with a row of every kind.
-const OLDER: [&str; 2] = [include_str!("ledgers/version-1.sql"), include_str!("ledgers/version-4.sql")];
+/// Makes of it a ledger of version 1, which has the same tables.
+const VERSION_1: &str = "PRAGMA user_version = 1;";
+/// A ledger of version 4, with a row of every kind.
+const VERSION_4: &str = include_str!("ledgers/version-4.sql");
 
 /// A folder with the ledger that this SQL makes.
 fn folder_of(sql: &str) -> (TempDir, PathBuf) {
@@ -74,7 +76,8 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
     drop(Ledger::open(new.path()).unwrap());
     // One of before gateways had leases.
     let older = format!("{UNVERSIONED} DROP TABLE leases;");
-    for sql in [UNVERSIONED, &older].into_iter().chain(OLDER) {
+    let first = format!("{UNVERSIONED} {VERSION_1}");
+    for sql in [UNVERSIONED, &older, &first, VERSION_4] {
         let (folder, file) = folder_of(sql);
         // It is opened again as it is.
         for _ in 0..2 {
@@ -86,7 +89,7 @@ fn a_ledger_of_every_older_version_has_the_schema_of_a_new_one() {
 
 #[tokio::test]
 async fn in_an_older_ledger_no_replica_is_stale_in_an_index_and_gateways_may_not_know_that() {
-    let (folder, file) = folder_of(OLDER[0]);
+    let (folder, file) = folder_of(&format!("{UNVERSIONED} {VERSION_1}"));
     assert_eq!(version(&file), 1);
     let cluster_state = Ledger::open(folder.path()).unwrap().call(catalogue::load).await.unwrap().unwrap();
     assert!(cluster_state.stale.is_empty() && !cluster_state.stale_by_index);
