@@ -22,5 +22,14 @@ pub(crate) struct UnfencedKeys {
     /// Fenced keys, with the nodes that have not confirmed their deletion.
     pub(crate) fenced: BTreeMap<Uuid, BTreeSet<NodeName>>,
     /// By node: the keys of requests that had no answer and may still arrive.
-    pub(crate) late: BTreeMap<NodeName, BTreeSet<Uuid>>,
+    pub(crate) late: BTreeMap<NodeName, BTreeMap<Uuid, Late>>,
+}
+
+/// Requests that had no answer. The order is that of how long one must wait for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Late {
+    /// Documents from a gateway: they carry a mark, by which their task is found, whenever it comes.
+    Documents,
+    /// What the control plane sends: it may carry no mark.
+    AnyRequest,
 }

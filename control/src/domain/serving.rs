@@ -27,15 +27,18 @@ impl Serving {
         Self { instance: Some(instance), challenger: None }
     }
 
-    /// Reads the object of the key. What a description does not tell is `None`.
+    /// Reads the object of the key; `None` if its description is none that a control plane has written.
     #[must_use]
-    pub fn of(key: &Value) -> Self {
-        let description = key.get("description").and_then(Value::as_str).unwrap_or_default();
-        let after = |word| {
-            let (_, rest) = description.split_once(word)?;
-            Uuid::parse_str(rest.split(';').next()?).ok()
+    pub fn of(key: &Value) -> Option<Self> {
+        let mut rest = key.get("description")?.as_str()?.strip_prefix(READS)?;
+        let mut next = |word| {
+            let Some(after) = rest.strip_prefix(word) else { return Some(None) };
+            let (id, others) = after.split_at(after.find(';').unwrap_or(after.len()));
+            rest = others;
+            Uuid::parse_str(id).ok().map(Some)
         };
-        Self { instance: after(SERVED), challenger: after(CHALLENGED) }
+        let (instance, challenger) = (next(SERVED)?, next(CHALLENGED)?);
+        rest.is_empty().then_some(Self { instance, challenger })
     }
 }
 
@@ -73,10 +76,18 @@ mod tests {
             ),
         ] {
             assert_eq!(serving.to_string(), text);
-            assert_eq!(Serving::of(&json!({"description": text})), serving);
+            assert_eq!(Serving::of(&json!({"description": text})), Some(serving));
         }
-        for other in [json!({}), json!({"description": null}), json!({"description": "x; served by y"})] {
-            assert_eq!(Serving::of(&other), Serving::default(), "{other}");
+        let id = Uuid::from_u128(1);
+        for other in [
+            json!({}),
+            json!({"description": null}),
+            json!({"description": "x"}),
+            json!({"description": "Reads of gateways themselves; served by y"}),
+            json!({"description": format!("Reads of gateways themselves; served by {id} and more")}),
+            json!({"description": format!("Reads of gateways themselves; challenged by {id}; served by {id}")}),
+        ] {
+            assert_eq!(Serving::of(&other), None, "{other}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     base::error::{Error, Result},
-    cluster::Cluster,
+    cluster::{Cluster, write_keys::Late},
     domain::key_holder::WriteKeyHolder,
     node::{Authority, Node, NodeAnswer, Request, TIMEOUT},
 };
@@ -22,7 +22,7 @@ struct InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.cluster.write_keys.late(&self.node.name, self.key);
+            self.cluster.write_keys.late(&self.node.name, self.key, Late::AnyRequest);
         }
     }
 }

@@ -37,6 +37,8 @@ struct Told {
     answers: usize,
     /// Those that have the key. One that has not has lost its disk, or is new.
     serving: Vec<(Arc<Node>, Serving)>,
+    /// Those that tell nothing that can be read.
+    unreadable: Vec<Arc<Node>>,
 }
 
 impl Told {
@@ -54,6 +56,7 @@ impl Told {
                 }
                 Err(error) => {
                     tracing::debug!(node = node.name.as_str(), error = %error.chain(), "a node does not tell which control plane serves it");
+                    told.unreadable.extend(matches!(error, Error::UnreadableAnswer { .. }).then_some(node));
                 }
             }
         }
@@ -182,6 +185,8 @@ async fn look(cluster: &Cluster) -> Result<()> {
             );
         }
     }
+    let unreadable = told.unreadable.into_iter().map(|node| (node, Serving::default()));
+    told.serving.extend(unreadable);
     name(&told.serving, own).await;
     Ok(())
 }

@@ -321,14 +321,19 @@ impl Examination<'_> {
     /// Makes the replicas stale that a late task may have changed, in its index. The other replicas have what was decided.
     async fn distrust(&self, late: LateTask) -> Result<()> {
         let LateTask { task, shards } = late;
-        tracing::warn!(
-            node = self.node.name.as_str(),
-            task = task.node_task,
-            mark = %task.mark,
-            index = task.index,
-            shards = shards.len(),
-            "a node has taken a request after it was decided: its replicas are stale"
-        );
+        if shards.is_empty() {
+            // A registration of fields, which is repeated: after a restart of the control plane, each one that nodes still list.
+            tracing::debug!(node = self.node.name.as_str(), task = task.node_task, mark = %task.mark, index = task.index, "a node has taken a request that changes no document");
+        } else {
+            tracing::warn!(
+                node = self.node.name.as_str(),
+                task = task.node_task,
+                mark = %task.mark,
+                index = task.index,
+                shards = shards.len(),
+                "a node has taken a request after it was decided: its replicas are stale"
+            );
+        }
         let mut index = self.index_of(&task).await.unwrap_or_else(|_| task.index.clone());
         loop {
             self.distrust_in(index.as_deref(), &task, &shards).await?;

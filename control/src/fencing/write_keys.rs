@@ -8,7 +8,7 @@ use crate::{
     base::error::Result,
     cluster::{
         Cluster,
-        write_keys::{UnfencedKeys, WriteKeys},
+        write_keys::{Late, UnfencedKeys, WriteKeys},
     },
     domain::key_holder::WriteKeyHolder,
     fencing::instance,
@@ -34,7 +34,7 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// How long a node may take to handle a request that it authorized before the key was deleted.
 pub const LATE_REQUESTS_END: Duration = Duration::from_secs(1);
 
-/// The same for documents from gateways, before copies are replaced: what comes later still carries a mark, by which it is found.
+/// The same for documents from gateways, before copies are replaced.
 const LATE_DOCUMENTS_END: Duration = Duration::from_millis(250);
 
 /// Creates an API key on a node, unless it exists.
@@ -108,8 +108,8 @@ impl WriteKeys {
     }
 
     /// Notes that a request under this key had no answer, and that the node may still receive it.
-    pub fn late(&self, node: &str, uid: Uuid) {
-        self.unfenced().late.entry(node.into()).or_default().insert(uid);
+    pub fn late(&self, node: &str, uid: Uuid, requests: Late) {
+        self.unfenced().late.entry(node.into()).or_default().insert(uid, requests);
     }
 
     /// Whether a node may still accept a request under a key that is fenced or must be.
@@ -132,22 +132,19 @@ impl WriteKeys {
     /// The ledger failed; or the node still has a fenced key.
     pub async fn fence_late(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let late = self.unfenced().late.get(&node.name).cloned().unwrap_or_default();
-        let is_gateways = {
-            let live = self.live.lock().await;
-            let of_gateways = |uid: &Uuid| {
-                live.iter().any(|(holder, live)| live == uid && matches!(holder, WriteKeyHolder::Gateway(_)))
-            };
-            late.iter().all(of_gateways)
-        };
-        for uid in &late {
+        for uid in late.keys() {
             self.fence(cluster, *uid, cluster.options.commit_timeout).await?;
         }
         self.catch_up(cluster, node).await?;
-        if !late.is_empty() {
-            tokio::time::sleep(if is_gateways { LATE_DOCUMENTS_END } else { LATE_REQUESTS_END }).await;
+        if let Some(requests) = late.values().max() {
+            tokio::time::sleep(match requests {
+                Late::Documents => LATE_DOCUMENTS_END,
+                Late::AnyRequest => LATE_REQUESTS_END,
+            })
+            .await;
             let mut unfenced = self.unfenced();
             if let Some(left) = unfenced.late.get_mut(&node.name) {
-                left.retain(|uid| !late.contains(uid));
+                left.retain(|uid, _| !late.contains_key(uid));
             }
             unfenced.late.retain(|_, left| !left.is_empty());
         }
@@ -328,7 +325,9 @@ mod tests {
                 ("GET", "/keys/00000000-0000-0000-0000-000000000000") if is_lost => {
                     Reply::Answer(404, json!({"code": "api_key_not_found"}))
                 }
-                _ => Reply::Answer(200, json!({"results": []})),
+                _ => {
+                    Reply::Answer(200, json!({"results": [], "description": "Reads of gateways themselves"}))
+                }
             }
         });
         let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
@@ -357,7 +356,7 @@ mod tests {
             (_, "/health") => Reply::Answer(200, json!({})),
             _ if is_hanging.load(Ordering::Relaxed) => Reply::NoConnection,
             ("POST", "/indexes/books/documents") => Reply::Answer(403, json!({"code": "invalid_api_key"})),
-            _ => Reply::Answer(200, json!({"results": []})),
+            _ => Reply::Answer(200, json!({"results": [], "description": "Reads of gateways themselves"})),
         });
         let cluster = ClusterBuilder::new(data.path()).transport(transport.clone()).build();
         for node in cluster.nodes().iter() {

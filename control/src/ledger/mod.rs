@@ -6,6 +6,7 @@ mod cached;
 pub mod catalogue;
 mod cell;
 pub mod crash_points;
+pub mod departed;
 pub mod fields;
 mod file;
 mod group_commit;

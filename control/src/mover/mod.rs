@@ -5,6 +5,7 @@
 //! recorded meanwhile, and copied in further rounds until little is left. Only the last round runs under the shard's locks.
 
 pub mod copy;
+mod departures;
 pub mod document;
 mod hand_over;
 mod old_copies;
@@ -91,6 +92,7 @@ pub async fn watch(cluster: Arc<Cluster>) {
         }
         stale::spawn(&cluster);
         old_copies::spawn_due_work(&cluster);
+        departures::spawn(&cluster);
     }
 }
 

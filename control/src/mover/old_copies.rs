@@ -26,7 +26,7 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a node may take to queue a deletion.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts the work that is due: takes old copies out of the write set, deletes them, and lets empty nodes leave.
+/// Starts the work that is due: takes old copies out of the write set, and deletes them.
 pub fn spawn_due_work(cluster: &Arc<Cluster>) {
     let cluster_state = cluster.cluster_state();
     if !unread(cluster, &cluster_state).is_empty() {
@@ -45,12 +45,6 @@ pub fn spawn_due_work(cluster: &Arc<Cluster>) {
         Mover::alone(cluster, format!("empty {name}"), |cluster| {
             let emptying = async move { report(&node.name, delete(&cluster, &node, &shards).await) };
             emptying.instrument(span)
-        });
-    }
-    let is_empty = |name: &str| !cluster_state.replicas.iter().flatten().any(|replica| replica.node == name);
-    if cluster_state.nodes.iter().any(|member| member.leaving && is_empty(&member.config.name)) {
-        Mover::alone(cluster, "farewell".to_owned(), |cluster| async move {
-            report("nodes that leave", remove_empty_leaving_nodes(&cluster).await);
         });
     }
 }
@@ -158,31 +152,4 @@ async fn delete(cluster: &Cluster, node: &Node, shards: &[Shard]) -> Result<()> 
     cluster
         .change(|cluster_state| shards.iter().for_each(|shard| cluster_state.removed(*shard, &node.name)))
         .await
-}
-
-/// Removes from the cluster the nodes that must leave and hold no replica any more. Deletes the indexes and internal keys that
-/// they still have, so that they can join again as new nodes.
-async fn remove_empty_leaving_nodes(cluster: &Cluster) -> Result<()> {
-    let mut gone = Vec::new();
-    cluster
-        .change(|cluster_state| {
-            let held: Vec<NodeName> =
-                cluster_state.replicas.iter().flatten().map(|replica| replica.node.clone()).collect();
-            let leaves = |name: &NodeName| !held.contains(name);
-            gone = cluster_state
-                .nodes
-                .iter()
-                .filter(|member| member.leaving && leaves(&member.config.name))
-                .map(|member| member.config.clone())
-                .collect();
-            cluster_state.nodes.retain(|member| !gone.contains(&member.config));
-            cluster_state.behind.retain(|name| !gone.iter().any(|config| config.name == *name));
-        })
-        .await?;
-    for config in gone {
-        let name = config.name.clone();
-        tracing::info!(node = name.as_str(), "a node has left the cluster");
-        report(&name, crate::sync::clear(&cluster.outside_node(config)).await);
-    }
-    Ok(())
 }

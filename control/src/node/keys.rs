@@ -66,7 +66,12 @@ impl Node {
         let answer = self.send_within(&request, CHECK).await?;
         match answer.status {
             404 => Ok(None),
-            _ if answer.is_success() => Ok(Some(Serving::of(&answer.json()))),
+            _ if answer.is_success() => {
+                let key = self.read(&request, &answer)?;
+                Serving::of(&key)
+                    .map(Some)
+                    .ok_or_else(|| self.unreadable(format!("GET {}", request.path), &key))
+            }
             _ => Err(self.unexpected(&request, &answer)),
         }
     }

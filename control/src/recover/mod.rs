@@ -221,7 +221,12 @@ async fn store(
                     KeyHolder::GatewayReads => {
                         ledger::set_meta(connection, "read_key", &uid()?.hyphenated().to_string())?;
                         // It may still serve: the start asks it.
-                        Serving::of(key).instance.map_or(Ok(()), |id| instances::know(connection, id))?;
+                        let told = Serving::of(key).ok_or_else(|| {
+                            Error::Other(format!(
+                                "the key `{text}` does not tell which control plane serves the node: {key}"
+                            ))
+                        })?;
+                        told.instance.map_or(Ok(()), |id| instances::know(connection, id))?;
                     }
                     // Fence old write keys: gateways get new ones with their next writes.
                     KeyHolder::Writer(holder) => {

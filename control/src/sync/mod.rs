@@ -307,22 +307,6 @@ pub fn with_keys(settings: &mut Value, set: &Map<String, Value>) -> bool {
     embedders.is_some()
 }
 
-/// Deletes what a node that has left still has of the cluster: indexes and internal keys.
-///
-/// # Errors
-/// The node did not answer, or refused.
-pub async fn clear(node: &Node) -> Result<()> {
-    for index in node.index_uids().await? {
-        node.delete_index(&index).await?;
-    }
-    for (uid, key) in node.keys().await? {
-        if KeyHolder::of(&key).is_internal() {
-            node.delete_key(&uid).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Makes sure that what a node has told until now was from the disk that it had when it joined: what an empty disk tells must not be
 /// copied.
 ///

@@ -12,6 +12,7 @@ use crate::{
         missed::{self, WrittenIds},
         open_writes::{Decision, OpenWrite},
         tracked_tasks::TrackedTask,
+        write_keys::Late,
     },
     disguise::messages,
     domain::{
@@ -173,7 +174,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         }
     }
     for node in asked.iter().filter(|node| !taken.contains_key(*node)) {
-        write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
+        write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key, Late::Documents));
     }
     // No node has confirmed the write, and every shard has a replica that surely has not accepted it. The replicas whose answer
     // is unknown become stale, and are repaired from that one.

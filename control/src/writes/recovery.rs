@@ -9,6 +9,7 @@ use crate::{
         locks::Scope,
         missed::WrittenIds,
         open_writes::{OpenWrite, UndecidedWrite},
+        write_keys::Late,
     },
     domain::intent::Intent,
     fencing::write_keys::GRACE,
@@ -48,7 +49,7 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Res
             );
         });
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
-            write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key));
+            write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key, Late::Documents));
         }
         // A gateway that sends no commit does not say which documents it wrote.
         let decided = commit::apply(cluster, &write, &taken, &found.silent, WrittenIds::new());

@@ -3,44 +3,51 @@ use crate::{
     node::Call,
     testing::{ClusterBuilder, Reply, Script},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 use tempfile::TempDir;
 
-/// Nodes `a`, `b` and `c`, each by its port, with what they tell of who serves them; `None` without the key.
+/// Nodes `a`, `b` and `c`, each by its port, with the description of their key; `None` without the key.
 #[derive(Clone)]
 struct Nodes {
-    told: Arc<Mutex<BTreeMap<u16, Option<Serving>>>>,
+    told: Arc<Mutex<BTreeMap<u16, Option<String>>>>,
     script: Arc<Script>,
 }
 
 impl Nodes {
     fn new() -> Self {
-        let told =
-            Arc::new(Mutex::new(BTreeMap::from([1, 2, 3].map(|port| (port, Some(Serving::default()))))));
+        let unserved = Serving::default().to_string();
+        let told = Arc::new(Mutex::new(BTreeMap::from([1, 2, 3].map(|port| (port, Some(unserved.clone()))))));
         let shared = told.clone();
         let answer = move |call: &Call| {
             let mut told = shared.lock().unwrap();
-            let serving = told.get_mut(&call.url.port().unwrap()).unwrap();
-            match (call.method.as_str(), call.url.path(), serving) {
+            let description = told.get_mut(&call.url.port().unwrap()).unwrap();
+            match (call.method.as_str(), call.url.path(), description) {
                 (_, "/health" | "/version" | "/keys", _) => Reply::Answer(200, json!({"results": []})),
                 (_, _, None) => Reply::Answer(404, json!({"code": "api_key_not_found"})),
-                ("PATCH", _, Some(serving)) => {
-                    *serving = Serving::of(&serde_json::from_slice(&call.body).unwrap());
+                ("PATCH", _, Some(description)) => {
+                    let key: Value = serde_json::from_slice(&call.body).unwrap();
+                    *description = key["description"].as_str().unwrap().to_owned();
                     Reply::Answer(200, json!({}))
                 }
-                (_, _, Some(serving)) => Reply::Answer(200, json!({"description": serving.to_string()})),
+                (_, _, Some(description)) => Reply::Answer(200, json!({"description": description})),
             }
         };
         Self { told, script: Script::new(answer) }
     }
 
     fn told(&self) -> Vec<Option<Serving>> {
-        self.told.lock().unwrap().values().copied().collect()
+        let read = |text: &String| Serving::of(&json!({"description": text})).unwrap();
+        self.told.lock().unwrap().values().map(|text| text.as_ref().map(read)).collect()
     }
 
     fn tell(&self, port: u16, serving: Option<Serving>) {
-        self.told.lock().unwrap().insert(port, serving);
+        self.told.lock().unwrap().insert(port, serving.map(|serving| serving.to_string()));
+    }
+
+    /// Gives the node a description that no control plane writes.
+    fn edit(&self, port: u16) {
+        self.told.lock().unwrap().insert(port, Some("the key of search".to_owned()));
     }
 
     fn changes(&self) -> usize {
@@ -88,6 +95,20 @@ async fn a_start_with_the_same_ledger_in_the_same_place_takes_over_at_once() {
         assert!(waited < POLL, "{waited:?}");
         assert_eq!(nodes.told(), [by(&cluster), by(&cluster), None], "one has lost its disk");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_description_that_cannot_be_read_says_nothing_and_is_written_anew() {
+    let (folder, nodes) = (tempfile::tempdir().unwrap(), Nodes::new());
+    let older = nodes.start(folder.path()).await;
+    take_over(&older).await.unwrap();
+    nodes.edit(1);
+    let cluster = nodes.start(folder.path()).await;
+    let node = cluster.node("a").unwrap();
+    assert!(matches!(node.serving().await, Err(Error::UnreadableAnswer { .. })));
+    take_over(&cluster).await.unwrap();
+    look(&cluster).await.unwrap();
+    assert_eq!(nodes.told(), [by(&cluster); 3]);
 }
 
 // In real time: a paused clock goes on while the ledger, which has threads of its own, answers the one that lives.

@@ -56,7 +56,9 @@ fn answer(tasks: &Tasks, call: &Call) -> Reply {
             }
             Reply::Answer(200, json!({"results": told}))
         }
-        path if path.starts_with("/keys") => Reply::Answer(201, json!({})),
+        path if path.starts_with("/keys") => {
+            Reply::Answer(201, json!({"description": "Reads of gateways themselves"}))
+        }
         _ if call.method == "GET" => Reply::Answer(200, json!({})),
         path if path.contains("refused") => {
             let error =
