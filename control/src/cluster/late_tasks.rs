@@ -37,8 +37,8 @@ pub(crate) struct Tail {
     pub(crate) position: TaskPosition,
     /// Tasks of writes that are not decided, and of copies that are not answered.
     pub(crate) open: Vec<MarkedTask>,
-    /// Late tasks that the node was asked to cancel.
-    pub(crate) cancelled: Vec<MarkedTask>,
+    /// Late tasks of which it is not known yet whether they are cancelled, or what they have changed.
+    pub(crate) unsettled: Vec<MarkedTask>,
     /// The position that the ledger has, and since when.
     pub(crate) stored: Option<(TaskPosition, Instant)>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Tail {
 impl Tail {
     /// The position to continue from after a restart: not behind any task that is not judged.
     pub(crate) fn settled(&self) -> TaskPosition {
-        let unjudged = self.open.iter().chain(&self.cancelled).map(|task| task.node_task).min();
+        let unjudged = self.open.iter().chain(&self.unsettled).map(|task| task.node_task).min();
         let next = unjudged.map_or(self.position.next, |uid| uid.min(self.position.next));
         TaskPosition { next, anchor: self.position.anchor.clone() }
     }

@@ -182,6 +182,12 @@ impl ClusterState {
         true
     }
 
+    /// Whether no node has all operations on indexes: then the catalogue alone says which indexes there are.
+    #[must_use]
+    pub fn is_every_node_behind(&self) -> bool {
+        self.nodes.iter().all(|member| self.behind.contains(&member.config.name))
+    }
+
     /// Marks a node that missed an operation on indexes as behind. Its replicas become stale, except where it has the last
     /// active one.
     pub fn mark_behind(&mut self, node: &str) {

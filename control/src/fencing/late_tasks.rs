@@ -4,6 +4,8 @@
 //! nothing can come any more. Instead every task of every node is examined once: it carries the mark of its request, and the ledger
 //! knows which tasks the decision counted. A replica that took another one is not trusted any more.
 
+mod registration;
+
 use super::{in_flight, instance, lost_disk::note_loss};
 use crate::{
     base::error::Result,
@@ -131,10 +133,10 @@ impl Examination<'_> {
         self.load(tail).await?;
         // The positions only move once everything below is judged, so that an examination can be dropped at any await.
         let judged = self.judge(tail.open.clone(), false).await?;
-        let asked = self.judge(tail.cancelled.clone(), false).await?;
-        let mut cancelled = self.handle(asked.late, true).await?;
-        cancelled.extend(self.handle(judged.late, false).await?);
-        (tail.open, tail.cancelled) = (judged.open, cancelled);
+        let asked = self.judge(tail.unsettled.clone(), false).await?;
+        let mut unsettled = self.handle(asked.late, true).await?;
+        unsettled.extend(self.handle(judged.late, false).await?);
+        (tail.open, tail.unsettled) = (judged.open, unsettled);
         self.cluster.late_tasks.copied(&self.node.name, &judged.copied);
         loop {
             match self.read(tail).await? {
@@ -218,9 +220,9 @@ impl Examination<'_> {
             if let Some(uid) = not_given {
                 return Err(instance::has_unknown_write(self.cluster, self.node, uid));
             }
-            let cancelled = self.handle(judged.late, false).await?;
+            let unsettled = self.handle(judged.late, false).await?;
             tail.open.extend(judged.open);
-            tail.cancelled.extend(cancelled);
+            tail.unsettled.extend(unsettled);
             if let Some(last) = last {
                 tail.position.next = last.uid.saturating_add(1);
                 if is_same {
@@ -285,7 +287,7 @@ impl Examination<'_> {
     }
 
     /// Cancels late tasks that the node has not begun; of all others, the node's replicas are not trusted any more. Returns those
-    /// of which it is not known yet whether they are cancelled. `is_asked`: the node was asked to cancel them before.
+    /// of which it is not known yet whether they are cancelled, or what they have changed. `is_asked`: the node was asked before.
     async fn handle(&self, all: Vec<LateTask>, is_asked: bool) -> Result<Vec<MarkedTask>> {
         let uids: Vec<u32> = all.iter().map(|late| late.task.node_task).collect();
         if uids.is_empty() {
@@ -293,20 +295,26 @@ impl Examination<'_> {
         }
         let told = self.node.tasks(&uids).await?;
         let status = |uid| told.iter().find(|task| task.uid() == Some(uid)).and_then(TaskInfo::status);
-        let mut cancelled = Vec::new();
+        let mut unsettled = Vec::new();
         for late in all {
             let task = &late.task;
             match status(task.node_task) {
                 Some(TaskStatus::Canceled) => {
                     tracing::warn!(node = self.node.name.as_str(), task = task.node_task, mark = %task.mark, "a late task was cancelled before it changed anything");
                 }
+                _ if late.shards.is_empty() => {
+                    let index = self.index_of(task).await?;
+                    if !registration::examine(self.cluster, self.node, index.as_deref()).await? {
+                        unsettled.push(late.task);
+                    }
+                }
                 Some(TaskStatus::Enqueued) if is_asked || self.cancel(task).await => {
-                    cancelled.push(late.task)
+                    unsettled.push(late.task)
                 }
                 _ => self.distrust(late).await?,
             }
         }
-        Ok(cancelled)
+        Ok(unsettled)
     }
 
     /// Asks the node to cancel a task. Returns whether it does.
@@ -321,19 +329,14 @@ impl Examination<'_> {
     /// Makes the replicas stale that a late task may have changed, in its index. The other replicas have what was decided.
     async fn distrust(&self, late: LateTask) -> Result<()> {
         let LateTask { task, shards } = late;
-        if shards.is_empty() {
-            // A registration of fields, which is repeated: after a restart of the control plane, each one that nodes still list.
-            tracing::debug!(node = self.node.name.as_str(), task = task.node_task, mark = %task.mark, index = task.index, "a node has taken a request that changes no document");
-        } else {
-            tracing::warn!(
-                node = self.node.name.as_str(),
-                task = task.node_task,
-                mark = %task.mark,
-                index = task.index,
-                shards = shards.len(),
-                "a node has taken a request after it was decided: its replicas are stale"
-            );
-        }
+        tracing::warn!(
+            node = self.node.name.as_str(),
+            task = task.node_task,
+            mark = %task.mark,
+            index = task.index,
+            shards = shards.len(),
+            "a node has taken a request after it was decided: its replicas are stale"
+        );
         let mut index = self.index_of(&task).await.unwrap_or_else(|_| task.index.clone());
         loop {
             self.distrust_in(index.as_deref(), &task, &shards).await?;

@@ -28,6 +28,9 @@ impl Tasks {
 
     fn answer(&self, call: &Call) -> Reply {
         let query: BTreeMap<String, String> = call.url.query_pairs().into_owned().collect();
+        if call.url.path() == "/indexes" || query.contains_key("statuses") {
+            return Reply::Answer(200, json!({"results": [], "total": 0}));
+        }
         let tasks = self.0.lock().unwrap();
         let from = query.get("from").map_or(0, |from| from.parse().unwrap());
         let uids: Option<Vec<u64>> =
@@ -186,24 +189,36 @@ async fn late_documents_of_an_index_that_is_gone_or_made_again_leave_their_node_
     let made_again = |state: &mut ClusterState| {
         state.indexes.insert("books".to_owned(), Index::default());
     };
-    let registration = TaskMark::Copy { request: Uuid::from_u128(1), shards: Vec::new() };
     for change in [gone, made_again] {
-        for is_write in [true, false] {
-            let folder = tempfile::tempdir().unwrap();
-            let tasks = Tasks::default();
-            let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
-            look(&cluster).await;
-            tasks.add(&registration.to_string());
-            look(&cluster).await;
-            assert!(cluster.cluster_state().behind.is_empty(), "the index is there, and compared");
-            cluster.change(change).await.unwrap();
-            let uid = open_write(&cluster).await;
-            decide(&cluster, uid).await;
-            tasks.add(&if is_write { metadata(uid) } else { registration.to_string() });
-            look(&cluster).await;
-            assert!(cluster.cluster_state().behind.contains("a"));
-        }
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = Tasks::default();
+        let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+        look(&cluster).await;
+        cluster.change(change).await.unwrap();
+        let uid = open_write(&cluster).await;
+        decide(&cluster, uid).await;
+        tasks.add(&metadata(uid));
+        look(&cluster).await;
+        assert!(cluster.cluster_state().behind.contains("a"));
     }
+}
+
+#[tokio::test]
+async fn registrations_of_before_a_restart_stay_unsettled_until_it_is_known_what_nodes_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = Tasks::default();
+    let cluster = tasks.cluster(folder.path(), ManualClock::new()).await;
+    look(&cluster).await;
+    let registration = TaskMark::Copy { request: Uuid::from_u128(1), shards: Vec::new() };
+    tasks.add(&registration.to_string());
+    cluster.change(|state| state.indexes.clear()).await.unwrap();
+    look(&cluster).await;
+    let unsettled = async || cluster.late_tasks.tail(&"a".into()).lock().await.unsettled.len();
+    assert_eq!(unsettled().await, 1);
+    assert!(cluster.cluster_state().behind.is_empty(), "what was interrupted is not resumed yet");
+    cluster.set_ready();
+    look(&cluster).await;
+    assert_eq!(unsettled().await, 0);
 }
 
 #[tokio::test]

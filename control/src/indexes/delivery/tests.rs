@@ -296,6 +296,28 @@ async fn what_nodes_refuse_after_a_restart_is_taken_back() {
 }
 
 #[tokio::test]
+async fn an_operation_frees_its_locks_where_all_nodes_are_behind() {
+    for taken in [&[][..], &[(2, 1)]] {
+        let restarted = Restarted::new().await;
+        let path = ApiPath::of_index("a", &[]);
+        let request =
+            NodeRequest { method: "PATCH".into(), path, body: Some(json!({"uid": "new"})), main: true };
+        let rename = Effect::UpdateIndex { index: "a".into(), primary_key: None, rename: Some("new".into()) };
+        let uid = restarted.interrupted(&[request], (rename, ImmediateEffect::Nothing), taken, &[]).await;
+        let all = |state: &mut crate::domain::cluster_state::ClusterState| {
+            NODES.iter().for_each(|node| state.mark_behind(node));
+        };
+        restarted.cluster.change(all).await.unwrap();
+        restarted.resume().await;
+        let task = restarted.cluster.ledger.call(move |c| tasks::get(c, uid)).await.unwrap();
+        assert_eq!(task.is_some(), !taken.is_empty(), "what a node has taken is done");
+        let holders = restarted.cluster.locks.counts().0;
+        assert_eq!(holders, taken.len(), "it is free, or it is tracked until its end");
+        assert_eq!(restarted.counts("indexUpdate").iter().sum::<usize>(), taken.len());
+    }
+}
+
+#[tokio::test]
 async fn earlier_intents_follow_indexes_that_are_renamed() {
     let restarted = Restarted::new().await;
     let path = ApiPath::of_index("a", &["settings"]);

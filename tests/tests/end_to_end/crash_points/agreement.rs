@@ -26,6 +26,11 @@ fn of_node(node: &Client) -> Value {
 pub fn agree(cluster: &Sandbox) {
     cluster.wait_tasks_ended();
     at_rest(cluster);
+    // What the control plane itself has sent is no task of a client.
+    wait_until("nodes have done what they were sent", || {
+        let unfinished = "/tasks?statuses=enqueued,processing&limit=1";
+        (0..NODES).all(|number| cluster.node(number).get(unfinished).body["total"] == 0)
+    });
     let listed = cluster.client.get("/indexes?limit=1000").body["results"].clone();
     let first = of_node(&cluster.node(0));
     for number in 1..NODES {
