@@ -330,6 +330,16 @@ impl Node {
         self.has_no_task_of("/tasks?statuses=enqueued,processing&limit=1").await
     }
 
+    /// Whether the node has nothing to do that changes indexes or their settings, other than documents.
+    ///
+    /// # Errors
+    /// The node did not answer, or refused.
+    pub async fn keeps_its_settings(&self) -> Result<bool> {
+        let path = "/tasks?limit=1&statuses=enqueued,processing\
+                    &types=indexCreation,indexUpdate,indexDeletion,indexSwap,settingsUpdate";
+        self.has_no_task_of(path).await
+    }
+
     /// Whether the node has nothing to do that makes indexes, as settings do, too, or deletes some.
     ///
     /// # Errors

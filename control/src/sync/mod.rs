@@ -67,7 +67,7 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
             continue;
         };
         let reference = reference(cluster, name);
-        let is_busy = is_changing(cluster, reference.as_deref());
+        let is_busy = is_changing(cluster, reference.as_deref()).await?;
         let tasks =
             if is_busy { Vec::new() } else { learn(cluster, reference.as_deref(), &node, true).await? };
         match tokio::time::timeout(LONGEST, wait_for(&node, &tasks)).await {
@@ -106,10 +106,16 @@ async fn wait_for(node: &Node, tasks: &[u64]) -> Result<()> {
 const REFUSED: &str = "It stays behind until it takes it: change the settings of this index so that they suit its documents, such as an \
                        embedder that is to be reset; or give up what only this node has, and start it with an empty data folder";
 
-/// Whether operations are pending that a node cannot learn yet: the settings of the reference do not show what is still in its queue, and the
-/// ledger, which stands in where there is no reference, has settings from when their task has ended.
-fn is_changing(cluster: &Cluster, reference: Option<&Node>) -> bool {
-    cluster.tracked_tasks.has_operations(reference.map(|it| it.name.as_str()))
+/// Whether operations are pending that a node cannot learn yet: the settings of the reference do not show what is still in its queue, also of
+/// indexes that writes have made. The ledger, which stands in where there is no reference, has settings from when their task has ended.
+async fn is_changing(cluster: &Cluster, reference: Option<&Node>) -> Result<bool> {
+    if cluster.tracked_tasks.has_operations(reference.map(|it| it.name.as_str())) {
+        return Ok(true);
+    }
+    match reference {
+        Some(reference) => Ok(!reference.keeps_its_settings().await?),
+        None => Ok(false),
+    }
 }
 
 /// Another node that is current: the reference that this node is compared with.
