@@ -8,6 +8,7 @@ use crate::{
     },
     cluster::locks::Scope,
     domain::{
+        deleted_index::DeletedIndex,
         index_uid::check_index_uid,
         intent::{Effect, NodeRequest},
         task::TaskKind,
@@ -16,7 +17,7 @@ use crate::{
         broadcast::{self, Held, ImmediateEffect, Operation},
         creation,
     },
-    ledger::tasks::NewTask,
+    ledger::{settings, tasks::NewTask},
 };
 use axum::{
     Json,
@@ -133,6 +134,9 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         return refused(&cluster, &sent).await;
     }
     let held = lock_documents(&cluster, &sent, Scope::indexes([index.as_str()])).await?;
+    let uid = index.clone();
+    let settings = cluster.ledger.read(move |connection| settings::settings(connection, &uid)).await?;
+    let was = DeletedIndex::of(&cluster.cluster_state(), &index, settings);
     let operation = Operation {
         task: NewTask {
             index: Some(index.clone()),
@@ -142,8 +146,8 @@ pub async fn delete(cluster: Shared, Path(index): Path<String>, sent: Sent) -> R
         },
         requests: vec![main(&sent, None)],
         authority: sent.request.authority.clone(),
-        at_once: ImmediateEffect::Deleted { index },
-        effect: Effect::None,
+        at_once: ImmediateEffect::Deleted { index: index.clone() },
+        effect: Effect::Deletion { index, was, is_undone: false },
     };
     run(&cluster, held, operation).await
 }

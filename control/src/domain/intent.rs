@@ -1,6 +1,6 @@
 //! The work that is under way for a task.
 
-use crate::domain::{export::Export, search_rules::Change};
+use crate::domain::{deleted_index::DeletedIndex, export::Export, search_rules::Change};
 use miroir_core::{node_name::NodeName, path::ApiPath, protocol::WriteOperation, shard::Shard};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -122,6 +122,15 @@ pub enum Effect {
         /// Left, right, and whether it renames left to right instead of swapping them.
         pairs: Vec<(String, String, bool)>,
     },
+    /// An index is deleted, which the catalogue says since a node has accepted it.
+    Deletion {
+        /// Index uid.
+        index: String,
+        /// The index; `None` if there was none.
+        was: Option<DeletedIndex>,
+        /// Whether nodes have not done it, so that the index is there again.
+        is_undone: bool,
+    },
     /// Dynamic search rules.
     Rules {
         /// The change.
@@ -140,7 +149,7 @@ impl Effect {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names: Vec<&str> = match self {
             Self::None | Self::Rules { .. } => Vec::new(),
-            Self::Settings { index, .. } => vec![index],
+            Self::Settings { index, .. } | Self::Deletion { index, .. } => vec![index],
             Self::UpdateIndex { index, rename, .. } => {
                 std::iter::once(index.as_str()).chain(rename.as_deref()).collect()
             }

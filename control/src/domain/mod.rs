@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod cluster_state;
+pub mod deleted_index;
 pub mod export;
 pub mod index_uid;
 pub mod intent;

@@ -261,7 +261,7 @@ fn note_changing(cluster_state: &mut ClusterState, uid: u32, effect: &Effect) {
         Effect::Settings { .. } | Effect::Rules { .. } => {
             cluster_state.changing.insert(uid, effect.clone());
         }
-        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } => {}
+        Effect::None | Effect::UpdateIndex { .. } | Effect::Swap { .. } | Effect::Deletion { .. } => {}
     }
 }
 
@@ -295,7 +295,7 @@ pub fn refusal(answer: &NodeAnswer) -> Error {
 /// What a mutation changes in the catalogue once it has succeeded.
 pub fn apply(cluster_state: &mut ClusterState, effect: &Effect) {
     match effect {
-        Effect::None | Effect::Settings { .. } => {}
+        Effect::None | Effect::Settings { .. } | Effect::Deletion { .. } => {}
         Effect::Rules { change } => change.apply(&mut cluster_state.rules),
         Effect::UpdateIndex { index, primary_key, rename } => {
             if let Some(entry) = cluster_state.indexes.get_mut(index)

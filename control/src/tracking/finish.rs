@@ -107,13 +107,15 @@ pub(super) async fn conclude(cluster: &Arc<Cluster>, uid: u32) -> Result<()> {
 }
 
 /// The part of a failed operation that nodes have applied nevertheless: if an update changes name and primary key at once,
-/// nodes apply the name before they check the key.
+/// nodes apply the name before they check the key. An index that nodes have not deleted is there again.
 fn kept(effect: Effect, over: &Outcome) -> Effect {
-    let has_index = over.error.as_ref().is_some_and(|error| !is_about_existence(error));
+    let is_gone = over.error.as_ref().is_some_and(is_about_existence);
+    let has_index = over.error.is_some() && !is_gone;
     match effect {
         Effect::UpdateIndex { index, primary_key: Some(_), rename: rename @ Some(_) } if has_index => {
             Effect::UpdateIndex { index, primary_key: None, rename }
         }
+        Effect::Deletion { index, was, .. } if !is_gone => Effect::Deletion { index, was, is_undone: true },
         _ => Effect::None,
     }
 }
@@ -196,6 +198,11 @@ async fn apply(
             {
                 stored::merge_settings(connection, index, change.as_ref())?;
                 changed.settings = Index::published(stored::settings(connection, index)?);
+            }
+            if let Effect::Deletion { index, was: Some(was), is_undone: true } = &effect
+                && let Some(settings) = was.restore(cluster_state, index)
+            {
+                stored::merge_settings(connection, index, Some(&json!(settings)))?;
             }
             if let (Some(by), TaskStatus::Canceled) = (task.canceled_by, over.status) {
                 tasks::set_canceled_by(connection, uid, by)?;

@@ -72,7 +72,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
             settings(cluster, uid, index, change.as_ref(), over).await?
         }
         Effect::UpdateIndex { .. } => update(cluster, &effect),
-        Effect::None | Effect::Swap { .. } | Effect::Rules { .. } => Vec::new(),
+        Effect::None | Effect::Swap { .. } | Effect::Deletion { .. } | Effect::Rules { .. } => Vec::new(),
     };
     if requests.is_empty() {
         return Ok(BTreeSet::new());
