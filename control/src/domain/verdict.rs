@@ -91,6 +91,11 @@ impl ReportedState {
         Self { state: State::Failed, error: Some(error.body), ..Self::default() }
     }
 
+    /// Whether it failed since an index exists, or does not.
+    fn is_about_existence(&self) -> bool {
+        self.state == State::Failed && self.error.as_ref().is_some_and(is_about_existence)
+    }
+
     /// Whether it failed since the node lacks the index.
     fn is_without_index(&self) -> bool {
         let is_it = |error: &ErrorBody| error.code == "index_not_found";
@@ -260,13 +265,18 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
         let best = [State::Succeeded, State::Canceled, State::Failed]
             .into_iter()
             .find(|state| of_group.iter().any(|part| part.seen.state == *state));
-        let truth = refusal.map(|_| State::Failed).or(best);
+        // A node that is behind may have an index that is gone, or lack one that is there: the others know.
+        let mut known = of_group.iter().filter(|part| !behind.contains(&part.node)).peekable();
+        let is_denied =
+            group.is_none() && known.peek().is_some() && known.all(|part| part.seen.is_about_existence());
+        let truth = (refusal.is_some() || is_denied).then_some(State::Failed).or(best);
         let Some(truth) = truth else { return Verdict::Pending { started_at } };
         for part in of_group.iter().filter(|part| part.seen.state != truth || refusal.is_some()) {
             match group {
                 Some(shard) if part.replaced.contains(&shard) => {}
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
+                None if is_denied => drop(over.behind.insert(part.node.clone())),
                 None if part.seen.state == State::Succeeded => {
                     over.to_roll_back.insert(part.node.clone());
                 }

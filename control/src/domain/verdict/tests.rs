@@ -218,3 +218,18 @@ fn a_node_that_is_behind_and_lacks_the_index_has_no_documents_to_delete() {
     assert_eq!(over(&[reported(&[], true)]).status, TaskStatus::Failed);
     assert_eq!(over(&[reported(&[0], false)]).status, TaskStatus::Failed);
 }
+
+#[test]
+fn a_node_that_is_behind_does_not_say_which_indexes_there_are() {
+    // It has not done an earlier deletion, and so it could swap what the others do not have any more.
+    let parts =
+        [part("a", &[], State::Failed), part("b", &[], State::Failed), part("c", &[], State::Succeeded)];
+    let by = |behind: &str| match judge(&parts, OutcomeRule::Best, &BTreeSet::from([behind.into()])) {
+        Verdict::Outcome(over) => (over.status, over.behind, over.to_roll_back),
+        Verdict::Pending { .. } => panic!("pending"),
+    };
+    let c = BTreeSet::from(["c".into()]);
+    assert_eq!(by("c"), (TaskStatus::Failed, c, BTreeSet::new()));
+    let others = BTreeSet::from(["a".into(), "b".into()]);
+    assert_eq!(by("a"), (TaskStatus::Succeeded, others, BTreeSet::new()), "c may know");
+}
