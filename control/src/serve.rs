@@ -20,7 +20,7 @@ use crate::{
         time::SystemClock,
         tls::{ControlTls, NodeTls},
     },
-    cluster::{Cluster, Options, World},
+    cluster::{Cluster, Options, TaskLimits, World},
     ledger::{self, Ledger},
     node::Http,
     publish::{
@@ -259,6 +259,7 @@ pub async fn open(args: &ServeArgs, address: SocketAddr) -> Result<Arc<Cluster>>
     let place = files::place(&[&args.data.join(ledger::FILE), &files::lock_of(&args.data)]);
     let options = Options {
         place,
+        task_limits: TaskLimits::default(),
         read_key: found.read_key,
         user_master_key: !args.no_master_key,
         commit_timeout: Duration::from_millis(args.commit_timeout_ms.unwrap_or(write_timeout + 5_000)),

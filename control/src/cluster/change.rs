@@ -37,7 +37,7 @@ impl Cluster {
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
         change(&mut new)?;
-        new.follow_catalogue(&old);
+        new.follow(&old);
         if new == *old {
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Cluster {
         let stored = self.ledger.call(move |connection| {
             let mut new = ClusterState::clone(&before);
             let result = change(connection, &mut new)?;
-            new.follow_catalogue(&before);
+            new.follow(&before);
             if new == *before {
                 return Ok((result, None));
             }
@@ -167,5 +167,30 @@ impl Cluster {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ClusterBuilder;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_node_that_is_no_member() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = ClusterBuilder::new(folder.path()).build();
+        let before = cluster.cluster_state();
+        // Its tasks were still examined when it left.
+        let late = |cluster_state: &mut ClusterState| {
+            cluster_state.mark_behind("gone");
+            cluster_state.distrust("movies", Shard(0), "gone");
+        };
+        cluster.change(late).await.unwrap();
+        let stored = move |_: &Connection, cluster_state: &mut ClusterState| {
+            late(cluster_state);
+            Ok(())
+        };
+        cluster.change_stored(stored).await.unwrap();
+        assert_eq!(cluster.cluster_state(), before);
     }
 }

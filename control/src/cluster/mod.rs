@@ -65,6 +65,24 @@ pub struct Options {
     /// Where the ledger is: who finds it there at the next start has the claim on its folder that this process has now. `None` where that
     /// cannot be told.
     pub place: Option<String>,
+    /// How many tasks there may be.
+    pub task_limits: TaskLimits,
+}
+
+/// How many tasks there may be before the oldest ended ones are deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskLimits {
+    /// With so many tasks in the ledger, some of them are deleted.
+    pub most: u64,
+    /// How many.
+    pub deleted: u32,
+}
+
+impl Default for TaskLimits {
+    /// Meilisearch's.
+    fn default() -> Self {
+        Self { most: 1_000_000, deleted: 100_000 }
+    }
 }
 
 /// Where the world comes in. A simulation puts its own in each place.

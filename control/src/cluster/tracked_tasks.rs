@@ -312,7 +312,7 @@ impl TrackedTasks {
         for pending in self.pending().values_mut() {
             let parts =
                 pending.parts.iter_mut().filter(|part| part.node == node && !part.seen.state.is_over());
-            parts.for_each(|part| part.report(ReportedState::forgotten()));
+            parts.for_each(|part| part.report(ReportedState::forgotten(), false));
         }
     }
 

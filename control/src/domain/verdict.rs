@@ -15,6 +15,9 @@ use miroir_core::{
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// The details that count documents.
+const COUNTS: [&str; 2] = ["deletedDocuments", "editedDocuments"];
+
 /// A node's task, and what is known of its state.
 #[derive(Clone, Debug)]
 pub struct TrackedNodeTask {
@@ -37,10 +40,11 @@ pub struct TrackedNodeTask {
 }
 
 impl TrackedNodeTask {
-    /// Takes up what the node reports.
-    pub fn report(&mut self, seen: ReportedState) {
+    /// Takes up what the node reports. One that is behind may lack the index: a deletion or an edit of documents has nothing to do on it.
+    pub fn report(&mut self, seen: ReportedState, is_behind: bool) {
         self.is_interrupted |= seen.state == State::Away;
-        self.seen = seen;
+        let has_nothing = is_behind && !self.shards.is_empty() && seen.is_without_index();
+        self.seen = if has_nothing { seen.without_work() } else { seen };
     }
 
     /// Takes up that nobody listens at the node's address.
@@ -85,6 +89,26 @@ impl ReportedState {
     pub fn forgotten() -> Self {
         let error = ApiError::new(Code::INTERNAL, "a node has lost its tasks");
         Self { state: State::Failed, error: Some(error.body), ..Self::default() }
+    }
+
+    /// Whether it failed since an index exists, or does not.
+    fn is_about_existence(&self) -> bool {
+        self.state == State::Failed && self.error.as_ref().is_some_and(is_about_existence)
+    }
+
+    /// Whether it failed since the node lacks the index.
+    fn is_without_index(&self) -> bool {
+        let is_it = |error: &ErrorBody| error.code == "index_not_found";
+        self.state == State::Failed && self.error.as_ref().is_some_and(is_it)
+    }
+
+    /// That of a task that is done, and had nothing to do.
+    fn without_work(mut self) -> Self {
+        let details = self.details.iter_mut().filter_map(Value::as_object_mut);
+        for (_, count) in details.flatten().filter(|(name, _)| COUNTS.contains(&name.as_str())) {
+            *count = Value::from(0);
+        }
+        Self { state: State::Succeeded, error: None, ..self }
     }
 
     /// Whether the node has not done it, by a failure of its own: what a node refuses as invalid, others refuse too.
@@ -241,18 +265,22 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
         let best = [State::Succeeded, State::Canceled, State::Failed]
             .into_iter()
             .find(|state| of_group.iter().any(|part| part.seen.state == *state));
-        let truth = refusal.map(|_| State::Failed).or(best);
+        // A node that is behind may have an index that is gone, or lack one that is there: the others know.
+        let mut known = of_group.iter().filter(|part| !behind.contains(&part.node)).peekable();
+        let is_denied =
+            group.is_none() && known.peek().is_some() && known.all(|part| part.seen.is_about_existence());
+        let truth = (refusal.is_some() || is_denied).then_some(State::Failed).or(best);
         let Some(truth) = truth else { return Verdict::Pending { started_at } };
         for part in of_group.iter().filter(|part| part.seen.state != truth || refusal.is_some()) {
-            let is_gone = || part.seen.error.as_ref().is_some_and(|error| error.code == "index_not_found");
             match group {
                 Some(shard) if part.replaced.contains(&shard) => {}
                 Some(shard) => drop(over.stale.insert((shard, part.node.clone()))),
                 None if part.seen.is_refusal() && refusal.is_some() => {}
+                None if is_denied => drop(over.behind.insert(part.node.clone())),
                 None if part.seen.state == State::Succeeded => {
                     over.to_roll_back.insert(part.node.clone());
                 }
-                None if decides == OutcomeRule::Deletion && is_gone() => {}
+                None if decides == OutcomeRule::Deletion && part.seen.is_without_index() => {}
                 None => drop(over.behind.insert(part.node.clone())),
             }
         }
@@ -278,8 +306,8 @@ pub fn judge(parts: &[TrackedNodeTask], decides: OutcomeRule, behind: &BTreeSet<
     }
     let of_status = |part: &&TrackedNodeTask| status_of(part.seen.state) == over.status;
     over.details = tells.clone().find(of_status).and_then(|part| part.seen.details.clone());
-    over.deleted = counted(&main, "deletedDocuments");
-    over.edited = counted(&main, "editedDocuments");
+    let [deleted, edited] = COUNTS;
+    (over.deleted, over.edited) = (counted(&main, deleted), counted(&main, edited));
     Verdict::Outcome(Box::new(over))
 }
 

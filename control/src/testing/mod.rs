@@ -13,7 +13,7 @@ use crate::{
         time::{Clock, Instant, Nanos, SharedClock, SystemClock},
         tls::NodeTls,
     },
-    cluster::{Cluster, Options, World},
+    cluster::{Cluster, Options, TaskLimits, World},
     domain::{
         cluster_state::{ClusterState, Member, Replica},
         task::{TaskKind, TaskStatus},
@@ -111,6 +111,7 @@ impl<'a> ClusterBuilder<'a> {
     pub fn build(self) -> Cluster {
         let options = Options {
             place: None,
+            task_limits: TaskLimits::default(),
             read_key: Uuid::nil(),
             user_master_key: true,
             commit_timeout: Duration::from_secs(1),

@@ -101,7 +101,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
                 let seen = seen.get(&part.node).and_then(|of_node| of_node.get(&part.node_task));
                 // The node may have lost its disk since it was asked.
                 if let Some(seen) = seen.filter(|_| !part.seen.state.is_over()) {
-                    part.report(seen.clone());
+                    part.report(seen.clone(), behind.contains(&part.node));
                 }
                 if stopped.contains(&part.node) {
                     part.stopped();

@@ -92,7 +92,7 @@ mod tests {
             let cluster = ClusterBuilder::new(data.path()).transport(script).build();
             let task = NodeTask { node: "a".into(), node_task: 7, main: true, shards: Vec::new() };
             let mut part = TrackedNodeTask::of(task);
-            part.report(ReportedState { state: State::Succeeded, ..ReportedState::default() });
+            part.report(ReportedState { state: State::Succeeded, ..ReportedState::default() }, false);
             assert_eq!(!find(&cluster, &[part]).await.is_empty(), expected, "{started} {before:?}");
         }
     }

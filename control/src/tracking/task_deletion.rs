@@ -1,10 +1,10 @@
 //! Deletes ended tasks from the ledger: those that a client's task deletion selects, and the oldest ones when there are too many.
 //!
-//! Source of the limit, of the number, and of the deletion's query: Meilisearch 1.50, `cleanup_task_queue` in `index-scheduler`.
+//! Source of the limits and of the deletion's query: Meilisearch 1.50, `cleanup_task_queue` in `index-scheduler`.
 
 use crate::{
     base::{error::Result, log, time},
-    cluster::Cluster,
+    cluster::{Cluster, TaskLimits},
     domain::{
         intent::Intent,
         task::{TaskKind, TaskStatus},
@@ -18,10 +18,6 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
-/// With so many tasks in the ledger, the oldest ended ones are deleted.
-const MOST_TASKS: u64 = 1_000_000;
-/// How many of them.
-const DELETED: u32 = 100_000;
 /// How often the tasks are counted.
 const PERIOD: Duration = Duration::from_secs(10);
 /// How many tasks are deleted in one call of the ledger: writes come in between.
@@ -84,16 +80,16 @@ fn with_count(mut details: Value, deleted: usize) -> Value {
 pub async fn watch(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(PERIOD).await;
-        if let Err(error) = prune(&cluster, MOST_TASKS, DELETED).await {
+        if let Err(error) = prune(&cluster, cluster.options.task_limits).await {
             tracing::error!(error = %error.chain(), "old tasks could not be deleted; the control plane tries again");
         }
     }
 }
 
-/// Deletes the `number` oldest ended tasks, under a task of its own, if there are at least `most` tasks.
-async fn prune(cluster: &Cluster, most: u64, number: u32) -> Result<()> {
+/// Deletes the oldest ended tasks, under a task of its own, if there are too many tasks.
+async fn prune(cluster: &Cluster, TaskLimits { most, deleted }: TaskLimits) -> Result<()> {
     let ended = Query {
-        limit: number,
+        limit: deleted,
         reverse: true,
         statuses: Some(vec![TaskStatus::Succeeded, TaskStatus::Failed, TaskStatus::Canceled]),
         ..Query::default()
@@ -154,9 +150,9 @@ mod tests {
             })
             .await
             .unwrap();
-        prune(&cluster, 41, 10).await.unwrap();
+        prune(&cluster, TaskLimits { most: 41, deleted: 10 }).await.unwrap();
         assert_eq!(cluster.ledger.read(tasks::count).await.unwrap(), 40, "there are not too many");
-        prune(&cluster, 40, 10).await.unwrap();
+        prune(&cluster, TaskLimits { most: 40, deleted: 10 }).await.unwrap();
         let all = Query { limit: 100, reverse: true, ..Query::default() };
         let (left, total) =
             cluster.ledger.read(move |connection| tasks::list(connection, &all)).await.unwrap();

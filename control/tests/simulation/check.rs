@@ -30,6 +30,13 @@ pub struct Row {
     pub mark: Option<String>,
 }
 
+impl Row {
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        ["succeeded", "failed", "canceled"].contains(&self.status.as_str())
+    }
+}
+
 /// All tasks of the ledger.
 pub fn rows(connection: &Connection, after: i64) -> Vec<Row> {
     let mut statement = connection
@@ -124,6 +131,9 @@ fn unrest(world: &World) -> Vec<String> {
     add(intents > 0, format!("{intents} intents are left"));
     let unfinished = count("SELECT count(*) FROM tasks WHERE status IN ('enqueued', 'processing')");
     add(unfinished > 0, format!("{unfinished} tasks have not ended"));
+    let all = u64::try_from(count("SELECT count(*) FROM tasks")).unwrap();
+    let most = world.setup.task_limits.map_or(u64::MAX, |limits| limits.most);
+    add(all >= most, format!("{all} tasks are kept"));
     unrest
 }
 
@@ -168,7 +178,8 @@ impl Truth {
     /// Runs all tasks of the ledger one after another. `None` if there is a violation already.
     fn new(world: &mut World, plan: &Plan) -> Option<Self> {
         let rows = world.setup.disk.read(|connection| rows(connection, -1));
-        let rows: BTreeMap<u32, Row> = rows.into_iter().map(|row| (row.uid, row)).collect();
+        let rows = rows.into_iter().map(|row| (row.uid, row)).chain(std::mem::take(&mut world.pruned));
+        let rows: BTreeMap<u32, Row> = rows.filter(|(_, row)| row.kind != "taskDeletion").collect();
         let actions: BTreeMap<u64, &Action> = plan
             .steps
             .iter()

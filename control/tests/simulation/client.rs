@@ -136,7 +136,10 @@ fn request(world: &World, action: &Action, step: u64) -> Option<Sent> {
             })),
         ),
         Action::DeleteKey { key } => of("DELETE", format!("/keys/{}", key_uid(*key)), None),
-        Action::AddNode { .. } | Action::ReplaceNode { .. } | Action::DrainNode { .. } => None,
+        Action::AddNode { .. }
+        | Action::ReplaceNode { .. }
+        | Action::DrainNode { .. }
+        | Action::RemoveNode { .. } => None,
     }
 }
 
@@ -157,6 +160,9 @@ pub fn act(world: &mut World, step: &Step, action: &Action) {
     }
     let head = RequestHead { method: method.to_owned(), path: ApiPath::parse(&path).unwrap(), headers };
     let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+    if let Action::Swap { .. } | Action::Rename { .. } = action {
+        world.may_move(&action.indexes());
+    }
     let (gateway, action) = (step.gateway, action.clone());
     let done = move |world: &mut World, reply: Option<Reply>| {
         world.clients.waiting -= 1;
@@ -208,7 +214,10 @@ fn poll(world: &mut World, number: u64, uid: u32, gateway: usize, until: u64) {
         let task: Option<Value> = reply
             .filter(|reply| reply.status == 200)
             .and_then(|reply| serde_json::from_slice(&reply.body).ok());
-        let status = task.as_ref().and_then(|task| task["status"].as_str()).unwrap_or_default().to_owned();
+        let status = task.as_ref().and_then(|task| task["status"].as_str());
+        // Whoever asks too late gets 404.
+        let pruned = world.pruned.get(&uid).map(|row| row.status.as_str());
+        let status = status.or(pruned).unwrap_or_default().to_owned();
         if ["succeeded", "failed", "canceled"].contains(&status.as_str()) {
             world.note(|| {
                 format!(
@@ -231,15 +240,19 @@ fn poll(world: &mut World, number: u64, uid: u32, gateway: usize, until: u64) {
     Gateway::request(world, gateway, head, Vec::new(), Box::new(done));
 }
 
-/// An operator's request.
+/// An operator changes the members.
 fn operate(world: &mut World, action: &Action) {
     let node = |name: &str| json!({"name": name, "url": format!("http://{name}:7700")});
-    let wanted = match action {
-        Action::AddNode { node: name } => json!({"operation": "addNode", "node": node(name)}),
+    let drain = |name: &str| json!({"operation": "drainNode", "name": name});
+    let (wanted, then) = match action {
+        Action::AddNode { node: name } => (json!({"operation": "addNode", "node": node(name)}), None),
         Action::ReplaceNode { node: name, by } => {
-            json!({"operation": "replaceNode", "name": name, "node": node(by)})
+            (json!({"operation": "replaceNode", "name": name, "node": node(by)}), None)
         }
-        Action::DrainNode { node: name } => json!({"operation": "drainNode", "name": name}),
+        Action::DrainNode { node: name } => (drain(name), None),
+        Action::RemoveNode { node: name } => {
+            (drain(name), Some(json!({"operation": "removeNode", "name": name})))
+        }
         _ => return,
     };
     if let Action::AddNode { node } | Action::ReplaceNode { by: node, .. } = action
@@ -248,6 +261,11 @@ fn operate(world: &mut World, action: &Action) {
         let new = super::node::Node::new(node, &world.setup.secrets.master_key, world.setup.seed);
         world.nodes.insert(node.clone(), new);
     }
+    want(world, &wanted, then);
+}
+
+/// Wants an operation, and another one once that has started.
+fn want(world: &mut World, wanted: &Value, then: Option<Value>) {
     let request = operator(world, "/_miroir/operations", &json!({"wanted": wanted}));
     world.clients.waiting += 1;
     world.send_to_control(
@@ -255,12 +273,14 @@ fn operate(world: &mut World, action: &Action) {
         request,
         Box::new(|world, reply| {
             world.clients.waiting -= 1;
+            let status = reply.as_ref().map(|reply| reply.status);
             world.note(|| {
-                format!(
-                    "the operator gets {:?}",
-                    reply.map(|it| (it.status, String::from_utf8_lossy(&it.body).into_owned()))
-                )
+                let told = reply.map(|it| String::from_utf8_lossy(&it.body).into_owned());
+                format!("the operator gets {status:?} {told:?}")
             });
+            if let (Some(200), Some(then)) = (status, then) {
+                want(world, &then, None);
+            }
         }),
     );
 }

@@ -20,7 +20,7 @@ use miroir_control::{
         time::{Clock, Instant, Nanos},
         tls::NodeTls,
     },
-    cluster::{Cluster, Options, World as Seams},
+    cluster::{Cluster, Options, TaskLimits, World as Seams},
     ledger::Ledger,
     node::{Call, NoAnswer, NodeAnswer, Transport},
     publish::{Publisher, Snapshot, subscribers::Subscribers},
@@ -156,6 +156,8 @@ pub struct Setup {
     pub outbound: Outbound,
     pub random: Arc<SeededRandom>,
     pub disk: Arc<Disk>,
+    /// How many tasks there may be; `None` where no history has so many.
+    pub task_limits: Option<TaskLimits>,
 }
 
 impl Control {
@@ -181,6 +183,7 @@ impl Control {
             let write_timeout = setup.config.limits.write_timeout_ms;
             let options = Options {
                 place: Some("the disk".into()),
+                task_limits: setup.task_limits.unwrap_or_default(),
                 read_key: loaded.read_key,
                 user_master_key: true,
                 commit_timeout: Duration::from_millis(write_timeout + 5_000),

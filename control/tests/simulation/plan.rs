@@ -1,6 +1,7 @@
 //! What happens in a history, from its seed: the cluster, what clients do, and what goes wrong. All of it can be left out piece by piece.
 
 use super::{random::Rng, storage::Death, world::Party};
+use miroir_control::cluster::TaskLimits;
 
 /// A client's or an operator's action.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum Action {
     ReplaceNode { node: String, by: String },
     /// Drains a node.
     DrainNode { node: String },
+    /// Drains a node, and removes it.
+    RemoveNode { node: String },
 }
 
 impl Action {
@@ -129,27 +132,6 @@ pub struct Step {
     pub part: Part,
 }
 
-/// Kinds of what happens that can be left out of all histories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kinds {
-    /// Operations on whole indexes while the control plane may die: swaps and deletions that are sent again.
-    pub index_operations_and_crashes: bool,
-    /// Bodies that come after their key was deleted.
-    pub late_bodies: bool,
-    /// Tasks of a node's own in such numbers that those of writes are not among the newest.
-    pub many_own_tasks: bool,
-    /// Members that come and go.
-    pub members: bool,
-    /// Edits by function.
-    pub edits: bool,
-    /// Nodes that lose their disks.
-    pub lost_disks: bool,
-    /// Disks that are full.
-    pub full_disks: bool,
-    /// Clusters with one replica of each shard: what its node misses, no other node has.
-    pub single_replicas: bool,
-}
-
 /// A cluster and its history.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -157,27 +139,36 @@ pub struct Plan {
     pub nodes: usize,
     pub shards: u16,
     pub replication: usize,
+    /// How many tasks there may be; `None` where no history has so many.
+    pub task_limits: Option<TaskLimits>,
     pub steps: Vec<Step>,
 }
 
 /// For how long things go wrong, in milliseconds.
-pub const TROUBLE: u64 = 10_000;
+const TROUBLE: u64 = 10_000;
 /// When the cluster has started.
-pub const BEGIN: u64 = 3_000;
+pub const BEGIN: u64 = 1_500;
 
 /// The indexes of a history.
 const INDEXES: [&str; 3] = ["left", "right", "other"];
 
+/// In some histories, tasks are deleted after a few.
+fn task_limits(seed: u64) -> Option<TaskLimits> {
+    let mut rng = Rng::new(seed, "limits");
+    let (most, deleted) = (rng.between(8, 16), u32::try_from(rng.between(3, 7)).unwrap());
+    rng.once_in(6).then_some(TaskLimits { most, deleted })
+}
+
 impl Plan {
     /// The history of a seed.
-    pub fn new(seed: u64, kinds: Kinds) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "plan");
         let nodes = usize::try_from(rng.between(2, 5)).unwrap();
         let most = nodes.min(3) as u64;
         let replication = usize::try_from(rng.between(1, most + 1).max(rng.between(1, most + 1))).unwrap();
-        let replication = if kinds.single_replicas { replication } else { replication.max(2) };
         let shards = *rng.pick(&[2, 4, 8]);
-        let mut plan = Self { seed, nodes, shards, replication, steps: Vec::new() };
+        let mut plan =
+            Self { seed, nodes, shards, replication, task_limits: task_limits(seed), steps: Vec::new() };
         let mut actions = rng.between(4, 26);
         // Some histories are about one thing: it is seen more clearly.
         let theme = rng.between(0, 6);
@@ -199,11 +190,11 @@ impl Plan {
             actions -= 1;
             let at = BEGIN + 500 + rng.between(0, TROUBLE);
             let gateway = usize::try_from(rng.between(0, 2)).unwrap();
-            let action = plan.action(&mut rng, theme, kinds);
+            let action = plan.action(&mut rng, theme);
             plan.push(at, gateway, Part::Action(action));
         }
         for _ in 0..faults {
-            let fault = plan.fault(&mut rng, kinds);
+            let fault = plan.fault(&mut rng);
             // Often close to something that happens.
             let near = plan.steps[usize::try_from(rng.next() % plan.steps.len() as u64).unwrap()].at;
             let at = match rng.between(0, 6) {
@@ -213,8 +204,49 @@ impl Plan {
             };
             plan.push(at, 0, Part::Fault(fault));
         }
+        plan.bury_writes();
+        if plan.replication > 1 {
+            plan.miss_in_turn();
+        }
         plan.steps.sort_by_key(|step| (step.at, step.number));
         plan
+    }
+
+    /// Has nodes do many things of their own after a gateway has died in the middle of a write: what they took of it is not among their
+    /// newest tasks when they are asked.
+    fn bury_writes(&mut self) {
+        let mut rng = Rng::new(self.seed, "own tasks");
+        let dies = |step: &Step| matches!(step.part, Part::Fault(Fault::CrashGatewayAtCall { .. }));
+        let deaths: Vec<u64> = self.steps.iter().filter(|step| dies(step)).map(|step| step.at).collect();
+        for at in deaths {
+            let (after, tasks) = (rng.between(500, 6_000), rng.between(20, 70));
+            if rng.once_in(2) {
+                self.push(at + after, 0, Part::Fault(Fault::OwnTasks { node: None, tasks }));
+            }
+        }
+    }
+
+    /// In some histories two writes follow each other, of which one node fails to do the first, and another one misses the second: each of
+    /// two replicas has another one of them.
+    fn miss_in_turn(&mut self) {
+        let mut rng = Rng::new(self.seed, "miss in turn");
+        let (at, index) = (BEGIN + 500 + rng.between(0, TROUBLE), (*rng.pick(&INDEXES)).to_owned());
+        let nodes = self.nodes as u64;
+        let one = rng.between(0, nodes);
+        let [one, other] = [one, (one + rng.between(1, nodes)) % nodes].map(|node| format!("n{node}"));
+        let (gateway, millis) = (usize::try_from(rng.between(0, 2)).unwrap(), rng.between(1_000, 4_000));
+        let (cut, second) = (rng.between(150, 800), rng.between(0, 300));
+        if !rng.once_in(8) {
+            return;
+        }
+        let add = |update| Action::Add { index: index.clone(), ids: (0..8).collect(), update };
+        self.push(at, 0, Part::Fault(Fault::SlowNode { node: one.clone(), millis }));
+        self.push(at, 0, Part::Fault(Fault::FullNode { node: one, millis, is_refusing: false }));
+        self.push(at + 10, gateway, Part::Action(add(false)));
+        let cut_off =
+            Fault::Partition { one: Party::Gateway(gateway), other: Party::Node(other), millis: 1_000 };
+        self.push(at + cut, 0, Part::Fault(cut_off));
+        self.push(at + cut + second, gateway, Part::Action(add(true)));
     }
 
     fn push(&mut self, at: u64, gateway: usize, part: Part) {
@@ -222,7 +254,7 @@ impl Plan {
         self.steps.push(Step { at, number, gateway, part });
     }
 
-    fn action(&self, rng: &mut Rng, theme: u64, kinds: Kinds) -> Action {
+    fn action(&self, rng: &mut Rng, theme: u64) -> Action {
         let index = (*rng.pick(&INDEXES)).to_owned();
         let other = (*rng.pick(&INDEXES)).to_owned();
         let count = rng.between(1, 5);
@@ -230,7 +262,7 @@ impl Plan {
         let (key, group) = (rng.between(0, 2), rng.between(0, 3));
         let add = Action::Add { index: index.clone(), ids: ids.clone(), update: rng.once_in(3) };
         let operations = matches!((theme, rng.between(0, 100)), (0, 0..40) | (_, 0..12));
-        if operations && kinds.index_operations_and_crashes {
+        if operations {
             return match rng.between(0, 7) {
                 0 | 1 if index != other => Action::Swap { left: index, right: other },
                 2 if index != other => Action::Rename { index, to: other },
@@ -244,14 +276,16 @@ impl Plan {
             45..55 => Action::Delete { index, ids },
             55..58 => Action::DeleteGroup { index, group },
             58..60 => Action::DeleteAll { index },
-            60..63 if kinds.edits => Action::Edit { index, group },
+            60..63 => Action::Edit { index, group },
             63..66 => Action::Unauthorized { index, ids },
             66..69 => Action::CreateKey { key },
             69..71 => Action::DeleteKey { key },
             71..75 => Action::AddWithKey { index, ids, key },
-            75..78 if kinds.members => match rng.between(0, 3) {
+            75..78 => match rng.between(0, 5) {
                 0 => Action::AddNode { node: format!("new{}", rng.between(0, 2)) },
-                1 => Action::ReplaceNode { node: self.node(rng), by: format!("new{}", rng.between(0, 2)) },
+                1 => Action::AddNode { node: self.node(rng) },
+                2 => Action::ReplaceNode { node: self.node(rng), by: format!("new{}", rng.between(0, 2)) },
+                3 => Action::RemoveNode { node: self.node(rng) },
                 _ => Action::DrainNode { node: self.node(rng) },
             },
             78..80 => Action::Settings { index },
@@ -263,7 +297,7 @@ impl Plan {
         format!("n{}", rng.between(0, self.nodes as u64))
     }
 
-    fn fault(&self, rng: &mut Rng, kinds: Kinds) -> Fault {
+    fn fault(&self, rng: &mut Rng) -> Fault {
         let node = self.node(rng);
         let gateway = usize::try_from(rng.between(0, 2)).unwrap();
         let millis = *rng.pick(&[200, 1_000, 4_000, 9_000]);
@@ -281,18 +315,19 @@ impl Plan {
             8 => Fault::CrashGateway { gateway },
             9 => Fault::StopGateway { gateway, millis: *rng.pick(&[1_000, 9_000, 40_000]) },
             10 | 11 => Fault::RestartNode { node, millis },
-            12 if kinds.lost_disks && self.replication > 1 => Fault::LoseDisk { node, millis },
+            12 if self.replication > 1 => Fault::LoseDisk { node, millis },
             13 => Fault::StopNode { node, millis },
             14 => Fault::SlowNode { node, millis },
             15 => Fault::Partition { one: from, other: Party::Node(node), millis },
             16 => Fault::Loss { one_in: rng.between(2, 12), millis },
             17 => Fault::SlowNetwork { millis },
-            18 if kinds.late_bodies => {
+            // What its only replica has taken late, nobody can mend: a known gap.
+            18 if self.replication > 1 => {
                 Fault::LateBody { from, node, millis: *rng.pick(&[3_000, 30_000, 90_000]) }
             }
-            19 if kinds.full_disks => Fault::FullNode { node, millis, is_refusing: rng.once_in(2) },
+            19 => Fault::FullNode { node, millis, is_refusing: rng.once_in(2) },
             22 | 23 => Fault::CrashGatewayAtCall { gateway, calls: rng.between(0, 8) },
-            24 if kinds.many_own_tasks => {
+            24 => {
                 let node = if rng.once_in(2) { Some(node) } else { None };
                 Fault::OwnTasks { node, tasks: rng.between(10, 70) }
             }

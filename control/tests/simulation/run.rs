@@ -6,7 +6,7 @@ use super::{
     decisions, faults,
     gateway::Gateway,
     node::Node,
-    plan::{BEGIN, Part, Plan, TROUBLE},
+    plan::{BEGIN, Part, Plan},
     random::SeededRandom,
     storage::Disk,
     world::World,
@@ -46,7 +46,8 @@ pub fn run(plan: &Plan, outbound: &Outbound, shows: bool) -> Outcome {
             Part::Fault(fault) => faults::strike(world, fault),
         });
     }
-    check::judge(&mut world, plan, BEGIN + TROUBLE + 2_000);
+    let last = plan.steps.last().map_or(BEGIN, |step| step.at);
+    check::judge(&mut world, plan, last + 1_000);
     decisions::judge(&mut world, plan);
     Outcome {
         violations: std::mem::take(&mut world.violations),
@@ -76,6 +77,7 @@ fn setup(plan: &Plan, outbound: &Outbound) -> Setup {
         outbound: outbound.clone(),
         random: Arc::new(SeededRandom::new(plan.seed)),
         disk: Disk::new(),
+        task_limits: plan.task_limits,
     }
 }
 

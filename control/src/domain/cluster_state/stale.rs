@@ -219,6 +219,23 @@ impl ClusterState {
         self.shards().filter(|shard| !is_reached(shard)).count()
     }
 
+    /// What follows from any change of the state.
+    pub fn follow(&mut self, before: &Self) {
+        self.forget_strangers();
+        self.follow_catalogue(before);
+    }
+
+    /// Forgets what is said of nodes that are no members: whoever still examined a node when it left may say something of it.
+    fn forget_strangers(&mut self) {
+        let Self { nodes, behind, replicas, stale, .. } = self;
+        let is_member = |name: &NodeName| nodes.iter().any(|member| member.config.name == *name);
+        behind.retain(is_member);
+        replicas.iter_mut().for_each(|replicas| replicas.retain(|replica| is_member(&replica.node)));
+        if stale.iter().any(|(_, node, ..)| !is_member(node)) {
+            stale.retain(|_, node, _| is_member(node));
+        }
+    }
+
     /// Follows changes of the catalogue. What replicas miss of an index that has left it is forgotten: nobody has anything of it any more,
     /// and a node that has not deleted it is behind. A name that is not in the catalogue yet, because an index is being renamed to it,
     /// stays. A node that is behind misses what is new there.

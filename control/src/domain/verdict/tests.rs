@@ -197,7 +197,39 @@ fn a_task_is_interrupted_if_its_node_stops_before_the_end_is_known() {
         let mut part = stopped(open);
         assert!(part.is_interrupted, "{open:?}");
         // What the node reports afterwards does not change that.
-        part.report(ReportedState { state: State::Succeeded, ..ReportedState::default() });
+        part.report(ReportedState { state: State::Succeeded, ..ReportedState::default() }, false);
         assert!(part.is_interrupted, "{open:?}");
     }
+}
+
+#[test]
+fn a_node_that_is_behind_and_lacks_the_index_has_no_documents_to_delete() {
+    let reported = |shards: &[u16], is_behind| {
+        let mut part = part("a", shards, State::Failed);
+        let seen = ReportedState { details: Some(json!({"deletedDocuments": null})), ..part.seen.clone() };
+        part.report(seen, is_behind);
+        part
+    };
+    let both = [reported(&[0], true), part("b", &[1], State::Succeeded)];
+    assert_eq!((over(&both).status, over(&both).deleted), (TaskStatus::Succeeded, Some(6)));
+    let alone = over(&[reported(&[0], true)]);
+    assert_eq!((alone.status, alone.deleted, alone.error), (TaskStatus::Succeeded, Some(0), None));
+    // What concerns whole indexes fails there, and so does a write where the index should be.
+    assert_eq!(over(&[reported(&[], true)]).status, TaskStatus::Failed);
+    assert_eq!(over(&[reported(&[0], false)]).status, TaskStatus::Failed);
+}
+
+#[test]
+fn a_node_that_is_behind_does_not_say_which_indexes_there_are() {
+    // It has not done an earlier deletion, and so it could swap what the others do not have any more.
+    let parts =
+        [part("a", &[], State::Failed), part("b", &[], State::Failed), part("c", &[], State::Succeeded)];
+    let by = |behind: &str| match judge(&parts, OutcomeRule::Best, &BTreeSet::from([behind.into()])) {
+        Verdict::Outcome(over) => (over.status, over.behind, over.to_roll_back),
+        Verdict::Pending { .. } => panic!("pending"),
+    };
+    let c = BTreeSet::from(["c".into()]);
+    assert_eq!(by("c"), (TaskStatus::Failed, c, BTreeSet::new()));
+    let others = BTreeSet::from(["a".into(), "b".into()]);
+    assert_eq!(by("a"), (TaskStatus::Succeeded, others, BTreeSet::new()), "c may know");
 }

@@ -142,7 +142,7 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
     cluster.tracked_tasks.restore(unsettled(), None, &["b".into()].into());
     let ended = ReportedState { state: State::Succeeded, ..ReportedState::default() };
     for part in &mut cluster.tracked_tasks.pending().get_mut(&uid).unwrap().parts {
-        TrackedNodeTask::report(part, ended.clone());
+        TrackedNodeTask::report(part, ended.clone(), false);
     }
     finish(&cluster, uid, succeeded()).await.unwrap();
     assert_eq!(cluster.cluster_state().behind.iter().collect::<Vec<_>>(), ["b"]);

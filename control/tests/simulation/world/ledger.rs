@@ -1,8 +1,9 @@
 //! What is seen in the ledger while a history goes on.
 
 use super::World;
-use crate::check::rows;
+use crate::check::{Row, rows};
 use rusqlite::OptionalExtension;
+use std::collections::BTreeMap;
 
 impl World {
     /// Looks at the ledger, if something was written to it.
@@ -11,6 +12,8 @@ impl World {
         if std::mem::replace(&mut self.seen_writes, writes) != writes {
             self.keep_new_rows();
             self.keep_missed();
+            self.keep_pruned();
+            self.look_at_replicas();
         }
     }
 
@@ -52,5 +55,28 @@ impl World {
         for one in missed {
             self.missed.entry(one).or_insert(self.now);
         }
+    }
+
+    /// Keeps the tasks that are deleted since there are too many: the oldest ones that have ended, and no sooner.
+    fn keep_pruned(&mut self) {
+        let Some(limits) = self.setup.task_limits else { return };
+        let now = self.setup.disk.read(|connection| rows(connection, -1));
+        let now: BTreeMap<u32, Row> = now.into_iter().map(|row| (row.uid, row)).collect();
+        let known = std::mem::replace(&mut self.known_rows, now);
+        let count = known.len().max(self.known_rows.len());
+        let is_there = |uid: &u32| self.known_rows.contains_key(uid);
+        // One that has not ended is taken back: its client has not heard of it.
+        let (gone, left): (Vec<Row>, Vec<Row>) =
+            known.into_values().filter(Row::is_over).partition(|row| !is_there(&row.uid));
+        let Some(last) = gone.last().map(|row| row.uid) else { return };
+        let mut wrong = Vec::new();
+        if (count as u64) < limits.most {
+            wrong.push(format!("19: tasks up to {last} are deleted, and there were {count} only"));
+        }
+        if let Some(older) = left.iter().find(|row| row.uid < last) {
+            wrong.push(format!("19: task {last} is deleted before {}, which is older", older.uid));
+        }
+        self.pruned.extend(gone.into_iter().map(|row| (row.uid, row)));
+        self.violations.extend(wrong);
     }
 }

@@ -2,6 +2,7 @@
 
 mod ledger;
 mod nodes;
+mod replicas;
 
 use crate::{
     check::Row,
@@ -112,6 +113,11 @@ pub struct World {
     pub missed: BTreeMap<(u32, String), u64>,
     /// How many writes to the ledger there were when its tasks were looked at last.
     seen_writes: u64,
+    replicas: replicas::Replicas,
+    /// Ended tasks that the ledger does not have any more.
+    pub pruned: BTreeMap<u32, Row>,
+    /// The ledger's tasks when they were looked at last, where some are deleted.
+    known_rows: BTreeMap<u32, Row>,
 }
 
 impl World {
@@ -145,6 +151,9 @@ impl World {
             newest_row: None,
             missed: BTreeMap::new(),
             seen_writes: 0,
+            replicas: replicas::Replicas::default(),
+            pruned: BTreeMap::new(),
+            known_rows: BTreeMap::new(),
         }
     }
 

@@ -111,6 +111,7 @@ impl World {
         if reply.0 == 202 {
             self.note(|| format!("{name} has taken {} {}: {}", request.method, request.path, reply.1));
             self.kick(&name);
+            self.node_takes(&name, &request);
         }
         self.answer_of_node(&from, &name, process, reply, done);
     }
