@@ -41,7 +41,7 @@ use std::{
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// After so long in real time a history does not end any more. It takes less than a tenth of a second.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How many histories there are if nothing else is said: fewer in a build that is not optimized, where one takes six times as long.
 const USUAL: u64 = if cfg!(debug_assertions) { 200 } else { 2_000 };
