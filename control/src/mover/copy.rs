@@ -148,18 +148,22 @@ impl<'a> Copy<'a> {
     }
 
     /// Ends a copy. What it sent in the moment when a replica changed may have come after that: where the replica is read, others stand in
-    /// for it, and it is compared anew.
+    /// for it, and it is compared anew. An index that was deleted meanwhile may have been created again: its node catches up.
     ///
     /// # Errors
     /// The ledger failed.
     pub async fn end(mut self) -> Result<()> {
         self.leave_changed();
         let (changed, written, target) = (&self.changed, &self.written, &self.target.name);
-        if changed.is_empty() || written.is_empty() {
+        let known = self.cluster.cluster_state();
+        if written.iter().all(|index| changed.is_empty() && known.indexes.contains_key(index)) {
             return Ok(());
         }
         self.cluster
             .change(|cluster_state| {
+                if written.iter().any(|index| !cluster_state.indexes.contains_key(index)) {
+                    cluster_state.mark_behind(target);
+                }
                 for shard in changed {
                     written.iter().for_each(|index| _ = cluster_state.distrust(index, *shard, target));
                 }

@@ -223,6 +223,12 @@ impl ClusterState {
     pub fn follow(&mut self, before: &Self) {
         self.forget_strangers();
         self.follow_catalogue(before);
+        self.read_others_than_behind();
+    }
+
+    /// Has nodes that are behind not read any more where others stand in by now: these have become whole, or the index is new.
+    pub(super) fn read_others_than_behind(&mut self) {
+        self.behind.clone().iter().for_each(|node| self.mark_behind(node));
     }
 
     /// Forgets what is said of nodes that are no members: whoever still examined a node when it left may say something of it.
@@ -238,12 +244,8 @@ impl ClusterState {
 
     /// Follows changes of the catalogue. What replicas miss of an index that has left it is forgotten: nobody has anything of it any more,
     /// and a node that has not deleted it is behind. A name that is not in the catalogue yet, because an index is being renamed to it,
-    /// stays. A node that is behind misses what is new there.
-    pub fn follow_catalogue(&mut self, before: &Self) {
-        let is_new = |index: &String| !before.indexes.contains_key(index);
-        if !self.behind.is_empty() && self.indexes.keys().any(is_new) {
-            self.behind.clone().iter().for_each(|node| self.mark_behind(node));
-        }
+    /// stays.
+    pub(super) fn follow_catalogue(&mut self, before: &Self) {
         if !self.stale.is_empty() {
             let is_gone =
                 |index: &str| before.indexes.contains_key(index) && !self.indexes.contains_key(index);

@@ -103,9 +103,15 @@ fn a_node_that_is_behind_is_not_read_for_an_index_that_is_new() {
     let before = state.clone();
     state.indexes.insert("deleted".to_owned(), Index::default());
     state.follow_catalogue(&before);
+    state.read_others_than_behind();
     assert_eq!(state.stale.get("deleted", "a", Shard(0)), Some(Missed::Anything));
     assert_eq!(state.whole("deleted", Shard(0)).collect::<Vec<_>>(), ["b"]);
     assert_eq!(state.whole("written", Shard(0)).collect::<Vec<_>>(), ["a"]);
+    // The other one gets what it has missed.
+    state.mark_whole("written", Shard(0), "b");
+    state.read_others_than_behind();
+    assert_eq!(state.whole("written", Shard(0)).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(state.stale_on("a"), [Shard(0)]);
 }
 
 #[test]
