@@ -95,6 +95,12 @@ impl TaskKind {
         matches!(self, Self::IndexCreation | Self::IndexDeletion | Self::IndexUpdate | Self::IndexSwap)
     }
 
+    /// Whether it matters that a node may have done it twice, since it was killed meanwhile: what is written twice is the same.
+    #[must_use]
+    pub fn differs_if_repeated(self) -> bool {
+        self.is_about_whole_indexes() || self == Self::DocumentEdition
+    }
+
     /// Whether it changes search rules.
     #[must_use]
     pub fn is_about_rules(self) -> bool {

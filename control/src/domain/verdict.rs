@@ -236,6 +236,22 @@ pub fn not_written(shards: &BTreeSet<Shard>, why: &str) -> ApiError {
     ApiError::new(Code::UNAVAILABLE, message)
 }
 
+/// The replicas that may have a write twice, since their nodes stopped before they told that they had done it: Meilisearch stores the change
+/// and the task's end one after the other, and begins the task again. Of each shard, those replicas are left out that others are to be
+/// repaired from: the certain ones, or one where there is none.
+#[must_use]
+pub fn repeated(parts: &[TrackedNodeTask], stopped: &BTreeSet<NodeName>) -> BTreeSet<(Shard, NodeName)> {
+    let done = || parts.iter().filter(|part| part.main && part.seen.state == State::Succeeded);
+    let mut repeated = BTreeSet::new();
+    for shard in done().flat_map(|part| part.shards.iter().copied()).collect::<BTreeSet<_>>() {
+        let holders = || done().filter(|part| part.shards.contains(&shard)).map(|part| &part.node);
+        let is_certain = holders().any(|node| !stopped.contains(node));
+        let uncertain = holders().filter(|node| stopped.contains(*node)).skip(usize::from(!is_certain));
+        repeated.extend(uncertain.map(|node| (shard, node.clone())));
+    }
+    repeated
+}
+
 /// Decides the outcome. It waits for an unreachable node only if no other node has a replica of its shards. Refusals by nodes
 /// that are `behind` do not count, because those nodes lack what they missed.
 #[must_use]

@@ -14,7 +14,7 @@ use crate::{
         intent::Effect,
         task::{TaskKind, TaskStatus},
         task_details::nothing_done,
-        verdict::{Outcome, State, is_about_existence},
+        verdict::{Outcome, State, is_about_existence, repeated},
     },
     indexes::broadcast::CHANGELESS,
     ledger::{
@@ -22,7 +22,7 @@ use crate::{
         tasks::{self, Ending, Task},
     },
 };
-use miroir_core::{error::ErrorBody, shard::Shard};
+use miroir_core::{error::ErrorBody, node_name::NodeName, shard::Shard};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -43,13 +43,17 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
                 let there = it.parts.iter().filter(|part| part.main && part.seen.state != State::Away);
                 over.to_roll_back.extend(there.map(|part| part.node.clone()));
             }
-            if it.task.kind.is_about_whole_indexes() {
-                let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
-                over.behind.extend(interrupted.map(|part| part.node.clone()));
+            let interrupted = it.parts.iter().filter(|part| part.is_interrupted);
+            let interrupted: BTreeSet<NodeName> = interrupted.map(|part| part.node.clone()).collect();
+            if it.task.kind == TaskKind::DocumentEdition {
+                over.stale.extend(repeated(&it.parts, &interrupted));
             }
-            // Whatever else a node does twice fails the second time.
-            let may_be_twice = it.is_restored && it.task.kind == TaskKind::IndexSwap;
-            let unwatched = if may_be_twice { it.parts.clone() } else { Vec::new() };
+            if it.task.kind.is_about_whole_indexes() {
+                over.behind.extend(interrupted);
+            }
+            // Whatever else a node does twice fails the second time, or changes nothing more.
+            let may_be_twice = [TaskKind::IndexSwap, TaskKind::DocumentEdition].contains(&it.task.kind);
+            let unwatched = if it.is_restored && may_be_twice { it.parts.clone() } else { Vec::new() };
             let written = Written {
                 names: it.index_names().map(ToOwned::to_owned).collect(),
                 ids: it.written.clone(),
@@ -71,7 +75,12 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
     if cluster.tracked_tasks.waits_for_earlier(uid) {
         return Ok(());
     }
-    over.behind.extend(restarts::find(cluster, &unwatched).await);
+    let may_have_stopped = restarts::find(cluster, &unwatched).await;
+    if task.kind == TaskKind::DocumentEdition {
+        over.stale.extend(repeated(&unwatched, &may_have_stopped));
+    } else {
+        over.behind.extend(may_have_stopped);
+    }
     match field_completion::step(cluster, uid) {
         None => return Ok(()),
         Some(ignorant) => over.behind.extend(ignorant),

@@ -106,7 +106,7 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
                 if stopped.contains(&part.node) {
                     part.stopped();
                 }
-                if part.is_interrupted && !was_interrupted && pending.task.kind.is_about_whole_indexes() {
+                if part.is_interrupted && !was_interrupted && pending.task.kind.differs_if_repeated() {
                     interrupted.push((*uid, part.node.clone(), part.node_task));
                 }
             }

@@ -1,7 +1,7 @@
 //! Nodes that may have stopped while the control plane was down.
 //!
-//! A node that is killed while it processes a task begins it again, and may swap indexes twice: Meilisearch stores the swap and the
-//! task's end one after the other. What it creates, deletes or renames twice fails the second time. Of the first attempt nothing is left: the task has the moment when the second one
+//! A node that is killed while it processes a task begins it again, and may swap indexes or edit documents twice: Meilisearch stores the
+//! change and the task's end one after the other. What it creates, deletes or renames twice fails the second time. Of the first attempt nothing is left: the task has the moment when the second one
 //! began. But a node that has nothing else to do begins a task at once, and one that has to start first does not.
 //!
 //! Source: Meilisearch 1.50, `tick` in `index-scheduler/src/scheduler/mod.rs`, and `ProcessingBatch::new`.

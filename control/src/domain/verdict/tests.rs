@@ -233,3 +233,23 @@ fn a_node_that_is_behind_does_not_say_which_indexes_there_are() {
     let others = BTreeSet::from(["a".into(), "b".into()]);
     assert_eq!(by("a"), (TaskStatus::Succeeded, others, BTreeSet::new()), "c may know");
 }
+
+#[test]
+fn an_edit_that_a_node_may_have_done_twice_is_taken_from_replicas_that_did_it_once() {
+    let parts = [
+        part("a", &[0, 1, 2], State::Succeeded),
+        part("b", &[1, 2], State::Succeeded),
+        part("c", &[2, 3], State::Succeeded),
+        part("d", &[3], State::Away),
+    ];
+    let stale = |stopped: &[&str]| {
+        let repeated = repeated(&parts, &stopped.iter().map(|node| NodeName::from(*node)).collect());
+        repeated.into_iter().map(|(shard, node)| format!("{} {node}", shard.0)).collect::<Vec<_>>()
+    };
+    assert!(stale(&[]).is_empty());
+    // Of shards 0 and 3 it has the only replica that did it.
+    assert_eq!(stale(&["a"]), ["1 a", "2 a"]);
+    assert_eq!(stale(&["c"]), ["2 c"]);
+    assert_eq!(stale(&["a", "b"]), ["1 b", "2 a", "2 b"]);
+    assert_eq!(stale(&["a", "b", "c", "d"]), ["1 b", "2 b", "2 c"], "all become what one of them is");
+}

@@ -149,6 +149,38 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
 }
 
 #[tokio::test]
+async fn replicas_of_a_node_that_stopped_in_an_edit_are_repaired_from_others() {
+    let data = tempfile::tempdir().unwrap();
+    let are_up = Arc::new(AtomicBool::new(true));
+    let cluster = cluster(data.path(), are_up).await;
+    let edit = NewTask { kind: TaskKind::DocumentEdition, index: Some("a".into()), ..NewTask::default() };
+    let task = cluster.ledger.call(move |connection| tasks::insert(connection, &edit, 1)).await.unwrap();
+    let uid = task.uid;
+    let part = |node: &str| NodeTask { node: node.into(), node_task: 3, main: true, shards: vec![Shard(0)] };
+    let edited = TrackedTask {
+        task,
+        node_tasks: ["a", "b"].map(part).into(),
+        effect: Effect::None,
+        indexed: None,
+        written: WrittenIds::new(),
+        guard: None,
+    };
+    cluster.tracked_tasks.restore(edited, None, &["b".into()].into());
+    let ended = ReportedState { state: State::Succeeded, ..ReportedState::default() };
+    {
+        let mut pending = cluster.tracked_tasks.pending();
+        let pending = pending.get_mut(&uid).unwrap();
+        pending.parts.iter_mut().for_each(|part| part.report(ended.clone(), false));
+        // Its fields are registered.
+        pending.completing.attempts = 1;
+    }
+    finish(&cluster, uid, succeeded()).await.unwrap();
+    let cluster_state = cluster.cluster_state();
+    assert_eq!(cluster_state.whole("a", Shard(0)).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(cluster_state.whole("b", Shard(0)).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test]
 async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
     let data = tempfile::tempdir().unwrap();
     let cluster = cluster(data.path(), Arc::default()).await;
