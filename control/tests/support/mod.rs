@@ -164,7 +164,7 @@ async fn take(memory: State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCod
     }
     if parts.uri.path().starts_with("/keys") {
         let status = if parts.method == "POST" { StatusCode::CREATED } else { StatusCode::OK };
-        return (status, Json(json!({"results": []})));
+        return (status, Json(json!({"results": [], "description": "Reads of gateways themselves"})));
     }
     let metadata = parts.uri.query().and_then(|query| query.split("customMetadata=").nth(1));
     let uid = memory.tasks.len();
