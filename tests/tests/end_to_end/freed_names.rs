@@ -124,38 +124,3 @@ pub fn a_node_that_dies_in_an_operation_has_what_the_others_have(cluster: &Sandb
         }
     }
 }
-
-/// A deletion that is cancelled before a node has begun it has not been done: the index is there, with all that it had.
-pub fn an_index_whose_deletion_is_cancelled_is_as_on_one_node(cluster: &Sandbox, node: &Node) {
-    let run = |client: &Client| {
-        let settings = json!({"stopWords": ["the"], "filterableAttributes": ["title"]});
-        client.create(A, "id", &settings);
-        client.add(A, &documents(0..7));
-        for attempt in 0..20_u32 {
-            // Nodes are busy with this meanwhile.
-            let many = client.json("POST", &format!("{}/documents", index(B)), &documents(0..20_000));
-            let deletion = client.send("DELETE", &index(A), None, "");
-            let uid = deletion.body["taskUid"].clone();
-            let cancelled = client.send("POST", &format!("/tasks/cancel?uids={uid}"), None, "");
-            assert_eq!(cancelled.status, 200, "{}", cancelled.body);
-            let task = client.ended(&deletion);
-            client.succeeded(&many);
-            if task["status"] == "canceled" {
-                client.add(A, &documents(5..9));
-                let settings = client.get(&format!("{}/settings", index(A))).body;
-                let filter = json!({"filter": "title = 'number 3'"});
-                let found =
-                    client.json("POST", &format!("{}/search", index(A)), &filter).body["hits"].clone();
-                return json!([seen(client, A), settings, found, client.get(&index(A)).body["primaryKey"]]);
-            }
-            // It was too late: once more.
-            assert_eq!(task["status"], "succeeded", "attempt {attempt}: {task}");
-            client.create(A, "id", &settings);
-            client.add(A, &documents(0..7));
-        }
-        panic!("no deletion was cancelled in time");
-    };
-    let alone = run(&node.client);
-    assert_eq!(run(&cluster.client), alone);
-    cluster.miroir_ok(&["verify"]);
-}

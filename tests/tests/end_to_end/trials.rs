@@ -87,7 +87,6 @@ fn compare_with_one_node(trials: &mut Trials) {
         .comparison(7, verdicts::what_one_node_refuses_no_node_keeps)
         .comparison(1, verdicts::a_new_name_stays_where_a_new_key_is_refused)
         .comparison(6, freed_names::what_takes_a_freed_name_is_as_on_one_node)
-        .comparison(3, freed_names::an_index_whose_deletion_is_cancelled_is_as_on_one_node)
         .comparison(4, verdicts::what_follows_a_refused_change_is_kept)
         .of_cluster(3, all_or_nothing::an_edit_keeps_its_place);
 }
