@@ -8,7 +8,7 @@ use url::Url;
 /// The key of the `meta` table.
 const DEPARTED: &str = "departed";
 
-/// All of them.
+/// All of them; none where the ledger has no such row, as before the first node leaves.
 ///
 /// # Errors
 /// The database failed, or the row cannot be read.

@@ -2,12 +2,14 @@ use super::*;
 use crate::{
     cluster::tracked_tasks::TrackedTask,
     domain::{
+        deleted_index::DeletedIndex,
         intent::{Intent, NodeRequest, NodeTask},
         verdict::{ReportedState, TrackedNodeTask},
     },
     ledger::tasks::NewTask,
     testing::{ClusterBuilder, Reply, Script},
 };
+use miroir_core::error::{ApiError, Code};
 use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -146,6 +148,32 @@ async fn a_node_that_stopped_is_behind_after_a_restart_too() {
     }
     finish(&cluster, uid, succeeded()).await.unwrap();
     assert_eq!(cluster.cluster_state().behind.iter().collect::<Vec<_>>(), ["b"]);
+}
+
+#[tokio::test]
+async fn an_index_that_nodes_have_not_deleted_is_there_again() {
+    let error = |code: Code| Some(ApiError::new(code, "on purpose").body);
+    for (status, error, is_back) in [
+        (TaskStatus::Succeeded, None, false),
+        (TaskStatus::Canceled, None, true),
+        (TaskStatus::Failed, error(Code::INTERNAL), true),
+        (TaskStatus::Failed, error(Code::INDEX_NOT_FOUND), false),
+    ] {
+        let data = tempfile::tempdir().unwrap();
+        let cluster = cluster(data.path(), Arc::default()).await;
+        let before = names(&cluster).await;
+        let settings = cluster.ledger.read(|connection| stored::settings(connection, "b")).await.unwrap();
+        let was = DeletedIndex::of(&cluster.cluster_state(), "b", settings);
+        cluster.change(|cluster_state| _ = cluster_state.indexes.remove("b")).await.unwrap();
+        let effect = Effect::Deletion { index: "b".into(), was, is_undone: false };
+        let new = NewTask { kind: TaskKind::IndexDeletion, index: Some("b".into()), ..NewTask::default() };
+        let task = cluster.ledger.call(move |connection| tasks::insert(connection, &new, 1)).await.unwrap();
+        let over = Outcome { status, error, finished_at: Some(9), ..Outcome::default() };
+        let effect = if status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
+        apply(&cluster, &task, &effect, over, written()).await.unwrap();
+        let names = names(&cluster).await;
+        assert_eq!(names == before, is_back, "{status:?}: {names:?}");
+    }
 }
 
 #[tokio::test]
