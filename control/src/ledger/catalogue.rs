@@ -29,14 +29,23 @@ pub fn load(connection: &Connection) -> Result<Option<ClusterState>> {
         .prepare_cached("SELECT node FROM behind")?
         .query_map([], |row| Ok(NodeName::from(row.get::<_, String>(0)?)))?
         .collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    let replicas = replicas(connection)?;
+    let desired: Vec<Vec<NodeName>> = required("desired", meta_json(connection, "desired")?)?;
+    if desired.len() != replicas.len() {
+        return Err(meta_cell(&"desired").unreadable(format!(
+            "it has {} of {} shards",
+            desired.len(),
+            replicas.len()
+        )));
+    }
     Ok(Some(ClusterState {
         version: required("version", meta_as(connection, "version")?)?,
         nodes: required("nodes", meta_json(connection, "nodes")?)?,
         replication: required("replication", meta_as(connection, "replication")?)?,
-        replicas: replicas(connection)?,
+        replicas,
         stale: stale::load(connection)?,
         stale_by_index: meta_as(connection, "stale_by_index")?.unwrap_or(false),
-        desired: required("desired", meta_json(connection, "desired")?)?,
+        desired,
         floor: required("floor", meta_as(connection, "floor")?)?,
         indexes: indexes(connection)?,
         behind,
@@ -278,6 +287,11 @@ mod tests {
                 "`shards` of row `0, a, 7` in table `node_tasks`",
                 "INSERT INTO node_tasks VALUES (0, 'a', 7, 'main', '3', 'sent')",
             ),
+            // It would be taken for the wish that no node holds the other shards.
+            (
+                "`value` of row `desired` in table `meta`",
+                "UPDATE meta SET value = '[]' WHERE key = 'desired'",
+            ),
             (
                 "`step` of row `0, a, 7` in table `node_tasks`",
                 "INSERT INTO node_tasks VALUES (0, 'a', 7, 'x', '[]', 'sent')",
@@ -297,7 +311,8 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let ledger = Ledger::open(folder.path()).unwrap();
-            let cluster_state = ClusterState { replicas: vec![Vec::new()], ..ClusterState::default() };
+            let (replicas, desired) = (vec![Vec::new()], vec![Vec::new()]);
+            let cluster_state = ClusterState { replicas, desired, ..ClusterState::default() };
             ledger
                 .call(move |connection| store(connection, &ClusterState::default(), &cluster_state))
                 .await
