@@ -59,6 +59,32 @@ pub struct OpenWrites {
     writes: Arc<Mutex<BTreeMap<u32, Open>>>,
     /// Decisions by identifier of their begin: those that are pending, and refusals.
     decisions: Arc<Mutex<BTreeMap<String, (Instant, Awaited)>>>,
+    /// The keys of writes that are not in `writes` yet.
+    beginning: Arc<Mutex<Vec<Uuid>>>,
+}
+
+/// A write key for a write that begins. Until this is dropped, the key counts as used.
+#[derive(Debug)]
+pub struct BeginningKey {
+    key: Uuid,
+    beginning: Arc<Mutex<Vec<Uuid>>>,
+}
+
+impl BeginningKey {
+    /// The key's uid.
+    #[must_use]
+    pub fn uid(&self) -> Uuid {
+        self.key
+    }
+}
+
+impl Drop for BeginningKey {
+    fn drop(&mut self) {
+        let mut beginning = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = beginning.iter().position(|key| *key == self.key) {
+            beginning.swap_remove(position);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -111,7 +137,14 @@ impl OpenWrites {
     /// None yet.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, writes: Arc::default(), decisions: Arc::default() }
+        Self { clock, writes: Arc::default(), decisions: Arc::default(), beginning: Arc::default() }
+    }
+
+    /// Notes that a write begins that will use this key.
+    #[must_use]
+    pub fn begins(&self, key: Uuid) -> BeginningKey {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        BeginningKey { key, beginning: self.beginning.clone() }
     }
 
     /// Adds a write that waits for its commit.
@@ -170,10 +203,11 @@ impl OpenWrites {
         writes.values_mut().filter(is_overdue).map(|open| self.taken(open)).collect()
     }
 
-    /// Whether a write that waits for its commit uses this key.
+    /// Whether a write that begins or waits for its commit uses this key.
     #[must_use]
     pub fn uses(&self, key: Uuid) -> bool {
-        self.writes().values().any(|open| !open.is_taken && open.write.key == Some(key))
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner).contains(&key)
+            || self.writes().values().any(|open| !open.is_taken && open.write.key == Some(key))
     }
 
     /// The number of writes that wait for their commit.

@@ -39,6 +39,8 @@ pub async fn send(
 ) -> Result<NodeAnswer> {
     let holder = WriteKeyHolder::ControlPlane { node: node.name.clone() };
     let (key, text) = cluster.write_keys.key(cluster, &holder).await?;
+    // A fence does not wait for what the control plane sends: it may be a node that hangs.
+    let key = key.uid();
     let mut on_its_way = InFlight { cluster, node, key, is_over: false };
     let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;

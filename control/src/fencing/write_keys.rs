@@ -8,6 +8,7 @@ use crate::{
     base::error::Result,
     cluster::{
         Cluster,
+        open_writes::BeginningKey,
         write_keys::{Late, UnfencedKeys, WriteKeys},
     },
     domain::key_holder::WriteKeyHolder,
@@ -51,14 +52,14 @@ pub async fn create_key(node: &Node, body: &Value) -> Result<()> {
 }
 
 impl WriteKeys {
-    /// A holder's key and its text; made on all nodes that answer, if there is none.
+    /// A holder's key and its text; made on all nodes that answer, if there is none. A fence waits for whoever has it.
     ///
     /// # Errors
     /// The ledger failed. A node on which it cannot be made refuses the gateway's callouts until [`Self::give_lacking`] has made it.
-    pub async fn key(&self, cluster: &Cluster, holder: &WriteKeyHolder) -> Result<(Uuid, String)> {
+    pub async fn key(&self, cluster: &Cluster, holder: &WriteKeyHolder) -> Result<(BeginningKey, String)> {
         let mut live = self.live.lock().await;
         if let Some(uid) = live.get(holder) {
-            return Ok((*uid, cluster.secrets.key_text(*uid)));
+            return Ok((cluster.open.begins(*uid), cluster.secrets.key_text(*uid)));
         }
         let uid = cluster.random.uuid();
         let write_key = WriteKey { key: uid, holder: Some(holder.clone()), fenced: false };
@@ -68,7 +69,7 @@ impl WriteKeys {
         let given = nodes.iter().filter(|node| node.is_up()).map(|node| self.give(cluster, node, &key));
         join_all(given).await.into_iter().collect::<Result<()>>()?;
         live.insert(holder.clone(), uid);
-        Ok((uid, cluster.secrets.key_text(uid)))
+        Ok((cluster.open.begins(uid), cluster.secrets.key_text(uid)))
     }
 
     /// Fences a key: deletes it on all nodes. The gateway's next begin creates another one. Waits up to `patience` for open
@@ -384,7 +385,7 @@ mod tests {
         cluster.write_keys.give_lacking(&cluster, &node).await.unwrap();
         assert_eq!(made(), 2);
         // A key that was fenced meanwhile is not made again.
-        let (uid, _) = cluster.write_keys.key(&cluster, &holder).await.unwrap();
+        let uid = cluster.write_keys.key(&cluster, &holder).await.unwrap().0.uid();
         cluster.write_keys.refused(&node.name, uid);
         cluster.write_keys.fence(&cluster, uid, Duration::ZERO).await.unwrap();
         cluster.write_keys.give_lacking(&cluster, &node).await.unwrap();

@@ -241,7 +241,7 @@ async fn begin_locked(
     let write = OpenWrite {
         task,
         gateway,
-        key: key.as_ref().map(|(uid, _)| *uid),
+        key: key.as_ref().map(|(beginning, _)| beginning.uid()),
         index: begin.index,
         operation: begin.operation,
         writers,
@@ -251,7 +251,8 @@ async fn begin_locked(
         begun: begun.clone(),
         decision: watch::Sender::default(),
     };
-    let Some((_, key)) = key else {
+    // Dropped at the end: a fence that comes before that waits for this write.
+    let Some((_beginning, key)) = key else {
         edit::spawn(cluster, write);
         return Ok(BeginReply::Recorded { task: summary });
     };

@@ -12,13 +12,44 @@ mod support;
 mod verdicts;
 
 use futures_util::FutureExt;
+use miroir_control::base::error::Result;
 use miroir_control::cluster::locks::Scope;
 use miroir_control::writes::recovery::recover;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report};
 use miroir_core::{shard::Shard, topology::Topology};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{FakeNode, LEASE_MS, addition, commit, control, enqueued, until};
+use support::{Control, FakeNode, LEASE_MS, addition, commit, control, enqueued, until};
+use tokio::task::JoinHandle;
+
+/// A ledger whose next calls wait until it is released.
+struct HeldLedger {
+    release: std::sync::mpsc::Sender<()>,
+    call: JoinHandle<Result<()>>,
+}
+
+impl HeldLedger {
+    async fn new(control: &Control) -> Self {
+        let (is_held, held) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let cluster = control.cluster.clone();
+        let call = tokio::spawn(async move {
+            let call = cluster.ledger.call(move |_| {
+                is_held.send(()).unwrap();
+                released.recv().unwrap();
+                Ok(())
+            });
+            call.await
+        });
+        held.await.unwrap();
+        Self { release, call }
+    }
+
+    async fn release(self) {
+        self.release.send(()).unwrap();
+        self.call.await.unwrap().unwrap();
+    }
+}
 
 #[tokio::test]
 async fn a_write_is_begun_committed_and_settled() {
@@ -232,19 +263,7 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
         enqueued("n0", a.add_documents("movies", uid, &key).await),
         enqueued("n1", b.add_documents("movies", uid, &key).await),
     ];
-    // The ledger is busy until it is let go.
-    let (is_busy, busy) = tokio::sync::oneshot::channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let cluster = control.cluster.clone();
-    let work = tokio::spawn(async move {
-        let held = cluster.ledger.call(move |_| {
-            is_busy.send(()).unwrap();
-            released.recv().unwrap();
-            Ok(())
-        });
-        held.await
-    });
-    busy.await.unwrap();
+    let ledger = HeldLedger::new(&control).await;
     let commit = commit(uid, results);
     tokio::join!(control.internal(COMMIT_PATH, &commit), async {
         until("the commit is decided", || control.cluster.open.count() == 0).await;
@@ -252,14 +271,13 @@ async fn a_copy_hears_of_a_write_only_when_it_can_wait_for_it() {
             assert!(recording.is_clean(Shard(1)), "the ledger does not have it yet");
             tokio::task::yield_now().await;
         }
-        release.send(()).unwrap();
+        ledger.release().await;
         until("the recording shows the write", || !recording.is_clean(Shard(1))).await;
         assert!(
             control.cluster.tracked_tasks.is_pending("n0", Shard(1)),
             "the task is not tracked when the recording shows the write"
         );
     });
-    work.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Recovery of writes without a commit, and what keeps late requests out, with fake nodes that accept everything.
 
+use super::HeldLedger;
 use super::support::{ControlBuilder, FakeNode, addition, commit, control, enqueued, until};
 use miroir_control::{domain::key_holder::WriteKeyHolder, serve};
 use miroir_core::{
@@ -188,4 +189,44 @@ async fn a_write_whose_key_was_fenced_is_one_to_be_tried_again() {
         );
     }
     control.begin("movies", &[1]).await;
+}
+
+#[tokio::test]
+async fn a_fence_waits_for_a_write_that_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let (first, key) = control.begin("movies", &[1]).await;
+    let taken = async |uid: u32, key: &str| {
+        vec![
+            enqueued("n0", a.add_documents("movies", uid, key).await),
+            enqueued("n1", b.add_documents("movies", uid, key).await),
+        ]
+    };
+    control.internal(COMMIT_PATH, &commit(first, taken(first, &key).await)).await;
+    control.ended(first).await;
+    let of_gateway =
+        control.cluster.ledger.call(miroir_control::ledger::write_keys::write_keys).await.unwrap();
+    let uid = of_gateway
+        .iter()
+        .find(|write_key| matches!(write_key.holder, Some(WriteKeyHolder::Gateway(_))))
+        .unwrap()
+        .key;
+    let ledger = HeldLedger::new(&control).await;
+    let (begun, ()) = tokio::join!(control.begin("movies", &[1]), async {
+        until("the write has its key", || control.cluster.open.uses(uid)).await;
+        let fence = tokio::spawn({
+            let cluster = control.cluster.clone();
+            async move { cluster.write_keys.fence(&cluster, uid, Duration::from_secs(20)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ledger.release().await;
+        drop(fence);
+    });
+    let (second, second_key) = begun;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(second_key != key || keys_deleted(&a).is_empty(), "the write has a key that nodes refuse");
+    let (status, _) = control.internal(COMMIT_PATH, &commit(second, taken(second, &second_key).await)).await;
+    assert_eq!(status, 200);
+    until("the key is deleted", || !keys_deleted(&a).is_empty()).await;
 }
