@@ -50,7 +50,7 @@ async fn cluster(data: &Path, are_up: Arc<AtomicBool>) -> Arc<Cluster> {
     });
     let cluster = Arc::new(ClusterBuilder::new(data).transport(script).build());
     let index = |key: &str| Index { primary_key: Some(key.to_owned()), ..Index::default() };
-    let fill = move |connection: &_, state: &mut crate::domain::cluster_state::ClusterState| {
+    let fill = move |connection: &_, state: &mut ClusterState| {
         state.indexes.extend([("a".to_owned(), index("ka")), ("b".to_owned(), index("kb"))]);
         stored::merge_settings(connection, "b", Some(&json!({"stopWords": ["b"]})))
     };
@@ -245,4 +245,45 @@ async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
     }
     let stored = cluster.ledger.call(|connection| stored::settings(connection, "b")).await.unwrap();
     assert_eq!(stored.get("stopWords"), Some(&json!(["second"])));
+}
+
+#[tokio::test]
+async fn replicas_whose_node_has_had_a_refused_embedder_are_repaired_from_others() {
+    let embedders = json!({"embedders": {"mine": {"source": "userProvided", "dimensions": 2}}});
+    let cases = [
+        (Some(embedders.clone()), false, &["a"][..], &["b"][..]),
+        (None, false, &["a"], &["b"]),
+        // One of them stays.
+        (Some(embedders.clone()), false, &["a", "b"], &["a"]),
+        (Some(json!({"stopWords": ["x"]})), false, &["a"], &["a", "b"]),
+        (Some(embedders), true, &["a"], &["a", "b"]),
+    ];
+    for (change, creates, rolled_back, whole) in cases {
+        let data = tempfile::tempdir().unwrap();
+        let cluster = cluster(data.path(), Arc::new(AtomicBool::new(true))).await;
+        let new = NewTask { kind: TaskKind::SettingsUpdate, index: Some("b".into()), ..NewTask::default() };
+        let task = cluster.ledger.call(move |connection| tasks::insert(connection, &new, 1)).await.unwrap();
+        let uid = task.uid;
+        let effect = Effect::Settings { index: "b".into(), change: change.clone(), creates };
+        let written = WrittenIds::new();
+        let node_tasks = Vec::new();
+        cluster.tracked_tasks.add(TrackedTask {
+            task,
+            node_tasks,
+            effect,
+            indexed: None,
+            written,
+            guard: None,
+        });
+        cluster.tracked_tasks.pending().get_mut(&uid).unwrap().roll_back = RollBack::Done(BTreeSet::new());
+        let to_roll_back = rolled_back.iter().map(|node| NodeName::from(*node)).collect();
+        let over =
+            Outcome { status: TaskStatus::Failed, finished_at: Some(9), to_roll_back, ..Outcome::default() };
+        finish(&cluster, uid, over).await.unwrap();
+        let cluster_state = cluster.cluster_state();
+        for shard in cluster_state.shards() {
+            let found: Vec<&str> = cluster_state.whole("b", shard).map(|node| &**node).collect();
+            assert_eq!(found, whole, "{change:?} {creates} {rolled_back:?}");
+        }
+    }
 }
