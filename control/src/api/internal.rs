@@ -60,10 +60,11 @@ pub async fn report(cluster: Shared, headers: HeaderMap, body: Bytes) -> Result<
     if report.has_heard == Some(false) {
         return Ok(Json(ReportReply { needed: cluster.cluster_state().floor, lease: false }));
     }
-    if let Some(vms) = cluster.gateways.add(&report.vm) {
-        // Stored before the VM gets a lease: after a restart the control plane must know all VMs that may still have one.
-        cluster.ledger.call(move |connection| leases::store_leases(connection, &vms)).await?;
-    }
+    // Stored before the VM gets a lease: after a restart the control plane must know all VMs that may still have one.
+    let store = async |vms: Vec<String>| {
+        cluster.ledger.call(move |connection| leases::store_leases(connection, &vms)).await
+    };
+    cluster.gateways.admit(&report.vm, store).await?;
     let (reply, has_another) = cluster.gateways.report(report, cluster.cluster_state().floor);
     if has_another {
         cluster.tracked_tasks.notice();

@@ -181,7 +181,10 @@ async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Nex
     }
     request.extensions_mut().insert(Head { path, query, judged });
     if METHODS.contains(request.method()) {
-        let mut response = next.run(request).await;
+        let mut response = match is_undivided(&request) {
+            true => undivided(&cluster, request, next).await,
+            false => next.run(request).await,
+        };
         if response.status() != StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().remove(ALLOW);
         }
@@ -191,6 +194,21 @@ async fn manners(cluster: Shared, mut request: axum::extract::Request, next: Nex
         Ok(sent) => proxy::read(cluster, sent).await.into_response(),
         Err(refused) => refused,
     }
+}
+
+/// Whether a request may change something, and so is done to its end when whoever sent it leaves.
+fn is_undivided(request: &axum::extract::Request) -> bool {
+    let path = request.uri().path();
+    let is_operators = ["/_miroir/operations", "/_miroir/repair"].contains(&path);
+    // What gateways send takes care of that itself: a begin that waits for locks is given up.
+    let is_internal = path.split('/').nth(1) == Some(INTERNAL);
+    request.method() != Method::GET && (is_operators || !is_internal)
+}
+
+/// Runs the rest of a request in a task of its own.
+async fn undivided(cluster: &Shared, request: axum::extract::Request, next: Next) -> Response {
+    let answer = cluster.supervisor.detach("request", async move { next.run(request).await }).await;
+    answer.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// Authorizes a request by its head.

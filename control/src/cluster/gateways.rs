@@ -28,6 +28,8 @@ pub struct Gateways {
     /// to report.
     unknown_since: Option<Instant>,
     vms: Mutex<BTreeMap<String, Vm>>,
+    /// Held while the names of VMs are stored, so that the ledger has the newest ones.
+    storing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +96,7 @@ impl Gateways {
         let now = clock.monotonic();
         let unknown_since = known.is_none().then_some(now);
         let vms = known.into_iter().flatten().map(|vm| (vm.clone(), Vm::silent(vm, now))).collect();
-        Self { clock, lease, unknown_since, vms: Mutex::new(vms) }
+        Self { clock, lease, unknown_since, vms: Mutex::new(vms), storing: tokio::sync::Mutex::default() }
     }
 
     /// How much longer unknown VMs may have a lease; `None` if there are none.
@@ -103,17 +105,39 @@ impl Gateways {
         self.unknown_since.map(|since| self.lease.saturating_sub(self.clock.since(since)))
     }
 
-    /// Adds a VM to those that may have a lease. If it is new, returns the names of all VMs with a valid lease, to be stored in
-    /// the ledger.
-    #[must_use]
-    pub fn add(&self, vm: &str) -> Option<Vec<String>> {
-        let mut vms = self.vms();
-        if vms.contains_key(vm) {
-            return None;
+    /// Adds a VM to those that may have a lease, before it gets one. If it has none, or its lease is over, `store` first gets the names
+    /// of all VMs with a valid lease and its own, to be stored in the ledger.
+    ///
+    /// # Errors
+    /// That of `store`: the VM gets no lease.
+    pub async fn admit<E>(
+        &self,
+        vm: &str,
+        store: impl AsyncFnOnce(Vec<String>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.renew(vm) {
+            return Ok(());
         }
-        vms.insert(vm.to_owned(), Vm::silent(vm.to_owned(), self.clock.monotonic()));
-        let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease);
-        Some(lasting.map(|(name, _)| name.clone()).collect())
+        let _one = self.storing.lock().await;
+        if self.renew(vm) {
+            return Ok(());
+        }
+        let mut names: Vec<String> = {
+            let vms = self.vms();
+            let lasting = vms.iter().filter(|(_, vm)| self.clock.since(vm.at) < self.lease);
+            lasting.map(|(name, _)| name.clone()).collect()
+        };
+        names.push(vm.to_owned());
+        store(names).await?;
+        self.vms().insert(vm.to_owned(), Vm::silent(vm.to_owned(), self.clock.monotonic()));
+        Ok(())
+    }
+
+    /// Makes a VM's lease last from now on. Returns whether it had one.
+    fn renew(&self, vm: &str) -> bool {
+        let mut vms = self.vms();
+        let lasting = vms.get_mut(vm).filter(|vm| self.clock.since(vm.at) < self.lease);
+        lasting.map(|vm| vm.at = self.clock.monotonic()).is_some()
     }
 
     /// Handles a VM's report. Also returns whether the VM's newest topology has changed. `floor` is the oldest version that VMs

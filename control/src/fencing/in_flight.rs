@@ -38,9 +38,10 @@ pub async fn send(
     patience: Duration,
 ) -> Result<NodeAnswer> {
     let holder = WriteKeyHolder::ControlPlane { node: node.name.clone() };
-    let (key, text) = cluster.write_keys.key(cluster, &holder).await?;
-    // A fence does not wait for what the control plane sends: it may be a node that hangs.
-    let key = key.uid();
+    let (beginning, text) = cluster.write_keys.key(cluster, &holder).await?;
+    let key = beginning.uid();
+    // A fence does not wait for what the control plane sends: the node may hang.
+    drop(beginning);
     let mut on_its_way = InFlight { cluster, node, key, is_over: false };
     let request = Request { authority: Authority::Header(format!("Bearer {text}")), ..request };
     let answer = node.send_within(&request, patience).await;
@@ -97,6 +98,13 @@ mod tests {
             send(&cluster, &hangs, page(), long).now_or_never().is_none()
                 && cluster.write_keys.may_accept_late("c")
         );
+        cluster.write_keys.forget("c");
+        let holder = WriteKeyHolder::ControlPlane { node: "c".into() };
+        let key = cluster.write_keys.key(&cluster, &holder).await.unwrap().0.uid();
+        let mut sending = Box::pin(send(&cluster, &hangs, page(), long));
+        assert!((&mut sending).now_or_never().is_none());
+        assert!(!cluster.open.uses(key), "no fence waits for a node that hangs");
+        drop(sending);
         cluster.write_keys.forget("c");
         assert!(send(&cluster, &hangs, page(), long).await.is_err());
         assert!(cluster.write_keys.may_accept_late("c"));

@@ -141,6 +141,8 @@ struct Move<'a> {
     /// The index in which the target's replicas are stale; `None` if they are stale as a whole.
     index: Option<&'a str>,
     shards: &'a [Shard],
+    /// Whether only documents are copied whose ids were recorded. Otherwise the target has everything that the source has in the end.
+    is_replay: bool,
     /// The number of the newest change of a replica before it was found what is to be copied.
     begun: u64,
 }
@@ -156,7 +158,7 @@ impl<'a> Move<'a> {
         shards: &'a [Shard],
         found: u64,
     ) -> Self {
-        Self { cluster, source, target, index, shards, begun: found }
+        Self { cluster, source, target, index, shards, is_replay: false, begun: found }
     }
 
     async fn run(self) -> Result<()> {

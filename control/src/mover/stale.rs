@@ -106,7 +106,8 @@ async fn mend(cluster: &Arc<Cluster>, node: &Arc<Node>) -> Result<()> {
 
 impl Move<'_> {
     /// Sends the documents that the target has missed of an index.
-    async fn replay(self, index: &str) -> Result<()> {
+    async fn replay(mut self, index: &str) -> Result<()> {
+        self.is_replay = true;
         let begun = self.cluster.clock.monotonic();
         let recording = self.cluster.mover.recorder.start(Some(index), self.shards.iter().copied());
         let trusted = self.quiet().await?;

@@ -85,6 +85,14 @@ pub async fn resume(cluster: &Arc<Cluster>, id: i64, step: Step) {
 async fn redo(cluster: &Cluster, id: i64, request: &Request, kept: &KeptChange, body: &str) -> Result<()> {
     let Sent { answer, missed } = everywhere(cluster, request, true).await;
     cluster.keys.clear();
+    // Where all nodes are behind, nobody can be asked, and they catch up only once the lock is free.
+    if answer.is_none() && cluster.cluster_state().is_every_node_behind() {
+        tracing::info!(
+            "a change of all nodes that a restart has interrupted is given up: all nodes are behind"
+        );
+        end(cluster, id, missed, None).await;
+        return Ok(());
+    }
     let answer = answer.ok_or(Error::NoNode)?;
     let is_made = answer.is_success() || DONE.contains(&answer.status);
     let change = if is_made { change(kept, &answer, request.method == "DELETE", body) } else { None };
@@ -105,7 +113,9 @@ struct Sent {
 async fn everywhere(cluster: &Cluster, request: &Request, again: bool) -> Sent {
     let mut sent = Sent { answer: None, missed: BTreeSet::new() };
     let mut unsent = BTreeSet::new();
+    let mut asked = BTreeSet::new();
     for node in cluster.current() {
+        asked.insert(node.name.clone());
         let mut request = request.clone();
         if sent.answer.is_some() {
             request.authority = Authority::Master;
@@ -133,8 +143,10 @@ async fn everywhere(cluster: &Cluster, request: &Request, again: bool) -> Sent {
     }
     if sent.answer.is_some() {
         sent.missed.extend(unsent);
+        // Those that were away, also if they have come back meanwhile.
         let nodes = cluster.nodes();
-        sent.missed.extend(nodes.iter().filter(|node| !node.is_up()).map(|node| node.name.clone()));
+        let names = nodes.iter().map(|node| node.name.clone());
+        sent.missed.extend(names.filter(|name| !asked.contains(name)));
     }
     sent
 }
@@ -162,4 +174,72 @@ async fn end(cluster: &Cluster, id: i64, missed: BTreeSet<NodeName>, change: Opt
         steps::end(connection, id)
     };
     cluster.store_what_is_done(end).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        node::{Node, Probed},
+        testing::{ClusterBuilder, Reply, Script},
+    };
+    use serde_json::json;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    fn deletion() -> Request {
+        Request::own("DELETE", "/keys/0c2e4d1a-0000-4000-8000-000000000000", None)
+    }
+
+    fn step() -> Step {
+        let Request { method, path, .. } = deletion();
+        Step::Instance { method, path, body: String::new(), kept: KeptChange::Nothing }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_comes_back_during_a_change_is_behind() {
+        let data = tempfile::tempdir().unwrap();
+        let back: Arc<Mutex<Option<(Arc<Node>, Probed)>>> = Arc::default();
+        let comes = back.clone();
+        let script = Script::new(move |call| {
+            // It answers again while another node is asked.
+            if let Some((node, probed)) = comes.lock().unwrap().take_if(|_| call.method == "DELETE") {
+                node.learn(probed);
+            }
+            Reply::Answer(200, json!({}))
+        });
+        let cluster = ClusterBuilder::new(data.path()).transport(script).build();
+        let (a, b) = (cluster.node("a").unwrap(), cluster.node("b").unwrap());
+        a.check().await;
+        assert!(a.is_up() && !b.is_up());
+        *back.lock().unwrap() = Some((b.clone(), b.probe().await));
+        let answer = send(&cluster, &deletion(), KeptChange::Nothing).await.unwrap();
+        assert!(answer.is_success() && b.is_up());
+        assert_eq!(cluster.cluster_state().behind.iter().collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_nobody_can_take_up_lets_nodes_catch_up() {
+        let data = tempfile::tempdir().unwrap();
+        let is_reached = Arc::new(AtomicBool::new(false));
+        let reached = is_reached.clone();
+        let script = Script::new(move |call| {
+            reached.fetch_or(call.method == "DELETE", Ordering::Relaxed);
+            Reply::Answer(200, json!({}))
+        });
+        let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+        for node in cluster.nodes().iter() {
+            node.check().await;
+        }
+        cluster.change(|state| ["a", "b"].iter().for_each(|node| state.mark_behind(node))).await.unwrap();
+        let begin = |connection: &_| steps::begin(connection, &step());
+        let id = cluster.ledger.call(begin).await.unwrap();
+        resume(&cluster, id, step()).await;
+        let everything = cluster.locks.lock(Scope::everything());
+        tokio::time::timeout(Duration::from_secs(20), everything).await.expect("nodes can catch up");
+        assert!(!is_reached.load(Ordering::Relaxed));
+        assert!(cluster.ledger.call(steps::all).await.unwrap().is_empty());
+    }
 }

@@ -5,7 +5,11 @@
 
 use crate::{
     base::error::{Error, Result},
-    cluster::{Cluster, locks::Scope, tracked_tasks::RollBack},
+    cluster::{
+        Cluster,
+        locks::{LockGuard, Scope},
+        tracked_tasks::RollBack,
+    },
     disguise::{
         embedders::{EMBEDDERS, known, with_template},
         facet_values,
@@ -36,13 +40,16 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
     tracing::info!(uid, nodes = ?over.to_roll_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
     let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let work = async move {
-        let missed = match cluster.supervisor.catch(ROLL_BACK, run(&cluster, uid, &over)).await.flatten() {
+        let mut missed = match cluster.supervisor.catch(ROLL_BACK, run(&cluster, uid, &over)).await.flatten()
+        {
             Ok(missed) => missed,
             Err(error) => {
                 tracing::warn!(uid, error = %error.chain(), "nodes could not be rolled back");
                 over.to_roll_back
             }
         };
+        // A node that was away at this verdict may come back and do what is being undone, after the others have been told to undo it.
+        missed.extend(over.behind);
         if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
             pending.roll_back = RollBack::Done(missed);
         }
@@ -53,19 +60,7 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
 
 /// Rolls nodes back. Returns the nodes that could not be rolled back.
 async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<NodeName>> {
-    let (effect, is_locked) = match cluster.tracked_tasks.pending().get(&uid) {
-        Some(pending) => (pending.effect.clone(), pending.guard.is_some()),
-        None => return Ok(BTreeSet::new()),
-    };
-    // The locks make sure that no other operation gets into the nodes' queues between what is read here and the requests of the
-    // rollback.
-    let guard = match is_locked {
-        true => None,
-        false => Some(cluster.locks.lock(Scope::indexes(effect.names())).await),
-    };
-    // Indexes may have been renamed meanwhile.
-    let effect =
-        cluster.tracked_tasks.pending().get(&uid).map(|pending| pending.effect.clone()).unwrap_or(effect);
+    let Some((effect, guard)) = lock(cluster, uid).await else { return Ok(BTreeSet::new()) };
     let nodes: Vec<Arc<Node>> = over.to_roll_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
         Effect::Settings { index, change, .. } => {
@@ -94,6 +89,29 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
         missed.is_err().then(|| node.name.clone())
     });
     Ok(join_all(done).await.into_iter().flatten().collect())
+}
+
+/// The effect of a task, and the locks of its indexes; `None` for the locks if the task has them. They make sure that no other operation
+/// gets into the nodes' queues between what is read under them and the requests of the rollback. Returns `None` if there is no such task.
+async fn lock(cluster: &Cluster, uid: u32) -> Option<(Effect, Option<LockGuard>)> {
+    let found = || {
+        let pending = cluster.tracked_tasks.pending();
+        pending.get(&uid).map(|pending| (pending.effect.clone(), pending.guard.is_some()))
+    };
+    let (mut effect, is_locked) = found()?;
+    if is_locked {
+        return Some((effect, None));
+    }
+    loop {
+        let guard = cluster.locks.lock(Scope::indexes(effect.names())).await;
+        // Whoever had the locks may have renamed the indexes.
+        let (now, _) = found()?;
+        if now.names().eq(effect.names()) {
+            return Some((now, Some(guard)));
+        }
+        drop(guard);
+        effect = now;
+    }
 }
 
 /// The requests that restore the primary key of an index, under its new name if it was renamed.

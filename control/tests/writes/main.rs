@@ -319,3 +319,19 @@ async fn a_payload_without_documents_succeeds_without_any_node() {
     assert_eq!(status, 200);
     assert_eq!(control.ended(uid).await["status"], "succeeded");
 }
+
+#[tokio::test]
+async fn what_a_client_asks_for_is_done_though_it_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    let ledger = HeldLedger::new(&control).await;
+    let asked = reqwest::Client::new()
+        .post(format!("{}/tasks/cancel?statuses=enqueued", control.url))
+        .timeout(Duration::from_millis(300))
+        .send();
+    assert!(asked.await.unwrap_err().is_timeout());
+    ledger.release().await;
+    let task = control.ended(0).await;
+    assert_eq!((&task["type"], &task["status"]), (&json!("taskCancelation"), &json!("succeeded")));
+}

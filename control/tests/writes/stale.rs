@@ -283,3 +283,53 @@ async fn what_is_swapped_is_stale_under_both_names() {
     }
     assert_eq!(state.stale.get("books", "n1", Shard(2)), None);
 }
+
+#[tokio::test]
+async fn a_replica_that_got_what_it_missed_can_still_lack_a_write_that_has_not_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = [FakeNode::start().await, FakeNode::start().await, FakeNode::start().await];
+    let control = control(folder.path(), &nodes.each_ref()).await;
+    let cluster = &control.cluster;
+    let of = |shard: u16| -> BTreeSet<String> {
+        cluster.cluster_state().active(Shard(shard)).map(ToString::to_string).collect()
+    };
+    let node = |name: &str| &nodes[name.strip_prefix('n').unwrap().parse::<usize>().unwrap()];
+    // Two shards on different pairs of nodes: one of the first lacks the write, the third node is slow.
+    let (first, second) = (0, (1..4).find(|shard| of(*shard) != of(0)).unwrap());
+    let slow = of(second).difference(&of(first)).next().unwrap().clone();
+    let [whole, lacking] = of(first).into_iter().collect::<Vec<_>>().try_into().unwrap();
+    let (uid, key) = control.begin("movies", &[first, second]).await;
+    node(&lacking).memory.lock().unwrap().ends = Some("failed");
+    node(&slow).memory.lock().unwrap().ends = Some("enqueued");
+    let mut results = Vec::new();
+    for name in of(first).union(&of(second)) {
+        results.push(enqueued(name, node(name).add_documents("movies", uid, &key).await));
+    }
+    let written = |shards: &[u16], id: &str| shards.iter().map(|shard| (Shard(*shard), ids(&[id]))).collect();
+    let sent = Commit { written: written(&[first, second], "x"), ..commit(uid, results) };
+    control.internal(COMMIT_PATH, &sent).await;
+    for name in [&lacking, &slow] {
+        node(name).memory.lock().unwrap().ends = None;
+    }
+    // It misses another write, and gets it.
+    let (other, key) = control.begin("movies", &[first]).await;
+    let refused = NodeOutcome::Refused { status: 503, error: None };
+    let results = vec![
+        enqueued(&whole, node(&whole).add_documents("movies", other, &key).await),
+        NodeResult { node: lacking.as_str().into(), outcome: refused },
+    ];
+    control
+        .internal(COMMIT_PATH, &Commit { written: written(&[first], "y"), ..commit(other, results) })
+        .await;
+    assert!(!cluster.cluster_state().stale.is_empty());
+    until("it has what was recorded", || cluster.cluster_state().stale.is_empty()).await;
+    let held = hold(&control, "movies").await.unwrap();
+    for task in &mut node(&slow).memory.lock().unwrap().tasks {
+        task["status"] = json!("succeeded");
+    }
+    assert_eq!(control.ended(uid).await["status"], "succeeded");
+    let missed = cluster.cluster_state().stale.get("movies", &lacking, Shard(first));
+    assert_eq!(missed, Some(Missed::Recorded), "it lacks `x`");
+    drop(held);
+    until("it has that too", || cluster.cluster_state().stale.is_empty()).await;
+}

@@ -57,13 +57,43 @@ fn what_begins_goes_by_a_version_that_all_have_whose_lease_lasts() {
     };
     assert!(report("a", 3, 4) && !report("a", 3, 4), "the first tells something new");
     assert!(!gateways.all_start_with(4), "one that is known has not reported since the start");
-    assert_eq!(gateways.add("a"), None);
-    assert_eq!(gateways.add("c").unwrap(), ["a", "c", "gone"]);
     clock.advance(millis(150));
     assert!(!report("a", 3, 4) && gateways.all_start_with(4) && !gateways.all_start_with(5));
     assert!(report("b", 5, 5) && !gateways.all_start_with(5));
     assert!(report("a", 3, 5) && gateways.all_start_with(5) && !gateways.confirmed(5));
     assert!(self::gateways(100, Some(&[])).0.all_start_with(9), "nobody has a lease");
+}
+
+#[tokio::test]
+async fn a_vm_has_a_lease_once_its_name_is_stored() {
+    let (gateways, clock) = gateways(100, Some(&["a", "gone"]));
+    let stored = Mutex::new(Vec::new());
+    let admit = async |vm: &str, works: bool| {
+        let store = async |mut names: Vec<String>| {
+            names.sort();
+            tokio::task::yield_now().await;
+            if works {
+                *stored.lock().unwrap() = names;
+            }
+            works.then_some(()).ok_or(())
+        };
+        gateways.admit(vm, store).await
+    };
+    assert!(admit("a", true).await.is_ok() && stored.lock().unwrap().is_empty(), "the ledger has it");
+    for _ in 0..2 {
+        assert!(admit("c", false).await.is_err(), "it is not stored");
+    }
+    let (one, other) = tokio::join!(admit("c", true), admit("d", true));
+    assert!(one.is_ok() && other.is_ok());
+    assert_eq!(*stored.lock().unwrap(), ["a", "c", "d", "gone"]);
+    clock.advance(millis(100));
+    admit("a", true).await.unwrap();
+    assert!(["c", "d"].iter().all(|vm| stored.lock().unwrap().contains(&(*vm).to_owned())));
+    clock.advance(millis(60));
+    admit("e", true).await.unwrap();
+    assert_eq!(*stored.lock().unwrap(), ["a", "e"]);
+    admit("c", true).await.unwrap();
+    assert_eq!(*stored.lock().unwrap(), ["a", "c", "e"], "one whose lease was over is stored again");
 }
 
 #[test]

@@ -287,3 +287,32 @@ async fn replicas_whose_node_has_had_a_refused_embedder_are_repaired_from_others
         }
     }
 }
+
+#[tokio::test]
+async fn a_node_that_was_away_when_a_roll_back_began_is_behind_though_it_comes_back() {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = cluster(data.path(), Arc::new(AtomicBool::new(true))).await;
+    let new = NewTask { kind: TaskKind::SettingsUpdate, index: Some("b".into()), ..NewTask::default() };
+    let task = cluster.ledger.call(move |connection| tasks::insert(connection, &new, 1)).await.unwrap();
+    let uid = task.uid;
+    let change = Some(json!({"stopWords": ["x"]}));
+    let effect = Effect::Settings { index: "b".into(), change, creates: false };
+    let (node_tasks, written) = (Vec::new(), WrittenIds::new());
+    cluster.tracked_tasks.add(TrackedTask { task, node_tasks, effect, indexed: None, written, guard: None });
+    let refused = Outcome { status: TaskStatus::Failed, finished_at: Some(9), ..Outcome::default() };
+    let away = Outcome { to_roll_back: ["a".into()].into(), behind: ["b".into()].into(), ..refused.clone() };
+    finish(&cluster, uid, away).await.unwrap();
+    let is_done = || match &cluster.tracked_tasks.pending().get(&uid).unwrap().roll_back {
+        RollBack::Done(missed) => missed.contains("b"),
+        _ => false,
+    };
+    let begun = std::time::Instant::now();
+    while !is_done() {
+        assert!(begun.elapsed().as_secs() < 20, "it is not behind");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // By now it has done what the others have undone.
+    let back = Outcome { to_roll_back: ["a".into(), "b".into()].into(), ..refused };
+    finish(&cluster, uid, back).await.unwrap();
+    assert!(cluster.cluster_state().behind.contains("b"));
+}

@@ -226,12 +226,18 @@ impl<'a> Clients<'a> {
             match answer {
                 Ok(answer) if answer.status == 200 => {
                     let found = answer.body["hits"].as_array().map_or(0, Vec::len);
-                    if answer.header("x-miroir-missing-shards").is_some() {
-                        self.count("searches at rest: incomplete");
-                    } else if found as u64 == RESTING {
+                    if found as u64 == RESTING {
                         self.count("searches at rest: whole");
+                    } else if answer.header("x-miroir-missing-shards").is_some() {
+                        self.count("searches at rest: incomplete");
+                    } else if answer.header("x-miroir-control-lost").is_some() {
+                        // Copies that its gateway knows may have been emptied.
+                        self.count("searches at rest: by an old topology");
                     } else {
-                        self.history.is_wrong(AT_REST, &format!("{found} documents at {}", client.url()));
+                        let hits = &answer.body["hits"];
+                        let what =
+                            format!("{found} documents at {}: {:?} {hits}", client.url(), answer.headers);
+                        self.history.is_wrong(AT_REST, &what);
                     }
                 }
                 _ => self.count("searches at rest: no answer"),
