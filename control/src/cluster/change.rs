@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
+use tokio::sync::MutexGuard;
 
 /// How long to wait until something is stored that could not be.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl Cluster {
     /// # Errors
     /// The error of `change`; or as [`Self::change`].
     pub async fn try_change(&self, change: impl FnOnce(&mut ClusterState) -> Result<()>) -> Result<()> {
-        let _one = self.changing.lock().await;
+        let mut may_be_abandoned = self.lock_changes().await?;
         let old = self.cluster_state();
         let mut new = ClusterState::clone(&old);
         change(&mut new)?;
@@ -43,7 +44,10 @@ impl Cluster {
         }
         new.version += u64::from(!new.is_but_for_dates(&old));
         let (before, stored) = (old.clone(), new.clone());
-        self.ledger.call(move |connection| catalogue::store(connection, &before, &stored)).await?;
+        *may_be_abandoned = true;
+        let stored = self.ledger.call(move |connection| catalogue::store(connection, &before, &stored)).await;
+        *may_be_abandoned = false;
+        stored?;
         self.take_up(&old, new);
         Ok(())
     }
@@ -58,7 +62,7 @@ impl Cluster {
         T: Send + 'static,
         F: FnOnce(&Connection, &mut ClusterState) -> Result<T> + Send + 'static,
     {
-        let _one = self.changing.lock().await;
+        let mut may_be_abandoned = self.lock_changes().await?;
         let old = self.cluster_state();
         let before = old.clone();
         let stored = self.ledger.call(move |connection| {
@@ -72,7 +76,10 @@ impl Cluster {
             catalogue::store(connection, &before, &new)?;
             Ok((result, Some(new)))
         });
-        let (result, new) = stored.await?;
+        *may_be_abandoned = true;
+        let stored = stored.await;
+        *may_be_abandoned = false;
+        let (result, new) = stored?;
         if let Some(new) = new {
             self.take_up(&old, new);
         }
@@ -95,6 +102,31 @@ impl Cluster {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Makes sure that no other change is under way until the guard is dropped, and that what the ledger has is taken up.
+    async fn lock_changes(&self) -> Result<MutexGuard<'_, bool>> {
+        let mut may_be_abandoned = self.changing.lock().await;
+        if *may_be_abandoned {
+            let stored = self.ledger.call(catalogue::load).await?;
+            *may_be_abandoned = false;
+            let old = self.cluster_state();
+            // Only memory has the changes of settings that are under way.
+            let stored = stored.map(|stored| ClusterState { changing: old.changing.clone(), ..stored });
+            if let Some(stored) = stored.filter(|stored| *stored != *old) {
+                tracing::info!(version = stored.version, "a change is taken up whose maker has left");
+                self.take_up(&old, stored);
+            }
+        }
+        Ok(may_be_abandoned)
+    }
+
+    /// Takes up a change that the ledger has, and whose maker left before it was taken up, such as at a timeout.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn take_up_abandoned(&self) -> Result<()> {
+        self.lock_changes().await.map(drop)
     }
 
     /// Takes up a cluster state that the ledger has: in memory, then for gateways.

@@ -155,7 +155,8 @@ pub struct Cluster {
     /// By index, the version that last changed its published content, and when it was published. Has only the changes that some
     /// gateway may not have yet.
     unconfirmed_changes: Mutex<BTreeMap<String, (u64, Instant)>>,
-    changing: tokio::sync::Mutex<()>,
+    /// Held by the one change that is under way. `true` if the ledger may have a change that is not taken up, since whoever made it left.
+    changing: tokio::sync::Mutex<bool>,
     ready: AtomicBool,
 }
 

@@ -53,6 +53,11 @@ pub async fn watch(cluster: Arc<Cluster>) {
             }
         }
         give_lacking(&cluster, &nodes).await;
+        // Where another change is under way that waits for the ledger, the next round takes it up.
+        let taken_up = tokio::time::timeout(PATIENCE, cluster.take_up_abandoned()).await;
+        if let Ok(Err(error)) = taken_up {
+            tracing::warn!(error = %error.chain(), "a change that the ledger has could not be taken up yet");
+        }
         // A node that has just missed a check is checked again first: what it may lack can wait.
         let whole = nodes.iter().filter(|node| {
             let health = node.health();

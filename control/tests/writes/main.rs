@@ -14,6 +14,7 @@ mod verdicts;
 use futures_util::FutureExt;
 use miroir_control::base::error::Result;
 use miroir_control::cluster::locks::Scope;
+use miroir_control::domain::cluster_state::ClusterState;
 use miroir_control::writes::recovery::recover;
 use miroir_core::protocol::{BEGIN_PATH, COMMIT_PATH, Commit, NodeOutcome, NodeResult, REPORT_PATH, Report};
 use miroir_core::{shard::Shard, topology::Topology};
@@ -334,4 +335,25 @@ async fn what_a_client_asks_for_is_done_though_it_leaves() {
     ledger.release().await;
     let task = control.ended(0).await;
     assert_eq!((&task["type"], &task["status"]), (&json!("taskCancelation"), &json!("succeeded")));
+}
+
+#[tokio::test]
+async fn a_change_whose_maker_leaves_is_taken_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let control = control(folder.path(), &[&a, &b]).await;
+    for (name, by_transaction) in [("one", false), ("other", true)] {
+        let ledger = HeldLedger::new(&control).await;
+        let change = move |state: &mut ClusterState| state.server_name = Some(name.to_owned());
+        let changed = async {
+            match by_transaction {
+                false => control.cluster.change(change).await,
+                true => control.cluster.change_stored(move |_: &_, state: &mut _| Ok(change(state))).await,
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_millis(100), changed).await.is_err());
+        ledger.release().await;
+        let is_taken_up = || control.cluster.cluster_state().server_name.as_deref() == Some(name);
+        until("it is taken up", is_taken_up).await;
+    }
 }
