@@ -62,6 +62,12 @@ impl Sandbox {
         self.miroir_json(&["playground", "ps"]).as_array().cloned().unwrap_or_default()
     }
 
+    /// Whether a process of this name runs.
+    #[must_use]
+    pub fn is_running(&self, name: &str) -> bool {
+        self.processes().iter().any(|process| process["name"] == name && !process["pid"].is_null())
+    }
+
     /// A client of one node, without Envoy, with the nodes' master key.
     ///
     /// # Panics

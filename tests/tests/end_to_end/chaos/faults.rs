@@ -76,8 +76,10 @@ impl Fault {
             Self::Frozen(part) => cluster.thaw(part),
             Self::DiskFull(node) => {
                 cluster.empty_disk(node);
-                // Its database refuses everything after an error of the disk, until it is opened again.
-                cluster.kill(node);
+                // Its database refuses everything after an error of the disk, until it is opened again. It may have ended by itself.
+                if cluster.is_running(node) {
+                    cluster.kill(node);
+                }
                 cluster.revive(node);
             }
             Self::Cut(from, to, _) => network.heal(from, to),

@@ -29,6 +29,8 @@ struct World {
     state: ClusterState,
     /// By node: the writes that its copy has.
     content: BTreeMap<&'static str, BTreeSet<u8>>,
+    /// By node: the writes that are recorded for its replica, while it misses only recorded ones.
+    recorded: BTreeMap<&'static str, BTreeSet<u8>>,
     pending: Vec<Pending>,
     begun: u8,
     /// Acknowledged as succeeded.
@@ -49,17 +51,18 @@ impl World {
             ..ClusterState::default()
         };
         let content = names.map(|node| (node, BTreeSet::new())).collect();
-        Self { state, content, pending: Vec::new(), begun: 0, succeeded: BTreeSet::new(), disturbances }
+        let (recorded, pending, succeeded) = Default::default();
+        Self { state, content, recorded, pending, begun: 0, succeeded, disturbances }
     }
 
     /// What makes two worlds the same: versions do not.
     fn key(&self) -> String {
-        let Self { state, content, pending, begun, succeeded, disturbances } = self;
+        let Self { state, content, recorded, pending, begun, succeeded, disturbances } = self;
         let pending: Vec<_> = pending.iter().map(|p| (p.write, p.is_failed, &p.parts, &p.replaced)).collect();
         let states: Vec<_> = state.replicas[0].iter().map(|r| (&r.node, shape(r.state))).collect();
         let stale: Vec<_> = state.stale.iter().collect();
         format!(
-            "{states:?} {stale:?} {content:?} {pending:?} {begun} {succeeded:?} {disturbances} {:?}",
+            "{states:?} {stale:?} {recorded:?} {content:?} {pending:?} {begun} {succeeded:?} {disturbances} {:?}",
             state.behind
         )
     }
@@ -145,8 +148,9 @@ impl World {
             &all,
             |node| took.contains(node),
             &BTreeSet::new(),
-            |_| Missed::Anything,
+            |_| Missed::Recorded,
         );
+        world.record(write);
         let parts: BTreeMap<_, _> = took.into_iter().map(|node| (node, None)).collect();
         if !parts.is_empty() {
             world.pending.push(Pending {
@@ -186,12 +190,25 @@ impl World {
         let Verdict::Outcome(mut over) = judge(&parts, OutcomeRule::Best, &BTreeSet::new()) else {
             panic!("all parts have ended")
         };
-        let lost = world.state.end_write(INDEX, &over, |_| Missed::Anything);
+        let lost = world.state.end_write(INDEX, &over, |_| Missed::Recorded);
+        if !over.stale.is_empty() {
+            world.record(write);
+        }
         over.lose(&lost);
         if over.status == TaskStatus::Succeeded && !is_failed {
             world.succeeded.insert(write);
         }
         world
+    }
+
+    /// Records a write for all replicas that are stale in the index.
+    fn record(&mut self, write: u8) {
+        for node in self.content.keys() {
+            match self.state.stale.get(INDEX, node, SHARD) {
+                Some(Missed::Recorded) => _ = self.recorded.entry(*node).or_default().insert(write),
+                _ => _ = self.recorded.remove(node),
+            }
+        }
     }
 
     fn is_busy(&self, node: &str) -> bool {
@@ -218,14 +235,22 @@ impl World {
             && !self.state.behind.contains(source)
             && !self.is_busy(target)
             && !self.pending.iter().any(is_open);
+        let is_replay = !is_stale && self.state.stale.get(INDEX, target, SHARD) == Some(Missed::Recorded);
         may.then(|| {
             let mut world = self.clone();
-            world.content.insert(target, self.content[source].clone());
+            let recorded = world.recorded.remove(target).unwrap_or_default();
+            let mut content = self.content[source].clone();
+            if is_replay {
+                content.retain(|write| recorded.contains(write));
+                content.extend(self.content[target].difference(&recorded));
+            }
+            world.content.insert(target, content);
             match is_stale {
                 true => world.state.mark_active(SHARD, target),
                 false => stale.iter().for_each(|index| world.state.mark_whole(index, SHARD, target)),
             }
-            for pending in world.pending.iter_mut().filter(|pending| pending.parts.contains_key(target)) {
+            let of_target = world.pending.iter_mut().filter(|pending| pending.parts.contains_key(target));
+            for pending in of_target.filter(|_| !is_replay) {
                 pending.replaced.insert(target);
             }
             world
