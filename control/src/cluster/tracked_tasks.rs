@@ -2,7 +2,7 @@
 
 mod pending;
 
-pub(crate) use pending::{FieldCompletion, Pending, RollBack};
+pub(crate) use pending::{FieldCompletion, Pending, RollBack, RolledBack};
 
 use crate::{
     base::log,

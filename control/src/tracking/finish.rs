@@ -6,11 +6,11 @@ use crate::{
     cluster::{
         Cluster,
         missed::{self, WrittenIds},
-        tracked_tasks::{Pending, RollBack},
+        tracked_tasks::{Pending, RollBack, RolledBack},
     },
-    disguise::{embedders::EMBEDDERS, facet_values::FACETING, messages, settings_tag},
+    disguise::{facet_values::FACETING, messages, settings_tag},
     domain::{
-        cluster_state::{ClusterState, Index},
+        cluster_state::Index,
         intent::Effect,
         task::{TaskKind, TaskStatus},
         task_details::nothing_done,
@@ -70,13 +70,13 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
             return Ok(());
         }
         RollBack::UnderWay => return Ok(()),
-        RollBack::Done(missed) => {
-            over.behind.extend(missed);
-            over.stale.extend(with_vectors_written_anew(
-                &cluster.cluster_state(),
-                &effect,
-                &over.to_roll_back,
-            ));
+        RollBack::Done(RolledBack { behind, rewritten }) => {
+            over.behind.extend(behind);
+            let cluster_state = cluster.cluster_state();
+            let replicas = cluster_state
+                .shards()
+                .flat_map(|shard| cluster_state.active(shard).map(move |node| (shard, node.clone())));
+            over.stale.extend(replicas.filter(|(_, node)| rewritten.contains(node)));
         }
     }
     if cluster.tracked_tasks.waits_for_earlier(uid) {
@@ -120,23 +120,6 @@ pub(super) async fn conclude(cluster: &Arc<Cluster>, uid: u32) -> Result<()> {
         return Ok(());
     }
     end(cluster, task, effect, ending).await
-}
-
-/// The replicas on nodes that were rolled back in which documents may not be as they were: a node that loses an embedder writes the
-/// vectors into the documents in a form of its own.
-fn with_vectors_written_anew(
-    cluster_state: &ClusterState,
-    effect: &Effect,
-    rolled_back: &BTreeSet<NodeName>,
-) -> BTreeSet<(Shard, NodeName)> {
-    let Effect::Settings { change, creates: false, .. } = effect else { return BTreeSet::new() };
-    if change.as_ref().is_some_and(|change| change.get(EMBEDDERS).is_none()) {
-        return BTreeSet::new();
-    }
-    let replicas = cluster_state
-        .shards()
-        .flat_map(|shard| cluster_state.active(shard).map(move |node| (shard, node.clone())));
-    replicas.filter(|(_, node)| rolled_back.contains(node)).collect()
 }
 
 /// The part of a failed operation that nodes have applied nevertheless: if an update changes name and primary key at once,

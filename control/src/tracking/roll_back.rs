@@ -8,7 +8,7 @@ use crate::{
     cluster::{
         Cluster,
         locks::{LockGuard, Scope},
-        tracked_tasks::RollBack,
+        tracked_tasks::{RollBack, RolledBack},
     },
     disguise::{
         embedders::{EMBEDDERS, known, with_template},
@@ -40,27 +40,26 @@ pub(super) fn start(cluster: &Arc<Cluster>, uid: u32, over: Outcome) {
     tracing::info!(uid, nodes = ?over.to_roll_back, error = over.error.as_ref().map(|error| &*error.message), "nodes are rolled back");
     let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
     let work = async move {
-        let mut missed = match cluster.supervisor.catch(ROLL_BACK, run(&cluster, uid, &over)).await.flatten()
-        {
-            Ok(missed) => missed,
+        let mut done = match cluster.supervisor.catch(ROLL_BACK, run(&cluster, uid, &over)).await.flatten() {
+            Ok(done) => done,
             Err(error) => {
                 tracing::warn!(uid, error = %error.chain(), "nodes could not be rolled back");
-                over.to_roll_back
+                RolledBack { behind: over.to_roll_back, ..RolledBack::default() }
             }
         };
         // A node that was away at this verdict may come back and do what is being undone, after the others have been told to undo it.
-        missed.extend(over.behind);
+        done.behind.extend(over.behind);
         if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
-            pending.roll_back = RollBack::Done(missed);
+            pending.roll_back = RollBack::Done(done);
         }
         cluster.tracked_tasks.notice();
     };
     supervisor.spawn(ROLL_BACK, work);
 }
 
-/// Rolls nodes back. Returns the nodes that could not be rolled back.
-async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSet<NodeName>> {
-    let Some((effect, guard)) = lock(cluster, uid).await else { return Ok(BTreeSet::new()) };
+/// Rolls nodes back.
+async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<RolledBack> {
+    let Some((effect, guard)) = lock(cluster, uid).await else { return Ok(RolledBack::default()) };
     let nodes: Vec<Arc<Node>> = over.to_roll_back.iter().filter_map(|name| cluster.node(name)).collect();
     let requests = match &effect {
         Effect::Settings { index, change, .. } => {
@@ -70,7 +69,7 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
         Effect::None | Effect::Swap { .. } | Effect::Deletion { .. } | Effect::Rules { .. } => Vec::new(),
     };
     if requests.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(RolledBack::default());
     }
     let sent = nodes.iter().map(async |node| (node, creation::send_all(cluster, node, &requests).await));
     let sent = join_all(sent).await;
@@ -88,7 +87,28 @@ async fn run(cluster: &Arc<Cluster>, uid: u32, over: &Outcome) -> Result<BTreeSe
         );
         missed.is_err().then(|| node.name.clone())
     });
-    Ok(join_all(done).await.into_iter().flatten().collect())
+    let behind = join_all(done).await.into_iter().flatten().collect();
+    let rewritten = match &effect {
+        Effect::Settings { index, change, creates: false } if is_about_embedders(change.as_ref()) => {
+            rewritten(index, &nodes).await
+        }
+        _ => BTreeSet::new(),
+    };
+    Ok(RolledBack { behind, rewritten })
+}
+
+fn is_about_embedders(change: Option<&Value>) -> bool {
+    change.is_none_or(|change| change.get(EMBEDDERS).is_some())
+}
+
+/// The nodes that have had an embedder for a moment, and documents of the index: a node that loses an embedder writes the vectors that its
+/// documents came with into them, in a form of its own.
+async fn rewritten(index: &str, nodes: &[Arc<Node>]) -> BTreeSet<NodeName> {
+    let asked = nodes.iter().map(async |node| {
+        let is_empty = matches!(node.index_size(index).await, Ok(Some(0)));
+        (!is_empty).then(|| node.name.clone())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// The effect of a task, and the locks of its indexes; `None` for the locks if the task has them. They make sure that no other operation

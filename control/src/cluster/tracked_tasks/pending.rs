@@ -41,8 +41,17 @@ pub(crate) enum RollBack {
     Nothing,
     /// Nodes are being rolled back.
     UnderWay,
-    /// Nodes have been rolled back, except these.
-    Done(BTreeSet<NodeName>),
+    /// Nodes have been rolled back.
+    Done(RolledBack),
+}
+
+/// What rolling nodes back has left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RolledBack {
+    /// The nodes that could not be rolled back.
+    pub(crate) behind: BTreeSet<NodeName>,
+    /// The nodes whose documents may not be as they were.
+    pub(crate) rewritten: BTreeSet<NodeName>,
 }
 
 impl Pending {

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     cluster::tracked_tasks::TrackedTask,
     domain::{
+        cluster_state::ClusterState,
         deleted_index::DeletedIndex,
         intent::{Intent, NodeRequest, NodeTask},
         verdict::{ReportedState, TrackedNodeTask},
@@ -251,22 +252,34 @@ async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
 async fn replicas_whose_node_has_had_a_refused_embedder_are_repaired_from_others() {
     let embedders = json!({"embedders": {"mine": {"source": "userProvided", "dimensions": 2}}});
     let cases = [
-        (Some(embedders.clone()), false, &["a"][..], &["b"][..]),
-        (None, false, &["a"], &["b"]),
+        (Some(embedders.clone()), false, &["a"][..], 1, &["b"][..]),
+        (None, false, &["a"], 1, &["b"]),
         // One of them stays.
-        (Some(embedders.clone()), false, &["a", "b"], &["a"]),
-        (Some(json!({"stopWords": ["x"]})), false, &["a"], &["a", "b"]),
-        (Some(embedders), true, &["a"], &["a", "b"]),
+        (Some(embedders.clone()), false, &["a", "b"], 1, &["a"]),
+        // It has no documents.
+        (Some(embedders.clone()), false, &["a"], 0, &["a", "b"]),
+        (Some(json!({"stopWords": ["x"]})), false, &["a"], 1, &["a", "b"]),
+        (Some(embedders), true, &["a"], 1, &["a", "b"]),
     ];
-    for (change, creates, rolled_back, whole) in cases {
+    for (change, creates, rolled_back, documents, whole) in cases {
         let data = tempfile::tempdir().unwrap();
-        let cluster = cluster(data.path(), Arc::new(AtomicBool::new(true))).await;
+        let script = Script::new(move |call| match call.url.path() {
+            "/indexes/b/stats" => Reply::Answer(200, json!({"numberOfDocuments": documents})),
+            "/indexes/b/settings" if call.method == "GET" => Reply::Answer(200, json!({})),
+            "/tasks" => Reply::Answer(200, json!({"results": [{"uid": 3, "status": "succeeded"}]})),
+            path if path.starts_with("/tasks/") => {
+                Reply::Answer(200, json!({"uid": 3, "status": "succeeded"}))
+            }
+            _ => Reply::Answer(202, json!({"taskUid": 3})),
+        });
+        let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+        let index = ("b".to_owned(), Index { primary_key: Some("id".to_owned()), ..Index::default() });
+        cluster.change(|cluster_state| cluster_state.indexes.extend([index])).await.unwrap();
         let new = NewTask { kind: TaskKind::SettingsUpdate, index: Some("b".into()), ..NewTask::default() };
         let task = cluster.ledger.call(move |connection| tasks::insert(connection, &new, 1)).await.unwrap();
         let uid = task.uid;
         let effect = Effect::Settings { index: "b".into(), change: change.clone(), creates };
-        let written = WrittenIds::new();
-        let node_tasks = Vec::new();
+        let (node_tasks, written) = (Vec::new(), WrittenIds::new());
         cluster.tracked_tasks.add(TrackedTask {
             task,
             node_tasks,
@@ -275,15 +288,20 @@ async fn replicas_whose_node_has_had_a_refused_embedder_are_repaired_from_others
             written,
             guard: None,
         });
-        cluster.tracked_tasks.pending().get_mut(&uid).unwrap().roll_back = RollBack::Done(BTreeSet::new());
         let to_roll_back = rolled_back.iter().map(|node| NodeName::from(*node)).collect();
         let over =
             Outcome { status: TaskStatus::Failed, finished_at: Some(9), to_roll_back, ..Outcome::default() };
-        finish(&cluster, uid, over).await.unwrap();
+        let begun = std::time::Instant::now();
+        while cluster.tracked_tasks.pending().get(&uid).is_some_and(|pending| pending.ending.is_none()) {
+            finish(&cluster, uid, over.clone()).await.unwrap();
+            assert!(begun.elapsed().as_secs() < 20, "it is not rolled back");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         let cluster_state = cluster.cluster_state();
+        assert!(cluster_state.behind.is_empty());
         for shard in cluster_state.shards() {
             let found: Vec<&str> = cluster_state.whole("b", shard).map(|node| &**node).collect();
-            assert_eq!(found, whole, "{change:?} {creates} {rolled_back:?}");
+            assert_eq!(found, whole, "{change:?} {creates} {rolled_back:?} {documents}");
         }
     }
 }
@@ -303,7 +321,7 @@ async fn a_node_that_was_away_when_a_roll_back_began_is_behind_though_it_comes_b
     let away = Outcome { to_roll_back: ["a".into()].into(), behind: ["b".into()].into(), ..refused.clone() };
     finish(&cluster, uid, away).await.unwrap();
     let is_done = || match &cluster.tracked_tasks.pending().get(&uid).unwrap().roll_back {
-        RollBack::Done(missed) => missed.contains("b"),
+        RollBack::Done(left) => left.behind.contains("b"),
         _ => false,
     };
     let begun = std::time::Instant::now();
