@@ -63,16 +63,16 @@ impl Drop for Node {
     }
 }
 
-/// A free port, below the range that the kernel uses for outgoing connections.
+/// A free port, between those of playgrounds and the range that the kernel uses for outgoing connections.
 ///
 /// # Panics
 /// There is no free port.
 #[must_use]
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() * 37 % 10_000).unwrap_or(0);
-    (0..10_000)
-        .map(|_| 10_000 + (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % 10_000)
+    let start = u16::try_from(std::process::id() * 37 % 2_700).unwrap_or(0);
+    (0..2_700)
+        .map(|_| 30_000 + (start + TAKEN.fetch_add(1, Ordering::Relaxed) % 2_700) % 2_700)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
 }
