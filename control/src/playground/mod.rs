@@ -17,7 +17,6 @@ use crate::base::output::{say, warn_user};
 use args::RunArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::{Plan, connectable};
-use ports::Ports;
 use serde_json::json;
 use state::State;
 use std::{
@@ -234,7 +233,7 @@ impl NewNodes {
     fn add(&self, supervisor: &Supervisor) -> Result<()> {
         let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.started + *added;
-        let port = Ports::new().take(None);
+        let port = self.plan.ports.lock().unwrap_or_else(PoisonError::into_inner).take(None);
         supervisor.add(self.plan.node_at(number, port))?;
         *added += 1;
         let mut state = State::read(&self.plan.data)?;

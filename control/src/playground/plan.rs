@@ -19,6 +19,7 @@ use serde_json::json;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Plan {
     pub(super) secrets: Secrets,
     pub(super) state: State,
     pub(super) listen: Vec<SocketAddr>,
+    /// Kept as long as the playground runs: nobody else gets its ports.
+    pub(super) ports: Mutex<Ports>,
     /// Private networks that nodes may connect to.
     networks: Option<String>,
 }
@@ -102,6 +105,7 @@ impl Plan {
             secrets,
             state,
             listen,
+            ports: Mutex::new(ports),
             networks: args.allowed_ip_networks.clone(),
         })
     }
