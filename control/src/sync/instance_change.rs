@@ -187,6 +187,7 @@ mod tests {
     use std::sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     };
 
     fn deletion() -> Request {
@@ -201,11 +202,13 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_comes_back_during_a_change_is_behind() {
         let data = tempfile::tempdir().unwrap();
-        let back: Arc<Mutex<Option<(Arc<Node>, Probed)>>> = Arc::default();
-        let comes = back.clone();
+        let (comes, back) = mpsc::channel::<(Arc<Node>, Probed)>();
+        let back = Mutex::new(back);
         let script = Script::new(move |call| {
             // It answers again while another node is asked.
-            if let Some((node, probed)) = comes.lock().unwrap().take_if(|_| call.method == "DELETE") {
+            if call.method == "DELETE"
+                && let Ok((node, probed)) = back.lock().unwrap().try_recv()
+            {
                 node.learn(probed);
             }
             Reply::Answer(200, json!({}))
@@ -214,7 +217,7 @@ mod tests {
         let (a, b) = (cluster.node("a").unwrap(), cluster.node("b").unwrap());
         a.check().await;
         assert!(a.is_up() && !b.is_up());
-        *back.lock().unwrap() = Some((b.clone(), b.probe().await));
+        comes.send((b.clone(), b.probe().await)).unwrap();
         let answer = send(&cluster, &deletion(), KeptChange::Nothing).await.unwrap();
         assert!(answer.is_success() && b.is_up());
         assert_eq!(cluster.cluster_state().behind.iter().collect::<Vec<_>>(), ["b"]);

@@ -345,10 +345,14 @@ async fn a_change_whose_maker_leaves_is_taken_up() {
     for (name, by_transaction) in [("one", false), ("other", true)] {
         let ledger = HeldLedger::new(&control).await;
         let change = move |state: &mut ClusterState| state.server_name = Some(name.to_owned());
+        let stored = move |_: &_, state: &mut ClusterState| {
+            change(state);
+            Ok(())
+        };
         let changed = async {
             match by_transaction {
                 false => control.cluster.change(change).await,
-                true => control.cluster.change_stored(move |_: &_, state: &mut _| Ok(change(state))).await,
+                true => control.cluster.change_stored(stored).await,
             }
         };
         assert!(tokio::time::timeout(Duration::from_millis(100), changed).await.is_err());
