@@ -12,10 +12,20 @@ use miroir_core::{
 };
 use proxy_wasm::hostcalls;
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// How often a worker logs at most that shards are missing: while they are, every search lacks them.
+const LOG_MISSING_EVERY: Duration = Duration::from_secs(1);
+/// How many failed callouts of one operation are named in the log.
+const MOST_FAILURES: usize = 16;
+
+thread_local! {
+    static MISSING_LOGGED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// One operation, from its request to its reply.
 pub struct Observed {
@@ -27,6 +37,8 @@ pub struct Observed {
     asked: BTreeSet<NodeName>,
     /// Pending callouts: which node was asked, `None` for the control plane; and when, `None` if the callout could not be sent.
     calls: HashMap<CallId, (Option<NodeName>, Option<Instant>)>,
+    /// Which callouts have failed, and how.
+    failures: Vec<String>,
 }
 
 impl Observed {
@@ -38,6 +50,7 @@ impl Observed {
             trace: Trace::new(topology, collector, begun),
             asked: BTreeSet::new(),
             calls: HashMap::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -66,6 +79,7 @@ impl Observed {
             }
             if failed {
                 metrics::count("miroir_callouts_failed_total", &labels, 1);
+                self.note_failure(labels[0].1, begun, &outcome);
             }
         }
         let is_read = matches!(machine, Operation::Read(_) | Operation::DocumentRead(_));
@@ -86,6 +100,44 @@ impl Observed {
         progress
     }
 
+    fn note_failure(&mut self, upstream: &str, begun: Option<Instant>, outcome: &Outcome) {
+        if self.failures.len() == MOST_FAILURES {
+            return;
+        }
+        let took = begun.map(|begun| begun.elapsed().as_millis());
+        self.failures.push(match (outcome, took) {
+            (Outcome::Answered(answer), Some(took)) => {
+                format!("{upstream} answered {} after {took} ms", answer.status)
+            }
+            (_, Some(took)) => format!("{upstream} did not answer in {took} ms"),
+            (_, None) => format!("{upstream} could not be asked"),
+        });
+    }
+
+    /// Tells operators why a client got an answer without some shards.
+    fn log_missing(&self, missing: &str) {
+        let now = Instant::now();
+        let is_due = |logged: Option<Instant>| {
+            logged.is_none_or(|logged| now.duration_since(logged) >= LOG_MISSING_EVERY)
+        };
+        if !is_due(MISSING_LOGGED.get()) {
+            return;
+        }
+        MISSING_LOGGED.set(Some(now));
+        let unanswered = self.calls.values().filter_map(|(node, begun)| {
+            let (node, begun) = (node.as_ref()?, begun.as_ref()?);
+            Some(format!("{node} has not answered in {} ms", begun.elapsed().as_millis()))
+        });
+        let failures: Vec<String> = self.failures.iter().cloned().chain(unanswered).collect();
+        let why = if failures.is_empty() {
+            "none of their replicas can be read".to_owned()
+        } else {
+            failures.join(", ")
+        };
+        let index = self.index.as_deref().unwrap_or("several indexes");
+        log::warn!("an answer ({}, {index}) lacks the shards {missing}: {why}", self.operation);
+    }
+
     /// Records the end of the operation.
     pub fn done(&mut self, reply: &Reply, cut_off: bool) {
         let missing = missing(reply);
@@ -99,6 +151,7 @@ impl Observed {
         if let Some(missing) = missing {
             metrics::count("miroir_missing_shards_total", &[], missing.split(',').count());
             metrics::count("miroir_degraded_total", &[("reason", "missing_shards")], 1);
+            self.log_missing(missing);
         }
         if cut_off {
             metrics::count("miroir_degraded_total", &[("reason", "control_lost")], 1);

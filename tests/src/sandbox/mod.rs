@@ -16,6 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 use std::{
+    fmt::Write as _,
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -148,13 +149,19 @@ impl Sandbox {
         self.wait_ready();
     }
 
-    /// What the playground and the control plane have said.
+    /// What the playground and the control plane have said, and the gateways of answers without some shards.
     #[must_use]
     pub fn logs(&self) -> String {
         let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
         let playground = read(self.data.path().join("playground.log"));
         let control = read(self.data().join("logs/control.log"));
-        format!("the playground said:\n{playground}\nthe control plane said:\n{control}")
+        let mut told = format!("the playground said:\n{playground}\nthe control plane said:\n{control}\n");
+        for gateway in 0..self.options.gateways {
+            let said = read(self.data().join(format!("logs/gateway-{gateway}.log")));
+            let lacking: Vec<&str> = said.lines().filter(|line| line.contains("lacks the shards")).collect();
+            let _ = writeln!(told, "gateway-{gateway} said:\n{}", lacking.join("\n"));
+        }
+        told
     }
 }
 

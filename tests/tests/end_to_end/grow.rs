@@ -213,14 +213,13 @@ fn leave(cluster: &Sandbox, node: String, outside: &mut Vec<String>) {
     outside.push(node);
 }
 
+/// Waits until any one node may fail: every replica is complete, on its desired node, and gateways reach all nodes.
 fn settle(cluster: &Sandbox) {
-    wait_until("every replica is on its desired node", || {
+    wait_until("every replica is complete, on its desired node", || {
         let status = cluster.status();
-        let nodes = status["nodes"].as_array().unwrap();
-        status["moving"] == false
-            && status["replicasMissing"] == 0
-            && nodes.iter().all(|node| node["up"] == true && node["behind"] == false)
+        status["moving"] == false && status["replicasMissing"] == 0 && cluster.is_repaired()
     });
+    cluster.wait_reachable();
 }
 
 pub fn nobody_notices() {
