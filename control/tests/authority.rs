@@ -111,7 +111,7 @@ async fn what_nodes_refuse_after_a_crash_is_taken_back() {
     let request = NodeRequest { method: "PATCH".into(), path, body: None, main: true };
     let (requests, newest) = (vec![request], [("n0".into(), None)].into());
     let (effect, at_once) = (Effect::None, ImmediateEffect::Nothing);
-    let intent = Intent::Broadcast { requests, effect, at_once, newest };
+    let intent = Intent::Broadcast { requests, effect, at_once, newest, created: Default::default() };
     let task = control
         .cluster
         .ledger

@@ -2,7 +2,7 @@
 
 mod pending;
 
-pub(crate) use pending::{FieldCompletion, Pending, RollBack, RolledBack};
+pub(crate) use pending::{FieldCompletion, Moving, Pending, RollBack, RolledBack};
 
 use crate::{
     base::log,
@@ -109,6 +109,7 @@ impl TrackedTasks {
             is_restored,
             ending,
             roll_back: RollBack::Nothing,
+            moving: Moving::default(),
             completing: FieldCompletion::default(),
         };
         all.insert(pending.task.uid, pending);
@@ -130,6 +131,12 @@ impl TrackedTasks {
             pending.parts.extend(node_tasks.into_iter().map(TrackedNodeTask::of));
         }
         self.wake.notify_one();
+    }
+
+    /// Whether a task waits for nodes with the only replicas of some shards: its locks are held until they have moved their indexes.
+    #[must_use]
+    pub fn wait_for_holders(&self) -> bool {
+        self.pending().values().any(|pending| pending.moving.waits)
     }
 
     /// Wakes task tracking, because something has changed that tasks may wait for.

@@ -5,6 +5,10 @@ use miroir_core::{node_name::NodeName, path::ApiPath, protocol::WriteOperation, 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// By node and name: when the node created the index that had this name before an operation (`createdAt`). The date moves with an index that
+/// is swapped or renamed, so that it tells where it is.
+pub type CreationDates = BTreeMap<NodeName, BTreeMap<String, String>>;
+
 /// The work that is under way for a task uid: enough to finish it after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -36,6 +40,9 @@ pub enum Intent {
         /// newer. `None` if the node had no task.
         #[serde(default)]
         newest: BTreeMap<NodeName, Option<u32>>,
+        /// Where it moves indexes: when nodes had created these.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        created: CreationDates,
     },
     /// The control plane sends documents to another Meilisearch.
     Export {
@@ -53,6 +60,7 @@ impl Intent {
             effect: Effect::None,
             at_once: ImmediateEffect::Nothing,
             newest: BTreeMap::new(),
+            created: CreationDates::new(),
         }
     }
 }

@@ -92,7 +92,7 @@ impl ReportedState {
     }
 
     /// Whether it failed since an index exists, or does not.
-    fn is_about_existence(&self) -> bool {
+    pub(crate) fn is_about_existence(&self) -> bool {
         self.state == State::Failed && self.error.as_ref().is_some_and(is_about_existence)
     }
 
@@ -112,7 +112,7 @@ impl ReportedState {
     }
 
     /// Whether the node has not done it, by a failure of its own: what a node refuses as invalid, others refuse too.
-    fn lacks_it(&self) -> bool {
+    pub(crate) fn lacks_it(&self) -> bool {
         let is_own = |error: &ErrorBody| error.kind != "invalid_request";
         self.state == State::Away || (self.state == State::Failed && self.error.as_ref().is_some_and(is_own))
     }

@@ -16,11 +16,11 @@ use crate::{
     disguise::messages,
     domain::{
         cluster_state::{ClusterState, Index},
-        intent::{Effect, Intent, NodeRequest, NodeTask},
+        intent::{CreationDates, Effect, Intent, NodeRequest, NodeTask},
         task::TaskKind,
     },
     fencing::write_keys::LATE_REQUESTS_END,
-    indexes::delivery::{Delivered, Delivery, newest_tasks},
+    indexes::delivery::{Delivered, Delivery, creation_dates, newest_tasks},
     ledger::{
         intents::{self, StoredIntent},
         tasks::{self, NewTask, Task},
@@ -128,13 +128,19 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let changed = NotifyRecordings { cluster, indexes };
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
-    let nodes: Vec<_> = nodes.collect();
+    let mut nodes: Vec<_> = nodes.collect();
+    let created = match effect.moves().is_empty() {
+        true => CreationDates::new(),
+        false => creation_dates(&nodes, &effect.names().collect()).await,
+    };
+    nodes.retain(|node| effect.moves().is_empty() || created.contains_key(&node.name));
     let reached: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let intent = Intent::Broadcast {
         requests: requests.clone(),
         effect: effect.clone(),
         at_once: at_once.clone(),
         newest: newest.clone(),
+        created,
     };
     let (clock, begun, in_scope) = (cluster.clock.clone(), effect.clone(), scope.indexes.clone());
     // In one transaction: an operation that is open in the ledger is sent, or taken back.
@@ -368,7 +374,7 @@ async fn redo(
     task: &Task,
     locks: &mut Option<LockGuard>,
 ) -> Result<()> {
-    let Intent::Broadcast { requests, effect, at_once, newest } = &stored.intent else { return Ok(()) };
+    let Intent::Broadcast { requests, effect, at_once, newest, .. } = &stored.intent else { return Ok(()) };
     // Nothing is sent to nodes while the ledger does not work: an operation that reached some of them then would end without the others.
     cluster.ledger.probe(cluster.clock.wall()).await?;
     let delivery = Delivery { cluster, uid: stored.uid, requests };

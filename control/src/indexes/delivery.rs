@@ -4,7 +4,7 @@ use crate::{
     base::error::{Error, Result},
     cluster::Cluster,
     domain::{
-        intent::{NodeRequest, NodeTask},
+        intent::{CreationDates, NodeRequest, NodeTask},
         task::TaskKind,
     },
     fencing::in_flight,
@@ -41,6 +41,24 @@ pub async fn newest_tasks(cluster: &Cluster) -> Result<NewestTasks> {
         }
     }
     if newest.is_empty() { Err(failure) } else { Ok(newest) }
+}
+
+/// When nodes have created some indexes. One that does not tell is left out.
+pub async fn creation_dates(nodes: &[Arc<Node>], indexes: &BTreeSet<&str>) -> CreationDates {
+    let asked = nodes.iter().map(async |node| (node, node.creation_dates().await));
+    let mut all = CreationDates::new();
+    for (node, answer) in join_all(asked).await {
+        match answer {
+            Ok(mut dates) => {
+                dates.retain(|index, _| indexes.contains(&**index));
+                all.insert(node.name.clone(), dates);
+            }
+            Err(error) => {
+                tracing::warn!(node = node.name.as_str(), error = %error.chain(), "a node does not tell when it created its indexes");
+            }
+        }
+    }
+    all
 }
 
 /// What nodes have of an operation.

@@ -149,6 +149,18 @@ pub fn is_open(connection: &Connection, uid: u32, begun: Option<&str>) -> Result
     })
 }
 
+/// The intent of a task that has not ended.
+///
+/// # Errors
+/// The database failed, or the row cannot be read.
+pub fn get(connection: &Connection, uid: u32) -> Result<Option<Intent>> {
+    let body: Option<String> = connection
+        .prepare_cached("SELECT body FROM intents WHERE uid = ?1")?
+        .query_row([uid], |row| row.get(0))
+        .optional()?;
+    body.map(|body| Cell { table: "intents", row: &uid, column: "body" }.json(&body)).transpose()
+}
+
 /// Stores how a task ends whose outcome is applied with this transaction: from then on it is neither judged nor applied again.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! A node's indexes.
 
-use super::Node;
+use super::{Node, SHORT_QUESTION};
 use crate::base::error::Result;
 use miroir_core::path::ApiPath;
 use serde_json::{Value, json};
@@ -16,6 +16,19 @@ impl Node {
         let index = |told: &Value| {
             let primary_key = told.get("primaryKey").and_then(Value::as_str).map(ToOwned::to_owned);
             Ok((self.text("GET /indexes", told, "uid")?.to_owned(), primary_key))
+        };
+        self.results("GET /indexes", &answer)?.iter().map(index).collect()
+    }
+
+    /// When it created each of its indexes, by its own clock: this moves with an index that is swapped or renamed.
+    ///
+    /// # Errors
+    /// The node did not answer in [`SHORT_QUESTION`], or refused.
+    pub async fn creation_dates(&self) -> Result<BTreeMap<String, String>> {
+        let answer = self.ask_within("GET", "/indexes?limit=100000", None, SHORT_QUESTION).await?;
+        let index = |told: &Value| {
+            let text = |name| self.text("GET /indexes", told, name).map(ToOwned::to_owned);
+            Ok((text("uid")?, text("createdAt")?))
         };
         self.results("GET /indexes", &answer)?.iter().map(index).collect()
     }

@@ -54,12 +54,14 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
     // The node still handles the tasks that it accepted before it became unreachable. They could change its settings after
     // those were compared.
     node.wait_for_current_tasks().await?;
+    wait_for_holders(cluster).await;
     // First without locks, however long it takes. Then under a lock on everything, so that nothing changes while the node gets
     // the rest.
     let tasks = learn(cluster, reference(cluster, name).as_deref(), &node, false).await?;
     wait_for(&node, &tasks).await?;
     let mut patience = LONGEST / 4;
     loop {
+        wait_for_holders(cluster).await;
         let lock = cluster.locks.lock(Scope::everything());
         let Ok(guard) = tokio::time::timeout(patience, lock).await else {
             tokio::time::sleep(patience).await;
@@ -88,6 +90,14 @@ pub async fn catch_up(cluster: &Arc<Cluster>, name: &str) -> Result<()> {
                 }
             }
         }
+    }
+}
+
+/// Waits until no task waits for nodes with the only replicas of some shards: nodes have other indexes under the same names until then, and the
+/// locks of everything are not to be had, while writers would wait behind whoever wants them.
+async fn wait_for_holders(cluster: &Cluster) {
+    while cluster.tracked_tasks.wait_for_holders() {
+        tokio::time::sleep(LONGEST).await;
     }
 }
 

@@ -1,8 +1,12 @@
 //! Ends a task: changes replicas and the catalogue first, then lets the client see the end.
 
-use super::{field_completion, restarts, roll_back};
+use super::{
+    field_completion,
+    moving::{self, Moved, Moving},
+    restarts, roll_back,
+};
 use crate::{
-    base::error::Result,
+    base::error::{Error, Result},
     cluster::{
         Cluster,
         missed::{self, WrittenIds},
@@ -31,10 +35,6 @@ use std::{collections::BTreeSet, sync::Arc};
 pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) -> Result<()> {
     let (task, effect, written, roll_back, unwatched) = match cluster.tracked_tasks.pending().get(&uid) {
         Some(it) => {
-            for part in it.parts.iter().filter(|part| over.excludes(&part.node)) {
-                let error = part.seen.error.as_ref().map(|error| error.message.as_str());
-                tracing::warn!(uid, node = part.node.as_str(), node_task = part.node_task, state = ?part.seen.state, error, "a node did not do as the others");
-            }
             // A node creates an index before it applies the first settings. Even if these fail, the index must have the shard
             // tag's rule, so all its nodes are rolled back to that.
             if over.status == TaskStatus::Failed
@@ -86,14 +86,29 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
     if task.kind == TaskKind::DocumentEdition {
         over.stale.extend(repeated(&unwatched, &may_have_stopped));
     } else {
-        over.behind.extend(may_have_stopped);
+        over.behind.extend(may_have_stopped.iter().cloned());
     }
+    let moved_by = match moving::judge(cluster, uid, &mut over, &may_have_stopped).await? {
+        Moving::AsTold => None,
+        Moving::Waits => return Ok(()),
+        Moving::Over(moved) => Some(moved),
+    };
     match field_completion::step(cluster, uid) {
         None => return Ok(()),
         Some(ignorant) => over.behind.extend(ignorant),
     }
-    let effect = if over.status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
-    let ending = apply(cluster, &task, &effect, over, written).await?;
+    if let Some(it) = cluster.tracked_tasks.pending().get(&uid) {
+        for part in it.parts.iter().filter(|part| over.excludes(&part.node)) {
+            let error = part.seen.error.as_ref().map(|error| error.message.as_str());
+            tracing::warn!(uid, node = part.node.as_str(), node_task = part.node_task, state = ?part.seen.state, error, "a node did not do as the others");
+        }
+    }
+    let effect = match (over.status, &moved_by) {
+        (TaskStatus::Succeeded, _) => effect,
+        (_, Some(_)) => without_key(effect),
+        (_, None) => kept(effect, &over),
+    };
+    let ending = apply(cluster, &task, &effect, over, written, moved_by).await?;
     if let Some(pending) = cluster.tracked_tasks.pending().get_mut(&uid) {
         pending.ending = Some(ending);
         pending.effect = effect;
@@ -128,11 +143,17 @@ fn kept(effect: Effect, over: &Outcome) -> Effect {
     let is_gone = over.error.as_ref().is_some_and(is_about_existence);
     let has_index = over.error.is_some() && !is_gone;
     match effect {
-        Effect::UpdateIndex { index, primary_key: Some(_), rename: rename @ Some(_) } if has_index => {
-            Effect::UpdateIndex { index, primary_key: None, rename }
-        }
+        Effect::UpdateIndex { primary_key: Some(_), rename: Some(_), .. } if has_index => without_key(effect),
         Effect::Deletion { index, was, .. } if !is_gone => Effect::Deletion { index, was, is_undone: true },
         _ => Effect::None,
+    }
+}
+
+/// What an operation does to names.
+fn without_key(effect: Effect) -> Effect {
+    match effect {
+        Effect::UpdateIndex { index, rename, .. } => Effect::UpdateIndex { index, primary_key: None, rename },
+        effect => effect,
     }
 }
 
@@ -153,6 +174,7 @@ async fn apply(
     effect: &Effect,
     mut over: Outcome,
     Written { names, mut ids, indexed }: Written,
+    moved_by: Option<Moved>,
 ) -> Result<Ending> {
     let uid = task.uid;
     let finished_at = over.finished_at.unwrap_or_else(|| cluster.clock.wall());
@@ -191,9 +213,17 @@ async fn apply(
                 tracing::error!(uid, shards = ?lost, "no replica that is read has a write");
             }
             over.lose(&lost);
-            for node in over.behind.iter().filter(|_| changes_data) {
-                cluster_state.mark_behind(node);
+            // A node that has moved its indexes may have missed something else since it was judged. The next round judges again.
+            if moved_by.as_ref().is_some_and(|moved| !moved.is_enough(cluster_state)) {
+                return Err(Error::Other(
+                    "a node that has done an operation has missed something else".to_owned(),
+                ));
             }
+            // Of two nodes, the one is kept that has done it.
+            let has_done = |node: &&NodeName| moved_by.as_ref().is_some_and(|moved| moved.is_on(node));
+            let (then, first): (Vec<_>, Vec<_>) =
+                over.behind.iter().filter(|_| changes_data).partition(has_done);
+            first.into_iter().chain(then).for_each(|node| cluster_state.mark_behind(node));
             cluster_state.changing.remove(&uid);
             let succeeded = over.status == TaskStatus::Succeeded;
             if let Some(changed) = task.index.as_ref().and_then(|index| cluster_state.indexes.get_mut(index))

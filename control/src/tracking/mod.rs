@@ -2,6 +2,7 @@
 
 mod field_completion;
 mod finish;
+mod moving;
 mod restarts;
 mod roll_back;
 pub mod task_deletion;
@@ -17,7 +18,10 @@ use crate::{
     },
     cluster::Cluster,
     disguise::messages,
-    domain::task::{TaskKind, TaskStatus},
+    domain::{
+        intent::Effect,
+        task::{TaskKind, TaskStatus},
+    },
     ledger::{intents, tasks},
     node::TaskInfo,
 };
@@ -89,6 +93,8 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
     let mut applied = Vec::new();
     let mut over = Vec::new();
     let behind = cluster.cluster_state().behind.clone();
+    // Who has failed to do something with an index, in tasks that are not applied yet.
+    let mut failed: Vec<(String, NodeName)> = Vec::new();
     {
         let mut pending = cluster.tracked_tasks.pending();
         for (uid, pending) in pending.iter_mut() {
@@ -110,7 +116,19 @@ async fn round(cluster: &Arc<Cluster>) -> Result<()> {
                     interrupted.push((*uid, part.node.clone(), part.node_task));
                 }
             }
-            match judge(&pending.parts, pending.decides(), &behind) {
+            // They do not know which indexes there are.
+            let ignorant = failed.iter().filter(|(index, _)| pending.names().any(|name| name == index));
+            let ignorant = behind.iter().chain(ignorant.map(|(_, node)| node)).cloned().collect();
+            let creates = matches!(pending.effect, Effect::Settings { creates: true, .. });
+            if creates || pending.task.kind.is_about_whole_indexes() {
+                // Where others have done it, they miss something.
+                let is_done = pending.parts.iter().any(|part| part.seen.state == State::Succeeded);
+                let by_itself = pending.parts.iter().filter(|part| is_done && part.seen.lacks_it());
+                let by_itself = by_itself
+                    .flat_map(|part| pending.names().map(move |name| (name.to_owned(), part.node.clone())));
+                failed.extend(by_itself);
+            }
+            match judge(&pending.parts, pending.decides(), &ignorant) {
                 Verdict::Pending { started_at: Some(at) } if pending.task.started_at.is_none() => {
                     // Nodes' clocks may differ, and a node's task may have started before the client's task got its uid.
                     let at = at.max(pending.task.enqueued_at);

@@ -40,7 +40,9 @@ fn broadcast(effect: Effect) -> Intent {
     let step = NodeRequest { method: "POST".into(), path, body: Some(json!({"uid": "x"})), main: false };
     let newest = [("a".into(), Some(7)), ("b".into(), None)].into();
     let at_once = ImmediateEffect::Created { index: "x".into(), primary_key: None };
-    Intent::Broadcast { requests: vec![main, step], effect, at_once, newest }
+    let dates = [("x".to_owned(), "2026-01-01T00:00:00.000000001Z".to_owned())].into();
+    let created = [("a".into(), dates)].into();
+    Intent::Broadcast { requests: vec![main, step], effect, at_once, newest, created }
 }
 
 fn effects() -> Vec<Effect> {

@@ -208,6 +208,7 @@ impl Plan {
         if plan.replication > 1 {
             plan.miss_in_turn();
         }
+        plan.fail_on_the_last();
         plan.steps.sort_by_key(|step| (step.at, step.number));
         plan
     }
@@ -247,6 +248,34 @@ impl Plan {
             Fault::Partition { one: Party::Gateway(gateway), other: Party::Node(other), millis: 1_000 };
         self.push(at + cut, 0, Part::Fault(cut_off));
         self.push(at + cut + second, gateway, Part::Action(add(true)));
+    }
+
+    /// In some histories a node fails to swap or rename indexes that has the only replica of a shard, since there is only one, or another node
+    /// is behind.
+    fn fail_on_the_last(&mut self) {
+        let mut rng = Rng::new(self.seed, "fail on the last");
+        let at = BEGIN + 500 + rng.between(0, TROUBLE);
+        let nodes = self.nodes as u64;
+        let one = rng.between(0, nodes);
+        let [one, other] = [one, (one + rng.between(1, nodes)) % nodes].map(|node| format!("n{node}"));
+        let (gateway, millis) = (usize::try_from(rng.between(0, 2)).unwrap(), rng.between(1_000, 6_000));
+        let (full, then) = (rng.between(50, 500), rng.between(20, 900));
+        let is_swap = rng.once_in(2);
+        if !rng.once_in(8) {
+            return;
+        }
+        let [left, right, other_name] = INDEXES.map(str::to_owned);
+        let action = if is_swap {
+            Action::Swap { left, right }
+        } else {
+            Action::Rename { index: left, to: other_name }
+        };
+        if self.replication > 1 {
+            self.push(at, 0, Part::Fault(Fault::StopNode { node: one, millis: 3_000 }));
+            self.push(at + 10, gateway, Part::Action(Action::Settings { index: INDEXES[1].to_owned() }));
+        }
+        self.push(at + full, 0, Part::Fault(Fault::FullNode { node: other, millis, is_refusing: false }));
+        self.push(at + full + then, gateway, Part::Action(action));
     }
 
     fn push(&mut self, at: u64, gateway: usize, part: Part) {

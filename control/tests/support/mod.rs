@@ -306,12 +306,13 @@ impl Control {
         reqwest::get(format!("{}/tasks/{uid}", self.url)).await.unwrap().json().await.unwrap()
     }
 
-    /// Waits until a task has ended, and returns it.
+    /// Waits until there is a task and it has ended, and returns it.
     pub async fn ended(&self, uid: u32) -> Value {
         let begun = Instant::now();
         loop {
             let task = self.task(uid).await;
-            if !["enqueued", "processing"].contains(&task["status"].as_str().unwrap()) {
+            let status = task["status"].as_str();
+            if status.is_some_and(|status| !["enqueued", "processing"].contains(&status)) {
                 return task;
             }
             assert!(begun.elapsed() < Duration::from_secs(20), "{task} has not ended");

@@ -29,8 +29,19 @@ pub(crate) struct Pending {
     pub(crate) ending: Option<Ending>,
     /// The roll back of nodes that applied what another node refused.
     pub(crate) roll_back: RollBack,
+    /// Where it moves indexes: what is done about nodes that have not moved them.
+    pub(crate) moving: Moving,
     /// The registration, on all nodes, of the fields that the task brought.
     pub(crate) completing: FieldCompletion,
+}
+
+/// The state of a task that waits until nodes have moved indexes.
+#[derive(Debug, Default)]
+pub(crate) struct Moving {
+    /// Whether it waits.
+    pub(crate) waits: bool,
+    /// The nodes that are being told to move them.
+    pub(crate) told: BTreeSet<NodeName>,
 }
 
 /// The state of rolling nodes back.

@@ -210,13 +210,25 @@ impl ClusterState {
     /// named.
     #[must_use]
     pub fn out_of_reach(&self, indexes: Option<&BTreeSet<String>>, nodes: &BTreeSet<NodeName>) -> usize {
-        let is_whole = |shard: Shard, node: &NodeName| match indexes {
+        let is_reached = |shard: &Shard| self.holders(indexes, *shard).any(|node| nodes.contains(node));
+        self.shards().filter(|shard| !is_reached(shard)).count()
+    }
+
+    /// The nodes with an active replica that misses nothing of any of these indexes, of those shards of which none of `nodes` has one.
+    #[must_use]
+    pub fn only_holders(&self, indexes: &BTreeSet<String>, nodes: &BTreeSet<NodeName>) -> BTreeSet<NodeName> {
+        let holders = |shard| self.holders(Some(indexes), shard);
+        let unreached = self.shards().filter(|shard| !holders(*shard).any(|node| nodes.contains(node)));
+        unreached.flat_map(holders).cloned().collect()
+    }
+
+    /// The nodes with an active replica of a shard that misses nothing of any of these indexes; of all indexes if none are named.
+    fn holders(&self, indexes: Option<&BTreeSet<String>>, shard: Shard) -> impl Iterator<Item = &NodeName> {
+        let is_whole = move |node: &&NodeName| match indexes {
             Some(indexes) => indexes.iter().all(|index| self.stale.get(index, node, shard).is_none()),
             None => !self.stale.has(node, shard),
         };
-        let is_reached =
-            |shard: &Shard| self.active(*shard).any(|node| nodes.contains(node) && is_whole(*shard, node));
-        self.shards().filter(|shard| !is_reached(shard)).count()
+        self.active(shard).filter(is_whole)
     }
 
     /// What follows from any change of the state.

@@ -110,7 +110,13 @@ impl Restarted {
         recorded: &[u16],
     ) -> u32 {
         let newest = NODES.iter().map(|node| ((*node).into(), Some(0))).collect();
-        let intent = Intent::Broadcast { requests: requests.to_vec(), effect, at_once, newest };
+        let intent = Intent::Broadcast {
+            requests: requests.to_vec(),
+            effect,
+            at_once,
+            newest,
+            created: Default::default(),
+        };
         let kind = kind(&requests[0]).unwrap();
         let index = requests[0].path.segments().get(1).map(|index| (*index).to_owned());
         let new = NewTask { kind, index, ..NewTask::default() };

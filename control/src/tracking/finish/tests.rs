@@ -63,8 +63,8 @@ async fn cluster(data: &Path, are_up: Arc<AtomicBool>) -> Arc<Cluster> {
 async fn sent(cluster: &Cluster) -> (Task, Vec<NodeTask>) {
     let new = NewTask { kind: TaskKind::IndexSwap, ..NewTask::default() };
     let request = NodeRequest { method: "POST".into(), path: "/swap-indexes".into(), body: None, main: true };
-    let (at_once, newest) = Default::default();
-    let intent = Intent::Broadcast { requests: vec![request], effect: swap(), at_once, newest };
+    let (at_once, newest, created) = Default::default();
+    let intent = Intent::Broadcast { requests: vec![request], effect: swap(), at_once, newest, created };
     let task = |node: &str| NodeTask { node: node.into(), node_task: 3, main: true, shards: Vec::new() };
     let node_tasks = vec![task("a"), task("b")];
     let stored = node_tasks.clone();
@@ -102,7 +102,7 @@ async fn what_is_applied_is_neither_judged_nor_applied_again() {
     let cluster = cluster(data.path(), Arc::default()).await;
     let (task, node_tasks) = sent(&cluster).await;
     let swapped = [("a".into(), Some("kb".into()), true), ("b".into(), Some("ka".into()), false)];
-    let ending = apply(&cluster, &task, &swap(), succeeded(), written()).await.unwrap();
+    let ending = apply(&cluster, &task, &swap(), succeeded(), written(), None).await.unwrap();
     assert_eq!(names(&cluster).await, swapped);
     // After a restart, nodes know nothing of their tasks any more.
     let found = cluster.ledger.call(intents::all).await.unwrap().remove(0);
@@ -171,7 +171,7 @@ async fn an_index_that_nodes_have_not_deleted_is_there_again() {
         let task = cluster.ledger.call(move |connection| tasks::insert(connection, &new, 1)).await.unwrap();
         let over = Outcome { status, error, finished_at: Some(9), ..Outcome::default() };
         let effect = if status == TaskStatus::Succeeded { effect } else { kept(effect, &over) };
-        apply(&cluster, &task, &effect, over, written()).await.unwrap();
+        apply(&cluster, &task, &effect, over, written(), None).await.unwrap();
         let names = names(&cluster).await;
         assert_eq!(names == before, is_back, "{status:?}: {names:?}");
     }
@@ -218,8 +218,9 @@ async fn a_setting_that_two_tasks_change_is_that_of_the_later_one() {
         let change = json!({"stopWords": [word]});
         let effect = Effect::Settings { index: "b".into(), change: Some(change), creates: false };
         let new = NewTask { kind: TaskKind::SettingsUpdate, index: Some("b".into()), ..NewTask::default() };
-        let (at_once, newest) = Default::default();
-        let intent = Intent::Broadcast { requests: Vec::new(), effect: effect.clone(), at_once, newest };
+        let (at_once, newest, created) = Default::default();
+        let intent =
+            Intent::Broadcast { requests: Vec::new(), effect: effect.clone(), at_once, newest, created };
         let begin = move |connection: &_| {
             let task = intents::begin(connection, &new, &intent, 1)?;
             intents::sent(connection, task.uid, &[])?;

@@ -63,6 +63,13 @@ pub enum Work {
     Cancel { uids: BTreeSet<u32> },
 }
 
+impl Work {
+    /// Whether it gives indexes other names.
+    fn moves_indexes(&self) -> bool {
+        matches!(self, Self::Swap { .. } | Self::Update { rename: Some(_), .. })
+    }
+}
+
 /// A task of a node.
 #[derive(Clone, Debug)]
 pub struct NodeTask {
@@ -83,6 +90,8 @@ pub struct NodeTask {
 /// An index of a node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeIndex {
+    /// The moment of its creation tells it from all others, also under another name.
+    pub created: u64,
     pub primary_key: Option<String>,
     pub documents: BTreeMap<String, Document>,
     pub fields: BTreeSet<String>,
@@ -117,6 +126,8 @@ pub struct Node {
     pub name: String,
     pub master_key: String,
     pub indexes: BTreeMap<String, NodeIndex>,
+    /// How many indexes it has made.
+    pub created: u64,
     pub tasks: BTreeMap<u32, NodeTask>,
     /// The newest first.
     pub keys: Vec<NodeKey>,
@@ -171,8 +182,14 @@ impl Node {
     pub fn stop(&mut self) {
         self.is_up = false;
         self.process += 1;
-        // A batch that was being processed is processed again.
+        // A batch that was being processed is processed again. Changes of names are stored before the end of their task, so that they may be
+        // done twice.
         for uid in std::mem::take(&mut self.batch) {
+            let task = self.tasks.get(&uid).filter(|task| task.work.moves_indexes()).cloned();
+            if let Some(task) = task.filter(|_| self.process % 2 == 1 && self.disk != DiskTrouble::FailsTasks)
+            {
+                let _ = self.execute(&task, 0);
+            }
             if let Some(task) = self.tasks.get_mut(&uid) {
                 task.status = "enqueued";
                 task.started_at = None;

@@ -70,7 +70,7 @@ impl Node {
         batch
     }
 
-    fn execute(&mut self, task: &NodeTask, now: i64) -> End {
+    pub(super) fn execute(&mut self, task: &NodeTask, now: i64) -> End {
         let uid = task.index.clone().unwrap_or_default();
         let mut details = task.details.clone();
         match &task.work {
@@ -78,7 +78,7 @@ impl Node {
                 if self.indexes.contains_key(&uid) {
                     return Err(index_already_exists(&uid));
                 }
-                let index = NodeIndex { primary_key: primary_key.clone(), ..NodeIndex::default() };
+                let index = NodeIndex { primary_key: primary_key.clone(), ..self.new_index() };
                 self.indexes.insert(uid, index);
                 Ok(details)
             }
@@ -94,7 +94,8 @@ impl Node {
             }
             Work::Swap { pairs } => self.swap_all(pairs).map(|()| details),
             Work::Settings { change } => {
-                let index = self.indexes.entry(uid).or_default();
+                let new = self.new_index();
+                let index = self.indexes.entry(uid).or_insert(new);
                 merge_settings(&mut index.settings, change);
                 Ok(details)
             }
@@ -184,6 +185,11 @@ impl Node {
         }
     }
 
+    fn new_index(&mut self) -> NodeIndex {
+        self.created += 1;
+        NodeIndex { created: self.created, ..NodeIndex::default() }
+    }
+
     fn swap_all(&mut self, pairs: &[(String, String)]) -> Result<(), Value> {
         for name in pairs.iter().flat_map(|(left, right)| [left, right]) {
             if !self.indexes.contains_key(name) {
@@ -206,7 +212,8 @@ impl Node {
         skips: bool,
         key: Option<&str>,
     ) -> Result<(), Value> {
-        let index = self.indexes.entry(uid.to_owned()).or_default();
+        let new = self.new_index();
+        let index = self.indexes.entry(uid.to_owned()).or_insert(new);
         if let (Some(own), Some(key)) = (index.primary_key.as_deref(), key)
             && own != key
         {

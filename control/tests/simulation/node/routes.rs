@@ -111,8 +111,9 @@ impl Node {
     }
 
     fn index_view(&self, uid: &str) -> Value {
-        let key = self.indexes.get(uid).and_then(|index| index.primary_key.clone());
-        let date = "2024-01-01T00:00:00Z";
+        let index = self.indexes.get(uid);
+        let key = index.and_then(|index| index.primary_key.clone());
+        let date = format!("2024-01-01T00:00:00.{:09}Z", index.map_or(0, |index| index.created));
         json!({"uid": uid, "primaryKey": key, "createdAt": date, "updatedAt": date})
     }
 
