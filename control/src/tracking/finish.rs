@@ -88,7 +88,11 @@ pub(super) async fn finish(cluster: &Arc<Cluster>, uid: u32, mut over: Outcome) 
     } else {
         over.behind.extend(may_have_stopped.iter().cloned());
     }
-    let moved_by = match moving::judge(cluster, uid, &mut over, &may_have_stopped).await? {
+    let moving = moving::judge(cluster, uid, &mut over, &may_have_stopped).await?;
+    if let Some(it) = cluster.tracked_tasks.pending().get_mut(&uid) {
+        it.moving.waits = matches!(moving, Moving::Waits);
+    }
+    let moved_by = match moving {
         Moving::AsTold => None,
         Moving::Waits => return Ok(()),
         Moving::Over(moved) => Some(moved),

@@ -169,9 +169,6 @@ pub(super) async fn judge(
         tell(cluster, &Arc::new(Order { uid, effect, moves, created }), told);
         return Ok(Moving::Waits);
     }
-    if let Some(it) = cluster.tracked_tasks.pending().get_mut(&uid) {
-        it.moving.waits = false;
-    }
     moved.correct(outcome, &effect, &parts);
     Ok(Moving::Over(moved))
 }
@@ -226,10 +223,7 @@ struct Order {
 fn tell(cluster: &Arc<Cluster>, order: &Arc<Order>, told: BTreeSet<NodeName>) {
     let uid = order.uid;
     let fresh: Vec<NodeName> = match cluster.tracked_tasks.pending().get_mut(&uid) {
-        Some(it) => {
-            it.moving.waits = true;
-            told.into_iter().filter(|node| it.moving.told.insert(node.clone())).collect()
-        }
+        Some(it) => told.into_iter().filter(|node| it.moving.told.insert(node.clone())).collect(),
         None => return,
     };
     for node in fresh.iter().filter_map(|name| cluster.node(name)) {

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::finish::finish, *};
 use crate::{
     cluster::{locks::Scope, missed::WrittenIds, tracked_tasks::TrackedTask},
     domain::{
@@ -283,6 +283,8 @@ async fn a_swap_does_not_fail_while_a_node_is_away_that_may_have_done_it() {
     let failed = || Outcome { status: TaskStatus::Failed, ..Outcome::default() };
     let is_told = async |cluster| judge(cluster, uid, &mut failed(), &BTreeSet::new()).await.unwrap();
     assert!(matches!(is_told(&cluster).await, Moving::Waits));
+    finish(&cluster, uid, failed()).await.unwrap();
+    assert!(cluster.tracked_tasks.wait_for_holders(), "what catches up must not queue for all locks");
     for part in &mut cluster.tracked_tasks.pending().get_mut(&uid).unwrap().parts {
         part.seen.state = State::Failed;
     }
