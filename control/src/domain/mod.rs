@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod cluster_state;
 pub mod deleted_index;
 pub mod export;
+pub mod impossible_move;
 pub mod index_uid;
 pub mod intent;
 pub mod key_holder;

@@ -16,6 +16,7 @@ use crate::{
     disguise::messages,
     domain::{
         cluster_state::{ClusterState, Index},
+        impossible_move::deniers,
         intent::{CreationDates, Effect, Intent, NodeRequest, NodeTask},
         task::TaskKind,
     },
@@ -25,7 +26,7 @@ use crate::{
         intents::{self, StoredIntent},
         tasks::{self, NewTask, Task},
     },
-    node::{Authority, NodeAnswer},
+    node::{Authority, Node, NodeAnswer},
 };
 use miroir_core::node_name::NodeName;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -59,6 +60,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often an operation is sent again that no node with the documents of some shard has.
 const ATTEMPTS: usize = 3;
+
+/// How long an operation that cannot be done waits until all nodes know that.
+const QUEUES: Duration = Duration::from_millis(500);
 
 /// Kinds of tasks that change no data: a node that missed one is not behind.
 pub const CHANGELESS: [TaskKind; 3] =
@@ -129,11 +133,14 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     let newest = newest_tasks(cluster).await?;
     let nodes = cluster.current().into_iter().filter(|node| newest.contains_key(&node.name));
     let mut nodes: Vec<_> = nodes.collect();
-    let created = match effect.moves().is_empty() {
-        true => CreationDates::new(),
-        false => creation_dates(&nodes, &effect.names().collect()).await,
+    let (created, deniers) = match effect.moves().is_empty() {
+        true => (CreationDates::new(), None),
+        false => creation_dates_and_deniers(cluster, &nodes, &effect).await,
     };
     nodes.retain(|node| effect.moves().is_empty() || created.contains_key(&node.name));
+    nodes.retain(|node| deniers.as_ref().is_none_or(|deniers| deniers.contains(&node.name)));
+    let concerns_all = deniers.is_none();
+    let is_about_documents = is_about_documents && concerns_all;
     let reached: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
     let intent = Intent::Broadcast {
         requests: requests.clone(),
@@ -151,7 +158,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
                 return Err(Error::OutOfReach { shards });
             }
         }
-        if !begun.moves().is_empty() {
+        if concerns_all && !begun.moves().is_empty() {
             cluster_state
                 .spread_stale(&begun.names().collect())
                 .map_err(|_| Error::OutOfReach { shards: 1 })?;
@@ -183,7 +190,7 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
         tokio::time::sleep(PAUSE).await;
         delivery.send_lacking(&nodes, &newest, &mut delivered).await;
     }
-    let node_tasks = sent(cluster, &task, requests.len(), delivered, at_once).await;
+    let node_tasks = sent(cluster, &task, requests.len(), delivered, at_once, concerns_all).await;
     let (held, released) = if effect.holds_locks() { (Some(guard), None) } else { (None, Some(guard)) };
     cluster.tracked_tasks.add(TrackedTask {
         task: task.clone(),
@@ -200,17 +207,38 @@ async fn run_locked(cluster: &Arc<Cluster>, operation: Operation, held: Held) ->
     Ok(task)
 }
 
+/// When nodes have created the indexes of a swap or rename; and, if it cannot be done, the nodes that know that. What the catalogue says may
+/// still be in their queues: they are asked for a moment, until all know it. If nobody does then, all nodes judge.
+async fn creation_dates_and_deniers(
+    cluster: &Cluster,
+    nodes: &[Arc<Node>],
+    effect: &Effect,
+) -> (CreationDates, Option<BTreeSet<NodeName>>) {
+    let begun = cluster.clock.monotonic();
+    loop {
+        let created = creation_dates(nodes, &effect.names().collect()).await;
+        let Some(deniers) = deniers(effect, &cluster.cluster_state().indexes, &created) else {
+            return (created, None);
+        };
+        if deniers.len() == created.len() || cluster.clock.since(begun) >= QUEUES {
+            return (created, Some(deniers).filter(|deniers| !deniers.is_empty()));
+        }
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
+    }
+}
+
 /// Stores what nodes have of an operation, and what follows at once, in one transaction: the nodes that miss a part of it are
-/// behind, and the catalogue changes. Returns the nodes' tasks.
+/// behind, if it concerns all, and the catalogue changes. Returns the nodes' tasks.
 async fn sent(
     cluster: &Cluster,
     task: &Task,
     requests: usize,
     delivered: Delivered,
     at_once: ImmediateEffect,
+    concerns_all: bool,
 ) -> Vec<NodeTask> {
     let (uid, now) = (task.uid, task.enqueued_at);
-    let matters = requests > 0 && !CHANGELESS.contains(&task.kind);
+    let matters = concerns_all && requests > 0 && !CHANGELESS.contains(&task.kind);
     let whole = delivered.whole(requests);
     let node_tasks = delivered.node_tasks();
     let stored = node_tasks.clone();
@@ -374,24 +402,35 @@ async fn redo(
     task: &Task,
     locks: &mut Option<LockGuard>,
 ) -> Result<()> {
-    let Intent::Broadcast { requests, effect, at_once, newest, .. } = &stored.intent else { return Ok(()) };
+    let Intent::Broadcast { requests, effect, at_once, newest, created } = &stored.intent else {
+        return Ok(());
+    };
     // Nothing is sent to nodes while the ledger does not work: an operation that reached some of them then would end without the others.
     cluster.ledger.probe(cluster.clock.wall()).await?;
     let delivery = Delivery { cluster, uid: stored.uid, requests };
     let mut delivered = delivery.find(stored, newest).await?;
-    let nodes: Vec<_> =
+    let mut nodes: Vec<_> =
         cluster.current().into_iter().filter(|node| !delivered.unknown.contains(&node.name)).collect();
+    let deniers =
+        deniers(effect, &cluster.cluster_state().indexes, created).filter(|deniers| !deniers.is_empty());
+    nodes.retain(|node| deniers.as_ref().is_none_or(|deniers| deniers.contains(&node.name)));
     match delivery.send(&nodes, &mut delivered, None).await {
         Ok(()) => {}
-        // Where all nodes are behind, nobody judges it, and they catch up only once its locks are free.
-        Err(error) if matches!(error, Error::Api(_)) || cluster.cluster_state().is_every_node_behind() => {
+        // Where all nodes are behind, or those that know that it cannot be done, nobody judges it, and they catch up only once its locks
+        // are free.
+        Err(error)
+            if matches!(error, Error::Api(_))
+                || cluster.cluster_state().is_every_node_behind()
+                || (deniers.is_some() && nodes.is_empty()) =>
+        {
             tracing::info!(error = %error.chain(), "no node takes an operation that its client got no answer to: its task is removed");
             take_back(cluster, task, delivered).await;
             return Ok(());
         }
         Err(error) => return Err(error),
     }
-    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone()).await;
+    let concerns_all = deniers.is_none();
+    let node_tasks = sent(cluster, task, requests.len(), delivered, at_once.clone(), concerns_all).await;
     let (task, effect) = (task.clone(), effect.clone());
     let guard = if effect.holds_locks() { locks.take() } else { None };
     let unsettled =

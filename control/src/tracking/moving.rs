@@ -11,6 +11,7 @@ use crate::{
     cluster::Cluster,
     domain::{
         cluster_state::ClusterState,
+        impossible_move::deniers,
         intent::{CreationDates, Effect, Intent, NodeRequest},
         task::TaskStatus,
         verdict::{Outcome, State, TrackedNodeTask, is_about_existence},
@@ -119,6 +120,10 @@ pub(super) async fn judge(
     }
     let intent = cluster.ledger.call(move |connection| intents::get(connection, uid)).await?;
     let Some(Intent::Broadcast { created, .. }) = intent else { return Ok(Moving::AsTold) };
+    // Only nodes that know that it cannot be done have got it.
+    if deniers(&effect, &cluster.cluster_state().indexes, &created).is_some_and(|nodes| !nodes.is_empty()) {
+        return Ok(Moving::AsTold);
+    }
     let main: BTreeMap<&NodeName, &TrackedNodeTask> =
         parts.iter().filter(|part| part.main).map(|part| (&part.node, part)).collect();
     let places = places(cluster, &created, &moves, &main).await;

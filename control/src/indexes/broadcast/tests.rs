@@ -7,7 +7,10 @@ use crate::{
 };
 use miroir_core::shard::Shard;
 use serde_json::json;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 #[test]
 fn renames_and_swaps_move_the_catalogue() {
@@ -60,6 +63,10 @@ async fn documents_are_moved_only_where_a_replica_is_reached_that_misses_nothing
     });
     let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
     health::check(&cluster).await;
+    let known = |state: &mut ClusterState| {
+        state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
+    };
+    cluster.change(known).await.unwrap();
     let master = format!("Bearer {}", cluster.secrets.master_key);
     let grant = authorize(&cluster, Some(&master), "indexes.swap", None).await.unwrap();
     let swap = async || {
@@ -108,6 +115,7 @@ async fn swapped(script: Arc<Script>) -> Vec<String> {
     let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
     health::check(&cluster).await;
     let stale = |state: &mut ClusterState| {
+        state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
         state.shards().for_each(|shard| _ = state.mark_stale(shard, "a"));
     };
     cluster.change(stale).await.unwrap();
@@ -157,4 +165,52 @@ async fn an_operation_is_sent_again_where_documents_would_stay_without_it() {
         _ => Reply::Answer(200, json!({"results": []})),
     });
     assert!(swapped(script).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rename_that_cannot_be_done_is_judged_by_nodes_that_know_that() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let script = Script::new(move |call| match (call.method.as_str(), call.url.path(), call.url.port()) {
+        // One has failed to create the index on the right, and has not told so yet.
+        ("GET", "/indexes", port) => {
+            let names = if port == Some(1) { &["left", "right"][..] } else { &["left"] };
+            let index = |name: &&str| json!({"uid": name, "createdAt": "2026-01-01T00:00:00Z"});
+            Reply::Answer(200, json!({"results": names.iter().map(index).collect::<Vec<_>>()}))
+        }
+        ("PATCH", _, port) => {
+            seen.lock().unwrap().push(port);
+            Reply::Answer(202, json!({"taskUid": 7}))
+        }
+        _ => Reply::Answer(200, json!({"results": []})),
+    });
+    let data = tempfile::tempdir().unwrap();
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+    health::check(&cluster).await;
+    let known = |state: &mut ClusterState| {
+        state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
+    };
+    cluster.change(known).await.unwrap();
+    let master = format!("Bearer {}", cluster.secrets.master_key);
+    let grant = authorize(&cluster, Some(&master), "indexes.update", None).await.unwrap();
+    let rename = async |to: &str| {
+        let held = lock_documents(&cluster, &grant, Scope::indexes(["left", to])).await.unwrap();
+        let path = "/indexes/left".into();
+        let body = Some(json!({"uid": to}));
+        let operation = Operation {
+            task: NewTask { kind: TaskKind::IndexUpdate, ..NewTask::default() },
+            requests: vec![NodeRequest { method: "PATCH".into(), path, body, main: true }],
+            authority: Authority::Master,
+            at_once: ImmediateEffect::Nothing,
+            effect: Effect::UpdateIndex { index: "left".into(), primary_key: None, rename: Some(to.into()) },
+        };
+        let task = run(&cluster, held, operation).await.unwrap();
+        drop(cluster.tracked_tasks.pending().remove(&task.uid));
+        std::mem::take(&mut *asked.lock().unwrap())
+    };
+    assert_eq!(rename("right").await, [Some(1)]);
+    assert!(cluster.cluster_state().behind.is_empty(), "nobody has missed anything");
+    let mut ports = rename("new").await;
+    ports.sort_unstable();
+    assert_eq!(ports, [Some(1), Some(2)]);
 }
