@@ -70,7 +70,7 @@ impl DocumentRead {
         let mut failed = self.failed.clone();
         failed.extend(self.asked);
         let stale = self.topology.config().stale.of(&[&self.index]);
-        !fan_out::plan(&self.topology, &stale, [self.shard], &failed, 0).asks.is_empty()
+        fan_out::can_be_read(&self.topology, &stale, &[self.shard], &failed)
     }
 
     fn ask(mut self) -> Progress<Self> {

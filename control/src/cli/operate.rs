@@ -266,6 +266,9 @@ fn show(plan: &Plan, dry_run: bool) {
         HumanBytes(plan.bytes),
         plan.deleted
     );
+    if let Some((before, after)) = plan.nodes_asked.filter(|(before, after)| before != after) {
+        say!("a search asks {after:.1} nodes then, {before:.1} now");
+    }
 }
 
 /// How long the control plane may be unreachable while an operation is waited for. It continues the operation after a restart.

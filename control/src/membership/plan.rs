@@ -7,6 +7,7 @@ use crate::{
 };
 use miroir_core::{
     node_name::NodeName,
+    placement::nodes_asked,
     shard::{Shard, tag_filter},
 };
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 const SAMPLE: usize = 50;
 
 /// The plan of an operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// The version of the topology that the plan starts from; after the start of the operation, the version that resulted from
@@ -31,6 +32,8 @@ pub struct Plan {
     pub documents: u64,
     /// The bytes of these documents, estimated from a sample.
     pub bytes: u64,
+    /// The number of nodes that a search asks, on average: before, and afterwards.
+    pub nodes_asked: Option<(f64, f64)>,
     /// The transfers from node to node.
     pub transfers: Vec<Transfer>,
 }
@@ -68,7 +71,9 @@ pub async fn plan(cluster: &Cluster, before: &ClusterState, after: &ClusterState
             transfers.entry((source, node.clone())).or_default().push(shard);
         }
     }
-    let mut plan = Plan { version: before.version, deleted, ..Plan::default() };
+    let asked = |placement| nodes_asked(placement).map(|(mean, _)| mean);
+    let nodes_asked = asked(&before.desired).zip(asked(&after.desired));
+    let mut plan = Plan { version: before.version, deleted, nodes_asked, ..Plan::default() };
     for ((source, target), shards) in transfers {
         let (documents, bytes) = match &source {
             Some(source) => size(cluster, before, source, &shards).await,

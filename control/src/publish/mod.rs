@@ -117,7 +117,7 @@ impl Publisher {
                 .collect(),
             placement: cluster_state
                 .shards()
-                .map(|shard| readable(cluster_state, shard).filter_map(position).collect())
+                .map(|shard| readable(cluster_state, shard).into_iter().filter_map(position).collect())
                 .collect(),
             stale: stale(cluster_state, position),
             indexes: cluster_state
@@ -182,11 +182,15 @@ impl Publisher {
     }
 }
 
-/// The nodes whose replicas of a shard gateways may read, at least for some index. As long as not all gateways know which replicas
-/// are stale in which index, a replica must have everything.
-fn readable(cluster_state: &ClusterState, shard: Shard) -> impl Iterator<Item = &NodeName> {
+/// The nodes whose replicas of a shard gateways may read, at least for some index, in the order of rows. As long as not all gateways know which
+/// replicas are stale in which index, a replica must have everything.
+fn readable(cluster_state: &ClusterState, shard: Shard) -> Vec<&NodeName> {
     let is_known = cluster_state.stale_by_index;
-    cluster_state.active(shard).filter(move |node| is_known || !cluster_state.stale.has(node, shard))
+    let is_readable = |node: &&NodeName| is_known || !cluster_state.stale.has(node, shard);
+    let mut nodes: Vec<&NodeName> = cluster_state.active(shard).filter(is_readable).collect();
+    let wanted = cluster_state.desired.get(usize::from(shard.0)).map_or(&[][..], Vec::as_slice);
+    nodes.sort_by_key(|node| wanted.iter().position(|wanted| wanted == *node).unwrap_or(usize::MAX));
+    nodes
 }
 
 /// Those of these replicas that gateways must not read for an index.
@@ -267,6 +271,8 @@ mod file_tests {
                 vec![Replica::active("a"), Replica::stale("b")],
             ],
             nodes: cluster.nodes.iter().map(member).collect(),
+            // The first row is node a's.
+            desired: vec![vec!["a".into(), "b".into()]; 2],
             indexes: [("movies".to_owned(), movies())].into(),
             ..ClusterState::default()
         };
@@ -285,7 +291,7 @@ mod file_tests {
         assert_eq!(movies.distinct_attribute.as_deref(), Some("series"));
         assert_eq!(movies.filterable, Some(Vec::new()));
         assert_eq!(topology.config().tracing.as_ref().map(|tracing| &*tracing.cluster), Some("otel"));
-        assert_eq!(topology.config().placement, [vec![1, 0], vec![0]]);
+        assert_eq!(topology.config().placement, [vec![0, 1], vec![0]]);
         let cds = read("cds.json");
         let names: Vec<_> =
             cds["resources"].as_array().unwrap().iter().map(|r| (&r["name"], &r["type"])).collect();

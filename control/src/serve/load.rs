@@ -6,6 +6,7 @@ use crate::{
     domain::cluster_state::{ClusterState, Member, Replica},
     ledger::{self, catalogue, leases},
 };
+use miroir_core::node_name::NodeName;
 use uuid::Uuid;
 
 /// What the ledger says of a cluster at its start.
@@ -77,8 +78,14 @@ fn first_view(config: &ClusterConfig) -> ClusterState {
         ..ClusterState::default()
     };
     cluster_state.desired = cluster_state.planned();
-    cluster_state.replicas =
-        cluster_state.desired.iter().map(|nodes| nodes.iter().map(Replica::active).collect()).collect();
+    let of_shard = |(shard, nodes): (usize, &Vec<NodeName>)| {
+        let mut nodes = nodes.clone();
+        // Copies are made from the first one: not always from the same row.
+        let first = shard % nodes.len().max(1);
+        nodes.rotate_left(first);
+        nodes.iter().map(Replica::active).collect()
+    };
+    cluster_state.replicas = cluster_state.desired.iter().enumerate().map(of_shard).collect();
     cluster_state
 }
 

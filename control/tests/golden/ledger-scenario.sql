@@ -70,7 +70,7 @@ INSERT INTO intents (uid, state, body, ending) VALUES (7, 'sent', '{"kind":"writ
 INSERT INTO intents (uid, state, body, ending) VALUES (8, 'open', '{"kind":"write","gateway":"g","index":"books","operation":{"kind":"addDocuments","update":false,"documents":2,"distinct":2,"requestedPrimaryKey":null,"primaryKey":"id","assumed":false,"failure":null},"writers":[[0,["n1","n2"]]],"begun":"<random>"}', NULL);
 INSERT INTO leases (vm) VALUES ('vm');
 INSERT INTO meta (key, value) VALUES ('chatCompletions', '{"support":{"orgId":"o"}}');
-INSERT INTO meta (key, value) VALUES ('desired', '[["n2","n1"],["n0","n1"],["n0","n2"],["n0","n1"]]');
+INSERT INTO meta (key, value) VALUES ('desired', '[["n1","n2"],["n1","n0"],["n2","n0"],["n1","n0"]]');
 INSERT INTO meta (key, value) VALUES ('floor', '<version>');
 INSERT INTO meta (key, value) VALUES ('instance', '<random>');
 INSERT INTO meta (key, value) VALUES ('instance/<random>', '1');

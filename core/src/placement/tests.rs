@@ -1,6 +1,7 @@
 use super::*;
 #[cfg(not(target_arch = "wasm32"))]
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -8,13 +9,26 @@ fn nodes(count: usize) -> Vec<PlacementNode> {
     (0..count).map(|number| PlacementNode::new(format!("meili-{number}"))).collect()
 }
 
-#[cfg(not(target_arch = "wasm32"))]
 fn loads(placement: &Placement) -> BTreeMap<&str, usize> {
     let mut loads = BTreeMap::new();
     for name in placement.iter().flatten() {
         *loads.entry(name.as_str()).or_default() += 1;
     }
     loads
+}
+
+fn moved(before: &Placement, after: &Placement) -> usize {
+    before.iter().zip(after).map(|(old, now)| now.iter().filter(|name| !old.contains(name)).count()).sum()
+}
+
+/// Placements of a cluster that grows by one node after the other.
+fn grown(shards: u16, replication: usize, most: usize) -> Vec<Placement> {
+    let mut placements = vec![place(shards, replication, &nodes(replication), &Vec::new())];
+    for count in replication + 1..=most {
+        let last = &placements[placements.len() - 1];
+        placements.push(place(shards, replication, &nodes(count), last));
+    }
+    placements
 }
 
 #[test]
@@ -26,7 +40,7 @@ fn golden_placement() {
         GOLDEN.map(|shard| shard.map(|node| NodeName::from(format!("meili-{node}"))).to_vec())
     );
 }
-const GOLDEN: [[u8; 2]; 4] = [[2, 1], [2, 0], [1, 0], [1, 2]];
+const GOLDEN: [[u8; 2]; 4] = [[2, 1], [2, 0], [2, 1], [0, 1]];
 
 #[test]
 fn replicas_go_to_different_zones() {
@@ -34,19 +48,94 @@ fn replicas_go_to_different_zones() {
     for (number, node) in nodes.iter_mut().enumerate() {
         node.zone = Some(format!("zone-{}", number % 2));
     }
-    for replicas in place(64, 2, &nodes, &Vec::new()) {
-        let zones: Vec<_> = replicas
-            .iter()
-            .map(|name| nodes.iter().find(|node| &node.name == name).unwrap().zone.clone())
-            .collect();
-        assert_ne!(zones[0], zones[1], "{replicas:?}");
-    }
+    let placement = place(64, 2, &nodes, &Vec::new());
+    let zone = |name: &NodeName| nodes.iter().find(|node| node.name == *name).unwrap().zone.clone().unwrap();
+    let rows: BTreeSet<Vec<String>> =
+        placement.iter().map(|names| names.iter().map(zone).collect()).collect();
+    assert_eq!(rows.len(), 1, "each zone is a row");
+    assert_eq!(rows.iter().flatten().collect::<BTreeSet<_>>().len(), 2);
+    // One more node of a zone stays in its row.
+    let mut more = nodes.clone();
+    more.push(PlacementNode { zone: Some("zone-0".into()), ..PlacementNode::new("meili-6") });
+    let after = place(64, 2, &more, &placement);
+    assert_eq!(nodes_asked(&after), Some((3.5, 4)));
 }
 
 #[test]
 fn too_few_nodes_give_what_there_is() {
     assert_eq!(place(1, 3, &nodes(1), &Vec::new()), [["meili-0"]]);
     assert_eq!(place(2, 1, &[], &Vec::new()), [Vec::<NodeName>::new(), Vec::new()]);
+    assert_eq!(rebalance(2, 2, &[], &Vec::new()), [Vec::<NodeName>::new(), Vec::new()]);
+    // More nodes than replicas: some hold nothing.
+    let placement = place(2, 2, &nodes(9), &Vec::new());
+    assert_eq!(loads(&placement).into_values().collect::<Vec<_>>(), [1; 4]);
+    assert_eq!(rebalance(2, 2, &nodes(9), &placement), placement);
+    let weightless = PlacementNode { weight: 0.0, ..PlacementNode::new("drained") };
+    let none = place(4, 2, &[nodes(1), vec![weightless]].concat(), &Vec::new());
+    assert_eq!(none, vec![["meili-0"]; 4]);
+}
+
+#[test]
+fn a_search_asks_a_row_of_few_nodes() {
+    for (shards, replication, least, each) in
+        [(64, 2, 1.21, 1.5), (64, 3, 1.35, 1.7), (256, 2, 1.21, 1.6), (256, 3, 1.35, 1.7)]
+    {
+        let placements = grown(shards, replication, 30);
+        let (mut all, mut needed) = (0.0, 0.0);
+        for (count, after) in (replication..).zip(&placements) {
+            let (_, most) = nodes_asked(after).unwrap();
+            let few = count.div_ceil(replication) + usize::from(replication > 2);
+            assert!(most <= few, "{shards} shards, {replication} replicas, {count} nodes: {most} are asked");
+            let held = loads(after);
+            assert!(held.values().max().unwrap() - held.values().min().unwrap() <= 1, "{held:?}");
+            if let Some(before) = count.checked_sub(replication + 1).and_then(|before| placements.get(before))
+            {
+                let (moved, share) =
+                    (moved(before, after) as f64, f64::from(shards) * replication as f64 / count as f64);
+                assert!(
+                    moved <= each * share + 1.0,
+                    "{count}: {moved} move, the new node's share is {share}"
+                );
+                all += moved;
+                needed += share;
+            }
+        }
+        assert!(all <= least * needed, "{shards} {replication}: {all} have moved, {needed} had to");
+    }
+}
+
+#[test]
+fn fewer_replicas_move_nothing() {
+    for (shards, count) in [(16, 3), (64, 6), (64, 7), (128, 5)] {
+        let before = place(shards, 3, &nodes(count), &Vec::new());
+        let two = place(shards, 2, &nodes(count), &before);
+        let one = place(shards, 1, &nodes(count), &two);
+        assert_eq!((moved(&before, &two), moved(&two, &one)), (0, 0), "{shards} shards, {count} nodes");
+        let held = loads(&one);
+        assert!(held.values().max().unwrap() - held.values().min().unwrap() <= 3, "{held:?}");
+    }
+}
+
+#[test]
+fn the_names_of_nodes_decide_and_not_their_order() {
+    let mut other = nodes(7);
+    other.reverse();
+    let before = place(32, 2, &nodes(6), &Vec::new());
+    assert_eq!(place(32, 2, &nodes(7), &before), place(32, 2, &other, &before));
+    assert_eq!(rebalance(32, 2, &nodes(7), &before), rebalance(32, 2, &other, &before));
+}
+
+#[test]
+fn rows_are_found_again_where_their_order_is_lost() {
+    for (replication, count) in [(2, 6), (2, 7), (3, 9), (3, 8)] {
+        let placement = grown(64, replication, count).pop().unwrap();
+        let mut sorted = placement.clone();
+        sorted.iter_mut().for_each(|names| names.sort());
+        let found = place(64, replication, &nodes(count), &sorted);
+        assert_eq!(moved(&sorted, &found), 0);
+        let (asked, found) = (nodes_asked(&placement).unwrap(), nodes_asked(&found).unwrap());
+        assert!(found.0 <= asked.0 + 1.0, "{count} nodes: {asked:?}, found {found:?}");
+    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -56,78 +145,51 @@ proptest! {
         shards in 1u16..=512, replication in 1usize..=3, count in 1usize..12,
     ) {
         let placement = place(shards, replication, &nodes(count), &Vec::new());
-        let bound = (usize::from(shards) * replication.min(count)).div_ceil(count) + 1;
+        let all = usize::from(shards) * replication.min(count);
         for (name, load) in loads(&placement) {
-            prop_assert!(load <= bound, "{} holds {}, bound {}", name, load, bound);
+            prop_assert!(load <= all.div_ceil(count) && load >= all / count, "{} holds {}", name, load);
         }
         for replicas in &placement {
-            let distinct: std::collections::HashSet<_> = replicas.iter().collect();
+            let distinct: BTreeSet<_> = replicas.iter().collect();
             prop_assert_eq!(distinct.len(), replication.min(count));
         }
     }
 
     #[test]
-    fn a_new_node_takes_its_share_and_nothing_else_moves(
-        shards in 16u16..=512, replication in 1usize..=3, count in 3usize..12,
-    ) {
-        let before = place(shards, replication, &nodes(count), &Vec::new());
-        let after = place(shards, replication, &nodes(count + 1), &before);
-        let held = loads(&before);
-        let mut moved = 0;
-        for (old, now) in before.iter().zip(&after) {
-            for name in now.iter().filter(|name| !old.contains(name)) {
-                prop_assert!(!held.contains_key(name.as_str()), "{} moved to an old node", name);
-                moved += 1;
-            }
-        }
-        let share = f64::from(shards) * replication as f64 / (count as f64 + 1.0);
-        prop_assert!(f64::from(moved) <= 1.2 * share + 1.0, "{} moved, share {}", moved, share);
-        let bound = (usize::from(shards) * replication).div_ceil(count + 1);
-        let least = (usize::from(shards) * replication).saturating_sub(count * bound);
-        prop_assert!(moved as usize >= least, "{} moved, at least {}", moved, least);
+    fn heavier_nodes_hold_more(shards in 128u16..=512, replication in 1usize..=2) {
+        let mut five = nodes(5);
+        five[0].weight = 2.0;
+        let placement = place(shards, replication, &five, &Vec::new());
+        let share = f64::from(shards) * replication as f64 / 3.0;
+        let load = loads(&placement)["meili-0"] as f64;
+        prop_assert!((share - load).abs() <= 1.0, "{} of {}", load, share);
     }
 
+    /// What an older version has placed at random.
     #[test]
-    fn a_node_that_leaves_moves_only_its_own(
-        shards in 1u16..=512, replication in 1usize..=3, count in 4usize..12, leaving in 0usize..4,
+    fn a_placement_without_rows_is_kept_and_rebalanced_into_rows(
+        shards in 32u16..=128, replication in 2usize..=3, count in 4usize..12, seed: u64,
     ) {
         let all = nodes(count);
-        let before = place(shards, replication, &all, &Vec::new());
-        let mut rest = all.clone();
-        let gone = rest.remove(leaving).name;
-        let after = place(shards, replication, &rest, &before);
-        for (old, now) in before.iter().zip(&after) {
-            prop_assert!(!now.contains(&gone));
-            let stays = old.iter().filter(|name| **name != gone).filter(|name| now.contains(name)).count();
-            prop_assert_eq!(stays, old.iter().filter(|name| **name != gone).count());
+        let at_random = |shard: u16| {
+            let mut names: Vec<NodeName> = all.iter().map(|node| node.name.clone()).collect();
+            names.sort_by_key(|name| xxhash_rust::xxh3::xxh3_64_with_seed(format!("{shard}/{name}").as_bytes(), seed));
+            names.truncate(replication);
+            names
+        };
+        let before: Placement = (0..shards).map(at_random).collect();
+        if loads(&before).len() == count {
+            prop_assert_eq!(moved(&before, &place(shards, replication, &all, &before)), 0);
         }
+        let after = Placed::new(shards, replication, &all, rebalance(shards, replication, &all, &before));
+        prop_assert!(after.are_apart() && after.is_bounded(), "{:?}", after);
+        let (_, most) = nodes_asked(&after.placement).unwrap();
+        prop_assert!(most <= count.div_ceil(replication) + 1, "{} of {}", most, count);
+        prop_assert_eq!(&rebalance(shards, replication, &all, &after.placement), &after.placement);
     }
 
-    #[test]
-    fn heavier_nodes_hold_more(shards in 128u16..=512) {
-        let mut three = nodes(3);
-        three[0].weight = 2.0;
-        let placement = place(shards, 1, &three, &Vec::new());
-        let bound = (f64::from(shards) / 2.0).ceil() as usize + 1;
-        prop_assert!(loads(&placement)["meili-0"] <= bound);
-        prop_assert!(loads(&placement)["meili-0"] + 2 >= bound / 2 * 2 - bound / 4);
-    }
-
-    #[test]
-    fn a_new_node_takes_at_most_a_fifth_more_than_its_share(
-        shards in 64u16..=512, replication in 1usize..=3, count in 3usize..12,
-    ) {
-        let before = place(shards, replication, &nodes(count), &Vec::new());
-        let after = place(shards, replication, &nodes(count + 1), &before);
-        let share = f64::from(shards) * replication as f64 / (count as f64 + 1.0);
-        let moved = moved(&before, &after);
-        prop_assert!(moved as f64 <= 1.2 * share, "{} moved, share {}", moved, share);
-        prop_assert_eq!(loads(&after).get(&*format!("meili-{count}")).copied().unwrap_or(0), moved);
-    }
-
-    /// Nodes of any weight and zone join and leave. At each step, replicas are on different nodes, only what must move moves,
-    /// and zones (or, without zones, bounds) hold if they held before; a rebalance makes both hold, and a second one changes
-    /// nothing.
+    /// Nodes of any weight and zone join and leave. At each step, replicas are on different nodes, at most twice as many move as must, zones are
+    /// kept where there are enough, and without zones so are bounds; a rebalance makes both hold, and a second one changes nothing.
     #[test]
     fn a_life_of_changes(
         shards in 32u16..=256,
@@ -152,53 +214,26 @@ proptest! {
             if add || all.len() <= replication + 1 {
                 all.push(node(next, (weight, zone)));
                 next += 1;
-                now = Placed::new(shards, replication, &all, place(shards, replication, &all, &before.placement));
-                let new = &all[all.len() - 1];
-                for (old, now) in before.placement.iter().zip(&now.placement) {
-                    let is_new = |name: &NodeName| old.contains(name) || before.load(name) == 0;
-                    prop_assert!(now.iter().all(is_new), "{:?} {:?}", old, now);
-                }
-                let moved = moved(&before.placement, &now.placement) as f64;
-                let share = now.share(new);
-                let others_are_empty = all.iter().any(|node| node != new && before.load(&node.name) == 0);
-                prop_assert!(
-                    !now.is_feasible() || others_are_empty || moved <= (1.2 * share).max(share.ceil()),
-                    "{} moved, share {}", moved, share
-                );
             } else {
-                let gone = all.remove(leaving.index(all.len())).name;
-                now = Placed::new(shards, replication, &all, place(shards, replication, &all, &before.placement));
-                for (old, now) in before.placement.iter().zip(&now.placement) {
-                    let stays = old.iter().filter(|name| **name != gone).all(|name| now.contains(name));
-                    prop_assert!(stays, "{:?} {:?}", old, now);
-                }
+                all.remove(leaving.index(all.len()));
             }
+            now = Placed::new(shards, replication, &all, place(shards, replication, &all, &before.placement));
             prop_assert!(now.are_apart(), "{:?}", now);
-            let was_feasible = before.is_feasible() && before.is_bounded() && before.crowded().is_empty();
-            // With zones and weights, the replicas of a node that leaves may fit nowhere else unless others move too.
-            let is_exact = !zoned && (!weighted || all.len() > before.nodes.len());
-            prop_assert!(!was_feasible || !is_exact || now.is_bounded(), "{:?}", now);
-            let crowded = now.crowded();
-            let were = before.crowded();
-            prop_assert!(!before.has_zones() || crowded.iter().all(|shard| were.contains(shard)), "{:?}", now);
+            prop_assert!(now.crowded().is_empty(), "{:?} {:?}", now.crowded(), now);
+            prop_assert!(now.is_bounded(), "{:?}", now);
+            if !zoned && !weighted {
+                let (_, most) = nodes_asked(&now.placement).unwrap();
+                prop_assert!(most <= all.len().div_ceil(replication) + 1, "{} of {}: {:?}", most, all.len(), now);
+                let share = usize::from(shards) * replication / all.len();
+                let moved = moved(&before.placement, &now.placement);
+                prop_assert!(moved <= 2 * (share + all.len()), "{} moved, share {}", moved, share);
+            }
             let again = rebalance(shards, replication, &all, &now.placement);
             let again = Placed::new(shards, replication, &all, again);
             prop_assert!(again.are_apart() && again.crowded().is_empty() && again.is_bounded(), "{:?}", again);
-            let is_empty = all.iter().any(|node| again.load(&node.name) == 0);
-            prop_assert!(
-                is_empty || rebalance(shards, replication, &all, &again.placement) == again.placement,
-                "{:?}", again
-            );
-            let was_good = crowded.is_empty() && now.is_feasible() && now.is_bounded();
-            let was_empty = all.iter().any(|node| now.load(&node.name) == 0);
-            prop_assert!(!was_good || was_empty || again.placement == now.placement, "{:?}", now);
+            prop_assert_eq!(&rebalance(shards, replication, &all, &again.placement), &again.placement);
         }
     }
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn moved(before: &Placement, after: &Placement) -> usize {
-    before.iter().zip(after).map(|(old, now)| now.iter().filter(|name| !old.contains(name)).count()).sum()
 }
 
 /// A placement under test.
@@ -217,16 +252,8 @@ impl Placed {
         Self { shards, replication, nodes: nodes.to_vec(), placement }
     }
 
-    fn load(&self, name: &str) -> usize {
-        self.placement.iter().flatten().filter(|node| *node == name).count()
-    }
-
     fn total(&self) -> f64 {
         self.nodes.iter().map(|node| node.weight).sum()
-    }
-
-    fn share(&self, node: &PlacementNode) -> f64 {
-        f64::from(self.shards) * self.replication as f64 * node.weight / self.total()
     }
 
     /// Weight by zone; a node without a zone counts as a zone of its own.
@@ -238,27 +265,26 @@ impl Placed {
         zones
     }
 
-    fn has_zones(&self) -> bool {
-        self.zones().len() >= self.replication
-    }
-
-    /// Whether no zone's share exceeds one replica of each shard, which is the most it can hold.
-    fn is_feasible(&self) -> bool {
-        self.zones().values().all(|weight| weight * self.replication as f64 <= self.total())
-    }
-
     fn are_apart(&self) -> bool {
         let are_apart = |replicas: &Vec<NodeName>| {
-            let distinct: std::collections::HashSet<_> = replicas.iter().collect();
+            let distinct: BTreeSet<_> = replicas.iter().collect();
             distinct.len() == self.replication && replicas.len() == self.replication
         };
         self.placement.iter().all(are_apart)
     }
 
-    /// Whether every node holds at most `ceil(S * R * weight / total weight) + 1` replicas, if that is possible.
+    /// Whether every node holds its share, `S * R * weight / total weight`, rounded down or up, if no zone's share exceeds one replica of each
+    /// shard, which is the most that it can hold.
     fn is_bounded(&self) -> bool {
-        let is_within = |node: &PlacementNode| self.load(&node.name) <= self.share(node).ceil() as usize + 1;
-        !self.is_feasible() || self.nodes.iter().all(is_within)
+        let is_feasible =
+            self.zones().values().all(|weight| weight * self.replication as f64 <= self.total() + 1e-9);
+        let loads = loads(&self.placement);
+        let is_within = |node: &PlacementNode| {
+            let share = f64::from(self.shards) * self.replication as f64 * node.weight / self.total();
+            let load = loads.get(node.name.as_str()).copied().unwrap_or(0) as f64;
+            load <= (share - 1e-6).ceil() + 1.0 && load + 1.0 >= (share + 1e-6).floor()
+        };
+        !is_feasible || self.nodes.iter().all(is_within)
     }
 
     /// Shards with two replicas in one zone although there are enough zones.
@@ -268,10 +294,10 @@ impl Placed {
             node.map(|node| node.zone.as_deref().unwrap_or(&node.name))
         };
         let is_crowded = |replicas: &Vec<NodeName>| {
-            let distinct: std::collections::HashSet<_> = replicas.iter().map(zone).collect();
+            let distinct: BTreeSet<_> = replicas.iter().map(zone).collect();
             distinct.len() < replicas.len()
         };
-        if !self.has_zones() {
+        if self.zones().len() < self.replication {
             return Vec::new();
         }
         (0..self.placement.len()).filter(|shard| is_crowded(&self.placement[*shard])).collect()

@@ -204,7 +204,7 @@ impl Asking {
         let topology = &context.topology;
         asked.slices.iter().all(|slice| {
             let stale = topology.config().stale.of(&self.scatter_query.indexes(slice.unit));
-            fan_out::plan(topology, &stale, slice.shards.iter().copied(), &failed, 0).missing.is_empty()
+            fan_out::can_be_read(topology, &stale, &slice.shards, &failed)
         })
     }
 

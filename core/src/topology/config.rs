@@ -227,7 +227,7 @@ pub struct ControlConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FanOut {
-    /// The smallest set of nodes that holds all shards.
+    /// The nodes of one row; where no row is whole, the smallest set of nodes that holds all shards.
     #[default]
     Fewest,
     /// All nodes, an even share each.

@@ -14,6 +14,7 @@ pub use config::{
 };
 
 use crate::{
+    fan_out::Plans,
     shard::{MAX_SHARDS, Shard},
     trace::TracingConfig,
 };
@@ -23,6 +24,7 @@ use std::collections::HashSet;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     config: TopologyConfig,
+    plans: Plans,
 }
 
 /// All errors in a configuration, each naming its key.
@@ -101,13 +103,22 @@ impl Topology {
             errors.push(format!("pathPrefix: `{prefix}` must start with `/` and not end with it"));
         }
         errors.extend(config.tracing.iter().flat_map(TracingConfig::errors));
-        if errors.is_empty() { Ok(Self { config }) } else { Err(InvalidTopology(errors)) }
+        if errors.is_empty() {
+            Ok(Self { config, plans: Plans::default() })
+        } else {
+            Err(InvalidTopology(errors))
+        }
     }
 
     /// The configuration that the topology was made from.
     #[must_use]
     pub fn config(&self) -> &TopologyConfig {
         &self.config
+    }
+
+    /// The plans for reads of all shards: they are made once.
+    pub(crate) fn plans(&self) -> &Plans {
+        &self.plans
     }
 
     /// Strips the cluster's prefix from a client's path (with query); `None` if the path is outside of the prefix.
