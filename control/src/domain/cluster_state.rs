@@ -33,7 +33,7 @@ pub struct ClusterState {
     pub nodes: Vec<Member>,
     /// The number of replicas that each shard should have.
     pub replication: usize,
-    /// For each shard, its replicas, best first.
+    /// For each shard, its replicas, the one first that copies are made from. The order of rows is that of `desired`.
     pub replicas: Vec<Vec<Replica>>,
     /// The active replicas that miss something of an index.
     pub stale: StaleInIndexes,

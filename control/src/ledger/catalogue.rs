@@ -61,7 +61,7 @@ fn required<T>(key: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| meta_cell(&key).unreadable("it is missing"))
 }
 
-/// For each shard, its replicas, best first.
+/// For each shard, its replicas, the one first that copies are made from.
 fn replicas(connection: &Connection) -> Result<Vec<Vec<Replica>>> {
     let shards: usize = required("shards", meta_as(connection, "shards")?)?;
     let mut replicas = vec![Vec::new(); shards];

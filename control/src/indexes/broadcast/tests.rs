@@ -30,6 +30,11 @@ fn renames_and_swaps_move_the_catalogue() {
     assert_eq!(cluster_state.indexes["b"].primary_key.as_deref(), Some("x"));
 }
 
+/// The catalogue has two indexes.
+fn know_left_and_right(state: &mut ClusterState) {
+    state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
+}
+
 #[tokio::test(start_paused = true)]
 async fn documents_are_moved_only_where_all_of_them_are_reached() {
     let data = tempfile::tempdir().unwrap();
@@ -63,10 +68,7 @@ async fn documents_are_moved_only_where_a_replica_is_reached_that_misses_nothing
     });
     let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
     health::check(&cluster).await;
-    let known = |state: &mut ClusterState| {
-        state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
-    };
-    cluster.change(known).await.unwrap();
+    cluster.change(know_left_and_right).await.unwrap();
     let master = format!("Bearer {}", cluster.secrets.master_key);
     let grant = authorize(&cluster, Some(&master), "indexes.swap", None).await.unwrap();
     let swap = async || {
@@ -115,7 +117,7 @@ async fn swapped(script: Arc<Script>) -> Vec<String> {
     let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
     health::check(&cluster).await;
     let stale = |state: &mut ClusterState| {
-        state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
+        know_left_and_right(state);
         state.shards().for_each(|shard| _ = state.mark_stale(shard, "a"));
     };
     cluster.change(stale).await.unwrap();
@@ -187,10 +189,7 @@ async fn a_rename_that_cannot_be_done_is_judged_by_nodes_that_know_that() {
     let data = tempfile::tempdir().unwrap();
     let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
     health::check(&cluster).await;
-    let known = |state: &mut ClusterState| {
-        state.indexes.extend(["left", "right"].map(|index| (index.to_owned(), Index::default())));
-    };
-    cluster.change(known).await.unwrap();
+    cluster.change(know_left_and_right).await.unwrap();
     let master = format!("Bearer {}", cluster.secrets.master_key);
     let grant = authorize(&cluster, Some(&master), "indexes.update", None).await.unwrap();
     let rename = async |to: &str| {
