@@ -145,6 +145,12 @@ impl Error {
         chain(self)
     }
 
+    /// Whether a node is its cause: the node did not answer, or not as expected. All others say nothing about the node.
+    #[must_use]
+    pub const fn is_of_node(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Unexpected { .. } | Self::UnreadableAnswer { .. })
+    }
+
     /// The error as a client gets it.
     #[must_use]
     pub fn to_api(&self) -> ApiError {

@@ -163,7 +163,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         let mut pause = Duration::from_millis(50);
         for _ in 0..7 {
             tokio::time::sleep(pause).await;
-            let mut found = accepted::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await;
+            let mut found = accepted::find(cluster, &unknown, &BTreeSet::from([write.task.uid])).await?;
             taken.extend(found.taken.remove(&write.task.uid).unwrap_or_default());
             unknown = found.silent;
             unknown.extend(nodes_with_fenced_keys.intersection(&asked).cloned());

@@ -65,13 +65,16 @@ fn in_background(cluster: &Arc<Cluster>, write: UndecidedWrite, is_resumed: bool
     let running = async move {
         let uid = write.task.uid;
         let mut sending = Sending::new(&cluster, &write);
-        if is_resumed {
-            // The requests sent before carry keys that are deleted by now. After this pause, nodes have queued every request that
-            // they had let in before.
-            tokio::time::sleep(LATE_REQUESTS_END).await;
-            sending.find().await;
-        }
-        if let Err(error) = sending.run().await {
+        let sent = async {
+            if is_resumed {
+                // The requests sent before carry keys that are deleted by now. After this pause, nodes have queued every request
+                // that they had let in before.
+                tokio::time::sleep(LATE_REQUESTS_END).await;
+                sending.find().await?;
+            }
+            sending.run().await
+        };
+        if let Err(error) = sent.await {
             tracing::error!(uid, error = %error.chain(), "an edit could not be decided yet; it is resumed");
         } else {
             write.decided();
@@ -101,15 +104,15 @@ impl<'a> Sending<'a> {
     }
 
     /// Asks nodes whether they have it, until one does, or each shard has a replica that does not.
-    async fn find(&mut self) {
+    async fn find(&mut self) -> Result<()> {
         loop {
-            self.ask().await;
+            self.ask().await?;
             let depends_on_silent = |(shard, writers): (&Shard, &Vec<NodeName>)| {
                 let mut staying = writers.iter().filter(|node| self.stays(*shard, node)).peekable();
                 staying.peek().is_some() && staying.all(|node| self.silent.contains(node))
             };
             if !self.taken.is_empty() || !self.write.writers.iter().any(depends_on_silent) {
-                return;
+                return Ok(());
             }
             tokio::time::sleep(LONGEST_PAUSE).await;
         }
@@ -151,7 +154,7 @@ impl<'a> Sending<'a> {
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            self.ask().await;
+            self.ask().await?;
             self.send(&edit).await;
         }
         // The client has its 202 already: the task tells the result.
@@ -240,7 +243,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Asks the nodes that have not said that they have it. A node that still has a fenced key may accept it later than it answers.
-    async fn ask(&mut self) {
+    async fn ask(&mut self) -> Result<()> {
         let uid = self.write.task.uid;
         let nodes: BTreeSet<NodeName> =
             self.shards_of.keys().filter(|node| !self.taken.contains_key(*node)).cloned().collect();
@@ -250,12 +253,13 @@ impl<'a> Sending<'a> {
                 tracing::warn!(uid, node = node.name.as_str(), error = %error.chain(), "a node may still receive an edit late");
             }
         }
-        let mut found = accepted::find(self.cluster, &nodes, &BTreeSet::from([uid])).await;
+        let mut found = accepted::find(self.cluster, &nodes, &BTreeSet::from([uid])).await?;
         self.taken.extend(found.taken.remove(&uid).unwrap_or_default());
         let may_accept_late = |node: &&NodeName| self.cluster.write_keys.may_accept_late(node);
         self.silent = found.silent;
         self.silent.extend(nodes.iter().filter(may_accept_late).cloned());
         self.silent.retain(|node| !self.taken.contains_key(node));
+        Ok(())
     }
 }
 

@@ -78,7 +78,7 @@ async fn ask(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<accepted::A
     let nodes: BTreeSet<NodeName> =
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
-    let mut found = accepted::find(cluster, &nodes, &uids).await;
+    let mut found = accepted::find(cluster, &nodes, &uids).await?;
     // A node that still has a fenced key may accept a write later than it answers.
     found.silent.extend(cluster.write_keys.nodes_with_fenced_keys().intersection(&nodes).cloned());
     Ok(found)

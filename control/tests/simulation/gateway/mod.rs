@@ -4,7 +4,7 @@ mod operation;
 mod report;
 
 use super::{
-    control::{Control, ControlReply, ControlRequest},
+    control::{ControlReply, ControlRequest},
     world::{Party, World},
 };
 use miroir_core::{
@@ -81,7 +81,6 @@ impl Gateway {
         gateway.process += 1;
         let process = gateway.process;
         let running = std::mem::take(&mut gateway.running);
-        let topology = gateway.topology.clone();
         world.note(|| format!("gateway {number} dies"));
         for running in running.into_values() {
             (running.done)(world, None);
@@ -89,11 +88,8 @@ impl Gateway {
         world.after(pause, move |world| {
             world.note(|| format!("gateway {number} starts"));
             world.gateways[number] = Self::new(number, process);
-            // Envoy reads the configuration from the files that it watches: the newest that was published.
-            let newest = world.control.as_ref().and_then(Control::published);
-            let config =
-                newest.map(|it| it.topology.clone()).or_else(|| topology.map(|it| it.config().clone()));
-            if let Some(config) = config {
+            // Envoy reads the configuration from the files that it watches.
+            if let Some(config) = world.published.clone() {
                 Self::take_topology(world, number, config);
             }
         });

@@ -13,7 +13,7 @@ use crate::{
     random::Rng,
 };
 use miroir_control::node::NodeAnswer;
-use miroir_core::path::ApiPath;
+use miroir_core::{path::ApiPath, topology::TopologyConfig};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -89,7 +89,8 @@ pub struct World {
     pub nodes: BTreeMap<String, Node>,
     pub gateways: Vec<Gateway>,
     pub network: Network,
-    published: u64,
+    /// The topology that was published last. It stays in the files that gateways read, whatever happens to the control plane.
+    pub published: Option<TopologyConfig>,
     /// What happened, in order, if it is to be shown.
     pub history: Option<String>,
     /// What must not happen, and did.
@@ -137,7 +138,7 @@ impl World {
             nodes: BTreeMap::new(),
             gateways: Vec::new(),
             network: Network::default(),
-            published: 0,
+            published: None,
             history: shows.then(String::new),
             violations: Vec::new(),
             crashes: 0,
@@ -254,15 +255,15 @@ impl World {
     }
 
     fn deliver_topology(&mut self) {
-        let Some(published) = self.control.as_ref().and_then(Control::published) else { return };
-        if published.topology.version <= self.published {
+        let Some(snapshot) = self.control.as_ref().and_then(Control::published) else { return };
+        let version = snapshot.topology.version;
+        if self.published.as_ref().is_some_and(|published| version <= published.version) {
             return;
         }
-        self.published = published.topology.version;
-        let version = self.published;
+        self.published = Some(snapshot.topology.clone());
         self.note(|| format!("topology {version} is published"));
         for gateway in 0..self.gateways.len() {
-            let config = published.topology.clone();
+            let config = snapshot.topology.clone();
             let latency = self.rng.between(5, 60);
             self.after(latency, move |world| Gateway::take_topology(world, gateway, config));
         }
