@@ -129,7 +129,7 @@ impl ClusterState {
         rules
     }
 
-    /// A shard's replicas, best first.
+    /// A shard's replicas, the one of its first row first.
     #[must_use]
     pub fn of(&self, shard: Shard) -> &[Replica] {
         self.replicas.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)

@@ -17,8 +17,8 @@ pub(super) struct Cover {
     pub nodes: Vec<u16>,
 }
 
-/// Covers of which a read takes any one: the rows, where they are nearly as small as the smallest cover, since reads that take rows in turn use
-/// every node for all that it holds; or else the smallest covers. `replicas`: for each shard, its nodes, at least one.
+/// Covers of which a read takes any one: the rows, where one is whole and they are nearly as small as the smallest cover, since reads that take
+/// rows in turn use every node for all that it holds; or else the smallest covers. `replicas`: for each shard, its nodes, at least one.
 pub(super) fn covers(rows: &[BTreeSet<u16>], replicas: &[&[u16]]) -> Vec<Cover> {
     let nodes: BTreeSet<u16> = replicas.iter().flat_map(|nodes| nodes.iter().copied()).collect();
     if nodes.is_empty() {
@@ -42,8 +42,8 @@ pub(super) fn covers(rows: &[BTreeSet<u16>], replicas: &[&[u16]]) -> Vec<Cover> 
     let smallest = if nodes.len() <= EXHAUSTIVE { problem.smallest() } else { problem.grown(&rows) };
     let size = smallest.first().map_or(0, Vec::len);
     // One of two rows alone would have all of the load.
-    let is_last = rows.iter().filter(|(_, fitness, _)| matches!(fitness, Fitness::Whole)).count() == 1;
-    let more = usize::from(is_last && rows.len() == 2);
+    let whole = rows.iter().filter(|(_, fitness, _)| matches!(fitness, Fitness::Whole)).count();
+    let more = usize::from(whole == 1 && rows.len() == 2);
     let is_near = |fitness: Fitness, nodes: usize| match fitness {
         // Rows differ by a few nodes.
         Fitness::Whole => nodes <= size + (size / 4).max(1),
@@ -52,7 +52,7 @@ pub(super) fn covers(rows: &[BTreeSet<u16>], replicas: &[&[u16]]) -> Vec<Cover> 
     };
     let near = rows.into_iter().filter(|(_, fitness, nodes)| is_near(*fitness, nodes.len()));
     let rows: BTreeSet<Cover> = near.map(|(row, _, nodes)| Cover { row: Some(row), nodes }).collect();
-    if rows.is_empty() {
+    if whole == 0 || rows.is_empty() {
         return smallest.into_iter().map(|nodes| Cover { row: None, nodes }).collect();
     }
     rows.into_iter().collect()
@@ -206,5 +206,21 @@ impl Shards {
     /// How many of these are not in `other`.
     fn count_beyond(&self, other: &Self) -> u32 {
         self.0.iter().zip(&other.0).map(|(word, other)| (word & !other).count_ones()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_row_is_whole_all_smallest_sets_share_the_load() {
+        let rows = [BTreeSet::from([0, 1]), BTreeSet::from([2, 3])];
+        // No row has the third shard.
+        let of = |replicas: &[&[u16]]| covers(&rows, replicas).into_iter().map(|cover| cover.nodes).collect();
+        let found: BTreeSet<Vec<u16>> = of(&[&[0, 2], &[1, 3], &[4]]);
+        assert_eq!(found, [[0, 1, 4], [0, 3, 4], [1, 2, 4], [2, 3, 4]].map(Vec::from).into());
+        let found: BTreeSet<Vec<u16>> = of(&[&[0, 2], &[1, 3]]);
+        assert_eq!(found, [[0, 1], [2, 3]].map(Vec::from).into(), "whole rows");
     }
 }

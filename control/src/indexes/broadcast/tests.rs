@@ -213,3 +213,52 @@ async fn a_rename_that_cannot_be_done_is_judged_by_nodes_that_know_that() {
     ports.sort_unstable();
     assert_eq!(ports, [Some(1), Some(2)]);
 }
+
+/// What a restart finds of a rename to the name of an index that one of the nodes has failed to create, `b`; and the ports of the nodes that
+/// get it then. Returns them, and whether the client's task is there still. `a` answers if it `is_up`.
+async fn renamed_after_a_restart(is_up: bool) -> (Vec<Option<u16>>, bool) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let script = Script::new(move |call| match (call.method.as_str(), call.url.port()) {
+        (_, Some(1)) if !is_up => Reply::NoConnection,
+        ("PATCH", port) => {
+            seen.lock().unwrap().push(port);
+            Reply::Answer(202, json!({"taskUid": 7}))
+        }
+        _ => Reply::Answer(200, json!({"results": []})),
+    });
+    let data = tempfile::tempdir().unwrap();
+    let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
+    health::check(&cluster).await;
+    cluster.change(know_left_and_right).await.unwrap();
+    let effect =
+        Effect::UpdateIndex { index: "left".into(), primary_key: None, rename: Some("right".into()) };
+    let (path, body) = ("/indexes/left".into(), Some(json!({"uid": "right"})));
+    let has = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+    let intent = Intent::Broadcast {
+        requests: vec![NodeRequest { method: "PATCH".into(), path, body, main: true }],
+        effect,
+        at_once: ImmediateEffect::Nothing,
+        newest: [("a".into(), None), ("b".into(), None)].into(),
+        created: [("a".into(), has(&["left", "right"])), ("b".into(), has(&["left"]))].into(),
+    };
+    let new = NewTask { kind: TaskKind::IndexUpdate, index: Some("left".into()), ..NewTask::default() };
+    let task =
+        cluster.ledger.call(move |connection| intents::begin(connection, &new, &intent, 1)).await.unwrap();
+    let stored = cluster.ledger.read(intents::all).await.unwrap().remove(0);
+    redo(&cluster, &stored, &task, &mut None).await.unwrap();
+    let behind: &[&str] = if is_up { &[] } else { &["a"] };
+    assert!(cluster.cluster_state().behind.iter().eq(behind), "only one that is away may have it");
+    let task = cluster.ledger.read(move |connection| tasks::get(connection, task.uid)).await.unwrap();
+    (std::mem::take(&mut *asked.lock().unwrap()), task.is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_too_nodes_that_know_judge_a_rename_that_cannot_be_done() {
+    assert_eq!(renamed_after_a_restart(true).await, (vec![Some(1)], true));
+    assert_eq!(
+        renamed_after_a_restart(false).await,
+        (Vec::new(), false),
+        "nobody judges it: there is no such task"
+    );
+}
