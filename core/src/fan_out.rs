@@ -80,12 +80,15 @@ fn plan_of_few(
     seed: u64,
 ) -> FanOutPlan {
     let (wanted, missing) = replicas(topology, stale, shards, excluded);
-    let nodes: Vec<&[u16]> = wanted.iter().map(|(_, replicas)| replicas.as_slice()).collect();
-    let cover = match topology.config().fan_out {
-        FanOut::Fewest => cover_of_few(&nodes, seed),
-        FanOut::Spread => all_nodes(&nodes),
-    };
-    FanOutPlan { asks: asks(&cover, &wanted, |_| None), missing }
+    let asks = by_zone(topology, wanted).iter().flat_map(|wanted| {
+        let nodes = nodes(wanted);
+        let cover = match topology.config().fan_out {
+            FanOut::Fewest => cover_of_few(&nodes, seed),
+            FanOut::Spread => all_nodes(&nodes),
+        };
+        asks(&cover, wanted, |_| None)
+    });
+    FanOutPlan { asks: sorted(asks), missing }
 }
 
 /// Plans of which a read takes any one.
@@ -96,17 +99,45 @@ fn plans(
     excluded: &BTreeSet<u16>,
 ) -> Vec<FanOutPlan> {
     let (wanted, missing) = replicas(topology, stale, shards, excluded);
-    let nodes: Vec<&[u16]> = wanted.iter().map(|(_, replicas)| replicas.as_slice()).collect();
     let rows = Rows::of(topology);
-    let covers = match topology.config().fan_out {
-        FanOut::Fewest => covers(&rows.nodes(), &nodes),
-        FanOut::Spread => vec![all_nodes(&nodes)],
+    let parts = by_zone(topology, wanted).map(|wanted| {
+        let nodes = nodes(&wanted);
+        let covers = match topology.config().fan_out {
+            FanOut::Fewest => covers(&rows.nodes(), &nodes),
+            FanOut::Spread => vec![all_nodes(&nodes)],
+        };
+        let asks = |cover: &Cover| {
+            let of_row = |shard: Shard| cover.row.and_then(|row| rows.node(row, shard));
+            asks(cover, &wanted, of_row)
+        };
+        covers.iter().map(asks).collect::<Vec<_>>()
+    });
+    let count = parts.iter().map(Vec::len).max().unwrap_or(0);
+    let plan = |number: usize| {
+        let asks = parts.iter().filter_map(|part| part.get(number % part.len().max(1)));
+        FanOutPlan { asks: sorted(asks.flatten().cloned()), missing: missing.clone() }
     };
-    let plan = |cover: &Cover| {
-        let of_row = |shard: Shard| cover.row.and_then(|row| rows.node(row, shard));
-        FanOutPlan { asks: asks(cover, &wanted, of_row), missing: missing.clone() }
-    };
-    covers.iter().map(plan).collect()
+    (0..count).map(plan).collect()
+}
+
+/// Shards with their replicas in the gateway's zone; and those that have none there, with all replicas.
+fn by_zone(topology: &Topology, wanted: Vec<(Shard, Vec<u16>)>) -> [Vec<(Shard, Vec<u16>)>; 2] {
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for (shard, replicas) in wanted {
+        let there: Vec<u16> = replicas.iter().copied().filter(|node| !topology.is_far(*node)).collect();
+        if there.is_empty() { far.push((shard, replicas)) } else { near.push((shard, there)) }
+    }
+    [near, far]
+}
+
+fn nodes(wanted: &[(Shard, Vec<u16>)]) -> Vec<&[u16]> {
+    wanted.iter().map(|(_, replicas)| replicas.as_slice()).collect()
+}
+
+fn sorted(asks: impl Iterator<Item = (u16, Vec<Shard>)>) -> Vec<(u16, Vec<Shard>)> {
+    let mut asks: Vec<_> = asks.collect();
+    asks.sort_unstable();
+    asks
 }
 
 fn all_nodes(replicas: &[&[u16]]) -> Cover {
@@ -202,7 +233,7 @@ impl Clone for Plans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::TopologyConfig;
+    use crate::topology::{ReadZone, TopologyConfig};
     #[cfg(not(target_arch = "wasm32"))]
     use proptest::prelude::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -368,6 +399,49 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Nodes 0 to 3, of which the last two are in another zone than the gateway.
+    fn zoned(placement: Vec<Vec<u16>>, fan_out: FanOut) -> Topology {
+        let mut config = topology(4, placement, fan_out).config().clone();
+        config.read_zone = ReadZone::Prefer;
+        for (node, zone) in config.nodes.iter_mut().zip(["near", "near", "far", "far"]) {
+            node.zone = Some(zone.to_owned());
+        }
+        Topology::validate(config).unwrap().in_zone(Some("near".to_owned()))
+    }
+
+    #[test]
+    fn reads_stay_in_the_gateways_zone_as_far_as_replicas_are_there() {
+        let placement = || vec![vec![0, 2], vec![1, 3], vec![0, 3], vec![1, 2]];
+        let far = |topology: &Topology, excluded: &[u16], shards: &[u16]| {
+            let excluded = excluded.iter().copied().collect();
+            let shards = || shards.iter().copied().map(Shard);
+            let plans = (0..20).map(|seed| plan(topology, &[], shards(), &excluded, seed));
+            let told = |plan: FanOutPlan| {
+                let far = plan.asks.iter().filter(|(node, _)| topology.is_far(*node));
+                (far.map(|(_, shards)| shards.len()).sum::<usize>(), plan.missing.len())
+            };
+            plans.map(told).collect::<BTreeSet<_>>()
+        };
+        for fan_out in [FanOut::Fewest, FanOut::Spread] {
+            let topology = zoned(placement(), fan_out);
+            assert_eq!(far(&topology, &[], &[0, 1, 2, 3]), [(0, 0)].into(), "{fan_out:?}");
+            assert_eq!(far(&topology, &[], &[2]), [(0, 0)].into(), "{fan_out:?}");
+            assert_eq!(far(&topology, &[0], &[0, 1, 2, 3]), [(2, 0)].into(), "{fan_out:?}");
+            assert_eq!(far(&topology, &[0, 1], &[0, 1, 2, 3]), [(4, 0)].into(), "{fan_out:?}");
+            assert_eq!(far(&topology, &[0, 1], &[2]), [(1, 0)].into(), "{fan_out:?}");
+        }
+        let both = |topology: &Topology| {
+            let plans = (0..50).map(|seed| plan(topology, &[], topology.shards(), &BTreeSet::new(), seed));
+            plans.map(|plan| plan.asks[0].0).collect::<BTreeSet<_>>().len() > 1
+        };
+        let elsewhere = zoned(placement(), FanOut::Fewest).in_zone(Some("nowhere".to_owned()));
+        let unknown = zoned(placement(), FanOut::Fewest).in_zone(None);
+        assert!(both(&elsewhere) && both(&unknown), "all rows share the load");
+        let mut config = zoned(placement(), FanOut::Fewest).config().clone();
+        config.read_zone = ReadZone::Any;
+        assert!(both(&Topology::validate(config).unwrap().in_zone(Some("near".to_owned()))));
     }
 
     #[test]

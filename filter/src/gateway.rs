@@ -25,6 +25,11 @@ thread_local! {
         let name = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         String::from_utf8_lossy(&name).into_owned()
     };
+
+    static ZONE: Option<String> = {
+        let zone = hostcalls::get_property(vec!["xds", "node", "locality", "zone"]).ok().flatten();
+        zone.and_then(|zone| String::from_utf8(zone).ok()).filter(|zone| !zone.is_empty())
+    };
 }
 
 /// The id of this worker's VM, which the control plane knows it by.
@@ -91,6 +96,7 @@ impl RootContext for Gateway {
         let configuration = configuration.ok().flatten().unwrap_or_default();
         match Topology::from_json(&configuration) {
             Ok(topology) => {
+                let topology = topology.in_zone(ZONE.with(Clone::clone));
                 refused_topology::taken(topology.version());
                 log::info!("topology {} is in force", topology.version());
                 metrics::set("miroir_topology_version", &[], topology.version());

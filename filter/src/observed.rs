@@ -60,6 +60,11 @@ impl Observed {
             Upstream::Control => None,
             Upstream::Node(node) => topology.node(node).map(|node| node.name.clone()),
         };
+        if let Upstream::Node(node) = call.upstream
+            && topology.is_far(node)
+        {
+            metrics::count("miroir_zone_crossings_total", &[("operation", self.operation)], 1);
+        }
         self.asked.extend(node.clone());
         self.calls.insert(call.id, (node, sent.then(Instant::now)));
     }

@@ -5,7 +5,7 @@ use crate::base::error::{Error, Result};
 use miroir_core::{
     node_name::NodeName,
     shard::MAX_SHARDS,
-    topology::{FanOut, Limits, OnLostControl, OnMissingShards},
+    topology::{FanOut, Limits, OnLostControl, OnMissingShards, ReadZone},
     trace::TracingConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct ClusterFile {
     /// How gateways choose nodes for a search.
     #[serde(default)]
     pub fan_out: FanOut,
+    /// Whether reads prefer nodes in the gateway's own zone.
+    #[serde(default)]
+    pub read_zone: ReadZone,
     /// What a search answers when a shard has no replica left.
     #[serde(default)]
     pub on_missing_shards: OnMissingShards,
@@ -146,6 +149,8 @@ pub struct ClusterConfig {
     pub limits: Limits,
     /// How gateways choose nodes for a search.
     pub fan_out: FanOut,
+    /// Whether reads prefer nodes in the gateway's own zone.
+    pub read_zone: ReadZone,
     /// What a search answers when a shard has no replica left.
     pub on_missing_shards: OnMissingShards,
     /// What a gateway does with reads when it has not heard of the control plane for longer than its lease.
@@ -276,6 +281,7 @@ impl ClusterFile {
             replication: default_replication(),
             limits: Limits::default(),
             fan_out: FanOut::default(),
+            read_zone: ReadZone::default(),
             on_missing_shards: OnMissingShards::default(),
             on_lost_control: OnLostControl::default(),
             path_prefix: None,
@@ -322,6 +328,7 @@ impl ClusterFile {
                 replication: self.replication,
                 limits: self.limits,
                 fan_out: self.fan_out,
+                read_zone: self.read_zone,
                 on_missing_shards: self.on_missing_shards,
                 on_lost_control: self.on_lost_control,
                 path_prefix: self.path_prefix,

@@ -74,6 +74,9 @@ pub struct RunArgs {
     /// Number of gateways; the first listens on --listen, the others on the following ports
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub gateways: u16,
+    /// Zones that nodes and gateways are spread over; each gateway reads from nodes of its own
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub zones: Option<u16>,
     /// Timeout of a node's part of a read, in milliseconds
     #[arg(long, default_value_t = 5_000)]
     pub search_timeout_ms: u64,

@@ -161,7 +161,8 @@ impl Plan {
         let nodes: Vec<_> = (0..args.nodes + self.state.added)
             .map(|node| {
                 let name = format!("meili-{node}");
-                json!({"name": name, "url": format!("http://127.0.0.1:{}", self.port(&name))})
+                let url = format!("http://127.0.0.1:{}", self.port(&name));
+                json!({"name": name, "url": url, "zone": zone(args, node)})
             })
             .collect();
         let replication = args.replication.unwrap_or(2.min(usize::from(args.nodes)));
@@ -176,6 +177,7 @@ impl Plan {
         let cluster = json!({
             "nodes": nodes, "shards": args.shards, "replication": replication, "limits": limits,
             "onMissingShards": args.on_missing_shards,
+            "readZone": if args.zones.is_some() { "prefer" } else { "any" },
             "tracing": args.otlp.as_ref().map(|_| json!({"cluster": OTLP_CLUSTER}))
         });
         let config = self.data.join("cluster.json");
@@ -210,8 +212,10 @@ impl Plan {
         let listen = self.listen.get(usize::from(gateway)).copied().unwrap_or(args.listen);
         let folder = self.data.join("envoy");
         let config = folder.join(format!("{name}.yaml"));
+        let zone = zone(args, gateway);
         let bootstrap = Bootstrap {
             name: &name,
+            zone: zone.as_deref(),
             listen,
             admin_port: self.port(&format!("admin-{gateway}")),
             max_heap_bytes: MAX_HEAP_BYTES,
@@ -233,6 +237,11 @@ impl Plan {
         let flags = flags.map(ToOwned::to_owned).to_vec();
         Ok(self.spec(name, &self.programs.envoy, flags, folder, format!("http://{}", connectable(listen))))
     }
+}
+
+/// The zone of a node or gateway with this number.
+fn zone(args: &RunArgs, number: u16) -> Option<String> {
+    args.zones.map(|zones| format!("zone-{}", number % zones))
 }
 
 /// Whether the playground of this state still runs: it accepts connections on its own address.

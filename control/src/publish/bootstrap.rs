@@ -30,6 +30,9 @@ pub struct BootstrapArgs {
     /// The gateway's name; each Envoy needs its own
     #[arg(long, default_value = "gateway-0")]
     pub name: String,
+    /// The zone that the gateway is in: with `readZone: prefer`, it reads from nodes there
+    #[arg(long)]
+    pub zone: Option<String>,
     /// Address on which clients connect
     #[arg(long, default_value = "0.0.0.0:7700")]
     pub listen: SocketAddr,
@@ -87,6 +90,7 @@ pub fn of(args: &BootstrapArgs) -> Result<String> {
     };
     let bootstrap = Bootstrap {
         name: &args.name,
+        zone: args.zone.as_deref(),
         listen: args.listen,
         admin_port: args.admin_port,
         max_heap_bytes: args.max_heap_bytes,
@@ -111,6 +115,8 @@ pub fn host_and_port<'a>(flag: &str, address: &'a str) -> Result<(&'a str, &'a s
 pub struct Bootstrap<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Where it is, if that is known.
+    pub zone: Option<&'a str>,
     /// Address on which clients connect.
     pub listen: SocketAddr,
     /// The port of Envoy's admin interface.
@@ -159,6 +165,10 @@ impl Bootstrap<'_> {
             Source::Grpc { host, tls: Some(files), .. } => with_tls(&sample, host, files),
             _ => sample,
         };
+        let sample = match self.zone {
+            Some(zone) => with_zone(&sample, zone),
+            None => sample,
+        };
         let sample = match self.otlp {
             Some((host, port)) => with_tracing(&sample, host, port),
             None => sample,
@@ -180,6 +190,12 @@ impl Bootstrap<'_> {
         .chain(source)
         .fold(text, |text, (placeholder, value)| text.replace(placeholder, &value))
     }
+}
+
+/// Adds the locality to the node of the sample.
+fn with_zone(sample: &str, zone: &str) -> String {
+    let before = "node:\n";
+    sample.replacen(before, &format!("{before}  locality: {}\n", json!({"zone": zone})), 1)
 }
 
 /// Inserts a TLS socket into the sample as JSON, which is valid YAML.
@@ -270,6 +286,7 @@ mod tests {
     fn everything_is_filled_in() {
         let mut bootstrap = Bootstrap {
             name: "gateway-0",
+            zone: None,
             listen: "127.0.0.1:7700".parse().unwrap(),
             admin_port: 9901,
             max_heap_bytes: MAX_HEAP_BYTES,
@@ -288,6 +305,13 @@ mod tests {
         assert_eq!(
             read["dynamic_resources"]["cds_config"]["path_config_source"]["path"],
             "/data/xds/cds.json"
+        );
+        assert!(read["node"]["locality"].is_null());
+        let zoned = Bootstrap { zone: Some("eu: 1"), ..bootstrap.clone() }.render();
+        let read: serde_json::Value = serde_yaml_ng::from_str(&zoned).unwrap();
+        assert_eq!(
+            read["node"],
+            json!({"id": "gateway-0", "cluster": "miroir", "locality": {"zone": "eu: 1"}})
         );
         bootstrap.source = Source::Grpc { host: "control", port: "7799", secret: "s", tls: None };
         let grpc = bootstrap.render();

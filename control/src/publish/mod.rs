@@ -113,7 +113,11 @@ impl Publisher {
                 .nodes
                 .iter()
                 .map(|member| &member.config)
-                .map(|node| NodeConfig { name: node.name.clone(), cluster: node.cluster.clone() })
+                .map(|node| NodeConfig {
+                    name: node.name.clone(),
+                    cluster: node.cluster.clone(),
+                    zone: node.zone.clone().filter(|_| !cluster.read_zone.is_any()),
+                })
                 .collect(),
             placement: cluster_state
                 .shards()
@@ -136,6 +140,7 @@ impl Publisher {
             read_key: self.read_key.clone(),
             internal_key: Some(self.internal_key.clone()),
             fan_out: cluster.fan_out,
+            read_zone: cluster.read_zone,
             on_missing_shards: cluster.on_missing_shards,
             on_lost_control: cluster.on_lost_control,
             path_prefix: cluster.path_prefix.clone(),

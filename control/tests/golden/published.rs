@@ -112,6 +112,7 @@ fn published_files_are_as_they_were() {
     ] {
         let bootstrap = Bootstrap {
             name: "gateway-7",
+            zone: None,
             listen: "0.0.0.0:7700".parse().unwrap(),
             admin_port: 9901,
             max_heap_bytes: MAX_HEAP_BYTES,

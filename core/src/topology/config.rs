@@ -41,6 +41,9 @@ pub struct TopologyConfig {
     /// How nodes are chosen for a search.
     #[serde(default)]
     pub fan_out: FanOut,
+    /// Whether reads of a gateway that knows its zone prefer the nodes there.
+    #[serde(default, skip_serializing_if = "ReadZone::is_any")]
+    pub read_zone: ReadZone,
     /// What a search answers when a shard has no replica left.
     #[serde(default)]
     pub on_missing_shards: OnMissingShards,
@@ -74,6 +77,9 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// The Envoy cluster that reaches it.
     pub cluster: String,
+    /// Where it is, as in `locality.zone` of Envoy's node, if that matters to gateways: see [`ReadZone`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// What the filter needs of an index.
@@ -232,6 +238,25 @@ pub enum FanOut {
     Fewest,
     /// All nodes, an even share each.
     Spread,
+}
+
+/// Whether reads prefer nodes in the gateway's own zone. A filter that does not know this key refuses a topology that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReadZone {
+    /// Reads are spread over all zones.
+    #[default]
+    Any,
+    /// Reads ask the nodes of other zones for as few shards as possible.
+    Prefer,
+}
+
+impl ReadZone {
+    /// Whether zones do not matter.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 /// What a search answers when a shard has no replica left.

@@ -10,7 +10,7 @@ pub use stale::{StaleInIndex, StaleReplicas};
 
 pub use config::{
     ControlConfig, FacetValuesSort, FanOut, Filterable, IndexConfig, Limits, NodeConfig, OnLostControl,
-    OnMissingShards, Pin, SCHEMA, TopologyConfig,
+    OnMissingShards, Pin, ReadZone, SCHEMA, TopologyConfig,
 };
 
 use crate::{
@@ -24,6 +24,8 @@ use std::collections::HashSet;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     config: TopologyConfig,
+    /// Where the gateway is, if that is known and matters.
+    zone: Option<String>,
     plans: Plans,
 }
 
@@ -104,10 +106,23 @@ impl Topology {
         }
         errors.extend(config.tracing.iter().flat_map(TracingConfig::errors));
         if errors.is_empty() {
-            Ok(Self { config, plans: Plans::default() })
+            Ok(Self { config, zone: None, plans: Plans::default() })
         } else {
             Err(InvalidTopology(errors))
         }
+    }
+
+    /// The topology as a gateway in this zone uses it.
+    #[must_use]
+    pub fn in_zone(self, zone: Option<String>) -> Self {
+        Self { zone: zone.filter(|_| self.config.read_zone == ReadZone::Prefer), ..self }
+    }
+
+    /// Whether a node is known to be in another zone than the gateway, and reads prefer the gateway's own.
+    #[must_use]
+    pub fn is_far(&self, node: u16) -> bool {
+        let zone = self.node(node).and_then(|node| node.zone.as_deref());
+        self.zone.as_deref().zip(zone).is_some_and(|(own, zone)| own != zone)
     }
 
     /// The configuration that the topology was made from.

@@ -1,7 +1,8 @@
 //! The smallest topology.
 
 use super::{
-    FanOut, Limits, NodeConfig, OnLostControl, OnMissingShards, SCHEMA, StaleReplicas, TopologyConfig,
+    FanOut, Limits, NodeConfig, OnLostControl, OnMissingShards, ReadZone, SCHEMA, StaleReplicas,
+    TopologyConfig,
 };
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ impl TopologyConfig {
     /// by default.
     #[must_use]
     pub fn of<R: Into<Vec<u16>>>(nodes: &[&str], placement: impl IntoIterator<Item = R>) -> Self {
-        let node = |name: &&str| NodeConfig { name: (*name).into(), cluster: (*name).to_owned() };
+        let node = |name: &&str| NodeConfig { name: (*name).into(), cluster: (*name).to_owned(), zone: None };
         Self {
             schema: SCHEMA,
             version: 1,
@@ -22,6 +23,7 @@ impl TopologyConfig {
             read_key: None,
             internal_key: None,
             fan_out: FanOut::default(),
+            read_zone: ReadZone::default(),
             on_missing_shards: OnMissingShards::default(),
             on_lost_control: OnLostControl::default(),
             path_prefix: None,

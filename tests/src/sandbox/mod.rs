@@ -226,6 +226,9 @@ fn spawn(options: Options, folder: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(log())
         .stderr(log());
+    if options.zones > 0 {
+        command.args(["--zones", &options.zones.to_string()]);
+    }
     if let Some(otlp) = options.otlp {
         command.args(["--otlp", otlp]);
     }

@@ -11,6 +11,8 @@ pub struct Options {
     pub shards: u16,
     /// Gateways.
     pub gateways: u16,
+    /// Zones that nodes and gateways are in by turns; 0 for none.
+    pub zones: u16,
     /// Whether clients need `MASTER_KEY`.
     pub master_key: bool,
     /// How long a node may take to acknowledge its part of a write, in milliseconds. Recoveries wait this long too.
@@ -38,6 +40,7 @@ impl Default for Options {
             replication: 2,
             shards: 16,
             gateways: 1,
+            zones: 0,
             master_key: true,
             write_timeout_ms: 10_000,
             lease_ms: 2_000,

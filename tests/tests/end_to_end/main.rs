@@ -48,6 +48,7 @@ mod vectors;
 mod verdicts;
 mod webhooks;
 mod writes;
+mod zones;
 
 use miroir_tests::trials::Trials;
 use std::process::ExitCode;

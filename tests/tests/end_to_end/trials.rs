@@ -206,6 +206,7 @@ fn with_clusters_of_their_own(trials: &mut Trials) {
         .alone(13, restore::a_cluster_comes_back_from_its_dumps)
         .alone(11, restore::a_cluster_comes_back_from_its_snapshots)
         .alone(9, missing_shards::a_partial_answer_names_the_missing_shards_and_has_all_others)
+        .alone(12, zones::reads_stay_in_the_gateways_zone_while_its_nodes_have_every_shard)
         .alone(10, missing_shards::an_answer_that_would_be_partial_is_an_error_where_that_is_wanted)
         .alone(17, cluster::data_survives_a_restart_and_nothing_survives_the_playground)
         .alone(
