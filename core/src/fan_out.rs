@@ -25,7 +25,8 @@ pub struct FanOutPlan {
     pub missing: Vec<Shard>,
 }
 
-/// Plans a read of `shards` that avoids the nodes in `excluded`, and the replicas that are `stale` in an index that is read.
+/// Plans a read of `shards` without the nodes in `excluded`, and without the replicas that are `stale` in an index that is read. It
+/// avoids nodes that are slow ([`Topology::avoid`]) if the others have all shards.
 ///
 /// The same `seed` on the same topology gives the same plan; different seeds spread the load evenly.
 #[must_use]
@@ -37,10 +38,27 @@ pub fn plan(
     seed: u64,
 ) -> FanOutPlan {
     let shards: Vec<Shard> = shards.into_iter().collect();
-    if shards.len() < usize::from(topology.shard_count()) {
-        return plan_of_few(topology, stale, &shards, excluded, seed);
+    let slow = topology.slow();
+    if !slow.is_empty() {
+        let plan = plan_without(topology, stale, &shards, &(excluded | &slow), seed);
+        if plan.missing.is_empty() {
+            return plan;
+        }
     }
-    let plans = topology.plans().of(excluded, stale, || plans(topology, stale, &shards, excluded));
+    plan_without(topology, stale, &shards, excluded, seed)
+}
+
+fn plan_without(
+    topology: &Topology,
+    stale: &[&StaleInIndex],
+    shards: &[Shard],
+    excluded: &BTreeSet<u16>,
+    seed: u64,
+) -> FanOutPlan {
+    if shards.len() < usize::from(topology.shard_count()) {
+        return plan_of_few(topology, stale, shards, excluded, seed);
+    }
+    let plans = topology.plans().of(excluded, stale, || plans(topology, stale, shards, excluded));
     let choice = xxh3_64_with_seed(&[], seed) % (plans.len().max(1) as u64);
     usize::try_from(choice).ok().and_then(|choice| plans.get(choice)).cloned().unwrap_or_default()
 }
@@ -80,13 +98,13 @@ fn plan_of_few(
     seed: u64,
 ) -> FanOutPlan {
     let (wanted, missing) = replicas(topology, stale, shards, excluded);
-    let asks = by_zone(topology, wanted).iter().flat_map(|wanted| {
-        let nodes = nodes(wanted);
+    let asks = by_zone(topology, wanted).into_iter().flat_map(|wanted| {
+        let nodes = nodes(&wanted);
         let cover = match topology.config().fan_out {
             FanOut::Fewest => cover_of_few(&nodes, seed),
             FanOut::Spread => all_nodes(&nodes),
         };
-        asks(&cover, wanted, |_| None)
+        asks(&cover, &wanted, |_| None)
     });
     FanOutPlan { asks: sorted(asks), missing }
 }
@@ -262,6 +280,28 @@ mod tests {
             nodes.insert(plan.asks[0].0);
         }
         assert_eq!(nodes.len(), 3, "many queries use all nodes");
+    }
+
+    #[test]
+    fn slow_nodes_are_asked_only_for_what_no_other_node_has() {
+        let topology = topology(3, vec![vec![0, 1], vec![1, 2], vec![2, 0]], FanOut::Fewest);
+        let asked = |slow: &[u16], excluded: &[u16]| {
+            topology.avoid(slow.iter().copied().collect());
+            let excluded = excluded.iter().copied().collect();
+            let plans = (0..30).map(|seed| plan(&topology, &[], topology.shards(), &excluded, seed));
+            let nodes = plans.flat_map(|plan| {
+                assert!(plan.missing.is_empty());
+                plan.asks.into_iter().map(|(node, _)| node)
+            });
+            nodes.collect::<BTreeSet<u16>>()
+        };
+        assert_eq!(asked(&[1], &[]), [0, 2].into());
+        assert_eq!(asked(&[], &[]), [0, 1, 2].into());
+        assert_eq!(asked(&[1], &[0]), [1, 2].into(), "one of two replicas has failed");
+        assert_eq!(asked(&[0, 1, 2], &[]), [0, 1, 2].into());
+        topology.avoid([1].into());
+        let one = plan(&topology, &[], [Shard(0)], &BTreeSet::new(), 3);
+        assert_eq!(one.asks, [(0, vec![Shard(0)])]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod budget;
 mod callouts;
 mod gateway;
+mod latency;
 mod lease;
 mod metrics;
 mod observed;

@@ -1,6 +1,6 @@
 //! Observability of one operation: Envoy's metrics, and properties that access logs can print.
 
-use crate::{metrics, traces::Trace};
+use crate::{latency::Waiting, metrics, traces::Trace};
 use miroir_core::{
     http::{CallId, Callout, Outcome, Reply, Upstream},
     intake::Collector,
@@ -33,10 +33,13 @@ pub struct Observed {
     index: Option<String>,
     /// The trace of the request.
     pub trace: Trace,
+    is_read: bool,
     /// Names of the nodes that were asked.
     asked: BTreeSet<NodeName>,
     /// Pending callouts: which node was asked, `None` for the control plane; and when, `None` if the callout could not be sent.
     calls: HashMap<CallId, (Option<NodeName>, Option<Instant>)>,
+    /// Those of a read, for the times that nodes take.
+    waiting: HashMap<CallId, Waiting>,
     /// Which callouts have failed, and how.
     failures: Vec<String>,
 }
@@ -48,7 +51,9 @@ impl Observed {
             operation: collector.operation(),
             index: collector.head().path.index().map(str::to_owned),
             trace: Trace::new(topology, collector, begun),
+            is_read: collector.is_read(),
             asked: BTreeSet::new(),
+            waiting: HashMap::new(),
             calls: HashMap::new(),
             failures: Vec::new(),
         }
@@ -65,6 +70,9 @@ impl Observed {
         {
             metrics::count("miroir_zone_crossings_total", &[("operation", self.operation)], 1);
         }
+        if let Some(node) = node.as_ref().filter(|_| self.is_read && sent) {
+            self.waiting.insert(call.id, Waiting::for_node(node));
+        }
         self.asked.extend(node.clone());
         self.calls.insert(call.id, (node, sent.then(Instant::now)));
     }
@@ -76,6 +84,9 @@ impl Observed {
             Outcome::Failed => true,
         };
         self.trace.end(id, &outcome);
+        if let Some(waiting) = self.waiting.remove(&id) {
+            waiting.ended(failed);
+        }
         if let Some((node, begun)) = self.calls.remove(&id) {
             let labels = [("node", node.as_deref().unwrap_or("control"))];
             if let Some(begun) = begun {

@@ -190,7 +190,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
 }
 
 /// The request that asks a node whether the client's key allows a read: a tiny read that needs the same rights. `seed` chooses
-/// the first node, `attempt` the nodes after it.
+/// the first node, `attempt` the nodes after it; slow ones come last.
 #[must_use]
 pub fn authorization_request(
     topology: &Topology,
@@ -214,9 +214,13 @@ pub fn authorization_request(
     headers.push(("content-type".to_owned(), "application/json".to_owned()));
     let nodes = u16::try_from(config.nodes.len()).unwrap_or(u16::MAX).max(1);
     let first = u16::try_from(seed % u64::from(nodes)).unwrap_or(0);
+    let mut order: Vec<u16> = (0..nodes).map(|number| first.wrapping_add(number) % nodes).collect();
+    let slow = topology.slow();
+    order.sort_by_key(|node| slow.contains(node));
+    let node = order.get(usize::from(attempt % nodes)).copied().unwrap_or(first);
     Callout {
         id: CallId(u32::from(attempt)),
-        upstream: Upstream::Node(first.wrapping_add(attempt) % nodes),
+        upstream: Upstream::Node(node),
         method: "POST",
         path,
         headers,

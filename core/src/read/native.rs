@@ -37,16 +37,17 @@ pub(super) enum Why {
 }
 
 impl Native {
-    /// Asks the node that knows best, else the preferred one, else any that has not failed.
+    /// Asks the node that knows best, else the preferred one, else any that has not failed, and is not slow if there is such a one.
     pub fn ask(
         mut context: Context,
         why: Why,
         preferred: Option<u16>,
         others: BTreeMap<CallId, Asked>,
     ) -> Progress<Read> {
-        let mut nodes = 0..u16::try_from(context.topology.config().nodes.len()).unwrap_or(u16::MAX);
+        let (all, slow) = (context.topology.config().nodes.len(), context.topology.slow());
+        let left = (0..u16::try_from(all).unwrap_or(u16::MAX)).filter(|node| !context.failed.contains(node));
         let owner = context.owner.filter(|owner| !context.failed.contains(owner));
-        let node = owner.or(preferred).or_else(|| nodes.find(|node| !context.failed.contains(node)));
+        let node = owner.or(preferred).or_else(|| left.min_by_key(|node| (slow.contains(node), *node)));
         let Some(node) = node else {
             return Progress::Done(match why {
                 Why::Refused { refusal, .. } => context.refused(refusal),

@@ -3,6 +3,7 @@
 mod config;
 mod hold;
 mod plain;
+mod slow;
 mod stale;
 
 pub use hold::{Hold, Topologies};
@@ -18,7 +19,8 @@ use crate::{
     shard::{MAX_SHARDS, Shard},
     trace::TracingConfig,
 };
-use std::collections::HashSet;
+use slow::SlowNodes;
+use std::collections::{BTreeSet, HashSet};
 
 /// A topology whose configuration is valid.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,7 @@ pub struct Topology {
     config: TopologyConfig,
     /// Where the gateway is, if that is known and matters.
     zone: Option<String>,
+    slow: SlowNodes,
     plans: Plans,
 }
 
@@ -106,7 +109,7 @@ impl Topology {
         }
         errors.extend(config.tracing.iter().flat_map(TracingConfig::errors));
         if errors.is_empty() {
-            Ok(Self { config, zone: None, plans: Plans::default() })
+            Ok(Self { config, zone: None, slow: SlowNodes::default(), plans: Plans::default() })
         } else {
             Err(InvalidTopology(errors))
         }
@@ -123,6 +126,16 @@ impl Topology {
     pub fn is_far(&self, node: u16) -> bool {
         let zone = self.node(node).and_then(|node| node.zone.as_deref());
         self.zone.as_deref().zip(zone).is_some_and(|(own, zone)| own != zone)
+    }
+
+    /// Lets reads that begin from now on avoid these nodes, and no others, where other nodes have what they need.
+    pub fn avoid(&self, slow: BTreeSet<u16>) {
+        self.slow.set(slow);
+    }
+
+    /// The nodes that reads avoid.
+    pub(crate) fn slow(&self) -> BTreeSet<u16> {
+        self.slow.get()
     }
 
     /// The configuration that the topology was made from.

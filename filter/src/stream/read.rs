@@ -4,6 +4,7 @@ use super::{State, Stream};
 use crate::{
     budget,
     callouts::{Driven, drive, send_reply},
+    latency,
     lease::{self, Permission},
     observed::Observed,
     traces,
@@ -63,6 +64,7 @@ impl Stream {
         self.hold = Some(hold);
         (self.deadline, self.indexes) = (None, Vec::new());
         self.read = collector.again(Arc::clone(&self.topology)).map(Box::new);
+        latency::avoid_slow(&self.topology);
         let observed = Observed::new(&self.topology, &collector, self.begun);
         let (own, limits) = (self.context_id, self.topology.config().limits);
         let progress = collector.finish(|bytes| budget::charge(own, own, bytes, &limits));

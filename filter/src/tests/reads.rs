@@ -2,7 +2,7 @@ use super::{DOCUMENTS, JSON, KEY, SEARCH, body, configured, found, search, shown
 use crate::tests::refused;
 use miroir_core::topology::OnMissingShards;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 #[test]
 fn a_search_is_answered_once_all_nodes_have_answered() {
@@ -29,6 +29,47 @@ fn a_search_is_answered_once_all_nodes_have_answered() {
         assert_eq!(told, ["search", "movies"]);
         assert_eq!(vm.property(&stream, "miroir_nodes").unwrap().split(',').count(), 2);
         vm.end(stream);
+    });
+}
+
+#[test]
+fn no_read_waits_for_a_node_that_hangs_but_those_that_found_out() {
+    configured(&topology(), |vm| {
+        let ask = |number: u32| {
+            let stream = search(vm, &json!({ "q": number.to_string() }));
+            (stream, vm.callouts())
+        };
+        let answer = |calls: &[_]| calls.iter().for_each(|call| vm.answer(call, 200, &found(&[1])));
+        // Seeds differ, so that each node is asked by some of these.
+        let (mut hanging, mut left) = (Vec::new(), Vec::new());
+        for number in 0..8 {
+            let (stream, calls) = ask(number);
+            let (of_b, others): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.cluster == "b");
+            answer(&others);
+            hanging.extend(of_b);
+            left.push(stream);
+        }
+        assert!(!hanging.is_empty());
+        std::thread::sleep(Duration::from_millis(120));
+        for number in 8..16 {
+            let (stream, calls) = ask(number);
+            assert!(calls.iter().all(|call| call.cluster != "b"), "{calls:?}");
+            answer(&calls);
+            assert_eq!(vm.reply(&stream).unwrap().header("x-miroir-missing-shards"), None);
+            vm.end(stream);
+        }
+        assert_eq!(vm.metric("miroir_nodes_avoided_total;node=b"), 1);
+        // It goes on: it is asked again.
+        answer(&hanging);
+        let is_asked = (16..32).any(|number| {
+            let (stream, calls) = ask(number);
+            let is_asked = calls.iter().any(|call| call.cluster == "b");
+            answer(&calls);
+            vm.end(stream);
+            is_asked
+        });
+        assert!(is_asked);
+        left.into_iter().for_each(|stream| vm.end(stream));
     });
 }
 

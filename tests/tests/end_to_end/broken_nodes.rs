@@ -206,6 +206,8 @@ pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
     tell!("slow searches, when they were sent after the freeze and what they took: {slow:?}");
     cluster.thaw("meili-1");
     assert!(!slow.is_empty(), "nobody asked the frozen node");
+    // Each of two workers finds out by its first search that the node has not answered in time. Envoy takes 2.6 s.
+    assert!(slow.len() <= 10, "{} searches waited", slow.len());
     for (since, took) in slow {
         assert!(since < Duration::from_secs(4), "a search sent {since:?} after the freeze took {took:?}");
         assert!(took < Duration::from_secs(7), "a search sent {since:?} after the freeze took {took:?}");
