@@ -21,7 +21,10 @@ pub struct DocumentRead {
     index: String,
     shard: Shard,
     failed: BTreeSet<u16>,
+    /// The node that was given up. It is asked again if the others fail.
+    late: Option<u16>,
     asked: Option<u16>,
+    calls: u32,
 }
 
 impl DocumentRead {
@@ -30,7 +33,8 @@ impl DocumentRead {
     pub fn start(topology: Arc<Topology>, head: RequestHead, index: &str, id: &str) -> Progress<Self> {
         let shard = Shard::of_document(id, topology.shard_count());
         let index = index.to_owned();
-        Self { topology, head, index, shard, failed: BTreeSet::new(), asked: None }.ask()
+        Self { topology, head, index, shard, failed: BTreeSet::new(), late: None, asked: None, calls: 0 }
+            .ask()
     }
 
     /// Handles the answer to the pending callout.
@@ -42,9 +46,14 @@ impl DocumentRead {
             }
             Outcome::Answered(answer)
                 if answer.status < 500
-                    && !(lacks_known_index(&self.topology, &answer) && self.has_stand_in()) =>
+                    && !(lacks_known_index(&self.topology, &answer)
+                        && self.has_stand_in(self.failed.clone())) =>
             {
                 Progress::Done(node_error_reply(answer))
+            }
+            Outcome::GivenUp => {
+                self.late = self.asked.take();
+                self.ask()
             }
             _ => {
                 self.failed.extend(self.asked.take());
@@ -65,9 +74,8 @@ impl DocumentRead {
         self.topology.config().limits.search_deadline_of(0, 0)
     }
 
-    /// Whether a replica is left that was not asked.
-    fn has_stand_in(&self) -> bool {
-        let mut failed = self.failed.clone();
+    /// Whether a replica is left that was not asked, on none of these nodes.
+    fn has_stand_in(&self, mut failed: BTreeSet<u16>) -> bool {
         failed.extend(self.asked);
         let stale = self.topology.config().stale.of(&[&self.index]);
         fan_out::can_be_read(&self.topology, &stale, &[self.shard], &failed)
@@ -76,21 +84,31 @@ impl DocumentRead {
     fn ask(mut self) -> Progress<Self> {
         let seed = xxh3_64(self.head.path.to_string().as_bytes());
         let stale = self.topology.config().stale.of(&[&self.index]);
-        let plan = fan_out::plan(&self.topology, &stale, [self.shard], &self.failed, seed);
-        let Some((node, _)) = plan.asks.first() else {
+        let plan = |excluded: &BTreeSet<u16>| {
+            fan_out::plan(&self.topology, &stale, [self.shard], excluded, seed)
+                .asks
+                .first()
+                .map(|(node, _)| *node)
+        };
+        let without_late: BTreeSet<u16> = self.failed.iter().copied().chain(self.late).collect();
+        let Some(node) = plan(&without_late).or_else(|| plan(&self.failed)) else {
             let message = format!("No replica answers for shard {}.", self.shard.0);
             return Progress::Done(ApiError::new(Code::UNAVAILABLE, message).reply());
         };
-        self.asked = Some(*node);
+        self.asked = Some(node);
+        let is_first = self.failed.is_empty() && self.late.is_none();
+        let has_stand_in = is_first && self.has_stand_in(self.topology.slow());
+        self.calls += 1;
         let config = self.topology.config();
         let call = Callout {
-            id: CallId(u32::try_from(self.failed.len()).unwrap_or(u32::MAX)),
-            upstream: Upstream::Node(*node),
+            id: CallId(self.calls),
+            upstream: Upstream::Node(node),
             method: "GET",
             path: self.head.path.clone(),
             headers: forwarded_headers(&self.head, config.read_key.as_deref()),
             body: Vec::new(),
             timeout_ms: config.limits.search_timeout_ms,
+            has_stand_in,
         };
         Progress::Pending { machine: self, calls: vec![call] }
     }

@@ -57,6 +57,8 @@ pub struct Callout {
     pub body: Vec<u8>,
     /// How long the host waits, in milliseconds, before it reports [`Outcome::Failed`].
     pub timeout_ms: u64,
+    /// Whether other nodes can be asked for the same: then the host may report [`Outcome::GivenUp`] sooner.
+    pub has_stand_in: bool,
 }
 
 /// The result of a callout.
@@ -66,6 +68,8 @@ pub enum Outcome {
     Answered(Answer),
     /// No complete answer came: the connection was refused or reset, or the request timed out.
     Failed,
+    /// No answer came soon, and others can be asked: see [`Callout::has_stand_in`]. Had the host waited, one might have come.
+    GivenUp,
 }
 
 /// An upstream's complete answer.

@@ -42,8 +42,10 @@ pub fn drive(
                     if let Some(body) = machine.late_body(call.id) {
                         call.body = body;
                     }
-                    let token = dispatch(topology, &call, &observed.trace.begin(&machine, &call), deadline);
-                    observed.asked(topology, &call, token.is_some());
+                    let patience = observed.patience(topology, &call);
+                    let trace = observed.trace.begin(&machine, &call);
+                    let token = dispatch(topology, &call, &trace, patience, deadline);
+                    observed.asked(topology, &call, token.is_some(), patience);
                     match token {
                         Some(token) => sent(token, call.id),
                         None => unsent.push_back(call.id),
@@ -61,7 +63,7 @@ pub fn drive(
 
 /// Sends a callout that belongs to no operation from the active context, and returns Envoy's token.
 pub fn send(topology: &Topology, call: &Callout) -> Option<u32> {
-    dispatch(topology, call, &[], None)
+    dispatch(topology, call, &[], None, None)
 }
 
 /// Sends a callout and returns Envoy's token; `None` if it cannot be sent because Envoy does not have the cluster or no time is
@@ -70,9 +72,11 @@ fn dispatch(
     topology: &Topology,
     call: &Callout,
     trace: &[(String, String)],
+    patience: Option<Duration>,
     deadline: Option<Instant>,
 ) -> Option<u32> {
     let mut timeout = Duration::from_millis(call.timeout_ms);
+    timeout = patience.map_or(timeout, |patience| timeout.min(patience));
     if let Some(deadline) = deadline {
         timeout = timeout.min(deadline.saturating_duration_since(Instant::now()));
         // To Envoy, a timeout of zero milliseconds means no timeout.

@@ -4,9 +4,9 @@
 //! node has not answered for much longer than it usually needs.
 
 use crate::metrics;
-use miroir_core::{node_name::NodeName, topology::Topology};
+use miroir_core::{http::Outcome, node_name::NodeName, topology::Topology};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
@@ -22,11 +22,22 @@ const RATIO: u32 = 3;
 const MARGIN: Duration = Duration::from_millis(10);
 /// The number of answers from which on a node's median counts.
 const ENOUGH: u32 = 16;
+/// A request is given up that has waited for so many times as long as 19 of 20 others took, if others can answer it.
+const LAST_PATIENCE: u32 = 8;
+/// The shortest time after which a request is given up so.
+const SHORTEST_LAST: Duration = Duration::from_millis(250);
+/// At most one request of so many is given up so.
+const ONE_OF: u32 = 20;
+/// So many of them may follow each other.
+const AT_ONCE: u32 = 10;
 /// How long a node is avoided after it has failed or was slow; then a single read tries it.
 const AVOIDED: Duration = Duration::from_secs(1);
 
 thread_local! {
     static NODES: RefCell<HashMap<NodeName, Times>> = RefCell::default();
+
+    /// Grows with each request; one that is given up costs [`ONE_OF`].
+    static BUDGET: Cell<u32> = const { Cell::new(ONE_OF * AT_ONCE) };
 }
 
 /// What is known of a node.
@@ -40,6 +51,8 @@ struct Times {
     median: Duration,
     /// An estimate of the time within which 19 of 20 requests are answered.
     high: Duration,
+    /// When it answered last.
+    answered: Option<Instant>,
     /// When it answered last, or failed to.
     heard: Option<Instant>,
     has_failed: bool,
@@ -48,8 +61,8 @@ struct Times {
 }
 
 impl Times {
-    /// A node has answered in this time. Each answer moves the estimates a little, so that they follow the last dozens of answers.
-    fn answered(&mut self, took: Duration, now: Instant) {
+    /// A request took this time, or more. Each moves the estimates a little, so that they follow the last dozens of requests.
+    fn took(&mut self, took: Duration, now: Instant) {
         if self.answers == 0 {
             (self.median, self.high) = (took, took);
         }
@@ -60,6 +73,11 @@ impl Times {
         self.high = shifted(self.high, 1.2, 0.99);
         self.answers = self.answers.saturating_add(1);
         (self.heard, self.has_failed) = (Some(now), false);
+    }
+
+    fn answered(&mut self, took: Duration, now: Instant) {
+        self.answered = Some(now);
+        self.took(took, now);
     }
 
     fn failed(&mut self, now: Instant) {
@@ -90,31 +108,50 @@ pub struct Waiting {
     node: NodeName,
     number: u64,
     since: Instant,
+    patience: Option<Duration>,
 }
 
 impl Waiting {
-    /// A request has been sent.
-    pub fn for_node(node: &NodeName) -> Self {
+    /// A request has been sent that is given up after this time.
+    pub fn for_node(node: &NodeName, patience: Option<Duration>) -> Self {
         let since = Instant::now();
+        BUDGET.set((BUDGET.get() + 1).min(ONE_OF * AT_ONCE));
         let number = with(node, |times| {
             times.next += 1;
             times.waiting.insert(times.next, since);
             times.next
         });
-        Self { node: node.clone(), number, since }
+        Self { node: node.clone(), number, since, patience }
     }
 
-    /// The node has answered, or has failed to.
-    pub fn ended(self, has_failed: bool) {
+    /// The node has answered, or has failed to. Tells whether it was given up.
+    pub fn ended(self, outcome: Outcome) -> Outcome {
         let now = Instant::now();
+        let took = now.saturating_duration_since(self.since);
+        let is_given_up =
+            outcome == Outcome::Failed && self.patience.is_some_and(|patience| took >= patience);
+        if is_given_up {
+            BUDGET.set(BUDGET.get().saturating_sub(ONE_OF));
+            metrics::count("miroir_reads_given_up_total", &[("node", &self.node)], 1);
+        }
         with(&self.node, |times| {
             times.waiting.remove(&self.number);
-            match has_failed {
-                true => times.failed(now),
-                false => times.answered(now.saturating_duration_since(self.since), now),
+            // A node that answers others meanwhile does not hang: this read is a long one.
+            let is_alive = times.answered.is_some_and(|answered| answered > self.since);
+            match &outcome {
+                Outcome::Answered(answer) if answer.status < 500 => times.answered(took, now),
+                _ if is_given_up && is_alive => times.took(took, now),
+                _ => times.failed(now),
             }
         });
+        if is_given_up { Outcome::GivenUp } else { outcome }
     }
+}
+
+/// How long to wait for a node before another one is asked instead; `None` if that is not known yet, or too many requests were given up.
+pub fn patience(node: &NodeName) -> Option<Duration> {
+    let high = with(node, |times| (times.answers >= ENOUGH).then_some(times.high))?;
+    (BUDGET.get() >= ONE_OF).then_some((high * LAST_PATIENCE).max(SHORTEST_LAST))
 }
 
 /// Nobody waits for the answer any more.

@@ -1,6 +1,10 @@
 //! Observability of one operation: Envoy's metrics, and properties that access logs can print.
 
-use crate::{latency::Waiting, metrics, traces::Trace};
+use crate::{
+    latency::{self, Waiting},
+    metrics,
+    traces::Trace,
+};
 use miroir_core::{
     http::{CallId, Callout, Outcome, Reply, Upstream},
     intake::Collector,
@@ -59,8 +63,15 @@ impl Observed {
         }
     }
 
-    /// Records a callout that was sent, or that could not be sent.
-    pub fn asked(&mut self, topology: &Topology, call: &Callout, sent: bool) {
+    /// How long to wait for a node before another one is asked instead; `None` for the callout's own time.
+    pub fn patience(&self, topology: &Topology, call: &Callout) -> Option<Duration> {
+        let Upstream::Node(node) = call.upstream else { return None };
+        let node = topology.node(node).filter(|_| self.is_read && call.has_stand_in)?;
+        latency::patience(&node.name)
+    }
+
+    /// Records a callout that was sent, or that could not be sent; `patience` is what [`Self::patience`] said of it.
+    pub fn asked(&mut self, topology: &Topology, call: &Callout, sent: bool, patience: Option<Duration>) {
         let node = match call.upstream {
             Upstream::Control => None,
             Upstream::Node(node) => topology.node(node).map(|node| node.name.clone()),
@@ -71,7 +82,7 @@ impl Observed {
             metrics::count("miroir_zone_crossings_total", &[("operation", self.operation)], 1);
         }
         if let Some(node) = node.as_ref().filter(|_| self.is_read && sent) {
-            self.waiting.insert(call.id, Waiting::for_node(node));
+            self.waiting.insert(call.id, Waiting::for_node(node, patience));
         }
         self.asked.extend(node.clone());
         self.calls.insert(call.id, (node, sent.then(Instant::now)));
@@ -79,14 +90,15 @@ impl Observed {
 
     /// Passes a callout's outcome to the operation.
     pub fn digest(&mut self, machine: Operation, id: CallId, outcome: Outcome) -> Progress<Operation> {
+        let outcome = match self.waiting.remove(&id) {
+            Some(waiting) => waiting.ended(outcome),
+            None => outcome,
+        };
         let failed = match &outcome {
             Outcome::Answered(answer) => answer.status >= 500,
-            Outcome::Failed => true,
+            Outcome::Failed | Outcome::GivenUp => true,
         };
         self.trace.end(id, &outcome);
-        if let Some(waiting) = self.waiting.remove(&id) {
-            waiting.ended(failed);
-        }
         if let Some((node, begun)) = self.calls.remove(&id) {
             let labels = [("node", node.as_deref().unwrap_or("control"))];
             if let Some(begun) = begun {

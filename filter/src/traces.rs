@@ -197,6 +197,7 @@ impl Trace {
                 (answer.status >= 400).then(|| answer.status.to_string())
             }
             Outcome::Failed => Some("no answer".to_owned()),
+            Outcome::GivenUp => Some("no answer soon".to_owned()),
         };
         recorded.record(call, error);
     }

@@ -10,7 +10,7 @@ use crate::{
     topology::{OnMissingShards, StaleInIndex},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -86,6 +86,7 @@ impl Asking {
             {
                 self.without(context, &asked)
             }
+            Outcome::GivenUp => self.instead_of(context, &asked),
             Outcome::Answered(refusal) if is_refusal(refusal.status) => {
                 let why = Why::Refused { refusal, scatter_query: self.scatter_query };
                 Native::ask(context, why, Some(asked.node), self.pending)
@@ -104,7 +105,10 @@ impl Asking {
         let mut calls = Vec::with_capacity(by_node.len());
         for (node, slices) in by_node {
             let asked = Asked { node, slices: Arc::from(slices) };
-            let call = context.part(&asked, self.scatter_query.ask(&asked.slices));
+            let mut call = context.part(&asked, self.scatter_query.ask(&asked.slices));
+            // What stands in for another node has all the time that is left.
+            let is_first = context.failed.is_empty() && context.late.is_empty();
+            call.has_stand_in = is_first && self.has_fast_stand_in(&context, &asked);
             self.pending.insert(call.id, asked);
             calls.push(call);
         }
@@ -130,7 +134,14 @@ impl Asking {
                 Nodes::Pinned(_) => 0,
             };
             let plan = plans.entry((seed, shards, stale.clone())).or_insert_with(|| {
-                fan_out::plan(&topology, &stale, shards.iter().copied(), &context.failed, seed)
+                let plan = |excluded: &BTreeSet<u16>| {
+                    fan_out::plan(&topology, &stale, shards.iter().copied(), excluded, seed)
+                };
+                let without_late = plan(&(&context.failed | &context.late));
+                match without_late.missing.is_empty() || context.late.is_empty() {
+                    true => without_late,
+                    false => plan(&context.failed),
+                }
             });
             context.missing.extend(&plan.missing);
             for (node, shards) in &plan.asks {
@@ -199,7 +210,16 @@ impl Asking {
 
     /// Whether other nodes have all that this one was asked for.
     fn has_stand_in(&self, context: &Context, asked: &Asked) -> bool {
-        let mut failed = context.failed.clone();
+        self.can_do_without(context, asked, context.failed.clone())
+    }
+
+    /// Whether other nodes that are not slow have all that this one was asked for.
+    fn has_fast_stand_in(&self, context: &Context, asked: &Asked) -> bool {
+        self.can_do_without(context, asked, &context.failed | &context.topology.slow())
+    }
+
+    /// Whether nodes that have not `failed` have all that this one was asked for.
+    fn can_do_without(&self, context: &Context, asked: &Asked, mut failed: BTreeSet<u16>) -> bool {
         failed.insert(asked.node);
         let topology = &context.topology;
         asked.slices.iter().all(|slice| {
@@ -211,6 +231,16 @@ impl Asking {
     /// Replans the slices of a node that failed.
     fn without(self, mut context: Context, asked: &Asked) -> Progress<Read> {
         context.failed.insert(asked.node);
+        self.replan(context, asked)
+    }
+
+    /// Replans the slices of a node that was given up.
+    fn instead_of(self, mut context: Context, asked: &Asked) -> Progress<Read> {
+        context.late.insert(asked.node);
+        self.replan(context, asked)
+    }
+
+    fn replan(self, context: Context, asked: &Asked) -> Progress<Read> {
         match self.nodes {
             Nodes::Planned(_) => {
                 let wanted = asked.slices.iter().map(|slice| (slice.unit, slice.shards.as_slice()));

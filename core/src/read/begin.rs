@@ -226,6 +226,7 @@ pub fn authorization_request(
         headers,
         body: body.to_vec(),
         timeout_ms: config.limits.search_timeout_ms,
+        has_stand_in: false,
     }
 }
 

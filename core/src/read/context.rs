@@ -29,6 +29,8 @@ pub(super) struct Context {
     pub indexes: Vec<String>,
     /// Nodes that have not answered, or not so that it could be read.
     pub failed: BTreeSet<u16>,
+    /// Nodes that were given up. They are asked again if the others fail.
+    pub late: BTreeSet<u16>,
     /// Shards that no node is left for.
     pub missing: BTreeSet<Shard>,
     /// The node that can best say what is wrong with the client's own request.
@@ -53,6 +55,7 @@ impl Context {
             hits,
             indexes,
             failed: BTreeSet::new(),
+            late: BTreeSet::new(),
             missing: BTreeSet::new(),
             owner: None,
             next_call: 0,
@@ -104,7 +107,16 @@ impl Context {
         self.next_call += 1;
         headers.extend(content_type.map(|value| ("content-type".to_owned(), value)));
         let timeout_ms = self.topology.config().limits.search_timeout_of(self.bytes(), self.hits);
-        Callout { id, upstream: Upstream::Node(node), method, path, headers, body, timeout_ms }
+        Callout {
+            id,
+            upstream: Upstream::Node(node),
+            method,
+            path,
+            headers,
+            body,
+            timeout_ms,
+            has_stand_in: false,
+        }
     }
 
     pub fn unavailable(&self) -> Reply {

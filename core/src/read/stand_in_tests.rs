@@ -1,7 +1,12 @@
-//! Nodes that lack an index of the catalogue.
+//! Nodes that lack an index of the catalogue, or do not answer soon.
 
 use super::*;
-use crate::{document_read::DocumentRead, search::Search, topology::TopologyConfig};
+use crate::{
+    document_read::DocumentRead,
+    http::{Callout, Upstream},
+    search::Search,
+    topology::TopologyConfig,
+};
 use serde_json::{Value, json};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -82,4 +87,59 @@ fn a_document_is_read_from_another_replica_where_one_lacks_its_index() {
     assert_eq!(status(machine.digest(other.id, lacks("movies"))), 404, "nobody has it");
     let (machine, call) = next(start(json!({})));
     assert_eq!(status(machine.digest(call.id, lacks("movies"))), 404, "nobody expects it");
+}
+
+fn two_replicas() -> Arc<Topology> {
+    Arc::new(Topology::validate(TopologyConfig::of(&["a", "b"], [[0, 1], [0, 1]])).unwrap())
+}
+
+fn next<M>(progress: Progress<M>) -> (M, Callout) {
+    match progress {
+        Progress::Pending { machine, mut calls } => (machine, calls.remove(0)),
+        Progress::Done(reply) => panic!("{reply:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_was_given_up_is_asked_again_where_the_others_fail() {
+    let start = |topology: Arc<Topology>| {
+        let head = RequestHead {
+            method: "POST".into(),
+            path: "/indexes/movies/search".into(),
+            headers: vec![("content-type".into(), "application/json".into())],
+        };
+        next(Read::start(topology, head, b"{}".to_vec(), |topology, head, body| {
+            Search::of(topology, "movies", head, body)
+        }))
+    };
+    let (machine, first) = start(two_replicas());
+    assert!(first.has_stand_in);
+    let (machine, second) = next(machine.digest(first.id, Outcome::GivenUp));
+    assert!(second.upstream != first.upstream && !second.has_stand_in, "it has all the time that is left");
+    let (machine, third) = next(machine.digest(second.id, Outcome::Failed));
+    assert!(third.upstream == first.upstream && !third.has_stand_in);
+    match machine.digest(third.id, Outcome::Failed) {
+        Progress::Done(reply) => assert_eq!(reply.status, 503),
+        Progress::Pending { calls, .. } => panic!("{calls:?}"),
+    }
+    let slow = two_replicas();
+    slow.avoid([0].into());
+    let (_, call) = start(slow);
+    assert!(call.upstream == Upstream::Node(1) && !call.has_stand_in, "the other one is slow");
+}
+
+#[test]
+fn a_node_that_was_given_up_is_asked_for_its_document_again_where_the_others_fail() {
+    let path = "/indexes/movies/documents/1".into();
+    let head = RequestHead { method: "GET".into(), path, headers: Vec::new() };
+    let (machine, first) = next(DocumentRead::start(two_replicas(), head, "movies", "1"));
+    assert!(first.has_stand_in);
+    let (machine, second) = next(machine.digest(first.id, Outcome::GivenUp));
+    assert!(second.upstream != first.upstream && !second.has_stand_in);
+    let (machine, third) = next(machine.digest(second.id, Outcome::Failed));
+    assert!(third.upstream == first.upstream && !third.has_stand_in);
+    match machine.digest(third.id, Outcome::Failed) {
+        Progress::Done(reply) => assert_eq!(reply.status, 503),
+        Progress::Pending { calls, .. } => panic!("{calls:?}"),
+    }
 }

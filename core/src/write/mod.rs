@@ -271,6 +271,7 @@ impl Write {
                 headers,
                 body: Vec::new(),
                 timeout_ms: self.topology.config().limits.write_timeout_ms,
+                has_stand_in: false,
             });
         }
         self.state = State::Sending { commit, unsent: pending.len(), pending };
@@ -332,6 +333,7 @@ fn ask_control(topology: &Topology, id: CallId, path: ApiPath) -> Callout {
         headers: secret.into_iter().collect(),
         body: Vec::new(),
         timeout_ms: config.limits.control_timeout_ms,
+        has_stand_in: false,
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) fn calls(
             .to_string()
             .into_bytes(),
         timeout_ms: topology.config().limits.write_timeout_ms.min(TIMEOUT_MS),
+        has_stand_in: false,
     };
     ids.into_iter().map(call).collect()
 }
