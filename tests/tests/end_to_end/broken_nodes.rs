@@ -185,6 +185,15 @@ pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
     // An earlier check may have killed a node, and Envoy notices only by its next health check that it is back.
     cluster.wait_repaired();
     let expected: Vec<_> = queries.iter().map(|query| hits(client, query)).collect();
+    // Each worker knows how long nodes take usually: these clients have connections of their own.
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let client = cluster.gateway(0);
+                queries.iter().cycle().take(40).for_each(|query| drop(hits(&client, query)));
+            });
+        }
+    });
     cluster.freeze("meili-1");
     let frozen = Instant::now();
     // Two of three searches use that node. A search is sent every 100 ms, without waiting for the earlier ones.
@@ -205,11 +214,12 @@ pub fn a_node_that_freezes_is_waited_for_moments_only(cluster: &Sandbox) {
     });
     tell!("slow searches, when they were sent after the freeze and what they took: {slow:?}");
     cluster.thaw("meili-1");
-    assert!(!slow.is_empty(), "nobody asked the frozen node");
-    // Each of two workers finds out by its first search that the node has not answered in time. Envoy takes 2.6 s.
-    assert!(slow.len() <= 10, "{} searches waited", slow.len());
-    for (since, took) in slow {
-        assert!(since < Duration::from_secs(4), "a search sent {since:?} after the freeze took {took:?}");
-        assert!(took < Duration::from_secs(7), "a search sent {since:?} after the freeze took {took:?}");
-    }
+    let counted = |name: &str| {
+        let stats = cluster.admin(0).get(&format!("/stats?format=json&filter={name};node=meili-1")).body;
+        stats["stats"].as_array().unwrap().iter().filter_map(|stat| stat["value"].as_u64()).sum::<u64>()
+    };
+    let counts = ["miroir_reads_given_up_total", "miroir_nodes_avoided_total"].map(counted);
+    assert!(counts.iter().all(|count| *count > 0), "nobody asked the frozen node: {counts:?}");
+    // Usually there is none. Envoy alone takes 2.6 s to find out, and a search that has waited until then takes 5 s.
+    assert!(slow.len() <= 3, "{} searches waited: {slow:?}", slow.len());
 }
