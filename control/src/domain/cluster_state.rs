@@ -8,6 +8,7 @@ mod withdrawal;
 pub use index::Index;
 pub use replica::{Replica, ReplicaState};
 pub use stale::{MOST_STALE_IN_INDEXES, Missed, StaleInIndexes};
+pub use withdrawal::Told;
 
 use crate::{
     base::config::NodeConfig,

@@ -1,6 +1,6 @@
 //! *Commit*: decides a write by the nodes' answers, and records which replicas have it.
 
-use super::accepted;
+use super::{accepted, recovery};
 use crate::{
     base::{
         error::{Result, api_error},
@@ -60,10 +60,11 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     let deciding = async move {
         let decided = decide(&cluster, &write, commit).await;
         match &decided {
-            Ok(decision) => {
+            Ok(Some(decision)) => {
                 write.decision.send_replace(Some(decision.clone()));
                 write.decided();
             }
+            Ok(None) => recovery::wait_for_silent(&cluster, vec![write]),
             // The write stays open, with its locks: the gateway's next commit, or the recovery, decides it.
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
@@ -71,8 +72,12 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
         }
         decided
     };
-    let decided = supervisor.detach("commit", deciding.instrument(span)).await??;
-    decided.map_err(Into::into)
+    match supervisor.detach("commit", deciding.instrument(span)).await?? {
+        Some(decision) => decision.map_err(Into::into),
+        None => {
+            Err(unavailable("It is not known yet whether this write is done: its task will tell.").into())
+        }
+    }
 }
 
 /// The decision for a repeated commit, or for one that comes after the recovery of its write has begun.
@@ -111,11 +116,11 @@ fn unavailable(what: &str) -> ApiError {
     ApiError::new(Code::UNAVAILABLE, format!("{what} Try again later."))
 }
 
-/// Decides a write: the client's answer.
+/// Decides a write: the client's answer. `None` if it depends on a silent node whether the write is done.
 ///
 /// # Errors
 /// The ledger failed: the write is not decided.
-async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Result<Decision> {
+async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Result<Option<Decision>> {
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node accepted a write");
     }
@@ -140,7 +145,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         }
     }
     if taken.is_empty() && unknown.is_empty() && !refusals.is_empty() {
-        return take_back(cluster, write, &refusals).await;
+        return take_back(cluster, write, &refusals).await.map(Some);
     }
     let asked = unknown.clone();
     let untaken = |taken: &BTreeMap<NodeName, u32>| {
@@ -181,7 +186,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     let untouched = |writers: &Vec<NodeName>| writers.iter().any(|node| !unknown.contains(node));
     if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
         if asked.is_empty() {
-            return take_back(cluster, write, &refusals).await;
+            return take_back(cluster, write, &refusals).await.map(Some);
         }
         let uid = write.task.uid;
         let not_taken = not_taken(write, &taken);
@@ -199,9 +204,12 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
             tasks::forget(connection, uid)
         };
         cluster.change_stored(forget).await?;
-        return Ok(Err(refused(&refusals)));
+        return Ok(Some(Err(refused(&refusals))));
     }
-    apply(cluster, write, &taken, &unknown, written).await
+    if recovery::depends_on_silent(cluster, write, &taken, &unknown) {
+        return Ok(None);
+    }
+    apply(cluster, write, &taken, &unknown, written).await.map(Some)
 }
 
 /// Removes the task of a write that no node has accepted, as if the write had never begun.

@@ -1,9 +1,15 @@
 //! Recovers begins without a commit, after the gateway or the control plane has died: fence the key, wait, ask the nodes,
 //! decide.
 
-use super::{accepted, commit, edit};
+use super::{
+    accepted::{self, AcceptedWrites},
+    commit, edit,
+};
 use crate::{
-    base::{error::Result, log},
+    base::{
+        error::{Error, Result},
+        log,
+    },
     cluster::{
         Cluster,
         locks::Scope,
@@ -11,7 +17,7 @@ use crate::{
         open_writes::{OpenWrite, UndecidedWrite},
         write_keys::Late,
     },
-    domain::intent::Intent,
+    domain::{cluster_state::Told, intent::Intent},
     fencing::write_keys::GRACE,
     ledger::{intents, tasks},
 };
@@ -26,8 +32,15 @@ use tokio::sync::watch;
 use tracing::Instrument;
 use uuid::Uuid;
 
+/// How long to wait for a silent node without which nobody knows whether some shard is written. Until then, its shards take no other
+/// write.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often such a node is asked.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Recovers writes: fences their gateways' keys, waits for the last callouts, and commits what nodes say they have accepted. A
-/// write that cannot be recovered stays open, with its locks, until the next attempt.
+/// write that cannot be recovered stays open, with its locks, until the next attempt. One that depends on a silent node is decided later,
+/// in the background.
 ///
 /// # Errors
 /// The ledger failed.
@@ -35,8 +48,79 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Res
     if writes.is_empty() {
         return Ok(());
     }
-    let mut failure = None;
+    fence(cluster, &writes).await?;
     let found = ask(cluster, &writes).await?;
+    let (waiting, known): (Vec<_>, Vec<_>) =
+        writes.into_iter().partition(|write| is_unclear(cluster, write, &found));
+    wait_for_silent(cluster, waiting);
+    decide(cluster, known, &found).await
+}
+
+fn is_unclear(cluster: &Cluster, write: &OpenWrite, found: &AcceptedWrites) -> bool {
+    let nobody = BTreeMap::new();
+    let taken = found.taken.get(&write.task.uid).unwrap_or(&nobody);
+    depends_on_silent(cluster, write, taken, &found.silent)
+}
+
+/// Whether nobody knows of some shard whether it is written: each replica that is read may have it, and is on one of these silent nodes. One
+/// that was away already when the write began is not waited for: it would hold up all writes to its shards.
+pub(super) fn depends_on_silent(
+    cluster: &Cluster,
+    write: &OpenWrite,
+    taken: &BTreeMap<NodeName, u32>,
+    silent: &BTreeSet<NodeName>,
+) -> bool {
+    // How long ago a write from before a restart began is not known.
+    let age = write.key.map(|_| cluster.clock.since(write.since));
+    let was_there = |node: &NodeName| {
+        let away = cluster.node(node).and_then(|node| node.away());
+        away.is_none_or(|away| age.is_none_or(|age| away <= age))
+    };
+    cluster.cluster_state().depends_on(&write.index, &write.writers, |node| match taken.contains_key(node) {
+        true => Told::Taken,
+        false if silent.contains(node) && was_there(node) => Told::Nothing,
+        false => Told::NotTaken,
+    })
+}
+
+/// Decides writes that depend on silent nodes once these answer, or after [`PATIENCE`], in the background. They keep their locks until
+/// then. Their keys must be fenced.
+pub(super) fn wait_for_silent(cluster: &Arc<Cluster>, mut writes: Vec<UndecidedWrite>) {
+    if writes.is_empty() {
+        return;
+    }
+    for write in &writes {
+        tracing::warn!(
+            uid = write.task.uid,
+            "whether a write is done depends on a node that does not answer"
+        );
+    }
+    let (cluster, supervisor) = (Arc::clone(cluster), &cluster.supervisor);
+    let waiting = async move {
+        let begun = cluster.clock.monotonic();
+        while !writes.is_empty() {
+            tokio::time::sleep(PAUSE).await;
+            let found = ask(&cluster, &writes).await?;
+            let is_over = cluster.clock.since(begun) > PATIENCE;
+            let (waiting, known): (Vec<_>, Vec<_>) = std::mem::take(&mut writes)
+                .into_iter()
+                .partition(|write| !is_over && is_unclear(&cluster, write, &found));
+            writes = waiting;
+            decide(&cluster, known, &found).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    supervisor.spawn("recovery", async move {
+        // They are open again: the recovery takes them up.
+        if let Err(error) = waiting.await {
+            tracing::error!(error = %error.chain(), "writes could not be decided yet");
+        }
+    });
+}
+
+/// Commits what nodes say they have accepted of writes.
+async fn decide(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>, found: &AcceptedWrites) -> Result<()> {
+    let mut failure = None;
     for write in writes {
         let uid = write.task.uid;
         let taken = found.taken.get(&uid).cloned().unwrap_or_default();
@@ -69,12 +153,17 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Res
     failure.map_or(Ok(()), Err)
 }
 
-/// Fences the keys of these writes. Once no callout can arrive any more, asks nodes which writes they have accepted.
-async fn ask(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<accepted::AcceptedWrites> {
+/// Fences the keys of these writes, and waits until no callout can arrive any more.
+async fn fence(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<()> {
     let keys: BTreeSet<Uuid> = writes.iter().filter_map(|write| write.key).collect();
     let fenced = join_all(keys.into_iter().map(|key| cluster.write_keys.fence(cluster, key, GRACE))).await;
     fenced.into_iter().collect::<Result<()>>()?;
     tokio::time::sleep(cluster.options.callout_timeout).await;
+    Ok(())
+}
+
+/// Asks nodes which writes they have accepted.
+async fn ask(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<AcceptedWrites> {
     let nodes: BTreeSet<NodeName> =
         writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
     let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();

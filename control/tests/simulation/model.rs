@@ -138,13 +138,13 @@ impl Model {
         self.apply(action, step) || !is_sure
     }
 
-    /// A write that has failed, and of which some shards may have been written.
+    /// A write that has failed, and of which some shards may have been written, if it concerns several.
     pub fn may_have(&mut self, action: &Action) {
         let mut open = |index: &String, ids: &mut dyn Iterator<Item = u64>| {
             if action.may_create() {
                 self.indexes.entry(index.clone()).or_default();
             }
-            if let Some(index) = self.indexes.get_mut(index) {
+            if let Some(index) = self.indexes.get_mut(index).filter(|_| !action.is_of_one_document()) {
                 ids.for_each(|id| index.documents.entry(id).or_default().is_open = true);
             }
         };

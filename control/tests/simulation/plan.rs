@@ -67,6 +67,15 @@ impl Action {
         }
     }
 
+    /// Whether it changes one document, so that it is done or not, and nothing in between.
+    pub fn is_of_one_document(&self) -> bool {
+        let ids = match self {
+            Self::Add { ids, .. } | Self::AddWithKey { ids, .. } | Self::Delete { ids, .. } => ids,
+            _ => return false,
+        };
+        ids.iter().all(|id| Some(id) == ids.first())
+    }
+
     /// Whether it may create an index although it fails.
     pub fn may_create(&self) -> bool {
         matches!(self, Self::Add { .. } | Self::AddWithKey { .. })

@@ -38,6 +38,8 @@ pub struct Memory {
     pub refuses: Option<&'static str>,
     /// Requests whose path ends with this suffix are answered with 503 from now on, but for the next few.
     pub fails: Option<(&'static str, usize)>,
+    /// Whether it does not tell of its tasks.
+    pub hides_tasks: bool,
     /// A task that it takes when its documents are read next.
     pub takes_next: Option<Value>,
 }

@@ -16,8 +16,11 @@ use std::{
 pub(super) async fn tasks(
     memory: State<Arc<Mutex<Memory>>>,
     Query(query): Query<HashMap<String, String>>,
-) -> Json<Value> {
+) -> (StatusCode, Json<Value>) {
     let memory = memory.lock().unwrap();
+    if memory.hides_tasks {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(Value::Null));
+    }
     let uids: Option<Vec<u64>> =
         query.get("uids").map(|uids| uids.split(',').map(|uid| uid.parse().unwrap()).collect());
     let statuses: Option<Vec<&str>> = query.get("statuses").map(|statuses| statuses.split(',').collect());
@@ -35,7 +38,8 @@ pub(super) async fn tasks(
     }
     let limit = usize::try_from(number("limit").unwrap_or(20)).unwrap();
     let next = found.get(limit).map(|task| &task["uid"]);
-    Json(json!({"results": found[..limit.min(found.len())], "next": next, "total": found.len()}))
+    let page = json!({"results": found[..limit.min(found.len())], "next": next, "total": found.len()});
+    (StatusCode::OK, Json(page))
 }
 
 /// Cancels what has not begun.

@@ -60,6 +60,36 @@ async fn an_open_begin_survives_a_crash_of_the_control_plane() {
 }
 
 #[tokio::test]
+async fn a_write_is_not_called_undone_while_a_node_that_may_have_it_is_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (FakeNode::start().await, FakeNode::start().await);
+    let nodes = [&a, &b];
+    let control =
+        ControlBuilder::new(folder.path(), &nodes).commit_timeout(Duration::from_secs(1)).start().await;
+    let hide = |hides| nodes.iter().for_each(|node| node.memory.lock().unwrap().hides_tasks = hides);
+    let (done, key) = control.begin("movies", &[3]).await;
+    let (undone, same) = control.begin("films", &[1]).await;
+    assert_eq!(key, same);
+    a.add_documents("movies", done, &key).await;
+    hide(true);
+    let unknown = |node: &str| NodeResult { node: node.into(), outcome: NodeOutcome::Unknown };
+    let results = vec![unknown("n0"), unknown("n1")];
+    let (status, error) = control.internal(COMMIT_PATH, &commit(done, results)).await;
+    assert_eq!((status, &error["code"]), (503, &json!("remote_could_not_send_request")), "{error}");
+    // The recovery of the other one comes to the same: nobody knows.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for uid in [done, undone] {
+        let task = control.task(uid).await;
+        assert_eq!(task["status"], "enqueued", "{task}");
+    }
+    hide(false);
+    let task = control.ended(done).await;
+    assert_eq!(task["status"], "succeeded", "{task}");
+    let task = control.ended(undone).await;
+    assert!(task["error"]["message"].as_str().unwrap().ends_with("no replica took them: 1."), "{task}");
+}
+
+#[tokio::test]
 async fn a_commit_that_is_repeated_after_a_restart_hears_the_decision() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (FakeNode::start().await, FakeNode::start().await);

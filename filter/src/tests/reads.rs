@@ -50,7 +50,7 @@ fn no_read_waits_for_a_node_that_hangs_but_those_that_found_out() {
             left.push(stream);
         }
         assert!(!hanging.is_empty());
-        std::thread::sleep(Duration::from_millis(120));
+        std::thread::sleep(Duration::from_millis(180));
         for number in 8..16 {
             let (stream, calls) = ask(number);
             assert!(calls.iter().all(|call| call.cluster != "b"), "{calls:?}");
@@ -70,6 +70,34 @@ fn no_read_waits_for_a_node_that_hangs_but_those_that_found_out() {
         });
         assert!(is_asked);
         left.into_iter().for_each(|stream| vm.end(stream));
+    });
+}
+
+#[test]
+fn a_read_that_a_node_does_not_answer_soon_is_sent_to_others() {
+    configured(&topology(), |vm| {
+        let ask = |number: u32| (search(vm, &json!({ "q": number.to_string() })), vm.callouts());
+        for number in 0..60 {
+            let (stream, calls) = ask(number);
+            calls.iter().for_each(|call| vm.answer(call, 200, &found(&[1])));
+            assert_eq!(vm.reply(&stream).unwrap().status, 200);
+            vm.end(stream);
+        }
+        let (stream, calls) = ask(60);
+        assert!(calls.iter().all(|call| call.timeout.as_millis() == 250), "{calls:?}");
+        vm.answer(&calls[0], 200, &found(&[1]));
+        std::thread::sleep(calls[1].timeout);
+        vm.fail(&calls[1]);
+        let others = vm.callouts();
+        assert!(!others.is_empty());
+        for call in &others {
+            assert!(call.cluster != calls[1].cluster && call.timeout.as_millis() > 4_000, "{call:?}");
+            vm.answer(call, 200, &found(&[2]));
+        }
+        assert_eq!(vm.reply(&stream).unwrap().header("x-miroir-missing-shards"), None);
+        let given_up = format!("miroir_reads_given_up_total;node={}", calls[1].cluster);
+        assert_eq!(vm.metric(&given_up), 1);
+        vm.end(stream);
     });
 }
 

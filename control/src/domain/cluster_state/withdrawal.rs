@@ -5,6 +5,17 @@ use crate::domain::verdict::Outcome;
 use miroir_core::{node_name::NodeName, shard::Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What a node has told of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It has taken it.
+    Taken,
+    /// It has not taken it.
+    NotTaken,
+    /// Nothing: it may have taken it.
+    Nothing,
+}
+
 impl ClusterState {
     /// Takes the replicas of a shard out of the read set of an index that lack a write to it, where complete ones stand in: others that
     /// are read for the index, or an old copy that is still written and becomes active again. Returns `false`, and changes nothing,
@@ -99,6 +110,22 @@ impl ClusterState {
             self.withdraw_or_keep_one(index, shard, |node| silent.contains(node) || took(node), missed);
         }
         lost
+    }
+
+    /// Whether nobody knows of some shard whether a write to it is done: each replica that is read may have it, and has not told, and no
+    /// node that still gets its writes has told that it has.
+    pub fn depends_on(
+        &self,
+        index: &str,
+        writers: &BTreeMap<Shard, Vec<NodeName>>,
+        told: impl Fn(&NodeName) -> Told,
+    ) -> bool {
+        writers.iter().any(|(shard, writers)| {
+            let stays = |node: &&NodeName| writers.contains(*node);
+            let is_taken = self.writers(index, *shard).filter(stays).any(|node| told(node) == Told::Taken);
+            let mut whole = self.whole(index, *shard).peekable();
+            !is_taken && whole.peek().is_some() && whole.all(|node| told(node) == Told::Nothing)
+        })
     }
 
     /// Applies the end of a write to an index on nodes: the replicas that ended it differently from the others of their shard leave the
