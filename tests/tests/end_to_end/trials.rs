@@ -6,7 +6,7 @@ use crate::{
     fixtures::ClusterChecks, fixtures::Compared, fixtures::Comparisons, fixtures::Library, freed_names, grow,
     late_bodies, mesh, missing_shards, neighbours, one_order, operations, payloads, reads, restore, rules,
     same_bytes, sdk, seen, settings_changing, similar, stale_in_index, starts, survive, told, verdicts,
-    webhooks, writes,
+    webhooks, writes, zones,
 };
 use miroir_tests::{Options, Sandbox, trials::Trials};
 
