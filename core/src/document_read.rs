@@ -84,17 +84,13 @@ impl DocumentRead {
     fn ask(mut self) -> Progress<Self> {
         let seed = xxh3_64(self.head.path.to_string().as_bytes());
         let stale = self.topology.config().stale.of(&[&self.index]);
-        let plan = |excluded: &BTreeSet<u16>| {
-            fan_out::plan(&self.topology, &stale, [self.shard], excluded, seed)
-                .asks
-                .first()
-                .map(|(node, _)| *node)
-        };
-        let without_late: BTreeSet<u16> = self.failed.iter().copied().chain(self.late).collect();
-        let Some(node) = plan(&without_late).or_else(|| plan(&self.failed)) else {
+        let late = self.late.into_iter().collect();
+        let plan = fan_out::plan_avoiding(&self.topology, &stale, [self.shard], &self.failed, &late, seed);
+        let Some((node, _)) = plan.asks.first() else {
             let message = format!("No replica answers for shard {}.", self.shard.0);
             return Progress::Done(ApiError::new(Code::UNAVAILABLE, message).reply());
         };
+        let node = *node;
         self.asked = Some(node);
         let is_first = self.failed.is_empty() && self.late.is_none();
         let has_stand_in = is_first && self.has_stand_in(self.topology.slow());

@@ -25,8 +25,8 @@ pub struct FanOutPlan {
     pub missing: Vec<Shard>,
 }
 
-/// Plans a read of `shards` without the nodes in `excluded`, and without the replicas that are `stale` in an index that is read. It
-/// avoids nodes that are slow ([`Topology::avoid`]) if the others have all shards.
+/// Plans a read of `shards` without the nodes in `excluded`, and without the replicas that are `stale` in an index that is read. Nodes
+/// that are slow ([`Topology::avoid`]) are asked only for shards that no other node has.
 ///
 /// The same `seed` on the same topology gives the same plan; different seeds spread the load evenly.
 #[must_use]
@@ -37,30 +37,36 @@ pub fn plan(
     excluded: &BTreeSet<u16>,
     seed: u64,
 ) -> FanOutPlan {
-    let shards: Vec<Shard> = shards.into_iter().collect();
-    let slow = topology.slow();
-    if !slow.is_empty() {
-        let plan = plan_without(topology, stale, &shards, &(excluded | &slow), seed);
-        if plan.missing.is_empty() {
-            return plan;
-        }
-    }
-    plan_without(topology, stale, &shards, excluded, seed)
+    plan_avoiding(topology, stale, shards, excluded, &BTreeSet::new(), seed)
 }
 
-fn plan_without(
+/// Like [`plan`]; the nodes in `late` count as slow too.
+#[must_use]
+pub fn plan_avoiding(
     topology: &Topology,
     stale: &[&StaleInIndex],
-    shards: &[Shard],
+    shards: impl IntoIterator<Item = Shard>,
     excluded: &BTreeSet<u16>,
+    late: &BTreeSet<u16>,
     seed: u64,
 ) -> FanOutPlan {
+    let shards: Vec<Shard> = shards.into_iter().collect();
+    let without = Without { excluded: excluded.clone(), slow: &topology.slow() | late };
     if shards.len() < usize::from(topology.shard_count()) {
-        return plan_of_few(topology, stale, shards, excluded, seed);
+        return plan_of_few(topology, stale, &shards, &without, seed);
     }
-    let plans = topology.plans().of(excluded, stale, || plans(topology, stale, shards, excluded));
+    let plans = topology.plans().of(&without, stale, || plans(topology, stale, &shards, &without));
     let choice = xxh3_64_with_seed(&[], seed) % (plans.len().max(1) as u64);
     usize::try_from(choice).ok().and_then(|choice| plans.get(choice)).cloned().unwrap_or_default()
+}
+
+/// The nodes that a plan does without.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Without {
+    /// None of them is asked.
+    excluded: BTreeSet<u16>,
+    /// They are asked only for what no other node has.
+    slow: BTreeSet<u16>,
 }
 
 /// Whether each of these shards has a replica that can be read.
@@ -79,12 +85,15 @@ fn replicas(
     topology: &Topology,
     stale: &[&StaleInIndex],
     shards: &[Shard],
-    excluded: &BTreeSet<u16>,
+    without: &Without,
 ) -> (Vec<(Shard, Vec<u16>)>, Vec<Shard>) {
     let (mut wanted, mut missing) = (Vec::new(), Vec::new());
     for shard in shards {
         let replicas = topology.readable(*shard, stale);
-        let replicas: Vec<u16> = replicas.filter(|node| !excluded.contains(node)).collect();
+        let mut replicas: Vec<u16> = replicas.filter(|node| !without.excluded.contains(node)).collect();
+        if replicas.iter().any(|node| !without.slow.contains(node)) {
+            replicas.retain(|node| !without.slow.contains(node));
+        }
         if replicas.is_empty() { missing.push(*shard) } else { wanted.push((*shard, replicas)) }
     }
     (wanted, missing)
@@ -94,10 +103,10 @@ fn plan_of_few(
     topology: &Topology,
     stale: &[&StaleInIndex],
     shards: &[Shard],
-    excluded: &BTreeSet<u16>,
+    without: &Without,
     seed: u64,
 ) -> FanOutPlan {
-    let (wanted, missing) = replicas(topology, stale, shards, excluded);
+    let (wanted, missing) = replicas(topology, stale, shards, without);
     let asks = by_zone(topology, wanted).into_iter().flat_map(|wanted| {
         let nodes = nodes(&wanted);
         let cover = match topology.config().fan_out {
@@ -114,9 +123,9 @@ fn plans(
     topology: &Topology,
     stale: &[&StaleInIndex],
     shards: &[Shard],
-    excluded: &BTreeSet<u16>,
+    without: &Without,
 ) -> Vec<FanOutPlan> {
-    let (wanted, missing) = replicas(topology, stale, shards, excluded);
+    let (wanted, missing) = replicas(topology, stale, shards, without);
     let rows = Rows::of(topology);
     let parts = by_zone(topology, wanted).map(|wanted| {
         let nodes = nodes(&wanted);
@@ -215,17 +224,17 @@ impl<'a> Rows<'a> {
 #[derive(Debug, Default)]
 pub struct Plans(Mutex<HashMap<Avoided, Arc<[FanOutPlan]>>>);
 
-/// The nodes that failed, and the replicas that are stale in what is read.
-type Avoided = (BTreeSet<u16>, Vec<StaleInIndex>);
+/// The nodes that plans do without, and the replicas that are stale in what is read.
+type Avoided = (Without, Vec<StaleInIndex>);
 
 impl Plans {
     fn of(
         &self,
-        excluded: &BTreeSet<u16>,
+        without: &Without,
         stale: &[&StaleInIndex],
         make: impl FnOnce() -> Vec<FanOutPlan>,
     ) -> Arc<[FanOutPlan]> {
-        let avoided = (excluded.clone(), stale.iter().map(|stale| (*stale).clone()).collect());
+        let avoided = (without.clone(), stale.iter().map(|stale| (*stale).clone()).collect());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT && !known.contains_key(&avoided) {
             known.clear();
@@ -298,6 +307,11 @@ mod tests {
         assert_eq!(asked(&[1], &[]), [0, 2].into());
         assert_eq!(asked(&[], &[]), [0, 1, 2].into());
         assert_eq!(asked(&[1], &[0]), [1, 2].into(), "one of two replicas has failed");
+        topology.avoid([0, 1].into());
+        for seed in 0..30 {
+            let plan = plan(&topology, &[], topology.shards(), &BTreeSet::new(), seed);
+            assert!(plan.asks.contains(&(2, vec![Shard(1), Shard(2)])), "{plan:?}");
+        }
         assert_eq!(asked(&[0, 1, 2], &[]), [0, 1, 2].into());
         topology.avoid([1].into());
         let one = plan(&topology, &[], [Shard(0)], &BTreeSet::new(), 3);

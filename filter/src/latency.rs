@@ -91,7 +91,10 @@ impl Times {
 
     /// Whether the node should be avoided. `fastest` is the median of the fastest node.
     fn is_slow(&self, fastest: Duration, now: Instant) -> bool {
-        let waits = self.waiting.values().next().map(|since| now.saturating_duration_since(*since));
+        // A node that answers others meanwhile does not hang.
+        let silent_since =
+            self.waiting.values().next().map(|since| self.answered.map_or(*since, |it| it.max(*since)));
+        let waits = silent_since.map(|since| now.saturating_duration_since(since));
         if waits.is_some_and(|waits| waits > self.patience()) {
             return true;
         }
@@ -128,8 +131,12 @@ impl Waiting {
     pub fn ended(self, outcome: Outcome) -> Outcome {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.since);
-        let is_given_up =
-            outcome == Outcome::Failed && self.patience.is_some_and(|patience| took >= patience);
+        // Envoy answers with 504 what takes too long. Its clock may be a little behind.
+        let is_timeout = match &outcome {
+            Outcome::Answered(answer) => answer.status == 504,
+            Outcome::Failed | Outcome::GivenUp => true,
+        };
+        let is_given_up = is_timeout && self.patience.is_some_and(|patience| took >= patience * 3 / 4);
         if is_given_up {
             BUDGET.set(BUDGET.get().saturating_sub(ONE_OF));
             metrics::count("miroir_reads_given_up_total", &[("node", &self.node)], 1);
@@ -163,7 +170,8 @@ impl Drop for Waiting {
             let mut nodes = nodes.borrow_mut();
             let Some(times) = nodes.get_mut(&self.node) else { return };
             let was_waiting = times.waiting.remove(&self.number).is_some();
-            if was_waiting && now.saturating_duration_since(self.since) > times.patience() {
+            let is_alive = times.answered.is_some_and(|answered| answered > self.since);
+            if was_waiting && !is_alive && now.saturating_duration_since(self.since) > times.patience() {
                 times.failed(now);
             }
         });

@@ -1,6 +1,9 @@
 //! *Commit*: decides a write by the nodes' answers, and records which replicas have it.
 
-use super::{accepted, recovery};
+use super::{
+    accepted,
+    recovery::{self, Recovered},
+};
 use crate::{
     base::{
         error::{Result, api_error},
@@ -58,26 +61,27 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
     let (cluster, supervisor) = (cluster.clone(), cluster.supervisor.clone());
     let span = log::write_span(Some(write.task.uid), &write.index);
     let deciding = async move {
-        let decided = decide(&cluster, &write, commit).await;
-        match &decided {
-            Ok(Some(decision)) => {
+        match decide(&cluster, &write, commit).await {
+            Ok(Decided::Now(decision)) => {
                 write.decision.send_replace(Some(decision.clone()));
                 write.decided();
+                Ok(decision)
             }
-            Ok(None) => recovery::wait_for_silent(&cluster, vec![write]),
+            Ok(Decided::Later { taken, unknown, written }) => {
+                let uid = write.task.uid;
+                recovery::wait_for_silent(&cluster, vec![Recovered { write, taken, written }], unknown);
+                let what = format!("It is not known yet whether this write is done: task {uid} will tell.");
+                Ok(Err(unavailable(&what)))
+            }
             // The write stays open, with its locks: the gateway's next commit, or the recovery, decides it.
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "it is not decided yet what became of a write");
+                Err(error)
             }
         }
-        decided
     };
-    match supervisor.detach("commit", deciding.instrument(span)).await?? {
-        Some(decision) => decision.map_err(Into::into),
-        None => {
-            Err(unavailable("It is not known yet whether this write is done: its task will tell.").into())
-        }
-    }
+    let decided = supervisor.detach("commit", deciding.instrument(span)).await??;
+    decided.map_err(Into::into)
 }
 
 /// The decision for a repeated commit, or for one that comes after the recovery of its write has begun.
@@ -116,11 +120,26 @@ fn unavailable(what: &str) -> ApiError {
     ApiError::new(Code::UNAVAILABLE, format!("{what} Try again later."))
 }
 
-/// Decides a write: the client's answer. `None` if it depends on a silent node whether the write is done.
+/// What a commit comes to.
+enum Decided {
+    /// The client's answer.
+    Now(Decision),
+    /// It depends on silent nodes whether the write is done.
+    Later {
+        /// The nodes that have it, with their task's uid.
+        taken: BTreeMap<NodeName, u32>,
+        /// The nodes that may have it.
+        unknown: BTreeSet<NodeName>,
+        /// The documents that it concerns.
+        written: WrittenIds,
+    },
+}
+
+/// Decides a write: the client's answer.
 ///
 /// # Errors
 /// The ledger failed: the write is not decided.
-async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Result<Option<Decision>> {
+async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Result<Decided> {
     if commit.results.iter().any(|result| !matches!(result.outcome, NodeOutcome::Enqueued { .. })) {
         tracing::warn!(uid = commit.uid, gateway = write.gateway, results = ?commit.results, "not every node accepted a write");
     }
@@ -145,7 +164,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
         }
     }
     if taken.is_empty() && unknown.is_empty() && !refusals.is_empty() {
-        return take_back(cluster, write, &refusals).await.map(Some);
+        return take_back(cluster, write, &refusals).await.map(Decided::Now);
     }
     let asked = unknown.clone();
     let untaken = |taken: &BTreeMap<NodeName, u32>| {
@@ -186,7 +205,7 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
     let untouched = |writers: &Vec<NodeName>| writers.iter().any(|node| !unknown.contains(node));
     if taken.is_empty() && !write.writers.is_empty() && write.writers.values().all(untouched) {
         if asked.is_empty() {
-            return take_back(cluster, write, &refusals).await.map(Some);
+            return take_back(cluster, write, &refusals).await.map(Decided::Now);
         }
         let uid = write.task.uid;
         let not_taken = not_taken(write, &taken);
@@ -204,12 +223,12 @@ async fn decide(cluster: &Arc<Cluster>, write: &OpenWrite, commit: Commit) -> Re
             tasks::forget(connection, uid)
         };
         cluster.change_stored(forget).await?;
-        return Ok(Some(Err(refused(&refusals))));
+        return Ok(Decided::Now(Err(refused(&refusals))));
     }
     if recovery::depends_on_silent(cluster, write, &taken, &unknown) {
-        return Ok(None);
+        return Ok(Decided::Later { taken, unknown, written });
     }
-    apply(cluster, write, &taken, &unknown, written).await.map(Some)
+    apply(cluster, write, &taken, &unknown, written).await.map(Decided::Now)
 }
 
 /// Removes the task of a write that no node has accepted, as if the write had never begun.

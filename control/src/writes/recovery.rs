@@ -49,17 +49,38 @@ pub async fn recover(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>) -> Res
         return Ok(());
     }
     fence(cluster, &writes).await?;
-    let found = ask(cluster, &writes).await?;
+    let found = ask(cluster, writes.iter().map(|write| &**write)).await?;
+    let mut writes: Vec<Recovered> = writes.into_iter().map(Recovered::of).collect();
+    writes.iter_mut().for_each(|write| write.learn(&found));
     let (waiting, known): (Vec<_>, Vec<_>) =
-        writes.into_iter().partition(|write| is_unclear(cluster, write, &found));
-    wait_for_silent(cluster, waiting);
-    decide(cluster, known, &found).await
+        writes.into_iter().partition(|write| write.depends_on(cluster, &found.silent));
+    wait_for_silent(cluster, waiting, found.silent.clone());
+    decide(cluster, known, &found.silent).await
 }
 
-fn is_unclear(cluster: &Cluster, write: &OpenWrite, found: &AcceptedWrites) -> bool {
-    let nobody = BTreeMap::new();
-    let taken = found.taken.get(&write.task.uid).unwrap_or(&nobody);
-    depends_on_silent(cluster, write, taken, &found.silent)
+/// A write whose gateway will tell nothing more, and what is known of it.
+pub(super) struct Recovered {
+    /// The write.
+    pub write: UndecidedWrite,
+    /// The nodes that have it, with their task's uid.
+    pub taken: BTreeMap<NodeName, u32>,
+    /// The documents that it concerns, as far as the gateway has told them.
+    pub written: WrittenIds,
+}
+
+impl Recovered {
+    /// Nothing is known yet: a gateway that sends no commit does not say which documents it wrote.
+    fn of(write: UndecidedWrite) -> Self {
+        Self { write, taken: BTreeMap::new(), written: WrittenIds::new() }
+    }
+
+    fn learn(&mut self, found: &AcceptedWrites) {
+        self.taken.extend(found.taken.get(&self.write.task.uid).cloned().unwrap_or_default());
+    }
+
+    fn depends_on(&self, cluster: &Cluster, silent: &BTreeSet<NodeName>) -> bool {
+        depends_on_silent(cluster, &self.write, &self.taken, silent)
+    }
 }
 
 /// Whether nobody knows of some shard whether it is written: each replica that is read may have it, and is on one of these silent nodes. One
@@ -85,11 +106,15 @@ pub(super) fn depends_on_silent(
 
 /// Decides writes that depend on silent nodes once these answer, or after [`PATIENCE`], in the background. They keep their locks until
 /// then. Their keys must be fenced.
-pub(super) fn wait_for_silent(cluster: &Arc<Cluster>, mut writes: Vec<UndecidedWrite>) {
+pub(super) fn wait_for_silent(
+    cluster: &Arc<Cluster>,
+    mut writes: Vec<Recovered>,
+    mut silent: BTreeSet<NodeName>,
+) {
     if writes.is_empty() {
         return;
     }
-    for write in &writes {
+    for Recovered { write, .. } in &writes {
         tracing::warn!(
             uid = write.task.uid,
             "whether a write is done depends on a node that does not answer"
@@ -100,13 +125,20 @@ pub(super) fn wait_for_silent(cluster: &Arc<Cluster>, mut writes: Vec<UndecidedW
         let begun = cluster.clock.monotonic();
         while !writes.is_empty() {
             tokio::time::sleep(PAUSE).await;
-            let found = ask(&cluster, &writes).await?;
-            let is_over = cluster.clock.since(begun) > PATIENCE;
+            let left = PATIENCE.saturating_sub(cluster.clock.since(begun));
+            let open: Vec<&OpenWrite> = writes.iter().map(|write| &*write.write).collect();
+            // Where a node takes too long to tell, what was known before counts.
+            if let Ok(found) = tokio::time::timeout(left, ask(&cluster, open)).await {
+                let found = found?;
+                writes.iter_mut().for_each(|write| write.learn(&found));
+                silent = found.silent;
+            }
+            let is_over = cluster.clock.since(begun) >= PATIENCE;
             let (waiting, known): (Vec<_>, Vec<_>) = std::mem::take(&mut writes)
                 .into_iter()
-                .partition(|write| !is_over && is_unclear(&cluster, write, &found));
+                .partition(|write| !is_over && write.depends_on(&cluster, &silent));
             writes = waiting;
-            decide(&cluster, known, &found).await?;
+            decide(&cluster, known, &silent).await?;
         }
         Ok::<_, Error>(())
     };
@@ -119,11 +151,10 @@ pub(super) fn wait_for_silent(cluster: &Arc<Cluster>, mut writes: Vec<UndecidedW
 }
 
 /// Commits what nodes say they have accepted of writes.
-async fn decide(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>, found: &AcceptedWrites) -> Result<()> {
+async fn decide(cluster: &Arc<Cluster>, writes: Vec<Recovered>, silent: &BTreeSet<NodeName>) -> Result<()> {
     let mut failure = None;
-    for write in writes {
+    for Recovered { write, taken, written } in writes {
         let uid = write.task.uid;
-        let taken = found.taken.get(&uid).cloned().unwrap_or_default();
         let span = log::write_span(Some(uid), &write.index);
         span.in_scope(|| {
             tracing::warn!(
@@ -135,8 +166,7 @@ async fn decide(cluster: &Arc<Cluster>, writes: Vec<UndecidedWrite>, found: &Acc
         for node in write.writers.values().flatten().filter(|node| !taken.contains_key(*node)) {
             write.key.into_iter().for_each(|key| cluster.write_keys.late(node, key, Late::Documents));
         }
-        // A gateway that sends no commit does not say which documents it wrote.
-        let decided = commit::apply(cluster, &write, &taken, &found.silent, WrittenIds::new());
+        let decided = commit::apply(cluster, &write, &taken, silent, written);
         match decided.instrument(span.clone()).await {
             Ok(decision) => {
                 write.decision.send_replace(Some(decision));
@@ -163,10 +193,12 @@ async fn fence(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<()> {
 }
 
 /// Asks nodes which writes they have accepted.
-async fn ask(cluster: &Cluster, writes: &[UndecidedWrite]) -> Result<AcceptedWrites> {
-    let nodes: BTreeSet<NodeName> =
-        writes.iter().flat_map(|write| write.writers.values().flatten().cloned()).collect();
-    let uids: BTreeSet<u32> = writes.iter().map(|write| write.task.uid).collect();
+async fn ask(cluster: &Cluster, writes: impl IntoIterator<Item = &OpenWrite>) -> Result<AcceptedWrites> {
+    let (mut nodes, mut uids) = (BTreeSet::new(), BTreeSet::new());
+    for write in writes {
+        nodes.extend(write.writers.values().flatten().cloned());
+        uids.insert(write.task.uid);
+    }
     let mut found = accepted::find(cluster, &nodes, &uids).await?;
     // A node that still has a fenced key may accept a write later than it answers.
     found.silent.extend(cluster.write_keys.nodes_with_fenced_keys().intersection(&nodes).cloned());

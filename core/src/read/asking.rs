@@ -134,14 +134,8 @@ impl Asking {
                 Nodes::Pinned(_) => 0,
             };
             let plan = plans.entry((seed, shards, stale.clone())).or_insert_with(|| {
-                let plan = |excluded: &BTreeSet<u16>| {
-                    fan_out::plan(&topology, &stale, shards.iter().copied(), excluded, seed)
-                };
-                let without_late = plan(&(&context.failed | &context.late));
-                match without_late.missing.is_empty() || context.late.is_empty() {
-                    true => without_late,
-                    false => plan(&context.failed),
-                }
+                let (shards, failed, late) = (shards.iter().copied(), &context.failed, &context.late);
+                fan_out::plan_avoiding(&topology, &stale, shards, failed, late, seed)
             });
             context.missing.extend(&plan.missing);
             for (node, shards) in &plan.asks {

@@ -44,7 +44,7 @@ impl Native {
         preferred: Option<u16>,
         others: BTreeMap<CallId, Asked>,
     ) -> Progress<Read> {
-        let (all, slow) = (context.topology.config().nodes.len(), context.topology.slow());
+        let (all, slow) = (context.topology.config().nodes.len(), &context.topology.slow() | &context.late);
         let left = (0..u16::try_from(all).unwrap_or(u16::MAX)).filter(|node| !context.failed.contains(node));
         let owner = context.owner.filter(|owner| !context.failed.contains(owner));
         let node = owner.or(preferred).or_else(|| left.min_by_key(|node| (slow.contains(node), *node)));
@@ -69,6 +69,9 @@ impl Native {
     /// Handles the result of one callout.
     pub fn digest(mut self, mut context: Context, id: CallId, outcome: Outcome) -> Progress<Read> {
         if id != self.call {
+            if outcome == Outcome::GivenUp {
+                context.late.extend(self.others.remove(&id).map(|asked| asked.node));
+            }
             let failed = !matches!(&outcome, Outcome::Answered(Answer { status, .. }) if *status == 200 || is_refusal(*status));
             context.failed.extend(self.others.remove(&id).filter(|_| failed).map(|asked| asked.node));
             return Progress::Pending {
