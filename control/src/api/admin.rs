@@ -224,7 +224,7 @@ impl Status {
             subscribers: cluster.publisher.subscribers.list(),
             folder: cluster.publisher.folder.as_ref().map(Folder::status),
             troubles: troubles(cluster),
-            open_writes: cluster.open.count(),
+            open_writes: cluster.open.undecided(),
             waiting: cluster.locks.counts().1,
             unsettled_tasks: cluster.tracked_tasks.count(),
             work_failures: cluster.supervisor.failures(),

@@ -51,7 +51,7 @@ pub fn render(status: &Status) -> String {
         ("replicas_stale", "Replicas that have missed a write to some index.", number(status.replicas_stale)),
         ("replicas_missing", "Replicas that must be created or repaired.", number(status.replicas_missing)),
         ("replicas_surplus", "Copies that will be deleted.", number(status.replicas_surplus)),
-        ("open_writes", "Writes between begin and commit.", number(status.open_writes)),
+        ("open_writes", "Writes that have begun and are not decided.", number(status.open_writes)),
         ("waiting_mutations", "Mutations that wait for locks.", number(status.waiting)),
         ("unsettled_tasks", "Tasks that nodes have not ended.", number(status.unsettled_tasks)),
         ("gateway_workers", "Workers of gateways that have a lease.", number(status.gateways.len())),

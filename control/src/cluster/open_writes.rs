@@ -210,10 +210,16 @@ impl OpenWrites {
             || self.writes().values().any(|open| !open.is_taken && open.write.key == Some(key))
     }
 
-    /// The number of writes that wait for their commit.
+    /// The number of writes that nobody decides yet.
     #[must_use]
     pub fn count(&self) -> usize {
         self.writes().values().filter(|open| !open.is_taken).count()
+    }
+
+    /// The number of writes that are not decided, whether somebody is at it or not.
+    #[must_use]
+    pub fn undecided(&self) -> usize {
+        self.writes().len()
     }
 }
 
@@ -253,7 +259,7 @@ mod tests {
         assert_eq!((open.count(), open.uses(Uuid::nil())), (1, true));
         let taken = open.take(3, Some("begun")).unwrap();
         assert!(open.take(3, None).is_none() && open.take_older(Duration::ZERO).is_empty(), "it is taken");
-        assert_eq!((open.count(), open.uses(Uuid::nil())), (0, false));
+        assert_eq!((open.count(), open.undecided(), open.uses(Uuid::nil())), (0, 1, false));
         let panicked = tokio::spawn(async move {
             let _taken = taken;
             panic!("on purpose")
@@ -264,6 +270,6 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let mut overdue = open.take_older(Duration::ZERO);
         overdue.pop().unwrap().decided();
-        assert!(!is_locked() && open.count() == 0 && open.take(3, None).is_none());
+        assert!(!is_locked() && open.undecided() == 0 && open.take(3, None).is_none());
     }
 }

@@ -112,7 +112,7 @@ fn unrest(world: &World) -> Vec<String> {
     add(!state.behind.is_empty(), format!("{:?} are behind", state.behind));
     add(!state.changing.is_empty(), "settings are changing".to_owned());
     add(cluster.tracked_tasks.count() > 0, format!("{} tasks are tracked", cluster.tracked_tasks.count()));
-    add(cluster.open.count() > 0, format!("{} writes are open", cluster.open.count()));
+    add(cluster.open.undecided() > 0, format!("{} writes are open", cluster.open.undecided()));
     let (held, waiting) = cluster.locks.counts();
     add(held + waiting > 0, format!("{held} locks are held, and {waiting} waited for"));
     let away = world.nodes.values().filter(|node| !node.is_up || world.now < node.stopped_until).count();
