@@ -79,7 +79,7 @@ pub struct Status {
     /// Problems of gateways with the published topology.
     #[serde(default)]
     pub troubles: Vec<Trouble>,
-    /// The number of writes between begin and commit.
+    /// The number of writes that have begun and are not decided.
     pub open_writes: usize,
     /// The number of mutations that wait for locks.
     pub waiting: usize,
