@@ -212,6 +212,8 @@ impl Shards {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn where_no_row_is_whole_all_smallest_sets_share_the_load() {
