@@ -71,7 +71,7 @@ pub async fn commit(cluster: &Arc<Cluster>, commit: Commit) -> Result<Value> {
                 let uid = write.task.uid;
                 recovery::wait_for_silent(&cluster, vec![Recovered { write, taken, written }], unknown);
                 let what = format!("It is not known yet whether this write is done: task {uid} will tell.");
-                Ok(Err(unavailable(&what)))
+                Ok(Err(ApiError::new(Code::UNAVAILABLE, what)))
             }
             // The write stays open, with its locks: the gateway's next commit, or the recovery, decides it.
             Err(error) => {

@@ -169,6 +169,13 @@ async fn an_operation_is_sent_again_where_documents_would_stay_without_it() {
     assert!(swapped(script).await.is_empty());
 }
 
+/// The request that renames the index `left`, and what it does.
+fn rename_of_left(to: &str) -> (NodeRequest, Effect) {
+    let body = Some(json!({"uid": to}));
+    let request = NodeRequest { method: "PATCH".into(), path: "/indexes/left".into(), body, main: true };
+    (request, Effect::UpdateIndex { index: "left".into(), primary_key: None, rename: Some(to.into()) })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rename_that_cannot_be_done_is_judged_by_nodes_that_know_that() {
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -194,14 +201,13 @@ async fn a_rename_that_cannot_be_done_is_judged_by_nodes_that_know_that() {
     let grant = authorize(&cluster, Some(&master), "indexes.update", None).await.unwrap();
     let rename = async |to: &str| {
         let held = lock_documents(&cluster, &grant, Scope::indexes(["left", to])).await.unwrap();
-        let path = "/indexes/left".into();
-        let body = Some(json!({"uid": to}));
+        let (request, effect) = rename_of_left(to);
         let operation = Operation {
             task: NewTask { kind: TaskKind::IndexUpdate, ..NewTask::default() },
-            requests: vec![NodeRequest { method: "PATCH".into(), path, body, main: true }],
+            requests: vec![request],
             authority: Authority::Master,
             at_once: ImmediateEffect::Nothing,
-            effect: Effect::UpdateIndex { index: "left".into(), primary_key: None, rename: Some(to.into()) },
+            effect,
         };
         let task = run(&cluster, held, operation).await.unwrap();
         drop(cluster.tracked_tasks.pending().remove(&task.uid));
@@ -231,12 +237,10 @@ async fn renamed_after_a_restart(is_up: bool) -> (Vec<Option<u16>>, bool) {
     let cluster = Arc::new(ClusterBuilder::new(data.path()).transport(script).build());
     health::check(&cluster).await;
     cluster.change(know_left_and_right).await.unwrap();
-    let effect =
-        Effect::UpdateIndex { index: "left".into(), primary_key: None, rename: Some("right".into()) };
-    let (path, body) = ("/indexes/left".into(), Some(json!({"uid": "right"})));
+    let (request, effect) = rename_of_left("right");
     let has = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
     let intent = Intent::Broadcast {
-        requests: vec![NodeRequest { method: "PATCH".into(), path, body, main: true }],
+        requests: vec![request],
         effect,
         at_once: ImmediateEffect::Nothing,
         newest: [("a".into(), None), ("b".into(), None)].into(),
